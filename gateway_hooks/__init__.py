@@ -1,0 +1,1 @@
+"""How a chat takes part in a login: one conversation, one thin adapter per platform."""

@@ -1,0 +1,1 @@
+"""Headless-first OAuth 2.1 for remote MCP servers."""

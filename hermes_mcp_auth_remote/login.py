@@ -1,0 +1,139 @@
+"""One login: a value, the events that happen to it, and the table of what follows.
+
+Theory of operation. A login is begun by whoever met a 401 or typed a command. It is stored before it is
+shown, so that any process with the same store can finish it, also after a restart. Then several things
+race: a paste, a redirect on the loopback port, the clock, the person who cancels. The first that counts
+*claims* the login; a claim is exclusive across processes, and from then on nothing else can use it:
+
+    waiting --claim--> exchanging --succeed--> done
+       |                   |
+       |                   |--fail--> failed
+       |                   `--release--> waiting     (a bare code that the server did not know)
+       |--expire--> expired
+       |--cancel--> cancelled
+       `--fail----> failed                           (the provider answered with an error)
+
+What is not in the table does not happen: `follow` raises the LoginError that says why. Stored credentials
+change at one place only, on the way from exchanging to done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from hermes_mcp_auth_remote.errors import LoginAlreadyUsed, LoginCancelled, LoginError, LoginExpired
+from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
+from hermes_mcp_auth_remote.oauth.urls import host_of
+from hermes_mcp_auth_remote.values import Key, Origin
+
+Status = Literal["waiting", "exchanging", "done", "failed", "expired", "cancelled"]
+Event = Literal["claim", "release", "succeed", "fail", "expire", "cancel"]
+
+TABLE: Mapping[tuple[Status, Event], Status] = {
+    ("waiting", "claim"): "exchanging",
+    ("waiting", "expire"): "expired",
+    ("waiting", "cancel"): "cancelled",
+    ("waiting", "fail"): "failed",
+    ("exchanging", "succeed"): "done",
+    ("exchanging", "fail"): "failed",
+    ("exchanging", "release"): "waiting",
+}
+
+ID_BYTES = 16
+# Security best practice: a state lives ten minutes at most.
+MAX_LOGIN_SECONDS = 600
+MAX_PASTES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """One pending authorization. Times are epoch seconds; `request` holds what we keep secret.
+
+    `added_scope` is what a step-up asks for beyond what was granted before; `failure` is a sentence and an
+    advice for people, set once the login has failed.
+    """
+
+    id: str
+    key: Key
+    server_url: str
+    request: AuthorizationRequest
+    authorization_server: AuthorizationServer
+    origin: Origin
+    begun_at: float
+    expires_at: float
+    status: Status = "waiting"
+    added_scope: frozenset[str] = frozenset()
+    pastes: int = 0
+    failure: tuple[str, str] | None = None
+    # Tells programs which leaf of the error tree it was.
+    failure_code: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """True where nothing can happen to this login any more."""
+        return self.status in {"done", "failed", "expired", "cancelled"}
+
+    @property
+    def authorization_url(self) -> str:
+        """The URL that the person opens; for that person only."""
+        return self.request.url
+
+    @property
+    def issuer_host(self) -> str:
+        """The host that the person will log in at, for comparing with the browser's address bar."""
+        return host_of(self.request.authorization_endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What a person reads once connected: who, where, with which scope, until when (epoch seconds)."""
+
+    key: Key
+    server_url: str
+    issuer: str
+    account: str | None
+    scope: frozenset[str] | None
+    expires_at: float | None
+    can_refresh: bool
+    # Asked for, but not granted.
+    missing_scope: frozenset[str] = field(default_factory=frozenset[str])
+
+
+class Prompter(Protocol):
+    """Whoever can show a login to a person: a terminal, a chat, a page."""
+
+    async def show(self, login: Login) -> None:
+        """Put the login before the person. What comes back goes to `AuthService.finish`."""
+        ...
+
+    async def settled(self, login: Login, connection: Connection | None) -> None:
+        """Say how it ended: connected, or `login.status` and `login.failure`."""
+        ...
+
+
+def follow(login: Login, event: Event) -> Login:
+    """Return the login after an event; raises LoginExpired, LoginCancelled or LoginAlreadyUsed."""
+    after = TABLE.get((login.status, event))
+    if after is None:
+        raise refusal(login)
+    return replace(login, status=after)
+
+
+def refusal(login: Login) -> LoginError:
+    """Say why a login that is over, or claimed, takes no more."""
+    if login.status == "expired":
+        return LoginExpired("This login was not finished in time.")
+    if login.status == "cancelled":
+        return LoginCancelled("This login was cancelled.")
+    if login.status == "failed":
+        message, advice = login.failure or ("This login failed.", LoginError.advice)
+        return LoginError(message, advice)
+    return LoginAlreadyUsed("This login was used already.")
+
+
+def is_expired(login: Login, now: float) -> bool:
+    """True where a waiting login's time is over. `now` is in epoch seconds."""
+    return login.status == "waiting" and now >= login.expires_at

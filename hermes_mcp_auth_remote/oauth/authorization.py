@@ -1,0 +1,230 @@
+"""Scope, code_challenge, resource -> authorization URL. RFC 6749 §4.1.1, RFC 7636, RFC 8707, RFC 9126."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from hermes_mcp_auth_remote.errors import PkceNotSupported, TokenRefused, UnreadableAnswer
+from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery, ProtectedResource
+from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of, safe_url
+from hermes_mcp_auth_remote.oauth.wire import (
+    Exchange,
+    Request,
+    Response,
+    post_form,
+    quote,
+    read_json_object,
+    scope_text,
+    text_member,
+)
+from hermes_mcp_auth_remote.values import Secret
+
+PUSHED_REQUEST = "pushed authorization request"
+STATE_BYTES = 32  # 256 bits; security best practice asks for 128 at least
+VERIFIER_BYTES = 48  # 64 characters, of the 43 to 128 that RFC 7636 section 4.1 allows
+# A shorter life than this leaves no time to pick up a phone (RFC 9126 section 2.2 suggests 5 to 600 s).
+MIN_PUSHED_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationRequest:
+    """One authorization request as sent, with all that its response is checked against.
+
+    `issuer` is the one recorded before the redirect (RFC 9207 section 2.4); `lifetime_seconds` is set where
+    the server bounds the URL's life (a pushed request).
+    """
+
+    url: str = field(repr=False)
+    state: Secret
+    code_verifier: Secret
+    redirect_uri: str
+    client: Client
+    issuer: str
+    iss_required: bool
+    token_endpoint: str
+    authorization_endpoint: str
+    resource: str | None
+    scope: frozenset[str] | None
+    trusted_issuers: frozenset[str] = frozenset()
+    lifetime_seconds: float | None = None
+
+
+def code_challenge(code_verifier: Secret) -> str:
+    """Derive the S256 code_challenge: BASE64URL(SHA256(ASCII(code_verifier))) (RFC 7636 section 4.2)."""
+    digest = hashlib.sha256(code_verifier.reveal().encode("ascii")).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def check_pkce(server: AuthorizationServer, *, allow_missing_pkce: bool = False) -> None:
+    """Refuse a server that does not advertise S256.
+
+    MCP 2026-07-28: where `code_challenge_methods_supported` is absent "MCP clients MUST refuse to proceed".
+    """
+    methods = server.code_challenge_methods_supported
+    if (methods is None or "S256" not in methods) and not allow_missing_pkce:
+        said = "does not say that it supports" if methods is None else "does not support"
+        raise PkceNotSupported(f"{host_of(server.issuer)} {said} PKCE with S256, which protects the code.")
+
+
+def select_scope(
+    discovery: Discovery,
+    challenge: Challenge,
+    *,
+    configured: frozenset[str] | None = None,
+    held: frozenset[str] = frozenset(),
+    cap: frozenset[str] | None = None,
+) -> frozenset[str] | None:
+    """Choose the scope to ask for; None sends no `scope` at all.
+
+    Configured, else the challenge's, else `scopes_supported` of the protected resource, else none. A step-up
+    asks for the union with what is `held`. `offline_access` joins where the authorization server lists it.
+    Never the authorization server's whole catalogue (quirk 26).
+    """
+    resource = discovery.protected_resource
+    listed = frozenset(resource.scopes_supported) if resource and resource.scopes_supported else None
+    chosen = configured or challenge.scope or listed
+    if configured and challenge.insufficient_scope:
+        chosen = configured | (challenge.scope or frozenset())
+    if chosen is None and not held:
+        return None
+    wanted = (chosen or frozenset()) | held
+    if cap is not None:
+        wanted &= cap
+    # An operator's own `scope` is taken at its word.
+    if not configured and "offline_access" in (discovery.authorization_server.scopes_supported or ()):
+        wanted |= {"offline_access"}
+    return wanted or None
+
+
+def select_resource(
+    server_url: str,
+    protected_resource: ProtectedResource | None,
+    override: str | Literal[False] | None = None,
+) -> str | None:
+    """Choose the `resource` parameter: the operator's, else the server's own spelling, else its URL."""
+    if override is False:
+        return None
+    if override:
+        return override
+    return protected_resource.resource if protected_resource else canonical_resource(server_url)
+
+
+def authorization_request(  # noqa: PLR0913
+    server: AuthorizationServer,
+    client: Client,
+    *,
+    redirect_uri: str,
+    state: Secret,
+    code_verifier: Secret,
+    scope: frozenset[str] | None = None,
+    resource: str | None = None,
+    extra: Mapping[str, str] | None = None,
+    trusted_issuers: frozenset[str] = frozenset(),
+) -> AuthorizationRequest:
+    """Build the authorization request (RFC 6749 section 4.1.1) with PKCE, state and resource."""
+    parameters: dict[str, str] = {
+        "response_type": "code",
+        "client_id": client.client_id,
+        "redirect_uri": redirect_uri,
+        "state": state.reveal(),
+        "code_challenge": code_challenge(code_verifier),
+        "code_challenge_method": "S256",
+    }
+    if scope:
+        parameters["scope"] = scope_text(scope)
+        if "offline_access" in scope and server.is_openid:
+            # OpenID Connect Core section 11: offline_access is ignored without consent.
+            parameters["prompt"] = "consent"
+    if resource is not None:
+        parameters["resource"] = resource
+    # An operator may add parameters, but not replace those that the login's safety hangs on.
+    parameters = {**parameters, **{k: v for k, v in (extra or {}).items() if k not in _FIXED}}
+    return AuthorizationRequest(
+        url=_with_query(server.authorization_endpoint, parameters),
+        state=state,
+        code_verifier=code_verifier,
+        redirect_uri=redirect_uri,
+        client=client,
+        issuer=server.issuer,
+        iss_required=server.authorization_response_iss_parameter_supported,
+        token_endpoint=server.token_endpoint,
+        authorization_endpoint=server.authorization_endpoint,
+        resource=resource,
+        scope=scope,
+        trusted_issuers=trusted_issuers,
+    )
+
+
+_FIXED = frozenset(
+    {
+        "response_type",
+        "client_id",
+        "redirect_uri",
+        "state",
+        "code_challenge",
+        "code_challenge_method",
+    }
+)
+
+
+def _with_query(url: str, parameters: Mapping[str, str]) -> str:
+    # RFC 6749 section 3.1: the endpoint's own query "MUST be retained when adding additional parameters".
+    parts = urlsplit(url)
+    query = "&".join(part for part in (parts.query, urlencode(parameters)) if part)
+    return safe_url(urlunsplit(parts._replace(query=query, fragment="")), "authorization URL")
+
+
+def push(
+    server: AuthorizationServer, request: AuthorizationRequest, *, sign: Signer | None = None
+) -> Exchange[AuthorizationRequest]:
+    """Push the request to the server, where it has an endpoint for that (RFC 9126); else return it unchanged.
+
+    What is gained: parameters that nobody on the way can read or change, and a URL short enough for a QR
+    code. A server that only offers it, and fails or gives too little time, gets the plain request.
+    """
+    if server.pushed_authorization_request_endpoint is None:
+        return request
+    required = server.require_pushed_authorization_requests
+    response = yield pushed_request(server, request, sign=sign)
+    try:
+        uri, lifetime_seconds = read_pushed_response(response)
+    except (UnreadableAnswer, TokenRefused):
+        if required or (response.status == 401):
+            raise
+        return request
+    if lifetime_seconds < MIN_PUSHED_SECONDS and not required:
+        return request
+    url = _with_query(
+        server.authorization_endpoint, {"client_id": request.client.client_id, "request_uri": uri}
+    )
+    return replace(request, url=url, lifetime_seconds=lifetime_seconds)
+
+
+def pushed_request(
+    server: AuthorizationServer, request: AuthorizationRequest, *, sign: Signer | None = None
+) -> Request:
+    """Build the POST that carries the request's own parameters (RFC 9126 section 2.1)."""
+    endpoint = server.pushed_authorization_request_endpoint or ""
+    pairs: dict[str, str] = dict(parse_qsl(urlsplit(request.url).query))
+    form, headers = authenticate(request.client, server.issuer, pairs, sign=sign)
+    return post_form(endpoint, PUSHED_REQUEST, form, headers)
+
+
+def read_pushed_response(response: Response) -> tuple[str, float]:
+    """Read request_uri and its lifetime in seconds (RFC 9126 section 2.2)."""
+    document = read_json_object(response.body, f"answer to the {PUSHED_REQUEST}")
+    if not response.ok:
+        error = quote(text_member(document, "error") or f"status {response.status}")
+        raise TokenRefused(f"The {PUSHED_REQUEST} was refused: {error}.", error)
+    uri, expires_in = text_member(document, "request_uri"), document.get("expires_in")
+    if uri is None:
+        raise UnreadableAnswer(f"The answer to the {PUSHED_REQUEST} holds no request_uri.")
+    known = isinstance(expires_in, int | float) and not isinstance(expires_in, bool) and expires_in > 0
+    return uri, float(expires_in) if known else 0.0  # type: ignore[arg-type]

@@ -1,0 +1,265 @@
+"""Who we are: client registration and client authentication. RFC 7591, RFC 6749 §2.3, RFC 7523 §2.2, CIMD."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from urllib.parse import quote_plus, urlsplit, urlunsplit
+
+from hermes_mcp_auth_remote.errors import ClientIdNeeded, RegistrationRefused, UnreadableAnswer
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
+from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
+from hermes_mcp_auth_remote.oauth.wire import (
+    Document,
+    Exchange,
+    Form,
+    Headers,
+    Request,
+    Response,
+    post_json,
+    quote,
+    read_json_object,
+    scope_text,
+    text_member,
+    texts_member,
+)
+from hermes_mcp_auth_remote.values import Secret
+
+REGISTRATION = "client registration"
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+Signer = Callable[[str, str], Secret]
+"""Takes a client_id and an audience (the issuer), returns a signed client assertion (RFC 7523 section 2.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client as one authorization server knows it (RFC 7591 section 3.2.1).
+
+    `method` is the token_endpoint_auth_method; `secret_expires_at` is in epoch seconds, None for never;
+    `document` is the whole answer, as stored. `registered` is False for a client that the operator
+    configured or whose id is a client ID metadata document's URL.
+    """
+
+    client_id: str
+    client_secret: Secret | None = None
+    method: str = "none"
+    redirect_uris: tuple[str, ...] = ()
+    secret_expires_at: float | None = None
+    registered: bool = False
+    document: Document = field(default_factory=dict[str, object], repr=False)
+
+
+def configured_client(
+    server: AuthorizationServer,
+    client_id: str,
+    client_secret: Secret | None,
+    method: str | None,
+    redirect_uri: str,
+) -> Client:
+    """Build the client that the operator registered by hand."""
+    if method is None:
+        offered = server.token_endpoint_auth_methods_supported
+        if client_secret is None:
+            method = "none"
+        elif offered is None or "client_secret_basic" in offered:
+            # RFC 8414 section 2: "If omitted, the default is client_secret_basic".
+            method = "client_secret_basic"
+        else:
+            method = "client_secret_post"
+    return Client(client_id, client_secret, method, (redirect_uri,), document={"client_name": ""})
+
+
+def metadata_document_client(url: str, redirect_uri: str, *, signs: bool = False) -> Client:
+    """Build the client whose id is its metadata's URL (draft-ietf-oauth-client-id-metadata-document)."""
+    return Client(url, None, "private_key_jwt" if signs else "none", (redirect_uri,))
+
+
+def registration_request(
+    server: AuthorizationServer,
+    redirect_uri: str,
+    *,
+    client_name: str,
+    scope: Iterable[str] = (),
+    method: str | None = None,
+    application_type: str | None = None,
+) -> Request:
+    """Build the registration request (RFC 7591 section 2); raises ClientIdNeeded where there is no endpoint.
+
+    `application_type` follows the redirect URI: native for loopback, web for https (MCP 2026-07-28).
+    """
+    if server.registration_endpoint is None:
+        # Never a guessed /register (quirk 14).
+        raise ClientIdNeeded(
+            f"{host_of(server.issuer)} does not let clients register themselves.",
+            f"Register a client there by hand with the redirect URI {redirect_uri}, then set "
+            "`oauth.client_id` (and `oauth.client_secret`, if you are given one) for this server.",
+        )
+    native = is_loopback_host(host_of(redirect_uri))
+    document: dict[str, object] = {
+        "client_name": client_name,
+        "redirect_uris": [redirect_uri],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": method or _wanted_method(server),
+        "application_type": application_type or ("native" if native else "web"),
+    }
+    if wanted := scope_text(scope):
+        document["scope"] = wanted
+    return post_json(server.registration_endpoint, REGISTRATION, document)
+
+
+def _wanted_method(server: AuthorizationServer) -> str:
+    # A native app keeps no secret (RFC 8252 section 8.5); a server that offers no such thing decides.
+    offered = server.token_endpoint_auth_methods_supported or ("none",)
+    preferred = ("none", "client_secret_post", "client_secret_basic")
+    return next((method for method in preferred if method in offered), "none")
+
+
+def read_registration_response(response: Response, server: AuthorizationServer, redirect_uri: str) -> Client:
+    """Read a registration answer; raises RegistrationRefused or UnreadableAnswer."""
+    host = host_of(server.issuer)
+    if not response.ok:
+        raise _refusal(response, host, redirect_uri)
+    document = read_json_object(response.body, f"answer to the {REGISTRATION}")
+    client_id = text_member(document, "client_id")
+    if client_id is None:
+        raise UnreadableAnswer(f"{host} answered the {REGISTRATION} without a client_id.")
+    answered = texts_member(document, "redirect_uris")
+    if answered and redirect_uri not in answered:
+        raise RegistrationRefused(
+            f"{host} registered another redirect URI than the one that was asked for.",
+            "Register a client there by hand and set `oauth.client_id` and `oauth.redirect_uri`.",
+        )
+    # `document` keeps what Hermes's own reader requires, whatever the server left out.
+    client = client_from_document({**document, "redirect_uris": list(answered or (redirect_uri,))})
+    return replace(client, registered=True)
+
+
+def client_from_document(document: Document) -> Client:
+    """Read a client information document (an answer, or `<s>.client.json`); raises UnreadableAnswer."""
+    client_id = text_member(document, "client_id")
+    if client_id is None:
+        raise UnreadableAnswer("The client information holds no client_id.")
+    secret = text_member(document, "client_secret")
+    # A secret although "none" was asked for (quirk 16): the answer's method counts, else post.
+    method = text_member(document, "token_endpoint_auth_method") or (
+        "client_secret_post" if secret else "none"
+    )
+    if method == "none" and secret:
+        method = "client_secret_post"
+    expires_at = document.get("client_secret_expires_at")
+    ends = float(expires_at) if isinstance(expires_at, int | float) and expires_at > 0 else None
+    return Client(
+        client_id,
+        Secret(secret) if secret else None,
+        method,
+        texts_member(document, "redirect_uris") or (),
+        ends,
+        registered=True,
+        document=document,
+    )
+
+
+def _refusal(response: Response, host: str, redirect_uri: str) -> RegistrationRefused:
+    try:
+        document = read_json_object(response.body, REGISTRATION)
+    except UnreadableAnswer:
+        document = dict[str, object]()
+    error, description = text_member(document, "error"), quote(document.get("error_description"))
+    said = f" ({quote(error)}{': ' + description if description else ''})" if error else ""
+    message = f"{host} refused the {REGISTRATION} with status {response.status}{said}."
+    if error == "invalid_redirect_uri":
+        return RegistrationRefused(
+            message,
+            f"It does not take {redirect_uri}: set `oauth.redirect_host: localhost` (or 127.0.0.1), or an "
+            "https `oauth.redirect_uri`, for this server.",
+        )
+    if response.status in {401, 403}:
+        return RegistrationRefused(
+            message,
+            "This provider admits only clients it knows: register one there by hand with the redirect URI "
+            f"{redirect_uri} and set `oauth.client_id`, or ask it to admit your `oauth.client_name`.",
+        )
+    return RegistrationRefused(message)
+
+
+def register(
+    server: AuthorizationServer,
+    redirect_uri: str,
+    *,
+    client_name: str,
+    scope: Iterable[str] = (),
+    method: str | None = None,
+    application_type: str | None = None,
+) -> Exchange[Client]:
+    """Register; where the server refuses the loopback redirect URI, try its other spelling once (quirk 22).
+
+    The client's `redirect_uris` says which one was taken.
+    """
+
+    def ask(uri: str) -> Exchange[Client]:
+        response = yield registration_request(
+            server,
+            uri,
+            client_name=client_name,
+            scope=scope,
+            method=method,
+            application_type=application_type,
+        )
+        return read_registration_response(response, server, uri)
+
+    try:
+        return (yield from ask(redirect_uri))
+    except RegistrationRefused as refused:
+        other = _other_loopback(redirect_uri)
+        if other is None or "invalid_redirect_uri" not in str(refused):
+            raise
+        try:
+            return (yield from ask(other))
+        except RegistrationRefused:
+            raise refused from None
+
+
+def _other_loopback(redirect_uri: str) -> str | None:
+    parts = urlsplit(redirect_uri)
+    other = {"127.0.0.1": "localhost", "localhost": "127.0.0.1"}.get(parts.hostname or "")
+    if other is None:
+        return None
+    return urlunsplit(parts._replace(netloc=other if parts.port is None else f"{other}:{parts.port}"))
+
+
+def authenticate(
+    client: Client, issuer: str, form: Form, *, sign: Signer | None = None, method: str | None = None
+) -> tuple[Form, Headers]:
+    """Add the client's authentication to a form; returns the form and the headers to send (RFC 6749 §2.3).
+
+    Raises RegistrationRefused where the method needs a key or a secret that is not there.
+    """
+    method = method or client.method
+    if method == "none":
+        return {**form, "client_id": client.client_id}, ()
+    if method in {"private_key_jwt", "client_secret_jwt"}:
+        if sign is None:
+            raise RegistrationRefused(
+                f"The client authenticates with {method}, but there is no key to sign with.",
+                "Set `oauth.private_key_file` for this server.",
+            )
+        assertion = sign(client.client_id, issuer)
+        return {
+            **form,
+            "client_id": client.client_id,
+            "client_assertion_type": ASSERTION_TYPE,
+            "client_assertion": assertion,
+        }, ()
+    if client.client_secret is None:
+        raise RegistrationRefused(
+            f"The client authenticates with {method}, but there is no client secret.",
+            "Set `oauth.client_secret` for this server.",
+        )
+    if method == "client_secret_basic":
+        # RFC 6749 section 2.3.1: both are form-urlencoded before they are joined (quirk 17).
+        pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret.reveal())}"
+        return form, (("authorization", "Basic " + base64.b64encode(pair.encode()).decode()),)
+    return {**form, "client_id": client.client_id, "client_secret": client.client_secret}, ()

@@ -1,0 +1,293 @@
+"""Where to log in: protected resource and authorization server metadata. RFC 9728, RFC 8414, OIDC Discovery.
+
+`discover` is the whole step: challenge in, authorization server out. Servers of 2025-03-26 publish no
+protected resource metadata; there the MCP server's origin is the authorization server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from hermes_mcp_auth_remote.errors import (
+    AddressRefused,
+    DiscoveryFailed,
+    IssuerMismatch,
+    McpAuthError,
+    NetworkError,
+    ServerError,
+    UnreadableAnswer,
+)
+from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.oauth.urls import (
+    canonical_resource,
+    host_of,
+    origin_of,
+    resource_covers,
+    safe_url,
+    well_known,
+    well_known_appended,
+)
+from hermes_mcp_auth_remote.oauth.wire import (
+    Document,
+    Exchange,
+    Response,
+    get,
+    read_json_object,
+    text_member,
+    texts_member,
+)
+
+PROTECTED_RESOURCE = "protected resource metadata"
+AUTHORIZATION_SERVER = "authorization server metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectedResource:
+    """Protected resource metadata (RFC 9728 section 2). `resource` is the server's own spelling."""
+
+    resource: str
+    authorization_servers: tuple[str, ...]
+    scopes_supported: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationServer:
+    """Authorization server metadata (RFC 8414 section 2), its URLs checked; `document` is all it said."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    registration_endpoint: str | None = None
+    revocation_endpoint: str | None = None
+    device_authorization_endpoint: str | None = None
+    pushed_authorization_request_endpoint: str | None = None
+    require_pushed_authorization_requests: bool = False
+    code_challenge_methods_supported: tuple[str, ...] | None = None
+    token_endpoint_auth_methods_supported: tuple[str, ...] | None = None
+    scopes_supported: tuple[str, ...] | None = None
+    client_id_metadata_document_supported: bool = False
+    authorization_response_iss_parameter_supported: bool = False
+    is_openid: bool = False
+    # True where nothing was published and the endpoints are the defaults of MCP 2025-03-26.
+    is_guessed: bool = False
+    document: Document = field(default_factory=dict[str, object], repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What discovery found; `protected_resource` is None for a server of MCP 2025-03-26."""
+
+    authorization_server: AuthorizationServer
+    protected_resource: ProtectedResource | None = None
+
+
+def discover(
+    server_url: str,
+    challenge: Challenge,
+    *,
+    trusted_issuers: Iterable[str] = (),
+    authorization_server: str | None = None,
+    prefer_issuer: str | None = None,
+) -> Exchange[Discovery]:
+    """Find the authorization server of an MCP server, in the order of the MCP specification.
+
+    `authorization_server` is the operator's own word and skips the protected resource's;
+    `prefer_issuer` moves one of several to the front (the one that we hold credentials of).
+    Raises DiscoveryFailed, IssuerMismatch, UnsafeUrl or a NetworkError.
+    """
+    trusted = frozenset(trusted_issuers)
+    resource = yield from discover_protected_resource(server_url, challenge)
+    if authorization_server is not None:
+        issuers: tuple[str, ...] = (authorization_server,)
+    elif resource is not None:
+        issuers = tuple(sorted(resource.authorization_servers, key=lambda issuer: issuer != prefer_issuer))
+    else:
+        # MCP 2025-03-26: "the authorization base URL [is] the MCP server URL [without] path".
+        found = yield from discover_authorization_server(origin_of(server_url), trusted)
+        return Discovery(found or default_endpoints(server_url), None)
+    first_trouble: McpAuthError | None = None
+    for issuer in issuers:
+        try:
+            found = yield from discover_authorization_server(issuer, trusted)
+        except (ServerError, NetworkError) as trouble:
+            first_trouble = first_trouble or trouble
+            continue
+        if found is not None:
+            return Discovery(found, resource)
+    raise first_trouble or DiscoveryFailed(
+        f"The authorization server {host_of(issuers[0])} publishes no metadata where the standards put it."
+    )
+
+
+def discover_protected_resource(server_url: str, challenge: Challenge) -> Exchange[ProtectedResource | None]:
+    """Fetch protected resource metadata: from the challenge, else by path, else at the root.
+
+    Returns None where the server publishes none at all (MCP 2025-03-26). A server that fails to answer is
+    not one that publishes none: falling back then would be a downgrade, so the failure is raised.
+    """
+    trouble: McpAuthError | None = None
+    for url in _protected_resource_urls(server_url, challenge):
+        try:
+            response = yield get(safe_url(url, f"address of the {PROTECTED_RESOURCE}"), PROTECTED_RESOURCE)
+            if response.ok:
+                return read_protected_resource_response(response, server_url)
+            _check_absent(response, PROTECTED_RESOURCE)
+        except AddressRefused:
+            raise
+        except (ServerError, NetworkError) as error:
+            trouble = trouble or error
+    if trouble is not None:
+        raise trouble
+    return None
+
+
+def _protected_resource_urls(server_url: str, challenge: Challenge) -> Iterator[str]:
+    # Sentry sends two and the first is dead (quirk 8): each one, then the well-known places.
+    yield from challenge.resource_metadata
+    by_path = well_known(server_url, "oauth-protected-resource")
+    root = well_known(origin_of(server_url), "oauth-protected-resource")
+    yield from (url for url in dict.fromkeys((by_path, root)) if url not in challenge.resource_metadata)
+
+
+def read_protected_resource_response(response: Response, server_url: str) -> ProtectedResource:
+    """Read protected resource metadata and check that it speaks of this server (RFC 9728 section 3.3)."""
+    document = read_json_object(response.body, PROTECTED_RESOURCE)
+    resource = text_member(document, "resource")
+    if resource is None:
+        # RFC 9728 section 2 makes it REQUIRED; without it the document may be of any server.
+        raise UnreadableAnswer(f"The {PROTECTED_RESOURCE} names no `resource`.")
+    safe_url(resource, "`resource` of the protected resource metadata")
+    if not resource_covers(resource, server_url):
+        raise DiscoveryFailed(
+            f"The {PROTECTED_RESOURCE} speaks of {host_of(resource)}, not of the server that was asked.",
+            "Do not log in there; check the server's address and report it to its operator.",
+        )
+    issuers = texts_member(document, "authorization_servers")
+    if not issuers:
+        raise DiscoveryFailed(f"The {PROTECTED_RESOURCE} lists no authorization server.")
+    for issuer in issuers:
+        safe_url(issuer, "issuer in the protected resource metadata")
+    return ProtectedResource(resource, issuers, texts_member(document, "scopes_supported"))
+
+
+def discover_authorization_server(
+    issuer: str, trusted_issuers: frozenset[str] = frozenset()
+) -> Exchange[AuthorizationServer | None]:
+    """Fetch an issuer's metadata from each well-known place; None where all of them are absent."""
+    trouble: McpAuthError | None = None
+    for url in authorization_server_urls(safe_url(issuer, "issuer")):
+        try:
+            response = yield get(url, AUTHORIZATION_SERVER)
+            if response.ok:
+                return read_authorization_server_response(response, issuer, trusted_issuers)
+            _check_absent(response, AUTHORIZATION_SERVER)
+        except (ServerError, NetworkError) as error:
+            if isinstance(error, NetworkError):
+                # The same host failed once; its other well-known places would only make the user wait.
+                raise
+            trouble = trouble or error
+    if trouble is not None:
+        raise trouble
+    return None
+
+
+def authorization_server_urls(issuer: str) -> tuple[str, ...]:
+    """List the places of an issuer's metadata, in the order that the MCP specification demands."""
+    rfc8414 = well_known(issuer, "oauth-authorization-server")
+    inserted = well_known(issuer, "openid-configuration")
+    appended = well_known_appended(issuer, "openid-configuration")
+    return tuple(dict.fromkeys((rfc8414, inserted, appended)))
+
+
+def _check_absent(response: Response, what: str) -> None:
+    """Raise DiscoveryFailed unless a status means "there is no such document here"."""
+    if response.status >= 500 or response.status == 429:
+        raise DiscoveryFailed(
+            f"The {what} could not be read: the server answered {response.status}.",
+            "Try again later; if it lasts, the server's operator has to mend it.",
+        )
+
+
+def read_authorization_server_response(
+    response: Response, issuer: str, trusted_issuers: frozenset[str] = frozenset()
+) -> AuthorizationServer:
+    """Read authorization server metadata; raises IssuerMismatch, UnreadableAnswer or UnsafeUrl.
+
+    RFC 8414 section 3.3: the `issuer` "MUST be identical" to the one that built the URL. Two tolerances: a
+    bare trailing slash where the issuer has no path (quirk 1), and what `trusted_issuers` names exactly.
+    """
+    document = read_json_object(response.body, AUTHORIZATION_SERVER)
+    published = text_member(document, "issuer")
+    if published is None:
+        raise UnreadableAnswer(f"The {AUTHORIZATION_SERVER} names no `issuer`.")
+    shown = safe_url(published, "issuer")
+    if (
+        published != issuer
+        and not _same_but_for_slash(published, issuer)
+        and published not in trusted_issuers
+    ):
+        raise IssuerMismatch(
+            f"The metadata of {safe_url(issuer, 'issuer')} names another issuer: {shown}.",
+            f"If you trust it, add exactly {shown} to `oauth.trusted_issuers` of this server.",
+        )
+    return authorization_server(document)
+
+
+def _same_but_for_slash(published: str, issuer: str) -> bool:
+    one, other = urlsplit(published), urlsplit(issuer)
+    bare = all(p.path in {"", "/"} and not p.query and not p.fragment for p in (one, other))
+    return bare and origin_of(published) == origin_of(issuer)
+
+
+def authorization_server(document: Document) -> AuthorizationServer:
+    """Turn a metadata document into a value, every URL of it checked; raises UnreadableAnswer, UnsafeUrl."""
+
+    def endpoint(name: str) -> str | None:
+        value = text_member(document, name)
+        return None if value is None else safe_url(value, f"`{name}`")
+
+    issuer = text_member(document, "issuer")
+    authorization_endpoint, token_endpoint = endpoint("authorization_endpoint"), endpoint("token_endpoint")
+    if issuer is None or authorization_endpoint is None or token_endpoint is None:
+        raise UnreadableAnswer(
+            f"The {AUTHORIZATION_SERVER} lacks `authorization_endpoint` or `token_endpoint`."
+        )
+    return AuthorizationServer(
+        issuer=issuer,
+        authorization_endpoint=authorization_endpoint,
+        token_endpoint=token_endpoint,
+        registration_endpoint=endpoint("registration_endpoint"),
+        revocation_endpoint=endpoint("revocation_endpoint"),
+        device_authorization_endpoint=endpoint("device_authorization_endpoint"),
+        pushed_authorization_request_endpoint=endpoint("pushed_authorization_request_endpoint"),
+        require_pushed_authorization_requests=document.get("require_pushed_authorization_requests") is True,
+        code_challenge_methods_supported=texts_member(document, "code_challenge_methods_supported"),
+        token_endpoint_auth_methods_supported=texts_member(document, "token_endpoint_auth_methods_supported"),
+        scopes_supported=texts_member(document, "scopes_supported"),
+        client_id_metadata_document_supported=document.get("client_id_metadata_document_supported") is True,
+        authorization_response_iss_parameter_supported=(
+            document.get("authorization_response_iss_parameter_supported") is True
+        ),
+        is_openid="id_token_signing_alg_values_supported" in document,
+        is_guessed=document.get("hermes_mcp_auth_guessed") is True,
+        document=document,
+    )
+
+
+def default_endpoints(server_url: str) -> AuthorizationServer:
+    """Build the default endpoints of MCP 2025-03-26 for a server that publishes no metadata at all."""
+    origin = origin_of(canonical_resource(server_url))
+    return authorization_server(
+        {
+            "issuer": origin,
+            "authorization_endpoint": f"{origin}/authorize",
+            "token_endpoint": f"{origin}/token",
+            "registration_endpoint": f"{origin}/register",
+            "response_types_supported": ["code"],
+            "code_challenge_methods_supported": ["S256"],
+            # Ours; readers of RFC 8414 documents ignore what they do not know.
+            "hermes_mcp_auth_guessed": True,
+        }
+    )

@@ -1,0 +1,233 @@
+"""The door for hostile text: a paste or a redirect -> AuthorizationResponse. RFC 6749 §4.1.2, RFC 9207 §2.4.
+
+Everything that claims to be an authorization response comes through `read_authorization_response`, and the
+token exchange accepts nothing else. What a phone or a chat does to a URL on the way is undone first; what
+is then read must carry this login's redirect URI, state and issuer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from hermes_mcp_auth_remote.errors import AuthorizationDenied, PasteRefused
+from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
+from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
+from hermes_mcp_auth_remote.oauth.wire import quote
+from hermes_mcp_auth_remote.values import Secret
+
+# A redirect URL with a signed code is 2 to 5 thousand characters long; beyond this it is something else.
+MAX_PASTE_CHARS = 16_384
+# Shorter words are typing, not codes.
+MIN_BARE_CODE_CHARS = 10
+# A narrower line was not broken by a terminal or a chat window.
+MIN_WRAPPED_CHARS = 20
+
+_PARAMETERS = frozenset({"code", "state", "iss", "error"})
+_ADVICE_WHOLE = (
+    "Copy the whole address from your browser's address bar, from the first to the last character."
+)
+
+_door = object()
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationResponse:
+    """A code that came back for one request. Only this module can make one.
+
+    `is_bare` is True where a person pasted the code alone: then PKCE is all that binds it.
+    """
+
+    code: Secret
+    is_bare: bool
+    door: object = field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.door is not _door:
+            message = "an AuthorizationResponse only comes out of read_authorization_response"
+            raise TypeError(message)
+
+
+def read_authorization_response(
+    text: str, request: AuthorizationRequest, *, accept_bare_code: bool = False
+) -> AuthorizationResponse:
+    """Read a pasted or received redirect URL for one request.
+
+    `accept_bare_code` lets a code alone pass; give it only where its sender has exactly one waiting login.
+    Raises PasteRefused, after which the login still waits, or AuthorizationDenied, which ends it.
+    """
+    if len(text) > MAX_PASTE_CHARS:
+        raise PasteRefused("That is far too long to be the address your browser ended on.")
+    if not text.strip():
+        raise PasteRefused("Nothing was pasted.")
+    refusal: PasteRefused | None = None
+    for candidate in _candidates(text):
+        try:
+            found = _parameters(candidate, request)
+            if found is not None:
+                return _checked(found, request)
+        except PasteRefused as error:
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+    return _bare_code(_unwrapped(text), request, accept=accept_bare_code)
+
+
+def _candidates(text: str) -> Iterator[str]:
+    """Yield what the person may have meant: lines that were wrapped joined again, else the first word."""
+    cleaned = _unwrapped(text)
+    yield _first_word(_rejoined(cleaned))
+    yield _first_word(cleaned)
+    yield "".join(cleaned.split())
+
+
+def _unwrapped(text: str) -> str:
+    # Zero-width characters and byte order marks come with copying from chats.
+    text = re.sub("[\u200b-\u200f\u2060\ufeff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "", text).strip()
+    if link := re.search(r"\]\(\s*<?([^)>\s]+)>?\s*\)", text):
+        text = link.group(1)
+    # At the start of a word only: an `iss` inside the query is a URL too.
+    if embedded := re.search(r"(?i)(?<![^\s<>(\[\"'`*])https?(?:://|%3a%2f%2f)", text):
+        text = text[embedded.start() :]
+    text = text.strip().strip("<>\"'`*“”‘’()[]").strip()
+    if re.match(r"(?i)https?%3a%2f%2f", text):
+        text = unquote(text)
+    return text.replace("&amp;", "&")
+
+
+def _rejoined(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines()]
+    joined = lines[0] if lines else ""
+    for before, line in itertools.pairwise(lines):
+        if len(before) < MIN_WRAPPED_CHARS or " " in before or not re.fullmatch(r"[!-~]+", line):
+            break
+        joined += line
+    return joined
+
+
+def _first_word(text: str) -> str:
+    words = text.split(maxsplit=1)
+    return words[0].rstrip("<>\"'`*“”’)],;") if words else ""
+
+
+def _parameters(candidate: str, request: AuthorizationRequest) -> dict[str, str] | None:
+    """Read the parameters of a redirect URL or of its query alone; None where it is neither."""
+    where = _split_redirect(candidate, request)
+    if where is None:
+        return None
+    for part in where:
+        # A code may hold "+" unescaped only by a server's mistake; the form rules apply (RFC 6749 App. B).
+        pairs = [(k, v) for k, v in parse_qsl(part, keep_blank_values=True) if k in _PARAMETERS]
+        if not pairs:
+            continue
+        if len({name for name, _ in pairs}) != len(pairs):
+            # RFC 6749 section 3.1: parameters "MUST NOT be included more than once".
+            raise PasteRefused("That address carries a parameter twice; no honest one does.")
+        return dict(pairs)
+    raise PasteRefused(
+        "That address carries no code: it is not the one your browser ended on.", _ADVICE_WHOLE
+    )
+
+
+def _split_redirect(candidate: str, request: AuthorizationRequest) -> tuple[str, ...] | None:
+    """Return query and fragment of a candidate that is this request's redirect URI, None if it is no URL."""
+    expected = urlsplit(request.redirect_uri)
+    if re.match(r"(?i)https?://", candidate):
+        url = candidate
+    elif candidate.lower().startswith(expected.netloc.lower() + "/"):
+        # Phones hide the scheme.
+        url = f"{expected.scheme}://{candidate}"
+    elif re.match(r"[?#&]?(?:code|state|iss|error)=", candidate):
+        return (candidate.lstrip("?#&"),)
+    elif candidate.startswith("/") and "?" in candidate:
+        url = f"{expected.scheme}://{expected.netloc}{candidate}"
+    else:
+        return None
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  raises ValueError for a port that is none
+    except ValueError:
+        raise PasteRefused("That is not an address.", _ADVICE_WHOLE) from None
+    # Phones also put https in front of a loopback address that they cannot reach (quirk 40).
+    same_scheme = parts.scheme.lower() == expected.scheme or is_loopback_host(expected.hostname or "")
+    if same_scheme and parts.netloc.lower() == expected.netloc.lower() and parts.path == expected.path:
+        return parts.query, parts.fragment
+    asked = urlsplit(request.authorization_endpoint)
+    if parts.netloc.lower() == asked.netloc.lower():
+        raise PasteRefused(
+            "That is an address at the provider, not the one your browser ended on.",
+            f"Finish there first; the address to paste begins with {request.redirect_uri}.",
+        )
+    raise PasteRefused(
+        "That address belongs to no login that waits here.",
+        f"The address to paste begins with {request.redirect_uri}.",
+    )
+
+
+def _checked(found: dict[str, str], request: AuthorizationRequest) -> AuthorizationResponse:
+    state, issuer = found.get("state"), found.get("iss")
+    if not state:
+        raise PasteRefused(
+            "That address carries no state, so it cannot be told whose login it is.", _ADVICE_WHOLE
+        )
+    if Secret(state) != request.state:
+        raise PasteRefused(
+            "That address belongs to another login, perhaps an older one.",
+            "Open the link that is shown for this login, and paste where that one ends.",
+        )
+    # MCP 2026-07-28, RFC 9207 section 2.4: simple string comparison, for errors too, and on a mismatch the
+    # error's text is neither acted on nor shown.
+    if issuer is not None and issuer != request.issuer and issuer not in request.trusted_issuers:
+        raise PasteRefused(
+            "That answer comes from another authorization server than the one that was asked.",
+            "Do not continue if you did not expect that; if you trust that server, its issuer belongs into "
+            "`oauth.trusted_issuers`.",
+        )
+    if issuer is None and request.iss_required:
+        raise PasteRefused(
+            f"{host_of(request.issuer)} promises to say who it is (iss), and that address does not.",
+            _ADVICE_WHOLE,
+        )
+    if "error" in found:
+        raise _denied(found["error"], request)
+    code = found.get("code")
+    if not code:
+        raise PasteRefused("That address carries no code.", _ADVICE_WHOLE)
+    return AuthorizationResponse(Secret(code), is_bare=False, door=_door)
+
+
+def _denied(error: str, request: AuthorizationRequest) -> AuthorizationDenied:
+    error = error if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", error) else "unknown error"
+    host = host_of(request.issuer)
+    if error == "access_denied":
+        return AuthorizationDenied(f"Access was denied at {host}.", error)
+    advice = {
+        "invalid_scope": "Set `oauth.scope` for this server to what the provider offers, then log in again.",
+        "invalid_target": "Set `oauth.resource` for this server to what the provider expects, or to false.",
+        "temporarily_unavailable": "Try again in a few minutes.",
+        "server_error": "Try again in a few minutes.",
+    }.get(error)
+    return AuthorizationDenied(f"{host} answered the login with an error: {quote(error)}.", error, advice)
+
+
+def _bare_code(text: str, request: AuthorizationRequest, *, accept: bool) -> AuthorizationResponse:
+    # Some pages show "code#state" for copying.
+    code, separator, state = text.partition("#")
+    plausible = re.fullmatch(rf"[!-~]{{{MIN_BARE_CODE_CHARS},}}", code) and "://" not in code
+    if not plausible or "#" in state:
+        raise PasteRefused("That is not the address your browser ended on.")
+    if separator and Secret(state) != request.state:
+        raise PasteRefused("That code belongs to another login, perhaps an older one.")
+    if not separator and not accept:
+        raise PasteRefused("A code alone does not say which login it belongs to.", _ADVICE_WHOLE)
+    if request.iss_required:
+        # RFC 9207: a server that promises iss is held to it, and a code alone carries none.
+        raise PasteRefused(
+            f"For {host_of(request.issuer)} the code alone is not enough: the whole address also says who "
+            "answered.",
+            _ADVICE_WHOLE,
+        )
+    return AuthorizationResponse(Secret(code), is_bare=not separator, door=_door)

@@ -1,0 +1,249 @@
+"""code or refresh_token -> Tokens; revocation. RFC 6749 §4.1.3, §5, §6; RFC 7009; RFC 8707 §2.2."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+from hermes_mcp_auth_remote.errors import TokenRefused, UnreadableAnswer
+from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
+from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
+from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse
+from hermes_mcp_auth_remote.oauth.urls import host_of
+from hermes_mcp_auth_remote.oauth.wire import (
+    Document,
+    Exchange,
+    Form,
+    Headers,
+    Request,
+    Response,
+    post_form,
+    quote,
+    read_json_or_form,
+    scope_set,
+    scope_text,
+    text_member,
+)
+from hermes_mcp_auth_remote.values import Secret
+
+TOKEN = "token request"  # noqa: S105  a step's name
+REFRESH = "refresh"
+REVOCATION = "revocation"
+# A century: beyond it a lifetime is junk, and time arithmetic on it is not worth a crash.
+MAX_LIFETIME_SECONDS = 3_155_760_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a token endpoint granted (RFC 6749 section 5.1). Times are epoch seconds, None for unknown."""
+
+    access_token: Secret
+    refresh_token: Secret | None = None
+    scope: frozenset[str] | None = None
+    expires_at: float | None = None
+    refresh_expires_at: float | None = None
+    obtained_at: float | None = None
+    account: str | None = None
+
+    @property
+    def authorization(self) -> str:
+        """The Authorization header's value; always "Bearer", some servers refuse "bearer" (quirk 21)."""
+        return f"Bearer {self.access_token.reveal()}"
+
+
+def exchange(
+    response: AuthorizationResponse, request: AuthorizationRequest, now: float, *, sign: Signer | None = None
+) -> Exchange[Tokens]:
+    """Exchange the code for tokens (RFC 6749 section 4.1.3). `now` is in epoch seconds.
+
+    Takes only what came through the door in `redirect`. Raises TokenRefused, UnreadableAnswer.
+    """
+    form: dict[str, str | Secret] = {
+        "grant_type": "authorization_code",
+        "code": response.code,
+        "redirect_uri": request.redirect_uri,
+        "code_verifier": request.code_verifier,
+    }
+    if request.resource is not None:
+        form["resource"] = request.resource
+    tokens = yield from _ask(request.client, request.issuer, request.token_endpoint, TOKEN, form, now, sign)
+    # RFC 6749 section 5.1: scope is "OPTIONAL, if identical to the scope requested by the client".
+    return tokens if tokens.scope is not None else replace(tokens, scope=request.scope)
+
+
+def refresh(
+    server: AuthorizationServer,
+    client: Client,
+    tokens: Tokens,
+    now: float,
+    *,
+    resource: str | None = None,
+    scope: frozenset[str] | None = None,
+    sign: Signer | None = None,
+) -> Exchange[Tokens]:
+    """Refresh (RFC 6749 section 6); what the answer leaves out stays as it was. `now` is in epoch seconds.
+
+    `scope` is sent only where given: most servers need none, Entra wants it repeated (quirk 28).
+    Raises TokenRefused ("invalid_grant" where the session is over), UnreadableAnswer.
+    """
+    if tokens.refresh_token is None:
+        raise TokenRefused("There is no refresh token.", "invalid_grant")
+    form: dict[str, str | Secret] = {"grant_type": "refresh_token", "refresh_token": tokens.refresh_token}
+    if resource is not None:
+        form["resource"] = resource
+    if scope:
+        form["scope"] = scope_text(scope)
+    fresh = yield from _ask(client, server.issuer, server.token_endpoint, REFRESH, form, now, sign)
+    return replace(
+        fresh,
+        # A server that does not rotate leaves it out; the old one then stays good (quirk 33).
+        refresh_token=fresh.refresh_token or tokens.refresh_token,
+        refresh_expires_at=fresh.refresh_expires_at if fresh.refresh_token else tokens.refresh_expires_at,
+        scope=fresh.scope if fresh.scope is not None else tokens.scope,
+        account=fresh.account or tokens.account,
+    )
+
+
+def _ask(
+    client: Client, issuer: str, endpoint: str, step: str, form: Form, now: float, sign: Signer | None
+) -> Exchange[Tokens]:
+    """Send one token request; where Basic is refused as invalid_client, once more with post (quirk 17)."""
+    secrets = tuple(v for v in (*form.values(), client.client_secret) if isinstance(v, Secret))
+
+    def attempt(method: str | None = None) -> Exchange[Tokens]:
+        fields, headers = authenticate(client, issuer, form, sign=sign, method=method)
+        response = yield post_form(endpoint, step, fields, headers)
+        return read_token_response(response, now, host_of(endpoint), step, secrets)
+
+    try:
+        return (yield from attempt())
+    except TokenRefused as refused:
+        if refused.error != "invalid_client" or client.method != "client_secret_basic":
+            raise
+        try:
+            return (yield from attempt("client_secret_post"))
+        except TokenRefused:
+            raise refused from None
+
+
+def read_token_response(
+    response: Response, now: float, host: str, step: str = TOKEN, secrets: tuple[Secret, ...] = ()
+) -> Tokens:
+    """Read a token answer, JSON or form; raises TokenRefused or UnreadableAnswer. `now` in epoch seconds."""
+    what = f"answer to the {step} at {host}"
+    if response.status >= 500:
+        raise UnreadableAnswer(
+            f"{host} answered the {step} with status {response.status}.", "Try again later; nothing was lost."
+        )
+    document = read_json_or_form(response, what)
+    error = text_member(document, "error")
+    # An error in a 200 is still an error (quirk 31).
+    if error is not None or not response.ok:
+        description = quote(document.get("error_description"), *secrets)
+        error = quote(error, *secrets) or f"status {response.status}"
+        raise TokenRefused(
+            f"{host} refused the {step}: {error}{' (' + description + ')' if description else ''}.",
+            error,
+            _REFUSAL_ADVICE.get(error),
+        )
+    return _read_tokens(_flattened(document), now, what)
+
+
+_REFUSAL_ADVICE = {
+    "invalid_grant": "Begin a new login; a code is good once and for about a minute.",
+    "invalid_client": (
+        "The provider no longer knows this client: begin a new login to register again, or check "
+        "`oauth.client_id` and `oauth.client_secret` if you configured them."
+    ),
+    "invalid_target": "Set `oauth.resource` for this server to the value the provider expects, or to false.",
+    "invalid_scope": "Set `oauth.scope` for this server to what the provider offers.",
+}
+
+
+def _flattened(document: Document) -> Document:
+    # Slack nests the user's token (quirk 31).
+    inner = document.get("authed_user")
+    if "access_token" not in document and isinstance(inner, dict) and document.get("ok") is True:
+        return cast("Document", inner)
+    return document
+
+
+def _read_tokens(document: Document, now: float, what: str) -> Tokens:
+    access_token = text_member(document, "access_token")
+    if (
+        access_token is None
+        or not (access_token.isascii() and access_token.isprintable())
+        or " " in access_token
+    ):
+        raise UnreadableAnswer(f"The {what} holds no usable access token.")
+    token_type = text_member(document, "token_type")
+    # RFC 6749 section 7.1: a client "MUST NOT use an access token if it does not understand the token type".
+    if token_type is not None and token_type.lower() not in {"bearer", "user"}:
+        raise UnreadableAnswer(f"The {what} grants a token that is not a Bearer token.")
+    refresh_token, scope = text_member(document, "refresh_token"), document.get("scope")
+    expires_in = lifetime_seconds(document.get("expires_in"))
+    refresh_in = lifetime_seconds(
+        document.get("refresh_token_expires_in", document.get("refresh_expires_in"))
+    )
+    return Tokens(
+        access_token=Secret(access_token),
+        refresh_token=Secret(refresh_token) if refresh_token else None,
+        scope=scope_set(scope) if isinstance(scope, str) and scope.strip() else None,
+        expires_at=None if expires_in is None else now + expires_in,
+        refresh_expires_at=None if refresh_in is None else now + refresh_in,
+        obtained_at=now,
+        account=account_of(document.get("id_token")),
+    )
+
+
+def lifetime_seconds(value: object) -> float | None:
+    """Read an `expires_in` of any shape; None for missing, zero, negative or junk (quirk 32). In seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return min(seconds, MAX_LIFETIME_SECONDS) if math.isfinite(seconds) and seconds > 0 else None
+
+
+def account_of(id_token: object) -> str | None:
+    """Return who logged in, for people to read: e-mail, name or subject of an ID token, else None.
+
+    Not verified: OpenID Connect Core section 3.1.3.7 lets TLS to the token endpoint stand in for the
+    signature, and nothing is decided by it.
+    """
+    if not isinstance(id_token, str) or id_token.count(".") != 2:
+        return None
+    payload = id_token.split(".")[1]
+    try:
+        claims: object = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(claims, Mapping):
+        return None
+    known = cast("Document", claims)
+    for name in ("email", "preferred_username", "name", "sub"):
+        if shown := quote(known.get(name)):
+            return shown
+    return None
+
+
+def revocation_request(
+    server: AuthorizationServer, client: Client, token: Secret, hint: str, *, sign: Signer | None = None
+) -> Request | None:
+    """Build a revocation request (RFC 7009 section 2.1), or None where the server has no endpoint.
+
+    `hint` is "access_token" or "refresh_token".
+    """
+    if server.revocation_endpoint is None:
+        return None
+    form: Form = {"token": token, "token_type_hint": hint}
+    headers: Headers
+    fields, headers = authenticate(client, server.issuer, form, sign=sign)
+    return post_form(server.revocation_endpoint, REVOCATION, fields, headers)

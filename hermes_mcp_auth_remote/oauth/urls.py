@@ -1,0 +1,103 @@
+"""Which URLs are ever shown, opened or fetched: https, or http on loopback. MCP security best practices."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+
+from hermes_mcp_auth_remote.errors import UnsafeUrl
+
+# Longer than any authorization URL that a browser or proxy is sure to take.
+MAX_URL_CHARS = 8192
+_SAFE = "!$%&'()*+,-./:;=?@_~[]"
+
+
+def is_loopback_host(host: str) -> bool:
+    """True for localhost, *.localhost, 127.0.0.0/8 and ::1 (RFC 6761 section 6.3, RFC 8252 section 8.3)."""
+    name = host.lower().strip("[]").rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def safe_url(text: str, what: str) -> str:
+    """Parse and write out a URL that may be shown, opened and fetched; raises UnsafeUrl otherwise.
+
+    https only, or http on loopback; no user information, no control characters, no white space, at most
+    8192 characters. What comes out was put together again from its parts, so that no parser after us can
+    read it differently (CVE-2025-6514 began with an `authorization_endpoint`).
+    """
+    return urlunsplit(_checked(text, what))
+
+
+def _checked(text: str, what: str) -> SplitResult:
+    if len(text) > MAX_URL_CHARS:
+        raise UnsafeUrl(f"The {what} is longer than {MAX_URL_CHARS} characters.")
+    if any(c <= " " or c == "\x7f" or c in '\\<>"^`{|}' for c in text):
+        raise UnsafeUrl(f"The {what} contains characters that no URL may hold.")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+        host = host if host.isascii() else host.encode("idna").decode("ascii")
+    except ValueError:
+        raise UnsafeUrl(f"The {what} is not a URL.") from None
+    scheme = parts.scheme.lower()
+    if not host or (scheme not in {"https", "http"}):
+        raise UnsafeUrl(f"The {what} is not an https URL.")
+    if scheme == "http" and not is_loopback_host(host):
+        raise UnsafeUrl(f"The {what} is plain http; only https is safe away from this machine.")
+    if parts.username is not None or parts.password is not None:
+        raise UnsafeUrl(f"The {what} carries user information before its host.")
+    netloc = f"[{host}]" if ":" in host else host
+    if port is not None and port != {"https": 443, "http": 80}[scheme]:
+        netloc += f":{port}"
+    path, query, fragment = (quote(part, safe=_SAFE) for part in (parts.path, parts.query, parts.fragment))
+    return SplitResult(scheme, netloc, path, query, fragment)
+
+
+def host_of(url: str) -> str:
+    """Return a URL's host (ASCII, without port), for people to compare; "" where there is none."""
+    return urlsplit(url).hostname or ""
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a safe URL, in lower case and without a default port."""
+    parts = _checked(url, "address")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def canonical_resource(url: str) -> str:
+    """Return the resource indicator of a server's URL (RFC 8707 section 2): no fragment, no bare slash."""
+    parts = _checked(url, "server address")
+    path = "" if parts.path == "/" else parts.path
+    return urlunsplit(parts._replace(path=path, fragment=""))
+
+
+def resource_covers(resource: str, url: str) -> bool:
+    """True where a protected resource's identifier is the server's URL, its origin, or a parent path.
+
+    RFC 9728 section 3.3 wants equality; servers with several endpoints publish their origin (quirk 10).
+    """
+    ours, theirs = urlsplit(canonical_resource(url)), urlsplit(canonical_resource(resource))
+    if (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc):
+        return False
+    if theirs.query and theirs.query != ours.query:
+        return False
+    parent = theirs.path.rstrip("/")
+    return ours.path.rstrip("/") == parent or ours.path.startswith(parent + "/")
+
+
+def well_known(url: str, name: str) -> str:
+    """Insert `/.well-known/<name>` between host and path, keeping both (RFC 8414 §3.1, RFC 9728 §3.1)."""
+    parts = _checked(url, "address")
+    return urlunsplit(parts._replace(path=f"/.well-known/{name}{parts.path.rstrip('/')}", fragment=""))
+
+
+def well_known_appended(url: str, name: str) -> str:
+    """Append `/.well-known/<name>` to the path (OpenID Connect Discovery 1.0 section 4)."""
+    parts = _checked(url, "address")
+    path = f"{parts.path.rstrip('/')}/.well-known/{name}"
+    return urlunsplit(parts._replace(path=path, query="", fragment=""))

@@ -1,0 +1,143 @@
+"""What goes over the wire: Request, Response, Exchange, and bounded reading of JSON and form bodies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar, cast
+from urllib.parse import parse_qsl, urlencode
+
+from hermes_mcp_auth_remote.errors import UnreadableAnswer
+from hermes_mcp_auth_remote.values import Secret
+
+T = TypeVar("T")
+
+Headers = tuple[tuple[str, str], ...]
+Document = Mapping[str, object]
+Form = Mapping[str, str | Secret]
+
+# No honest metadata, registration or token answer comes near it.
+MAX_BODY_BYTES = 1_048_576
+MAX_TEXT_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request to make. `step` names it for people, as in "protected resource metadata"."""
+
+    method: Literal["GET", "POST"]
+    url: str
+    step: str
+    headers: Headers = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One HTTP response. Header names are lower case; a header may occur more than once."""
+
+    status: int
+    headers: Headers = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of a header, by its lower-case name."""
+        return next((value for key, value in self.headers if key == name), None)
+
+    def header_all(self, name: str) -> tuple[str, ...]:
+        """Return every value of a header, in order, by its lower-case name."""
+        return tuple(value for key, value in self.headers if key == name)
+
+    @property
+    def ok(self) -> bool:
+        """True for a status of 200 to 299."""
+        return 200 <= self.status < 300
+
+
+Exchange = Generator[Request, Response, T]
+"""A sequence of requests inside one call: yields each Request, is sent its Response, returns T.
+
+A driver may throw a NetworkError in place of a response.
+"""
+
+
+def get(url: str, step: str) -> Request:
+    """Build a GET for a JSON document."""
+    return Request("GET", url, step, (("accept", "application/json"),))
+
+
+def post_form(url: str, step: str, form: Form, headers: Headers = ()) -> Request:
+    """Build a form POST that asks for JSON (GitHub answers a form otherwise: quirk 30)."""
+    fields = {name: value.reveal() if isinstance(value, Secret) else value for name, value in form.items()}
+    fixed = (("accept", "application/json"), ("content-type", "application/x-www-form-urlencoded"))
+    return Request("POST", url, step, fixed + headers, urlencode(fields).encode())
+
+
+def post_json(url: str, step: str, document: Document, headers: Headers = ()) -> Request:
+    """Build a JSON POST that asks for JSON."""
+    fixed = (("accept", "application/json"), ("content-type", "application/json"))
+    return Request("POST", url, step, fixed + headers, json.dumps(document).encode())
+
+
+def read_json_object(body: bytes, what: str) -> Document:
+    """Read a JSON object of at most 1 MiB; raises UnreadableAnswer for anything else."""
+    if len(body) > MAX_BODY_BYTES:
+        raise UnreadableAnswer(f"The {what} is larger than 1 MiB.")
+    try:
+        document: object = json.loads(body)
+    except (ValueError, RecursionError):
+        shape = "an HTML page" if body.lstrip()[:1] == b"<" else "not JSON"
+        raise UnreadableAnswer(f"The {what} is {shape}.") from None
+    if not isinstance(document, dict):
+        raise UnreadableAnswer(f"The {what} is JSON, but not an object.")
+    return cast("Document", document)
+
+
+def read_json_or_form(response: Response, what: str) -> Document:
+    """Read a JSON object, or a form where the server says or shows that it sent one (quirk 30)."""
+    media_type = (response.header("content-type") or "").partition(";")[0].strip().lower()
+    if media_type == "application/x-www-form-urlencoded" or (
+        media_type != "application/json" and response.body[:1] not in b"{[<" and b"=" in response.body
+    ):
+        try:
+            pairs = parse_qsl(response.body.decode("ascii"), keep_blank_values=True, max_num_fields=100)
+        except ValueError:
+            raise UnreadableAnswer(f"The {what} is neither JSON nor a form.") from None
+        return dict(pairs)
+    return read_json_object(response.body, what)
+
+
+def text_member(document: Document, name: str) -> str | None:
+    """Return a non-empty string member, else None."""
+    value = document.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def texts_member(document: Document, name: str) -> tuple[str, ...] | None:
+    """Return a member's non-empty strings in order, or None where the member is no list."""
+    value = document.get(name)
+    if not isinstance(value, list):
+        return None
+    return tuple(item for item in cast("list[object]", value) if isinstance(item, str) and item)
+
+
+def scope_set(text: str) -> frozenset[str]:
+    """Split a space-separated scope (RFC 6749 section 3.3); empty text is the empty set."""
+    return frozenset(text.split())
+
+
+def scope_text(scope: Iterable[str]) -> str:
+    """Join a scope as it goes over the wire, in a stable order."""
+    return " ".join(sorted(scope))
+
+
+def quote(text: object, *secrets: Secret) -> str:
+    """Make a server's own words fit to show: printable, on one line, short, without these secrets."""
+    if not isinstance(text, str):
+        return ""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret.reveal(), "****")
+    shown = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_TEXT_CHARS]).split())
+    return shown if len(shown) <= MAX_TEXT_CHARS else shown[: MAX_TEXT_CHARS - 1] + "…"
