@@ -97,7 +97,7 @@ class _Connections(AsyncExitStack):
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._timed(request, url)
             location = response.header("location")
-            if response.status not in _REDIRECTS or location is None:
+            if response.status not in _REDIRECTS or location is None or not request.follow_redirects:
                 return replace(response, body=_decoded(response, host_of(url)))
             if request.method != "GET":
                 raise RedirectRefused(
@@ -193,8 +193,7 @@ def _decoded(response: Response, host: str) -> bytes:
     if encoding == "identity" or not response.body:
         return response.body
     try:
-        if encoding not in {"gzip", "x-gzip", "deflate"}:
-            raise zlib.error
+        # 32: gzip or deflate, whichever it is; anything else fails here.
         plain = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(response.body, MAX_BODY_BYTES + 1)
     except zlib.error:
         raise Unreachable(f"{host} sent an answer that cannot be decompressed.") from None
@@ -208,6 +207,6 @@ def _trouble(error: Exception, host: str, step: str) -> NetworkError | ConfigErr
     if isinstance(error, ssl.SSLError) or "CERTIFICATE_VERIFY_FAILED" in text or "SSL" in text:
         return Unreachable(
             f"The TLS certificate of {host} was not accepted.",
-            "If your network has its own certificate authority, name its file in `ssl_verify` or SSL_CERT_FILE.",
+            "If your network has its own certificate authority, name its file in SSL_CERT_FILE.",
         )
     return Unreachable(f"The connection to {host} broke during the {step}.")

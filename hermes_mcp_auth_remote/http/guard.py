@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import ip_address
+from typing import cast
 
 import httpcore
 
@@ -49,7 +50,7 @@ class Guard(httpcore.AsyncNetworkBackend):
         self._server_host = server_host
         self._proxy_host = proxy_host
         self._resolve = resolve
-        self._inner: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
+        self._inner = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 
     async def connect_tcp(
         self,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, cast
-from urllib.parse import parse_qsl, urlencode
+from typing import Literal, TypeGuard, TypeVar, cast
+from urllib.parse import parse_qsl, quote_plus, urlencode
 
 from hermes_mcp_auth_remote.errors import UnreadableAnswer
 from hermes_mcp_auth_remote.values import Secret
@@ -20,17 +22,25 @@ Form = Mapping[str, str | Secret]
 # No honest metadata, registration or token answer comes near it.
 MAX_BODY_BYTES = 1_048_576
 MAX_TEXT_CHARS = 200
+# A century: beyond it a lifetime is junk, and time arithmetic on it is not worth a crash.
+MAX_LIFETIME_SECONDS = 3_155_760_000.0
+# RFC 6749 section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
+_SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request to make. `step` names it for people, as in "protected resource metadata"."""
+    """One HTTP request to make. `step` names it for people, as in "protected resource metadata".
+
+    `follow_redirects` is about a GET; a POST is never redirected.
+    """
 
     method: Literal["GET", "POST"]
     url: str
     step: str
     headers: Headers = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
+    follow_redirects: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +107,13 @@ def read_json_object(body: bytes, what: str) -> Document:
 def read_json_or_form(response: Response, what: str) -> Document:
     """Read a JSON object, or a form where the server says or shows that it sent one (quirk 30)."""
     media_type = (response.header("content-type") or "").partition(";")[0].strip().lower()
-    if media_type == "application/x-www-form-urlencoded" or (
-        media_type != "application/json" and response.body[:1] not in b"{[<" and b"=" in response.body
-    ):
+    shows_form = response.body.lstrip()[:1] not in b"{[<" and b"=" in response.body
+    if shows_form and media_type != "application/json":
+        if len(response.body) > MAX_BODY_BYTES:
+            raise UnreadableAnswer(f"The {what} is larger than 1 MiB.")
         try:
-            pairs = parse_qsl(response.body.decode("ascii"), keep_blank_values=True, max_num_fields=100)
+            text = response.body.decode("ascii").strip()
+            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=100)
         except ValueError:
             raise UnreadableAnswer(f"The {what} is neither JSON nor a form.") from None
         return dict(pairs)
@@ -111,7 +123,7 @@ def read_json_or_form(response: Response, what: str) -> Document:
 def text_member(document: Document, name: str) -> str | None:
     """Return a non-empty string member, else None."""
     value = document.get(name)
-    return value if isinstance(value, str) and value else None
+    return value if _is_text(value) else None
 
 
 def texts_member(document: Document, name: str) -> tuple[str, ...] | None:
@@ -119,12 +131,28 @@ def texts_member(document: Document, name: str) -> tuple[str, ...] | None:
     value = document.get(name)
     if not isinstance(value, list):
         return None
-    return tuple(item for item in cast("list[object]", value) if isinstance(item, str) and item)
+    return tuple(item for item in cast("list[object]", value) if _is_text(item))
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    # JSON can spell half of a surrogate pair, which no encoding can then write.
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def lifetime_seconds(value: object) -> float | None:
+    """Read an `expires_in` of any shape; None for missing, zero, negative or junk (quirk 32). In seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return min(seconds, MAX_LIFETIME_SECONDS) if math.isfinite(seconds) and seconds > 0 else None
 
 
 def scope_set(text: str) -> frozenset[str]:
-    """Split a space-separated scope (RFC 6749 section 3.3); empty text is the empty set."""
-    return frozenset(text.split())
+    """Split a space-separated scope; empty text is the empty set, words that are no scope are left out."""
+    return frozenset(word for word in text.split() if _SCOPE_TOKEN.fullmatch(word))
 
 
 def scope_text(scope: Iterable[str]) -> str:
@@ -137,7 +165,7 @@ def quote(text: object, *secrets: Secret) -> str:
     if not isinstance(text, str):
         return ""
     for secret in secrets:
-        if secret:
-            text = text.replace(secret.reveal(), "****")
+        for spelling in {secret.reveal(), quote_plus(secret.reveal())} - {""}:
+            text = text.replace(spelling, "****")
     shown = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_TEXT_CHARS]).split())
     return shown if len(shown) <= MAX_TEXT_CHARS else shown[: MAX_TEXT_CHARS - 1] + "…"

@@ -1,0 +1,205 @@
+"""From a server to an authorization request: every step of a login up to the person, in one exchange.
+
+The probe (RFC 9728 §5.1: a protected resource answers 401 and says where to go), discovery, PKCE, scope,
+registration, and the request itself, pushed where the server takes that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from hermes_mcp_auth_remote.errors import DiscoveryFailed, NetworkError
+from hermes_mcp_auth_remote.oauth.authorization import (
+    AuthorizationRequest,
+    authorization_request,
+    check_pkce,
+    push,
+    select_resource,
+    select_scope,
+)
+from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
+from hermes_mcp_auth_remote.oauth.client import (
+    Client,
+    Signer,
+    configured_client,
+    metadata_document_client,
+    register,
+)
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery, discover
+from hermes_mcp_auth_remote.oauth.urls import host_of
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, post_json
+from hermes_mcp_auth_remote.values import Secret, Server
+
+PROBE = "first request"
+AUTHORIZATION_PAGE = "authorization page"
+# The least that makes every MCP server of any revision look at the request's authorization.
+_INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "hermes-mcp-auth-remote", "version": "0"},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is known from an earlier login: the client, its issuer, the scope that was granted."""
+
+    client: Client | None = None
+    issuer: str | None = None
+    scope: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that a person can be shown, and the authorization server that it goes to."""
+
+    request: AuthorizationRequest
+    authorization_server: AuthorizationServer
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """The random values of one login, handed in so that this room rolls no dice."""
+
+    state: Secret
+    code_verifier: Secret
+
+
+def prepare(
+    server: Server,
+    chance: Chance,
+    redirect_uri: str,
+    now: float,
+    *,
+    held: Held | None = None,
+    challenge: Challenge | None = None,
+    sign: Signer | None = None,
+) -> Exchange[Prepared]:
+    """Take a login from a server's URL to an authorization request. `now` is in epoch seconds.
+
+    `challenge` is what a 401 or 403 said, where there was one; else the server is asked. The request's own
+    `redirect_uri` counts from here on: a provider may insist on another spelling of loopback.
+    Raises any ServerError or NetworkError.
+    """
+    held = held or Held()
+    options = server.options
+    answered = challenge
+    if answered is None:
+        answered = yield from probe(server)
+    found = yield from discover(
+        server.url,
+        answered or Challenge(),
+        trusted_issuers=options.trusted_issuers,
+        authorization_server=options.authorization_server,
+        prefer_issuer=held.issuer,
+    )
+    issuer = found.authorization_server
+    if issuer.is_guessed and answered is None:
+        raise DiscoveryFailed(
+            f"{host_of(server.url)} asks for no authorization and names no authorization server.",
+            "It may need no login at all; if it does, set `oauth.authorization_server` for it.",
+        )
+    check_pkce(issuer, allow_missing_pkce=options.allow_missing_pkce)
+    scope = select_scope(
+        found,
+        answered or Challenge(),
+        configured=options.scope,
+        held=held.scope if answered is not None and answered.insufficient_scope else frozenset(),
+        cap=options.scope_cap,
+    )
+    known = held.client if _is_usable(held, issuer, redirect_uri, now) else None
+    client = known or (yield from _client(server, issuer, redirect_uri, scope))
+    request = yield from _request(server, found, client, chance, redirect_uri, scope, sign)
+    if known is not None and issuer.pushed_authorization_request_endpoint is None:
+        # A provider that forgot us shows the person a bare error page (quirk 19); so look first.
+        forgotten = yield from _is_forgotten(request)
+        if forgotten:
+            client = yield from _client(server, issuer, redirect_uri, scope)
+            request = yield from _request(server, found, client, chance, redirect_uri, scope, sign)
+    return Prepared(request, issuer)
+
+
+def probe(server: Server) -> Exchange[Challenge | None]:
+    """Ask the MCP server without a token; returns its challenge, None where it asks for no token."""
+    request = post_json(server.url, PROBE, _INITIALIZE)
+    own = tuple((name.lower(), value.reveal()) for name, value in server.headers.items())
+    response = yield replace(
+        request,
+        headers=(("accept", "application/json, text/event-stream"), *request.headers[1:], *own),
+    )
+    lines = response.header_all("www-authenticate")
+    return read_challenge(lines) if lines or response.status in {401, 403} else None
+
+
+def _is_usable(held: Held, issuer: AuthorizationServer, redirect_uri: str, now: float) -> bool:
+    client = held.client
+    return (
+        client is not None
+        and client.registered
+        and held.issuer == issuer.issuer
+        and redirect_uri in client.redirect_uris
+        and (client.secret_expires_at is None or client.secret_expires_at > now)
+    )
+
+
+def _client(
+    server: Server, issuer: AuthorizationServer, redirect_uri: str, scope: frozenset[str] | None
+) -> Exchange[Client]:
+    options = server.options
+    if options.client_id is not None:
+        return configured_client(
+            issuer,
+            options.client_id,
+            options.client_secret,
+            options.token_endpoint_auth_method,
+            redirect_uri,
+        )
+    if options.client_metadata_url is not None and issuer.client_id_metadata_document_supported:
+        return metadata_document_client(options.client_metadata_url, redirect_uri)
+    client = yield from register(
+        issuer,
+        redirect_uri,
+        client_name=options.client_name,
+        scope=scope or (),
+        method=options.token_endpoint_auth_method,
+        application_type=options.application_type,
+    )
+    return client
+
+
+def _request(
+    server: Server,
+    found: Discovery,
+    client: Client,
+    chance: Chance,
+    redirect_uri: str,
+    scope: frozenset[str] | None,
+    sign: Signer | None,
+) -> Exchange[AuthorizationRequest]:
+    options = server.options
+    request = authorization_request(
+        found.authorization_server,
+        client,
+        redirect_uri=redirect_uri if redirect_uri in client.redirect_uris else client.redirect_uris[0],
+        state=chance.state,
+        code_verifier=chance.code_verifier,
+        scope=scope,
+        resource=select_resource(server.url, found.protected_resource, options.resource),
+        extra=options.authorize_params,
+        trusted_issuers=options.trusted_issuers,
+    )
+    return (yield from push(found.authorization_server, request, sign=sign))
+
+
+def _is_forgotten(request: AuthorizationRequest) -> Exchange[bool]:
+    page = Request("GET", request.url, AUTHORIZATION_PAGE, follow_redirects=False)
+    try:
+        response = yield page
+    except NetworkError:
+        return False
+    return response.status >= 400
