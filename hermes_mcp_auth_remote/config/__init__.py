@@ -1,0 +1,179 @@
+"""HERMES_HOME, config.yaml and .env -> Server values: what the operator wrote, checked once.
+
+Hermes itself turns OAuth on only for an entry with `auth: oauth`, and `load_servers` lists just those. Who
+asks for one server by name wants to log in there, so `find_server` also takes a `url` entry without `auth`.
+No message here shows a value: any of them may be a secret, or hold one through `${VAR}`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, cast
+from urllib.parse import urlsplit
+
+from hermes_mcp_auth_remote.config.section import Section
+from hermes_mcp_auth_remote.config.source import read_entries, read_variables
+from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, UnsafeUrl
+from hermes_mcp_auth_remote.login import MAX_LOGIN_SECONDS
+from hermes_mcp_auth_remote.oauth.urls import safe_url
+from hermes_mcp_auth_remote.values import Flow, Secret, Server, ServerOptions
+
+_DEFAULT = ServerOptions()
+# "browser" is Hermes's word for the code flow with a listener.
+_FLOWS: Mapping[str, Flow] = {
+    "auto": "auto",
+    "loopback": "loopback",
+    "browser": "loopback",
+    "paste": "paste",
+    "device": "device",
+}
+# RFC 8252 section 7.3: the listener is for this machine alone.
+_HOSTS = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "::1": "::1", "[::1]": "::1"}
+_METHODS = {m: m for m in ("none", "client_secret_basic", "client_secret_post", "private_key_jwt")}
+_APPLICATION_TYPES: Mapping[str, Literal["native", "web"]] = {"native": "native", "web": "web"}
+_MAX_LISTED = 10
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """Return Hermes's home: HERMES_HOME, else ~/.hermes."""
+    return Path(environ.get("HERMES_HOME", "").strip() or "~/.hermes").expanduser()
+
+
+def load_servers(home: Path, environ: Mapping[str, str]) -> dict[str, Server]:
+    """Read every enabled server that Hermes uses OAuth for, by name; empty where there is no config.yaml.
+
+    Raises ConfigError, which names the file, the line or the key.
+    """
+    entries = read_entries(home / "config.yaml")
+    variables = read_variables(home / ".env", environ)
+    ours = [name for name, entry in entries.items() if _is_ours(name, entry, variables)]
+    for name in ours:
+        _check_stem(name, ours)
+    return {name: _server(name, entries[name], variables) for name in ours}
+
+
+def find_server(name: str, home: Path, environ: Mapping[str, str]) -> Server:
+    """Read one server by its name, also where its entry says nothing about `auth`.
+
+    Raises ServerNotFound, which lists the names that come close, or ConfigError.
+    """
+    path = home / "config.yaml"
+    entries = read_entries(path)
+    if name not in entries:
+        raise _not_found(name, [known for known, entry in entries.items() if _has_url(entry)], path)
+    entry = entries[name]
+    if "command" in _members(entry) and not _has_url(entry):
+        raise ConfigError(f"{name} is a stdio server, it needs no login.", "Log in to a server with a `url`.")
+    _check_stem(name, [known for known, entry in entries.items() if _has_url(entry)])
+    return _server(name, entry, read_variables(home / ".env", environ))
+
+
+def server_from_url(url: str, name: str | None = None) -> Server:
+    """Make a server of a bare address; the name is given, or a slug of the address such as "linear-app".
+
+    Raises ConfigError where the address is neither https nor http on this machine.
+    """
+    try:
+        checked = safe_url(url.strip(), "address")
+    except UnsafeUrl as error:
+        raise ConfigError(str(error), "Pass the server's https address.") from None
+    parts = urlsplit(checked)
+    # What most addresses have in common names nobody; the path does, where one host has several servers.
+    words = [word for word in (parts.hostname or "").split(".") if word not in {"mcp", "www", "api"}]
+    words += [str(parts.port)] if parts.port else []
+    words += [word for word in parts.path.split("/") if word.lower() not in {"mcp", "sse", "v1"}]
+    slug = "-".join(filter(None, (re.sub(r"[^A-Za-z0-9]+", "-", word).strip("-") for word in words)))
+    return Server(name or slug[:64].strip("-") or "server", checked)
+
+
+def _members(entry: object) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", entry) if isinstance(entry, dict) else {}
+
+
+def _has_url(entry: object) -> bool:
+    return bool(_members(entry).get("url"))
+
+
+def _is_ours(name: str, entry: object, variables: Mapping[str, str]) -> bool:
+    members = _members(entry)
+    if not members.get("url") or members.get("enabled", True) is False:
+        return False
+    at = Section(f"mcp_servers.{name}", members, variables)
+    return isinstance(members.get("auth"), str) and _says_oauth(at)
+
+
+def _says_oauth(at: Section) -> bool:
+    return (at.text("auth") or "").lower() == "oauth"
+
+
+def _check_stem(name: str, names: list[str]) -> None:
+    # Hermes's rule for naming the token files; two servers of one stem would overwrite each other.
+    def stem(text: str) -> str:
+        return re.sub(r"[^\w\-]", "_", text).strip("_")[:128] or "default"
+
+    for other in names:
+        if other != name and stem(other) == stem(name):
+            raise ConfigError(
+                f"The servers {name} and {other} share the token files {stem(name)}.json in Hermes.",
+                "Rename one of them, so that they differ in letters or digits.",
+            )
+
+
+def _not_found(name: str, known: list[str], path: Path) -> ServerNotFound:
+    close = get_close_matches(name, known, cutoff=0.5)
+    if close:
+        return ServerNotFound(f"No server {name} in {path}.", f"Did you mean {' or '.join(close)}?")
+    if known:
+        listed = ", ".join(sorted(known)[:_MAX_LISTED])
+        return ServerNotFound(f"No server {name} in {path}; it has {listed}.")
+    return ServerNotFound(f"No server {name}: {path} names no server with a `url`.")
+
+
+def _server(name: str, entry: object, variables: Mapping[str, str]) -> Server:
+    at = Section(f"mcp_servers.{name}", entry, variables)
+    url = at.url("url")
+    if url is None:
+        raise ConfigError(f"{at.where}.url is missing.")
+    if at.text("auth") is not None and not _says_oauth(at):
+        raise ConfigError(f"{at.where}.auth is not `oauth`.", "Set `auth: oauth` for this server.")
+    headers = at.section("headers")
+    values = {key: Secret(headers.text(key) or "") for key in headers.members}
+    return Server(name, safe_url(url, "address"), _options(at, at.section("oauth")), values)
+
+
+def _options(at: Section, oauth: Section) -> ServerOptions:
+    verify = at.members.get("ssl_verify", True)
+    certificate, key = at.certificate()
+    secret, scope, cap = oauth.text("client_secret"), oauth.texts("scope"), oauth.texts("scope_cap")
+    params = oauth.section("authorize_params")
+    document_url = None if oauth.members.get("cimd") is False else oauth.url("client_metadata_url")
+    return ServerOptions(
+        client_id=oauth.text("client_id"),
+        client_secret=Secret(secret) if secret else None,
+        client_name=oauth.text("client_name") or _DEFAULT.client_name,
+        client_metadata_url=document_url,
+        private_key_file=oauth.path("private_key_file"),
+        token_endpoint_auth_method=oauth.one_of("token_endpoint_auth_method", _METHODS),
+        application_type=oauth.one_of("application_type", _APPLICATION_TYPES),
+        scope=frozenset(scope) if scope else None,
+        scope_cap=frozenset(cap) if cap is not None else None,
+        redirect_uri=oauth.url("redirect_uri"),
+        redirect_host=oauth.one_of("redirect_host", _HOSTS) or _DEFAULT.redirect_host,
+        redirect_port=oauth.whole("redirect_port", 0, 65535) or 0,
+        authorization_server=oauth.url("authorization_server"),
+        trusted_issuers=frozenset(oauth.texts("trusted_issuers") or ()),
+        resource=False if oauth.members.get("resource") is False else oauth.text("resource"),
+        authorize_params={name: params.text(name) or "" for name in params.members},
+        allow_missing_pkce=oauth.flag("allow_missing_pkce"),
+        allow_addresses=oauth.networks("allow_addresses"),
+        flow=oauth.one_of("flow", _FLOWS) or _DEFAULT.flow,
+        user_agent=oauth.text("user_agent"),
+        login_seconds=min(oauth.whole("timeout", 1, None) or _DEFAULT.login_seconds, MAX_LOGIN_SECONDS),
+        verify_tls=verify if isinstance(verify, bool) else True,
+        ca_file=None if isinstance(verify, bool) else at.path("ssl_verify"),
+        client_cert=certificate,
+        client_key=key,
+    )
