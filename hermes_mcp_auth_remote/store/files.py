@@ -1,0 +1,290 @@
+"""The store in Hermes's own files, `HERMES_HOME/mcp-tokens/<stem>.*`, so that Hermes and we share a login.
+
+Writers go client, metadata, binding, tokens: Hermes watches the tokens file alone, and whoever sees new
+tokens finds all that belongs to them. Each file is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from hermes_mcp_auth_remote.errors import McpAuthError, StoreCorrupt, StoreError, StoreUnsafe, StoreUnwritable
+from hermes_mcp_auth_remote.oauth.client import Client
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
+from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.oauth.urls import canonical_resource
+from hermes_mcp_auth_remote.oauth.wire import Document
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.store.disk import (
+    TEMPORARY,
+    file_stem,
+    has_directory,
+    private_directory,
+    read_private,
+    remove,
+    write_private,
+)
+from hermes_mcp_auth_remote.store.documents import (
+    binding_document,
+    client_document,
+    from_bytes,
+    metadata_document,
+    read_binding,
+    read_client,
+    read_metadata,
+    read_tokens,
+    to_bytes,
+    tokens_document,
+)
+from hermes_mcp_auth_remote.store.lock import FileLock
+from hermes_mcp_auth_remote.store.logins import LoginFiles
+from hermes_mcp_auth_remote.values import Key, Owner
+
+TOKENS, CLIENT, METADATA, BINDING = ".json", ".client.json", ".meta.json", ".binding.json"
+# Hermes keeps a copy of a client that was refused; it holds the client secret.
+CLIENT_BACKUP = ".client.json.bak"
+LOCK = ".json.refresh.lock"
+
+Version = tuple[int, int, int]
+
+# A reader that meets a writer each time gives up on a consistent picture after this many.
+_READ_TRIES = 5
+# Older than any write that is still under way.
+_STALE_SECONDS = 3600
+
+
+class FileStore:
+    """Credentials and pending logins below a HERMES_HOME. Synchronous; any thread or process may use it.
+
+    Single files are replaced atomically. Who reads, refreshes and writes takes `lock(key)` around it.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.root = Path(home) / "mcp-tokens"
+        self.logins = LoginFiles(self.root)
+
+    def read(self, key: Key) -> Credentials:
+        """Read what is stored, empty where nothing is; raises StoreCorrupt, StoreUnsafe, StoreUnwritable.
+
+        `tokens.account` and `.refresh_expires_at` come from the binding.
+        """
+        credentials = Credentials()
+        for _ in range(_READ_TRIES):
+            version = self.version(key)
+            credentials = self._read(key, version)
+            if self.version(key) == version:
+                break
+        return credentials
+
+    def _read(self, key: Key, version: Version | None) -> Credentials:
+        if not self._is_there(key):
+            return Credentials()
+        tokens = self._tokens(key, version)
+        client = self._client(key)
+        server = self._metadata(key)
+        binding = self._binding(key, tokens)
+        if binding is None or not _speaks_of(binding, client, server):
+            return Credentials(tokens, client, server)
+        if server is not None:
+            # Hermes's rewriting appends a slash to a bare issuer; the server's own spelling is what counts.
+            server = replace(server, issuer=binding.issuer)
+        if tokens is not None:
+            tokens = replace(tokens, account=binding.account, refresh_expires_at=binding.refresh_expires_at)
+        return Credentials(tokens, client, server, binding)
+
+    def replace(self, key: Key, credentials: Credentials) -> None:
+        """Store a new login's credentials; raises StoreUnwritable, StoreUnsafe.
+
+        A client, metadata or binding of None is removed: an old one would speak of other tokens. Tokens of
+        None leave the tokens file as it is: only new ones ever take the place of old ones.
+        """
+        self._prepare(key)
+        client, server = credentials.client, credentials.authorization_server
+        binding, tokens = credentials.binding, credentials.tokens
+        self._put(key, CLIENT, None if client is None else client_document(client))
+        self._put(key, METADATA, None if server is None else metadata_document(server))
+        speaks_of = tokens if tokens is not None else self._tokens(key, self.version(key))
+        self._put(key, BINDING, None if binding is None else binding_document(binding, speaks_of))
+        if tokens is not None:
+            self._put(key, TOKENS, tokens_document(tokens))
+            self._sweep(key, self._path(key, TOKENS).stat().st_mtime - _STALE_SECONDS)
+
+    def replace_tokens(self, key: Key, tokens: Tokens, binding: Binding | None) -> None:
+        """Store refreshed tokens; a binding of None leaves the stored one. Raises StoreUnwritable."""
+        self._prepare(key)
+        if binding is not None:
+            self._put(key, BINDING, binding_document(binding, tokens))
+        self._put(key, TOKENS, tokens_document(tokens))
+
+    def mark(self, key: Key, binding: Binding) -> None:
+        """Store a binding alone, such as one that says why a login is needed. Raises StoreUnwritable."""
+        self._prepare(key)
+        self._put(key, BINDING, binding_document(binding, self._tokens(key, self.version(key))))
+
+    def delete(self, key: Key) -> bool:
+        """Remove all but the lock file; True where something was. Raises StoreUnwritable, StoreUnsafe."""
+        if not self._is_there(key):
+            return False
+        self._refuse_other_server(key)
+        # Tokens first: without the rest nobody can use them, and a crash half-way must not keep them.
+        parts = (TOKENS, BINDING, CLIENT, METADATA, CLIENT_BACKUP)
+        removed = [remove(self._path(key, suffix)) for suffix in parts]
+        self._sweep(key, None)
+        return any(removed)
+
+    def keys(self) -> list[Key]:
+        """List every server and owner with stored tokens; a name without a binding is its file's stem."""
+        found = [*self._keys_in(self.root, None)]
+        owners = self.root / "owners"
+        if has_directory(self.root) and has_directory(owners):
+            for entry in sorted(os.scandir(owners), key=lambda entry: entry.name):
+                owner = _owner_of(entry.name)
+                if owner is not None and entry.is_dir(follow_symlinks=False):
+                    found += self._keys_in(owners / entry.name, owner)
+        return found
+
+    def _keys_in(self, folder: Path, owner: Owner) -> Iterator[Key]:
+        if not has_directory(folder):
+            return
+        for name in sorted(entry.name for entry in os.scandir(folder)):
+            stem, dot, rest = name.partition(".")
+            if dot + rest != TOKENS or not stem:
+                continue
+            key = Key(stem, owner)
+            try:
+                document = self._document(folder / f"{stem}{BINDING}")
+            except StoreError:
+                document = None
+            server = (document or {}).get("server")
+            known = isinstance(server, str) and file_stem(server) == stem
+            yield Key(server, owner) if known and isinstance(server, str) else key
+
+    def version(self, key: Key) -> Version | None:
+        """Return (mtime_ns, size, inode) of the tokens file, None without one. One stat, to notice others."""
+        try:
+            status = os.lstat(self._path(key, TOKENS))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StoreUnwritable(f"{self._path(key, TOKENS)} is out of reach: {error.strerror}.") from error
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def lock(self, key: Key) -> FileLock:
+        """Return a new lock on `<stem>.json.refresh.lock`, which later versions of Hermes lock too."""
+        self._prepare(key)
+        return FileLock(self._path(key, LOCK))
+
+    def _folders(self, key: Key) -> tuple[Path, ...]:
+        if key.owner is None:
+            return (self.root,)
+        owners = self.root / "owners"
+        return self.root, owners, owners / _owner_folder(key.owner)
+
+    def _path(self, key: Key, suffix: str) -> Path:
+        return self._folders(key)[-1] / f"{file_stem(key.server)}{suffix}"
+
+    def _is_there(self, key: Key) -> bool:
+        return all(has_directory(folder) for folder in self._folders(key))
+
+    def _prepare(self, key: Key) -> None:
+        for folder in self._folders(key):
+            private_directory(folder)
+        self._refuse_other_server(key)
+
+    def _refuse_other_server(self, key: Key) -> None:
+        try:
+            document = self._document(self._path(key, BINDING)) or {}
+        except StoreCorrupt:
+            return
+        server = document.get("server")
+        if isinstance(server, str):
+            self._check_server(key, server)
+
+    def _check_server(self, key: Key, server: str) -> None:
+        if server != key.server:
+            raise StoreUnsafe(
+                f"{self._path(key, BINDING)} is of another server, whose name gives the same file name.",
+                "Rename one of the two servers in config.yaml; Hermes would mix them up as well.",
+            )
+
+    def _document(self, path: Path) -> Document | None:
+        data = read_private(path)
+        return None if data is None else from_bytes(data, str(path))
+
+    def _tokens(self, key: Key, version: Version | None) -> Tokens | None:
+        path = self._path(key, TOKENS)
+        document = self._document(path)
+        if document is None:
+            return None
+        return read_tokens(document, 0.0 if version is None else version[0] / 1e9, str(path))
+
+    def _client(self, key: Key) -> Client | None:
+        path = self._path(key, CLIENT)
+        document = self._document(path)
+        return None if document is None else read_client(document, str(path))
+
+    def _metadata(self, key: Key) -> AuthorizationServer | None:
+        path = self._path(key, METADATA)
+        document = self._document(path)
+        return None if document is None else read_metadata(document, str(path))
+
+    def _binding(self, key: Key, tokens: Tokens | None) -> Binding | None:
+        path = self._path(key, BINDING)
+        document = self._document(path)
+        if document is None:
+            return None
+        binding = read_binding(document, tokens, str(path))
+        self._check_server(key, binding.server)
+        return binding
+
+    def _put(self, key: Key, suffix: str, document: Document | None) -> None:
+        path = self._path(key, suffix)
+        if document is None:
+            remove(path)
+        else:
+            write_private(path, to_bytes(document))
+
+    def _sweep(self, key: Key, before: float | None) -> None:
+        """Remove what killed writers left behind, all or older than `before` (epoch seconds)."""
+        folder, start = self._folders(key)[-1], f".{file_stem(key.server)}."
+        for entry in os.scandir(folder):
+            if entry.name.startswith(start) and entry.name.endswith(TEMPORARY):
+                try:
+                    stale = before is None or entry.stat(follow_symlinks=False).st_mtime < before
+                except FileNotFoundError:
+                    continue
+                if stale:
+                    remove(entry.path)
+
+
+def _speaks_of(binding: Binding, client: Client | None, server: AuthorizationServer | None) -> bool:
+    """True unless somebody else has logged in since. A file that is missing says nothing of the kind."""
+    if client is not None and client.client_id != binding.client_id:
+        return False
+    if server is None or server.issuer == binding.issuer:
+        return True
+    try:
+        return canonical_resource(server.issuer) == canonical_resource(binding.issuer)
+    except McpAuthError:
+        return False
+
+
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+def _owner_folder(owner: str) -> str:
+    """Turn an owner into a folder's name, each into another one, also where case does not count."""
+    data = owner.encode("utf-8", "surrogatepass")
+    return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in data) or "%"
+
+
+def _owner_of(folder: str) -> str | None:
+    try:
+        owner = "" if folder == "%" else unquote_to_bytes(folder).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
+    return owner if _owner_folder(owner) == folder else None
