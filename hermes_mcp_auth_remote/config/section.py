@@ -94,7 +94,7 @@ class Section:
             safe_url(text, f"value of {self.where}.{key}")
         except UnsafeUrl as error:
             unset = _REFERENCE.search(text)
-            advice = f"Set {unset[1]} in .env." if unset else "Use an https address."
+            advice = f"Set {_name(unset)} in .env." if unset else "Use an https address."
             raise ConfigError(str(error), advice) from None
         return text
 
@@ -133,8 +133,11 @@ class Section:
         return text or None
 
     def _filled(self, found: re.Match[str]) -> str:
-        name = found[1].strip().removeprefix("env:").strip()
-        return self._variables.get(name) or found[0]
+        return self._variables.get(_name(found)) or found[0]
 
     def _refusal(self, key: str, rule: str) -> ConfigError:
         return ConfigError(f"{self.where}.{key} {rule}.")
+
+
+def _name(found: re.Match[str]) -> str:
+    return found[1].strip().removeprefix("env:").strip()

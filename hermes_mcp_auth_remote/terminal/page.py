@@ -1,0 +1,49 @@
+"""The small page that the loopback listener answers with: all of it escaped, nothing loaded or kept."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from html import escape
+
+_STYLE = (
+    ":root{color-scheme:light dark}"
+    "body{font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:15vh auto;padding:0 1.5rem}"
+    "h1{font-size:1.5rem}"
+)
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+HEADERS = (
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("Content-Security-Policy", _POLICY),
+    # The page's own address holds the code.
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a browser that came back is told. `ok` is True once connected; the texts are plain, not HTML."""
+
+    ok: bool
+    title: str
+    text: str
+
+
+def document(page: Page) -> bytes:
+    """Write a page out as HTML."""
+    title, text = escape(page.title), escape(page.text)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style></head>"
+        f"<body><main><h1>{title}</h1><p>{text}</p></main></body></html>\n"
+    ).encode()
