@@ -100,6 +100,16 @@ def remove(path: Place) -> bool:
     return True
 
 
+def remove_older(path: Place, before: float | None) -> None:
+    """Remove a file that was last written before a time (epoch seconds; None: at any time)."""
+    try:
+        stale = before is None or os.lstat(path).st_mtime < before
+    except FileNotFoundError:
+        return
+    if stale:
+        remove(path)
+
+
 def private_directory(path: Place) -> None:
     """Make sure of a directory of our own, 0700; one that others can only read is tightened.
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from hermes_mcp_auth_remote.errors import McpAuthError, StoreCorrupt, StoreError, StoreUnsafe, StoreUnwritable
+from hermes_mcp_auth_remote.errors import McpAuthError, StoreError, StoreUnsafe, StoreUnwritable
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
@@ -26,6 +26,7 @@ from hermes_mcp_auth_remote.store.disk import (
     private_directory,
     read_private,
     remove,
+    remove_older,
     write_private,
 )
 from hermes_mcp_auth_remote.store.documents import (
@@ -141,17 +142,17 @@ class FileStore:
         found = [*self._keys_in(self.root, None)]
         owners = self.root / "owners"
         if has_directory(self.root) and has_directory(owners):
-            for entry in sorted(os.scandir(owners), key=lambda entry: entry.name):
-                owner = _owner_of(entry.name)
-                if owner is not None and entry.is_dir(follow_symlinks=False):
-                    found += self._keys_in(owners / entry.name, owner)
+            for folder in sorted(owners.iterdir()):
+                owner = _owner_of(folder.name)
+                if owner is not None:
+                    found += self._keys_in(folder, owner)
         return found
 
     def _keys_in(self, folder: Path, owner: Owner) -> Iterator[Key]:
         if not has_directory(folder):
             return
-        for name in sorted(entry.name for entry in os.scandir(folder)):
-            stem, dot, rest = name.partition(".")
+        for path in sorted(folder.iterdir()):
+            stem, dot, rest = path.name.partition(".")
             if dot + rest != TOKENS or not stem:
                 continue
             key = Key(stem, owner)
@@ -198,7 +199,8 @@ class FileStore:
     def _refuse_other_server(self, key: Key) -> None:
         try:
             document = self._document(self._path(key, BINDING)) or {}
-        except StoreCorrupt:
+        except StoreError:
+            # Whatever it is, a new file takes its place; a link is not followed.
             return
         server = document.get("server")
         if isinstance(server, str):
@@ -251,14 +253,9 @@ class FileStore:
     def _sweep(self, key: Key, before: float | None) -> None:
         """Remove what killed writers left behind, all or older than `before` (epoch seconds)."""
         folder, start = self._folders(key)[-1], f".{file_stem(key.server)}."
-        for entry in os.scandir(folder):
-            if entry.name.startswith(start) and entry.name.endswith(TEMPORARY):
-                try:
-                    stale = before is None or entry.stat(follow_symlinks=False).st_mtime < before
-                except FileNotFoundError:
-                    continue
-                if stale:
-                    remove(entry.path)
+        for path in list(folder.iterdir()):
+            if path.name.startswith(start) and path.name.endswith(TEMPORARY):
+                remove_older(path, before)
 
 
 def _speaks_of(binding: Binding, client: Client | None, server: AuthorizationServer | None) -> bool:

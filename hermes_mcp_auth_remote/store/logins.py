@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from hermes_mcp_auth_remote.store.disk import (
     private_directory,
     read_private,
     remove,
+    remove_older,
     write_private,
 )
 from hermes_mcp_auth_remote.store.documents import (
@@ -86,8 +86,8 @@ class LoginFiles:
         if not self._is_there():
             return []
         logins: list[Login] = []
-        for entry in os.scandir(self._folder):
-            stem, _, suffix = entry.name.partition(".")
+        for path in list(self._folder.iterdir()):
+            stem, _, suffix = path.name.partition(".")
             if suffix != "json" or not _ID.fullmatch(stem):
                 continue
             try:
@@ -104,10 +104,10 @@ class LoginFiles:
             for login in self.all():
                 if login.expires_at + KEEP_SECONDS < now:
                     remove(self._path(login.id))
-            for entry in os.scandir(self._folder):
+            for path in list(self._folder.iterdir()):
                 # Left behind by a writer that was killed.
-                if entry.name.endswith(TEMPORARY) and entry.stat().st_mtime + KEEP_SECONDS < now:
-                    remove(entry.path)
+                if path.name.endswith(TEMPORARY):
+                    remove_older(path, now - KEEP_SECONDS)
 
     def _path(self, login_id: str) -> Path:
         if not _ID.fullmatch(login_id):
