@@ -1,0 +1,218 @@
+"""The demo's authorization server: metadata, PAR, consent. RFC 6749 §4.1, RFC 8414, RFC 9126, RFC 9207."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour, WellKnown
+from hermes_mcp_auth_remote.demo.checks import (
+    ErrorResponse,
+    Unredirectable,
+    check_authorization,
+    read_form,
+    unrepeated,
+)
+from hermes_mcp_auth_remote.demo.controls import NO_STORE, Controls, absent, present, refused
+from hermes_mcp_auth_remote.demo.ledger import Asked, OAuthError
+from hermes_mcp_auth_remote.demo.pages import consent_page, error_page, page_headers
+from hermes_mcp_auth_remote.demo.registration import Registration
+from hermes_mcp_auth_remote.demo.tokens import Tokens
+from hermes_mcp_auth_remote.values import Clock, Entropy
+
+CONSENT_SECONDS = 600
+MAX_PARAMETERS = 100
+
+
+@dataclass(slots=True)
+class _Consent:
+    asked: Asked
+    csrf_token: str
+    expires_at: float
+
+
+@dataclass(slots=True)
+class _Pushed:
+    client_id: str
+    parameters: Mapping[str, str]
+    expires_at: float
+
+
+class AuthorizationServer(Controls):
+    """One authorization server; `routes` are its endpoints."""
+
+    def __init__(
+        self,
+        origin: str,
+        behaviour: Behaviour | None = None,
+        *,
+        resources: frozenset[str] = frozenset(),
+        clock: Clock = time.time,
+        entropy: Entropy = secrets.token_urlsafe,
+    ) -> None:
+        super().__init__(origin, behaviour, resources=resources, clock=clock, entropy=entropy)
+        self._consents: dict[str, _Consent] = {}
+        self._pushed: dict[str, _Pushed] = {}
+        self._registration, tokens = Registration(self), Tokens(self)
+        self.routes = [
+            Route("/.well-known/{document:path}", self._metadata),
+            Route("/{prefix:path}/.well-known/openid-configuration", self._metadata),
+            Route("/register", self._registration.register, methods=["POST"]),
+            Route("/par", self._push, methods=["POST"]),
+            Route("/authorize", self._authorize, methods=["GET"]),
+            Route("/consent", self._consent, methods=["POST"]),
+            Route("/token", tokens.token, methods=["POST"]),
+            Route("/revoke", tokens.revoke, methods=["POST"]),
+        ]
+
+    def metadata(self) -> dict[str, object]:
+        """Return the metadata document as published (RFC 8414 section 2)."""
+        how, origin = self.behaviour, self.origin
+        document: dict[str, object | None] = {
+            "issuer": how.metadata_issuer or self.issuer,
+            "authorization_endpoint": f"{origin}/authorize",
+            "token_endpoint": f"{origin}/token",
+            "registration_endpoint": f"{origin}/register" if how.with_registration else None,
+            "revocation_endpoint": f"{origin}/revoke" if how.with_revocation else None,
+            "pushed_authorization_request_endpoint": f"{origin}/par" if how.with_par else None,
+            "require_pushed_authorization_requests": True if how.require_par else None,
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "grant_types_supported": ["authorization_code", "refresh_token"],
+            "code_challenge_methods_supported": ["S256"] if how.pkce_advertised else None,
+            "token_endpoint_auth_methods_supported": list(how.auth_methods),
+            "scopes_supported": None if how.scopes_supported is None else list(how.scopes_supported),
+            "authorization_response_iss_parameter_supported": True if how.iss_supported else None,
+            "client_id_metadata_document_supported": True if how.cimd_supported else None,
+            **how.metadata_overrides,
+        }
+        return present(document)
+
+    async def _metadata(self, request: Request) -> Response:
+        path = self.behaviour.issuer_path
+        places: Mapping[WellKnown, str] = {
+            "rfc8414": f"/.well-known/oauth-authorization-server{path}",
+            "openid_inserted": f"/.well-known/openid-configuration{path}",
+            "openid_appended": f"{path}/.well-known/openid-configuration",
+        }
+        if request.url.path not in {places[place] for place in self.behaviour.metadata_at}:
+            return absent()
+        return JSONResponse(self.metadata())
+
+    # Authorization (RFC 6749 section 4.1, RFC 9126)
+
+    async def _push(self, request: Request) -> Response:
+        if not self.behaviour.with_par:
+            return absent()
+        try:
+            form = read_form(request.headers.get("content-type", ""), await request.body())
+            self._registration.client(form.get("client_id"))
+            client = self.authenticated(form, request)
+            check_authorization(client, form, self.resources, self.behaviour)
+        except OAuthError as refusal:
+            return refused(refusal)
+        except Unredirectable as refusal:
+            return refused(OAuthError("invalid_request", str(refusal)))
+        except ErrorResponse as refusal:
+            return refused(OAuthError(refusal.error, refusal.description))
+        uri = f"urn:ietf:params:oauth:request_uri:{self.ledger.entropy(24)}"
+        seconds = self.behaviour.par_seconds
+        self._pushed[uri] = _Pushed(client.client_id, form, self.ledger.clock() + seconds)
+        return JSONResponse({"request_uri": uri, "expires_in": int(seconds)}, 201, NO_STORE)
+
+    async def _authorize(self, request: Request) -> Response:
+        try:
+            pairs = parse_qsl(request.url.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+            parameters = self._unpushed(unrepeated(pairs))
+            client = self._registration.client(parameters.get("client_id"))
+            asked = check_authorization(client, parameters, self.resources, self.behaviour)
+        except (OAuthError, Unredirectable, ValueError) as refusal:
+            text = refusal.description if isinstance(refusal, OAuthError) else str(refusal)
+            return HTMLResponse(error_page(text), 400, page_headers())
+        except ErrorResponse as refusal:
+            answer = {"error": refusal.error, "error_description": refusal.description}
+            return self._redirect(refusal.redirect_uri, refusal.state, answer)
+        if self.behaviour.auto_approve:
+            return self._approved(asked)
+        return self._ask(asked)
+
+    def _unpushed(self, parameters: Mapping[str, str]) -> Mapping[str, str]:
+        uri = parameters.get("request_uri")
+        if uri is None:
+            if self.behaviour.require_par:
+                raise OAuthError("invalid_request", "The request must be pushed first.")
+            return parameters
+        # RFC 9126 section 4: single use, and only for the client that pushed it.
+        pushed = self._pushed.pop(uri, None)
+        known = pushed is not None and pushed.client_id == parameters.get("client_id")
+        if pushed is None or not known or self.ledger.clock() >= pushed.expires_at:
+            raise OAuthError("invalid_request", "The pushed request is unknown, used or expired.")
+        return {**pushed.parameters, "client_id": pushed.client_id}
+
+    def _ask(self, asked: Asked) -> Response:
+        request_id, csrf_token = self.ledger.entropy(16), self.ledger.entropy(24)
+        self._consents[request_id] = _Consent(asked, csrf_token, self.ledger.clock() + CONSENT_SECONDS)
+        page = consent_page(
+            client=asked.client.name,
+            account=self.behaviour.account,
+            scope=asked.scope,
+            resource=asked.resource,
+            redirect_uri=asked.redirect_uri,
+            request_id=request_id,
+            csrf_token=csrf_token,
+        )
+        answer = HTMLResponse(page, headers=page_headers(asked.redirect_uri))
+        # Only the browser that was shown the page can answer it.
+        secure = self.origin.startswith("https:")
+        answer.set_cookie(
+            _cookie(request_id), csrf_token, path="/consent", secure=secure, httponly=True, samesite="strict"
+        )
+        return answer
+
+    async def _consent(self, request: Request) -> Response:
+        try:
+            form = read_form(request.headers.get("content-type", ""), await request.body())
+        except OAuthError as refusal:
+            return HTMLResponse(error_page(refusal.description), 400, page_headers())
+        consent = self._consents.pop(form.get("request", ""), None)
+        said = (form.get("csrf", ""), request.cookies.get(_cookie(form.get("request", "")), ""))
+        if (
+            consent is None
+            or not all(secrets.compare_digest(token.encode(), consent.csrf_token.encode()) for token in said)
+            or self.ledger.clock() >= consent.expires_at
+        ):
+            text = "This page was answered already, or has expired."
+            return HTMLResponse(error_page(text), 400, page_headers())
+        asked = consent.asked
+        if form.get("decision") != "approve":
+            answer = {"error": "access_denied", "error_description": "The person denied it."}
+            return self._redirect(asked.redirect_uri, asked.state, answer)
+        return self._approved(asked)
+
+    def _approved(self, asked: Asked) -> Response:
+        code = self.ledger.issue_code(asked, self.behaviour)
+        return self._redirect(asked.redirect_uri, asked.state, {"code": code})
+
+    def _redirect(self, redirect_uri: str, state: str | None, answer: Mapping[str, str]) -> Response:
+        parameters = dict(answer)
+        if state is not None:
+            parameters["state"] = state
+        if self.behaviour.iss_supported or self.behaviour.iss_value is not None:
+            parameters["iss"] = self.behaviour.iss_value or str(self.metadata()["issuer"])
+        parts = urlsplit(redirect_uri)
+        query = "&".join(part for part in (parts.query, urlencode(parameters)) if part)
+        # RFC 9700 section 4.12: 303, so that no browser repeats the POST at the client.
+        return RedirectResponse(
+            urlunsplit(parts._replace(query=query)), 303, {**NO_STORE, "Referrer-Policy": "no-referrer"}
+        )
+
+
+def _cookie(request_id: str) -> str:
+    return f"consent-{request_id}"

@@ -1,0 +1,212 @@
+"""Clients, codes and tokens in memory: minted for whom, good until when. RFC 6749 §4.1.2, RFC 9700 §4.14."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field, replace
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.values import Clock, Entropy
+
+
+class OAuthError(Exception):
+    """A refusal on the wire: `error` and its description (RFC 6749 section 5.2)."""
+
+    def __init__(self, error: str, description: str, status: int = 400) -> None:
+        super().__init__(f"{error}: {description}")
+        self.error = error
+        self.description = description
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class DemoClient:
+    """A client as this server knows it."""
+
+    client_id: str
+    name: str
+    redirect_uris: tuple[str, ...]
+    method: str = "none"
+    secret: str | None = field(default=None, repr=False)
+    grant_types: tuple[str, ...] = ("authorization_code", "refresh_token")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An authorization request that was found good: what the person is asked to approve."""
+
+    client: DemoClient
+    redirect_uri: str
+    state: str | None = field(repr=False)
+    code_challenge: str
+    scope: frozenset[str]
+    resource: str | None
+
+
+@dataclass(slots=True)
+class Code:
+    """An authorization code; `family` is what its redemption began."""
+
+    asked: Asked
+    expires_at: float
+    family: Family | None = None
+    used: bool = False
+
+
+@dataclass(slots=True)
+class Family:
+    """All tokens that came of one approval; they live and die together."""
+
+    client_id: str
+    scope: frozenset[str]
+    resource: str | None
+    revoked: bool = False
+
+
+@dataclass(slots=True)
+class AccessToken:
+    """A live or dead access token."""
+
+    family: Family
+    scope: frozenset[str]
+    expires_at: float
+    revoked: bool = False
+
+
+@dataclass(slots=True)
+class RefreshToken:
+    """A refresh token; `used_at` is set once it was rotated away."""
+
+    family: Family
+    used_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """One token answer, before it is written out."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    scope: frozenset[str]
+
+
+class Ledger:
+    """Mints and remembers. `minted` has every secret that ever left: the tests' tripwire looks for them."""
+
+    def __init__(self, clock: Clock = time.time, entropy: Entropy = secrets.token_urlsafe) -> None:
+        self.clock = clock
+        self.entropy = entropy
+        self.minted: set[str] = set()
+        self.clients: dict[str, DemoClient] = {}
+        self.codes: dict[str, Code] = {}
+        self.access_tokens: dict[str, AccessToken] = {}
+        self.refresh_tokens: dict[str, RefreshToken] = {}
+
+    def mint(self, prefix: str, size: int = 24) -> str:
+        """Make a secret of `size` random bytes and remember that it is one."""
+        secret = f"{prefix}_{self.entropy(size)}"
+        self.minted.add(secret)
+        return secret
+
+    def issue_code(self, asked: Asked, behaviour: Behaviour) -> str:
+        """Mint a code for an approved request."""
+        code = self.mint("code")
+        self.codes[code] = Code(asked, self.clock() + behaviour.code_seconds)
+        return code
+
+    def redeem_code(self, client: DemoClient, text: str, behaviour: Behaviour) -> tuple[Asked, Family]:
+        """Use up a code; raises OAuthError. What remains to be checked burns it too.
+
+        RFC 6749 section 4.1.2: if a code is used more than once, the server "SHOULD revoke (when possible)
+        all tokens previously issued based on that authorization code".
+        """
+        code = self.codes.get(text)
+        if code is None or code.asked.client.client_id != client.client_id:
+            raise OAuthError("invalid_grant", "The code is unknown, or another client's.")
+        if code.used:
+            if code.family is not None:
+                code.family.revoked = True
+            raise OAuthError("invalid_grant", "The code was used before; its tokens are revoked.")
+        code.used = True
+        if self.clock() >= code.expires_at:
+            raise OAuthError("invalid_grant", "The code has expired.")
+        scope = code.asked.scope
+        if behaviour.grant_scopes is not None:
+            scope &= behaviour.grant_scopes
+        code.family = Family(client.client_id, scope, code.asked.resource)
+        return code.asked, code.family
+
+    def redeem_refresh_token(self, client: DemoClient, text: str, behaviour: Behaviour) -> RefreshToken:
+        """Find a live refresh token; reuse of a rotated one revokes its family. Raises OAuthError."""
+        token = self.refresh_tokens.get(text)
+        if token is None or token.family.client_id != client.client_id or token.family.revoked:
+            raise OAuthError("invalid_grant", "The refresh token is unknown, revoked, or another client's.")
+        if token.used_at is not None and self.clock() >= token.used_at + behaviour.reuse_grace_seconds:
+            # RFC 9700 section 4.14.2: whoever used it first, one of the two holders is not the client.
+            token.family.revoked = True
+            raise OAuthError("invalid_grant", "The refresh token was used before; its family is revoked.")
+        return token
+
+    def issue_tokens(
+        self, family: Family, scope: frozenset[str], behaviour: Behaviour, old: RefreshToken | None = None
+    ) -> Granted:
+        """Mint an access token and, where due, a refresh token in place of `old`."""
+        now = self.clock()
+        if old is not None and behaviour.refresh_revokes_access:
+            self.revoke_access_tokens(family)
+        access_token, refresh_token = self.mint("at"), None
+        self.access_tokens[access_token] = AccessToken(family, scope, now + behaviour.access_token_seconds)
+        if behaviour.issue_refresh_token and (old is None or behaviour.rotate):
+            refresh_token = self.mint("rt")
+            self.refresh_tokens[refresh_token] = RefreshToken(family)
+            if old is not None and old.used_at is None:
+                old.used_at = now
+        return Granted(access_token, refresh_token, scope)
+
+    def live(self, access_token: str) -> AccessToken | None:
+        """Return an access token that is good right now, else None."""
+        token = self.access_tokens.get(access_token)
+        good = token and not token.revoked and not token.family.revoked and self.clock() < token.expires_at
+        return token if good else None
+
+    def revoke(self, client: DemoClient, text: str) -> None:
+        """Revoke one access token, or a refresh token with all its family (RFC 7009 section 2.1)."""
+        found = self.refresh_tokens.get(text) or self.access_tokens.get(text)
+        if found is None:
+            return
+        if found.family.client_id != client.client_id:
+            raise OAuthError("unauthorized_client", "The token is another client's.")
+        if isinstance(found, RefreshToken):
+            found.family.revoked = True
+        else:
+            found.revoked = True
+
+    def revoke_access_tokens(self, family: Family | None = None) -> None:
+        """Let every access token (of one family) die early; refresh tokens stay good."""
+        for token in list(self.access_tokens.values()):
+            if family is None or token.family is family:
+                token.revoked = True
+
+    def revoke_everything(self) -> None:
+        """End every session; clients stay registered."""
+        for access_token in list(self.access_tokens.values()):
+            access_token.family.revoked = True
+        for refresh_token in list(self.refresh_tokens.values()):
+            refresh_token.family.revoked = True
+
+    def forget_clients(self) -> None:
+        """Forget every client, as servers do that expire registrations: `invalid_client` from now on."""
+        self.clients.clear()
+
+    def add_client(self, client: DemoClient) -> DemoClient:
+        """Take in a client; a new id and a secret are minted where the method needs them."""
+        client_id = client.client_id or f"client-{self.entropy(9)}"
+        secret = client.secret
+        if client.method != "none" and secret is None:
+            secret = self.mint("secret")
+        elif secret is not None:
+            self.minted.add(secret)
+        client = replace(client, client_id=client_id, secret=secret)
+        self.clients[client_id] = client
+        return client

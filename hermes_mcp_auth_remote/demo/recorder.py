@@ -1,0 +1,166 @@
+"""Around both servers: every request is noted, every fault is played."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import cast
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate, Recorded, Step, step_of
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+HANG_UP = "hermes_mcp_auth_remote.hang_up"
+"""In the ASGI scope: a function that cuts the connection, put there by `serving`."""
+
+
+Serve = Callable[[Send], Awaitable[None]]
+
+
+class Record:
+    """What came in, and which faults wait for what comes next. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self.requests: list[Recorded] = []
+        self.closing = threading.Event()
+        self._lock = threading.Lock()
+        # Per step: faults with the number of times left, None for always.
+        self._faults: dict[Step, list[tuple[Fault, int | None]]] = {}
+
+    def count(self, step: Step) -> int:
+        """Count the requests of one step so far."""
+        return sum(request.step == step for request in list(self.requests))
+
+    def fail(self, step: Step, fault: Fault, times: int | None = 1) -> None:
+        """Play a fault for the next `times` requests of a step, None for all; faults queue up."""
+        with self._lock:
+            self._faults.setdefault(step, []).append((fault, times))
+
+    def hold(self, step: Step, *, after: bool = False) -> Gate:
+        """Hold every request of a step until the gate that comes back is opened."""
+        gate = Gate()
+        self.fail(step, Fault(gate=gate, after=after), None)
+        return gate
+
+    def heal(self) -> None:
+        """Forget all faults, and open every gate."""
+        with self._lock:
+            faults, self._faults = self._faults, {}
+        for waiting in faults.values():
+            for fault, _ in waiting:
+                if fault.gate is not None:
+                    fault.gate.open()
+
+    def next_fault(self, step: Step) -> Fault | None:
+        """Take the fault that the next request of a step gets."""
+        with self._lock:
+            waiting = self._faults.get(step)
+            if not waiting:
+                return None
+            fault, times = waiting[0]
+            if times is not None:
+                waiting[0] = (fault, times - 1)
+                if times <= 1:
+                    waiting.pop(0)
+            return fault
+
+
+class Recorder:
+    """The ASGI middleware that does it."""
+
+    def __init__(self, app: ASGIApp, record: Record) -> None:
+        self._app = app
+        self._record = record
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = await _read(receive)
+        if body is None:
+            await Response("Too large.", 413)(scope, receive, send)
+            return
+        query = scope["query_string"].decode("latin-1")
+        target = scope["path"] + (f"?{query}" if query else "")
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        noted = Recorded(
+            step_of(scope["method"], scope["path"], body), scope["method"], target, headers, body
+        )
+        self._record.requests.append(noted)
+        fault = self._record.next_fault(noted.step)
+        scope = {**scope, "body": body}
+        serve = partial(self._app, scope, _replay(body, receive))
+        if fault is None:
+            await serve(_noting(noted, send))
+        else:
+            await self._play(fault, noted, scope, serve, send)
+
+    async def _play(self, fault: Fault, noted: Recorded, scope: Scope, serve: Serve, send: Send) -> None:
+        proper: list[Message] = []
+        if fault.after:
+            await _call(serve, proper)
+        await self._delay(fault)
+        if fault.hang_up:
+            cast("Callable[[], None]", scope[HANG_UP])()
+            return
+        if fault.status is None and not fault.body:
+            if not fault.after:
+                await _call(serve, proper)
+            for message in proper:
+                await _noting(noted, send)(message)
+            return
+        answer = Response(fault.body, fault.status or 200, dict(fault.headers))
+        await answer(scope, _nothing, _noting(noted, send))
+
+    async def _delay(self, fault: Fault) -> None:
+        # Both waits end when the server does, so that no thread outlives it.
+        if fault.delay_seconds:
+            await asyncio.to_thread(self._record.closing.wait, fault.delay_seconds)
+        if fault.gate is not None:
+            fault.gate.arrived.set()
+            await asyncio.to_thread(fault.gate.opened.wait)
+
+
+async def _call(serve: Serve, proper: list[Message]) -> None:
+    async def keep(message: Message) -> None:
+        proper.append(message)
+
+    await serve(keep)
+
+
+async def _read(receive: Receive) -> bytes | None:
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
+
+
+def _noting(noted: Recorded, send: Send) -> Send:
+    async def noting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            noted.status = message["status"]
+        await send(message)
+
+    return noting
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}

@@ -1,0 +1,100 @@
+"""Client registration and client ID metadata documents. RFC 7591, CIMD."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.checks import check_redirect_uri
+from hermes_mcp_auth_remote.demo.controls import NO_STORE, Controls, absent, present, refused
+from hermes_mcp_auth_remote.demo.ledger import DemoClient, OAuthError
+
+
+class Registration:
+    """The registration endpoint, and the look-up of clients."""
+
+    def __init__(self, controls: Controls) -> None:
+        self._controls = controls
+
+    async def register(self, request: Request) -> Response:
+        """Register a client (RFC 7591 section 3)."""
+        if not self._controls.behaviour.with_registration:
+            return absent()
+        try:
+            client = self._registered(await request.body(), request.headers.get("content-type", ""))
+        except OAuthError as refusal:
+            return refused(refusal)
+        answer: dict[str, object | None] = {
+            "client_id": client.client_id,
+            "client_id_issued_at": int(self._controls.ledger.clock()),
+            "client_secret": client.secret,
+            "client_secret_expires_at": None if client.secret is None else 0,
+            "client_name": client.name,
+            "redirect_uris": list(client.redirect_uris),
+            "grant_types": list(client.grant_types),
+            "response_types": ["code"],
+            "token_endpoint_auth_method": client.method,
+            **self._controls.behaviour.registration_overrides,
+        }
+        return JSONResponse(present(answer), 201, NO_STORE)
+
+    def _registered(self, body: bytes, content_type: str) -> DemoClient:
+        if content_type.partition(";")[0].strip().lower() != "application/json":
+            raise OAuthError("invalid_client_metadata", "The body must be application/json.")
+        try:
+            document: object = json.loads(body)
+        except ValueError:
+            document = None
+        return self._controls.ledger.add_client(read_client("", document, self._controls.behaviour))
+
+    def client(self, client_id: str | None) -> DemoClient | None:
+        """Find a client; one whose id is a URL is read from its metadata document, where that is offered."""
+        known = self._controls.ledger.clients.get(client_id or "")
+        document = self._controls.client_documents.get(client_id or "")
+        if known is not None or document is None or not self._controls.behaviour.cimd_supported:
+            return known
+        # The document's client_id "MUST match the URL of the document", and it holds no secret.
+        if document.get("client_id") != client_id or "client_secret" in document:
+            return None
+        try:
+            return self._controls.ledger.add_client(
+                read_client(client_id or "", document, self._controls.behaviour)
+            )
+        except OAuthError:
+            return None
+
+
+def read_client(client_id: str, document: object, behaviour: Behaviour) -> DemoClient:
+    """Read client metadata (RFC 7591 section 2); raises OAuthError."""
+    if not isinstance(document, dict):
+        raise OAuthError("invalid_client_metadata", "The body is not a JSON object.")
+    members = cast("dict[str, object]", document)
+    uris, application_type = members.get("redirect_uris"), members.get("application_type")
+    if not isinstance(uris, list) or not uris:
+        raise OAuthError("invalid_redirect_uri", "At least one redirect URI is needed.")
+    if application_type not in (None, "native", "web"):
+        raise OAuthError("invalid_client_metadata", "The application_type is neither native nor web.")
+    redirect_uris = tuple(
+        check_redirect_uri(uri, behaviour, application_type) for uri in cast("list[object]", uris)
+    )
+    method = members.get("token_endpoint_auth_method", "client_secret_basic")
+    if method not in behaviour.auth_methods or (client_id and method != "none"):
+        raise OAuthError("invalid_client_metadata", "The token_endpoint_auth_method is not offered here.")
+    grant_types = members.get("grant_types", ["authorization_code"])
+    known = {"authorization_code", "refresh_token"}
+    if not isinstance(grant_types, list) or not known.issuperset(cast("list[str]", grant_types)):
+        raise OAuthError("invalid_client_metadata", "A grant type is not offered here.")
+    if members.get("response_types", ["code"]) != ["code"]:
+        raise OAuthError("invalid_client_metadata", "Only the response type code is offered here.")
+    name = members.get("client_name")
+    return DemoClient(
+        client_id,
+        name if isinstance(name, str) and name else "An application without a name",
+        redirect_uris,
+        str(method),
+        grant_types=tuple(cast("list[str]", grant_types)),
+    )

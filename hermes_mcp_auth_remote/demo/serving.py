@@ -1,0 +1,174 @@
+"""Both servers on loopback, on free ports, in one background thread: `with running(Behaviour()) as demo:`."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hermes_mcp_auth_remote.demo.authorization_server import AuthorizationServer
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.mcp_server import MCP_PATH, PING_PATH, ProtectedResources
+from hermes_mcp_auth_remote.demo.recorder import HANG_UP, Recorder
+from hermes_mcp_auth_remote.values import Clock, Entropy
+
+START_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """Where everything is. `server` has the knobs, the faults and the record of both servers."""
+
+    server: AuthorizationServer
+    resources: ProtectedResources
+
+    @property
+    def issuer(self) -> str:
+        """The authorization server's issuer identifier."""
+        return self.server.issuer
+
+    @property
+    def mcp_url(self) -> str:
+        """The MCP server."""
+        return self.resources.origin + MCP_PATH
+
+    @property
+    def ping_url(self) -> str:
+        """A protected JSON endpoint, a resource of its own."""
+        return self.resources.origin + PING_PATH
+
+
+@contextmanager
+def running(  # noqa: PLR0913
+    behaviour: Behaviour | None = None,
+    *,
+    separate_origins: bool = True,
+    paths: tuple[str, ...] = (MCP_PATH,),
+    clock: Clock = time.time,
+    entropy: Entropy = secrets.token_urlsafe,
+    ssl_certfile: str | None = None,
+    ssl_keyfile: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> Generator[Demo]:
+    """Serve the demo until the block ends; `port` is the MCP server's, 0 for a free one.
+
+    With `separate_origins` off, both servers share an origin, as servers of MCP 2025-03-26 do. `clock` dates
+    codes and tokens. `host` is both bound and named in URLs. Raises OSError where the port is taken.
+    """
+    sockets = [_bound(host, port)]
+    scheme = "http" if ssl_certfile is None else "https"
+    named = f"[{host}]" if ":" in host else host
+    if separate_origins:
+        sockets.append(_bound(host, 0))
+    origins = [f"{scheme}://{named}:{bound.getsockname()[1]}" for bound in sockets]
+    server = AuthorizationServer(origins[-1], behaviour, clock=clock, entropy=entropy)
+    resources = ProtectedResources(origins[0], server, paths)
+    # Protected resource metadata comes before the other well-known documents.
+    parts: list[list[BaseRoute]] = [[*resources.routes], [*server.routes]]
+    if not separate_origins:
+        parts = [[*resources.routes, *server.routes]]
+    lifespans = [resources.lifespan, _no_lifespan]
+    pairs: list[tuple[_Server, socket.socket]] = []
+    for routes, lifespan, bound in zip(parts, lifespans, sockets, strict=False):
+        app = Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(Recorder, server.record)])
+        pairs.append((_serving(app, ssl_certfile, ssl_keyfile), bound))
+    thread = threading.Thread(target=_serve, args=(pairs,), name="demo", daemon=True)
+    thread.start()
+    try:
+        for one, _ in pairs:
+            if not one.up.wait(START_SECONDS):
+                raise OSError("The demo's servers did not start.")
+        yield Demo(server, resources)
+    finally:
+        server.heal()
+        server.record.closing.set()
+        for one, _ in pairs:
+            one.should_exit = True
+        thread.join()
+        for bound in sockets:
+            bound.close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _serving(app: ASGIApp, ssl_certfile: str | None, ssl_keyfile: str | None) -> _Server:
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="on",
+        # An access log would hold codes and states, which come in queries.
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+    )
+    server = _Server(config)
+    config.app = _hanging_up(app, server)
+    return server
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it is up."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    def hang_up(self, client: tuple[str, int]) -> None:
+        """Cut the connection of one client, without an answer."""
+        for connection in list(self.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None and transport.get_extra_info("peername")[:2] == tuple(client):
+                transport.abort()
+
+
+def _hanging_up(app: ASGIApp, server: _Server) -> ASGIApp:
+    async def with_hang_up(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, HANG_UP: partial(server.hang_up, scope["client"])}
+        await app(scope, receive, send)
+
+    return with_hang_up
+
+
+def _serve(pairs: Sequence[tuple[_Server, socket.socket]]) -> None:
+    async def serve() -> None:
+        await asyncio.gather(*(server.serve(sockets=[bound]) for server, bound in pairs))
+
+    asyncio.run(serve())
+
+
+@asynccontextmanager
+async def _no_lifespan(_app: object) -> AsyncGenerator[None]:
+    yield

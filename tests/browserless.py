@@ -1,0 +1,77 @@
+"""A person without a browser: opens the consent page, reads its form, answers it; stops at the redirect."""
+
+from __future__ import annotations
+
+import ssl
+from html.parser import HTMLParser
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from urllib.parse import urlencode, urljoin, urlsplit
+
+
+class Refused(AssertionError):
+    """The authorization server showed a page that says no, where a redirect or a form was expected."""
+
+
+def approve(authorization_url: str, *, ca_file: str | None = None) -> str:
+    """Approve, and return the URL that the browser is sent to; that URL is not fetched."""
+    return _decide(authorization_url, "approve", ca_file)
+
+
+def deny(authorization_url: str, *, ca_file: str | None = None) -> str:
+    """Deny, and return the URL that the browser is sent to; that URL is not fetched."""
+    return _decide(authorization_url, "deny", ca_file)
+
+
+def _decide(url: str, decision: str, ca_file: str | None) -> str:
+    status, headers, page = fetch("GET", url, ca_file=ca_file)
+    if "location" in headers:
+        return headers["location"]
+    if status != 200:
+        raise Refused(f"The authorization server answered {status}:\n{page}")
+    form = _Form()
+    form.feed(page)
+    cookie = headers.get("set-cookie", "").partition(";")[0]
+    body = urlencode({**form.fields, "decision": decision})
+    status, headers, page = fetch("POST", urljoin(url, form.action), body, cookie, ca_file=ca_file)
+    if status != 303:
+        raise Refused(f"The consent page answered {status}:\n{page}")
+    return headers["location"]
+
+
+def fetch(
+    method: str, url: str, form: str | None = None, cookie: str = "", *, ca_file: str | None = None
+) -> tuple[int, dict[str, str], str]:
+    """Make one request, follow nothing; returns status, headers (lower-case names) and text."""
+    parts = urlsplit(url)
+    host, headers = parts.hostname or "", {"Accept": "text/html"}
+    if cookie:
+        headers["Cookie"] = cookie
+    if form is not None:
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+    if parts.scheme == "https":
+        context = ssl.create_default_context(cafile=ca_file)
+        connection: HTTPConnection = HTTPSConnection(host, parts.port, timeout=20, context=context)
+    else:
+        connection = HTTPConnection(host, parts.port, timeout=20)
+    try:
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        connection.request(method, target, body=form, headers=headers)
+        response: HTTPResponse = connection.getresponse()
+        text = response.read().decode()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, text
+    finally:
+        connection.close()
+
+
+class _Form(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.action = ""
+        self.fields: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            self.action = found["action"]
+        elif tag == "input" and found.get("type") == "hidden":
+            self.fields[found["name"]] = found["value"]
