@@ -46,23 +46,33 @@ def read_private(path: Place) -> bytes | None:
         return None
     except OSError as error:
         raise _failure(path, error, "read") from error
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise StoreUnsafe(f"{os.fspath(path)} is not a plain file.")
-        _check_owner(status, path)
-        if _POSIX and status.st_mode & 0o077:
-            raise StoreUnsafe(
-                f"{os.fspath(path)} is open to others (mode {stat.S_IMODE(status.st_mode):04o}).",
-                f"Run `chmod 600 '{os.fspath(path)}'`; if others use this machine, log out and in again.",
-            )
-        try:
-            data = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise _failure(path, error, "read") from error
+    try:
+        _check_file(os.fstat(descriptor), path)
+        data = _read_all(descriptor, path)
+    finally:
+        os.close(descriptor)
     if len(data) > MAX_FILE_BYTES:
         raise StoreCorrupt(f"{os.fspath(path)} is larger than 1 MiB.")
     return data
+
+
+def _check_file(status: os.stat_result, path: Place) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise StoreUnsafe(f"{os.fspath(path)} is not a plain file.")
+    _check_owner(status, path)
+    if _POSIX and status.st_mode & 0o077:
+        raise StoreUnsafe(
+            f"{os.fspath(path)} is open to others (mode {stat.S_IMODE(status.st_mode):04o}).",
+            f"Run `chmod 600 '{os.fspath(path)}'`; if others use this machine, log out and in again.",
+        )
+
+
+def _read_all(descriptor: int, path: Place) -> bytes:
+    try:
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise _failure(path, error, "read") from error
 
 
 def write_private(path: Place, data: bytes) -> None:

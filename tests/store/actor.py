@@ -1,0 +1,167 @@
+"""Other processes for the tests of the store: `python -m tests.store.actor <verb> <home> ...`."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hermes_mcp_auth_remote.errors import LoginError, StoreUnwritable
+from hermes_mcp_auth_remote.login import Login, follow
+from hermes_mcp_auth_remote.store import disk, files
+from hermes_mcp_auth_remote.store.files import FileStore
+from tests.store.given import KEY, LOGIN_ID, ROOT, credentials_of
+
+
+def start(verb: str, home: Path, *words: str) -> subprocess.Popen[str]:
+    """Start a verb; its lines are read and written as text."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.store.actor", verb, str(home), *words],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def claim(home: Path) -> None:
+    """Wait for a line, then claim the login; say who won."""
+    store = FileStore(home)
+    _say("ready")
+    sys.stdin.readline()
+
+    def mine(login: Login) -> Login:
+        return replace(follow(login, "claim"), failure_code=str(os.getpid()))
+
+    try:
+        store.logins.change(LOGIN_ID, mine)
+    except LoginError as error:
+        _say(error.code)
+    else:
+        _say("won")
+
+
+def count(home: Path, times: str) -> None:
+    """Add one to a login's count, some times over."""
+    store = FileStore(home)
+    _say("ready")
+    sys.stdin.readline()
+    for _ in range(int(times)):
+        store.logins.change(LOGIN_ID, lambda login: replace(login, pastes=login.pastes + 1))
+
+
+def enter(home: Path, times: str) -> None:
+    """Enter and leave the lock some times over, and write both down."""
+    log = os.open(home / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    store = FileStore(home)
+    _say("ready")
+    sys.stdin.readline()
+    for _ in range(int(times)):
+        with store.lock(KEY).hold(60):
+            os.write(log, f"< {os.getpid()}\n".encode())
+            os.write(log, f"> {os.getpid()}\n".encode())
+
+
+def hold(home: Path) -> None:
+    """Take the lock and keep it until the end."""
+    lock = FileStore(home).lock(KEY)
+    _say("held" if lock.try_acquire() else "refused")
+    sys.stdin.readline()
+
+
+def fill(home: Path, limit: str) -> None:
+    """Try to store a login's credentials where a file may be no longer than `limit` bytes."""
+    store = FileStore(home)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+    try:
+        store.replace(KEY, credentials_of(1))
+    except StoreUnwritable as error:
+        _say(str(error))
+    else:
+        _say("stored")
+
+
+def write(home: Path) -> None:
+    """Store credentials of one generation after the other, and say each, until killed."""
+    store, generation = FileStore(home), 1
+    while True:
+        store.replace(KEY, credentials_of(generation))
+        _say(str(generation))
+        generation += 1
+
+
+def kill(home: Path, times: str) -> None:
+    """Kill a writer after a few generations, say how many it had stored, wait for a line; some times over."""
+    store = FileStore(home)
+    for round_ in range(int(times)):
+        store.replace(KEY, credentials_of(0))
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            for generation in range(1, 10_000):
+                store.replace(KEY, credentials_of(generation))
+                os.write(writing, b"x")
+            os._exit(1)
+        os.close(writing)
+        stored = sum(len(os.read(reading, 1)) for _ in range(round_ % 5))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        while data := os.read(reading, 4096):
+            stored += len(data)
+        os.close(reading)
+        _say(str(stored))
+        sys.stdin.readline()
+
+
+def die(home: Path, line: str) -> None:
+    """Store credentials of generation 1, but be killed at the n-th line of the store that runs."""
+    rooms = {disk.__file__, files.__file__}
+    left = int(line)
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename not in rooms:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    store = FileStore(home)
+    sys.settrace(trace)
+    store.replace(KEY, credentials_of(1))
+    sys.settrace(None)
+
+
+def die_everywhere(base: Path) -> None:
+    """Make a home of generation 0 for each line, and kill a writer at that line; say how many there were."""
+    line = 0
+    while True:
+        line += 1
+        home = base / str(line)
+        FileStore(home).replace(KEY, credentials_of(0))
+        child = os.fork()
+        if child == 0:
+            die(home, str(line))
+            os._exit(0)
+        if os.waitpid(child, 0)[1] == 0:
+            _say(str(line - 1))
+            return
+
+
+_VERBS = (claim, count, enter, hold, fill, write, kill, die, die_everywhere)
+
+if __name__ == "__main__":
+    verb: Any = {verb.__name__: verb for verb in _VERBS}[sys.argv[1]]
+    verb(Path(sys.argv[2]), *sys.argv[3:])
