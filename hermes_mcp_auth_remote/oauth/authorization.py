@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunsplit
 
-from hermes_mcp_auth_remote.errors import PkceNotSupported, TokenRefused, UnreadableAnswer
+from hermes_mcp_auth_remote.errors import NetworkError, PkceNotSupported, TokenRefused, UnreadableAnswer
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery, ProtectedResource
@@ -18,9 +18,11 @@ from hermes_mcp_auth_remote.oauth.wire import (
     Exchange,
     Request,
     Response,
+    lifetime_seconds,
     post_form,
     quote,
     read_json_object,
+    scope_set,
     scope_text,
     text_member,
 )
@@ -88,15 +90,16 @@ def select_scope(
     Never the authorization server's whole catalogue (quirk 26).
     """
     resource = discovery.protected_resource
-    listed = frozenset(resource.scopes_supported) if resource and resource.scopes_supported else None
+    listed = scope_set(" ".join(resource.scopes_supported or ())) if resource else None
     chosen = configured or challenge.scope or listed
     if configured and challenge.insufficient_scope:
         chosen = configured | (challenge.scope or frozenset())
-    if chosen is None and not held:
-        return None
     wanted = (chosen or frozenset()) | held
+    if not wanted:
+        return None
     if cap is not None:
-        wanted &= cap
+        # No `scope` at all means "your default", which may be wider than the cap.
+        wanted = wanted & cap or cap
     # An operator's own `scope` is taken at its word.
     if not configured and "offline_access" in (discovery.authorization_server.scopes_supported or ()):
         wanted |= {"offline_access"}
@@ -170,14 +173,20 @@ _FIXED = frozenset(
         "state",
         "code_challenge",
         "code_challenge_method",
+        # These would replace all of the above (RFC 9101 section 5).
+        "request",
+        "request_uri",
     }
 )
 
 
 def _with_query(url: str, parameters: Mapping[str, str]) -> str:
-    # RFC 6749 section 3.1: the endpoint's own query "MUST be retained when adding additional parameters".
+    # RFC 6749 section 3.1: the endpoint's own query "MUST be retained when adding additional parameters", and
+    # none "MUST be included more than once"; an endpoint that brings a redirect_uri of its own is hostile.
     parts = urlsplit(url)
-    query = "&".join(part for part in (parts.query, urlencode(parameters)) if part)
+    ours = _FIXED | parameters.keys()
+    kept = (pair for pair in parts.query.split("&") if unquote_plus(pair.partition("=")[0]) not in ours)
+    query = "&".join(part for part in (*kept, urlencode(parameters)) if part)
     return safe_url(urlunsplit(parts._replace(query=query, fragment="")), "authorization URL")
 
 
@@ -192,19 +201,21 @@ def push(
     if server.pushed_authorization_request_endpoint is None:
         return request
     required = server.require_pushed_authorization_requests
-    response = yield pushed_request(server, request, sign=sign)
+    secrets = tuple(s for s in (request.state, request.client.client_secret) if s is not None)
     try:
-        uri, lifetime_seconds = read_pushed_response(response)
-    except (UnreadableAnswer, TokenRefused):
-        if required or (response.status == 401):
+        response = yield pushed_request(server, request, sign=sign)
+        uri, seconds = read_pushed_response(response, secrets)
+    except (UnreadableAnswer, TokenRefused, NetworkError) as error:
+        # A client that is no longer known would only be refused later, before the person's eyes.
+        if required or (isinstance(error, TokenRefused) and error.error == "invalid_client"):
             raise
         return request
-    if lifetime_seconds < MIN_PUSHED_SECONDS and not required:
+    if seconds < MIN_PUSHED_SECONDS and not required:
         return request
     url = _with_query(
         server.authorization_endpoint, {"client_id": request.client.client_id, "request_uri": uri}
     )
-    return replace(request, url=url, lifetime_seconds=lifetime_seconds)
+    return replace(request, url=url, lifetime_seconds=seconds or None)
 
 
 def pushed_request(
@@ -217,14 +228,16 @@ def pushed_request(
     return post_form(endpoint, PUSHED_REQUEST, form, headers)
 
 
-def read_pushed_response(response: Response) -> tuple[str, float]:
-    """Read request_uri and its lifetime in seconds (RFC 9126 section 2.2)."""
+def read_pushed_response(response: Response, secrets: tuple[Secret, ...] = ()) -> tuple[str, float]:
+    """Read request_uri and its lifetime in seconds, 0 for unknown (RFC 9126 section 2.2).
+
+    Raises TokenRefused or UnreadableAnswer; `secrets` are kept out of their messages.
+    """
     document = read_json_object(response.body, f"answer to the {PUSHED_REQUEST}")
     if not response.ok:
-        error = quote(text_member(document, "error") or f"status {response.status}")
+        error = quote(text_member(document, "error"), *secrets) or f"status {response.status}"
         raise TokenRefused(f"The {PUSHED_REQUEST} was refused: {error}.", error)
-    uri, expires_in = text_member(document, "request_uri"), document.get("expires_in")
+    uri = text_member(document, "request_uri")
     if uri is None:
         raise UnreadableAnswer(f"The answer to the {PUSHED_REQUEST} holds no request_uri.")
-    known = isinstance(expires_in, int | float) and not isinstance(expires_in, bool) and expires_in > 0
-    return uri, float(expires_in) if known else 0.0  # type: ignore[arg-type]
+    return uri, lifetime_seconds(document.get("expires_in")) or 0.0

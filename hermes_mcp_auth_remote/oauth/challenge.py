@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.oauth.wire import scope_set
 
-# Beyond it a header is an attack, not a challenge; also bounds the scanner below.
+# Beyond it, in all lines together, it is an attack, not a challenge; also bounds the scanner below.
 MAX_HEADER_CHARS = 16_384
+# Each one costs a request; nobody is known to send more than two.
+MAX_RESOURCE_METADATA = 4
 
 # auth-param = token BWS "=" BWS ( token / quoted-string ); single quotes are in the field (quirk 9).
 _PARAM = re.compile(
@@ -47,17 +49,19 @@ def read_challenge(headers: Iterable[str]) -> Challenge:
     metadata: list[str] = []
     scope: frozenset[str] | None = None
     error: str | None = None
+    left = MAX_HEADER_CHARS
     for line in headers:
-        for scheme, name, value in _parameters(line[:MAX_HEADER_CHARS]):
+        read, left = line[:left], max(0, left - len(line))
+        for scheme, name, value in _parameters(read):
             if scheme not in {"bearer", "dpop"}:
                 continue
             if name == "resource_metadata" and value and value not in metadata:
                 metadata.append(value)
-            elif name == "scope" and scope_set(value):
-                scope = scope_set(value) | (scope or scope_set(""))
+            elif name == "scope" and (named := scope_set(value)):
+                scope = named | (scope or scope_set(""))
             elif name == "error" and error is None:
                 error = value
-    return Challenge(tuple(metadata), scope, error)
+    return Challenge(tuple(metadata[:MAX_RESOURCE_METADATA]), scope, error)
 
 
 def _parameters(line: str) -> Iterable[tuple[str, str, str]]:

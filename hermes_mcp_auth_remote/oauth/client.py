@@ -17,6 +17,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     Headers,
     Request,
     Response,
+    lifetime_seconds,
     post_json,
     quote,
     read_json_object,
@@ -30,7 +31,7 @@ REGISTRATION = "client registration"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 Signer = Callable[[str, str], Secret]
-"""Takes a client_id and an audience (the issuer), returns a signed client assertion (RFC 7523 section 2.2)."""
+"""Takes a client_id and an audience (the issuer), returns a signed client assertion (RFC 7523 §2.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +150,13 @@ def client_from_document(document: Document) -> Client:
     )
     if method == "none" and secret:
         method = "client_secret_post"
-    expires_at = document.get("client_secret_expires_at")
-    ends = float(expires_at) if isinstance(expires_at, int | float) and expires_at > 0 else None
     return Client(
         client_id,
         Secret(secret) if secret else None,
         method,
         texts_member(document, "redirect_uris") or (),
-        ends,
+        # RFC 7591 section 3.2.1: in epoch seconds, "or 0 if it will not expire".
+        lifetime_seconds(document.get("client_secret_expires_at")),
         registered=True,
         document=document,
     )
@@ -176,6 +176,8 @@ def _refusal(response: Response, host: str, redirect_uri: str) -> RegistrationRe
             f"It does not take {redirect_uri}: set `oauth.redirect_host: localhost` (or 127.0.0.1), or an "
             "https `oauth.redirect_uri`, for this server.",
         )
+    if response.status >= 500 or response.status == 429:
+        return RegistrationRefused(message, "Try again later; if it lasts, register a client there by hand.")
     if response.status in {401, 403}:
         return RegistrationRefused(
             message,
@@ -214,7 +216,8 @@ def register(
         return (yield from ask(redirect_uri))
     except RegistrationRefused as refused:
         other = _other_loopback(redirect_uri)
-        if other is None or "invalid_redirect_uri" not in str(refused):
+        # Not every server knows the code invalid_redirect_uri; those that do not still say "redirect".
+        if other is None or "redirect" not in str(refused).lower():
             raise
         try:
             return (yield from ask(other))

@@ -6,7 +6,7 @@ protected resource metadata; there the MCP server's origin is the authorization 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -21,13 +21,14 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.urls import (
+    authorization_server_urls,
     canonical_resource,
     host_of,
+    is_safe_url,
     origin_of,
+    protected_resource_urls,
     resource_covers,
     safe_url,
-    well_known,
-    well_known_appended,
 )
 from hermes_mcp_auth_remote.oauth.wire import (
     Document,
@@ -41,6 +42,8 @@ from hermes_mcp_auth_remote.oauth.wire import (
 
 PROTECTED_RESOURCE = "protected resource metadata"
 AUTHORIZATION_SERVER = "authorization server metadata"
+# Each one that fails costs up to three requests.
+MAX_ISSUERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +101,18 @@ def discover(
     Raises DiscoveryFailed, IssuerMismatch, UnsafeUrl or a NetworkError.
     """
     trusted = frozenset(trusted_issuers)
-    resource = yield from discover_protected_resource(server_url, challenge)
+    try:
+        resource = yield from discover_protected_resource(server_url, challenge)
+    except (ServerError, NetworkError):
+        if authorization_server is None:
+            raise
+        resource = None
     if authorization_server is not None:
         issuers: tuple[str, ...] = (authorization_server,)
     elif resource is not None:
-        issuers = tuple(sorted(resource.authorization_servers, key=lambda issuer: issuer != prefer_issuer))
+        preferred = (prefer_issuer or "").rstrip("/")
+        known = sorted(resource.authorization_servers, key=lambda issuer: issuer.rstrip("/") != preferred)
+        issuers = tuple(known[:MAX_ISSUERS])
     else:
         # MCP 2025-03-26: "the authorization base URL [is] the MCP server URL [without] path".
         found = yield from discover_authorization_server(origin_of(server_url), trusted)
@@ -128,7 +138,9 @@ def discover_protected_resource(server_url: str, challenge: Challenge) -> Exchan
     not one that publishes none: falling back then would be a downgrade, so the failure is raised.
     """
     trouble: McpAuthError | None = None
-    for url in _protected_resource_urls(server_url, challenge):
+    # Sentry sends two and the first is dead (quirk 8): each one, then the well-known places.
+    places = (*challenge.resource_metadata, *protected_resource_urls(server_url))
+    for url in dict.fromkeys(places):
         try:
             response = yield get(safe_url(url, f"address of the {PROTECTED_RESOURCE}"), PROTECTED_RESOURCE)
             if response.ok:
@@ -141,14 +153,6 @@ def discover_protected_resource(server_url: str, challenge: Challenge) -> Exchan
     if trouble is not None:
         raise trouble
     return None
-
-
-def _protected_resource_urls(server_url: str, challenge: Challenge) -> Iterator[str]:
-    # Sentry sends two and the first is dead (quirk 8): each one, then the well-known places.
-    yield from challenge.resource_metadata
-    by_path = well_known(server_url, "oauth-protected-resource")
-    root = well_known(origin_of(server_url), "oauth-protected-resource")
-    yield from (url for url in dict.fromkeys((by_path, root)) if url not in challenge.resource_metadata)
 
 
 def read_protected_resource_response(response: Response, server_url: str) -> ProtectedResource:
@@ -167,8 +171,9 @@ def read_protected_resource_response(response: Response, server_url: str) -> Pro
     issuers = texts_member(document, "authorization_servers")
     if not issuers:
         raise DiscoveryFailed(f"The {PROTECTED_RESOURCE} lists no authorization server.")
-    for issuer in issuers:
-        safe_url(issuer, "issuer in the protected resource metadata")
+    # One good address is enough; the others are never fetched.
+    issuers = tuple(issuer for issuer in issuers if is_safe_url(issuer)) or issuers
+    safe_url(issuers[0], "issuer in the protected resource metadata")
     return ProtectedResource(resource, issuers, texts_member(document, "scopes_supported"))
 
 
@@ -191,14 +196,6 @@ def discover_authorization_server(
     if trouble is not None:
         raise trouble
     return None
-
-
-def authorization_server_urls(issuer: str) -> tuple[str, ...]:
-    """List the places of an issuer's metadata, in the order that the MCP specification demands."""
-    rfc8414 = well_known(issuer, "oauth-authorization-server")
-    inserted = well_known(issuer, "openid-configuration")
-    appended = well_known_appended(issuer, "openid-configuration")
-    return tuple(dict.fromkeys((rfc8414, inserted, appended)))
 
 
 def _check_absent(response: Response, what: str) -> None:
@@ -226,7 +223,7 @@ def read_authorization_server_response(
     if (
         published != issuer
         and not _same_but_for_slash(published, issuer)
-        and published not in trusted_issuers
+        and not {published, shown} & trusted_issuers
     ):
         raise IssuerMismatch(
             f"The metadata of {safe_url(issuer, 'issuer')} names another issuer: {shown}.",
@@ -254,6 +251,7 @@ def authorization_server(document: Document) -> AuthorizationServer:
         raise UnreadableAnswer(
             f"The {AUTHORIZATION_SERVER} lacks `authorization_endpoint` or `token_endpoint`."
         )
+    safe_url(issuer, "issuer")
     return AuthorizationServer(
         issuer=issuer,
         authorization_endpoint=authorization_endpoint,

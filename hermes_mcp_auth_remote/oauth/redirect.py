@@ -1,30 +1,26 @@
 """The door for hostile text: a paste or a redirect -> AuthorizationResponse. RFC 6749 §4.1.2, RFC 9207 §2.4.
 
 Everything that claims to be an authorization response comes through `read_authorization_response`, and the
-token exchange accepts nothing else. What a phone or a chat does to a URL on the way is undone first; what
-is then read must carry this login's redirect URI, state and issuer.
+token exchange accepts nothing else. What a phone or a chat does to a URL on the way is undone by `paste`;
+what is then read must carry this login's redirect URI, state and issuer.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, PasteRefused
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
+from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, bare, candidates
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
-from hermes_mcp_auth_remote.oauth.wire import quote
 from hermes_mcp_auth_remote.values import Secret
 
-# A redirect URL with a signed code is 2 to 5 thousand characters long; beyond this it is something else.
-MAX_PASTE_CHARS = 16_384
 # Shorter words are typing, not codes.
 MIN_BARE_CODE_CHARS = 10
-# A narrower line was not broken by a terminal or a chat window.
-MIN_WRAPPED_CHARS = 20
+# An honest one has four or five; providers add a few of their own.
+MAX_FIELDS = 100
 
 _PARAMETERS = frozenset({"code", "state", "iss", "error"})
 _ADVICE_WHOLE = (
@@ -64,7 +60,7 @@ def read_authorization_response(
     if not text.strip():
         raise PasteRefused("Nothing was pasted.")
     refusal: PasteRefused | None = None
-    for candidate in _candidates(text):
+    for candidate in candidates(text, urlsplit(request.redirect_uri).netloc):
         try:
             found = _parameters(candidate, request)
             if found is not None:
@@ -73,44 +69,7 @@ def read_authorization_response(
             refusal = refusal or error
     if refusal is not None:
         raise refusal
-    return _bare_code(_unwrapped(text), request, accept=accept_bare_code)
-
-
-def _candidates(text: str) -> Iterator[str]:
-    """Yield what the person may have meant: lines that were wrapped joined again, else the first word."""
-    cleaned = _unwrapped(text)
-    yield _first_word(_rejoined(cleaned))
-    yield _first_word(cleaned)
-    yield "".join(cleaned.split())
-
-
-def _unwrapped(text: str) -> str:
-    # Zero-width characters and byte order marks come with copying from chats.
-    text = re.sub("[\u200b-\u200f\u2060\ufeff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "", text).strip()
-    if link := re.search(r"\]\(\s*<?([^)>\s]+)>?\s*\)", text):
-        text = link.group(1)
-    # At the start of a word only: an `iss` inside the query is a URL too.
-    if embedded := re.search(r"(?i)(?<![^\s<>(\[\"'`*])https?(?:://|%3a%2f%2f)", text):
-        text = text[embedded.start() :]
-    text = text.strip().strip("<>\"'`*“”‘’()[]").strip()
-    if re.match(r"(?i)https?%3a%2f%2f", text):
-        text = unquote(text)
-    return text.replace("&amp;", "&")
-
-
-def _rejoined(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines()]
-    joined = lines[0] if lines else ""
-    for before, line in itertools.pairwise(lines):
-        if len(before) < MIN_WRAPPED_CHARS or " " in before or not re.fullmatch(r"[!-~]+", line):
-            break
-        joined += line
-    return joined
-
-
-def _first_word(text: str) -> str:
-    words = text.split(maxsplit=1)
-    return words[0].rstrip("<>\"'`*“”’)],;") if words else ""
+    return _bare_code(bare(text), request, accept=accept_bare_code)
 
 
 def _parameters(candidate: str, request: AuthorizationRequest) -> dict[str, str] | None:
@@ -120,7 +79,11 @@ def _parameters(candidate: str, request: AuthorizationRequest) -> dict[str, str]
         return None
     for part in where:
         # A code may hold "+" unescaped only by a server's mistake; the form rules apply (RFC 6749 App. B).
-        pairs = [(k, v) for k, v in parse_qsl(part, keep_blank_values=True) if k in _PARAMETERS]
+        try:
+            fields = parse_qsl(part, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        except ValueError:
+            raise PasteRefused("That address carries more than any answer does.", _ADVICE_WHOLE) from None
+        pairs = [(name, value) for name, value in fields if name in _PARAMETERS]
         if not pairs:
             continue
         if len({name for name, _ in pairs}) != len(pairs):
@@ -153,7 +116,9 @@ def _split_redirect(candidate: str, request: AuthorizationRequest) -> tuple[str,
         raise PasteRefused("That is not an address.", _ADVICE_WHOLE) from None
     # Phones also put https in front of a loopback address that they cannot reach (quirk 40).
     same_scheme = parts.scheme.lower() == expected.scheme or is_loopback_host(expected.hostname or "")
-    if same_scheme and parts.netloc.lower() == expected.netloc.lower() and parts.path == expected.path:
+    same_place = parts.netloc.lower() == expected.netloc.lower()
+    # A browser shows "/" where there is no path (RFC 3986 section 6.2.3).
+    if same_scheme and same_place and (parts.path or "/") == (expected.path or "/"):
         return parts.query, parts.fragment
     asked = urlsplit(request.authorization_endpoint)
     if parts.netloc.lower() == asked.netloc.lower():
@@ -192,15 +157,22 @@ def _checked(found: dict[str, str], request: AuthorizationRequest) -> Authorizat
             _ADVICE_WHOLE,
         )
     if "error" in found:
-        raise _denied(found["error"], request)
+        raise _denied(found, request)
     code = found.get("code")
     if not code:
         raise PasteRefused("That address carries no code.", _ADVICE_WHOLE)
+    if not (code.isascii() and code.isprintable()):
+        # RFC 6749 appendix A.11: a code is printable ASCII. Sending anything else would only end the login.
+        raise PasteRefused("That address was damaged on its way: its code is none.", _ADVICE_WHOLE)
     return AuthorizationResponse(Secret(code), is_bare=False, door=_door)
 
 
-def _denied(error: str, request: AuthorizationRequest) -> AuthorizationDenied:
-    error = error if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", error) else "unknown error"
+def _denied(found: dict[str, str], request: AuthorizationRequest) -> AuthorizationDenied:
+    error = found["error"]
+    # Whoever wrote the address may have put a secret here, too.
+    secrets = (request.state.reveal(), found.get("code"))
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", error) or any(s and s in error for s in secrets):
+        error = "unknown error"
     host = host_of(request.issuer)
     if error == "access_denied":
         return AuthorizationDenied(f"Access was denied at {host}.", error)
@@ -210,13 +182,13 @@ def _denied(error: str, request: AuthorizationRequest) -> AuthorizationDenied:
         "temporarily_unavailable": "Try again in a few minutes.",
         "server_error": "Try again in a few minutes.",
     }.get(error)
-    return AuthorizationDenied(f"{host} answered the login with an error: {quote(error)}.", error, advice)
+    return AuthorizationDenied(f"{host} answered the login with an error: {error}.", error, advice)
 
 
 def _bare_code(text: str, request: AuthorizationRequest, *, accept: bool) -> AuthorizationResponse:
     # Some pages show "code#state" for copying.
     code, separator, state = text.partition("#")
-    plausible = re.fullmatch(rf"[!-~]{{{MIN_BARE_CODE_CHARS},}}", code) and "://" not in code
+    plausible = re.fullmatch(rf"[!-~]{{{MIN_BARE_CODE_CHARS},}}", code) and not re.search(r"://|&|\?", code)
     if not plausible or "#" in state:
         raise PasteRefused("That is not the address your browser ended on.")
     if separator and Secret(state) != request.state:

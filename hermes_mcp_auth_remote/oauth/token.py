@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
@@ -22,6 +21,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     Headers,
     Request,
     Response,
+    lifetime_seconds,
     post_form,
     quote,
     read_json_or_form,
@@ -34,8 +34,6 @@ from hermes_mcp_auth_remote.values import Secret
 TOKEN = "token request"  # noqa: S105  a step's name
 REFRESH = "refresh"
 REVOCATION = "revocation"
-# A century: beyond it a lifetime is junk, and time arithmetic on it is not worth a crash.
-MAX_LIFETIME_SECONDS = 3_155_760_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +111,10 @@ def _ask(
     client: Client, issuer: str, endpoint: str, step: str, form: Form, now: float, sign: Signer | None
 ) -> Exchange[Tokens]:
     """Send one token request; where Basic is refused as invalid_client, once more with post (quirk 17)."""
-    secrets = tuple(v for v in (*form.values(), client.client_secret) if isinstance(v, Secret))
 
     def attempt(method: str | None = None) -> Exchange[Tokens]:
         fields, headers = authenticate(client, issuer, form, sign=sign, method=method)
+        secrets = tuple(v for v in (*fields.values(), client.client_secret) if isinstance(v, Secret))
         response = yield post_form(endpoint, step, fields, headers)
         return read_token_response(response, now, host_of(endpoint), step, secrets)
 
@@ -141,11 +139,10 @@ def read_token_response(
             f"{host} answered the {step} with status {response.status}.", "Try again later; nothing was lost."
         )
     document = read_json_or_form(response, what)
-    error = text_member(document, "error")
-    # An error in a 200 is still an error (quirk 31).
-    if error is not None or not response.ok:
+    # An error in a 200 is still an error (quirk 31), whatever its shape.
+    if document.get("error") or not response.ok:
         description = quote(document.get("error_description"), *secrets)
-        error = quote(error, *secrets) or f"status {response.status}"
+        error = quote(document.get("error"), *secrets) or f"status {response.status}"
         raise TokenRefused(
             f"{host} refused the {step}: {error}{' (' + description + ')' if description else ''}.",
             error,
@@ -168,7 +165,7 @@ _REFUSAL_ADVICE = {
 def _flattened(document: Document) -> Document:
     # Slack nests the user's token (quirk 31).
     inner = document.get("authed_user")
-    if "access_token" not in document and isinstance(inner, dict) and document.get("ok") is True:
+    if not document.get("access_token") and isinstance(inner, dict) and document.get("ok") is True:
         return cast("Document", inner)
     return document
 
@@ -193,23 +190,13 @@ def _read_tokens(document: Document, now: float, what: str) -> Tokens:
     return Tokens(
         access_token=Secret(access_token),
         refresh_token=Secret(refresh_token) if refresh_token else None,
-        scope=scope_set(scope) if isinstance(scope, str) and scope.strip() else None,
+        # GitHub and Slack put commas between them.
+        scope=(scope_set(scope.replace(",", " ")) or None) if isinstance(scope, str) else None,
         expires_at=None if expires_in is None else now + expires_in,
         refresh_expires_at=None if refresh_in is None else now + refresh_in,
         obtained_at=now,
         account=account_of(document.get("id_token")),
     )
-
-
-def lifetime_seconds(value: object) -> float | None:
-    """Read an `expires_in` of any shape; None for missing, zero, negative or junk (quirk 32). In seconds."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return min(seconds, MAX_LIFETIME_SECONDS) if math.isfinite(seconds) and seconds > 0 else None
 
 
 def account_of(id_token: object) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+import re
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 from hermes_mcp_auth_remote.errors import UnsafeUrl
@@ -10,6 +11,8 @@ from hermes_mcp_auth_remote.errors import UnsafeUrl
 # Longer than any authorization URL that a browser or proxy is sure to take.
 MAX_URL_CHARS = 8192
 _SAFE = "!$%&'()*+,-./:;=?@_~[]"
+# What is left of RFC 3986 section 3.2.2 once browsers had their say: no percent signs, which they decode.
+_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?")
 
 
 def is_loopback_host(host: str) -> bool:
@@ -33,6 +36,14 @@ def safe_url(text: str, what: str) -> str:
     return urlunsplit(_checked(text, what))
 
 
+def is_safe_url(text: str) -> bool:
+    """True where `safe_url` takes it."""
+    try:
+        return bool(safe_url(text, "address"))
+    except UnsafeUrl:
+        return False
+
+
 def _checked(text: str, what: str) -> SplitResult:
     if len(text) > MAX_URL_CHARS:
         raise UnsafeUrl(f"The {what} is longer than {MAX_URL_CHARS} characters.")
@@ -40,8 +51,8 @@ def _checked(text: str, what: str) -> SplitResult:
         raise UnsafeUrl(f"The {what} contains characters that no URL may hold.")
     try:
         parts = urlsplit(text)
-        host, port = parts.hostname or "", parts.port
-        host = host if host.isascii() else host.encode("idna").decode("ascii")
+        host, port = _ascii_host(parts), parts.port
+        text.encode()  # lone surrogates are in no encoding
     except ValueError:
         raise UnsafeUrl(f"The {what} is not a URL.") from None
     scheme = parts.scheme.lower()
@@ -51,6 +62,8 @@ def _checked(text: str, what: str) -> SplitResult:
         raise UnsafeUrl(f"The {what} is plain http; only https is safe away from this machine.")
     if parts.username is not None or parts.password is not None:
         raise UnsafeUrl(f"The {what} carries user information before its host.")
+    if not _is_host(host):
+        raise UnsafeUrl(f"The {what} names no host that every program reads alike.")
     netloc = f"[{host}]" if ":" in host else host
     if port is not None and port != {"https": 443, "http": 80}[scheme]:
         netloc += f":{port}"
@@ -58,9 +71,28 @@ def _checked(text: str, what: str) -> SplitResult:
     return SplitResult(scheme, netloc, path, query, fragment)
 
 
+def _ascii_host(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    # IDNA maps full-width letters and the like, and may leave capitals.
+    return host if host.isascii() else host.encode("idna").decode("ascii").lower()
+
+
+def _is_host(host: str) -> bool:
+    if ":" not in host:
+        return _NAME.fullmatch(host) is not None
+    try:
+        return IPv6Address(host).scope_id is None
+    except ValueError:
+        return False
+
+
 def host_of(url: str) -> str:
     """Return a URL's host (ASCII, without port), for people to compare; "" where there is none."""
-    return urlsplit(url).hostname or ""
+    try:
+        # ASCII, or a Cyrillic letter passes for a Latin one.
+        return _ascii_host(urlsplit(url))
+    except ValueError:
+        return ""
 
 
 def origin_of(url: str) -> str:
@@ -101,3 +133,21 @@ def well_known_appended(url: str, name: str) -> str:
     parts = _checked(url, "address")
     path = f"{parts.path.rstrip('/')}/.well-known/{name}"
     return urlunsplit(parts._replace(path=path, query="", fragment=""))
+
+
+def protected_resource_urls(server_url: str) -> tuple[str, ...]:
+    """List the well-known places of a server's protected resource metadata, in the MCP specification's order.
+
+    RFC 9728 section 3.1 keeps the query, but many a server files by path alone (quirk 12).
+    """
+    by_path = well_known(server_url, "oauth-protected-resource")
+    root = well_known(origin_of(server_url), "oauth-protected-resource")
+    return tuple(dict.fromkeys((by_path, by_path.partition("?")[0], root)))
+
+
+def authorization_server_urls(issuer: str) -> tuple[str, ...]:
+    """List the places of an issuer's metadata, in the order that the MCP specification demands."""
+    rfc8414 = well_known(issuer, "oauth-authorization-server")
+    inserted = well_known(issuer, "openid-configuration")
+    appended = well_known_appended(issuer, "openid-configuration")
+    return tuple(dict.fromkeys((rfc8414, inserted, appended)))
