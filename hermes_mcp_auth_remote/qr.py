@@ -1,0 +1,81 @@
+"""Text -> a QR code as terminal blocks or PNG (ISO/IEC 18004), level L: a screen does not get dirty.
+
+Drawing takes 3 to 35 ms: do it off the event loop.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from qrcode.constants import ERROR_CORRECT_L
+from qrcode.exceptions import DataOverflowError
+from qrcode.main import QRCode
+
+# ISO/IEC 18004 section 6.3.8: "a region 4X wide" that stays light.
+QUIET_MODULES = 4
+# A wider code is hard to scan, also where a terminal has room for it.
+MAX_COLUMNS = 80
+# Fixed black and white of the 256 colours; the first sixteen are the theme's to change.
+_BLACK_ON_WHITE, _PLAIN = "\x1b[38;5;16;48;5;231m", "\x1b[0m"
+_BLOCKS = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
+
+
+def terminal_blocks(text: str, columns: int, *, colour: bool = True) -> str | None:
+    """Draw a QR code in half blocks, two modules to a character; lines end in a line feed.
+
+    None where it would be wider than `columns`, or than 80: a wrapped code cannot be scanned. Without
+    colour, light modules are drawn as blocks, which is right on a dark background; most scanners take both.
+    """
+    matrix = _matrix(text, min(columns, MAX_COLUMNS))
+    if matrix is None:
+        return None
+    if len(matrix) % 2:
+        matrix.append([False] * len(matrix))
+    if not colour:
+        matrix = [[not dark for dark in row] for row in matrix]
+    before, after = (_BLACK_ON_WHITE, _PLAIN) if colour else ("", "")
+    lines = (
+        "".join(_BLOCKS[pair] for pair in zip(above, below, strict=True))
+        for above, below in zip(matrix[::2], matrix[1::2], strict=True)
+    )
+    return "".join(f"{before}{line}{after}\n" for line in lines)
+
+
+def png(text: str, *, scale: int = 8) -> bytes | None:
+    """Draw a QR code as a black and white PNG, `scale` pixels to a module; None where no code is that large.
+
+    The limit is 2953 bytes of text; beyond about 1000 a phone has trouble.
+    """
+    matrix = _matrix(text, None)
+    if matrix is None:
+        return None
+    side = len(matrix) * scale
+    lines = bytearray()
+    for row in matrix:
+        bits = "".join(("0" if dark else "1") * scale for dark in row)
+        packed = int(bits.ljust(-(-side // 8) * 8, "0"), 2).to_bytes(-(-side // 8), "big")
+        lines += (b"\0" + packed) * scale
+    # PNG (ISO/IEC 15948) section 11.2.1: 1 bit of greyscale.
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(lines), 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def _matrix(text: str, widest: int | None) -> list[list[bool]] | None:
+    """Return rows of modules, True for dark, with the quiet zone; None where they are more than `widest`."""
+    code = QRCode(error_correction=ERROR_CORRECT_L, border=QUIET_MODULES)
+    code.add_data(text)
+    try:
+        version = code.best_fit(start=1)
+    except (DataOverflowError, ValueError):
+        # qrcode 7.4 says overflow by a ValueError about version 41.
+        return None
+    # Known before the modules are worked out, which is what takes the time.
+    if widest is not None and 17 + 4 * version + 2 * QUIET_MODULES > widest:
+        return None
+    code.make(fit=False)
+    return [[bool(dark) for dark in row] for row in code.get_matrix()]
