@@ -1,0 +1,123 @@
+"""Whether a browser can be opened on this machine, and opening it: RFC 8252 §7.3 needs one right here."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from hermes_mcp_auth_remote.oauth.urls import safe_url
+
+# They need a terminal of their own, and ours is taken.
+_TEXT_BROWSERS = {"elinks", "links", "lynx", "w3m", "www-browser"}
+_HANDLER = "url.dll,FileProtocolHandler"
+_SSH = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY")
+_CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Whether a browser can be opened here, and the reason, as the end of a sentence ("because …")."""
+
+    can_open: bool
+    reason: str
+
+
+def evidence(environ: Mapping[str, str], platform: str, exists: Callable[[str], bool]) -> Evidence:
+    """Judge by the environment, `sys.platform` and which files there are; looks at nothing else.
+
+    SSH counts before a display: a forwarded or left-over display is not where the person sits, and a
+    redirect to this machine would not reach it. Who knows better asks for the loopback flow outright.
+    """
+    # Editors that run in a container or on a remote machine set it to what opens the person's own browser.
+    asked = bool(_asked_for(environ))
+    contained = bool(environ.get("container")) or any(map(exists, _CONTAINER_FILES))
+    has_display = bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
+    judgements = (
+        (any(environ.get(name) for name in _SSH), Evidence(can_open=False, reason="this is an SSH session")),
+        (asked, Evidence(can_open=True, reason="BROWSER is set")),
+        (bool(environ.get("CODESPACES")), Evidence(can_open=False, reason="this is a codespace")),
+        (contained, Evidence(can_open=False, reason="this is a container")),
+        (platform in {"darwin", "win32"}, Evidence(can_open=True, reason="this is a desktop system")),
+        (
+            bool(environ.get("WSL_DISTRO_NAME")),
+            Evidence(can_open=True, reason="Windows is around this Linux"),
+        ),
+        (has_display, Evidence(can_open=True, reason="there is a display")),
+    )
+    no_display = Evidence(can_open=False, reason="there is no display")
+    return next((judgement for holds, judgement in judgements if holds), no_display)
+
+
+def opener(
+    environ: Mapping[str, str], platform: str, which: Callable[[str], str | None]
+) -> tuple[str, ...] | None:
+    """Return the arguments that open a browser, "%s" standing for the URL; None where nothing would."""
+    for command in _asked_for(environ):
+        if program := which(command[0]):
+            return (program, *command[1:])
+    if platform == "win32":
+        # By its full path: Windows looks into the current directory first. Never `cmd /c start`.
+        root = environ.get("SystemRoot") or r"C:\Windows"
+        return (root + r"\System32\rundll32.exe", _HANDLER, "%s")
+    names: tuple[str, ...] = ("xdg-open",)
+    if platform == "darwin":
+        names = ("open",)
+    elif environ.get("WSL_DISTRO_NAME"):
+        names = ("wslview", "rundll32.exe", "xdg-open")
+    for name in names:
+        if program := which(name):
+            return (program, _HANDLER, "%s") if name == "rundll32.exe" else (program, "%s")
+    return None
+
+
+def open_browser(
+    url: str,
+    environ: Mapping[str, str] | None = None,
+    platform: str = sys.platform,
+    which: Callable[[str], str | None] = shutil.which,
+) -> bool:
+    """Hand a URL to the browser as one argument, never through a shell; True where something was started.
+
+    Whether a page then opens is not known, so show the URL all the same. Raises UnsafeUrl for a URL that is
+    neither https nor http on this machine.
+    """
+    checked = safe_url(url, "address to open")
+    environ = os.environ if environ is None else environ
+    command = opener(environ, platform, which)
+    if command is None:
+        return False
+    # Other users may see it in the process list. That helps nobody: a code for this request is worth
+    # nothing without the code_verifier, and its state lets nobody finish the login but whoever began it.
+    arguments = [part.replace("%s", checked) for part in command]
+    try:
+        child = subprocess.Popen(  # noqa: S603  a list of arguments, and the URL is checked
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except (OSError, ValueError):
+        return False
+    # Some openers stay until the browser is closed; when one ends, nothing of it must be left.
+    threading.Thread(target=child.wait, daemon=True).start()
+    return True
+
+
+def _asked_for(environ: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Read BROWSER: commands with `os.pathsep` between them, each with or without "%s" for the URL."""
+    commands: list[tuple[str, ...]] = []
+    for text in environ.get("BROWSER", "").split(os.pathsep):
+        try:
+            words = tuple(shlex.split(text, posix=os.name != "nt"))
+        except ValueError:
+            continue
+        if words and os.path.basename(words[0]) not in _TEXT_BROWSERS:  # noqa: PTH119  also of a bare name
+            commands.append(words if any("%s" in word for word in words[1:]) else (*words, "%s"))
+    return commands
