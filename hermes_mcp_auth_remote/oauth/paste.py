@@ -100,11 +100,17 @@ def _endings(text: str, closing: str, *, has_prose: bool) -> Iterator[str]:
 
     A code may end in punctuation; a sentence does, so where there is one, the address ends before that.
     """
-    found = _BEFORE_END.match(text)
-    word = found.group() if found else ""
-    rest = text[len(word) :]
-    partner = _BEFORE_END.match(closing)
-    if partner and partner.group() and word.endswith(partner.group()):
-        word = word.removesuffix(partner.group())
+    word, rest = _split_at_end(text)
+    inner, outer = _split_at_end(closing)
+    is_closed = closing != "" and word.endswith(inner) and rest.startswith(outer)
+    if is_closed:
+        word = word.removesuffix(inner)
     trimmed = word.rstrip(_PUNCTUATION)
-    yield from (trimmed, word) if has_prose or re.search(r"\w", rest) else (word, trimmed)
+    in_a_sentence = not is_closed and (has_prose or re.search(r"\w", rest))
+    yield from (trimmed, word) if in_a_sentence else (word, trimmed)
+
+
+def _split_at_end(text: str) -> tuple[str, str]:
+    found = _BEFORE_END.match(text)
+    end = found.end() if found else 0
+    return text[:end], text[end:]
