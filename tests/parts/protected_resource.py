@@ -146,6 +146,14 @@ def _bearer(scope: Scope) -> str | None:
     return None
 
 
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # A kept-alive connection over TLS would wait for its peer's goodbye, and be left open in the end.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)
+
+
 async def _no_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     for event in ("startup", "shutdown"):
         await receive()
@@ -185,7 +193,7 @@ def protected_resource(
             # An open event stream must not keep the test waiting.
             timeout_graceful_shutdown=1,
         )
-        server = uvicorn.Server(config)
+        server = _Server(config)
         thread = threading.Thread(target=server.run, args=([sock],), name="protected-resource", daemon=True)
         thread.start()
         try:

@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.parts.needs import program
 
 POLL_SECONDS = 0.05
+START_SECONDS = 20.0
 # The status line would take a row; a pane that remains keeps the last screen and the exit status.
 CONFIG = """\
 set -g status off
@@ -66,7 +67,8 @@ class Terminal:
             .strip()
             .split(",")
         )
-        if dead != "1":
+        if dead != "1" or not (status or signal):
+            # tmux marks the pane dead when its output ends, a moment before it reaps the command.
             return None
         return int(status) if status else 128 + int(signal)
 
@@ -120,22 +122,36 @@ def terminal(
     with tempfile.TemporaryDirectory(prefix="tmux-") as name:
         config = Path(name, "config")
         config.write_text(CONFIG, "utf-8")
-        server = (tmux, "-u", "-S", str(Path(name, "socket")), "-f", str(config))
+        client = (tmux, "-u", "-N", "-S", str(Path(name, "socket")), "-f", str(config))
         inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
         surroundings = inherited | {"LANG": "C.UTF-8", "TERM": "xterm-256color"} | dict(env or {})
-        start = ["new-session", "-d", "-x", str(columns), "-y", str(rows), "exec " + shlex.join(command)]
-        done = subprocess.run(
-            [*server, *start],
+        # In the foreground: a server that made itself a daemon could not be waited for.
+        server = subprocess.Popen(
+            [tmux, "-D", "-u", "-S", str(Path(name, "socket")), "-f", str(config)],
             env=surroundings,
-            cwd=cwd,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
         )
-        if done.returncode:
-            raise AssertionError(f"tmux did not start: {done.stderr.strip()}")
         try:
-            yield Terminal(server)
+            screen = Terminal(client)
+            size = ("-x", str(columns), "-y", str(rows))
+            folder = ("-c", str(cwd or Path.cwd()))
+            _retry(server, screen, "new-session", "-d", *size, *folder, "exec " + shlex.join(command))
+            yield screen
         finally:
-            subprocess.run([*server, "kill-server"], capture_output=True, check=False)
+            server.terminate()
+            server.wait()
+
+
+def _retry(server: subprocess.Popen[bytes], screen: Terminal, *arguments: str) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            screen._run(*arguments)
+        except AssertionError as error:
+            # Until the server has made its socket.
+            early = "no server running" in str(error) or "error connecting" in str(error)
+            if not early or server.poll() is not None or time.monotonic() > end:
+                raise
+            time.sleep(POLL_SECONDS)
+        else:
+            return
