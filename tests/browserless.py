@@ -28,14 +28,20 @@ def _decide(url: str, decision: str, ca_file: str | None) -> str:
         return headers["location"]
     if status != 200:
         raise Refused(f"The authorization server answered {status}:\n{page}")
-    form = _Form()
-    form.feed(page)
+    action, fields = read_consent(page)
     cookie = headers.get("set-cookie", "").partition(";")[0]
-    body = urlencode({**form.fields, "decision": decision})
-    status, headers, page = fetch("POST", urljoin(url, form.action), body, cookie, ca_file=ca_file)
+    body = urlencode({**fields, "decision": decision})
+    status, headers, page = fetch("POST", urljoin(url, action), body, cookie, ca_file=ca_file)
     if status != 303:
         raise Refused(f"The consent page answered {status}:\n{page}")
     return headers["location"]
+
+
+def read_consent(page: str) -> tuple[str, dict[str, str]]:
+    """Read the consent page's form: where it goes, and its hidden fields."""
+    form = _Form()
+    form.feed(page)
+    return form.action, form.fields
 
 
 def fetch(

@@ -115,7 +115,7 @@ class AuthorizationServer(Controls):
             form = read_form(request.headers.get("content-type", ""), await request.body())
             self._registration.client(form.get("client_id"))
             client = self.authenticated(form, request)
-            check_authorization(client, form, self.resources, self.behaviour)
+            check_authorization(client, form, self.known_resources, self.behaviour)
         except OAuthError as refusal:
             return refused(refusal)
         except Unredirectable as refusal:
@@ -132,7 +132,7 @@ class AuthorizationServer(Controls):
             pairs = parse_qsl(request.url.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
             parameters = self._unpushed(unrepeated(pairs))
             client = self._registration.client(parameters.get("client_id"))
-            asked = check_authorization(client, parameters, self.resources, self.behaviour)
+            asked = check_authorization(client, parameters, self.known_resources, self.behaviour)
         except (OAuthError, Unredirectable, ValueError) as refusal:
             text = refusal.description if isinstance(refusal, OAuthError) else str(refusal)
             return HTMLResponse(error_page(text), 400, page_headers())

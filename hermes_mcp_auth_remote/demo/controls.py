@@ -46,6 +46,12 @@ class Controls:
         return self.origin + self.behaviour.issuer_path
 
     @property
+    def known_resources(self) -> frozenset[str]:
+        """The resources that tokens may be asked for, with the spelling that an override publishes."""
+        spelt = self.behaviour.resource_overrides.get("resource")
+        return self.resources | ({spelt} if isinstance(spelt, str) else frozenset())
+
+    @property
     def requests(self) -> list[Recorded]:
         """Every request to this server and to the protected resources, in order."""
         return self.record.requests

@@ -105,16 +105,21 @@ class ProtectedResources:
             return self._challenge(path, needed, 401)
         token = self._controls.ledger.live(text)
         # A token for another resource is no token here (MCP: "MUST validate that [it was] issued for them").
-        if token is None or token.family.resource not in {self.identifier(path), *self._unbound()}:
+        if token is None or token.family.resource not in self._audiences(path):
             return self._challenge(path, needed, 401, "invalid_token")
         if not needed <= token.scope:
             return self._challenge(path, needed, 403, "insufficient_scope")
         return token
 
-    def _unbound(self) -> tuple[None, ...]:
-        # Where the authorization server asks for no resource, its tokens are for everything here.
+    def _audiences(self, path: str) -> set[object]:
         how = self._controls.behaviour
-        return () if how.require_resource and how.accepts_resource else (None,)
+        audiences: set[object] = {self.identifier(path), how.resource_overrides.get("resource", "")}
+        if "root" in how.resource_metadata_at:
+            audiences.add(self.origin)
+        # Where the authorization server asks for no resource, its tokens are for everything here.
+        if not (how.require_resource and how.accepts_resource):
+            audiences.add(None)
+        return audiences
 
     def _challenge(
         self, path: str, needed: frozenset[str], status: int, error: str | None = None
@@ -182,6 +187,7 @@ def _called(body: bytes) -> tuple[str, str]:
     if not isinstance(message, dict):
         return "", ""
     members = cast("Mapping[str, object]", message)
-    params = members.get("params")
-    name = cast("Mapping[str, object]", params).get("name") if isinstance(params, dict) else None
-    return str(members.get("method", "")), str(name or "")
+    method, params = str(members.get("method", "")), members.get("params")
+    if method != "tools/call" or not isinstance(params, dict):
+        return method, ""
+    return method, str(cast("Mapping[str, object]", params).get("name", ""))

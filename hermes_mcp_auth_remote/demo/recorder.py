@@ -156,7 +156,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 def _noting(noted: Recorded, send: Send) -> Send:
     async def noting(message: Message) -> None:
         if message["type"] == "http.response.start":
-            noted.status = message["status"]
+            noted.status = int(message["status"])
         await send(message)
 
     return noting

@@ -1,0 +1,385 @@
+"""The demo's authorization server is as strict as a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from tests.browserless import approve, deny, fetch, read_consent
+from tests.demo.player import REDIRECT_URI, STATE, Player, parameters_of, refusal
+
+
+class MovedClock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+CLOCK = MovedClock()
+
+
+@pytest.fixture(scope="module")
+def one_demo() -> Iterator[Demo]:
+    with running(clock=CLOCK) as demo:
+        yield demo
+
+
+@pytest.fixture
+def demo(one_demo: Demo) -> Demo:
+    one_demo.server.behaviour = Behaviour()
+    one_demo.server.heal()
+    return one_demo
+
+
+@pytest.fixture
+def player(demo: Demo) -> Player:
+    return Player(demo)
+
+
+def test_metadata_is_at_the_place_of_rfc_8414_and_says_what_is_offered(demo: Demo) -> None:
+    document = httpx.get(f"{demo.issuer}/.well-known/oauth-authorization-server").json()
+    assert document["issuer"] == demo.issuer
+    assert document["code_challenge_methods_supported"] == ["S256"]
+    assert document["authorization_response_iss_parameter_supported"] is True
+    assert "pushed_authorization_request_endpoint" not in document
+    assert httpx.get(f"{demo.issuer}/.well-known/openid-configuration").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("place", "path"),
+    [
+        ("rfc8414", "/.well-known/oauth-authorization-server/tenant"),
+        ("openid_inserted", "/.well-known/openid-configuration/tenant"),
+        ("openid_appended", "/tenant/.well-known/openid-configuration"),
+    ],
+)
+def test_metadata_of_an_issuer_with_a_path_is_only_at_the_places_chosen(
+    demo: Demo, place: str, path: str
+) -> None:
+    demo.server.change(issuer_path="/tenant", metadata_at=(place,))
+    assert httpx.get(demo.server.origin + path).json()["issuer"] == f"{demo.server.origin}/tenant"
+    demo.server.change(metadata_at=())
+    assert httpx.get(demo.server.origin + path).status_code == 404
+
+
+def test_a_login_from_registration_to_refresh(demo: Demo, player: Player) -> None:
+    landed = approve(player.url())
+    assert landed.startswith(REDIRECT_URI + "?")
+    answer = parameters_of(landed)
+    assert set(answer) == {"code", "state", "iss"}
+    assert (answer["state"], answer["iss"]) == (STATE, demo.issuer)
+
+    granted = player.exchange(answer["code"])
+    assert granted.headers["cache-control"] == "no-store"
+    tokens = granted.json()
+    assert (tokens["token_type"], tokens["expires_in"], tokens["scope"]) == ("Bearer", 3600, "mcp:tools")
+
+    again = player.refresh(tokens["refresh_token"]).json()
+    assert again["access_token"] != tokens["access_token"]
+    assert again["refresh_token"] != tokens["refresh_token"]
+    secrets = {answer["code"], tokens["access_token"], again["access_token"], again["refresh_token"]}
+    assert secrets <= demo.server.minted
+
+
+def test_a_denied_request_comes_back_with_access_denied_state_and_iss(demo: Demo, player: Player) -> None:
+    answer = parameters_of(deny(player.url()))
+    assert (answer["error"], answer["state"], answer["iss"]) == ("access_denied", STATE, demo.issuer)
+    assert "code" not in answer
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"client_id": "nobody"},
+        {"client_id": None},
+        {"redirect_uri": "http://127.0.0.1:33418/other"},
+        {"redirect_uri": "http://127.0.0.1:33419/callback"},
+        {"redirect_uri": f"{REDIRECT_URI}?more=1"},
+        {"redirect_uri": None},
+        {"request_uri": "urn:ietf:params:oauth:request_uri:made-up"},
+    ],
+)
+def test_an_unknown_client_or_redirect_uri_gets_a_page_and_no_redirect(
+    player: Player, changes: dict[str, str | None]
+) -> None:
+    answer = player.authorize(**changes)
+    assert answer.status_code == 400
+    assert "location" not in answer.headers
+    assert answer.headers["content-type"].startswith("text/html")
+
+
+def test_a_repeated_parameter_gets_a_page_and_no_redirect(player: Player) -> None:
+    answer = httpx.get(player.url() + "&state=another")
+    assert (answer.status_code, "location" in answer.headers) == (400, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"code_challenge": None}, "invalid_request"),
+        ({"code_challenge": "short"}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"code_challenge_method": None}, "invalid_request"),
+        ({"resource": None}, "invalid_target"),
+        ({"resource": "https://elsewhere.example/mcp"}, "invalid_target"),
+        ({"scope": "everything"}, "invalid_scope"),
+    ],
+)
+def test_a_faulty_request_is_redirected_back_with_its_error(
+    demo: Demo, player: Player, changes: dict[str, str | None], error: str
+) -> None:
+    answer = player.authorize(**changes)
+    assert answer.status_code == 303
+    sent_back = parameters_of(answer.headers["location"])
+    assert (sent_back["error"], sent_back["state"], sent_back["iss"]) == (error, STATE, demo.issuer)
+    assert "code" not in sent_back
+
+
+def test_any_port_of_a_loopback_redirect_uri_passes_only_where_the_knob_says_so(player: Player) -> None:
+    other_port = "http://127.0.0.1:50000/callback"
+    player.demo.server.change(any_loopback_port=True)
+    assert player.authorize(redirect_uri=other_port).status_code == 200
+    assert player.authorize(redirect_uri="http://127.0.0.1:50000/other").status_code == 400
+    assert player.authorize(redirect_uri="http://127.0.0.1.evil.example/callback").status_code == 400
+
+
+@pytest.mark.parametrize("fault", ["none", "no cookie", "wrong token", "late"])
+def test_a_consent_page_is_answered_once_in_time_and_only_by_the_browser_that_saw_it(
+    player: Player, fault: str
+) -> None:
+    _, headers, page = fetch("GET", player.url())
+    action, fields = read_consent(page)
+    url = player.demo.server.origin + action
+    cookie = "" if fault == "no cookie" else headers["set-cookie"].partition(";")[0]
+    if fault == "wrong token":
+        fields["csrf"] = "guess"
+    if fault == "late":
+        CLOCK.now += 600
+    body = urlencode({**fields, "decision": "approve"})
+    assert fetch("POST", url, body, cookie)[0] == (303 if fault == "none" else 400)
+    assert fetch("POST", url, body, cookie)[0] == 400
+
+
+def test_a_code_is_good_once_and_its_reuse_revokes_what_it_bought(player: Player) -> None:
+    code = player.code()
+    tokens = player.exchange(code).json()
+    assert player.call(tokens["access_token"]).status_code == 200
+    assert refusal(player.exchange(code)) == (400, "invalid_grant")
+    assert player.call(tokens["access_token"]).status_code == 401
+    assert refusal(player.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+
+
+def test_a_code_is_good_for_a_minute(player: Player) -> None:
+    in_time, late = player.code(), player.code()
+    CLOCK.now += 59
+    assert player.exchange(in_time).status_code == 200
+    CLOCK.now += 1
+    assert refusal(player.exchange(late)) == (400, "invalid_grant")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"code_verifier": "another-verifier-that-is-long-enough-for-RFC-7636"}, "invalid_grant"),
+        ({"code_verifier": None}, "invalid_grant"),
+        ({"code_verifier": "short"}, "invalid_grant"),
+        ({"redirect_uri": "http://127.0.0.1:33418/other"}, "invalid_grant"),
+        ({"redirect_uri": None}, "invalid_request"),
+        ({"resource": "https://elsewhere.example/mcp"}, "invalid_target"),
+        ({"resource": None}, "invalid_target"),
+        ({"grant_type": "password"}, "unsupported_grant_type"),
+        ({"grant_type": None}, "unsupported_grant_type"),
+        ({"code": None}, "invalid_request"),
+        ({"code": "made-up"}, "invalid_grant"),
+    ],
+)
+def test_a_faulty_token_request_is_refused(
+    player: Player, changes: dict[str, str | None], error: str
+) -> None:
+    assert refusal(player.exchange(player.code(), **changes)) == (400, error)
+
+
+def test_a_code_of_another_client_is_refused_and_stays_good(demo: Demo, player: Player) -> None:
+    code = player.code()
+    assert refusal(Player(demo).exchange(code)) == (400, "invalid_grant")
+    assert player.exchange(code).status_code == 200
+
+
+def test_reuse_of_a_rotated_refresh_token_revokes_its_family(player: Player) -> None:
+    tokens = player.tokens()
+    rotated = player.refresh(tokens["refresh_token"]).json()
+    assert player.call(rotated["access_token"]).status_code == 200
+    assert refusal(player.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+    assert refusal(player.refresh(rotated["refresh_token"])) == (400, "invalid_grant")
+    assert player.call(rotated["access_token"]).status_code == 401
+
+
+def test_reuse_within_the_grace_period_is_forgiven(player: Player) -> None:
+    player.demo.server.change(reuse_grace_seconds=30)
+    tokens = player.tokens()
+    assert player.refresh(tokens["refresh_token"]).status_code == 200
+    CLOCK.now += 29
+    assert player.refresh(tokens["refresh_token"]).status_code == 200
+    CLOCK.now += 1
+    assert refusal(player.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+
+
+def test_without_rotation_the_refresh_token_stays_and_is_not_repeated(player: Player) -> None:
+    player.demo.server.change(rotate=False)
+    tokens = player.tokens()
+    for _ in range(2):
+        answer = player.refresh(tokens["refresh_token"])
+        assert (answer.status_code, "refresh_token" in answer.json()) == (200, False)
+
+
+def test_a_refresh_may_narrow_the_scope_but_not_widen_it(player: Player) -> None:
+    tokens = player.tokens(scope="mcp:tools mcp:write")
+    assert tokens["scope"] == "mcp:tools mcp:write"
+    narrowed = player.refresh(tokens["refresh_token"], scope="mcp:tools").json()
+    assert narrowed["scope"] == "mcp:tools"
+    widened = player.refresh(narrowed["refresh_token"], scope="mcp:tools offline_access")
+    assert refusal(widened) == (400, "invalid_scope")
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+def test_a_confidential_client_authenticates_in_its_own_way_only(demo: Demo, method: str) -> None:
+    player = Player(demo, token_endpoint_auth_method=method)
+    secret = player.client["client_secret"]
+    assert secret in demo.server.minted
+    by_post: dict[str, str | None] = {"client_secret": secret}
+    right, wrong = player.code(), player.code()
+    if method == "client_secret_basic":
+        assert refusal(player.exchange(wrong, **by_post)) == (401, "invalid_client")
+        assert refusal(player.exchange_basic(wrong, "guess")) == (401, "invalid_client")
+        assert player.exchange_basic(right, secret).status_code == 200
+    else:
+        assert refusal(player.exchange_basic(wrong, secret)) == (401, "invalid_client")
+        assert refusal(player.exchange(wrong, client_secret="guess")) == (401, "invalid_client")
+        assert player.exchange(right, **by_post).status_code == 200
+    assert refusal(player.exchange(wrong)) == (401, "invalid_client")
+    both = player.exchange_basic(wrong, secret, **by_post)
+    assert refusal(both) == (400, "invalid_request")
+
+
+def test_a_public_client_that_sends_a_secret_is_refused(player: Player) -> None:
+    assert refusal(player.exchange(player.code(), client_secret="guess")) == (401, "invalid_client")
+
+
+def test_a_client_that_the_server_forgot_is_invalid(player: Player) -> None:
+    code = player.code()
+    player.demo.server.ledger.forget_clients()
+    assert refusal(player.exchange(code)) == (401, "invalid_client")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"redirect_uris": ["http://example.com/callback"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": ["http://127.0.0.1.example.com/callback"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": ["https://app.example/callback#here"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": ["https://user@app.example/callback"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": ["javascript:alert(1)"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": [REDIRECT_URI, 7]}, "invalid_redirect_uri"),
+        ({"redirect_uris": []}, "invalid_redirect_uri"),
+        ({"redirect_uris": None}, "invalid_redirect_uri"),
+        ({"application_type": "web"}, "invalid_redirect_uri"),
+        ({"token_endpoint_auth_method": "tls_client_auth"}, "invalid_client_metadata"),
+        ({"grant_types": ["password"]}, "invalid_client_metadata"),
+        ({"response_types": ["token"]}, "invalid_client_metadata"),
+    ],
+)
+def test_faulty_client_metadata_is_refused(player: Player, changes: dict[str, object], error: str) -> None:
+    assert refusal(player.register(**changes)) == (400, error)
+
+
+def test_an_https_redirect_uri_can_be_registered_and_used(demo: Demo) -> None:
+    uri = "https://app.example/callback?keep=1"
+    player = Player(demo, redirect_uris=[uri], application_type="web")
+    landed = approve(player.url(redirect_uri=uri))
+    assert landed.startswith(f"{uri}&")
+    code = parameters_of(landed)["code"]
+    assert player.exchange(code, redirect_uri=uri).status_code == 200
+
+
+def test_a_client_id_metadata_document_counts_only_where_it_is_offered_and_true(
+    demo: Demo, player: Player
+) -> None:
+    url = "https://app.example/client.json"
+    document = {"client_id": url, "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": "none"}
+    demo.server.client_documents = {url: document, f"{url}?copy": document}
+    assert player.authorize(client_id=url).status_code == 400
+    demo.server.change(cimd_supported=True)
+    assert player.authorize(client_id=url).status_code == 200
+    assert player.authorize(client_id=f"{url}?copy").status_code == 400
+
+
+def test_a_pushed_request_is_good_once_for_its_client_and_in_time(demo: Demo, player: Player) -> None:
+    demo.server.change(with_par=True, require_par=True)
+    assert player.authorize().status_code == 400
+
+    def pushed() -> str:
+        answer = player.ask("/par", dict(player.parameters()))
+        assert (answer.status_code, answer.json()["expires_in"]) == (201, 300)
+        uri: str = answer.json()["request_uri"]
+        return uri
+
+    def url(uri: str, client_id: str) -> str:
+        query = urlencode({"client_id": client_id, "request_uri": uri})
+        return f"{demo.server.origin}/authorize?{query}"
+
+    ours, uri = player.client["client_id"], pushed()
+    code = parameters_of(approve(url(uri, ours)))["code"]
+    assert player.exchange(code).status_code == 200
+    assert httpx.get(url(uri, ours)).status_code == 400
+    demo.server.change(with_par=True)
+    assert httpx.get(url(pushed(), Player(demo).client["client_id"])).status_code == 400
+    late = pushed()
+    CLOCK.now += 300
+    assert httpx.get(url(late, ours)).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"redirect_uri": "http://127.0.0.1:1/other"}, (400, "invalid_request")),
+        ({"code_challenge": None}, (400, "invalid_request")),
+        ({"resource": "https://elsewhere.example"}, (400, "invalid_target")),
+        ({"client_id": "nobody"}, (401, "invalid_client")),
+        ({"request_uri": "urn:x"}, (400, "request_not_supported")),
+    ],
+)
+def test_a_faulty_pushed_request_is_refused_at_once(
+    demo: Demo, player: Player, changes: dict[str, str | None], error: tuple[int, str]
+) -> None:
+    demo.server.change(with_par=True)
+    assert refusal(player.ask("/par", dict(player.parameters(**changes)))) == error
+
+
+def test_revoking_a_refresh_token_ends_the_session_an_access_token_only_itself(player: Player) -> None:
+    tokens = player.tokens()
+    assert player.ask("/revoke", {"token": tokens["access_token"]}).status_code == 200
+    assert player.call(tokens["access_token"]).status_code == 401
+    rotated = player.refresh(tokens["refresh_token"]).json()
+    other = refusal(Player(player.demo).ask("/revoke", {"token": rotated["refresh_token"]}))
+    assert other == (400, "unauthorized_client")
+    assert player.ask("/revoke", {"token": rotated["refresh_token"]}).status_code == 200
+    assert player.call(rotated["access_token"]).status_code == 401
+    assert refusal(player.refresh(rotated["refresh_token"])) == (400, "invalid_grant")
+    assert player.ask("/revoke", {"token": "made-up"}).status_code == 200
+
+
+def test_a_form_that_is_none_or_repeats_itself_is_refused(demo: Demo) -> None:
+    url = f"{demo.server.origin}/token"
+    assert refusal(httpx.post(url, json={"grant_type": "refresh_token"})) == (400, "invalid_request")
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert refusal(httpx.post(url, content="code=a&code=b", headers=form)) == (400, "invalid_request")
+    assert refusal(httpx.post(url, content=b"code=\xff", headers=form)) == (400, "invalid_request")
+    assert httpx.get(url).status_code == 405

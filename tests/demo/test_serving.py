@@ -1,0 +1,84 @@
+"""Starting and ending the demo leaves nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from hermes_mcp_auth_remote.demo.serving import running
+from tests.browserless import approve, fetch
+from tests.demo.player import Player
+
+
+def test_ports_and_threads_are_gone_at_the_end() -> None:
+    before = set(threading.enumerate())
+    with running() as demo:
+        port = httpx.URL(demo.mcp_url).port
+        assert httpx.get(demo.ping_url).status_code == 401
+    assert {thread.name for thread in set(threading.enumerate()) - before} == set()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", port))
+
+
+def test_several_demos_run_side_by_side() -> None:
+    with running() as one, running() as other:
+        token = Player(one).tokens()["access_token"]
+        assert Player(other).call(token).status_code == 401
+        assert one.server.count("token") == 1
+        assert other.server.count("token") == 0
+
+
+def test_a_taken_port_is_an_error_and_a_free_one_is_used() -> None:
+    with running() as demo:
+        port = httpx.URL(demo.mcp_url).port or 0
+        with pytest.raises(OSError, match="use"), running(port=port):
+            pass
+    with running(port=port) as again:
+        assert again.mcp_url == f"http://127.0.0.1:{port}/mcp"
+        assert httpx.get(again.ping_url).status_code == 401
+
+
+def test_a_body_that_raises_still_ends_the_servers() -> None:
+    with pytest.raises(KeyError), running() as demo:
+        raise KeyError
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(demo.ping_url)
+
+
+def test_over_tls_all_urls_are_https(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    ca_file, certificate, key = (tmp_path / name for name in ("ca.pem", "certificate.pem", "key.pem"))
+    authority.cert_pem.write_to_path(ca_file)
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
+    with running(ssl_certfile=str(certificate), ssl_keyfile=str(key), host="localhost") as demo:
+        assert demo.issuer.startswith("https://localhost:")
+        url = f"{demo.issuer}/.well-known/oauth-authorization-server"
+        status, _, text = fetch("GET", url, ca_file=str(ca_file))
+        assert (status, demo.issuer in text) == (200, True)
+        uri = "http://127.0.0.1:5000/callback"
+        client = demo.server.add_client(uri)
+        with httpx.Client(verify=ssl.create_default_context(cafile=str(ca_file))) as http:
+            assert http.get(demo.ping_url).status_code == 401
+        query = (
+            f"response_type=code&client_id={client.client_id}&redirect_uri={uri}&resource={demo.mcp_url}"
+            f"&code_challenge={'a' * 43}&code_challenge_method=S256"
+        )
+        assert approve(f"{demo.issuer}/authorize?{query}", ca_file=str(ca_file)).startswith(uri)
+
+
+def test_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with running() as demo:
+        player = Player(demo)
+        player.call(player.tokens()["access_token"])
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith("http")]
+    assert not [text for text in ours if any(secret in text for secret in demo.server.minted)]
