@@ -37,7 +37,8 @@ def valid_token(home: Place, server: str, now: float) -> str | None:
     expires_at, access_token = tokens.get("expires_at"), tokens.get("access_token")
     if not isinstance(expires_at, int | float) or not isinstance(access_token, str):
         return None
-    if not MIN_LEFT_SECONDS <= expires_at - now <= MAX_LEFT_SECONDS:
+    # Compared, not subtracted: an integer of any length may stand there.
+    if not now + MIN_LEFT_SECONDS <= expires_at <= now + MAX_LEFT_SECONDS:
         return None
     whole = access_token and access_token.isascii() and access_token.isprintable() and " " not in access_token
     return access_token if whole else None

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import tempfile
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hermes_mcp_auth_remote.errors import StoreCorrupt
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
+from hermes_mcp_auth_remote.oauth.client import Client
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
+from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.store.documents import (
+    client_document,
+    from_bytes,
+    metadata_document,
+    read_client,
+    read_metadata,
+    read_tokens,
+    to_bytes,
+)
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.logins import login_document, read_login, without_secrets
+from hermes_mcp_auth_remote.values import Key, Origin, Secret
+from tests.store.given import NOW, REDIRECT_URI, server_of
+
+TIMES = st.floats(min_value=0, max_value=4e9)
+TEXTS = st.text(max_size=20)
+VISIBLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
+SECRETS = st.builds(Secret, VISIBLE)
+# RFC 6749 section 3.3: no quotation mark and no backslash in a scope.
+SCOPES = st.frozensets(st.from_regex(r"[a-z:/.*_-]{1,12}", fullmatch=True), min_size=1, max_size=4)
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+DOCUMENTS = st.dictionaries(TEXTS, JSON, max_size=4)
+
+
+@st.composite
+def authorization_servers(draw: st.DrawFn) -> AuthorizationServer:
+    host = draw(st.sampled_from(["as.example", "login.example:8443", "127.0.0.1"]))
+    known: dict[str, object] = {
+        "issuer": f"https://{host}{draw(st.sampled_from(['', '/', '/tenant']))}",
+        "authorization_endpoint": f"https://{host}/authorize",
+        "token_endpoint": f"https://{host}/token",
+    }
+    for name in ("registration_endpoint", "revocation_endpoint", "device_authorization_endpoint"):
+        if draw(st.booleans()):
+            known[name] = f"https://{host}/{name}"
+    for name in ("scopes_supported", "code_challenge_methods_supported"):
+        if draw(st.booleans()):
+            known[name] = draw(st.lists(VISIBLE, max_size=3))
+    flag = "authorization_response_iss_parameter_supported"
+    return authorization_server({**draw(DOCUMENTS), **known, flag: draw(st.booleans())})
+
+
+CLIENTS = st.builds(
+    Client,
+    client_id=VISIBLE,
+    client_secret=st.none() | SECRETS,
+    method=st.sampled_from(["client_secret_post", "client_secret_basic", "private_key_jwt"]),
+    redirect_uris=st.just((REDIRECT_URI,)),
+    secret_expires_at=st.none() | st.integers(1, 3_000_000_000).map(float),
+    registered=st.booleans(),
+    document=DOCUMENTS,
+)
+REQUESTS = st.builds(
+    AuthorizationRequest,
+    url=TEXTS,
+    state=SECRETS,
+    code_verifier=SECRETS,
+    redirect_uri=TEXTS,
+    client=CLIENTS,
+    issuer=TEXTS,
+    iss_required=st.booleans(),
+    token_endpoint=TEXTS,
+    authorization_endpoint=TEXTS,
+    resource=st.none() | TEXTS,
+    scope=st.none() | SCOPES,
+    trusted_issuers=st.frozensets(TEXTS, max_size=2),
+    lifetime_seconds=st.none() | TIMES,
+)
+LOGINS = st.builds(
+    Login,
+    id=VISIBLE,
+    key=st.builds(Key, TEXTS, st.none() | TEXTS),
+    server_url=TEXTS,
+    request=REQUESTS,
+    authorization_server=authorization_servers(),
+    origin=st.builds(Origin, TEXTS, TEXTS, TEXTS, TEXTS),
+    begun_at=TIMES,
+    expires_at=TIMES,
+    status=st.sampled_from(["waiting", "exchanging", "done", "failed", "expired", "cancelled"]),
+    added_scope=st.frozensets(VISIBLE, max_size=2),
+    pastes=st.integers(0, 5),
+    failure=st.none() | st.tuples(TEXTS, TEXTS),
+    failure_code=st.none() | TEXTS,
+)
+BINDINGS = st.builds(
+    Binding,
+    server=TEXTS,
+    server_url=TEXTS,
+    issuer=TEXTS,
+    client_id=TEXTS,
+    resource=st.none() | TEXTS,
+    requested_scope=st.none() | st.frozensets(VISIBLE, max_size=3),
+    account=st.none() | TEXTS,
+    connected_at=st.none() | TIMES,
+    refreshed_at=st.none() | TIMES,
+    refresh_expires_at=st.none() | TIMES,
+    login_needed=st.none() | TEXTS,
+)
+TOKENS = st.builds(
+    Tokens,
+    access_token=SECRETS,
+    refresh_token=st.none() | SECRETS,
+    scope=st.none() | SCOPES,
+    expires_at=st.none() | st.integers(1, 1_000_000).map(lambda seconds: NOW + seconds),
+    obtained_at=st.just(NOW),
+)
+
+
+def test_every_field_of_what_is_stored_is_generated_here() -> None:
+    # A field that is added to a value and forgotten in its codec would otherwise go unnoticed.
+    known = {Login: 13, AuthorizationRequest: 13, Client: 7, Binding: 11, Tokens: 7, Origin: 4, Key: 2}
+    assert {kind: len(fields(kind)) for kind in known} == known
+
+
+@given(LOGINS)
+def test_a_login_survives_the_way_to_the_disk_and_back(login: Login) -> None:
+    document = from_bytes(to_bytes(login_document(login)), "a path")
+    assert read_login(document, "a path") == login
+
+
+@given(LOGINS)
+def test_a_login_without_its_secrets_holds_none_and_is_else_the_same(login: Login) -> None:
+    bare = without_secrets(login)
+    request = bare.request
+    assert not request.state
+    assert not request.code_verifier
+    assert not request.client.client_secret
+    assert not request.url
+    assert replace(bare, request=login.request) == login
+    assert without_secrets(bare) == bare
+
+
+@given(DOCUMENTS, st.sampled_from(["request", "client", "origin", "authorization_server", None]))
+def test_junk_in_a_logins_file_is_corrupt_and_nothing_else(junk: dict[str, object], part: str | None) -> None:
+    document = {"version": 1, "id": "x"} | ({part: junk} if part else junk)
+    with pytest.raises(StoreCorrupt, match="a path"):
+        read_login(document, "a path")
+
+
+@given(CLIENTS)
+def test_a_client_survives_the_way_to_the_disk_and_back(client: Client) -> None:
+    found = read_client(from_bytes(to_bytes(client_document(client)), "a path"), "a path")
+    assert replace(found, document={}) == replace(client, document={})
+    assert client_document(found) == client_document(client)
+
+
+@given(authorization_servers())
+def test_metadata_survive_the_way_to_the_disk_and_back(server: AuthorizationServer) -> None:
+    assert read_metadata(from_bytes(to_bytes(metadata_document(server)), "a path"), "a path") == server
+
+
+def test_metadata_that_were_made_by_hand_survive_too() -> None:
+    by_hand = AuthorizationServer(
+        issuer="https://as.example",
+        authorization_endpoint="https://as.example/authorize",
+        token_endpoint="https://as.example/token",
+        scopes_supported=("read",),
+        require_pushed_authorization_requests=True,
+    )
+    assert replace(read_metadata(metadata_document(by_hand), "a path"), document={}) == by_hand
+
+
+@given(st.dictionaries(st.sampled_from([*"ab", "access_token", "expires_at", "expires_in", "scope"]), JSON))
+def test_a_tokens_file_of_any_content_is_read_or_corrupt(document: dict[str, object]) -> None:
+    try:
+        tokens = read_tokens(document, NOW, "a path")
+    except StoreCorrupt:
+        return
+    assert tokens.access_token.reveal() == document["access_token"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(TOKENS, CLIENTS, BINDINGS, st.none() | TEXTS)
+def test_credentials_survive_the_way_to_the_disk_and_back(
+    tokens: Tokens, client: Client, binding: Binding, owner: str | None
+) -> None:
+    server = server_of()
+    binding = replace(binding, issuer=server.issuer, client_id=client.client_id)
+    tokens = replace(tokens, account=binding.account, refresh_expires_at=binding.refresh_expires_at)
+    key = Key(binding.server, owner)
+    with tempfile.TemporaryDirectory() as home:
+        FileStore(Path(home)).replace(key, Credentials(tokens, client, server, binding))
+        found = FileStore(Path(home)).read(key)
+        assert FileStore(Path(home)).keys() == [key]
+    assert found.client is not None
+    assert found.tokens is not None
+    assert found.authorization_server == server
+    assert found.binding == binding
+    assert replace(found.client, document={}) == replace(client, document={})
+    # Without an expiry in the file, its own time says when the tokens came.
+    unknown = tokens.expires_at is None
+    assert replace(found.tokens, obtained_at=NOW if unknown else found.tokens.obtained_at) == tokens

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import LoginAlreadyUsed, LoginNotFound, StoreCorrupt, StoreUnsafe
+from hermes_mcp_auth_remote.login import Login, Status, follow
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.logins import LoginFiles
+from hermes_mcp_auth_remote.values import Secret
+from tests.store.given import LOGIN_ID, NOW, login_of
+
+SECRETS = ("state-0", "verifier-0", "client-secret-0", "manage-0")
+
+
+@pytest.fixture
+def logins(tmp_path: Path) -> LoginFiles:
+    return FileStore(tmp_path).logins
+
+
+def path_of(tmp_path: Path, login_id: str = LOGIN_ID) -> Path:
+    return tmp_path / "mcp-tokens" / "logins" / f"{login_id}.json"
+
+
+def test_a_login_is_read_back_by_another_process_as_it_was(tmp_path: Path, logins: LoginFiles) -> None:
+    logins.add(login_of())
+    assert FileStore(tmp_path).logins.get(LOGIN_ID) == login_of()
+    assert path_of(tmp_path).stat().st_mode & 0o777 == 0o600
+    assert path_of(tmp_path).parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    "login_id",
+    [
+        "",
+        "short",
+        "x" * 65,
+        "../" * 8,
+        "../../../etc/passwd",
+        "a-login-that-nobody.json",
+        "ä" * 20,
+        "a" * 20 + "\n",
+    ],
+)
+def test_an_id_that_is_none_is_not_looked_for(logins: LoginFiles, login_id: str) -> None:
+    logins.add(login_of())
+    with pytest.raises(LoginNotFound):
+        logins.get(login_id)
+    with pytest.raises(LoginNotFound):
+        logins.change(login_id, lambda login: login)
+    with pytest.raises(LoginNotFound):
+        logins.add(replace(login_of(), id=login_id))
+
+
+def test_an_unknown_id_is_not_found_with_and_without_a_store(logins: LoginFiles) -> None:
+    for _ in range(2):
+        with pytest.raises(LoginNotFound):
+            logins.get("x" * 20)
+        with pytest.raises(LoginNotFound):
+            logins.change("x" * 20, lambda login: login)
+        logins.add(login_of())
+
+
+def test_a_change_is_stored_and_given_back(logins: LoginFiles) -> None:
+    logins.add(login_of())
+    changed = logins.change(LOGIN_ID, lambda login: follow(login, "claim"))
+    assert changed.status == "exchanging"
+    assert logins.get(LOGIN_ID) == changed
+    # Whoever claimed it needs its secrets for the exchange.
+    assert changed.request.code_verifier == Secret("verifier-0")
+
+
+def test_a_change_that_is_refused_writes_nothing(tmp_path: Path, logins: LoginFiles) -> None:
+    logins.add(login_of())
+    logins.change(LOGIN_ID, lambda login: follow(login, "claim"))
+    before = path_of(tmp_path).stat()
+    with pytest.raises(LoginAlreadyUsed):
+        logins.change(LOGIN_ID, lambda login: follow(login, "claim"))
+    assert path_of(tmp_path).stat() == before
+
+
+@pytest.mark.parametrize("status", get_args(Status))
+def test_a_login_that_is_over_keeps_no_secret(tmp_path: Path, logins: LoginFiles, status: Status) -> None:
+    logins.add(login_of())
+    logins.change(LOGIN_ID, lambda login: replace(login, status=status, failure=("It failed.", "Try again.")))
+    text = path_of(tmp_path).read_text()
+    kept = [secret for secret in SECRETS if secret in text]
+    assert kept == ([] if login_of_status(status).is_over else list(SECRETS))
+    found = logins.get(LOGIN_ID)
+    assert (found.status, found.failure) == (status, ("It failed.", "Try again."))
+    assert found.request.state == Secret("" if found.is_over else "state-0")
+
+
+def login_of_status(status: Status) -> Login:
+    return replace(login_of(), status=status)
+
+
+def test_all_logins_come_in_the_order_of_beginning_without_the_unreadable(
+    tmp_path: Path, logins: LoginFiles
+) -> None:
+    assert logins.all() == []
+    ids = ["c" * 16, "a" * 16, "b" * 16]
+    for number, login_id in enumerate(ids):
+        logins.add(replace(login_of(login_id), begun_at=NOW + number))
+    broken = path_of(tmp_path, "d" * 16)
+    broken.write_text("{")
+    broken.chmod(0o600)
+    path_of(tmp_path, "note").write_text("not ours")
+    assert [login.id for login in logins.all()] == ids
+    with pytest.raises(StoreCorrupt, match=str(broken)):
+        logins.get("d" * 16)
+    assert broken.read_text() == "{"
+
+
+def test_what_has_been_over_for_an_hour_is_dropped_and_no_sooner(tmp_path: Path, logins: LoginFiles) -> None:
+    logins.purge(NOW)
+    logins.add(login_of())
+    leftover = path_of(tmp_path).with_name(f".{LOGIN_ID}.json.1.abc.tmp")
+    leftover.write_text("a verifier")
+    os.utime(leftover, (NOW, NOW))
+    logins.purge(NOW + 600 + 3600)
+    assert logins.get(LOGIN_ID) == login_of()
+    assert not leftover.exists()
+    logins.purge(NOW + 600 + 3601)
+    assert logins.all() == []
+
+
+def test_what_is_unreadable_is_not_purged(tmp_path: Path, logins: LoginFiles) -> None:
+    logins.add(login_of())
+    path_of(tmp_path).write_text("{")
+    logins.purge(NOW + 1_000_000)
+    assert path_of(tmp_path).read_text() == "{"
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("version", 2),
+        ("version", None),
+        ("id", "another-login-altogether"),
+        ("status", "unheard of"),
+        ("failure", ["one"]),
+        ("failure", "text"),
+        ("begun_at", "now"),
+        ("begun_at", True),
+        ("begun_at", 10**400),
+        ("expires_at", None),
+        ("added_scope", None),
+        ("added_scope", [1]),
+        ("origin", []),
+        ("request", None),
+        ("client", {}),
+        ("authorization_server", {"issuer": "https://as0.example"}),
+        (
+            "authorization_server",
+            {"issuer": "x", "authorization_endpoint": "file:///x", "token_endpoint": "x"},
+        ),
+        ("owner", 7),
+    ],
+)
+def test_a_login_that_we_did_not_write_so_is_corrupt(
+    tmp_path: Path, logins: LoginFiles, member: str, value: object
+) -> None:
+    logins.add(login_of())
+    document = json.loads(path_of(tmp_path).read_text())
+    path_of(tmp_path).write_text(json.dumps({**document, member: value}))
+    with pytest.raises(StoreCorrupt) as caught:
+        logins.get(LOGIN_ID)
+    assert str(path_of(tmp_path)) in str(caught.value)
+    assert not [secret for secret in SECRETS if secret in str(caught.value)]
+
+
+def test_a_login_that_others_could_read_is_refused(tmp_path: Path, logins: LoginFiles) -> None:
+    logins.add(login_of())
+    path_of(tmp_path).chmod(0o640)
+    with pytest.raises(StoreUnsafe):
+        logins.get(LOGIN_ID)

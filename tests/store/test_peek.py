@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.peek import valid_token
+from hermes_mcp_auth_remote.values import Key
+from tests.store.given import KEY, NOW, credentials_of
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    FileStore(tmp_path).replace(KEY, credentials_of())
+    (tmp_path / "config.yaml").write_text("mcp_servers: {}")
+    os.utime(tmp_path / "config.yaml", (NOW - 900_000_000, NOW - 900_000_000))
+    return tmp_path
+
+
+def put(home: Path, name: str, text: str) -> None:
+    (home / "mcp-tokens" / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def test_a_token_beyond_doubt_is_found_with_and_without_a_config(home: Path) -> None:
+    assert valid_token(home, "notes", NOW) == "access-0"
+    (home / "config.yaml").unlink()
+    assert valid_token(home, "notes", NOW) == "access-0"
+
+
+def test_a_token_with_a_minute_left_is_good_and_with_less_is_not(home: Path) -> None:
+    assert valid_token(home, "notes", NOW + 3540) == "access-0"
+    assert valid_token(home, "notes", NOW + 3541) is None
+
+
+def test_a_config_that_changed_since_the_login_is_the_slow_paths(home: Path) -> None:
+    binding = home / "mcp-tokens" / "notes.binding.json"
+    os.utime(home / "config.yaml", ns=(0, binding.stat().st_mtime_ns))
+    assert valid_token(home, "notes", NOW) == "access-0"
+    os.utime(home / "config.yaml", ns=(0, binding.stat().st_mtime_ns + 1))
+    assert valid_token(home, "notes", NOW) is None
+
+
+def test_a_session_that_is_over_gives_no_token(home: Path) -> None:
+    binding = credentials_of().binding
+    assert binding is not None
+    FileStore(home).mark(KEY, replace(binding, login_needed="the provider ended the session"))
+    assert valid_token(home, "notes", NOW) is None
+
+
+def test_a_server_of_the_same_file_name_gets_no_token(tmp_path: Path) -> None:
+    FileStore(tmp_path).replace(Key("my.server"), credentials_of(0, Key("my.server")))
+    assert valid_token(tmp_path, "my.server", NOW) == "access-0"
+    assert valid_token(tmp_path, "my_server", NOW) is None
+
+
+def test_another_owners_token_is_not_the_operators(tmp_path: Path) -> None:
+    FileStore(tmp_path).replace(Key("notes", "telegram:42"), credentials_of())
+    assert valid_token(tmp_path, "notes", NOW) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null",
+        '"soon"',
+        "true",
+        "NaN",
+        "Infinity",
+        "1e999",
+        "[]",
+        "1" + "0" * 400,
+    ],
+)
+def test_an_expiry_that_is_no_time_gives_no_token(home: Path, text: str) -> None:
+    put(home, "notes.json", f'{{"access_token": "access-0", "expires_at": {text}}}')
+    assert valid_token(home, "notes", NOW) is None
+
+
+@pytest.mark.parametrize("token", ["", None, 7, "a\r\nb", "a b", "ü"])
+def test_what_is_no_token_is_not_given_out(home: Path, token: object) -> None:
+    put(home, "notes.json", json.dumps({"access_token": token, "expires_at": NOW + 600}))
+    assert valid_token(home, "notes", NOW) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\udcff", '{"server": "notes"}'])
+@pytest.mark.parametrize("name", ["notes.json", "notes.binding.json"])
+def test_a_corrupt_file_is_the_slow_paths(home: Path, name: str, text: str) -> None:
+    put(home, name, text)
+    assert valid_token(home, "notes", NOW) is None
+
+
+@pytest.mark.parametrize("name", ["notes.json", "notes.binding.json"])
+def test_a_file_that_is_missing_open_or_linked_is_the_slow_paths(home: Path, name: str) -> None:
+    path = home / "mcp-tokens" / name
+    path.chmod(0o640)
+    assert valid_token(home, "notes", NOW) is None
+    path.chmod(0o600)
+    assert valid_token(home, "notes", NOW) == "access-0"
+    elsewhere = path.rename(home / "elsewhere")
+    assert valid_token(home, "notes", NOW) is None
+    path.symlink_to(elsewhere)
+    assert valid_token(home, "notes", NOW) is None
+
+
+def test_a_directory_that_is_open_or_linked_is_the_slow_paths(home: Path) -> None:
+    root = home / "mcp-tokens"
+    root.chmod(0o770)
+    assert valid_token(home, "notes", NOW) is None
+    root.chmod(0o700)
+    assert valid_token(home, "notes", NOW) == "access-0"
+    root.symlink_to(root.rename(home / "elsewhere"))
+    assert valid_token(home, "notes", NOW) is None
+
+
+@pytest.mark.parametrize("server", ["", "../notes", "notes\0", "\udcff", "x" * 5000, "unknown"])
+def test_any_name_is_taken_without_an_error(home: Path, server: str) -> None:
+    assert valid_token(home, server, NOW) is None
+
+
+def test_another_users_files_give_no_token(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: me + 1)
+    assert valid_token(home, "notes", NOW) is None
+
+
+def test_peeking_loads_nothing_heavy(home: Path) -> None:
+    script = (
+        "import sys; before = set(sys.modules)\n"
+        "from hermes_mcp_auth_remote.store.peek import valid_token\n"
+        f"assert valid_token(sys.argv[1], 'notes', {NOW}) == 'access-0'\n"
+        "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('_')))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script, str(home)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    ours = {name for name in said if name.startswith("hermes_mcp_auth_remote")}
+    assert ours == {
+        "hermes_mcp_auth_remote",
+        "hermes_mcp_auth_remote.errors",
+        "hermes_mcp_auth_remote.store",
+        "hermes_mcp_auth_remote.store.disk",
+        "hermes_mcp_auth_remote.store.peek",
+    }
+    heavy = {"dataclasses", "pathlib", "typing", "hashlib", "asyncio", "urllib.parse", "inspect", "tempfile"}
+    assert not heavy & set(said)
