@@ -49,7 +49,7 @@ class Controls:
     def known_resources(self) -> frozenset[str]:
         """The resources that tokens may be asked for, with the spelling that an override publishes."""
         spelt = self.behaviour.resource_overrides.get("resource")
-        return self.resources | ({spelt} if isinstance(spelt, str) else frozenset())
+        return self.resources | {spelt} if isinstance(spelt, str) else self.resources
 
     @property
     def requests(self) -> list[Recorded]:

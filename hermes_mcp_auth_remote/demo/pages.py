@@ -24,6 +24,7 @@ main{width:100%;max-width:27rem;
 background:var(--card);border:1px solid var(--line);border-radius:14px;padding:1.5rem}
 h1{font-size:1.3rem;line-height:1.3;margin:0 0 1rem;overflow-wrap:anywhere}
 p{margin:0 0 1rem}
+main>:last-child{margin-bottom:0}
 .soft{color:var(--soft);font-size:.9rem}
 dl{margin:0 0 1.25rem}
 dt{color:var(--soft);font-size:.85rem;margin-top:.75rem}

@@ -1,0 +1,95 @@
+"""Our own protocol room against the demo's servers, over a real wire."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import httpx
+import pytest
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.errors import AuthorizationDenied, TokenRefused
+from hermes_mcp_auth_remote.oauth.authorization import (
+    AuthorizationRequest,
+    authorization_request,
+    push,
+    select_resource,
+    select_scope,
+)
+from hermes_mcp_auth_remote.oauth.challenge import read_challenge
+from hermes_mcp_auth_remote.oauth.client import register
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, discover
+from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
+from hermes_mcp_auth_remote.oauth.token import exchange, refresh
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
+from hermes_mcp_auth_remote.values import Secret
+from tests.browserless import approve, deny
+from tests.demo.player import REDIRECT_URI, VERIFIER
+
+T = TypeVar("T")
+
+
+def run(steps: Exchange[T]) -> T:
+    try:
+        request = next(steps)
+        while True:
+            headers = dict(request.headers)
+            answer = httpx.request(request.method, request.url, headers=headers, content=request.body)
+            found = tuple((name.lower(), value) for name, value in answer.headers.multi_items())
+            request = steps.send(Response(answer.status_code, found, answer.content))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+def begin(demo: Demo) -> tuple[AuthorizationServer, AuthorizationRequest]:
+    refused = httpx.get(demo.ping_url)
+    challenge = read_challenge(refused.headers.get_list("www-authenticate"))
+    found = run(discover(demo.ping_url, challenge))
+    server = found.authorization_server
+    client = run(register(server, REDIRECT_URI, client_name="Ours"))
+    request = authorization_request(
+        server,
+        client,
+        redirect_uri=REDIRECT_URI,
+        state=Secret("s" * 43),
+        code_verifier=Secret(VERIFIER),
+        scope=select_scope(found, challenge),
+        resource=select_resource(demo.ping_url, found.protected_resource),
+    )
+    return server, run(push(server, request))
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour(),
+        Behaviour(with_par=True, require_par=True),
+        Behaviour(auth_methods=("client_secret_basic",)),
+        Behaviour(auth_methods=("client_secret_post",), form_encoded_tokens=True),
+        Behaviour(issuer_path="/tenant", metadata_at=("openid_appended",)),
+        Behaviour(resource_identifier="origin"),
+        Behaviour(resource_metadata_at=("root",), challenge_metadata=False, challenge_scope=False),
+    ],
+    ids=["strict", "par", "basic", "post and form", "issuer with a path", "origin", "root metadata"],
+)
+def test_a_whole_login(behaviour: Behaviour) -> None:
+    with running(behaviour) as demo:
+        server, request = begin(demo)
+        response = read_authorization_response(approve(request.url), request)
+        tokens = run(exchange(response, request, 0.0))
+        assert (tokens.account, tokens.expires_at) == ("ada@example.com", 3600.0)
+        renewed = run(refresh(server, request.client, tokens, 0.0, resource=request.resource))
+        answer = httpx.get(demo.ping_url, headers={"Authorization": renewed.authorization})
+        assert answer.json()["pong"] is True
+        with pytest.raises(TokenRefused):
+            run(exchange(response, request, 0.0))
+
+
+def test_a_denied_login() -> None:
+    with running() as demo:
+        _, request = begin(demo)
+        with pytest.raises(AuthorizationDenied) as caught:
+            read_authorization_response(deny(request.url), request)
+        assert caught.value.error == "access_denied"
