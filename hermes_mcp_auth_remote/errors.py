@@ -227,7 +227,7 @@ class LoginNotFound(LoginError):
 class AuthorizationRequired(McpAuthError):
     """A person has to log in, and nobody can be asked here. Holds no URL, so that none leaks to a model.
 
-    `.server` is the server's name, `.login_id` a login that already waits (or None), `.expires_at` its end
+    `.server` is the server's name, `.reason` why, `.login_id` a login that already waits (or None), `.expires_at` its end
     in epoch seconds (or None).
     """
 
@@ -243,6 +243,7 @@ class AuthorizationRequired(McpAuthError):
     ) -> None:
         super().__init__(f"{server} needs a login: {reason}.", f"Run `hermes-mcp-auth login {server}`.")
         self.server = server
+        self.reason = reason
         self.login_id = login_id
         self.expires_at = expires_at
 

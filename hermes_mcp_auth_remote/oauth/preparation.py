@@ -47,11 +47,16 @@ _INITIALIZE = {
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What is known from an earlier login: the client, its issuer, the scope that was granted."""
+    """What is known from an earlier login: the client, its issuer, the scope that was granted.
+
+    `metadata_document_refused` is True where the provider turned our client ID metadata document away
+    (quirk 20); then we register instead.
+    """
 
     client: Client | None = None
     issuer: str | None = None
     scope: frozenset[str] = frozenset()
+    metadata_document_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +118,13 @@ def prepare(
         cap=options.scope_cap,
     )
     known = held.client if _is_usable(held, issuer, redirect_uri, now) else None
-    client = known or (yield from _client(server, issuer, redirect_uri, scope))
+    client = known or (yield from _client(server, issuer, held, redirect_uri, scope))
     request = yield from _request(server, found, client, chance, redirect_uri, scope, sign)
     if known is not None and issuer.pushed_authorization_request_endpoint is None:
         # A provider that forgot us shows the person a bare error page (quirk 19); so look first.
         forgotten = yield from _is_forgotten(request)
         if forgotten:
-            client = yield from _client(server, issuer, redirect_uri, scope)
+            client = yield from _client(server, issuer, held, redirect_uri, scope)
             request = yield from _request(server, found, client, chance, redirect_uri, scope, sign)
     return Prepared(request, issuer)
 
@@ -148,7 +153,11 @@ def _is_usable(held: Held, issuer: AuthorizationServer, redirect_uri: str, now: 
 
 
 def _client(
-    server: Server, issuer: AuthorizationServer, redirect_uri: str, scope: frozenset[str] | None
+    server: Server,
+    issuer: AuthorizationServer,
+    held: Held,
+    redirect_uri: str,
+    scope: frozenset[str] | None,
 ) -> Exchange[Client]:
     options = server.options
     if options.client_id is not None:
@@ -159,8 +168,9 @@ def _client(
             options.token_endpoint_auth_method,
             redirect_uri,
         )
-    if options.client_metadata_url is not None and issuer.client_id_metadata_document_supported:
-        return metadata_document_client(options.client_metadata_url, redirect_uri)
+    has_document = options.client_metadata_url is not None and issuer.client_id_metadata_document_supported
+    if has_document and not held.metadata_document_refused:
+        return metadata_document_client(options.client_metadata_url or "", redirect_uri)
     client = yield from register(
         issuer,
         redirect_uri,

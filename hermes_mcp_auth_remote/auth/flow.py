@@ -1,0 +1,130 @@
+"""What a request goes through: the token on, and after a 401 another token, once. RFC 6750 §2.1, §3.
+
+One flow serves both libraries: the two Protocols are all that it knows of a request and a response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, MutableMapping
+from typing import Protocol, TypeVar
+
+
+class Url(Protocol):
+    """A request's URL, its default port left out."""
+
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int | None: ...
+
+
+class ResponseHeaders(Protocol):
+    """A response's headers."""
+
+    def get_list(self, key: str, /) -> list[str]: ...
+
+
+class AuthRequest(Protocol):
+    """What the flow needs of a request."""
+
+    @property
+    def url(self) -> Url: ...
+    @property
+    def headers(self) -> MutableMapping[str, str]: ...
+
+
+class AuthResponse(Protocol):
+    """What the flow needs of a response."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> ResponseHeaders: ...
+    def read(self) -> bytes: ...
+    async def aread(self) -> bytes: ...
+
+
+Q = TypeVar("Q", bound=AuthRequest)
+
+
+class SessionServer(Protocol):
+    """The server that a session is of."""
+
+    @property
+    def url(self) -> str: ...
+
+
+class Session(Protocol):
+    """Where the token comes from: `service.sessions.Session`, which costs more to import than this."""
+
+    @property
+    def server(self) -> SessionServer: ...
+    def header_now(self) -> str | None: ...
+    async def header(self) -> str: ...
+    def header_blocking(self) -> str: ...
+    async def challenged(self, refused: str, status: int, www_authenticate: list[str], /) -> str | None: ...
+    def challenged_blocking(
+        self, refused: str, status: int, www_authenticate: list[str], /
+    ) -> str | None: ...
+
+
+def session_of(server: str | Session) -> Session:
+    """Return a session as it is, or the operator's session of a server's name or URL."""
+    if not isinstance(server, str):
+        return server
+    # Later than at import: it loads the protocol, the store and the way out.
+    from hermes_mcp_auth_remote.service.default import open_session  # noqa: PLC0415
+
+    return open_session(server)
+
+
+Place = tuple[str, str, int | None]
+"""Scheme, host and port of a URL."""
+
+
+def place(url: Url) -> Place:
+    """Return where a URL leads, for comparing."""
+    return url.scheme, url.host, url.port
+
+
+async def bearer_flow(session: Session, where: Place, request: Q) -> AsyncGenerator[Q, AuthResponse]:
+    """Send a request with the session's token, and after a 401 once more with another one.
+
+    A request that leads anywhere but to `where` goes without: the token is that server's alone. Raises
+    AuthorizationRequired where only a person can help, a NetworkError or StoreError.
+    """
+    if place(request.url) != where:
+        yield request
+        return
+    header = session.header_now() or await session.header()
+    request.headers["Authorization"] = header
+    response = yield request
+    if response.status_code not in {401, 403}:
+        return
+    # An unread body holds its connection, and a pool of one would starve while a person is waited for.
+    await response.aread()
+    lines = response.headers.get_list("www-authenticate")
+    renewed = await session.challenged(header, response.status_code, lines)
+    if renewed is not None:
+        request.headers["Authorization"] = renewed
+        yield request
+
+
+def blocking_bearer_flow(session: Session, where: Place, request: Q) -> Generator[Q, AuthResponse]:
+    """Do what `bearer_flow` does, for a synchronous client: the inherited one would send no token."""
+    if place(request.url) != where:
+        yield request
+        return
+    header = session.header_now() or session.header_blocking()
+    request.headers["Authorization"] = header
+    response = yield request
+    if response.status_code not in {401, 403}:
+        return
+    response.read()
+    lines = response.headers.get_list("www-authenticate")
+    renewed = session.challenged_blocking(header, response.status_code, lines)
+    if renewed is not None:
+        request.headers["Authorization"] = renewed
+        yield request

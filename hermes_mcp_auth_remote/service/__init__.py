@@ -1,0 +1,117 @@
+"""The service: all that adapters, bindings and the command line know of us.
+
+`AuthService` is put together once from its edges and hands out logins, sessions and what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from pathlib import Path
+
+from hermes_mcp_auth_remote.http.client import run
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.service.connections import connection, revoke
+from hermes_mcp_auth_remote.service.logins import Logins
+from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.service.waiting import held
+from hermes_mcp_auth_remote.service.world import Run, World
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.values import Clock, Entropy, Key, Origin, Owner, Server
+
+
+class AuthService:
+    """Logins, sessions and stored credentials of one HERMES_HOME. Any thread or event loop may use it."""
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        run: Run = run,
+        clock: Clock = time.time,
+        entropy: Entropy = secrets.token_urlsafe,
+    ) -> None:
+        self._world = World(FileStore(home), run, clock, entropy)
+        self._logins = Logins(self._world)
+        self._sessions: dict[tuple[Key, str], Session] = {}
+        self._servers: dict[str, Server] = {}
+
+    def session(self, server: Server, owner: Owner = None) -> Session:
+        """Return the session of a server and owner: the same one to all who ask."""
+        key = Key(server.name, owner)
+        return self._sessions.setdefault((key, server.url), Session(self._world, server, key))
+
+    def redirect_uri(self, server: Server, owner: Owner = None) -> str:
+        """Return the redirect URI that a login of this server would best use, for whoever wants to listen."""
+        return self._logins.redirect_uri(server, Key(server.name, owner))
+
+    async def begin(
+        self,
+        server: Server,
+        origin: Origin,
+        *,
+        owner: Owner = None,
+        redirect_uri: str | None = None,
+        challenge: Challenge | None = None,
+    ) -> Login:
+        """Begin a login and store it; what is stored of an earlier one stays until this one succeeds.
+
+        `origin` is where it was asked for, and where it may be finished. `redirect_uri` is given by whoever
+        listens there. Raises a ServerError, NetworkError, ConfigError or StoreError.
+        """
+        self._servers[server.name] = server
+        return await self._logins.begin(
+            server, Key(server.name, owner), origin, redirect_uri=redirect_uri, challenge=challenge
+        )
+
+    async def finish(self, login_id: str, text: str, origin: Origin) -> Connection:
+        """Finish a login with a pasted or received redirect URL (hostile text); returns what is connected.
+
+        Raises PasteRefused where the login goes on waiting; a LoginError, ServerError or NetworkError where
+        it is over. Whatever happens, an earlier login's credentials stay unless new ones took their place.
+        """
+        login = await asyncio.to_thread(self._logins.get, login_id)
+        server = self._servers.get(login.key.server)
+        if server is None or server.url != login.server_url:
+            server = Server(login.key.server, login.server_url)
+        credentials = await self._logins.finish(login_id, text, origin, server)
+        if credentials.tokens is not None:
+            self.session(server, login.key.owner).adopt(credentials.tokens)
+        return connection(login.key, login.server_url, credentials)
+
+    def login(self, login_id: str) -> Login:
+        """Return a login as it is now; raises LoginNotFound."""
+        return self._logins.get(login_id)
+
+    async def settled(self, login_id: str) -> Login:
+        """Wait until a login is over, whichever process ends it, and return it."""
+        return await self._logins.settled(login_id)
+
+    async def cancel(self, login_id: str) -> Login:
+        """Cancel a login that still waits, and return it as it then is."""
+        return await self._logins.cancel(login_id)
+
+    def connection(self, server: Server, owner: Owner = None) -> Connection | None:
+        """Return what is stored for a server and owner, None where no token is."""
+        key = Key(server.name, owner)
+        stored = self._world.store.read(key)
+        return connection(key, server.url, stored) if stored.tokens is not None else None
+
+    def keys(self) -> list[Key]:
+        """List every server and owner with stored tokens."""
+        return self._world.store.keys()
+
+    async def logout(self, server: Server, owner: Owner = None) -> bool:
+        """Revoke the tokens at the authorization server as best it goes, then delete all that is stored.
+
+        True where the authorization server took the revocation. Raises StoreError.
+        """
+        key = Key(server.name, owner)
+        async with held(self._world.store.lock(key)):
+            stored = await asyncio.to_thread(self._world.store.read, key)
+            revoked = await self._world.run(revoke(stored), server)
+            await asyncio.to_thread(self._world.store.delete, key)
+        self.session(server, owner).forget()
+        return revoked

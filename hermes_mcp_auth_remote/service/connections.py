@@ -1,0 +1,50 @@
+"""What stored credentials amount to, and how they end. RFC 7009 for revocation."""
+
+from __future__ import annotations
+
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.login import Connection
+from hermes_mcp_auth_remote.oauth.token import revocation_request
+from hermes_mcp_auth_remote.oauth.wire import Exchange
+from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.values import Key
+
+
+def connection(key: Key, server_url: str, credentials: Credentials) -> Connection:
+    """Say what stored credentials amount to, for people."""
+    tokens, binding, issuer = credentials.tokens, credentials.binding, credentials.authorization_server
+    asked = binding.requested_scope if binding else None
+    granted = tokens.scope if tokens else None
+    return Connection(
+        key=key,
+        server_url=server_url,
+        issuer=binding.issuer if binding else (issuer.issuer if issuer else ""),
+        account=binding.account if binding else None,
+        scope=granted,
+        expires_at=tokens.expires_at if tokens else None,
+        can_refresh=bool(tokens and tokens.refresh_token and credentials.client and issuer),
+        missing_scope=(asked or frozenset()) - granted if granted is not None else frozenset(),
+    )
+
+
+def revoke(credentials: Credentials) -> Exchange[bool]:
+    """Revoke the refresh token, then the access token (RFC 7009 section 2.1); True where both were taken.
+
+    Best effort: a server without the endpoint, or out of reach, stops nobody from logging out.
+    """
+    client, issuer, tokens = credentials.client, credentials.authorization_server, credentials.tokens
+    if client is None or issuer is None or tokens is None:
+        return False
+    revoked = True
+    for token, hint in ((tokens.refresh_token, "refresh_token"), (tokens.access_token, "access_token")):
+        if token is None:
+            continue
+        try:
+            request = revocation_request(issuer, client, token, hint)
+            if request is None:
+                return False
+            response = yield request
+            revoked = revoked and response.ok
+        except McpAuthError:
+            revoked = False
+    return revoked
