@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from hermes_mcp_auth_remote.errors import ServerError, StoreCorrupt
 from hermes_mcp_auth_remote.oauth.client import Client, client_from_document
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
-from hermes_mcp_auth_remote.oauth.token import Tokens, lifetime_seconds
-from hermes_mcp_auth_remote.oauth.wire import Document, scope_set, scope_text, text_member
+from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.oauth.wire import Document, lifetime_seconds, scope_set, scope_text, text_member
 from hermes_mcp_auth_remote.store.credentials import Binding
 from hermes_mcp_auth_remote.store.members import VERSION, Members
 from hermes_mcp_auth_remote.values import Secret

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
 from hermes_mcp_auth_remote.errors import McpAuthError, StoreError, StoreUnsafe, StoreUnwritable
 from hermes_mcp_auth_remote.oauth.client import Client
@@ -43,12 +42,19 @@ from hermes_mcp_auth_remote.store.documents import (
 )
 from hermes_mcp_auth_remote.store.lock import FileLock
 from hermes_mcp_auth_remote.store.logins import LoginFiles
+from hermes_mcp_auth_remote.store.names import (
+    BINDING,
+    CLIENT,
+    CLIENT_BACKUP,
+    LOCK,
+    METADATA,
+    NO_METADATA_DOCUMENT,
+    OWNERS,
+    TOKENS,
+    owner_folder,
+    owner_of,
+)
 from hermes_mcp_auth_remote.values import Key, Owner
-
-TOKENS, CLIENT, METADATA, BINDING = ".json", ".client.json", ".meta.json", ".binding.json"
-# Hermes keeps a copy of a client that was refused; it holds the client secret.
-CLIENT_BACKUP = ".client.json.bak"
-LOCK = ".json.refresh.lock"
 
 Version = tuple[int, int, int]
 
@@ -126,13 +132,30 @@ class FileStore:
         self._prepare(key)
         self._put(key, BINDING, binding_document(binding, self._tokens(key, self.version(key))))
 
+    def drop_client(self, key: Key, client: Client) -> None:
+        """Forget a client that the provider no longer takes, so that the next login registers anew.
+
+        Another client by now is left alone. For a client ID metadata document the refusal is noted, as later
+        versions of Hermes do. Raises StoreUnwritable.
+        """
+        self._prepare(key)
+        if not client.registered and client.client_id.startswith("https://"):
+            write_private(self._path(key, NO_METADATA_DOCUMENT), b"")
+        stored = self._client(key)
+        if stored is not None and stored.client_id == client.client_id:
+            remove(self._path(key, CLIENT))
+
+    def is_metadata_document_refused(self, key: Key) -> bool:
+        """True where the provider turned our client ID metadata document away, until `delete`."""
+        return self._is_there(key) and os.path.lexists(self._path(key, NO_METADATA_DOCUMENT))
+
     def delete(self, key: Key) -> bool:
         """Remove all but the lock file; True where something was. Raises StoreUnwritable, StoreUnsafe."""
         if not self._is_there(key):
             return False
         self._refuse_other_server(key)
         # Tokens first: without the rest nobody can use them, and a crash half-way must not keep them.
-        parts = (TOKENS, BINDING, CLIENT, METADATA, CLIENT_BACKUP)
+        parts = (TOKENS, BINDING, CLIENT, METADATA, CLIENT_BACKUP, NO_METADATA_DOCUMENT)
         removed = [remove(self._path(key, suffix)) for suffix in parts]
         self._sweep(key, None)
         return any(removed)
@@ -140,10 +163,10 @@ class FileStore:
     def keys(self) -> list[Key]:
         """List every server and owner with stored tokens; a name without a binding is its file's stem."""
         found = [*self._keys_in(self.root, None)]
-        owners = self.root / "owners"
+        owners = self.root / OWNERS
         if has_directory(self.root) and has_directory(owners):
             for folder in sorted(owners.iterdir()):
-                owner = _owner_of(folder.name)
+                owner = owner_of(folder.name)
                 if owner is not None:
                     found += self._keys_in(folder, owner)
         return found
@@ -182,8 +205,8 @@ class FileStore:
     def _folders(self, key: Key) -> tuple[Path, ...]:
         if key.owner is None:
             return (self.root,)
-        owners = self.root / "owners"
-        return self.root, owners, owners / _owner_folder(key.owner)
+        owners = self.root / OWNERS
+        return self.root, owners, owners / owner_folder(key.owner)
 
     def _path(self, key: Key, suffix: str) -> Path:
         return self._folders(key)[-1] / f"{file_stem(key.server)}{suffix}"
@@ -268,20 +291,3 @@ def _speaks_of(binding: Binding, client: Client | None, server: AuthorizationSer
         return canonical_resource(server.issuer) == canonical_resource(binding.issuer)
     except McpAuthError:
         return False
-
-
-_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
-
-
-def _owner_folder(owner: str) -> str:
-    """Turn an owner into a folder's name, each into another one, also where case does not count."""
-    data = owner.encode("utf-8", "surrogatepass")
-    return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in data) or "%"
-
-
-def _owner_of(folder: str) -> str | None:
-    try:
-        owner = "" if folder == "%" else unquote_to_bytes(folder).decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return None
-    return owner if _owner_folder(owner) == folder else None

@@ -416,3 +416,35 @@ def test_a_new_login_sweeps_away_old_leftovers_and_not_what_is_being_written(tmp
     FileStore(tmp_path).replace(KEY, credentials_of())
     assert not old.exists()
     assert fresh.exists()
+
+
+def test_a_client_that_the_provider_forgot_is_dropped_and_the_tokens_stay(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    store.replace(KEY, credentials_of())
+    store.drop_client(KEY, client_of(credentials_of()))
+    found = store.read(KEY)
+    assert found.client is None
+    assert found.tokens == credentials_of().tokens
+    assert not store.is_metadata_document_refused(KEY)
+
+
+def test_a_client_that_was_registered_since_is_not_dropped(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    store.replace(KEY, credentials_of(1))
+    store.drop_client(KEY, client_of(credentials_of(0)))
+    assert client_of(store.read(KEY)).client_id == "client-1"
+
+
+def test_a_refused_metadata_document_is_remembered_until_all_is_deleted(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    document = Client("https://me.example/client.json", None, "none", (REDIRECT_URI,))
+    assert not store.is_metadata_document_refused(KEY)
+    # Also where nothing was stored before: this login was the first.
+    store.drop_client(KEY, document)
+    assert store.is_metadata_document_refused(KEY)
+    assert (tmp_path / "mcp-tokens" / "notes.cimd-off").read_bytes() == b""
+    assert not store.is_metadata_document_refused(Key("notes", "telegram:42"))
+    store.replace(KEY, credentials_of())
+    assert store.is_metadata_document_refused(KEY)
+    store.delete(KEY)
+    assert not store.is_metadata_document_refused(KEY)

@@ -1,0 +1,30 @@
+"""How the files of a server and the folders of an owner are called below `HERMES_HOME/mcp-tokens/`."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote_to_bytes
+
+TOKENS, CLIENT, METADATA, BINDING = ".json", ".client.json", ".meta.json", ".binding.json"
+# Hermes keeps a copy of a client that was refused; it holds the client secret.
+CLIENT_BACKUP = ".client.json.bak"
+# Later versions of Hermes leave it, empty, where the provider refused a client ID metadata document.
+NO_METADATA_DOCUMENT = ".cimd-off"
+LOCK = ".json.refresh.lock"
+OWNERS = "owners"
+
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+def owner_folder(owner: str) -> str:
+    """Turn an owner into a folder's name, each into another one, also where case does not count."""
+    data = owner.encode("utf-8", "surrogatepass")
+    return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in data) or "%"
+
+
+def owner_of(folder: str) -> str | None:
+    """Return the owner of a folder by its name, None for a folder that is nobody's."""
+    try:
+        owner = "" if folder == "%" else unquote_to_bytes(folder).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
+    return owner if owner_folder(owner) == folder else None
