@@ -1,0 +1,136 @@
+"""Evidence for a browser, and how one is opened."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import UnsafeUrl
+from hermes_mcp_auth_remote.terminal.desktop import Evidence, evidence, open_browser, opener
+
+URL = "https://login.example/authorize?a=1&b=$(touch%20/tmp/x);c='d'"
+
+
+def judged(environ: Mapping[str, str], platform: str = "linux", *files: str) -> Evidence:
+    return evidence(environ, platform, lambda path: path in files)
+
+
+@pytest.mark.parametrize(
+    ("environ", "platform", "files", "can_open", "reason"),
+    [
+        ({}, "linux", (), False, "there is no display"),
+        ({"DISPLAY": ""}, "linux", (), False, "there is no display"),
+        ({"DISPLAY": ":0"}, "linux", (), True, "there is a display"),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, "linux", (), True, "there is a display"),
+        ({"WSL_DISTRO_NAME": "Debian"}, "linux", (), True, "Windows is around this Linux"),
+        ({}, "darwin", (), True, "this is a desktop system"),
+        ({}, "win32", (), True, "this is a desktop system"),
+        (
+            {"DISPLAY": "localhost:10.0", "SSH_CONNECTION": "a b"},
+            "linux",
+            (),
+            False,
+            "this is an SSH session",
+        ),
+        ({"SSH_TTY": "/dev/pts/1"}, "darwin", (), False, "this is an SSH session"),
+        ({"SSH_CLIENT": "a", "BROWSER": "firefox"}, "linux", (), False, "this is an SSH session"),
+        ({"DISPLAY": ":0"}, "linux", ("/.dockerenv",), False, "this is a container"),
+        ({"DISPLAY": ":0"}, "linux", ("/run/.containerenv",), False, "this is a container"),
+        ({"container": "podman"}, "linux", (), False, "this is a container"),
+        ({"CODESPACES": "true"}, "linux", (), False, "this is a codespace"),
+        ({"CODESPACES": "true", "BROWSER": "/x/browser.sh"}, "linux", (), True, "BROWSER is set"),
+        ({"BROWSER": "/x/browser.sh"}, "linux", ("/.dockerenv",), True, "BROWSER is set"),
+        ({"BROWSER": "lynx"}, "linux", (), False, "there is no display"),
+        ({"BROWSER": "/usr/bin/w3m:unbalanced '"}, "linux", (), False, "there is no display"),
+    ],
+)
+def test_the_evidence(
+    environ: Mapping[str, str], platform: str, files: tuple[str, ...], can_open: object, reason: str
+) -> None:
+    assert judged(environ, platform, *files) == Evidence(bool(can_open), reason)
+
+
+@pytest.mark.parametrize(
+    ("environ", "platform", "programs", "arguments"),
+    [
+        ({}, "linux", {"xdg-open"}, ("/bin/xdg-open", "%s")),
+        ({}, "linux", set(), None),
+        ({}, "darwin", {"open", "xdg-open"}, ("/bin/open", "%s")),
+        ({"WSL_DISTRO_NAME": "x"}, "linux", {"wslview", "xdg-open"}, ("/bin/wslview", "%s")),
+        (
+            {"WSL_DISTRO_NAME": "x"},
+            "linux",
+            {"rundll32.exe", "xdg-open"},
+            ("/bin/rundll32.exe", "url.dll,FileProtocolHandler", "%s"),
+        ),
+        (
+            {"SystemRoot": r"D:\Win"},
+            "win32",
+            set(),
+            (r"D:\Win\System32\rundll32.exe", "url.dll,FileProtocolHandler", "%s"),
+        ),
+        ({"BROWSER": "firefox --new-tab"}, "linux", {"firefox"}, ("/bin/firefox", "--new-tab", "%s")),
+        (
+            {"BROWSER": "gone:chromium --app=%s -x"},
+            "linux",
+            {"chromium"},
+            ("/bin/chromium", "--app=%s", "-x"),
+        ),
+        ({"BROWSER": "'my browser'"}, "linux", {"my browser"}, ("/bin/my browser", "%s")),
+        ({"BROWSER": "gone"}, "linux", {"xdg-open"}, ("/bin/xdg-open", "%s")),
+    ],
+)
+def test_the_opener(
+    environ: Mapping[str, str], platform: str, programs: set[str], arguments: tuple[str, ...] | None
+) -> None:
+    assert opener(environ, platform, lambda name: f"/bin/{name}" if name in programs else None) == arguments
+
+
+def browser(tmp_path: Path) -> tuple[Path, Path]:
+    """Write a program that records its arguments through a FIFO, which a test can wait on."""
+    import os
+
+    fifo, program = tmp_path / "fifo", tmp_path / "a browser"
+    os.mkfifo(fifo)
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import os, sys\n"
+        "print('noise'); print('noise', file=sys.stderr)\n"
+        f"open({str(fifo)!r}, 'w').write('\\0'.join([str(os.getsid(0)), sys.stdin.read(), *sys.argv[1:]]))\n",
+        encoding="utf-8",
+    )
+    program.chmod(0o700)
+    return fifo, program
+
+
+def test_the_url_arrives_as_one_argument_and_nothing_of_the_child_is_heard(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import os
+
+    fifo, program = browser(tmp_path)
+    assert open_browser(URL, {"BROWSER": f"'{program}' --flag"}, "linux", lambda name: name)
+    session, stdin, *arguments = fifo.read_text(encoding="utf-8").split("\0")
+    assert arguments == ["--flag", URL]
+    assert stdin == ""
+    assert int(session) != os.getsid(0)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://far.example/", "file:///etc/passwd", "-h", "https://a.example/\n-x", "javascript:alert(1)"],
+)
+def test_an_unsafe_url_is_never_handed_on(tmp_path: Path, url: str) -> None:
+    marker = tmp_path / "ran"
+    with pytest.raises(UnsafeUrl):
+        open_browser(url, {"BROWSER": f"touch {marker}"})
+    assert not marker.exists()
+
+
+def test_where_nothing_can_be_started_the_answer_is_false(tmp_path: Path) -> None:
+    assert not open_browser(URL, {}, "linux", lambda name: None)
+    assert not open_browser(URL, {"BROWSER": "x"}, "linux", lambda name: str(tmp_path / "missing"))

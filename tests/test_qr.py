@@ -1,0 +1,96 @@
+"""What is drawn is what a camera reads."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+import zxingcpp
+from PIL import Image
+
+from hermes_mcp_auth_remote.qr import png, terminal_blocks
+
+SHORT = "https://login.example/device?user_code=WDJB-MJHT"
+LONG = "https://login.example/authorize?" + "&".join(f"p{n}=v%C3%A4lue-{n}" for n in range(120))
+
+_INK = {" ": (False, False), "▀": (True, False), "▄": (False, True), "█": (True, True)}
+_COLOURED = re.compile("\x1b\\[38;5;16;48;5;231m([ ▀▄█]+)\x1b\\[0m\n")
+
+
+def photograph(blocks: str, *, ink: int, paper: int) -> Image.Image:
+    """Turn block characters back into pixels, as a terminal with these colours shows them."""
+    lines = blocks.splitlines()
+    image = Image.new("L", (len(lines[0]), 2 * len(lines)), paper)
+    for y, line in enumerate(lines):
+        for x, character in enumerate(line):
+            for half, inked in enumerate(_INK[character]):
+                image.putpixel((x, 2 * y + half), ink if inked else paper)
+    return image.resize((image.width * 4, image.height * 4), Image.Resampling.NEAREST)
+
+
+def scan(image: Image.Image, *, inverted: bool = False) -> list[str]:
+    return [found.text for found in zxingcpp.read_barcodes(image, try_invert=inverted)]
+
+
+def test_the_blocks_scan_in_fixed_colours_whatever_the_theme() -> None:
+    blocks = terminal_blocks(SHORT, 80)
+    assert blocks is not None
+    lines = _COLOURED.findall(blocks)
+    assert "".join(f"\x1b[38;5;16;48;5;231m{line}\x1b[0m\n" for line in lines) == blocks
+    assert scan(photograph("\n".join(lines), ink=0, paper=255)) == [SHORT]
+
+
+def test_without_colour_the_blocks_scan_on_a_dark_terminal_and_mostly_on_a_light_one() -> None:
+    blocks = terminal_blocks(SHORT, 80, colour=False)
+    assert blocks is not None
+    assert "\x1b" not in blocks
+    assert scan(photograph(blocks, ink=255, paper=0)) == [SHORT]
+    assert scan(photograph(blocks, ink=0, paper=255), inverted=True) == [SHORT]
+
+
+def test_four_light_modules_surround_the_code() -> None:
+    blocks = terminal_blocks(SHORT, 80)
+    assert blocks is not None
+    lines = _COLOURED.findall(blocks)
+    assert {line[:4] + line[-4:] for line in lines} == {" " * 8}
+    assert set("".join(lines[:2] + lines[-2:])) == {" "}
+    assert lines[2][4:11] == "█▀▀▀▀▀█"
+
+
+def test_a_code_is_never_wider_than_the_terminal_or_than_eighty_columns() -> None:
+    blocks = terminal_blocks(SHORT, 200)
+    assert blocks is not None
+    width = len(_COLOURED.findall(blocks)[0])
+    assert terminal_blocks(SHORT, width) == blocks
+    assert terminal_blocks(SHORT, width - 1) is None
+    assert terminal_blocks(SHORT, 0) is None
+    assert terminal_blocks("x" * 600, 1000) is None
+
+
+@pytest.mark.parametrize("text", [SHORT, LONG, "x", "12345", "UPPER:CASE"])
+def test_a_png_scans(text: str) -> None:
+    data = png(text)
+    assert data is not None
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert image.mode == "1"
+        assert image.width == image.height
+        assert scan(image.convert("L")) == [text]
+
+
+@pytest.mark.parametrize("scale", [1, 3, 8])
+def test_a_png_is_whole_at_any_scale(scale: int) -> None:
+    data = png(SHORT, scale=scale)
+    assert data is not None
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert image.width == 37 * scale
+        enlarged = image.convert("L").resize((37 * 8, 37 * 8), Image.Resampling.NEAREST)
+        assert scan(enlarged) == [SHORT]
+
+
+def test_what_no_code_can_hold_gives_none() -> None:
+    assert png("x" * 2953) is not None
+    assert png("x" * 2954) is None
+    assert terminal_blocks("x" * 2954, 80) is None
