@@ -1,0 +1,396 @@
+"""The listener, met by a browser's requests and by everything else that reaches a port."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import logging
+import re
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import ConfigError, NetworkError, PasteRefused
+from hermes_mcp_auth_remote.terminal import loopback
+from hermes_mcp_auth_remote.terminal.loopback import Listener
+from hermes_mcp_auth_remote.terminal.page import Page
+
+CODE = "c0de-that-nobody-may-see"
+
+
+class Decided:
+    """Remembers what came in and answers as it is told."""
+
+    def __init__(self, page: Page | Exception | None = None) -> None:
+        self.urls: list[str] = []
+        self.page = page or Page(ok=True, title="Connected", text="You can close this tab.")
+
+    async def __call__(self, url: str) -> Page:
+        self.urls.append(url)
+        if isinstance(self.page, Exception):
+            raise self.page
+        return self.page
+
+
+def port_of(listener: Listener) -> int:
+    return int(listener.redirect_uri.split(":")[-1].split("/")[0])
+
+
+async def send(listener: Listener, data: bytes, host: str = "127.0.0.1") -> str:
+    """Send bytes as they are and return the whole answer, up to the end of the connection."""
+    reader, writer = await asyncio.open_connection(host, port_of(listener))
+    try:
+        writer.write(data)
+        return (await reader.read()).decode()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def request(
+    listener: Listener, target: str = "/callback?code=c&state=s", method: str = "GET", **other: str
+) -> bytes:
+    host = other.pop("host", listener.redirect_uri.split("/")[2])
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{k}: {v}" for k, v in other.items())]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
+
+
+def serve(
+    test: Callable[[Listener, Decided], Awaitable[None]],
+    decided: Decided | None = None,
+    *,
+    host: str = "127.0.0.1",
+    head_seconds: float = 30,
+) -> Decided:
+    decided = decided or Decided()
+
+    async def main() -> None:
+        async with await Listener.open(decided, host=host, head_seconds=head_seconds) as listener:
+            await test(listener, decided)
+
+    asyncio.run(main(), debug=True)
+    return decided
+
+
+async def still_works(listener: Listener, decided: Decided) -> None:
+    before = len(decided.urls)
+    assert (await send(listener, request(listener))).startswith("HTTP/1.1 200 ")
+    assert len(decided.urls) == before + 1
+
+
+def test_a_redirect_is_handed_on_as_it_came_and_the_page_says_what_came_of_it() -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/callback", listener.redirect_uri)
+        target = "/callback?code=%22a%26b&state=s&x=<script>'"
+        answer = await send(listener, request(listener, target))
+        assert decided.urls == [f"{listener.redirect_uri}{target.removeprefix('/callback')}"]
+        head, _, body = answer.partition("\r\n\r\n")
+        assert head.startswith("HTTP/1.1 200 ")
+        assert "<h1>Connected</h1><p>You can close this tab.</p>" in body
+        assert "script" not in body
+
+    serve(test)
+
+
+def test_the_page_keeps_and_loads_nothing() -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        head, _, body = (await send(listener, request(listener))).partition("\r\n\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:])
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] == "no-store"
+        assert headers["connection"] == "close"
+        assert headers["content-type"] == "text/html; charset=utf-8"
+        assert headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha256-")
+        style = body.partition("<style>")[2].partition("</style>")[0]
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in head
+        assert not re.search(r"src=|href=|https?://", body)
+
+    serve(test)
+
+
+def test_every_text_on_the_page_is_escaped() -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        answer = await send(listener, request(listener))
+        assert "<img" not in answer
+        assert answer.count("&lt;img onerror=&quot;x&quot;&gt;&amp;&#x27;") == 3
+
+    hostile = '<img onerror="x">&\''
+    serve(test, Decided(Page(ok=True, title=hostile, text=hostile)))
+
+
+def test_a_refused_redirect_is_said_to_be_refused_and_the_listening_goes_on() -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        answer = await send(listener, request(listener))
+        assert answer.startswith("HTTP/1.1 400 ")
+        assert "That address belongs to another login. Open the newer link." in answer
+        decided.page = Page(ok=False, title="Not connected", text="Still waiting.")
+        answer = await send(listener, request(listener))
+        assert answer.startswith("HTTP/1.1 400 ")
+        assert "Still waiting." in answer
+        decided.page = Page(ok=True, title="Connected", text="Done.")
+        await still_works(listener, decided)
+
+    serve(test, Decided(PasteRefused("That address belongs to another login.", "Open the newer link.")))
+
+
+def test_an_error_of_our_own_is_reported_without_the_url_and_ends_one_connection_only() -> None:
+    reported: list[dict[str, object]] = []
+
+    async def test(listener: Listener, decided: Decided) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        assert not await send(listener, request(listener, f"/callback?code={CODE}"))
+        decided.page = Page(ok=True, title="Connected", text="Done.")
+        await still_works(listener, decided)
+
+    serve(test, Decided(ZeroDivisionError("a mistake")))
+    assert [str(context["exception"]) for context in reported] == ["a mistake"]
+    assert CODE not in repr(reported)
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "status"),
+    [
+        ("/", "GET", 404),
+        ("/favicon.ico", "GET", 404),
+        ("/callback/", "GET", 404),
+        ("/callbackx?code=c", "GET", 404),
+        ("/Callback?code=c", "GET", 404),
+        ("//callback?code=c", "GET", 404),
+        ("/x/../callback?code=c", "GET", 404),
+        ("/%63allback?code=c", "GET", 404),
+        ("http://127.0.0.1/callback?code=c", "GET", 404),
+        ("/callback?code=c", "POST", 405),
+        ("/callback?code=c", "HEAD", 405),
+        ("/callback?code=c", "OPTIONS", 405),
+        ("/callback?code=c", "get", 405),
+    ],
+)
+def test_another_path_or_method_is_refused(target: str, method: str, status: int) -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        answer = await send(listener, request(listener, target, method))
+        assert answer.startswith(f"HTTP/1.1 {status} ")
+        assert ("Allow: GET" in answer) == (status == 405)
+        assert answer.endswith("\r\n\r\n") == (method == "HEAD")
+        assert not decided.urls
+        await still_works(listener, decided)
+
+    serve(test)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "evil.example", "127.0.0.1", "127.0.0.1:1", "localhost:{port}", "127.0.0.1:{port}.evil.example"],
+)
+def test_another_name_in_the_host_header_is_refused(host: str) -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        name = host.format(port=port_of(listener))
+        answer = await send(listener, request(listener, host=name))
+        assert answer.startswith("HTTP/1.1 400 ")
+        assert not decided.urls
+        await still_works(listener, decided)
+
+    serve(test)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100) + b"\r\n\r\n", 400),
+        (b"hello\r\n\r\n", 400),
+        (b"GET /callback?code=c HTTP/1.1\r\n\r\n", 400),
+        (b"GET /callback?code=c HTTP/1.0\r\n\r\n", 400),
+        (b"GET /callback?code=c HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /call back HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /callback?code=\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /callback HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n", 400),
+        (b"GET /callback?code=" + b"c" * 80_000, 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000, 431),
+    ],
+)
+def test_garbage_gets_a_short_answer_and_the_listening_goes_on(data: bytes, status: int) -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        assert (await send(listener, data)).startswith(f"HTTP/1.1 {status} ")
+        assert not decided.urls
+        await still_works(listener, decided)
+
+    serve(test)
+
+
+def test_a_connection_opened_for_nothing_or_cut_off_does_no_harm() -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        for data in (b"", b"GET /callb"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(listener))
+            writer.write(data)
+            writer.write_eof()
+            await reader.read()
+            writer.close()
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(listener))
+        writer.transport.abort()
+        await still_works(listener, decided)
+
+    serve(test)
+
+
+def test_who_is_slow_is_left_waiting_and_then_cut_off() -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(listener))
+        writer.write(b"GET /callback?code=c HTT")
+        await still_works(listener, decided)
+        assert not await reader.read(), "the connection ends, without an answer"
+        writer.close()
+        await still_works(listener, decided)
+
+    serve(test, head_seconds=0.2)
+
+
+def test_a_hundred_idle_connections_do_not_keep_a_browser_out() -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        idle = [await asyncio.open_connection("127.0.0.1", port_of(listener)) for _ in range(100)]
+        await still_works(listener, decided)
+        for _, writer in idle:
+            writer.close()
+
+    serve(test)
+
+
+def test_a_hundred_redirects_at_once_are_all_answered() -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        async def one(number: int) -> str:
+            return await send(listener, request(listener, f"/callback?code={number}"))
+
+        # Twenty at a time: more than a browser would, and fewer than give way.
+        for first in range(0, 100, 20):
+            answers = await asyncio.gather(*map(one, range(first, first + 20)))
+            assert all(answer.startswith("HTTP/1.1 200 ") for answer in answers)
+        assert len(set(decided.urls)) == 100
+
+    serve(test)
+
+
+def test_localhost_is_listened_to_in_both_families_on_one_port() -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        assert listener.redirect_uri.startswith("http://localhost:")
+        for address in ("127.0.0.1", "::1"):
+            assert (await send(listener, request(listener), address)).startswith("HTTP/1.1 200 ")
+            numeric = f"{f'[{address}]' if ':' in address else address}:{port_of(listener)}"
+            answer = await send(listener, request(listener, host=numeric), address)
+            assert answer.startswith("HTTP/1.1 400 ")
+
+    serve(test, host="localhost")
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_ipv6_loopback_is_written_in_brackets(host: str) -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        assert listener.redirect_uri == f"http://[::1]:{port_of(listener)}/callback"
+        answer = await send(listener, request(listener), "::1")
+        assert answer.startswith("HTTP/1.1 200 ")
+        assert decided.urls == [f"{listener.redirect_uri}?code=c&state=s"]
+
+    serve(test, host=host)
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "", "192.168.1.1", "evil.example", "localhost.evil.example"]
+)
+def test_no_other_host_is_ever_bound(host: str) -> None:
+    with pytest.raises(ConfigError):
+        asyncio.run(Listener.open(Decided(), host=host))
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_port_in_use_in_either_family_is_a_typed_error_that_leaves_nothing_open(
+    family: socket.AddressFamily, address: str
+) -> None:
+    with socket.socket(family) as taken:
+        taken.bind((address, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(NetworkError, match=f"cannot have port {port} on localhost"):
+            asyncio.run(Listener.open(Decided(), host="localhost", port=port))
+    other = (socket.AF_INET6, "::1") if family == socket.AF_INET else (socket.AF_INET, "127.0.0.1")
+    with socket.socket(other[0]) as free:
+        free.bind((other[1], port))
+
+
+def test_a_given_port_and_path_are_used_and_free_again_after_closing() -> None:
+    with socket.socket() as finder:
+        finder.bind(("127.0.0.1", 0))
+        port = finder.getsockname()[1]
+
+    async def main() -> None:
+        for _ in range(2):
+            decided = Decided()
+            async with await Listener.open(decided, port=port, path="/oauth/cb") as listener:
+                assert listener.redirect_uri == f"http://127.0.0.1:{port}/oauth/cb"
+                await send(listener, request(listener, "/oauth/cb?code=c"))
+                assert decided.urls == [f"http://127.0.0.1:{port}/oauth/cb?code=c"]
+            with pytest.raises(OSError, match=r"refused|failed"):
+                await asyncio.open_connection("127.0.0.1", port)
+
+    asyncio.run(main())
+
+
+def test_closing_lets_a_page_under_way_arrive() -> None:
+    async def main() -> None:
+        arrived, go_on = asyncio.Event(), asyncio.Event()
+
+        async def decide(url: str) -> Page:
+            arrived.set()
+            await go_on.wait()
+            return Page(ok=True, title="Connected", text="Done.")
+
+        listener = await Listener.open(decide)
+        answer = asyncio.create_task(send(listener, request(listener)))
+        await arrived.wait()
+        closing = asyncio.create_task(listener.close())
+        await asyncio.sleep(0)
+        go_on.set()
+        assert "Connected" in await answer
+        await closing
+
+    asyncio.run(main())
+
+
+def test_closing_does_not_wait_for_ever_on_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loopback, "CLOSE_SECONDS", 0.05)
+
+    async def main() -> None:
+        arrived = asyncio.Event()
+        cancelled = False
+
+        async def decide(url: str) -> Page:
+            nonlocal cancelled
+            arrived.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled = True
+                raise
+            raise AssertionError
+
+        listener = await Listener.open(decide)
+        answer = asyncio.create_task(send(listener, request(listener)))
+        await arrived.wait()
+        await listener.close()
+        assert cancelled
+        await asyncio.gather(answer, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_nothing_of_the_url_is_logged(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def test(listener: Listener, decided: Decided) -> None:
+        await send(listener, request(listener, f"/callback?code={CODE}&state={CODE}"))
+        await send(listener, request(listener, f"/wrong?code={CODE}"))
+        await send(listener, f"GET /callback?code={CODE} garbage\r\n\r\n".encode())
+
+    with caplog.at_level(logging.DEBUG):
+        serve(test)
+    assert CODE not in caplog.text
+    assert CODE not in "".join(capfd.readouterr())
