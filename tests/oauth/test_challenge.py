@@ -1,0 +1,118 @@
+"""WWW-Authenticate -> Challenge: header lines as real servers send them, and as hostile ones would."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hermes_mcp_auth_remote.oauth.challenge import MAX_RESOURCE_METADATA, Challenge, read_challenge
+from tests.playbook import sample
+from tests.requirements import covers
+
+M = "https://mcp.example/.well-known/oauth-protected-resource"
+
+
+@covers("challenge-odd")
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([f'Bearer resource_metadata="{M}", scope="a b"'], Challenge((M,), frozenset("ab"))),
+        ([f"Bearer resource_metadata='{M}', scope='a b'"], Challenge((M,), frozenset("ab"))),
+        ([f"Bearer resource_metadata={M}"], Challenge((M,))),
+        ([f'Bearer   resource_metadata = "{M}" ,,  scope= "a"  '], Challenge((M,), frozenset("a"))),
+        ([f'bearer,resource_metadata="{M}"'], Challenge((M,))),
+        ([f'BEARER RESOURCE_METADATA="{M}"'], Challenge((M,))),
+        ([f'Basic realm="x, y", Bearer realm="r", resource_metadata="{M}"'], Challenge((M,))),
+        ([f'Negotiate abcd==, Bearer resource_metadata="{M}"'], Challenge((M,))),
+        (['Basic realm="x"', f'Bearer resource_metadata="{M}"'], Challenge((M,))),
+        ([f'Bearer resource_metadata="{M}"', 'Bearer scope="a"'], Challenge((M,), frozenset("a"))),
+        ([f'DPoP algs="ES256", resource_metadata="{M}", scope="a"'], Challenge((M,), frozenset("a"))),
+        (['Bearer scope="a", scope="b"'], Challenge(scope=frozenset("ab"))),
+        ([rf'Bearer realm="say \"hi\", you", resource_metadata="{M}"'], Challenge((M,))),
+        (
+            ['Bearer error="insufficient_scope", scope="w"'],
+            Challenge((), frozenset("w"), "insufficient_scope"),
+        ),
+        (['Bearer scope=""'], Challenge()),
+        (["Bearer"], Challenge()),
+        ([""], Challenge()),
+        ([], Challenge()),
+        ([f'Basic resource_metadata="{M}"'], Challenge()),
+        ([f'resource_metadata="{M}"'], Challenge()),
+        ([f'Bearer realm="open, resource_metadata="{M}"'], Challenge()),
+        (['Bearer scope="a <@everyone> b\x1b[31m c"'], Challenge(scope=frozenset({"a", "<@everyone>", "c"}))),
+    ],
+    ids=[
+        "as the specification writes it",
+        "single quotes",
+        "no quotes",
+        "odd spaces and empty elements",
+        "comma after the scheme",
+        "upper case",
+        "Basic first, commas in its realm",
+        "Negotiate with a token68 first",
+        "several header lines",
+        "Bearer in two lines",
+        "DPoP",
+        "scope twice",
+        "escaped quotes",
+        "insufficient_scope",
+        "empty scope",
+        "scheme alone",
+        "empty line",
+        "no line",
+        "only Basic",
+        "no scheme",
+        "a quote that never ends",
+        "words that are no scope",
+    ],
+)
+def test_quirk_9_odd_header_lines_still_say_where_the_metadata_is(
+    lines: list[str], expected: Challenge
+) -> None:
+    assert read_challenge(lines) == expected
+
+
+@covers("prm-second")
+def test_quirk_8_two_resource_metadata_parameters_are_kept_in_order() -> None:
+    found = read_challenge([sample("sentry/challenge").decode()])
+    base = "https://mcp.sentry.example/.well-known/oauth-protected-resource"
+    assert found.resource_metadata == (f"{base}/gone", f"{base}/mcp")
+    assert found.error == "invalid_token"
+
+
+@covers("fetch-bounds")
+def test_a_hundred_metadata_addresses_cost_no_hundred_requests() -> None:
+    line = "Bearer " + ", ".join(f'resource_metadata="https://h.example/{n}"' for n in range(100))
+    assert len(read_challenge([line]).resource_metadata) == MAX_RESOURCE_METADATA
+
+
+@covers("no-crash")
+@given(st.lists(st.text(max_size=200) | st.from_regex(r"(Bearer|DPoP) ?([a-z]+ ?= ?[\"']?.*[\"']?,?)*")))
+def test_nothing_a_server_may_send_raises(lines: list[str]) -> None:
+    found = read_challenge(lines)
+    assert found.scope is None or all(word.isascii() and " " not in word for word in found.scope)
+
+
+@covers("linear")
+@pytest.mark.parametrize(
+    "unit",
+    [
+        'a="',
+        "a='",
+        'a="\\',
+        'Bearer a="\\"',
+        "a ",
+        "=",
+        ",",
+        "a=" * 40 + '"',
+        "a" * 100,
+        "resource_metadata=x",
+    ],
+)
+@pytest.mark.parametrize("in_lines", [False, True])
+def test_a_megabyte_of_hostile_header_is_read_at_once(unit: str, in_lines: bool) -> None:  # noqa: FBT001
+    text = "Bearer " + unit * (1_000_000 // len(unit))
+    lines = [text[n : n + 1000] for n in range(0, len(text), 1000)] if in_lines else [text]
+    assert len(read_challenge(lines).resource_metadata) <= MAX_RESOURCE_METADATA

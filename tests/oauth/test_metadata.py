@@ -1,0 +1,313 @@
+"""Discovery as transcripts: which documents are fetched, in which order, and what is believed."""
+
+from __future__ import annotations
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import (
+    AddressRefused,
+    DiscoveryFailed,
+    IssuerMismatch,
+    TimedOut,
+    UnreadableAnswer,
+    UnsafeUrl,
+)
+from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
+from hermes_mcp_auth_remote.oauth.metadata import MAX_ISSUERS, Discovery, discover
+from tests.oauth.parties import metadata
+from tests.playbook import Play, play, sample
+from tests.requirements import covers
+
+URL = "https://mcp.example/mcp"
+PRM = "GET https://mcp.example/.well-known/oauth-protected-resource"
+NAMED = Challenge((f"{PRM[4:]}/mcp",))
+RFC8414 = "/.well-known/oauth-authorization-server"
+OPENID = "/.well-known/openid-configuration"
+HTML = "<!doctype html><title>Not found</title>"
+
+
+def prm(*issuers: str, resource: str = URL, **members: object) -> dict[str, object]:
+    return {"resource": resource, "authorization_servers": list(issuers), **members}
+
+
+def found(issuer: str, *, resource: str = URL, trusted_issuers: tuple[str, ...] = ()) -> Play[Discovery]:
+    """Play up to the protected resource metadata, which names the issuer."""
+    script = play(discover(URL, NAMED, trusted_issuers=trusted_issuers))
+    return script.expects(f"{PRM}/mcp").answers(200, prm(issuer, resource=resource))
+
+
+@covers("issuer-slash")
+@pytest.mark.parametrize(
+    ("listed", "published"),
+    [
+        ("https://accounts.google.example/", "https://accounts.google.example"),
+        ("https://accounts.google.example", "https://accounts.google.example/"),
+        ("https://accounts.google.example", "https://accounts.google.example:443"),
+    ],
+)
+def test_quirk_1_a_bare_slash_of_an_issuer_without_path_is_forgiven(listed: str, published: str) -> None:
+    script = found(listed).expects(f"GET https://accounts.google.example{RFC8414}")
+    result = script.answers(200, metadata(published)).returns()
+    assert result.authorization_server.issuer == published
+
+
+@covers("issuer-path-slash", "issuer-exact")
+@pytest.mark.parametrize(
+    ("listed", "published"),
+    [
+        ("https://h.example/oauth2", "https://h.example/oauth2/"),
+        ("https://h.example/oauth2/", "https://h.example/oauth2"),
+        ("https://auth.atlassian.example/1234", "https://auth.atlassian.example"),
+        ("https://attacker.example", "https://honest.example"),
+        ("https://h.example", "https://h.example:8443"),
+        ("https://h.example", "https://h.example/?a=b"),
+    ],
+    ids=[
+        "quirk 2 slash after a path",
+        "quirk 2 no slash after a path",
+        "quirk 3 parent of the listed issuer",
+        "another host",
+        "another port",
+        "a query",
+    ],
+)
+def test_quirk_2_and_3_another_issuer_is_refused_until_it_is_trusted_exactly(
+    listed: str, published: str
+) -> None:
+    host, _, path = listed.removeprefix("https://").partition("/")
+    path = f"/{path.rstrip('/')}" if path else ""
+    places = [f"{RFC8414}{path}", f"{OPENID}{path}", *([f"{path}{OPENID}"] if path else [])]
+    script = found(listed)
+    for place in places:
+        script.expects(f"GET https://{host}{place}").answers(200, metadata(published))
+    error = script.raises(IssuerMismatch)
+    assert f"add exactly {published} to `oauth.trusted_issuers`" in error.advice
+
+    trusting = found(listed, trusted_issuers=(published,)).expects(f"GET https://{host}{places[0]}")
+    result = trusting.answers(200, metadata(published)).returns()
+    assert result.authorization_server.issuer == published
+
+
+@covers("issuer-exact")
+def test_quirk_3_what_the_advice_says_to_trust_is_what_is_trusted() -> None:
+    script = found("https://h.example", trusted_issuers=("https://other.example/a",))
+    script.expects(f"GET https://h.example{RFC8414}").answers(200, metadata("https://OTHER.example/a"))
+    script.returns()
+
+
+@covers("login-without-401")
+def test_quirk_4_a_login_that_no_401_began_finds_metadata_under_the_path() -> None:
+    script = play(discover(URL, Challenge())).expects(f"{PRM}/mcp").answers(200, prm("https://as.example"))
+    script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
+
+
+@covers("prm-by-path")
+def test_quirk_5_metadata_under_the_path_only_root_is_404_html() -> None:
+    script = play(discover(URL, Challenge((PRM[4:],)))).expects(PRM).answers(404, HTML)
+    script.expects(f"{PRM}/mcp").answers(200, prm("https://as.example"))
+    script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
+
+
+@covers("as-path-order")
+def test_quirk_6_an_issuer_with_a_path_rfc8414_then_openid_inserted_then_appended() -> None:
+    script = play(discover("https://mcp.stripe.example", Challenge()))
+    script.expects("GET https://mcp.stripe.example/.well-known/oauth-protected-resource")
+    script.answers(200, sample("stripe/prm"))
+    for place in (f"{RFC8414}/mcp", f"{OPENID}/mcp"):
+        script.expects(f"GET https://access.stripe.example{place}").answers(404, HTML)
+    script.expects(f"GET https://access.stripe.example/mcp{OPENID}")
+    result = script.answers(200, metadata("https://access.stripe.example/mcp")).returns()
+    assert result.protected_resource is not None
+    assert result.protected_resource.scopes_supported == ("mcp",)
+
+
+@covers("as-openid-only")
+def test_quirk_7_openid_configuration_only() -> None:
+    script = found("https://as.example").expects(f"GET https://as.example{RFC8414}").answers(404)
+    openid = metadata(id_token_signing_alg_values_supported=["RS256"])
+    result = script.expects(f"GET https://as.example{OPENID}").answers(200, openid).returns()
+    assert result.authorization_server.is_openid
+
+
+@covers("as-openid-only")
+def test_quirk_7_no_endpoint_is_guessed_once_there_is_protected_resource_metadata() -> None:
+    script = found("https://as.example").expects(f"GET https://as.example{RFC8414}").answers(404)
+    script.expects(f"GET https://as.example{OPENID}").answers(404)
+    script.raises(DiscoveryFailed, "as.example publishes no metadata")
+
+
+@covers("prm-second")
+def test_quirk_8_two_resource_metadata_first_one_404() -> None:
+    url = "https://mcp.sentry.example/mcp"
+    places = "GET https://mcp.sentry.example/.well-known/oauth-protected-resource"
+    script = play(discover(url, read_challenge([sample("sentry/challenge").decode()])))
+    script.expects(f"{places}/gone").answers(404)
+    script.expects(f"{places}/mcp").answers(200, prm("https://as.example", resource=url))
+    script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
+
+
+@covers("resource-covers")
+def test_quirk_10_resource_is_the_origin_and_stays_verbatim() -> None:
+    script = found("https://as.example", resource="https://MCP.example/")
+    script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata())
+    result = script.returns()
+    assert result.protected_resource is not None
+    assert result.protected_resource.resource == "https://MCP.example/"
+
+
+@covers("resource-covers", "resource-per-path")
+@pytest.mark.parametrize("resource", ["https://other.example/mcp", "https://mcp.example/other"])
+def test_quirk_10_and_11_a_resource_that_is_another_is_refused(resource: str) -> None:
+    script = found("https://as.example", resource=resource)
+    script.expects(PRM).answers(404).raises(DiscoveryFailed, "not of the server that was asked")
+
+
+@covers("server-query")
+def test_quirk_12_server_url_with_a_query() -> None:
+    script = play(discover(f"{URL}?project_ref=1", Challenge()))
+    script.expects(f"{PRM}/mcp?project_ref=1").answers(404)
+    script.expects(f"{PRM}/mcp").answers(200, prm("https://as.example"))
+    script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
+
+
+def test_a_server_of_2025_03_26_without_any_metadata_gets_the_default_endpoints() -> None:
+    script = play(discover(URL, Challenge())).expects(f"{PRM}/mcp").answers(404).expects(PRM).answers(404)
+    script.expects(f"GET https://mcp.example{RFC8414}").answers(404)
+    result = script.expects(f"GET https://mcp.example{OPENID}").answers(404).returns()
+    assert result.protected_resource is None
+    assert result.authorization_server.is_guessed
+    assert result.authorization_server.token_endpoint == "https://mcp.example/token"
+
+
+@covers("prm-downgrade")
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_server_that_fails_is_not_taken_for_one_without_metadata(status: int) -> None:
+    script = play(discover(URL, Challenge())).expects(f"{PRM}/mcp").answers(status).expects(PRM).answers(404)
+    script.raises(DiscoveryFailed, f"answered {status}")
+
+
+@covers("prm-downgrade")
+def test_a_timeout_is_not_taken_for_absence() -> None:
+    script = play(discover(URL, Challenge())).expects(f"{PRM}/mcp").fails(TimedOut("late"))
+    script.expects(PRM).answers(404).raises(TimedOut)
+
+
+@covers("safe-urls")
+def test_a_refused_address_ends_discovery_at_once() -> None:
+    script = play(discover(URL, NAMED)).expects(f"{PRM}/mcp").fails(AddressRefused("private"))
+    script.raises(AddressRefused)
+
+
+@covers("prm-downgrade")
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (HTML, UnreadableAnswer),
+        (b'{"resource": "https://mcp.exam', UnreadableAnswer),
+        (b'{"resource": "' + b"a" * 10_000_000 + b'"}', UnreadableAnswer),
+        (b"[" * 500_000, UnreadableAnswer),
+        ([], UnreadableAnswer),
+        ({"authorization_servers": ["https://as.example"]}, UnreadableAnswer),
+        ({"resource": 7, "authorization_servers": ["https://as.example"]}, UnreadableAnswer),
+        ({"resource": "javascript:alert(1)", "authorization_servers": ["https://as.example"]}, UnsafeUrl),
+        ({"resource": URL}, DiscoveryFailed),
+        ({"resource": URL, "authorization_servers": []}, DiscoveryFailed),
+        ({"resource": URL, "authorization_servers": "https://as.example"}, DiscoveryFailed),
+        (prm("file:///etc/passwd"), UnsafeUrl),
+        (prm("http://as.example"), UnsafeUrl),
+        (prm("https://u:p@as.example"), UnsafeUrl),
+        (prm("data:application/json,{}"), UnsafeUrl),
+    ],
+    ids=[
+        "HTML",
+        "truncated",
+        "10 MB",
+        "500,000 brackets",
+        "a list",
+        "no resource",
+        "a number as resource",
+        "javascript: as resource",
+        "no authorization_servers",
+        "no authorization server",
+        "text for a list",
+        "file: issuer",
+        "plain http issuer",
+        "issuer with user information",
+        "data: issuer",
+    ],
+)
+def test_protected_resource_metadata_that_is_none_is_never_taken_for_absence(
+    body: object, error: type[UnreadableAnswer]
+) -> None:
+    script = play(discover(URL, Challenge())).expects(f"{PRM}/mcp").answers(200, body)  # type: ignore[arg-type]
+    script.expects(PRM).answers(404).raises(error)
+
+
+@covers("safe-urls")
+def test_an_unsafe_metadata_address_is_not_fetched() -> None:
+    script = play(discover(URL, Challenge(("file:///etc/passwd", "http://169.254.169.254/"))))
+    script.expects(f"{PRM}/mcp").answers(404).expects(PRM).answers(404).raises(UnsafeUrl)
+
+
+@covers("safe-urls")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "authorization_endpoint",
+        "token_endpoint",
+        "registration_endpoint",
+        "revocation_endpoint",
+        "device_authorization_endpoint",
+        "pushed_authorization_request_endpoint",
+    ],
+)
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc/passwd", "javascript:alert(1)", "data:,x", "http://as.example/x", "https://a@b.example/"],
+)
+def test_an_unsafe_endpoint_is_refused(name: str, url: str) -> None:
+    script = found("https://as.example")
+    for place in (RFC8414, OPENID):
+        script.expects(f"GET https://as.example{place}").answers(200, metadata(**{name: url}))
+    script.raises(UnsafeUrl, name)
+
+
+@covers("prm-downgrade")
+@pytest.mark.parametrize("name", ["issuer", "authorization_endpoint", "token_endpoint"])
+def test_authorization_server_metadata_without_a_required_member_is_refused(name: str) -> None:
+    document = {key: value for key, value in metadata().items() if key != name}
+    script = found("https://as.example")
+    for place in (RFC8414, OPENID):
+        script.expects(f"GET https://as.example{place}").answers(200, document)
+    script.raises(UnreadableAnswer, name)
+
+
+@covers("fetch-bounds")
+def test_a_thousand_issuers_cost_no_thousand_requests() -> None:
+    issuers = [f"https://as{n}.example" for n in range(1000)]
+    script = play(discover(URL, NAMED)).expects(f"{PRM}/mcp").answers(200, prm(*issuers))
+    for issuer in issuers[:MAX_ISSUERS]:
+        script.expects(f"GET {issuer}{RFC8414}").answers(404).expects(f"GET {issuer}{OPENID}").answers(404)
+    script.raises(DiscoveryFailed)
+
+
+def test_the_issuer_whose_credentials_we_hold_comes_first_whatever_its_slash() -> None:
+    script = play(discover(URL, NAMED, prefer_issuer="https://two.example/"))
+    script.expects(f"{PRM}/mcp").answers(200, prm("https://one.example", "https://two.example"))
+    script.expects(f"GET https://two.example{RFC8414}").answers(
+        200, metadata("https://two.example/")
+    ).returns()
+
+
+def test_one_unsafe_issuer_does_not_spoil_the_good_one_and_a_dead_one_is_passed_over() -> None:
+    issuers = ("http://keycloak:8080", "https://dead.example", "https://as.example")
+    script = play(discover(URL, NAMED)).expects(f"{PRM}/mcp").answers(200, prm(*issuers))
+    script.expects(f"GET https://dead.example{RFC8414}").fails(TimedOut("late"))
+    script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
+
+
+def test_an_authorization_server_that_the_operator_names_needs_no_protected_resource_metadata() -> None:
+    script = play(discover(URL, Challenge(), authorization_server="https://as.example"))
+    script.expects(f"{PRM}/mcp").answers(500).expects(PRM).answers(200, HTML)
+    result = script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
+    assert result.protected_resource is None

@@ -1,0 +1,171 @@
+"""Which URLs are ever shown, opened or fetched."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hermes_mcp_auth_remote.errors import UnsafeUrl
+from hermes_mcp_auth_remote.oauth.urls import (
+    canonical_resource,
+    host_of,
+    is_loopback_host,
+    protected_resource_urls,
+    resource_covers,
+    safe_url,
+)
+from tests.requirements import covers
+
+UNSAFE = {
+    "file": "file:///etc/passwd",
+    "javascript": "javascript:alert(1)",
+    "data": "data:text/html,x",
+    "plain http": "http://as.example/token",
+    "user name": "https://as.example@evil.example/",
+    "user name and password": "https://a:b@evil.example/",
+    "empty user information": "https://@evil.example/",
+    "a shell's words": 'https://as.example/" & calc.exe & "',
+    "back quotes": "https://as.example/`id`",
+    "a line end": "https://as.example/\r\nX: y",
+    "a tab in the scheme": "ht\ttps://as.example/",
+    "leading space": " https://as.example/",
+    "backslash": "https://as.example\\@evil.example/",
+    "no host": "https:///path",
+    "relative": "/authorize",
+    "without scheme": "as.example/authorize",
+    "empty": "",
+    "port that is none": "https://as.example:http/",
+    "port out of range": "https://as.example:99999/",
+    "percent signs in the host": "https://%65vil.example/",
+    "semicolon in the host": "https://a;b.example/",
+    "no-break space in the host": "https://a\u00a0b.example/",
+    "full-width slash in the host": "https://as.example\uff0fevil.example/",
+    "half a surrogate pair": "https://as.example/\ud800",
+    "zone in an address": "https://[fe80::1%25eth0]/",
+    "bracket that stays open": "https://[::1/",
+    "three dots": "https://as...example/",
+    "8193 characters": "https://as.example/" + "a" * 8174,
+    "loopback look-alike": "http://127.0.0.1.evil.example/",
+    "loopback as user name": "http://localhost@evil.example/",
+    "the unspecified address": "http://0.0.0.0/",
+    "mapped loopback": "http://[::ffff:7f00:1]:x/",
+}
+
+
+@covers("safe-urls")
+@pytest.mark.parametrize("url", UNSAFE.values(), ids=UNSAFE.keys())
+def test_an_unsafe_url_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(UnsafeUrl) as caught:
+        safe_url(url, "address")
+    assert url == "" or url not in f"{caught.value} {caught.value.advice}"
+
+
+@covers("safe-urls")
+@pytest.mark.parametrize(
+    ("url", "written"),
+    [
+        ("https://AS.Example:443/a?b=c%20d#e", "https://as.example/a?b=c%20d#e"),
+        ("http://127.0.0.1:8765/callback", "http://127.0.0.1:8765/callback"),
+        ("http://localhost:80/x", "http://localhost/x"),
+        ("http://[::1]:9/", "http://[::1]:9/"),
+        ("http://127.8.8.8/", "http://127.8.8.8/"),
+        ("https://bücher.example/ü", "https://xn--bcher-kva.example/%C3%BC"),
+        ("HTTPS://as.example", "https://as.example"),
+        ("https://under_score.example/", "https://under_score.example/"),
+    ],
+)
+def test_a_safe_url_comes_out_written_anew(url: str, written: str) -> None:
+    assert safe_url(url, "address") == written
+    assert safe_url(written, "address") == written
+
+
+@covers("safe-urls", "no-crash")
+@given(st.text() | st.text().map("https://{}".format) | st.text().map("https://h.example/{}".format))
+def test_any_text_is_either_a_safe_url_or_refused(text: str) -> None:
+    try:
+        written = safe_url(text, "address")
+    except UnsafeUrl:
+        return
+    assert safe_url(written, "address") == written
+    assert written.isascii()
+    assert "@" not in written.split("/")[2]
+    assert host_of(written)
+
+
+@given(st.text())
+def test_the_host_of_anything_is_ascii(text: str) -> None:
+    assert host_of(text).isascii()
+    assert host_of(f"https://{text}").isascii()
+
+
+def test_a_look_alike_host_shows_as_what_it_is() -> None:
+    assert host_of("https://\u0430pple.example/") == "xn--pple-43d.example"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("LOCALHOST.", True),
+        ("a.localhost", True),
+        ("127.0.0.1", True),
+        ("[::1]", True),
+        ("localhost.example", False),
+        ("0.0.0.0", False),
+        ("2130706433", False),
+        ("", False),
+    ],
+)
+def test_loopback_is_told_from_its_look_alikes(host: str, *, expected: bool) -> None:
+    assert is_loopback_host(host) is expected
+
+
+@covers("resource-covers", "resource-per-path")
+@pytest.mark.parametrize(
+    ("resource", "covered"),
+    [
+        ("https://mcp.example/a/mcp", True),
+        ("https://MCP.example:443/a/mcp/", True),
+        ("https://mcp.example/a", True),
+        ("https://mcp.example", True),
+        ("https://mcp.example/", True),
+        ("https://mcp.example/b", False),
+        ("https://mcp.example/a/mc", False),
+        ("https://mcp.example/a/mcp/deeper", False),
+        ("https://mcp.example/a/mcp?project=1", False),
+        ("https://mcp.example:8443/a/mcp", False),
+        ("https://other.example/a/mcp", False),
+        ("https://mcp.example.evil.example/a/mcp", False),
+    ],
+)
+def test_quirk_10_and_11_a_resource_covers_its_path_and_below_on_its_own_origin(
+    resource: str, *, covered: bool
+) -> None:
+    assert resource_covers(resource, "https://mcp.example/a/mcp") is covered
+
+
+@covers("resource-choice")
+@pytest.mark.parametrize(
+    ("url", "resource"),
+    [
+        ("https://MCP.example:443/", "https://mcp.example"),
+        ("https://mcp.example", "https://mcp.example"),
+        ("https://mcp.example/mcp/", "https://mcp.example/mcp/"),
+        ("https://mcp.example/mcp#part", "https://mcp.example/mcp"),
+        ("https://mcp.example/mcp?project_ref=1", "https://mcp.example/mcp?project_ref=1"),
+    ],
+)
+def test_quirk_28_no_slash_is_added_to_a_resource(url: str, resource: str) -> None:
+    assert canonical_resource(url) == resource
+
+
+@covers("server-query")
+def test_quirk_12_a_query_is_tried_with_and_then_without() -> None:
+    base = "https://mcp.example/.well-known/oauth-protected-resource"
+    assert protected_resource_urls("https://mcp.example/mcp?project_ref=1") == (
+        f"{base}/mcp?project_ref=1",
+        f"{base}/mcp",
+        base,
+    )
+    assert protected_resource_urls("https://mcp.example/") == (base,)

@@ -1,0 +1,167 @@
+"""A play: an Exchange as a transcript of requests and answers, checked line by line.
+
+    play(discover(url, Challenge()))
+      .expects("GET https://mcp.example/.well-known/oauth-protected-resource/mcp").answers(404)
+      .expects("GET https://mcp.example/.well-known/oauth-protected-resource").answers(200, sample("x/prm"))
+      .returns(…)
+
+Nothing happens before `returns` or `raises`; one request too many, too few or another than the script's is a
+failure that shows both transcripts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+from urllib.parse import parse_qsl
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import McpAuthError, NetworkError
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
+
+T = TypeVar("T")
+E = TypeVar("E", bound=McpAuthError)
+
+SAMPLES = Path(__file__).parent / "samples"
+Body = Mapping[str, object] | list[object] | str | bytes | None
+
+
+def sample(name: str) -> bytes:
+    """Return a sample's bytes: "stripe/prm" is tests/samples/stripe/prm with whatever suffix it has."""
+    (path,) = (SAMPLES / name).parent.glob(Path(name).name + ".*")
+    return path.read_bytes()
+
+
+def answer(status: int, body: Body = None, headers: Mapping[str, str] | None = None) -> Response:
+    """Build a response: a mapping or list goes as JSON, text as HTML, bytes as they are."""
+    if isinstance(body, bytes):
+        media_type, data = "application/json", body
+    elif isinstance(body, str):
+        media_type, data = "text/html; charset=utf-8", body.encode()
+    else:
+        media_type, data = "application/json", b"" if body is None else json.dumps(body).encode()
+    merged = {"content-type": media_type, **(headers or {})}
+    return Response(status, tuple(merged.items()), data)
+
+
+def form_of(request: Request) -> dict[str, str]:
+    """Read a request's form; a name that occurs twice fails the test."""
+    pairs = parse_qsl(request.body.decode("ascii"), keep_blank_values=True, strict_parsing=True)
+    assert len(dict(pairs)) == len(pairs), "a form field occurs twice"
+    return dict(pairs)
+
+
+@dataclass
+class _Scene:
+    line: str
+    form: Mapping[str, str | None] | None
+    body: Mapping[str, object] | None
+    headers: Mapping[str, str | None]
+    answer: Response | NetworkError | None = None
+
+
+@dataclass
+class Play(Generic[T]):
+    """A script for one exchange. `requests` holds what was really asked, once it was played."""
+
+    exchange: Exchange[T]
+    requests: list[Request] = field(default_factory=list[Request])
+    _script: list[_Scene] = field(default_factory=list[_Scene])
+
+    def expects(
+        self,
+        line: str,
+        *,
+        form: Mapping[str, str | None] | None = None,
+        json: Mapping[str, object] | None = None,
+        headers: Mapping[str, str | None] | None = None,
+    ) -> Play[T]:
+        """Expect a request such as "GET https://…"; of form, JSON and headers, only what is named.
+
+        None as a form field's or header's value says that it must be absent.
+        """
+        self._script.append(_Scene(line, form, json, headers or {}))
+        return self
+
+    def answers(self, status: int, body: Body = None, headers: Mapping[str, str] | None = None) -> Play[T]:
+        """Answer the request that was expected last."""
+        self._script[-1].answer = answer(status, body, headers)
+        return self
+
+    def fails(self, error: NetworkError) -> Play[T]:
+        """Let the request that was expected last fail on its way."""
+        self._script[-1].answer = error
+        return self
+
+    def returns(self, expected: T | None = None) -> T:
+        """Play; return what the exchange returns, compared with `expected` where that is given."""
+        value = self._play()
+        if expected is not None:
+            assert value == expected
+        return value
+
+    def raises(self, kind: type[E], text: str = "") -> E:
+        """Play; return the error of exactly this kind that ends it, with `text` in its message or advice."""
+        with pytest.raises(kind) as caught:
+            self._play()
+        error = caught.value
+        assert type(error) is kind
+        assert text in f"{error} {error.advice}"
+        return error
+
+    def _play(self) -> T:
+        try:
+            request = next(self.exchange)
+            for scene in self._script:
+                self.requests.append(request)
+                self._compare(scene, request)
+                assert scene.answer is not None, f"the script does not answer {scene.line}"
+                if isinstance(scene.answer, NetworkError):
+                    request = self.exchange.throw(scene.answer)
+                else:
+                    request = self.exchange.send(scene.answer)
+        except StopIteration as stop:
+            self._check_complete()
+            value: T = stop.value
+            return value
+        except McpAuthError:
+            self._check_complete()
+            raise
+        self.requests.append(request)
+        self.exchange.close()
+        raise self._failure("one request too many")
+
+    def _compare(self, scene: _Scene, request: Request) -> None:
+        if scene.line != f"{request.method} {request.url}":
+            self.exchange.close()
+            raise self._failure("another request than the script's")
+        if scene.form is not None:
+            _compare_members(scene.line, scene.form, form_of(request))
+        if scene.body is not None:
+            _compare_members(scene.line, scene.body, json.loads(request.body))
+        _compare_members(scene.line, scene.headers, dict(request.headers))
+
+    def _check_complete(self) -> None:
+        if len(self.requests) < len(self._script):
+            raise self._failure("the exchange ended before the script")
+
+    def _failure(self, why: str) -> BaseException:
+        expected = [scene.line for scene in self._script]
+        asked = [f"{request.method} {request.url}" for request in self.requests]
+        lines = (f"{why} (- script, + exchange):", *difflib.ndiff(expected, asked))
+        return pytest.fail.Exception("\n".join(lines), pytrace=False)
+
+
+def _compare_members(line: str, expected: Mapping[str, object], actual: Mapping[str, object]) -> None:
+    for name, value in expected.items():
+        assert actual.get(name) == value, f"{name} of {line}"
+
+
+def play(exchange: Exchange[T]) -> Play[T]:
+    """Begin a script for an exchange."""
+    return Play(exchange)

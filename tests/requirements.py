@@ -1,0 +1,93 @@
+"""What the tests hold us to: one line per behaviour, with where it is written down.
+
+"quirk N" and "security N" are rows of the project's lists of server deviations and of review demands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+Test = TypeVar("Test", bound=Callable[..., object])
+
+
+class Requirement(NamedTuple):
+    """One behaviour: a short id, the sentence that it makes true, and its source."""
+
+    id: str
+    sentence: str
+    source: str
+
+
+REQUIREMENTS = (
+    # Discovery
+    Requirement("issuer-slash", "A bare trailing slash of an issuer without a path is forgiven.", "quirk 1"),
+    Requirement("issuer-path-slash", "A trailing slash after an issuer's path is refused.", "quirk 2"),
+    Requirement("issuer-exact", "Another issuer is refused unless it is trusted exactly.", "quirk 3"),
+    Requirement("login-without-401", "Discovery works where nothing ever answered 401.", "quirk 4"),
+    Requirement("prm-by-path", "Metadata under the path is found where the root is HTML.", "quirk 5"),
+    Requirement(
+        "as-path-order", "An issuer with a path is looked for in three places.", "quirk 6, RFC 8414 §3.1"
+    ),
+    Requirement("as-openid-only", "An OpenID-only server is used, no endpoint is guessed.", "quirk 7"),
+    Requirement("prm-second", "Of two resource_metadata, the second is tried.", "quirk 8"),
+    Requirement("challenge-odd", "Odd WWW-Authenticate headers are read.", "quirk 9, RFC 9110 §11.6.1"),
+    Requirement("resource-covers", "Origin or parent path as resource is taken.", "quirk 10, RFC 9728 §3.3"),
+    Requirement("resource-per-path", "Servers on one host are told apart.", "quirk 11"),
+    Requirement("server-query", "A query in the server's URL does not stop discovery.", "quirk 12"),
+    Requirement("pkce-required", "Without advertised S256 we refuse.", "quirk 13, security 5, MCP"),
+    Requirement("prm-downgrade", "A failing answer is not read as none.", "security 15"),
+    Requirement("fetch-bounds", "One document never makes us send many requests.", "security 14"),
+    # Registration and redirect
+    Requirement("client-id-needed", "No registration is ever guessed.", "quirk 14"),
+    Requirement("registration-403", "A refused registration names allow-listing.", "quirk 15"),
+    Requirement("secret-unasked", "A client secret that was not asked for is used.", "quirk 16"),
+    Requirement("auth-method", "Basic only where offered, once more with post.", "quirk 17, RFC 6749 §2.3.1"),
+    Requirement("registered-uri", "The client says which redirect URI was registered.", "quirk 18"),
+    Requirement("stale-client", "A forgotten client shows as invalid_client.", "quirk 19"),
+    Requirement("cimd-flag", "CIMD is used only where it is advertised.", "quirk 20"),
+    Requirement("bearer-case", "The scheme goes out as Bearer.", "quirk 21"),
+    Requirement("other-loopback", "The other spelling of loopback is tried once.", "quirk 22"),
+    Requirement("application-type", "Registration says native or web.", "MCP client registration"),
+    # Scope and parameters
+    Requirement("offline-access", "offline_access is asked where it is listed.", "quirk 24"),
+    Requirement("invalid-scope", "invalid_scope keeps its code and says what to set.", "quirk 25"),
+    Requirement("scope-choice", "Configured, challenged, listed, none: in this order.", "quirk 26, MCP"),
+    Requirement("extra-parameters", "Operators add parameters, never replace.", "quirk 27, security 13"),
+    Requirement("resource-choice", "The resource is verbatim and can be turned off.", "quirk 28, RFC 8707"),
+    Requirement("resource-everywhere", "Every request carries the same resource.", "quirk 29, RFC 8707"),
+    Requirement("step-up", "A step-up asks for the union, under the cap.", "quirk 38, security 22"),
+    Requirement("pkce-s256", "The code_challenge is S256 of the verifier.", "RFC 7636 §4.2"),
+    Requirement("pushed", "A request is pushed where the server takes that.", "RFC 9126"),
+    # Tokens
+    Requirement("form-answer", "A form is read as a token answer.", "quirk 30"),
+    Requirement("error-in-200", "An error in a 200 is an error.", "quirk 31"),
+    Requirement("expires-in", "Any expires_in is survived.", "quirk 32"),
+    Requirement("keep-refresh", "What a refresh answer leaves out stays.", "quirk 33, RFC 6749 §6"),
+    Requirement("refresh-failures", "A failing refresh does not look like a dead session.", "quirk 34"),
+    Requirement("revocation", "Revocation goes to the advertised endpoint or nowhere.", "RFC 7009 §2.1"),
+    # The door for hostile text
+    Requirement("iss-mismatch", "A wrong iss is refused and its error not shown.", "quirk 39, RFC 9207 §2.4"),
+    Requirement("paste-mangled", "What phones and chats do to an address is undone.", "quirk 40"),
+    Requirement("paste-duplicates", "A parameter twice is refused.", "quirk 40, RFC 6749 §3.1"),
+    Requirement("paste-foreign", "A foreign paste leaves the login waiting.", "quirk 41"),
+    Requirement("bare-code", "A code alone passes only where it may.", "security 7"),
+    Requirement("one-door", "Nothing but the door makes a response.", "security 4"),
+    # Everywhere
+    Requirement("safe-urls", "Only https, or http on loopback, is used.", "security 13, 14, 16"),
+    Requirement("no-crash", "Hostile input raises McpAuthError and nothing else.", "security 14"),
+    Requirement("linear", "A megabyte of hostile input is read at once.", "security 14, 21"),
+    Requirement("no-secret", "No secret is in an error or a repr.", "security 18"),
+    Requirement("login-table", "What is not in the table does not happen.", "security 12"),
+    Requirement("error-tree", "The drawn error tree is the real one, with advice.", "errors.py"),
+)
+
+_IDS = frozenset(requirement.id for requirement in REQUIREMENTS)
+
+
+def covers(*ids: str) -> Callable[[Test], Test]:
+    """Say which requirements a test makes true; raises KeyError for an id that is not listed above."""
+    for name in ids:
+        if name not in _IDS:
+            raise KeyError(name)
+    return lambda test: test

@@ -1,0 +1,47 @@
+"""Every requirement has a test, and every test that names one names one that exists."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.requirements import REQUIREMENTS, covers
+
+TESTS = Path(__file__).parent
+
+
+def files_of_tests() -> Iterator[Path]:
+    yield from (path for path in sorted(TESTS.rglob("test_*.py")) if "node_modules" not in path.parts)
+
+
+def named_ids(path: Path) -> Iterator[str]:
+    """Yield the ids that a file's `@covers(...)` decorators name; only a test function counts."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+            continue
+        for decorator in node.decorator_list:
+            if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "covers":
+                yield from (ast.literal_eval(argument) for argument in decorator.args)
+
+
+def test_every_requirement_has_a_test_and_every_test_a_known_requirement() -> None:
+    named = {name for path in files_of_tests() for name in named_ids(path)}
+    known = {requirement.id for requirement in REQUIREMENTS}
+    assert sorted(known - named) == [], "requirements without a test"
+    assert sorted(named - known) == [], "tests that name an unknown requirement"
+
+
+def test_every_requirement_stands_once_with_a_sentence_and_a_source() -> None:
+    ids = [requirement.id for requirement in REQUIREMENTS]
+    assert len(ids) == len(set(ids))
+    for requirement in REQUIREMENTS:
+        assert requirement.sentence.endswith(".")
+        assert requirement.source
+
+
+def test_naming_an_unknown_requirement_fails_where_it_is_named() -> None:
+    with pytest.raises(KeyError, match="no-such-thing"):
+        covers("no-such-thing")
