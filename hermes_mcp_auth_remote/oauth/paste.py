@@ -31,8 +31,9 @@ _AROUND_CODE = "<>()[]{}\"'`“”‘’"
 # No browser leaves these unescaped in an address.
 _BEFORE_END = re.compile(r"[^\s<>\"`“”‘’]*")
 _PUNCTUATION = ".,;:!?'*)]}|"
-# An `iss` inside a query is an address too; "https://http://" is a phone's.
-_NOT_INSIDE = r"(?<![A-Za-z0-9=%&?.+-])"
+# An `iss` inside a query is an address too, but "https://http://" is a phone's.
+_NOT_INSIDE = r"(?<![A-Za-z0-9=%&?.+/@-])"
+_SCHEME = r"(?i:https?(?:://|%3a%2f%2f))"
 
 
 def cleaned(text: str) -> str:
@@ -64,7 +65,7 @@ def bare(text: str) -> str:
 
 
 def _starts(text: str, netloc: str) -> list[int]:
-    address = rf"{_NOT_INSIDE}(?i:https?(?:://|%3a%2f%2f)|{re.escape(netloc)}/)"
+    address = rf"{_NOT_INSIDE}(?:{_SCHEME}|(?i:{re.escape(netloc)}/))|(?<=://){_SCHEME}"
     found = (match.start() for match in re.finditer(address, text))
     first = len(text) - len(text.lstrip(_OPENING))
     return list(dict.fromkeys((first, *itertools.islice(found, MAX_ADDRESSES))))
