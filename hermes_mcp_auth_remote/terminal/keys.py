@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Mapping
 from typing import Literal
 
 # Four times what any authorization response has; the reader of the text refuses it long before.
 MAX_CHARS = 65_536
 _PASTE_BEGINS, _PASTE_ENDS = "200~", "201~"
 _LONGEST_SEQUENCE = 32
+
+Mode = Literal["text", "escape", "sequence", "third", "string"]
+# What comes after ESC: CSI, SS3, and OSC, DCS, PM, APC, SOS (ECMA-48 section 8.3).
+_INTRODUCERS: Mapping[str, Mode] = {"[": "sequence", "O": "third", **dict.fromkeys("]P^_X", "string")}
 
 
 class Typing:
@@ -18,10 +23,11 @@ class Typing:
         self._most = most_characters
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text: list[str] = []
-        self._mode: Literal["text", "escape", "sequence", "third", "string"] = "text"
+        self._mode: Mode = "text"
         self._sequence = ""
         self._in_paste = False
         self._after_return = False
+        self._ended = False
 
     @property
     def characters(self) -> int:
@@ -32,6 +38,8 @@ class Typing:
         """Return the lines that these bytes end; None for Ctrl-D, after which nothing more comes."""
         lines: list[str | None] = []
         for character in self._decoder.decode(data):
+            if self._ended:
+                break
             if character == "\n" and self._after_return:
                 self._after_return = False
                 continue
@@ -41,8 +49,6 @@ class Typing:
                 self._take(character, lines)
             else:
                 self._skip(character, lines)
-            if lines and lines[-1] is None:
-                break
         return lines
 
     def end(self) -> list[str | None]:
@@ -67,6 +73,7 @@ class Typing:
         elif character == "\x15":  # Ctrl-U
             self._text.clear()
         elif character == "\x04":  # Ctrl-D
+            self._ended = True
             lines.append(None)
 
     def _skip(self, character: str, lines: list[str | None]) -> None:
@@ -75,15 +82,9 @@ class Typing:
             self._mode = "escape"
         elif self._mode == "escape":
             self._sequence = ""
-            # Any other key after a lone Escape is meant.
-            self._mode = "text"
-            if character == "[":
-                self._mode = "sequence"
-            elif character == "O":
-                self._mode = "third"
-            elif character in "]P^_X":
-                self._mode = "string"
-            else:
+            self._mode = _INTRODUCERS.get(character, "text")
+            # Any other key after a lone Escape is meant; the backslash ends a string.
+            if self._mode == "text" and character != "\\":
                 self._take(character, lines)
         elif self._mode == "sequence":
             self._sequence += character

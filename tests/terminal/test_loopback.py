@@ -243,7 +243,7 @@ def test_who_is_slow_is_left_waiting_and_then_cut_off() -> None:
         writer.close()
         await still_works(listener, decided)
 
-    serve(test, head_seconds=0.2)
+    serve(test, head_seconds=1)
 
 
 def test_a_hundred_idle_connections_do_not_keep_a_browser_out() -> None:

@@ -1,0 +1,400 @@
+"""Pastes through real pseudo-terminals and pipes, and the terminal's state whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+import termios
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from hermes_mcp_auth_remote.terminal.keyboard import MAX_PIPED_CHARS, Keyboard, PipedLines, open_lines
+
+PASTE = "http://127.0.0.1:1/callback?code=" + "c0de-that-nobody-may-see" * 900
+
+# Writes each line to the file, and what it sees of the keyboard to nobody.
+CHILD = """
+import asyncio, resource, sys
+from hermes_mcp_auth_remote.terminal.keyboard import open_lines
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+async def main():
+    async with open_lines() as keyboard:
+        print("READY", flush=True)
+        while (line := await keyboard.line()) is not None:
+            with open(sys.argv[1], "a") as file:
+                print(repr(line), file=file)
+            print("TOOK", flush=True)
+    print("ENDED", flush=True)
+asyncio.run(main())
+"""
+
+
+class Terminal:
+    """A pseudo-terminal within this process: a thread reads the screen, and another one types."""
+
+    def __init__(self) -> None:
+        self.master, self.slave = os.openpty()
+        self.before = termios.tcgetattr(self.slave)
+        self.seen = b""
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._watch)
+        self._reader.start()
+
+    def _watch(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := os.read(self.master, 65536):
+                with self._news:
+                    self.seen += data
+                    self._news.notify_all()
+
+    async def shows(self, text: str) -> None:
+        """Wait until the screen's last characters are these."""
+
+        def wait() -> bool:
+            with self._news:
+                return self._news.wait_for(lambda: self.seen.endswith(text.encode()), timeout=20)
+
+        assert await asyncio.to_thread(wait), self.seen
+
+    async def type(self, data: bytes) -> None:
+        def write() -> None:
+            rest = data
+            while rest:
+                rest = rest[os.write(self.master, rest) :]
+
+        await asyncio.to_thread(write)
+
+    def close(self) -> str:
+        """Return all that was on the screen."""
+        if self.slave >= 0:
+            os.close(self.slave)
+            self.slave = -1
+        self._reader.join()
+        return self.seen.decode()
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal()
+    yield made
+    made.close()
+    os.close(made.master)
+
+
+def within(terminal: Terminal, test: Callable[[Keyboard], Awaitable[None]]) -> str:
+    async def main() -> None:
+        async with Keyboard.open(terminal.slave) as keys:
+            await test(keys)
+
+    asyncio.run(main())
+    assert termios.tcgetattr(terminal.slave) == terminal.before
+    return terminal.close()
+
+
+def test_a_paste_of_any_length_arrives_whole_and_unseen(terminal: Terminal) -> None:
+    async def test(keys: Keyboard) -> None:
+        line, _ = await asyncio.gather(
+            keys.line(), terminal.type(b"\x1b[200~" + PASTE.encode() + b"\x1b[201~\r")
+        )
+        assert line == PASTE
+
+    assert len(PASTE) > 20_000
+    screen = within(terminal, test)
+    assert "c0de" not in screen
+    assert screen.startswith("\x1b[?2004h")
+    assert f"[{len(PASTE)} characters]\r\n" in screen
+    assert screen.endswith("\x1b[?2004l")
+
+
+def test_a_long_line_from_a_terminal_that_marks_no_pastes_arrives_whole_too(terminal: Terminal) -> None:
+    async def test(keys: Keyboard) -> None:
+        line, _ = await asyncio.gather(keys.line(), terminal.type(PASTE.encode() + b"\r"))
+        assert line == PASTE
+
+    assert "c0de" not in within(terminal, test)
+
+
+def test_line_breaks_in_a_paste_do_not_end_the_line(terminal: Terminal) -> None:
+    async def test(keys: Keyboard) -> None:
+        await terminal.type(b"\x1b[200~one\rtwo\r\nthree\n\x1b[201~\ro\rq\n")
+        assert [await keys.line() for _ in range(3)] == ["one\ntwo\nthree\n", "o", "q"]
+
+    within(terminal, test)
+
+
+def test_only_a_count_is_shown_rewritten_in_place(terminal: Terminal) -> None:
+    steps = {
+        b"x": "[1 character]",
+        b"yz": "\b" * 13 + "[3 characters]",
+        b"\x7f": "\b" * 14 + "[2 characters]",
+        b"\x15": "\b" * 14 + " " * 14 + "\b" * 14,
+        b"o\r": "[1 character]\r\n",
+    }
+
+    async def test(keys: Keyboard) -> None:
+        for data, shown in steps.items():
+            # A wait that is given up, as when the browser was quicker, loses nothing.
+            waiting = asyncio.create_task(keys.line())
+            await terminal.type(data)
+            await terminal.shows(shown)
+            if not data.endswith(b"\r"):
+                waiting.cancel()
+            taken = await asyncio.gather(waiting, return_exceptions=True)
+            assert "o" in taken or not data.endswith(b"\r")
+
+    assert within(terminal, test) == f"\x1b[?2004h{''.join(steps.values())}\x1b[?2004l"
+
+
+def test_control_d_ends_and_stays_ended(terminal: Terminal) -> None:
+    async def test(keys: Keyboard) -> None:
+        await terminal.type(b"first\rhalf\x04")
+        assert [await keys.line() for _ in range(3)] == ["first", None, None]
+
+    within(terminal, test)
+
+
+def test_a_terminal_that_goes_away_ends_the_lines(terminal: Terminal) -> None:
+    master, slave = os.openpty()
+
+    async def main() -> None:
+        async with Keyboard.open(slave) as keys:
+            os.close(master)
+            assert await keys.line() is None
+
+    asyncio.run(main())
+    os.close(slave)
+
+
+def test_what_was_typed_ahead_is_kept_and_what_nobody_read_goes_to_no_shell(terminal: Terminal) -> None:
+    os.write(terminal.master, b"ahead\n")
+
+    async def test(keys: Keyboard) -> None:
+        assert await keys.line() == "ahead"
+        asyncio.get_running_loop().remove_reader(terminal.slave)
+        await terminal.type(b"the rest of a paste\r")
+
+    async def main() -> None:
+        async with Keyboard.open(terminal.slave) as keys:
+            await test(keys)
+
+    asyncio.run(main())
+    os.set_blocking(terminal.slave, False)
+    with pytest.raises(BlockingIOError):
+        os.read(terminal.slave, 100)
+
+
+def test_an_exception_inside_leaves_the_terminal_as_it_was(terminal: Terminal) -> None:
+    async def test(keys: Keyboard) -> None:
+        assert not termios.tcgetattr(terminal.slave)[3] & (termios.ECHO | termios.ICANON)
+        assert termios.tcgetattr(terminal.slave)[3] & termios.ISIG
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        within(terminal, test)
+    assert termios.tcgetattr(terminal.slave) == terminal.before
+
+
+def test_handlers_of_the_program_around_are_left_alone(terminal: Terminal) -> None:
+    def handler(number: int, frame: object) -> None: ...
+
+    async def test(keys: Keyboard) -> None:
+        assert signal.getsignal(signal.SIGTERM) is handler
+        assert signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        within(terminal, test)
+        assert signal.getsignal(signal.SIGTERM) is handler
+        assert signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[pexpect.spawn[str]]:
+    spawned = pexpect.spawn(
+        sys.executable, ["-c", CHILD, str(tmp_path / "lines")], timeout=20, echo=True, encoding="utf-8"
+    )
+    yield spawned
+    spawned.close(force=True)
+
+
+def flags(child: pexpect.spawn[str]) -> list[object]:
+    return termios.tcgetattr(child.fileno())
+
+
+def test_a_child_on_its_own_terminal_takes_a_paste(child: pexpect.spawn[str], tmp_path: Path) -> None:
+    child.expect_exact("READY")
+    child.send("\x1b[200~" + PASTE + "\x1b[201~\r")
+    child.expect_exact("TOOK")
+    assert "c0de" not in str(child.before)
+    child.send("\x04")
+    child.expect_exact("ENDED")
+    child.expect_exact(pexpect.EOF)
+    assert (tmp_path / "lines").read_text(encoding="utf-8") == f"{PASTE!r}\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "number"),
+    [("\x03", signal.SIGINT), ("\x1c", signal.SIGQUIT), (None, signal.SIGTERM), (None, signal.SIGINT)],
+)
+def test_a_signal_leaves_the_terminal_as_it_was(
+    child: pexpect.spawn[str], key: str | None, number: signal.Signals
+) -> None:
+    before = flags(child)
+    child.expect_exact("READY")
+    assert flags(child) != before
+    if key is None:
+        child.kill(number)
+    else:
+        child.send(key)
+    child.expect_exact("\x1b[?2004l")
+    child.expect_exact(pexpect.EOF)
+    after = flags(child)
+    child.close()
+    assert after == before
+    assert child.signalstatus == number
+
+
+def test_control_z_where_no_shell_could_continue_us_does_not_hang(
+    child: pexpect.spawn[str], tmp_path: Path
+) -> None:
+    child.expect_exact("READY")
+    child.send("\x1a")
+    child.expect_exact("\x1b[?2004h")
+    child.send("still here\r")
+    child.expect_exact("TOOK")
+    assert (tmp_path / "lines").read_text(encoding="utf-8") == "'still here'\n"
+
+
+def test_control_z_gives_the_shell_its_terminal_and_fg_takes_it_again(tmp_path: Path) -> None:
+    lines, script = tmp_path / "lines", tmp_path / "child.py"
+    script.write_text(CHILD, encoding="utf-8")
+    environ = {**os.environ, "PS1": "PROMPT> ", "PYTHONPATH": str(Path.cwd()), "TERM": "dum"}
+    shell = pexpect.spawn("bash", ["--norc", "--noprofile", "-i"], env=environ, timeout=20, encoding="utf-8")
+    try:
+        shell.expect_exact("PROMPT> ")
+        shell.sendline(f"{sys.executable} {script} {lines}")
+        shell.expect_exact("READY")
+        shell.send("half ")
+        shell.expect_exact("[5 characters]")
+        shell.send("\x1a")
+        shell.expect_exact("\x1b[?2004l")
+        shell.expect_exact("PROMPT> ")
+        shell.sendline("stty -a | grep -o '[-]*icanon'")
+        shell.expect(r"\n(-?icanon)")
+        assert isinstance(shell.match, re.Match)
+        assert shell.match[1] == "icanon"
+        shell.expect_exact("PROMPT> ")
+        shell.sendline("fg")
+        shell.expect_exact("\x1b[?2004h")
+        shell.send("and half\r")
+        shell.expect_exact("TOOK")
+        shell.send("\x04")
+        shell.expect_exact("ENDED")
+        shell.expect_exact("PROMPT> ")
+        assert lines.read_text(encoding="utf-8") == "'half and half'\n"
+    finally:
+        shell.close(force=True)
+
+
+def read_all(read_end: int) -> list[str | None]:
+    async def main() -> list[str | None]:
+        async with PipedLines(lambda: os.read(read_end, 4096)) as lines:
+            taken: list[str | None] = []
+            while not taken or taken[-1] is not None:
+                taken.append(await lines.line())
+            assert await lines.line() is None
+            return taken
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", [None]),
+        (b"one\ntwo\r\n\nlast", ["one", "two", "", "last", None]),
+        (b"x" * 16_000 + b"\n", ["x" * 16_000, None]),
+        (b"x" * 50_000 + b"\nnext\n", ["x" * MAX_PIPED_CHARS, "next", None]),
+        (b"\xff\n", ["\ufffd", None]),
+    ],
+)
+def test_a_pipe_or_a_file_gives_its_lines(tmp_path: Path, data: bytes, expected: list[str | None]) -> None:
+    (tmp_path / "file").write_bytes(data)
+    file = os.open(tmp_path / "file", os.O_RDONLY)
+    assert read_all(file) == expected
+    os.close(file)
+    read_end, write_end = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(write_end, "wb") as pipe:
+            pipe.write(data)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert read_all(read_end) == expected
+    writer.join()
+    os.close(read_end)
+
+
+def test_waiting_for_a_pipe_leaves_the_loop_free_and_may_be_given_up() -> None:
+    read_end, write_end = os.pipe()
+
+    async def main() -> None:
+        lines = PipedLines(lambda: os.read(read_end, 4096))
+        waiting = asyncio.create_task(lines.line())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        os.write(write_end, b"later\n")
+        assert await lines.line() == "later"
+        os.close(write_end)
+        assert await lines.line() is None
+
+    asyncio.run(main())
+    os.close(read_end)
+
+
+def test_a_closed_standard_input_is_an_end() -> None:
+    assert read_all(-1) == [None]
+
+
+def test_standard_input_is_a_keyboard_only_where_it_is_a_terminal(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "isatty", lambda fd: False)
+    assert isinstance(open_lines(), PipedLines)
+    before = os.dup(0)
+    try:
+        os.dup2(terminal.slave, 0)
+        monkeypatch.setattr(os, "isatty", lambda fd: fd == 0)
+        assert isinstance(open_lines(), Keyboard)
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+
+
+def test_a_child_without_a_terminal_reads_its_pipe(tmp_path: Path) -> None:
+    import subprocess
+
+    answer = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tmp_path / "lines")],
+        input=f"{PASTE[:16_000]}\n".encode(),
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    assert re.split(rb"\s+", answer.stdout.strip()) == [b"READY", b"TOOK", b"ENDED"]
+    assert not answer.stderr
+    assert (tmp_path / "lines").read_text(encoding="utf-8") == f"{PASTE[:16_000]!r}\n"
