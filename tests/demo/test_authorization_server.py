@@ -2,45 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import httpx
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.serving import Demo
 from tests.browserless import approve, deny, fetch, read_consent
-from tests.demo.player import REDIRECT_URI, STATE, Player, parameters_of, refusal
-
-
-class MovedClock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-CLOCK = MovedClock()
-
-
-@pytest.fixture(scope="module")
-def one_demo() -> Iterator[Demo]:
-    with running(clock=CLOCK) as demo:
-        yield demo
-
-
-@pytest.fixture
-def demo(one_demo: Demo) -> Demo:
-    one_demo.server.behaviour = Behaviour()
-    one_demo.server.heal()
-    return one_demo
-
-
-@pytest.fixture
-def player(demo: Demo) -> Player:
-    return Player(demo)
+from tests.demo.player import REDIRECT_URI, STATE, MovedClock, Player, parameters_of, refusal
 
 
 def test_metadata_is_at_the_place_of_rfc_8414_and_says_what_is_offered(demo: Demo) -> None:
@@ -153,7 +122,7 @@ def test_any_port_of_a_loopback_redirect_uri_passes_only_where_the_knob_says_so(
 
 @pytest.mark.parametrize("fault", ["none", "no cookie", "wrong token", "late"])
 def test_a_consent_page_is_answered_once_in_time_and_only_by_the_browser_that_saw_it(
-    player: Player, fault: str
+    clock: MovedClock, player: Player, fault: str
 ) -> None:
     _, headers, page = fetch("GET", player.url())
     action, fields = read_consent(page)
@@ -162,121 +131,10 @@ def test_a_consent_page_is_answered_once_in_time_and_only_by_the_browser_that_sa
     if fault == "wrong token":
         fields["csrf"] = "guess"
     if fault == "late":
-        CLOCK.now += 600
+        clock.now += 600
     body = urlencode({**fields, "decision": "approve"})
     assert fetch("POST", url, body, cookie)[0] == (303 if fault == "none" else 400)
     assert fetch("POST", url, body, cookie)[0] == 400
-
-
-def test_a_code_is_good_once_and_its_reuse_revokes_what_it_bought(player: Player) -> None:
-    code = player.code()
-    tokens = player.exchange(code).json()
-    assert player.call(tokens["access_token"]).status_code == 200
-    assert refusal(player.exchange(code)) == (400, "invalid_grant")
-    assert player.call(tokens["access_token"]).status_code == 401
-    assert refusal(player.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
-
-
-def test_a_code_is_good_for_a_minute(player: Player) -> None:
-    in_time, late = player.code(), player.code()
-    CLOCK.now += 59
-    assert player.exchange(in_time).status_code == 200
-    CLOCK.now += 1
-    assert refusal(player.exchange(late)) == (400, "invalid_grant")
-
-
-@pytest.mark.parametrize(
-    ("changes", "error"),
-    [
-        ({"code_verifier": "another-verifier-that-is-long-enough-for-RFC-7636"}, "invalid_grant"),
-        ({"code_verifier": None}, "invalid_grant"),
-        ({"code_verifier": "short"}, "invalid_grant"),
-        ({"redirect_uri": "http://127.0.0.1:33418/other"}, "invalid_grant"),
-        ({"redirect_uri": None}, "invalid_request"),
-        ({"resource": "https://elsewhere.example/mcp"}, "invalid_target"),
-        ({"resource": None}, "invalid_target"),
-        ({"grant_type": "password"}, "unsupported_grant_type"),
-        ({"grant_type": None}, "unsupported_grant_type"),
-        ({"code": None}, "invalid_request"),
-        ({"code": "made-up"}, "invalid_grant"),
-    ],
-)
-def test_a_faulty_token_request_is_refused(
-    player: Player, changes: dict[str, str | None], error: str
-) -> None:
-    assert refusal(player.exchange(player.code(), **changes)) == (400, error)
-
-
-def test_a_code_of_another_client_is_refused_and_stays_good(demo: Demo, player: Player) -> None:
-    code = player.code()
-    assert refusal(Player(demo).exchange(code)) == (400, "invalid_grant")
-    assert player.exchange(code).status_code == 200
-
-
-def test_reuse_of_a_rotated_refresh_token_revokes_its_family(player: Player) -> None:
-    tokens = player.tokens()
-    rotated = player.refresh(tokens["refresh_token"]).json()
-    assert player.call(rotated["access_token"]).status_code == 200
-    assert refusal(player.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
-    assert refusal(player.refresh(rotated["refresh_token"])) == (400, "invalid_grant")
-    assert player.call(rotated["access_token"]).status_code == 401
-
-
-def test_reuse_within_the_grace_period_is_forgiven(player: Player) -> None:
-    player.demo.server.change(reuse_grace_seconds=30)
-    tokens = player.tokens()
-    assert player.refresh(tokens["refresh_token"]).status_code == 200
-    CLOCK.now += 29
-    assert player.refresh(tokens["refresh_token"]).status_code == 200
-    CLOCK.now += 1
-    assert refusal(player.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
-
-
-def test_without_rotation_the_refresh_token_stays_and_is_not_repeated(player: Player) -> None:
-    player.demo.server.change(rotate=False)
-    tokens = player.tokens()
-    for _ in range(2):
-        answer = player.refresh(tokens["refresh_token"])
-        assert (answer.status_code, "refresh_token" in answer.json()) == (200, False)
-
-
-def test_a_refresh_may_narrow_the_scope_but_not_widen_it(player: Player) -> None:
-    tokens = player.tokens(scope="mcp:tools mcp:write")
-    assert tokens["scope"] == "mcp:tools mcp:write"
-    narrowed = player.refresh(tokens["refresh_token"], scope="mcp:tools").json()
-    assert narrowed["scope"] == "mcp:tools"
-    widened = player.refresh(narrowed["refresh_token"], scope="mcp:tools offline_access")
-    assert refusal(widened) == (400, "invalid_scope")
-
-
-@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
-def test_a_confidential_client_authenticates_in_its_own_way_only(demo: Demo, method: str) -> None:
-    player = Player(demo, token_endpoint_auth_method=method)
-    secret = player.client["client_secret"]
-    assert secret in demo.server.minted
-    by_post: dict[str, str | None] = {"client_secret": secret}
-    right, wrong = player.code(), player.code()
-    if method == "client_secret_basic":
-        assert refusal(player.exchange(wrong, **by_post)) == (401, "invalid_client")
-        assert refusal(player.exchange_basic(wrong, "guess")) == (401, "invalid_client")
-        assert player.exchange_basic(right, secret).status_code == 200
-    else:
-        assert refusal(player.exchange_basic(wrong, secret)) == (401, "invalid_client")
-        assert refusal(player.exchange(wrong, client_secret="guess")) == (401, "invalid_client")
-        assert player.exchange(right, **by_post).status_code == 200
-    assert refusal(player.exchange(wrong)) == (401, "invalid_client")
-    both = player.exchange_basic(wrong, secret, **by_post)
-    assert refusal(both) == (400, "invalid_request")
-
-
-def test_a_public_client_that_sends_a_secret_is_refused(player: Player) -> None:
-    assert refusal(player.exchange(player.code(), client_secret="guess")) == (401, "invalid_client")
-
-
-def test_a_client_that_the_server_forgot_is_invalid(player: Player) -> None:
-    code = player.code()
-    player.demo.server.ledger.forget_clients()
-    assert refusal(player.exchange(code)) == (401, "invalid_client")
 
 
 @pytest.mark.parametrize(
@@ -321,7 +179,9 @@ def test_a_client_id_metadata_document_counts_only_where_it_is_offered_and_true(
     assert player.authorize(client_id=f"{url}?copy").status_code == 400
 
 
-def test_a_pushed_request_is_good_once_for_its_client_and_in_time(demo: Demo, player: Player) -> None:
+def test_a_pushed_request_is_good_once_for_its_client_and_in_time(
+    clock: MovedClock, demo: Demo, player: Player
+) -> None:
     demo.server.change(with_par=True, require_par=True)
     assert player.authorize().status_code == 400
 
@@ -342,7 +202,7 @@ def test_a_pushed_request_is_good_once_for_its_client_and_in_time(demo: Demo, pl
     demo.server.change(with_par=True)
     assert httpx.get(url(pushed(), Player(demo).client["client_id"])).status_code == 400
     late = pushed()
-    CLOCK.now += 300
+    clock.now += 300
     assert httpx.get(url(late, ours)).status_code == 400
 
 
@@ -361,25 +221,3 @@ def test_a_faulty_pushed_request_is_refused_at_once(
 ) -> None:
     demo.server.change(with_par=True)
     assert refusal(player.ask("/par", dict(player.parameters(**changes)))) == error
-
-
-def test_revoking_a_refresh_token_ends_the_session_an_access_token_only_itself(player: Player) -> None:
-    tokens = player.tokens()
-    assert player.ask("/revoke", {"token": tokens["access_token"]}).status_code == 200
-    assert player.call(tokens["access_token"]).status_code == 401
-    rotated = player.refresh(tokens["refresh_token"]).json()
-    other = refusal(Player(player.demo).ask("/revoke", {"token": rotated["refresh_token"]}))
-    assert other == (400, "unauthorized_client")
-    assert player.ask("/revoke", {"token": rotated["refresh_token"]}).status_code == 200
-    assert player.call(rotated["access_token"]).status_code == 401
-    assert refusal(player.refresh(rotated["refresh_token"])) == (400, "invalid_grant")
-    assert player.ask("/revoke", {"token": "made-up"}).status_code == 200
-
-
-def test_a_form_that_is_none_or_repeats_itself_is_refused(demo: Demo) -> None:
-    url = f"{demo.server.origin}/token"
-    assert refusal(httpx.post(url, json={"grant_type": "refresh_token"})) == (400, "invalid_request")
-    form = {"Content-Type": "application/x-www-form-urlencoded"}
-    assert refusal(httpx.post(url, content="code=a&code=b", headers=form)) == (400, "invalid_request")
-    assert refusal(httpx.post(url, content=b"code=\xff", headers=form)) == (400, "invalid_request")
-    assert httpx.get(url).status_code == 405

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
 import httpx
@@ -14,20 +13,6 @@ from hermes_mcp_auth_remote.demo.serving import Demo, running
 from hermes_mcp_auth_remote.oauth.token import account_of
 from tests.browserless import approve
 from tests.demo.player import Player, parameters_of, refusal
-
-
-@pytest.fixture(scope="module")
-def one_demo() -> Iterator[Demo]:
-    with running() as demo:
-        yield demo
-
-
-@pytest.fixture
-def demo(one_demo: Demo) -> Demo:
-    one_demo.server.behaviour = Behaviour()
-    one_demo.server.heal()
-    one_demo.server.requests.clear()
-    return one_demo
 
 
 def test_every_request_is_recorded_with_its_step(demo: Demo) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import httpx
 import httpx2
-import pytest
 from mcp import Client
 from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
@@ -16,25 +14,10 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAu
 from mcp.types import TextContent
 from pydantic import AnyUrl
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
 from tests.browserless import approve
 from tests.demo.player import REDIRECT_URI, Player, parameters_of
-
-
-@pytest.fixture(scope="module")
-def one_demo() -> Iterator[Demo]:
-    with running(paths=("/mcp", "/other/mcp")) as demo:
-        yield demo
-
-
-@pytest.fixture
-def demo(one_demo: Demo) -> Demo:
-    one_demo.server.behaviour = Behaviour()
-    one_demo.server.heal()
-    one_demo.server.requests.clear()
-    return one_demo
 
 
 def challenge_of(answer: httpx.Response) -> Challenge:

@@ -1,0 +1,35 @@
+"""One demo per module, strict again before each test, with a clock that only tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from tests.demo.player import MovedClock, Player
+
+
+@pytest.fixture(scope="module")
+def clock() -> MovedClock:
+    return MovedClock()
+
+
+@pytest.fixture(scope="module")
+def one_demo(clock: MovedClock) -> Iterator[Demo]:
+    with running(paths=("/mcp", "/other/mcp"), clock=clock) as demo:
+        yield demo
+
+
+@pytest.fixture
+def demo(one_demo: Demo) -> Demo:
+    one_demo.server.behaviour = Behaviour()
+    one_demo.server.heal()
+    one_demo.server.requests.clear()
+    return one_demo
+
+
+@pytest.fixture
+def player(demo: Demo) -> Player:
+    return Player(demo)
