@@ -1,0 +1,99 @@
+"""A login's table: every status, every event, and what a person is told."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import LoginAlreadyUsed, LoginCancelled, LoginError, LoginExpired
+from hermes_mcp_auth_remote.login import TABLE, Connection, Event, Login, Status, follow, is_expired, refusal
+from hermes_mcp_auth_remote.values import Key, Origin
+from tests.oauth.parties import NOW, STATE, VERIFIER, request, server
+from tests.requirements import covers
+
+LOGIN = Login(
+    id="login-1",
+    key=Key("linear", "telegram:42"),
+    server_url="https://mcp.example/mcp",
+    request=request(),
+    authorization_server=server(),
+    origin=Origin("telegram", "42", user="42"),
+    begun_at=NOW,
+    expires_at=NOW + 600,
+)
+STATUSES: tuple[Status, ...] = get_args(Status)
+EVENTS: tuple[Event, ...] = get_args(Event)
+
+
+@covers("login-table")
+@pytest.mark.parametrize(("status", "event"), list(itertools.product(STATUSES, EVENTS)))
+def test_what_is_not_in_the_table_does_not_happen(status: Status, event: Event) -> None:
+    login = replace(LOGIN, status=status)
+    if (status, event) in TABLE:
+        assert follow(login, event) == replace(login, status=TABLE[status, event])
+    else:
+        with pytest.raises(LoginError):
+            follow(login, event)
+
+
+@covers("login-table")
+def test_a_login_is_claimed_once_and_done_only_by_way_of_a_claim() -> None:
+    claimed = follow(LOGIN, "claim")
+    with pytest.raises(LoginAlreadyUsed):
+        follow(claimed, "claim")
+    with pytest.raises(LoginAlreadyUsed):
+        follow(follow(claimed, "succeed"), "claim")
+    assert [before for before, event in TABLE if TABLE[before, event] == "done"] == ["exchanging"]
+
+
+@covers("login-table")
+def test_nothing_leads_out_of_a_login_that_is_over() -> None:
+    over = {status for status in STATUSES if replace(LOGIN, status=status).is_over}
+    assert over == {"done", "failed", "expired", "cancelled"}
+    assert over.isdisjoint(before for before, _ in TABLE)
+    assert set(STATUSES) == {before for before, _ in TABLE} | set(TABLE.values())
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "code"),
+    [
+        ("expired", LoginExpired, "login_expired"),
+        ("cancelled", LoginCancelled, "login_cancelled"),
+        ("exchanging", LoginAlreadyUsed, "login_already_used"),
+        ("done", LoginAlreadyUsed, "login_already_used"),
+        ("failed", LoginError, "login"),
+    ],
+)
+def test_a_login_that_takes_no_more_says_why(status: Status, kind: type[LoginError], code: str) -> None:
+    error = refusal(replace(LOGIN, status=status))
+    assert type(error) is kind
+    assert error.code == code
+
+
+def test_a_failed_login_repeats_its_own_failure() -> None:
+    error = refusal(replace(LOGIN, status="failed", failure=("It was denied.", "Ask the owner.")))
+    assert (str(error), error.advice) == ("It was denied.", "Ask the owner.")
+
+
+def test_only_a_waiting_login_expires_and_does_so_at_its_end() -> None:
+    assert not is_expired(LOGIN, NOW + 599.9)
+    assert is_expired(LOGIN, NOW + 600)
+    assert not is_expired(follow(LOGIN, "claim"), NOW + 601)
+
+
+@covers("no-secret")
+def test_a_login_shows_its_host_and_masks_what_it_keeps() -> None:
+    assert LOGIN.issuer_host == "as.example"
+    assert LOGIN.authorization_url == LOGIN.request.url
+    for secret in (STATE, VERIFIER, LOGIN.request.url):
+        assert secret not in repr(LOGIN)
+
+
+def test_a_connection_s_missing_scope_is_empty_unless_given() -> None:
+    connection = Connection(
+        LOGIN.key, LOGIN.server_url, "https://as.example", None, None, None, can_refresh=False
+    )
+    assert connection.missing_scope == frozenset()

@@ -1,0 +1,326 @@
+"""Whatever a server, a browser or a person may send: an McpAuthError or a value; no secret, no stall."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Mapping
+from urllib.parse import quote, urlencode
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from hermes_mcp_auth_remote.errors import McpAuthError, PasteRefused
+from hermes_mcp_auth_remote.oauth import paste
+from hermes_mcp_auth_remote.oauth.authorization import authorization_request, read_pushed_response
+from hermes_mcp_auth_remote.oauth.client import authenticate, client_from_document, read_registration_response
+from hermes_mcp_auth_remote.oauth.metadata import (
+    read_authorization_server_response,
+    read_protected_resource_response,
+)
+from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
+from hermes_mcp_auth_remote.oauth.token import read_token_response
+from hermes_mcp_auth_remote.oauth.wire import Response, post_form, scope_set
+from hermes_mcp_auth_remote.values import Secret
+from tests.oauth.parties import ISSUER, NOW, REDIRECT_URI, STATE, VERIFIER, client, metadata, request, server
+from tests.playbook import answer
+from tests.requirements import covers
+
+URL = "https://mcp.example/mcp"
+
+# Every reader of a server's answer, with the members that it looks at and a document that it takes.
+READERS: dict[str, tuple[Callable[[Response], object], Mapping[str, object]]] = {
+    "protected resource": (
+        lambda response: read_protected_resource_response(response, URL),
+        {"resource": URL, "authorization_servers": [ISSUER], "scopes_supported": ["a"]},
+    ),
+    "authorization server": (
+        lambda response: read_authorization_server_response(response, ISSUER),
+        metadata(
+            revocation_endpoint=f"{ISSUER}/revoke",
+            scopes_supported=["a"],
+            token_endpoint_auth_methods_supported=["none"],
+        ),
+    ),
+    "registration": (
+        lambda response: read_registration_response(response, server(), REDIRECT_URI),
+        {
+            "client_id": "c",
+            "client_secret": "s",
+            "client_secret_expires_at": 0,
+            "token_endpoint_auth_method": "none",
+            "redirect_uris": [REDIRECT_URI],
+            "error": None,
+            "error_description": None,
+        },
+    ),
+    "token": (
+        lambda response: read_token_response(response, NOW, "as.example"),
+        {
+            "access_token": "a",
+            "token_type": "Bearer",
+            "expires_in": 1,
+            "refresh_token": "r",
+            "refresh_expires_in": 1,
+            "scope": "a",
+            "id_token": "a.b.c",
+            "authed_user": {},
+            "ok": True,
+            "error": None,
+            "error_description": None,
+        },
+    ),
+    "pushed request": (
+        read_pushed_response,
+        {"request_uri": "urn:example:1", "expires_in": 60, "error": None, "error_description": None},
+    ),
+}
+
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**400, -(10**400)])
+    | st.floats()
+    | st.text()
+    | st.sampled_from(
+        ["\ud800", "\x00", "javascript:alert(1)", "https://", "https://[", "http://h@h", "1e999"]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+STATUS = st.sampled_from([200, 201, 302, 400, 401, 403, 404, 429, 500])
+NAMES = st.sampled_from(list(READERS))
+
+
+@covers("no-crash")
+@given(NAMES, STATUS, st.data())
+def test_junk_in_any_member_of_any_answer_is_refused_or_read(
+    name: str, status: int, data: st.DataObject
+) -> None:
+    read, document = READERS[name]
+    changed = data.draw(st.dictionaries(st.sampled_from(sorted(document)), JUNK, min_size=1))
+    try:
+        value = read(answer(status, {**document, **changed}))
+    except McpAuthError:
+        return
+    repr(value)
+
+
+@covers("no-crash")
+@given(
+    NAMES,
+    STATUS,
+    st.binary() | JUNK.map(lambda junk: json.dumps(junk).encode()),
+    st.sampled_from(["application/json", "application/x-www-form-urlencoded", "text/html", "", "\x00"]),
+)
+def test_any_body_of_any_type_is_refused_or_read(
+    name: str, status: int, body: bytes, media_type: str
+) -> None:
+    read, _ = READERS[name]
+    try:
+        read(answer(status, body, {"content-type": media_type}))
+    except McpAuthError:
+        return
+
+
+@covers("no-crash")
+@given(st.dictionaries(st.sampled_from(["client_id", "client_secret", "token_endpoint_auth_method"]), JUNK))
+def test_a_client_that_was_read_can_always_be_sent(document: dict[str, object]) -> None:
+    try:
+        form, headers = authenticate(client_from_document(document), ISSUER, {"grant_type": "x"})
+    except McpAuthError:
+        return
+    post_form(f"{ISSUER}/token", "token request", form, headers)
+
+
+@covers("no-crash", "safe-urls")
+@given(st.text(), st.text(), st.frozensets(st.text(), max_size=3))
+def test_any_scope_and_resource_make_a_safe_url_or_none(
+    tenant: str, resource: str, scope: frozenset[str]
+) -> None:
+    assume(not any("\ud800" <= c <= "\udfff" for c in resource))
+    try:
+        made = authorization_request(
+            server(authorization_endpoint=f"{ISSUER}/authorize?tenant={tenant}"),
+            client(),
+            redirect_uri=REDIRECT_URI,
+            state=Secret(STATE),
+            code_verifier=Secret(VERIFIER),
+            scope=scope_set(" ".join(scope)),
+            resource=resource,
+        )
+    except McpAuthError:
+        return
+    assert made.url.startswith(f"{ISSUER}/authorize?")
+    assert made.url.isascii()
+
+
+# RFC 6749 appendix A.11: any printable ASCII. Percent-encoded as a server does it.
+CODES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=80)
+PROSE = st.lists(
+    st.sampled_from(["so", "here", "it is", "I think?", "ok", "the page says", "…"]), max_size=3
+).map(" ".join)
+
+
+def wrapped(text: str, width: int) -> str:
+    return "\n".join(text[n : n + width] for n in range(0, len(text), width))
+
+
+MANGLINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "angle brackets": "<{}>".format,
+    "double quotes": '"{}"'.format,
+    "typographic quotes": "“{}”".format,
+    "back quotes": "`{}`".format,
+    "a code block": "```\n{}\n```".format,
+    "a markdown link": "[the page]({})".format,
+    "bold": "**{}**".format,
+    "spoiler": "||{}||".format,
+    "&amp;": lambda url: url.replace("&", "&amp;"),
+    "https added": lambda url: url.replace("http://", "https://", 1),
+    "scheme hidden": lambda url: url.removeprefix("http://"),
+    "wrapped at 80 columns": lambda url: wrapped(url, 80),
+    "wrapped at 40 columns": lambda url: wrapped(url, 40),
+    "zero-width spaces": "\u200b".join,
+    "percent-encoded as a whole": lambda url: quote(url, safe=""),
+    "bracketed paste": "\x1b[200~{}\x1b[201~".format,
+    "surrounding white space": "\n\t {} \r\n".format,
+}
+
+
+@covers("paste-mangled")
+@given(
+    CODES, st.permutations(["code", "state", "iss", "scope"]), st.sampled_from(list(MANGLINGS)), PROSE, PROSE
+)
+def test_the_code_of_any_valid_address_comes_out_of_any_mangling_intact(
+    code: str, order: list[str], mangling: str, before: str, after: str
+) -> None:
+    values = {"code": code, "state": STATE, "iss": ISSUER, "scope": "a b"}
+    url = f"{REDIRECT_URI}?{urlencode([(name, values[name]) for name in order])}"
+    text = MANGLINGS[mangling](url)
+    if "wrapped" not in mangling:
+        # Prose on the line of a wrapped address cannot be told from the address.
+        text = f"{before} {text} {after}"
+    assert read_authorization_response(text, request()).code == Secret(code)
+
+
+@covers("no-crash", "no-secret", "paste-foreign")
+@given(
+    text=st.text(max_size=300)
+    | st.builds(
+        "{}{}".format, st.sampled_from([REDIRECT_URI + "?", "http://", "/callback?", "code=", "?"]), st.text()
+    )
+    | st.binary(max_size=300).map(lambda raw: raw.decode("utf-8", "surrogateescape")),
+    bare=st.booleans(),
+)
+def test_no_text_that_is_not_this_login_s_gets_through_and_none_raises_anything_else(
+    text: str, *, bare: bool
+) -> None:
+    assume(STATE not in text)
+    try:
+        response = read_authorization_response(text, request(), accept_bare_code=bare)
+    except PasteRefused:
+        return
+    assert bare
+    assert response.is_bare
+
+
+@covers("no-secret")
+@given(
+    st.text("abcdefghijklmnopqrstuvwxyz0123456789_-", min_size=12, max_size=43),
+    st.sampled_from(
+        ["error={s}", "code={s}&error={s}", "code={s}&iss={s}", "code={s}&code={s}", "code={s}%00", "{s}=1"]
+    ),
+    st.sampled_from([STATE, "another-state", ""]),
+    st.sampled_from(
+        [REDIRECT_URI, "http://127.0.0.1:1/{s}", "https://as.example/{s}", "https://{s}.example/", "", "{s} "]
+    ),
+)
+def test_no_refusal_of_a_paste_repeats_anything_from_it(
+    secret: str, query: str, state: str, where: str
+) -> None:
+    text = f"{where}?{query}&state={state}".format(s=secret)
+    try:
+        read_authorization_response(text, request(), accept_bare_code=False)
+    except McpAuthError as error:
+        # No known code of an error is 12 characters of chance; what is told is ours alone.
+        told = f"{error} {error.advice} {error!r} {error.args}"
+        if query != "error={s}":
+            assert secret not in told
+        assert STATE not in told
+        last = "".join(traceback.format_exception_only(error))
+        assert STATE not in last
+
+
+@covers("linear")
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "](a",
+        "((((",
+        "https://",
+        f"{REDIRECT_URI}?code=a ",
+        "&a=b",
+        "&amp;",
+        "%3d",
+        "\u200b",
+        "\x1b[",
+        "a\n",
+        "[x](",
+        "<",
+        "\ud800",
+    ],
+)
+def test_a_megabyte_of_hostile_paste_is_refused_at_once_and_the_longest_allowed_too(unit: str) -> None:
+    for length in (1_000_000, paste.MAX_PASTE_CHARS):
+        text = (f"{REDIRECT_URI}?" + unit * (length // len(unit)))[:length]
+        with pytest.raises(PasteRefused):
+            read_authorization_response(text, request())
+        with pytest.raises(PasteRefused):
+            read_authorization_response(unit * (length // len(unit)), request(), accept_bare_code=False)
+
+
+@covers("linear")
+def test_the_number_of_readings_of_a_paste_does_not_grow_with_it() -> None:
+    address = f"{REDIRECT_URI}?code=a "
+    most = 3 * 2 * 2 * (paste.MAX_ADDRESSES + 1)
+    assert len(list(paste.candidates(address * 500, "127.0.0.1:8765"))) <= most
+
+
+@covers("linear", "no-crash")
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 1_000_000,
+        b'{"a":' * 200_000,
+        b"{" + b'"a":1,' * 160_000 + b'"b":2}',
+        b'{"access_token":"' + b"a" * 1_000_000 + b'"}',
+        b"a=" + b"b" * 1_000_000,
+        b"a=b&" * 250_000,
+        b"9" * 1_000_000,
+        b" " * 1_000_000,
+        b'"' + b"\\ud800" * 160_000 + b'"',
+    ],
+    ids=[
+        "brackets",
+        "nested",
+        "many members",
+        "long token",
+        "long form",
+        "many fields",
+        "digits",
+        "blanks",
+        "halves",
+    ],
+)
+def test_a_megabyte_of_hostile_answer_is_read_at_once(name: str, body: bytes) -> None:
+    read, _ = READERS[name]
+    for media_type in ("application/json", "text/plain"):
+        try:
+            read(answer(200, body, {"content-type": media_type}))
+        except McpAuthError:
+            continue
+        assert name == "token", "only an honest member of that length is taken"

@@ -1,0 +1,65 @@
+"""Secret masks itself wherever text could be shown; the other nouns are plain, frozen values."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import pickle
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server, ServerOptions
+from tests.requirements import covers
+
+TEXT = "s3cret-that-was-minted"
+
+
+@covers("no-secret")
+@pytest.mark.parametrize("form", ["{}", "{!r}", "{!s}", "{!a}", "{:>40}", "{0!r:.99}"])
+def test_a_secret_shows_in_no_format(form: str) -> None:
+    assert TEXT not in form.format(Secret(TEXT))
+    assert "****" in form.format(Secret(TEXT))
+
+
+@covers("no-secret")
+def test_a_secret_shows_in_no_container_percent_format_log_record_or_error() -> None:
+    secret = Secret(TEXT)
+    record = logging.LogRecord("x", 10, "x", 1, "%s %r", (secret, [secret]), None)
+    shown = ("%s %r" % (secret, {"a": secret}), record.getMessage(), repr(ValueError(secret)))  # noqa: UP031
+    assert TEXT not in "".join(shown)
+
+
+@covers("no-secret")
+def test_a_secret_cannot_be_written_by_json_pickle_or_a_deep_copy() -> None:
+    for write in (json.dumps, pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError) as caught:
+            write(Secret(TEXT))
+        assert TEXT not in str(caught.value)
+
+
+def test_a_secret_is_its_text_to_reveal_compare_and_hash() -> None:
+    assert Secret(TEXT).reveal() == TEXT
+    assert Secret(TEXT) == Secret(TEXT)
+    assert Secret(TEXT) != Secret(TEXT[:-1])
+    assert Secret(TEXT) != TEXT
+    assert len({Secret(TEXT), Secret(TEXT), Secret("")}) == 2
+    assert Secret("ü") != Secret("u")
+    assert not Secret("")
+    assert Secret("0")
+
+
+@covers("no-secret")
+def test_a_server_with_secrets_in_options_and_headers_masks_them() -> None:
+    options = ServerOptions(client_id="c", client_secret=Secret(TEXT))
+    shown = repr(Server("x", "https://mcp.example", options, {"x-api-key": Secret(TEXT)}))
+    assert TEXT not in shown
+    assert "client_id='c'" in shown
+
+
+def test_keys_and_origins_are_values() -> None:
+    assert Key("x") == Key("x", None) != Key("x", "telegram:42")
+    assert len({Origin("telegram", "1", user="2"), Origin("telegram", "1", "", "2"), Origin()}) == 2
+    with pytest.raises(FrozenInstanceError):
+        Key("x").owner = "telegram:42"  # type: ignore[misc]
