@@ -1,1 +1,58 @@
-"""Headless-first OAuth 2.1 for remote MCP servers."""
+"""Headless-first OAuth 2.1 for remote MCP servers: log in from a chat, over SSH or on a desktop.
+
+    from hermes_mcp_auth_remote.auth.httpx import McpAuth    # or .auth.httpx2, for the MCP SDK 2.x
+
+    async with httpx.AsyncClient(auth=McpAuth("linear")) as client: ...
+
+The names below are loaded when they are first used; importing the package itself loads no HTTP library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hermes_mcp_auth_remote.login import Connection, Login, Prompter
+    from hermes_mcp_auth_remote.service import AuthService
+    from hermes_mcp_auth_remote.service.default import default_service, open_session
+    from hermes_mcp_auth_remote.service.sessions import Session
+    from hermes_mcp_auth_remote.values import Origin, Secret, Server, ServerOptions
+
+__all__ = [
+    "AuthService",
+    "Connection",
+    "Login",
+    "Origin",
+    "Prompter",
+    "Secret",
+    "Server",
+    "ServerOptions",
+    "Session",
+    "default_service",
+    "open_session",
+]
+
+_HOMES = {
+    "AuthService": "service",
+    "Connection": "login",
+    "Login": "login",
+    "Origin": "values",
+    "Prompter": "login",
+    "Secret": "values",
+    "Server": "values",
+    "ServerOptions": "values",
+    "Session": "service.sessions",
+    "default_service": "service.default",
+    "open_session": "service.default",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -43,8 +43,6 @@ TABLE: Mapping[tuple[Status, Event], Status] = {
 }
 
 ID_BYTES = 16
-# Security best practice: a state lives ten minutes at most.
-MAX_LOGIN_SECONDS = 600
 MAX_PASTES = 5
 
 
@@ -100,6 +98,8 @@ class Connection:
     can_refresh: bool
     # Asked for, but not granted.
     missing_scope: frozenset[str] = field(default_factory=frozenset[str])
+    # Why the session is over, where it is.
+    login_needed: str | None = None
 
 
 class Prompter(Protocol):

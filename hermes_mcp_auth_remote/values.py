@@ -20,6 +20,10 @@ Flow = Literal["auto", "loopback", "paste", "device"]
 """How the authorization response comes back to us."""
 
 
+# Security best practice: a state lives ten minutes at most.
+MAX_LOGIN_SECONDS = 600
+
+
 class Secret:
     """Text that masks itself wherever it could be shown; `reveal` is the only way out.
 
@@ -83,7 +87,7 @@ class ServerOptions:
     allow_addresses: tuple[str, ...] = ()
     flow: Flow = "auto"
     user_agent: str | None = None
-    login_seconds: int = 600
+    login_seconds: int = MAX_LOGIN_SECONDS
     verify_tls: bool = True
     ca_file: str | None = None
     client_cert: str | None = None

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from hermes_mcp_auth_remote.config.section import Section
 from hermes_mcp_auth_remote.config.source import read_entries, read_variables
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, UnsafeUrl
-from hermes_mcp_auth_remote.login import MAX_LOGIN_SECONDS
+from hermes_mcp_auth_remote.hermes import file_stem, hermes_home
 from hermes_mcp_auth_remote.oauth.urls import safe_url
-from hermes_mcp_auth_remote.values import Flow, Secret, Server, ServerOptions
+from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Flow, Secret, Server, ServerOptions
 
 _DEFAULT = ServerOptions()
 # "browser" is Hermes's word for the code flow with a listener.
@@ -39,7 +39,7 @@ _MAX_LISTED = 10
 
 def home(environ: Mapping[str, str]) -> Path:
     """Return Hermes's home: HERMES_HOME, else ~/.hermes."""
-    return Path(environ.get("HERMES_HOME", "").strip() or "~/.hermes").expanduser()
+    return Path(hermes_home(environ))
 
 
 def load_servers(home: Path, environ: Mapping[str, str]) -> dict[str, Server]:
@@ -110,14 +110,11 @@ def _says_oauth(at: Section) -> bool:
 
 
 def _check_stem(name: str, names: list[str]) -> None:
-    # Hermes's rule for naming the token files; two servers of one stem would overwrite each other.
-    def stem(text: str) -> str:
-        return re.sub(r"[^\w\-]", "_", text).strip("_")[:128] or "default"
-
+    # Two servers of one stem would overwrite each other's tokens.
     for other in names:
-        if other != name and stem(other) == stem(name):
+        if other != name and file_stem(other) == file_stem(name):
             raise ConfigError(
-                f"The servers {name} and {other} share the token files {stem(name)}.json in Hermes.",
+                f"The servers {name} and {other} share the token files {file_stem(name)}.json in Hermes.",
                 "Rename one of them, so that they differ in letters or digits.",
             )
 

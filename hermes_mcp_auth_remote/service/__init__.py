@@ -38,6 +38,10 @@ class AuthService:
         self._sessions: dict[tuple[Key, str], Session] = {}
         self._servers: dict[str, Server] = {}
 
+    def know(self, server: Server) -> None:
+        """Use this server's options for logins that were begun by its name elsewhere."""
+        self._servers[server.name] = server
+
     def session(self, server: Server, owner: Owner = None) -> Session:
         """Return the session of a server and owner: the same one to all who ask."""
         key = Key(server.name, owner)
@@ -46,6 +50,10 @@ class AuthService:
     def redirect_uri(self, server: Server, owner: Owner = None) -> str:
         """Return the redirect URI that a login of this server would best use, for whoever wants to listen."""
         return self._logins.redirect_uri(server, Key(server.name, owner))
+
+    def new_redirect_uri(self, server: Server) -> str:
+        """Return a redirect URI on another loopback port than the last; a login with it registers anew."""
+        return self._logins.new_redirect_uri(server)
 
     async def begin(
         self,
@@ -61,7 +69,7 @@ class AuthService:
         `origin` is where it was asked for, and where it may be finished. `redirect_uri` is given by whoever
         listens there. Raises a ServerError, NetworkError, ConfigError or StoreError.
         """
-        self._servers[server.name] = server
+        self.know(server)
         return await self._logins.begin(
             server, Key(server.name, owner), origin, redirect_uri=redirect_uri, challenge=challenge
         )

@@ -24,6 +24,7 @@ def connection(key: Key, server_url: str, credentials: Credentials) -> Connectio
         expires_at=tokens.expires_at if tokens else None,
         can_refresh=bool(tokens and tokens.refresh_token and credentials.client and issuer),
         missing_scope=(asked or frozenset()) - granted if granted is not None else frozenset(),
+        login_needed=binding.login_needed if binding else None,
     )
 
 

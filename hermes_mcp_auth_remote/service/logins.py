@@ -20,7 +20,6 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.login import (
     ID_BYTES,
-    MAX_LOGIN_SECONDS,
     MAX_PASTES,
     Login,
     follow,
@@ -36,7 +35,7 @@ from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 from hermes_mcp_auth_remote.service.waiting import held
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server
+from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Key, Origin, Secret, Server
 
 CALLBACK_PATH = "/callback"
 # A login may be finished by another process, which can only tell us through the store.
@@ -65,12 +64,14 @@ class Logins:
             known = urlsplit(client.redirect_uris[0])
             if known.port and is_loopback_host(known.hostname or ""):
                 return client.redirect_uris[0]
-        port = options.redirect_port or self._free_choice()
-        return f"http://{options.redirect_host}:{port}{CALLBACK_PATH}"
+        return self.new_redirect_uri(server)
 
-    def _free_choice(self) -> int:
+    def new_redirect_uri(self, server: Server) -> str:
+        """Return a loopback redirect URI on the configured port, else on a random one."""
         # RFC 6335 section 6: the dynamic ports, which no service may claim.
-        return 49152 + int.from_bytes(self._world.entropy(8).encode(), "big") % 16384
+        dynamic = 49152 + int.from_bytes(self._world.entropy(8).encode(), "big") % 16384
+        port, host = server.options.redirect_port or dynamic, server.options.redirect_host
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}{CALLBACK_PATH}"
 
     async def begin(
         self,

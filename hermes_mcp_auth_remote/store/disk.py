@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
 
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe, StoreUnwritable
@@ -27,11 +26,6 @@ _PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os
 # Not blocking: opening a named pipe that somebody put there must not hang.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _PLAIN
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN
-
-
-def file_stem(server: str) -> str:
-    """Turn a server's name into Hermes's file stem. Not reversible: `my.server` and `my_server` share one."""
-    return re.sub(r"[^\w\-]", "_", server).strip("_")[:128] or "default"
 
 
 def read_private(path: Place) -> bytes | None:

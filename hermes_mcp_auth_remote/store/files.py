@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hermes_mcp_auth_remote.errors import McpAuthError, StoreError, StoreUnsafe, StoreUnwritable
+from hermes_mcp_auth_remote.hermes import file_stem
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
@@ -20,7 +21,6 @@ from hermes_mcp_auth_remote.oauth.wire import Document
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.disk import (
     TEMPORARY,
-    file_stem,
     has_directory,
     private_directory,
     read_private,

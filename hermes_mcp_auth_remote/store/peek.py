@@ -9,7 +9,8 @@ import json
 import os
 
 from hermes_mcp_auth_remote.errors import StoreError
-from hermes_mcp_auth_remote.store.disk import Place, file_stem, has_directory, read_private
+from hermes_mcp_auth_remote.hermes import file_stem
+from hermes_mcp_auth_remote.store.disk import Place, has_directory, read_private
 
 # Shorter-lived ones are for the slow path, which refreshes.
 MIN_LEFT_SECONDS = 60

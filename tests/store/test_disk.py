@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe, StoreUnwritable
+from hermes_mcp_auth_remote.hermes import file_stem
 from hermes_mcp_auth_remote.store import disk
 
 
@@ -174,4 +175,4 @@ def test_a_file_that_cannot_be_reached_is_named(tmp_path: Path, monkeypatch: pyt
     ],
 )
 def test_a_servers_name_gives_the_file_name_that_hermes_gives_it(server: str, stem: str) -> None:
-    assert disk.file_stem(server) == stem
+    assert file_stem(server) == stem

@@ -1,0 +1,154 @@
+"""`demo`: a login at servers of our own on this machine, ending with a tool call through the MCP SDK."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from http.client import HTTPConnection
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from hermes_mcp_auth_remote.cli.login import screen_for, tell, ways
+from hermes_mcp_auth_remote.cli.outcome import put
+from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.terminal.keyboard import Lines, open_lines
+from hermes_mcp_auth_remote.terminal.prompt import Screen, Ways, log_in
+from hermes_mcp_auth_remote.values import Flow, Server
+
+try:
+    import httpx2
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+
+    from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
+    from hermes_mcp_auth_remote.demo.serving import Demo, running
+except ImportError:
+    raise ConfigError(
+        "The demo's servers are not installed.", "Run `pip install 'hermes-mcp-auth-remote[demo,httpx2]'`."
+    ) from None
+
+INTRODUCTION = """\
+This is a demo: an MCP server and its authorization server run on this machine, and you log in to them
+as you would log in to Linear or Notion. Nothing leaves this machine; nothing is kept.
+"""
+HINT = """\
+(The demo's consent page is on this machine too. Without a browser here, type: approve
+ and the demo plays the browser, giving you the address that you would paste.)
+"""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve, log in, call a tool; by itself where there is no terminal."""
+    if not options.json:
+        print(INTRODUCTION, flush=True)
+    with running() as demo, tempfile.TemporaryDirectory() as home:
+        server = Server("demo", demo.mcp_url)
+        service = AuthService(Path(home))
+        stage = _Stage(screen_for(options))
+        alone = not os.isatty(0)
+        flow: Flow = options.flow or ("paste" if alone else "auto")
+        lines = _Approving(demo, stage, None if alone else open_lines(), as_json=options.json)
+        connection = asyncio.run(log_in(service, server, stage, lines, _ways(ways(flow), alone=alone)))
+        tell(connection, as_json=options.json)
+        answer = asyncio.run(_call_tool(service.session(server)))
+    if options.json:
+        put({"event": "tool_result", "tool": "whoami", "text": answer})
+    else:
+        print(f"\nThe MCP SDK called the tool `whoami` with your token; it answered: {answer}")
+        print("\nNow a real one: hermes-mcp-auth login --url https://mcp.linear.app/mcp")
+    return 0
+
+
+def _ways(judged: Ways, *, alone: bool) -> Ways:
+    # Without a terminal the answer is pasted by the demo, which is what a person would do.
+    return Ways(judged.open_browser, listen=not alone, end_cancels=judged.end_cancels)
+
+
+class _Stage:
+    """The screen, remembering the login that is shown on it."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self.refused = screen.refused
+        self.shown: asyncio.Queue[Login] = asyncio.Queue()
+
+    def show(self, login: Login, *, opened: bool, port: int | None) -> None:
+        self._screen.show(login, opened=opened, port=port)
+        self.shown.put_nowait(login)
+
+
+class _Approving:
+    """Lines from the keyboard, in which `approve` becomes the address that a browser would end on.
+
+    Without a keyboard, that is the only line.
+    """
+
+    def __init__(self, demo: Demo, stage: _Stage, keyboard: Lines | None, *, as_json: bool) -> None:
+        self._demo = demo
+        self._stage = stage
+        self._keyboard = keyboard
+        self._as_json = as_json
+        self._login: Login | None = None
+
+    async def line(self) -> str | None:
+        """Return the next line."""
+        if self._login is None:
+            self._login = await self._stage.shown.get()
+            if self._keyboard is None:
+                return await self._approved(self._login)
+            print(HINT, file=sys.stderr, flush=True)
+        if self._keyboard is None:
+            return None
+        line = await self._keyboard.line()
+        approves = line is not None and line.strip().lower() == "approve"
+        return await self._approved(self._login) if approves else line
+
+    async def _approved(self, login: Login) -> str:
+        self._demo.server.change(auto_approve=True)
+        if not self._as_json:
+            print("The demo opens the address, approves, and pastes where the browser ended.\n", flush=True)
+        return await asyncio.to_thread(_last_address, login.authorization_url)
+
+    async def __aenter__(self) -> Self:
+        if self._keyboard is not None:
+            await self._keyboard.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._keyboard is not None:
+            await self._keyboard.__aexit__(kind, error, trace)
+
+
+def _last_address(url: str) -> str:
+    """Open the consent page, which approves at once, and return where it sends the browser."""
+    where = urlsplit(url)
+    connection = HTTPConnection(where.netloc)
+    try:
+        connection.request("GET", f"{where.path}?{where.query}")
+        return connection.getresponse().getheader("location") or ""
+    finally:
+        connection.close()
+
+
+async def _call_tool(session: Session) -> str:
+    async with (
+        httpx2.AsyncClient(auth=McpAuth(session)) as http_client,
+        Client(streamable_http_client(session.server.url, http_client=http_client)) as client,
+    ):
+        result = await client.call_tool("whoami", {})
+        return _text(result.content)
+
+
+def _text(content: Iterable[object]) -> str:
+    return " ".join(str(getattr(part, "text", "")) for part in content)

@@ -1,0 +1,126 @@
+"""`login`: from a terminal, a pipe or a program; also begun here and finished elsewhere, or the reverse."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from dataclasses import dataclass
+
+from hermes_mcp_auth_remote.cli.outcome import put
+from hermes_mcp_auth_remote.cli.servers import named, the_home
+from hermes_mcp_auth_remote.errors import ConfigError, PasteRefused
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.terminal.desktop import evidence, open_browser
+from hermes_mcp_auth_remote.terminal.keyboard import open_lines
+from hermes_mcp_auth_remote.terminal.prompt import HERE, Screen, Ways, log_in
+from hermes_mcp_auth_remote.terminal.screen import PlainScreen, width
+from hermes_mcp_auth_remote.terminal.words import connected
+from hermes_mcp_auth_remote.values import Flow
+
+
+def run(options: argparse.Namespace) -> int:
+    """Log in; raises what ended the login."""
+    service = AuthService(the_home())
+    if options.finish is not None:
+        connection = asyncio.run(_finish(service, options.finish))
+    else:
+        server = named(options.server, options.url, options.owner)
+        if options.no_wait:
+            login = asyncio.run(service.begin(server, HERE, owner=options.owner))
+            screen_for(options).show(login, opened=False, port=None)
+            if not options.json:
+                print(f"Then run: hermes-mcp-auth login --finish {login.id}")
+            return 0
+        flow = options.flow or server.options.flow
+        work = log_in(service, server, screen_for(options), open_lines(), ways(flow), options.owner)
+        connection = asyncio.run(work)
+    tell(connection, as_json=options.json)
+    return 0
+
+
+def ways(flow: Flow) -> Ways:
+    """Judge how a login here gets its answer; raises ConfigError for a flow that this command lacks."""
+    if flow == "device":
+        raise ConfigError(
+            "The device flow is not available here yet.", "Use `--flow paste`, or leave `oauth.flow` out."
+        )
+    here = evidence(os.environ, sys.platform, os.path.exists)
+    browse = flow == "loopback" or (flow == "auto" and here.can_open)
+    return Ways(
+        open_browser=open_browser if browse else None,
+        # A redirect that reaches this machine, by a forwarded port, is as good as a paste.
+        listen=True,
+        end_cancels=os.isatty(0),
+    )
+
+
+def screen_for(options: argparse.Namespace) -> Screen:
+    """Return the screen for these options: JSON on standard output, or text for people on standard error."""
+    if options.json:
+        return JsonScreen()
+    return PlainScreen(sys.stderr, width(sys.stderr), time.time, with_qr=not getattr(options, "no_qr", False))
+
+
+def tell(connection: Connection, *, as_json: bool) -> None:
+    """Say what is connected."""
+    if as_json:
+        put(
+            {
+                "event": "connected",
+                "server": connection.key.server,
+                "owner": connection.key.owner,
+                "url": connection.server_url,
+                "issuer": connection.issuer,
+                "account": connection.account,
+                "scope": sorted(connection.scope) if connection.scope is not None else None,
+                "missing_scope": sorted(connection.missing_scope),
+                "expires_at": connection.expires_at,
+                "can_refresh": connection.can_refresh,
+            }
+        )
+    else:
+        print(connected(connection, time.time()), flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class JsonScreen:
+    """A JSON object per line. The URL in it is for the person who logs in; keep it from a model."""
+
+    def show(self, login: Login, *, opened: bool, port: int | None) -> None:
+        """Write a login that waits."""
+        put(
+            {
+                "event": "waiting",
+                "login_id": login.id,
+                "server": login.key.server,
+                "owner": login.key.owner,
+                "issuer": login.request.issuer,
+                "authorization_url": login.authorization_url,
+                "scope": sorted(login.request.scope) if login.request.scope is not None else None,
+                "redirect_uri": login.request.redirect_uri,
+                "listening": port is not None,
+                "browser_opened": opened,
+                "expires_at": login.expires_at,
+            }
+        )
+
+    def refused(self, error: PasteRefused) -> None:
+        """Write why an answer did not count."""
+        put({"event": "refused", "error": error.code, "message": str(error), "advice": error.advice})
+
+
+async def _finish(service: AuthService, login_id: str) -> Connection:
+    login = service.login(login_id)
+    with contextlib.suppress(ConfigError):
+        # With the server's own options (a CA, an allowed network), where a configuration has them.
+        service.know(named(login.key.server, owner=login.key.owner))
+    if os.isatty(0):
+        print("Paste the address that the browser ended on:", file=sys.stderr, flush=True)
+    async with open_lines() as lines:
+        text = await lines.line()
+    return await service.finish(login_id, text or "", HERE)
