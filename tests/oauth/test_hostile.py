@@ -197,6 +197,9 @@ MANGLINGS: dict[str, Callable[[str], str]] = {
 def test_the_code_of_any_valid_address_comes_out_of_any_mangling_intact(
     code: str, order: list[str], mangling: str, before: str, after: str
 ) -> None:
+    if before or after:
+        # In a sentence nobody can tell whether a last full stop is the code's or the sentence's.
+        code += "x"
     values = {"code": code, "state": STATE, "iss": ISSUER, "scope": "a b"}
     url = f"{REDIRECT_URI}?{urlencode([(name, values[name]) for name in order])}"
     text = MANGLINGS[mangling](url)
