@@ -9,9 +9,8 @@ The names below are loaded when they are first used; importing the package itsel
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+# What type checkers read as `typing.TYPE_CHECKING`, without loading typing.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from hermes_mcp_auth_remote.login import Connection, Login, Prompter
     from hermes_mcp_auth_remote.service import AuthService
@@ -51,6 +50,8 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

@@ -25,6 +25,9 @@ print(repr(seen))
 """
 
 
+pytestmark = pytest.mark.tmux
+
+
 def test_the_screen_has_the_size_that_was_asked_for_and_can_change_it() -> None:
     show = "trap 'echo now $(stty size)' WINCH; stty size; while sleep 0.1; do :; done"
     with terminal(["sh", "-c", show], columns=57, rows=19) as screen:

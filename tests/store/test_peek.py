@@ -143,6 +143,7 @@ def test_peeking_loads_nothing_heavy(home: Path) -> None:
     assert ours == {
         "hermes_mcp_auth_remote",
         "hermes_mcp_auth_remote.errors",
+        "hermes_mcp_auth_remote.hermes",
         "hermes_mcp_auth_remote.store",
         "hermes_mcp_auth_remote.store.disk",
         "hermes_mcp_auth_remote.store.peek",
