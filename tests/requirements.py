@@ -48,6 +48,12 @@ REQUIREMENTS = (
     Requirement("cimd-flag", "CIMD is used only where it is advertised.", "quirk 20"),
     Requirement("bearer-case", "The scheme goes out as Bearer.", "quirk 21"),
     Requirement("other-loopback", "The other spelling of loopback is tried once.", "quirk 22"),
+    Requirement(
+        "client-priority", "Configured, held, CIMD, registered: in this order.", "MCP client registration"
+    ),
+    Requirement(
+        "client-binding", "A client goes only to the issuer that knows it.", "MCP client registration"
+    ),
     Requirement("application-type", "Registration says native or web.", "MCP client registration"),
     # Scope and parameters
     Requirement("offline-access", "offline_access is asked where it is listed.", "quirk 24"),

@@ -86,7 +86,10 @@ def _readings(text: str, start: int) -> Iterator[str]:
 
 
 def _rejoined(text: str) -> str:
-    """Join lines that were broken at the edge of a window, as long as they look like that."""
+    """Join lines that were broken at the edge of a window, as long as they look like that.
+
+    A single word on the line below an address looks like that, too; it only counts where the code is last.
+    """
     lines = [line.strip() for line in text.splitlines()]
     joined = lines[:1]
     for before, line in itertools.pairwise(lines):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hermes_mcp_auth_remote.errors import DiscoveryFailed, NetworkError
+from hermes_mcp_auth_remote.errors import DiscoveryFailed, NetworkError, RegistrationRefused
 from hermes_mcp_auth_remote.oauth.authorization import (
     AuthorizationRequest,
     authorization_request,
@@ -117,7 +117,9 @@ def prepare(
         held=held.scope if answered is not None and answered.insufficient_scope else frozenset(),
         cap=options.scope_cap,
     )
-    known = held.client if _is_usable(held, issuer, redirect_uri, now) else None
+    # MCP 2026-07-28: pre-registered client information comes first.
+    reusable = options.client_id is None and _is_usable(held, issuer, redirect_uri, now)
+    known = held.client if reusable else None
     client = known or (yield from _client(server, issuer, held, redirect_uri, scope))
     request = yield from _request(server, found, client, chance, redirect_uri, scope, sign)
     if known is not None and issuer.pushed_authorization_request_endpoint is None:
@@ -161,6 +163,7 @@ def _client(
 ) -> Exchange[Client]:
     options = server.options
     if options.client_id is not None:
+        _check_binding(options.client_id, issuer, held)
         return configured_client(
             issuer,
             options.client_id,
@@ -180,6 +183,17 @@ def _client(
         application_type=options.application_type,
     )
     return client
+
+
+def _check_binding(client_id: str, issuer: AuthorizationServer, held: Held) -> None:
+    # MCP 2026-07-28, authorization server binding: its secret must not follow a server that moved elsewhere.
+    same_client = held.client is not None and held.client.client_id == client_id
+    if same_client and held.issuer is not None and held.issuer != issuer.issuer:
+        raise RegistrationRefused(
+            f"The server now sends logins to {host_of(issuer.issuer)}, but `oauth.client_id` was registered at "
+            f"{host_of(held.issuer)}.",
+            "If you expect that move, log out of this server, set `oauth.client_id` anew and log in again.",
+        )
 
 
 def _request(

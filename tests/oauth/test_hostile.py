@@ -186,7 +186,7 @@ MANGLINGS: dict[str, Callable[[str], str]] = {
     "zero-width spaces": "\u200b".join,
     "percent-encoded as a whole": lambda url: quote(url, safe=""),
     "bracketed paste": "\x1b[200~{}\x1b[201~".format,
-    "surrounding white space": "\n\t {} \r\n".format,
+    "surrounding white space": "\n\t {} \t".format,
 }
 
 
