@@ -190,8 +190,8 @@ def _check_binding(client_id: str, issuer: AuthorizationServer, held: Held) -> N
     same_client = held.client is not None and held.client.client_id == client_id
     if same_client and held.issuer is not None and held.issuer != issuer.issuer:
         raise RegistrationRefused(
-            f"The server now sends logins to {host_of(issuer.issuer)}, but `oauth.client_id` was registered at "
-            f"{host_of(held.issuer)}.",
+            f"The server now sends logins to {host_of(issuer.issuer)}, but `oauth.client_id` was "
+            f"registered at {host_of(held.issuer)}.",
             "If you expect that move, log out of this server, set `oauth.client_id` anew and log in again.",
         )
 

@@ -1,17 +1,45 @@
-"""The parties of a login as values: an authorization server, a client, a request. All made up."""
+"""The parties of a login as values, all made up: servers, a client, a request; and how their plays begin."""
 
 from __future__ import annotations
 
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest, authorization_request
+from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client
-from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
+from hermes_mcp_auth_remote.oauth.metadata import (
+    AuthorizationServer,
+    Discovery,
+    authorization_server,
+    discover,
+)
+from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
+from hermes_mcp_auth_remote.oauth.token import Tokens, exchange, refresh
 from hermes_mcp_auth_remote.values import Secret
+from tests.playbook import Play, play
 
 ISSUER = "https://as.example"
 REDIRECT_URI = "http://127.0.0.1:8765/callback"
 STATE = "St4te-of-this-login_and-of-no-other-0123456"
 VERIFIER = "V3rifier-of-this-login_and-of-no-other-0123456789-0123456789"
 NOW = 1_800_000_000.0
+
+URL = "https://mcp.example/mcp"
+PRM = "GET https://mcp.example/.well-known/oauth-protected-resource"
+NAMED = Challenge((f"{PRM[4:]}/mcp",))
+RFC8414 = "/.well-known/oauth-authorization-server"
+OPENID = "/.well-known/openid-configuration"
+HTML = "<!doctype html><title>Not found</title>"
+
+TOKEN = f"POST {ISSUER}/token"
+CODE = "c0de-that-was-minted"
+OLD = Tokens(
+    Secret("old-access"),
+    Secret("old-refresh"),
+    frozenset({"read"}),
+    expires_at=NOW - 1,
+    refresh_expires_at=NOW + 9,
+    account="ada@example",
+)
+GRANTED: dict[str, object] = {"access_token": "fresh-access", "token_type": "Bearer", "expires_in": 3600}
 
 
 def metadata(issuer: str = ISSUER, **members: object) -> dict[str, object]:
@@ -49,3 +77,24 @@ def request(**members: object) -> AuthorizationRequest:
         **members,
     }
     return authorization_request(**arguments)  # type: ignore[arg-type]
+
+
+def prm(*issuers: str, resource: str = URL, **members: object) -> dict[str, object]:
+    return {"resource": resource, "authorization_servers": list(issuers), **members}
+
+
+def found(issuer: str, *, resource: str = URL, trusted_issuers: tuple[str, ...] = ()) -> Play[Discovery]:
+    """Play up to the protected resource metadata, which names the issuer."""
+    script = play(discover(URL, NAMED, trusted_issuers=trusted_issuers))
+    return script.expects(f"{PRM}/mcp").answers(200, prm(issuer, resource=resource))
+
+
+def exchanging(**members: object) -> Play[Tokens]:
+    asked = request(**members)
+    response = read_authorization_response(f"{REDIRECT_URI}?code={CODE}&state={STATE}", asked)
+    return play(exchange(response, asked, NOW))
+
+
+def refreshing(*, scope: frozenset[str] | None = None, **members: object) -> Play[Tokens]:
+    who = client(**members)
+    return play(refresh(server(), who, OLD, NOW, resource="https://mcp.example", scope=scope))
