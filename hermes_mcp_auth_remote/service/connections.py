@@ -29,23 +29,21 @@ def connection(key: Key, server_url: str, credentials: Credentials) -> Connectio
 
 
 def revoke(credentials: Credentials) -> Exchange[bool]:
-    """Revoke the refresh token, then the access token (RFC 7009 section 2.1); True where both were taken.
+    """Revoke the refresh token, then the access token (RFC 7009 §2.1); True where that ended the session.
 
-    Best effort: a server without the endpoint, or out of reach, stops nobody from logging out.
+    Best effort: a server without the endpoint, or out of reach, stops nobody from logging out. Some servers
+    cannot revoke access tokens; what counts is the refresh token, where there is one.
     """
     client, issuer, tokens = credentials.client, credentials.authorization_server, credentials.tokens
     if client is None or issuer is None or tokens is None:
         return False
-    revoked = True
+    outcomes: list[bool] = []
     for token, hint in ((tokens.refresh_token, "refresh_token"), (tokens.access_token, "access_token")):
-        if token is None:
-            continue
         try:
-            request = revocation_request(issuer, client, token, hint)
-            if request is None:
-                return False
-            response = yield request
-            revoked = revoked and response.ok
+            request = revocation_request(issuer, client, token, hint) if token is not None else None
+            if request is not None:
+                response = yield request
+                outcomes.append(response.ok)
         except McpAuthError:
-            revoked = False
-    return revoked
+            outcomes.append(False)
+    return bool(outcomes) and outcomes[0]

@@ -1,0 +1,152 @@
+"""A certified authorization server, over http and over https with a CA of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hermes_mcp_auth_remote.auth.httpx import McpAuth
+from hermes_mcp_auth_remote.errors import AuthorizationDenied, AuthorizationRequired, LoginAlreadyUsed
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
+from tests.parts.oidc_provider import OidcOptions, OidcProvider, oidc_provider
+from tests.parts.person import approve_oidc, deny_oidc
+from tests.parts.protected_resource import ProtectedResource, protected_resource
+
+pytestmark = pytest.mark.node
+
+HERE = Origin("terminal")
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    op: OidcProvider
+    resource: ProtectedResource
+
+    @property
+    def ca_file(self) -> str | None:
+        return None if self.op.ca_file is None else str(self.op.ca_file)
+
+    @property
+    def server(self) -> Server:
+        return Server("real", self.resource.url, ServerOptions(ca_file=self.ca_file))
+
+    def approved(self, login: Login) -> str:
+        return approve_oidc(login.authorization_url, ca_file=self.op.ca_file)
+
+    def client(self, service: AuthService, server: Server | None = None) -> httpx.AsyncClient:
+        auth = McpAuth(service.session(server or self.server))
+        return httpx.AsyncClient(
+            auth=auth, verify=ssl.create_default_context(cafile=self.ca_file), trust_env=False
+        )
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(OidcOptions(), id="http"),
+        pytest.param(OidcOptions(https=True), id="https"),
+        pytest.param(OidcOptions(require_pushed_authorization_requests=True), id="pushed requests required"),
+        pytest.param(OidcOptions(access_token_format="jwt", access_token_seconds=2), id="short-lived JWTs"),
+        pytest.param(
+            OidcOptions(absent=("/.well-known/oauth-authorization-server",)), id="OIDC metadata only"
+        ),
+    ],
+)
+def real(request: pytest.FixtureRequest) -> Iterator[Real]:
+    with oidc_provider(request.param) as op, protected_resource(op) as resource:
+        yield Real(op, resource)
+
+
+def test_a_login_a_request_a_refresh_and_a_logout(real: Real, tmp_path: Path) -> None:
+    async def story() -> None:
+        now = 0.0
+        service = AuthService(tmp_path)
+        login = await service.begin(real.server, HERE)
+        assert login.request.scope == {"mcp:tools", "offline_access"}
+        pushed = real.op.options.require_pushed_authorization_requests
+        assert ("request_uri=" in login.authorization_url) is pushed
+        redirect = await asyncio.to_thread(real.approved, login)
+        connection = await service.finish(login.id, redirect, HERE)
+        assert connection.scope is not None
+        assert "mcp:tools" in connection.scope
+        assert connection.can_refresh
+        async with real.client(service) as client:
+            assert (await client.post(real.resource.url)).status_code == 200
+        with pytest.raises(LoginAlreadyUsed):
+            await service.finish(login.id, redirect, HERE)
+
+        # Another process, hours later: no memory, an access token that ended, one refresh.
+        assert connection.expires_at is not None
+        now = connection.expires_at + 1
+        later = AuthService(tmp_path, clock=lambda: now)
+        before = later.connection(real.server)
+        assert before is not None
+        header = await later.session(real.server).header()
+        assert header.startswith("Bearer ")
+        after = later.connection(real.server)
+        assert after is not None
+        assert after.expires_at is not None
+        assert after.expires_at > now
+
+        # The rotated refresh token is the one on disk: it works again, and the old one would end all.
+        now = after.expires_at + 1
+        again = await AuthService(tmp_path, clock=lambda: now).session(real.server).header()
+        assert again != header
+        async with real.client(AuthService(tmp_path)) as client:
+            assert (await client.post(real.resource.url)).status_code == 200
+
+        assert await service.logout(real.server)
+        assert service.connection(real.server) is None
+        with pytest.raises(AuthorizationRequired):
+            await AuthService(tmp_path).session(real.server).header()
+        context = ssl.create_default_context(cafile=real.ca_file)
+        async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+            refused = await client.post(real.resource.url, headers={"Authorization": again})
+            if real.op.options.access_token_format == "opaque":
+                assert refused.status_code == 401
+
+    asyncio.run(story())
+
+
+def test_a_denial_ends_the_login_and_keeps_what_was_there(real: Real, tmp_path: Path) -> None:
+    async def story() -> None:
+        service = AuthService(tmp_path)
+        first = await service.begin(real.server, HERE)
+        await service.finish(first.id, await asyncio.to_thread(real.approved, first), HERE)
+        kept = {path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").glob("*.json")}
+        second = await service.begin(real.server, HERE)
+        redirect = await asyncio.to_thread(deny_oidc, second.authorization_url, ca_file=real.op.ca_file)
+        with pytest.raises(AuthorizationDenied):
+            await service.finish(second.id, redirect, HERE)
+        assert service.login(second.id).status == "failed"
+        assert kept == {path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").glob("*.json")}
+
+    asyncio.run(story())
+
+
+def test_a_second_login_uses_the_client_that_was_registered(real: Real, tmp_path: Path) -> None:
+    async def story() -> None:
+        service = AuthService(tmp_path)
+        first = await service.begin(real.server, HERE)
+        await service.finish(first.id, await asyncio.to_thread(real.approved, first), HERE)
+        second = await service.begin(real.server, HERE)
+        assert second.request.client.client_id == first.request.client.client_id
+        await service.finish(second.id, await asyncio.to_thread(real.approved, second), HERE)
+
+    asyncio.run(story())
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused_in_words(tmp_path: Path) -> None:
+    with oidc_provider(OidcOptions(https=True)) as op, protected_resource(op) as resource:
+        server = replace(Real(op, resource).server, options=ServerOptions())
+        with pytest.raises(Exception, match="certificate") as refused:
+            asyncio.run(AuthService(tmp_path).begin(server, HERE))
+        assert "SSL_CERT_FILE" in getattr(refused.value, "advice", "")
