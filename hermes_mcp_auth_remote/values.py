@@ -53,7 +53,9 @@ class Secret:
 
     def __eq__(self, other: object) -> bool:
         # Constant time: a state is compared by this, and its timing must tell nothing.
-        return isinstance(other, Secret) and compare_digest(self._text.encode(), other._text.encode())
+        return isinstance(other, Secret) and compare_digest(
+            self._text.encode("utf-8", "surrogatepass"), other._text.encode("utf-8", "surrogatepass")
+        )
 
     def __hash__(self) -> int:
         return hash((Secret, self._text))

@@ -63,3 +63,8 @@ def test_keys_and_origins_are_values() -> None:
     assert len({Origin("telegram", "1", user="2"), Origin("telegram", "1", "", "2"), Origin()}) == 2
     with pytest.raises(FrozenInstanceError):
         Key("x").owner = "telegram:42"  # type: ignore[misc]
+
+
+def test_a_secret_with_half_a_character_compares_like_any_other() -> None:
+    assert Secret("a\udc80") == Secret("a\udc80")
+    assert Secret("a\udc80") != Secret("a\udc81")

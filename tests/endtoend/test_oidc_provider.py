@@ -70,7 +70,7 @@ def test_a_login_a_request_a_refresh_and_a_logout(real: Real, tmp_path: Path) ->
         now = 0.0
         service = AuthService(tmp_path)
         login = await service.begin(real.server, HERE)
-        assert login.request.scope == {"mcp:tools", "offline_access"}
+        assert login.request.scope == frozenset({"mcp:tools", "offline_access"})
         pushed = real.op.options.require_pushed_authorization_requests
         assert ("request_uri=" in login.authorization_url) is pushed
         redirect = await asyncio.to_thread(real.approved, login)
