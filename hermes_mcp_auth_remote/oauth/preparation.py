@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hermes_mcp_auth_remote.errors import DiscoveryFailed, NetworkError, RegistrationRefused
+from hermes_mcp_auth_remote.errors import DiscoveryFailed, NetworkError, RegistrationRefused, TokenRefused
 from hermes_mcp_auth_remote.oauth.authorization import (
     AuthorizationRequest,
     authorization_request,
@@ -121,13 +121,17 @@ def prepare(
     reusable = options.client_id is None and _is_usable(held, issuer, redirect_uri, now)
     known = held.client if reusable else None
     client = known or (yield from _client(server, issuer, held, redirect_uri, scope))
-    request = yield from _request(server, found, client, chance, redirect_uri, scope, sign)
-    if known is not None and issuer.pushed_authorization_request_endpoint is None:
-        # A provider that forgot us shows the person a bare error page (quirk 19); so look first.
-        forgotten = yield from _is_forgotten(request)
-        if forgotten:
-            client = yield from _client(server, issuer, held, redirect_uri, scope)
-            request = yield from _request(server, found, client, chance, redirect_uri, scope, sign)
+    request = yield from _unless_forgotten(
+        _request(server, found, client, chance, redirect_uri, scope, sign),
+        is_known=known is not None,
+        # Neither what the operator configured nor what was registered just now gets better by that.
+        may_register=options.client_id is None and (known is not None or not client.registered),
+    )
+    if request is None:
+        # Without a client of an earlier login it was our metadata document (quirk 20).
+        held = replace(held, metadata_document_refused=held.metadata_document_refused or known is None)
+        client = yield from _client(server, issuer, held, redirect_uri, scope)
+        request = yield from _request(server, found, client, chance, redirect_uri, scope, sign)
     return Prepared(request, issuer)
 
 
@@ -220,10 +224,25 @@ def _request(
     return (yield from push(found.authorization_server, request, sign=sign))
 
 
-def _is_forgotten(request: AuthorizationRequest) -> Exchange[bool]:
+def _unless_forgotten(
+    asking: Exchange[AuthorizationRequest], *, is_known: bool, may_register: bool
+) -> Exchange[AuthorizationRequest | None]:
+    """Ask, and return None where the provider no longer knows the client, or never took its document.
+
+    Such a provider shows the person a bare error page (quirk 19); so look at the page first, for a client of
+    an earlier login. A pushed request is looked at by the provider itself.
+    """
+    try:
+        request = yield from asking
+    except TokenRefused as refused:
+        if refused.error != "invalid_client" or not may_register:
+            raise
+        return None
+    if not is_known or request.lifetime_seconds is not None:
+        return request
     page = Request("GET", request.url, AUTHORIZATION_PAGE, follow_redirects=False)
     try:
         response = yield page
     except NetworkError:
-        return False
-    return response.status >= 400
+        return request
+    return request if response.status < 400 else None
