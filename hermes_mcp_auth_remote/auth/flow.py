@@ -39,6 +39,8 @@ class AuthResponse(Protocol):
     """What the flow needs of a response."""
 
     @property
+    def url(self) -> Url: ...
+    @property
     def status_code(self) -> int: ...
     @property
     def headers(self) -> ResponseHeaders: ...
@@ -89,6 +91,11 @@ def place(url: Url) -> Place:
     return url.scheme, url.host, url.port
 
 
+def _speaks_of_the_token(response: AuthResponse, where: Place) -> bool:
+    # After a redirect to elsewhere, what answered never saw the token.
+    return response.status_code in {401, 403} and place(response.url) == where
+
+
 async def bearer_flow(session: Session, where: Place, request: Q) -> AsyncGenerator[Q, AuthResponse]:
     """Send a request with the session's token, and after a 401 once more with another one.
 
@@ -101,7 +108,7 @@ async def bearer_flow(session: Session, where: Place, request: Q) -> AsyncGenera
     header = session.header_now() or await session.header()
     request.headers["Authorization"] = header
     response = yield request
-    if response.status_code not in {401, 403}:
+    if not _speaks_of_the_token(response, where):
         return
     # An unread body holds its connection, and a pool of one would starve while a person is waited for.
     await response.aread()
@@ -120,7 +127,7 @@ def blocking_bearer_flow(session: Session, where: Place, request: Q) -> Generato
     header = session.header_now() or session.header_blocking()
     request.headers["Authorization"] = header
     response = yield request
-    if response.status_code not in {401, 403}:
+    if not _speaks_of_the_token(response, where):
         return
     response.read()
     lines = response.headers.get_list("www-authenticate")

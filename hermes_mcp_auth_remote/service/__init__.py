@@ -10,11 +10,13 @@ import secrets
 import time
 from pathlib import Path
 
+from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.http.client import run
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service.connections import connection, revoke
 from hermes_mcp_auth_remote.service.logins import Logins
+from hermes_mcp_auth_remote.service.redirects import new_redirect_uri, redirect_uri_for
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.service.waiting import held
 from hermes_mcp_auth_remote.service.world import Run, World
@@ -23,7 +25,10 @@ from hermes_mcp_auth_remote.values import Clock, Entropy, Key, Origin, Owner, Se
 
 
 class AuthService:
-    """Logins, sessions and stored credentials of one HERMES_HOME. Any thread or event loop may use it."""
+    """Logins, sessions and stored credentials of one HERMES_HOME. Any thread or event loop may use it.
+
+    What is a coroutine leaves files to threads; what is not reads a small file or two, in a millisecond.
+    """
 
     def __init__(
         self,
@@ -49,11 +54,12 @@ class AuthService:
 
     def redirect_uri(self, server: Server, owner: Owner = None) -> str:
         """Return the redirect URI that a login of this server would best use, for whoever wants to listen."""
-        return self._logins.redirect_uri(server, Key(server.name, owner))
+        stored = self._world.store.read(Key(server.name, owner))
+        return redirect_uri_for(server, stored.client, self._world.entropy)
 
     def new_redirect_uri(self, server: Server) -> str:
         """Return a redirect URI on another loopback port than the last; a login with it registers anew."""
-        return self._logins.new_redirect_uri(server)
+        return new_redirect_uri(server, self._world.entropy)
 
     async def begin(
         self,
@@ -117,9 +123,13 @@ class AuthService:
         True where the authorization server took the revocation. Raises StoreError.
         """
         key = Key(server.name, owner)
-        async with held(self._world.store.lock(key)):
+        async with held(await asyncio.to_thread(self._world.store.lock, key)):
             stored = await asyncio.to_thread(self._world.store.read, key)
-            revoked = await self._world.run(revoke(stored), server)
+            try:
+                revoked = await self._world.run(revoke(stored), server)
+            except McpAuthError:
+                # Such as a CA file that is gone; what is stored here goes all the same.
+                revoked = False
             await asyncio.to_thread(self._world.store.delete, key)
         self.session(server, owner).forget()
         return revoked

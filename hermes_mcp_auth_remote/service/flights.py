@@ -8,10 +8,12 @@ rotated refresh token to reach the disk.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 
@@ -24,6 +26,11 @@ class Flights(Generic[T]):
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.start_afresh()
+        _of_this_process.add(self)
+
+    def start_afresh(self) -> None:
+        """Forget every flight and thread, for a process that has none of them."""
         self._lock = threading.Lock()
         self._under_way: dict[Hashable, Future[T]] = {}
         self._threads: ThreadPoolExecutor | None = None
@@ -32,19 +39,32 @@ class Flights(Generic[T]):
         """Return the flight of a key that is under way, else start one. Thread-safe, does not block."""
         with self._lock:
             flight = self._under_way.get(key)
-            if flight is None:
-                if self._threads is None:
-                    self._threads = ThreadPoolExecutor(MAX_FLIGHTS_AT_ONCE, self._name)
-                flight = self._under_way[key] = self._threads.submit(lambda: asyncio.run(start()))
-                started = flight
-            else:
+            # One that has landed wakes its waiters before it is taken off the list.
+            if flight is not None and not flight.done():
                 return flight
-        started.add_done_callback(lambda _: self._land(key))
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(MAX_FLIGHTS_AT_ONCE, self._name)
+            started = self._under_way[key] = self._threads.submit(lambda: asyncio.run(start()))
+        started.add_done_callback(lambda landed: self._land(key, landed))
         return started
 
-    def _land(self, key: Hashable) -> None:
+    def _land(self, key: Hashable, landed: Future[T]) -> None:
         with self._lock:
-            self._under_way.pop(key, None)
+            if self._under_way.get(key) is landed:
+                del self._under_way[key]
+
+
+_of_this_process: WeakSet[Flights[Any]] = WeakSet()
+
+
+def _after_fork() -> None:
+    # A forked child has none of the threads: what was under way there never lands here.
+    for flights in list(_of_this_process):
+        flights.start_afresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 async def landed(flight: Future[T]) -> T:

@@ -1,27 +1,30 @@
 """The lives of logins: begun, shown by others, finished by a text, cancelled, expired (table: `login`).
 
 Everything is in the store before anybody sees it, so a login is finished by whichever process gets the
-answer, also after the one that began it is gone.
+answer, also after the one that began it is gone. No event loop waits for a file: reads and writes go to
+threads, but for a login's last mark when its task is cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from hermes_mcp_auth_remote.errors import (
     LoginError,
     LoginExpired,
     McpAuthError,
     PasteRefused,
+    StoreError,
     TokenRefused,
 )
 from hermes_mcp_auth_remote.login import (
     ID_BYTES,
     MAX_PASTES,
     Login,
+    Status,
     follow,
     is_expired,
     refusal,
@@ -31,17 +34,17 @@ from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.preparation import Chance, Held, prepare
 from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse, read_authorization_response
 from hermes_mcp_auth_remote.oauth.token import Tokens, exchange
-from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
+from hermes_mcp_auth_remote.service.flights import landed
+from hermes_mcp_auth_remote.service.redirects import redirect_uri_for
 from hermes_mcp_auth_remote.service.waiting import held
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Key, Origin, Secret, Server
 
-CALLBACK_PATH = "/callback"
 # A login may be finished by another process, which can only tell us through the store.
 WATCH_SECONDS = 0.3
-# No exchange takes longer: whoever claimed the login is gone.
-EXCHANGE_SECONDS = 60.0
+# No exchange takes longer, two requests and the wait for the lock: whoever claimed the login is gone.
+EXCHANGE_SECONDS = 120.0
 
 
 class Logins:
@@ -49,29 +52,6 @@ class Logins:
 
     def __init__(self, world: World) -> None:
         self._world = world
-
-    def redirect_uri(self, server: Server, key: Key) -> str:
-        """Return the redirect URI to use for a login of this server: configured, registered before, or new.
-
-        Some providers admit only the very port that was registered (quirk 18), so a port once registered is
-        kept. Where nobody listens on it the browser ends on an error page, and its address is pasted.
-        """
-        options = server.options
-        if options.redirect_uri is not None:
-            return options.redirect_uri
-        client = self._world.store.read(key).client
-        if client is not None and client.registered and client.redirect_uris and not options.redirect_port:
-            known = urlsplit(client.redirect_uris[0])
-            if known.port and is_loopback_host(known.hostname or ""):
-                return client.redirect_uris[0]
-        return self.new_redirect_uri(server)
-
-    def new_redirect_uri(self, server: Server) -> str:
-        """Return a loopback redirect URI on the configured port, else on a random one."""
-        # RFC 6335 section 6: the dynamic ports, which no service may claim.
-        dynamic = 49152 + int.from_bytes(self._world.entropy(8).encode(), "big") % 16384
-        port, host = server.options.redirect_port or dynamic, server.options.redirect_host
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}{CALLBACK_PATH}"
 
     async def begin(
         self,
@@ -89,15 +69,15 @@ class Logins:
         """
         world = self._world
         stored = await asyncio.to_thread(world.store.read, key)
+        known = await asyncio.to_thread(self._held, key, stored)
         if redirect_uri is None:
-            redirect_uri = await asyncio.to_thread(self.redirect_uri, server, key)
+            redirect_uri = redirect_uri_for(server, stored.client, world.entropy)
         chance = Chance(
             state=Secret(world.entropy(STATE_BYTES)), code_verifier=Secret(world.entropy(VERIFIER_BYTES))
         )
         now = world.clock()
         prepared = await world.run(
-            prepare(server, chance, redirect_uri, now, held=self._held(key, stored), challenge=challenge),
-            server,
+            prepare(server, chance, redirect_uri, now, held=known, challenge=challenge), server
         )
         now = world.clock()
         request = prepared.request
@@ -132,28 +112,38 @@ class Logins:
         login, response = await asyncio.to_thread(self._claim, login_id, text, origin)
         try:
             tokens = await self._world.run(exchange(response, login.request, self._world.clock()), server)
-            credentials = self._credentials(login, tokens)
-            # A refresh under way elsewhere must not write its answer over the new tokens.
-            async with held(self._world.store.lock(login.key)):
-                await asyncio.to_thread(self._world.store.replace, login.key, credentials)
         except TokenRefused as refused:
             if response.is_bare and refused.error == "invalid_grant":
-                await self._change(login_id, lambda it: follow(it, "release"))
+                await self._change(
+                    login_id, lambda it: replace(follow(it, "release"), expires_at=login.expires_at)
+                )
                 raise PasteRefused(f"{login.issuer_host} does not know that code.") from None
-            if refused.error == "invalid_client":
-                # The next login registers anew; with this client nothing could be refreshed either.
-                await asyncio.to_thread(self._world.store.drop_client, login.key, login.request.client)
-            await self._fail(login_id, refused)
+            await asyncio.to_thread(self._abandon, login, refused)
             raise
         except McpAuthError as trouble:
-            await self._fail(login_id, trouble)
+            await asyncio.to_thread(self._abandon, login, trouble)
             raise
         except BaseException:
-            # Ctrl-C between sending the code and storing the tokens: the code is spent.
-            self._failed(login_id, LoginError("This login was interrupted."))
+            # Ctrl-C between sending the code and its answer: the code is spent.
+            self._abandon(login, LoginError("This login was interrupted."))
             raise
-        await self._change(login_id, lambda it: follow(it, "succeed"))
+        credentials = self._credentials(login, tokens)
+        # From here on an interruption loses nothing: the flight goes on to its end.
+        await landed(self._world.keeping.join(login_id, lambda: self._keep(login, credentials)))
         return credentials
+
+    async def _keep(self, login: Login, credentials: Credentials) -> None:
+        """Store what a login brought, in a flight's own thread."""
+        store = self._world.store
+        try:
+            # A refresh under way elsewhere must not write its answer over the new tokens.
+            async with held(store.lock(login.key)):
+                store.replace(login.key, credentials)
+        except StoreError as trouble:
+            self._abandon(login, trouble)
+            raise
+        with contextlib.suppress(StoreError, LoginError):
+            store.logins.change(login.id, lambda it: follow(it, "succeed"))
 
     def _claim(self, login_id: str, text: str, origin: Origin) -> tuple[Login, AuthorizationResponse]:
         """Read the text for this login and take the login for ourselves; exactly one caller can."""
@@ -173,19 +163,33 @@ class Logins:
         except PasteRefused as refused:
             counted = store.change(login_id, lambda it: replace(it, pastes=it.pastes + 1))
             if counted.pastes >= MAX_PASTES and origin.platform != "terminal":
-                self._failed(login_id, LoginError("Too many wrong answers were pasted."))
-            raise refused from None
+                counted = self._failed(
+                    login_id, LoginError("Too many wrong answers were pasted."), was="waiting"
+                )
+            raise (refused if counted.status == "waiting" else refusal(counted)) from None
         except LoginError as denied:
-            self._failed(login_id, denied)
-            raise
-        return store.change(login_id, lambda it: follow(it, "claim")), response
+            ended = self._failed(login_id, denied, was="waiting")
+            raise (denied if ended.status == "failed" else refusal(ended)) from None
+        now = self._world.clock()
+
+        def claim(it: Login) -> Login:
+            # Time went by since it was read.
+            it = _expired(it) if is_expired(it, now) else it
+            # From now on the time is not the person's, but the exchange's.
+            return replace(follow(it, "claim"), expires_at=now + EXCHANGE_SECONDS)
+
+        store.change(login_id, claim)
+        return login, response
 
     def _is_only_one(self, login: Login) -> bool:
+        """True where a code alone can mean no other login: not of this owner, not of this sender."""
         now = self._world.clock()
         waiting = [
             each
             for each in self._world.store.logins.all()
-            if each.status == "waiting" and not is_expired(each, now) and each.key.owner == login.key.owner
+            if each.status == "waiting"
+            and not is_expired(each, now)
+            and (each.key.owner == login.key.owner or each.origin == login.origin)
         ]
         return len(waiting) == 1
 
@@ -196,11 +200,9 @@ class Logins:
         now = self._world.clock()
         if is_expired(login, now):
             return store.change(login_id, _expired)
-        if login.status == "exchanging" and now > login.expires_at + EXCHANGE_SECONDS:
-            self._failed(
-                login_id, LoginError("The process that finished this login did not live to its end.")
-            )
-            return store.get(login_id)
+        if login.status == "exchanging" and now >= login.expires_at:
+            gone = LoginError("The process that finished this login did not live to its end.")
+            return self._failed(login_id, gone, was="exchanging")
         return login
 
     async def settled(self, login_id: str) -> Login:
@@ -218,17 +220,24 @@ class Logins:
     async def _change(self, login_id: str, change: Callable[[Login], Login]) -> Login:
         return await asyncio.to_thread(self._world.store.logins.change, login_id, change)
 
-    async def _fail(self, login_id: str, why: McpAuthError) -> None:
-        await asyncio.to_thread(self._failed, login_id, why)
+    def _abandon(self, login: Login, why: McpAuthError) -> None:
+        """Let a login fail that was being exchanged; what the disk says to that hides nothing from people."""
+        with contextlib.suppress(StoreError, LoginError):
+            self._failed(login.id, why, was="exchanging")
+            if isinstance(why, TokenRefused) and why.error == "invalid_client":
+                # The next login registers anew; with this client nothing could be refreshed either.
+                self._world.store.drop_client(login.key, login.request.client)
 
-    def _failed(self, login_id: str, why: McpAuthError) -> None:
+    def _failed(self, login_id: str, why: McpAuthError, *, was: Status) -> Login:
+        """Let a login of this status fail, and return it; one of another status stays as it is."""
+
         def change(login: Login) -> Login:
-            if login.is_over:
+            if login.status != was:
                 return login
             failure = (str(why), why.advice)
             return replace(follow(login, "fail"), failure=failure, failure_code=why.code)
 
-        self._world.store.logins.change(login_id, change)
+        return self._world.store.logins.change(login_id, change)
 
     def _held(self, key: Key, stored: Credentials) -> Held:
         issuer = stored.authorization_server

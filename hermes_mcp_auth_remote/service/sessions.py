@@ -10,19 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hermes_mcp_auth_remote.errors import (
     AuthorizationRequired,
     McpAuthError,
-    NetworkError,
-    StoreUnwritable,
+    StoreError,
     TokenRefused,
-    UnreadableAnswer,
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
 from hermes_mcp_auth_remote.oauth.token import Tokens, refresh
-from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of, origin_of
+from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of
 from hermes_mcp_auth_remote.service.flights import Flights, landed
 from hermes_mcp_auth_remote.service.waiting import held
 from hermes_mcp_auth_remote.service.world import World
@@ -34,14 +32,35 @@ REFRESH_AHEAD_SECONDS = 60.0
 REFRESH_AHEAD_SHARE = 0.1
 # How long an old token is used without another try, after a refresh that failed for the moment.
 BACK_OFF_SECONDS = 15.0
+# How long nobody asks again where the old token has ended, too: short, for everybody waits for it.
+RETRY_SECONDS = 5.0
 # What a token endpoint says when asking again is of no use.
 _ENDED = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Unkept:
+    """Refreshed tokens that the disk did not take: the only ones that are good, so they are not let go."""
+
+    in_place_of: Secret
+    tokens: Tokens
+    binding: Binding | None
 
 
 class Session:
     """The tokens of one server and owner, for any number of callers in any thread or event loop."""
 
-    __slots__ = ("_authorization", "_dead", "_flights", "_fresh_until", "_world", "key", "origin", "server")
+    __slots__ = (
+        "_authorization",
+        "_dead",
+        "_flights",
+        "_fresh_until",
+        "_trouble",
+        "_unkept",
+        "_world",
+        "key",
+        "server",
+    )
 
     def __init__(self, world: World, server: Server, key: Key) -> None:
         self._world = world
@@ -49,9 +68,10 @@ class Session:
         self._authorization = ""
         self._fresh_until = 0.0
         self._dead: Secret | None = None
+        self._trouble: tuple[float, McpAuthError] | None = None
+        self._unkept: _Unkept | None = None
         self.server = server
         self.key = key
-        self.origin = origin_of(server.url)
 
     def header_now(self) -> str | None:
         """Return the Authorization header's value where a fresh token is in memory, else None."""
@@ -74,15 +94,22 @@ class Session:
 
         `refused` is the header that was sent. Raises as `header` does.
         """
-        flight = self._renewal(refused, status, www_authenticate)
-        if flight is None:
+        if not self._is_renewable(status, www_authenticate):
             return None
-        return await landed(flight)
+        if (header := self._other_than(refused)) is not None:
+            return header
+        renewed = await landed(self._flight(refused))
+        if renewed == refused:
+            # It joined a flight that knew nothing of the refusal yet.
+            renewed = await landed(self._flight(refused))
+        return renewed
 
     def challenged_blocking(self, refused: str, status: int, www_authenticate: Sequence[str]) -> str | None:
         """Do what `challenged` does, for a caller without an event loop."""
-        flight = self._renewal(refused, status, www_authenticate)
-        return flight.result() if flight is not None else None
+        if not self._is_renewable(status, www_authenticate):
+            return None
+        renewed = self._other_than(refused) or self._flight(refused).result()
+        return renewed if renewed != refused else self._flight(refused).result()
 
     def adopt(self, tokens: Tokens) -> str:
         """Use these tokens from now on; returns the header's value."""
@@ -97,15 +124,20 @@ class Session:
         """Use nothing from memory any more."""
         self._fresh_until = 0.0
 
-    def _renewal(self, refused: str, status: int, lines: Sequence[str]) -> Future[str] | None:
+    def _is_renewable(self, status: int, lines: Sequence[str]) -> bool:
         challenge = read_challenge(lines)
         if status == 403 and challenge.insufficient_scope:
             # RFC 6750 section 3.1; a refresh never widens a scope (RFC 6749 section 6).
             raise AuthorizationRequired(self.key.server, reason=_wider(challenge))
-        return self._flight(refused) if status == 401 else None
+        return status == 401
+
+    def _other_than(self, refused: str) -> str | None:
+        header = self.header_now()
+        return header if header != refused else None
 
     def _flight(self, refused: str | None) -> Future[str]:
-        return self._flights.join((self.key, self.origin), lambda: self._renew(refused))
+        # By address, too: under one name, what one address may have is not for another.
+        return self._flights.join((self.key, self.server.url), lambda: self._renew(refused))
 
     async def _renew(self, refused: str | None) -> str:
         """Find or make a token that is fresh and is not the refused one.
@@ -137,6 +169,7 @@ class Session:
         return self.adopt(tokens)
 
     async def _refreshed(self, stored: Credentials, refused: str | None) -> str:
+        """Refresh what is stored, unless it is known already what would come of that."""
         tokens, client, issuer, binding = (
             stored.tokens,
             stored.client,
@@ -146,39 +179,58 @@ class Session:
         if tokens is None:
             raise AuthorizationRequired(self.key.server)
         if binding is not None and binding.login_needed is not None:
-            raise AuthorizationRequired(self.key.server, reason=binding.login_needed)
+            raise _over(self.key, binding.login_needed)
         if tokens.refresh_token is None or client is None or issuer is None:
-            return self._while_it_lives(tokens, refused, _over(self.key, "its access token has ended"))
+            return self._old(tokens, refused, _over(self.key, "its access token has ended"))
+        if self._unkept is not None and self._unkept.in_place_of == tokens.refresh_token:
+            return self._kept(self._unkept)
         ended = _over(self.key, f"{host_of(issuer.issuer)} has ended the session")
         if tokens.refresh_token == self._dead:
             raise ended
-        resource = binding.resource if binding else self._resource()
         now = self._world.clock()
+        if self._trouble is not None and now < self._trouble[0]:
+            return self._old(tokens, refused, self._trouble[1].with_traceback(None))
+        resource = binding.resource if binding else self._resource()
         try:
             fresh = await self._world.run(
                 refresh(issuer, client, tokens, now, resource=resource), self.server
             )
-        except TokenRefused as refusal:
-            if refusal.error not in _ENDED:
-                return self._while_it_lives(tokens, refused, refusal)
-            # A writer that takes no lock (Hermes 0.19) may have rotated it under our hands.
-            if (header := self._adopted(self._world.store.read(self.key), tokens.authorization)) is not None:
-                return header
-            self._dead = tokens.refresh_token
-            self._mark(binding, ended.reason)
-            raise ended from None
-        except (NetworkError, UnreadableAnswer) as trouble:
-            # A hiccup over there ends nothing here.
-            return self._while_it_lives(tokens, refused, trouble)
+        except McpAuthError as trouble:
+            if isinstance(trouble, TokenRefused) and trouble.error in _ENDED:
+                return self._ended(stored, ended)
+            # A hiccup over there, or a setting here, ends nothing.
+            self._trouble = self._world.clock() + RETRY_SECONDS, trouble
+            return self._old(tokens, refused, trouble)
         if binding is not None:
             binding = replace(
                 binding, refreshed_at=now, refresh_expires_at=fresh.refresh_expires_at, login_needed=None
             )
-        # On the disk before its first use: a rotated refresh token that is lost ends the session.
-        self._world.store.replace_tokens(self.key, fresh, binding)
-        return self.adopt(fresh)
+        return self._kept(_Unkept(tokens.refresh_token, fresh, binding))
 
-    def _while_it_lives(self, tokens: Tokens, refused: str | None, why: McpAuthError) -> str:
+    def _ended(self, stored: Credentials, ended: AuthorizationRequired) -> str:
+        """Note that the session is over, unless there is another by now."""
+        tokens = stored.tokens
+        if tokens is None:
+            raise ended
+        # A writer that takes no lock (Hermes 0.19) may have rotated it under our hands.
+        found = self._usable(self._world.store.read(self.key))
+        if (header := self._adopted(found, tokens.authorization)) is not None:
+            return header
+        self._dead = tokens.refresh_token
+        self._mark(stored.binding, ended.reason)
+        raise ended
+
+    def _kept(self, unkept: _Unkept) -> str:
+        """Store refreshed tokens, then use them; where the disk refuses, the next caller tries again.
+
+        On the disk before their first use: a rotated refresh token that is lost ends the session.
+        """
+        self._unkept = unkept
+        self._world.store.replace_tokens(self.key, unkept.tokens, unkept.binding)
+        self._unkept = None
+        return self.adopt(unkept.tokens)
+
+    def _old(self, tokens: Tokens, refused: str | None, why: McpAuthError) -> str:
         """Go on with the old token while it lives, and do not ask again at once; else raise."""
         now = self._world.clock()
         ends = math.inf if tokens.expires_at is None else tokens.expires_at
@@ -193,7 +245,7 @@ class Session:
             return
         try:
             self._world.store.mark(self.key, replace(binding, login_needed=why))
-        except StoreUnwritable:
+        except StoreError:
             return  # a note for other processes, which will find out by themselves
 
     def _resource(self) -> str | None:

@@ -30,3 +30,5 @@ class World:
     clock: Clock
     entropy: Entropy
     refreshes: Flights[str] = field(default_factory=lambda: Flights("mcp-auth-refresh"))
+    # Storing a login's tokens: in a thread of its own, where no Ctrl-C comes between.
+    keeping: Flights[None] = field(default_factory=lambda: Flights("mcp-auth-keep"))
