@@ -123,7 +123,7 @@ def prepare(
     client = known or (yield from _client(server, issuer, held, redirect_uri, scope))
     request = yield from _unless_forgotten(
         _request(server, found, client, chance, redirect_uri, scope, sign),
-        is_known=known is not None,
+        look=known is not None and issuer.pushed_authorization_request_endpoint is None,
         # Neither what the operator configured nor what was registered just now gets better by that.
         may_register=options.client_id is None and (known is not None or not client.registered),
     )
@@ -225,12 +225,12 @@ def _request(
 
 
 def _unless_forgotten(
-    asking: Exchange[AuthorizationRequest], *, is_known: bool, may_register: bool
+    asking: Exchange[AuthorizationRequest], *, look: bool, may_register: bool
 ) -> Exchange[AuthorizationRequest | None]:
     """Ask, and return None where the provider no longer knows the client, or never took its document.
 
     Such a provider shows the person a bare error page (quirk 19); so look at the page first, for a client of
-    an earlier login. A pushed request is looked at by the provider itself.
+    an earlier login. A pushed request tells by itself, and a look would use it up.
     """
     try:
         request = yield from asking
@@ -238,7 +238,7 @@ def _unless_forgotten(
         if refused.error != "invalid_client" or not may_register:
             raise
         return None
-    if not is_known or request.lifetime_seconds is not None:
+    if not look:
         return request
     page = Request("GET", request.url, AUTHORIZATION_PAGE, follow_redirects=False)
     try:
