@@ -6,8 +6,12 @@ import os
 import sys
 import time
 
+from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.hermes import hermes_home
 from hermes_mcp_auth_remote.store.peek import valid_token
+
+# What a shell shows for a process that SIGPIPE ended.
+BROKEN_PIPE = 141
 
 
 def run() -> None:
@@ -18,35 +22,48 @@ def run() -> None:
 def main(argv: list[str]) -> int:
     """Run a command; returns its exit code."""
     try:
-        code = _fast_token(argv)
-        return _dispatch(argv) if code is None else code
+        if _fast_token(argv):
+            return 0
+        return _dispatch(argv)
     except BrokenPipeError:
-        # Whoever read us has seen enough; keep Python from complaining again while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # Whoever read us has seen enough.
+        _write_no_more()
+        return BROKEN_PIPE
+    except (McpAuthError, KeyboardInterrupt, OSError) as error:
+        from hermes_mcp_auth_remote.cli.outcome import fail, interrupted, refused_by_the_system
+
+        as_json = "--json" in argv
+        if isinstance(error, McpAuthError):
+            return fail(error, as_json=as_json)
+        if isinstance(error, KeyboardInterrupt):
+            return interrupted(error, as_json=as_json)
+        # A standard output on a full disk, for one.
+        _write_no_more()
+        return fail(refused_by_the_system(error), as_json=False)
 
 
-def _fast_token(argv: list[str]) -> int | None:
+def _fast_token(argv: list[str]) -> bool:
     """Print a stored token that is beyond doubt, without loading anything else."""
     if len(argv) != 2 or argv[0] != "token" or argv[1].startswith("-"):
-        return None
+        return False
     token = valid_token(hermes_home(os.environ), argv[1], time.time())
-    if token is None:
-        return None
-    print(token, flush=True)
-    return 0
+    if token is not None:
+        print(token, flush=True)
+    return token is not None
 
 
 def _dispatch(argv: list[str]) -> int:
     # Each verb loads what it needs and no more.
     from hermes_mcp_auth_remote.cli.arguments import parser
+    from hermes_mcp_auth_remote.cli.outcome import plain_where_need_be
 
+    plain_where_need_be(sys.stdout, sys.stderr)
     top = parser()
     options = top.parse_args(argv)
     if options.version:
         from importlib.metadata import version
 
-        print(version("hermes-mcp-auth-remote"))
+        print(version("hermes-mcp-auth-remote"), flush=True)
         return 0
     if options.verb is None:
         top.print_help()
@@ -54,18 +71,13 @@ def _dispatch(argv: list[str]) -> int:
 
     from importlib import import_module
 
-    from hermes_mcp_auth_remote.cli.outcome import INTERRUPTED, fail
-    from hermes_mcp_auth_remote.errors import McpAuthError
+    code: int = import_module(f"hermes_mcp_auth_remote.cli.{options.verb}").run(options)
+    return code
 
-    try:
-        code: int = import_module(f"hermes_mcp_auth_remote.cli.{options.verb}").run(options)
-    except McpAuthError as error:
-        return fail(error, as_json=options.json)
-    except KeyboardInterrupt:
-        print("\nCancelled; nothing was changed.", file=sys.stderr)
-        return INTERRUPTED
-    else:
-        return code
+
+def _write_no_more() -> None:
+    """Keep Python from trying, and complaining, again while it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":

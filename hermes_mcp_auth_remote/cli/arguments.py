@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
-EXIT_CODES = """exit codes:
-  0 done   1 something else   2 usage   3 configuration   4 login needed   5 login failed
-  6 server's fault   7 network   8 files   130 interrupted
+_FLOWS = ("auto", "loopback", "paste")
 
-Servers are read from config.yaml in HERMES_HOME (~/.hermes); tokens are kept beside it in mcp-tokens/."""
+_EPILOG = """\
+exit codes:
+  0 done   1 something else   2 usage   3 configuration   4 login needed
+  5 login failed   6 server's fault   7 network   8 files   130 interrupted
+
+Servers are read from config.yaml in HERMES_HOME (~/.hermes); tokens are kept
+beside it, in mcp-tokens/."""
+_LOGIN = """\
+Shows an address to open on any device, then takes the address that the browser
+ended on: pasted, piped in, or brought by the browser itself where it can reach
+this machine. With --json, each line is an event: waiting, refused, connected."""
+_STATUS = """\
+Lists servers and logins, and asks no server. States: connected, expired, login
+needed, not connected; with --json with "_" for the blank, or an error's code."""
+_PRINT = """\
+Prints a valid access token and a line feed; refreshes it first where need be.
+Exit code 4: somebody has to log in."""
+_LOGOUT = """\
+Revokes a login's tokens at the provider, as best it goes, and deletes all that
+is stored of it."""
+_DEMO = """\
+Logs in to an MCP server on this machine, which brings its own authorization
+server, and calls a tool there. Without a terminal, by itself. Keeps nothing."""
+
+
+def _wide(prog: str) -> argparse.HelpFormatter:
+    # Our own line breaks, and one width everywhere: the README quotes these texts.
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=22, width=80)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,52 +42,42 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         "hermes-mcp-auth",
         description="Log in to remote MCP servers from a machine without a browser.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EPILOG,
+        formatter_class=_wide,
+        allow_abbrev=False,
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
-    verbs = top.add_subparsers(dest="verb", metavar="COMMAND")
-    login = verbs.add_parser("login", help="log in to a server", description="Log in to a server.")
+    verbs = top.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
+    add = partial(verbs.add_parser, formatter_class=_wide, allow_abbrev=False)
+    login = add("login", help="log in to a server", description=_LOGIN)
     _server(login, optional=True)
-    login.add_argument("--url", help="log in to the server at this address, in no config.yaml")
+    login.add_argument("--url", help="the server's address, where no config.yaml has it")
     login.add_argument(
         "--flow",
-        choices=("auto", "loopback", "paste"),
-        help="loopback: open a browser here; paste: only show the address; auto: judge by the surroundings",
+        choices=_FLOWS,
+        help="loopback opens a browser here, paste only shows the address, auto (default) "
+        "judges by the surroundings",
     )
     login.add_argument("--no-qr", action="store_true", help="draw no QR code")
-    login.add_argument(
-        "--no-wait", action="store_true", help="begin the login, print it and exit; finish it with --finish"
+    later = login.add_mutually_exclusive_group()
+    later.add_argument("--no-wait", action="store_true", help="begin the login, show it and exit")
+    later.add_argument(
+        "--finish", metavar="ID", help="finish one that was begun, with an address on standard input"
     )
-    login.add_argument(
-        "--finish",
-        metavar="ID",
-        help="finish a login that was begun; the redirect URL comes on standard input",
-    )
-    status = verbs.add_parser(
-        "status", help="list servers and logins", description="List servers and logins."
-    )
+    status = add("status", help="list servers and logins", description=_STATUS)
     _server(status, optional=True)
-    token = verbs.add_parser(
-        "token", help="print a valid access token", description="Print a valid access token."
-    )
+    token = add("token", help="print a valid access token", description=_PRINT)
     _server(token)
-    logout = verbs.add_parser(
-        "logout", help="revoke and delete a login", description="Revoke a login's tokens and delete them."
-    )
+    logout = add("logout", help="revoke and delete a login", description=_LOGOUT)
     _server(logout)
-    demo = verbs.add_parser(
-        "demo",
-        help="log in to an embedded MCP server",
-        description="Log in to an MCP server on this machine, with its own authorization server.",
-    )
+    demo = add("demo", help="log in to an MCP server on this machine", description=_DEMO)
+    demo.add_argument("--flow", choices=_FLOWS, help="as for login")
     demo.add_argument("--json", action="store_true", help="write JSON, a line per event")
-    demo.add_argument("--flow", choices=("auto", "loopback", "paste"), help="as for login")
     return top
 
 
 def _server(verb: argparse.ArgumentParser, *, optional: bool = False) -> None:
     nargs = "?" if optional else None
     verb.add_argument("server", nargs=nargs, help="its name in config.yaml, or its address")
-    verb.add_argument("--owner", help='whose login, such as "telegram:42" (default: the operator\'s)')
+    verb.add_argument("--owner", help="whose, such as telegram:42; default: the operator's own")
     verb.add_argument("--json", action="store_true", help="write JSON, a line per event")

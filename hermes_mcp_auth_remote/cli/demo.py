@@ -11,17 +11,20 @@ from collections.abc import Iterable
 from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 from urllib.parse import urlsplit
 
 from hermes_mcp_auth_remote.cli.login import screen_for, tell, ways
 from hermes_mcp_auth_remote.cli.outcome import put
+from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.terminal.keyboard import Lines, open_lines
 from hermes_mcp_auth_remote.terminal.prompt import Screen, Ways, log_in
+from hermes_mcp_auth_remote.terminal.screen import size
+from hermes_mcp_auth_remote.terminal.words import WIDEST, filled
 from hermes_mcp_auth_remote.values import Flow, Server
 
 try:
@@ -36,30 +39,30 @@ except ImportError:
         "The demo's servers are not installed.", "Run `pip install 'hermes-mcp-auth-remote[demo,httpx2]'`."
     ) from None
 
-INTRODUCTION = """\
-This is a demo: an MCP server and its authorization server run on this machine, and you log in to them
-as you would log in to Linear or Notion. Nothing leaves this machine; nothing is kept.
-"""
-HINT = """\
-(The demo's consent page is on this machine too. Without a browser here, type: approve
- and the demo plays the browser, giving you the address that you would paste.)
-"""
+INTRODUCTION = (
+    "This is a demo: an MCP server and its authorization server run on this machine, and you log in to them "
+    "as you would to Linear or Notion. Nothing leaves this machine, and nothing is kept."
+)
+HINT = (
+    "In this demo, the address leads to this machine. If no browser here can open it, type approve and "
+    "press Enter: the demo then plays the browser, and pastes for you."
+)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve, log in, call a tool; by itself where there is no terminal."""
     if not options.json:
-        print(INTRODUCTION, flush=True)
+        _print(INTRODUCTION, sys.stdout)
     with running() as demo, tempfile.TemporaryDirectory() as home:
         server = Server("demo", demo.mcp_url)
         service = AuthService(Path(home))
-        stage = _Stage(screen_for(options))
         alone = not os.isatty(0)
+        stage = _Stage(screen_for(options), hint=not alone and not options.json)
         flow: Flow = options.flow or ("paste" if alone else "auto")
         lines = _Approving(demo, stage, None if alone else open_lines(), as_json=options.json)
-        connection = asyncio.run(log_in(service, server, stage, lines, _ways(ways(flow), alone=alone)))
+        connection = run_until_stopped(log_in(service, server, stage, lines, _ways(ways(flow), alone=alone)))
         tell(connection, as_json=options.json)
-        answer = asyncio.run(_call_tool(service.session(server)))
+        answer = run_until_stopped(_call_tool(service.session(server)))
     if options.json:
         put({"event": "tool_result", "tool": "whoami", "text": answer})
     else:
@@ -70,19 +73,22 @@ def run(options: argparse.Namespace) -> int:
 
 def _ways(judged: Ways, *, alone: bool) -> Ways:
     # Without a terminal the answer is pasted by the demo, which is what a person would do.
-    return Ways(judged.open_browser, listen=not alone, end_cancels=judged.end_cancels)
+    return Ways(judged.open_browser, listen=not alone, at_keyboard=judged.at_keyboard)
 
 
 class _Stage:
     """The screen, remembering the login that is shown on it."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, *, hint: bool) -> None:
         self._screen = screen
+        self._hint = hint
         self.refused = screen.refused
         self.shown: asyncio.Queue[Login] = asyncio.Queue()
 
     def show(self, login: Login, *, opened: bool, port: int | None) -> None:
         self._screen.show(login, opened=opened, port=port)
+        if self._hint and not opened:
+            _print(HINT, sys.stderr)
         self.shown.put_nowait(login)
 
 
@@ -105,7 +111,6 @@ class _Approving:
             self._login = await self._stage.shown.get()
             if self._keyboard is None:
                 return await self._approved(self._login)
-            print(HINT, file=sys.stderr, flush=True)
         if self._keyboard is None:
             return None
         line = await self._keyboard.line()
@@ -115,7 +120,7 @@ class _Approving:
     async def _approved(self, login: Login) -> str:
         self._demo.server.change(auto_approve=True)
         if not self._as_json:
-            print("The demo opens the address, approves, and pastes where the browser ended.\n", flush=True)
+            _print("The demo opens the address, approves, and pastes what the browser ended on.", sys.stdout)
         return await asyncio.to_thread(_last_address, login.authorization_url)
 
     async def __aenter__(self) -> Self:
@@ -128,6 +133,10 @@ class _Approving:
     ) -> None:
         if self._keyboard is not None:
             await self._keyboard.__aexit__(kind, error, trace)
+
+
+def _print(paragraph: str, stream: TextIO) -> None:
+    print(filled(paragraph, size(stream)[0] or WIDEST), end="\n\n", file=stream, flush=True)
 
 
 def _last_address(url: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import os
 import sys
@@ -11,34 +10,36 @@ import time
 from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.cli.outcome import put
-from hermes_mcp_auth_remote.cli.servers import named, the_home
+from hermes_mcp_auth_remote.cli.servers import addressed, named, the_home
+from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
 from hermes_mcp_auth_remote.errors import ConfigError, PasteRefused
-from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.login import Connection, Login, refusal
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.desktop import evidence, open_browser
 from hermes_mcp_auth_remote.terminal.keyboard import open_lines
 from hermes_mcp_auth_remote.terminal.prompt import HERE, Screen, Ways, log_in
-from hermes_mcp_auth_remote.terminal.screen import PlainScreen, width
-from hermes_mcp_auth_remote.terminal.words import connected
+from hermes_mcp_auth_remote.terminal.screen import PlainScreen, size
+from hermes_mcp_auth_remote.terminal.words import WIDEST, connected
 from hermes_mcp_auth_remote.values import Flow
 
 
 def run(options: argparse.Namespace) -> int:
     """Log in; raises what ended the login."""
-    service = AuthService(the_home())
+    service, owner = AuthService(the_home()), options.owner
     if options.finish is not None:
-        connection = asyncio.run(_finish(service, options.finish))
-    else:
-        server = named(options.server, options.url, options.owner)
-        if options.no_wait:
-            login = asyncio.run(service.begin(server, HERE, owner=options.owner))
-            screen_for(options).show(login, opened=False, port=None)
-            if not options.json:
-                print(f"Then run: hermes-mcp-auth login --finish {login.id}")
-            return 0
-        flow = options.flow or server.options.flow
-        work = log_in(service, server, screen_for(options), open_lines(), ways(flow), options.owner)
-        connection = asyncio.run(work)
+        tell(run_until_stopped(_finish(service, options.finish)), as_json=options.json)
+        return 0
+    url = options.url
+    server = named(options.server, owner) if url is None else addressed(url, options.server, owner)
+    screen = screen_for(options)
+    if options.no_wait:
+        login = run_until_stopped(service.begin(server, HERE, owner=owner))
+        screen.show(login, opened=False, port=None)
+        if not options.json:
+            print(f"To paste it later: hermes-mcp-auth login --finish {login.id}", flush=True)
+        return 0
+    judged = ways(options.flow or server.options.flow)
+    connection = run_until_stopped(log_in(service, server, screen, open_lines(), judged, owner))
     tell(connection, as_json=options.json)
     return 0
 
@@ -55,7 +56,7 @@ def ways(flow: Flow) -> Ways:
         open_browser=open_browser if browse else None,
         # A redirect that reaches this machine, by a forwarded port, is as good as a paste.
         listen=True,
-        end_cancels=os.isatty(0),
+        at_keyboard=os.isatty(0),
     )
 
 
@@ -63,7 +64,11 @@ def screen_for(options: argparse.Namespace) -> Screen:
     """Return the screen for these options: JSON on standard output, or text for people on standard error."""
     if options.json:
         return JsonScreen()
-    return PlainScreen(sys.stderr, width(sys.stderr), time.time, with_qr=not getattr(options, "no_qr", False))
+    # https://no-color.org, and terminals that show escapes instead of obeying them.
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    columns, rows = size(sys.stderr)
+    with_qr = not getattr(options, "no_qr", False)
+    return PlainScreen(sys.stderr, columns, rows, time.time, with_qr=with_qr, colour=colour)
 
 
 def tell(connection: Connection, *, as_json: bool) -> None:
@@ -84,7 +89,7 @@ def tell(connection: Connection, *, as_json: bool) -> None:
             }
         )
     else:
-        print(connected(connection, time.time()), flush=True)
+        print(connected(connection, time.time(), size(sys.stdout)[0] or WIDEST), flush=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +121,14 @@ class JsonScreen:
 
 async def _finish(service: AuthService, login_id: str) -> Connection:
     login = service.login(login_id)
+    if login.status != "waiting":
+        # Before anything is pasted for nothing.
+        raise refusal(login)
     with contextlib.suppress(ConfigError):
         # With the server's own options (a CA, an allowed network), where a configuration has them.
-        service.know(named(login.key.server, owner=login.key.owner))
+        service.know(named(login.key.server, login.key.owner))
     if os.isatty(0):
-        print("Paste the address that the browser ended on:", file=sys.stderr, flush=True)
+        print("Paste the address that the browser ended on, and press Enter:", file=sys.stderr, flush=True)
     async with open_lines() as lines:
         text = await lines.line()
     return await service.finish(login_id, text or "", HERE)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import io
 import json
+import signal
 import sys
 from collections.abc import Mapping
+from typing import TextIO
 
 from hermes_mcp_auth_remote.errors import (
     AuthorizationRequired,
@@ -25,7 +30,18 @@ EXIT_CODES: Mapping[type[McpAuthError], int] = {
     NetworkError: 7,
     StoreError: 8,
 }
-INTERRUPTED = 130
+# What a shell shows for a process that a signal ended.
+SIGNALLED = 128
+
+_PLAIN = {"✓": "+", "✗": "x"}
+
+
+class Stopped(KeyboardInterrupt):
+    """Ended by SIGTERM or SIGHUP, in the way that Ctrl-C ends things."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def exit_code(error: McpAuthError) -> int:
@@ -41,10 +57,51 @@ def fail(error: McpAuthError, *, as_json: bool) -> int:
             answer |= {"server": error.server, "login_id": error.login_id, "expires_at": error.expires_at}
         put(answer)
     else:
-        print(f"✗ {error}\n  {error.advice}", file=sys.stderr, flush=True)
+        # Loaded here, for a command that succeeds with JSON needs no words.
+        from hermes_mcp_auth_remote.terminal.screen import size
+        from hermes_mcp_auth_remote.terminal.words import WIDEST, trouble
+
+        print(trouble(error, size(sys.stderr)[0] or WIDEST), file=sys.stderr, flush=True)
     return exit_code(error)
+
+
+def interrupted(by: KeyboardInterrupt, *, as_json: bool) -> int:
+    """Say that somebody ended the command, and return the exit code."""
+    # A refresh under way still reaches the disk while Python exits; who cannot wait presses Ctrl-C again.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # The terminal may be what went away.
+    with contextlib.suppress(OSError):
+        if as_json:
+            put({"error": "interrupted", "message": "Cancelled.", "advice": "Run the command again."})
+        else:
+            print("\nCancelled.", file=sys.stderr, flush=True)
+    return SIGNALLED + (by.number if isinstance(by, Stopped) else signal.SIGINT)
+
+
+def refused_by_the_system(error: OSError) -> McpAuthError:
+    """Make an error for people of one that nobody foresaw."""
+    what = f"{error.filename}: " if error.filename else "An input or output failed: "
+    return McpAuthError(
+        f"{what}{error.strerror or type(error).__name__}.",
+        "Check where the output goes, and whether the disk is full.",
+    )
 
 
 def put(answer: Mapping[str, object]) -> None:
     """Write one JSON object on a line of standard output."""
     print(json.dumps(answer), flush=True)
+
+
+def plain_where_need_be(*streams: TextIO) -> None:
+    """Let these streams write a likeness of what their encoding lacks, instead of failing."""
+    codecs.register_error("hermes-plain", _likeness)
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):  # None where it was closed
+            stream.reconfigure(errors="hermes-plain")
+
+
+def _likeness(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character, "?") for character in lacking), error.end

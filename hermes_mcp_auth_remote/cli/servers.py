@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 from pathlib import Path
 
 from hermes_mcp_auth_remote.config import find_server, home, server_from_url
-from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
+from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, StoreError
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Key, Owner, Server
 
@@ -16,10 +18,8 @@ def the_home() -> Path:
     return home(os.environ)
 
 
-def named(name: str | None, url: str | None = None, owner: Owner = None) -> Server:
-    """Return the server that a command names; raises ConfigError, ServerNotFound."""
-    if url is not None:
-        return server_from_url(url, name)
+def named(name: str | None, owner: Owner = None) -> Server:
+    """Return the server that a command names, by name or address; raises ConfigError, ServerNotFound."""
     if name is None:
         raise ConfigError("No server was named.", "Name one of config.yaml, or pass its address with --url.")
     if "://" in name:
@@ -27,8 +27,35 @@ def named(name: str | None, url: str | None = None, owner: Owner = None) -> Serv
     try:
         return find_server(name, the_home(), os.environ)
     except ServerNotFound:
-        # Logged in to with --url: no config knows it, its credentials do.
+        # Logged in to by its address: no config knows it, its credentials do.
         binding = FileStore(the_home()).read(Key(name, owner)).binding
         if binding is None:
             raise
         return Server(name, binding.server_url)
+
+
+def addressed(url: str, name: str | None, owner: Owner = None) -> Server:
+    """Return the server at an address, for a login; raises ConfigError.
+
+    Also where its name already stands for another address: that one's credentials would be replaced.
+    """
+    server = server_from_url(url, name)
+    known: Server | None = None
+    # A config.yaml or a file that is broken has no say about an address.
+    with contextlib.suppress(ConfigError, StoreError):
+        known = named(server.name, owner)
+    if known is None:
+        return server
+    if known.url != server.url:
+        raise ConfigError(
+            f"The name {server.name} already stands for {known.url}.",
+            f"Give the new one a name of its own: hermes-mcp-auth login NAME --url {shlex.quote(server.url)}",
+        )
+    # With its options from config.yaml, where it has an entry there.
+    return known
+
+
+def login_command(server: str, owner: Owner = None) -> str:
+    """Return what to type for a login; `server` as it was named, an address too."""
+    words = ["hermes-mcp-auth", "login", server, *(["--owner", owner] if owner else [])]
+    return shlex.join(words)

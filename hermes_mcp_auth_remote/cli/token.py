@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 
 from hermes_mcp_auth_remote.cli.outcome import put
-from hermes_mcp_auth_remote.cli.servers import named, the_home
+from hermes_mcp_auth_remote.cli.servers import login_command, named, the_home
+from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
+from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.service import AuthService
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the token; raises AuthorizationRequired where somebody has to log in first."""
-    server = named(options.server, owner=options.owner)
+    server = named(options.server, options.owner)
     service = AuthService(the_home())
-    header = asyncio.run(service.session(server, options.owner).header())
+    try:
+        header = run_until_stopped(service.session(server, options.owner).header())
+    except AuthorizationRequired as needed:
+        # The session knows neither what was typed here nor that this command has options.
+        needed.advice = f"Run `{login_command(options.server, options.owner)}`."
+        raise
     access_token = header.partition(" ")[2]
     if options.json:
         found = service.connection(server, options.owner)

@@ -6,7 +6,8 @@ The first valid answer wins. A wrong one is told why, and the login goes on wait
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -39,13 +40,14 @@ class Screen(Protocol):
 class Ways:
     """How this terminal may get its answer.
 
-    `open_browser` is None where none is to be opened; `end_cancels` is True where the end of the lines means
-    that the person gave up (Ctrl-D), False for a pipe that merely ran dry.
+    `open_browser` is None where none is to be opened. `at_keyboard` is True where the lines come from a
+    person: an empty one is then nothing, and their end (Ctrl-D) means that the person gave up. A pipe that
+    ends without a line leaves it to the listener; one whose last word was refused has no other.
     """
 
     open_browser: Callable[[str], bool] | None = None
     listen: bool = True
-    end_cancels: bool = False
+    at_keyboard: bool = False
 
 
 async def log_in(
@@ -75,10 +77,11 @@ async def log_in(
             opened = browse is not None and browse(login.authorization_url)
             port = None if listener is None else urlsplit(listener.redirect_uri).port
             screen.show(login, opened=opened, port=port)
-            return await race.run(login, lines, end_cancels=ways.end_cancels)
+            return await race.run(login, lines, at_keyboard=ways.at_keyboard)
         except BaseException:
-            # Does nothing to a login that is over.
-            await service.cancel(login.id)
+            # Does nothing to a login that is over. What ended it counts, not a disk that fails us on top.
+            with contextlib.suppress(McpAuthError):
+                await service.cancel(login.id)
             raise
     finally:
         if listener is not None:
@@ -125,11 +128,11 @@ class _Race:
         self._turn = asyncio.Lock()
         self.login: Login | None = None
 
-    async def run(self, login: Login, lines: Lines, *, end_cancels: bool) -> Connection:
+    async def run(self, login: Login, lines: Lines, *, at_keyboard: bool) -> Connection:
         """Wait for the first valid answer, or for the end of the login."""
         others = [
-            asyncio.create_task(self._pastes(login, lines, end_cancels=end_cancels)),
-            asyncio.create_task(self._elsewhere(login)),
+            asyncio.create_task(self._told(self._pastes(login, lines, at_keyboard=at_keyboard))),
+            asyncio.create_task(self._told(self._elsewhere(login))),
         ]
         try:
             return await self._won
@@ -138,13 +141,27 @@ class _Race:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
 
-    async def _pastes(self, login: Login, lines: Lines, *, end_cancels: bool) -> None:
+    async def _told(self, work: Coroutine[object, object, None]) -> None:
+        """Do some work; where it breaks, so does the login, which would wait for it in vain."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001  whatever it is, `run` raises it
+            self._lose(error)
+
+    async def _pastes(self, login: Login, lines: Lines, *, at_keyboard: bool) -> None:
+        refused: McpAuthError | None = None
         async with lines:
             while (text := await lines.line()) is not None:
-                if text.strip():
-                    await self._try(text)
-        if end_cancels and not self._won.done():
+                if text.strip() or not at_keyboard:
+                    refused = await self._try(text)
+        if at_keyboard and not self._won.done():
             await self._service.cancel(login.id)
+        elif refused is not None:
+            self._lose(refused)
+
+    def _lose(self, error: Exception) -> None:
+        if not self._won.done():
+            self._won.set_exception(error)
 
     async def _elsewhere(self, login: Login) -> None:
         """Notice an end that came from another process, from the clock, or by Ctrl-D."""
@@ -157,7 +174,7 @@ class _Race:
             if over.status == "done" and connection is not None:
                 self._won.set_result(connection)
             else:
-                self._won.set_exception(refusal(over))
+                self._lose(refusal(over))
 
     async def decide(self, url: str) -> Page:
         """Judge a redirect that a browser brought; returns what the browser is shown."""
@@ -180,7 +197,7 @@ class _Race:
                 self._screen.refused(refused)
                 return refused
             except McpAuthError as error:
-                self._won.set_exception(error)
+                self._lose(error)
                 return error
             self._won.set_result(connection)
             return None

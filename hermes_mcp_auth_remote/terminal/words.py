@@ -1,7 +1,11 @@
-"""What a terminal says about a login, a connection, an error: values in, text out."""
+"""What a terminal says about a login, a connection, an error: values in, text out.
+
+Names, accounts and scopes come from servers and other people: `shown` keeps them from steering the terminal.
+"""
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterable
 
@@ -10,9 +14,12 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 
 BY_DEFAULT = "whatever the provider grants by default"
+YES, NO = "✓", "✗"
+# Prose is hard to read where lines are longer, and hardly wraps well where they are shorter.
+WIDEST, NARROWEST = 80, 30
 
 
-def introduction(login: Login, now: float) -> str:
+def introduction(login: Login, now: float, columns: int = WIDEST) -> str:
     """Say what is about to happen: which server, which authorization server, which scope, until when."""
     request = login.request
     rows = [
@@ -23,43 +30,44 @@ def introduction(login: Login, now: float) -> str:
     if login.added_scope:
         rows.append(("New", scope(login.added_scope)))
     rows.append(("Open until", f"{clock_time(login.expires_at)}  ({duration(login.expires_at - now)})"))
-    return table(rows)
+    return table(rows, columns)
 
 
-def next_step(login: Login, *, opened: bool, port: int | None) -> str:
+def next_step(login: Login, *, opened: bool, port: int | None, columns: int = WIDEST) -> str:
     """Say what the person does now; `opened` where a browser was, `port` the loopback port listened on."""
-    lines: list[str] = []
+    unreachable = "the browser ends on a page that cannot be reached: that is expected."
+    paste = "Copy that page's whole address, paste it here and press Enter."
+    forward = ""
     if opened:
-        lines = [
-            "A browser was opened; go on there, and this ends by itself.",
-            "If none came up, open the address above. On another device, the browser ends on a page",
-            "that cannot be reached: that is expected. Copy its address and paste it here.",
-        ]
+        said = (
+            "A browser was opened: go on there, and this ends by itself. If none came up, open the address "
+            f"above. On another device {unreachable} {paste}"
+        )
     elif is_loopback_host(_host(login.request.redirect_uri)):
-        lines = [
-            "Open the address on any device. After you approve, the browser ends on a page that cannot",
-            "be reached: that is expected. Copy that page's whole address and paste it here.",
-        ]
+        said = f"Open the address on any device. After you approve, {unreachable} {paste}"
         if port is not None:
-            lines.append(f"(Or forward the port, ssh -L {port}:127.0.0.1:{port}, and paste nothing.)")
+            forward = f"(Or forward the port, ssh -L {port}:127.0.0.1:{port}, and paste nothing.)"
     else:
-        lines = [
-            "Open the address on any device, approve, then copy the last page's address and paste it here."
-        ]
-    lines.append("Paste it nowhere else, and only if you have just asked for this login. Ctrl-C cancels.")
-    return "\n".join(lines)
+        said = f"Open the address on any device and approve. {paste.replace('that', 'the last')}"
+    warning = "Paste it nowhere else, and only for a login that you asked for. Ctrl-C cancels."
+    return "\n".join(filled(each, columns) for each in (said, forward, warning) if each)
 
 
-def connected(connection: Connection, now: float) -> str:
+def connected(connection: Connection, now: float, columns: int = WIDEST) -> str:
     """Say who or what is connected, with which scope, until when."""
-    rows = [("Connected", f"{connection.key.server}  {connection.server_url}")]
+    rows = [*about(connection), ("Lasts", lasts(connection, now))]
+    return f"{YES} {shown(connection.key.server)}: connected\n{table(rows, columns)}"
+
+
+def about(connection: Connection) -> list[tuple[str, str]]:
+    """Say what is known of a connection, whether it holds or not."""
+    rows = [("Address", connection.server_url)]
     if connection.account:
         rows.append(("As", connection.account))
     rows.append(("Access", scope(connection.scope) if connection.scope else "as granted by the provider"))
     if connection.missing_scope:
         rows.append(("Not granted", scope(connection.missing_scope)))
-    rows.append(("Lasts", lasts(connection, now)))
-    return table(rows)
+    return rows
 
 
 def lasts(connection: Connection, now: float) -> str:
@@ -74,9 +82,9 @@ def lasts(connection: Connection, now: float) -> str:
     return f"until {clock_time(connection.expires_at)} ({span}), then log in again"
 
 
-def trouble(error: McpAuthError) -> str:
-    """Say what went wrong and what to do, in two sentences."""
-    return f"{error} {error.advice}"
+def trouble(error: McpAuthError, columns: int = WIDEST) -> str:
+    """Say what went wrong and, on a line of its own, what to do."""
+    return f"{filled(f'{NO} {shown(str(error))}', columns)}\n{filled(shown(error.advice), columns, '  ')}"
 
 
 def scope(names: Iterable[str] | None) -> str:
@@ -95,15 +103,39 @@ def duration(seconds: float) -> str:
 
 def clock_time(epoch_seconds: float) -> str:
     """Write a moment in local time, with the date where it is not today."""
-    moment, today = time.localtime(epoch_seconds), time.localtime()
+    try:
+        moment, today = time.localtime(epoch_seconds), time.localtime()
+    except (OverflowError, ValueError, OSError):
+        return "the end of time"
     return time.strftime("%H:%M" if moment[:3] == today[:3] else "%Y-%m-%d %H:%M", moment)
 
 
-def table(rows: Iterable[tuple[str, str]]) -> str:
-    """Write labelled lines, the values below one another."""
+def table(rows: Iterable[tuple[str, str]], columns: int = WIDEST) -> str:
+    """Write labelled lines, the values below one another, long ones on several lines."""
     rows = list(rows)
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"  {label:<{width}}  {value}" for label, value in rows)
+    indent = max(len(label) for label, _ in rows) + 4
+    lines: list[str] = []
+    for label, value in rows:
+        head = f"  {label}".ljust(indent)
+        # Where labels would take half the room, values go below them.
+        body = filled(shown(value), columns, " " * (indent if columns > 2 * indent else 4))
+        lines.append(head + body.lstrip() if columns > 2 * indent else f"{head.rstrip()}\n{body}")
+    return "\n".join(lines)
+
+
+def filled(text: str, columns: int, indent: str = "") -> str:
+    """Wrap a paragraph for a terminal; an address, or any other word that is longer, stays whole."""
+    width = min(max(columns, NARROWEST), WIDEST)
+    lines = textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False, replace_whitespace=False,
+    )  # fmt: skip
+    return "\n".join(lines)
+
+
+def shown(text: str) -> str:
+    """Replace what a terminal would obey, or what would hide or turn round the text beside it."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _host(url: str) -> str:
