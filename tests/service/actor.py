@@ -1,0 +1,69 @@
+"""Other processes for the tests of the service: `python -m tests.service.actor <verb> <home> ...`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from hermes_mcp_auth_remote.auth.httpx import McpAuth
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Server
+from tests.service.given import TERMINAL
+from tests.store.given import ROOT
+
+
+def start(verb: str, home: Path, now: float, *words: str) -> subprocess.Popen[str]:
+    """Start a verb in a process whose clock stands still; its lines are read and written as text."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.service.actor", verb, str(home), str(now), *words],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def finish(service: AuthService, login_id: str) -> None:
+    """Finish a login with the text on standard input; say how that went."""
+    _say("ready")
+    try:
+        asyncio.run(service.finish(login_id, sys.stdin.readline().strip(), TERMINAL))
+    except McpAuthError as error:
+        _say(error.code)
+    else:
+        _say("done")
+
+
+def call(service: AuthService, url: str, times: str) -> None:
+    """Call a server so many times at once, after a line on standard input; say what came back."""
+    session = service.session(Server("notes", url))
+
+    async def calls() -> list[Any]:
+        limits = httpx.Limits(max_connections=int(times))
+        async with httpx.AsyncClient(auth=McpAuth(session), timeout=60, limits=limits) as client:
+            answers = (client.get(url) for _ in range(int(times)))
+            return await asyncio.gather(*answers, return_exceptions=True)
+
+    _say("ready")
+    while sys.stdin.readline().strip():
+        outcomes = asyncio.run(calls())
+        said = [o.status_code if isinstance(o, httpx.Response) else type(o).__name__ for o in outcomes]
+        _say(json.dumps(said))
+
+
+_VERBS = (finish, call)
+
+if __name__ == "__main__":
+    verb: Any = {verb.__name__: verb for verb in _VERBS}[sys.argv[1]]
+    verb(AuthService(Path(sys.argv[2]), clock=lambda: float(sys.argv[3])), *sys.argv[4:])

@@ -1,0 +1,69 @@
+"""The demo's servers, a service and a clock that only tests move; a person who logs in at once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.login import Connection
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server
+from tests.browserless import approve
+from tests.demo.player import MovedClock
+
+KEY = Key("notes")
+TERMINAL = Origin("terminal")
+CHAT = Origin("telegram", chat="7", thread="1", user="42")
+
+
+def server_of(demo: Demo) -> Server:
+    return Server("notes", demo.ping_url)
+
+
+async def log_in(service: AuthService, server: Server, origin: Origin = TERMINAL) -> Connection:
+    login = await service.begin(server, origin)
+    answer = await asyncio.to_thread(approve, login.authorization_url)
+    return await service.finish(login.id, answer, origin)
+
+
+def logged_in(home: Path, demo: Demo, clock: MovedClock) -> AuthService:
+    """Return a service with a session; the requests that it took are not counted."""
+    service = AuthService(home, clock=clock)
+    asyncio.run(log_in(service, server_of(demo)))
+    demo.server.requests.clear()
+    return service
+
+
+def kept(home: Path) -> dict[str, bytes]:
+    """Return all that is stored of credentials, byte by byte."""
+    folder = home / "mcp-tokens"
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.*")) if path.suffix == ".json"}
+
+
+def without_binding(home: Path) -> None:
+    """Leave what Hermes would have written: everything but our own record."""
+    store = FileStore(home)
+    store.replace(KEY, replace(store.read(KEY), binding=None))
+
+
+def rotated_elsewhere(home: Path, demo: Demo) -> str:
+    """Refresh like a writer that takes no lock, and return the new access token."""
+    store, ledger = FileStore(home), demo.server.ledger
+    stored = store.read(KEY)
+    assert stored.tokens is not None
+    assert stored.tokens.refresh_token is not None
+    old = ledger.refresh_tokens[stored.tokens.refresh_token.reveal()]
+    granted = ledger.issue_tokens(old.family, old.family.scope, demo.server.behaviour, old)
+    assert granted.refresh_token is not None
+    fresh = replace(
+        stored.tokens,
+        access_token=Secret(granted.access_token),
+        refresh_token=Secret(granted.refresh_token),
+        expires_at=ledger.clock() + 3600,
+        obtained_at=ledger.clock(),
+    )
+    store.replace_tokens(KEY, fresh, None)
+    return granted.access_token
