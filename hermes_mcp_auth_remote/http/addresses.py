@@ -19,6 +19,22 @@ Network = IPv4Network | IPv6Network
 _INTRANET = tuple(
     ip_network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 )
+# Clouds hand credentials to whoever asks here; some of these stand amid an intranet's or the public range.
+_CLOUD_METADATA = frozenset(
+    ip_address(a)
+    for a in (
+        "169.254.169.254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+    )
+)
+# All that IANA has given out of IPv6; the rest is local, reserved or IPv4 in disguise.
+_PUBLIC_IPV6 = ip_network("2000::/3")
+# RFC 9637, for documentation; younger than the Pythons that we run on.
+_DOCUMENTATION = ip_network("3fff::/20")
 _NAT64 = ip_network("64:ff9b::/96")
 
 
@@ -27,7 +43,7 @@ class AddressPolicy:
     """The addresses beyond the public internet that may be reached: loopback, the intranet, a list.
 
     A server that the operator put on the intranet may have its authorization server there, one on loopback
-    on loopback. Neither opens link-local addresses, where clouds keep their credentials.
+    on loopback. Neither opens link-local addresses or others where clouds keep their credentials.
     """
 
     loopback: bool = False
@@ -36,14 +52,12 @@ class AddressPolicy:
 
     def allows(self, address: Address) -> bool:
         """True where a connection to this very address may be made."""
-        address = embedded(address)
-        if any(address in network for network in self.networks if network.version == address.version):
+        inner = embedded(address)
+        if any(each in network for network in self.networks for each in (address, inner)):
             return True
-        if address.is_loopback:
+        if inner.is_loopback:
             return self.loopback
-        if is_intranet(address):
-            return self.intranet
-        return address.is_global and not address.is_multicast
+        return self.intranet if is_intranet(inner) else _is_public(inner)
 
 
 def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:
@@ -58,9 +72,20 @@ def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:
 
 
 def is_intranet(address: Address) -> bool:
-    """True for an address of a private network: RFC 1918, RFC 6598, RFC 4193."""
-    address = embedded(address)
-    return any(address in network for network in _INTRANET if network.version == address.version)
+    """True for an address of a private network (RFC 1918, RFC 6598, RFC 4193) that serves no cloud's keys."""
+    inner = embedded(address)
+    return inner not in _CLOUD_METADATA and any(inner in network for network in _INTRANET)
+
+
+def is_cloud_metadata(address: Address) -> bool:
+    """True for an address where a cloud hands out credentials."""
+    return embedded(address) in _CLOUD_METADATA
+
+
+def _is_public(address: Address) -> bool:
+    if address.is_multicast or not address.is_global or address in _CLOUD_METADATA:
+        return False
+    return address.version == 4 or (address in _PUBLIC_IPV6 and address not in _DOCUMENTATION)
 
 
 def embedded(address: Address) -> Address:
@@ -79,7 +104,7 @@ def embedded(address: Address) -> Address:
 
 
 def literal(host: str) -> Address | None:
-    """Return the address that a host is written as, None for a name. Odd spellings are names, and fail."""
+    """Return the address that a host is written as, None for a name. Odd spellings are names to resolve."""
     try:
         return ip_address(host.strip("[]"))
     except ValueError:

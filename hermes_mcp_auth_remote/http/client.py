@@ -1,26 +1,26 @@
 """Runs an exchange: each request goes out under our limits, each answer comes back as a value.
 
-20 seconds and 1 MiB per answer; no redirect of a POST; each redirect of a GET checked again like a first
-address. The caller's own HTTP client, its cookies and its headers never take part.
+20 seconds and 1 MiB per request, redirects included; no redirect of a POST; each redirect of a GET checked
+again like a first address. The caller's own HTTP client, its cookies and its headers never take part.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
-import zlib
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import httpcore
 
 from hermes_mcp_auth_remote.errors import (
-    AnswerTooLarge,
     ConfigError,
     NetworkError,
     RedirectRefused,
@@ -29,20 +29,30 @@ from hermes_mcp_auth_remote.errors import (
     UnsafeUrl,
 )
 from hermes_mcp_auth_remote.http.addresses import AddressPolicy, read_networks
-from hermes_mcp_auth_remote.http.guard import Guard, Resolve, resolve
-from hermes_mcp_auth_remote.http.tls import proxy_for, tls_context
+from hermes_mcp_auth_remote.http.body import decoded, read_body
+from hermes_mcp_auth_remote.http.guard import Guard, Resolve, remembering, resolve
+from hermes_mcp_auth_remote.http.proxies import proxy_for
+from hermes_mcp_auth_remote.http.tls import tls_context
+from hermes_mcp_auth_remote.http.trouble import WAYS_TO_FAIL, network_error
+from hermes_mcp_auth_remote.http.unlogged import unlogged
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host, origin_of, safe_url
-from hermes_mcp_auth_remote.oauth.wire import MAX_BODY_BYTES, Exchange, Request, Response
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.values import Server
 
 T = TypeVar("T")
 
 ANSWER_SECONDS = 20.0
 CONNECT_SECONDS = 10.0
+# A network whose names only its proxy can resolve must not use up the whole time on our own look-up.
+LOOK_UP_SECONDS = 3.0
 MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# RFC 9110 section 5.1 and 5.5: what a header may consist of.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
+@lru_cache(maxsize=1)
 def user_agent() -> str:
     """Return how we name ourselves to servers."""
     try:
@@ -57,12 +67,14 @@ async def run(
     *,
     environ: Mapping[str, str] = os.environ,
     resolve: Resolve = resolve,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> T:
     """Run an exchange to its end on behalf of one configured server, and return what it returns.
 
     A NetworkError is thrown into the exchange, which may go on with another request or let it through.
+    Raises ConfigError for proxies, certificates and headers that cannot be used.
     """
-    async with _Connections(server, environ, resolve) as connections:
+    async with _Connections(server, environ, resolve, answer_seconds) as connections:
         try:
             request = next(exchange)
             while True:
@@ -80,11 +92,14 @@ async def run(
 class _Connections(AsyncExitStack):
     """The connections of one exchange, closed with it."""
 
-    def __init__(self, server: Server, environ: Mapping[str, str], resolve: Resolve) -> None:
+    def __init__(
+        self, server: Server, environ: Mapping[str, str], resolve: Resolve, answer_seconds: float
+    ) -> None:
         super().__init__()
         self._server = server
         self._environ = environ
-        self._resolve = resolve
+        self._resolve = remembering(resolve)
+        self._answer_seconds = answer_seconds
         self._policy = AddressPolicy(
             loopback=is_loopback_host(host_of(server.url)),
             networks=read_networks(server.options.allow_addresses),
@@ -93,120 +108,127 @@ class _Connections(AsyncExitStack):
 
     async def answer(self, request: Request) -> Response:
         """Send a request and read its answer, following what redirects may be followed."""
-        url = request.url
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                return await self._followed(request)
+        except TimeoutError:
+            raise TimedOut(f"{host_of(request.url)} did not answer the {request.step} in time.") from None
+
+    async def _followed(self, request: Request) -> Response:
         for _ in range(MAX_REDIRECTS + 1):
-            response = await self._timed(request, url)
+            response, host = await self._asked(request), host_of(request.url)
             location = response.header("location")
             if response.status not in _REDIRECTS or location is None or not request.follow_redirects:
-                return replace(response, body=_decoded(response, host_of(url)))
+                encoding = response.header("content-encoding")
+                return replace(response, body=decoded(response.body, encoding, host))
             if request.method != "GET":
                 raise RedirectRefused(
-                    f"{host_of(url)} redirects the {request.step} elsewhere; a POST is never redirected.",
+                    f"{host} redirects the {request.step} elsewhere; a POST is never redirected.",
                     "If the server moved, put its new address into the configuration.",
                 )
-            try:
-                url = safe_url(urljoin(url, location), "address of a redirect")
-            except (UnsafeUrl, ValueError):
-                raise RedirectRefused(
-                    f"{host_of(url)} redirects the {request.step} to an unsafe address."
-                ) from None
-        raise RedirectRefused(f"{host_of(url)} redirects the {request.step} in circles.")
+            request = _redirected(request, location)
+        raise RedirectRefused(f"{host_of(request.url)} redirects the {request.step} in circles.")
 
-    async def _timed(self, request: Request, url: str) -> Response:
-        host = host_of(url)
+    async def _asked(self, request: Request) -> Response:
+        pool = await self._pool(request.url)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                try:
-                    return await self._send(request, url)
-                except Unreachable:
-                    # Nothing was sent yet, so once more is safe; phones and laptops wake up like this.
-                    return await self._send(request, url)
-        except (TimeoutError, httpcore.TimeoutException):
-            raise TimedOut(f"{host} did not answer the {request.step} in time.") from None
-        except httpcore.ProxyError:
-            raise Unreachable(f"The proxy did not let the {request.step} through to {host}.") from None
-        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
-            raise _trouble(error, host, request.step) from None
+            try:
+                return await self._sent(pool, request)
+            except Unreachable:
+                # There was no connection yet, so once more is safe; phones and laptops wake up like this.
+                return await self._sent(pool, request)
+        except WAYS_TO_FAIL as error:
+            raise network_error(error, host_of(request.url), request.step) from None
 
-    async def _send(self, request: Request, url: str) -> Response:
-        pool = await self._pool(url)
-        headers = [
-            ("user-agent", self._server.options.user_agent or user_agent()),
-            ("accept-encoding", "identity"),
-            *request.headers,
-        ]
-        timeout = {"connect": CONNECT_SECONDS, "read": ANSWER_SECONDS, "write": ANSWER_SECONDS}
-        async with pool.stream(
-            request.method,
-            url,
-            headers=headers,
-            content=request.body or None,
-            extensions={"timeout": timeout},
-        ) as answer:
-            answered = tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in answer.headers)
-            body = b""
-            # An event stream has no end to wait for, and nothing that any step reads.
-            if not dict(answered).get("content-type", "").startswith("text/event-stream"):
-                async for part in answer.aiter_stream():
-                    body += part
-                    if len(body) > MAX_BODY_BYTES:
-                        raise AnswerTooLarge(
-                            f"{host_of(url)} answered the {request.step} with more than 1 MiB."
-                        )
-            return Response(answer.status, answered, body)
+    async def _sent(self, pool: httpcore.AsyncConnectionPool, request: Request) -> Response:
+        timeout = {
+            "connect": min(CONNECT_SECONDS, self._answer_seconds),
+            "read": self._answer_seconds,
+            "write": self._answer_seconds,
+        }
+        with unlogged():
+            async with pool.stream(
+                request.method,
+                _httpcore_url(request.url),
+                headers=_headers(request, self._server.options.user_agent or user_agent()),
+                content=request.body or (b"" if request.method == "POST" else None),
+                extensions={"timeout": timeout},
+            ) as answer:
+                headers = tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in answer.headers)
+                response = Response(answer.status, headers)
+                # An event stream has no end to wait for, and nothing that any step reads.
+                if (response.header("content-type") or "").lower().startswith("text/event-stream"):
+                    return response
+                parts = answer.aiter_stream()
+                return replace(response, body=await read_body(parts, host_of(request.url), request.step))
 
     async def _pool(self, url: str) -> httpcore.AsyncConnectionPool:
         origin = origin_of(url)
         if origin not in self._pools:
+            host, own_host = host_of(url), host_of(self._server.url)
             proxy = proxy_for(url, self._environ)
-            host = host_of(url)
             guard = Guard(
                 self._policy,
-                host_of(self._server.url),
+                own_host,
                 proxy_host=proxy.url.host.decode("ascii") if proxy else None,
                 resolve=self._resolve,
             )
             if proxy is not None:
-                await self._check_behind_proxy(host, guard)
+                await _check_behind_proxy(guard, host, urlsplit(url).port or 443)
+                if proxy.url.scheme == b"https":
+                    proxy.ssl_context = self._tls(own_host=False)
             pool = httpcore.AsyncConnectionPool(
-                ssl_context=tls_context(
-                    self._server.options, self._environ, own_host=host == host_of(self._server.url)
-                ),
+                ssl_context=self._tls(own_host=host == own_host) if url.startswith("https:") else None,
                 proxy=proxy,
                 network_backend=guard,
             )
+            self.push_async_callback(guard.aclose)
             self._pools[origin] = await self.enter_async_context(pool)
         return self._pools[origin]
 
-    @staticmethod
-    async def _check_behind_proxy(host: str, guard: Guard) -> None:
-        # The proxy resolves names for us, perhaps ones that we cannot; what we can see, we check.
-        try:
-            await guard.addresses(host, 443)
-        except Unreachable:
-            return
+    def _tls(self, *, own_host: bool) -> ssl.SSLContext:
+        return tls_context(self._server.options, self._environ, own_host=own_host)
 
 
-def _decoded(response: Response, host: str) -> bytes:
-    """Undo gzip or deflate, which some servers send unasked, within the same limit."""
-    encoding = (response.header("content-encoding") or "identity").strip().lower()
-    if encoding == "identity" or not response.body:
-        return response.body
+async def _check_behind_proxy(guard: Guard, host: str, port: int) -> None:
+    # The proxy resolves names for us, perhaps ones that we cannot; what we can see, we check.
     try:
-        # 32: gzip or deflate, whichever it is; anything else fails here.
-        plain = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(response.body, MAX_BODY_BYTES + 1)
-    except zlib.error:
-        raise Unreachable(f"{host} sent an answer that cannot be decompressed.") from None
-    if len(plain) > MAX_BODY_BYTES:
-        raise AnswerTooLarge(f"{host} sent an answer that unpacks to more than 1 MiB.")
-    return plain
+        async with asyncio.timeout(LOOK_UP_SECONDS):
+            await guard.checked(host, port)
+    except (Unreachable, TimeoutError):
+        return
 
 
-def _trouble(error: Exception, host: str, step: str) -> NetworkError | ConfigError:
-    text = str(error)
-    if isinstance(error, ssl.SSLError) or "CERTIFICATE_VERIFY_FAILED" in text or "SSL" in text:
-        return Unreachable(
-            f"The TLS certificate of {host} was not accepted.",
-            "If your network has its own certificate authority, name its file in SSL_CERT_FILE.",
-        )
-    return Unreachable(f"The connection to {host} broke during the {step}.")
+def _redirected(request: Request, location: str) -> Request:
+    host = host_of(request.url)
+    try:
+        url = safe_url(urljoin(request.url, location), "address of a redirect")
+    except (UnsafeUrl, ValueError):
+        raise RedirectRefused(f"{host} redirects the {request.step} to an unsafe address.") from None
+    if origin_of(url) == origin_of(request.url):
+        return replace(request, url=url)
+    # Whatever else was meant for one server is none of another's business.
+    return replace(request, url=url, headers=tuple(h for h in request.headers if h[0] == "accept"))
+
+
+def _headers(request: Request, named: str) -> list[tuple[bytes, bytes]]:
+    """Write out a request's headers, with ours where it has none of that name; raises ConfigError."""
+    given = {name.lower() for name, _ in request.headers}
+    # httpcore's own Host forgets the brackets of an IPv6 address.
+    ours = (("host", urlsplit(request.url).netloc), ("user-agent", named), ("accept-encoding", "identity"))
+    sent = [*(header for header in ours if header[0] not in given), *request.headers]
+    for name, value in sent:
+        # Checked here, since the error of a library below would quote it.
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise ConfigError(
+                "A header that this server is configured with cannot be sent.",
+                "Check `headers` and `oauth.user_agent` for odd names and line breaks.",
+            )
+    return [(name.encode(), value.strip().encode()) for name, value in sent]
+
+
+def _httpcore_url(url: str) -> httpcore.URL:
+    # Taken apart here: httpcore loses what follows a semicolon in the path.
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return httpcore.URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port, target=target)

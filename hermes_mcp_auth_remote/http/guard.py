@@ -11,7 +11,13 @@ from typing import cast
 import httpcore
 
 from hermes_mcp_auth_remote.errors import AddressRefused, NetworkError, TimedOut, Unreachable
-from hermes_mcp_auth_remote.http.addresses import Address, AddressPolicy, is_intranet, literal
+from hermes_mcp_auth_remote.http.addresses import (
+    Address,
+    AddressPolicy,
+    is_cloud_metadata,
+    is_intranet,
+    literal,
+)
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
@@ -29,6 +35,21 @@ async def resolve(host: str, port: int) -> list[Address]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found))
+
+
+def remembering(resolve: Resolve) -> Resolve:
+    """Return a resolver that asks once for each name, so that within an exchange a name leads to one place.
+
+    An answer that changes between two questions is how DNS rebinding gets past a check.
+    """
+    known: dict[str, list[Address]] = {}
+
+    async def remembered(host: str, port: int) -> list[Address]:
+        if host not in known:
+            known[host] = await resolve(host, port)
+        return known[host]
+
+    return remembered
 
 
 class Guard(httpcore.AsyncNetworkBackend):
@@ -51,6 +72,7 @@ class Guard(httpcore.AsyncNetworkBackend):
         self._proxy_host = proxy_host
         self._resolve = resolve
         self._inner = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
+        self._opened: list[httpcore.AsyncNetworkStream] = []
 
     async def connect_tcp(
         self,
@@ -61,28 +83,36 @@ class Guard(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Connect to a checked address of a host; raises AddressRefused, TimedOut or Unreachable."""
-        addresses = await self.addresses(host, port)
-        trouble: NetworkError = Unreachable(f"{host} has no address.")
+        if host == self._proxy_host:
+            # The operator's own choice, and most often on the intranet.
+            addresses, name = await self._addresses(host, port), f"The proxy {host}"
+        else:
+            addresses, name = await self.checked(host, port), host
+        trouble: NetworkError = Unreachable(f"{name} has no address.")
         for position, address in enumerate(addresses):
             last = position == len(addresses) - 1
             limit = timeout if last or timeout is None else min(timeout, FIRST_ADDRESS_SECONDS)
             try:
-                return await self._inner.connect_tcp(str(address), port, limit, local_address, socket_options)
+                stream = await self._inner.connect_tcp(
+                    str(address), port, limit, local_address, socket_options
+                )
             except httpcore.ConnectTimeout:
-                trouble = TimedOut(f"{host} did not answer a connection in time.")
+                trouble = TimedOut(f"{name} did not answer a connection in time.")
             except (httpcore.ConnectError, OSError):
-                trouble = Unreachable(f"{host} refused the connection, or there is no way to it.")
+                trouble = Unreachable(f"{name} refused the connection, or there is no way to it.")
+            else:
+                self._opened.append(stream)
+                return stream
         raise trouble
 
-    async def addresses(self, host: str, port: int) -> list[Address]:
+    async def aclose(self) -> None:
+        """Close every connection; httpcore itself forgets one that is cancelled amid its TLS handshake."""
+        while self._opened:
+            await self._opened.pop().aclose()
+
+    async def checked(self, host: str, port: int) -> list[Address]:
         """Return a host's addresses, every one allowed; raises AddressRefused or Unreachable."""
-        known = literal(host)
-        try:
-            addresses = [known] if known is not None else await self._resolve(host, port)
-        except (OSError, UnicodeError):
-            raise Unreachable(f"The name {host} could not be resolved.") from None
-        if host == self._proxy_host:
-            return addresses
+        addresses = await self._addresses(host, port)
         # One bad address is enough: a name that leads both outside and inside is a trap.
         for address in addresses:
             if not self._policy.allows(address) and not await self._stands_with_server(address, port):
@@ -91,15 +121,23 @@ class Guard(httpcore.AsyncNetworkBackend):
                 )
         return addresses
 
-    async def _stands_with_server(self, address: Address, port: int) -> bool:
-        known = literal(self._server_host)
+    async def _addresses(self, host: str, port: int) -> list[Address]:
+        known = literal(host)
         if known is not None:
+            return [known]
+        try:
+            return await self._resolve(host, port)
+        except (OSError, UnicodeError):
+            raise Unreachable(f"The name {host} could not be resolved.") from None
+
+    async def _stands_with_server(self, address: Address, port: int) -> bool:
+        if address == literal(self._server_host):
             # The operator wrote this very address down.
-            return address == known or (is_intranet(known) and is_intranet(address))
+            return not is_cloud_metadata(address)
         if not is_intranet(address):
             return False
         try:
-            own = await self._resolve(self._server_host, port)
-        except (OSError, UnicodeError):
+            own = await self._addresses(self._server_host, port)
+        except Unreachable:
             return False
         return bool(own) and all(is_intranet(each) for each in own)
