@@ -1,4 +1,7 @@
-"""Other processes for the tests of the service: `python -m tests.service.actor <verb> <home> ...`."""
+"""Other processes for the tests of the service: `python -m tests.service.actor <verb> <home> <now> ...`.
+
+They import no more than they need, for there are many of them.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from hermes_mcp_auth_remote.auth.httpx import McpAuth
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.values import Server
-from tests.service.given import TERMINAL
-from tests.store.given import ROOT
+from hermes_mcp_auth_remote.values import Origin, Server
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(verb: str, home: Path, now: float, *words: str) -> subprocess.Popen[str]:
@@ -38,7 +38,7 @@ def finish(service: AuthService, login_id: str) -> None:
     """Finish a login with the text on standard input; say how that went."""
     _say("ready")
     try:
-        asyncio.run(service.finish(login_id, sys.stdin.readline().strip(), TERMINAL))
+        asyncio.run(service.finish(login_id, sys.stdin.readline().strip(), Origin()))
     except McpAuthError as error:
         _say(error.code)
     else:
@@ -47,6 +47,10 @@ def finish(service: AuthService, login_id: str) -> None:
 
 def call(service: AuthService, url: str, times: str) -> None:
     """Call a server so many times at once, after a line on standard input; say what came back."""
+    import httpx
+
+    from hermes_mcp_auth_remote.auth.httpx import McpAuth
+
     session = service.session(Server("notes", url))
 
     async def calls() -> list[Any]:

@@ -1,0 +1,107 @@
+"""Eight processes on one home: one refresh for all of them, one exchange for all who paste."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.sessions import RETRY_SECONDS
+from hermes_mcp_auth_remote.values import Server
+from tests.browserless import approve
+from tests.demo.player import MovedClock
+from tests.service.actor import start
+from tests.service.given import TERMINAL, logged_in
+
+PROCESSES = 8
+CALLS = 20
+
+
+@contextmanager
+def processes(
+    verb: str, home: Path, now: float, *words: str, count: int = PROCESSES
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start all of them, ready to go; they end with the block."""
+    actors = [start(verb, home, now, *words) for _ in range(count)]
+    try:
+        for actor in actors:
+            assert said(actor) == "ready"
+        yield actors
+    finally:
+        for actor in actors:
+            actor.communicate()
+
+
+def said(actor: subprocess.Popen[str]) -> str:
+    assert actor.stdout is not None
+    return actor.stdout.readline().strip()
+
+
+def tell(actors: list[subprocess.Popen[str]], line: str) -> list[str]:
+    """Tell all of them a line, and return what each said then."""
+    for actor in actors:
+        assert actor.stdin is not None
+        actor.stdin.write(line + "\n")
+        actor.stdin.flush()
+    return [said(actor) for actor in actors]
+
+
+def called(actors: list[subprocess.Popen[str]]) -> Counter[int | str]:
+    """Let all of them call at once, and count what came back."""
+    return Counter(outcome for line in tell(actors, "go") for outcome in json.loads(line))
+
+
+def test_quirk_36_eight_processes_with_an_expired_rotating_token_refresh_once_and_get_160_answers(
+    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+) -> None:
+    clock.now += 3600
+    with processes("call", tmp_path, clock(), server.url, str(CALLS)) as actors:
+        assert called(actors) == {200: PROCESSES * CALLS}
+        assert demo.server.count("refresh") == 1
+        assert demo.server.count("ping") == PROCESSES * CALLS
+        # A server that reacts to reuse has seen none: the session is alive, and refreshes again.
+        demo.server.ledger.revoke_access_tokens()
+        assert called(actors) == {200: PROCESSES * CALLS}
+        assert demo.server.count("refresh") == 2
+        # It is over for everybody: one of them asks, and tells the others through the store.
+        demo.server.ledger.revoke_everything()
+        assert called(actors) == {"AuthorizationRequired": PROCESSES * CALLS}
+        assert called(actors) == {"AuthorizationRequired": PROCESSES * CALLS}
+        assert demo.server.count("refresh") == 3
+
+
+def test_a_process_killed_while_it_refreshes_frees_the_others(
+    tmp_path: Path, server: Server, demo: Demo, clock: MovedClock
+) -> None:
+    demo.server.change(reuse_grace_seconds=RETRY_SECONDS)
+    logged_in(tmp_path, demo, clock)
+    clock.now += 3600
+    gate = demo.server.hold("refresh")
+    with processes("call", tmp_path, clock(), server.url, "1", count=3) as actors:
+        first = actors[0]
+        assert first.stdin is not None
+        first.stdin.write("go\n")
+        first.stdin.flush()
+        assert gate.arrived.wait(20)
+        first.kill()
+        first.wait()
+        demo.server.heal()
+        assert called(actors[1:]) == {200: 2}
+    assert demo.server.count("refresh") == 2
+
+
+def test_security_12_of_eight_processes_that_paste_one_answer_exactly_one_sends_the_code(
+    service: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+) -> None:
+    login = asyncio.run(service.begin(server, TERMINAL))
+    answer = approve(login.authorization_url)
+    with processes("finish", tmp_path, clock(), login.id) as actors:
+        assert Counter(tell(actors, answer)) == {"done": 1, "login_already_used": PROCESSES - 1}
+    assert demo.server.count("token") == 1
+    assert service.login(login.id).status == "done"
