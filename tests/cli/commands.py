@@ -1,0 +1,171 @@
+"""The command line as a user runs it: a process of its own, with a home of its own, at the demo's servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+
+COMMAND = (sys.executable, "-m", "hermes_mcp_auth_remote.cli")
+SECONDS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Standard output as JSON lines; raises where one is not."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@dataclass(frozen=True, slots=True)
+class Cli:
+    """Runs commands. No text that a command writes may hold a secret, or a traceback."""
+
+    home: Path
+    secrets: Collection[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def configure(self, url: str, *, name: str = "demo", **oauth: object) -> None:
+        """Write a config.yaml with one server."""
+        entry = {"url": url, "auth": "oauth", "oauth": oauth}
+        self.write_config(json.dumps({"mcp_servers": {name: entry}}))
+
+    def write_config(self, text: str) -> None:
+        """Write a config.yaml; JSON is YAML too."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / "config.yaml").write_text(text, "utf-8")
+
+    def environ(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return all that a command sees of its surroundings."""
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        ours = {"HERMES_HOME": str(self.home), "TZ": "UTC", "LANG": "C.UTF-8"}
+        return inherited | ours | dict(self.env) | dict(more or {})
+
+    def run(
+        self,
+        *arguments: str,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        may_show: Collection[str] = (),
+    ) -> Ended:
+        """Run a command to its end. `may_show` are secrets that it is asked for."""
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            input=stdin,
+            capture_output=True,
+            env=self.environ(env),
+            timeout=SECONDS,
+            check=False,
+        )
+        ended = Ended(
+            done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode(errors="replace")
+        )
+        self.check(ended.out + ended.err, may_show)
+        return ended
+
+    @contextmanager
+    def started(self, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Started]:
+        """Start a command; it is killed with the block."""
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environ(env),
+        )
+        started = Started(process, self)
+        try:
+            yield started
+        finally:
+            process.kill()
+            process.communicate()
+            started.watchdog.cancel()
+
+    def check(self, text: str, may_show: Collection[str] = ()) -> None:
+        """Fail on a traceback or a secret, without showing the latter."""
+        assert "Traceback" not in text, text
+        leaked = [secret for secret in list(self.secrets) if len(secret) > 7 and secret in text]
+        assert len([secret for secret in leaked if secret not in may_show]) == 0, "a secret was shown"
+
+    def files(self) -> dict[str, bytes]:
+        """Return the stored credentials as they are on the disk, without locks and logins."""
+        root = self.home / "mcp-tokens"
+        paths = [path for path in sorted(root.rglob("*.json")) if path.parent.name != "logins"]
+        return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+
+    def stored(self, name: str = "demo") -> dict[str, Any]:
+        """Return the tokens that are stored for a server."""
+        tokens: dict[str, Any] = json.loads((self.home / "mcp-tokens" / f"{name}.json").read_bytes())
+        return tokens
+
+    def change_stored(self, name: str = "demo", **members: object) -> None:
+        """Change some members of the stored tokens, None removes one."""
+        changed = {**self.stored(name), **members}
+        kept = {key: value for key, value in changed.items() if value is not None}
+        (self.home / "mcp-tokens" / f"{name}.json").write_text(json.dumps(kept), "utf-8")
+
+
+class Started:
+    """A command under way, with JSON lines coming out of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], cli: Cli) -> None:
+        self.process = process
+        self._cli = cli
+        # A line that never comes must fail the test, not hang it.
+        self.watchdog = threading.Timer(SECONDS, process.kill)
+        self.watchdog.start()
+
+    def event(self) -> dict[str, Any]:
+        """Wait for the next JSON line."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().decode()
+        if not line:
+            raise AssertionError(f"No event came: {self.end()}")
+        self._cli.check(line)
+        event: dict[str, Any] = json.loads(line)
+        return event
+
+    def send(self, text: str | bytes) -> None:
+        """Write to its standard input, which stays open."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text.encode() if isinstance(text, str) else text)
+        self.process.stdin.flush()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self, stdin: bytes | None = None) -> Ended:
+        """Close its standard input and wait for its end; returns what it wrote since the last event."""
+        out, err = self.process.communicate(stdin)
+        ended = Ended(self.process.returncode, out.decode(), err.decode())
+        self._cli.check(ended.out + ended.err)
+        return ended
+
+
+def log_in(cli: Cli, demo: Demo, *arguments: str) -> Ended:
+    """Log in with a paste, as a program does."""
+    from tests.browserless import approve
+
+    with cli.started("login", *(arguments or ("demo",)), "--json") as login:
+        url = login.event()["authorization_url"]
+        login.send(approve(url) + "\n")
+        ended = login.end()
+    assert ended.code == 0, ended
+    return ended

@@ -1,0 +1,35 @@
+"""One demo per module, strict again before each test; a home and a command line per test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from tests.cli.commands import Cli
+from tests.tripwire import guard
+
+
+@pytest.fixture(scope="module")
+def one_demo() -> Iterator[Demo]:
+    with running(paths=("/mcp", "/other/mcp")) as demo:
+        yield demo
+
+
+@pytest.fixture
+def demo(one_demo: Demo) -> Demo:
+    one_demo.server.behaviour = Behaviour()
+    one_demo.server.heal()
+    one_demo.server.requests.clear()
+    guard(one_demo.server.minted)
+    return one_demo
+
+
+@pytest.fixture
+def cli(demo: Demo, tmp_path: Path) -> Cli:
+    cli = Cli(tmp_path / "home", demo.server.minted)
+    cli.configure(demo.mcp_url)
+    return cli

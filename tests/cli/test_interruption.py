@@ -1,0 +1,152 @@
+"""Ctrl-C and its relatives at every moment: one sentence, old credentials, nobody left listening."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.behaviour import Step
+from hermes_mcp_auth_remote.demo.serving import Demo
+from tests.browserless import approve, fetch
+from tests.cli.commands import Cli, Started, log_in
+
+ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+def is_listening(uri: str) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", urlsplit(uri).port or 0)) == 0
+
+
+def check_cancelled(started: Started, number: signal.Signals) -> None:
+    ended = started.end()
+    assert ended.code == ENDS[number]
+    assert ended.events == [
+        {"error": "interrupted", "message": "Cancelled.", "advice": "Run the command again."}
+    ]
+    assert ended.err == ""
+
+
+@pytest.mark.parametrize("number", list(ENDS))
+def test_while_a_login_waits(cli: Cli, demo: Demo, number: signal.Signals) -> None:
+    log_in(cli, demo)
+    before = cli.files()
+    with cli.started("login", "demo", "--json") as login:
+        waiting = login.event()
+        login.signal(number)
+        check_cancelled(login, number)
+    assert cli.files() == before
+    assert not is_listening(waiting["redirect_uri"])
+    answer = approve(waiting["authorization_url"]).encode()
+    late = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=answer)
+    assert (late.code, late.events[0]["error"]) == (5, "login_cancelled")
+
+
+@pytest.mark.parametrize(
+    "step", ["protected_resource_metadata", "authorization_server_metadata", "registration"]
+)
+def test_before_the_login_is_shown(cli: Cli, demo: Demo, step: Step) -> None:
+    gate = demo.server.hold(step)
+    with cli.started("login", "demo", "--json") as login:
+        assert gate.arrived.wait(20)
+        login.signal(signal.SIGINT)
+        check_cancelled(login, signal.SIGINT)
+    assert cli.files() == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_the_code_is_exchanged(cli: Cli, demo: Demo, number: signal.Signals) -> None:
+    log_in(cli, demo)
+    before = cli.files()
+    gate = demo.server.hold("token")
+    with cli.started("login", "demo", "--json") as login:
+        waiting = login.event()
+        answer = approve(waiting["authorization_url"])
+        login.send(answer + "\n")
+        assert gate.arrived.wait(20)
+        login.signal(number)
+        check_cancelled(login, number)
+    assert cli.files() == before
+    again = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=answer.encode())
+    assert again.code == 5
+    assert demo.server.count("token") == 2
+
+
+def test_while_a_redirect_is_exchanged_the_browser_gets_no_wrong_news(cli: Cli, demo: Demo) -> None:
+    import threading
+
+    gate = demo.server.hold("token")
+    pages: list[object] = []
+
+    def browse(url: str) -> None:
+        try:
+            pages.append(fetch("GET", url))
+        except OSError as error:
+            pages.append(error)
+
+    with cli.started("login", "demo", "--json") as login:
+        browser = threading.Thread(target=browse, args=(approve(login.event()["authorization_url"]),))
+        browser.start()
+        assert gate.arrived.wait(20)
+        login.signal(signal.SIGINT)
+        check_cancelled(login, signal.SIGINT)
+        browser.join()
+    assert "You are logged in" not in str(pages)
+    assert cli.files() == {}
+
+
+def test_while_a_token_is_refreshed_nothing_is_lost(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    cli.change_stored(expires_at=1)
+    gate = demo.server.hold("refresh", after=True)
+    with cli.started("token", "demo") as token:
+        assert gate.arrived.wait(20)
+        token.signal(signal.SIGINT)
+        # The refresh token is rotated over there by now: its successor has to reach the disk.
+        while not (said := token.process.stderr.readline()).strip():  # type: ignore[union-attr]
+            pass
+        assert said == b"Cancelled.\n"
+        gate.open()
+        assert token.end().code == 130
+    demo.server.heal()
+    assert cli.run("token", "demo", may_show=[cli.stored()["access_token"]]).code == 0
+    assert demo.server.count("refresh") == 1
+
+
+def test_twice_ends_at_once_and_in_silence(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    cli.change_stored(expires_at=1)
+    gate = demo.server.hold("refresh")
+    with cli.started("token", "demo") as token:
+        assert gate.arrived.wait(20)
+        token.signal(signal.SIGINT)
+        while not (said := token.process.stderr.readline()).strip():  # type: ignore[union-attr]
+            pass
+        assert said == b"Cancelled.\n"
+        token.signal(signal.SIGINT)
+        ended = token.end()
+    assert (ended.code, ended.out, ended.err) == (-signal.SIGINT, "", "")
+
+
+def test_a_logout_that_is_cancelled_keeps_the_files(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    before = cli.files()
+    gate = demo.server.hold("revocation")
+    with cli.started("logout", "demo", "--json") as logout:
+        assert gate.arrived.wait(20)
+        logout.signal(signal.SIGINT)
+        check_cancelled(logout, signal.SIGINT)
+    assert cli.files() == before
+
+
+def test_a_process_that_is_killed_leaves_a_login_that_another_can_finish(cli: Cli, demo: Demo) -> None:
+    with cli.started("login", "demo", "--json") as login:
+        waiting = login.event()
+        login.signal(signal.SIGKILL)
+        assert login.end().code == -signal.SIGKILL
+    answer = approve(waiting["authorization_url"]).encode()
+    done = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=answer)
+    assert done.code == 0

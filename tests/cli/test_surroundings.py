@@ -1,0 +1,89 @@
+"""Surroundings that lack something: an encoding, colours, a terminal, standard streams."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+from tests.cli.commands import COMMAND, Cli, log_in
+from tests.parts.terminal import terminal
+
+
+@pytest.mark.parametrize(
+    ("env", "mark"),
+    [
+        ({"LANG": "C"}, "✗"),
+        ({"LC_ALL": "C"}, "✗"),
+        ({"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, "x"),
+        ({"PYTHONIOENCODING": "latin-1"}, "x"),
+        ({"PYTHONIOENCODING": "ascii"}, "x"),
+    ],
+)
+def test_an_encoding_without_our_marks_gets_a_likeness(
+    cli: Cli, demo: Demo, env: Mapping[str, str], mark: str
+) -> None:
+    ended = cli.run("token", "demo", env=env)
+    assert ended.code == 4
+    assert ended.err.startswith(f"{mark} demo needs a login")
+    listed = cli.run("status", env=env)
+    assert listed.code == 0
+    assert listed.out.startswith(f"{mark} demo: not connected\n")
+
+
+def test_an_account_that_the_encoding_lacks_is_no_accident(cli: Cli, demo: Demo) -> None:
+    demo.server.change(account="Ада 🦊")
+    log_in(cli, demo)
+    listed = cli.run("status", env={"PYTHONIOENCODING": "ascii"})
+    assert listed.code == 0
+    assert listed.out.startswith("+ demo: connected\n")
+    assert "As       ??? ?\n" in listed.out
+
+
+@pytest.mark.parametrize(
+    ("env", "escapes", "blocks"),
+    [
+        ({}, True, True),
+        ({"NO_COLOR": "1"}, False, True),
+        ({"TERM": "dumb"}, False, True),
+        ({"PYTHONIOENCODING": "ascii"}, False, False),
+    ],
+)
+def test_the_qr_code_keeps_to_what_the_terminal_can(
+    cli: Cli, demo: Demo, env: Mapping[str, str], escapes: bool, blocks: bool
+) -> None:
+    demo.server.change(with_par=True)
+    more = cli.environ(env)
+    with terminal(
+        ["script", "-qec", " ".join([*COMMAND, "login", "demo"]), str(cli.home / "typed")], env=more
+    ) as screen:
+        shown = screen.wait_for("Ctrl-C cancels.")
+        screen.press("C-c")
+        screen.wait_for("Cancelled.")
+    typed = (cli.home / "typed").read_bytes()
+    assert (b"\x1b[38;5;16" in typed) == escapes
+    assert ("█" in shown) == blocks
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_accident(cli: Cli, demo: Demo, closed: str) -> None:
+    script = f"{' '.join(COMMAND)} token demo {closed}; echo $? >&9"
+    done = subprocess.run(
+        ["sh", "-c", f"exec 9>&1; ({script})"],
+        capture_output=True, env=cli.environ(), check=False, timeout=30,
+    )  # fmt: skip
+    assert done.stdout.decode().split()[-1] == "4"
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_login_with_a_closed_standard_input_still_takes_the_redirect(cli: Cli, demo: Demo) -> None:
+    cli.configure(demo.mcp_url, timeout=1)
+    done = subprocess.run(
+        ["sh", "-c", f"{' '.join(COMMAND)} login demo --json <&-"],
+        capture_output=True, env=cli.environ(), check=False, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 5
+    assert b"login_expired" in done.stdout
+    assert done.stderr == b""
