@@ -33,8 +33,8 @@ _CLOUD_METADATA = frozenset(
 )
 # All that IANA has given out of IPv6; the rest is local, reserved or IPv4 in disguise.
 _PUBLIC_IPV6 = ip_network("2000::/3")
-# RFC 9637, for documentation; younger than the Pythons that we run on.
-_DOCUMENTATION = ip_network("3fff::/20")
+# RFC 6890 and RFC 9637: protocols and documentation, which not every Python that we run on knows of.
+_RESERVED = tuple(ip_network(n) for n in ("192.0.0.0/24", "3fff::/20"))
 _NAT64 = ip_network("64:ff9b::/96")
 
 
@@ -85,7 +85,9 @@ def is_cloud_metadata(address: Address) -> bool:
 def _is_public(address: Address) -> bool:
     if address.is_multicast or not address.is_global or address in _CLOUD_METADATA:
         return False
-    return address.version == 4 or (address in _PUBLIC_IPV6 and address not in _DOCUMENTATION)
+    if any(address in network for network in _RESERVED):
+        return False
+    return address.version == 4 or address in _PUBLIC_IPV6
 
 
 def embedded(address: Address) -> Address:

@@ -67,7 +67,7 @@ def _is_exempt(url: str, no_proxy: str) -> bool:
 
 
 def _matches(entry: str, host: str, port: int) -> bool:
-    """True for `*`, a domain (leading `*` and dots say nothing), an address or network; `:port` may follow."""
+    """True for `*`, a domain (leading `*` and dots say nothing), an address, a network; a port may follow."""
     if entry == "*":
         return True
     address = literal(host)
