@@ -1,0 +1,337 @@
+"""The token on requests, through httpx and httpx2 alike."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import TextContent
+
+import hermes_mcp_auth_remote.auth.httpx
+import hermes_mcp_auth_remote.auth.httpx2
+from hermes_mcp_auth_remote.config import server_from_url
+from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, NetworkError, ServerNotFound
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.default import default_service
+from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.values import Server
+from tests.demo.player import MovedClock
+from tests.service.given import log_in
+from tests.store.given import ROOT
+
+LIBRARIES = [
+    (httpx, hermes_mcp_auth_remote.auth.httpx),
+    (httpx2, hermes_mcp_auth_remote.auth.httpx2),
+]
+
+
+class Binding:
+    """One of the two libraries, with our class for it."""
+
+    def __init__(self, library: ModuleType, ours: ModuleType) -> None:
+        self.library: Any = library
+        self.auth: Any = ours.__dict__["McpAuth"]
+
+    def options(self, session: Session | str, options: dict[str, Any]) -> dict[str, Any]:
+        """Return a client's options; `connections` is the size of its pool."""
+        limits = self.library.Limits(max_connections=options.pop("connections", 100))
+        return {"auth": self.auth(session), "timeout": 20, "limits": limits, **options}
+
+    @asynccontextmanager
+    async def client(self, session: Session | str, **options: Any) -> AsyncIterator[Any]:
+        async with self.library.AsyncClient(**self.options(session, options)) as client:
+            yield client
+
+    def ask(self, session: Session | str, method: str, url: str, **options: Any) -> Any:
+        """Make one request with a client of its own; `client` has the client's options."""
+
+        async def main() -> Any:
+            async with self.client(session, **options.pop("client", {})) as client:
+                return await client.request(method, url, **options)
+
+        return asyncio.run(main())
+
+    def ask_blocking(self, session: Session | str, method: str, url: str, **options: Any) -> Any:
+        with self.library.Client(**self.options(session, options.pop("client", {}))) as client:
+            return client.request(method, url, **options)
+
+
+@pytest.fixture(params=LIBRARIES, ids=["httpx", "httpx2"])
+def binding(request: pytest.FixtureRequest) -> Binding:
+    return Binding(*request.param)
+
+
+@pytest.fixture(params=["ask", "ask_blocking"], ids=["async", "sync"])
+def ask(request: pytest.FixtureRequest, binding: Binding) -> Any:
+    return getattr(binding, request.param)
+
+
+@pytest.fixture
+def session(session_kept: AuthService, server: Server) -> Session:
+    return session_kept.session(server)
+
+
+def sent(demo: Demo) -> list[tuple[str, bool]]:
+    """Return the steps that came in, and whether each carried a token."""
+    return [
+        (each.step, "bearer" in each.headers.get("authorization", "").lower())
+        for each in demo.server.requests
+    ]
+
+
+def test_a_request_carries_the_token(ask: Any, session: Session, demo: Demo) -> None:
+    assert ask(session, "GET", demo.ping_url).json()["pong"] is True
+    assert sent(demo) == [("ping", True)]
+
+
+def test_quirk_21_the_scheme_is_spelt_as_every_server_knows_it(
+    ask: Any, session: Session, demo: Demo
+) -> None:
+    demo.server.change(exact_bearer=True, token_overrides={"token_type": "bearer"})
+    assert ask(session, "GET", demo.ping_url).status_code == 200
+
+
+def test_after_a_401_the_request_goes_again_with_its_body_and_a_new_token(
+    ask: Any, session: Session, demo: Demo
+) -> None:
+    demo.server.ledger.revoke_access_tokens()
+    answer = ask(session, "POST", demo.ping_url, json={"text": "twice the same"}, headers={"X-Mine": "kept"})
+    assert answer.status_code == 200
+    first, refresh, second = demo.server.requests
+    assert (first.step, refresh.step, second.step) == ("ping", "refresh", "ping")
+    assert first.body == second.body != b""
+    assert first.headers["x-mine"] == second.headers["x-mine"] == "kept"
+    assert first.headers["authorization"] != second.headers["authorization"]
+    # What is the caller's does not go to the authorization server.
+    assert "x-mine" not in refresh.headers
+
+
+def test_a_401_that_stays_ends_after_two_tries(ask: Any, session: Session, demo: Demo) -> None:
+    demo.server.fail_next("ping", status=401, headers={"WWW-Authenticate": "Bearer"}, times=None)
+    assert ask(session, "GET", demo.ping_url).status_code == 401
+    assert sent(demo) == [("ping", True), ("refresh", False), ("ping", True)]
+
+
+def test_a_pool_of_one_connection_does_not_starve(ask: Any, session: Session, demo: Demo) -> None:
+    demo.server.fail_next("ping", status=401, body=b"x" * 300_000)
+    assert ask(session, "GET", demo.ping_url, client={"connections": 1}).status_code == 200
+    assert sent(demo) == [("ping", True), ("refresh", False), ("ping", True)]
+
+
+def test_a_plain_403_is_the_caller_s_and_one_for_scope_needs_a_person(
+    ask: Any, session: Session, demo: Demo
+) -> None:
+    demo.server.fail_next("ping", status=403, body=b"not for you")
+    answer = ask(session, "GET", demo.ping_url)
+    assert (answer.status_code, answer.content) == (403, b"not for you")
+    demo.server.change(required_scope=frozenset({"mcp:tools", "mcp:write"}))
+    with pytest.raises(AuthorizationRequired, match="mcp:write"):
+        ask(session, "GET", demo.ping_url)
+    assert demo.server.count("refresh") == 0
+
+
+def test_a_person_is_asked_for_by_an_error_that_holds_no_address(
+    ask: Any, session: Session, demo: Demo
+) -> None:
+    demo.server.ledger.revoke_everything()
+    with pytest.raises(AuthorizationRequired) as caught:
+        ask(session, "GET", demo.ping_url)
+    error = caught.value
+    told = f"{error} {error.advice} {error!r} {error.reason}"
+    assert "://" not in told
+    assert demo.ping_url not in told
+    assert (error.server, error.login_id) == ("notes", None)
+
+
+@pytest.mark.parametrize(
+    "url", ["{issuer}/somewhere", "http://localhost:{port}/api/ping"], ids=["port", "host"]
+)
+def test_a_request_that_leads_elsewhere_goes_without_the_token(
+    ask: Any, session: Session, demo: Demo, url: str
+) -> None:
+    port = httpx.URL(demo.ping_url).port
+    ask(session, "GET", url.format(issuer=demo.issuer, port=port), headers={"Authorization": "Basic mine"})
+    assert demo.server.requests[-1].headers["authorization"] == "Basic mine"
+    assert ("refresh", False) not in sent(demo)
+
+
+def test_a_redirect_elsewhere_takes_no_token_along_and_its_401_says_nothing_of_ours(
+    ask: Any, session: Session, demo: Demo
+) -> None:
+    demo.server.fail_next("ping", status=307, headers={"Location": f"{demo.issuer}/elsewhere"}, times=None)
+    demo.server.fail_next("other", status=401, headers={"WWW-Authenticate": "Bearer"}, times=None)
+    answer = ask(session, "POST", demo.ping_url, content=b"x", client={"follow_redirects": True})
+    assert answer.status_code == 401
+    assert sent(demo) == [("ping", True), ("other", False)]
+
+
+def test_a_redirect_on_the_same_server_keeps_the_token(ask: Any, session: Session, demo: Demo) -> None:
+    demo.server.fail_next("ping", status=307, headers={"Location": "/api/ping?again=1"})
+    answer = ask(session, "GET", demo.ping_url, client={"follow_redirects": True})
+    assert answer.status_code == 200
+    assert sent(demo) == [("ping", True), ("ping", True)]
+
+
+def test_a_refresh_that_fails_for_the_moment_raises_what_happened(
+    ask: Any, session: Session, demo: Demo, clock: MovedClock
+) -> None:
+    clock.now += 3600
+    demo.server.fail_next("refresh", hang_up=True)
+    with pytest.raises(NetworkError):
+        ask(session, "GET", demo.ping_url)
+    assert sent(demo) == [("refresh", False)]
+
+
+def test_a_hundred_requests_at_once_are_all_under_way_before_one_is_answered(
+    binding: Binding, session: Session, demo: Demo
+) -> None:
+    gate = demo.server.hold("ping")
+
+    async def main() -> set[int]:
+        async with binding.client(session) as client:
+            calls = [asyncio.create_task(client.get(demo.ping_url)) for _ in range(100)]
+            async with asyncio.timeout(30):
+                while demo.server.count("ping") < 100:
+                    await asyncio.wait(calls, timeout=0.02)
+            assert not any(call.done() for call in calls)
+            gate.open()
+            return {answer.status_code for answer in await asyncio.gather(*calls)}
+
+    assert asyncio.run(main()) == {200}
+
+
+def test_a_hundred_requests_with_an_expired_token_wait_for_one_refresh(
+    binding: Binding, session: Session, demo: Demo, clock: MovedClock
+) -> None:
+    clock.now += 3600
+
+    async def main() -> set[int]:
+        async with binding.client(session) as client:
+            calls = (client.get(demo.ping_url) for _ in range(100))
+            return {answer.status_code for answer in await asyncio.gather(*calls)}
+
+    assert asyncio.run(main()) == {200}
+    assert (demo.server.count("refresh"), demo.server.count("ping")) == (1, 100)
+
+
+def test_a_slow_answer_holds_nothing_that_others_need(binding: Binding, session: Session, demo: Demo) -> None:
+    gate = Gate()
+    demo.server.record.fail("ping", Fault(gate=gate))
+
+    async def main() -> None:
+        async with binding.client(session) as client:
+            slow = asyncio.create_task(client.get(demo.ping_url))
+            await asyncio.to_thread(gate.arrived.wait, 20)
+            assert (await client.get(demo.ping_url)).status_code == 200
+            # Not even where the token dies meanwhile.
+            demo.server.ledger.revoke_access_tokens()
+            assert (await client.get(demo.ping_url)).status_code == 200
+            assert not slow.done()
+            gate.open()
+            assert (await slow).status_code == 200
+
+    asyncio.run(main())
+
+
+def test_a_flow_that_is_closed_early_leaves_the_session_usable(
+    binding: Binding, session: Session, demo: Demo
+) -> None:
+    async def main() -> None:
+        auth, request = binding.auth(session), binding.library.Request("GET", demo.ping_url)
+        flow = auth.async_auth_flow(request)
+        await anext(flow)
+        await flow.aclose()
+        gate = demo.server.hold("ping")
+        async with binding.client(session) as client:
+            call = asyncio.create_task(client.get(demo.ping_url))
+            await asyncio.to_thread(gate.arrived.wait, 20)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            demo.server.heal()
+            assert (await client.get(demo.ping_url)).status_code == 200
+
+    asyncio.run(main())
+    blocking = binding.auth(session).sync_auth_flow(binding.library.Request("GET", demo.ping_url))
+    next(blocking)
+    blocking.close()
+
+
+def test_a_server_is_named_by_its_entry_in_config_yaml_or_by_its_address(
+    ask: Any, demo: Demo, tmp_path: Path
+) -> None:
+    home = tmp_path / "hermes"
+    home.mkdir()
+    entry = f"mcp_servers:\n  notes:\n    url: {demo.ping_url}\n    auth: oauth\n"
+    (home / "config.yaml").write_text(entry)
+    asyncio.run(log_in(default_service(), Server("notes", demo.ping_url)))
+    asyncio.run(log_in(default_service(), server_from_url(demo.ping_url)))
+    demo.server.requests.clear()
+    for name in ("notes", demo.ping_url):
+        assert ask(name, "GET", demo.ping_url).status_code == 200
+    assert sent(demo) == [("ping", True)] * 2
+    with pytest.raises(ServerNotFound):
+        ask("note", "GET", demo.ping_url)
+
+
+def test_the_mcp_sdk_2_calls_a_tool_and_goes_on_when_its_token_dies(service: AuthService, demo: Demo) -> None:
+    server = Server("demo", demo.mcp_url)
+    asyncio.run(log_in(service, server))
+    auth = hermes_mcp_auth_remote.auth.httpx2.McpAuth(service.session(server))
+
+    async def main() -> list[str]:
+        async with (
+            httpx2.AsyncClient(auth=auth, timeout=20) as http_client,
+            Client(streamable_http_client(demo.mcp_url, http_client=http_client)) as client,
+        ):
+            texts: list[str] = []
+            for _ in range(2):
+                (content,) = (await client.call_tool("whoami", {})).content
+                assert isinstance(content, TextContent)
+                texts.append(content.text)
+                demo.server.ledger.revoke_access_tokens()
+            return texts
+
+    assert asyncio.run(main()) == ["ada@example.com"] * 2
+    assert demo.server.count("refresh") == 1
+    assert demo.server.count("token") == 1
+
+
+ALONE = """
+import sys
+other, mine, home, url = sys.argv[1:]
+sys.modules[other] = None
+from pathlib import Path
+from importlib import import_module
+from hermes_mcp_auth_remote import AuthService, Server
+library, ours = import_module(mine), import_module(f"hermes_mcp_auth_remote.auth.{mine}")
+session = AuthService(Path(home), clock=lambda: float(CLOCK)).session(Server("notes", url))
+with library.Client(auth=ours.McpAuth(session), timeout=20) as client:
+    print(client.get(url).status_code)
+unasked = {"mcp", "starlette", "telegram", "discord", "qrcode"} & set(sys.modules)
+print(sorted(unasked))
+"""
+
+
+@pytest.mark.parametrize(("other", "mine"), [("httpx2", "httpx"), ("httpx", "httpx2")])
+def test_neither_library_is_needed_by_the_other_s_users_not_even_for_a_refresh(
+    session: Session, demo: Demo, clock: MovedClock, tmp_path: Path, other: str, mine: str
+) -> None:
+    clock.now += 3600
+    code = ALONE.replace("CLOCK", repr(clock.now))
+    words = [sys.executable, "-c", code, other, mine, str(tmp_path), demo.ping_url]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    assert done.stdout == "200\n[]\n", done.stderr
+    assert sent(demo) == [("refresh", False), ("ping", True)]

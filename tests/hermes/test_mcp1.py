@@ -1,0 +1,74 @@
+"""The MCP SDK 1.x, as Hermes Agent pins it, in Hermes's own environment, with our token on its requests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Origin, Server
+from tests import tripwire
+from tests.browserless import approve
+from tests.store.given import ROOT
+
+pytestmark = pytest.mark.hermes
+
+PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
+
+CALL = """
+import asyncio, sys
+from importlib.metadata import version
+import httpx
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from hermes_mcp_auth_remote.auth.httpx import McpAuth
+
+async def main(url):
+    async with (
+        httpx.AsyncClient(auth=McpAuth("notes"), timeout=20) as http_client,
+        streamable_http_client(url, http_client=http_client) as (read, write, _),
+        ClientSession(read, write) as session,
+    ):
+        await session.initialize()
+        result = await session.call_tool("add", {"a": 2, "b": 3.5})
+        print(version("mcp").partition(".")[0], result.content[0].text)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def call(home: Path, demo: Demo) -> str:
+    words = [str(PYTHON), "-c", CALL, demo.mcp_url]
+    environ = {**os.environ, "HERMES_HOME": str(home)}
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=120, cwd=home, env=environ, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_mcp_sdk_1_calls_a_tool_with_our_token_and_goes_on_when_it_dies(tmp_path: Path) -> None:
+    with running(Behaviour(auto_approve=True)) as demo:
+        tripwire.guard(demo.server.minted)
+        entry = f"mcp_servers:\n  notes:\n    url: {demo.mcp_url}\n    auth: oauth\n"
+        (tmp_path / "config.yaml").write_text(entry)
+
+        async def log_in() -> None:
+            service = AuthService(tmp_path)
+            login = await service.begin(Server("notes", demo.mcp_url), Origin())
+            await service.finish(
+                login.id, await asyncio.to_thread(approve, login.authorization_url), Origin()
+            )
+
+        asyncio.run(log_in())
+        assert call(tmp_path, demo) == "1 5.5"
+        assert demo.server.count("refresh") == 0
+        demo.server.ledger.revoke_access_tokens()
+        assert call(tmp_path, demo) == "1 5.5"
+        assert (demo.server.count("refresh"), demo.server.count("token")) == (1, 1)
