@@ -1,0 +1,227 @@
+"""Requests until the first 200, and prompts to a person, in six situations. Counts, so any machine will do."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+from mcp.client.auth import OAuthClientProvider
+from mcp.shared.auth import AuthorizationCodeResult
+
+from benchmarks.given import REDIRECT_URI
+from benchmarks.measuring import Extent, Figure
+from benchmarks.sdk import Storage, provider
+from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.errors import AuthorizationRequired
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
+
+DOCUMENT_URL = "https://client.example/metadata.json"
+_PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+_ACCEPT = {"Accept": "application/json, text/event-stream"}
+
+
+@dataclass(slots=True)
+class Clock:
+    """Time that is moved by hand, for the demo's servers and for us."""
+
+    now: float = field(default_factory=time.time)
+
+    def __call__(self) -> float:
+        """Return it, in epoch seconds."""
+        return self.now
+
+
+@dataclass(slots=True)
+class Person:
+    """Whoever is asked; the server approves at once, so each prompt is one request of the person's browser."""
+
+    prompts: int = 0
+
+    async def approve(self, url: str) -> str:
+        """Open an authorization URL; returns the redirect URL."""
+        self.prompts += 1
+        async with httpx2.AsyncClient() as browser:
+            return str((await browser.get(url, follow_redirects=False)).headers["location"])
+
+
+class Ours:
+    """Our service and one httpx2 client, in one process after another."""
+
+    def __init__(
+        self, demo: Demo, clock: Clock, home: Path, options: ServerOptions, person: Person
+    ) -> None:
+        self._home, self._clock, self._person = home, clock, person
+        self._server = Server("bench", demo.mcp_url, options)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin again with what is on the disk."""
+        self._service = AuthService(self._home, clock=self._clock)
+
+    def forget_time(self) -> None:
+        """Nothing to do: the clock is handed in."""
+
+    async def call(self) -> None:
+        """Make one call, and log in where a person is needed."""
+        async with httpx2.AsyncClient(
+            auth=McpAuth(self._service.session(self._server)), headers=_ACCEPT
+        ) as client:
+            try:
+                response = await client.post(self._server.url, json=_PING)
+            except AuthorizationRequired:
+                here = Origin()
+                login = await self._service.begin(self._server, here, redirect_uri=REDIRECT_URI)
+                await self._service.finish(login.id, await self._person.approve(login.request.url), here)
+                response = await client.post(self._server.url, json=_PING)
+            response.raise_for_status()
+
+
+class Sdk:
+    """The MCP SDK 2.x, its storage kept over restarts."""
+
+    def __init__(self, demo: Demo, document_url: str | None, person: Person) -> None:
+        self._url, self._document_url, self._person = demo.mcp_url, document_url, person
+        self._storage, self._redirect = Storage(), ""
+        self._provider: OAuthClientProvider
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin again with what the storage has."""
+        self._provider = provider(self._url, self._storage, self._show, self._answer, self._document_url)
+
+    def forget_time(self) -> None:
+        """Let the token be over by the clock, which cannot be handed in."""
+        self._provider.context.token_expiry_time = time.time() - 1
+
+    async def call(self) -> None:
+        """Make one call; the provider asks the person itself."""
+        async with httpx2.AsyncClient(auth=self._provider, headers=_ACCEPT) as client:
+            (await client.post(self._url, json=_PING)).raise_for_status()
+
+    async def _show(self, url: str) -> None:
+        self._redirect = await self._person.approve(url)
+
+    async def _answer(self) -> AuthorizationCodeResult:
+        found = {name: values[0] for name, values in parse_qs(urlsplit(self._redirect).query).items()}
+        return AuthorizationCodeResult(code=found["code"], state=found["state"], iss=found.get("iss"))
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What has happened before the call, and what the call may cost at the least."""
+
+    what: str
+    requests: int
+    prompts: int
+    happens: Callable[[Demo, Clock, Ours | Sdk], Awaitable[None]]
+    cimd: bool = False
+    preregistered: bool = False
+
+
+async def _nothing(_demo: Demo, _clock: Clock, _client: Ours | Sdk) -> None:
+    return
+
+
+async def _restart(_demo: Demo, _clock: Clock, client: Ours | Sdk) -> None:
+    await client.call()
+    client.restart()
+
+
+async def _expiry(_demo: Demo, clock: Clock, client: Ours | Sdk) -> None:
+    await client.call()
+    clock.now += 7200
+    client.forget_time()
+
+
+async def _expiry_and_restart(_demo: Demo, clock: Clock, client: Ours | Sdk) -> None:
+    await client.call()
+    clock.now += 7200
+    client.restart()
+
+
+async def _access_revoked(demo: Demo, _clock: Clock, client: Ours | Sdk) -> None:
+    await client.call()
+    demo.server.ledger.revoke_access_tokens()
+
+
+async def _both_revoked(demo: Demo, _clock: Clock, client: Ours | Sdk) -> None:
+    await client.call()
+    demo.server.ledger.revoke_everything()
+
+
+SITUATIONS = (
+    Situation("no credentials", 6, 1, _nothing),
+    Situation("no credentials, client ID metadata document", 5, 1, _nothing, cimd=True),
+    Situation("no credentials, pre-registered client", 5, 1, _nothing, preregistered=True),
+    Situation("token valid, after a restart", 1, 0, _restart),
+    Situation("access token over, same process", 2, 0, _expiry),
+    Situation("access token over, after a restart", 2, 0, _expiry_and_restart),
+    Situation("access token revoked", 3, 0, _access_revoked),
+    Situation("both tokens revoked", 4, 1, _both_revoked),
+)
+
+
+@contextmanager
+def _stage(situation: Situation) -> Generator[tuple[Demo, Clock, Path]]:
+    clock = Clock()
+    behaviour = Behaviour(auto_approve=True, cimd_supported=situation.cimd)
+    with tempfile.TemporaryDirectory() as folder, running(behaviour, clock=clock) as demo:
+        demo.server.client_documents[DOCUMENT_URL] = {
+            "client_id": DOCUMENT_URL,
+            "client_name": "bench",
+            "redirect_uris": [REDIRECT_URI],
+            "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"],
+            "token_endpoint_auth_method": "none",
+        }
+        yield demo, clock, Path(folder)
+
+
+def counted(situation: Situation, *, ours: bool) -> tuple[int, int]:
+    """Play a situation; returns requests until the first 200 and prompts."""
+    with _stage(situation) as (demo, clock, home):
+        options = ServerOptions(
+            client_id=demo.server.add_client(REDIRECT_URI).client_id if situation.preregistered else None,
+            client_metadata_url=DOCUMENT_URL if situation.cimd else None,
+        )
+        person = Person()
+        client: Ours | Sdk
+        if ours:
+            client = Ours(demo, clock, home, options, person)
+        else:
+            client = Sdk(demo, options.client_metadata_url, person)
+
+        async def play() -> tuple[int, int]:
+            await situation.happens(demo, clock, client)
+            before, person.prompts = len(demo.server.requests), 0
+            await client.call()
+            # What the person's browser asks for is not ours to save.
+            return len(demo.server.requests) - before - person.prompts, person.prompts
+
+        return asyncio.run(play())
+
+
+def figures(_extent: Extent) -> list[Figure]:
+    """Count once: counts have no noise."""
+    found: list[Figure] = []
+    for situation in SITUATIONS:
+        (requests, prompts) = counted(situation, ours=True)
+        # The SDK takes no client of the operator's without an OAuthClientInformationFull in its storage.
+        peer = {} if situation.preregistered else {"mcp 2.x": counted(situation, ours=False)}
+        what, least = situation.what, "the least there can be"
+        peers = {name: float(made) for name, (made, _) in peer.items()}
+        found.append(Figure(f"requests: {what}", "", requests, least, situation.requests, 1, peers))
+        if situation.prompts or prompts or any(asked for _, asked in peer.values()):
+            peers = {name: float(asked) for name, (_, asked) in peer.items()}
+            found.append(Figure(f"prompts: {what}", "", prompts, least, situation.prompts, 1, peers))
+    return found

@@ -1,0 +1,97 @@
+"""How everything is measured: in turns, so that a machine's moods hit all alike; the median counts."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+
+Measure = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much to measure: rounds that count, and sizes; `small` only proves that everything still runs."""
+
+    rounds: int = 5
+    small: bool = False
+
+    def of(self, size: int, small: int) -> int:
+        """Return a size, or its small stand-in."""
+        return small if self.small else size
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table. `goal` is how many times `base` ours may be; None where there is no goal."""
+
+    what: str
+    unit: str
+    ours: float
+    base_name: str
+    base: float
+    goal: float | None = None
+    peers: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def ratio(self) -> float:
+        """Ours over the base."""
+        return self.times(self.ours)
+
+    def times(self, value: float) -> float:
+        """Return how many times the base a value is; none at all is once nothing."""
+        if not self.base:
+            return inf if value else 1.0
+        return value / self.base
+
+    @property
+    def verdict(self) -> str:
+        """Say whether the goal is met."""
+        if self.goal is None:
+            return ""
+        return "ok" if self.ratio <= self.goal else "missed"
+
+
+def interleaved(measures: Mapping[str, Measure], rounds: int) -> dict[str, float]:
+    """Take each measure once a round, each round from another one on, and return the medians by name.
+
+    One round more is thrown away first: it fills caches.
+    """
+    names = list(measures)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds + 1):
+        first = number % len(names)
+        for name in (*names[first:], *names[:first]):
+            value = measures[name]()
+            if number:
+                taken[name].append(value)
+    return {name: median(values) for name, values in taken.items()}
+
+
+def command_milliseconds(command: Sequence[str], environ: Mapping[str, str]) -> Measure:
+    """Return a measure of a command's wall time; it raises CalledProcessError where the command fails."""
+
+    def measure() -> float:
+        begun = time.perf_counter()
+        subprocess.run(command, env=dict(environ), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        return (time.perf_counter() - begun) * 1000
+
+    return measure
+
+
+def command_output(command: Sequence[str], environ: Mapping[str, str]) -> Measure:
+    """Return a measure that is the number which a command prints."""
+
+    def measure() -> float:
+        done = subprocess.run(
+            command, env=dict(environ), cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        )
+        return float(done.stdout)
+
+    return measure

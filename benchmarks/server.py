@@ -1,0 +1,77 @@
+"""A server that takes as long as its path says, in a process of its own: `python -m benchmarks.server`.
+
+`/delay/50` answers after 50 ms to whoever brings the token, 401 else. It ends when its input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+from starlette.types import Receive, Scope, Send
+
+from benchmarks.measuring import ROOT
+
+TOKEN = "an-access-token-of-a-usual-length-for-the-benchmarks"
+_EXPECTED = f"Bearer {TOKEN}".encode()
+
+
+@contextmanager
+def serving() -> Generator[str]:
+    """Run the server until the block ends; gives its origin."""
+    command = [sys.executable, "-m", "benchmarks.server"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        origin = process.stdout.readline().strip()
+        if not origin:
+            raise RuntimeError("The benchmarks' server did not start.")
+        try:
+            yield origin
+        finally:
+            process.stdin.close()
+
+
+def main() -> None:
+    """Serve on a free port and print the origin."""
+    import uvicorn
+
+    bound = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    config = uvicorn.Config(
+        _app, loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False
+    )
+    config.backlog = 4096
+    server = uvicorn.Server(config)
+
+    async def serve() -> None:
+        running = asyncio.create_task(server.serve(sockets=[bound]))
+        print(f"http://127.0.0.1:{bound.getsockname()[1]}", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        server.should_exit = server.force_exit = True
+        await running
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(serve())
+
+
+async def _app(scope: Scope, _receive: Receive, send: Send) -> None:
+    if dict(scope["headers"]).get(b"authorization") != _EXPECTED:
+        status = 401
+    else:
+        status = 200
+        milliseconds = int(scope["path"].rpartition("/")[2] or 0)
+        if milliseconds:
+            await asyncio.sleep(milliseconds / 1000)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+if __name__ == "__main__":
+    main()
