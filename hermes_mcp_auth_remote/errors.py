@@ -12,6 +12,7 @@
     |   |-- RegistrationRefused
     |   |   `-- ClientIdNeeded
     |   `-- TokenRefused             RFC 6749 section 5.2, `.error` says which
+    |       `-- DeviceRefused        no device code to be had; pasting may still work
     |-- NetworkError                 what the way there did; trying again may help
     |   |-- Unreachable
     |   |-- TimedOut
@@ -131,6 +132,17 @@ class TokenRefused(ServerError):
     def __init__(self, message: str, error: str, advice: str | None = None) -> None:
         super().__init__(message, advice)
         self.error = error
+
+
+class DeviceRefused(TokenRefused):
+    """The device authorization endpoint gives no code, or does not exist (RFC 8628 section 3.2).
+
+    `.error` is its code: "invalid_scope" where the device flow may not have that scope, "unauthorized_client"
+    where the client did not register for it, "unsupported_grant_type" where there is no such flow at all.
+    """
+
+    code = "device_refused"
+    advice = "Log in by pasting instead: set `oauth.flow: paste` for this server."
 
 
 class NetworkError(McpAuthError):

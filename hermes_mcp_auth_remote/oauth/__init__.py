@@ -8,6 +8,8 @@ The steps of a login, in order, and where each is written down:
     metadata        protected resource, authorization server              RFC 9728, 8414, OIDC Discovery
     client          who we are: CIMD, registration, authentication        RFC 7591, 6749 §2.3, 7523
     authorization   scope, code_challenge, resource -> authorization URL  RFC 6749 §4.1.1, 7636, 8707, 9126
+    device          a code to enter on another device                     RFC 8628 §3.1, §3.2
+    polling         asking until the person has decided -> Tokens         RFC 8628 §3.4, §3.5
     paste           what phones, chats and terminals do to an address, undone
     redirect        hostile text -> AuthorizationResponse (state, iss)    RFC 6749 §4.1.2, 9207
     token           code or refresh_token -> Tokens; revocation           RFC 6749 §4.1.3, §5, §6; 7009

@@ -28,6 +28,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
 from hermes_mcp_auth_remote.values import Secret
 
 REGISTRATION = "client registration"
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 Signer = Callable[[str, str], Secret]
@@ -85,10 +86,12 @@ def registration_request(
     scope: Iterable[str] = (),
     method: str | None = None,
     application_type: str | None = None,
+    device: bool = False,
 ) -> Request:
     """Build the registration request (RFC 7591 section 2); raises ClientIdNeeded where there is no endpoint.
 
-    `application_type` follows the redirect URI: native for loopback, web for https (MCP 2026-07-28).
+    `application_type` follows the redirect URI: native for loopback, web for https (MCP 2026-07-28). With
+    `device` the device grant is asked for, too; oidc-provider refuses that where it does not offer it.
     """
     if server.registration_endpoint is None:
         # Never a guessed /register (quirk 14).
@@ -101,7 +104,7 @@ def registration_request(
     document: dict[str, object] = {
         "client_name": client_name,
         "redirect_uris": [redirect_uri],
-        "grant_types": ["authorization_code", "refresh_token"],
+        "grant_types": _grants(device=device),
         "response_types": ["code"],
         "token_endpoint_auth_method": method or _wanted_method(server),
         "application_type": application_type or ("native" if native else "web"),
@@ -111,6 +114,16 @@ def registration_request(
     return post_json(server.registration_endpoint, REGISTRATION, document)
 
 
+def offers_device(server: AuthorizationServer) -> bool:
+    """True where the server has a device endpoint, and its list of grants, if it has one, says so too."""
+    grants = server.grant_types_supported
+    return server.device_authorization_endpoint is not None and (grants is None or DEVICE_GRANT in grants)
+
+
+def _grants(*, device: bool) -> list[str]:
+    return ["authorization_code", "refresh_token", *([DEVICE_GRANT] if device else [])]
+
+
 def _wanted_method(server: AuthorizationServer) -> str:
     # A native app keeps no secret (RFC 8252 section 8.5); a server that offers no such thing decides.
     offered = server.token_endpoint_auth_methods_supported or ("none",)
@@ -118,8 +131,13 @@ def _wanted_method(server: AuthorizationServer) -> str:
     return next((method for method in preferred if method in offered), "none")
 
 
-def read_registration_response(response: Response, server: AuthorizationServer, redirect_uri: str) -> Client:
-    """Read a registration answer; raises RegistrationRefused or UnreadableAnswer."""
+def read_registration_response(
+    response: Response, server: AuthorizationServer, redirect_uri: str, *, device: bool = False
+) -> Client:
+    """Read a registration answer; raises RegistrationRefused or UnreadableAnswer.
+
+    What was asked for counts where the answer leaves it out.
+    """
     host = host_of(server.issuer)
     if not response.ok:
         raise _refusal(response, host, redirect_uri)
@@ -134,8 +152,9 @@ def read_registration_response(response: Response, server: AuthorizationServer, 
             "Register a client there by hand and set `oauth.client_id` and `oauth.redirect_uri`.",
         )
     # `document` keeps what Hermes's own reader requires, whatever the server left out.
-    client = client_from_document({**document, "redirect_uris": list(answered or (redirect_uri,))})
-    return replace(client, registered=True)
+    grants = texts_member(document, "grant_types") or _grants(device=device)
+    kept = {"redirect_uris": list(answered or (redirect_uri,)), "grant_types": list(grants)}
+    return replace(client_from_document({**document, **kept}), registered=True)
 
 
 def client_from_document(document: Document) -> Client:
@@ -196,12 +215,14 @@ def register(
     method: str | None = None,
     application_type: str | None = None,
 ) -> Exchange[Client]:
-    """Register; where the server refuses the loopback redirect URI, try its other spelling once (quirk 22).
+    """Register; what the server refuses is asked for once more in another way.
 
-    The client's `redirect_uris` says which one was taken.
+    That is the other spelling of a loopback redirect URI (quirk 22), or no device grant. The client's
+    `redirect_uris` says which one was taken, `may_use_device` whether the grant was.
     """
+    device = offers_device(server)
 
-    def ask(uri: str) -> Exchange[Client]:
+    def ask(uri: str, *, device: bool) -> Exchange[Client]:
         response = yield registration_request(
             server,
             uri,
@@ -209,18 +230,24 @@ def register(
             scope=scope,
             method=method,
             application_type=application_type,
+            device=device,
         )
-        return read_registration_response(response, server, uri)
+        return read_registration_response(response, server, uri, device=device)
 
     try:
-        return (yield from ask(redirect_uri))
+        return (yield from ask(redirect_uri, device=device))
     except RegistrationRefused as refused:
-        other = _other_loopback(redirect_uri)
+        other, said = _other_loopback(redirect_uri), str(refused).lower()
         # Not every server knows the code invalid_redirect_uri; those that do not still say "redirect".
-        if other is None or "redirect" not in str(refused).lower():
+        if other is not None and "redirect" in said:
+            again = ask(other, device=device)
+        elif device and ("grant" in said or "invalid_client_metadata" in said):
+            # What a server offers it may not offer to everyone; pasting must not suffer for it.
+            again = ask(redirect_uri, device=False)
+        else:
             raise
         try:
-            return (yield from ask(other))
+            return (yield from again)
         except RegistrationRefused:
             raise refused from None
 

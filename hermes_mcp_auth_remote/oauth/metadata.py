@@ -70,6 +70,7 @@ class AuthorizationServer:
     code_challenge_methods_supported: tuple[str, ...] | None = None
     token_endpoint_auth_methods_supported: tuple[str, ...] | None = None
     scopes_supported: tuple[str, ...] | None = None
+    grant_types_supported: tuple[str, ...] | None = None
     client_id_metadata_document_supported: bool = False
     authorization_response_iss_parameter_supported: bool = False
     is_openid: bool = False
@@ -264,6 +265,7 @@ def authorization_server(document: Document) -> AuthorizationServer:
         code_challenge_methods_supported=texts_member(document, "code_challenge_methods_supported"),
         token_endpoint_auth_methods_supported=texts_member(document, "token_endpoint_auth_methods_supported"),
         scopes_supported=texts_member(document, "scopes_supported"),
+        grant_types_supported=texts_member(document, "grant_types_supported"),
         client_id_metadata_document_supported=document.get("client_id_metadata_document_supported") is True,
         authorization_response_iss_parameter_supported=(
             document.get("authorization_response_iss_parameter_supported") is True

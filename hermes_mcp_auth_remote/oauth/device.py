@@ -1,0 +1,250 @@
+"""A code to enter on another device: from a device endpoint to a DeviceAuthorization. RFC 8628 §3.1, §3.2.
+
+What follows, asking until the person has decided, is in `polling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from hermes_mcp_auth_remote.errors import (
+    DeviceRefused,
+    NetworkError,
+    ServerError,
+    UnreadableAnswer,
+    UnsafeUrl,
+)
+from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT, Client, Signer, authenticate
+from hermes_mcp_auth_remote.oauth.metadata import (
+    AUTHORIZATION_SERVER,
+    AuthorizationServer,
+    read_authorization_server_response,
+)
+from hermes_mcp_auth_remote.oauth.urls import authorization_server_urls, host_of, origin_of, safe_url
+from hermes_mcp_auth_remote.oauth.wire import (
+    Document,
+    Exchange,
+    Form,
+    Request,
+    Response,
+    get,
+    lifetime_seconds,
+    post_form,
+    quote,
+    read_json_or_form,
+    scope_text,
+    text_member,
+    texts_member,
+)
+from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Secret
+
+DEVICE_AUTHORIZATION = "device authorization"
+# RFC 8628 section 3.2: "If no value is provided, clients MUST use 5 as the default."
+DEFAULT_INTERVAL_SECONDS = 5.0
+# Below it we would do a server harm that cannot have meant it.
+MIN_INTERVAL_SECONDS = 1.0
+# Half an hour is the longest in use; a code that lives longer is only longer in danger.
+MAX_DEVICE_SECONDS = 1800.0
+# To be read aloud and typed; RFC 8628 section 6.1 suggests eight letters.
+MAX_USER_CODE_CHARS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAuthorization:
+    """What a device endpoint answered (RFC 8628 section 3.2): what the person is shown, and our half.
+
+    `verification_uri_complete` holds the user code already, None where the server has none that is safe.
+    """
+
+    device_code: Secret
+    user_code: str = field(repr=False)
+    verification_uri: str
+    verification_uri_complete: str | None = field(default=None, repr=False)
+    lifetime_seconds: float = MAX_LOGIN_SECONDS
+    interval_seconds: float = DEFAULT_INTERVAL_SECONDS
+
+
+def may_use_device(client: Client) -> bool:
+    """True where a client is registered for the device grant (RFC 7591 section 2), or only a try can tell.
+
+    Where False, register anew: a server answers such a client with unauthorized_client (quirk 23).
+    """
+    return not client.registered or DEVICE_GRANT in (texts_member(client.document, "grant_types") or ())
+
+
+def find_device_endpoint(
+    issuer: str, server: AuthorizationServer, trusted_issuers: Iterable[str] = ()
+) -> Exchange[AuthorizationServer]:
+    """Look for the device endpoint in the OpenID documents, where the first document lacks it (quirk 46).
+
+    `issuer` is spelt as discovery was given it. Returns the server with what was found, or unchanged; a
+    document that cannot be had, or is another issuer's, changes nothing.
+    """
+    if server.device_authorization_endpoint is not None or server.is_guessed:
+        return server
+    # The first place is RFC 8414's, which has spoken already or is empty.
+    for url in authorization_server_urls(safe_url(issuer, "issuer"))[1:]:
+        try:
+            response = yield get(url, AUTHORIZATION_SERVER)
+            if not response.ok:
+                continue
+            found = read_authorization_server_response(response, issuer, frozenset(trusted_issuers))
+        except NetworkError:
+            return server
+        except ServerError:
+            continue
+        # A code from one server is worth nothing at the token endpoint of another.
+        same = (found.issuer, found.token_endpoint) == (server.issuer, server.token_endpoint)
+        if same and found.device_authorization_endpoint is not None:
+            return _with_endpoint(server, found)
+    return server
+
+
+def _with_endpoint(server: AuthorizationServer, found: AuthorizationServer) -> AuthorizationServer:
+    # Whoever names the endpoint also knows the grants; both go into what is stored.
+    names = ("device_authorization_endpoint", "grant_types_supported")
+    kept = {name: value for name, value in server.document.items() if name not in names}
+    document: Document = {**kept, **{name: found.document[name] for name in names if name in found.document}}
+    return replace(
+        server,
+        device_authorization_endpoint=found.device_authorization_endpoint,
+        grant_types_supported=found.grant_types_supported,
+        document=document,
+    )
+
+
+def authorize_device(
+    server: AuthorizationServer,
+    client: Client,
+    *,
+    scope: frozenset[str] | None = None,
+    resource: str | None = None,
+    extra: Mapping[str, str] | None = None,
+    sign: Signer | None = None,
+) -> Exchange[DeviceAuthorization]:
+    """Ask for a device code and a user code (RFC 8628 section 3.1).
+
+    Basic that is refused as invalid_client is tried once more with post (quirk 17). Raises DeviceRefused,
+    where pasting may still work (quirk 47), UnreadableAnswer, UnsafeUrl or a NetworkError.
+    """
+    secrets = () if client.client_secret is None else (client.client_secret,)
+
+    def ask(who: Client) -> Exchange[DeviceAuthorization]:
+        response = yield device_authorization_request(
+            server, who, scope=scope, resource=resource, extra=extra, sign=sign
+        )
+        return read_device_authorization_response(response, host_of(server.issuer), secrets)
+
+    try:
+        return (yield from ask(client))
+    except DeviceRefused as refused:
+        if refused.error != "invalid_client" or client.method != "client_secret_basic":
+            raise
+        try:
+            return (yield from ask(replace(client, method="client_secret_post")))
+        except DeviceRefused:
+            raise refused from None
+
+
+def device_authorization_request(
+    server: AuthorizationServer,
+    client: Client,
+    *,
+    scope: frozenset[str] | None = None,
+    resource: str | None = None,
+    extra: Mapping[str, str] | None = None,
+    sign: Signer | None = None,
+) -> Request:
+    """Build the device authorization request; raises DeviceRefused where there is no such endpoint.
+
+    `extra` are an operator's own parameters, such as an audience.
+    """
+    if server.device_authorization_endpoint is None:
+        raise DeviceRefused(f"{host_of(server.issuer)} offers no device flow.", "unsupported_grant_type")
+    form: dict[str, str | Secret] = {k: v for k, v in (extra or {}).items() if k not in _FIXED}
+    if scope:
+        form.setdefault("scope", scope_text(scope))
+    if resource is not None:
+        form.setdefault("resource", resource)
+    fields: Form
+    fields, headers = authenticate(client, server.issuer, form, sign=sign)
+    return post_form(server.device_authorization_endpoint, DEVICE_AUTHORIZATION, fields, headers)
+
+
+_FIXED = frozenset({"client_id", "client_secret", "client_assertion", "client_assertion_type"})
+
+
+def read_device_authorization_response(
+    response: Response, host: str, secrets: tuple[Secret, ...] = ()
+) -> DeviceAuthorization:
+    """Read the answer of a device endpoint; raises DeviceRefused, UnreadableAnswer or UnsafeUrl.
+
+    `secrets` are kept out of messages. A missing or odd lifetime counts as ten minutes, an interval as five
+    seconds.
+    """
+    what = f"answer to the {DEVICE_AUTHORIZATION} at {host}"
+    if response.status >= 500 or response.status == 429:
+        raise UnreadableAnswer(
+            f"{host} answered the {DEVICE_AUTHORIZATION} with status {response.status}.", "Try again later."
+        )
+    try:
+        document = read_json_or_form(response, what)
+    except UnreadableAnswer:
+        if response.ok:
+            raise
+        document = dict[str, object]()
+    if document.get("error") or not response.ok:
+        said = quote(document.get("error_description"), *secrets)
+        description = f" ({said})" if said else ""
+        error = quote(document.get("error"), *secrets) or f"status {response.status}"
+        raise DeviceRefused(
+            f"{host} refused the {DEVICE_AUTHORIZATION}: {error}{description}.",
+            error,
+            _REFUSAL_ADVICE.get(error),
+        )
+    device_code, user_code = text_member(document, "device_code"), text_member(document, "user_code")
+    if device_code is None:
+        raise UnreadableAnswer(f"The {what} holds no device code.")
+    user_code = (user_code or "").strip()
+    if not user_code or not user_code.isascii() or len(user_code) > MAX_USER_CODE_CHARS:
+        raise UnreadableAnswer(f"The {what} holds no user code that a person could enter.")
+    uri, complete = _verification_uris(document, what)
+    return DeviceAuthorization(
+        Secret(device_code),
+        user_code,
+        uri,
+        complete,
+        min(lifetime_seconds(document.get("expires_in")) or MAX_LOGIN_SECONDS, MAX_DEVICE_SECONDS),
+        max(lifetime_seconds(document.get("interval")) or DEFAULT_INTERVAL_SECONDS, MIN_INTERVAL_SECONDS),
+    )
+
+
+_REFUSAL_ADVICE = {
+    "invalid_scope": (
+        "This provider's device flow does not give that scope: log in by pasting instead, or set "
+        "`oauth.scope` for this server to what it gives."
+    ),
+    "invalid_client": (
+        "The provider no longer knows this client: begin a new login to register again, or check "
+        "`oauth.client_id` and `oauth.client_secret` if you configured them."
+    ),
+    "invalid_target": "Set `oauth.resource` for this server to the value the provider expects, or to false.",
+}
+
+
+def _verification_uris(document: Document, what: str) -> tuple[str, str | None]:
+    # Google says "url".
+    uri = text_member(document, "verification_uri") or text_member(document, "verification_url")
+    if uri is None:
+        raise UnreadableAnswer(f"The {what} names no address to enter the user code at.")
+    checked = safe_url(uri, "`verification_uri`")
+    complete = text_member(document, "verification_uri_complete") or text_member(
+        document, "verification_url_complete"
+    )
+    try:
+        whole = None if complete is None else safe_url(complete, "`verification_uri_complete`")
+    except UnsafeUrl:
+        whole = None
+    # The person is told one host; a short cut to another one would go past their eyes.
+    return checked, whole if whole is not None and origin_of(whole) == origin_of(checked) else None

@@ -1,0 +1,203 @@
+"""Asking until the person has decided: a value and what follows from each answer. RFC 8628 §3.4, §3.5.
+
+A poll outlives the process that began it: a Pending can be written down and gone on with elsewhere. Whoever
+has it sends `poll_request` at `next_at`, never earlier, and hands what came to `next_poll`:
+
+    Pending --authorization_pending--> Pending     after the interval
+            --slow_down--------------> Pending     5 seconds more, for good
+            --no answer, 5xx---------> Pending     twice the wait each time, until there is an answer
+            --tokens-----------------> Tokens
+            --access_denied, expired_token, the clock, anything else--> Failed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from hermes_mcp_auth_remote.errors import (
+    AuthorizationDenied,
+    LoginExpired,
+    McpAuthError,
+    NetworkError,
+    ServerError,
+    TimedOut,
+    Unreachable,
+    UnreadableAnswer,
+)
+from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT, Client, Signer, authenticate
+from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
+from hermes_mcp_auth_remote.oauth.token import Tokens, read_token_response
+from hermes_mcp_auth_remote.oauth.urls import host_of
+from hermes_mcp_auth_remote.oauth.wire import (
+    Document,
+    Request,
+    Response,
+    lifetime_seconds,
+    post_form,
+    read_json_or_form,
+    text_member,
+)
+from hermes_mcp_auth_remote.values import Secret
+
+POLL = "device poll"
+# RFC 8628 section 3.5: "the interval MUST be increased by 5 seconds for this and all subsequent requests".
+SLOW_DOWN_SECONDS = 5.0
+# At most eight intervals: a network that comes back must not cost the person a minute.
+MAX_DOUBLINGS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRequest:
+    """A device authorization as asked for and answered, with all that polling needs; it does not change.
+
+    `expires_at` is in epoch seconds.
+    """
+
+    authorization: DeviceAuthorization
+    client: Client
+    issuer: str
+    token_endpoint: str
+    expires_at: float
+    resource: str | None = None
+    scope: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A device login between two polls. `next_at` is in epoch seconds, `failures` counts those in a row."""
+
+    request: DeviceRequest
+    next_at: float
+    interval_seconds: float
+    failures: int = 0
+
+    @property
+    def wakes_at(self) -> float:
+        """When there is something to do: the next poll, or the end, whichever comes first."""
+        return min(self.next_at, self.request.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The end of a device login without tokens."""
+
+    error: McpAuthError
+
+
+def begin_polling(
+    server: AuthorizationServer,
+    client: Client,
+    authorization: DeviceAuthorization,
+    now: float,
+    *,
+    scope: frozenset[str] | None = None,
+    resource: str | None = None,
+) -> Pending:
+    """Return the first Pending. `now`, in epoch seconds, is when the device authorization was asked for."""
+    request = DeviceRequest(
+        authorization,
+        client,
+        server.issuer,
+        server.token_endpoint,
+        now + authorization.lifetime_seconds,
+        resource,
+        scope,
+    )
+    return Pending(request, now + authorization.interval_seconds, authorization.interval_seconds)
+
+
+def poll_request(pending: Pending, *, sign: Signer | None = None) -> Request:
+    """Build one device access token request (RFC 8628 section 3.4)."""
+    asked = pending.request
+    form: dict[str, str | Secret] = {
+        "grant_type": DEVICE_GRANT,
+        "device_code": asked.authorization.device_code,
+    }
+    if asked.resource is not None:
+        form["resource"] = asked.resource
+    fields, headers = authenticate(asked.client, asked.issuer, form, sign=sign)
+    return post_form(asked.token_endpoint, POLL, fields, headers)
+
+
+def next_poll(
+    pending: Pending, outcome: Response | NetworkError | None, now: float
+) -> Pending | Tokens | Failed:
+    """Say what follows from a poll's outcome, None where only time went by. `now` is in epoch seconds.
+
+    An outcome counts once: what comes out is the only thing to go on with. Failed holds AuthorizationDenied,
+    LoginExpired, TokenRefused, UnreadableAnswer, or a NetworkError that waiting will not mend.
+    """
+    if outcome is None:
+        return _unless_expired(pending, now)
+    if isinstance(outcome, NetworkError):
+        # Reset, unresolved, in time: these pass. A redirect or an address that we refuse does not.
+        passing = isinstance(outcome, Unreachable | TimedOut) or type(outcome) is NetworkError
+        return _backed_off(pending, None, now) if passing else Failed(outcome)
+    document = _document(outcome)
+    waiting = _told_to_wait(pending, document)
+    if waiting is not None:
+        return _unless_expired(replace(waiting, next_at=now + waiting.interval_seconds, failures=0), now)
+    if outcome.status >= 500 or outcome.status in {408, 429}:
+        return _backed_off(pending, outcome, now)
+    return _ended(pending, outcome, text_member(document, "error"), now)
+
+
+def _told_to_wait(pending: Pending, document: Document) -> Pending | None:
+    # Whatever the status: 400 by the standard, Google says 428 and 403, GitHub 200.
+    match text_member(document, "error"):
+        case "authorization_pending":
+            return pending
+        case "slow_down":
+            # GitHub also says what the interval is now.
+            said = lifetime_seconds(document.get("interval")) or 0.0
+            return replace(pending, interval_seconds=max(pending.interval_seconds + SLOW_DOWN_SECONDS, said))
+        case "invalid_client" if pending.request.client.method == "client_secret_basic":
+            # Once more with post (quirk 17), and no more with Basic then.
+            client = replace(pending.request.client, method="client_secret_post")
+            return replace(pending, request=replace(pending.request, client=client))
+        case _:
+            return None
+
+
+def _document(response: Response) -> Document:
+    try:
+        return read_json_or_form(response, POLL)
+    except UnreadableAnswer:
+        return {}
+
+
+def _ended(pending: Pending, response: Response, error: str | None, now: float) -> Tokens | Failed:
+    asked = pending.request
+    # Microsoft's word for it is the second.
+    if error in {"access_denied", "authorization_declined"}:
+        host = host_of(asked.issuer)
+        return Failed(AuthorizationDenied(f"Access was denied at {host}.", "access_denied"))
+    # Keycloak has forgotten the code by the time that it expires.
+    if error == "expired_token" or (error == "invalid_grant" and now >= asked.expires_at):
+        return Failed(_expired())
+    secrets = (asked.authorization.device_code, asked.client.client_secret)
+    known = tuple(secret for secret in secrets if secret is not None)
+    try:
+        tokens = read_token_response(response, now, host_of(asked.token_endpoint), POLL, known)
+    except ServerError as trouble:
+        return Failed(trouble)
+    # RFC 6749 section 5.1: scope is "OPTIONAL, if identical to the scope requested by the client".
+    return tokens if tokens.scope is not None else replace(tokens, scope=asked.scope)
+
+
+def _backed_off(pending: Pending, response: Response | None, now: float) -> Pending | Failed:
+    # RFC 8628 section 3.5: on a timeout "clients MUST unilaterally reduce their polling frequency".
+    failures = pending.failures + 1
+    wait = pending.interval_seconds * 2.0 ** min(failures, MAX_DOUBLINGS)
+    asked_to = lifetime_seconds(response.header("retry-after")) if response else None
+    waiting = replace(pending, next_at=now + max(wait, asked_to or 0.0), failures=failures)
+    return _unless_expired(waiting, now)
+
+
+def _unless_expired(pending: Pending, now: float) -> Pending | Failed:
+    return Failed(_expired()) if now >= pending.request.expires_at else pending
+
+
+def _expired() -> LoginExpired:
+    return LoginExpired("The code was not entered in time.", "Begin a new login; it comes with a new code.")
