@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.http.addresses import (
+    AddressPolicy,
+    embedded,
+    is_cloud_metadata,
+    is_intranet,
+    literal,
+    read_networks,
+)
+from tests.requirements import covers
+
+PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:2800:220:1:248:1893:25c8:1946", "2a00:1450:4001::200e"]
+LOOPBACK = ["127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"]
+INTRANET = [
+    "10.0.0.1",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.168.1.1",
+    "100.64.0.1",
+    "100.127.255.254",
+    "fc00::1",
+    "fdff::1",
+    "::ffff:10.0.0.1",
+    "64:ff9b::a00:1",
+    "2002:0a00:0001::",
+    # Teredo: the client's address is written inverted, here 10.0.0.1.
+    "2001:0:4136:e378:8000:63bf:f5ff:fffe",
+]
+NEVER = [
+    "169.254.1.1",
+    "fe80::1",
+    "fe80::1%eth0",
+    "::ffff:169.254.1.1",
+    "0.0.0.0",
+    "0.1.2.3",
+    "::",
+    "224.0.0.1",
+    "239.255.255.250",
+    "ff02::1",
+    "ff0e::1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "192.0.0.8",
+    "192.0.2.1",
+    "198.18.0.1",
+    "198.51.100.1",
+    "203.0.113.1",
+    "2001:db8::1",
+    "3fff::1",
+    "100::1",
+    "fec0::1",
+    "64:ff9b:1::a00:1",
+    "::7f00:1",
+    "::a00:1",
+    "::ffff:0:127.0.0.1",
+    "4000::1",
+    "5f00::1",
+    "2001:10::1",
+]
+CLOUD = [
+    "169.254.169.254",
+    "::ffff:169.254.169.254",
+    "64:ff9b::a9fe:a9fe",
+    "2002:a9fe:a9fe::",
+    "100.100.100.200",
+    "168.63.129.16",
+    "192.0.0.192",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+]
+OPEN = AddressPolicy(loopback=True, intranet=True)
+
+
+@covers("address-policy")
+@pytest.mark.parametrize("text", PUBLIC)
+def test_a_public_address_is_always_allowed(text: str) -> None:
+    assert AddressPolicy().allows(ip_address(text))
+
+
+@covers("address-policy")
+@pytest.mark.parametrize("text", LOOPBACK)
+def test_loopback_is_allowed_only_where_it_was_opened(text: str) -> None:
+    assert not AddressPolicy(intranet=True).allows(ip_address(text))
+    assert AddressPolicy(loopback=True).allows(ip_address(text))
+
+
+@covers("address-policy")
+@pytest.mark.parametrize("text", INTRANET)
+def test_the_intranet_is_allowed_only_where_it_was_opened(text: str) -> None:
+    assert is_intranet(ip_address(text))
+    assert not AddressPolicy(loopback=True).allows(ip_address(text))
+    assert AddressPolicy(intranet=True).allows(ip_address(text))
+
+
+@covers("address-policy")
+@pytest.mark.parametrize("text", [*NEVER, *CLOUD])
+def test_what_is_neither_public_nor_an_intranet_is_never_allowed_by_its_surroundings(text: str) -> None:
+    assert not OPEN.allows(ip_address(text))
+    assert not is_intranet(ip_address(text))
+
+
+@covers("address-policy")
+@pytest.mark.parametrize("text", [*LOOPBACK, *INTRANET, *NEVER, *CLOUD])
+def test_the_operator_s_list_opens_every_address(text: str) -> None:
+    address = ip_address(text)
+    plain = str(address).partition("%")[0]
+    assert AddressPolicy(networks=read_networks([plain])).allows(address)
+    assert AddressPolicy(networks=read_networks([str(embedded(address)).partition("%")[0]])).allows(address)
+
+
+@pytest.mark.parametrize("text", CLOUD)
+def test_addresses_where_clouds_hand_out_credentials_are_known_in_every_spelling(text: str) -> None:
+    assert is_cloud_metadata(ip_address(text))
+
+
+def test_the_operator_s_list_opens_nothing_beside_it() -> None:
+    policy = AddressPolicy(networks=read_networks([" 10.1.2.3/16 ", "fd00:1::/64"]))
+    assert policy.allows(ip_address("10.1.255.255"))
+    assert policy.allows(ip_address("fd00:1::9"))
+    assert not policy.allows(ip_address("10.2.0.0"))
+    assert not policy.allows(ip_address("fd00:2::9"))
+    assert not policy.allows(ip_address("127.0.0.1"))
+
+
+@pytest.mark.parametrize("text", ["", "10.0.0", "10.0.0.0/33", "intranet.example", "10.0.0.0/8;::1"])
+def test_what_is_no_network_is_a_mistake_in_the_configuration(text: str) -> None:
+    with pytest.raises(ConfigError, match="allow_addresses"):
+        read_networks(["10.0.0.0/8", text])
+
+
+@pytest.mark.parametrize("host", ["127.1", "0x7f.1", "0x7f000001", "2130706433", "0177.0.0.1", "127.0.0.1."])
+def test_an_odd_spelling_of_an_address_is_no_literal_so_that_the_resolver_s_reading_is_checked(
+    host: str,
+) -> None:
+    assert literal(host) is None
+
+
+def test_literals_are_read_with_and_without_brackets() -> None:
+    assert literal("[::1]") == literal("::1") == ip_address("::1")
+    assert literal("10.0.0.1") == ip_address("10.0.0.1")
+    assert literal("mcp.example") is None

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import AnswerTooLarge, NetworkError, TimedOut, Unreachable
+from hermes_mcp_auth_remote.oauth.wire import MAX_BODY_BYTES, Response, get
+from tests.http.peers import Answer, Heard, always, fetch, listening, reply, serving
+from tests.requirements import covers
+
+MIB = b"x" * 1_048_576
+
+
+def answered(answer: Answer | bytes, *, seconds: float = 10.0, hang_up: bool = False) -> Response:
+    """Return what we make of an answer; raises what we raise."""
+
+    async def main() -> Response:
+        says = answer if callable(answer) else always(answer, hang_up=hang_up)
+        async with serving(says) as peer:
+            response: Response = (await fetch(peer, answer_seconds=seconds))[0]
+            await peer.left.wait()
+            return response
+
+    return asyncio.run(main())
+
+
+def dripping(part: bytes, head: bytes = b"") -> Answer:
+    """Say the head, then the part again and again, until the other side has enough."""
+
+    async def answer(heard: Heard, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        while not writer.is_closing():
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    return answer
+
+
+@covers("answer-limits")
+def test_an_answer_of_exactly_the_limit_is_taken_whole() -> None:
+    assert answered(reply(200, MIB)).body == MIB
+
+
+@covers("answer-limits")
+@pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 10_000_000])
+def test_a_larger_answer_is_refused(size: int) -> None:
+    with pytest.raises(AnswerTooLarge, match="127\\.0\\.0\\.1 answered the step with more than 1 MiB"):
+        answered(reply(200, b"x" * size))
+
+
+@covers("answer-limits")
+def test_an_answer_without_end_is_refused() -> None:
+    with pytest.raises(AnswerTooLarge):
+        answered(dripping(b"x" * 65536, b"HTTP/1.1 200 OK\r\n\r\n"))
+    with pytest.raises(AnswerTooLarge):
+        answered(
+            dripping(
+                b"8000\r\n%b\r\n" % (b"x" * 32768), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+            )
+        )
+
+
+@covers("answer-limits")
+def test_headers_without_end_are_refused() -> None:
+    with pytest.raises(Unreachable, match="broke off its answer"):
+        answered(dripping(b"x-more: %b\r\n" % (b"y" * 1000), b"HTTP/1.1 200 OK\r\n"))
+
+
+@covers("answer-limits")
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab"],
+    ids=["nothing", "half a head", "half a body"],
+)
+def test_a_server_that_falls_silent_is_timed_out(said: bytes) -> None:
+    with pytest.raises(TimedOut, match="127\\.0\\.0\\.1 did not answer the step in time"):
+        answered(said, seconds=0.2)
+
+
+@covers("answer-limits")
+@pytest.mark.parametrize(
+    "answer",
+    [
+        dripping(b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"),
+        dripping(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"),
+    ],
+    ids=["one that never comes", "informational answers"],
+)
+def test_the_time_is_for_the_whole_answer_and_not_for_each_part_of_it(answer: Answer) -> None:
+    with pytest.raises(TimedOut):
+        answered(answer, seconds=0.3)
+
+
+@covers("answer-limits")
+def test_the_time_is_for_all_redirects_together() -> None:
+    async def slowly(heard: Heard, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.25)
+        writer.write(reply(302, b"", {"location": heard.target + "x"}))
+
+    with pytest.raises(TimedOut):
+        answered(slowly, seconds=0.4)
+
+
+@covers("answer-limits")
+@pytest.mark.parametrize("name", ["gzip", "GZIP", "x-gzip", "deflate"])
+def test_an_honest_compressed_answer_is_read(name: str) -> None:
+    packed = zlib.compress(b'{"a":1}') if name == "deflate" else gzip.compress(b'{"a":1}')
+    assert answered(reply(200, packed, {"content-encoding": name})).body == b'{"a":1}'
+
+
+def test_identity_and_an_empty_body_need_no_unpacking() -> None:
+    assert answered(reply(200, b"{}", {"content-encoding": " Identity "})).body == b"{}"
+    assert answered(reply(401, b"", {"content-encoding": "br"})).status == 401
+
+
+@covers("answer-limits")
+def test_a_gzip_bomb_is_refused_before_it_goes_off() -> None:
+    bomb = gzip.compress(b"\0" * 200_000_000, 1)
+    assert len(bomb) < MAX_BODY_BYTES
+    with pytest.raises(AnswerTooLarge, match="unpacks to more than 1 MiB"):
+        answered(reply(200, bomb, {"content-encoding": "gzip"}))
+
+
+def test_a_compressed_answer_of_exactly_the_limit_is_taken_whole() -> None:
+    assert answered(reply(200, gzip.compress(MIB), {"content-encoding": "gzip"})).body == MIB
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", b"not gzip at all"),
+        ("br", b"\x0b\x02\x80hello\x03"),
+        ("gzip, gzip", gzip.compress(b"x")[:9]),
+        ("gzip", gzip.compress(b'{"a":1}')[:-4]),
+    ],
+)
+def test_an_answer_that_does_not_unpack_is_a_clear_error(encoding: str, body: bytes) -> None:
+    with pytest.raises(Unreachable, match=r"cannot be decompressed|cut off"):
+        answered(reply(200, body, {"content-encoding": encoding}))
+
+
+@covers("answer-limits")
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nab\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"\x16\x03\x01\x00\x02\x02\x28",
+        b"<html>502</html>\r\n\r\n",
+        b"HTTP/2 200\r\n\r\n",
+        b"HTTP/1.1 99999 No\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+        b"",
+    ],
+)
+def test_an_answer_that_is_cut_off_or_no_http_is_a_clear_error(said: bytes) -> None:
+    with pytest.raises(
+        Unreachable, match=r"^127\.0\.0\.1 broke off its answer to the step, or it is not HTTP"
+    ):
+        answered(said, hang_up=True)
+
+
+def test_a_reset_connection_is_a_clear_error() -> None:
+    async def reset(heard: Heard, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    with pytest.raises(Unreachable, match="127\\.0\\.0\\.1"):
+        answered(reset)
+
+
+def test_a_banner_before_any_request_is_not_taken_for_an_answer() -> None:
+    async def main() -> None:
+        async with listening(b"220 mail.example ESMTP\r\n") as peer:
+            await fetch(peer, answer_seconds=0.2)
+
+    with pytest.raises(NetworkError):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1;a=1\r\n}\r\n0\r\nt: x\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200\r\nConnection: close\r\n\r\n{}",
+    ],
+    ids=["HTTP/1.0", "chunked", "100 first", "until close"],
+)
+def test_every_honest_way_to_end_a_body_is_understood(said: bytes) -> None:
+    response = answered(said, hang_up=True)
+    assert (response.status, response.body) == (200, b"{}")
+
+
+@covers("answer-limits")
+@pytest.mark.parametrize("kind", ["text/event-stream", "Text/Event-Stream; charset=utf-8"])
+def test_an_event_stream_is_not_waited_for(kind: str) -> None:
+    said = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nX-A: 1\r\nX-A: 2\r\n\r\ndata: 1\n\n"
+    response = answered(said.encode())
+    assert (response.status, response.body, response.header_all("x-a")) == (200, b"", ("1", "2"))
+
+
+def test_after_a_failed_request_an_exchange_goes_on_over_a_fresh_connection() -> None:
+    async def once_broken(heard: Heard, writer: asyncio.StreamWriter) -> None:
+        if heard.target == "/broken":
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")
+            await writer.drain()
+            writer.close()
+        else:
+            writer.write(reply())
+
+    async def main() -> list[object]:
+        from hermes_mcp_auth_remote.http.client import run
+        from hermes_mcp_auth_remote.oauth.wire import Exchange
+        from hermes_mcp_auth_remote.values import Server
+
+        async with serving(once_broken) as peer:
+
+            def exchange() -> Exchange[list[object]]:
+                seen: list[object] = []
+                for path in ("/broken", "/whole", "/again"):
+                    try:
+                        seen.append((yield get(peer.url(path), "step")).status)
+                    except NetworkError as trouble:
+                        seen.append(trouble.code)
+                return seen
+
+            seen = await run(exchange(), Server("s", peer.url("/mcp")), environ={})
+            return [*seen, peer.connections]
+
+    assert asyncio.run(main()) == ["unreachable", 200, 200, 2]
