@@ -41,21 +41,20 @@ def figures(extent: Extent) -> list[Figure]:
         two: Auths = {"floor": lambda: fixed_header(httpx2), "ours": lambda: McpAuth2(session)}
         peer: Auths = {"mcp 2.x": lambda: provider(url, stored(TOKEN))}
         # A burst of a hundred is short, and the noise of a busy machine is of its own size.
-        rounds = extent.of(extent.rounds * 2, extent.rounds)
         for library, auths, others, count, times in (
-            (httpx, one, {}, few, rounds),
-            (httpx2, two, peer, few, rounds),
+            (httpx, one, {}, few, 2),
+            (httpx2, two, peer, few, 2),
             # httpx is left out: its own pool takes ten seconds for a thousand.
-            (httpx2, two, {}, many, extent.rounds),
+            (httpx2, two, {}, many, 1),
         ):
             medians = interleaved(
-                {name: _burst(library, auth, url, count) for name, auth in auths.items()}, times
+                {name: _burst(library, auth, url, count) for name, auth in auths.items()}, extent, times
             )
             peers = {name: _burst(library, auth, url, count)() for name, auth in others.items()}
             what = f"{count} calls at once, {library.__name__}"
             found.append(Figure(what, "ms", medians["ours"], "a fixed header", medians["floor"], 1.1, peers))
         measures = {name: _beside(auth, url, slow) for name, auth in {**two, **peer}.items()}
-        medians = interleaved(measures, extent.rounds)
+        medians = interleaved(measures, extent)
         floor, ours = medians.pop("floor"), medians.pop("ours")
         what = "a call while another's headers take 1 s"
         found.append(Figure(what, "ms", ours, "a fixed header", floor, 1.2, medians))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from functools import partial
 
 from qrcode.constants import ERROR_CORRECT_L
 from qrcode.main import QRCode
@@ -28,9 +29,9 @@ def figures(extent: Extent) -> list[Figure]:
     ):
         measures = {
             "ours": _milliseconds(draw, count),
-            "qrcode": _milliseconds(lambda text=text: _peer(text), count),
+            "qrcode": _milliseconds(partial(_peer, text), count),
         }
-        medians = interleaved(measures, extent.rounds)
+        medians = interleaved(measures, extent)
         found.append(Figure(what, "ms", medians["ours"], "qrcode's print_ascii", medians["qrcode"]))
     return found
 

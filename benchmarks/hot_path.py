@@ -58,7 +58,7 @@ def figures(extent: Extent) -> list[Figure]:
             elif OTHER_PYTHON.exists():
                 command = (str(OTHER_PYTHON), "-m", "benchmarks.sdk", str(count))
                 measures["mcp 1.x"] = command_output(command, environ(place))
-            medians = interleaved(measures, extent.rounds)
+            medians = interleaved(measures, extent)
             floor, mine = medians.pop("floor"), medians.pop("ours")
             found.append(
                 Figure(f"auth step, {name}, async", "µs", mine, "a fixed header", floor, 1.25, medians)
@@ -68,11 +68,16 @@ def figures(extent: Extent) -> list[Figure]:
                     "floor": partial(blocking_microseconds, fixed_header(library), request, response, count),
                     "ours": partial(blocking_microseconds, ours, request, response, count),
                 },
-                extent.rounds,
+                extent,
             )
             found.append(
                 Figure(
-                    f"auth step, {name}, sync", "µs", blocking["ours"], "a fixed header", blocking["floor"], 1.25
+                    f"auth step, {name}, sync",
+                    "µs",
+                    blocking["ours"],
+                    "a fixed header",
+                    blocking["floor"],
+                    1.25,
                 )
             )
     return found

@@ -1,4 +1,4 @@
-"""Requests until the first 200, and prompts to a person, in six situations. Counts, so any machine will do."""
+"""Requests until the first 200, and prompts to a person, by situation. Counts: any machine will do."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Clock:
 
 @dataclass(slots=True)
 class Person:
-    """Whoever is asked; the server approves at once, so each prompt is one request of the person's browser."""
+    """Whoever is asked; the server approves at once, so a prompt is one request of a browser."""
 
     prompts: int = 0
 
@@ -57,9 +57,7 @@ class Person:
 class Ours:
     """Our service and one httpx2 client, in one process after another."""
 
-    def __init__(
-        self, demo: Demo, clock: Clock, home: Path, options: ServerOptions, person: Person
-    ) -> None:
+    def __init__(self, demo: Demo, clock: Clock, home: Path, options: ServerOptions, person: Person) -> None:
         self._home, self._clock, self._person = home, clock, person
         self._server = Server("bench", demo.mcp_url, options)
         self.restart()
@@ -211,10 +209,10 @@ def counted(situation: Situation, *, ours: bool) -> tuple[int, int]:
         return asyncio.run(play())
 
 
-def figures(_extent: Extent) -> list[Figure]:
+def figures(extent: Extent) -> list[Figure]:
     """Count once: counts have no noise."""
     found: list[Figure] = []
-    for situation in SITUATIONS:
+    for situation in SITUATIONS[: extent.of(len(SITUATIONS), 1)]:
         (requests, prompts) = counted(situation, ours=True)
         # The SDK takes no client of the operator's without an OAuthClientInformationFull in its storage.
         peer = {} if situation.preregistered else {"mcp 2.x": counted(situation, ours=False)}

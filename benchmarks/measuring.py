@@ -58,18 +58,19 @@ class Figure:
         return "ok" if self.ratio <= self.goal else "missed"
 
 
-def interleaved(measures: Mapping[str, Measure], rounds: int) -> dict[str, float]:
+def interleaved(measures: Mapping[str, Measure], extent: Extent, times: int = 1) -> dict[str, float]:
     """Take each measure once a round, each round from another one on, and return the medians by name.
 
-    One round more is thrown away first: it fills caches.
+    There are `times` as many rounds as the extent says, and one before them that only fills caches. The
+    small extent has one in all.
     """
     names = list(measures)
     taken: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds + 1):
+    for number in range(1 if extent.small else 1 + extent.rounds * times):
         first = number % len(names)
         for name in (*names[first:], *names[:first]):
             value = measures[name]()
-            if number:
+            if number or extent.small:
                 taken[name].append(value)
     return {name: median(values) for name, values in taken.items()}
 

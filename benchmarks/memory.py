@@ -76,11 +76,11 @@ def figures(extent: Extent) -> list[Figure]:
                 sdk = "from benchmarks.sdk import provider, stored"
                 auth = f'auth=provider("{url}", stored("{TOKEN}"))'
                 measures["mcp 2.x"] = printed(_ONE, library=library, setup=sdk, client=auth)
-            medians = interleaved(measures, extent.rounds)
+            medians = interleaved(measures, extent)
             floor, ours = medians.pop("floor"), medians.pop("ours")
             what = f"resident with one session, {library}"
             found.append(Figure(what, "MiB", ours, "a fixed header", floor, 1.3, medians))
         users = printed(_USERS, count=extent.of(5000, 500))
-        each = interleaved({"ours": users}, extent.of(3, 1))["ours"]
+        each = interleaved({"ours": users}, extent)["ours"]
         found.append(Figure("each further user", "KiB", each, "allowed", _USER_GOAL_KIB, 1))
     return found

@@ -1,6 +1,6 @@
 """The peer: the MCP SDK's OAuthClientProvider, 1.x or 2.x, whichever this interpreter has.
 
-`python -m benchmarks.sdk 10000` prints what its auth step costs in microseconds of CPU, over so many requests.
+`python -m benchmarks.sdk 10000` prints the microseconds of CPU of its auth step.
 """
 
 from __future__ import annotations

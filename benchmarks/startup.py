@@ -52,7 +52,8 @@ def _commands_and_imports(extent: Extent) -> list[Figure]:
                 "ours.httpx2": python("import hermes_mcp_auth_remote.auth.httpx2"),
             },
             # They are quick, and the noise of a process start is of their own size.
-            extent.of(extent.rounds * 3, extent.rounds),
+            extent,
+            times=3,
         )
         slow = {
             "ours": python("import hermes_mcp_auth_remote.auth.httpx2"),
@@ -60,14 +61,16 @@ def _commands_and_imports(extent: Extent) -> list[Figure]:
         }
         if OTHER_PYTHON.exists():
             slow["mcp 1.x"] = command(str(OTHER_PYTHON), "-c", "import mcp.client.auth")
-        peers = interleaved(slow, extent.rounds)
+        peers = interleaved(slow, extent)
     bare = quick["bare"]
     ours = peers.pop("ours")
     return [
         Figure("print a stored token", "ms", quick["token"], "python prints the file", quick["print"], 4),
         Figure("--help", "ms", quick["help"], "import httpx", quick["httpx"], 0.6),
         *(
-            Figure(what, "ms", quick[f"ours.{library}"] - less, f"import {library}", quick[library] - less, 1.3)
+            Figure(
+                what, "ms", quick[f"ours.{library}"] - less, f"import {library}", quick[library] - less, 1.3
+            )
             for library in ("httpx", "httpx2")
             for what, less in (
                 (f"import auth.{library}", 0.0),
@@ -87,17 +90,17 @@ def _first_answers(extent: Extent) -> list[Figure]:
             code = _FIRST.format(library=library, setup=setup, client=client, url=url)
             return command_milliseconds((PYTHON, "-c", code), env)
 
-        for library in ("httpx", "httpx2"):
-            measures = {
-                "floor": first(library, "", f'headers={{"Authorization": "Bearer {TOKEN}"}}'),
-                "ours": first(library, _OURS.format(library=library), f'auth=McpAuth("{NAME}")'),
-            }
-            if library == "httpx2":
-                measures["mcp 2.x"] = first(
-                    library, _SDK.format(url=url, file=place / "sdk.json"), "auth=auth"
-                )
-            medians = interleaved(measures, extent.rounds)
-            floor, ours = medians.pop("floor"), medians.pop("ours")
+        sdk = first("httpx2", _SDK.format(url=url, file=place / "sdk.json"), "auth=auth")
+        for library, others in (("httpx", {}), ("httpx2", {"mcp 2.x": sdk})):
+            medians = interleaved(
+                {
+                    "floor": first(library, "", f'headers={{"Authorization": "Bearer {TOKEN}"}}'),
+                    "ours": first(library, _OURS.format(library=library), f'auth=McpAuth("{NAME}")'),
+                },
+                extent,
+                times=2,
+            )
+            peers = interleaved(others, extent) if others else {}
             what = f"process start to the first 200, {library}"
-            found.append(Figure(what, "ms", ours, "a fixed header", floor, 1.4, medians))
+            found.append(Figure(what, "ms", medians["ours"], "a fixed header", medians["floor"], 1.4, peers))
     return found

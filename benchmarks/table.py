@@ -17,7 +17,9 @@ def markdown(figures: Sequence[Figure], seconds: float) -> str:
     """Draw the table, its columns aligned for reading in a terminal."""
     rows = [_HEAD, *map(_row, figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in _cells(row, widths)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in _cells(row, widths)) + " |" for row in rows
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join([*lines, "", f"{_machine()}, {seconds:.0f} s."])
 
