@@ -240,7 +240,8 @@ class AuthorizationRequired(McpAuthError):
     """A person has to log in, and nobody can be asked here. Holds no URL, so that none leaks to a model.
 
     `.server` is the server's name, `.reason` why, `.login_id` a login that already waits (or None),
-    `.expires_at` its end in epoch seconds (or None).
+    `.expires_at` its end in epoch seconds (or None), `.challenge` the `oauth.challenge.Challenge` that a login
+    has to answer (or None).
     """
 
     code = "authorization_required"
@@ -252,12 +253,14 @@ class AuthorizationRequired(McpAuthError):
         reason: str = "nobody has logged in yet",
         login_id: str | None = None,
         expires_at: float | None = None,
+        challenge: object | None = None,
     ) -> None:
         super().__init__(f"{server} needs a login: {reason}.", f"Run `hermes-mcp-auth login {server}`.")
         self.server = server
         self.reason = reason
         self.login_id = login_id
         self.expires_at = expires_at
+        self.challenge = challenge
 
 
 class StoreError(McpAuthError):
