@@ -240,8 +240,8 @@ class AuthorizationRequired(McpAuthError):
     """A person has to log in, and nobody can be asked here. Holds no URL, so that none leaks to a model.
 
     `.server` is the server's name, `.reason` why, `.login_id` a login that already waits (or None),
-    `.expires_at` its end in epoch seconds (or None), `.challenge` the `oauth.challenge.Challenge` that a login
-    has to answer (or None).
+    `.expires_at` its end in epoch seconds (or None), `.challenge` the `oauth.challenge.Challenge` that a
+    login has to answer (or None).
     """
 
     code = "authorization_required"
