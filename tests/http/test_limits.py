@@ -7,7 +7,9 @@ import zlib
 import pytest
 
 from hermes_mcp_auth_remote.errors import AnswerTooLarge, NetworkError, TimedOut, Unreachable
-from hermes_mcp_auth_remote.oauth.wire import MAX_BODY_BYTES, Response, get
+from hermes_mcp_auth_remote.http.client import run
+from hermes_mcp_auth_remote.oauth.wire import MAX_BODY_BYTES, Exchange, Response, get
+from hermes_mcp_auth_remote.values import Server
 from tests.http.peers import Answer, Heard, always, fetch, listening, reply, serving
 from tests.requirements import covers
 
@@ -218,10 +220,6 @@ def test_after_a_failed_request_an_exchange_goes_on_over_a_fresh_connection() ->
             writer.write(reply())
 
     async def main() -> list[object]:
-        from hermes_mcp_auth_remote.http.client import run
-        from hermes_mcp_auth_remote.oauth.wire import Exchange
-        from hermes_mcp_auth_remote.values import Server
-
         async with serving(once_broken) as peer:
 
             def exchange() -> Exchange[list[object]]:

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
@@ -179,7 +180,7 @@ def test_a_post_is_never_redirected(status: int) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_redirect_that_is_asked_for_as_such_is_handed_over(method: str) -> None:
+def test_a_redirect_that_is_asked_for_as_such_is_handed_over(method: Literal["GET", "POST"]) -> None:
     async def main() -> tuple[int, str | None]:
         async with serving(redirecting("https://evil.example/?error=x")) as peer:
             request = replace(get(peer.url("/authorize"), "step"), method=method, follow_redirects=False)
