@@ -19,7 +19,7 @@ from hermes_mcp_auth_remote.terminal.desktop import evidence, open_browser
 from hermes_mcp_auth_remote.terminal.keyboard import open_lines
 from hermes_mcp_auth_remote.terminal.prompt import HERE, Screen, Ways, log_in
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen, size
-from hermes_mcp_auth_remote.terminal.words import WIDEST, connected
+from hermes_mcp_auth_remote.terminal.words import connected
 from hermes_mcp_auth_remote.values import Flow
 
 
@@ -89,7 +89,7 @@ def tell(connection: Connection, *, as_json: bool) -> None:
             }
         )
     else:
-        print(connected(connection, time.time(), size(sys.stdout)[0] or WIDEST), flush=True)
+        print(connected(connection, time.time(), size(sys.stdout)[0]), flush=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from hermes_mcp_auth_remote.cli.servers import named, the_home
 from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.screen import size
-from hermes_mcp_auth_remote.terminal.words import WIDEST, YES, filled, shown
+from hermes_mcp_auth_remote.terminal.words import YES, filled, shown
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,5 +38,5 @@ def run(options: argparse.Namespace) -> int:
             "logged out on this machine. The provider did not revoke the tokens: they end by themselves, "
             "or in your account's settings there"
         )
-    print(filled(f"{YES} {shown(server.name)}: {said}.", size(sys.stdout)[0] or WIDEST), flush=True)
+    print(filled(f"{YES} {shown(server.name)}: {said}.", size(sys.stdout)[0]), flush=True)
     return 0

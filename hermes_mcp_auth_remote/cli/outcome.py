@@ -59,9 +59,9 @@ def fail(error: McpAuthError, *, as_json: bool) -> int:
     else:
         # Loaded here, for a command that succeeds with JSON needs no words.
         from hermes_mcp_auth_remote.terminal.screen import size
-        from hermes_mcp_auth_remote.terminal.words import WIDEST, trouble
+        from hermes_mcp_auth_remote.terminal.words import trouble
 
-        print(trouble(error, size(sys.stderr)[0] or WIDEST), file=sys.stderr, flush=True)
+        print(trouble(error, size(sys.stderr)[0]), file=sys.stderr, flush=True)
     return exit_code(error)
 
 

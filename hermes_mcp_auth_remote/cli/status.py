@@ -17,7 +17,7 @@ from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.screen import size
-from hermes_mcp_auth_remote.terminal.words import NO, WIDEST, YES, about, filled, lasts, shown, table, trouble
+from hermes_mcp_auth_remote.terminal.words import NO, YES, about, filled, lasts, shown, table
 from hermes_mcp_auth_remote.values import Key
 
 
@@ -45,7 +45,7 @@ class Standing:
 
 def run(options: argparse.Namespace) -> int:
     """List them. A login that is missing is no error; what cannot be read is one, after all others."""
-    now, columns = time.time(), size(sys.stdout)[0] or WIDEST
+    now, columns = time.time(), size(sys.stdout)[0]
     config_error: ConfigError | None = None
     try:
         configured = _configured() if options.server is None else []
@@ -96,7 +96,8 @@ def _paragraph(standing: Standing, now: float, columns: int) -> str:
     name = shown(f"{key.server} ({key.owner})" if key.owner else key.server)
     log_in = ("Do", login_command(standing.named, key.owner))
     if standing.error is not None:
-        return f"{NO} {name}:\n{trouble(standing.error, columns).replace(NO, ' ', 1)}"
+        rows = [("Because", str(standing.error)), ("Do", standing.error.advice)]
+        return f"{NO} {name}: unreadable\n{table(rows, columns)}"
     if found is None:
         return f"{NO} {name}: {state}\n{table([log_in], columns)}"
     if state == "connected":

@@ -36,7 +36,7 @@ class PlainScreen:
 
     def refused(self, error: PasteRefused) -> None:
         """Say why an answer did not count."""
-        self._say(trouble(error, self.columns or WIDEST), "  The login still waits.")
+        self._say(trouble(error, self.columns), "  The login still waits.")
 
     def _qr(self, url: str) -> list[str]:
         blocks = terminal_blocks(url, self.columns, colour=self.colour)

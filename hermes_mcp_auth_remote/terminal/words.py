@@ -5,7 +5,7 @@ Names, accounts and scopes come from servers and other people: `shown` keeps the
 
 from __future__ import annotations
 
-import textwrap
+import re
 import time
 from collections.abc import Iterable
 
@@ -82,9 +82,9 @@ def lasts(connection: Connection, now: float) -> str:
     return f"until {clock_time(connection.expires_at)} ({span}), then log in again"
 
 
-def trouble(error: McpAuthError, columns: int = WIDEST) -> str:
+def trouble(error: McpAuthError, columns: int = 0) -> str:
     """Say what went wrong and, on a line of its own, what to do."""
-    return f"{filled(f'{NO} {shown(str(error))}', columns)}\n{filled(shown(error.advice), columns, '  ')}"
+    return f"{filled(f'{NO} {shown(str(error))}', columns)}\n{filled(shown(error.advice), columns, 2)}"
 
 
 def scope(names: Iterable[str] | None) -> str:
@@ -116,21 +116,28 @@ def table(rows: Iterable[tuple[str, str]], columns: int = WIDEST) -> str:
     indent = max(len(label) for label, _ in rows) + 4
     lines: list[str] = []
     for label, value in rows:
-        head = f"  {label}".ljust(indent)
-        # Where labels would take half the room, values go below them.
-        body = filled(shown(value), columns, " " * (indent if columns > 2 * indent else 4))
-        lines.append(head + body.lstrip() if columns > 2 * indent else f"{head.rstrip()}\n{body}")
+        if 0 < columns <= 2 * indent:
+            # Labels would take half the room: values go below them.
+            lines.append(f"  {label}\n{filled(shown(value), columns, 4)}")
+        else:
+            lines.append(f"  {label}".ljust(indent) + filled(shown(value), columns, indent).lstrip())
     return "\n".join(lines)
 
 
-def filled(text: str, columns: int, indent: str = "") -> str:
-    """Wrap a paragraph for a terminal; an address, or any other word that is longer, stays whole."""
-    width = min(max(columns, NARROWEST), WIDEST)
-    lines = textwrap.wrap(
-        text, width, initial_indent=indent, subsequent_indent=indent,
-        break_long_words=False, break_on_hyphens=False, replace_whitespace=False,
-    )  # fmt: skip
-    return "\n".join(lines)
+def filled(text: str, columns: int, indent: int = 0) -> str:
+    """Wrap a paragraph for a terminal, not at all where there is none (0).
+
+    An address, or any other word longer than a line, stays whole and where it is: the terminal breaks it.
+    """
+    width = min(max(columns, NARROWEST), WIDEST) - indent if columns else len(text)
+    lines = [""]
+    for word in re.split(r"(?<=[^ ]) (?! )", text):
+        with_word = f"{lines[-1]} {word}" if lines[-1] else word
+        if len(with_word) <= width or not lines[-1] or len(word) > width:
+            lines[-1] = with_word
+        else:
+            lines.append(word)
+    return "\n".join(" " * indent + line for line in lines)
 
 
 def shown(text: str) -> str:

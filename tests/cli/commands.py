@@ -39,7 +39,7 @@ class Cli:
     """Runs commands. No text that a command writes may hold a secret, or a traceback."""
 
     home: Path
-    secrets: Collection[str]
+    secrets: Collection[str] = field(repr=False)
     env: Mapping[str, str] = field(default_factory=dict)
 
     def configure(self, url: str, *, name: str = "demo", **oauth: object) -> None:

@@ -1,4 +1,4 @@
-"""What people and servers get wrong: a sentence, the right exit code, no secret, old credentials as they were."""
+"""What people and servers get wrong: a sentence, an exit code, no secret, the old credentials as before."""
 
 from __future__ import annotations
 

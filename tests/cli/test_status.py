@@ -59,7 +59,7 @@ def test_a_broken_entry_hides_no_other_and_is_named(cli: Cli, demo: Demo) -> Non
     text = cli.run("status")
     assert text.code == 3
     assert "✓ demo: connected" in text.out
-    assert "✗ broken:\n" in text.out
+    assert "✗ broken: unreadable\n" in text.out
 
 
 def test_broken_yaml_hides_no_login_and_is_said_last(cli: Cli, demo: Demo) -> None:

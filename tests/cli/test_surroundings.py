@@ -52,18 +52,17 @@ def test_an_account_that_the_encoding_lacks_is_no_accident(cli: Cli, demo: Demo)
     ],
 )
 def test_the_qr_code_keeps_to_what_the_terminal_can(
-    cli: Cli, demo: Demo, env: Mapping[str, str], escapes: bool, blocks: bool
+    cli: Cli, demo: Demo, env: Mapping[str, str], *, escapes: bool, blocks: bool
 ) -> None:
     demo.server.change(with_par=True)
-    more = cli.environ(env)
-    with terminal(
-        ["script", "-qec", " ".join([*COMMAND, "login", "demo"]), str(cli.home / "typed")], env=more
-    ) as screen:
+    # Behind `env`, for tmux sets TERM itself.
+    words = ["env", *(f"{name}={value}" for name, value in env.items()), *COMMAND, "login", "demo"]
+    typed = cli.home / "typed"
+    with terminal(["script", "-qec", " ".join(words), str(typed)], env=cli.environ()) as screen:
         shown = screen.wait_for("Ctrl-C cancels.")
         screen.press("C-c")
         screen.wait_for("Cancelled.")
-    typed = (cli.home / "typed").read_bytes()
-    assert (b"\x1b[38;5;16" in typed) == escapes
+    assert (b"\x1b[38;5;16" in typed.read_bytes()) == escapes
     assert ("█" in shown) == blocks
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -20,18 +21,6 @@ code = main(sys.argv[1:])
 print(" ".join(sorted(sys.modules)), file=sys.stderr)
 sys.exit(code)
 """
-HEAVY = {
-    "asyncio",
-    "httpcore",
-    "yaml",
-    "argparse",
-    "pathlib",
-    "ssl",
-    "typing",
-    "dataclasses",
-    "re._parser",
-    "qrcode",
-}
 
 
 def test_a_valid_token_and_a_line_feed_are_all_that_is_printed(cli: Cli, demo: Demo) -> None:
@@ -172,7 +161,7 @@ def test_a_reader_that_goes_away_is_no_accident(cli: Cli, demo: Demo, verb: str)
 @pytest.mark.parametrize("arguments", [("token", "demo"), ("status", "--json")])
 def test_a_full_disk_behind_standard_output_is_said(cli: Cli, demo: Demo, arguments: tuple[str, ...]) -> None:
     log_in(cli, demo)
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, env=cli.environ(), check=False
         )

@@ -1,0 +1,53 @@
+"""A login on a desktop: the browser is opened, the person approves, and the command ends by itself."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.serving import running
+from tests.cli.commands import Cli
+from tests.parts.chromium import chromium
+from tests.tripwire import guard
+
+# Hands the address to the test, as a browser gets it: as its argument.
+BROWSER = """#!/bin/sh
+printf '%s' "$1" > "${0%/*}/asked"
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("decision", ["Approve", "Deny"])
+def test_the_browser_ends_on_our_page_and_the_command_by_itself(tmp_path: Path, decision: str) -> None:
+    browser, asked = tmp_path / "browser", tmp_path / "asked"
+    browser.write_text(BROWSER)
+    browser.chmod(0o700)
+    os.mkfifo(asked)
+    with running() as demo, chromium() as page:
+        guard(demo.server.minted)
+        cli = Cli(tmp_path / "home", demo.server.minted)
+        cli.configure(demo.mcp_url)
+        with cli.started("login", "demo", "--json", env={"BROWSER": str(browser)}) as login:
+            waiting = login.event()
+            assert waiting["browser_opened"] is True
+            # Opening the pipe waits for the browser's script; one that never comes fails the test.
+            rescue = threading.Timer(20, lambda: asked.write_text("about:blank"))
+            rescue.start()
+            url = asked.read_text()
+            rescue.cancel()
+            assert url == waiting["authorization_url"]
+            page.goto(url)
+            page.click(f"text={decision} >> nth=0" if decision == "Deny" else "button.go")
+            page.wait_for_url(f"{waiting['redirect_uri']}*")
+            text = page.inner_text("main")
+            said = login.event()
+            code = login.process.wait(20)
+    if decision == "Approve":
+        assert text.splitlines()[0] == "You are logged in"
+        assert (code, said["event"]) == (0, "connected")
+    else:
+        assert text.splitlines()[0] == "The login failed"
+        assert (code, said["error"]) == (5, "authorization_denied")

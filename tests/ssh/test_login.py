@@ -1,0 +1,124 @@
+"""A login over a real SSH session: a paste of any length, or a forwarded port and nothing pasted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from tests.browserless import approve, fetch
+from tests.cli.commands import COMMAND, Cli
+from tests.parts.ssh import SshServer, free_port, ssh_server
+from tests.parts.terminal import terminal
+from tests.tripwire import guard
+
+pytestmark = pytest.mark.ssh
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    with ssh_server(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def demo() -> Iterator[Demo]:
+    with running() as demo:
+        guard(demo.server.minted)
+        yield demo
+
+
+@pytest.fixture
+def cli(demo: Demo, tmp_path: Path) -> Cli:
+    return Cli(tmp_path / "home", demo.server.minted)
+
+
+def over_there(cli: Cli, *arguments: str) -> list[str]:
+    # DISPLAY and BROWSER as a forwarding user has them: it is SSH that counts.
+    seen = [f"HERMES_HOME={cli.home}", "LANG=C.UTF-8", "DISPLAY=localhost:10.0", "BROWSER=/bin/false"]
+    return ["env", f"PYTHONPATH={Path.cwd()}", *seen, sys.executable, *COMMAND[1:], *arguments]
+
+
+def url_on(screen: str) -> str:
+    [url] = [line for line in screen.splitlines() if line.startswith("http")]
+    return url
+
+
+def test_a_paste_of_six_thousand_characters_arrives_whole_and_logs_in(
+    cli: Cli, demo: Demo, sshd: SshServer
+) -> None:
+    cli.configure(demo.mcp_url)
+    with terminal(sshd.command(over_there(cli, "login", "demo")), columns=80, rows=50) as screen:
+        shown = screen.wait_for("Ctrl-C cancels.")
+        assert "A browser was opened" not in shown
+        answer = approve(url_on(shown))
+        # Providers put signed state of their own there; the code comes last, where a cut would show.
+        before, _, query = answer.partition("?")
+        long = f"{before}?session_state={'s' * (6000 - len(answer) - 15)}&{query}"
+        assert len(long) == 6000
+        screen.paste(long)
+        screen.wait_for("[6000 characters]")
+        screen.press("Enter")
+        assert screen.wait_for_exit() == 0
+        text = screen.joined()
+    assert "✓ demo: connected" in text
+    cli.check(text)
+    assert "ssss" not in text
+    assert cli.stored()["access_token"] in demo.server.minted
+
+
+def test_a_forwarded_port_brings_the_redirect_and_nothing_is_pasted(
+    cli: Cli, demo: Demo, sshd: SshServer
+) -> None:
+    there, here = free_port(), free_port()
+    cli.configure(demo.mcp_url, redirect_port=there)
+    command = sshd.command(over_there(cli, "login", "demo", "--no-qr"), forwards=[(here, there)])
+    with terminal(command, columns=80, rows=50) as screen:
+        shown = screen.wait_for("Ctrl-C cancels.")
+        assert f"ssh -L {there}:127.0.0.1:{there}" in shown
+        answer = approve(url_on(shown))
+        # The browser here knows the port by its number there; one machine plays both, so the numbers differ.
+        status, _, page = fetch_as(answer, here, there)
+        assert status == 200
+        assert "You are logged in" in page
+        assert screen.wait_for_exit() == 0
+        assert "✓ demo: connected" in screen.joined()
+
+
+def fetch_as(url: str, here: int, there: int) -> tuple[int, dict[str, str], str]:
+    """Fetch through the forwarded port, with the Host header that a browser at the other port would send."""
+    from http.client import HTTPConnection
+    from urllib.parse import urlsplit
+
+    assert urlsplit(url).port == there
+    connection = HTTPConnection("127.0.0.1", here, timeout=20)
+    try:
+        target = url.partition(f":{there}")[2]
+        connection.request("GET", target, headers={"Host": f"127.0.0.1:{there}"})
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read().decode()
+    finally:
+        connection.close()
+
+
+def test_a_connection_that_drops_leaves_no_listener_and_no_half_login(
+    cli: Cli, demo: Demo, sshd: SshServer
+) -> None:
+    port = free_port()
+    cli.configure(demo.mcp_url, redirect_port=port)
+    with terminal(sshd.command(over_there(cli, "login", "demo", "--no-qr")), rows=50) as screen:
+        answer = approve(url_on(screen.wait_for("Ctrl-C cancels.")))
+        screen.press("Enter", "~", ".")  # ssh's own escape: drop the connection
+        screen.wait_for_exit()
+    login_id = next((cli.home / "mcp-tokens" / "logins").glob("*.json")).stem
+    # The process over there notices, cancels and ends; who waits for it is a second process.
+    ended = cli.run("login", "--finish", login_id, "--json", stdin=answer.encode())
+    while ended.code == 0:
+        raise AssertionError("the login outlived its terminal")
+    assert ended.events[0]["error"] == "login_cancelled"
+    assert cli.files() == {}
+    with pytest.raises(ConnectionRefusedError):
+        fetch("GET", answer)

@@ -1,0 +1,327 @@
+"""The race for one login's answer, with the real service, a real listener and the demo's servers."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import urlsplit
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.errors import (
+    LoginCancelled,
+    LoginExpired,
+    LoginNotFound,
+    McpAuthError,
+    PasteRefused,
+    ServerError,
+)
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.terminal.prompt import HERE, Ways, log_in
+from hermes_mcp_auth_remote.values import Server
+from tests.browserless import approve, fetch
+from tests.tripwire import guard
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def one_demo() -> Iterator[Demo]:
+    with running() as demo:
+        yield demo
+
+
+@pytest.fixture
+def demo(one_demo: Demo) -> Demo:
+    one_demo.server.behaviour = Behaviour()
+    one_demo.server.heal()
+    guard(one_demo.server.minted)
+    return one_demo
+
+
+@dataclass
+class Watched:
+    """A screen that a test reads."""
+
+    shown: asyncio.Queue[Login] = field(default_factory=asyncio.Queue)
+    refusals: list[PasteRefused] = field(default_factory=list)
+    opened: bool = False
+    port: int | None = None
+
+    def show(self, login: Login, *, opened: bool, port: int | None) -> None:
+        self.opened, self.port = opened, port
+        self.shown.put_nowait(login)
+
+    def refused(self, error: PasteRefused) -> None:
+        self.refusals.append(error)
+
+
+class Typed:
+    """Lines that a test types; an exception among them is raised."""
+
+    def __init__(self, *lines: str | Exception | None) -> None:
+        self.lines: asyncio.Queue[str | Exception | None] = asyncio.Queue()
+        for line in lines:
+            self.lines.put_nowait(line)
+
+    async def line(self) -> str | None:
+        line = await self.lines.get()
+        if isinstance(line, Exception):
+            raise line
+        return line
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class Race:
+    """One login under way in this process."""
+
+    def __init__(
+        self, demo: Demo, home: Path, lines: Typed, ways: Ways, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.service = AuthService(home, clock=clock)
+        self.server = Server("demo", demo.mcp_url)
+        self.screen = Watched()
+        self.lines = lines
+        self.task = asyncio.create_task(log_in(self.service, self.server, self.screen, lines, ways))
+
+    async def shown(self) -> Login:
+        waiting = asyncio.create_task(self.screen.shown.get())
+        await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
+        return await waiting if waiting.done() else self.task.result()  # type: ignore[return-value]
+
+    async def end(self) -> Connection:
+        async with asyncio.timeout(30):
+            return await self.task
+
+
+def is_listening(port: int | None) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port or 0)) == 0
+
+
+def run(work: Coroutine[object, object, T]) -> T:
+    return asyncio.run(work)
+
+
+def test_a_paste_wins(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        race = Race(demo, tmp_path, Typed(), Ways(at_keyboard=True))
+        login = await race.shown()
+        race.lines.lines.put_nowait("")
+        race.lines.lines.put_nowait("wrong one")
+        race.lines.lines.put_nowait(await asyncio.to_thread(approve, login.authorization_url))
+        assert (await race.end()).account == "ada@example.com"
+        assert [type(each) for each in race.screen.refusals] == [PasteRefused]
+        assert not is_listening(race.screen.port)
+
+    run(main())
+
+
+def test_a_redirect_wins_and_what_was_being_typed_is_dropped(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        race = Race(demo, tmp_path, Typed(), Ways(at_keyboard=True))
+        login = await race.shown()
+        assert race.screen.port == urlsplit(login.request.redirect_uri).port
+        answer = await asyncio.to_thread(approve, login.authorization_url)
+        status, _, page = await asyncio.to_thread(fetch, "GET", answer)
+        assert (status, "You are logged in" in page) == (200, True)
+        await race.end()
+        assert not is_listening(race.screen.port)
+
+    run(main())
+
+
+def test_another_service_with_the_same_home_wins(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        race = Race(demo, tmp_path, Typed(), Ways())
+        login = await race.shown()
+        answer = await asyncio.to_thread(approve, login.authorization_url)
+        other = await AuthService(tmp_path).finish(login.id, answer, HERE)
+        assert await race.end() == other
+
+    run(main())
+
+
+def test_the_clock_ends_it(demo: Demo, tmp_path: Path) -> None:
+    late = 0.0
+
+    async def main() -> None:
+        nonlocal late
+        race = Race(demo, tmp_path, Typed(), Ways(), lambda: time.time() + late)
+        await race.shown()
+        late = 601.0
+        with pytest.raises(LoginExpired):
+            await race.end()
+        assert not is_listening(race.screen.port)
+
+    run(main())
+
+
+def test_the_end_of_a_keyboard_cancels(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        race = Race(demo, tmp_path, Typed(None), Ways(at_keyboard=True))
+        login = await race.shown()
+        with pytest.raises(LoginCancelled):
+            await race.end()
+        assert race.service.login(login.id).status == "cancelled"
+
+    run(main())
+
+
+def test_the_end_of_a_pipe_leaves_it_to_the_listener(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        race = Race(demo, tmp_path, Typed(None), Ways())
+        login = await race.shown()
+        answer = await asyncio.to_thread(approve, login.authorization_url)
+        await asyncio.to_thread(fetch, "GET", answer)
+        await race.end()
+
+    run(main())
+
+
+@pytest.mark.parametrize("lines", [("nonsense", None), ("", None)])
+def test_a_pipe_that_ends_after_a_refusal_ends_the_login_with_it(
+    demo: Demo, tmp_path: Path, lines: tuple[str | None, ...]
+) -> None:
+    async def main() -> None:
+        race = Race(demo, tmp_path, Typed(*lines), Ways())
+        login = await race.shown()
+        with pytest.raises(PasteRefused):
+            await race.end()
+        assert race.service.login(login.id).status == "cancelled"
+
+    run(main())
+
+
+def test_lines_that_break_end_the_login_instead_of_leaving_it_deaf(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        race = Race(demo, tmp_path, Typed(OSError("the terminal broke")), Ways(at_keyboard=True))
+        await race.shown()
+        with pytest.raises(OSError, match="the terminal broke"):
+            await race.end()
+        assert not is_listening(race.screen.port)
+
+    run(main())
+
+
+def test_a_store_that_is_deleted_under_it_ends_the_login(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        race = Race(demo, tmp_path, Typed(), Ways())
+        await race.shown()
+        shutil.rmtree(tmp_path / "mcp-tokens")
+        with pytest.raises(LoginNotFound):
+            await race.end()
+        assert not is_listening(race.screen.port)
+
+    run(main())
+
+
+def test_cancelling_the_caller_cancels_the_login(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        race = Race(demo, tmp_path, Typed(), Ways())
+        login = await race.shown()
+        race.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await race.end()
+        assert race.service.login(login.id).status == "cancelled"
+        assert not is_listening(race.screen.port)
+
+    run(main())
+
+
+def test_the_same_answer_by_paste_and_redirect_at_once_counts_once(demo: Demo, tmp_path: Path) -> None:
+    before = demo.server.count("token")
+
+    async def main() -> None:
+        race = Race(demo, tmp_path, Typed(), Ways(at_keyboard=True))
+        login = await race.shown()
+        answer = await asyncio.to_thread(approve, login.authorization_url)
+        gate = demo.server.hold("token")
+        race.lines.lines.put_nowait(answer)
+        await asyncio.to_thread(gate.arrived.wait, 20)
+        brought = asyncio.create_task(asyncio.to_thread(fetch, "GET", answer))
+        gate.open()
+        await race.end()
+        await asyncio.gather(brought, return_exceptions=True)
+
+    run(main())
+    assert demo.server.count("token") == before + 1
+
+
+def test_nothing_is_opened_where_nobody_listens(demo: Demo, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def browse(url: str) -> bool:
+        asked.append(url)
+        return True
+
+    async def main(ways: Ways) -> bool:
+        race = Race(demo, tmp_path, Typed(), ways)
+        login = await race.shown()
+        race.task.cancel()
+        await asyncio.gather(race.task, return_exceptions=True)
+        assert asked in ([], [login.authorization_url])
+        return race.screen.opened
+
+    assert not run(main(Ways(browse, listen=False)))
+    assert asked == []
+    assert run(main(Ways(browse)))
+    assert len(asked) == 1
+
+
+def test_a_registered_port_that_is_taken_gives_way_to_a_new_one(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        first = Race(demo, tmp_path, Typed(), Ways())
+        login = await first.shown()
+        await first.service.finish(login.id, await asyncio.to_thread(approve, login.authorization_url), HERE)
+        await first.end()
+        with socket.create_server(("127.0.0.1", first.screen.port or 0)):
+            second = Race(demo, tmp_path, Typed(), Ways())
+            again = await second.shown()
+            assert second.screen.port not in {None, first.screen.port}
+            second.lines.lines.put_nowait(await asyncio.to_thread(approve, again.authorization_url))
+            await second.end()
+
+    run(main())
+
+
+def test_a_server_that_breaks_its_rules_is_told_before_anything_is_shown(demo: Demo, tmp_path: Path) -> None:
+    demo.server.change(pkce_advertised=False)
+
+    async def main() -> None:
+        race = Race(demo, tmp_path, Typed(), Ways())
+        with pytest.raises(ServerError):
+            await race.end()
+        assert race.screen.shown.empty()
+
+    run(main())
+
+
+def test_an_error_that_cancelling_meets_does_not_hide_the_first(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        race = Race(demo, tmp_path, Typed(), Ways())
+        await race.shown()
+        shutil.rmtree(tmp_path / "mcp-tokens")
+        race.task.cancel()
+        with pytest.raises((asyncio.CancelledError, McpAuthError)) as ended:
+            await race.end()
+        assert isinstance(ended.value, asyncio.CancelledError)
+
+    run(main())

@@ -1,0 +1,94 @@
+"""A login on screens of every size: the address whole, the QR code scannable or absent."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zxingcpp
+from PIL import Image
+
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.terminal.prompt import HERE
+from hermes_mcp_auth_remote.terminal.screen import PlainScreen, size
+from hermes_mcp_auth_remote.values import Server
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    with running() as demo:
+        yield demo
+
+
+class Screened(io.StringIO):
+    encoding = "utf-8"
+
+
+def screened(
+    demo: Demo, home: Path, columns: int, rows: int, *, encoding: str = "utf-8", **more: bool
+) -> str:
+    """Return what is shown of a login on a terminal of that size, and the login's address behind it."""
+
+    async def main() -> str:
+        service = AuthService(home)
+        login = await service.begin(Server("demo", demo.mcp_url), HERE)
+        stream = Screened()
+        stream.encoding = encoding
+        opened = more.pop("opened", False)
+        PlainScreen(stream, columns, rows, time.time, **more).show(login, opened=opened, port=4711)
+        lines = stream.getvalue().splitlines()
+        assert login.authorization_url in lines, "whole, alone on its line, not indented"
+        return stream.getvalue()
+
+    return asyncio.run(main())
+
+
+def test_a_qr_code_on_the_screen_can_be_scanned_and_leads_to_the_address(demo: Demo, tmp_path: Path) -> None:
+    text = screened(demo, tmp_path, 80, 60, colour=False)
+    rows = [line for line in text.splitlines() if line and set(line) <= set("█▀▄ ")]
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert len(rows[0]) <= 80
+    image = Image.new("1", (len(rows[0]), 2 * len(rows)))
+    for y, row in enumerate(rows):
+        for x, character in enumerate(row):
+            image.putpixel((x, 2 * y), character in "█▀")
+            image.putpixel((x, 2 * y + 1), character in "█▄")
+    [found] = zxingcpp.read_barcodes(image.convert("L").resize((len(rows[0]) * 6, len(rows) * 12)))
+    assert found.text in text.splitlines()
+    assert "\x1b" not in text
+
+
+def test_a_qr_code_that_does_not_fit_is_not_drawn_and_one_that_is_too_tall_says_so(
+    demo: Demo, tmp_path: Path
+) -> None:
+    narrow = screened(demo, tmp_path, 60, 60)
+    assert "█" not in narrow
+    assert "too wide for this window" in " ".join(narrow.split())
+    low = screened(demo, tmp_path, 80, 24)
+    assert "█" in low
+    assert "taller than this window" in low
+    assert low.index("█") < low.index("/authorize?"), "what is needed first comes last"
+
+
+@pytest.mark.parametrize("more", [{"with_qr": False}, {"opened": True}, {"encoding": "ascii"}])
+def test_no_qr_code_where_none_is_wanted_or_could_be_shown(
+    demo: Demo, tmp_path: Path, more: dict[str, bool]
+) -> None:
+    text = screened(demo, tmp_path, 80, 60, **more)  # type: ignore[arg-type]
+    assert "█" not in text
+    assert "No QR code" not in text
+
+
+def test_into_a_file_goes_no_qr_code(demo: Demo, tmp_path: Path) -> None:
+    assert "█" not in screened(demo, tmp_path, 0, 0)
+
+
+def test_a_file_has_no_size(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        assert size(file) == (0, 0)
+    assert size(io.StringIO()) == (0, 0)

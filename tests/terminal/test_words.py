@@ -1,0 +1,127 @@
+"""What is said, on screens of any width, about values of any kind."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.login import Connection
+from hermes_mcp_auth_remote.terminal.words import (
+    clock_time,
+    connected,
+    duration,
+    filled,
+    lasts,
+    shown,
+    table,
+    trouble,
+)
+from hermes_mcp_auth_remote.values import Key
+
+TEXT = "Open the address on any device. After you approve, the browser ends on a page."
+
+
+def connection(**members: object) -> Connection:
+    known: dict[str, object] = {
+        "key": Key("demo"),
+        "server_url": "https://mcp.example/mcp",
+        "issuer": "https://login.example",
+        "account": None,
+        "scope": None,
+        "expires_at": None,
+        "can_refresh": False,
+    }
+    return Connection(**{**known, **members})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("columns", [30, 31, 40, 57, 79, 80])
+def test_a_paragraph_fits_and_loses_no_word(columns: int) -> None:
+    lines = filled(TEXT, columns).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert " ".join(lines) == TEXT
+
+
+def test_a_paragraph_is_never_wider_than_prose_nor_narrower_than_a_phone() -> None:
+    assert max(map(len, filled(TEXT * 3, 300).splitlines())) <= 80
+    assert filled(TEXT, 3) == filled(TEXT, 30)
+
+
+def test_without_a_terminal_nothing_is_wrapped() -> None:
+    assert filled(TEXT * 3, 0) == TEXT * 3
+
+
+def test_a_word_longer_than_a_line_stays_whole_and_where_it_is() -> None:
+    path = "/home/" + "x" * 90
+    assert filled(f"✗ {path} is open to others.", 40) == f"✗ {path}\nis open to others."
+
+
+def test_two_blanks_between_parts_survive() -> None:
+    assert filled("demo  https://mcp.example/mcp", 80) == "demo  https://mcp.example/mcp"
+
+
+def test_a_table_hangs_its_values_and_puts_them_below_where_it_is_narrow() -> None:
+    rows = [("Access", "one two three four five six seven"), ("Open until", "12:00")]
+    assert table(rows, 34) == (
+        "  Access      one two three four\n              five six seven\n  Open until  12:00"
+    )
+    assert table(rows, 20).splitlines()[:2] == ["  Access", "    one two three four five"]
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\rb", "\x07", "\u202ea", "\x9b31m", "\ud800"])
+def test_what_steers_a_terminal_is_never_said(text: str) -> None:
+    assert all(character.isprintable() for character in shown(text))
+    said = connected(connection(account=text, scope=frozenset({text}), key=Key(text)), 0.0)
+    said += trouble(McpAuthError(f"{text}.", text))
+    assert all(character.isprintable() or character == "\n" for character in said)
+    assert "a\nb" not in said
+
+
+def test_a_mistake_is_one_sentence_and_what_to_do_another() -> None:
+    assert trouble(McpAuthError("It broke.", "Mend it.")) == "✗ It broke.\n  Mend it."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-5, "less than a minute"),
+        (59, "less than a minute"),
+        (60, "1 minute"),
+        (600, "10 minutes"),
+        (3600, "1 hour"),
+        (86_400 * 2, "2 days"),
+    ],
+)
+def test_a_duration(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_a_moment_of_another_day_has_its_date() -> None:
+    now = time.time()
+    assert len(clock_time(now)) == 5
+    assert clock_time(now + 3 * 86_400).startswith("20")
+    assert clock_time(1e300) == clock_time(float("inf")) == "the end of time"
+
+
+def test_how_long_a_connection_lasts() -> None:
+    now = time.time()
+    assert lasts(connection(), now) == "until the provider ends it"
+    assert "then log in again" in lasts(connection(expires_at=now + 7200), now)
+    assert lasts(connection(expires_at=now - 1), now).startswith("it ended at ")
+    assert "renews itself" in lasts(connection(expires_at=now - 1, can_refresh=True), now)
+
+
+def test_who_and_what_is_connected() -> None:
+    said = connected(
+        connection(account="ada@example.com", scope=frozenset({"b", "a"}), missing_scope=frozenset({"c"})),
+        0.0,
+    )
+    assert said == (
+        "✓ demo: connected\n"
+        "  Address      https://mcp.example/mcp\n"
+        "  As           ada@example.com\n"
+        "  Access       a b\n"
+        "  Not granted  c\n"
+        "  Lasts        until the provider ends it"
+    )
