@@ -22,6 +22,39 @@ def deny(authorization_url: str, *, ca_file: str | None = None) -> str:
     return _decide(authorization_url, "deny", ca_file)
 
 
+def approve_device(url: str, user_code: str | None = None, *, ca_file: str | None = None) -> str:
+    """Enter the user code unless the address has it, approve, and return the page that is shown then."""
+    return _decide_device(url, user_code, "approve", ca_file)
+
+
+def deny_device(url: str, user_code: str | None = None, *, ca_file: str | None = None) -> str:
+    """Enter the user code unless the address has it, deny, and return the page that is shown then."""
+    return _decide_device(url, user_code, "deny", ca_file)
+
+
+def _decide_device(url: str, user_code: str | None, decision: str, ca_file: str | None) -> str:
+    if user_code is not None:
+        action, _ = read_consent(_page("GET", url, ca_file=ca_file)[1])
+        url = f"{urljoin(url, action)}?{urlencode({'user_code': user_code})}"
+    headers, page = _page("GET", url, ca_file=ca_file)
+    action, fields = read_consent(page)
+    if not fields:
+        # The demo's `auto_approve`.
+        return page
+    cookie = headers.get("set-cookie", "").partition(";")[0]
+    body = urlencode({**fields, "decision": decision})
+    return _page("POST", urljoin(url, action), body, cookie, ca_file=ca_file)[1]
+
+
+def _page(
+    method: str, url: str, form: str | None = None, cookie: str = "", *, ca_file: str | None
+) -> tuple[dict[str, str], str]:
+    status, headers, page = fetch(method, url, form, cookie, ca_file=ca_file)
+    if status != 200:
+        raise Refused(f"The authorization server answered {status}:\n{page}")
+    return headers, page
+
+
 def _decide(url: str, decision: str, ca_file: str | None) -> str:
     status, headers, page = fetch("GET", url, ca_file=ca_file)
     if "location" in headers:

@@ -20,22 +20,17 @@ from hermes_mcp_auth_remote.demo.checks import (
     read_form,
     unrepeated,
 )
+from hermes_mcp_auth_remote.demo.consents import Consents, refusal_page, unanswerable
 from hermes_mcp_auth_remote.demo.controls import NO_STORE, Controls, absent, present, refused
+from hermes_mcp_auth_remote.demo.device import Devices
 from hermes_mcp_auth_remote.demo.ledger import Asked, OAuthError
-from hermes_mcp_auth_remote.demo.pages import consent_page, error_page, page_headers
+from hermes_mcp_auth_remote.demo.pages import consent_page, page_headers
 from hermes_mcp_auth_remote.demo.registration import Registration
 from hermes_mcp_auth_remote.demo.tokens import Tokens
+from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 from hermes_mcp_auth_remote.values import Clock, Entropy
 
-CONSENT_SECONDS = 600
 MAX_PARAMETERS = 100
-
-
-@dataclass(slots=True)
-class _Consent:
-    asked: Asked
-    csrf_token: str
-    expires_at: float
 
 
 @dataclass(slots=True)
@@ -58,9 +53,10 @@ class AuthorizationServer(Controls):
         entropy: Entropy = secrets.token_urlsafe,
     ) -> None:
         super().__init__(origin, behaviour, resources=resources, clock=clock, entropy=entropy)
-        self._consents: dict[str, _Consent] = {}
+        self._consents = Consents[Asked](self.ledger, "/consent")
         self._pushed: dict[str, _Pushed] = {}
         self._registration, tokens = Registration(self), Tokens(self)
+        devices = Devices(self, self._registration)
         self.routes = [
             Route("/.well-known/{document:path}", self._metadata),
             Route("/{prefix:path}/.well-known/openid-configuration", self._metadata),
@@ -69,12 +65,16 @@ class AuthorizationServer(Controls):
             Route("/authorize", self._authorize, methods=["GET"]),
             Route("/consent", self._consent, methods=["POST"]),
             Route("/token", tokens.token, methods=["POST"]),
+            Route("/device_authorization", devices.authorize, methods=["POST"]),
+            Route("/device", devices.page, methods=["GET"]),
+            Route("/device", devices.decide, methods=["POST"]),
             Route("/revoke", tokens.revoke, methods=["POST"]),
         ]
 
-    def metadata(self) -> dict[str, object]:
-        """Return the metadata document as published (RFC 8414 section 2)."""
+    def metadata(self, *, openid: bool = False) -> dict[str, object]:
+        """Return the metadata document as published: RFC 8414's, or OpenID Connect's."""
         how, origin = self.behaviour, self.origin
+        device = how.with_device and (openid or not how.device_only_in_openid)
         document: dict[str, object | None] = {
             "issuer": how.metadata_issuer or self.issuer,
             "authorization_endpoint": f"{origin}/authorize",
@@ -82,10 +82,12 @@ class AuthorizationServer(Controls):
             "registration_endpoint": f"{origin}/register" if how.with_registration else None,
             "revocation_endpoint": f"{origin}/revoke" if how.with_revocation else None,
             "pushed_authorization_request_endpoint": f"{origin}/par" if how.with_par else None,
+            "device_authorization_endpoint": f"{origin}/device_authorization" if device else None,
             "require_pushed_authorization_requests": True if how.require_par else None,
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
-            "grant_types_supported": ["authorization_code", "refresh_token"],
+            "grant_types_supported": ["authorization_code", "refresh_token"]
+            + ([DEVICE_GRANT] if device else []),
             "code_challenge_methods_supported": ["S256"] if how.pkce_advertised else None,
             "token_endpoint_auth_methods_supported": list(how.auth_methods),
             "scopes_supported": None if how.scopes_supported is None else list(how.scopes_supported),
@@ -104,7 +106,7 @@ class AuthorizationServer(Controls):
         }
         if request.url.path not in {places[place] for place in self.behaviour.metadata_at}:
             return absent()
-        return JSONResponse(self.metadata())
+        return JSONResponse(self.metadata(openid="openid" in request.url.path))
 
     # Authorization (RFC 6749 section 4.1, RFC 9126)
 
@@ -135,7 +137,7 @@ class AuthorizationServer(Controls):
             asked = check_authorization(client, parameters, self.known_resources, self.behaviour)
         except (OAuthError, Unredirectable, ValueError) as refusal:
             text = refusal.description if isinstance(refusal, OAuthError) else str(refusal)
-            return HTMLResponse(error_page(text), 400, page_headers())
+            return refusal_page(text)
         except ErrorResponse as refusal:
             answer = {"error": refusal.error, "error_description": refusal.description}
             return self._redirect(refusal.redirect_uri, refusal.state, answer)
@@ -157,40 +159,27 @@ class AuthorizationServer(Controls):
         return {**pushed.parameters, "client_id": pushed.client_id}
 
     def _ask(self, asked: Asked) -> Response:
-        request_id, csrf_token = self.ledger.entropy(16), self.ledger.entropy(24)
-        self._consents[request_id] = _Consent(asked, csrf_token, self.ledger.clock() + CONSENT_SECONDS)
+        question = self._consents.ask(asked)
         page = consent_page(
             client=asked.client.name,
             account=self.behaviour.account,
             scope=asked.scope,
             resource=asked.resource,
             redirect_uri=asked.redirect_uri,
-            request_id=request_id,
-            csrf_token=csrf_token,
+            request_id=question.request_id,
+            csrf_token=question.csrf_token,
         )
         answer = HTMLResponse(page, headers=page_headers(asked.redirect_uri))
-        # Only the browser that was shown the page can answer it.
-        secure = self.origin.startswith("https:")
-        answer.set_cookie(
-            _cookie(request_id), csrf_token, path="/consent", secure=secure, httponly=True, samesite="strict"
-        )
-        return answer
+        return self._consents.mark(question, answer, secure=self.origin.startswith("https:"))
 
     async def _consent(self, request: Request) -> Response:
         try:
             form = read_form(request.headers.get("content-type", ""), await request.body())
         except OAuthError as refusal:
-            return HTMLResponse(error_page(refusal.description), 400, page_headers())
-        consent = self._consents.pop(form.get("request", ""), None)
-        said = (form.get("csrf", ""), request.cookies.get(_cookie(form.get("request", "")), ""))
-        if (
-            consent is None
-            or not all(secrets.compare_digest(token.encode(), consent.csrf_token.encode()) for token in said)
-            or self.ledger.clock() >= consent.expires_at
-        ):
-            text = "This page was answered already, or has expired."
-            return HTMLResponse(error_page(text), 400, page_headers())
-        asked = consent.asked
+            return refusal_page(refusal.description)
+        asked = self._consents.answered(form, request)
+        if asked is None:
+            return unanswerable()
         if form.get("decision") != "approve":
             answer = {"error": "access_denied", "error_description": "The person denied it."}
             return self._redirect(asked.redirect_uri, asked.state, answer)
@@ -212,7 +201,3 @@ class AuthorizationServer(Controls):
         return RedirectResponse(
             urlunsplit(parts._replace(query=query)), 303, {**NO_STORE, "Referrer-Policy": "no-referrer"}
         )
-
-
-def _cookie(request_id: str) -> str:
-    return f"consent-{request_id}"

@@ -17,12 +17,18 @@ Step = Literal[
     "consent",
     "token",
     "refresh",
+    "device_authorization",
+    "device_page",
+    "device_poll",
     "revocation",
     "mcp",
     "ping",
     "other",
 ]
-"""What a request is for. "token" is the exchange of a code, "refresh" that of a refresh token."""
+"""What a request is for. "token" is the exchange of a code, "refresh" that of a refresh token.
+
+"device_page" is what a person does with a user code, "device_poll" the exchange of a device code.
+"""
 
 WellKnown = Literal["rfc8414", "openid_inserted", "openid_appended"]
 """A place of authorization server metadata: RFC 8414, or OpenID Connect inserted or appended."""
@@ -64,6 +70,17 @@ class Behaviour:
     # RFC 9207. `iss_value` replaces the issuer in the redirect: a mix-up.
     iss_supported: bool = True
     iss_value: str | None = None
+
+    # The device flow (RFC 8628). An interval of None is left out of the answer, and is 5 seconds then.
+    with_device: bool = False
+    device_interval_seconds: float | None = 5
+    device_seconds: float = 600
+    device_complete: bool = True
+    # True leaves the endpoint out of the RFC 8414 document: only those of OpenID Connect name it.
+    device_only_in_openid: bool = False
+    # Scope that the device flow gives, None for all: as Google keeps Gmail out of its own.
+    device_scopes: frozenset[str] | None = None
+    device_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
 
     # Tokens. `grant_scopes` caps what is granted; `reuse_grace_seconds` forgives a refresh token's reuse.
     grant_scopes: frozenset[str] | None = None
@@ -161,7 +178,7 @@ def step_of(method: str, path: str, body: bytes) -> Step:
     if "/.well-known/" in path:
         return "authorization_server_metadata"
     if path == "/token":
-        return "refresh" if b"grant_type=refresh_token" in body else "token"
+        return next((step for grant, step in _GRANTS.items() if b"grant_type=" + grant in body), "token")
     if path == "/authorize":
         return "authorization" if method == "GET" else "other"
     if path.endswith("/ping"):
@@ -169,9 +186,15 @@ def step_of(method: str, path: str, body: bytes) -> Step:
     return _STEPS.get(path, "mcp" if "mcp" in path else "other")
 
 
+_GRANTS: Mapping[bytes, Step] = {
+    b"refresh_token": "refresh",
+    b"urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code": "device_poll",
+}
 _STEPS: Mapping[str, Step] = {
     "/register": "registration",
     "/par": "pushed_request",
     "/consent": "consent",
+    "/device_authorization": "device_authorization",
+    "/device": "device_page",
     "/revoke": "revocation",
 }

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.ledger import Asked, DemoClient, OAuthError
+from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 
 MAX_FORM_FIELDS = 100
@@ -190,6 +191,18 @@ def _without_loopback_port(uri: str) -> str:
     if parts.scheme != "http" or not is_loopback_host(host) or parts.username is not None:
         return uri
     return parts._replace(netloc=host).geturl()
+
+
+def check_device_authorization(
+    client: DemoClient, form: Mapping[str, str], resources: frozenset[str], behaviour: Behaviour
+) -> tuple[frozenset[str], str | None]:
+    """Check a device authorization request (RFC 8628 section 3.1); returns scope and resource."""
+    if DEVICE_GRANT not in client.grant_types:
+        raise OAuthError("unauthorized_client", "The client did not register for the device grant.")
+    scope = _checked_scope(form.get("scope", ""), behaviour)
+    if behaviour.device_scopes is not None and not scope <= behaviour.device_scopes:
+        raise OAuthError("invalid_scope", "The device flow does not give that scope.")
+    return scope, _checked_resource(form.get("resource"), resources, behaviour)
 
 
 def check_verifier(code_verifier: str | None, code_challenge: str) -> None:

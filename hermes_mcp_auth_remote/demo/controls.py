@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour, Fault, Gate, Recorded, Step
 from hermes_mcp_auth_remote.demo.checks import authenticate_client
+from hermes_mcp_auth_remote.demo.device_ledger import DeviceLedger
 from hermes_mcp_auth_remote.demo.ledger import DemoClient, Ledger, OAuthError
 from hermes_mcp_auth_remote.demo.recorder import Record
 from hermes_mcp_auth_remote.values import Clock, Entropy
@@ -37,6 +38,7 @@ class Controls:
         self.resources = resources
         self.record = Record()
         self.ledger = Ledger(clock, entropy)
+        self.devices = DeviceLedger(self.ledger)
         # Client ID metadata documents by their URL: as if they had been fetched.
         self.client_documents: dict[str, Mapping[str, object]] = {}
 
@@ -101,9 +103,11 @@ class Controls:
         client_id: str = "",
         secret: str | None = None,
         name: str = "A client registered by hand",
+        grant_types: tuple[str, ...] = ("authorization_code", "refresh_token"),
     ) -> DemoClient:
         """Register a client by hand; a missing id, or a secret that the method needs, is minted."""
-        return self.ledger.add_client(DemoClient(client_id, name, redirect_uris, method, secret))
+        client = DemoClient(client_id, name, redirect_uris, method, secret, grant_types)
+        return self.ledger.add_client(client)
 
     def authenticated(self, form: Mapping[str, str], request: Request) -> DemoClient:
         """Authenticate the client of a back-channel request; raises OAuthError."""

@@ -1,4 +1,4 @@
-"""What a person sees at the demo's authorization server: the consent page, and the page for errors.
+"""What a person sees at the demo's authorization server: consent, a user code to enter, errors, the end.
 
 Self-contained HTML without scripts, for phones and desktops, light and dark. Everything that came from
 outside is escaped.
@@ -31,10 +31,12 @@ dt{color:var(--soft);font-size:.85rem;margin-top:.75rem}
 dd{margin:0;overflow-wrap:anywhere}
 ul{margin:0;padding-left:1.2rem}
 form{display:grid;grid-template-columns:1fr 1fr;gap:.75rem;margin-bottom:1rem}
+input[type=text]{font:inherit;min-height:3rem;min-width:0;border-radius:10px;padding:0 .75rem;
+border:1px solid var(--line);background:transparent;color:inherit;text-transform:uppercase}
 button{font:inherit;font-weight:600;min-height:3rem;border-radius:10px;
 border:1px solid var(--line);cursor:pointer;background:transparent;color:inherit}
 button.go{background:var(--go);border-color:var(--go);color:#fff}
-button:focus-visible{outline:3px solid var(--go);outline-offset:3px}
+:focus-visible{outline:3px solid var(--go);outline-offset:3px}
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
@@ -45,11 +47,19 @@ def consent_page(
     account: str,
     scope: Iterable[str],
     resource: str | None,
-    redirect_uri: str,
     request_id: str,
     csrf_token: str,
+    redirect_uri: str | None = None,
+    user_code: str | None = None,
 ) -> str:
-    """Write the page that asks: who wants what, where the answer goes; Approve and Deny."""
+    """Write the page that asks: who wants what, where the answer goes; Approve and Deny.
+
+    The answer goes to a redirect URI, or to the device that shows a user code.
+    """
+    if redirect_uri is not None:
+        action, goes, where = "/consent", "Your browser then goes to", _origin(redirect_uri)
+    else:
+        action, goes, where = "/device", "Your device must show this code", user_code or ""
     scopes = "".join(f"<li><code>{escape(name)}</code></li>" for name in sorted(scope)) or "<li>nothing</li>"
     return _page(
         "Connect an application",
@@ -58,9 +68,9 @@ def consent_page(
 <dt>Signed in as</dt><dd>{escape(account)}</dd>
 <dt>Server</dt><dd>{escape(resource or "any server of this one")}</dd>
 <dt>It may use</dt><dd><ul>{scopes}</ul></dd>
-<dt>Your browser then goes to</dt><dd>{escape(_origin(redirect_uri))}</dd>
+<dt>{goes}</dt><dd>{escape(where)}</dd>
 </dl>
-<form method="post" action="/consent">
+<form method="post" action="{action}">
 <input type="hidden" name="request" value="{escape(request_id)}">
 <input type="hidden" name="csrf" value="{escape(csrf_token)}">
 <button class="go" name="decision" value="approve">Approve</button>
@@ -68,6 +78,31 @@ def consent_page(
 </form>
 <p class="soft">Approve only if you asked for this yourself just now.
 This is a demo on this machine: nothing real is granted.</p>""",
+    )
+
+
+def user_code_page(trouble: str = "") -> str:
+    """Write the page on which a person enters the code that their device shows (RFC 8628 section 3.3)."""
+    return _page(
+        "Connect a device",
+        f"""<h1>Enter the code that your device shows</h1>
+{f"<p>{escape(trouble)}</p>" if trouble else ""}
+<form method="get" action="/device">
+<input type="text" name="user_code" aria-label="Code" autocomplete="off" autocapitalize="characters"
+spellcheck="false" required autofocus>
+<button class="go">Continue</button>
+</form>
+<p class="soft">Enter only a code of a device that you hold yourself, and never one that somebody sent
+you.</p>""",
+    )
+
+
+def decided_page(text: str) -> str:
+    """Write the page for a person whose decision was taken."""
+    return _page(
+        "Done",
+        f"""<h1>{escape(text)}</h1>
+<p>You can close this page and go back to your device.</p>""",
     )
 
 
@@ -81,9 +116,11 @@ def error_page(text: str) -> str:
     )
 
 
-def page_headers(redirect_uri: str | None = None) -> Mapping[str, str]:
+def page_headers(redirect_uri: str | None = None, *, has_form: bool = False) -> Mapping[str, str]:
     """Return the headers of a page; browsers apply `form-action` to the redirect too, so it is named."""
-    target = "'none'" if redirect_uri is None else f"'self' {_source(redirect_uri)}"
+    target = "'self'" if has_form else "'none'"
+    if redirect_uri is not None:
+        target = f"'self' {_source(redirect_uri)}"
     return {
         "Content-Security-Policy": (
             f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action {target}; "

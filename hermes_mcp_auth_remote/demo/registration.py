@@ -12,6 +12,7 @@ from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.checks import check_redirect_uri
 from hermes_mcp_auth_remote.demo.controls import NO_STORE, Controls, absent, present, refused
 from hermes_mcp_auth_remote.demo.ledger import DemoClient, OAuthError
+from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 
 
 class Registration:
@@ -85,7 +86,7 @@ def read_client(client_id: str, document: object, behaviour: Behaviour) -> DemoC
     if method not in behaviour.auth_methods or (client_id and method != "none"):
         raise OAuthError("invalid_client_metadata", "The token_endpoint_auth_method is not offered here.")
     grant_types = members.get("grant_types", ["authorization_code"])
-    known = {"authorization_code", "refresh_token"}
+    known = {"authorization_code", "refresh_token", *([DEVICE_GRANT] if behaviour.with_device else [])}
     if not isinstance(grant_types, list) or not known.issuperset(cast("list[str]", grant_types)):
         raise OAuthError("invalid_client_metadata", "A grant type is not offered here.")
     if members.get("response_types", ["code"]) != ["code"]:

@@ -1,4 +1,4 @@
-"""The token and revocation endpoints. RFC 6749 sections 4.1.3, 5 and 6; RFC 7009; RFC 8707 section 2.2."""
+"""The token and revocation endpoints. RFC 6749 §4.1.3, §5, §6; RFC 8628 §3.4; RFC 7009; RFC 8707 §2.2."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from hermes_mcp_auth_remote.demo.checks import check_resource, check_verifier, read_form
 from hermes_mcp_auth_remote.demo.controls import NO_STORE, Controls, absent, needed, present, refused
 from hermes_mcp_auth_remote.demo.ledger import DemoClient, Granted, OAuthError
+from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 
 
 class Tokens:
@@ -22,7 +23,7 @@ class Tokens:
         self._controls = controls
 
     async def token(self, request: Request) -> Response:
-        """Exchange a code or refresh."""
+        """Exchange a code or a device code, or refresh."""
         try:
             form = read_form(request.headers.get("content-type", ""), await request.body())
             client = self._controls.authenticated(form, request)
@@ -45,12 +46,18 @@ class Tokens:
 
     def _granted(self, client: DemoClient, form: Mapping[str, str]) -> Granted:
         grant_type = form.get("grant_type")
-        if grant_type not in {"authorization_code", "refresh_token"}:
-            raise OAuthError("unsupported_grant_type", "Only authorization_code and refresh_token are known.")
+        devices = [DEVICE_GRANT] if self._controls.behaviour.with_device else []
+        if grant_type not in {"authorization_code", "refresh_token", *devices}:
+            raise OAuthError("unsupported_grant_type", "That grant type is not offered here.")
         if grant_type not in client.grant_types:
             raise OAuthError("unauthorized_client", "The client did not register for that grant.")
         if grant_type == "refresh_token":
             return self._refreshed(client, form)
+        if grant_type == DEVICE_GRANT:
+            device = self._controls.devices.poll(client, needed(form, "device_code"))
+            check_resource(form.get("resource"), device.resource, self._controls.behaviour)
+            family = self._controls.devices.redeem(device, self._controls.behaviour)
+            return self._controls.ledger.issue_tokens(family, family.scope, self._controls.behaviour)
         asked, family = self._controls.ledger.redeem_code(
             client, needed(form, "code"), self._controls.behaviour
         )

@@ -1,0 +1,94 @@
+"""The device authorization endpoint, and the page for the person with a user code. RFC 8628 §3.1 to §3.3."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from hermes_mcp_auth_remote.demo.checks import check_device_authorization, read_form
+from hermes_mcp_auth_remote.demo.consents import Consents, refusal_page, unanswerable
+from hermes_mcp_auth_remote.demo.controls import NO_STORE, Controls, absent, present, refused
+from hermes_mcp_auth_remote.demo.device_ledger import Device
+from hermes_mcp_auth_remote.demo.ledger import OAuthError
+from hermes_mcp_auth_remote.demo.pages import consent_page, decided_page, page_headers, user_code_page
+from hermes_mcp_auth_remote.demo.registration import Registration
+
+
+class Devices:
+    """All three endpoints; the device's polls go to the token endpoint."""
+
+    def __init__(self, controls: Controls, registration: Registration) -> None:
+        self._controls = controls
+        self._registration = registration
+        self._consents = Consents[Device](controls.ledger, "/device")
+
+    async def authorize(self, request: Request) -> Response:
+        """Give a device its codes (RFC 8628 section 3.2)."""
+        how = self._controls.behaviour
+        if not how.with_device:
+            return absent()
+        try:
+            form = read_form(request.headers.get("content-type", ""), await request.body())
+            self._registration.client(form.get("client_id"))
+            client = self._controls.authenticated(form, request)
+            scope, resource = check_device_authorization(client, form, self._controls.known_resources, how)
+        except OAuthError as refusal:
+            return refused(refusal)
+        device_code, device = self._controls.devices.issue(client, scope, resource, how)
+        uri, interval = f"{self._controls.origin}/device", how.device_interval_seconds
+        complete = f"{uri}?{urlencode({'user_code': device.user_code})}"
+        answer: dict[str, object | None] = {
+            "device_code": device_code,
+            "user_code": device.user_code,
+            "verification_uri": uri,
+            "verification_uri_complete": complete if how.device_complete else None,
+            "expires_in": int(how.device_seconds),
+            "interval": interval if interval is None or interval % 1 else int(interval),
+            **how.device_overrides,
+        }
+        return JSONResponse(present(answer), 200, NO_STORE)
+
+    async def page(self, request: Request) -> Response:
+        """Ask for the user code, or, where the address has it, for consent (RFC 8628 section 3.3)."""
+        if not self._controls.behaviour.with_device:
+            return absent()
+        typed = request.query_params.get("user_code")
+        if typed is None:
+            return HTMLResponse(user_code_page(), headers=page_headers(has_form=True))
+        device = self._controls.devices.find(typed)
+        if device is None:
+            text = "No device waits with that code. Compare it with what your device shows now."
+            return HTMLResponse(user_code_page(text), 400, page_headers(has_form=True))
+        if self._controls.behaviour.auto_approve:
+            return self._decided(device, approves=True)
+        question = self._consents.ask(device)
+        page = consent_page(
+            client=device.client.name,
+            account=self._controls.behaviour.account,
+            scope=device.scope,
+            resource=device.resource,
+            request_id=question.request_id,
+            csrf_token=question.csrf_token,
+            user_code=device.user_code,
+        )
+        answer = HTMLResponse(page, headers=page_headers(has_form=True))
+        return self._consents.mark(question, answer, secure=self._controls.origin.startswith("https:"))
+
+    async def decide(self, request: Request) -> Response:
+        """Take the person's decision."""
+        try:
+            form = read_form(request.headers.get("content-type", ""), await request.body())
+        except OAuthError as refusal:
+            return refusal_page(refusal.description)
+        device = self._consents.answered(form, request)
+        if device is None:
+            return unanswerable()
+        return self._decided(device, approves=form.get("decision") == "approve")
+
+    def _decided(self, device: Device, *, approves: bool) -> Response:
+        if not self._controls.devices.decide(device, "approved" if approves else "denied"):
+            return unanswerable()
+        text = "Your device is connected" if approves else "Your device was not connected"
+        return HTMLResponse(decided_page(text), headers=page_headers())

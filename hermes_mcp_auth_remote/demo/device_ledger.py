@@ -1,0 +1,107 @@
+"""Device codes and user codes in memory: asked for by whom, decided how, polled when. RFC 8628 §3.2, §3.5."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.ledger import DemoClient, Family, Ledger, OAuthError
+
+Decision = Literal["approved", "denied"]
+
+# What RFC 8628 section 3.2 says of an answer without `interval`, and section 3.5 of slow_down.
+DEFAULT_INTERVAL_SECONDS = 5.0
+SLOW_DOWN_SECONDS = 5.0
+# Timers may fire that early, however well the client counts.
+SLACK_SECONDS = 0.05
+# RFC 8628 section 6.1: no vowels, so that no code is a word.
+LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+
+
+@dataclass(slots=True)
+class Device:
+    """A device code; `interval_seconds` grows with every poll that comes too early."""
+
+    client: DemoClient
+    scope: frozenset[str]
+    resource: str | None
+    user_code: str
+    expires_at: float
+    interval_seconds: float
+    decision: Decision | None = None
+    polled_at: float | None = None
+    family: Family | None = None
+
+
+class DeviceLedger:
+    """Mints and remembers. A user code is for people, and no secret; a device code is one."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.by_device_code: dict[str, Device] = {}
+
+    def issue(
+        self, client: DemoClient, scope: frozenset[str], resource: str | None, behaviour: Behaviour
+    ) -> tuple[str, Device]:
+        """Mint a device code and a user code."""
+        interval = behaviour.device_interval_seconds
+        device = Device(
+            client,
+            scope,
+            resource,
+            self._user_code(),
+            self._ledger.clock() + behaviour.device_seconds,
+            DEFAULT_INTERVAL_SECONDS if interval is None else interval,
+        )
+        device_code = self._ledger.mint("dc")
+        self.by_device_code[device_code] = device
+        return device_code, device
+
+    def _user_code(self) -> str:
+        number = int.from_bytes(hashlib.sha256(self._ledger.entropy(16).encode()).digest())
+        letters = "".join(LETTERS[number // 20**place % 20] for place in range(8))
+        return f"{letters[:4]}-{letters[4:]}"
+
+    def find(self, user_code: str) -> Device | None:
+        """Find the device that waits with a user code, however that was typed (RFC 8628 section 6.1)."""
+        typed = "".join(c for c in user_code.upper() if c in LETTERS)
+        devices = list(self.by_device_code.values())
+        return next((d for d in devices if d.user_code.replace("-", "") == typed and self._waits(d)), None)
+
+    def decide(self, device: Device, decision: Decision) -> bool:
+        """Take a person's decision; False where it comes too late or a second time."""
+        if not self._waits(device):
+            return False
+        device.decision = decision
+        return True
+
+    def _waits(self, device: Device) -> bool:
+        return device.decision is None and self._ledger.clock() < device.expires_at
+
+    def poll(self, client: DemoClient, device_code: str) -> Device:
+        """Find an approved device; raises OAuthError for all others (RFC 8628 section 3.5)."""
+        device, now = self.by_device_code.get(device_code), self._ledger.clock()
+        if device is None or device.client.client_id != client.client_id:
+            raise OAuthError("invalid_grant", "The device code is unknown, or another client's.")
+        if device.family is not None:
+            device.family.revoked = True
+            raise OAuthError("invalid_grant", "The device code was used before; its tokens are revoked.")
+        last, device.polled_at = device.polled_at, now
+        if now >= device.expires_at:
+            raise OAuthError("expired_token", "The device code has expired.")
+        if last is not None and now < last + device.interval_seconds - SLACK_SECONDS:
+            device.interval_seconds += SLOW_DOWN_SECONDS
+            raise OAuthError("slow_down", "The poll came before its time.")
+        if device.decision is None:
+            raise OAuthError("authorization_pending", "The person has not decided yet.")
+        if device.decision == "denied":
+            raise OAuthError("access_denied", "The person denied it.")
+        return device
+
+    def redeem(self, device: Device, behaviour: Behaviour) -> Family:
+        """Use up an approved device's code."""
+        scope = device.scope if behaviour.grant_scopes is None else device.scope & behaviour.grant_scopes
+        device.family = Family(device.client.client_id, scope, device.resource)
+        return device.family
