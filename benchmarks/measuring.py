@@ -6,7 +6,6 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from pathlib import Path
 from statistics import median
 
@@ -40,22 +39,20 @@ class Figure:
     peers: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
-    def ratio(self) -> float:
-        """Ours over the base."""
+    def ratio(self) -> float | None:
+        """Ours over the base; None where the base is nothing at all."""
         return self.times(self.ours)
 
-    def times(self, value: float) -> float:
-        """Return how many times the base a value is; none at all is once nothing."""
-        if not self.base:
-            return inf if value else 1.0
-        return value / self.base
+    def times(self, value: float) -> float | None:
+        """Return how many times the base a value is; None where the base is nothing at all."""
+        return value / self.base if self.base else None
 
     @property
     def verdict(self) -> str:
         """Say whether the goal is met."""
         if self.goal is None:
             return ""
-        return "ok" if self.ratio <= self.goal else "missed"
+        return "ok" if self.ours <= self.goal * self.base else "missed"
 
 
 def interleaved(measures: Mapping[str, Measure], extent: Extent, times: int = 1) -> dict[str, float]:

@@ -35,19 +35,22 @@ def _cells(row: Sequence[str], widths: Sequence[int]) -> zip[tuple[str, int]]:
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
-    peers = ", ".join(
-        f"{name} {value:.4g} ({figure.times(value):.2f} ×)" for name, value in figure.peers.items()
-    )
+    peers = ", ".join(f"{name} {value:.4g}{_times(figure, value)}" for name, value in figure.peers.items())
     return (
         figure.what,
         figure.unit,
         f"{figure.ours:.4g}",
         f"{figure.base_name}: {figure.base:.4g}",
-        f"{figure.ratio:.2f} ×",
+        "" if figure.ratio is None else f"{figure.ratio:.2f} ×",
         "" if figure.goal is None else f"≤ {figure.goal:.4g} ×",
         figure.verdict,
         peers,
     )
+
+
+def _times(figure: Figure, value: float) -> str:
+    times = figure.times(value)
+    return "" if times is None else f" ({times:.2f} ×)"
 
 
 def _machine() -> str:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from math import inf
 
 import pytest
 
@@ -38,7 +37,7 @@ def test_a_goal_is_met_up_to_its_very_value_and_none_at_all_is_only_met_by_none(
     assert Figure("", "ms", 4.0, "", 1.0, 4).verdict == "ok"
     assert Figure("", "ms", 4.1, "", 1.0, 4).verdict == "missed"
     assert Figure("", "", 0.0, "", 0.0, 1).verdict == "ok"
-    assert Figure("", "", 1.0, "", 0.0, 1).ratio == inf
+    assert Figure("", "", 1.0, "", 0.0, 1).ratio is None
     assert Figure("", "", 1.0, "", 0.0, 1).verdict == "missed"
     assert not Figure("", "ms", 4.0, "", 1.0).verdict
 
@@ -47,10 +46,12 @@ def test_a_missed_goal_is_no_failure_and_json_says_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missed = Figure("slow", "ms", 5.0, "floor", 1.0, 2, {"peer": 9.0})
-    monkeypatch.setitem(BENCHMARKS, "qr", lambda extent: [missed] * extent.rounds)
+    none = Figure("prompts", "", 0.0, "floor", 0.0, 1, {"peer": 1.0})
+    monkeypatch.setitem(BENCHMARKS, "qr", lambda extent: [missed] * extent.rounds + [none])
     main(["--only", "qr", "--rounds", "2", "--json"])
     out, _ = capsys.readouterr()
     figures = json.loads(out)["figures"]
-    assert [figure["verdict"] for figure in figures] == ["missed", "missed"]
+    assert [figure["verdict"] for figure in figures] == ["missed", "missed", "ok"]
     assert figures[0]["ratio"] == 5.0
     assert figures[0]["peers"] == {"peer": 9.0}
+    assert figures[2]["ratio"] is None
