@@ -29,6 +29,7 @@ from hermes_mcp_auth_remote.service.default import default_service
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
+from tests.requirements import covers
 from tests.service.given import log_in
 from tests.store.given import ROOT
 
@@ -97,6 +98,7 @@ def test_a_request_carries_the_token(ask: Any, session: Session, demo: Demo) -> 
     assert sent(demo) == [("ping", True)]
 
 
+@covers("bearer-case")
 def test_quirk_21_the_scheme_is_spelt_as_every_server_knows_it(
     ask: Any, session: Session, demo: Demo
 ) -> None:
@@ -125,10 +127,30 @@ def test_a_401_that_stays_ends_after_two_tries(ask: Any, session: Session, demo:
     assert sent(demo) == [("ping", True), ("refresh", False), ("ping", True)]
 
 
+@covers("body-read")
 def test_a_pool_of_one_connection_does_not_starve(ask: Any, session: Session, demo: Demo) -> None:
     demo.server.fail_next("ping", status=401, body=b"x" * 300_000)
     assert ask(session, "GET", demo.ping_url, client={"connections": 1}).status_code == 200
     assert sent(demo) == [("ping", True), ("refresh", False), ("ping", True)]
+
+
+@covers("body-read")
+def test_a_request_that_waits_for_a_token_holds_no_connection(
+    binding: Binding, session: Session, demo: Demo
+) -> None:
+    demo.server.fail_next("ping", status=401, body=b"x" * 300_000)
+    gate = demo.server.hold("refresh")
+
+    async def main() -> None:
+        async with binding.client(session, connections=1) as client:
+            waiting = asyncio.create_task(client.get(demo.ping_url))
+            await asyncio.to_thread(gate.arrived.wait, 20)
+            # The pool's only connection is free meanwhile.
+            assert (await client.get(demo.ping_url, auth=None)).status_code == 401
+            gate.open()
+            assert (await waiting).status_code == 200
+
+    asyncio.run(main())
 
 
 def test_a_plain_403_is_the_caller_s_and_one_for_scope_needs_a_person(
@@ -143,6 +165,7 @@ def test_a_plain_403_is_the_caller_s_and_one_for_scope_needs_a_person(
     assert demo.server.count("refresh") == 0
 
 
+@covers("no-address")
 def test_a_person_is_asked_for_by_an_error_that_holds_no_address(
     ask: Any, session: Session, demo: Demo
 ) -> None:
@@ -156,6 +179,7 @@ def test_a_person_is_asked_for_by_an_error_that_holds_no_address(
     assert (error.server, error.login_id) == ("notes", None)
 
 
+@covers("token-address")
 @pytest.mark.parametrize(
     "url", ["{issuer}/somewhere", "http://localhost:{port}/api/ping"], ids=["port", "host"]
 )
@@ -168,6 +192,7 @@ def test_a_request_that_leads_elsewhere_goes_without_the_token(
     assert ("refresh", False) not in sent(demo)
 
 
+@covers("token-address")
 def test_a_redirect_elsewhere_takes_no_token_along_and_its_401_says_nothing_of_ours(
     ask: Any, session: Session, demo: Demo
 ) -> None:
@@ -195,6 +220,7 @@ def test_a_refresh_that_fails_for_the_moment_raises_what_happened(
     assert sent(demo) == [("refresh", False)]
 
 
+@covers("side-by-side")
 def test_a_hundred_requests_at_once_are_all_under_way_before_one_is_answered(
     binding: Binding, session: Session, demo: Demo
 ) -> None:
@@ -227,6 +253,7 @@ def test_a_hundred_requests_with_an_expired_token_wait_for_one_refresh(
     assert (demo.server.count("refresh"), demo.server.count("ping")) == (1, 100)
 
 
+@covers("side-by-side")
 def test_a_slow_answer_holds_nothing_that_others_need(binding: Binding, session: Session, demo: Demo) -> None:
     gate = Gate()
     demo.server.record.fail("ping", Fault(gate=gate))
@@ -325,6 +352,7 @@ print(sorted(unasked))
 """
 
 
+@covers("either-library")
 @pytest.mark.parametrize(("other", "mine"), [("httpx2", "httpx"), ("httpx", "httpx2")])
 def test_neither_library_is_needed_by_the_other_s_users_not_even_for_a_refresh(
     session: Session, demo: Demo, clock: MovedClock, tmp_path: Path, other: str, mine: str

@@ -17,6 +17,7 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server, ServerOptions
 from tests.browserless import approve
 from tests.demo.player import MovedClock
+from tests.requirements import covers
 from tests.service.given import TERMINAL, log_in
 
 DOCUMENT = "https://hermes.example/client.json"
@@ -40,6 +41,7 @@ def cold(service: AuthService, server: Server) -> None:
     call(service, server)
 
 
+@covers("request-counts")
 def test_cold_six_requests_and_one_person(service: AuthService, server: Server, demo: Demo) -> None:
     cold(service, server)
     assert steps(demo) == [
@@ -53,6 +55,7 @@ def test_cold_six_requests_and_one_person(service: AuthService, server: Server, 
     assert demo.server.count("consent") == 1
 
 
+@covers("request-counts")
 def test_cold_five_with_a_client_id_metadata_document(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
@@ -70,6 +73,7 @@ def test_cold_five_with_a_client_id_metadata_document(
     assert "registration" not in steps(demo)
 
 
+@covers("request-counts")
 def test_cold_five_with_a_client_that_was_registered_by_hand(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
@@ -80,6 +84,7 @@ def test_cold_five_with_a_client_that_was_registered_by_hand(
     assert "registration" not in steps(demo)
 
 
+@covers("request-counts")
 def test_a_valid_token_one_request_in_the_same_process_and_after_a_restart(
     session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path, clock: MovedClock
 ) -> None:
@@ -89,6 +94,7 @@ def test_a_valid_token_one_request_in_the_same_process_and_after_a_restart(
         assert steps(demo) == ["ping"]
 
 
+@covers("request-counts")
 @pytest.mark.parametrize("restarted", [False, True], ids=["same process", "after a restart"])
 def test_an_expired_token_two_requests_and_nobody(
     session_kept: AuthService,
@@ -104,6 +110,7 @@ def test_an_expired_token_two_requests_and_nobody(
     assert steps(demo) == ["refresh", "ping"]
 
 
+@covers("request-counts")
 @pytest.mark.parametrize("restarted", [False, True], ids=["same process", "after a restart"])
 def test_a_revoked_token_three_requests_and_nobody(
     session_kept: AuthService,

@@ -36,6 +36,7 @@ from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Key, Origin, Server
 from tests.browserless import approve, deny
 from tests.demo.player import MovedClock
+from tests.requirements import covers
 from tests.service.actor import start
 from tests.service.given import CHAT, KEY, TERMINAL, kept, log_in
 
@@ -72,6 +73,7 @@ def test_a_login_ends_with_a_connection_that_says_what_is_connected(
     assert service.keys() == [KEY]
 
 
+@covers("stored-first")
 def test_a_login_is_stored_before_anybody_sees_it_and_nothing_else_is(
     service: AuthService, server: Server, tmp_path: Path, clock: MovedClock
 ) -> None:
@@ -81,6 +83,7 @@ def test_a_login_is_stored_before_anybody_sees_it_and_nothing_else_is(
     assert kept(tmp_path) == {}
 
 
+@covers("stored-first")
 def test_another_service_of_the_same_home_finishes_a_login(
     service: AuthService, server: Server, tmp_path: Path, clock: MovedClock
 ) -> None:
@@ -92,6 +95,7 @@ def test_another_service_of_the_same_home_finishes_a_login(
     assert asyncio.run(service.session(server).header()).startswith("Bearer at_")
 
 
+@covers("stored-first")
 def test_another_process_finishes_a_login_and_whoever_waits_hears_of_it(
     service: AuthService, server: Server, tmp_path: Path, demo: Demo, clock: MovedClock
 ) -> None:
@@ -107,6 +111,7 @@ def test_another_process_finishes_a_login_and_whoever_waits_hears_of_it(
     assert demo.server.count("token") == 1
 
 
+@covers("single-use")
 def test_an_answer_counts_once(service: AuthService, server: Server, demo: Demo, tmp_path: Path) -> None:
     login, answer = asyncio.run(begun(service, server))
     asyncio.run(service.finish(login.id, answer, TERMINAL))
@@ -117,6 +122,7 @@ def test_an_answer_counts_once(service: AuthService, server: Server, demo: Demo,
     assert kept(tmp_path) == before
 
 
+@covers("single-use")
 def test_of_a_hundred_pastes_at_once_one_counts(service: AuthService, server: Server, demo: Demo) -> None:
     async def main() -> list[Any]:
         login, answer = await begun(service, server)
@@ -128,6 +134,7 @@ def test_of_a_hundred_pastes_at_once_one_counts(service: AuthService, server: Se
     assert demo.server.count("token") == 1
 
 
+@covers("paste-foreign")
 @pytest.mark.parametrize("text", GARBAGE, ids=range(len(GARBAGE)))
 def test_a_wrong_paste_leaves_the_login_waiting_for_the_right_one(
     service: AuthService, server: Server, demo: Demo, text: str
@@ -140,6 +147,7 @@ def test_a_wrong_paste_leaves_the_login_waiting_for_the_right_one(
     asyncio.run(service.finish(login.id, answer, TERMINAL))
 
 
+@covers("paste-limit")
 def test_a_chat_has_five_pastes_and_the_fifth_says_that_it_is_over(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
@@ -155,6 +163,7 @@ def test_a_chat_has_five_pastes_and_the_fifth_says_that_it_is_over(
     assert demo.server.count("token") == 0
 
 
+@covers("two-logins")
 def test_quirk_43_two_logins_of_one_server_each_take_their_own_answer_only(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
@@ -174,6 +183,7 @@ def test_quirk_43_two_logins_of_one_server_each_take_their_own_answer_only(
     assert demo.server.count("token") == 2
 
 
+@covers("same-origin")
 @pytest.mark.parametrize(
     "here",
     [
@@ -197,6 +207,7 @@ def test_an_answer_counts_only_where_the_login_was_begun(
     asyncio.run(service.finish(login.id, answer, CHAT))
 
 
+@covers("bare-code")
 def test_a_code_alone_counts_where_no_other_login_waits(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
@@ -208,6 +219,7 @@ def test_a_code_alone_counts_where_no_other_login_waits(
     asyncio.run(service.finish(login.id, code_of(answer), TERMINAL))
 
 
+@covers("bare-code")
 @pytest.mark.parametrize(
     ("owner", "origin"),
     [("telegram:42", TERMINAL), (None, CHAT)],
@@ -235,6 +247,7 @@ def test_a_denial_ends_the_login(service: AuthService, server: Server, demo: Dem
     assert demo.server.count("token") == 0
 
 
+@covers("iss-mismatch")
 def test_a_denial_without_this_login_s_state_ends_nothing(service: AuthService, server: Server) -> None:
     login = asyncio.run(service.begin(server, TERMINAL))
     denial = deny(login.authorization_url)
@@ -244,6 +257,7 @@ def test_a_denial_without_this_login_s_state_ends_nothing(service: AuthService, 
     assert service.login(login.id).status == "waiting"
 
 
+@covers("expiry")
 def test_a_login_expires_by_the_clock_and_takes_nothing_more(
     service: AuthService, server: Server, demo: Demo, clock: MovedClock
 ) -> None:
@@ -254,6 +268,20 @@ def test_a_login_expires_by_the_clock_and_takes_nothing_more(
     with pytest.raises(LoginExpired):
         asyncio.run(service.finish(login.id, answer, TERMINAL))
     assert asyncio.run(service.settled(login.id)).failure_code == "login_expired"
+    assert demo.server.count("token") == 0
+
+
+def test_a_login_that_expires_while_its_answer_is_read_is_not_claimed(
+    service: AuthService, server: Server, demo: Demo, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*_: object) -> bool:
+        clock.now += 600
+        return True
+
+    login, answer = asyncio.run(begun(service, server))
+    monkeypatch.setattr(type(service._logins), "_is_only_one", slowly)
+    with pytest.raises(LoginExpired):
+        asyncio.run(service.finish(login.id, answer, TERMINAL))
     assert demo.server.count("token") == 0
 
 
@@ -284,6 +312,7 @@ FAULTS: dict[str, tuple[dict[str, Any], type[McpAuthError]]] = {
 }
 
 
+@covers("code-once", "old-survive")
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_code_is_sent_once_and_what_was_stored_survives_its_failure(
     session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path, name: str
@@ -303,6 +332,7 @@ def test_a_code_is_sent_once_and_what_was_stored_survives_its_failure(
     asyncio.run(log_in(session_kept, server))
 
 
+@covers("old-survive")
 def test_a_login_that_cannot_be_begun_leaves_what_was_stored(
     session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path
 ) -> None:
@@ -315,6 +345,7 @@ def test_a_login_that_cannot_be_begun_leaves_what_was_stored(
     assert kept(tmp_path) == before
 
 
+@covers("old-survive")
 def test_a_full_disk_fails_the_login_and_nothing_that_was_stored(
     session_kept: AuthService, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +362,7 @@ def test_a_full_disk_fails_the_login_and_nothing_that_was_stored(
     assert asyncio.run(session_kept.session(server).header()).startswith("Bearer at_")
 
 
+@covers("expiry")
 def test_a_login_whose_process_was_killed_while_exchanging_fails_two_minutes_later(
     service: AuthService, server: Server, tmp_path: Path, demo: Demo, clock: MovedClock
 ) -> None:
@@ -374,6 +406,7 @@ def test_a_claim_gives_the_exchange_its_own_time(
     assert asyncio.run(main()).status == "done"
 
 
+@covers("login-table")
 def test_what_others_bring_while_a_login_is_exchanged_does_not_end_it(
     service: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,6 +431,7 @@ def test_what_others_bring_while_a_login_is_exchanged_does_not_end_it(
     asyncio.run(main())
 
 
+@covers("old-survive")
 def test_ctrl_c_while_the_code_is_out_fails_the_login_and_nothing_that_was_stored(
     session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path
 ) -> None:
@@ -419,6 +453,7 @@ def test_ctrl_c_while_the_code_is_out_fails_the_login_and_nothing_that_was_store
     assert kept(tmp_path) == before
 
 
+@covers("old-survive")
 def test_ctrl_c_while_the_tokens_are_stored_loses_neither_them_nor_the_lock(
     service: AuthService, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,6 +483,7 @@ def test_ctrl_c_while_the_tokens_are_stored_loses_neither_them_nor_the_lock(
     assert service.connection(server) is not None
 
 
+@covers("stale-client")
 def test_a_provider_that_forgot_the_client_is_met_anew_at_the_next_login(
     session_kept: AuthService, server: Server, demo: Demo
 ) -> None:
@@ -461,6 +497,7 @@ def test_a_provider_that_forgot_the_client_is_met_anew_at_the_next_login(
     assert demo.server.count("registration") == 1
 
 
+@covers("logout")
 def test_logout_revokes_and_deletes_also_where_the_server_is_gone(
     session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path
 ) -> None:
@@ -474,6 +511,7 @@ def test_logout_revokes_and_deletes_also_where_the_server_is_gone(
     assert all(token.family.revoked for token in list(demo.server.ledger.refresh_tokens.values())[-1:])
 
 
+@covers("logout")
 def test_logout_deletes_also_where_the_way_out_is_misconfigured(
     session_kept: AuthService, server: Server, tmp_path: Path
 ) -> None:
@@ -482,6 +520,7 @@ def test_logout_deletes_also_where_the_way_out_is_misconfigured(
     assert kept(tmp_path) == {}
 
 
+@covers("registered-uri")
 def test_a_redirect_host_that_was_configured_since_counts_and_the_registered_port_else(
     session_kept: AuthService, server: Server
 ) -> None:

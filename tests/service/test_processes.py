@@ -16,6 +16,7 @@ from hermes_mcp_auth_remote.service.sessions import RETRY_SECONDS
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve
 from tests.demo.player import MovedClock
+from tests.requirements import covers
 from tests.service.actor import start
 from tests.service.given import TERMINAL, logged_in
 
@@ -57,6 +58,7 @@ def called(actors: list[subprocess.Popen[str]]) -> Counter[int | str]:
     return Counter(outcome for line in tell(actors, "go") for outcome in json.loads(line))
 
 
+@covers("one-refresh", "asked-once")
 def test_quirk_36_eight_processes_with_an_expired_rotating_token_refresh_once_and_get_160_answers(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
 ) -> None:
@@ -76,6 +78,7 @@ def test_quirk_36_eight_processes_with_an_expired_rotating_token_refresh_once_an
         assert demo.server.count("refresh") == 3
 
 
+@covers("one-refresh")
 def test_a_process_killed_while_it_refreshes_frees_the_others(
     tmp_path: Path, server: Server, demo: Demo, clock: MovedClock
 ) -> None:
@@ -96,6 +99,7 @@ def test_a_process_killed_while_it_refreshes_frees_the_others(
     assert demo.server.count("refresh") == 2
 
 
+@covers("single-use")
 def test_security_12_of_eight_processes_that_paste_one_answer_exactly_one_sends_the_code(
     service: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
 ) -> None:

@@ -26,9 +26,11 @@ from hermes_mcp_auth_remote.errors import (
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.flights import Flights
 from hermes_mcp_auth_remote.service.sessions import BACK_OFF_SECONDS, RETRY_SECONDS, Session
+from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.values import Server
+from hermes_mcp_auth_remote.values import Key, Server
 from tests.demo.player import MovedClock
+from tests.requirements import covers
 from tests.service.given import KEY, kept, log_in, rotated_elsewhere, without_binding
 
 REFUSED = ['Bearer error="invalid_token"']
@@ -56,6 +58,7 @@ def broken(*_: object, **__: object) -> Any:
     raise AssertionError("the hot path touched the store, a lock or a flight")
 
 
+@covers("hot-path")
 def test_a_valid_token_in_memory_costs_no_read_no_lock_and_no_request(
     session_kept: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +89,7 @@ def test_without_a_login_a_person_is_needed_and_nobody_is_asked(
     assert demo.server.requests == []
 
 
+@covers("one-refresh")
 def test_a_hundred_coroutines_share_one_refresh(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
 ) -> None:
@@ -100,6 +104,7 @@ def test_a_hundred_coroutines_share_one_refresh(
     assert demo.server.count("refresh") == len(demo.server.requests) == 1
 
 
+@covers("one-refresh")
 def test_threads_with_loops_of_their_own_and_synchronous_callers_share_one_refresh(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
 ) -> None:
@@ -134,6 +139,7 @@ def test_a_synchronous_caller_inside_a_running_loop_is_served_too(
     assert live(demo, asyncio.run(main()))
 
 
+@covers("one-refresh")
 def test_a_hundred_callers_whose_token_is_refused_share_one_refresh(
     session_kept: AuthService, server: Server, demo: Demo
 ) -> None:
@@ -151,6 +157,7 @@ def test_a_hundred_callers_whose_token_is_refused_share_one_refresh(
     assert demo.server.count("refresh") == 1
 
 
+@covers("one-refresh")
 def test_a_cancelled_waiter_cancels_nothing_for_the_others(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
 ) -> None:
@@ -171,6 +178,7 @@ def test_a_cancelled_waiter_cancels_nothing_for_the_others(
     assert demo.server.count("refresh") == 1
 
 
+@covers("kept-before-use")
 def test_a_refresh_goes_on_when_everybody_who_waited_is_gone(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
 ) -> None:
@@ -211,6 +219,7 @@ def test_a_token_is_refreshed_ahead_of_its_end_and_a_short_one_not_all_the_time(
     assert demo.server.count("refresh") == 2
 
 
+@covers("kept-before-use")
 def test_a_refresh_is_on_the_disk_before_its_first_use(
     session_kept: AuthService, server: Server, tmp_path: Path, clock: MovedClock
 ) -> None:
@@ -220,6 +229,7 @@ def test_a_refresh_is_on_the_disk_before_its_first_use(
     assert fresh == f"Bearer {stored['access_token']}"
 
 
+@covers("kept-before-use")
 def test_refreshed_tokens_that_the_disk_did_not_take_are_stored_by_the_next_caller(
     session_kept: AuthService,
     server: Server,
@@ -248,6 +258,7 @@ def test_refreshed_tokens_that_the_disk_did_not_take_are_stored_by_the_next_call
 def test_a_login_made_meanwhile_counts_more_than_tokens_that_the_disk_did_not_take(
     session_kept: AuthService,
     server: Server,
+    demo: Demo,
     clock: MovedClock,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -264,8 +275,11 @@ def test_a_login_made_meanwhile_counts_more_than_tokens_that_the_disk_did_not_ta
     elsewhere = AuthService(tmp_path, clock=clock)
     asyncio.run(log_in(elsewhere, server))
     assert header(session) == header(elsewhere.session(server))
+    clock.now += 3600
+    assert live(demo, header(session))
 
 
+@covers("keep-refresh")
 def test_quirk_33_a_server_that_does_not_rotate_keeps_its_refresh_token(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
 ) -> None:
@@ -276,6 +290,7 @@ def test_quirk_33_a_server_that_does_not_rotate_keeps_its_refresh_token(
     assert demo.server.count("refresh") == 3
 
 
+@covers("expires-in")
 def test_quirk_32_a_token_without_an_end_is_refreshed_only_after_a_401(
     service: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
 ) -> None:
@@ -300,6 +315,7 @@ TROUBLE: dict[str, tuple[dict[str, Any], type[McpAuthError]]] = {
 }
 
 
+@covers("refresh-failures")
 @pytest.mark.parametrize("name", TROUBLE)
 def test_quirk_34_trouble_at_the_token_endpoint_ends_no_session_and_is_not_asked_for_again_at_once(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path, name: str
@@ -312,7 +328,10 @@ def test_quirk_34_trouble_at_the_token_endpoint_ends_no_session_and_is_not_asked
     # It lives for another 50 s: used, and tried again every 15 s.
     assert [header(session) for _ in range(5)] == [old] * 5
     assert demo.server.count("refresh") == 1
-    clock.now += BACK_OFF_SECONDS
+    clock.now += BACK_OFF_SECONDS - 1
+    assert header(session) == old
+    assert demo.server.count("refresh") == 1
+    clock.now += 1
     assert header(session) == old
     assert demo.server.count("refresh") == 2
     # It has ended: an error, and one try in five seconds.
@@ -351,6 +370,7 @@ def test_a_setting_that_stops_the_refresh_does_not_stop_a_living_token(
         header(anew(tmp_path, wrong, clock))
 
 
+@covers("asked-once")
 @pytest.mark.parametrize("by_hermes", [False, True], ids=["ours", "written by Hermes"])
 def test_a_session_that_is_over_is_asked_about_once(
     session_kept: AuthService,
@@ -384,6 +404,7 @@ def test_a_session_that_is_over_is_asked_about_once(
     assert live(demo, challenged(other, refused))
 
 
+@covers("adopted")
 def test_quirk_34_what_another_writer_rotated_meanwhile_is_adopted(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
 ) -> None:
@@ -408,6 +429,7 @@ def test_quirk_34_what_another_writer_rotated_meanwhile_is_adopted(
     assert session.header_now() == f"Bearer {theirs}"
 
 
+@covers("adopted")
 def test_a_token_that_another_process_refreshed_is_adopted_without_a_request(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
 ) -> None:
@@ -433,6 +455,7 @@ def test_tokens_that_hermes_wrote_work_and_refresh(
     assert demo.server.requests[-1].form["resource"] == demo.ping_url
 
 
+@covers("token-address")
 @pytest.mark.parametrize("over", [False, True], ids=["a fresh token", "a token that has ended"])
 def test_a_token_is_never_sent_to_another_address_under_the_same_name(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path, *, over: bool
@@ -445,6 +468,7 @@ def test_a_token_is_never_sent_to_another_address_under_the_same_name(
     assert demo.server.requests == []
 
 
+@covers("token-address")
 def test_a_flight_of_one_address_is_not_joined_by_another(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
 ) -> None:
@@ -467,24 +491,47 @@ def test_a_flight_of_one_address_is_not_joined_by_another(
 
 
 def test_a_caller_with_a_refused_token_never_gets_it_back(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+    session_kept: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = session_kept.session(server)
     refused = header(session)
     session.forget()
     demo.server.ledger.revoke_access_tokens()
-    lock = FileStore(tmp_path).lock(KEY)
+    reading, go, read = threading.Event(), threading.Event(), FileStore.read
+
+    def slowly(store: FileStore, key: Key) -> Credentials:
+        reading.set()
+        assert go.wait(20)
+        return read(store, key)
+
+    monkeypatch.setattr(FileStore, "read", slowly)
 
     async def main() -> str | None:
-        # A flight that knows of no refusal finds the refused token on the disk, and whoever joins it as well.
-        first, second = session.header(), session.challenged(refused, 401, REFUSED)
-        return (await asyncio.gather(first, second))[1]
+        # A flight that knows of no refusal finds the refused token on the disk.
+        first = asyncio.create_task(session.header())
+        await asyncio.to_thread(reading.wait, 20)
+        second = asyncio.create_task(session.challenged(refused, 401, REFUSED))
+        await asyncio.wait([second], timeout=0)
+        go.set()
+        assert await first == refused
+        return await second
 
     assert live(demo, asyncio.run(main()))
-    assert lock.try_acquire()
-    lock.release()
 
 
+def test_a_flight_that_has_landed_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def number() -> int:
+        numbers.append(1)
+        return len(numbers)
+
+    numbers: list[int] = []
+    flights: Flights[int] = Flights("test")
+    # As in the moment between waking those who wait and being taken off the list.
+    monkeypatch.setattr(Flights, "_land", lambda *_: None)
+    assert [flights.join("key", number).result(20) for _ in range(2)] == [1, 2]
+
+
+@covers("step-up")
 @pytest.mark.parametrize("scope", ["mcp:write", ""])
 def test_quirk_38_more_scope_needs_a_person_and_a_plain_403_is_the_caller_s(
     session_kept: AuthService, server: Server, demo: Demo, scope: str
