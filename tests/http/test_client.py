@@ -358,3 +358,16 @@ def test_the_environment_s_proxies_are_the_process_s_own_where_none_is_handed_in
 
     with pytest.raises(ConfigError, match="proxy in the environment"):
         asyncio.run(run(exchange(), Server("s", "https://mcp.example/mcp")))
+
+
+@covers("dns-rebinding")
+def test_within_an_exchange_a_name_leads_to_one_place() -> None:
+    async def main() -> tuple[list[str], int]:
+        asked: list[str] = []
+        async with serving(always(reply(), hang_up=True)) as peer:
+            url = peer.url("/mcp", "mcp.localhost")
+            moving = leading("127.0.0.1", "10.0.0.1", asked=asked)
+            await fetch(Server("s", url), get(url, "step"), get(url, "step"), resolve=moving)
+            return asked, peer.connections
+
+    assert asyncio.run(main()) == (["mcp.localhost"], 2)

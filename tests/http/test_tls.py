@@ -3,12 +3,14 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import run
 from typing import Any
 
+import pexpect
 import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import (
@@ -196,6 +198,18 @@ def test_a_client_certificate_that_cannot_be_used_is_a_mistake_in_the_configurat
     with pytest.raises(ConfigError, match="certificate file"):
         tls_context(options, {}, own_host=True)
     assert tls_context(options, {}, own_host=False).verify_mode == ssl.CERT_REQUIRED
+
+
+def test_an_encrypted_client_key_asks_no_terminal_for_its_password(issuer: Issuer) -> None:
+    certificate, key = issuer.client(b"a-password")
+    program = (
+        "import sys; from hermes_mcp_auth_remote.http.tls import tls_context as c; "
+        "from hermes_mcp_auth_remote.values import ServerOptions as O; "
+        "c(O(client_cert=sys.argv[1], client_key=sys.argv[2]), {}, own_host=True)"
+    )
+    child = pexpect.spawn(sys.executable, ["-c", program, certificate, key], timeout=30)
+    assert child.expect(["pass phrase", "must not be encrypted|ConfigError"]) == 1
+    child.close()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a certificate"])
