@@ -12,6 +12,7 @@ from hermes_mcp_auth_remote.demo.behaviour import Step
 from hermes_mcp_auth_remote.demo.serving import Demo
 from tests.browserless import approve, fetch
 from tests.cli.commands import Cli, Started, log_in
+from tests.requirements import covers
 
 ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -57,6 +58,7 @@ def test_before_the_login_is_shown(cli: Cli, demo: Demo, step: Step) -> None:
     assert cli.files() == {}
 
 
+@covers("interrupted")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_while_the_code_is_exchanged(cli: Cli, demo: Demo, number: signal.Signals) -> None:
     log_in(cli, demo)

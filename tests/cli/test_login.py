@@ -11,6 +11,7 @@ import pytest
 from hermes_mcp_auth_remote.demo.serving import Demo
 from tests.browserless import approve, deny, fetch
 from tests.cli.commands import Cli, log_in
+from tests.requirements import covers
 
 
 def is_listening(uri: str) -> bool:
@@ -67,6 +68,7 @@ def test_a_redirect_for_another_login_is_told_so_and_this_one_waits_on(cli: Cli,
         assert login.event()["event"] == "connected"
 
 
+@covers("race")
 def test_another_process_finishes_the_login_and_this_one_says_so(cli: Cli, demo: Demo) -> None:
     with cli.started("login", "demo", "--json") as login:
         waiting = login.event()

@@ -16,6 +16,7 @@ from hermes_mcp_auth_remote.demo.serving import Demo
 from tests.browserless import approve, deny
 from tests.cli.commands import COMMAND, Cli, log_in
 from tests.parts.terminal import Terminal, terminal
+from tests.requirements import covers
 
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 
@@ -27,7 +28,7 @@ def settled(text: str, cli: Cli) -> str:
     text = re.sub(r"(?:^ *[█▀▄][█▀▄ ]*\n)+", "<QR code>\n", text, flags=re.MULTILINE)
     text = re.sub(r"(?<=[=])(?:client-[\w-]+|[\w-]{43}|urn[\w%.-]+)", "<...>", text)
     text = re.sub(r"127\.0\.0\.1(:|%3A)\d+", r"127.0.0.1\1<port>", text)
-    text = re.sub(r"ssh -L \d+:", "ssh -L <port>:", text)
+    text = re.sub(r"(ssh -L\s)\d+:", r"\1<port>:", text)
     text = re.sub(r"--finish \S{22}\b", "--finish <id>", text)
     text = re.sub(r"\b(?:\d{4}-\d\d-\d\d )?\d\d:\d\d\b", "<time>", text)
     text = re.sub(r"\[\d+ characters\]", "[<...> characters]", text)
@@ -68,6 +69,7 @@ def test_a_login_with_a_qr_code_a_wrong_paste_and_the_right_one(cli: Cli, demo: 
         compare("login-80-columns", screen.joined(), cli)
 
 
+@covers("expected-page")
 def test_a_login_on_a_wide_terminal_that_is_denied(cli: Cli, demo: Demo) -> None:
     with terminal([*COMMAND, "login", "demo", "--no-qr"], env=cli.environ(), columns=120, rows=40) as screen:
         screen.paste(deny(shown_login(screen)))
@@ -158,6 +160,7 @@ def test_logout_with_and_without_the_provider(cli: Cli, demo: Demo) -> None:
     compare("logout", said + cli.run("logout", "demo").out, cli)
 
 
+@covers("exit-codes")
 def test_an_error_of_each_kind(cli: Cli, demo: Demo) -> None:
     said: list[str] = []
 

@@ -7,6 +7,7 @@ import json
 from hermes_mcp_auth_remote.demo.serving import Demo
 from tests.browserless import approve
 from tests.cli.commands import Cli, log_in
+from tests.requirements import covers
 
 
 def states(cli: Cli, *arguments: str) -> dict[str, str]:
@@ -71,6 +72,7 @@ def test_broken_yaml_hides_no_login_and_is_said_last(cli: Cli, demo: Demo) -> No
     assert ended.events[-1]["error"] == "config"
 
 
+@covers("status-all")
 def test_a_corrupt_file_of_one_server_hides_no_other(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     log_in(cli, demo, "--url", demo.mcp_url.replace("/mcp", "/other/mcp"), "other")
@@ -117,6 +119,7 @@ def test_nothing_anywhere_says_how_to_begin(cli: Cli) -> None:
     assert cli.run("status", "--json").out == ""
 
 
+@covers("logout")
 def test_logout_revokes_both_tokens_deletes_all_and_may_be_repeated(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     first = cli.run("logout", "demo", "--json")

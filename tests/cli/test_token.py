@@ -17,6 +17,7 @@ from tests.cli.commands import COMMAND, Cli, log_in
 LOADED = """
 import sys
 from hermes_mcp_auth_remote.cli.__main__ import main
+from tests.requirements import covers
 code = main(sys.argv[1:])
 print(" ".join(sorted(sys.modules)), file=sys.stderr)
 sys.exit(code)
@@ -32,6 +33,7 @@ def test_a_valid_token_and_a_line_feed_are_all_that_is_printed(cli: Cli, demo: D
     assert demo.server.requests == []
 
 
+@covers("fast-token")
 def test_the_fast_path_loads_no_parser_no_loop_and_no_client(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     done = subprocess.run(

@@ -13,6 +13,7 @@ from tests.browserless import approve, fetch
 from tests.cli.commands import COMMAND, Cli
 from tests.parts.ssh import SshServer, free_port, ssh_server
 from tests.parts.terminal import terminal
+from tests.requirements import covers
 from tests.tripwire import guard
 
 pytestmark = pytest.mark.ssh
@@ -47,6 +48,7 @@ def url_on(screen: str) -> str:
     return url
 
 
+@covers("ssh-paste")
 def test_a_paste_of_six_thousand_characters_arrives_whole_and_logs_in(
     cli: Cli, demo: Demo, sshd: SshServer
 ) -> None:
@@ -70,6 +72,7 @@ def test_a_paste_of_six_thousand_characters_arrives_whole_and_logs_in(
     assert cli.stored()["access_token"] in demo.server.minted
 
 
+@covers("forwarded")
 def test_a_forwarded_port_brings_the_redirect_and_nothing_is_pasted(
     cli: Cli, demo: Demo, sshd: SshServer
 ) -> None:

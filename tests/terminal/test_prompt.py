@@ -30,6 +30,7 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.prompt import HERE, Ways, log_in
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve, fetch
+from tests.requirements import covers
 from tests.tripwire import guard
 
 T = TypeVar("T")
@@ -246,6 +247,7 @@ def test_cancelling_the_caller_cancels_the_login(demo: Demo, tmp_path: Path) -> 
     run(main())
 
 
+@covers("race")
 def test_the_same_answer_by_paste_and_redirect_at_once_counts_once(demo: Demo, tmp_path: Path) -> None:
     before = demo.server.count("token")
 

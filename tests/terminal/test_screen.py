@@ -17,6 +17,7 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.prompt import HERE
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen, size
 from hermes_mcp_auth_remote.values import Server
+from tests.requirements import covers
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,7 @@ def screened(
     return asyncio.run(main())
 
 
+@covers("url-whole", "qr-fits")
 def test_a_qr_code_on_the_screen_can_be_scanned_and_leads_to_the_address(demo: Demo, tmp_path: Path) -> None:
     text = screened(demo, tmp_path, 80, 60, colour=False)
     rows = [line for line in text.splitlines() if line and set(line) <= set("█▀▄ ")]

@@ -19,6 +19,7 @@ from hermes_mcp_auth_remote.terminal.words import (
     trouble,
 )
 from hermes_mcp_auth_remote.values import Key
+from tests.requirements import covers
 
 TEXT = "Open the address on any device. After you approve, the browser ends on a page."
 
@@ -69,6 +70,7 @@ def test_a_table_hangs_its_values_and_puts_them_below_where_it_is_narrow() -> No
     assert table(rows, 20).splitlines()[:2] == ["  Access", "    one two three four five"]
 
 
+@covers("no-escape")
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\rb", "\x07", "\u202ea", "\x9b31m", "\ud800"])
 def test_what_steers_a_terminal_is_never_said(text: str) -> None:
     assert all(character.isprintable() for character in shown(text))
