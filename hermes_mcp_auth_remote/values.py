@@ -19,6 +19,9 @@ Owner = str | None
 Flow = Literal["auto", "loopback", "paste", "device"]
 """How the authorization response comes back to us."""
 
+Grant = Literal["authorization_code", "client_credentials", "jwt_bearer", "enterprise"]
+"""On whose word tokens are granted: a person's, our own, a workload's identity, an identity provider's."""
+
 
 # Security best practice: a state lives ten minutes at most.
 MAX_LOGIN_SECONDS = 600
@@ -66,6 +69,20 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityProvider:
+    """Where an enterprise vouches for its people (`oauth.identity_provider`); another than the server's own.
+
+    `token_file` holds what was granted at the last sign-in there: `subject_type` says what it is.
+    """
+
+    token_endpoint: str
+    token_file: str
+    client_id: str
+    client_secret: Secret | None = None
+    subject_type: Literal["id_token", "refresh_token"] = "id_token"
+
+
+@dataclass(frozen=True, slots=True)
 class ServerOptions:
     """What `mcp_servers.<name>.oauth` (and the transport keys beside it) may say. All optional."""
 
@@ -74,6 +91,7 @@ class ServerOptions:
     client_name: str = "Hermes MCP Auth"
     client_metadata_url: str | None = None
     private_key_file: str | None = None
+    private_key_id: str | None = None
     token_endpoint_auth_method: str | None = None
     application_type: Literal["native", "web"] | None = None
     scope: frozenset[str] | None = None
@@ -88,6 +106,10 @@ class ServerOptions:
     allow_missing_pkce: bool = False
     allow_addresses: tuple[str, ...] = ()
     flow: Flow = "auto"
+    grant: Grant = "authorization_code"
+    assertion_file: str | None = None
+    identity_provider: IdentityProvider | None = None
+    dpop: bool | None = None
     user_agent: str | None = None
     login_seconds: int = MAX_LOGIN_SECONDS
     verify_tls: bool = True

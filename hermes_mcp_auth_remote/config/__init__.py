@@ -19,7 +19,15 @@ from hermes_mcp_auth_remote.config.source import read_entries, read_variables
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, UnsafeUrl
 from hermes_mcp_auth_remote.hermes import file_stem, hermes_home
 from hermes_mcp_auth_remote.oauth.urls import safe_url
-from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Flow, Secret, Server, ServerOptions
+from hermes_mcp_auth_remote.values import (
+    MAX_LOGIN_SECONDS,
+    Flow,
+    Grant,
+    IdentityProvider,
+    Secret,
+    Server,
+    ServerOptions,
+)
 
 _DEFAULT = ServerOptions()
 # "browser" is Hermes's word for the code flow with a listener.
@@ -34,6 +42,23 @@ _FLOWS: Mapping[str, Flow] = {
 _HOSTS = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "::1": "::1", "[::1]": "::1"}
 _METHODS = {m: m for m in ("none", "client_secret_basic", "client_secret_post", "private_key_jwt")}
 _APPLICATION_TYPES: Mapping[str, Literal["native", "web"]] = {"native": "native", "web": "web"}
+_GRANTS: Mapping[str, Grant] = {
+    "authorization_code": "authorization_code",
+    "client_credentials": "client_credentials",
+    "jwt_bearer": "jwt_bearer",
+    "enterprise": "enterprise",
+}
+_SUBJECT_TYPES: Mapping[str, Literal["id_token", "refresh_token"]] = {
+    "id_token": "id_token",
+    "refresh_token": "refresh_token",
+}
+# What each grant cannot do without.
+_NEEDED: Mapping[Grant, tuple[str, ...]] = {
+    "authorization_code": (),
+    "client_credentials": ("client_id",),
+    "jwt_bearer": ("client_id", "assertion_file"),
+    "enterprise": ("client_id", "identity_provider"),
+}
 _MAX_LISTED = 10
 
 
@@ -146,6 +171,10 @@ def _options(at: Section, oauth: Section) -> ServerOptions:
     certificate, key = at.certificate()
     secret, scope, cap = oauth.text("client_secret"), oauth.texts("scope"), oauth.texts("scope_cap")
     params = oauth.section("authorize_params")
+    grant = oauth.one_of("grant", _GRANTS) or _DEFAULT.grant
+    for needed in _NEEDED[grant]:
+        if not oauth.members.get(needed):
+            raise ConfigError(f"{oauth.where}.grant is `{grant}`, which needs {oauth.where}.{needed}.")
     document_url = None if oauth.members.get("cimd") is False else oauth.url("client_metadata_url")
     return ServerOptions(
         client_id=oauth.text("client_id"),
@@ -153,6 +182,7 @@ def _options(at: Section, oauth: Section) -> ServerOptions:
         client_name=oauth.text("client_name") or _DEFAULT.client_name,
         client_metadata_url=document_url,
         private_key_file=oauth.path("private_key_file"),
+        private_key_id=oauth.text("private_key_id"),
         token_endpoint_auth_method=oauth.one_of("token_endpoint_auth_method", _METHODS),
         application_type=oauth.one_of("application_type", _APPLICATION_TYPES),
         scope=frozenset(scope) if scope else None,
@@ -167,10 +197,31 @@ def _options(at: Section, oauth: Section) -> ServerOptions:
         allow_missing_pkce=oauth.flag("allow_missing_pkce"),
         allow_addresses=oauth.networks("allow_addresses"),
         flow=oauth.one_of("flow", _FLOWS) or _DEFAULT.flow,
+        grant=grant,
+        assertion_file=oauth.path("assertion_file"),
+        identity_provider=_identity_provider(oauth),
+        dpop=None if oauth.members.get("dpop") is None else oauth.flag("dpop"),
         user_agent=oauth.text("user_agent"),
         login_seconds=min(oauth.whole("timeout", 1, None) or _DEFAULT.login_seconds, MAX_LOGIN_SECONDS),
         verify_tls=verify if isinstance(verify, bool) else True,
         ca_file=None if isinstance(verify, bool) else at.path("ssl_verify"),
         client_cert=certificate,
         client_key=key,
+    )
+
+
+def _identity_provider(oauth: Section) -> IdentityProvider | None:
+    at = oauth.section("identity_provider")
+    if not at.members:
+        return None
+    endpoint, file, client_id = at.url("token_endpoint"), at.path("token_file"), at.text("client_id")
+    if endpoint is None or file is None or client_id is None:
+        raise ConfigError(f"{at.where} needs token_endpoint, token_file and client_id.")
+    secret = at.text("client_secret")
+    return IdentityProvider(
+        endpoint,
+        file,
+        client_id,
+        Secret(secret) if secret else None,
+        at.one_of("subject_type", _SUBJECT_TYPES) or "id_token",
     )

@@ -12,5 +12,8 @@ The steps of a login, in order, and where each is written down:
     polling         asking until the person has decided -> Tokens         RFC 8628 §3.4, §3.5
     paste           what phones, chats and terminals do to an address, undone
     redirect        hostile text -> AuthorizationResponse (state, iss)    RFC 6749 §4.1.2, 9207
+    jws             claims and a key -> signed JWT                        RFC 7515, 7638
+    dpop            with every request a proof of the key                 RFC 9449
     token           code or refresh_token -> Tokens; revocation           RFC 6749 §4.1.3, §5, §6; 7009
+    grants          tokens without a person                               RFC 6749 §4.4, 7523 §2.1, 8693
 """

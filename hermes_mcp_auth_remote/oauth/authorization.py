@@ -40,7 +40,7 @@ class AuthorizationRequest:
     """One authorization request as sent, with all that its response is checked against.
 
     `issuer` is the one recorded before the redirect (RFC 9207 section 2.4); `lifetime_seconds` is set where
-    the server bounds the URL's life (a pushed request).
+    the server bounds the URL's life (a pushed request); `dpop` says that tokens are to be bound to a key.
     """
 
     url: str = field(repr=False)
@@ -56,6 +56,7 @@ class AuthorizationRequest:
     scope: frozenset[str] | None
     trusted_issuers: frozenset[str] = frozenset()
     lifetime_seconds: float | None = None
+    dpop: bool = False
 
 
 def code_challenge(code_verifier: Secret) -> str:

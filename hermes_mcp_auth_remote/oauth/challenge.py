@@ -27,12 +27,14 @@ class Challenge:
     """A Bearer challenge: where the metadata is, which scope is needed, what was wrong.
 
     `resource_metadata` has every value in the order given (quirk 8); `scope` is None where the server names
-    none. The default is what we know before any server spoke.
+    none; `dpop` is True where it takes tokens with proofs (RFC 9449 section 7.1). The default is what we know
+    before any server spoke.
     """
 
     resource_metadata: tuple[str, ...] = ()
     scope: frozenset[str] | None = None
     error: str | None = None
+    dpop: bool = False
 
     @property
     def insufficient_scope(self) -> bool:
@@ -49,19 +51,21 @@ def read_challenge(headers: Iterable[str]) -> Challenge:
     metadata: list[str] = []
     scope: frozenset[str] | None = None
     error: str | None = None
+    dpop = False
     left = MAX_HEADER_CHARS
     for line in headers:
         read, left = line[:left], max(0, left - len(line))
         for scheme, name, value in _parameters(read):
             if scheme not in {"bearer", "dpop"}:
                 continue
+            dpop = dpop or scheme == "dpop"
             if name == "resource_metadata" and value and value not in metadata:
                 metadata.append(value)
             elif name == "scope" and (named := scope_set(value)):
                 scope = named | (scope or scope_set(""))
             elif name == "error" and error is None:
                 error = value
-    return Challenge(tuple(metadata[:MAX_RESOURCE_METADATA]), scope, error)
+    return Challenge(tuple(metadata[:MAX_RESOURCE_METADATA]), scope, error, dpop)
 
 
 def _parameters(line: str) -> Iterable[tuple[str, str, str]]:

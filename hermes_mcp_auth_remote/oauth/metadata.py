@@ -48,11 +48,12 @@ MAX_ISSUERS = 4
 
 @dataclass(frozen=True, slots=True)
 class ProtectedResource:
-    """Protected resource metadata (RFC 9728 section 2). `resource` is the server's own spelling."""
+    """Protected resource metadata (RFC 9728 section 2). `dpop` is True where it takes proofs (RFC 9449)."""
 
     resource: str
     authorization_servers: tuple[str, ...]
     scopes_supported: tuple[str, ...] | None = None
+    dpop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,10 @@ def read_protected_resource_response(response: Response, server_url: str) -> Pro
     # One good address is enough; the others are never fetched.
     issuers = tuple(issuer for issuer in issuers if is_safe_url(issuer)) or issuers
     safe_url(issuers[0], "issuer in the protected resource metadata")
-    return ProtectedResource(resource, issuers, texts_member(document, "scopes_supported"))
+    dpop = bool(texts_member(document, "dpop_signing_alg_values_supported")) or (
+        document.get("dpop_bound_access_tokens_required") is True
+    )
+    return ProtectedResource(resource, issuers, texts_member(document, "scopes_supported"), dpop)
 
 
 def discover_authorization_server(

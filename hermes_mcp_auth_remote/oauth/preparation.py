@@ -25,6 +25,7 @@ from hermes_mcp_auth_remote.oauth.client import (
     metadata_document_client,
     register,
 )
+from hermes_mcp_auth_remote.oauth.dpop import is_offered
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery, discover
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, post_json
@@ -84,11 +85,13 @@ def prepare(
     held: Held | None = None,
     challenge: Challenge | None = None,
     sign: Signer | None = None,
+    can_prove: bool = False,
 ) -> Exchange[Prepared]:
     """Take a login from a server's URL to an authorization request. `now` is in epoch seconds.
 
     `challenge` is what a 401 or 403 said, where there was one; else the server is asked. The request's own
     `redirect_uri` counts from here on: a provider may insist on another spelling of loopback.
+    With `can_prove` there can be a key for DPoP, should both servers take that.
     Raises any ServerError or NetworkError.
     """
     held = held or Held()
@@ -132,7 +135,21 @@ def prepare(
         held = replace(held, metadata_document_refused=held.metadata_document_refused or known is None)
         client = yield from _client(server, issuer, held, redirect_uri, scope)
         request = yield from _request(server, found, client, chance, redirect_uri, scope, sign)
-    return Prepared(request, issuer)
+    dpop = can_prove and wants_proofs(server, found, answered or Challenge())
+    return Prepared(replace(request, dpop=dpop), issuer)
+
+
+def wants_proofs(server: Server, found: Discovery, challenge: Challenge) -> bool:
+    """True where tokens are to be bound to a key (RFC 9449): where both servers say that they take that.
+
+    An authorization server binds whatever token it is shown a proof for; the protected resource has to
+    understand it. `oauth.dpop` decides otherwise, either way.
+    """
+    if server.options.dpop is not None:
+        return server.options.dpop
+    resource = found.protected_resource
+    taken = challenge.dpop or (resource is not None and resource.dpop)
+    return taken and is_offered(found.authorization_server.document)
 
 
 def probe(server: Server) -> Exchange[Challenge | None]:
@@ -167,12 +184,12 @@ def _client(
 ) -> Exchange[Client]:
     options = server.options
     if options.client_id is not None:
-        _check_binding(options.client_id, issuer, held)
+        check_binding(options.client_id, issuer, held)
         return configured_client(
             issuer,
             options.client_id,
             options.client_secret,
-            options.token_endpoint_auth_method,
+            options.token_endpoint_auth_method or ("private_key_jwt" if options.private_key_file else None),
             redirect_uri,
         )
     has_document = options.client_metadata_url is not None and issuer.client_id_metadata_document_supported
@@ -189,7 +206,8 @@ def _client(
     return client
 
 
-def _check_binding(client_id: str, issuer: AuthorizationServer, held: Held) -> None:
+def check_binding(client_id: str, issuer: AuthorizationServer, held: Held) -> None:
+    """Refuse to take a configured client to another issuer than the last time; raises RegistrationRefused."""
     # MCP 2026-07-28, authorization server binding: its secret must not follow a server that moved elsewhere.
     same_client = held.client is not None and held.client.client_id == client_id
     if same_client and held.issuer is not None and held.issuer != issuer.issuer:

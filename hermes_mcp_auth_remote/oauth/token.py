@@ -6,11 +6,12 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Literal, cast
 
 from hermes_mcp_auth_remote.errors import TokenRefused, UnreadableAnswer
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate
+from hermes_mcp_auth_remote.oauth.dpop import Prover, proven
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse
 from hermes_mcp_auth_remote.oauth.urls import host_of
@@ -35,6 +36,9 @@ TOKEN = "token request"  # noqa: S105  a step's name
 REFRESH = "refresh"
 REVOCATION = "revocation"
 
+Scheme = Literal["Bearer", "DPoP"]
+"""How a token goes on a request; a DPoP token is good only with a proof of its key (RFC 9449 section 7.1)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -47,18 +51,25 @@ class Tokens:
     refresh_expires_at: float | None = None
     obtained_at: float | None = None
     account: str | None = None
+    scheme: Scheme = "Bearer"
 
     @property
     def authorization(self) -> str:
-        """The Authorization header's value; always "Bearer", some servers refuse "bearer" (quirk 21)."""
-        return f"Bearer {self.access_token.reveal()}"
+        """The Authorization header's value; never "bearer", which some servers refuse (quirk 21)."""
+        return f"{self.scheme} {self.access_token.reveal()}"
 
 
 def exchange(
-    response: AuthorizationResponse, request: AuthorizationRequest, now: float, *, sign: Signer | None = None
+    response: AuthorizationResponse,
+    request: AuthorizationRequest,
+    now: float,
+    *,
+    sign: Signer | None = None,
+    prover: Prover | None = None,
 ) -> Exchange[Tokens]:
     """Exchange the code for tokens (RFC 6749 section 4.1.3). `now` is in epoch seconds.
 
+    With a `prover` the server may bind the tokens to its key (RFC 9449 section 5).
     Takes only what came through the door in `redirect`. Raises TokenRefused, UnreadableAnswer.
     """
     form: dict[str, str | Secret] = {
@@ -69,7 +80,8 @@ def exchange(
     }
     if request.resource is not None:
         form["resource"] = request.resource
-    tokens = yield from _ask(request.client, request.issuer, request.token_endpoint, TOKEN, form, now, sign)
+    place = Place(request.client, request.issuer, request.token_endpoint, sign, prover)
+    tokens = yield from ask(place, TOKEN, form, now)
     # RFC 6749 section 5.1: scope is "OPTIONAL, if identical to the scope requested by the client".
     return tokens if tokens.scope is not None else replace(tokens, scope=request.scope)
 
@@ -83,6 +95,7 @@ def refresh(
     resource: str | None = None,
     scope: frozenset[str] | None = None,
     sign: Signer | None = None,
+    prover: Prover | None = None,
 ) -> Exchange[Tokens]:
     """Refresh (RFC 6749 section 6); what the answer leaves out stays as it was. `now` is in epoch seconds.
 
@@ -96,7 +109,8 @@ def refresh(
         form["resource"] = resource
     if scope:
         form["scope"] = scope_text(scope)
-    fresh = yield from _ask(client, server.issuer, server.token_endpoint, REFRESH, form, now, sign)
+    place = Place(client, server.issuer, server.token_endpoint, sign, prover)
+    fresh = yield from ask(place, REFRESH, form, now)
     return replace(
         fresh,
         # A server that does not rotate leaves it out; the old one then stays good (quirk 33).
@@ -107,16 +121,28 @@ def refresh(
     )
 
 
-def _ask(
-    client: Client, issuer: str, endpoint: str, step: str, form: Form, now: float, sign: Signer | None
-) -> Exchange[Tokens]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A token endpoint, and who we are there."""
+
+    client: Client
+    issuer: str
+    token_endpoint: str
+    sign: Signer | None = None
+    prover: Prover | None = None
+
+
+def ask(place: Place, step: str, form: Form, now: float) -> Exchange[Tokens]:
     """Send one token request; where Basic is refused as invalid_client, once more with post (quirk 17)."""
+    client, endpoint = place.client, place.token_endpoint
 
     def attempt(method: str | None = None) -> Exchange[Tokens]:
-        fields, headers = authenticate(client, issuer, form, sign=sign, method=method)
+        fields, headers = authenticate(client, place.issuer, form, sign=place.sign, method=method)
         secrets = tuple(v for v in (*fields.values(), client.client_secret) if isinstance(v, Secret))
-        response = yield post_form(endpoint, step, fields, headers)
-        return read_token_response(response, now, host_of(endpoint), step, secrets)
+        response = yield from proven(post_form(endpoint, step, fields, headers), place.prover)
+        return read_token_response(
+            response, now, host_of(endpoint), step, secrets, proven=place.prover is not None
+        )
 
     try:
         return (yield from attempt())
@@ -130,9 +156,24 @@ def _ask(
 
 
 def read_token_response(
-    response: Response, now: float, host: str, step: str = TOKEN, secrets: tuple[Secret, ...] = ()
+    response: Response,
+    now: float,
+    host: str,
+    step: str = TOKEN,
+    secrets: tuple[Secret, ...] = (),
+    *,
+    proven: bool = False,
 ) -> Tokens:
-    """Read a token answer, JSON or form; raises TokenRefused or UnreadableAnswer. `now` in epoch seconds."""
+    """Read a token answer, JSON or form; raises TokenRefused or UnreadableAnswer. `now` in epoch seconds.
+
+    Only where a proof was sent (`proven`) may the token be a DPoP token: nobody else could use it.
+    """
+    document = granted_document(response, host, step, secrets)
+    return _read_tokens(_flattened(document), now, f"answer to the {step} at {host}", proven=proven)
+
+
+def granted_document(response: Response, host: str, step: str, secrets: tuple[Secret, ...]) -> Document:
+    """Read what a token endpoint granted, as it is; raises TokenRefused or UnreadableAnswer."""
     what = f"answer to the {step} at {host}"
     if response.status >= 500:
         raise UnreadableAnswer(
@@ -148,7 +189,7 @@ def read_token_response(
             error,
             _REFUSAL_ADVICE.get(error),
         )
-    return _read_tokens(_flattened(document), now, what)
+    return document
 
 
 _REFUSAL_ADVICE = {
@@ -170,7 +211,7 @@ def _flattened(document: Document) -> Document:
     return document
 
 
-def _read_tokens(document: Document, now: float, what: str) -> Tokens:
+def _read_tokens(document: Document, now: float, what: str, *, proven: bool) -> Tokens:
     access_token = text_member(document, "access_token")
     if (
         access_token is None
@@ -178,9 +219,10 @@ def _read_tokens(document: Document, now: float, what: str) -> Tokens:
         or " " in access_token
     ):
         raise UnreadableAnswer(f"The {what} holds no usable access token.")
-    token_type = text_member(document, "token_type")
+    scheme = (text_member(document, "token_type") or "bearer").lower()
     # RFC 6749 section 7.1: a client "MUST NOT use an access token if it does not understand the token type".
-    if token_type is not None and token_type.lower() not in {"bearer", "user"}:
+    is_bound = proven and scheme == "dpop"
+    if scheme not in {"bearer", "user"} and not is_bound:
         raise UnreadableAnswer(f"The {what} grants a token that is not a Bearer token.")
     refresh_token, scope = text_member(document, "refresh_token"), document.get("scope")
     expires_in = lifetime_seconds(document.get("expires_in"))
@@ -196,6 +238,7 @@ def _read_tokens(document: Document, now: float, what: str) -> Tokens:
         refresh_expires_at=None if refresh_in is None else now + refresh_in,
         obtained_at=now,
         account=account_of(document.get("id_token")),
+        scheme="DPoP" if is_bound else "Bearer",
     )
 
 

@@ -27,7 +27,10 @@ M = "https://mcp.example/.well-known/oauth-protected-resource"
         ([f'Negotiate abcd==, Bearer resource_metadata="{M}"'], Challenge((M,))),
         (['Basic realm="x"', f'Bearer resource_metadata="{M}"'], Challenge((M,))),
         ([f'Bearer resource_metadata="{M}"', 'Bearer scope="a"'], Challenge((M,), frozenset("a"))),
-        ([f'DPoP algs="ES256", resource_metadata="{M}", scope="a"'], Challenge((M,), frozenset("a"))),
+        (
+            [f'DPoP algs="ES256", resource_metadata="{M}", scope="a"'],
+            Challenge((M,), frozenset("a"), dpop=True),
+        ),
         (['Bearer scope="a", scope="b"'], Challenge(scope=frozenset("ab"))),
         ([rf'Bearer realm="say \"hi\", you", resource_metadata="{M}"'], Challenge((M,))),
         (

@@ -1,0 +1,172 @@
+"""The client that the official conformance suite drives: `python client.py <url>`.
+
+MCP is the SDK's, authorization is ours: an `AuthService` on an empty store, `McpAuth` on the SDK's client, and
+in place of a person somebody who follows the authorization URL, which approves at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx2
+import mcp_types as types
+from mcp.client import Client, ClientRequestContext
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
+from hermes_mcp_auth_remote.errors import AuthorizationRequired
+from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.values import Origin, Secret, Server, ServerOptions
+
+SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "auth/metadata-default")
+CONTEXT: dict[str, Any] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))
+VERSION = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "2025-11-25")
+
+HERE = Origin("terminal")
+# The suite knows no other.
+CLIENT_METADATA_URL = "https://conformance-test.local/client-metadata.json"
+CALLS: Mapping[str, tuple[str, ...]] = {
+    "tools_call": ("add_numbers",),
+    "request-metadata": ("add_numbers",),
+    "http-standard-headers": ("add_numbers",),
+    "sse-retry": ("test_reconnection",),
+    "elicitation-sep1034-client-defaults": ("test_client_elicitation_defaults",),
+    "sep-2322-client-request-state": (
+        "test_mrtr_echo_state",
+        "test_mrtr_unrelated",
+        "test_mrtr_no_state",
+        "test_mrtr_no_result_type",
+    ),
+}
+ARGUMENTS: Mapping[str, dict[str, Any]] = {"add_numbers": {"a": 5, "b": 3}}
+
+
+class Approving:
+    """A session with a person beside it, who approves every login that it takes."""
+
+    def __init__(self, service: AuthService, session: Session) -> None:
+        self._service = service
+        self._session = session
+        self.server = session.server
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    async def header(self) -> str:
+        try:
+            return await self._session.header()
+        except AuthorizationRequired:
+            await self._log_in(None)
+            return await self._session.header()
+
+    async def challenged(self, refused: str, status: int, www_authenticate: list[str]) -> str | None:
+        try:
+            return await self._session.challenged(refused, status, www_authenticate)
+        except AuthorizationRequired:
+            await self._log_in(read_challenge(www_authenticate))
+            return await self._session.header()
+
+    async def _log_in(self, challenge: Challenge | None) -> None:
+        login = await self._service.begin(self.server, HERE, challenge=challenge)
+        async with httpx2.AsyncClient() as browser:
+            page = await browser.get(login.request.url)
+        await self._service.finish(login.id, page.headers["location"], HERE)
+
+
+def options(folder: Path) -> ServerOptions:
+    """What an operator would have written into config.yaml for this scenario."""
+    secret = CONTEXT.get("client_secret")
+    return ServerOptions(
+        client_id=CONTEXT.get("client_id"),
+        client_secret=Secret(secret) if secret else None,
+        client_metadata_url=CLIENT_METADATA_URL,
+    )
+
+
+async def run_with_auth(url: str) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        service = AuthService(Path(home))
+        server = Server("conformance", url, options(Path(home)))
+        auth = McpAuth(Approving(service, service.session(server)))
+        async with httpx2.AsyncClient(auth=auth, timeout=30.0) as http:
+            await talk(streamable_http_client(url, http_client=http))
+
+
+async def talk(server: Any) -> None:
+    """List the tools, and call those that the scenario is about."""
+    # The suite's server for this scenario speaks the older lifecycle, whatever the version says.
+    modern = VERSION in MODERN_PROTOCOL_VERSIONS and SCENARIO != "json-schema-ref-no-deref"
+    mode: Literal["auto", "legacy"] = "auto" if modern else "legacy"
+    async with Client(
+        server,
+        mode=mode,
+        elicitation_callback=accept,
+        sampling_callback=sample,
+        list_roots_callback=list_roots,
+    ) as client:
+        tools = (await client.list_tools()).tools
+        for name, arguments in calls(tools):
+            try:
+                await client.call_tool(name, arguments)
+            except Exception as error:
+                if not SCENARIO.startswith("http-"):
+                    raise
+                print(f"{name}: {error}", file=sys.stderr)
+
+
+def calls(tools: list[types.Tool]) -> list[tuple[str, dict[str, Any]]]:
+    names = [tool.name for tool in tools]
+    if SCENARIO in CALLS:
+        return [(name, ARGUMENTS.get(name, {})) for name in CALLS[SCENARIO]]
+    if SCENARIO == "http-custom-headers":
+        wanted = CONTEXT.get("toolCalls", [])
+        return [(call["name"], call.get("arguments") or {}) for call in wanted if call["name"] in names]
+    if SCENARIO == "http-invalid-tool-headers":
+        return [(tool.name, required(tool.input_schema)) for tool in tools]
+    if SCENARIO == "json-schema-2020-12-preservation":
+        schemas = {tool.name: tool.input_schema for tool in tools}
+        return [("json_schema_echo", {"schema": schemas["json_schema_2020_12_tool"]})]
+    return [(names[0], {})] if SCENARIO.startswith("auth/") and names else []
+
+
+def required(schema: dict[str, Any]) -> dict[str, Any]:
+    """The least that a tool takes."""
+    empty: dict[str, Any] = {"integer": 0, "number": 0, "boolean": False, "object": {}, "array": []}
+    properties: dict[str, dict[str, Any]] = schema.get("properties", {})
+    return {name: empty.get(properties[name].get("type", ""), "x") for name in schema.get("required", [])}
+
+
+async def accept(
+    context: ClientRequestContext, params: types.ElicitRequestParams
+) -> types.ElicitResult | types.ErrorData:
+    content: dict[str, Any] = {}
+    if isinstance(params, types.ElicitRequestFormParams):
+        properties: dict[str, Any] = params.requested_schema.get("properties", {})
+        content = {name: each["default"] for name, each in properties.items() if "default" in each}
+        content |= {name: True for name, each in properties.items() if each == {"type": "boolean"}}
+    return types.ElicitResult(action="accept", content=content)
+
+
+async def sample(
+    context: ClientRequestContext, params: types.CreateMessageRequestParams
+) -> types.CreateMessageResult | types.ErrorData:
+    text = types.TextContent(type="text", text="")
+    return types.CreateMessageResult(role="assistant", content=text, model="none")
+
+
+async def list_roots(context: ClientRequestContext) -> types.ListRootsResult | types.ErrorData:
+    return types.ListRootsResult(roots=[])
+
+
+if __name__ == "__main__":
+    asyncio.run(run_with_auth(sys.argv[1]) if SCENARIO.startswith("auth/") else talk(sys.argv[1]))
