@@ -65,6 +65,14 @@ REQUIREMENTS = (
     Requirement("step-up", "A step-up asks for the union, under the cap.", "quirk 38, security 22"),
     Requirement("pkce-s256", "The code_challenge is S256 of the verifier.", "RFC 7636 §4.2"),
     Requirement("pushed", "A request is pushed where the server takes that.", "RFC 9126"),
+    # Devices
+    Requirement("device-grant", "The device grant is registered where it is offered.", "quirk 23, RFC 7591"),
+    Requirement("device-endpoint", "The OpenID document may name the device endpoint.", "quirk 46"),
+    Requirement("device-answer", "What a person is shown is safe and can be typed.", "RFC 8628 §3.2, §5.4"),
+    Requirement("device-scope", "A scope that devices may not have is told apart.", "quirk 47"),
+    Requirement(
+        "device-poll", "No poll is early; an answer decides what follows.", "quirk 46, RFC 8628 §3.5"
+    ),
     # Tokens
     Requirement("form-answer", "A form is read as a token answer.", "quirk 30"),
     Requirement("error-in-200", "An error in a 200 is an error.", "quirk 31"),
@@ -123,7 +131,6 @@ REQUIREMENTS = (
     Requirement("expected-page", "The unreachable page is announced beforehand.", "quirk 44"),
     Requirement("fast-token", "A stored valid token costs no client.", "performance 5"),
     Requirement("status-all", "No server is hidden by another's trouble.", "issue 2"),
-    Requirement("logout", "Logout revokes both tokens and deletes all.", "security 23"),
     # Everywhere
     Requirement("safe-urls", "Only https, or http on loopback, is used.", "security 13, 14, 16"),
     Requirement("no-crash", "Hostile input raises McpAuthError and nothing else.", "security 14"),

@@ -12,12 +12,12 @@ import pytest
 
 from hermes_mcp_auth_remote.demo.serving import Demo
 from tests.cli.commands import COMMAND, Cli, log_in
+from tests.requirements import covers
 
 # Says which modules the fast path has loaded, besides the token.
 LOADED = """
 import sys
 from hermes_mcp_auth_remote.cli.__main__ import main
-from tests.requirements import covers
 code = main(sys.argv[1:])
 print(" ".join(sorted(sys.modules)), file=sys.stderr)
 sys.exit(code)
