@@ -68,7 +68,8 @@ class DeviceAuthorization:
 def may_use_device(client: Client) -> bool:
     """True where a client is registered for the device grant (RFC 7591 section 2), or only a try can tell.
 
-    Where False, register anew: a server answers such a client with unauthorized_client (quirk 23).
+    Where False, register anew: such a client is refused, as unauthorized_client (quirk 23), or with whatever
+    else a server thinks of (oidc-provider says invalid_request).
     """
     return not client.registered or DEVICE_GRANT in (texts_member(client.document, "grant_types") or ())
 

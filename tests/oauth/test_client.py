@@ -10,6 +10,7 @@ import pytest
 from hermes_mcp_auth_remote.errors import ClientIdNeeded, RegistrationRefused, UnreadableAnswer
 from hermes_mcp_auth_remote.oauth.client import (
     ASSERTION_TYPE,
+    DEVICE_GRANT,
     Client,
     authenticate,
     client_from_document,
@@ -18,6 +19,7 @@ from hermes_mcp_auth_remote.oauth.client import (
     register,
     registration_request,
 )
+from hermes_mcp_auth_remote.oauth.device import may_use_device
 from hermes_mcp_auth_remote.oauth.wire import MAX_LIFETIME_SECONDS
 from hermes_mcp_auth_remote.values import Secret
 from tests.oauth.parties import ISSUER, REDIRECT_URI, client, server
@@ -29,7 +31,7 @@ LOCALHOST_URI = REDIRECT_URI.replace("127.0.0.1", "localhost")
 HTTPS_URI = "https://hermes.example/callback"
 
 
-def registering(redirect_uri: str = REDIRECT_URI, **members: object) -> Play[Client]:
+def registering(redirect_uri: str = REDIRECT_URI, /, **members: object) -> Play[Client]:
     return play(register(server(**members), redirect_uri, client_name="Hermes"))
 
 
@@ -181,6 +183,65 @@ def test_the_application_type_follows_the_redirect_uri_unless_it_is_configured(u
     assert wanted["grant_types"] == ["authorization_code", "refresh_token"]
     forced = registration_request(server(), uri, client_name="Hermes", application_type="web")
     assert json.loads(forced.body)["application_type"] == "web"
+
+
+GRANTS = ["authorization_code", "refresh_token"]
+DEVICE: dict[str, object] = {"device_authorization_endpoint": f"{ISSUER}/device"}
+
+
+@covers("device-grant")
+@pytest.mark.parametrize(
+    ("members", "grants"),
+    [
+        (DEVICE, [*GRANTS, DEVICE_GRANT]),
+        ({**DEVICE, "grant_types_supported": [*GRANTS, DEVICE_GRANT]}, [*GRANTS, DEVICE_GRANT]),
+        ({**DEVICE, "grant_types_supported": GRANTS}, GRANTS),
+        ({**DEVICE, "grant_types_supported": []}, GRANTS),
+        ({"grant_types_supported": [DEVICE_GRANT]}, GRANTS),
+        ({}, GRANTS),
+    ],
+    ids=["endpoint", "endpoint and grant", "another list", "an empty list", "no endpoint", "nothing"],
+)
+def test_quirk_23_the_device_grant_is_registered_where_it_is_offered_and_nowhere_else(
+    members: dict[str, object], grants: list[str]
+) -> None:
+    script = registering(**members).expects(REGISTER, json={"grant_types": grants})
+    # Many a server repeats nothing of what was registered.
+    taken = script.answers(201, {"client_id": "c"}).returns()
+    assert may_use_device(taken) is (DEVICE_GRANT in grants)
+
+
+@covers("device-grant")
+def test_quirk_23_what_the_server_says_it_registered_counts_also_once_it_was_stored() -> None:
+    script = registering(**DEVICE).expects(REGISTER)
+    fewer = script.answers(201, {"client_id": "c", "grant_types": GRANTS}).returns()
+    assert not may_use_device(fewer)
+    assert not may_use_device(client_from_document(fewer.document))
+    assert not may_use_device(client_from_document({"client_id": "c"})), (
+        "registered before there were devices"
+    )
+    assert may_use_device(client_from_document({"client_id": "c", "grant_types": [DEVICE_GRANT]}))
+    by_hand = configured_client(server(**DEVICE), "c", None, None, REDIRECT_URI)
+    assert may_use_device(by_hand), "only its maker knows; a try tells"
+
+
+@covers("device-grant")
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"error": "invalid_client_metadata"},
+        {"error": "invalid_request", "error_description": "Grant types: must be authorization_code"},
+    ],
+)
+def test_a_device_grant_that_is_refused_after_all_is_left_out_once(refusal: dict[str, object]) -> None:
+    script = registering(**DEVICE).expects(REGISTER, json={"grant_types": [*GRANTS, DEVICE_GRANT]})
+    script.answers(400, refusal).expects(
+        REGISTER, json={"grant_types": GRANTS, "redirect_uris": [REDIRECT_URI]}
+    )
+    assert not may_use_device(script.answers(201, {"client_id": "c"}).returns())
+    script = registering(**DEVICE).expects(REGISTER).answers(400, refusal).expects(REGISTER)
+    script.answers(500).raises(RegistrationRefused, "status 400")
+    registering().expects(REGISTER).answers(400, refusal).raises(RegistrationRefused, "status 400")
 
 
 def test_the_scope_that_will_be_asked_for_is_registered() -> None:

@@ -1,0 +1,400 @@
+"""Asking until the person has decided: never early, never faster, an end exactly once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hermes_mcp_auth_remote.errors import (
+    AddressRefused,
+    AnswerTooLarge,
+    AuthorizationDenied,
+    LoginExpired,
+    McpAuthError,
+    NetworkError,
+    RedirectRefused,
+    RegistrationRefused,
+    TimedOut,
+    TokenRefused,
+    Unreachable,
+    UnreadableAnswer,
+)
+from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT, Client
+from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization, read_device_authorization_response
+from hermes_mcp_auth_remote.oauth.polling import Failed, Pending, begin_polling, next_poll, poll_request
+from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.oauth.wire import Response
+from hermes_mcp_auth_remote.values import Secret
+from tests.oauth.parties import GRANTED, HTML, ISSUER, NOW, client, server
+from tests.oauth.test_hostile import JUNK, STATUS
+from tests.playbook import answer, form_of
+from tests.requirements import covers
+
+DEVICE_CODE = "d3vice-code-that-was-minted"
+PENDING = answer(400, {"error": "authorization_pending"})
+SLOW = answer(400, {"error": "slow_down"})
+LOST = TimedOut("as.example did not answer the device poll in time.")
+BROKEN = answer(502, HTML)
+TAKEN = answer(200, GRANTED)
+
+
+def waiting(
+    *, interval: float = 5, lifetime: float = 600, who: Client | None = None, resource: str | None = None
+) -> Pending:
+    device = DeviceAuthorization(
+        Secret(DEVICE_CODE), "WDJB-MJHT", f"{ISSUER}/device", None, lifetime, interval
+    )
+    scope = frozenset({"mcp:tools"})
+    return begin_polling(server(), who or client(), device, NOW, scope=scope, resource=resource)
+
+
+def still(pending: Pending, outcome: Response | NetworkError | None, now: float) -> Pending:
+    after = next_poll(pending, outcome, now)
+    assert isinstance(after, Pending), after
+    return after
+
+
+def ended(pending: Pending, outcome: Response | NetworkError | None, now: float = NOW + 5) -> McpAuthError:
+    after = next_poll(pending, outcome, now)
+    assert isinstance(after, Failed), after
+    return after.error
+
+
+@covers("device-poll", "resource-everywhere")
+def test_a_poll_carries_grant_device_code_client_and_resource() -> None:
+    request = poll_request(waiting(resource="https://mcp.example"))
+    assert (request.method, request.url) == ("POST", f"{ISSUER}/token")
+    assert form_of(request) == {
+        "grant_type": DEVICE_GRANT,
+        "device_code": DEVICE_CODE,
+        "client_id": "client-1",
+        "resource": "https://mcp.example",
+    }
+    assert "resource" not in form_of(poll_request(waiting()))
+    who = client(method="private_key_jwt")
+    signed = poll_request(waiting(who=who), sign=lambda _, audience: Secret(f"for {audience}"))
+    assert form_of(signed)["client_assertion"] == f"for {ISSUER}"
+    with pytest.raises(RegistrationRefused):
+        poll_request(waiting(who=who))
+
+
+@covers("device-poll")
+def test_the_first_poll_waits_for_the_interval_and_the_end_comes_by_the_own_clock() -> None:
+    pending = waiting(interval=7, lifetime=60)
+    assert (pending.next_at, pending.wakes_at) == (NOW + 7, NOW + 7)
+    assert pending.request.expires_at == NOW + 60
+    assert waiting(interval=100, lifetime=60).wakes_at == NOW + 60, "nothing to ask for after the end"
+
+
+@covers("device-poll")
+@pytest.mark.parametrize("status", [400, 428, 200, 403, 500])
+def test_quirk_46_pending_keeps_the_interval_whatever_the_status(status: int) -> None:
+    after = still(waiting(), answer(status, {"error": "authorization_pending"}), NOW + 5)
+    assert (after.next_at, after.interval_seconds) == (NOW + 10, 5)
+
+
+@covers("device-poll")
+def test_quirk_46_slow_down_adds_five_seconds_for_good() -> None:
+    once = still(waiting(), SLOW, NOW + 5)
+    assert (once.next_at, once.interval_seconds) == (NOW + 15, 10)
+    later = still(once, PENDING, NOW + 15)
+    assert (later.next_at, later.interval_seconds) == (NOW + 25, 10)
+    assert still(later, SLOW, NOW + 25).interval_seconds == 15
+
+
+@covers("device-poll")
+@pytest.mark.parametrize(
+    ("said", "interval"), [(12, 12), (3, 10), ("20", 20), (-1, 10), (None, 10), ("x", 10), ([], 10)]
+)
+def test_github_says_the_new_interval_and_a_shorter_one_does_not_count(said: object, interval: float) -> None:
+    after = still(waiting(), answer(200, {"error": "slow_down", "interval": said}), NOW + 5)
+    assert after.interval_seconds == interval
+
+
+@covers("device-poll")
+@pytest.mark.parametrize(
+    "lost", [LOST, Unreachable("x"), NetworkError("x"), BROKEN, answer(429), answer(408), answer(503, {})]
+)
+def test_quirk_46_without_an_answer_the_wait_doubles_and_an_answer_ends_that(
+    lost: Response | NetworkError,
+) -> None:
+    pending, now, waits = waiting(lifetime=1800), NOW, []
+    for _ in range(5):
+        now = pending.next_at
+        pending = still(pending, lost, now)
+        waits.append(pending.next_at - now)
+    assert waits == [10, 20, 40, 40, 40]
+    assert pending.interval_seconds == 5
+    now = pending.next_at
+    pending = still(pending, PENDING, now)
+    assert (pending.next_at - now, pending.failures) == (5, 0)
+    pending = still(pending, lost, now + 5)
+    assert pending.next_at - now == 15
+
+
+@covers("device-poll")
+@pytest.mark.parametrize(
+    ("retry_after", "wait"),
+    [("60", 60), ("3", 10), ("-5", 10), ("soon", 10), ("Wed, 21 Oct 2026 07:28:00 GMT", 10), ("nan", 10)],
+)
+def test_a_server_that_names_its_pause_is_given_it(retry_after: str, wait: float) -> None:
+    after = still(waiting(), answer(503, HTML, {"retry-after": retry_after}), NOW + 5)
+    assert after.next_at - (NOW + 5) == wait
+
+
+@covers("device-poll")
+@pytest.mark.parametrize("status", [400, 403, 200])
+@pytest.mark.parametrize("word", ["access_denied", "authorization_declined"])
+def test_quirk_46_a_denial_says_so(status: int, word: str) -> None:
+    error = ended(waiting(), answer(status, {"error": word, "error_description": "x"}))
+    assert isinstance(error, AuthorizationDenied)
+    assert error.error == "access_denied"
+    assert str(error) == "Access was denied at as.example."
+
+
+@covers("device-poll")
+def test_quirk_46_an_expired_code_offers_a_new_one() -> None:
+    error = ended(waiting(), answer(400, {"error": "expired_token"}))
+    assert isinstance(error, LoginExpired)
+    assert "new code" in error.advice
+
+
+@covers("device-poll")
+@pytest.mark.parametrize(
+    "outcome", [None, PENDING, SLOW, LOST, BROKEN, answer(400, {"error": "invalid_grant"})]
+)
+def test_by_the_own_clock_it_is_over_whatever_the_server_says(
+    outcome: Response | NetworkError | None,
+) -> None:
+    assert isinstance(ended(waiting(lifetime=60), outcome, NOW + 60), LoginExpired)
+
+
+@covers("device-poll")
+def test_tokens_that_come_late_are_still_tokens_and_time_alone_changes_nothing() -> None:
+    pending = waiting(lifetime=60)
+    assert isinstance(next_poll(pending, TAKEN, NOW + 61), Tokens)
+    assert next_poll(pending, None, NOW + 59.9) is pending
+
+
+@covers("device-poll")
+def test_tokens_are_read_as_everywhere_and_a_scope_that_is_left_out_is_the_one_asked_for() -> None:
+    tokens = next_poll(waiting(), TAKEN, NOW + 5)
+    assert tokens == Tokens(
+        Secret("fresh-access"),
+        None,
+        frozenset({"mcp:tools"}),
+        expires_at=NOW + 3605,
+        obtained_at=NOW + 5,
+    )
+    narrowed = next_poll(waiting(), answer(200, {**GRANTED, "scope": "less"}), NOW)
+    assert isinstance(narrowed, Tokens)
+    assert narrowed.scope == frozenset({"less"})
+
+
+@covers("device-poll", "stale-client")
+@pytest.mark.parametrize(
+    "error", ["invalid_grant", "invalid_client", "unauthorized_client", "unsupported_grant_type", "odd"]
+)
+def test_any_other_error_ends_it_and_keeps_its_code(error: str) -> None:
+    trouble = ended(waiting(), answer(400, {"error": error}))
+    assert isinstance(trouble, TokenRefused)
+    assert trouble.error == error
+
+
+@covers("auth-method", "device-poll")
+def test_quirk_17_basic_refused_as_invalid_client_goes_on_with_post_and_only_once() -> None:
+    who = client(client_secret=Secret("s3cret"), method="client_secret_basic")
+    refused = answer(401, {"error": "invalid_client"})
+    pending = waiting(who=who)
+    assert "client_secret" not in form_of(poll_request(pending))
+    posting = still(pending, refused, NOW + 5)
+    assert posting.next_at == NOW + 10
+    assert form_of(poll_request(posting))["client_secret"] == "s3cret"
+    assert poll_request(posting).headers == poll_request(waiting()).headers
+    trouble = ended(posting, refused, NOW + 10)
+    assert isinstance(trouble, TokenRefused)
+    assert trouble.error == "invalid_client"
+
+
+@covers("device-poll")
+@pytest.mark.parametrize(
+    "trouble",
+    [RedirectRefused("x"), AddressRefused("x"), AnswerTooLarge("x")],
+    ids=lambda e: type(e).__name__,
+)
+def test_a_way_that_waiting_does_not_mend_ends_it(trouble: NetworkError) -> None:
+    assert ended(waiting(), trouble) is trouble
+
+
+@covers("device-poll")
+@pytest.mark.parametrize("outcome", [answer(200, HTML), answer(404, HTML), answer(200, {}), answer(302)])
+def test_an_answer_that_is_none_ends_it_instead_of_waiting_for_the_clock(outcome: Response) -> None:
+    assert isinstance(ended(waiting(), outcome), UnreadableAnswer | TokenRefused)
+
+
+@covers("no-secret")
+def test_neither_code_nor_secret_is_in_an_error_or_a_repr() -> None:
+    who = client(client_secret=Secret("s3cret"), method="client_secret_post")
+    pending = waiting(who=who)
+    words = f"{DEVICE_CODE} with s3cret"
+    refused = answer(400, {"error": f"odd {DEVICE_CODE}", "error_description": words})
+    for outcome in (
+        refused,
+        answer(400, words),
+        answer(400, {"error": "access_denied", "error_description": words}),
+    ):
+        error = ended(pending, outcome)
+        for shown in (
+            str(error),
+            repr(error),
+            error.advice,
+            repr(pending),
+            repr(next_poll(pending, outcome, NOW)),
+        ):
+            assert DEVICE_CODE not in shown
+            assert "s3cret" not in shown
+            assert "WDJB" not in shown
+
+
+# Whatever comes, in whatever order
+
+WAITING = st.sampled_from([PENDING, SLOW, LOST, BROKEN, Unreachable("x"), answer(429), None])
+ENDING = st.sampled_from(
+    [
+        TAKEN,
+        answer(400, {"error": "access_denied"}),
+        answer(400, {"error": "expired_token"}),
+        answer(200, HTML),
+    ]
+)
+
+
+@covers("device-poll")
+@given(
+    st.lists(st.tuples(WAITING, st.floats(0, 30)), max_size=40),
+    ENDING,
+    st.floats(1, 60),
+    st.floats(1, 1800),
+)
+def test_no_poll_is_early_no_interval_shrinks_and_it_ends_exactly_once(
+    outcomes: list[tuple[Response | NetworkError | None, float]],
+    last: Response,
+    interval: float,
+    lifetime: float,
+) -> None:
+    pending = waiting(interval=interval, lifetime=lifetime)
+    asked_at, slowed = NOW, 0
+    for outcome, late in outcomes:
+        now = pending.wakes_at + late
+        if outcome is not None:
+            assert (
+                now >= asked_at + pending.interval_seconds or pending.wakes_at == pending.request.expires_at
+            )
+        after = next_poll(pending, outcome, now)
+        if isinstance(after, Failed):
+            assert now >= pending.request.expires_at
+            assert isinstance(after.error, LoginExpired)
+            return
+        assert isinstance(after, Pending), "nothing here grants"
+        assert now < after.request.expires_at
+        assert after.request == pending.request
+        assert after.interval_seconds >= pending.interval_seconds
+        if outcome is None:
+            assert after is pending
+            continue
+        slowed += outcome is SLOW
+        assert after.interval_seconds == pytest.approx(interval + 5 * slowed)
+        assert after.next_at >= now + after.interval_seconds
+        if after.failures:
+            assert after.next_at >= now + 2 * after.interval_seconds
+        pending, asked_at = after, now
+    end = next_poll(pending, last, pending.next_at)
+    assert isinstance(end, Tokens) is (last is TAKEN)
+    assert not isinstance(end, Pending)
+
+
+@covers("no-crash")
+@given(
+    st.dictionaries(
+        st.sampled_from(["error", "error_description", "interval", "access_token", "expires_in", "scope"]),
+        JUNK,
+    ),
+    STATUS,
+    st.sampled_from(["application/json", "text/html", ""]),
+    st.text(max_size=12),
+)
+def test_junk_in_a_polls_answer_is_an_outcome_and_never_a_crash(
+    document: dict[str, object], status: int, media_type: str, retry_after: str
+) -> None:
+    headers = {"content-type": media_type, "retry-after": retry_after}
+    body = json.dumps(document).encode()
+    after = next_poll(waiting(), answer(status, body, headers), NOW + 5)
+    repr(after)
+    if isinstance(after, Pending):
+        assert after.next_at >= NOW + 5 + after.interval_seconds
+    elif isinstance(after, Failed):
+        assert isinstance(after.error, McpAuthError)
+
+
+@covers("no-crash")
+@given(
+    st.binary(), STATUS, st.sampled_from(["application/json", "application/x-www-form-urlencoded", "\x00"])
+)
+def test_any_body_of_a_polls_answer_is_an_outcome(body: bytes, status: int, media_type: str) -> None:
+    repr(next_poll(waiting(), answer(status, body, {"content-type": media_type}), NOW + 5))
+
+
+@covers("no-crash", "device-answer")
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "device_code",
+                "user_code",
+                "verification_uri",
+                "verification_uri_complete",
+                "expires_in",
+                "interval",
+                "error",
+                "error_description",
+            ]
+        ),
+        JUNK,
+        min_size=1,
+    ),
+    STATUS,
+)
+def test_junk_in_a_device_authorization_is_refused_or_can_be_shown_and_polled(
+    changed: dict[str, object], status: int
+) -> None:
+    document = {
+        "device_code": DEVICE_CODE,
+        "user_code": "WDJB-MJHT",
+        "verification_uri": f"{ISSUER}/device",
+        **changed,
+    }
+    try:
+        device = read_device_authorization_response(answer(status, document), "as.example")
+    except McpAuthError:
+        return
+    assert device.user_code.isprintable()
+    assert device.verification_uri.startswith(("https://", "http://localhost", "http://127."))
+    pending = begin_polling(server(), client(), device, NOW)
+    assert NOW < pending.wakes_at <= NOW + 1800
+    poll_request(pending)
+
+
+@covers("linear", "no-crash")
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 1_000_000, b'{"a":' * 200_000, b"a=b&" * 250_000, b'{"error":"' + b"a" * 1_000_000 + b'"}'],
+)
+def test_a_megabyte_of_hostile_answer_is_an_outcome_at_once(body: bytes) -> None:
+    for media_type in ("application/json", "text/plain"):
+        hostile = answer(200, body, {"content-type": media_type})
+        assert len(str(ended(waiting(), hostile))) < 1000
+        with pytest.raises(McpAuthError):
+            read_device_authorization_response(hostile, "as.example")
