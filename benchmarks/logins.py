@@ -22,6 +22,7 @@ from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.serving import Demo, running
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
+from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
 
@@ -76,9 +77,14 @@ class Ours:
         ) as client:
             try:
                 response = await client.post(self._server.url, json=_PING)
-            except AuthorizationRequired:
-                here = Origin()
-                login = await self._service.begin(self._server, here, redirect_uri=REDIRECT_URI)
+            except AuthorizationRequired as needed:
+                here, said = Origin(), needed.challenge
+                login = await self._service.begin(
+                    self._server,
+                    here,
+                    redirect_uri=REDIRECT_URI,
+                    challenge=said if isinstance(said, Challenge) else None,
+                )
                 await self._service.finish(login.id, await self._person.approve(login.request.url), here)
                 response = await client.post(self._server.url, json=_PING)
             response.raise_for_status()
