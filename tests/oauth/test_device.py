@@ -1,17 +1,10 @@
-"""A code for another device: the endpoint, the request, the answer, and all of it at real servers."""
+"""A code for another device: the request, what the person is shown, and refusals."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import TypeVar
-
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import running
 from hermes_mcp_auth_remote.errors import (
-    AuthorizationDenied,
     DeviceRefused,
     RegistrationRefused,
     TimedOut,
@@ -19,46 +12,20 @@ from hermes_mcp_auth_remote.errors import (
     UnreadableAnswer,
     UnsafeUrl,
 )
-from hermes_mcp_auth_remote.http.client import run
-from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT, Client, register
 from hermes_mcp_auth_remote.oauth.device import (
     MAX_DEVICE_SECONDS,
     DeviceAuthorization,
     authorize_device,
-    find_device_endpoint,
-    may_use_device,
 )
-from hermes_mcp_auth_remote.oauth.metadata import (
-    AuthorizationServer,
-    default_endpoints,
-    discover,
-    discover_authorization_server,
-)
-from hermes_mcp_auth_remote.oauth.polling import Failed, Pending, begin_polling, next_poll, poll_request
-from hermes_mcp_auth_remote.oauth.token import Tokens
-from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, scope_text
-from hermes_mcp_auth_remote.values import Secret, Server
-from tests.browserless import approve_device as approve_at_demo
-from tests.browserless import deny_device as deny_at_demo
+from hermes_mcp_auth_remote.values import Secret
 from tests.oauth.parties import (
     HTML,
     ISSUER,
-    NOW,
-    OPENID,
-    REDIRECT_URI,
-    RFC8414,
     client,
-    metadata,
     server,
 )
-from tests.parts.oidc_provider import OidcOptions, OidcProvider, oidc_provider
-from tests.parts.person import approve_device as approve_at_oidc
 from tests.playbook import Play, play
 from tests.requirements import covers
-from tests.tripwire import guard
-
-T = TypeVar("T")
 
 ENDPOINT = f"{ISSUER}/device_authorization"
 DEVICE = f"POST {ENDPOINT}"
@@ -315,238 +282,3 @@ def test_a_server_that_echoes_the_client_secret_is_quoted_without_it() -> None:
     refusal = {"error": "x s3cret+/=", "error_description": "your secret s3cret%2B%2F%3D is wrong"}
     error = script.answers(400, refusal).raises(DeviceRefused)
     assert "s3cret" not in f"{error} {error.error} {error.advice}"
-
-
-# Where the endpoint is
-
-
-def finding(
-    issuer: str = ISSUER, *, trusted: tuple[str, ...] = (), **members: object
-) -> Play[AuthorizationServer]:
-    return play(find_device_endpoint(issuer, server(issuer=issuer, **members), trusted))
-
-
-@covers("device-endpoint")
-def test_quirk_46_an_endpoint_that_only_the_openid_document_names_is_found_and_kept() -> None:
-    grants = ["authorization_code", DEVICE_GRANT]
-    openid = metadata(device_authorization_endpoint=ENDPOINT, grant_types_supported=grants)
-    script = finding(grant_types_supported=["authorization_code"]).expects(f"GET {ISSUER}{OPENID}")
-    found = script.answers(200, openid).returns()
-    assert found.device_authorization_endpoint == ENDPOINT
-    assert found.grant_types_supported == tuple(grants)
-    assert found.document["device_authorization_endpoint"] == ENDPOINT
-    assert found.document["grant_types_supported"] == grants
-    script = finding(grant_types_supported=["authorization_code"]).expects(f"GET {ISSUER}{OPENID}")
-    silent = script.answers(200, metadata(device_authorization_endpoint=ENDPOINT)).returns()
-    assert silent.grant_types_supported is None
-    assert "grant_types_supported" not in silent.document
-
-
-@covers("device-endpoint")
-def test_quirk_46_all_else_stays_as_the_first_document_said() -> None:
-    other = metadata(
-        device_authorization_endpoint=ENDPOINT,
-        authorization_endpoint=f"{ISSUER}/other",
-        registration_endpoint=f"{ISSUER}/other",
-        code_challenge_methods_supported=None,
-    )
-    found = finding().expects(f"GET {ISSUER}{OPENID}").answers(200, other).returns()
-    assert found.authorization_endpoint == f"{ISSUER}/authorize"
-    assert found.registration_endpoint == f"{ISSUER}/register"
-    assert found.code_challenge_methods_supported == ("S256",)
-
-
-@covers("device-endpoint")
-def test_quirk_46_an_issuer_with_a_path_is_looked_for_in_both_openid_places() -> None:
-    issuer = f"{ISSUER}/tenant"
-    openid = metadata(issuer, device_authorization_endpoint=f"{issuer}/device")
-    script = finding(issuer, token_endpoint=f"{issuer}/token")
-    script.expects(f"GET {ISSUER}{OPENID}/tenant").answers(404)
-    script.expects(f"GET {issuer}{OPENID}").answers(200, openid)
-    assert script.returns().device_authorization_endpoint == f"{issuer}/device"
-
-
-@covers("device-endpoint")
-def test_an_endpoint_that_is_known_or_a_server_that_publishes_nothing_is_not_asked_about() -> None:
-    assert play(find_device_endpoint(ISSUER, WITH_DEVICE)).returns() is WITH_DEVICE
-    guessed = default_endpoints("https://mcp.example/mcp")
-    assert play(find_device_endpoint(guessed.issuer, guessed)).returns() is guessed
-
-
-@covers("device-endpoint", "issuer-exact")
-@pytest.mark.parametrize(
-    ("status", "document"),
-    [
-        (404, None),
-        (503, None),
-        (200, HTML),
-        (200, metadata()),
-        (200, metadata(issuer="https://evil.example", device_authorization_endpoint=ENDPOINT)),
-        (200, metadata(device_authorization_endpoint=ENDPOINT, token_endpoint=f"{ISSUER}/other")),
-        (200, metadata(device_authorization_endpoint="http://evil.example/device")),
-        (200, metadata(device_authorization_endpoint=7)),
-    ],
-    ids=[
-        "absent",
-        "failing",
-        "HTML",
-        "lacking",
-        "another issuer",
-        "another token endpoint",
-        "unsafe",
-        "junk",
-    ],
-)
-def test_a_document_that_cannot_be_used_leaves_the_server_as_it_was(
-    status: int, document: dict[str, object] | str | None
-) -> None:
-    script = finding().expects(f"GET {ISSUER}{OPENID}").answers(status, document)
-    assert script.returns() == server()
-    script = finding().expects(f"GET {ISSUER}{OPENID}").fails(TimedOut("as.example did not answer."))
-    assert script.returns() == server()
-
-
-@covers("device-endpoint")
-def test_a_trusted_issuer_is_trusted_here_too_where_it_is_the_one_that_was_found_first() -> None:
-    found = server(issuer="https://parent.example", token_endpoint=f"{ISSUER}/token")
-    openid = metadata(
-        issuer="https://parent.example",
-        device_authorization_endpoint=ENDPOINT,
-        token_endpoint=f"{ISSUER}/token",
-        authorization_endpoint=f"{ISSUER}/authorize",
-    )
-    for trusted, endpoint in ((("https://parent.example",), ENDPOINT), ((), None)):
-        script = play(find_device_endpoint(ISSUER, found, trusted)).expects(f"GET {ISSUER}{OPENID}")
-        assert script.answers(200, openid).returns().device_authorization_endpoint == endpoint
-
-
-# At real servers
-
-
-def once(request: Request) -> Exchange[Response]:
-    return (yield request)
-
-
-class Desk:
-    """What a service will do: every request through our own HTTP client, time only said."""
-
-    def __init__(self, url: str) -> None:
-        self.server = Server("real", url)
-        self.now = NOW
-
-    def run(self, exchange: Exchange[T]) -> T:
-        return asyncio.run(run(exchange, self.server, environ={}))
-
-    def begin(self, found: AuthorizationServer, who: Client, scope: str, resource: str) -> Pending:
-        wanted = frozenset(scope.split())
-        device = self.run(authorize_device(found, who, scope=wanted, resource=resource))
-        return begin_polling(found, who, device, self.now, scope=wanted, resource=resource)
-
-    def poll(self, pending: Pending) -> Pending | Tokens | Failed:
-        self.now = pending.wakes_at
-        return next_poll(pending, self.run(once(poll_request(pending))), self.now)
-
-
-@pytest.mark.node
-@covers("device-poll", "device-grant")
-@pytest.mark.parametrize("complete", [True, False], ids=["link", "typed code"])
-def test_a_certified_server_registers_approves_and_grants(complete: bool) -> None:  # noqa: FBT001
-    resource = "http://127.0.0.1:9/mcp"
-    with oidc_provider() as op:
-        desk, found = Desk(op.issuer), _discovered(op)
-        who = desk.run(register(found, REDIRECT_URI, client_name="Hermes"))
-        assert may_use_device(who)
-        pending = desk.begin(found, who, "mcp:tools offline_access", resource)
-        shown = pending.request.authorization
-        assert pending.next_at == NOW + 5, "it sends no interval"
-        waiting = desk.poll(pending)
-        assert isinstance(waiting, Pending)
-        assert waiting.next_at == NOW + 10
-        if complete:
-            assert shown.verification_uri_complete is not None
-            approve_at_oidc(shown.verification_uri_complete)
-        else:
-            approve_at_oidc(shown.verification_uri, shown.user_code)
-        tokens = desk.poll(waiting)
-        assert isinstance(tokens, Tokens), tokens
-        assert tokens.refresh_token is not None
-        assert "mcp:tools" in (tokens.scope or ())
-        again = desk.poll(waiting)
-        assert isinstance(again, Failed)
-        assert isinstance(again.error, TokenRefused)
-
-
-@pytest.mark.node
-@covers("device-grant")
-def test_a_certified_server_without_devices_registers_us_without_the_grant() -> None:
-    features = OidcOptions().features - {"deviceFlow"}
-    with oidc_provider(OidcOptions(features=features)) as op:
-        found = _discovered(op)
-        who = Desk(op.issuer).run(register(found, REDIRECT_URI, client_name="Hermes"))
-        assert not may_use_device(who)
-        assert "POST /reg 400" not in op.log()
-
-
-@pytest.mark.node
-@covers("device-grant")
-def test_a_certified_server_tells_an_older_client_that_it_may_not() -> None:
-    with oidc_provider() as op:
-        desk, found = Desk(op.issuer), _discovered(op)
-        plain = server(registration_endpoint=found.registration_endpoint)
-        who = desk.run(register(plain, REDIRECT_URI, client_name="Hermes"))
-        assert not may_use_device(who)
-        with pytest.raises(DeviceRefused) as caught:
-            desk.begin(found, who, "mcp:tools", "http://127.0.0.1:9/mcp")
-        # Not the unauthorized_client of RFC 6749 section 5.2; so ask `may_use_device` first.
-        assert caught.value.error == "invalid_request"
-
-
-def _discovered(op: OidcProvider) -> AuthorizationServer:
-    found = Desk(op.issuer).run(discover_authorization_server(op.issuer))
-    assert found is not None
-    return found
-
-
-@covers("device-poll", "device-endpoint", "no-secret")
-@pytest.mark.parametrize(
-    ("decide", "granted"), [(approve_at_demo, True), (deny_at_demo, False)], ids=["approved", "denied"]
-)
-def test_the_demo_from_an_openid_document_through_slow_down_and_outage_to_the_decision(
-    decide: Callable[[str], str],
-    granted: bool,  # noqa: FBT001
-) -> None:
-    behaviour = Behaviour(
-        with_device=True, device_only_in_openid=True, metadata_at=("rfc8414", "openid_appended")
-    )
-    now = NOW
-    with running(behaviour, clock=lambda: now) as demo:
-        guard(demo.server.minted)
-        desk = Desk(demo.mcp_url)
-        first = desk.run(discover(demo.mcp_url, Challenge())).authorization_server
-        assert first.device_authorization_endpoint is None
-        found = desk.run(find_device_endpoint(demo.issuer, first))
-        who = desk.run(register(found, REDIRECT_URI, client_name="Hermes"))
-        pending: Pending | Tokens | Failed = desk.begin(found, who, "mcp:tools", demo.mcp_url)
-        assert isinstance(pending, Pending)
-        waits: list[tuple[float, float]] = []
-        for hurry in (0.0, 2.0, 0.0, 0.0):
-            before, now = now, pending.next_at - hurry
-            if len(waits) == 2:
-                demo.server.fail_next("device_poll", status=502, body=HTML)
-            pending = next_poll(pending, desk.run(once(poll_request(pending))), now)
-            assert isinstance(pending, Pending), pending
-            waits.append((now - before, pending.next_at - now))
-        # Pending; too early, so 5 s more; a gateway's failure, so twice that; and on as before.
-        assert [wait for _, wait in waits] == [5, 10, 20, 10]
-        assert pending.request.authorization.verification_uri_complete is not None
-        decide(pending.request.authorization.verification_uri_complete)
-        now = pending.next_at
-        end = next_poll(pending, desk.run(once(poll_request(pending))), now)
-        if granted:
-            assert isinstance(end, Tokens), end
-            assert scope_text(end.scope or ()) == "mcp:tools"
-        else:
-            assert isinstance(end, Failed)
-            assert isinstance(end.error, AuthorizationDenied)
-        assert demo.server.count("authorization_server_metadata") == 2
-        assert f"{RFC8414}" in [request.path for request in demo.server.requests]
