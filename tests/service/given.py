@@ -67,3 +67,12 @@ def rotated_elsewhere(home: Path, demo: Demo) -> str:
     )
     store.replace_tokens(KEY, fresh, None)
     return granted.access_token
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait for what another thread is about to do; fails after 20 s."""
+    for _ in range(2000):
+        if holds():
+            return
+        time.sleep(0.01)
+    raise AssertionError("It did not come about.")

@@ -25,7 +25,8 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.flights import Flights
-from hermes_mcp_auth_remote.service.sessions import BACK_OFF_SECONDS, RETRY_SECONDS, Session
+from hermes_mcp_auth_remote.service.renewal import BACK_OFF_SECONDS, RETRY_SECONDS
+from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS, Session
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Key, Server
@@ -209,14 +210,54 @@ def test_a_token_is_refreshed_ahead_of_its_end_and_a_short_one_not_all_the_time(
     assert header(session) == old
     demo.server.change(access_token_seconds=20)
     clock.now += 1
+    # Ahead of the end, and no request waits for it.
+    eventually(lambda: header(session) != old)
     short = header(session)
-    assert short != old
     clock.now += 17
     assert header(session) == short
     assert header(anew(tmp_path, server, clock)) == short
     clock.now += 1
-    assert header(session) != short
+    eventually(lambda: header(session) != short)
     assert demo.server.count("refresh") == 2
+
+
+def test_a_refresh_that_is_due_holds_up_no_request_while_the_old_token_works(
+    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
+) -> None:
+    session = session_kept.session(server)
+    old = header(session)
+    clock.now += 3600 - 60
+    gate = demo.server.hold("refresh")
+    assert header(session) == old
+    assert gate.arrived.wait(20)
+    assert [header(session) for _ in range(5)] == [old] * 5
+    gate.open()
+    eventually(lambda: header(session) != old)
+    assert demo.server.count("refresh") == 1
+
+
+def test_another_writers_token_is_noticed_within_a_second_by_one_stat(
+    session_kept: AuthService,
+    server: Server,
+    demo: Demo,
+    clock: MovedClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = session_kept.session(server)
+    old = header(session)
+    looks: list[Key] = []
+    version = FileStore.version
+    monkeypatch.setattr(FileStore, "version", lambda self, key: looks.append(key) or version(self, key))
+    assert [header(session) for _ in range(100)] == [old] * 100
+    assert looks == []
+    clock.now += LOOK_SECONDS
+    assert [header(session) for _ in range(100)] == [old] * 100
+    assert len(looks) == 1
+    fresh = rotated_elsewhere(tmp_path, demo)
+    assert header(session) == old
+    clock.now += LOOK_SECONDS
+    assert header(session) == f"Bearer {fresh}"
 
 
 @covers("kept-before-use")
@@ -327,12 +368,14 @@ def test_quirk_34_trouble_at_the_token_endpoint_ends_no_session_and_is_not_asked
     clock.now += 3600 - 50
     # It lives for another 50 s: used, and tried again every 15 s.
     assert [header(session) for _ in range(5)] == [old] * 5
+    eventually(lambda: session._ready.fresh_until == clock.now + BACK_OFF_SECONDS)
     assert demo.server.count("refresh") == 1
     clock.now += BACK_OFF_SECONDS - 1
     assert header(session) == old
     assert demo.server.count("refresh") == 1
     clock.now += 1
     assert header(session) == old
+    eventually(lambda: session._ready.fresh_until == clock.now + BACK_OFF_SECONDS)
     assert demo.server.count("refresh") == 2
     # It has ended: an error, and one try in five seconds.
     clock.now += 50
