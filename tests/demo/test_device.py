@@ -14,6 +14,7 @@ from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 from tests.browserless import Refused, approve_device, deny_device, fetch, read_consent
 from tests.demo.player import MovedClock, Player, refusal
+from tests.parts.chromium import chromium
 
 GRANTS = ["authorization_code", "refresh_token", DEVICE_GRANT]
 HOSTILE = "\"><script>alert('x')</script>&amp;"
@@ -292,3 +293,21 @@ def test_what_comes_from_outside_is_escaped_on_the_pages_of_a_device() -> None:
     page += user_code_page(HOSTILE) + decided_page(HOSTILE)
     assert "<script" not in page
     assert page.count("&lt;script&gt;") == 9
+
+
+@pytest.mark.browser
+def test_a_person_with_a_phones_browser_types_the_code_and_approves(player: DevicePlayer) -> None:
+    device = player.device()
+    with chromium() as page:
+        page.set_viewport_size({"width": 390, "height": 780})
+        trouble: list[str] = []
+        page.on("console", lambda message: trouble.append(message.text))
+        page.goto(device["verification_uri"])
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.get_by_label("Code").fill(device["user_code"].lower())
+        page.get_by_role("button", name="Continue").click()
+        assert page.get_by_text(device["user_code"]).is_visible()
+        page.get_by_role("button", name="Approve").click()
+        page.get_by_role("heading", name="Your device is connected").wait_for()
+    assert trouble == []
+    assert player.poll(device).status_code == 200
