@@ -55,6 +55,7 @@ def shown_login(screen: Terminal) -> str:
     return url_on(screen.wait_for("cancels."))
 
 
+@pytest.mark.tmux
 def test_a_login_with_a_qr_code_a_wrong_paste_and_the_right_one(cli: Cli, demo: Demo) -> None:
     demo.server.change(with_par=True)
     with terminal([*COMMAND, "login", "demo"], env=cli.environ(), columns=80, rows=60) as screen:
@@ -70,6 +71,7 @@ def test_a_login_with_a_qr_code_a_wrong_paste_and_the_right_one(cli: Cli, demo: 
 
 
 @covers("expected-page")
+@pytest.mark.tmux
 def test_a_login_on_a_wide_terminal_that_is_denied(cli: Cli, demo: Demo) -> None:
     with terminal([*COMMAND, "login", "demo", "--no-qr"], env=cli.environ(), columns=120, rows=40) as screen:
         screen.paste(deny(shown_login(screen)))
@@ -78,6 +80,7 @@ def test_a_login_on_a_wide_terminal_that_is_denied(cli: Cli, demo: Demo) -> None
         compare("login-120-columns-denied", screen.joined(), cli)
 
 
+@pytest.mark.tmux
 def test_a_login_on_a_narrow_terminal_that_is_given_up(cli: Cli, demo: Demo) -> None:
     with terminal([*COMMAND, "login", "demo"], env=cli.environ(), columns=40, rows=40) as screen:
         shown_login(screen)
@@ -89,6 +92,7 @@ def test_a_login_on_a_narrow_terminal_that_is_given_up(cli: Cli, demo: Demo) -> 
     compare("login-40-columns-given-up", text, cli)
 
 
+@pytest.mark.tmux
 def test_a_login_that_is_interrupted(cli: Cli, demo: Demo) -> None:
     with terminal([*COMMAND, "login", "demo", "--no-qr"], env=cli.environ()) as screen:
         shown_login(screen)
@@ -106,6 +110,7 @@ def test_a_login_that_expires_and_one_that_is_finished_later(cli: Cli, demo: Dem
     compare("login-expired", expired.err + expired.out, cli)
 
 
+@pytest.mark.tmux
 def test_the_demo_at_a_terminal_plays_the_browser(cli: Cli) -> None:
     with terminal([*COMMAND, "demo"], env=cli.environ(), columns=80, rows=40) as screen:
         screen.wait_for("pastes for")

@@ -51,6 +51,7 @@ def test_an_account_that_the_encoding_lacks_is_no_accident(cli: Cli, demo: Demo)
         ({"PYTHONIOENCODING": "ascii"}, False, False),
     ],
 )
+@pytest.mark.tmux
 def test_the_qr_code_keeps_to_what_the_terminal_can(
     cli: Cli, demo: Demo, env: Mapping[str, str], *, escapes: bool, blocks: bool
 ) -> None:
