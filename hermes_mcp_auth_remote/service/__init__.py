@@ -9,11 +9,13 @@ import asyncio
 import secrets
 import time
 from pathlib import Path
+from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.http.client import run
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.oauth.wire import Exchange
+from hermes_mcp_auth_remote.service.asking import Asking
 from hermes_mcp_auth_remote.service.connections import connection, revoke
 from hermes_mcp_auth_remote.service.logins import Logins
 from hermes_mcp_auth_remote.service.redirects import new_redirect_uri, redirect_uri_for
@@ -22,6 +24,15 @@ from hermes_mcp_auth_remote.service.waiting import held
 from hermes_mcp_auth_remote.service.world import Run, World
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Clock, Entropy, Key, Origin, Owner, Server
+
+T = TypeVar("T")
+
+
+async def _run(exchange: Exchange[T], server: Server) -> T:
+    # Loaded when something is asked of a server; a process with a good token never does.
+    from hermes_mcp_auth_remote.http.client import run  # noqa: PLC0415
+
+    return await run(exchange, server)
 
 
 class AuthService:
@@ -34,12 +45,13 @@ class AuthService:
         self,
         home: Path,
         *,
-        run: Run = run,
+        run: Run = _run,
         clock: Clock = time.time,
         entropy: Entropy = secrets.token_urlsafe,
     ) -> None:
         self._world = World(FileStore(home), run, clock, entropy)
         self._logins = Logins(self._world)
+        self._asking = Asking(self._world, self._logins)
         self._sessions: dict[tuple[Key, str], Session] = {}
         self._servers: dict[str, Server] = {}
 
@@ -50,7 +62,7 @@ class AuthService:
     def session(self, server: Server, owner: Owner = None) -> Session:
         """Return the session of a server and owner: the same one to all who ask."""
         key = Key(server.name, owner)
-        return self._sessions.setdefault((key, server.url), Session(self._world, server, key))
+        return self._sessions.setdefault((key, server.url), Session(self._world, self._asking, server, key))
 
     def redirect_uri(self, server: Server, owner: Owner = None) -> str:
         """Return the redirect URI that a login of this server would best use, for whoever wants to listen."""

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service.flights import Flights
+from hermes_mcp_auth_remote.service.ready import Ready
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Clock, Entropy, Server
 
@@ -29,6 +30,6 @@ class World:
     run: Run
     clock: Clock
     entropy: Entropy
-    refreshes: Flights[str] = field(default_factory=lambda: Flights("mcp-auth-refresh"))
+    refreshes: Flights[Ready] = field(default_factory=lambda: Flights("mcp-auth-refresh"))
     # Storing a login's tokens: in a thread of its own, where no Ctrl-C comes between.
     keeping: Flights[None] = field(default_factory=lambda: Flights("mcp-auth-keep"))

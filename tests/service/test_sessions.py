@@ -32,7 +32,7 @@ from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Key, Server
 from tests.demo.player import MovedClock
 from tests.requirements import covers
-from tests.service.given import KEY, kept, log_in, rotated_elsewhere, without_binding
+from tests.service.given import KEY, eventually, kept, log_in, rotated_elsewhere, without_binding
 
 REFUSED = ['Bearer error="invalid_token"']
 
@@ -248,7 +248,12 @@ def test_another_writers_token_is_noticed_within_a_second_by_one_stat(
     old = header(session)
     looks: list[Key] = []
     version = FileStore.version
-    monkeypatch.setattr(FileStore, "version", lambda self, key: looks.append(key) or version(self, key))
+
+    def counted(store: FileStore, key: Key) -> tuple[int, int, int] | None:
+        looks.append(key)
+        return version(store, key)
+
+    monkeypatch.setattr(FileStore, "version", counted)
     assert [header(session) for _ in range(100)] == [old] * 100
     assert looks == []
     clock.now += LOOK_SECONDS
