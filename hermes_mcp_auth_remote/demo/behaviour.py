@@ -178,12 +178,19 @@ def step_of(method: str, path: str, body: bytes) -> Step:
     if "/.well-known/" in path:
         return "authorization_server_metadata"
     if path == "/token":
-        return next((step for grant, step in _GRANTS.items() if b"grant_type=" + grant in body), "token")
+        return _token_step(body)
     if path == "/authorize":
         return "authorization" if method == "GET" else "other"
     if path.endswith("/ping"):
         return "ping"
     return _STEPS.get(path, "mcp" if "mcp" in path else "other")
+
+
+def _token_step(body: bytes) -> Step:
+    for grant, step in _GRANTS.items():
+        if b"grant_type=" + grant in body:
+            return step
+    return "token"
 
 
 _GRANTS: Mapping[bytes, Step] = {
