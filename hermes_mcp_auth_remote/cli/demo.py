@@ -22,7 +22,8 @@ from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.terminal.keyboard import Lines, open_lines
-from hermes_mcp_auth_remote.terminal.prompt import Screen, Ways, log_in
+from hermes_mcp_auth_remote.terminal.prompt import Ways, log_in
+from hermes_mcp_auth_remote.terminal.race import Screen
 from hermes_mcp_auth_remote.terminal.screen import size
 from hermes_mcp_auth_remote.terminal.words import WIDEST, filled
 from hermes_mcp_auth_remote.values import Flow, Server

@@ -17,7 +17,8 @@ from hermes_mcp_auth_remote.login import Connection, Login, refusal
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.desktop import evidence, open_browser
 from hermes_mcp_auth_remote.terminal.keyboard import open_lines
-from hermes_mcp_auth_remote.terminal.prompt import HERE, Screen, Ways, log_in
+from hermes_mcp_auth_remote.terminal.prompt import Ways, log_in
+from hermes_mcp_auth_remote.terminal.race import HERE, Screen
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen, size
 from hermes_mcp_auth_remote.terminal.words import connected
 from hermes_mcp_auth_remote.values import Flow

@@ -49,6 +49,7 @@ class Listener:
         self, decide: Decide, host: str, path: str, sockets: list[socket.socket], head_seconds: float
     ) -> None:
         port: int = sockets[0].getsockname()[1]
+        self._port = port
         name = f"[{host}]" if ":" in host else host
         self._origin = f"{name}:{port}"
         self._hosts = {self._origin, name} if port == 80 else {self._origin}
@@ -86,6 +87,11 @@ class Listener:
     def redirect_uri(self) -> str:
         """The redirect URI that leads here."""
         return f"http://{self._origin}{self._path}"
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._port
 
     async def close(self) -> None:
         """Stop listening; pages under way get two seconds to reach their browser."""

@@ -27,7 +27,8 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.prompt import HERE, Ways, log_in
+from hermes_mcp_auth_remote.terminal.prompt import Ways, log_in
+from hermes_mcp_auth_remote.terminal.race import HERE
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve, fetch
 from tests.requirements import covers

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hermes_mcp_auth_remote.demo.serving import Demo, running
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.prompt import HERE
+from hermes_mcp_auth_remote.terminal.race import HERE
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen, size
 from hermes_mcp_auth_remote.values import Server
 from tests.requirements import covers
