@@ -131,6 +131,16 @@ REQUIREMENTS = (
     Requirement("expected-page", "The unreachable page is announced beforehand.", "quirk 44"),
     Requirement("fast-token", "A stored valid token costs no client.", "performance 5"),
     Requirement("status-all", "No server is hidden by another's trouble.", "issue 2"),
+    # Proofs and grants without a person
+    Requirement("dpop-proof", "Each request proves the key, freshly.", "RFC 9449 §4, §5, §7"),
+    Requirement("dpop-nonce", "A nonce is taken up from either server.", "RFC 9449 §8, §9"),
+    Requirement("dpop-choice", "Tokens are bound where both servers take that.", "RFC 9449 §5.1, §7.1"),
+    Requirement("dpop-key", "The key lives and ends with its tokens.", "RFC 9449 §11"),
+    Requirement("client-credentials", "A client may ask on its own word.", "RFC 6749 §4.4, RFC 7523 §2.2"),
+    Requirement("jwt-bearer", "A workload's JWT goes to its addressee alone.", "RFC 7523 §2.1"),
+    Requirement("enterprise", "An identity provider's word becomes a token.", "RFC 8693, ID-JAG"),
+    Requirement("no-person", "Such a session renews without anybody.", "issue 4"),
+    Requirement("conformance", "Every auth scenario of the official suite passes.", "issue 4"),
     # Everywhere
     Requirement("safe-urls", "Only https, or http on loopback, is used.", "security 13, 14, 16"),
     Requirement("no-crash", "Hostile input raises McpAuthError and nothing else.", "security 14"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.values import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,11 @@ class Credentials:
     """All that is stored for one server and owner; every part may be missing.
 
     `binding` is None where somebody else wrote the rest: Hermes, or whoever logged in since with another
-    client or at another issuer.
+    client or at another issuer. `proof_key` is the private JWK that DPoP tokens are bound to (RFC 9449).
     """
 
     tokens: Tokens | None = None
     client: Client | None = None
     authorization_server: AuthorizationServer | None = None
     binding: Binding | None = None
+    proof_key: Secret | None = None

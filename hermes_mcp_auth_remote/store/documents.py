@@ -48,8 +48,11 @@ def from_bytes(data: bytes, path: str) -> Document:
 
 
 def tokens_document(tokens: Tokens) -> Document:
-    """Write tokens as the MCP SDK's OAuthToken plus Hermes's `expires_at` (epoch seconds)."""
-    document: dict[str, object] = {"access_token": tokens.access_token.reveal(), "token_type": "Bearer"}
+    """Write tokens as the MCP SDK's OAuthToken plus Hermes's `expires_at` (epoch seconds).
+
+    DPoP tokens are called so: Hermes then takes them for none, and could not use them anyway.
+    """
+    document: dict[str, object] = {"access_token": tokens.access_token.reveal(), "token_type": tokens.scheme}
     if tokens.expires_at is not None and tokens.obtained_at is not None:
         document["expires_in"] = max(int(tokens.expires_at - tokens.obtained_at), 0)
     if tokens.scope:
@@ -81,6 +84,7 @@ def read_tokens(document: Document, written_at: float, path: str) -> Tokens:
         scope=scope_set(scope) or None if scope else None,
         expires_at=expires_at,
         obtained_at=obtained_at,
+        scheme="DPoP" if (text_member(document, "token_type") or "").lower() == "dpop" else "Bearer",
     )
 
 

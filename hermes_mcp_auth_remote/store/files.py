@@ -1,11 +1,12 @@
 """The store in Hermes's own files, `HERMES_HOME/mcp-tokens/<stem>.*`, so that Hermes and we share a login.
 
-Writers go client, metadata, binding, tokens: Hermes watches the tokens file alone, and whoever sees new
-tokens finds all that belongs to them. Each file is replaced as a whole.
+Tokens are written last: Hermes watches that file alone, and whoever sees new tokens finds all that belongs to
+them. Each file is replaced as a whole.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -50,11 +51,12 @@ from hermes_mcp_auth_remote.store.names import (
     METADATA,
     NO_METADATA_DOCUMENT,
     OWNERS,
+    PROOF_KEY,
     TOKENS,
     owner_folder,
     owner_of,
 )
-from hermes_mcp_auth_remote.values import Key, Owner
+from hermes_mcp_auth_remote.values import Key, Owner, Secret
 
 Version = tuple[int, int, int]
 
@@ -93,15 +95,16 @@ class FileStore:
         tokens = self._tokens(key, version)
         client = self._client(key)
         server = self._metadata(key)
+        proof_key = self._proof_key(key) if tokens is not None and tokens.scheme == "DPoP" else None
         binding = self._binding(key, tokens)
         if binding is None or not _speaks_of(binding, client, server):
-            return Credentials(tokens, client, server)
+            return Credentials(tokens, client, server, proof_key=proof_key)
         if server is not None:
             # Hermes's rewriting appends a slash to a bare issuer; the server's own spelling is what counts.
             server = replace(server, issuer=binding.issuer)
         if tokens is not None:
             tokens = replace(tokens, account=binding.account, refresh_expires_at=binding.refresh_expires_at)
-        return Credentials(tokens, client, server, binding)
+        return Credentials(tokens, client, server, binding, proof_key)
 
     def replace(self, key: Key, credentials: Credentials) -> None:
         """Store a new login's credentials; raises StoreUnwritable, StoreUnsafe.
@@ -117,6 +120,8 @@ class FileStore:
         speaks_of = tokens if tokens is not None else self._tokens(key, self.version(key))
         self._put(key, BINDING, None if binding is None else binding_document(binding, speaks_of))
         if tokens is not None:
+            proof = credentials.proof_key
+            self._put(key, PROOF_KEY, None if proof is None else json.loads(proof.reveal()))
             self._put(key, TOKENS, tokens_document(tokens))
             self._sweep(key, self._path(key, TOKENS).stat().st_mtime - _STALE_SECONDS)
 
@@ -155,7 +160,7 @@ class FileStore:
             return False
         self._refuse_other_server(key)
         # Tokens first: without the rest nobody can use them, and a crash half-way must not keep them.
-        parts = (TOKENS, BINDING, CLIENT, METADATA, CLIENT_BACKUP, NO_METADATA_DOCUMENT)
+        parts = (TOKENS, PROOF_KEY, BINDING, CLIENT, METADATA, CLIENT_BACKUP, NO_METADATA_DOCUMENT)
         removed = [remove(self._path(key, suffix)) for suffix in parts]
         self._sweep(key, None)
         return any(removed)
@@ -242,8 +247,7 @@ class FileStore:
 
     def _tokens(self, key: Key, version: Version | None) -> Tokens | None:
         path = self._path(key, TOKENS)
-        document = self._document(path)
-        if document is None:
+        if (document := self._document(path)) is None:
             return None
         return read_tokens(document, 0.0 if version is None else version[0] / 1e9, str(path))
 
@@ -252,6 +256,10 @@ class FileStore:
         document = self._document(path)
         return None if document is None else read_client(document, str(path))
 
+    def _proof_key(self, key: Key) -> Secret | None:
+        document = self._document(self._path(key, PROOF_KEY))
+        return None if document is None else Secret(json.dumps(document))
+
     def _metadata(self, key: Key) -> AuthorizationServer | None:
         path = self._path(key, METADATA)
         document = self._document(path)
@@ -259,8 +267,7 @@ class FileStore:
 
     def _binding(self, key: Key, tokens: Tokens | None) -> Binding | None:
         path = self._path(key, BINDING)
-        document = self._document(path)
-        if document is None:
+        if (document := self._document(path)) is None:
             return None
         binding = read_binding(document, tokens, str(path))
         self._check_server(key, binding.server)

@@ -178,6 +178,7 @@ def login_document(login: Login) -> Document:
             "scope": None if request.scope is None else sorted(request.scope),
             "trusted_issuers": sorted(request.trusted_issuers),
             "lifetime_seconds": request.lifetime_seconds,
+            "dpop": request.dpop,
         },
         "client": {
             "client_id": client.client_id,
@@ -233,6 +234,7 @@ def _read_request(members: Members, client: Client) -> AuthorizationRequest:
         scope=members.maybe_set("scope"),
         trusted_issuers=frozenset(members.texts("trusted_issuers")),
         lifetime_seconds=members.maybe_number("lifetime_seconds"),
+        dpop=members.all.get("dpop") is True,
     )
 
 

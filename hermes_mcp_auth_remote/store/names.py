@@ -5,6 +5,8 @@ from __future__ import annotations
 from urllib.parse import unquote_to_bytes
 
 TOKENS, CLIENT, METADATA, BINDING = ".json", ".client.json", ".meta.json", ".binding.json"
+# The private key that DPoP tokens are bound to; Hermes has none.
+PROOF_KEY = ".dpop.json"
 # Hermes keeps a copy of a client that was refused; it holds the client secret.
 CLIENT_BACKUP = ".client.json.bak"
 # Later versions of Hermes leave it, empty, where the provider refused a client ID metadata document.

@@ -1,7 +1,7 @@
 """The client that the official conformance suite drives: `python client.py <url>`.
 
-MCP is the SDK's, authorization is ours: an `AuthService` on an empty store, `McpAuth` on the SDK's client, and
-in place of a person somebody who follows the authorization URL, which approves at once.
+MCP is the SDK's, authorization is ours: an `AuthService` on an empty store, `McpAuth` on the SDK's client,
+and in place of a person somebody who follows the authorization URL, which approves at once.
 """
 
 from __future__ import annotations

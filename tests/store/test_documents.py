@@ -87,6 +87,7 @@ REQUESTS = st.builds(
     scope=st.none() | SCOPES,
     trusted_issuers=st.frozensets(TEXTS, max_size=2),
     lifetime_seconds=st.none() | TIMES,
+    dpop=st.booleans(),
 )
 LOGINS = st.builds(
     Login,
@@ -125,12 +126,13 @@ TOKENS = st.builds(
     scope=st.none() | SCOPES,
     expires_at=st.none() | st.integers(1, 1_000_000).map(lambda seconds: NOW + seconds),
     obtained_at=st.just(NOW),
+    scheme=st.sampled_from(["Bearer", "DPoP"]),
 )
 
 
 def test_every_field_of_what_is_stored_is_generated_here() -> None:
     # A field that is added to a value and forgotten in its codec would otherwise go unnoticed.
-    known = {Login: 13, AuthorizationRequest: 13, Client: 7, Binding: 11, Tokens: 7, Origin: 4, Key: 2}
+    known = {Login: 13, AuthorizationRequest: 14, Client: 7, Binding: 11, Tokens: 8, Origin: 4, Key: 2}
     assert {kind: len(fields(kind)) for kind in known} == known
 
 
