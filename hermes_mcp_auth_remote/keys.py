@@ -38,7 +38,7 @@ def can_sign() -> bool:
 
 def new_proof_key() -> Secret:
     """Make a P-256 key for DPoP, and return it as the text of a private JWK (RFC 7518 section 6.2)."""
-    _check_can_sign("proofs (DPoP)")
+    check_can_sign("Proofs (DPoP)")
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
 
     key = ec.generate_private_key(ec.SECP256R1())
@@ -48,7 +48,7 @@ def new_proof_key() -> Secret:
 
 def prover(proof_key: Secret, clock: Clock, entropy: Entropy) -> Prover:
     """Return the prover of a key that `new_proof_key` made; raises StoreCorrupt for anything else."""
-    _check_can_sign("proofs (DPoP)")
+    check_can_sign("Proofs (DPoP)")
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
 
     try:
@@ -97,7 +97,7 @@ def read_token_file(path: str, key: str) -> Secret:
 
 
 def _operators_key(path: str, key_id: str | None) -> SigningKey:
-    _check_can_sign("`oauth.private_key_file`")
+    check_can_sign("`oauth.private_key_file`")
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415
@@ -160,7 +160,8 @@ def _read(path: str, key: str) -> bytes:
     return data
 
 
-def _check_can_sign(what: str) -> None:
+def check_can_sign(what: str) -> None:
+    """Raise ConfigError where what is asked for needs a key, and nothing here can sign."""
     if not can_sign():
         raise ConfigError(
             f"{what} need the package `cryptography`, which is not installed.",

@@ -84,7 +84,8 @@ def obtain(
     )
     issuer = found.authorization_server
     client = _client(server, issuer, held, means.sign)
-    scope = select_scope(found, answered, configured=options.scope, cap=options.scope_cap)
+    had = held.scope if held is not None and answered.insufficient_scope else frozenset[str]()
+    scope = select_scope(found, answered, configured=options.scope, held=had, cap=options.scope_cap)
     if scope and not options.scope:
         # There is nothing to be offline from: whoever needs a new token asks again.
         scope = scope - {"offline_access"} or None

@@ -104,7 +104,7 @@ class AuthService:
             server = Server(login.key.server, login.server_url)
         credentials = await self._logins.finish(login_id, text, origin, server)
         if credentials.tokens is not None:
-            self.session(server, login.key.owner).adopt(credentials.tokens)
+            self.session(server, login.key.owner).adopt(credentials.tokens, credentials.proof_key)
         return connection(login.key, login.server_url, credentials)
 
     def login(self, login_id: str) -> Login:
@@ -138,7 +138,7 @@ class AuthService:
         async with held(await asyncio.to_thread(self._world.store.lock, key)):
             stored = await asyncio.to_thread(self._world.store.read, key)
             try:
-                revoked = await self._world.run(revoke(stored), server)
+                revoked = await self._world.run(revoke(stored, self._world.signer(server)), server)
             except McpAuthError:
                 # Such as a CA file that is gone; what is stored here goes all the same.
                 revoked = False

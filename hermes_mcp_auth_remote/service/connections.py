@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection
+from hermes_mcp_auth_remote.oauth.client import Signer
 from hermes_mcp_auth_remote.oauth.token import revocation_request
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.store.credentials import Credentials
@@ -28,7 +29,7 @@ def connection(key: Key, server_url: str, credentials: Credentials) -> Connectio
     )
 
 
-def revoke(credentials: Credentials) -> Exchange[bool]:
+def revoke(credentials: Credentials, sign: Signer | None = None) -> Exchange[bool]:
     """Revoke the refresh token, then the access token (RFC 7009 §2.1); True where that ended the session.
 
     Best effort: a server without the endpoint, or out of reach, stops nobody from logging out. Some servers
@@ -40,7 +41,9 @@ def revoke(credentials: Credentials) -> Exchange[bool]:
     outcomes: list[bool] = []
     for token, hint in ((tokens.refresh_token, "refresh_token"), (tokens.access_token, "access_token")):
         try:
-            request = revocation_request(issuer, client, token, hint) if token is not None else None
+            request = (
+                revocation_request(issuer, client, token, hint, sign=sign) if token is not None else None
+            )
             if request is not None:
                 response = yield request
                 outcomes.append(response.ok)

@@ -20,6 +20,7 @@ from hermes_mcp_auth_remote.errors import (
     StoreError,
     TokenRefused,
 )
+from hermes_mcp_auth_remote.keys import can_sign, check_can_sign, new_proof_key
 from hermes_mcp_auth_remote.login import (
     ID_BYTES,
     MAX_PASTES,
@@ -75,10 +76,20 @@ class Logins:
         chance = Chance(
             state=Secret(world.entropy(STATE_BYTES)), code_verifier=Secret(world.entropy(VERIFIER_BYTES))
         )
-        now = world.clock()
-        prepared = await world.run(
-            prepare(server, chance, redirect_uri, now, held=known, challenge=challenge), server
+        if server.options.dpop:
+            check_can_sign("Proofs (DPoP)")
+        sign = await asyncio.to_thread(world.signer, server)
+        preparing = prepare(
+            server,
+            chance,
+            redirect_uri,
+            world.clock(),
+            held=known,
+            challenge=challenge,
+            sign=sign,
+            can_prove=can_sign(),
         )
+        prepared = await world.run(preparing, server)
         now = world.clock()
         request = prepared.request
         seconds = min(server.options.login_seconds, MAX_LOGIN_SECONDS)
@@ -111,7 +122,12 @@ class Logins:
         """
         login, response = await asyncio.to_thread(self._claim, login_id, text, origin)
         try:
-            tokens = await self._world.run(exchange(response, login.request, self._world.clock()), server)
+            sign = await asyncio.to_thread(self._world.signer, server)
+            proof_key = new_proof_key() if login.request.dpop else None
+            prover, now = self._world.prover(proof_key), self._world.clock()
+            tokens = await self._world.run(
+                exchange(response, login.request, now, sign=sign, prover=prover), server
+            )
         except TokenRefused as refused:
             if response.is_bare and refused.error == "invalid_grant":
                 await self._change(
@@ -128,6 +144,8 @@ class Logins:
             self._abandon(login, LoginError("This login was interrupted."))
             raise
         credentials = self._credentials(login, tokens)
+        if tokens.scheme == "DPoP":
+            credentials = replace(credentials, proof_key=proof_key)
         # From here on an interruption loses nothing: the flight goes on to its end.
         await landed(self._world.keeping.join(login_id, lambda: self._keep(login, credentials)))
         return credentials

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.files import Version
 
@@ -17,6 +18,7 @@ REFRESH_AHEAD_SHARE = 0.1
 class Ready:
     """A header to send: fresh until then, good until then (epoch seconds), from that version of the file.
 
+    `prover` is set where the token needs a proof with every request.
     Between `fresh_until` and `good_until` a refresh is due while the old token still works.
     """
 
@@ -24,6 +26,7 @@ class Ready:
     fresh_until: float
     good_until: float
     version: Version | None
+    prover: Prover | None = None
 
 
 def _ahead_seconds(tokens: Tokens) -> float:
@@ -38,7 +41,7 @@ def fresh_until(tokens: Tokens) -> float:
     return math.inf if tokens.expires_at is None else tokens.expires_at - _ahead_seconds(tokens)
 
 
-def ready(tokens: Tokens, version: Version | None) -> Ready:
+def ready(tokens: Tokens, version: Version | None, prover: Prover | None = None) -> Ready:
     """Make a header of tokens that the store holds in that version."""
     good_until = math.inf if tokens.expires_at is None else tokens.expires_at - _ahead_seconds(tokens) / 10
-    return Ready(tokens.authorization, fresh_until(tokens), good_until, version)
+    return Ready(tokens.authorization, fresh_until(tokens), good_until, version, prover)

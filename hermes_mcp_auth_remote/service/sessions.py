@@ -17,13 +17,14 @@ from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
+from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.service.asking import Asking
 from hermes_mcp_auth_remote.service.flights import Flights, landed
 from hermes_mcp_auth_remote.service.ready import Ready, ready
 from hermes_mcp_auth_remote.service.renewal import Renewal
 from hermes_mcp_auth_remote.service.world import World
-from hermes_mcp_auth_remote.values import Key, Server
+from hermes_mcp_auth_remote.values import Key, Secret, Server
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class Session:
         "_until",
         "_world",
         "key",
+        "prover",
         "server",
     )
 
@@ -55,6 +57,8 @@ class Session:
         self._ready = _NOTHING
         self._authorization = ""
         self._until = -math.inf
+        # Where it is set, a request needs a proof beside the header (RFC 9449).
+        self.prover: Prover | None = None
         self.server = server
         self.key = key
 
@@ -88,6 +92,8 @@ class Session:
         """
         challenge = read_challenge(www_authenticate)
         if status == 403 and challenge.insufficient_scope:
+            if self._renewal.needs_nobody:
+                return await self._other_than(refused, challenge)
             # RFC 6750 section 3.1; a refresh never widens a scope (RFC 6749 section 6).
             needed = AuthorizationRequired(self.key.server, reason=_wider(challenge), challenge=challenge)
         elif status != 401:
@@ -107,9 +113,9 @@ class Session:
         """Do what `challenged` does, for a caller without an event loop."""
         return _blocking(lambda: self.challenged(refused, status, www_authenticate))
 
-    def adopt(self, tokens: Tokens) -> str:
+    def adopt(self, tokens: Tokens, proof_key: Secret | None = None) -> str:
         """Use these tokens, which are in the store, from now on; returns the header's value."""
-        return self._use(ready(tokens, self._world.store.version(self.key)))
+        return self._use(ready(tokens, self._world.store.version(self.key), self._world.prover(proof_key)))
 
     def forget(self) -> None:
         """Use nothing from memory any more."""
@@ -135,6 +141,7 @@ class Session:
         self._until = -math.inf
         self._ready = found
         self._authorization = found.authorization
+        self.prover = found.prover
         self._until = min(found.fresh_until, self._world.clock() + LOOK_SECONDS)
         return found.authorization
 
@@ -143,16 +150,17 @@ class Session:
         if not flight.cancelled() and flight.exception() is None:
             self._use(flight.result())
 
-    async def _other_than(self, refused: str) -> str:
-        found = await landed(self._flight(refused))
+    async def _other_than(self, refused: str, challenge: Challenge | None = None) -> str:
+        found = await landed(self._flight(refused, challenge))
         if found.authorization == refused:
             # It joined a flight that knew nothing of the refusal yet.
-            found = await landed(self._flight(refused))
+            found = await landed(self._flight(refused, challenge))
         return self._use(found)
 
-    def _flight(self, refused: str | None) -> Future[Ready]:
+    def _flight(self, refused: str | None, challenge: Challenge | None = None) -> Future[Ready]:
         # By address, too: under one name, what one address may have is not for another.
-        return self._flights.join((self.key, self.server.url), lambda: self._renewal.renewed(refused))
+        place = (self.key, self.server.url)
+        return self._flights.join(place, lambda: self._renewal.renewed(refused, challenge))
 
 
 def _blocking(make: Callable[[], Coroutine[object, object, T]]) -> T:

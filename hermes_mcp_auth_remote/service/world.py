@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from hermes_mcp_auth_remote.keys import client_signer, prover
+from hermes_mcp_auth_remote.oauth.client import Signer
+from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service.flights import Flights
 from hermes_mcp_auth_remote.service.ready import Ready
 from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.values import Clock, Entropy, Server
+from hermes_mcp_auth_remote.values import Clock, Entropy, Secret, Server
 
 T = TypeVar("T")
 
@@ -33,3 +36,12 @@ class World:
     refreshes: Flights[Ready] = field(default_factory=lambda: Flights("mcp-auth-refresh"))
     # Storing a login's tokens: in a thread of its own, where no Ctrl-C comes between.
     keeping: Flights[None] = field(default_factory=lambda: Flights("mcp-auth-keep"))
+
+    def signer(self, server: Server) -> Signer | None:
+        """Return what signs for this server's client, None without a key file. Raises ConfigError."""
+        path, key_id = server.options.private_key_file, server.options.private_key_id
+        return None if path is None else client_signer(path, key_id, self.clock, self.entropy)
+
+    def prover(self, proof_key: Secret | None) -> Prover | None:
+        """Return what proves this key (RFC 9449); raises ConfigError, StoreCorrupt."""
+        return None if proof_key is None else prover(proof_key, self.clock, self.entropy)
