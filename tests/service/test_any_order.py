@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from hermes_mcp_auth_remote.errors import LoginError, McpAuthError, NetworkError, PasteRefused, TimedOut
 from hermes_mcp_auth_remote.login import Login
@@ -70,6 +70,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.world, self.clock = World(), MovedClock()
         self.service = AuthService(Path(self.folder.name), run=self.world.run, clock=self.clock)
+        self.began = self.clock.now
         self.status: dict[str, str] = {}
         self.ends: dict[str, float] = {}
         self.pastes: Counter[str] = Counter()
@@ -139,6 +140,8 @@ class AnyOrder(RuleBasedStateMachine):
             self.status[login.id] = "exchanging"
             self.ends[login.id] = self.clock() + EXCHANGE_SECONDS
 
+    # What has been over for an hour is removed, and would be found no more.
+    @precondition(lambda self: self.clock.now - self.began < 3000)
     @rule(seconds=st.sampled_from([1, 119, 300, 600]))
     def wait(self, seconds: int) -> None:
         self.clock.now += seconds
