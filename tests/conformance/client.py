@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.values import Origin, Secret, Server, ServerOptions
+from hermes_mcp_auth_remote.values import IdentityProvider, Origin, Secret, Server, ServerOptions
 
 SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "auth/metadata-default")
 CONTEXT: dict[str, Any] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))
@@ -66,8 +67,8 @@ class Approving:
         try:
             return await self._session.header()
         except AuthorizationRequired:
-            await self._log_in(None)
-            return await self._session.header()
+            # Without a token first: what the server then says is what the login is to ask for.
+            return ""
 
     async def challenged(self, refused: str, status: int, www_authenticate: list[str]) -> str | None:
         try:
@@ -76,7 +77,7 @@ class Approving:
             await self._log_in(read_challenge(www_authenticate))
             return await self._session.header()
 
-    async def _log_in(self, challenge: Challenge | None) -> None:
+    async def _log_in(self, challenge: Challenge) -> None:
         login = await self._service.begin(self.server, HERE, challenge=challenge)
         async with httpx2.AsyncClient() as browser:
             page = await browser.get(login.request.url)
@@ -85,12 +86,31 @@ class Approving:
 
 def options(folder: Path) -> ServerOptions:
     """What an operator would have written into config.yaml for this scenario."""
-    secret = CONTEXT.get("client_secret")
-    return ServerOptions(
+    secret, key = CONTEXT.get("client_secret"), CONTEXT.get("private_key_pem")
+    given = ServerOptions(
         client_id=CONTEXT.get("client_id"),
         client_secret=Secret(secret) if secret else None,
         client_metadata_url=CLIENT_METADATA_URL,
+        private_key_file=written(folder / "key.pem", key) if key else None,
     )
+    match SCENARIO:
+        case "auth/client-credentials-jwt" | "auth/client-credentials-basic":
+            return replace(given, grant="client_credentials")
+        case "auth/wif-jwt-bearer":
+            file = written(folder / "workload.jwt", CONTEXT["valid_jwt"])
+            return replace(given, grant="jwt_bearer", assertion_file=file)
+        case "auth/enterprise-managed-authorization":
+            file = written(folder / "id_token", CONTEXT["idp_id_token"])
+            endpoint, client_id = CONTEXT["idp_token_endpoint"], CONTEXT["idp_client_id"]
+            provider = IdentityProvider(endpoint, file, client_id)
+            return replace(given, grant="enterprise", identity_provider=provider)
+        case _:
+            return given
+
+
+def written(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
 
 
 async def run_with_auth(url: str) -> None:
