@@ -131,6 +131,9 @@ REQUIREMENTS = (
     Requirement("expected-page", "The unreachable page is announced beforehand.", "quirk 44"),
     Requirement("fast-token", "A stored valid token costs no client.", "performance 5"),
     Requirement("status-all", "No server is hidden by another's trouble.", "issue 2"),
+    # A person, in the middle of a call
+    Requirement("one-prompt", "Ten calls make one prompt, and all go on.", "issue 3"),
+    Requirement("nobody-to-ask", "Where nobody can be asked, no call waits or tells a URL.", "issue 3"),
     # Proofs and grants without a person
     Requirement("dpop-proof", "Each request proves the key, freshly.", "RFC 9449 §4, §5, §7"),
     Requirement("dpop-nonce", "A nonce is taken up from either server.", "RFC 9449 §8, §9"),

@@ -104,10 +104,12 @@ class LoginFiles:
             for login in self.all():
                 if login.expires_at + KEEP_SECONDS < now:
                     remove(self._path(login.id))
+            # By the disk's clock, not by ours: a file that is being written just now is not old.
+            old = self._folder.stat().st_mtime - KEEP_SECONDS
             for path in list(self._folder.iterdir()):
                 # Left behind by a writer that was killed.
                 if path.name.endswith(TEMPORARY):
-                    remove_older(path, now - KEEP_SECONDS)
+                    remove_older(path, old)
 
     def _path(self, login_id: str) -> Path:
         if not _ID.fullmatch(login_id):

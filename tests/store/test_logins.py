@@ -120,12 +120,18 @@ def test_all_logins_come_in_the_order_of_beginning_without_the_unreadable(
 def test_what_has_been_over_for_an_hour_is_dropped_and_no_sooner(tmp_path: Path, logins: LoginFiles) -> None:
     logins.purge(NOW)
     logins.add(login_of())
-    leftover = path_of(tmp_path).with_name(f".{LOGIN_ID}.json.1.abc.tmp")
-    leftover.write_text("a verifier")
-    os.utime(leftover, (NOW, NOW))
+    leftover, being_written = (
+        path_of(tmp_path).with_name(f".{LOGIN_ID}.json.{number}.abc.tmp") for number in (1, 2)
+    )
+    for path in (leftover, being_written):
+        path.write_text("a verifier")
+    an_hour_ago = being_written.stat().st_mtime - 3601
+    os.utime(leftover, (an_hour_ago, an_hour_ago))
     logins.purge(NOW + 600 + 3600)
     assert logins.get(LOGIN_ID) == login_of()
     assert not leftover.exists()
+    # Whatever our clock says.
+    assert being_written.exists()
     logins.purge(NOW + 600 + 3601)
     assert logins.all() == []
 

@@ -1,0 +1,287 @@
+"""A call that needs a person asks one, at the prompter of its context, once for all who wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hermes_mcp_auth_remote.auth.httpx import McpAuth
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.errors import AuthorizationDenied, AuthorizationRequired
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.asking import QUIET_SECONDS, asking
+from hermes_mcp_auth_remote.values import Origin, Server
+from tests.browserless import approve, deny
+from tests.demo.player import MovedClock
+from tests.requirements import covers
+from tests.service.given import CHAT, log_in
+
+ELSEWHERE = Origin("telegram", chat="8", user="43")
+
+
+class Chat:
+    """A prompter whose person does at once what the test says, and remembers what was shown."""
+
+    def __init__(self, service: AuthService, does: Callable[[str], str] | None = approve) -> None:
+        self.service = service
+        self.does = does
+        self.shown: list[Login] = []
+        self.told: list[tuple[str, Connection | None]] = []
+        self.was_shown, self.was_told = asyncio.Event(), asyncio.Event()
+        self._working: set[asyncio.Task[object]] = set()
+
+    async def show(self, login: Login) -> None:
+        self.shown.append(login)
+        self.was_shown.set()
+        if self.does is not None:
+            task: asyncio.Task[object] = asyncio.create_task(self._answer(login, self.does))
+            self._working.add(task)
+
+    async def _answer(self, login: Login, does: Callable[[str], str]) -> None:
+        text = await asyncio.to_thread(does, login.authorization_url)
+        with contextlib.suppress(AuthorizationDenied):
+            await self.service.finish(login.id, text, login.origin)
+
+    async def settled(self, login: Login, connection: Connection | None) -> None:
+        self.told.append((login.status, connection))
+        self.was_told.set()
+
+
+@covers("one-prompt")
+def test_ten_calls_that_find_nobody_logged_in_make_one_prompt_and_all_go_on(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    async def story() -> None:
+        chat = Chat(service)
+        async with httpx.AsyncClient(auth=McpAuth(service.session(server)), trust_env=False) as client:
+            with asking(chat, CHAT):
+                answers = await asyncio.gather(*(client.get(server.url) for _ in range(10)))
+        assert [answer.status_code for answer in answers] == [200] * 10
+        assert len(chat.shown) == 1
+        assert chat.shown[0].origin == CHAT
+        await chat.was_told.wait()
+        ((status, connection),) = chat.told
+        assert status == "done"
+        assert connection is not None
+        assert demo.server.count("token") == 1
+
+    asyncio.run(story())
+
+
+@covers("one-prompt")
+def test_a_session_that_died_at_the_provider_asks_in_the_middle_of_a_call_and_the_call_goes_on(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    async def story() -> None:
+        await log_in(service, server)
+        demo.server.ledger.revoke_everything()
+        chat = Chat(service)
+        async with httpx.AsyncClient(auth=McpAuth(service.session(server)), trust_env=False) as client:
+            with asking(chat, CHAT):
+                assert (await client.get(server.url)).status_code == 200
+        assert len(chat.shown) == 1
+
+    asyncio.run(story())
+
+
+@covers("nobody-to-ask")
+def test_where_nobody_can_be_asked_the_call_fails_at_once_and_names_a_login_that_waits_but_no_url(
+    service: AuthService, server: Server
+) -> None:
+    async def story() -> None:
+        with pytest.raises(AuthorizationRequired) as first:
+            await service.session(server).header()
+        assert first.value.login_id is None
+        waiting = await service.begin(server, CHAT)
+        with pytest.raises(AuthorizationRequired) as second:
+            await service.session(server).header()
+        assert second.value.login_id == waiting.id
+        assert second.value.expires_at == waiting.expires_at
+        assert "://" not in f"{second.value!r} {second.value} {second.value.advice}"
+
+    asyncio.run(story())
+
+
+@covers("nobody-to-ask")
+def test_a_call_waits_no_longer_than_its_caller_says_and_the_login_goes_on(
+    service: AuthService, server: Server
+) -> None:
+    async def story() -> None:
+        chat = Chat(service, does=None)
+        with asking(chat, CHAT, wait_seconds=0.05), pytest.raises(AuthorizationRequired) as late:
+            await service.session(server).header()
+        (login,) = chat.shown
+        assert late.value.login_id == login.id
+        assert service.login(login.id).status == "waiting"
+        # The next call joins it, and the person's answer serves it.
+        with asking(chat, CHAT):
+            waiting = asyncio.create_task(service.session(server).header())
+            await service.finish(login.id, await asyncio.to_thread(approve, login.authorization_url), CHAT)
+            assert (await waiting).startswith("Bearer ")
+        assert chat.shown == [login]
+
+    asyncio.run(story())
+
+
+def test_a_login_that_another_process_of_the_same_chat_has_begun_is_joined(
+    service: AuthService, server: Server, tmp_path: Path, clock: MovedClock
+) -> None:
+    async def story() -> None:
+        login = await AuthService(tmp_path, clock=clock).begin(server, CHAT)
+        chat = Chat(service)
+        with asking(chat, CHAT):
+            waiting = asyncio.create_task(service.session(server).header())
+            text = await asyncio.to_thread(approve, login.authorization_url)
+            await AuthService(tmp_path, clock=clock).finish(login.id, text, CHAT)
+            assert (await waiting).startswith("Bearer ")
+        assert chat.shown == []
+
+    asyncio.run(story())
+
+
+def test_two_chats_are_asked_each_for_itself(service: AuthService, server: Server) -> None:
+    async def story() -> None:
+        one, other = Chat(service, does=None), Chat(service, does=None)
+        with asking(one, CHAT, wait_seconds=0.05):
+            first = asyncio.create_task(service.session(server).header())
+        with asking(other, ELSEWHERE, wait_seconds=0.05):
+            second = asyncio.create_task(service.session(server).header())
+        for ended in await asyncio.gather(first, second, return_exceptions=True):
+            assert isinstance(ended, AuthorizationRequired), ended
+        assert [login.origin for login in one.shown + other.shown] == [CHAT, ELSEWHERE]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("does", "status"), [(deny, "failed"), (None, "cancelled")])
+def test_a_person_who_said_no_is_not_asked_again_by_the_next_call_but_is_later(
+    service: AuthService,
+    server: Server,
+    clock: MovedClock,
+    does: Callable[[str], str] | None,
+    status: str,
+) -> None:
+    async def story() -> None:
+        chat = Chat(service, does)
+        session = service.session(server)
+
+        async def call() -> None:
+            with asking(chat, CHAT), pytest.raises(AuthorizationRequired, match="login"):
+                await session.header()
+
+        calling = asyncio.create_task(call())
+        await chat.was_shown.wait()
+        if does is None:
+            await service.cancel(chat.shown[0].id)
+        await calling
+        assert service.login(chat.shown[0].id).status == status
+        await call()
+        assert len(chat.shown) == 1
+        clock.now += QUIET_SECONDS[status]
+        chat.does = approve
+        with asking(chat, CHAT):
+            assert (await session.header()).startswith("Bearer ")
+        assert len(chat.shown) == 2
+
+    asyncio.run(story())
+
+
+def test_a_caller_that_gives_up_leaves_the_login_to_the_others(service: AuthService, server: Server) -> None:
+    async def story() -> None:
+        chat = Chat(service, does=None)
+        session = service.session(server)
+        with asking(chat, CHAT):
+            calls = [asyncio.create_task(session.header()) for _ in range(3)]
+            await chat.was_shown.wait()
+            calls[0].cancel()
+            (login,) = chat.shown
+            await service.finish(login.id, await asyncio.to_thread(approve, login.authorization_url), CHAT)
+            headers = await asyncio.gather(*calls[1:])
+        assert headers[0] == headers[1]
+        assert len(chat.shown) == 1
+
+    asyncio.run(story())
+
+
+def test_a_prompter_that_cannot_show_a_login_leaves_none_waiting(
+    service: AuthService, server: Server, tmp_path: Path
+) -> None:
+    class Broken(Chat):
+        async def show(self, login: Login) -> None:
+            self.shown.append(login)
+            raise ConnectionError("The chat is out of reach.")
+
+    async def story() -> None:
+        chat = Broken(service)
+        with asking(chat, CHAT), pytest.raises(ConnectionError):
+            await service.session(server).header()
+        assert service.login(chat.shown[0].id).status == "cancelled"
+
+    asyncio.run(story())
+
+
+@covers("step-up")
+def test_a_403_asks_for_the_union_of_scopes_once_shows_what_is_new_and_the_call_goes_on(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    async def story() -> None:
+        await log_in(service, server)
+        before = service.connection(server)
+        assert before is not None
+        assert before.scope is not None
+        session = service.session(server)
+        sent = await session.header()
+        chat = Chat(service)
+        lines = ['Bearer error="insufficient_scope", scope="mcp:admin"']
+        with asking(chat, CHAT):
+            renewed = await session.challenged(sent, 403, lines)
+        assert renewed not in {None, sent}
+        (login,) = chat.shown
+        assert login.request.scope == before.scope | {"mcp:admin"}
+        assert login.added_scope == frozenset({"mcp:admin"})
+
+    demo.server.change(scopes_supported=("mcp:tools", "mcp:admin", "offline_access"))
+    asyncio.run(story())
+
+
+@covers("step-up")
+def test_a_fresh_token_that_is_still_refused_stops_after_two_tries_and_says_so(
+    service: AuthService, server: Server, demo: Demo, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        await log_in(service, server)
+        demo.server.requests.clear()
+        demo.server.fail_next("ping", status=401, times=None)
+        chat = Chat(service)
+        async with httpx.AsyncClient(auth=McpAuth(service.session(server)), trust_env=False) as client:
+            with asking(chat, CHAT):
+                assert (await client.get(server.url)).status_code == 401
+        assert demo.server.count("ping") == 2
+        assert demo.server.count("refresh") == 1
+        assert chat.shown == []
+        assert "127.0.0.1 refuses a token that was renewed just now" in caplog.text
+
+    asyncio.run(story())
+
+
+def test_a_synchronous_client_asks_as_well(service: AuthService, server: Server) -> None:
+    class Patient(Chat):
+        async def show(self, login: Login) -> None:
+            self.shown.append(login)
+            text = await asyncio.to_thread(approve, login.authorization_url)
+            await self.service.finish(login.id, text, login.origin)
+
+    async def made() -> Chat:
+        return Patient(service)
+
+    chat = asyncio.run(made())
+    auth = McpAuth(service.session(server))
+    with httpx.Client(auth=auth, trust_env=False) as client, asking(chat, CHAT):
+        assert client.get(server.url).status_code == 200
+    assert len(chat.shown) == 1
