@@ -157,8 +157,13 @@ async def bearer_flow(session: Session, where: Place, request: Q) -> AsyncGenera
     lines = response.headers.get_list("www-authenticate")
     renewed = await session.challenged(header, response.status_code, lines)
     if renewed is not None:
-        _put(session, request, renewed)
-        _note((yield request), where)
+        prover = _put(session, request, renewed)
+        response = yield request
+        if prover is not None and _wants_nonce(prover, response):
+            await response.aread()
+            _put(session, request, renewed)
+            response = yield request
+        _note(response, where)
 
 
 def blocking_bearer_flow(session: Session, where: Place, request: Q) -> Generator[Q, AuthResponse]:
@@ -180,8 +185,13 @@ def blocking_bearer_flow(session: Session, where: Place, request: Q) -> Generato
     lines = response.headers.get_list("www-authenticate")
     renewed = session.challenged_blocking(header, response.status_code, lines)
     if renewed is not None:
-        _put(session, request, renewed)
-        _note((yield request), where)
+        prover = _put(session, request, renewed)
+        response = yield request
+        if prover is not None and _wants_nonce(prover, response):
+            response.read()
+            _put(session, request, renewed)
+            response = yield request
+        _note(response, where)
 
 
 def _note(response: AuthResponse, where: Place) -> None:
