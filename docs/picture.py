@@ -1,0 +1,108 @@
+"""Draws login.svg: what `hermes-mcp-auth login` shows, in its own words. Run: python docs/picture.py."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import time
+from html import escape
+from pathlib import Path
+
+from hermes_mcp_auth_remote.errors import PasteRefused
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
+from hermes_mcp_auth_remote.oauth.client import Client
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
+from hermes_mcp_auth_remote.terminal.screen import PlainScreen
+from hermes_mcp_auth_remote.terminal.words import connected
+from hermes_mcp_auth_remote.values import Key, Origin, Secret
+
+FILE = Path(__file__).with_name("login.svg")
+COLUMNS = 80
+NOW = 1_795_536_000.0  # 2026-11-24 16:00 UTC
+CHAR, LINE, MODULE, MARGIN = 8.4, 18, 4, 20
+ISSUER = "https://login.notes.example"
+URL = f"{ISSUER}/authorize?client_id=hermes&request_uri=urn:example:6esc_11ACC5bwc014ltc14eY22c"
+
+
+def screen() -> str:
+    """Return the terminal's text: a login, a wrong paste, the right one."""
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    request = AuthorizationRequest(
+        url=URL,
+        state=Secret("-"),
+        code_verifier=Secret("-"),
+        redirect_uri="http://127.0.0.1:52117/callback",
+        client=Client("hermes"),
+        issuer=ISSUER,
+        iss_required=True,
+        token_endpoint=f"{ISSUER}/token",
+        authorization_endpoint=f"{ISSUER}/authorize",
+        resource="https://mcp.notes.example/mcp",
+        scope=frozenset({"notes:read", "notes:write", "offline_access"}),
+    )
+    login = Login(
+        id="-" * 22,
+        key=Key("notes"),
+        server_url="https://mcp.notes.example/mcp",
+        request=request,
+        authorization_server=AuthorizationServer(ISSUER, f"{ISSUER}/authorize", f"{ISSUER}/token"),
+        origin=Origin("terminal"),
+        begun_at=NOW,
+        expires_at=NOW + 600,
+    )
+    connection = Connection(
+        login.key, login.server_url, ISSUER, "ada@example.com", request.scope, NOW + 3720, can_refresh=True
+    )
+    kept = io.BytesIO()
+    shown = io.TextIOWrapper(kept, "utf-8")
+    plain = PlainScreen(shown, COLUMNS, 0, lambda: NOW)
+    print("$ hermes-mcp-auth login notes\n", file=shown)
+    plain.show(login, opened=False, port=52117)
+    print("[61 characters]", file=shown)
+    plain.refused(PasteRefused("That address carries no code: it is not the one your browser ended on."))
+    print("[312 characters]", file=shown)
+    print(connected(connection, NOW + 120, COLUMNS), file=shown)
+    shown.flush()
+    return re.sub(r"\x1b\[[0-9;]*m", "", kept.getvalue().decode())
+
+
+def draw(text: str) -> str:
+    """Draw a terminal's text as SVG, a QR code's half blocks as squares."""
+    y, parts = float(MARGIN), list[str]()
+    for line in text.splitlines():
+        if line.strip() and not line.strip(" ▀▄█"):
+            parts.extend(_modules(line, y))
+            y += 2 * MODULE
+            continue
+        for start in range(0, max(len(line), 1), COLUMNS):
+            y += LINE
+            shown = escape(line[start : start + COLUMNS])
+            parts.append(f'<text x="{MARGIN}" y="{y:g}" xml:space="preserve">{shown}</text>')
+    width, height = COLUMNS * CHAR + 2 * MARGIN, y + 2 * MARGIN
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img">'
+        "<title>A login in a terminal: the address and its QR code, a wrong paste, the right one.</title>"
+        "<style>rect{shape-rendering:crispEdges}"
+        "text{font:14px ui-monospace,Menlo,Consolas,monospace;fill:#d8dee9}</style>"
+        f'<rect width="100%" height="100%" rx="8" fill="#1e222a"/>{"".join(parts)}</svg>\n'
+    )
+
+
+def _modules(line: str, y: float) -> list[str]:
+    light = f'<rect x="{MARGIN}" y="{y:g}" width="{len(line) * MODULE}" height="{2 * MODULE}" fill="#fff"/>'
+    parts = [light]
+    for column, character in enumerate(line):
+        x = MARGIN + column * MODULE
+        top, height = {"█": (0, 2), "▀": (0, 1), "▄": (1, 1)}.get(character, (0, 0))
+        if height:
+            parts.append(
+                f'<rect x="{x}" y="{y + top * MODULE:g}" width="{MODULE}" height="{height * MODULE}"/>'
+            )
+    return parts
+
+
+if __name__ == "__main__":
+    FILE.write_text(draw(screen()), "utf-8")

@@ -1,0 +1,92 @@
+"""What the README and the pages beside it say is held against the program."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.cli.outcome import EXIT_CODES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_every_python_example_is_python_and_imports_what_exists(code: str) -> None:
+    compile(code, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    lines = [line for line in code.splitlines() if re.match(r"(from|import) ", line)]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
+
+
+def test_every_command_in_the_readme_is_one_that_the_program_has() -> None:
+    verbs = set(re.findall(r"hermes-mcp-auth (\w+)", README))
+    said = subprocess.run(
+        [sys.executable, "-m", "hermes_mcp_auth_remote.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    known = set(re.findall(r"^    (\w+) ", said, re.MULTILINE))
+    assert verbs <= known
+    # And the other way about: no command without a word about it.
+    assert known <= verbs
+
+
+def test_the_readme_names_every_exit_code() -> None:
+    sentence = README[README.index("Exit codes:") :].partition("\n\n")[0]
+    assert {int(code) for code in re.findall(r"\b\d+\b", sentence)} >= set(EXIT_CODES.values())
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_picture_shows_what_the_program_shows_now() -> None:
+    script = "import picture, sys; sys.stdout.write(picture.draw(picture.screen()))"
+    drawn = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT / "docs", capture_output=True, check=True
+    ).stdout.decode()
+    assert drawn == (ROOT / "docs" / "login.svg").read_text("utf-8"), "Run: python docs/picture.py"
+
+
+def test_every_key_of_the_configuration_is_documented() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    source = (ROOT / "hermes_mcp_auth_remote" / "config" / "__init__.py").read_text("utf-8")
+    keys = set(re.findall(r'(?:oauth|at)(?:\.members)?\.\w+\("(\w+)"', source))
+    keys |= set(re.findall(r'\.get\("(\w+)"', source))
+    assert keys
+    assert {key for key in keys if f"`{key}`" not in page} == set()
+
+
+def test_no_path_of_a_machine_and_no_registry_is_in_any_file_of_ours() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    suspicious = re.compile(
+        r"(?<![\w.])/(?:root|work|home/\w+|Users/\w+)/|files\.pythonhosted|registry\.npmjs|\.whl\b"
+    )
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if (
+            path.suffix in {".py", ".md", ".toml", ".lock", ".json", ".mjs", ".in"}
+            and name != "tests/test_readme.py"
+        ):
+            assert not suspicious.search(path.read_text("utf-8")), name
