@@ -100,6 +100,10 @@ class Connection:
     missing_scope: frozenset[str] = field(default_factory=frozenset[str])
     # Why the session is over, where it is.
     login_needed: str | None = None
+    # None where the tokens are still those of the login.
+    refreshed_at: float | None = None
+    # Where the server has said when the session ends, refreshed or not.
+    refresh_expires_at: float | None = None
 
 
 class Prompter(Protocol):

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import TypeVar
 
-from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.errors import McpAuthError, StoreError
+from hermes_mcp_auth_remote.login import Connection, Login, is_expired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service.asking import Asking
@@ -22,6 +22,7 @@ from hermes_mcp_auth_remote.service.redirects import new_redirect_uri, redirect_
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.service.waiting import held
 from hermes_mcp_auth_remote.service.world import Run, World
+from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Clock, Entropy, Key, Origin, Owner, Server
 
@@ -119,6 +120,12 @@ class AuthService:
         """Cancel a login that still waits, and return it as it then is."""
         return await self._logins.cancel(login_id)
 
+    def waiting(self) -> list[Login]:
+        """List the logins that wait for a person, in the order in which they were begun."""
+        now = self._world.clock()
+        logins = self._world.store.logins.all()
+        return [login for login in logins if login.status == "waiting" and not is_expired(login, now)]
+
     def connection(self, server: Server, owner: Owner = None) -> Connection | None:
         """Return what is stored for a server and owner, None where no token is."""
         key = Key(server.name, owner)
@@ -132,11 +139,19 @@ class AuthService:
     async def logout(self, server: Server, owner: Owner = None) -> bool:
         """Revoke the tokens at the authorization server as best it goes, then delete all that is stored.
 
-        True where the authorization server took the revocation. Raises StoreError.
+        Logins that wait are cancelled: whoever finished one would be logged in again. True where the
+        authorization server took the revocation. Raises StoreError.
         """
         key = Key(server.name, owner)
+        for login in await asyncio.to_thread(self.waiting):
+            if login.key == key:
+                await self.cancel(login.id)
         async with held(await asyncio.to_thread(self._world.store.lock, key)):
-            stored = await asyncio.to_thread(self._world.store.read, key)
+            try:
+                stored = await asyncio.to_thread(self._world.store.read, key)
+            except StoreError:
+                # What cannot be read cannot be revoked; it goes all the same.
+                stored = Credentials()
             try:
                 revoked = await self._world.run(revoke(stored, self._world.signer(server)), server)
             except McpAuthError:

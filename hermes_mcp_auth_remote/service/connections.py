@@ -26,7 +26,21 @@ def connection(key: Key, server_url: str, credentials: Credentials) -> Connectio
         can_refresh=bool(tokens and tokens.refresh_token and credentials.client and issuer),
         missing_scope=(asked or frozenset()) - granted if granted is not None else frozenset(),
         login_needed=binding.login_needed if binding else None,
+        refreshed_at=_refreshed_at(credentials),
+        refresh_expires_at=tokens.refresh_expires_at if tokens else None,
     )
+
+
+def _refreshed_at(credentials: Credentials) -> float | None:
+    tokens, binding = credentials.tokens, credentials.binding
+    if tokens is None or binding is None:
+        return None
+    noted = binding.refreshed_at
+    # Hermes refreshes too, and notes it nowhere; the lifetime on the disk is in whole seconds.
+    known = noted or binding.connected_at
+    obtained = tokens.obtained_at if tokens.expires_at is not None else None
+    is_later = obtained is not None and known is not None and obtained > known + 1
+    return obtained if is_later else noted
 
 
 def revoke(credentials: Credentials, sign: Signer | None = None) -> Exchange[bool]:
