@@ -75,7 +75,7 @@ def test_every_key_of_the_configuration_is_documented() -> None:
     keys = set(re.findall(r'(?:oauth|at)(?:\.members)?\.\w+\("(\w+)"', source))
     keys |= set(re.findall(r'\.get\("(\w+)"', source))
     assert keys
-    assert {key for key in keys if f"`{key}`" not in page} == set()
+    assert {key for key in keys if f"`{key}" not in page} == set()
 
 
 def test_no_path_of_a_machine_and_no_registry_is_in_any_file_of_ours() -> None:
