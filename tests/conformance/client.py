@@ -49,6 +49,8 @@ CALLS: Mapping[str, tuple[str, ...]] = {
         "test_mrtr_no_result_type",
     ),
 }
+# The SDK refuses its answer, of an older kind; what counts is that it does not ask again.
+TOLERATED = frozenset({"test_mrtr_no_result_type"})
 ARGUMENTS: Mapping[str, dict[str, Any]] = {"add_numbers": {"a": 5, "b": 3}}
 
 
@@ -139,7 +141,7 @@ async def talk(server: Any) -> None:
             try:
                 await client.call_tool(name, arguments)
             except Exception as error:
-                if not SCENARIO.startswith("http-"):
+                if name not in TOLERATED and not SCENARIO.startswith("http-"):
                     raise
                 print(f"{name}: {error}", file=sys.stderr)
 
