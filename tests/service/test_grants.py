@@ -1,0 +1,171 @@
+"""Sessions that need no person: they ask by themselves, once for all, and again when the token has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from hermes_mcp_auth_remote.config import find_server
+from hermes_mcp_auth_remote.errors import ConfigError, TokenRefused
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import IdentityProvider, Secret, Server, ServerOptions
+from tests.oauth.parties import ISSUER, NOW, PRM, RFC8414, TOKEN, URL, metadata, prm
+from tests.playbook import answer
+from tests.requirements import covers
+
+T = TypeVar("T")
+
+OPTIONS = ServerOptions(client_id="job-7", client_secret=Secret("s3cret"), grant="client_credentials")
+SERVER = Server("job", URL, OPTIONS)
+
+
+@dataclass
+class Network:
+    """Both servers, in memory: what was asked for, and what a token request is answered."""
+
+    now: float = NOW
+    granted: int = 0
+    refusal: str | None = None
+    asked: list[str] = field(default_factory=list[str])
+
+    async def __call__(self, exchange: Exchange[T], server: Server) -> T:
+        try:
+            request = next(exchange)
+            while True:
+                await asyncio.sleep(0)
+                request = exchange.send(self.answer(request))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def answer(self, request: Request) -> Response:
+        line = f"{request.method} {request.url}"
+        self.asked.append(line)
+        if line == f"POST {URL}":
+            return answer(401, None, {"www-authenticate": 'Bearer scope="a"'})
+        if line in {f"{PRM}/mcp", PRM}:
+            return answer(200, prm(ISSUER))
+        if line == f"GET {ISSUER}{RFC8414}":
+            return answer(200, metadata(ISSUER))
+        assert line == TOKEN, line
+        if self.refusal is not None:
+            return answer(400, {"error": self.refusal})
+        self.granted += 1
+        return answer(200, {"access_token": f"t{self.granted}", "token_type": "Bearer", "expires_in": 100})
+
+    def service(self, home: Path) -> AuthService:
+        return AuthService(home, run=self, clock=lambda: self.now)
+
+
+@covers("no-person", "client-credentials")
+def test_a_token_is_asked_for_kept_and_asked_for_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        network = Network()
+        session = network.service(tmp_path).session(SERVER)
+        assert set(await asyncio.gather(*(session.header() for _ in range(20)))) == {"Bearer t1"}
+        assert network.asked.count(TOKEN) == 1
+        # Another process takes what is there.
+        assert await network.service(tmp_path).session(SERVER).header() == "Bearer t1"
+        network.now += 101
+        assert await session.header() == "Bearer t2"
+        assert await session.challenged("Bearer t2", 401, []) == "Bearer t3"
+        wider = ['Bearer error="insufficient_scope", scope="b"']
+        assert await session.challenged("Bearer t3", 403, wider) == "Bearer t4"
+        stored = network.service(tmp_path).connection(SERVER)
+        assert stored is not None
+        assert stored.scope == frozenset({"a", "b"})
+
+    asyncio.run(story())
+
+
+@covers("no-person")
+def test_a_refusal_is_told_as_it_is_and_not_repeated_at_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        network = Network(refusal="unauthorized_client")
+        session = network.service(tmp_path).session(SERVER)
+        for _ in range(3):
+            with pytest.raises(TokenRefused, match="unauthorized_client"):
+                await session.header()
+        assert network.asked.count(TOKEN) == 1
+        network.refusal, network.now = None, network.now + 6
+        assert await session.header() == "Bearer t1"
+
+    asyncio.run(story())
+
+
+@covers("no-person")
+def test_an_old_token_goes_on_while_it_lives(tmp_path: Path) -> None:
+    async def story() -> None:
+        network = Network()
+        session = network.service(tmp_path).session(SERVER)
+        await session.header()
+        network.refusal, network.now = "temporarily_unavailable", network.now + 95
+        assert await network.service(tmp_path).session(SERVER).header() == "Bearer t1"
+        network.now += 10
+        with pytest.raises(TokenRefused):
+            await network.service(tmp_path).session(SERVER).header()
+
+    asyncio.run(story())
+
+
+@covers("jwt-bearer", "enterprise")
+def test_what_a_grant_stands_on_is_missed_before_anything_is_asked(tmp_path: Path) -> None:
+    async def story() -> None:
+        network, missing = Network(), str(tmp_path / "missing")
+        provider = IdentityProvider("https://idp.example/token", missing, "c")
+        for options in (
+            replace(OPTIONS, grant="jwt_bearer"),
+            replace(OPTIONS, grant="jwt_bearer", assertion_file=missing),
+            replace(OPTIONS, grant="enterprise"),
+            replace(OPTIONS, grant="enterprise", identity_provider=provider),
+            replace(OPTIONS, private_key_file=missing),
+        ):
+            with pytest.raises(ConfigError):
+                await network.service(tmp_path).session(Server("job", URL, options)).header()
+        assert network.asked == []
+
+    asyncio.run(story())
+
+
+CONFIG = """
+mcp_servers:
+  job:
+    url: https://mcp.example/mcp
+    auth: oauth
+    oauth: {OAUTH}
+"""
+
+
+@covers("client-credentials", "jwt-bearer", "enterprise")
+@pytest.mark.parametrize(
+    ("oauth", "missing"),
+    [
+        ("{grant: client_credentials}", "client_id"),
+        ("{grant: jwt_bearer, client_id: c}", "assertion_file"),
+        ("{grant: enterprise, client_id: c}", "identity_provider"),
+        ("{grant: enterprise, client_id: c, identity_provider: {client_id: c}}", "token_endpoint"),
+        ("{grant: password}", "grant"),
+        ("{dpop: maybe}", "dpop"),
+    ],
+)
+def test_a_grant_that_cannot_work_is_named_by_its_key(tmp_path: Path, oauth: str, missing: str) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("{OAUTH}", oauth))
+    with pytest.raises(ConfigError, match=missing):
+        find_server("job", tmp_path, {})
+
+
+@covers("enterprise", "dpop-choice")
+def test_an_enterprises_whole_configuration_is_read(tmp_path: Path) -> None:
+    provider = (
+        "{token_endpoint: https://idp.example/token, token_file: /run/id, client_id: c, client_secret: s}"
+    )
+    oauth = f"{{grant: enterprise, client_id: job-7, dpop: true, identity_provider: {provider}}}"
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("{OAUTH}", oauth))
+    options = find_server("job", tmp_path, {}).options
+    expected = IdentityProvider("https://idp.example/token", "/run/id", "c", Secret("s"))
+    assert (options.grant, options.identity_provider, options.dpop) == ("enterprise", expected, True)
