@@ -11,7 +11,11 @@ race: a paste, a redirect on the loopback port, the clock, the person who cancel
        |                   `--release--> waiting     (a bare code that the server did not know)
        |--expire--> expired
        |--cancel--> cancelled
+       |--switch--> waiting                          (by another flow, or with a new code)
        `--fail----> failed                           (the provider answered with an error)
+
+A login goes by a code (somebody is redirected, and the redirect comes back to us) or by a device (somebody
+enters a user code elsewhere, and we ask until that is done). A device login is claimed by the tokens.
 
 What is not in the table does not happen: `follow` raises the LoginError that says why. Stored credentials
 change at one place only, on the way from exchanging to done.
@@ -25,18 +29,21 @@ from typing import Literal, Protocol
 
 from hermes_mcp_auth_remote.errors import LoginAlreadyUsed, LoginCancelled, LoginError, LoginExpired
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
+from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
+from hermes_mcp_auth_remote.oauth.polling import Pending
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.values import Key, Origin
 
 Status = Literal["waiting", "exchanging", "done", "failed", "expired", "cancelled"]
-Event = Literal["claim", "release", "succeed", "fail", "expire", "cancel"]
+Event = Literal["claim", "release", "succeed", "fail", "expire", "cancel", "switch"]
 
 TABLE: Mapping[tuple[Status, Event], Status] = {
     ("waiting", "claim"): "exchanging",
     ("waiting", "expire"): "expired",
     ("waiting", "cancel"): "cancelled",
     ("waiting", "fail"): "failed",
+    ("waiting", "switch"): "waiting",
     ("exchanging", "succeed"): "done",
     ("exchanging", "fail"): "failed",
     ("exchanging", "release"): "waiting",
@@ -50,6 +57,8 @@ MAX_PASTES = 5
 class Login:
     """One pending authorization. Times are epoch seconds; `request` holds what we keep secret.
 
+    `device` is what a device login waits for, None for a login by a code; `polled_by` is the one poller that
+    asks for it. Where there is a device, `request` has been shown to nobody, and no paste can answer it.
     `added_scope` is what a step-up asks for beyond what was granted before; `failure` is a sentence and an
     advice for people, set once the login has failed.
     """
@@ -68,6 +77,13 @@ class Login:
     failure: tuple[str, str] | None = None
     # Tells programs which leaf of the error tree it was.
     failure_code: str | None = None
+    device: Pending | None = None
+    polled_by: str | None = None
+
+    @property
+    def shown_code(self) -> DeviceAuthorization | None:
+        """What the person is shown of a device login: user code and address; None for a login by a code."""
+        return None if self.device is None else self.device.request.authorization
 
     @property
     def is_over(self) -> bool:
@@ -82,7 +98,8 @@ class Login:
     @property
     def issuer_host(self) -> str:
         """The host that the person will log in at, for comparing with the browser's address bar."""
-        return host_of(self.request.authorization_endpoint)
+        code = self.shown_code
+        return host_of(self.request.authorization_endpoint if code is None else code.verification_uri)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,7 @@ class ServerOptions:
     allow_missing_pkce: bool = False
     allow_addresses: tuple[str, ...] = ()
     flow: Flow = "auto"
+    device: bool = True
     grant: Grant = "authorization_code"
     assertion_file: str | None = None
     identity_provider: IdentityProvider | None = None

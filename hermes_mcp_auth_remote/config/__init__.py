@@ -196,7 +196,8 @@ def _options(at: Section, oauth: Section) -> ServerOptions:
         authorize_params={name: params.text(name) or "" for name in params.members},
         allow_missing_pkce=oauth.flag("allow_missing_pkce"),
         allow_addresses=oauth.networks("allow_addresses"),
-        flow=oauth.one_of("flow", _FLOWS) or _DEFAULT.flow,
+        flow=_flow(oauth),
+        device=_may_use_device(oauth),
         grant=grant,
         assertion_file=oauth.path("assertion_file"),
         identity_provider=_identity_provider(oauth),
@@ -208,6 +209,17 @@ def _options(at: Section, oauth: Section) -> ServerOptions:
         client_cert=certificate,
         client_key=key,
     )
+
+
+def _may_use_device(oauth: Section) -> bool:
+    return oauth.members.get("device") is None or oauth.flag("device")
+
+
+def _flow(oauth: Section) -> Flow:
+    flow = oauth.one_of("flow", _FLOWS) or _DEFAULT.flow
+    if flow == "device" and not _may_use_device(oauth):
+        raise ConfigError(f"{oauth.where}.flow is `device`, which {oauth.where}.device turns off.")
+    return flow
 
 
 def _identity_provider(oauth: Section) -> IdentityProvider | None:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast, get_args
 
-from hermes_mcp_auth_remote.errors import LoginNotFound, StoreCorrupt, StoreError
-from hermes_mcp_auth_remote.login import Login, Status
-from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
-from hermes_mcp_auth_remote.oauth.client import Client
-from hermes_mcp_auth_remote.oauth.wire import Document
+from hermes_mcp_auth_remote.errors import LoginNotFound, StoreBusy, StoreCorrupt, StoreError
+from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.store.disk import (
     TEMPORARY,
     has_directory,
@@ -22,15 +17,9 @@ from hermes_mcp_auth_remote.store.disk import (
     remove_older,
     write_private,
 )
-from hermes_mcp_auth_remote.store.documents import (
-    from_bytes,
-    metadata_document,
-    read_metadata,
-    to_bytes,
-)
+from hermes_mcp_auth_remote.store.documents import from_bytes, to_bytes
 from hermes_mcp_auth_remote.store.lock import FileLock
-from hermes_mcp_auth_remote.store.members import VERSION, Members
-from hermes_mcp_auth_remote.values import Key, Origin, Secret
+from hermes_mcp_auth_remote.store.login_documents import login_document, read_login, without_secrets
 
 # A login that is over stays so long, for whoever still asks how it ended.
 KEEP_SECONDS = 3600
@@ -39,7 +28,8 @@ LOCK_SECONDS = 30
 
 # No dot and no slash: an id is a file's name, and it may come from a chat.
 _ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
-_SECRET_MEMBERS = frozenset({"client_secret", "registration_access_token"})
+# The lock that a poller holds for as long as it lives; login.polled_by names it.
+_POLLER = ".poller"
 
 
 class LoginFiles:
@@ -96,6 +86,42 @@ class LoginFiles:
                 continue
         return sorted(logins, key=lambda login: (login.begun_at, login.id))
 
+    def version(self, login_id: str) -> int | None:
+        """Return a number that is another one after each change, None where there is no such login."""
+        try:
+            status = self._path(login_id).lstat()
+        except OSError:
+            return None
+        return status.st_mtime_ns << 64 | status.st_ino
+
+    def poller(self, poller_id: str) -> FileLock:
+        """Make a poller known; it counts as alive until the lock is released, or the process has ended.
+
+        Raises StoreUnwritable, StoreBusy and the other StoreErrors.
+        """
+        self._prepare()
+        lock = FileLock(self._poller_path(poller_id))
+        # Not while another process clears away what dead pollers left.
+        with self._lock().hold(LOCK_SECONDS):
+            if not lock.try_acquire():
+                raise StoreBusy(f"{lock.path} is locked by another poller.")
+        return lock
+
+    def is_polling(self, poller_id: str) -> bool:
+        """True where a poller of that id lives."""
+        path = self._poller_path(poller_id)
+        if not path.exists():
+            return False
+        lock = FileLock(path)
+        is_free = lock.try_acquire()
+        lock.release()
+        return not is_free
+
+    def _poller_path(self, poller_id: str) -> Path:
+        if not _ID.fullmatch(poller_id):
+            raise StoreCorrupt("A login names a poller that there cannot be.")
+        return self._folder / f".{poller_id}{_POLLER}"
+
     def purge(self, now: float) -> None:
         """Remove what has been over for an hour (`now`: epoch seconds). Raises StoreUnwritable, StoreBusy."""
         if not self._is_there():
@@ -110,6 +136,12 @@ class LoginFiles:
                 # Left behind by a writer that was killed.
                 if path.name.endswith(TEMPORARY):
                     remove_older(path, old)
+
+    def _remove_dead(self, path: Path) -> None:
+        lock = FileLock(path)
+        if lock.try_acquire():
+            remove(path)
+            lock.release()
 
     def _path(self, login_id: str) -> Path:
         if not _ID.fullmatch(login_id):
@@ -129,125 +161,3 @@ class LoginFiles:
     def _write(self, login: Login) -> None:
         kept = without_secrets(login) if login.is_over else login
         write_private(self._path(login.id), to_bytes(login_document(kept)))
-
-
-def without_secrets(login: Login) -> Login:
-    """Return a login without what nobody needs once it is over: state, code_verifier, client secret, URL."""
-    client = login.request.client
-    client = replace(
-        client,
-        client_secret=None if client.client_secret is None else Secret(""),
-        document={name: value for name, value in client.document.items() if name not in _SECRET_MEMBERS},
-    )
-    # The URL carries the state.
-    request = replace(login.request, url="", state=Secret(""), code_verifier=Secret(""), client=client)
-    return replace(login, request=request)
-
-
-def login_document(login: Login) -> Document:
-    """Write a login as a JSON object of our own."""
-    request, client, origin = login.request, login.request.client, login.origin
-    return {
-        "version": VERSION,
-        "id": login.id,
-        "server": login.key.server,
-        "owner": login.key.owner,
-        "server_url": login.server_url,
-        "origin": {
-            "platform": origin.platform,
-            "chat": origin.chat,
-            "thread": origin.thread,
-            "user": origin.user,
-        },
-        "begun_at": login.begun_at,
-        "expires_at": login.expires_at,
-        "status": login.status,
-        "added_scope": sorted(login.added_scope),
-        "pastes": login.pastes,
-        "failure": None if login.failure is None else list(login.failure),
-        "failure_code": login.failure_code,
-        "authorization_server": metadata_document(login.authorization_server),
-        "request": {
-            "url": request.url,
-            "state": request.state.reveal(),
-            "code_verifier": request.code_verifier.reveal(),
-            "redirect_uri": request.redirect_uri,
-            "issuer": request.issuer,
-            "iss_required": request.iss_required,
-            "token_endpoint": request.token_endpoint,
-            "authorization_endpoint": request.authorization_endpoint,
-            "resource": request.resource,
-            "scope": None if request.scope is None else sorted(request.scope),
-            "trusted_issuers": sorted(request.trusted_issuers),
-            "lifetime_seconds": request.lifetime_seconds,
-            "dpop": request.dpop,
-        },
-        "client": {
-            "client_id": client.client_id,
-            "client_secret": None if client.client_secret is None else client.client_secret.reveal(),
-            "method": client.method,
-            "redirect_uris": list(client.redirect_uris),
-            "secret_expires_at": client.secret_expires_at,
-            "registered": client.registered,
-            "document": client.document,
-        },
-    }
-
-
-def read_login(document: Mapping[str, object], path: str) -> Login:
-    """Read a login; raises StoreCorrupt for anything that we did not write."""
-    members = Members(document, path)
-    members.check_version()
-    origin, failure = members.part("origin"), members.maybe_texts("failure")
-    status = members.text("status")
-    if status not in get_args(Status) or (failure is not None and len(failure) != 2):
-        raise StoreCorrupt(f"{path} holds a status or a failure that there is not.")
-    return Login(
-        id=members.text("id"),
-        key=Key(members.text("server"), members.maybe_text("owner")),
-        server_url=members.text("server_url"),
-        request=_read_request(members.part("request"), _read_client(members.part("client"))),
-        authorization_server=read_metadata(members.part("authorization_server").all, path),
-        origin=Origin(
-            origin.text("platform"), origin.text("chat"), origin.text("thread"), origin.text("user")
-        ),
-        begun_at=members.number("begun_at"),
-        expires_at=members.number("expires_at"),
-        status=cast("Status", status),
-        added_scope=frozenset(members.texts("added_scope")),
-        pastes=int(members.number("pastes")),
-        failure=None if failure is None else (failure[0], failure[1]),
-        failure_code=members.maybe_text("failure_code"),
-    )
-
-
-def _read_request(members: Members, client: Client) -> AuthorizationRequest:
-    return AuthorizationRequest(
-        url=members.text("url"),
-        state=Secret(members.text("state")),
-        code_verifier=Secret(members.text("code_verifier")),
-        redirect_uri=members.text("redirect_uri"),
-        client=client,
-        issuer=members.text("issuer"),
-        iss_required=members.flag("iss_required"),
-        token_endpoint=members.text("token_endpoint"),
-        authorization_endpoint=members.text("authorization_endpoint"),
-        resource=members.maybe_text("resource"),
-        scope=members.maybe_set("scope"),
-        trusted_issuers=frozenset(members.texts("trusted_issuers")),
-        lifetime_seconds=members.maybe_number("lifetime_seconds"),
-        dpop=members.all.get("dpop") is True,
-    )
-
-
-def _read_client(members: Members) -> Client:
-    secret = members.maybe_text("client_secret")
-    return Client(
-        client_id=members.text("client_id"),
-        client_secret=None if secret is None else Secret(secret),
-        method=members.text("method"),
-        redirect_uris=members.texts("redirect_uris"),
-        secret_expires_at=members.maybe_number("secret_expires_at"),
-        registered=members.flag("registered"),
-        document=members.part("document").all,
-    )

@@ -21,9 +21,9 @@ class Members:
         self.all = cast("Document", document)
         self._path = path
 
-    def check_version(self) -> None:
+    def check_version(self, *known: int) -> None:
         """Refuse what another version of this program wrote in a way that this one does not know."""
-        if self.all.get("version") != VERSION:
+        if self.all.get("version") not in (known or (VERSION,)):
             raise StoreCorrupt(
                 f"{self._path} was written by another version of hermes-mcp-auth.",
                 "Update hermes-mcp-auth, or delete that file and log in again.",

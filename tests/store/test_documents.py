@@ -13,7 +13,9 @@ from hermes_mcp_auth_remote.errors import StoreCorrupt
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client
+from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
+from hermes_mcp_auth_remote.oauth.polling import DeviceRequest, Pending
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.documents import (
@@ -26,7 +28,7 @@ from hermes_mcp_auth_remote.store.documents import (
     to_bytes,
 )
 from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.store.logins import login_document, read_login, without_secrets
+from hermes_mcp_auth_remote.store.login_documents import login_document, read_login, without_secrets
 from hermes_mcp_auth_remote.values import Key, Origin, Secret
 from tests.store.given import NOW, REDIRECT_URI, server_of
 
@@ -89,7 +91,16 @@ REQUESTS = st.builds(
     lifetime_seconds=st.none() | TIMES,
     dpop=st.booleans(),
 )
-LOGINS = st.builds(
+AUTHORIZATIONS = st.builds(
+    DeviceAuthorization,
+    device_code=SECRETS,
+    user_code=VISIBLE,
+    verification_uri=TEXTS,
+    verification_uri_complete=st.none() | TEXTS,
+    lifetime_seconds=TIMES,
+    interval_seconds=TIMES,
+)
+CODE_LOGINS = st.builds(
     Login,
     id=VISIBLE,
     key=st.builds(Key, TEXTS, st.none() | TEXTS),
@@ -105,6 +116,26 @@ LOGINS = st.builds(
     failure=st.none() | st.tuples(TEXTS, TEXTS),
     failure_code=st.none() | TEXTS,
 )
+
+
+@st.composite
+def device_logins(draw: st.DrawFn) -> Login:
+    login = draw(CODE_LOGINS)
+    known = login.request
+    asked = DeviceRequest(
+        authorization=draw(AUTHORIZATIONS),
+        client=known.client,
+        issuer=known.issuer,
+        token_endpoint=known.token_endpoint,
+        expires_at=draw(TIMES),
+        resource=known.resource,
+        scope=known.scope,
+    )
+    pending = Pending(asked, draw(TIMES), draw(TIMES), draw(st.integers(0, 9)))
+    return replace(login, device=pending, polled_by=draw(st.none() | VISIBLE))
+
+
+LOGINS = CODE_LOGINS | device_logins()
 BINDINGS = st.builds(
     Binding,
     server=TEXTS,
@@ -132,7 +163,8 @@ TOKENS = st.builds(
 
 def test_every_field_of_what_is_stored_is_generated_here() -> None:
     # A field that is added to a value and forgotten in its codec would otherwise go unnoticed.
-    known = {Login: 13, AuthorizationRequest: 14, Client: 7, Binding: 11, Tokens: 8, Origin: 4, Key: 2}
+    known = {Login: 15, AuthorizationRequest: 14, Client: 7, Binding: 11, Tokens: 8, Origin: 4, Key: 2}
+    known |= {DeviceAuthorization: 6, DeviceRequest: 7, Pending: 4}
     assert {kind: len(fields(kind)) for kind in known} == known
 
 
@@ -150,7 +182,12 @@ def test_a_login_without_its_secrets_holds_none_and_is_else_the_same(login: Logi
     assert not request.code_verifier
     assert not request.client.client_secret
     assert not request.url
-    assert replace(bare, request=login.request) == login
+    if bare.device is not None:
+        code = bare.device.request.authorization
+        assert not (code.device_code or code.user_code or code.verification_uri_complete)
+        assert not bare.device.request.client.client_secret
+    rest = replace(bare, request=login.request, device=login.device, polled_by=login.polled_by)
+    assert rest == login
     assert without_secrets(bare) == bare
 
 

@@ -146,7 +146,7 @@ def test_what_is_unreadable_is_not_purged(tmp_path: Path, logins: LoginFiles) ->
 @pytest.mark.parametrize(
     ("member", "value"),
     [
-        ("version", 2),
+        ("version", 3),
         ("version", None),
         ("id", "another-login-altogether"),
         ("status", "unheard of"),
