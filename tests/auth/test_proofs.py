@@ -1,0 +1,114 @@
+"""Proofs on requests: one for each, with the nonce that the server wants; none for a plain token."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from hermes_mcp_auth_remote.auth.httpx import McpAuth
+from hermes_mcp_auth_remote.keys import new_proof_key, prover
+from hermes_mcp_auth_remote.oauth.dpop import Prover
+from hermes_mcp_auth_remote.values import Server
+from tests.requirements import covers
+
+URL = "https://mcp.example/mcp"
+WANTED = {"www-authenticate": 'DPoP error="use_dpop_nonce"', "dpop-nonce": "n-1"}
+
+
+class Bound:
+    """A session whose token is bound to a key; it has no other one."""
+
+    server = Server("bound", URL)
+
+    def __init__(self) -> None:
+        numbers = itertools.count()
+        self.prover: Prover | None = prover(new_proof_key(), lambda: 0.0, lambda _: f"jti-{next(numbers)}")
+        self.challenges = 0
+
+    def header_now(self) -> str:
+        return "DPoP t0ken"
+
+    async def header(self) -> str:
+        raise AssertionError
+
+    def header_blocking(self) -> str:
+        raise AssertionError
+
+    async def challenged(self, *_: Any) -> None:
+        self.challenges += 1
+
+    def challenged_blocking(self, *_: Any) -> None:
+        self.challenges += 1
+
+
+class Resource(httpx.MockTransport):
+    """Answers in turn, and keeps what the proofs said."""
+
+    def __init__(self, *answers: httpx.Response) -> None:
+        self.claims: list[dict[str, Any]] = []
+        self.requests: list[httpx.Request] = []
+        left = iter(answers)
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            self.requests.append(request)
+            if "dpop" in request.headers:
+                self.claims.append(jwt.decode(request.headers["dpop"], options={"verify_signature": False}))
+            return next(left)
+
+        super().__init__(answer)
+
+
+def ask(session: Bound, resource: Resource, *, blocking: bool) -> int:
+    auth = McpAuth(session)
+    if blocking:
+        with httpx.Client(transport=resource, auth=auth) as client:
+            return client.post(URL).status_code
+
+    async def asked() -> int:
+        async with httpx.AsyncClient(transport=resource, auth=auth) as client:
+            return (await client.post(URL)).status_code
+
+    return asyncio.run(asked())
+
+
+@covers("dpop-nonce", "dpop-proof")
+@pytest.mark.parametrize("blocking", [False, True])
+def test_the_nonce_of_a_protected_resource_is_taken_up_without_a_refresh(*, blocking: bool) -> None:
+    session = Bound()
+    resource = Resource(
+        httpx.Response(401, headers=WANTED),
+        httpx.Response(200, headers={"dpop-nonce": "n-2"}),
+        httpx.Response(200),
+    )
+    assert ask(session, resource, blocking=blocking) == 200
+    assert ask(session, resource, blocking=blocking) == 200
+    assert session.challenges == 0
+    assert [claims.get("nonce") for claims in resource.claims] == [None, "n-1", "n-2"]
+    assert len({claims["jti"] for claims in resource.claims}) == 3
+    assert {(claims["htm"], claims["htu"]) for claims in resource.claims} == {("POST", URL)}
+    assert {request.headers["authorization"] for request in resource.requests} == {"DPoP t0ken"}
+
+
+@covers("dpop-nonce")
+@pytest.mark.parametrize("blocking", [False, True])
+def test_a_resource_that_is_never_content_is_asked_twice(*, blocking: bool) -> None:
+    session = Bound()
+    again = {**WANTED, "dpop-nonce": "n-2"}
+    resource = Resource(httpx.Response(401, headers=WANTED), httpx.Response(401, headers=again))
+    assert ask(session, resource, blocking=blocking) == 401
+    assert session.challenges == 1
+
+
+@covers("dpop-proof")
+@pytest.mark.parametrize("blocking", [False, True])
+def test_a_plain_token_goes_without_a_proof(*, blocking: bool) -> None:
+    session = Bound()
+    session.prover = None
+    resource = Resource(httpx.Response(200, headers={"dpop-nonce": "n-1"}))
+    assert ask(session, resource, blocking=blocking) == 200
+    assert resource.claims == []
