@@ -111,6 +111,7 @@ REQUIREMENTS = (
     Requirement("hot-path", "A valid token costs no lock and no I/O.", "performance 2, design 1"),
     Requirement("one-refresh", "One refresh serves all callers of all processes.", "quirk 36, performance 4"),
     Requirement("kept-before-use", "Rotated tokens are on the disk before their use.", "quirk 33"),
+    Requirement("disk-refuses", "Tokens that the disk does not take are used and not lost.", "issue 3"),
     Requirement("asked-once", "A session that is over is asked about once.", "quirk 34, performance 3"),
     Requirement("adopted", "What another process refreshed is used.", "quirk 34, 35"),
     Requirement("token-address", "A token goes to its own server only.", "security 15, 20"),
@@ -130,6 +131,9 @@ REQUIREMENTS = (
     Requirement("forwarded", "A forwarded port brings the redirect.", "issue 2"),
     Requirement("expected-page", "The unreachable page is announced beforehand.", "quirk 44"),
     Requirement("fast-token", "A stored valid token costs no client.", "performance 5"),
+    Requirement("status-ahead", "An end that only a person can put off is told ahead.", "issue 3"),
+    Requirement("logout-many", "Leavers, or all, are logged out at once; none stops another.", "issue 3"),
+    Requirement("run-environment", "A token is in an environment only where that is asked.", "issue 3"),
     Requirement("status-all", "No server is hidden by another's trouble.", "issue 2"),
     # A person, in the middle of a call
     Requirement("one-prompt", "Ten calls make one prompt, and all go on.", "issue 3"),

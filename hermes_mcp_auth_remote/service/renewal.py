@@ -6,21 +6,29 @@ lock that Hermes takes where it writes. RFC 6749 §6.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 
-from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError, StoreError, TokenRefused
+from hermes_mcp_auth_remote.errors import (
+    AuthorizationRequired,
+    McpAuthError,
+    StoreError,
+    StoreUnwritable,
+    TokenRefused,
+)
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.token import Tokens, refresh
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of
 from hermes_mcp_auth_remote.service.granting import granted
+from hermes_mcp_auth_remote.service.keeping import Keeping
 from hermes_mcp_auth_remote.service.ready import Ready, fresh_until, ready
 from hermes_mcp_auth_remote.service.waiting import held
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.store.files import Version
 from hermes_mcp_auth_remote.values import Key, Secret, Server
 
 # How long an old token is used without another try, after a refresh that failed for the moment.
@@ -29,15 +37,6 @@ BACK_OFF_SECONDS = 15.0
 RETRY_SECONDS = 5.0
 # What a token endpoint says when asking again is of no use.
 _ENDED = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Unkept:
-    """Refreshed tokens that the disk did not take: the only ones that are good, so they are not let go."""
-
-    in_place_of: Secret
-    tokens: Tokens
-    binding: Binding | None
 
 
 class Renewal:
@@ -49,7 +48,7 @@ class Renewal:
         self._key = key
         self._dead: Secret | None = None
         self._trouble: tuple[float, McpAuthError] | None = None
-        self._unkept: _Unkept | None = None
+        self._keeping = Keeping(world.store, key)
         # The key of the tokens that were read last, and its prover, which knows what nonces are wanted.
         self._proving: tuple[Secret, Prover] | None = None
 
@@ -64,20 +63,37 @@ class Renewal:
         `challenge` is what the server wants beyond it. Raises AuthorizationRequired where only a person can
         help, a NetworkError or StoreError else; without a person also a ServerError or ConfigError.
         """
-        if (found := self._found(refused)[0]) is not None:
+        # What the disk lacks is worth a lock: perhaps it takes it now.
+        if not self._keeping.is_behind and (found := self._found(refused)[0]) is not None:
             return found
-        async with held(self._world.store.lock(self._key)):
+        unwritable: StoreUnwritable | None = None
+        async with AsyncExitStack() as block:
+            try:
+                await block.enter_async_context(held(self._world.store.lock(self._key)))
+            except StoreUnwritable as trouble:
+                unwritable = trouble
+            else:
+                self._keeping.catch_up()
             found, stored = self._found(refused)
             if found is not None:
                 return found
             if self.needs_nobody:
                 return await self._granted(stored, refused, challenge)
-            return await self._refreshed(stored, refused)
+            if unwritable is None or self._keeping.is_behind:
+                return await self._refreshed(stored, refused)
+            # A refresh that can neither be stored nor seen by others would end the session for all of them.
+            if stored.tokens is None:
+                raise unwritable
+            return self._old(stored, stored.tokens, refused, unwritable)
+
+    def forget(self) -> None:
+        """Use nothing from memory any more."""
+        self._keeping.forget()
 
     def _found(self, refused: str | None) -> tuple[Ready | None, Credentials]:
         """Read the store: what can be used at once, and all that is there."""
         version = self._world.store.version(self._key)
-        stored = self._world.store.read(self._key)
+        stored = self._keeping.read()
         binding = stored.binding
         if binding is not None and not _same_server(binding, self._server.url):
             # Another server by this name, or by one that Hermes writes alike: its token is not for us.
@@ -91,7 +107,14 @@ class Renewal:
             if self.needs_nobody:
                 return None, stored
             raise self._over("the key that its tokens are bound to is gone")
-        return ready(tokens, version, self._prover(stored.proof_key)), stored
+        return self._used(tokens, version, stored.proof_key), stored
+
+    def _used(self, tokens: Tokens, version: Version | None, proof_key: Secret | None) -> Ready:
+        """Make a header of tokens; where the disk lacks them, another try to store them is due soon."""
+        found = ready(tokens, version, self._prover(proof_key) if tokens.scheme == "DPoP" else None)
+        if not self._keeping.is_behind:
+            return found
+        return replace(found, fresh_until=min(found.fresh_until, self._world.clock() + BACK_OFF_SECONDS))
 
     def _prover(self, proof_key: Secret | None) -> Prover | None:
         if proof_key is None:
@@ -106,20 +129,19 @@ class Renewal:
         """Ask for tokens again, and store them; the grant needs no person."""
         tokens, now = stored.tokens, self._world.clock()
         try:
-            if self._trouble is not None and now < self._trouble[0]:
-                raise self._trouble[1].with_traceback(None)
+            if (trouble_before := self._recent_trouble(now)) is not None:
+                raise trouble_before
             fresh = await granted(self._world, self._server, self._key, stored, challenge)
         except McpAuthError as trouble:
-            if self._trouble is None or now >= self._trouble[0]:
+            if self._recent_trouble(now) is None:
                 self._trouble = self._world.clock() + RETRY_SECONDS, trouble
             if tokens is None:
                 raise
             return self._old(stored, tokens, refused, trouble)
         if fresh.tokens is None:
             raise AuthorizationRequired(self._key.server)
-        self._world.store.replace(self._key, fresh)
-        version = self._world.store.version(self._key)
-        return ready(fresh.tokens, version, self._prover(fresh.proof_key))
+        self._keeping.keep(stored, fresh, is_login=True)
+        return self._used(fresh.tokens, self._world.store.version(self._key), fresh.proof_key)
 
     async def _refreshed(self, stored: Credentials, refused: str | None) -> Ready:
         """Refresh what is stored, unless it is known already what would come of that."""
@@ -136,14 +158,12 @@ class Renewal:
         if tokens.refresh_token is None or client is None or issuer is None:
             return self._old(stored, tokens, refused, self._over("its access token has ended"))
         prover = self._prover(stored.proof_key)
-        if self._unkept is not None and self._unkept.in_place_of == tokens.refresh_token:
-            return self._kept(self._unkept, prover)
         ended = self._over(f"{host_of(issuer.issuer)} has ended the session")
         if tokens.refresh_token == self._dead:
             raise ended
         now = self._world.clock()
-        if self._trouble is not None and now < self._trouble[0]:
-            return self._old(stored, tokens, refused, self._trouble[1].with_traceback(None))
+        if (trouble_before := self._recent_trouble(now)) is not None:
+            return self._old(stored, tokens, refused, trouble_before)
         resource = binding.resource if binding else self._resource()
         try:
             fresh = await self._world.run(
@@ -168,7 +188,9 @@ class Renewal:
             binding = replace(
                 binding, refreshed_at=now, refresh_expires_at=fresh.refresh_expires_at, login_needed=None
             )
-        return self._kept(_Unkept(tokens.refresh_token, fresh, binding), prover)
+        # On the disk before their first use: a rotated refresh token that is lost ends the session.
+        self._keeping.keep(stored, replace(stored, tokens=fresh, binding=binding))
+        return self._used(fresh, self._world.store.version(self._key), stored.proof_key)
 
     def _ended(self, stored: Credentials, ended: AuthorizationRequired, unknown: Client | None) -> Ready:
         """Note that the session is over, unless there is another by now; `unknown` is a client to forget."""
@@ -179,23 +201,19 @@ class Renewal:
         if (found := self._found(tokens.authorization)[0]) is not None:
             return found
         self._dead = tokens.refresh_token
-        self._mark(stored.binding, ended.reason)
+        if stored.binding is not None:
+            self._keeping.mark(replace(stored.binding, login_needed=ended.reason))
         if unknown is not None:
             # The next login registers anew.
-            with contextlib.suppress(StoreError):
+            with suppress(StoreError):
                 self._world.store.drop_client(self._key, unknown)
         raise ended
 
-    def _kept(self, unkept: _Unkept, prover: Prover | None) -> Ready:
-        """Store refreshed tokens, then use them; where the disk refuses, the next caller tries again.
-
-        On the disk before their first use: a rotated refresh token that is lost ends the session.
-        """
-        self._unkept = unkept
-        self._world.store.replace_tokens(self._key, unkept.tokens, unkept.binding)
-        self._unkept = None
-        bound = prover if unkept.tokens.scheme == "DPoP" else None
-        return ready(unkept.tokens, self._world.store.version(self._key), bound)
+    def _recent_trouble(self, now: float) -> McpAuthError | None:
+        """Return what went wrong just now; not where the clock has been set back since."""
+        until, trouble = self._trouble or (-math.inf, None)
+        is_recent = trouble is not None and now < until <= now + RETRY_SECONDS + 1
+        return trouble.with_traceback(None) if trouble is not None and is_recent else None
 
     def _old(self, stored: Credentials, tokens: Tokens, refused: str | None, why: McpAuthError) -> Ready:
         """Go on with the old token while it lives, and do not ask again at once; else raise."""
@@ -205,12 +223,6 @@ class Renewal:
             raise why
         version, prover = self._world.store.version(self._key), self._prover(stored.proof_key)
         return Ready(tokens.authorization, min(ends, now + BACK_OFF_SECONDS), ends, version, prover)
-
-    def _mark(self, binding: Binding | None, why: str) -> None:
-        if binding is not None:
-            # A note for other processes, which would find out by themselves.
-            with contextlib.suppress(StoreError):
-                self._world.store.mark(self._key, replace(binding, login_needed=why))
 
     def _resource(self) -> str | None:
         override = self._server.options.resource

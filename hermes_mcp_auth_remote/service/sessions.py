@@ -121,6 +121,7 @@ class Session:
         """Use nothing from memory any more."""
         self._until = -math.inf
         self._ready = _NOTHING
+        self._renewal.forget()
 
     def _known(self) -> str | None:
         """Return a good token in memory unless somebody has written another one; one `stat` at most."""

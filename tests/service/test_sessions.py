@@ -275,32 +275,46 @@ def test_a_refresh_is_on_the_disk_before_its_first_use(
     assert fresh == f"Bearer {stored['access_token']}"
 
 
-@covers("kept-before-use")
-def test_refreshed_tokens_that_the_disk_did_not_take_are_stored_by_the_next_caller(
+def full(*_: object) -> None:
+    raise StoreUnwritable("The disk is full.")
+
+
+@covers("kept-before-use", "disk-refuses")
+def test_refreshed_tokens_that_the_disk_did_not_take_are_used_and_stored_as_soon_as_it_does(
     session_kept: AuthService,
     server: Server,
     demo: Demo,
     clock: MovedClock,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def full(*_: object) -> None:
-        raise StoreUnwritable("The disk is full.")
-
     session, before = session_kept.session(server), kept(tmp_path)
     clock.now += 3600
     with monkeypatch.context() as patched:
         patched.setattr(FileStore, "replace_tokens", full)
-        for _ in range(2):
-            with pytest.raises(StoreUnwritable):
-                header(session)
+        fresh = header(session)
+        assert live(demo, fresh)
+        clock.now += BACK_OFF_SECONDS
+        assert [header(session) for _ in range(3)] == [fresh] * 3
+        # As it ends, what takes its place comes of the one in memory: the other one is used up.
+        clock.now += 3600
+        fresh = header(session)
+        assert live(demo, fresh)
+        eventually(lambda: session_kept._world.refreshes._under_way == {})
     assert kept(tmp_path) == before
-    assert live(demo, header(session))
-    assert demo.server.count("refresh") == 1
+    assert [r.levelname for r in caplog.records if "memory alone" in r.getMessage()] == ["WARNING"]
+    assert demo.server.count("refresh") == 2
+    clock.now += BACK_OFF_SECONDS
+    assert header(session) == fresh
+    eventually(lambda: kept(tmp_path) != before)
+    assert header(anew(tmp_path, server, clock)) == fresh
     clock.now += 3600
     assert live(demo, header(anew(tmp_path, server, clock)))
+    assert demo.server.count("refresh") == 3
 
 
+@covers("disk-refuses")
 def test_a_login_made_meanwhile_counts_more_than_tokens_that_the_disk_did_not_take(
     session_kept: AuthService,
     server: Server,
@@ -309,18 +323,15 @@ def test_a_login_made_meanwhile_counts_more_than_tokens_that_the_disk_did_not_ta
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(*_: object) -> None:
-        raise StoreUnwritable("The disk is full.")
-
     session = session_kept.session(server)
     clock.now += 3600
     with monkeypatch.context() as patched:
         patched.setattr(FileStore, "replace_tokens", full)
-        with pytest.raises(StoreUnwritable):
-            header(session)
+        mine = header(session)
     elsewhere = AuthService(tmp_path, clock=clock)
     asyncio.run(log_in(elsewhere, server))
-    assert header(session) == header(elsewhere.session(server))
+    clock.now += LOOK_SECONDS
+    assert header(session) == header(elsewhere.session(server)) != mine
     clock.now += 3600
     assert live(demo, header(session))
 
