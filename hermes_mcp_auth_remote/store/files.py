@@ -61,7 +61,7 @@ from hermes_mcp_auth_remote.values import Key, Owner, Secret
 Version = tuple[int, int, int]
 
 # A reader that meets a writer each time gives up on a consistent picture after this many.
-_READ_TRIES = 5
+_READ_TRIES = 50
 # Older than any write that is still under way.
 _STALE_SECONDS = 3600
 
