@@ -1,14 +1,21 @@
 """From a server to an authorization request: every step of a login up to the person, in one exchange.
 
 The probe (RFC 9728 §5.1: a protected resource answers 401 and says where to go), discovery, PKCE, scope,
-registration, and the request itself, pushed where the server takes that.
+registration, and the request itself, pushed where the server takes that; or a code for another device.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
-from hermes_mcp_auth_remote.errors import DiscoveryFailed, NetworkError, RegistrationRefused, TokenRefused
+from hermes_mcp_auth_remote.errors import (
+    DiscoveryFailed,
+    NetworkError,
+    RegistrationRefused,
+    ServerError,
+    TokenRefused,
+)
 from hermes_mcp_auth_remote.oauth.authorization import (
     AuthorizationRequest,
     authorization_request,
@@ -23,16 +30,27 @@ from hermes_mcp_auth_remote.oauth.client import (
     Signer,
     configured_client,
     metadata_document_client,
+    offers_device,
     register,
 )
+from hermes_mcp_auth_remote.oauth.device import may_use_device
 from hermes_mcp_auth_remote.oauth.dpop import is_offered
+from hermes_mcp_auth_remote.oauth.flows import (
+    Chance,
+    Prepared,
+    device_code,
+    for_client,
+    no_device,
+    with_device,
+)
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery, discover
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, post_json
-from hermes_mcp_auth_remote.values import Secret, Server
+from hermes_mcp_auth_remote.values import Flow, Server
 
 PROBE = "first request"
 AUTHORIZATION_PAGE = "authorization page"
+_DEVICE_FLOWS = frozenset({"auto", "device"})
 # The least that makes every MCP server of any revision look at the request's authorization.
 _INITIALIZE = {
     "jsonrpc": "2.0",
@@ -60,23 +78,7 @@ class Held:
     metadata_document_refused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request that a person can be shown, and the authorization server that it goes to."""
-
-    request: AuthorizationRequest
-    authorization_server: AuthorizationServer
-
-
-@dataclass(frozen=True, slots=True)
-class Chance:
-    """The random values of one login, handed in so that this room rolls no dice."""
-
-    state: Secret
-    code_verifier: Secret
-
-
-def prepare(
+def prepare(  # noqa: PLR0913
     server: Server,
     chance: Chance,
     redirect_uri: str,
@@ -86,17 +88,74 @@ def prepare(
     challenge: Challenge | None = None,
     sign: Signer | None = None,
     can_prove: bool = False,
+    flow: Flow = "paste",
 ) -> Exchange[Prepared]:
     """Take a login from a server's URL to an authorization request. `now` is in epoch seconds.
 
     `challenge` is what a 401 or 403 said, where there was one; else the server is asked. The request's own
     `redirect_uri` counts from here on: a provider may insist on another spelling of loopback.
-    With `can_prove` there can be a key for DPoP, should both servers take that.
+    With `can_prove` there can be a key for DPoP, should both servers take that. The flow `device` leads to a
+    device's code, `auto` too where the server gives one; both need `oauth.device`, which the caller checks.
     Raises any ServerError or NetworkError.
     """
     held = held or Held()
     options = server.options
-    answered = challenge
+    found, answered = yield from _found(server, held, challenge, flow)
+    issuer = found.authorization_server
+    by_device = flow in _DEVICE_FLOWS and offers_device(issuer)
+    if flow == "device" and not by_device:
+        raise no_device(issuer)
+    if not by_device:
+        check_pkce(issuer, allow_missing_pkce=options.allow_missing_pkce)
+    scope = select_scope(
+        found,
+        answered,
+        configured=options.scope,
+        held=held.scope if answered.insufficient_scope else frozenset(),
+        cap=options.scope_cap,
+    )
+    # MCP 2026-07-28: pre-registered client information comes first.
+    reusable = options.client_id is None and _is_usable(held, issuer, redirect_uri, now)
+    known = held.client if reusable else None
+    if known is not None and by_device and not may_use_device(known):
+        # It would only be refused (quirk 23).
+        known = None
+    client = known or (yield from _client(server, issuer, held, redirect_uri, scope))
+    asked = _plain_request(server, found, client, chance, redirect_uri, scope)
+    asked = replace(asked, dpop=can_prove and wants_proofs(server, found, answered))
+    anew = partial(_client, server, issuer, held, redirect_uri, scope)
+    if by_device:
+        try:
+            code, client = yield from device_code(
+                server, issuer, asked, sign=sign, anew=None if known is None else anew
+            )
+        except (ServerError, NetworkError):
+            # Pasting may still work (quirk 47); who wants nothing but a device is told.
+            if flow == "device":
+                raise
+            check_pkce(issuer, allow_missing_pkce=options.allow_missing_pkce)
+        else:
+            return Prepared(for_client(asked, client), issuer, code)
+    request = yield from _unless_forgotten(
+        push(issuer, asked, sign=sign),
+        look=known is not None and issuer.pushed_authorization_request_endpoint is None,
+        # Neither what the operator configured nor what was registered just now gets better by that.
+        may_register=options.client_id is None and (known is not None or not client.registered),
+    )
+    if request is None:
+        # Without a client of an earlier login it was our metadata document (quirk 20).
+        held = replace(held, metadata_document_refused=held.metadata_document_refused or known is None)
+        client = yield from _client(server, issuer, held, redirect_uri, scope)
+        again = _plain_request(server, found, client, chance, redirect_uri, scope)
+        request = yield from push(issuer, replace(again, dpop=asked.dpop), sign=sign)
+    return Prepared(request, issuer)
+
+
+def _found(
+    server: Server, held: Held, challenge: Challenge | None, flow: Flow
+) -> Exchange[tuple[Discovery, Challenge]]:
+    """Discover, and return what the server asked for beside it."""
+    options, answered = server.options, challenge
     if answered is None:
         answered = yield from probe(server)
     found = yield from discover(
@@ -106,37 +165,14 @@ def prepare(
         authorization_server=options.authorization_server,
         prefer_issuer=held.issuer,
     )
-    issuer = found.authorization_server
-    if issuer.is_guessed and answered is None:
+    if found.authorization_server.is_guessed and answered is None:
         raise DiscoveryFailed(
             f"{host_of(server.url)} asks for no authorization and names no authorization server.",
             "It may need no login at all; if it does, set `oauth.authorization_server` for it.",
         )
-    check_pkce(issuer, allow_missing_pkce=options.allow_missing_pkce)
-    scope = select_scope(
-        found,
-        answered or Challenge(),
-        configured=options.scope,
-        held=held.scope if answered is not None and answered.insufficient_scope else frozenset(),
-        cap=options.scope_cap,
-    )
-    # MCP 2026-07-28: pre-registered client information comes first.
-    reusable = options.client_id is None and _is_usable(held, issuer, redirect_uri, now)
-    known = held.client if reusable else None
-    client = known or (yield from _client(server, issuer, held, redirect_uri, scope))
-    request = yield from _unless_forgotten(
-        _request(server, found, client, chance, redirect_uri, scope, sign),
-        look=known is not None and issuer.pushed_authorization_request_endpoint is None,
-        # Neither what the operator configured nor what was registered just now gets better by that.
-        may_register=options.client_id is None and (known is not None or not client.registered),
-    )
-    if request is None:
-        # Without a client of an earlier login it was our metadata document (quirk 20).
-        held = replace(held, metadata_document_refused=held.metadata_document_refused or known is None)
-        client = yield from _client(server, issuer, held, redirect_uri, scope)
-        request = yield from _request(server, found, client, chance, redirect_uri, scope, sign)
-    dpop = can_prove and wants_proofs(server, found, answered or Challenge())
-    return Prepared(replace(request, dpop=dpop), issuer)
+    if flow in _DEVICE_FLOWS:
+        found = yield from with_device(server, found, flow)
+    return found, answered or Challenge()
 
 
 def wants_proofs(server: Server, found: Discovery, challenge: Challenge) -> bool:
@@ -218,17 +254,16 @@ def check_binding(client_id: str, issuer: AuthorizationServer, held: Held) -> No
         )
 
 
-def _request(
+def _plain_request(
     server: Server,
     found: Discovery,
     client: Client,
     chance: Chance,
     redirect_uri: str,
     scope: frozenset[str] | None,
-    sign: Signer | None,
-) -> Exchange[AuthorizationRequest]:
+) -> AuthorizationRequest:
     options = server.options
-    request = authorization_request(
+    return authorization_request(
         found.authorization_server,
         client,
         redirect_uri=redirect_uri if redirect_uri in client.redirect_uris else client.redirect_uris[0],
@@ -239,7 +274,6 @@ def _request(
         extra=options.authorize_params,
         trusted_issuers=options.trusted_issuers,
     )
-    return (yield from push(found.authorization_server, request, sign=sign))
 
 
 def _unless_forgotten(

@@ -184,7 +184,7 @@ def test_a_login_without_its_secrets_holds_none_and_is_else_the_same(login: Logi
     assert not request.url
     if bare.device is not None:
         code = bare.device.request.authorization
-        assert not (code.device_code or code.user_code or code.verification_uri_complete)
+        assert [code.device_code, code.user_code, code.verification_uri_complete] == [Secret(""), "", None]
         assert not bare.device.request.client.client_secret
     rest = replace(bare, request=login.request, device=login.device, polled_by=login.polled_by)
     assert rest == login
