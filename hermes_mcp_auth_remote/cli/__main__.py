@@ -30,9 +30,10 @@ def main(argv: list[str]) -> int:
         _write_no_more()
         return BROKEN_PIPE
     except (McpAuthError, KeyboardInterrupt, OSError) as error:
+        from hermes_mcp_auth_remote.cli.arguments import own_words
         from hermes_mcp_auth_remote.cli.outcome import fail, interrupted, refused_by_the_system
 
-        as_json = "--json" in argv
+        as_json = "--json" in own_words(argv)
         if isinstance(error, McpAuthError):
             return fail(error, as_json=as_json)
         if isinstance(error, KeyboardInterrupt):
@@ -43,23 +44,23 @@ def main(argv: list[str]) -> int:
 
 
 def _fast_token(argv: list[str]) -> bool:
-    """Print a stored token that is beyond doubt, without loading anything else."""
-    if len(argv) != 2 or argv[0] != "token" or argv[1].startswith("-"):
+    """Print a stored token that is beyond doubt, or its header, without loading anything else."""
+    if len(argv) != 2 or argv[0] not in {"token", "header"} or argv[1].startswith("-"):
         return False
     token = valid_token(hermes_home(os.environ), argv[1], time.time())
     if token is not None:
-        print(token, flush=True)
+        print(token if argv[0] == "token" else f"Authorization: Bearer {token}", flush=True)
     return token is not None
 
 
 def _dispatch(argv: list[str]) -> int:
     # Each verb loads what it needs and no more.
-    from hermes_mcp_auth_remote.cli.arguments import parser
+    from hermes_mcp_auth_remote.cli.arguments import parsed, parser
     from hermes_mcp_auth_remote.cli.outcome import plain_where_need_be
 
     plain_where_need_be(sys.stdout, sys.stderr)
     top = parser()
-    options = top.parse_args(argv)
+    options = parsed(top, argv)
     if options.version:
         from importlib.metadata import version
 

@@ -24,9 +24,27 @@ needed, not connected; with --json with "_" for the blank, or an error's code.""
 _PRINT = """\
 Prints a valid access token and a line feed; refreshes it first where need be.
 Exit code 4: somebody has to log in."""
+_HEADER = """\
+Prints "Authorization: Bearer ..." with a valid access token, refreshed first
+where need be. Through a pipe the token stays out of the list of processes:
+
+  hermes-mcp-auth header NAME | curl -H @- URL
+  curl -H "$(hermes-mcp-auth header NAME)" URL
+
+With --json it is an object of headers, for programs that run a helper for them.
+Exit code 4: somebody has to log in."""
+_RUN = """\
+Refreshes the token where need be, then becomes the command: the terminal, the
+signals and the exit code are the command's own. It finds the fresh token in the
+store, as Hermes and `hermes-mcp-auth token` do. Only with --env does the token
+go into its environment, where all that it starts can read it; it is not renewed
+there. Exit codes before the command runs: 4 somebody has to log in, 126 it
+cannot be run, 127 there is none."""
 _LOGOUT = """\
 Revokes a login's tokens at the provider, as best it goes, and deletes all that
-is stored of it."""
+is stored of it; logins that wait are cancelled. With --owner and no server: of
+that owner everywhere. With --all: of everybody, also of one server or owner.
+The exit code is the highest of all; one that fails stops no other."""
 _DEMO = """\
 Logs in to an MCP server on this machine, which brings its own authorization
 server, and calls a tool there. Without a terminal, by itself. Keeps nothing."""
@@ -68,16 +86,47 @@ def parser() -> argparse.ArgumentParser:
     _server(status, optional=True)
     token = add("token", help="print a valid access token", description=_PRINT)
     _server(token)
+    header = add("header", help="print it as a header, for curl", description=_HEADER)
+    _server(header)
+    run = add(
+        "run",
+        help="run a command with a fresh token",
+        description=_RUN,
+        usage="%(prog)s [-h] [--owner OWNER] [--env VARIABLE]\n"
+        "                           server -- command ...",
+    )
+    _whose(run, optional=False)
+    run.add_argument("--env", metavar="VARIABLE", help="put the token into this variable of the command")
+    run.set_defaults(refuse=run.error, command=[])
     logout = add("logout", help="revoke and delete a login", description=_LOGOUT)
-    _server(logout)
+    _server(logout, optional=True)
+    logout.add_argument("--all", action="store_true", help="every login; asks nothing")
+    logout.set_defaults(refuse=logout.error)
     demo = add("demo", help="log in to an MCP server on this machine", description=_DEMO)
     demo.add_argument("--flow", choices=_FLOWS, help="as for login")
     demo.add_argument("--json", action="store_true", help="write JSON, a line per event")
     return top
 
 
-def _server(verb: argparse.ArgumentParser, *, optional: bool = False) -> None:
+def parsed(top: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse; what stands behind `run ... --` is a command with options of its own, and left as it is."""
+    options = top.parse_args(own_words(argv))
+    if options.verb == "run":
+        options.command = argv[len(own_words(argv)) + 1 :]
+    return options
+
+
+def own_words(argv: list[str]) -> list[str]:
+    """Return the words that are for us: all but another command's."""
+    return argv[: argv.index("--")] if argv[:1] == ["run"] and "--" in argv else argv
+
+
+def _whose(verb: argparse.ArgumentParser, *, optional: bool) -> None:
     nargs = "?" if optional else None
     verb.add_argument("server", nargs=nargs, help="its name in config.yaml, or its address")
     verb.add_argument("--owner", help="whose, such as telegram:42; default: the operator's own")
+
+
+def _server(verb: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    _whose(verb, optional=optional)
     verb.add_argument("--json", action="store_true", help="write JSON, a line per event")

@@ -34,6 +34,24 @@ def named(name: str | None, owner: Owner = None) -> Server:
         return Server(name, binding.server_url)
 
 
+def known(key: Key) -> Server:
+    """Return the server of what is stored, with the options of config.yaml where it has them; never raises.
+
+    Where nothing names its address any more, the authorization server's stands in: that is where a
+    revocation goes.
+    """
+    with contextlib.suppress(ConfigError, StoreError):
+        return named(key.server, key.owner)
+    try:
+        stored = FileStore(the_home()).read(key)
+    except StoreError:
+        return Server(key.server, "")
+    if stored.binding is not None:
+        return Server(key.server, stored.binding.server_url)
+    issuer = stored.authorization_server
+    return Server(key.server, "" if issuer is None else issuer.issuer)
+
+
 def addressed(url: str, name: str | None, owner: Owner = None) -> Server:
     """Return the server at an address, for a login; raises ConfigError.
 

@@ -7,27 +7,22 @@ import argparse
 from hermes_mcp_auth_remote.cli.outcome import put
 from hermes_mcp_auth_remote.cli.servers import login_command, named, the_home
 from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
-from hermes_mcp_auth_remote.errors import AuthorizationRequired
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.values import Owner
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the token; raises AuthorizationRequired where somebody has to log in first."""
-    server = named(options.server, options.owner)
-    service = AuthService(the_home())
-    try:
-        header = run_until_stopped(service.session(server, options.owner).header())
-    except AuthorizationRequired as needed:
-        # The session knows neither what was typed here nor that this command has options.
-        needed.advice = f"Run `{login_command(options.server, options.owner)}`."
-        raise
-    access_token = header.partition(" ")[2]
+    session, authorization = valid_authorization(options.server, options.owner)
+    access_token = authorization.partition(" ")[2]
     if options.json:
-        found = service.connection(server, options.owner)
+        found = AuthService(the_home()).connection(session.server, options.owner)
         put(
             {
-                "server": server.name,
-                "url": server.url,
+                "server": session.server.name,
+                "url": session.server.url,
                 "access_token": access_token,
                 "token_type": "Bearer",
                 "expires_at": found.expires_at if found else None,
@@ -36,3 +31,24 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(access_token, flush=True)
     return 0
+
+
+def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
+    """Return the session of a server as it was named, and its Authorization header's value, refreshed.
+
+    Raises AuthorizationRequired where somebody has to log in first, ConfigError for a token that is of no
+    use to anybody but us.
+    """
+    session = AuthService(the_home()).session(named(name, owner), owner)
+    try:
+        authorization = run_until_stopped(session.header())
+    except AuthorizationRequired as needed:
+        # The session knows neither what was typed here nor that this command has options.
+        needed.advice = f"Run `{login_command(name, owner)}`."
+        raise
+    if session.prover is not None:
+        raise ConfigError(
+            f"The token of {session.server.name} is bound to a key: every request needs a proof of its own.",
+            "Use `McpAuth` in a program, or set `oauth.dpop: false` for this server and log in again.",
+        )
+    return session, authorization

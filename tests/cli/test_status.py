@@ -1,11 +1,13 @@
-"""`status`: every server, however it stands, and none hidden by another's trouble. `logout`, too."""
+"""`status`: every server, however it stands, and none hidden by another's trouble; and what comes next."""
 
 from __future__ import annotations
 
 import json
+import time
+
+import pytest
 
 from hermes_mcp_auth_remote.demo.serving import Demo
-from tests.browserless import approve
 from tests.cli.commands import Cli, log_in
 from tests.requirements import covers
 
@@ -119,46 +121,97 @@ def test_nothing_anywhere_says_how_to_begin(cli: Cli) -> None:
     assert cli.run("status", "--json").out == ""
 
 
-@covers("logout")
-def test_logout_revokes_both_tokens_deletes_all_and_may_be_repeated(cli: Cli, demo: Demo) -> None:
+def test_a_refresh_is_told_with_its_time_and_what_comes_next(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    first = cli.run("logout", "demo", "--json")
-    assert first.events == [{"server": "demo", "owner": None, "was_connected": True, "revoked": True}]
-    assert demo.server.count("revocation") == 2
-    assert cli.files() == {}
-    second = cli.run("logout", "demo", "--json")
-    assert second.code == 0
-    assert second.events == [{"server": "demo", "owner": None, "was_connected": False, "revoked": False}]
-    assert demo.server.count("revocation") == 2
-    assert cli.run("logout", "demo").out == "✓ demo: nobody was logged in.\n"
+    before = cli.run("status", "--json").events[0]
+    assert (before["refreshed_at"], before["refresh_expires_at"], before["warning"]) == (None, None, None)
+    cli.change_stored(expires_at=1)
+    assert "renews itself when it is used" in cli.run("status").out
+    started = time.time()
+    assert cli.run("token", "demo", may_show=demo.server.minted).code == 0
+    after = cli.run("status", "--json").events[0]
+    assert started - 1 <= after["refreshed_at"] <= time.time()
+    assert after["expires_at"] == cli.stored()["expires_at"]
+    said = cli.run("status").out
+    assert "Refreshed  less than a minute ago" in said
+    assert "renews itself by " in said
 
 
-def test_logout_deletes_also_where_the_provider_is_down_and_says_so(cli: Cli, demo: Demo) -> None:
+def test_a_refresh_by_hermes_which_notes_none_is_told_too(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    demo.server.fail_next("revocation", hang_up=True, times=None)
-    ended = cli.run("logout", "demo")
-    assert ended.code == 0
-    assert "The provider did not revoke the tokens" in " ".join(ended.out.split())
-    assert cli.files() == {}
-    assert cli.run("token", "demo").code == 4
+    connected = json.loads((cli.home / "mcp-tokens" / "demo.binding.json").read_text())["connected_at"]
+    cli.change_stored(access_token="another", expires_in=3600, expires_at=connected + 3600 + 100)
+    assert cli.run("status", "--json").events[0]["refreshed_at"] == pytest.approx(connected + 100)
 
 
-def test_logout_of_a_name_that_nobody_knows_is_no_success(cli: Cli) -> None:
-    assert cli.run("logout", "dmeo").code == 3
+def change_binding(cli: Cli, **members: object) -> None:
+    path = cli.home / "mcp-tokens" / "demo.binding.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **members}))
 
 
-def test_logout_of_one_owner_leaves_the_others(cli: Cli, demo: Demo) -> None:
+@covers("status-ahead")
+@pytest.mark.parametrize(("days", "warns"), [(2.9, True), (3.1, False)])
+def test_a_session_with_a_known_end_is_warned_of_three_days_ahead(
+    cli: Cli, demo: Demo, days: float, *, warns: bool
+) -> None:
     log_in(cli, demo)
-    log_in(cli, demo, "demo", "--owner", "telegram:42")
-    assert cli.run("logout", "demo", "--owner", "telegram:42").code == 0
-    assert [(each["owner"], each["state"]) for each in cli.run("status", "--json").events] == [
-        (None, "connected")
+    ends = time.time() + days * 86_400
+    change_binding(cli, refresh_expires_at=ends)
+    event = cli.run("status", "--json").events[0]
+    assert (event["state"], event["refresh_expires_at"]) == ("connected", ends)
+    assert (event["warning"] is not None) is warns
+    assert ("Warning  log in again before " in cli.run("status").out) is warns
+
+
+@covers("status-ahead")
+@pytest.mark.parametrize(("minutes", "warns"), [(59, True), (61, False)])
+def test_a_login_that_cannot_renew_itself_is_warned_of_an_hour_ahead(
+    cli: Cli, demo: Demo, minutes: int, *, warns: bool
+) -> None:
+    demo.server.change(issue_refresh_token=False)
+    log_in(cli, demo)
+    cli.change_stored(expires_at=time.time() + minutes * 60)
+    event = cli.run("status", "--json").events[0]
+    assert event["state"] == "connected"
+    assert event["next"].endswith("then log in again")
+    assert (event["warning"] is not None) is warns
+
+
+def test_a_session_whose_end_has_passed_renews_no_more(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    change_binding(cli, refresh_expires_at=time.time() - 1)
+    assert "then log in again" in cli.run("status").out
+    cli.change_stored(expires_at=1)
+    assert states(cli) == {"demo": "expired"}
+
+
+def test_a_grant_without_a_person_never_expires_and_warns_of_nothing(cli: Cli, demo: Demo) -> None:
+    demo.server.change(issue_refresh_token=False)
+    log_in(cli, demo)
+    cli.change_stored(expires_at=1)
+    cli.configure(demo.mcp_url, grant="client_credentials", client_id="us", client_secret="ours")
+    event = cli.run("status", "--json").events[0]
+    assert (event["state"], event["warning"]) == ("connected", None)
+    assert event["next"] == "renews itself when it is used"
+
+
+def test_a_login_that_waits_is_listed_with_how_to_finish_it_and_without_its_address(
+    cli: Cli, demo: Demo
+) -> None:
+    begun = cli.run("login", "demo", "--no-wait", "--json").events[0]
+    by_url = demo.mcp_url.replace("/mcp", "/other/mcp")
+    cli.run("login", "other", "--url", by_url, "--owner", "telegram:42", "--no-wait", "--json")
+    ended = cli.run("status", "--json")
+    assert [(each["server"], each["owner"], each["state"]) for each in ended.events] == [
+        ("demo", None, "not_connected"),
+        ("other", "telegram:42", "not_connected"),
     ]
-
-
-def test_a_login_after_a_logout_works_as_the_first_did(cli: Cli, demo: Demo) -> None:
-    log_in(cli, demo)
-    assert cli.run("logout", "demo").code == 0
-    with cli.started("login", "demo", "--json") as login:
-        login.send(approve(login.event()["authorization_url"]) + "\n")
-        assert login.event()["event"] == "connected"
+    assert ended.events[0]["waiting"] == [{"login_id": begun["login_id"], "expires_at": begun["expires_at"]}]
+    text = cli.run("status").out
+    assert f"hermes-mcp-auth login --finish {begun['login_id']}" in text
+    assert "✗ other (telegram:42): not connected\n  Waiting  a login waits until" in text
+    assert "/authorize" not in text + ended.out
+    assert [each["server"] for each in cli.run("status", "--json", "--owner", "telegram:42").events] == [
+        "demo",
+        "other",
+    ]

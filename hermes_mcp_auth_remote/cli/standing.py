@@ -1,0 +1,136 @@
+"""How a login stands: in a word, for people and for programs, with what comes next. Values in, text out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hermes_mcp_auth_remote.cli.servers import login_command
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.terminal.words import NO, YES, about, clock_time, duration, shown, table
+from hermes_mcp_auth_remote.values import Key
+
+# Ahead of an end that only a person can put off: over a weekend, or within a piece of work.
+SESSION_WARNING_SECONDS = 3 * 86_400
+TOKEN_WARNING_SECONDS = 3_600
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one server and owner stand: a connection, none, or the error that hides it.
+
+    `named` is what it can be named by again; `needs_nobody` where its grant asks no person; `waiting` are
+    the logins that wait for one.
+    """
+
+    key: Key
+    named: str
+    found: Connection | None = None
+    error: McpAuthError | None = None
+    needs_nobody: bool = False
+    waiting: tuple[Login, ...] = ()
+
+    def state(self, now: float) -> str:
+        """Say it in a word or two; an error's code where there is one. `now` is in epoch seconds."""
+        if self.error is not None:
+            return self.error.code
+        if self.found is None:
+            return "not connected"
+        if self.found.login_needed is not None:
+            return "login needed"
+        ends = self.found.expires_at
+        return "expired" if ends is not None and ends <= now and not self._renews(now) else "connected"
+
+    def next(self, now: float) -> str | None:
+        """Say what will happen by itself, None where nothing will."""
+        found = self.found
+        if found is None or self.state(now) != "connected":
+            return None
+        if found.expires_at is None:
+            return "lasts until the provider ends it"
+        when = clock_time(found.expires_at)
+        if self._renews(now):
+            return f"renews itself by {when}" if found.expires_at > now else "renews itself when it is used"
+        return f"ends at {when} ({duration(found.expires_at - now)}), then log in again"
+
+    def warning(self, now: float) -> str | None:
+        """Say what a person should do soon; None where nothing has to be done."""
+        found = self.found
+        if found is None or self.needs_nobody or self.state(now) != "connected":
+            return None
+        session_ends, token_ends = found.refresh_expires_at, found.expires_at
+        if self._renews(now):
+            if session_ends is not None and session_ends - now < SESSION_WARNING_SECONDS:
+                return f"log in again before {clock_time(session_ends)}, when the provider ends the session"
+        elif token_ends is not None and token_ends - now < TOKEN_WARNING_SECONDS:
+            return f"log in again before {clock_time(token_ends)}: this login cannot renew itself"
+        return None
+
+    def paragraph(self, now: float, columns: int) -> str:
+        """Write it for people."""
+        key, found, state = self.key, self.found, self.state(now)
+        name = shown(f"{key.server} ({key.owner})" if key.owner else key.server)
+        if self.error is not None:
+            rows = [("Because", str(self.error)), ("Do", self.error.advice)]
+            return f"{NO} {name}: unreadable\n{table([*rows, *self._waits()], columns)}"
+        rows = [] if found is None else about(found)
+        if found is not None and found.refreshed_at is not None:
+            rows.append(("Refreshed", f"{duration(max(now - found.refreshed_at, 0))} ago"))
+        if state == "connected":
+            rows += [(label, said) for label, said in self._ahead(now) if said is not None]
+            return f"{YES} {name}: {state}\n{table([*rows, *self._waits()], columns)}"
+        if found is not None:
+            rows.append(("Because", found.login_needed or _ended(found)))
+        if found is not None or not self.waiting:
+            rows.append(("Do", login_command(self.named, key.owner)))
+        return f"{NO} {name}: {state}\n{table([*rows, *self._waits()], columns)}"
+
+    def event(self, now: float) -> dict[str, object]:
+        """Write it for programs. No address of a waiting login: that is for the person who logs in."""
+        found, error = self.found, self.error
+        event: dict[str, object] = {
+            "server": self.key.server,
+            "owner": self.key.owner,
+            "state": self.state(now).replace(" ", "_"),
+        }
+        if error is not None:
+            event |= {"message": str(error), "advice": error.advice}
+        if found is not None:
+            event |= {
+                "url": found.server_url,
+                "issuer": found.issuer,
+                "account": found.account,
+                "scope": sorted(found.scope) if found.scope is not None else None,
+                "missing_scope": sorted(found.missing_scope),
+                "expires_at": found.expires_at,
+                "can_refresh": found.can_refresh,
+                "refreshed_at": found.refreshed_at,
+                "refresh_expires_at": found.refresh_expires_at,
+                "reason": found.login_needed,
+                "next": self.next(now),
+                "warning": self.warning(now),
+            }
+        waiting = [{"login_id": login.id, "expires_at": login.expires_at} for login in self.waiting]
+        return event | {"waiting": waiting}
+
+    def _renews(self, now: float) -> bool:
+        found = self.found
+        if self.needs_nobody or found is None:
+            return self.needs_nobody
+        ends = found.refresh_expires_at
+        return found.can_refresh and (ends is None or ends > now)
+
+    def _ahead(self, now: float) -> tuple[tuple[str, str | None], ...]:
+        return ("Next", self.next(now)), ("Warning", self.warning(now))
+
+    def _waits(self) -> list[tuple[str, str]]:
+        finish = "hermes-mcp-auth login --finish"
+        return [
+            ("Waiting", f"a login waits until {clock_time(login.expires_at)}: {finish} {login.id}")
+            for login in self.waiting
+        ]
+
+
+def _ended(found: Connection) -> str:
+    ends = found.expires_at
+    return "it has ended" if ends is None else f"it ended at {clock_time(ends)}"

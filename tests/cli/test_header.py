@@ -1,0 +1,81 @@
+"""`header`: for curl, by a pipe or as an argument, and for programs that run a helper for headers."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+from tests.cli.commands import COMMAND, Cli, log_in
+from tests.cli.test_token import LOADED
+from tests.requirements import covers
+
+
+def test_the_header_and_a_line_feed_are_all_that_is_printed(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    demo.server.requests.clear()
+    token = cli.stored()["access_token"]
+    ended = cli.run("header", "demo", may_show=[token])
+    assert (ended.code, ended.out, ended.err) == (0, f"Authorization: Bearer {token}\n", "")
+    assert demo.server.requests == []
+
+
+@covers("fast-token")
+def test_a_valid_token_is_printed_as_a_header_without_loading_a_client(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", LOADED, "header", "demo"],
+        capture_output=True,
+        env=cli.environ(),
+        check=True,
+        timeout=30,
+    )
+    assert done.stdout.decode() == f"Authorization: Bearer {cli.stored()['access_token']}\n"
+    loaded = set(done.stderr.decode().split())
+    assert loaded & {"asyncio", "httpcore", "yaml", "argparse", "pathlib", "ssl", "qrcode"} == set()
+
+
+def test_an_ended_token_is_refreshed_first(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    cli.change_stored(expires_at=time.time() - 1)
+    ended = cli.run("header", "demo", may_show=demo.server.minted)
+    assert ended.out == f"Authorization: Bearer {cli.stored()['access_token']}\n"
+    assert demo.server.count("refresh") == 1
+
+
+def test_as_json_it_is_an_object_of_headers(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo, "demo", "--owner", "telegram:42")
+    ended = cli.run("header", "demo", "--owner", "telegram:42", "--json", may_show=demo.server.minted)
+    [headers] = ended.events
+    assert list(headers) == ["Authorization"]
+    assert headers["Authorization"].removeprefix("Bearer ") in demo.server.minted
+
+
+def test_nobody_has_logged_in(cli: Cli) -> None:
+    ended = cli.run("header", "demo")
+    assert (ended.code, ended.out) == (4, "")
+    assert "Run `hermes-mcp-auth login demo`." in ended.err
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{command} header demo | curl -sS -H @- -H "Accept: application/json" -d @{body} {url}',
+        'curl -sS -H "$({command} header demo)" -H "Accept: application/json" -d @{body} {url}',
+    ],
+)
+def test_curl_takes_it_by_a_pipe_and_as_an_argument(cli: Cli, demo: Demo, line: str) -> None:
+    cli.configure(demo.ping_url)
+    log_in(cli, demo)
+    demo.server.requests.clear()
+    body = cli.home / "body.json"
+    body.write_text('{"jsonrpc": "2.0", "id": 1, "method": "ping"}')
+    script = line.format(command=" ".join(COMMAND), body=body, url=demo.ping_url)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, env=cli.environ(), check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [request.status for request in demo.server.requests] == [200]
