@@ -93,8 +93,9 @@ class FileStore:
         if not self._is_there(key):
             return Credentials()
         tokens = self._tokens(key, version)
-        client = self._client(key)
+        # Against the order of writing: what is read next is never older than what was read before.
         server = self._metadata(key)
+        client = self._client(key)
         proof_key = self._proof_key(key) if tokens is not None and tokens.scheme == "DPoP" else None
         binding = self._binding(key, tokens)
         if binding is None or not _speaks_of(binding, client, server):
