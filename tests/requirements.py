@@ -119,6 +119,8 @@ REQUIREMENTS = (
     Requirement("no-address", "Asking for a person shows no address.", "security 10"),
     Requirement("side-by-side", "No request waits for another one's answer.", "performance 1"),
     Requirement("either-library", "Neither httpx nor httpx2 is needed by the other's users.", "layout"),
+    Requirement("sdk-storage", "The MCP SDK's logins and ours are one.", "issue 3"),
+    Requirement("sdk-provider", "The MCP SDK refreshes as we do, and asks a person last.", "issue 3"),
     Requirement("request-counts", "No more requests than the floor.", "performance 3"),
     # The terminal and the command line
     Requirement("race", "Paste, redirect and other processes race; one answer counts.", "security 12"),

@@ -124,11 +124,15 @@ class Standing:
         return ("Next", self.next(now)), ("Warning", self.warning(now))
 
     def _waits(self) -> list[tuple[str, str]]:
-        finish = "hermes-mcp-auth login --finish"
-        return [
-            ("Waiting", f"a login waits until {clock_time(login.expires_at)}: {finish} {login.id}")
-            for login in self.waiting
-        ]
+        return [("Waiting", _waits(login)) for login in self.waiting]
+
+
+def _waits(login: Login) -> str:
+    until = clock_time(login.expires_at)
+    if login.device is not None:
+        # It has nothing to paste: whoever began it asks the server.
+        return f"a login waits until {until} for a code to be entered on another device"
+    return f"a login waits until {until}: hermes-mcp-auth login --finish {login.id}"
 
 
 def _ended(found: Connection) -> str:

@@ -14,9 +14,11 @@ from typing import TypeVar
 from hermes_mcp_auth_remote.errors import McpAuthError, StoreError
 from hermes_mcp_auth_remote.login import Connection, Login, is_expired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service.asking import Asking
 from hermes_mcp_auth_remote.service.connections import connection, revoke
+from hermes_mcp_auth_remote.service.flights import landed
 from hermes_mcp_auth_remote.service.logins import Logins
 from hermes_mcp_auth_remote.service.redirects import new_redirect_uri, redirect_uri_for
 from hermes_mcp_auth_remote.service.sessions import Session
@@ -131,6 +133,36 @@ class AuthService:
         key = Key(server.name, owner)
         stored = self._world.store.read(key)
         return connection(key, server.url, stored) if stored.tokens is not None else None
+
+    async def discover(self, server: Server) -> Discovery:
+        """Find a server's authorization server; raises a ServerError or NetworkError."""
+        options = server.options
+        found = discover(
+            server.url,
+            Challenge(),
+            trusted_issuers=options.trusted_issuers,
+            authorization_server=options.authorization_server,
+        )
+        return await self._world.run(found, server)
+
+    def stored(self, server: Server, owner: Owner = None) -> Credentials:
+        """Return all that is stored for a server and owner, secrets included; raises StoreError."""
+        return self._world.store.read(Key(server.name, owner))
+
+    async def keep(self, server: Server, credentials: Credentials, owner: Owner = None) -> None:
+        """Store what a login brought that a library made in its own way, and use it from now on.
+
+        Raises StoreError. Being cancelled loses nothing.
+        """
+        key, store = Key(server.name, owner), self._world.store
+
+        async def put() -> None:
+            async with held(store.lock(key)):
+                store.replace(key, credentials)
+
+        await landed(self._world.keeping.join(object(), put))
+        if credentials.tokens is not None:
+            self.session(server, owner).adopt(credentials.tokens, credentials.proof_key)
 
     def keys(self) -> list[Key]:
         """List every server and owner with stored tokens."""

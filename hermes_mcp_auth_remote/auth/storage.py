@@ -1,0 +1,207 @@
+"""The MCP SDK's TokenStorage over our store, for its versions 1.x and 2.x: one login for them, us and Hermes.
+
+The SDK reads a storage once, when it starts, and refreshes without a lock. So a storage alone gives it a
+fresh token at its start, and us the tokens of its logins; `auth.provider` gives it our refresh as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError, McpAuthError
+from hermes_mcp_auth_remote.oauth.client import Client, client_from_document
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
+from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.oauth.urls import canonical_resource
+from hermes_mcp_auth_remote.oauth.wire import scope_set, scope_text
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.default import default_service, open_session
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.store.documents import client_document
+from hermes_mcp_auth_remote.values import Clock, Owner, Secret, Server
+
+
+class Context(Protocol):
+    """What we need of the SDK's OAuthContext; its own types differ from version to version."""
+
+    server_url: str
+    storage: Any
+    client_metadata: Any
+    oauth_metadata: Any
+    client_info: Any
+    current_tokens: Any
+
+    def clear_tokens(self) -> None:
+        """Forget tokens and expiry."""
+        ...
+
+    def get_resource_url(self) -> str:
+        """Return the resource that the SDK names in its requests."""
+        ...
+
+
+class SharedTokenStorage:
+    """`OAuthClientProvider(url, metadata, SharedTokenStorage(url), ...)`; a server's name, URL or value.
+
+    `redirect_uri` is the provider's: without it, a client that was registered for another one is handed out
+    too. Raises ConfigError, also where that name's stored tokens are for another address.
+    """
+
+    def __init__(
+        self,
+        server: str | Server,
+        *,
+        owner: Owner = None,
+        redirect_uri: str | None = None,
+        service: AuthService | None = None,
+        clock: Clock = time.time,
+    ) -> None:
+        self.server = open_session(server).server if isinstance(server, str) else server
+        self._owner = owner
+        self._redirect_uri = redirect_uri
+        self._service = service or default_service()
+        self._clock = clock
+        self.session = self._service.session(self.server, owner)
+        # Set by `auth.provider`: how the SDK found its way to the tokens that it brings.
+        self.context: Context | None = None
+        # One person is asked once, however many requests wait.
+        self.logging_in = asyncio.Lock()
+        # Registered, but of no use to anybody before its first tokens.
+        self._registered: OAuthClientInformationFull | None = None
+        binding = self._service.stored(self.server, owner).binding
+        if binding is not None and canonical_resource(binding.server_url) != canonical_resource(
+            self.server.url
+        ):
+            raise ConfigError(
+                f"The name {self.server.name} already stands for {binding.server_url}.",
+                "Give the new server a name of its own in config.yaml.",
+            )
+
+    async def authorization(self) -> str | None:
+        """Return a valid Authorization header's value, refreshed; None where only a person can help."""
+        try:
+            return await self.session.header()
+        except AuthorizationRequired:
+            return None
+
+    async def get_tokens(self) -> OAuthToken | None:
+        """Return a valid access token, refreshed under our lock, or None where a person has to log in.
+
+        Without the refresh token: who uses it elsewhere ends the session for all. Raises a NetworkError or
+        StoreError: a provider that is down for a moment is no reason to ask a person.
+        """
+        authorization = await self.authorization()
+        # The SDK sends no proofs of possession.
+        if authorization is None or self.session.prover is not None:
+            return None
+        tokens = (await asyncio.to_thread(self._service.stored, self.server, self._owner)).tokens
+        ends = tokens.expires_at if tokens is not None else None
+        scope = tokens.scope if tokens is not None else None
+        return OAuthToken(
+            access_token=authorization.partition(" ")[2],
+            expires_in=None if ends is None else max(int(ends - self._clock()), 0),
+            scope=scope_text(scope) if scope else None,
+        )
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        """Return the client to log in with, None where one has to be registered first."""
+        if self._registered is not None:
+            return self._registered
+        options = self.server.options
+        stored = await asyncio.to_thread(self._service.stored, self.server, self._owner)
+        client, ours = stored.client, self._redirect_uris()
+        if options.client_id is not None:
+            method = options.token_endpoint_auth_method or (
+                "client_secret_post" if options.client_secret else "none"
+            )
+            client = Client(options.client_id, options.client_secret, method, tuple(ours))
+        elif client is None or (ours and ours[0] not in client.redirect_uris):
+            # Another program's redirect URI: the provider would show an error page.
+            return None
+        elif client.secret_expires_at is not None and client.secret_expires_at <= self._clock():
+            return None
+        issuer = stored.binding.issuer if stored.binding else None
+        return OAuthClientInformationFull.model_validate({**client_document(client), "issuer": issuer})
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        """Keep a client in memory until its first tokens: the stored ones are still the old client's."""
+        self._registered = client_info
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        """Store what a login brought, with its client and its authorization server; raises StoreError."""
+        stored = await asyncio.to_thread(self._service.stored, self.server, self._owner)
+        now, client = self._clock(), stored.client
+        info = (self.context.client_info if self.context is not None else None) or self._registered
+        if info is not None:
+            client = _client(info)
+        same_client = (
+            client is not None and stored.client is not None and (client.client_id == stored.client.client_id)
+        )
+        issuer, resource = await self._found(stored.authorization_server if same_client else None)
+        fresh = Tokens(
+            access_token=Secret(tokens.access_token),
+            refresh_token=Secret(tokens.refresh_token) if tokens.refresh_token else None,
+            scope=scope_set(tokens.scope) or None if tokens.scope else None,
+            expires_at=None if tokens.expires_in is None else now + tokens.expires_in,
+            obtained_at=now,
+        )
+        binding: Binding | None = None
+        if client is not None and issuer is not None:
+            binding = Binding(
+                server=self.server.name,
+                server_url=self.server.url,
+                issuer=issuer.issuer,
+                client_id=client.client_id,
+                resource=resource,
+                requested_scope=self._requested(),
+                connected_at=now,
+            )
+        await self._service.keep(self.server, Credentials(fresh, client, issuer, binding), self._owner)
+        self._registered = None
+
+    async def _found(
+        self, known: AuthorizationServer | None
+    ) -> tuple[AuthorizationServer | None, str | None]:
+        """Return where the SDK logged in, and the resource to name there; `known` is the stored one."""
+        resource = canonical_resource(self.server.url)
+        try:
+            if self.context is not None and self.context.oauth_metadata is not None:
+                document = self.context.oauth_metadata.model_dump(mode="json", exclude_none=True)
+                found, resource = authorization_server(document), self.context.get_resource_url()
+                # What the server itself published says more, and spells its issuer as it does.
+                return (known if known is not None and _is_same(known, found) else found), resource
+            if known is not None:
+                return known, resource
+            discovery = await self._service.discover(self.server)
+        except McpAuthError:
+            # The tokens are good until they end; then somebody logs in again.
+            return None, resource
+        published = discovery.protected_resource
+        return discovery.authorization_server, resource if published is None else published.resource
+
+    def _redirect_uris(self) -> Sequence[str]:
+        if self.context is not None:
+            return [str(uri) for uri in self.context.client_metadata.redirect_uris or ()]
+        return () if self._redirect_uri is None else (self._redirect_uri,)
+
+    def _requested(self) -> frozenset[str] | None:
+        scope = self.context.client_metadata.scope if self.context is not None else None
+        return scope_set(scope) if isinstance(scope, str) else None
+
+
+def _client(info: OAuthClientInformationFull) -> Client:
+    client = client_from_document(info.model_dump(mode="json", exclude_none=True))
+    # The id of a client ID metadata document is its URL, and nobody registered it.
+    is_document = client.client_id.startswith("https://") and client.client_secret is None
+    return replace(client, registered=not is_document)
+
+
+def _is_same(one: AuthorizationServer, other: AuthorizationServer) -> bool:
+    same_issuer = one.issuer.rstrip("/") == other.issuer.rstrip("/")
+    return same_issuer and one.token_endpoint == other.token_endpoint

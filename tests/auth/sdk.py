@@ -1,0 +1,73 @@
+"""The MCP SDK's own login, with a person behind its handlers who approves at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from mcp.client.auth import OAuthClientProvider
+from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
+from pydantic import AnyUrl
+
+from hermes_mcp_auth_remote.auth.provider import shared_provider
+from hermes_mcp_auth_remote.auth.storage import SharedTokenStorage
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Server
+from tests.browserless import approve
+
+CALLBACK = "http://localhost:3030/callback"
+
+
+class Person:
+    """The two handlers that the SDK asks for."""
+
+    def __init__(self, does: Callable[[str], str] = approve) -> None:
+        self.does = does
+        self.asked: list[str] = []
+
+    async def redirect(self, url: str) -> None:
+        self.asked.append(url)
+
+    async def callback(self) -> AuthorizationCodeResult:
+        ended = await asyncio.to_thread(self.does, self.asked[-1])
+        found = dict(parse_qsl(urlsplit(ended).query))
+        return AuthorizationCodeResult(
+            code=found.get("code", ""), state=found.get("state"), iss=found.get("iss")
+        )
+
+
+def metadata(redirect_uri: str = CALLBACK) -> OAuthClientMetadata:
+    return OAuthClientMetadata(client_name="An app", redirect_uris=[AnyUrl(redirect_uri)])
+
+
+def provider_of(
+    storage: Any,
+    person: Person,
+    url: str,
+    *,
+    kind: type[OAuthClientProvider] | None = None,
+    redirect_uri: str = CALLBACK,
+) -> OAuthClientProvider:
+    """Make a provider as an app does; `kind` is the SDK's own class or, by default, the shared one."""
+    kind = shared_provider(OAuthClientProvider) if kind is None else kind
+    return kind(url, metadata(redirect_uri), storage, person.redirect, person.callback)
+
+
+def storage_of(
+    service: AuthService, server: Server, clock: Callable[[], float], **more: Any
+) -> SharedTokenStorage:
+    return SharedTokenStorage(server, service=service, clock=clock, **more)
+
+
+def files(home: Path) -> dict[str, bytes]:
+    """Return the stored credentials as they are on the disk."""
+    return {path.name: path.read_bytes() for path in (home / "mcp-tokens").glob("*.json")}
+
+
+def steps(demo: Demo) -> list[str]:
+    """Return what was asked of the demo, in order."""
+    return [request.step for request in demo.server.requests]
