@@ -85,7 +85,7 @@ async def _flow(
         request.headers.pop("DPoP", None)
     finally:
         await ours.aclose()
-    async with storage.logging_in:
+    async with storage.logging_in():
         authorization = await storage.authorization()
         if authorization is not None and authorization != sent:
             # Somebody has logged in while this one waited.

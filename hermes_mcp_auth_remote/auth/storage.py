@@ -70,8 +70,7 @@ class SharedTokenStorage:
         self.session = self._service.session(self.server, owner)
         # Set by `auth.provider`: how the SDK found its way to the tokens that it brings.
         self.context: Context | None = None
-        # One person is asked once, however many requests wait.
-        self.logging_in = asyncio.Lock()
+        self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         # Registered, but of no use to anybody before its first tokens.
         self._registered: OAuthClientInformationFull | None = None
         binding = self._service.stored(self.server, owner).binding
@@ -82,6 +81,14 @@ class SharedTokenStorage:
                 f"The name {self.server.name} already stands for {binding.server_url}.",
                 "Give the new server a name of its own in config.yaml.",
             )
+
+    def logging_in(self) -> asyncio.Lock:
+        """Return what lets one request ask the person, for all that wait in this event loop."""
+        loop = asyncio.get_running_loop()
+        # A program may run one loop after another; a lock knows only one.
+        if self._lock is None or self._lock[0] is not loop:
+            self._lock = loop, asyncio.Lock()
+        return self._lock[1]
 
     async def authorization(self) -> str | None:
         """Return a valid Authorization header's value, refreshed; None where only a person can help."""

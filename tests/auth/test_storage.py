@@ -375,14 +375,20 @@ class Watched(asyncio.Lock):
 
 
 def test_a_login_elsewhere_while_a_request_waits_for_one_is_used(
-    service: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+    service: AuthService,
+    server: Server,
+    demo: Demo,
+    clock: MovedClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     person = Person()
     storage = storage_of(service, server, clock)
     provider = provider_of(storage, person, server.url)
 
     async def main() -> int:
-        lock = storage.logging_in = Watched()
+        lock = Watched()
+        monkeypatch.setattr(storage, "logging_in", lambda: lock)
         await lock.acquire()
         lock.waited.clear()
         async with httpx2.AsyncClient(auth=provider, timeout=20) as client:
@@ -394,3 +400,14 @@ def test_a_login_elsewhere_while_a_request_waits_for_one_is_used(
 
     assert asyncio.run(main()) == 200
     assert person.asked == []
+
+
+def test_a_provider_serves_one_event_loop_after_another(
+    service: AuthService, server: Server, demo: Demo, clock: MovedClock
+) -> None:
+    person = Person()
+    provider = provider_of(storage_of(service, server, clock), person, server.url)
+    for times in (1, 2):
+        assert ask(provider, server.url, 10) == [200] * 10
+        assert len(person.asked) == times
+        demo.server.ledger.revoke_everything()

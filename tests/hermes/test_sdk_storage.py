@@ -1,0 +1,183 @@
+"""The MCP SDK 1.x's own login over our store, in Hermes's environment; Hermes reads what it brought."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Key, Server
+from tests import tripwire
+from tests.hermes.test_storage import read_by_hermes
+from tests.requirements import covers
+from tests.store.given import ROOT
+
+pytestmark = pytest.mark.hermes
+
+PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
+
+# With both kinds of SDK: `calls` requests at once after a line on standard input, until that ends.
+APP = """
+import asyncio, importlib, json, sys
+from importlib.metadata import version
+from urllib.parse import parse_qsl, urlsplit
+from mcp.client.auth import OAuthClientProvider
+from mcp.shared.auth import OAuthClientMetadata
+from hermes_mcp_auth_remote.auth.provider import shared_provider
+from hermes_mcp_auth_remote.auth.storage import SharedTokenStorage
+
+MAJOR = int(version("mcp").partition(".")[0])
+httpx = importlib.import_module("httpx" if MAJOR == 1 else "httpx2")
+url, kind, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
+asked = []
+
+async def redirect(address):
+    asked.append(address)
+
+async def callback():
+    async with httpx.AsyncClient() as browser:
+        answer = await browser.get(asked[-1])
+    found = dict(parse_qsl(urlsplit(answer.headers["location"]).query))
+    if MAJOR == 1:
+        return found["code"], found["state"]
+    from mcp.shared.auth import AuthorizationCodeResult
+    return AuthorizationCodeResult(code=found["code"], state=found["state"], iss=found.get("iss"))
+
+async def main(provider):
+    async with httpx.AsyncClient(auth=provider, timeout=30) as client:
+        answers = await asyncio.gather(*(client.get(url) for _ in range(calls)))
+        return [answer.status_code for answer in answers]
+
+metadata = OAuthClientMetadata(client_name="An app", redirect_uris=["http://localhost:3030/callback"])
+made = shared_provider(OAuthClientProvider) if kind == "shared" else OAuthClientProvider
+provider = made(url, metadata, SharedTokenStorage("notes"), redirect, callback)
+print("ready", flush=True)
+while sys.stdin.readline().strip():
+    statuses = asyncio.run(main(provider))
+    print(json.dumps({"sdk": MAJOR, "statuses": statuses, "asked": len(asked)}), flush=True)
+"""
+
+
+class App:
+    """A program that uses the SDK, as a process of its own."""
+
+    def __init__(
+        self, python: str | Path, home: Path, url: str, kind: str = "shared", calls: int = 1
+    ) -> None:
+        self.process = subprocess.Popen(
+            [str(python), "-c", APP, url, kind, str(calls)],
+            cwd=home,
+            env={**os.environ, "HERMES_HOME": str(home)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+
+    def calls(self) -> dict[str, Any]:
+        self.go()
+        answer: dict[str, Any] = json.loads(self.line())
+        return answer
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    with running(Behaviour(auto_approve=True)) as demo:
+        tripwire.guard(demo.server.minted)
+        entry = f"mcp_servers:\n  notes:\n    url: {demo.ping_url}\n    auth: oauth\n"
+        (tmp_path / "config.yaml").write_text(entry)
+        yield demo
+
+
+@pytest.fixture
+def apps() -> Iterator[list[App]]:
+    started: list[App] = []
+    yield started
+    for app in started:
+        app.process.communicate()
+
+
+def started(apps: list[App], python: str | Path, *words: Any) -> App:
+    app = App(python, *words)
+    apps.append(app)
+    assert app.line() == "ready"
+    return app
+
+
+def ended(home: Path) -> None:
+    """Let the stored access token have ended."""
+    path = home / "mcp-tokens" / "notes.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "expires_at": time.time() - 10}))
+
+
+@covers("sdk-storage")
+@pytest.mark.parametrize("kind", ["storage", "shared"])
+def test_a_login_of_the_sdk_1_is_ours_and_hermess(
+    tmp_path: Path, demo: Demo, apps: list[App], kind: str
+) -> None:
+    app = started(apps, PYTHON, tmp_path, demo.ping_url, kind)
+    assert app.calls() == {"sdk": 1, "statuses": [200], "asked": 1}
+    service, server = AuthService(tmp_path), Server("notes", demo.ping_url)
+    tokens = service.stored(server).tokens
+    assert tokens is not None
+    assert tokens.refresh_token is not None
+    hermes = read_by_hermes(tmp_path)
+    assert hermes["tokens"]["access_token"] == tokens.access_token.reveal()
+    assert hermes["tokens"]["refresh_token"] == tokens.refresh_token.reveal()
+    assert hermes["client"]["redirect_uris"] == ["http://localhost:3030/callback"]
+    assert hermes["metadata"]["token_endpoint"].startswith(demo.server.issuer)
+    ended(tmp_path)
+    assert asyncio.run(service.session(server).header()) != tokens.authorization
+    assert demo.server.count("refresh") == 1
+    assert service.keys() == [Key("notes")]
+
+
+@covers("sdk-provider")
+def test_processes_of_both_sdks_refresh_an_ended_token_once(
+    tmp_path: Path, demo: Demo, apps: list[App]
+) -> None:
+    first = started(apps, PYTHON, tmp_path, demo.ping_url, "shared", 10)
+    second = started(apps, sys.executable, tmp_path, demo.ping_url, "shared", 10)
+    assert first.calls() == {"sdk": 1, "statuses": [200] * 10, "asked": 1}
+    assert second.calls() == {"sdk": 2, "statuses": [200] * 10, "asked": 0}
+    for _ in range(2):
+        before = demo.server.count("refresh")
+        ended(tmp_path)
+        demo.server.ledger.revoke_access_tokens()
+        first.go()
+        second.go()
+        answers = [json.loads(app.line()) for app in (first, second)]
+        assert [answer["statuses"] for answer in answers] == [[200] * 10] * 2
+        assert [answer["asked"] for answer in answers] == [1, 0]
+        assert demo.server.count("refresh") == before + 1
+    assert demo.server.count("token") == 1
+
+
+@covers("sdk-provider")
+def test_the_sdk_1_asks_a_person_once_where_the_session_is_over(
+    tmp_path: Path, demo: Demo, apps: list[App]
+) -> None:
+    app = started(apps, PYTHON, tmp_path, demo.ping_url, "shared", 10)
+    assert app.calls()["statuses"] == [200] * 10
+    demo.server.ledger.revoke_everything()
+    assert app.calls() == {"sdk": 1, "statuses": [200] * 10, "asked": 2}
+    assert demo.server.count("registration") == 1
