@@ -136,9 +136,11 @@ REQUIREMENTS = (
     Requirement("status-ahead", "An end that only a person can put off is told ahead.", "issue 3"),
     Requirement("logout-many", "Leavers, or all, are logged out at once; none stops another.", "issue 3"),
     Requirement("run-environment", "A token is in an environment only where that is asked.", "issue 3"),
+    Requirement("doctor", "What is wrong is said as a login would meet it; nothing changes.", "issue 4"),
     Requirement("status-all", "No server is hidden by another's trouble.", "issue 2"),
     # A person, in the middle of a call
     Requirement("one-prompt", "Ten calls make one prompt, and all go on.", "issue 3"),
+    Requirement("whose-tokens", "A chat user logs in for nobody else.", "security 4, 20"),
     Requirement("nobody-to-ask", "Where nobody can be asked, no call waits or tells a URL.", "issue 3"),
     # Proofs and grants without a person
     Requirement("dpop-proof", "Each request proves the key, freshly.", "RFC 9449 §4, §5, §7"),

@@ -24,6 +24,8 @@ from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Key, Origin, Server
 
 # A person who said no, or did not answer, is not asked again by the next call; a command still may.
 QUIET_SECONDS = {"cancelled": 300.0, "failed": 60.0, "expired": 3600.0}
+# A server that wants ever more scope, or refuses what it granted, does not get to ring all day.
+MAX_ASKED_PER_HOUR = 6
 _ENDINGS = {
     "cancelled": "the last login was cancelled",
     "failed": "the last login failed",
@@ -38,23 +40,47 @@ class Asker:
     prompter: Prompter
     origin: Origin
     wait_seconds: float = MAX_LOGIN_SECONDS
+    may_connect_shared: bool = False
+
+    def may_ask_for(self, key: Key) -> bool:
+        """True where a login at this place may become those credentials.
+
+        The operator's shared ones are nobody's in a chat, unless the operator says so; a chat user's own are
+        that user's alone.
+        """
+        if self.origin.platform == "terminal":
+            return True
+        if key.owner is None:
+            return self.may_connect_shared
+        return key.owner == f"{self.origin.platform}:{self.origin.user}"
 
 
 _current: ContextVar[Asker | None] = ContextVar("hermes_mcp_auth_asker", default=None)
 
 
 @contextmanager
-def asking(prompter: Prompter, origin: Origin, wait_seconds: float = MAX_LOGIN_SECONDS) -> Generator[None]:
+def asking(
+    prompter: Prompter,
+    origin: Origin,
+    wait_seconds: float = MAX_LOGIN_SECONDS,
+    *,
+    may_connect_shared: bool = False,
+) -> Generator[None]:
     """Let calls inside the block, and tasks begun there, ask this prompter where a login is needed.
 
     A call waits up to `wait_seconds` for the person, then raises AuthorizationRequired with the login's id;
-    the login itself goes on.
+    the login itself goes on. With `may_connect_shared`, whoever answers at this place logs in for everybody
+    who shares the operator's tokens: give it for an operator's own chat only.
     """
-    token = _current.set(Asker(prompter, origin, wait_seconds))
+    token = _current.set(Asker(prompter, origin, wait_seconds, may_connect_shared))
     try:
         yield
     finally:
         _current.reset(token)
+
+
+_Place = tuple[Key, str, Origin]
+"""Whose credentials for which address, and where the person is asked."""
 
 
 class Asking:
@@ -64,9 +90,11 @@ class Asking:
         self._world = world
         self._logins = logins
         self._lock = threading.Lock()
-        self._beginnings: dict[tuple[Key, Origin], Future[str]] = {}
+        self._beginnings: dict[_Place, Future[str]] = {}
         # Until when nobody is asked, in epoch seconds.
-        self._quiet: dict[tuple[Key, Origin], float] = {}
+        self._quiet: dict[_Place, float] = {}
+        # When somebody was asked, the last time last.
+        self._asked: dict[_Place, list[float]] = {}
         self._watching: set[asyncio.Task[None]] = set()
 
     async def ask(self, server: Server, key: Key, needed: AuthorizationRequired) -> None:
@@ -75,23 +103,26 @@ class Asking:
         Raises at once where nobody can be asked, or where the person has just said no.
         """
         asker = _current.get()
-        if asker is None:
-            waiting = await asyncio.to_thread(self._waiting, key, None, None)
+        if asker is None or not asker.may_ask_for(key):
+            waiting = await asyncio.to_thread(self._waiting, key, server, None)
             raise needed if waiting is None else _with(needed, waiting)
-        login = await self._joined(server, key, asker, needed)
+        place = (key, server.url, asker.origin)
+        login: Login | None = None
         try:
             async with asyncio.timeout(asker.wait_seconds):
+                login = await self._joined(server, place, asker, needed)
                 over = await self._logins.settled(login.id)
         except TimeoutError:
-            raise _with(needed, login) from None
+            raise needed if login is None else _with(needed, login) from None
         if over.status != "done":
-            self._quiet[key, asker.origin] = self._world.clock() + QUIET_SECONDS.get(over.status, 0.0)
+            self._quiet[place] = self._world.clock() + QUIET_SECONDS.get(over.status, 0.0)
             reason = _ENDINGS.get(over.status, needed.reason)
             raise AuthorizationRequired(key.server, reason=reason, challenge=needed.challenge)
 
-    async def _joined(self, server: Server, key: Key, asker: Asker, needed: AuthorizationRequired) -> Login:
+    async def _joined(
+        self, server: Server, place: _Place, asker: Asker, needed: AuthorizationRequired
+    ) -> Login:
         """Return the one login that calls from this place wait for, begun and shown by the first of them."""
-        place = (key, asker.origin)
         while True:
             with self._lock:
                 beginning = self._beginnings.get(place)
@@ -100,7 +131,7 @@ class Asking:
                     beginning = self._beginnings[place] = Future()
             if is_first:
                 try:
-                    login = await self._begun(server, key, asker, needed)
+                    login = await self._begun(server, place, asker, needed)
                 except BaseException as trouble:
                     beginning.set_exception(
                         trouble if isinstance(trouble, McpAuthError) else _AbandonedError()
@@ -119,14 +150,19 @@ class Asking:
                 continue
             return await asyncio.to_thread(self._logins.get, login_id)
 
-    async def _begun(self, server: Server, key: Key, asker: Asker, needed: AuthorizationRequired) -> Login:
+    async def _begun(
+        self, server: Server, place: _Place, asker: Asker, needed: AuthorizationRequired
+    ) -> Login:
+        key = place[0]
         challenge = needed.challenge if isinstance(needed.challenge, Challenge) else None
         scope = challenge.scope if challenge is not None and challenge.insufficient_scope else None
-        waiting = await asyncio.to_thread(self._waiting, key, asker.origin, scope)
+        waiting = await asyncio.to_thread(self._waiting, key, server, asker.origin)
         if waiting is not None:
+            if scope is not None and not scope <= (waiting.request.scope or frozenset()):
+                # Another scope with each call must not become another prompt with each call.
+                raise _with(needed, waiting)
             return waiting
-        if self._world.clock() < self._quiet.get((key, asker.origin), 0.0):
-            raise needed
+        self._check_patience(place, needed)
         login = await self._logins.begin(server, key, asker.origin, challenge=challenge)
         try:
             await asker.prompter.show(login)
@@ -146,13 +182,20 @@ class Asking:
             found = connection(login.key, login.server_url, stored)
         await prompter.settled(over, found)
 
-    def _waiting(self, key: Key, origin: Origin | None, scope: frozenset[str] | None) -> Login | None:
-        """Return a login that waits already: here (or anywhere), and for enough."""
+    def _check_patience(self, place: _Place, needed: AuthorizationRequired) -> None:
+        """Raise where the person has just said no, or was asked often enough."""
+        now = self._world.clock()
+        asked = [moment for moment in self._asked.get(place, []) if moment > now - 3600]
+        if now < self._quiet.get(place, 0.0) or len(asked) >= MAX_ASKED_PER_HOUR:
+            raise needed
+        self._asked[place] = [*asked, now]
+
+    def _waiting(self, key: Key, server: Server, origin: Origin | None) -> Login | None:
+        """Return a login of this server's address that waits already, here (or anywhere)."""
         now = self._world.clock()
         for login in reversed(self._world.store.logins.all()):
             is_open = login.key == key and login.status == "waiting" and not is_expired(login, now)
-            is_here = origin is None or login.origin == origin
-            if is_open and is_here and (scope is None or scope <= (login.request.scope or frozenset())):
+            if is_open and login.server_url == server.url and origin in {None, login.origin}:
                 return login
         return None
 

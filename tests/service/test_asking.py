@@ -60,7 +60,7 @@ def test_ten_calls_that_find_nobody_logged_in_make_one_prompt_and_all_go_on(
     async def story() -> None:
         chat = Chat(service)
         async with httpx.AsyncClient(auth=McpAuth(service.session(server)), trust_env=False) as client:
-            with asking(chat, CHAT):
+            with asking(chat, CHAT, may_connect_shared=True):
                 answers = await asyncio.gather(*(client.get(server.url) for _ in range(10)))
         assert [answer.status_code for answer in answers] == [200] * 10
         assert len(chat.shown) == 1
@@ -83,7 +83,7 @@ def test_a_session_that_died_at_the_provider_asks_in_the_middle_of_a_call_and_th
         demo.server.ledger.revoke_everything()
         chat = Chat(service)
         async with httpx.AsyncClient(auth=McpAuth(service.session(server)), trust_env=False) as client:
-            with asking(chat, CHAT):
+            with asking(chat, CHAT, may_connect_shared=True):
                 assert (await client.get(server.url)).status_code == 200
         assert len(chat.shown) == 1
 
@@ -114,13 +114,16 @@ def test_a_call_waits_no_longer_than_its_caller_says_and_the_login_goes_on(
 ) -> None:
     async def story() -> None:
         chat = Chat(service, does=None)
-        with asking(chat, CHAT, wait_seconds=0.05), pytest.raises(AuthorizationRequired) as late:
+        with (
+            asking(chat, CHAT, wait_seconds=1.0, may_connect_shared=True),
+            pytest.raises(AuthorizationRequired) as late,
+        ):
             await service.session(server).header()
         (login,) = chat.shown
         assert late.value.login_id == login.id
         assert service.login(login.id).status == "waiting"
         # The next call joins it, and the person's answer serves it.
-        with asking(chat, CHAT):
+        with asking(chat, CHAT, may_connect_shared=True):
             waiting = asyncio.create_task(service.session(server).header())
             await service.finish(login.id, await asyncio.to_thread(approve, login.authorization_url), CHAT)
             assert (await waiting).startswith("Bearer ")
@@ -135,7 +138,7 @@ def test_a_login_that_another_process_of_the_same_chat_has_begun_is_joined(
     async def story() -> None:
         login = await AuthService(tmp_path, clock=clock).begin(server, CHAT)
         chat = Chat(service)
-        with asking(chat, CHAT):
+        with asking(chat, CHAT, may_connect_shared=True):
             waiting = asyncio.create_task(service.session(server).header())
             text = await asyncio.to_thread(approve, login.authorization_url)
             await AuthService(tmp_path, clock=clock).finish(login.id, text, CHAT)
@@ -148,9 +151,9 @@ def test_a_login_that_another_process_of_the_same_chat_has_begun_is_joined(
 def test_two_chats_are_asked_each_for_itself(service: AuthService, server: Server) -> None:
     async def story() -> None:
         one, other = Chat(service, does=None), Chat(service, does=None)
-        with asking(one, CHAT, wait_seconds=0.05):
+        with asking(one, CHAT, wait_seconds=1.0, may_connect_shared=True):
             first = asyncio.create_task(service.session(server).header())
-        with asking(other, ELSEWHERE, wait_seconds=0.05):
+        with asking(other, ELSEWHERE, wait_seconds=1.0, may_connect_shared=True):
             second = asyncio.create_task(service.session(server).header())
         for ended in await asyncio.gather(first, second, return_exceptions=True):
             assert isinstance(ended, AuthorizationRequired), ended
@@ -172,7 +175,10 @@ def test_a_person_who_said_no_is_not_asked_again_by_the_next_call_but_is_later(
         session = service.session(server)
 
         async def call() -> None:
-            with asking(chat, CHAT), pytest.raises(AuthorizationRequired, match="login"):
+            with (
+                asking(chat, CHAT, may_connect_shared=True),
+                pytest.raises(AuthorizationRequired, match="login"),
+            ):
                 await session.header()
 
         calling = asyncio.create_task(call())
@@ -185,7 +191,7 @@ def test_a_person_who_said_no_is_not_asked_again_by_the_next_call_but_is_later(
         assert len(chat.shown) == 1
         clock.now += QUIET_SECONDS[status]
         chat.does = approve
-        with asking(chat, CHAT):
+        with asking(chat, CHAT, may_connect_shared=True):
             assert (await session.header()).startswith("Bearer ")
         assert len(chat.shown) == 2
 
@@ -196,7 +202,7 @@ def test_a_caller_that_gives_up_leaves_the_login_to_the_others(service: AuthServ
     async def story() -> None:
         chat = Chat(service, does=None)
         session = service.session(server)
-        with asking(chat, CHAT):
+        with asking(chat, CHAT, may_connect_shared=True):
             calls = [asyncio.create_task(session.header()) for _ in range(3)]
             await chat.was_shown.wait()
             calls[0].cancel()
@@ -219,7 +225,7 @@ def test_a_prompter_that_cannot_show_a_login_leaves_none_waiting(
 
     async def story() -> None:
         chat = Broken(service)
-        with asking(chat, CHAT), pytest.raises(ConnectionError):
+        with asking(chat, CHAT, may_connect_shared=True), pytest.raises(ConnectionError):
             await service.session(server).header()
         assert service.login(chat.shown[0].id).status == "cancelled"
 
@@ -239,7 +245,7 @@ def test_a_403_asks_for_the_union_of_scopes_once_shows_what_is_new_and_the_call_
         sent = await session.header()
         chat = Chat(service)
         lines = ['Bearer error="insufficient_scope", scope="mcp:admin"']
-        with asking(chat, CHAT):
+        with asking(chat, CHAT, may_connect_shared=True):
             renewed = await session.challenged(sent, 403, lines)
         assert renewed not in {None, sent}
         (login,) = chat.shown
@@ -260,7 +266,7 @@ def test_a_fresh_token_that_is_still_refused_stops_after_two_tries_and_says_so(
         demo.server.fail_next("ping", status=401, times=None)
         chat = Chat(service)
         async with httpx.AsyncClient(auth=McpAuth(service.session(server)), trust_env=False) as client:
-            with asking(chat, CHAT):
+            with asking(chat, CHAT, may_connect_shared=True):
                 assert (await client.get(server.url)).status_code == 401
         assert demo.server.count("ping") == 2
         assert demo.server.count("refresh") == 1
@@ -282,6 +288,63 @@ def test_a_synchronous_client_asks_as_well(service: AuthService, server: Server)
 
     chat = asyncio.run(made())
     auth = McpAuth(service.session(server))
-    with httpx.Client(auth=auth, trust_env=False) as client, asking(chat, CHAT):
+    with httpx.Client(auth=auth, trust_env=False) as client, asking(chat, CHAT, may_connect_shared=True):
         assert client.get(server.url).status_code == 200
     assert len(chat.shown) == 1
+
+
+@covers("whose-tokens")
+@pytest.mark.parametrize(
+    ("owner", "asked"),
+    [(None, 0), ("telegram:42", 1), ("telegram:43", 0), ("discord:42", 0)],
+)
+def test_a_chat_user_logs_in_for_nobody_else_and_for_everybody_only_where_the_operator_says_so(
+    service: AuthService, server: Server, owner: str | None, asked: int
+) -> None:
+    async def story() -> None:
+        chat = Chat(service)
+        session = service.session(server, owner)
+        with asking(chat, CHAT):
+            if asked:
+                assert (await session.header()).startswith("Bearer ")
+            else:
+                with pytest.raises(AuthorizationRequired):
+                    await session.header()
+        assert len(chat.shown) == asked
+
+    asyncio.run(story())
+
+
+@covers("one-prompt")
+def test_a_server_that_wants_another_scope_with_each_call_rings_once(
+    service: AuthService, server: Server, clock: MovedClock
+) -> None:
+    async def story() -> None:
+        await log_in(service, server)
+        session = service.session(server)
+        sent = await session.header()
+        chat = Chat(service, does=None)
+        for number in range(12):
+            lines = [f'Bearer error="insufficient_scope", scope="mcp:more{number}"']
+            with (
+                asking(chat, CHAT, wait_seconds=1.0, may_connect_shared=True),
+                pytest.raises(AuthorizationRequired) as refused,
+            ):
+                await session.challenged(sent, 403, lines)
+            assert refused.value.login_id == chat.shown[0].id
+        assert len(chat.shown) == 1
+
+    asyncio.run(story())
+
+
+def test_a_login_at_another_address_of_the_same_name_is_not_joined(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    async def story() -> None:
+        await service.begin(Server(server.name, demo.mcp_url), CHAT)
+        chat = Chat(service)
+        with asking(chat, CHAT, may_connect_shared=True):
+            assert (await service.session(server).header()).startswith("Bearer ")
+        assert len(chat.shown) == 1
+
+    asyncio.run(story())
