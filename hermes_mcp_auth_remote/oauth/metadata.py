@@ -25,6 +25,7 @@ from hermes_mcp_auth_remote.oauth.urls import (
     canonical_resource,
     host_of,
     is_safe_url,
+    is_trusted,
     origin_of,
     protected_resource_urls,
     resource_covers,
@@ -102,7 +103,8 @@ def discover(
     `prefer_issuer` moves one of several to the front (the one that we hold credentials of).
     Raises DiscoveryFailed, IssuerMismatch, UnsafeUrl or a NetworkError.
     """
-    trusted = frozenset(trusted_issuers)
+    # Who is asked on the operator's own word needs no second one.
+    trusted = frozenset(trusted_issuers) | {authorization_server or ""}
     try:
         resource = yield from discover_protected_resource(server_url, challenge)
     except (ServerError, NetworkError):
@@ -218,21 +220,22 @@ def read_authorization_server_response(
     """Read authorization server metadata; raises IssuerMismatch, UnreadableAnswer or UnsafeUrl.
 
     RFC 8414 section 3.3: the `issuer` "MUST be identical" to the one that built the URL. Two tolerances: a
-    bare trailing slash where the issuer has no path (quirk 1), and what `trusted_issuers` names exactly.
+    bare trailing slash where the issuer has no path (quirk 1), and what `is_trusted` takes (quirks 2, 3).
     """
     document = read_json_object(response.body, AUTHORIZATION_SERVER)
     published = text_member(document, "issuer")
     if published is None:
         raise UnreadableAnswer(f"The {AUTHORIZATION_SERVER} names no `issuer`.")
-    shown = safe_url(published, "issuer")
+    shown, asked = safe_url(published, "issuer"), safe_url(issuer, "issuer")
     if (
         published != issuer
         and not _same_but_for_slash(published, issuer)
-        and not {published, shown} & trusted_issuers
+        and not is_trusted(published, issuer, trusted_issuers)
     ):
+        them = shown if origin_of(shown) == origin_of(asked) else f"both {shown} and {asked}"
         raise IssuerMismatch(
-            f"The metadata of {safe_url(issuer, 'issuer')} names another issuer: {shown}.",
-            f"If you trust it, add exactly {shown} to `oauth.trusted_issuers` of this server.",
+            f"The metadata of {asked} names another issuer: {shown}.",
+            f"If you trust that, add exactly {them} to `oauth.trusted_issuers` of this server.",
         )
     return authorization_server(document)
 

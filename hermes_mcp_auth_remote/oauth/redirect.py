@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, PasteRefused
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, bare, candidates
-from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
+from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host, is_safe_url, is_trusted
 from hermes_mcp_auth_remote.values import Secret
 
 # Shorter words are typing, not codes.
@@ -145,10 +145,10 @@ def _checked(found: dict[str, str], request: AuthorizationRequest) -> Authorizat
         )
     # MCP 2026-07-28, RFC 9207 section 2.4: simple string comparison, for errors too, and on a mismatch the
     # error's text is neither acted on nor shown.
-    if issuer is not None and issuer != request.issuer and issuer not in request.trusted_issuers:
+    if issuer is not None and issuer != request.issuer and not _is_trusted(issuer, request):
         raise PasteRefused(
             "That answer comes from another authorization server than the one that was asked.",
-            "Do not continue if you did not expect that; if you trust that server, its issuer belongs into "
+            "Do not continue if you did not expect that; if you trust both, their issuers belong into "
             "`oauth.trusted_issuers`.",
         )
     if issuer is None and request.iss_required:
@@ -165,6 +165,10 @@ def _checked(found: dict[str, str], request: AuthorizationRequest) -> Authorizat
         # RFC 6749 appendix A.11: a code is printable ASCII. Sending anything else would only end the login.
         raise PasteRefused("That address was damaged on its way: its code is none.", _ADVICE_WHOLE)
     return AuthorizationResponse(Secret(code), is_bare=False, door=_door)
+
+
+def _is_trusted(issuer: str, request: AuthorizationRequest) -> bool:
+    return is_safe_url(issuer) and is_trusted(issuer, request.issuer, request.trusted_issuers)
 
 
 def _denied(found: dict[str, str], request: AuthorizationRequest) -> AuthorizationDenied:

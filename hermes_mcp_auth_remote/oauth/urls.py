@@ -101,6 +101,18 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def is_trusted(named: str, asked: str, trusted_issuers: frozenset[str]) -> bool:
+    """True where `asked` may speak as `named`: that is listed, and `asked` is too or is of its origin.
+
+    Whom we ask is named by a server that may be hostile. If the issuer it claims to be were enough, any
+    server could borrow the name of one that its operator trusts, and have the codes and secrets meant for it.
+    """
+    asked_spellings, named_spellings = ({url, safe_url(url, "issuer")} for url in (asked, named))
+    if not named_spellings & trusted_issuers:
+        return False
+    return origin_of(named) == origin_of(asked) or bool(asked_spellings & trusted_issuers)
+
+
 def canonical_resource(url: str) -> str:
     """Return the resource indicator of a server's URL (RFC 8707 section 2): no fragment, no bare slash."""
     parts = _checked(url, "server address")

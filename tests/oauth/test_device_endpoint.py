@@ -124,6 +124,9 @@ def test_a_trusted_issuer_is_trusted_here_too_where_it_is_the_one_that_was_found
         token_endpoint=f"{ISSUER}/token",
         authorization_endpoint=f"{ISSUER}/authorize",
     )
-    for trusted, endpoint in ((("https://parent.example",), ENDPOINT), ((), None)):
+    for trusted, endpoint in (
+        (("https://parent.example", ISSUER), ENDPOINT),
+        (("https://parent.example",), None),
+    ):
         script = play(find_device_endpoint(ISSUER, found, trusted)).expects(f"GET {ISSUER}{OPENID}")
         assert script.answers(200, openid).returns().device_authorization_endpoint == endpoint

@@ -10,7 +10,7 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
 from hermes_mcp_auth_remote.oauth.metadata import discover
-from tests.oauth.parties import HTML, OPENID, PRM, RFC8414, URL, found, metadata, prm
+from tests.oauth.parties import HTML, NAMED, OPENID, PRM, RFC8414, URL, found, metadata, prm
 from tests.playbook import play, sample
 from tests.requirements import covers
 
@@ -60,16 +60,45 @@ def test_quirk_2_and_3_another_issuer_is_refused_until_it_is_trusted_exactly(
     for place in places:
         script.expects(f"GET https://{host}{place}").answers(200, metadata(published))
     error = script.raises(IssuerMismatch)
-    assert f"add exactly {published} to `oauth.trusted_issuers`" in error.advice
+    assert "add exactly" in error.advice
+    told = tuple(word for word in error.advice.split() if word.startswith("https://"))
+    assert told[0] == published
 
-    trusting = found(listed, trusted_issuers=(published,)).expects(f"GET https://{host}{places[0]}")
+    trusting = found(listed, trusted_issuers=told).expects(f"GET https://{host}{places[0]}")
     result = trusting.answers(200, metadata(published)).returns()
     assert result.authorization_server.issuer == published
 
 
 @covers("issuer-exact")
+@pytest.mark.parametrize("trusted", [("https://honest.example",), ("https://evil.example",)])
+def test_quirk_3_a_stranger_cannot_borrow_the_name_of_an_issuer_that_is_trusted(
+    trusted: tuple[str, ...],
+) -> None:
+    script = found("https://evil.example", trusted_issuers=trusted)
+    for place in (RFC8414, OPENID):
+        script.expects(f"GET https://evil.example{place}").answers(200, metadata("https://honest.example"))
+    error = script.raises(IssuerMismatch)
+    assert "add exactly both https://honest.example and https://evil.example to" in error.advice
+
+
+@covers("issuer-exact")
+def test_quirk_3_an_issuer_that_the_operator_names_may_speak_as_one_that_is_trusted() -> None:
+    script = play(
+        discover(
+            URL,
+            NAMED,
+            trusted_issuers=("https://honest.example",),
+            authorization_server="https://front.example",
+        )
+    )
+    script.expects(f"{PRM}/mcp").answers(200, prm("https://as.example"))
+    script.expects(f"GET https://front.example{RFC8414}").answers(200, metadata("https://honest.example"))
+    script.returns()
+
+
+@covers("issuer-exact")
 def test_quirk_3_what_the_advice_says_to_trust_is_what_is_trusted() -> None:
-    script = found("https://h.example", trusted_issuers=("https://other.example/a",))
+    script = found("https://h.example", trusted_issuers=("https://other.example/a", "https://h.example"))
     script.expects(f"GET https://h.example{RFC8414}").answers(200, metadata("https://OTHER.example/a"))
     script.returns()
 
