@@ -145,7 +145,7 @@ class Origin:
     platform's ids as text, empty where it has none.
     """
 
-    platform: str = "terminal"
+    platform: str
     chat: str = ""
     thread: str = ""
     user: str = ""
