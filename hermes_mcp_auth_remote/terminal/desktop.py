@@ -10,11 +10,15 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from hermes_mcp_auth_remote.oauth.urls import safe_url
 
 # They need a terminal of their own, and ours is taken.
 _TEXT_BROWSERS = {"elinks", "links", "lynx", "w3m", "www-browser"}
+# Enough for any URL. What is missing means something to a shell, to PowerShell or to cmd, or ends
+# a list in a desktop file: openers are scripts, and quote as well as their authors thought of it.
+_HARMLESS = "/?:@=&+~-._#%"
 _HANDLER = "url.dll,FileProtocolHandler"
 _SSH = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY")
 _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
@@ -69,7 +73,8 @@ def opener(
     if platform == "darwin":
         names = ("open",)
     elif environ.get("WSL_DISTRO_NAME"):
-        names = ("wslview", "rundll32.exe", "xdg-open")
+        # The first one goes through no PowerShell command.
+        names = ("rundll32.exe", "wslview", "xdg-open")
     for name in names:
         if program := which(name):
             return (program, _HANDLER, "%s") if name == "rundll32.exe" else (program, "%s")
@@ -87,14 +92,14 @@ def open_browser(
     Whether a page then opens is not known, so show the URL all the same. Raises UnsafeUrl for a URL that is
     neither https nor http on this machine.
     """
-    checked = safe_url(url, "address to open")
+    checked = harmless(safe_url(url, "address to open"))
     environ = os.environ if environ is None else environ
     command = opener(environ, platform, which)
     if command is None:
         return False
-    # Other users may see it in the process list. That helps nobody: a code for this request is worth
-    # nothing without the code_verifier, and its state lets nobody finish the login but whoever began it.
-    arguments = [part.replace("%s", checked) for part in command]
+    # Other users of this machine can read it in the process list: no token and no code_verifier, but the
+    # state. Whoever takes that can answer this login with an account of their own (SECURITY.md).
+    arguments = [checked if part == "%s" else part for part in command]
     try:
         child = subprocess.Popen(  # noqa: S603  a list of arguments, and the URL is checked
             arguments,
@@ -111,13 +116,28 @@ def open_browser(
 
 
 def _asked_for(environ: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Read BROWSER: commands with `os.pathsep` between them, each with or without "%s" for the URL."""
+    """Read BROWSER: commands with `os.pathsep` between them, each with or without "%s" for the URL.
+
+    Where "%s" is only part of a word, as in `sh -c 'browser %s'`, something else reads that word once more,
+    and a URL can be written for it: such a command is left out.
+    """
     commands: list[tuple[str, ...]] = []
     for text in environ.get("BROWSER", "").split(os.pathsep):
         try:
             words = tuple(shlex.split(text, posix=os.name != "nt"))
         except ValueError:
             continue
-        if words and os.path.basename(words[0]) not in _TEXT_BROWSERS:  # noqa: PTH119  also of a bare name
-            commands.append(words if any("%s" in word for word in words[1:]) else (*words, "%s"))
+        if not words or os.path.basename(words[0]) in _TEXT_BROWSERS:  # noqa: PTH119  also of a bare name
+            continue
+        if all(word == "%s" or "%s" not in word for word in words):
+            commands.append(words if "%s" in words else (*words, "%s"))
     return commands
+
+
+def harmless(url: str) -> str:
+    """Percent-encode what an opener might take for more than a URL; servers read it as before."""
+    parts = urlsplit(url)
+    path, query, fragment = (
+        quote(part, safe=_HARMLESS) for part in (parts.path, parts.query, parts.fragment)
+    )
+    return urlunsplit(parts._replace(path=path, query=query, fragment=fragment))

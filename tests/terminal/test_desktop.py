@@ -5,13 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.errors import UnsafeUrl
-from hermes_mcp_auth_remote.terminal.desktop import Evidence, evidence, open_browser, opener
+from hermes_mcp_auth_remote.oauth.urls import safe_url
+from hermes_mcp_auth_remote.terminal.desktop import Evidence, evidence, harmless, open_browser, opener
 
 URL = "https://login.example/authorize?a=1&b=$(touch%20/tmp/x);c='d'"
+
+# The same URL, with nothing in it that a shell, PowerShell or cmd obeys.
+HANDED_ON = "https://login.example/authorize?a=1&b=%24%28touch%20/tmp/x%29%3Bc=%27d%27"
 
 
 def judged(environ: Mapping[str, str], platform: str = "linux", *files: str) -> Evidence:
@@ -63,7 +70,7 @@ def test_the_evidence(
         (
             {"WSL_DISTRO_NAME": "x"},
             "linux",
-            {"rundll32.exe", "xdg-open"},
+            {"rundll32.exe", "wslview", "xdg-open"},
             ("/bin/rundll32.exe", "url.dll,FileProtocolHandler", "%s"),
         ),
         (
@@ -74,11 +81,13 @@ def test_the_evidence(
         ),
         ({"BROWSER": "firefox --new-tab"}, "linux", {"firefox"}, ("/bin/firefox", "--new-tab", "%s")),
         (
-            {"BROWSER": "gone:chromium --app=%s -x"},
+            {"BROWSER": "gone:chromium --app %s -x"},
             "linux",
             {"chromium"},
-            ("/bin/chromium", "--app=%s", "-x"),
+            ("/bin/chromium", "--app", "%s", "-x"),
         ),
+        ({"BROWSER": "sh -c 'firefox %s'"}, "linux", {"sh", "xdg-open"}, ("/bin/xdg-open", "%s")),
+        ({"BROWSER": "chromium --app=%s"}, "linux", {"chromium"}, None),
         ({"BROWSER": "'my browser'"}, "linux", {"my browser"}, ("/bin/my browser", "%s")),
         ({"BROWSER": "gone"}, "linux", {"xdg-open"}, ("/bin/xdg-open", "%s")),
     ],
@@ -114,10 +123,19 @@ def test_the_url_arrives_as_one_argument_and_nothing_of_the_child_is_heard(
     fifo, program = browser(tmp_path)
     assert open_browser(URL, {"BROWSER": f"'{program}' --flag"}, "linux", lambda name: name)
     session, stdin, *arguments = fifo.read_text(encoding="utf-8").split("\0")
-    assert arguments == ["--flag", URL]
+    assert arguments == ["--flag", HANDED_ON]
     assert stdin == ""
     assert int(session) != os.getsid(0)
     assert capfd.readouterr() == ("", "")
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters='\\<>"^`{|}%')))
+def test_what_is_handed_on_says_the_same_in_letters_that_nothing_obeys(text: str) -> None:
+    asked = safe_url(f"https://as.example/{text}", "address")
+    url = harmless(asked)
+    assert not set(url) & set("$'();!*,`|<>\"\\^{} \n")
+    assert unquote(url) == unquote(asked)
+    assert harmless(url) == url
 
 
 @pytest.mark.parametrize(
