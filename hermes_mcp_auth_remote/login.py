@@ -155,6 +155,14 @@ def refusal(login: Login) -> LoginError:
     return LoginAlreadyUsed("This login was used already.")
 
 
+def is_same_question(one: Login, other: Login) -> bool:
+    """True where one answer would answer both: the same state is waited for, the same code is polled."""
+    code, other_code = one.shown_code, other.shown_code
+    if (code and code.device_code) != (other_code and other_code.device_code):
+        return False
+    return one.request.state == other.request.state
+
+
 def is_expired(login: Login, now: float) -> bool:
     """True where a waiting login's time is over. `now` is in epoch seconds."""
     return login.status == "waiting" and now >= login.expires_at

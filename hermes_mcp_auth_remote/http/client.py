@@ -46,6 +46,10 @@ CONNECT_SECONDS = 10.0
 # A network whose names only its proxy can resolve must not use up the whole time on our own look-up.
 LOOK_UP_SECONDS = 3.0
 MAX_REDIRECTS = 3
+# To one origin at once, which only many exchanges together reach.
+MAX_CONNECTIONS = 64
+# Servers close idle connections after five seconds, some sooner; a request must not cross that.
+IDLE_SECONDS = 2.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # RFC 9110 section 5.1 and 5.5: what a header may consist of.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -74,23 +78,12 @@ async def run(
     A NetworkError is thrown into the exchange, which may go on with another request or let it through.
     Raises ConfigError for proxies, certificates and headers that cannot be used.
     """
-    async with _Connections(server, environ, resolve, answer_seconds) as connections:
-        try:
-            request = next(exchange)
-            while True:
-                try:
-                    response = await connections.answer(request)
-                except NetworkError as trouble:
-                    request = exchange.throw(trouble)
-                else:
-                    request = exchange.send(response)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+    async with Connections(server, environ, resolve, answer_seconds) as connections:
+        return await connections.run(exchange)
 
 
-class _Connections(AsyncExitStack):
-    """The connections of one exchange, closed with it."""
+class Connections(AsyncExitStack):
+    """Connections on behalf of one server, closed with the block; each name is resolved once."""
 
     def __init__(
         self, server: Server, environ: Mapping[str, str], resolve: Resolve, answer_seconds: float
@@ -105,6 +98,22 @@ class _Connections(AsyncExitStack):
             networks=read_networks(server.options.allow_addresses),
         )
         self._pools: dict[str, httpcore.AsyncConnectionPool] = {}
+        self._opening = asyncio.Lock()
+
+    async def run(self, exchange: Exchange[T]) -> T:
+        """Run an exchange; several at once may share the connections. As `run` does."""
+        try:
+            request = next(exchange)
+            while True:
+                try:
+                    response = await self.answer(request)
+                except NetworkError as trouble:
+                    request = exchange.throw(trouble)
+                else:
+                    request = exchange.send(response)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
     async def answer(self, request: Request) -> Response:
         """Send a request and read its answer, following what redirects may be followed."""
@@ -164,27 +173,33 @@ class _Connections(AsyncExitStack):
 
     async def _pool(self, url: str) -> httpcore.AsyncConnectionPool:
         origin = origin_of(url)
-        if origin not in self._pools:
-            host, own_host = host_of(url), host_of(self._server.url)
-            proxy = proxy_for(url, self._environ)
-            guard = Guard(
-                self._policy,
-                own_host,
-                proxy_host=proxy.url.host.decode("ascii") if proxy else None,
-                resolve=self._resolve,
-            )
-            if proxy is not None:
-                await _check_behind_proxy(guard, host, urlsplit(url).port or 443)
-                if proxy.url.scheme == b"https":
-                    proxy.ssl_context = self._tls(own_host=False)
-            pool = httpcore.AsyncConnectionPool(
-                ssl_context=self._tls(own_host=host == own_host) if url.startswith("https:") else None,
-                proxy=proxy,
-                network_backend=guard,
-            )
-            self.push_async_callback(guard.aclose)
-            self._pools[origin] = await self.enter_async_context(pool)
-        return self._pools[origin]
+        async with self._opening:
+            if origin not in self._pools:
+                self._pools[origin] = await self._opened(url)
+            return self._pools[origin]
+
+    async def _opened(self, url: str) -> httpcore.AsyncConnectionPool:
+        host, own_host = host_of(url), host_of(self._server.url)
+        proxy = proxy_for(url, self._environ)
+        guard = Guard(
+            self._policy,
+            own_host,
+            proxy_host=proxy.url.host.decode("ascii") if proxy else None,
+            resolve=self._resolve,
+        )
+        if proxy is not None:
+            await _check_behind_proxy(guard, host, urlsplit(url).port or 443)
+            if proxy.url.scheme == b"https":
+                proxy.ssl_context = self._tls(own_host=False)
+        pool = httpcore.AsyncConnectionPool(
+            ssl_context=self._tls(own_host=host == own_host) if url.startswith("https:") else None,
+            proxy=proxy,
+            max_connections=MAX_CONNECTIONS,
+            keepalive_expiry=IDLE_SECONDS,
+            network_backend=guard,
+        )
+        self.push_async_callback(guard.aclose)
+        return await self.enter_async_context(pool)
 
     def _tls(self, *, own_host: bool) -> ssl.SSLContext:
         return tls_context(self._server.options, self._environ, own_host=own_host)

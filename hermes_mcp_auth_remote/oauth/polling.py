@@ -121,10 +121,11 @@ def poll_request(pending: Pending, *, sign: Signer | None = None) -> Request:
 
 
 def next_poll(
-    pending: Pending, outcome: Response | NetworkError | None, now: float
+    pending: Pending, outcome: Response | NetworkError | None, now: float, *, proven: bool = False
 ) -> Pending | Tokens | Failed:
     """Say what follows from a poll's outcome, None where only time went by. `now` is in epoch seconds.
 
+    With `proven` the poll carried a proof, and the tokens may be bound to its key (RFC 9449 section 5).
     An outcome counts once: what comes out is the only thing to go on with. Failed holds AuthorizationDenied,
     LoginExpired, TokenRefused, UnreadableAnswer, or a NetworkError that waiting will not mend.
     """
@@ -140,7 +141,7 @@ def next_poll(
         return _unless_expired(replace(waiting, next_at=now + waiting.interval_seconds, failures=0), now)
     if outcome.status >= 500 or outcome.status in {408, 429}:
         return _backed_off(pending, outcome, now)
-    return _ended(pending, outcome, text_member(document, "error"), now)
+    return _ended(pending, outcome, text_member(document, "error"), now, proven=proven)
 
 
 def _told_to_wait(pending: Pending, document: Document) -> Pending | None:
@@ -167,7 +168,9 @@ def _document(response: Response) -> Document:
         return {}
 
 
-def _ended(pending: Pending, response: Response, error: str | None, now: float) -> Tokens | Failed:
+def _ended(
+    pending: Pending, response: Response, error: str | None, now: float, *, proven: bool
+) -> Tokens | Failed:
     asked = pending.request
     # Microsoft's word for it is the second.
     if error in {"access_denied", "authorization_declined"}:
@@ -179,7 +182,8 @@ def _ended(pending: Pending, response: Response, error: str | None, now: float) 
     secrets = (asked.authorization.device_code, asked.client.client_secret)
     known = tuple(secret for secret in secrets if secret is not None)
     try:
-        tokens = read_token_response(response, now, host_of(asked.token_endpoint), POLL, known)
+        host = host_of(asked.token_endpoint)
+        tokens = read_token_response(response, now, host, POLL, known, proven=proven)
     except ServerError as trouble:
         return Failed(trouble)
     # RFC 6749 section 5.1: scope is "OPTIONAL, if identical to the scope requested by the client".

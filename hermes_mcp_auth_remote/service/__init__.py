@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +27,7 @@ from hermes_mcp_auth_remote.service.waiting import held
 from hermes_mcp_auth_remote.service.world import Run, World
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.values import Clock, Entropy, Key, Origin, Owner, Server
+from hermes_mcp_auth_remote.values import Clock, Entropy, Flow, Key, Origin, Owner, Server
 
 T = TypeVar("T")
 
@@ -51,9 +52,17 @@ class AuthService:
         run: Run = _run,
         clock: Clock = time.time,
         entropy: Entropy = secrets.token_urlsafe,
+        device_platforms: Collection[str] | None = None,
     ) -> None:
-        self._world = World(FileStore(home), run, clock, entropy)
-        self._logins = Logins(self._world)
+        """Put the service together; the edges are parameters, for tests.
+
+        `device_platforms` are those of an Origin at which logins may go by a code for another device (None:
+        all of them; none: nowhere).
+        """
+        platforms = None if device_platforms is None else frozenset(device_platforms)
+        self._world = World(FileStore(home), run, clock, entropy, platforms)
+        # Polls go out over connections that are kept, unless the way out is somebody else's.
+        self._logins = Logins(self._world, self._server_of, None if run is _run else run)
         self._asking = Asking(self._world, self._logins)
         self._sessions: dict[tuple[Key, str], Session] = {}
         self._servers: dict[str, Server] = {}
@@ -64,6 +73,7 @@ class AuthService:
 
     def session(self, server: Server, owner: Owner = None) -> Session:
         """Return the session of a server and owner: the same one to all who ask."""
+        self.know(server)
         key = Key(server.name, owner)
         return self._sessions.setdefault((key, server.url), Session(self._world, self._asking, server, key))
 
@@ -84,16 +94,29 @@ class AuthService:
         owner: Owner = None,
         redirect_uri: str | None = None,
         challenge: Challenge | None = None,
+        flow: Flow | None = None,
     ) -> Login:
         """Begin a login and store it; what is stored of an earlier one stays until this one succeeds.
 
         `origin` is where it was asked for, and where it may be finished. `redirect_uri` is given by whoever
-        listens there. Raises a ServerError, NetworkError, ConfigError or StoreError.
+        listens there. Whoever can show a user code (`Login.shown_code`) passes the flow "auto", or "device":
+        the login is then finished by `settled`, which polls. Without, it is "device" only where configured.
+        Raises a ServerError, NetworkError, ConfigError or StoreError.
         """
         self.know(server)
+        key = Key(server.name, owner)
         return await self._logins.begin(
-            server, Key(server.name, owner), origin, redirect_uri=redirect_uri, challenge=challenge
+            server, key, origin, redirect_uri=redirect_uri, challenge=challenge, flow=flow
         )
+
+    async def switch(self, login_id: str, flow: Flow) -> Login:
+        """Let a login that waits go on as "paste" or "device", the latter also for a new code; returns it.
+
+        Raises DeviceRefused where there is no device flow, a LoginError where it waits no more, or a
+        NetworkError; it then goes on as before.
+        """
+        login = await asyncio.to_thread(self._logins.get, login_id)
+        return await self._logins.switch(login_id, flow, self._server_of(login))
 
     async def finish(self, login_id: str, text: str, origin: Origin) -> Connection:
         """Finish a login with a pasted or received redirect URL (hostile text); returns what is connected.
@@ -102,20 +125,24 @@ class AuthService:
         it is over. Whatever happens, an earlier login's credentials stay unless new ones took their place.
         """
         login = await asyncio.to_thread(self._logins.get, login_id)
-        server = self._servers.get(login.key.server)
-        if server is None or server.url != login.server_url:
-            server = Server(login.key.server, login.server_url)
+        server = self._server_of(login)
         credentials = await self._logins.finish(login_id, text, origin, server)
         if credentials.tokens is not None:
             self.session(server, login.key.owner).adopt(credentials.tokens, credentials.proof_key)
         return connection(login.key, login.server_url, credentials)
+
+    def _server_of(self, login: Login) -> Server:
+        server = self._servers.get(login.key.server)
+        if server is None or server.url != login.server_url:
+            return Server(login.key.server, login.server_url)
+        return server
 
     def login(self, login_id: str) -> Login:
         """Return a login as it is now; raises LoginNotFound."""
         return self._logins.get(login_id)
 
     async def settled(self, login_id: str) -> Login:
-        """Wait until a login is over, whichever process ends it, and return it."""
+        """Wait until a login is over, whichever process ends it, and return it; polls for one by a device."""
         return await self._logins.settled(login_id)
 
     async def cancel(self, login_id: str) -> Login:

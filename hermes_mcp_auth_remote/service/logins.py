@@ -20,27 +20,26 @@ from hermes_mcp_auth_remote.errors import (
     StoreError,
     TokenRefused,
 )
-from hermes_mcp_auth_remote.keys import can_sign, check_can_sign, new_proof_key
+from hermes_mcp_auth_remote.keys import new_proof_key
 from hermes_mcp_auth_remote.login import (
-    ID_BYTES,
     MAX_PASTES,
     Login,
     Status,
     follow,
     is_expired,
+    is_same_question,
     refusal,
 )
-from hermes_mcp_auth_remote.oauth.authorization import STATE_BYTES, VERIFIER_BYTES
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.preparation import Chance, Held, prepare
 from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse, read_authorization_response
 from hermes_mcp_auth_remote.oauth.token import Tokens, exchange
+from hermes_mcp_auth_remote.service.beginning import begun, changed_over
+from hermes_mcp_auth_remote.service.devices import Devices
 from hermes_mcp_auth_remote.service.flights import landed
-from hermes_mcp_auth_remote.service.redirects import redirect_uri_for
 from hermes_mcp_auth_remote.service.waiting import held
-from hermes_mcp_auth_remote.service.world import World
+from hermes_mcp_auth_remote.service.world import Run, World
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Key, Origin, Secret, Server
+from hermes_mcp_auth_remote.values import Flow, Key, Origin, Secret, Server
 
 # A login may be finished by another process, which can only tell us through the store.
 WATCH_SECONDS = 0.3
@@ -51,8 +50,11 @@ EXCHANGE_SECONDS = 120.0
 class Logins:
     """Begins logins and brings them to their end."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(
+        self, world: World, server_of: Callable[[Login], Server], poll_run: Run | None = None
+    ) -> None:
         self._world = world
+        self._devices = Devices(world, self, server_of, poll_run)
 
     async def begin(
         self,
@@ -62,53 +64,34 @@ class Logins:
         *,
         redirect_uri: str | None = None,
         challenge: Challenge | None = None,
+        flow: Flow | None = None,
     ) -> Login:
         """Begin a login and store it. Stored credentials stay as they are until it succeeds.
 
         `challenge` is what a 401 or 403 said, where there was one. Raises a ServerError, NetworkError,
         ConfigError or StoreError.
         """
-        world = self._world
-        stored = await asyncio.to_thread(world.store.read, key)
-        known = await asyncio.to_thread(self._held, key, stored)
-        if redirect_uri is None:
-            redirect_uri = redirect_uri_for(server, stored.client, world.entropy)
-        chance = Chance(
-            state=Secret(world.entropy(STATE_BYTES)), code_verifier=Secret(world.entropy(VERIFIER_BYTES))
+        login = await begun(
+            self._world, server, key, origin, redirect_uri=redirect_uri, challenge=challenge, flow=flow
         )
-        if server.options.dpop:
-            check_can_sign("Proofs (DPoP)")
-        sign = await asyncio.to_thread(world.signer, server)
-        preparing = prepare(
-            server,
-            chance,
-            redirect_uri,
-            world.clock(),
-            held=known,
-            challenge=challenge,
-            sign=sign,
-            can_prove=can_sign(),
-        )
-        prepared = await world.run(preparing, server)
-        now = world.clock()
-        request = prepared.request
-        seconds = min(server.options.login_seconds, MAX_LOGIN_SECONDS)
-        if request.lifetime_seconds is not None:
-            seconds = min(seconds, int(request.lifetime_seconds))
-        granted = stored.tokens.scope if stored.tokens and stored.tokens.scope else frozenset[str]()
-        login = Login(
-            id=world.entropy(ID_BYTES),
-            key=key,
-            server_url=server.url,
-            request=request,
-            authorization_server=prepared.authorization_server,
-            origin=origin,
-            begun_at=now,
-            expires_at=now + seconds,
-            added_scope=(request.scope or frozenset()) - granted if granted else frozenset(),
-        )
-        await asyncio.to_thread(self._add, login, now)
+        await asyncio.to_thread(self._add, login, login.begun_at)
         return login
+
+    async def switch(self, login_id: str, flow: Flow, server: Server) -> Login:
+        """Let a login that waits go on by another flow, or with a new code for a device; returns it.
+
+        What was shown of it before is worth nothing then. Raises a LoginError, or what stands in the way:
+        the login then goes on as before.
+        """
+        login = await asyncio.to_thread(self.get, login_id)
+        after = await changed_over(self._world, server, login, flow)
+
+        def switch(it: Login) -> Login:
+            if it.status == "waiting" and not is_same_question(it, login):
+                raise PasteRefused("This login has just been changed over elsewhere.", "Look at it again.")
+            return replace(after, status=follow(it, "switch").status)
+
+        return await self._change(login_id, switch)
 
     def _add(self, login: Login, now: float) -> None:
         self._world.store.logins.purge(now)
@@ -143,11 +126,15 @@ class Logins:
             # Ctrl-C between sending the code and its answer: the code is spent.
             self._abandon(login, LoginError("This login was interrupted."))
             raise
+        return await self.complete(login, tokens, proof_key)
+
+    async def complete(self, login: Login, tokens: Tokens, proof_key: Secret | None) -> Credentials:
+        """Store what a claimed login brought, and return it; raises StoreError, and the login has failed."""
         credentials = self._credentials(login, tokens)
         if tokens.scheme == "DPoP":
             credentials = replace(credentials, proof_key=proof_key)
         # From here on an interruption loses nothing: the flight goes on to its end.
-        await landed(self._world.keeping.join(login_id, lambda: self._keep(login, credentials)))
+        await landed(self._world.keeping.join(login.id, lambda: self._keep(login, credentials)))
         return credentials
 
     async def _keep(self, login: Login, credentials: Credentials) -> None:
@@ -174,6 +161,11 @@ class Logins:
                 "This login was begun somewhere else.",
                 "Paste where the login was begun, as whoever began it.",
             )
+        if login.device is not None:
+            raise PasteRefused(
+                "This login waits for a code that is entered on another device, and for no paste.",
+                "Enter the code there, or change this login over to pasting first.",
+            )
         try:
             response = read_authorization_response(
                 text, login.request, accept_bare_code=self._is_only_one(login)
@@ -188,16 +180,22 @@ class Logins:
         except LoginError as denied:
             ended = self._failed(login_id, denied, was="waiting")
             raise (denied if ended.status == "failed" else refusal(ended)) from None
+        self.claim(login)
+        return login, response
+
+    def claim(self, login: Login) -> Login:
+        """Take a login for the exchange of what answers it; one caller can, others get a LoginError."""
         now = self._world.clock()
 
         def claim(it: Login) -> Login:
             # Time went by since it was read.
             it = _expired(it) if is_expired(it, now) else it
+            if it.status == "waiting" and not is_same_question(it, login):
+                raise PasteRefused("This login has just been changed over elsewhere.", "Look at it again.")
             # From now on the time is not the person's, but the exchange's.
             return replace(follow(it, "claim"), expires_at=now + EXCHANGE_SECONDS)
 
-        store.change(login_id, claim)
-        return login, response
+        return self._world.store.logins.change(login.id, claim)
 
     def _is_only_one(self, login: Login) -> bool:
         """True where a code alone can mean no other login: not of this owner, not of this sender."""
@@ -229,7 +227,10 @@ class Logins:
             login = await asyncio.to_thread(self.get, login_id)
             if login.is_over:
                 return login
-            await asyncio.sleep(WATCH_SECONDS)
+            if login.device is not None and login.status == "waiting":
+                await self._devices.waited(login)
+            else:
+                await asyncio.sleep(WATCH_SECONDS)
 
     async def cancel(self, login_id: str) -> Login:
         """Cancel a login that waits; one that is over, or being exchanged, stays as it is."""
@@ -242,9 +243,19 @@ class Logins:
         """Let a login fail that was being exchanged; what the disk says to that hides nothing from people."""
         with contextlib.suppress(StoreError, LoginError):
             self._failed(login.id, why, was="exchanging")
-            if isinstance(why, TokenRefused) and why.error == "invalid_client":
-                # The next login registers anew; with this client nothing could be refreshed either.
-                self._world.store.drop_client(login.key, login.request.client)
+            self._drop_unknown(login, why)
+
+    def refuse(self, login: Login, why: McpAuthError) -> None:
+        """Let a login fail whose device was refused, unless it has been changed over since."""
+        is_same = is_same_question(self._world.store.logins.get(login.id), login)
+        if is_same:
+            self._failed(login.id, why, was="waiting")
+            self._drop_unknown(login, why)
+
+    def _drop_unknown(self, login: Login, why: McpAuthError) -> None:
+        if isinstance(why, TokenRefused) and why.error == "invalid_client":
+            # The next login registers anew; with this client nothing could be refreshed either.
+            self._world.store.drop_client(login.key, login.request.client)
 
     def _failed(self, login_id: str, why: McpAuthError, *, was: Status) -> Login:
         """Let a login of this status fail, and return it; one of another status stays as it is."""
@@ -256,15 +267,6 @@ class Logins:
             return replace(follow(login, "fail"), failure=failure, failure_code=why.code)
 
         return self._world.store.logins.change(login_id, change)
-
-    def _held(self, key: Key, stored: Credentials) -> Held:
-        issuer = stored.authorization_server
-        return Held(
-            client=stored.client,
-            issuer=issuer.issuer if issuer else None,
-            scope=(stored.tokens.scope if stored.tokens else None) or frozenset(),
-            metadata_document_refused=self._world.store.is_metadata_document_refused(key),
-        )
 
     def _credentials(self, login: Login, tokens: Tokens) -> Credentials:
         request = login.request

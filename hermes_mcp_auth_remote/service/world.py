@@ -12,7 +12,7 @@ from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service.flights import Flights
 from hermes_mcp_auth_remote.service.ready import Ready
 from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.values import Clock, Entropy, Secret, Server
+from hermes_mcp_auth_remote.values import Clock, Entropy, Origin, Secret, Server
 
 T = TypeVar("T")
 
@@ -33,9 +33,16 @@ class World:
     run: Run
     clock: Clock
     entropy: Entropy
+    # Where a person may be given a code for another device; None: anywhere.
+    device_platforms: frozenset[str] | None = None
     refreshes: Flights[Ready] = field(default_factory=lambda: Flights("mcp-auth-refresh"))
     # Storing a login's tokens: in a thread of its own, where no Ctrl-C comes between.
     keeping: Flights[None] = field(default_factory=lambda: Flights("mcp-auth-keep"))
+
+    def allows_device(self, server: Server, origin: Origin) -> bool:
+        """True where the operator lets a login of this server, asked for there, go by a device."""
+        platforms = self.device_platforms
+        return server.options.device and (platforms is None or origin.platform in platforms)
 
     def signer(self, server: Server) -> Signer | None:
         """Return what signs for this server's client, None without a key file. Raises ConfigError."""

@@ -81,6 +81,12 @@ class FileLock:
             finally:
                 os.close(descriptor)
 
+    def abandon(self) -> None:
+        """Forget the lock in a forked child, where it is the parent's; the parent goes on holding it."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
     @contextmanager
     def hold(self, seconds: float) -> Generator[None]:
         """Hold the lock for a block; waits up to `seconds`, then raises StoreBusy. Not for an event loop."""

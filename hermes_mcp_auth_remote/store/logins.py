@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,12 @@ class LoginFiles:
         is_free = lock.try_acquire()
         lock.release()
         return not is_free
+
+    def end_poller(self, lock: FileLock) -> None:
+        """Let a poller count as dead, and clear away its lock, as best it goes."""
+        with contextlib.suppress(StoreError):
+            remove(lock.path)
+        lock.release()
 
     def _poller_path(self, poller_id: str) -> Path:
         if not _ID.fullmatch(poller_id):

@@ -1,0 +1,149 @@
+"""A login's beginning: from a server to a Login that waits; and its changing over to another flow."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.keys import can_sign, check_can_sign
+from hermes_mcp_auth_remote.login import ID_BYTES, Login, follow
+from hermes_mcp_auth_remote.oauth.authorization import STATE_BYTES, VERIFIER_BYTES
+from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.oauth.flows import Chance, Prepared, switched
+from hermes_mcp_auth_remote.oauth.polling import Pending, begin_polling
+from hermes_mcp_auth_remote.oauth.preparation import Held, prepare
+from hermes_mcp_auth_remote.service.redirects import redirect_uri_for
+from hermes_mcp_auth_remote.service.world import World
+from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Entropy, Flow, Key, Origin, Secret, Server
+
+
+async def begun(
+    world: World,
+    server: Server,
+    key: Key,
+    origin: Origin,
+    *,
+    redirect_uri: str | None = None,
+    challenge: Challenge | None = None,
+    flow: Flow | None = None,
+) -> Login:
+    """Prepare a login, which nobody has stored or seen yet.
+
+    Raises a ServerError, NetworkError, ConfigError or StoreError.
+    """
+    flow = _flow(world, server, origin, flow)
+    stored = await asyncio.to_thread(world.store.read, key)
+    known = await asyncio.to_thread(_held, world, key, stored)
+    if redirect_uri is None:
+        redirect_uri = redirect_uri_for(server, stored.client, world.entropy)
+    if server.options.dpop:
+        check_can_sign("Proofs (DPoP)")
+    sign = await asyncio.to_thread(world.signer, server)
+    begun_at = world.clock()
+    preparing = prepare(
+        server,
+        _chance(world.entropy),
+        redirect_uri,
+        begun_at,
+        held=known,
+        challenge=challenge,
+        sign=sign,
+        can_prove=can_sign(),
+        flow=flow,
+    )
+    prepared = await world.run(preparing, server)
+    now = world.clock()
+    device, expires_at = _life(prepared, server, begun_at, now)
+    granted = stored.tokens.scope if stored.tokens and stored.tokens.scope else frozenset[str]()
+    return Login(
+        id=world.entropy(ID_BYTES),
+        key=key,
+        server_url=server.url,
+        request=prepared.request,
+        authorization_server=prepared.authorization_server,
+        origin=origin,
+        begun_at=now,
+        expires_at=expires_at,
+        added_scope=(prepared.request.scope or frozenset()) - granted if granted else frozenset(),
+        device=device,
+    )
+
+
+async def changed_over(world: World, server: Server, login: Login, flow: Flow) -> Login:
+    """Return a login that waits by another flow, or for another code; nothing is stored yet.
+
+    Raises whatever stands in the way; the login is then as it was.
+    """
+    follow(login, "switch")
+    flow = _flow(world, server, login.origin, flow)
+    sign = await asyncio.to_thread(world.signer, server)
+    before, asked_at = Prepared(login.request, login.authorization_server), world.clock()
+    device = flow == "device"
+    switching = switched(server, before, _chance(world.entropy), device=device, sign=sign)
+    after = await world.run(switching, server)
+    pending, expires_at = _life(after, server, asked_at, world.clock())
+    return replace(
+        login,
+        request=after.request,
+        authorization_server=after.authorization_server,
+        expires_at=expires_at,
+        pastes=0,
+        device=pending,
+        polled_by=None,
+    )
+
+
+def _flow(world: World, server: Server, origin: Origin, flow: Flow | None) -> Flow:
+    """Settle the flow: as asked for, else as configured; raises ConfigError where devices are turned off."""
+    configured = server.options.flow
+    if flow is None:
+        # Whoever does not say so may be unable to show a user code.
+        flow = "paste" if configured == "auto" else configured
+    elif flow == "auto":
+        flow = configured
+    if flow not in {"auto", "device"} or world.allows_device(server, origin):
+        return flow
+    if flow == "auto":
+        return "paste"
+    raise ConfigError(
+        f"The device flow is turned off for {server.name} here.",
+        "Log in by pasting, or ask whoever runs this to turn it on (`oauth.device`).",
+    )
+
+
+def _life(prepared: Prepared, server: Server, asked_at: float, now: float) -> tuple[Pending | None, float]:
+    """Say what is polled, and until when the login waits, in epoch seconds."""
+    request, code, wanted = prepared.request, prepared.device, server.options.login_seconds
+    seconds = min(wanted, MAX_LOGIN_SECONDS)
+    if code is None:
+        if request.lifetime_seconds is not None:
+            seconds = min(seconds, int(request.lifetime_seconds))
+        return None, now + seconds
+    if wanted < MAX_LOGIN_SECONDS:
+        # The operator wants it shorter than the server does; else the server's word counts.
+        code = replace(code, lifetime_seconds=min(code.lifetime_seconds, wanted))
+    pending = begin_polling(
+        prepared.authorization_server,
+        request.client,
+        code,
+        asked_at,
+        scope=request.scope,
+        resource=request.resource,
+    )
+    return replace(pending, next_at=now + pending.interval_seconds), pending.request.expires_at
+
+
+def _chance(entropy: Entropy) -> Chance:
+    return Chance(state=Secret(entropy(STATE_BYTES)), code_verifier=Secret(entropy(VERIFIER_BYTES)))
+
+
+def _held(world: World, key: Key, stored: Credentials) -> Held:
+    issuer = stored.authorization_server
+    return Held(
+        client=stored.client,
+        issuer=issuer.issuer if issuer else None,
+        scope=(stored.tokens.scope if stored.tokens else None) or frozenset(),
+        metadata_document_refused=world.store.is_metadata_document_refused(key),
+    )
