@@ -1,0 +1,188 @@
+"""A strict authorization server in memory, asked without a network; and a disk that is full for a while."""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+from hermes_mcp_auth_remote.errors import NetworkError, TimedOut, Unreachable
+from hermes_mcp_auth_remote.oauth.client import Client
+from hermes_mcp_auth_remote.oauth.metadata import authorization_server
+from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.values import Clock, Secret, Server
+from tests.oauth.parties import ISSUER, metadata
+from tests.playbook import answer
+
+T = TypeVar("T")
+
+URL = "https://mcp.example/mcp"
+LIFE_SECONDS = 3600.0
+CLIENT_ID = "a-client"
+
+
+@dataclass(slots=True)
+class Session:
+    """What came of one login: tokens that live and die together."""
+
+    revoked: bool = False
+
+
+@dataclass(slots=True)
+class Access:
+    """An access token; `renewed` is set once a refresh has put another in its place."""
+
+    session: Session
+    expires_at: float
+    revoked: bool = False
+    renewed: bool = False
+
+
+@dataclass(slots=True)
+class Refresh:
+    """A refresh token, and the access token that was given with it."""
+
+    session: Session
+    access: Access
+    used: bool = False
+
+
+@dataclass(slots=True)
+class Model:
+    """Rotates every refresh token, and ends a session whose refresh token comes twice (RFC 9700 §4.14.2).
+
+    `answered` counts, by process and refresh token, the requests whose answer came back; `given` is the last
+    refresh token that a process got. `untimely` has the seconds that a renewed token still had.
+    """
+
+    clock: Clock
+    down: bool = False
+    lose_next: bool = False
+    access: dict[str, Access] = field(default_factory=dict[str, Access])
+    refreshes: dict[str, Refresh] = field(default_factory=dict[str, Refresh])
+    requests: Counter[str] = field(default_factory=Counter[str])
+    answered: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    given: dict[str, str] = field(default_factory=dict[str, str])
+    trouble_at: dict[str, float] = field(default_factory=dict[str, float])
+    untimely: list[float] = field(default_factory=list[float])
+    numbers: int = 0
+
+    def log_in(self) -> Credentials:
+        """Return what a login leaves in the store."""
+        tokens = self._issued(Session())
+        return Credentials(
+            tokens,
+            Client(CLIENT_ID, None, "none", (), registered=True),
+            authorization_server(metadata()),
+            Binding("notes", URL, ISSUER, CLIENT_ID, URL, connected_at=self.clock()),
+        )
+
+    def runner(self, process: str) -> Runner:
+        """Return the way out of one process."""
+        return Runner(self, process)
+
+    def live(self, authorization: str) -> bool:
+        """Tell whether a header opens the protected resource right now."""
+        token = self.access[authorization.removeprefix("Bearer ")]
+        return not (token.revoked or token.session.revoked) and self.clock() < token.expires_at
+
+    def can_refresh(self, tokens: Tokens | None) -> bool:
+        """Tell whether these tokens' refresh token is good."""
+        if tokens is None or tokens.refresh_token is None:
+            return False
+        token = self.refreshes[tokens.refresh_token.reveal()]
+        return not token.used and not token.session.revoked
+
+    def rotated(self, text: str) -> Tokens | None:
+        """Take a refresh token and give others for it, None where it is refused."""
+        token = self.refreshes[text]
+        if token.used:
+            token.session.revoked = True
+        if token.session.revoked:
+            return None
+        remaining = token.access.expires_at - self.clock()
+        if remaining > 60 and not token.access.revoked:
+            self.untimely.append(remaining)
+        token.used = token.access.renewed = True
+        return self._issued(token.session)
+
+    def _issued(self, session: Session) -> Tokens:
+        self.numbers += 1
+        now, access_token, refresh_token = self.clock(), f"at-{self.numbers}", f"rt-{self.numbers}"
+        self.access[access_token] = access = Access(session, now + LIFE_SECONDS)
+        self.refreshes[refresh_token] = Refresh(session, access)
+        return Tokens(
+            Secret(access_token),
+            Secret(refresh_token),
+            frozenset({"read"}),
+            expires_at=now + LIFE_SECONDS,
+            obtained_at=now,
+        )
+
+
+class Runner:
+    """Runs the exchanges of one process."""
+
+    def __init__(self, model: Model, process: str) -> None:
+        self._model = model
+        self._process = process
+
+    async def __call__(self, exchange: Exchange[T], server: Server) -> T:
+        try:
+            request = next(exchange)
+            while True:
+                met = self._met(request)
+                request = exchange.throw(met) if isinstance(met, NetworkError) else exchange.send(met)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _met(self, request: Request) -> Response | NetworkError:
+        model, form = self._model, dict(parse_qsl(request.body.decode()))
+        assert request.url == f"{ISSUER}/token"
+        assert form["resource"] == URL
+        model.requests[self._process] += 1
+        if model.down:
+            model.trouble_at[self._process] = model.clock()
+            return Unreachable("The server is down.")
+        if form["grant_type"] == "client_credentials":
+            return _granted(model._issued(Session()), refresh=False)
+        assert form["client_id"] == CLIENT_ID
+        fresh = model.rotated(form["refresh_token"])
+        if model.lose_next:
+            model.lose_next = False
+            model.trouble_at[self._process] = model.clock()
+            return TimedOut("No answer.")
+        model.answered[self._process, form["refresh_token"]] += 1
+        if fresh is None or fresh.refresh_token is None:
+            return answer(400, {"error": "invalid_grant"})
+        model.given[self._process] = fresh.refresh_token.reveal()
+        return _granted(fresh)
+
+
+def _granted(tokens: Tokens, *, refresh: bool = True) -> Response:
+    document: dict[str, object] = {
+        "access_token": tokens.access_token.reveal(),
+        "token_type": "Bearer",
+        "expires_in": LIFE_SECONDS,
+    }
+    if refresh and tokens.refresh_token is not None:
+        document["refresh_token"] = tokens.refresh_token.reveal()
+    return answer(200, document)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let nobody in this process write more than ten bytes to any file, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,0 +1,225 @@
+"""Whatever happens, and in any order: a session lives as long as the server lets it, whoever holds it."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, event, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, NetworkError
+from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.renewal import RETRY_SECONDS
+from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS, Session
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.values import Server
+from tests.demo.player import MovedClock
+from tests.requirements import covers
+from tests.service.given import KEY
+from tests.service.model import URL, Model, full_disk
+
+REFUSED = ['Bearer error="invalid_token"']
+SECONDS = st.sampled_from([0.0, 1.0, 5.0, 15.0, 60.0, 3300.0, 3541.0, 3600.0, 3600.0])
+PROCESSES = st.sampled_from(["first", "second"])
+
+
+class AtOnce(ThreadPoolExecutor):
+    """Lets a flight land before whoever started it goes on: nothing here depends on who is quicker."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        flight = super().submit(fn, *args, **kwargs)
+        wait([flight])
+        return flight
+
+
+class LifeCycle(RuleBasedStateMachine):
+    """Two processes, one home, one strict server; and another writer, such as Hermes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = tempfile.TemporaryDirectory()
+        self.clock = MovedClock()
+        self.server = Model(self.clock)
+        self.store = FileStore(Path(self.home.name))
+        self.threads = AtOnce(1)
+        self.sessions = {name: self._session(name) for name in ("first", "second")}
+        self.backup: tuple[Tokens, bytes] | None = None
+        self.restored: Counter[str] = Counter()
+        # What a process was given and the disk lacks: the access token on the disk, the new refresh token.
+        self.in_memory: dict[str, tuple[str, str]] = {}
+        self.log_in()
+
+    def teardown(self) -> None:
+        self.threads.shutdown()
+        self.home.cleanup()
+
+    def _session(self, name: str) -> Session:
+        service = AuthService(Path(self.home.name), run=self.server.runner(name), clock=self.clock)
+        service._world.refreshes._threads = self.threads
+        return service.session(Server("notes", URL))
+
+    @property
+    def stored(self) -> Tokens:
+        tokens = self.store.read(KEY).tokens
+        assert tokens is not None
+        return tokens
+
+    @precondition(lambda self: not self.server.can_refresh(self.stored))
+    @rule()
+    def log_in_again(self) -> None:
+        self.log_in()
+
+    @rule()
+    def log_in(self) -> None:
+        self.store.replace(KEY, self.server.log_in())
+
+    @rule(name=PROCESSES)
+    def restart(self, name: str) -> None:
+        self.sessions[name] = self._session(name)
+        self.in_memory.pop(name, None)
+        self.server.trouble_at.pop(name, None)
+        for key in [key for key in self.server.answered if key[0] == name]:
+            del self.server.answered[key]
+
+    @rule(calls=st.lists(st.tuples(PROCESSES, SECONDS), min_size=1, max_size=4))
+    def call(self, calls: list[tuple[str, float]]) -> None:
+        for name, seconds in calls:
+            self.called(name, seconds)
+
+    @rule(name=PROCESSES, waits=st.lists(SECONDS, min_size=1, max_size=3))
+    def call_on_a_full_disk(self, name: str, waits: list[float]) -> None:
+        for seconds in waits:
+            self.called(name, seconds, full=True)
+
+    @rule(name=PROCESSES, seconds=SECONDS, lost=st.booleans())
+    def call_through_trouble(self, name: str, seconds: float, *, lost: bool) -> None:
+        self.server.down, self.server.lose_next = not lost, lost
+        self.called(name, seconds)
+        self.server.down = self.server.lose_next = False
+
+    def called(self, name: str, seconds: float, *, full: bool = False) -> None:
+        """Some time later, send a request, and after a 401 once more, as `auth.flow` does."""
+        self.clock.now += seconds
+        session, before, given = self.sessions[name], self.stored, self.server.given.get(name)
+        hindered = self.server.down or self.server.lose_next or self.troubled(name)
+        must_be_answered = self.can(name) and not hindered
+        try:
+            with full_disk() if full else nullcontext():
+                sent = asyncio.run(session.header())
+                if not self.server.live(sent):
+                    sent = self.after_a_401(session, sent)
+        except AuthorizationRequired:
+            event("a person is needed")
+            assert not must_be_answered
+            assert not self.can(name), "a live session asked a person"
+        except NetworkError:
+            event("the network is in the way")
+            assert hindered
+        else:
+            event("answered by what only this process has" if name in self.in_memory else "answered")
+            assert self.server.live(sent)
+            if seconds >= LOOK_SECONDS and not (full or name in self.in_memory):
+                assert sent in {before.authorization, self.stored.authorization}, "others went unnoticed"
+        assert self.session_of(self.stored) is self.session_of(before), "another one's login was overwritten"
+        if self.server.given.get(name) != given and self.stored == before:
+            assert full
+            self.in_memory[name] = before.access_token.reveal(), self.server.given[name]
+        elif name in self.in_memory and self.in_memory[name][0] != self.stored.access_token.reveal():
+            del self.in_memory[name]
+
+    def after_a_401(self, session: Session, sent: str) -> str:
+        renewed = asyncio.run(session.challenged(sent, 401, REFUSED))
+        assert renewed not in {None, sent}, "a refused token was handed out again"
+        assert renewed is not None
+        if self.server.live(renewed):
+            return renewed
+        # What another one left is refused as well. A call ends here; this is what the next one does.
+        other = asyncio.run(session.challenged(renewed, 401, REFUSED))
+        assert other not in {None, renewed}
+        assert other is not None
+        return other
+
+    def can(self, name: str) -> bool:
+        """Tell whether this process has, or finds on the disk, a refresh token that is good."""
+        if name in self.in_memory and self.in_memory[name][0] == self.stored.access_token.reveal():
+            token = self.server.refreshes[self.in_memory[name][1]]
+            return not token.used and not token.session.revoked
+        return self.server.can_refresh(self.stored)
+
+    def session_of(self, tokens: Tokens) -> object:
+        return self.server.access[tokens.access_token.reveal()].session
+
+    def troubled(self, name: str) -> bool:
+        return self.clock() < self.server.trouble_at.get(name, -1.0) + RETRY_SECONDS
+
+    @rule()
+    def the_access_token_is_revoked(self) -> None:
+        for access in self.server.access.values():
+            access.revoked = True
+
+    @precondition(lambda self: self.server.can_refresh(self.stored))
+    @rule()
+    def the_session_is_revoked(self) -> None:
+        for token in self.server.refreshes.values():
+            token.session.revoked = True
+
+    @precondition(lambda self: self.server.can_refresh(self.stored))
+    @rule()
+    def another_writer_rotates(self) -> None:
+        refresh_token = self.stored.refresh_token
+        assert refresh_token is not None
+        self.server.refreshes[refresh_token.reveal()].access.revoked = True
+        fresh = self.server.rotated(refresh_token.reveal())
+        assert fresh is not None
+        self.store.replace_tokens(KEY, fresh, None)
+
+    @rule()
+    def a_backup_is_made(self) -> None:
+        self.backup = self.stored, (self.store.root / "notes.json").read_bytes()
+
+    @precondition(lambda self: self.backup is not None)
+    @rule()
+    def the_backup_is_restored(self) -> None:
+        assert self.backup is not None
+        tokens, document = self.backup
+        (self.store.root / "notes.json").write_bytes(document)
+        assert tokens.refresh_token is not None
+        self.restored[tokens.refresh_token.reveal()] += 1
+        # Old tokens are due whenever they come.
+        self.server.refreshes[tokens.refresh_token.reveal()].access.revoked = True
+
+    @invariant()
+    def no_token_is_renewed_before_it_is_due(self) -> None:
+        assert self.server.untimely == []
+
+    @invariant()
+    def no_refresh_token_is_sent_again_once_it_was_answered(self) -> None:
+        for (_, refresh_token), times in self.server.answered.items():
+            assert times <= 1 + self.restored[refresh_token]
+
+
+@covers("one-refresh", "asked-once", "adopted", "disk-refuses")
+def test_a_session_lives_as_long_as_the_server_lets_it() -> None:
+    run_state_machine_as_test(
+        LifeCycle,
+        settings=settings(
+            max_examples=80,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )
