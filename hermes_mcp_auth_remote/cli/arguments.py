@@ -45,6 +45,11 @@ Revokes a login's tokens at the provider, as best it goes, and deletes all that
 is stored of it; logins that wait are cancelled. With --owner and no server: of
 that owner everywhere. With --all: of everybody, also of one server or owner.
 The exit code is the highest of all; one that fails stops no other."""
+_DOCTOR = """\
+Walks through a login, each request and answer in a line, up to where it would
+register or begin anything; changes nothing, here or there. Says what the server
+supports and what is wrong, and ends with one remedy. The exit code is that of
+what a login would fail of; 0 where one can be begun."""
 _DEMO = """\
 Logs in to an MCP server on this machine, which brings its own authorization
 server, and calls a tool there. Without a terminal, by itself. Keeps nothing."""
@@ -102,6 +107,8 @@ def parser() -> argparse.ArgumentParser:
     _server(logout, optional=True)
     logout.add_argument("--all", action="store_true", help="every login; asks nothing")
     logout.set_defaults(refuse=logout.error)
+    doctor = add("doctor", help="say what is wrong with a server", description=_DOCTOR)
+    _server(doctor)
     demo = add("demo", help="log in to an MCP server on this machine", description=_DEMO)
     demo.add_argument("--flow", choices=_FLOWS, help="as for login")
     demo.add_argument("--json", action="store_true", help="write JSON, a line per event")

@@ -1,0 +1,79 @@
+"""Runs an exchange and tells of every request in it, each redirect for itself: what a person is shown."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, TimedOut
+from hermes_mcp_auth_remote.http.body import decoded
+from hermes_mcp_auth_remote.http.client import ANSWER_SECONDS, Connections
+from hermes_mcp_auth_remote.http.guard import resolve
+from hermes_mcp_auth_remote.http.proxies import proxy_for
+from hermes_mcp_auth_remote.oauth.urls import host_of
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
+from hermes_mcp_auth_remote.values import Server
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request as it went out, and what came of it after how many seconds.
+
+    `proxy` is the host and port of the proxy that it went through, None for a direct connection.
+    """
+
+    request: Request
+    outcome: Response | McpAuthError
+    seconds: float
+    proxy: str | None = None
+
+
+Watch = Callable[[Seen], None]
+"""Is told of each request once it is over."""
+
+
+async def run_watched(
+    exchange: Exchange[T], server: Server, watch: Watch, *, environ: Mapping[str, str] = os.environ
+) -> T:
+    """Run an exchange as `http.client.run` does, under the same limits, and tell `watch` of each request."""
+    async with _Watched(server, environ, watch) as connections:
+        return await connections.run(exchange)
+
+
+def proxy_of(url: str, environ: Mapping[str, str]) -> str | None:
+    """Return host and port of the proxy for a URL, without its password; None for a direct connection."""
+    try:
+        proxy = proxy_for(url, environ)
+    except ConfigError:
+        # Said where the request fails of it.
+        return None
+    return None if proxy is None else f"{proxy.url.host.decode('ascii')}:{proxy.url.port}"
+
+
+class _Watched(Connections):
+    def __init__(self, server: Server, environ: Mapping[str, str], watch: Watch) -> None:
+        super().__init__(server, environ, resolve, ANSWER_SECONDS)
+        self._watch = watch
+
+    async def _asked(self, request: Request) -> Response:
+        started = time.monotonic()
+        # What else can end it is the time limit, which is set around all redirects together.
+        outcome: Response | McpAuthError = TimedOut(
+            f"{host_of(request.url)} did not answer the {request.step} in time."
+        )
+        try:
+            response = await super()._asked(request)
+            encoding = response.header("content-encoding")
+            outcome = replace(response, body=decoded(response.body, encoding, host_of(request.url)))
+        except McpAuthError as trouble:
+            outcome = trouble
+            raise
+        finally:
+            proxy = proxy_of(request.url, self._environ)
+            self._watch(Seen(request, outcome, time.monotonic() - started, proxy))
+        return response
