@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.oauth.urls import canonical_resource
 from hermes_mcp_auth_remote.values import Secret
 
 
@@ -35,8 +37,9 @@ class Binding:
 class Credentials:
     """All that is stored for one server and owner; every part may be missing.
 
-    `binding` is None where somebody else wrote the rest: Hermes, or whoever logged in since with another
-    client or at another issuer. `proof_key` is the private JWK that DPoP tokens are bound to (RFC 9449).
+    `binding` is None where somebody else wrote the tokens: Hermes, or whoever logged in since with another
+    client or at another issuer. Where it is not, nothing here contradicts it. `proof_key`
+    is the private JWK that DPoP tokens are bound to (RFC 9449).
     """
 
     tokens: Tokens | None = None
@@ -44,3 +47,39 @@ class Credentials:
     authorization_server: AuthorizationServer | None = None
     binding: Binding | None = None
     proof_key: Secret | None = None
+
+
+def agreed(found: Credentials, *, is_of_tokens: bool) -> Credentials:
+    """Return what belongs together of files that several programs write.
+
+    `is_of_tokens` is True where the binding says that it speaks of these very tokens. Then it counts, and a
+    client or metadata of somebody else is left out: a refresh token is for its own issuer alone (RFC 9700
+    section 4.4). Else whoever wrote other tokens wrote the other client or metadata as well.
+    """
+    binding, client, server = found.binding, found.client, found.authorization_server
+    if binding is None:
+        return found
+    if client is not None and client.client_id != binding.client_id:
+        client = None
+    if server is not None:
+        # Hermes's rewriting appends a slash to a bare issuer; the server's own spelling is what counts.
+        server = replace(server, issuer=binding.issuer) if _is_issuer(binding, server) else None
+    is_contradicted = (client is None, server is None) != (
+        found.client is None,
+        found.authorization_server is None,
+    )
+    if is_contradicted and not is_of_tokens:
+        return replace(found, binding=None)
+    tokens = found.tokens
+    if tokens is not None:
+        tokens = replace(tokens, account=binding.account, refresh_expires_at=binding.refresh_expires_at)
+    return replace(found, tokens=tokens, client=client, authorization_server=server)
+
+
+def _is_issuer(binding: Binding, server: AuthorizationServer) -> bool:
+    if server.issuer == binding.issuer:
+        return True
+    try:
+        return canonical_resource(server.issuer) == canonical_resource(binding.issuer)
+    except McpAuthError:
+        return False

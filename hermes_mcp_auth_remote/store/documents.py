@@ -189,6 +189,11 @@ def binding_document(binding: Binding, tokens: Tokens | None) -> Document:
     }
 
 
+def is_of_tokens(binding: Document, tokens: Tokens | None) -> bool:
+    """True where a binding's document speaks of these very tokens."""
+    return binding.get("tokens") == fingerprint(tokens)
+
+
 def read_binding(document: Document, tokens: Tokens | None, path: str) -> Binding:
     """Read a binding; raises StoreCorrupt.
 
@@ -197,7 +202,7 @@ def read_binding(document: Document, tokens: Tokens | None, path: str) -> Bindin
     """
     members = Members(document, path)
     members.check_version()
-    same = members.maybe_text("tokens") == fingerprint(tokens)
+    same = is_of_tokens(document, tokens)
     return Binding(
         server=members.text("server"),
         server_url=members.text("server_url"),

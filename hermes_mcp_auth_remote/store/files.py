@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from hermes_mcp_auth_remote.errors import McpAuthError, StoreError, StoreUnsafe, StoreUnwritable
+from hermes_mcp_auth_remote.errors import StoreError, StoreUnsafe, StoreUnwritable
 from hermes_mcp_auth_remote.hermes import file_stem
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
-from hermes_mcp_auth_remote.oauth.urls import canonical_resource
 from hermes_mcp_auth_remote.oauth.wire import Document
-from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, agreed
 from hermes_mcp_auth_remote.store.disk import (
     TEMPORARY,
     has_directory,
@@ -33,6 +31,7 @@ from hermes_mcp_auth_remote.store.documents import (
     binding_document,
     client_document,
     from_bytes,
+    is_of_tokens,
     metadata_document,
     read_binding,
     read_client,
@@ -97,15 +96,13 @@ class FileStore:
         server = self._metadata(key)
         client = self._client(key)
         proof_key = self._proof_key(key) if tokens is not None and tokens.scheme == "DPoP" else None
-        binding = self._binding(key, tokens)
-        if binding is None or not _speaks_of(binding, client, server):
+        path = self._path(key, BINDING)
+        if (document := self._document(path)) is None:
             return Credentials(tokens, client, server, proof_key=proof_key)
-        if server is not None:
-            # Hermes's rewriting appends a slash to a bare issuer; the server's own spelling is what counts.
-            server = replace(server, issuer=binding.issuer)
-        if tokens is not None:
-            tokens = replace(tokens, account=binding.account, refresh_expires_at=binding.refresh_expires_at)
-        return Credentials(tokens, client, server, binding, proof_key)
+        binding = read_binding(document, tokens, str(path))
+        self._check_server(key, binding.server)
+        found = Credentials(tokens, client, server, binding, proof_key)
+        return agreed(found, is_of_tokens=tokens is not None and is_of_tokens(document, tokens))
 
     def replace(self, key: Key, credentials: Credentials) -> None:
         """Store a new login's credentials; raises StoreUnwritable, StoreUnsafe.
@@ -266,14 +263,6 @@ class FileStore:
         document = self._document(path)
         return None if document is None else read_metadata(document, str(path))
 
-    def _binding(self, key: Key, tokens: Tokens | None) -> Binding | None:
-        path = self._path(key, BINDING)
-        if (document := self._document(path)) is None:
-            return None
-        binding = read_binding(document, tokens, str(path))
-        self._check_server(key, binding.server)
-        return binding
-
     def _put(self, key: Key, suffix: str, document: Document | None) -> None:
         path = self._path(key, suffix)
         if document is None:
@@ -287,15 +276,3 @@ class FileStore:
         for path in list(folder.iterdir()):
             if path.name.startswith(start) and path.name.endswith(TEMPORARY):
                 remove_older(path, before)
-
-
-def _speaks_of(binding: Binding, client: Client | None, server: AuthorizationServer | None) -> bool:
-    """True unless somebody else has logged in since. A file that is missing says nothing of the kind."""
-    if client is not None and client.client_id != binding.client_id:
-        return False
-    if server is None or server.issuer == binding.issuer:
-        return True
-    try:
-        return canonical_resource(server.issuer) == canonical_resource(binding.issuer)
-    except McpAuthError:
-        return False

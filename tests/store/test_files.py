@@ -193,7 +193,7 @@ def test_other_tokens_end_a_mark_that_was_about_the_old_ones(tmp_path: Path) -> 
     assert binding_of(store.read(KEY)).login_needed is None
 
 
-@pytest.mark.parametrize(
+_BY_SOMEBODY_ELSE = pytest.mark.parametrize(
     ("name", "member", "value"),
     [
         ("notes.client.json", "client_id", "another"),
@@ -201,15 +201,35 @@ def test_other_tokens_end_a_mark_that_was_about_the_old_ones(tmp_path: Path) -> 
         ("notes.meta.json", "issuer", "https://as0.example/tenant"),
     ],
 )
+
+
+@_BY_SOMEBODY_ELSE
 def test_a_binding_does_not_speak_of_somebody_elses_login(
     tmp_path: Path, name: str, member: str, value: str
 ) -> None:
     store = FileStore(tmp_path)
     store.replace(KEY, credentials_of())
     rewrite(tmp_path / "mcp-tokens" / name, lambda old: {**old, member: value})
+    rewrite(tmp_path / "mcp-tokens" / "notes.json", lambda old: {**old, "access_token": "by-hermes"})
     found = store.read(KEY)
     assert found.binding is None
     assert tokens_of(found).account is None
+    assert found.client is not None
+    assert found.authorization_server is not None
+
+
+@_BY_SOMEBODY_ELSE
+def test_our_tokens_keep_their_binding_and_are_not_paired_with_what_somebody_else_wrote(
+    tmp_path: Path, name: str, member: str, value: str
+) -> None:
+    store, stored = FileStore(tmp_path), credentials_of()
+    store.replace(KEY, stored)
+    rewrite(tmp_path / "mcp-tokens" / name, lambda old: {**old, member: value})
+    found = store.read(KEY)
+    assert (found.tokens, found.binding) == (stored.tokens, stored.binding)
+    is_client = name == "notes.client.json"
+    assert (found.client is None) == is_client
+    assert found.authorization_server == (stored.authorization_server if is_client else None)
 
 
 @pytest.mark.parametrize("name", ["notes.client.json", "notes.meta.json"])

@@ -1,0 +1,47 @@
+"""Renewals: for whom a stored token is, whom its refresh token may reach, and how long that may take."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.errors import AuthorizationRequired
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Server
+from tests.demo.player import MovedClock
+from tests.requirements import covers
+
+
+def rewrite(home: Path, name: str, **members: object) -> None:
+    """Change a stored file as another program would that knows nothing of the rest."""
+    path = home / "mcp-tokens" / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **members}))
+
+
+@covers("token-address")
+def test_a_refresh_token_never_goes_to_an_issuer_whose_metadata_somebody_put_there(
+    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+) -> None:
+    rewrite(tmp_path, "notes.meta.json", issuer="https://elsewhere.example")
+    session = AuthService(tmp_path, clock=clock).session(server)
+    assert asyncio.run(session.header()).startswith("Bearer ")
+    clock.now += 3600
+    with pytest.raises(AuthorizationRequired, match="access token has ended"):
+        asyncio.run(session.header())
+    assert demo.server.requests == []
+
+
+@covers("token-address")
+def test_another_client_beside_our_tokens_does_not_hide_that_they_are_for_another_address(
+    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+) -> None:
+    rewrite(tmp_path, "notes.client.json", client_id="re-registered")
+    moved = replace(server, url=demo.mcp_url)
+    with pytest.raises(AuthorizationRequired, match="another address"):
+        asyncio.run(AuthService(tmp_path, clock=clock).session(moved).header())
+    assert demo.server.requests == []
