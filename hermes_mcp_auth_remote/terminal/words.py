@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
-from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
+from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
 
 BY_DEFAULT = "whatever the provider grants by default"
 YES, NO = "✓", "✗"
@@ -21,12 +21,16 @@ WIDEST, NARROWEST = 80, 30
 
 def introduction(login: Login, now: float, columns: int = WIDEST) -> str:
     """Say what is about to happen: which server, which authorization server, which scope, until when."""
-    request = login.request
+    request, at = login.request, login.issuer_host
     rows = [
         ("Server", f"{login.key.server}  {login.server_url}"),
-        ("You log in at", f"{login.issuer_host}  (compare it with your browser's address bar)"),
-        ("Access", scope(request.scope)),
+        ("You log in at", f"{at}  (compare it with your browser's address bar)"),
     ]
+    # A server without `iss` cannot be told from one that sends people to another's page and takes the code
+    # (RFC 9700 section 4.4): the person may know better.
+    if others := [host for host in map(host_of, (request.token_endpoint, request.issuer)) if host != at]:
+        rows.append(("Tokens come from", "  ".join(dict.fromkeys(others))))
+    rows.append(("Access", scope(request.scope)))
     if login.added_scope:
         rows.append(("New", scope(login.added_scope)))
     rows.append(("Open until", f"{clock_time(login.expires_at)}  ({duration(login.expires_at - now)})"))

@@ -7,18 +7,20 @@ import time
 import pytest
 
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.login import Connection
+from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.terminal.words import (
     clock_time,
     connected,
     duration,
     filled,
+    introduction,
     lasts,
     shown,
     table,
     trouble,
 )
-from hermes_mcp_auth_remote.values import Key
+from hermes_mcp_auth_remote.values import Key, Origin
+from tests.oauth.parties import request, server
 from tests.requirements import covers
 
 TEXT = "Open the address on any device. After you approve, the browser ends on a page."
@@ -127,3 +129,32 @@ def test_who_and_what_is_connected() -> None:
         "  Not granted  c\n"
         "  Lasts        until the provider ends it"
     )
+
+
+def introduced(**members: object) -> str:
+    issuer = server(**members)
+    login = Login(
+        "1",
+        Key("demo"),
+        "https://mcp.example/mcp",
+        request(server=issuer),
+        issuer,
+        Origin("terminal"),
+        0.0,
+        600.0,
+    )
+    return introduction(login, 0.0)
+
+
+def test_who_takes_the_code_is_said_where_it_is_not_where_the_person_logs_in() -> None:
+    assert "Tokens" not in introduced()
+    mixed_up = introduced(authorization_endpoint="https://login.honest.example/authorize")
+    assert "  You log in at     login.honest.example  (compare" in mixed_up
+    assert "  Tokens come from  as.example\n" in mixed_up
+    assert "  Tokens come from  evil.example\n" in introduced(token_endpoint="https://evil.example/token")
+    both = introduced(
+        issuer="https://issuer.example",
+        authorization_endpoint="https://as.example/authorize",
+        token_endpoint="https://evil.example/token",
+    )
+    assert "  Tokens come from  evil.example  issuer.example\n" in both
