@@ -78,7 +78,7 @@ class Ours:
             try:
                 response = await client.post(self._server.url, json=_PING)
             except AuthorizationRequired as needed:
-                here, said = Origin(), needed.challenge
+                here, said = Origin("terminal"), needed.challenge
                 login = await self._service.begin(
                     self._server,
                     here,

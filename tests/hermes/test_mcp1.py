@@ -61,9 +61,9 @@ def test_the_mcp_sdk_1_calls_a_tool_with_our_token_and_goes_on_when_it_dies(tmp_
 
         async def log_in() -> None:
             service = AuthService(tmp_path)
-            login = await service.begin(Server("notes", demo.mcp_url), Origin())
+            login = await service.begin(Server("notes", demo.mcp_url), Origin("terminal"))
             await service.finish(
-                login.id, await asyncio.to_thread(approve, login.authorization_url), Origin()
+                login.id, await asyncio.to_thread(approve, login.authorization_url), Origin("terminal")
             )
 
         asyncio.run(log_in())

@@ -9,6 +9,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(verb: str, home: Path, now: float, *words: str) -> subprocess.Popen[str]:
-    """Start a verb in a process whose clock stands still; its lines are read and written as text."""
+    """Start a verb in a process whose clock stands still (goes: 0); its lines are read and written as text."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.service.actor", verb, str(home), str(now), *words],
         cwd=ROOT,
@@ -38,7 +39,7 @@ def finish(service: AuthService, login_id: str) -> None:
     """Finish a login with the text on standard input; say how that went."""
     _say("ready")
     try:
-        asyncio.run(service.finish(login_id, sys.stdin.readline().strip(), Origin()))
+        asyncio.run(service.finish(login_id, sys.stdin.readline().strip(), Origin("terminal")))
     except McpAuthError as error:
         _say(error.code)
     else:
@@ -66,8 +67,15 @@ def call(service: AuthService, url: str, times: str) -> None:
         _say(json.dumps(said))
 
 
-_VERBS = (finish, call)
+def wait(service: AuthService, login_id: str) -> None:
+    """Wait for a login's end, with a clock that goes; say what it was."""
+    _say("ready")
+    _say(asyncio.run(service.settled(login_id)).status)
+
+
+_VERBS = (finish, call, wait)
 
 if __name__ == "__main__":
     verb: Any = {verb.__name__: verb for verb in _VERBS}[sys.argv[1]]
-    verb(AuthService(Path(sys.argv[2]), clock=lambda: float(sys.argv[3])), *sys.argv[4:])
+    now = float(sys.argv[3])
+    verb(AuthService(Path(sys.argv[2]), clock=(lambda: now) if now else time.time), *sys.argv[4:])
