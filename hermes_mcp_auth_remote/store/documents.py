@@ -12,12 +12,13 @@ from dataclasses import fields, replace
 from typing import cast
 from urllib.parse import urlsplit
 
-from hermes_mcp_auth_remote.errors import ServerError, StoreCorrupt
+from hermes_mcp_auth_remote.errors import ServerError, StoreCorrupt, StoreUnwritable
 from hermes_mcp_auth_remote.oauth.client import Client, client_from_document
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Document, lifetime_seconds, scope_set, scope_text, text_member
 from hermes_mcp_auth_remote.store.credentials import Binding
+from hermes_mcp_auth_remote.store.disk import MAX_FILE_BYTES
 from hermes_mcp_auth_remote.store.members import VERSION, Members
 from hermes_mcp_auth_remote.values import Secret
 
@@ -32,8 +33,20 @@ _LIST_MEMBERS = ("grant_types", "response_types", "contacts")
 
 
 def to_bytes(document: Document) -> bytes:
-    """Write a document as Hermes writes its own."""
-    return json.dumps(document, indent=2).encode()
+    """Write a document on one line: indented, what a server nested deeply would grow a hundredfold.
+
+    Raises StoreUnwritable where it could not be read again: above 1 MiB, or nested beyond what JSON takes.
+    """
+    try:
+        data = json.dumps(document).encode()
+    except RecursionError:
+        data = None
+    if data is None or len(data) > MAX_FILE_BYTES:
+        raise StoreUnwritable(
+            "What the server publishes or answers is too large to be stored, above 1 MiB.",
+            "The server's operator has to mend this; report it to them.",
+        )
+    return data
 
 
 def from_bytes(data: bytes, path: str) -> Document:
@@ -143,15 +156,24 @@ def read_client(document: Document, path: str) -> Client:
 
 
 def metadata_document(server: AuthorizationServer) -> Document:
-    """Write authorization server metadata: what the server published, verbatim."""
+    """Write authorization server metadata: what the server published, without what RFC 8414 has no use for.
+
+    Its members are values and lists of values; anything nested is left out.
+    """
     if server.document:
-        return {**server.document, "issuer": server.issuer}
+        flat = {name: value for name, value in server.document.items() if _is_flat(value)}
+        return {**flat, "issuer": server.issuer}
     values = {field.name: getattr(server, field.name) for field in fields(server)}
     return {
         name: list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
         for name, value in values.items()
         if value is not None and name not in {"document", "is_openid", "is_guessed"}
     }
+
+
+def _is_flat(value: object) -> bool:
+    items = cast("list[object]", value) if isinstance(value, list) else [value]
+    return not any(isinstance(item, dict | list) for item in items)
 
 
 def read_metadata(document: Document, path: str) -> AuthorizationServer:

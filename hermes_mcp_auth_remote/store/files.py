@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hermes_mcp_auth_remote.errors import StoreError, StoreUnsafe, StoreUnwritable
@@ -113,27 +113,30 @@ class FileStore:
         self._prepare(key)
         client, server = credentials.client, credentials.authorization_server
         binding, tokens = credentials.binding, credentials.tokens
-        self._put(key, CLIENT, None if client is None else client_document(client))
-        self._put(key, METADATA, None if server is None else metadata_document(server))
         speaks_of = tokens if tokens is not None else self._tokens(key, self.version(key))
-        self._put(key, BINDING, None if binding is None else binding_document(binding, speaks_of))
+        documents: dict[str, Document | None] = {
+            CLIENT: None if client is None else client_document(client),
+            METADATA: None if server is None else metadata_document(server),
+            BINDING: None if binding is None else binding_document(binding, speaks_of),
+        }
         if tokens is not None:
             proof = credentials.proof_key
-            self._put(key, PROOF_KEY, None if proof is None else json.loads(proof.reveal()))
-            self._put(key, TOKENS, tokens_document(tokens))
+            documents[PROOF_KEY] = None if proof is None else json.loads(proof.reveal())
+            documents[TOKENS] = tokens_document(tokens)
+        self._put(key, documents)
+        if tokens is not None:
             self._sweep(key, self._path(key, TOKENS).stat().st_mtime - _STALE_SECONDS)
 
     def replace_tokens(self, key: Key, tokens: Tokens, binding: Binding | None) -> None:
         """Store refreshed tokens; a binding of None leaves the stored one. Raises StoreUnwritable."""
         self._prepare(key)
-        if binding is not None:
-            self._put(key, BINDING, binding_document(binding, tokens))
-        self._put(key, TOKENS, tokens_document(tokens))
+        bound = {} if binding is None else {BINDING: binding_document(binding, tokens)}
+        self._put(key, {**bound, TOKENS: tokens_document(tokens)})
 
     def mark(self, key: Key, binding: Binding) -> None:
         """Store a binding alone, such as one that says why a login is needed. Raises StoreUnwritable."""
         self._prepare(key)
-        self._put(key, BINDING, binding_document(binding, self._tokens(key, self.version(key))))
+        self._put(key, {BINDING: binding_document(binding, self._tokens(key, self.version(key)))})
 
     def drop_client(self, key: Key, client: Client) -> None:
         """Forget a client that the provider no longer takes, so that the next login registers anew.
@@ -263,12 +266,16 @@ class FileStore:
         document = self._document(path)
         return None if document is None else read_metadata(document, str(path))
 
-    def _put(self, key: Key, suffix: str, document: Document | None) -> None:
-        path = self._path(key, suffix)
-        if document is None:
-            remove(path)
-        else:
-            write_private(path, to_bytes(document))
+    def _put(self, key: Key, documents: Mapping[str, Document | None]) -> None:
+        """Write files by their suffix in this order, None removes; nothing is written if one is too large."""
+        ready = [
+            (self._path(key, name), None if it is None else to_bytes(it)) for name, it in documents.items()
+        ]
+        for path, data in ready:
+            if data is None:
+                remove(path)
+            else:
+                write_private(path, data)
 
     def _sweep(self, key: Key, before: float | None) -> None:
         """Remove what killed writers left behind, all or older than `before` (epoch seconds)."""

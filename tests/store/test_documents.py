@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hermes_mcp_auth_remote.errors import StoreCorrupt
+from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnwritable
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client
@@ -18,6 +18,7 @@ from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authoriza
 from hermes_mcp_auth_remote.oauth.polling import DeviceRequest, Pending
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.store.disk import MAX_FILE_BYTES
 from hermes_mcp_auth_remote.store.documents import (
     client_document,
     from_bytes,
@@ -38,12 +39,16 @@ VISIBLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1
 SECRETS = st.builds(Secret, VISIBLE)
 # RFC 6749 section 3.3: no quotation mark and no backslash in a scope.
 SCOPES = st.frozensets(st.from_regex(r"[a-z:/.*_-]{1,12}", fullmatch=True), min_size=1, max_size=4)
+SCALARS: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
+)
 JSON: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=8,
 )
 DOCUMENTS = st.dictionaries(TEXTS, JSON, max_size=4)
+FLAT_DOCUMENTS = st.dictionaries(TEXTS, SCALARS | st.lists(SCALARS, max_size=3), max_size=4)
 
 
 @st.composite
@@ -61,7 +66,7 @@ def authorization_servers(draw: st.DrawFn) -> AuthorizationServer:
         if draw(st.booleans()):
             known[name] = draw(st.lists(VISIBLE, max_size=3))
     flag = "authorization_response_iss_parameter_supported"
-    return authorization_server({**draw(DOCUMENTS), **known, flag: draw(st.booleans())})
+    return authorization_server({**draw(FLAT_DOCUMENTS), **known, flag: draw(st.booleans())})
 
 
 CLIENTS = st.builds(
@@ -208,6 +213,37 @@ def test_a_client_survives_the_way_to_the_disk_and_back(client: Client) -> None:
 @given(authorization_servers())
 def test_metadata_survive_the_way_to_the_disk_and_back(server: AuthorizationServer) -> None:
     assert read_metadata(from_bytes(to_bytes(metadata_document(server)), "a path"), "a path") == server
+
+
+def test_of_metadata_only_values_and_lists_of_values_are_kept() -> None:
+    published = {
+        **server_of().document,
+        "deep": [[1]],
+        "wide": {"a": 1},
+        "mixed": ["a", {}],
+        "own": [1, None],
+    }
+    kept = metadata_document(replace(server_of(), document=published))
+    assert kept == {**server_of().document, "own": [1, None]}
+
+
+def test_what_is_nested_deeply_is_not_larger_on_the_disk_than_on_the_wire() -> None:
+    nested: object = [1] * 30_000
+    for _ in range(40):
+        nested = [nested]
+    client = Client("client-0", document={"jwks": nested})
+    assert len(to_bytes(client_document(client))) < 2 * 30_000 * len("1, ")
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_what_could_not_be_read_again_is_not_written(*, is_nested: bool) -> None:
+    value: object = "x" * MAX_FILE_BYTES
+    if is_nested:
+        value = 1
+        for _ in range(100_000):
+            value = [value]
+    with pytest.raises(StoreUnwritable, match="above 1 MiB"):
+        to_bytes({"member": value})
 
 
 def test_metadata_that_were_made_by_hand_survive_too() -> None:

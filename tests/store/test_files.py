@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe
+from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe, StoreUnwritable
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
@@ -133,6 +133,23 @@ def test_a_client_that_was_not_registered_stays_so(tmp_path: Path) -> None:
     client = Client("client-0", None, "none", (REDIRECT_URI,), registered=False)
     FileStore(tmp_path).replace(KEY, replace(credentials_of(), client=client))
     assert not client_of(FileStore(tmp_path).read(KEY)).registered
+
+
+@pytest.mark.parametrize("part", ["client", "metadata", "tokens"])
+def test_where_one_file_would_be_too_large_none_is_written(tmp_path: Path, part: str) -> None:
+    store, new, much = FileStore(tmp_path), credentials_of(1), "x" * 1_100_000
+    store.replace(KEY, credentials_of(0))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").iterdir()}
+    if part == "client":
+        new = replace(new, client=replace(client_of(new), document={"note": much}))
+    elif part == "metadata":
+        server = replace(server_of(1), document={**server_of(1).document, "note": much})
+        new = replace(new, authorization_server=server)
+    else:
+        new = replace(new, tokens=replace(tokens_of(new), access_token=Secret(much)))
+    with pytest.raises(StoreUnwritable, match="too large"):
+        store.replace(KEY, new)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").iterdir()} == before
 
 
 def test_a_new_login_leaves_nothing_of_the_old_one(tmp_path: Path) -> None:
