@@ -22,15 +22,17 @@ def valid_token(home: Place, server: str, now: float) -> str | None:
     """Return the operator's access token for a server where nothing is in doubt, else None; never raises.
 
     `now` is in epoch seconds. Beyond doubt: private files, a binding of exactly this server that asks for no
-    login, at least 60 s left, and a config.yaml that has not changed since. All else, and every explanation,
-    is the slow path's.
+    login, a bearer token with at least 60 s left, and neither a config.yaml nor a .env that has changed since
+    the login. All else, and every explanation, is the slow path's.
     """
     try:
         root = os.path.join(home, "mcp-tokens")
         stem = os.path.join(root, file_stem(server))
-        if not has_directory(root) or _is_newer(os.path.join(home, "config.yaml"), f"{stem}.binding.json"):
+        if not has_directory(root):
             return None
         binding, tokens = _members(f"{stem}.binding.json"), _members(f"{stem}.json")
+        if _has_changed(home, binding.get("connected_at")):
+            return None
     except (StoreError, OSError, ValueError, RecursionError):
         return None
     if binding.get("server") != server or binding.get("login_needed", "") is not None:
@@ -41,15 +43,32 @@ def valid_token(home: Place, server: str, now: float) -> str | None:
     # Compared, not subtracted: an integer of any length may stand there.
     if not now + MIN_LEFT_SECONDS <= expires_at <= now + MAX_LEFT_SECONDS:
         return None
-    whole = access_token and access_token.isascii() and access_token.isprintable() and " " not in access_token
+    # One that needs a proof with every request is of no use alone (RFC 9449).
+    is_bearer = str(tokens.get("token_type", "Bearer")).lower() == "bearer"
+    whole = (
+        is_bearer
+        and access_token
+        and access_token.isascii()
+        and access_token.isprintable()
+        and " " not in access_token
+    )
     return access_token if whole else None
 
 
-def _is_newer(path: str, other: str) -> bool:
-    try:
-        return os.stat(path).st_mtime_ns > os.lstat(other).st_mtime_ns
-    except FileNotFoundError:
-        return not os.path.lexists(other)
+def _has_changed(home: Place, since: object) -> bool:
+    """True unless config.yaml and .env are known to be older than a login.
+
+    Not than the binding: a refresh by a process that knows the old address writes that anew.
+    """
+    if not isinstance(since, int | float):
+        return True
+    for name in ("config.yaml", ".env"):
+        try:
+            if not os.stat(os.path.join(home, name)).st_mtime <= since:
+                return True
+        except FileNotFoundError:
+            continue
+    return False
 
 
 def _members(path: str) -> dict[str, object]:

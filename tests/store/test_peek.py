@@ -38,12 +38,37 @@ def test_a_token_with_a_minute_left_is_good_and_with_less_is_not(home: Path) -> 
     assert valid_token(home, "notes", NOW + 3541) is None
 
 
-def test_a_config_that_changed_since_the_login_is_the_slow_paths(home: Path) -> None:
-    binding = home / "mcp-tokens" / "notes.binding.json"
-    os.utime(home / "config.yaml", ns=(0, binding.stat().st_mtime_ns))
+@pytest.mark.parametrize("name", ["config.yaml", ".env"])
+def test_a_setting_that_changed_since_the_login_is_the_slow_paths(home: Path, name: str) -> None:
+    (home / name).touch()
+    os.utime(home / name, (NOW, NOW))
     assert valid_token(home, "notes", NOW) == "access-0"
-    os.utime(home / "config.yaml", ns=(0, binding.stat().st_mtime_ns + 1))
+    os.utime(home / name, (NOW + 1, NOW + 1))
     assert valid_token(home, "notes", NOW) is None
+    # A refresh by whoever still knows the old setting changes nothing of that.
+    stored = credentials_of()
+    assert stored.tokens is not None
+    FileStore(home).replace_tokens(KEY, stored.tokens, stored.binding)
+    os.utime(home / "mcp-tokens" / "notes.binding.json", (NOW + 2, NOW + 2))
+    assert valid_token(home, "notes", NOW) is None
+
+
+@pytest.mark.parametrize("at", [None, "now", [], True])
+def test_a_login_at_no_known_time_is_the_slow_paths(home: Path, at: object) -> None:
+    binding = json.loads((home / "mcp-tokens" / "notes.binding.json").read_text())
+    put(home, "notes.binding.json", json.dumps({**binding, "connected_at": at}))
+    assert valid_token(home, "notes", NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("scheme", "found"), [("Bearer", True), ("bearer", True), ("DPoP", False), (None, False), (7, False)]
+)
+def test_a_token_of_another_kind_is_the_slow_paths(home: Path, scheme: object, *, found: bool) -> None:
+    document = {"access_token": "access-0", "expires_at": NOW + 600}
+    put(home, "notes.json", json.dumps(document))
+    assert valid_token(home, "notes", NOW) == "access-0"
+    put(home, "notes.json", json.dumps({**document, "token_type": scheme}))
+    assert valid_token(home, "notes", NOW) == ("access-0" if found else None)
 
 
 def test_a_session_that_is_over_gives_no_token(home: Path) -> None:
