@@ -32,11 +32,11 @@ _SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")
 class Request:
     """One HTTP request to make. `step` names it for people, as in "protected resource metadata".
 
-    `follow_redirects` is about a GET; a POST is never redirected.
+    A preflight's URL holds the state. `follow_redirects` is about a GET; a POST is never redirected.
     """
 
     method: Literal["GET", "POST"]
-    url: str
+    url: str = field(repr=False)
     step: str
     headers: Headers = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)

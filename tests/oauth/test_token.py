@@ -9,7 +9,7 @@ from hermes_mcp_auth_remote.oauth.token import (
     Tokens,
     read_token_response,
 )
-from hermes_mcp_auth_remote.oauth.wire import MAX_LIFETIME_SECONDS, lifetime_seconds
+from hermes_mcp_auth_remote.oauth.wire import MAX_LIFETIME_SECONDS, get, lifetime_seconds
 from hermes_mcp_auth_remote.values import Secret
 from tests.oauth.parties import (
     CODE,
@@ -190,3 +190,19 @@ def test_quirk_32_any_expires_in_is_survived(value: object, seconds: float | Non
 @covers("expires-in")
 def test_quirk_32_a_missing_expires_in_is_unknown() -> None:
     assert exchanging().expects(TOKEN).answers(200, {"access_token": "x"}).returns().expires_at is None
+
+
+@covers("no-secret")
+def test_a_server_that_quotes_our_basic_header_or_form_reveals_no_secret() -> None:
+    who = client(client_secret=Secret("s3/cr+t"), method="client_secret_basic")
+    header = "Basic Y2xpZW50LTE6czMlMkZjciUyQnQ="
+    script = exchanging(client=who).expects(TOKEN, headers={"authorization": header})
+    script.answers(400, {"error": "bad", "error_description": f"got {header} and s3%2Fcr%2Bt and s3/cr+t"})
+    assert "refused the token request: bad (got Basic **** and **** and ****)" in str(
+        script.raises(TokenRefused)
+    )
+
+
+@covers("no-secret")
+def test_a_request_shows_no_url_which_may_hold_the_state() -> None:
+    assert "St4te" not in repr(get("https://as.example/authorize?state=St4te", "preflight"))
