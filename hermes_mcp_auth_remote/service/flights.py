@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
@@ -17,7 +18,8 @@ from weakref import WeakSet
 
 T = TypeVar("T")
 
-# One flight holds one connection; a gateway with a thousand users must not open a thousand at once.
+# One flight holds one connection; a gateway with a thousand users must not open a thousand at once. For each
+# runway alone: a server that is slow to answer holds up nobody who waits for another one.
 MAX_FLIGHTS_AT_ONCE = 16
 
 
@@ -33,23 +35,36 @@ class Flights(Generic[T]):
         """Forget every flight and thread, for a process that has none of them."""
         self._lock = threading.Lock()
         self._under_way: dict[Hashable, Future[T]] = {}
-        self._threads: ThreadPoolExecutor | None = None
+        self._runways: dict[Hashable, ThreadPoolExecutor] = {}
+        self._uses: Counter[Hashable] = Counter()
 
-    def join(self, key: Hashable, start: Callable[[], Coroutine[object, object, T]]) -> Future[T]:
-        """Return the flight of a key that is under way, else start one. Thread-safe, does not block."""
+    def join(
+        self, key: Hashable, start: Callable[[], Coroutine[object, object, T]], runway: Hashable = None
+    ) -> Future[T]:
+        """Return the flight of a key that is under way, else start one. Thread-safe, does not block.
+
+        Flights of one runway, such as a server's address, wait for each other where there are too many.
+        """
         with self._lock:
             flight = self._under_way.get(key)
             # One that has landed wakes its waiters before it is taken off the list.
             if flight is not None and not flight.done():
                 return flight
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(MAX_FLIGHTS_AT_ONCE, self._name)
-            started = self._under_way[key] = self._threads.submit(lambda: asyncio.run(start()))
-        started.add_done_callback(lambda landed: self._land(key, landed))
+            threads = self._runways.get(runway)
+            if threads is None:
+                threads = self._runways[runway] = ThreadPoolExecutor(MAX_FLIGHTS_AT_ONCE, self._name)
+            started = self._under_way[key] = threads.submit(lambda: asyncio.run(start()))
+            self._uses[runway] += 1
+        started.add_done_callback(lambda landed: self._land(key, runway, landed))
         return started
 
-    def _land(self, key: Hashable, landed: Future[T]) -> None:
+    def _land(self, key: Hashable, runway: Hashable, landed: Future[T]) -> None:
         with self._lock:
+            self._uses[runway] -= 1
+            if not self._uses[runway]:
+                # Idle threads of every server that was ever asked would add up.
+                del self._uses[runway]
+                self._runways.pop(runway).shutdown(wait=False)
             if self._under_way.get(key) is landed:
                 del self._under_way[key]
 

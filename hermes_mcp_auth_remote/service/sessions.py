@@ -161,7 +161,7 @@ class Session:
     def _flight(self, refused: str | None, challenge: Challenge | None = None) -> Future[Ready]:
         # By address, too: under one name, what one address may have is not for another.
         place = (self.key, self.server.url)
-        return self._flights.join(place, lambda: self._renewal.renewed(refused, challenge))
+        return self._flights.join(place, lambda: self._renewal.renewed(refused, challenge), self.server.url)
 
 
 def _blocking(make: Callable[[], Coroutine[object, object, T]]) -> T:

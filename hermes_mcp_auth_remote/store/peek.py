@@ -31,11 +31,10 @@ def valid_token(home: Place, server: str, now: float) -> str | None:
         if not has_directory(root):
             return None
         binding, tokens = _members(f"{stem}.binding.json"), _members(f"{stem}.json")
-        if _has_changed(home, binding.get("connected_at")):
-            return None
+        is_doubtful = _has_changed(home, binding.get("connected_at"))
     except (StoreError, OSError, ValueError, RecursionError):
         return None
-    if binding.get("server") != server or binding.get("login_needed", "") is not None:
+    if is_doubtful or binding.get("server") != server or binding.get("login_needed", "") is not None:
         return None
     expires_at, access_token = tokens.get("expires_at"), tokens.get("access_token")
     if not isinstance(expires_at, int | float) or not isinstance(access_token, str):
