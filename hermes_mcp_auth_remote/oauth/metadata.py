@@ -23,6 +23,7 @@ from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.urls import (
     authorization_server_urls,
     canonical_resource,
+    endpoint_url,
     host_of,
     is_safe_url,
     is_trusted,
@@ -178,9 +179,8 @@ def read_protected_resource_response(response: Response, server_url: str) -> Pro
     # One good address is enough; the others are never fetched.
     issuers = tuple(issuer for issuer in issuers if is_safe_url(issuer)) or issuers
     safe_url(issuers[0], "issuer in the protected resource metadata")
-    dpop = bool(texts_member(document, "dpop_signing_alg_values_supported")) or (
-        document.get("dpop_bound_access_tokens_required") is True
-    )
+    dpop = bool(texts_member(document, "dpop_signing_alg_values_supported"))
+    dpop = dpop or document.get("dpop_bound_access_tokens_required") is True
     return ProtectedResource(resource, issuers, texts_member(document, "scopes_supported"), dpop)
 
 
@@ -248,12 +248,12 @@ def _same_but_for_slash(published: str, issuer: str) -> bool:
 
 def authorization_server(document: Document) -> AuthorizationServer:
     """Turn a metadata document into a value, every URL of it checked; raises UnreadableAnswer, UnsafeUrl."""
+    issuer = text_member(document, "issuer")
 
     def endpoint(name: str) -> str | None:
         value = text_member(document, name)
-        return None if value is None else safe_url(value, f"`{name}`")
+        return None if value is None else endpoint_url(value, f"`{name}`", issuer or "")
 
-    issuer = text_member(document, "issuer")
     authorization_endpoint, token_endpoint = endpoint("authorization_endpoint"), endpoint("token_endpoint")
     if issuer is None or authorization_endpoint is None or token_endpoint is None:
         raise UnreadableAnswer(

@@ -36,6 +36,17 @@ def safe_url(text: str, what: str) -> str:
     return urlunsplit(_checked(text, what))
 
 
+def endpoint_url(text: str, what: str, issuer: str) -> str:
+    """Return the safe URL of an issuer's endpoint; raises UnsafeUrl, also for one on loopback alone.
+
+    Else a server far away could have this machine's browser ask something of this machine.
+    """
+    url = safe_url(text, what)
+    if is_loopback_host(host_of(url)) and not is_loopback_host(host_of(issuer)):
+        raise UnsafeUrl(f"The {what} is on this machine, but the issuer is not.")
+    return url
+
+
 def is_safe_url(text: str) -> bool:
     """True where `safe_url` takes it."""
     try:

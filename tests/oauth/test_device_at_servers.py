@@ -118,7 +118,7 @@ def test_a_certified_server_without_devices_registers_us_without_the_grant() -> 
 def test_a_certified_server_tells_an_older_client_that_it_may_not() -> None:
     with oidc_provider() as op:
         desk, found = Desk(op.issuer), _discovered(op)
-        plain = server(registration_endpoint=found.registration_endpoint)
+        plain = server(issuer=op.issuer, registration_endpoint=found.registration_endpoint)
         who = desk.run(register(plain, REDIRECT_URI, client_name="Hermes"))
         assert not may_use_device(who)
         with pytest.raises(DeviceRefused) as caught:

@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.metadata import MAX_ISSUERS, discover
-from tests.oauth.parties import HTML, NAMED, OPENID, PRM, RFC8414, URL, found, metadata, prm
+from tests.oauth.parties import HTML, NAMED, OPENID, PRM, RFC8414, URL, found, metadata, prm, server
 from tests.playbook import play
 from tests.requirements import covers
 
@@ -150,3 +150,14 @@ def test_an_authorization_server_that_the_operator_names_needs_no_protected_reso
     script.expects(f"{PRM}/mcp").answers(500).expects(PRM).answers(200, HTML)
     result = script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
     assert result.protected_resource is None
+
+
+@covers("safe-urls")
+@pytest.mark.parametrize(
+    "name", ["authorization", "token", "registration", "revocation", "device_authorization"]
+)
+@pytest.mark.parametrize("place", ["http://127.0.0.1:9/x", "https://localhost/x", "http://[::1]/x"])
+def test_a_server_elsewhere_names_no_endpoint_on_this_machine(name: str, place: str) -> None:
+    with pytest.raises(UnsafeUrl, match=f"`{name}_endpoint` is on this machine, but the issuer is not"):
+        server(**{f"{name}_endpoint": place})
+    assert server(issuer="http://127.0.0.1:8", **{f"{name}_endpoint": place}).issuer == "http://127.0.0.1:8"
