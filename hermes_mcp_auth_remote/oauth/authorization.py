@@ -117,7 +117,12 @@ def select_resource(
         return None
     if override:
         return override
-    return protected_resource.resource if protected_resource else canonical_resource(server_url)
+    # RFC 8707 section 2: a resource "SHOULD NOT include a query component", and ours may hold a key.
+    return (
+        protected_resource.resource
+        if protected_resource
+        else canonical_resource(server_url).partition("?")[0]
+    )
 
 
 def authorization_request(  # noqa: PLR0913

@@ -187,6 +187,7 @@ def test_quirk_28_the_resource_is_the_server_s_own_spelling_and_can_be_turned_of
     url, own = "https://mcp.example/mcp", ProtectedResource("https://MCP.example/", (ISSUER,))
     assert select_resource(url, own) == "https://MCP.example/"
     assert select_resource(url, None) == url
+    assert select_resource(f"{url}?project_ref=1&key=k", None) == url
     assert select_resource(url, own, "api://mcp") == "api://mcp"
     assert select_resource(url, own, override=False) is None
     assert "resource" not in query(request(resource=None))
