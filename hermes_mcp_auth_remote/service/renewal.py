@@ -6,15 +6,19 @@ lock that Hermes takes where it writes. RFC 6749 §6.
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import (
     AuthorizationRequired,
     McpAuthError,
     StoreError,
     StoreUnwritable,
+    TimedOut,
     TokenRefused,
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
@@ -31,6 +35,10 @@ from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.files import Version
 from hermes_mcp_auth_remote.values import Key, Secret, Server
 
+T = TypeVar("T")
+
+# All requests of a renewal together. Others wait for its lock (`waiting.LOCK_SECONDS`), and longer than this.
+RENEWAL_SECONDS = 45.0
 # How long an old token is used without another try, after a refresh that failed for the moment.
 BACK_OFF_SECONDS = 15.0
 # How long nobody asks again where the old token has ended, too: short, for everybody waits for it.
@@ -131,7 +139,7 @@ class Renewal:
         try:
             if (trouble_before := self._recent_trouble(now)) is not None:
                 raise trouble_before
-            fresh = await granted(self._world, self._server, self._key, stored, challenge)
+            fresh = await self._in_time(granted(self._world, self._server, self._key, stored, challenge))
         except McpAuthError as trouble:
             if self._recent_trouble(now) is None:
                 self._trouble = self._world.clock() + RETRY_SECONDS, trouble
@@ -166,18 +174,9 @@ class Renewal:
             return self._old(stored, tokens, refused, trouble_before)
         resource = binding.resource if binding else self._resource()
         try:
-            fresh = await self._world.run(
-                refresh(
-                    issuer,
-                    client,
-                    tokens,
-                    now,
-                    resource=resource,
-                    sign=self._world.signer(self._server),
-                    prover=prover,
-                ),
-                self._server,
-            )
+            sign = self._world.signer(self._server)
+            request = refresh(issuer, client, tokens, now, resource=resource, sign=sign, prover=prover)
+            fresh = await self._in_time(self._world.run(request, self._server))
         except McpAuthError as trouble:
             if isinstance(trouble, TokenRefused) and trouble.error in _ENDED:
                 return self._ended(stored, ended, client if trouble.error == "invalid_client" else None)
@@ -191,6 +190,16 @@ class Renewal:
         # On the disk before their first use: a rotated refresh token that is lost ends the session.
         self._keeping.keep(stored, replace(stored, tokens=fresh, binding=binding))
         return self._used(fresh, self._world.store.version(self._key), stored.proof_key)
+
+    async def _in_time(self, work: Awaitable[T]) -> T:
+        """Do what takes the network, under the lock that others wait for; raises TimedOut."""
+        try:
+            async with asyncio.timeout(RENEWAL_SECONDS):
+                return await work
+        except TimeoutError:
+            raise TimedOut(
+                f"{host_of(self._server.url)}'s authorization server did not finish a renewal in time."
+            ) from None
 
     def _ended(self, stored: Credentials, ended: AuthorizationRequired, unknown: Client | None) -> Ready:
         """Note that the session is over, unless there is another by now; `unknown` is a client to forget."""

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from hermes_mcp_auth_remote.errors import StoreBusy
 from hermes_mcp_auth_remote.store.lock import FileLock
 
-# Longer than any refresh takes, with the HTTP edge's limits.
+# Longer than any renewal takes (`renewal.RENEWAL_SECONDS`).
 LOCK_SECONDS = 60.0
 POLL_SECONDS = 0.02
 

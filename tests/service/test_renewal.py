@@ -6,12 +6,15 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hermes_mcp_auth_remote.demo.serving import Demo
-from hermes_mcp_auth_remote.errors import AuthorizationRequired
-from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, TimedOut
+from hermes_mcp_auth_remote.oauth.wire import Exchange
+from hermes_mcp_auth_remote.service import AuthService, renewal
+from hermes_mcp_auth_remote.service.waiting import LOCK_SECONDS
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
 from tests.requirements import covers
@@ -27,7 +30,7 @@ def rewrite(home: Path, name: str, **members: object) -> None:
 def test_a_refresh_token_never_goes_to_an_issuer_whose_metadata_somebody_put_there(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
 ) -> None:
-    rewrite(tmp_path, "notes.meta.json", issuer="https://elsewhere.example")
+    rewrite(tmp_path, "notes.meta.json", issuer=f"{demo.issuer.rstrip('/')}/elsewhere")
     session = AuthService(tmp_path, clock=clock).session(server)
     assert asyncio.run(session.header()).startswith("Bearer ")
     clock.now += 3600
@@ -45,3 +48,25 @@ def test_another_client_beside_our_tokens_does_not_hide_that_they_are_for_anothe
     with pytest.raises(AuthorizationRequired, match="another address"):
         asyncio.run(AuthService(tmp_path, clock=clock).session(moved).header())
     assert demo.server.requests == []
+
+
+@pytest.mark.parametrize("grant", ["authorization_code", "client_credentials"])
+def test_a_renewal_that_hangs_is_given_up_before_those_who_wait_for_its_lock_do(
+    session_kept: AuthService,
+    server: Server,
+    clock: MovedClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    grant: Any,
+) -> None:
+    assert renewal.RENEWAL_SECONDS < LOCK_SECONDS
+
+    async def hang(exchange: Exchange[Any], server: Server) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(renewal, "RENEWAL_SECONDS", 0.0)
+    clock.now += 3600
+    asked = replace(server, options=replace(server.options, grant=grant))
+    session = AuthService(tmp_path, clock=clock, run=hang).session(asked)
+    with pytest.raises(TimedOut, match="in time"):
+        asyncio.run(asyncio.wait_for(session.header(), 20))
