@@ -23,6 +23,7 @@ from hermes_mcp_auth_remote.errors import (
 from hermes_mcp_auth_remote.keys import new_proof_key
 from hermes_mcp_auth_remote.login import (
     MAX_PASTES,
+    Event,
     Login,
     Status,
     follow,
@@ -264,7 +265,8 @@ class Logins:
             if login.status != was:
                 return login
             failure = (str(why), why.advice)
-            return replace(follow(login, "fail"), failure=failure, failure_code=why.code)
+            event: Event = "expire" if was == "waiting" and isinstance(why, LoginExpired) else "fail"
+            return replace(follow(login, event), failure=failure, failure_code=why.code)
 
         return self._world.store.logins.change(login_id, change)
 

@@ -96,6 +96,9 @@ class Poller:
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._ending = False
+        self._quiet = asyncio.Event()
+        # Calls on their way into the thread.
+        self._called = 0
 
     def watch(self, name: str, place: str, ended: Ended) -> None:
         """Step through something until it is over. `place` is where its requests go, a bound for itself."""
@@ -116,35 +119,55 @@ class Poller:
     def _call(self, work: Callable[[], None]) -> None:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop, self._quiet = asyncio.new_event_loop(), asyncio.Event()
+                # Timers of an earlier loop.
+                self._alarm = None
+                self._heap.clear()
                 # A daemon: nothing that only waits for a person keeps a program from ending.
                 self._thread = threading.Thread(
                     target=self._run, args=(self._loop,), name="mcp-auth-poll", daemon=True
                 )
                 self._thread.start()
-            self._loop.call_soon_threadsafe(work)
+            self._called += 1
+            self._loop.call_soon_threadsafe(self._do, work)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        with self._lock:
+            self._called -= 1
+        work()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        loop.call_soon(self._look)
-        while True:
-            loop.run_forever()
-            loop.run_until_complete(self._work.idle())
-            with self._lock:
-                # Somebody may have called while it came to its end.
-                loop.call_soon(loop.stop)
-                loop.run_forever()
-                if self._ending or not (self._watches or self._tasks):
-                    self._loop = self._thread = None
-                    break
+        loop.run_until_complete(self._until_idle(loop))
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+    async def _until_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(LOOK_SECONDS, self._look)
+        while True:
+            await self._quiet.wait()
+            self._quiet.clear()
+            if not self._is_idle():
+                continue
+            await self._work.idle()
+            with self._lock:
+                # Somebody may have called meanwhile; from here on, whoever calls begins another thread.
+                if self._ending or (self._is_idle() and not self._called):
+                    self._loop = self._thread = None
+                    return
+
+    def _is_idle(self) -> bool:
+        return not self._tasks and (self._ending or not self._watches)
+
+    def _say_where_idle(self) -> None:
+        if self._is_idle():
+            self._quiet.set()
 
     def _end(self) -> None:
         self._ending = True
         self._due.clear()
         self._heap.clear()
-        self._stop_where_idle()
+        self._say_where_idle()
 
     def _add(self, name: str, place: str, ended: Ended) -> None:
         watch = self._watches.get(name)
@@ -218,7 +241,7 @@ class Poller:
         self._tasks.discard(task)
         if not self._ending:
             self._take_off()
-        self._stop_where_idle()
+        self._say_where_idle()
 
     async def _step(self, watch: Watch) -> None:
         trouble: BaseException | None = None
@@ -248,11 +271,7 @@ class Poller:
             if not watch.flying and self._work.is_changed(watch):
                 self._at(watch, 0.0)
         loop.call_later(LOOK_SECONDS, self._look)
-        self._stop_where_idle()
-
-    def _stop_where_idle(self) -> None:
-        if not self._tasks and (self._ending or not self._watches):
-            asyncio.get_running_loop().stop()
+        self._say_where_idle()
 
 
 _of_this_process: WeakSet[Poller] = WeakSet()

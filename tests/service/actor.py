@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(verb: str, home: Path, now: float, *words: str) -> subprocess.Popen[str]:
-    """Start a verb in a process whose clock stands still (goes: 0); its lines are read and written as text."""
+    """Start a verb in a process whose clock stands still (0: goes); its lines are text both ways."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.service.actor", verb, str(home), str(now), *words],
         cwd=ROOT,

@@ -1,0 +1,465 @@
+"""Device logins in the service: one poller among all processes, switching, what an operator turns off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.errors import (
+    ConfigError,
+    DeviceRefused,
+    LoginAlreadyUsed,
+    LoginCancelled,
+    PasteRefused,
+    PkceNotSupported,
+)
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
+from tests.browserless import approve, approve_device, deny_device
+from tests.requirements import covers
+from tests.service.actor import start
+from tests.service.given import CHAT, TERMINAL
+from tests.tripwire import guard
+
+SECONDS = 30
+SLOW_DOWN = json.dumps({"error": "slow_down"})
+
+
+@pytest.fixture(scope="module")
+def going() -> Iterator[Demo]:
+    # By the clock on the wall, for timers go by it.
+    with running() as demo:
+        yield demo
+
+
+@pytest.fixture
+def demo(going: Demo) -> Iterator[Demo]:
+    going.server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
+    going.server.heal()
+    going.server.requests.clear()
+    going.server.devices.by_device_code.clear()
+    guard(going.server.minted)
+    yield going
+    going.server.heal()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> AuthService:
+    return AuthService(tmp_path)
+
+
+@pytest.fixture
+def server(demo: Demo) -> Server:
+    return Server("notes", demo.ping_url)
+
+
+def begun(service: AuthService, server: Server, origin: Origin = TERMINAL, **more: Any) -> Login:
+    return asyncio.run(service.begin(server, origin, **{"flow": "auto", **more}))
+
+
+def code_of(login: Login) -> DeviceAuthorization:
+    assert login.shown_code is not None
+    return login.shown_code
+
+
+def entered(login: Login, decide: Any = approve_device) -> None:
+    decide(code_of(login).verification_uri_complete)
+
+
+def settled(service: AuthService, login: Login) -> Login:
+    async def main() -> Login:
+        async with asyncio.timeout(SECONDS):
+            return await service.settled(login.id)
+
+    return asyncio.run(main())
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    for _ in range(SECONDS * 20):
+        if holds():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("It never came to be.")
+
+
+def interval_of(service: AuthService, login: Login) -> float | None:
+    device = service.login(login.id).device
+    return None if device is None else device.interval_seconds
+
+
+def answers(demo: Demo) -> list[str]:
+    """Return the status of each poll; a slow_down would be one of the demo's own, for a poll too early."""
+    return [f"{each.status}" for each in demo.server.requests if each.step == "device_poll"]
+
+
+def no_poll_was_early(demo: Demo) -> bool:
+    return all(device.interval_seconds == 1 for device in demo.server.devices.by_device_code.values())
+
+
+@covers("flow-choice", "device-grant")
+def test_a_code_that_is_approved_connects_and_leaves_no_secret(
+    service: AuthService, server: Server, demo: Demo, tmp_path: Path
+) -> None:
+    login = begun(service, server)
+    entered(login)
+    over = settled(service, login)
+    assert (over.status, answers(demo)) == ("done", ["200"])
+    connection = service.connection(server)
+    assert connection is not None
+    assert (connection.account, connection.can_refresh) == ("ada@example.com", True)
+    session = service.session(server)
+    assert asyncio.run(session.header()).startswith("Bearer ")
+    record = (tmp_path / "mcp-tokens" / "logins" / f"{login.id}.json").read_text()
+    code = code_of(login)
+    kept = [
+        s for s in (code.device_code.reveal(), code.user_code, login.request.state.reveal()) if s in record
+    ]
+    assert not kept
+    assert (tmp_path / "mcp-tokens" / "logins" / f"{login.id}.json").stat().st_mode & 0o777 == 0o600
+
+
+@covers("device-poll")
+def test_a_code_that_is_denied_fails_and_old_credentials_stay(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    first = begun(service, server)
+    entered(first)
+    assert settled(service, first).status == "done"
+    before = service.connection(server)
+    login = begun(service, server)
+    entered(login, deny_device)
+    over = settled(service, login)
+    assert (over.status, over.failure_code) == ("failed", "authorization_denied")
+    assert service.connection(server) == before
+    assert demo.server.count("registration") == 1
+
+
+@pytest.mark.parametrize("seconds", [1, 2], ids=["before the first poll", "after one"])
+def test_a_code_that_nobody_enters_expires(
+    service: AuthService, server: Server, demo: Demo, seconds: int
+) -> None:
+    demo.server.change(device_seconds=seconds)
+    over = settled(service, begun(service, server))
+    assert (over.status, over.failure_code) == ("expired", "login_expired")
+    assert set(answers(demo)) <= {"400"}
+
+
+def test_the_server_may_say_first_that_a_code_has_expired(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    demo.server.fail_next("device_poll", status=400, body=json.dumps({"error": "expired_token"}))
+    assert settled(service, begun(service, server)).status == "expired"
+
+
+@covers("device-one-poller")
+def test_two_services_that_wait_for_one_login_poll_it_once_an_interval(
+    service: AuthService, server: Server, demo: Demo, tmp_path: Path
+) -> None:
+    others = [AuthService(tmp_path) for _ in range(3)]
+    login = begun(service, server)
+
+    async def main() -> list[Login]:
+        polled = demo.server.hold("device_poll")
+        waiting = [asyncio.create_task(each.settled(login.id)) for each in (service, *others, service)]
+        assert await asyncio.to_thread(polled.arrived.wait, SECONDS)
+        await asyncio.to_thread(entered, login)
+        demo.server.heal()
+        async with asyncio.timeout(SECONDS):
+            return await asyncio.gather(*waiting)
+
+    assert {over.status for over in asyncio.run(main())} == {"done"}
+    assert no_poll_was_early(demo)
+    assert answers(demo).count("200") == 1
+
+
+@covers("device-one-poller")
+def test_a_poller_that_is_killed_is_followed_by_another_that_waits_an_interval_first(
+    service: AuthService, server: Server, demo: Demo, tmp_path: Path
+) -> None:
+    login = begun(service, server)
+    polled = demo.server.hold("device_poll", after=True)
+    actor = start("wait", tmp_path, 0, login.id)
+    try:
+        assert polled.arrived.wait(SECONDS)
+
+        async def main() -> Login:
+            waiting = asyncio.create_task(service.settled(login.id))
+            # Two processes wait by now, and one of them goes.
+            await asyncio.to_thread(entered, login)
+            actor.kill()
+            await asyncio.to_thread(actor.wait)
+            demo.server.heal()
+            async with asyncio.timeout(SECONDS):
+                return await waiting
+
+        assert asyncio.run(main()).status == "done"
+    finally:
+        actor.kill()
+        actor.communicate()
+    assert no_poll_was_early(demo)
+    assert demo.server.count("device_poll") == 2
+
+
+@covers("device-one-poller", "device-poll")
+def test_slow_down_is_not_forgotten_by_whoever_polls_next(
+    service: AuthService, server: Server, demo: Demo, tmp_path: Path
+) -> None:
+    login = begun(service, server)
+
+    async def main() -> None:
+        demo.server.fail_next("device_poll", status=400, body=SLOW_DOWN)
+        waiting = asyncio.create_task(service.settled(login.id))
+        await until(lambda: interval_of(service, login) != 1)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        # It lets go politely, with the time of the next poll.
+        await until(lambda: service.login(login.id).polled_by is None)
+
+    asyncio.run(main())
+    left = AuthService(tmp_path).login(login.id).device
+    assert left is not None
+    assert left.interval_seconds == 6
+    assert left.next_at > time.time() + 3
+
+
+def test_a_restart_neither_hurries_nor_waits_for_hours_after_the_clock_was_set_back(
+    service: AuthService, server: Server, tmp_path: Path
+) -> None:
+    login = begun(service, server)
+    devices = service._logins._devices
+    logins = FileStore(tmp_path).logins
+
+    def wait_of(next_at: float, polled_by: str | None = None) -> float:
+        device = replace(login.device, next_at=next_at)  # type: ignore[type-var]
+        logins.change(login.id, lambda it: replace(it, device=device, polled_by=polled_by))
+        return devices._taken(login)[1].poll_at - time.monotonic()
+
+    try:
+        assert wait_of(time.time() - 60) <= 0
+        assert 0.5 < wait_of(time.time() - 60, "a-poller-that-is-dead") <= 1
+        assert wait_of(time.time() + 7200) <= 8
+        assert 3 < wait_of(time.time() + 4) <= 4
+    finally:
+        asyncio.run(devices.idle())
+
+
+def test_a_forked_child_is_another_poller_and_leaves_the_parents_lock_alone(
+    service: AuthService, server: Server, tmp_path: Path
+) -> None:
+    login = begun(service, server)
+    devices = service._logins._devices
+    devices._taken(login)
+    logins = FileStore(tmp_path).logins
+    parent = logins.get(login.id).polled_by
+    assert parent is not None
+    assert logins.is_polling(parent)
+    lock = devices._lock
+    assert lock is not None
+    # What a child has of the lock is a copy of the descriptor.
+    lock._descriptor, original = os.dup(lock._descriptor or 0), lock._descriptor
+    devices.forked()
+    assert logins.is_polling(parent)
+    assert devices._id != parent
+    assert devices._taken(login)[1].other == parent
+    asyncio.run(devices.idle())
+    os.close(original or 0)
+    assert not logins.is_polling(parent)
+
+
+def test_cancelling_anywhere_ends_the_wait_everywhere(
+    service: AuthService, server: Server, demo: Demo, tmp_path: Path
+) -> None:
+    demo.server.change(device_interval_seconds=300)
+    login = begun(service, server)
+
+    async def main() -> Login:
+        waiting = asyncio.create_task(service.settled(login.id))
+        await asyncio.sleep(0)
+        await AuthService(tmp_path).cancel(login.id)
+        async with asyncio.timeout(SECONDS):
+            return await waiting
+
+    assert asyncio.run(main()).status == "cancelled"
+    assert not answers(demo)
+
+
+def test_a_login_that_is_cancelled_while_its_tokens_come_stays_cancelled(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    login = begun(service, server)
+    entered(login)
+    gate = demo.server.hold("device_poll", after=True)
+
+    async def main() -> Login:
+        waiting = asyncio.create_task(service.settled(login.id))
+        assert await asyncio.to_thread(gate.arrived.wait, SECONDS)
+        await service.cancel(login.id)
+        demo.server.heal()
+        async with asyncio.timeout(SECONDS):
+            return await waiting
+
+    assert asyncio.run(main()).status == "cancelled"
+    assert service.connection(server) is None
+
+
+def test_an_outage_is_waited_through(service: AuthService, server: Server, demo: Demo) -> None:
+    login = begun(service, server)
+    entered(login)
+    demo.server.fail_next("device_poll", hang_up=True)
+    assert settled(service, login).status == "done"
+    assert answers(demo)[-1] == "200"
+
+
+@covers("device-switch")
+def test_a_login_goes_from_device_to_paste_and_back_with_nothing_old_left_good(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    login = begun(service, server, CHAT)
+
+    async def main() -> Login:
+        waiting = asyncio.create_task(service.settled(login.id))
+        pasting = await service.switch(login.id, "paste")
+        assert (pasting.id, pasting.origin, pasting.device) == (login.id, login.origin, None)
+        answer = await asyncio.to_thread(approve, pasting.authorization_url)
+        # Somebody enters the code that was given up.
+        await asyncio.to_thread(entered, login)
+        again = await service.switch(login.id, "device")
+        assert code_of(again).user_code != code_of(login).user_code
+        with pytest.raises(PasteRefused, match="another device"):
+            await service.finish(login.id, answer, CHAT)
+        renewed = await service.switch(login.id, "device")
+        assert code_of(renewed).user_code != code_of(again).user_code
+        await asyncio.to_thread(entered, renewed)
+        async with asyncio.timeout(SECONDS):
+            return await waiting
+
+    assert asyncio.run(main()).status == "done"
+    assert no_poll_was_early(demo)
+    with pytest.raises(LoginAlreadyUsed):
+        asyncio.run(service.switch(login.id, "paste"))
+
+
+@covers("device-switch")
+def test_a_login_that_changed_over_to_pasting_is_finished_by_a_paste(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    demo.server.change(require_par=True, with_par=True)
+    login = begun(service, server)
+
+    async def main() -> None:
+        waiting = asyncio.create_task(service.settled(login.id))
+        pasting = await service.switch(login.id, "paste")
+        answer = await asyncio.to_thread(approve, pasting.authorization_url)
+        assert (await service.finish(login.id, answer, TERMINAL)).account == "ada@example.com"
+        async with asyncio.timeout(SECONDS):
+            assert (await waiting).status == "done"
+
+    asyncio.run(main())
+    assert answers(demo) in ([], ["400"])
+
+
+@covers("device-switch")
+def test_a_switch_that_fails_leaves_the_login_as_it_was(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    login = begun(service, server, flow="paste")
+    demo.server.change(with_device=False)
+    with pytest.raises(DeviceRefused):
+        asyncio.run(service.switch(login.id, "device"))
+    demo.server.change(with_device=True, device_scopes=frozenset[str]())
+    with pytest.raises(DeviceRefused) as refused:
+        asyncio.run(service.switch(login.id, "device"))
+    assert refused.value.error == "invalid_scope"
+    assert service.login(login.id) == login
+    asyncio.run(service.cancel(login.id))
+    with pytest.raises(LoginCancelled):
+        asyncio.run(service.switch(login.id, "device"))
+
+
+@covers("device-grant", "device-switch")
+def test_quirk_23_a_client_of_before_is_registered_anew_for_devices(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    demo.server.change(with_device=False)
+    old = begun(service, server, flow="paste")
+    asyncio.run(service.finish(old.id, approve(old.authorization_url), TERMINAL))
+    demo.server.change(with_device=True)
+    login = begun(service, server)
+    assert login.request.client.client_id != old.request.client.client_id
+    entered(login)
+    assert settled(service, login).status == "done"
+    assert begun(service, server).request.client.client_id == login.request.client.client_id
+
+
+@covers("device-scope", "flow-choice")
+def test_quirk_47_a_scope_that_devices_may_not_have_is_asked_for_by_pasting_in_the_same_login(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    demo.server.change(device_scopes=frozenset[str]())
+    login = begun(service, server)
+    assert login.device is None
+    asyncio.run(service.finish(login.id, approve(login.authorization_url), TERMINAL))
+    with pytest.raises(DeviceRefused):
+        begun(service, server, flow="device")
+
+
+@covers("flow-choice")
+def test_whoever_cannot_show_a_code_gets_an_address(service: AuthService, server: Server) -> None:
+    assert begun(service, server, flow=None).device is None
+    assert begun(service, server, flow="paste").authorization_url
+    configured = replace(server, options=ServerOptions(flow="paste"))
+    assert begun(service, configured).device is None
+    configured = replace(server, options=ServerOptions(flow="device"))
+    login = begun(service, configured, flow=None)
+    assert login.device is not None
+    assert not login.authorization_url, "nobody can be shown what is not to be opened"
+
+
+@covers("device-off")
+def test_security_2_an_operator_turns_devices_off_for_a_server_or_a_platform(
+    service: AuthService, server: Server, tmp_path: Path
+) -> None:
+    off = replace(server, options=ServerOptions(device=False))
+    assert begun(service, off).device is None
+    with pytest.raises(ConfigError):
+        begun(service, off, flow="device")
+    chats = AuthService(tmp_path, device_platforms={"terminal"})
+    assert begun(chats, server, CHAT).device is None
+    assert begun(chats, server, TERMINAL).device is not None
+    login = begun(chats, server, CHAT, flow="paste")
+    with pytest.raises(ConfigError):
+        asyncio.run(chats.switch(login.id, "device"))
+
+
+def test_an_operators_shorter_life_counts_and_a_longer_one_of_the_servers_too(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    demo.server.change(device_seconds=900)
+    login = begun(service, server)
+    assert 600 < login.expires_at - login.begun_at <= 900
+    short = replace(server, options=ServerOptions(login_seconds=60))
+    login = begun(service, short)
+    assert 50 < login.expires_at - login.begun_at <= 60
+
+
+def test_a_device_needs_no_pkce_but_pasting_after_it_does(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    demo.server.change(pkce_advertised=False)
+    login = begun(service, server)
+    assert login.device is not None
+    with pytest.raises(PkceNotSupported):
+        asyncio.run(service.switch(login.id, "paste"))

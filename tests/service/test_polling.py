@@ -1,0 +1,202 @@
+"""The heap of timers alone: bounds, turns, and who is told what."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+from hermes_mcp_auth_remote.service.polling import (
+    AT_ONCE,
+    AT_ONCE_FOR_ONE_PLACE,
+    LOOK_SECONDS,
+    Poller,
+    Watch,
+)
+from tests.requirements import covers
+
+SECONDS = 20
+
+
+class Counted:
+    """Work that a test lets through; each step is over at once unless `again` says when the next one is."""
+
+    def __init__(self, again: float | None = None, *, held: bool = False) -> None:
+        self.again = again
+        self.gate = threading.Event()
+        if not held:
+            self.gate.set()
+        self.lock = threading.Lock()
+        self.flying: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self.most_at_once = 0
+        self.steps: list[str] = []
+        self.let_go: list[str] = []
+        self.changed: set[str] = set()
+        self.idles = threading.Semaphore(0)
+        self.full = threading.Event()
+        self.filled_by = 0
+
+    async def step(self, watch: Watch) -> float | None:
+        with self.lock:
+            again = self.again
+            self.steps.append(watch.name)
+            self.flying[watch.place] += 1
+            self.most[watch.place] = max(self.most[watch.place], self.flying[watch.place])
+            self.most_at_once = max(self.most_at_once, self.flying.total())
+            if self.flying.total() == self.filled_by:
+                self.full.set()
+        await asyncio.to_thread(self.gate.wait, SECONDS)
+        with self.lock:
+            self.flying[watch.place] -= 1
+        if watch.name == "broken":
+            raise ValueError("A step broke.")
+        return again
+
+    def is_changed(self, watch: Watch) -> bool:
+        return watch.name in self.changed
+
+    async def dropped(self, watch: Watch) -> None:
+        self.let_go.append(watch.name)
+
+    async def idle(self) -> None:
+        self.idles.release()
+
+    def forked(self) -> None:
+        pass
+
+
+class Told:
+    """What the poller says of each watch."""
+
+    def __init__(self) -> None:
+        self.troubles: dict[str, BaseException | None] = {}
+        self._order: list[str] = []
+        self._said = threading.Semaphore(0)
+
+    def of(self, name: str) -> Callable[[BaseException | None], None]:
+        def ended(trouble: BaseException | None) -> None:
+            assert name not in self.troubles, "told twice"
+            self.troubles[name] = trouble
+            self._order.append(name)
+            self._said.release()
+
+        return ended
+
+    def wait(self, count: int = 1) -> list[str]:
+        for _ in range(count):
+            assert self._said.acquire(timeout=SECONDS)
+        return self._order
+
+
+@covers("device-heap")
+def test_requests_in_flight_are_bounded_and_one_place_never_has_all_of_them() -> None:
+    work, told = Counted(held=True), Told()
+    work.filled_by = AT_ONCE
+    poller = Poller(work)
+    for number in range(3 * AT_ONCE):
+        poller.watch(f"hanging-{number}", "hanging", told.of(f"hanging-{number}"))
+    for number in range(AT_ONCE):
+        poller.watch(f"other-{number}", "other", told.of(f"other-{number}"))
+    assert work.full.wait(SECONDS)
+    work.gate.set()
+    told.wait(4 * AT_ONCE)
+    assert work.most_at_once == AT_ONCE
+    assert work.most == {"hanging": AT_ONCE_FOR_ONE_PLACE, "other": AT_ONCE_FOR_ONE_PLACE}
+    assert sorted(work.steps) == sorted(told.troubles), "each once, none lost"
+
+
+@covers("device-heap")
+def test_what_is_due_beyond_the_bound_comes_later_in_the_order_in_which_it_fell_due() -> None:
+    work, told = Counted(), Told()
+    poller = Poller(work)
+    names = [f"login-{number}" for number in range(500)]
+    for name in names:
+        poller.watch(name, "one", told.of(name))
+    told.wait(len(names))
+    assert work.steps == names
+
+
+def test_a_step_that_breaks_is_told_to_whoever_waits_for_it_alone() -> None:
+    told = Told()
+    poller = Poller(Counted())
+    for name in ("broken", "whole"):
+        poller.watch(name, "one", told.of(name))
+    told.wait(2)
+    assert str(told.troubles["broken"]) == "A step broke."
+    assert told.troubles["whole"] is None
+
+
+def test_all_who_wait_for_one_thing_are_told_and_it_is_stepped_through_once() -> None:
+    work, told, other = Counted(held=True), Told(), Told()
+    work.filled_by = 1
+    poller = Poller(work)
+    poller.watch("login", "one", told.of("login"))
+    assert work.full.wait(SECONDS)
+    poller.watch("login", "one", other.of("login"))
+    work.gate.set()
+    told.wait()
+    other.wait()
+    assert work.steps == ["login"]
+
+
+def test_the_last_who_leaves_lets_it_go_and_the_thread_ends_until_it_is_needed_again() -> None:
+    work, told, other = Counted(again=3600), Told(), Told()
+    poller = Poller(work)
+    one, two = told.of("login"), other.of("login")
+    for round_ in (1, 2):
+        poller.watch("login", "one", one)
+        poller.watch("login", "one", two)
+        poller.unwatch("login", one)
+        poller.unwatch("login", two)
+        assert work.idles.acquire(timeout=SECONDS)
+        assert work.let_go == ["login"] * round_
+    assert not told.troubles
+    assert not other.troubles
+
+
+def test_leaving_what_is_in_flight_lets_it_come_to_its_end() -> None:
+    work, told = Counted(again=3600, held=True), Told()
+    work.filled_by = 1
+    poller = Poller(work)
+    ended = told.of("login")
+    poller.watch("login", "one", ended)
+    assert work.full.wait(SECONDS)
+    poller.unwatch("login", ended)
+    work.gate.set()
+    assert work.idles.acquire(timeout=SECONDS)
+    assert (work.steps, work.let_go) == (["login"], ["login"])
+
+
+def test_what_somebody_else_changed_is_due_at_once() -> None:
+    work, told = Counted(again=3600), Told()
+    work.filled_by = 1
+    poller = Poller(work)
+    poller.watch("login", "one", told.of("login"))
+    assert work.full.wait(SECONDS)
+    work.again = None
+    work.changed.add("login")
+    told.wait()
+    assert work.steps == ["login"] * 2
+    assert LOOK_SECONDS < SECONDS
+
+
+def test_leaving_what_nobody_knows_is_nothing() -> None:
+    told = Told()
+    poller = Poller(Counted())
+    poller.unwatch("nothing", told.of("nothing"))
+    poller.watch("login", "one", told.of("login"))
+    assert told.wait() == ["login"]
+
+
+def test_a_poller_that_is_closed_begins_no_more_steps_and_waits_for_those_in_flight() -> None:
+    work, told = Counted(again=0.0, held=True), Told()
+    work.filled_by = 1
+    poller = Poller(work)
+    poller.watch("login", "one", told.of("login"))
+    assert work.full.wait(SECONDS)
+    threading.Timer(0, work.gate.set).start()
+    poller.close()
+    assert work.idles.acquire(timeout=SECONDS)
+    assert len(work.steps) <= 2
