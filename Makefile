@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint types bench lock setup clean
+.PHONY: help demo test lint types bench fuzz lock setup clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -25,11 +25,21 @@ types: setup  ## mypy --strict and pyright
 bench: setup  ## figures against peers and floors, interleaved
 	$(BIN)/python -m benchmarks
 
+FUZZ_SECONDS ?= 20
+
+fuzz: .venvs/fuzz/.stamp  ## hostile input for every parser, 20 seconds each
+	@failed=; for name in $$(.venvs/fuzz/bin/python -m fuzz); do \
+	  .venvs/fuzz/bin/python -m fuzz $$name -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 \
+	    || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "Found something, see .venvs/fuzz:$$failed"; exit 1; }
+
 lock: setup  ## pin every dependency anew, with hashes and without addresses
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command 'make lock' --all-extras --group dev --group parts pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command 'make lock' tests/hermes/requirements.in -o tests/hermes/requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command 'make lock' fuzz/requirements.in -o fuzz/requirements.lock
 
 setup: .venv/.stamp
 
@@ -47,6 +57,13 @@ setup: .venv/.stamp
 	@$(PYTHON) -m venv .venvs/hermes
 	@.venvs/hermes/bin/pip install -q --disable-pip-version-check --require-hashes -r tests/hermes/requirements.lock
 	@.venvs/hermes/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# atheris drives the harnesses; they need no more of ours than the source.
+.venvs/fuzz/.stamp: fuzz/requirements.lock
+	@echo "Setting up .venvs/fuzz..."
+	@$(PYTHON) -m venv .venvs/fuzz
+	@.venvs/fuzz/bin/pip install -q --disable-pip-version-check --require-hashes -r fuzz/requirements.lock
 	@touch $@
 
 # Node comes from PyPI; npm runs on it.

@@ -1,0 +1,34 @@
+"""The answers of a device endpoint and of the polls after it: what a person is shown is safe and short."""
+
+from contextlib import suppress
+
+from fuzz.given import BAD_JSON, NOW, OK_JSON, answer, check, client, server
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization, read_device_authorization_response
+from hermes_mcp_auth_remote.oauth.polling import Pending, begin_polling, next_poll
+from hermes_mcp_auth_remote.oauth.urls import is_safe_url
+from hermes_mcp_auth_remote.values import Secret
+
+SEEDS = (
+    OK_JSON
+    + b'{"device_code":"d","user_code":"WDJB-MJHT","verification_uri":"https://as.example/device",'
+    + b'"verification_uri_complete":"https://as.example/device?code=WDJB-MJHT","expires_in":900,"interval":5}',
+    BAD_JSON + b'{"error":"slow_down","interval":10}',
+    BAD_JSON + b'{"error":"authorization_pending"}',
+    OK_JSON + b'{"access_token":"t","token_type":"Bearer"}',
+)
+_ASKED = DeviceAuthorization(Secret("d"), "WDJB-MJHT", "https://as.example/device")
+
+
+def one_input(data: bytes) -> None:
+    """Read it as either."""
+    response = answer(data)
+    with suppress(McpAuthError):
+        found = read_device_authorization_response(response, "as.example")
+        check(is_safe_url(found.verification_uri), "an unsafe address")
+        check(found.user_code.isascii() and found.user_code.isprintable(), "a code that cannot be typed")
+        check(found.interval_seconds >= 1, "polled without a pause")
+    pending = begin_polling(server(), client(), _ASKED, NOW)
+    follows = next_poll(pending, response, pending.next_at)
+    if isinstance(follows, Pending):
+        check(follows.next_at >= pending.next_at + 5, "polled too early")

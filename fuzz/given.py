@@ -1,0 +1,70 @@
+"""What the harnesses share: recorded samples, answers made of bytes, and the other side of a login."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest, authorization_request
+from hermes_mcp_auth_remote.oauth.client import Client
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
+from hermes_mcp_auth_remote.oauth.wire import Response
+from hermes_mcp_auth_remote.values import Secret
+
+SAMPLES = Path(__file__).resolve().parents[1] / "tests" / "samples"
+ISSUER = "https://as.example"
+REDIRECT_URI = "http://127.0.0.1:8765/callback"
+STATE = "the-state-of-this-login"
+NOW = 1_800_000_000.0
+
+_STATUSES = (200, 201, 400, 401, 403, 429, 500, 302)
+_TYPES = ("application/json", "application/x-www-form-urlencoded", "text/html; charset=utf-8", "")
+OK_JSON, OK_FORM, BAD_JSON = b"\x00\x00", b"\x00\x01", b"\x02\x00"
+
+
+def sample(name: str) -> bytes:
+    """Return what a real server is reported to have sent."""
+    return (SAMPLES / name).read_bytes()
+
+
+def answer(data: bytes) -> Response:
+    """Make an answer: a byte for the status, one for the type, the rest is its body."""
+    head, body = data[:2].ljust(2, b"\0"), data[2:]
+    kind = _TYPES[head[1] % len(_TYPES)]
+    return Response(_STATUSES[head[0] % len(_STATUSES)], (("content-type", kind),) if kind else (), body)
+
+
+def server() -> AuthorizationServer:
+    """Return an authorization server that has everything."""
+    return authorization_server(
+        {
+            "issuer": ISSUER,
+            "authorization_endpoint": f"{ISSUER}/authorize",
+            "token_endpoint": f"{ISSUER}/token",
+            "registration_endpoint": f"{ISSUER}/register",
+            "device_authorization_endpoint": f"{ISSUER}/device",
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
+        }
+    )
+
+
+def client() -> Client:
+    """Return a public client of it."""
+    return Client("client-1", redirect_uris=(REDIRECT_URI,))
+
+
+def request() -> AuthorizationRequest:
+    """Return the request of a login that waits."""
+    return authorization_request(
+        server(),
+        client(),
+        redirect_uri=REDIRECT_URI,
+        state=Secret(STATE),
+        code_verifier=Secret("the-verifier-of-this-login"),
+    )
+
+
+def check(ok: object, what: str) -> None:
+    """Fail where something that must hold does not."""
+    if not ok:
+        raise AssertionError(what)

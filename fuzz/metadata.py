@@ -1,0 +1,34 @@
+"""Metadata of a protected resource and of an authorization server: no unsafe URL comes out."""
+
+import json
+from contextlib import suppress
+
+from fuzz.given import ISSUER, OK_JSON, answer, check, sample, server
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.oauth.metadata import (
+    read_authorization_server_response,
+    read_protected_resource_response,
+)
+from hermes_mcp_auth_remote.oauth.urls import is_safe_url, origin_of
+
+URL = "https://mcp.stripe.example/mcp"
+SEEDS = (
+    OK_JSON + sample("stripe/prm.json"),
+    OK_JSON + json.dumps(server().document).encode(),
+    OK_JSON
+    + b'{"resource":"https://mcp.stripe.example","authorization_servers":["https://\\u0430.example/"]}',
+    OK_JSON + b"<!doctype html>",
+)
+
+
+def one_input(data: bytes) -> None:
+    """Read it as either."""
+    response = answer(data)
+    with suppress(McpAuthError):
+        resource = read_protected_resource_response(response, URL)
+        check(is_safe_url(resource.authorization_servers[0]), "an unsafe issuer")
+    with suppress(McpAuthError):
+        found = read_authorization_server_response(response, ISSUER)
+        for url in (found.authorization_endpoint, found.token_endpoint, found.device_authorization_endpoint):
+            check(url is None or is_safe_url(url), "an unsafe endpoint")
+        check(origin_of(found.issuer) == ISSUER, "another issuer")

@@ -1,0 +1,29 @@
+"""What a person pastes: only an answer to this very login passes, or a bare code where one may."""
+
+from contextlib import suppress
+
+from fuzz.given import ISSUER, REDIRECT_URI, STATE, check, request
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
+
+ADDRESS = f"{REDIRECT_URI}?code=c0de&state={STATE}&iss={ISSUER}"
+SEEDS = (
+    ADDRESS.encode(),
+    f"Here: <{ADDRESS.replace('&', '&amp;')}>, thanks!".encode(),
+    ADDRESS.replace("?", "?\n").encode(),
+    f"[link]({ADDRESS})".encode(),
+    f"127.0.0.1:8765/callback?error=access_denied&state={STATE}&iss={ISSUER}".encode(),
+    b"4/0AbCdEfGhIjKlMnOpQrStUv",
+    "\u201c\u200bcode=c0de\u201d".encode("utf-16"),
+)
+_REQUEST = request()
+
+
+def one_input(data: bytes) -> None:
+    """Paste it, where a bare code may be pasted and where none may."""
+    text = data.decode("utf-8", "surrogateescape")
+    for accept in (False, True):
+        with suppress(McpAuthError):
+            response = read_authorization_response(text, _REQUEST, accept_bare_code=accept)
+            check(response.code.reveal(), "an empty code")
+            check(response.is_bare <= accept, "a bare code where none may be")

@@ -1,0 +1,108 @@
+"""Files of the store, as anybody may have left them: what can be read can be written and read again."""
+
+import json
+from collections.abc import Callable, Mapping
+
+from fuzz.given import ISSUER, NOW, check, client, server
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.store.documents import (
+    binding_document,
+    client_document,
+    from_bytes,
+    metadata_document,
+    read_binding,
+    read_client,
+    read_metadata,
+    read_tokens,
+    to_bytes,
+    tokens_document,
+)
+from hermes_mcp_auth_remote.store.login_documents import login_document, read_login
+from hermes_mcp_auth_remote.values import Secret
+
+Document = Mapping[str, object]
+_TOKENS = Tokens(Secret("t"))
+
+
+def _tokens(document: Document) -> Document:
+    return tokens_document(read_tokens(document, NOW, "a.json"))
+
+
+def _client(document: Document) -> Document:
+    return client_document(read_client(document, "a.client.json"))
+
+
+def _metadata(document: Document) -> Document:
+    return metadata_document(read_metadata(document, "a.meta.json"))
+
+
+def _binding(document: Document) -> Document:
+    return binding_document(read_binding(document, _TOKENS, "a.binding.json"), _TOKENS)
+
+
+def _login(document: Document) -> Document:
+    return login_document(read_login(document, "a.json"))
+
+
+_FILES: tuple[Callable[[Document], Document], ...] = (_tokens, _client, _metadata, _binding, _login)
+_LOGIN = {
+    "version": 1,
+    "id": "a-login-that-nobody-guesses",
+    "server": "demo",
+    "owner": None,
+    "server_url": "https://a.example/mcp",
+    "origin": {"platform": "terminal", "chat": "", "thread": "", "user": ""},
+    "begun_at": NOW,
+    "expires_at": NOW + 600,
+    "status": "waiting",
+    "added_scope": [],
+    "pastes": 0,
+    "failure": None,
+    "failure_code": None,
+    "authorization_server": metadata_document(server()),
+    "request": {
+        "url": f"{ISSUER}/authorize",
+        "state": "s",
+        "code_verifier": "v",
+        "redirect_uri": "http://127.0.0.1:1/callback",
+        "issuer": ISSUER,
+        "iss_required": True,
+        "token_endpoint": f"{ISSUER}/token",
+        "authorization_endpoint": f"{ISSUER}/authorize",
+        "resource": None,
+        "scope": ["a"],
+        "trusted_issuers": [],
+        "lifetime_seconds": None,
+        "dpop": False,
+    },
+    "client": {
+        "client_id": "c",
+        "client_secret": None,
+        "method": "none",
+        "redirect_uris": [],
+        "secret_expires_at": None,
+        "registered": True,
+        "document": {},
+    },
+}
+SEEDS = (
+    b"\x00" + b'{"access_token":"t","token_type":"Bearer","expires_in":3600,"expires_at":1.8e9,"scope":"a"}',
+    b"\x01" + json.dumps(client_document(client())).encode(),
+    b"\x02" + json.dumps(metadata_document(server())).encode(),
+    b"\x03" + b'{"version":1,"server":"demo","server_url":"https://a.example","issuer":"https://as.example",'
+    b'"client_id":"c","resource":null,"requested_scope":["a"],"connected_at":1.8e9,"login_needed":null}',
+    b"\x04" + json.dumps(_LOGIN).encode(),
+)
+
+
+def one_input(data: bytes) -> None:
+    """Read one of the files, named by the first byte."""
+    read_and_write = _FILES[(data[0] if data else 0) % len(_FILES)]
+    try:
+        written = to_bytes(read_and_write(from_bytes(data[1:], "a.json")))
+    except McpAuthError:
+        return
+    again = to_bytes(read_and_write(from_bytes(written, "a.json")))
+    # A lifetime beyond a century is cut, each time a little; all else stays.
+    check(again == written or read_and_write is _tokens, "written and read, it is another")
