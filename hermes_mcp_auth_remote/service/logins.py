@@ -169,7 +169,7 @@ class Logins:
             )
         try:
             response = read_authorization_response(
-                text, login.request, accept_bare_code=self._is_only_one(login)
+                text, login.request, accept_bare_code=_binds_the_code(login) and self._is_only_one(login)
             )
         except PasteRefused as refused:
             counted = store.change(login_id, lambda it: replace(it, pastes=it.pastes + 1))
@@ -284,6 +284,12 @@ class Logins:
             refresh_expires_at=tokens.refresh_expires_at,
         )
         return Credentials(tokens, request.client, login.authorization_server, binding)
+
+
+def _binds_the_code(login: Login) -> bool:
+    """True where PKCE is known to be in use: all that ties a code alone to this login."""
+    issuer = login.authorization_server
+    return "S256" in (issuer.code_challenge_methods_supported or ()) and not issuer.is_guessed
 
 
 def _may_finish(here: Origin, begun: Origin) -> bool:

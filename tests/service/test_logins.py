@@ -220,6 +220,18 @@ def test_a_code_alone_counts_where_no_other_login_waits(
 
 
 @covers("bare-code")
+def test_a_code_alone_does_not_count_where_pkce_is_only_hoped_for(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    demo.server.change(iss_supported=False, pkce_advertised=False)
+    hopeful = replace(server, options=replace(server.options, allow_missing_pkce=True))
+    login, answer = asyncio.run(begun(service, hopeful))
+    with pytest.raises(PasteRefused, match="which login"):
+        asyncio.run(service.finish(login.id, code_of(answer), TERMINAL))
+    asyncio.run(service.finish(login.id, answer, TERMINAL))
+
+
+@covers("bare-code")
 @pytest.mark.parametrize(
     ("owner", "origin"),
     [("telegram:42", TERMINAL), (None, CHAT)],
