@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Coroutine, Hashable
+from concurrent.futures import Future, wait
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
@@ -23,6 +24,8 @@ from hypothesis.stateful import (
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, NetworkError
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.flights import Flights
+from hermes_mcp_auth_remote.service.ready import Ready
 from hermes_mcp_auth_remote.service.renewal import RETRY_SECONDS
 from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS, Session
 from hermes_mcp_auth_remote.store.files import FileStore
@@ -37,11 +40,13 @@ SECONDS = st.sampled_from([0.0, 1.0, 5.0, 15.0, 60.0, 3300.0, 3541.0, 3600.0, 36
 PROCESSES = st.sampled_from(["first", "second"])
 
 
-class AtOnce(ThreadPoolExecutor):
-    """Lets a flight land before whoever started it goes on: nothing here depends on who is quicker."""
+class AtOnce(Flights[Ready]):
+    """Flights that land before whoever started them goes on: nothing here depends on who is quicker."""
 
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        flight = super().submit(fn, *args, **kwargs)
+    def join(
+        self, key: Hashable, start: Callable[[], Coroutine[object, object, Ready]], runway: Hashable = None
+    ) -> Future[Ready]:
+        flight = super().join(key, start, runway)
         wait([flight])
         return flight
 
@@ -55,7 +60,6 @@ class LifeCycle(RuleBasedStateMachine):
         self.clock = MovedClock()
         self.server = Model(self.clock)
         self.store = FileStore(Path(self.home.name))
-        self.threads = AtOnce(1)
         self.sessions = {name: self._session(name) for name in ("first", "second")}
         self.backup: tuple[Tokens, bytes] | None = None
         self.restored: Counter[str] = Counter()
@@ -64,12 +68,11 @@ class LifeCycle(RuleBasedStateMachine):
         self.log_in()
 
     def teardown(self) -> None:
-        self.threads.shutdown()
         self.home.cleanup()
 
     def _session(self, name: str) -> Session:
         service = AuthService(Path(self.home.name), run=self.server.runner(name), clock=self.clock)
-        service._world.refreshes._threads = self.threads
+        service._world = replace(service._world, refreshes=AtOnce(name))
         return service.session(Server("notes", URL))
 
     @property
@@ -217,7 +220,7 @@ def test_a_session_lives_as_long_as_the_server_lets_it() -> None:
     run_state_machine_as_test(
         LifeCycle,
         settings=settings(
-            max_examples=80,
+            max_examples=50,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
