@@ -86,5 +86,5 @@ def _credentials(url: str) -> Credentials:
         tokens(),
         Client("a-client", None, "none", (REDIRECT_URI,), registered=True),
         issuer,
-        Binding(server=NAME, server_url=url, issuer=_ISSUER, client_id="a-client", resource=url),
+        Binding(NAME, url, _ISSUER, "a-client", resource=url, connected_at=time.time()),
     )
