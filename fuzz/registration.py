@@ -1,16 +1,20 @@
-"""The answer to a client registration: what is taken can authenticate."""
+"""The answer to a client registration: what is taken can authenticate and be stored."""
 
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from fuzz.given import ISSUER, OK_JSON, REDIRECT_URI, answer, check, sample, server
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.client import authenticate, read_registration_response
+from hermes_mcp_auth_remote.store.documents import client_document, to_bytes
 
 SEEDS = (
     b"\x01\x00" + b'{"client_id":"c","client_secret":"s","client_secret_expires_at":0,"redirect_uris":["x"]}',
     OK_JSON
     + b'{"client_id":"c","token_endpoint_auth_method":"client_secret_basic","client_secret":"\\u00e4"}',
     b"\x02\x00" + b'{"error":"invalid_redirect_uri","error_description":"no"}',
+    OK_JSON
+    + b'{"client_id":"c","redirect_uris":["http://127.0.0.1:8765/callback","http://[","a://b:99999"]}',
     b"\x04\x02" + sample("figma/registration.txt"),
 )
 
@@ -20,4 +24,6 @@ def one_input(data: bytes) -> None:
     with suppress(McpAuthError):
         client = read_registration_response(answer(data), server(), REDIRECT_URI)
         check(client.client_id and client.registered, "no client")
+        check(all(urlsplit(uri).port != -1 for uri in client.redirect_uris), "a redirect URI that is none")
+        to_bytes(client_document(client))
         authenticate(client, ISSUER, {"grant_type": "authorization_code"})

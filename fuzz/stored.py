@@ -89,6 +89,7 @@ _LOGIN = {
 SEEDS = (
     b"\x00" + b'{"access_token":"t","token_type":"Bearer","expires_in":3600,"expires_at":1.8e9,"scope":"a"}',
     b"\x01" + json.dumps(client_document(client())).encode(),
+    b"\x01" + b'{"client_id":"c","redirect_uris":["http://127.0[.0.1:8765/callback","http://a:99999/"]}',
     b"\x02" + json.dumps(metadata_document(server())).encode(),
     b"\x03" + b'{"version":1,"server":"demo","server_url":"https://a.example","issuer":"https://as.example",'
     b'"client_id":"c","resource":null,"requested_scope":["a"],"connected_at":1.8e9,"login_needed":null}',

@@ -9,7 +9,7 @@ from urllib.parse import quote_plus, urlsplit, urlunsplit
 
 from hermes_mcp_auth_remote.errors import ClientIdNeeded, RegistrationRefused, UnreadableAnswer
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
-from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
+from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host, is_uri
 from hermes_mcp_auth_remote.oauth.wire import (
     Document,
     Exchange,
@@ -173,7 +173,7 @@ def client_from_document(document: Document) -> Client:
         client_id,
         Secret(secret) if secret else None,
         method,
-        texts_member(document, "redirect_uris") or (),
+        tuple(uri for uri in texts_member(document, "redirect_uris") or () if is_uri(uri)),
         # RFC 7591 section 3.2.1: in epoch seconds, "or 0 if it will not expire".
         lifetime_seconds(document.get("client_secret_expires_at")),
         registered=True,

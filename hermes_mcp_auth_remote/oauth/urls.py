@@ -55,6 +55,15 @@ def is_safe_url(text: str) -> bool:
         return False
 
 
+def is_uri(text: str) -> bool:
+    """True where it can be taken apart and has a scheme, any scheme: what a redirect URI must at least be."""
+    try:
+        parts = urlsplit(text)
+        return bool(parts.scheme) and (parts.port is None or parts.port >= 0)
+    except ValueError:
+        return False
+
+
 def _checked(text: str, what: str) -> SplitResult:
     if len(text) > MAX_URL_CHARS:
         raise UnsafeUrl(f"The {what} is longer than {MAX_URL_CHARS} characters.")

@@ -10,12 +10,12 @@ import json
 import math
 from dataclasses import fields, replace
 from typing import cast
-from urllib.parse import urlsplit
 
 from hermes_mcp_auth_remote.errors import ServerError, StoreCorrupt, StoreUnwritable
 from hermes_mcp_auth_remote.oauth.client import Client, client_from_document
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
 from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.oauth.urls import is_uri
 from hermes_mcp_auth_remote.oauth.wire import Document, lifetime_seconds, scope_set, scope_text, text_member
 from hermes_mcp_auth_remote.store.credentials import Binding
 from hermes_mcp_auth_remote.store.disk import MAX_FILE_BYTES
@@ -116,7 +116,7 @@ def client_document(client: Client) -> Document:
     document = {name: value for name, value in client.document.items() if _fits(name, value)}
     document |= {
         "client_id": client.client_id,
-        "redirect_uris": [uri for uri in client.redirect_uris if urlsplit(uri).scheme] or None,
+        "redirect_uris": [uri for uri in client.redirect_uris if is_uri(uri)] or None,
         "grant_types": document.get("grant_types") or ["authorization_code", "refresh_token"],
         "response_types": document.get("response_types") or ["code"],
         "token_endpoint_auth_method": client.method,
