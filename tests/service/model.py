@@ -17,12 +17,11 @@ from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.values import Clock, Secret, Server
-from tests.oauth.parties import ISSUER, metadata
+from tests.oauth.parties import ISSUER, PRM, RFC8414, TOKEN, URL, metadata, prm
 from tests.playbook import answer
 
 T = TypeVar("T")
 
-URL = "https://mcp.example/mcp"
 LIFE_SECONDS = 3600.0
 CLIENT_ID = "a-client"
 
@@ -145,7 +144,10 @@ class Runner:
 
     def _met(self, request: Request) -> Response | NetworkError:
         model, form = self._model, dict(parse_qsl(request.body.decode()))
-        assert request.url == f"{ISSUER}/token"
+        line = f"{request.method} {request.url}"
+        if line in _DISCOVERY:
+            return _DISCOVERY[line]
+        assert line == TOKEN
         assert form["resource"] == URL
         model.requests[self._process] += 1
         if model.down:
@@ -164,6 +166,13 @@ class Runner:
             return answer(400, {"error": "invalid_grant"})
         model.given[self._process] = fresh.refresh_token.reveal()
         return _granted(fresh)
+
+
+_DISCOVERY = {
+    f"POST {URL}": answer(401, None, {"www-authenticate": "Bearer"}),
+    f"{PRM}/mcp": answer(200, prm(ISSUER)),
+    f"GET {ISSUER}{RFC8414}": answer(200, metadata(ISSUER)),
+}
 
 
 def _granted(tokens: Tokens, *, refresh: bool = True) -> Response:

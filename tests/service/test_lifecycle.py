@@ -31,9 +31,10 @@ from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS, Session
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
+from tests.oauth.parties import URL
 from tests.requirements import covers
 from tests.service.given import KEY
-from tests.service.model import URL, Model, full_disk
+from tests.service.model import Model, full_disk
 
 REFUSED = ['Bearer error="invalid_token"']
 SECONDS = st.sampled_from([0.0, 1.0, 5.0, 15.0, 60.0, 3300.0, 3541.0, 3600.0, 3600.0])

@@ -19,7 +19,6 @@ from hermes_mcp_auth_remote.errors import (
     AuthorizationRequired,
     McpAuthError,
     NetworkError,
-    StoreUnwritable,
     TokenRefused,
     UnreadableAnswer,
 )
@@ -33,6 +32,7 @@ from hermes_mcp_auth_remote.values import Key, Server
 from tests.demo.player import MovedClock
 from tests.requirements import covers
 from tests.service.given import KEY, eventually, kept, log_in, rotated_elsewhere, without_binding
+from tests.service.model import full_disk
 
 REFUSED = ['Bearer error="invalid_token"']
 
@@ -275,10 +275,6 @@ def test_a_refresh_is_on_the_disk_before_its_first_use(
     assert fresh == f"Bearer {stored['access_token']}"
 
 
-def full(*_: object) -> None:
-    raise StoreUnwritable("The disk is full.")
-
-
 @covers("kept-before-use", "disk-refuses")
 def test_refreshed_tokens_that_the_disk_did_not_take_are_used_and_stored_as_soon_as_it_does(
     session_kept: AuthService,
@@ -286,13 +282,11 @@ def test_refreshed_tokens_that_the_disk_did_not_take_are_used_and_stored_as_soon
     demo: Demo,
     clock: MovedClock,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     session, before = session_kept.session(server), kept(tmp_path)
     clock.now += 3600
-    with monkeypatch.context() as patched:
-        patched.setattr(FileStore, "replace_tokens", full)
+    with full_disk():
         fresh = header(session)
         assert live(demo, fresh)
         clock.now += BACK_OFF_SECONDS
@@ -321,12 +315,10 @@ def test_a_login_made_meanwhile_counts_more_than_tokens_that_the_disk_did_not_ta
     demo: Demo,
     clock: MovedClock,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     session = session_kept.session(server)
     clock.now += 3600
-    with monkeypatch.context() as patched:
-        patched.setattr(FileStore, "replace_tokens", full)
+    with full_disk():
         mine = header(session)
     elsewhere = AuthService(tmp_path, clock=clock)
     asyncio.run(log_in(elsewhere, server))
