@@ -116,6 +116,8 @@ REQUIREMENTS = (
     Requirement("hot-path", "A valid token costs no lock and no I/O.", "performance 2, design 1"),
     Requirement("one-refresh", "One refresh serves all callers of all processes.", "quirk 36, performance 4"),
     Requirement("kept-before-use", "Rotated tokens are on the disk before their use.", "quirk 33"),
+    Requirement("killed", "A kill at any moment leaves whole files, a free lock and the session.", "issue 3"),
+    Requirement("wrong-clock", "A clock that is wrong costs no session and no loop.", "issue 3"),
     Requirement("disk-refuses", "Tokens that the disk does not take are used and not lost.", "issue 3"),
     Requirement("asked-once", "A session that is over is asked about once.", "quirk 34, performance 3"),
     Requirement("adopted", "What another process refreshed is used.", "quirk 34, 35"),

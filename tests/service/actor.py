@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +18,7 @@ from typing import Any
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import Origin, Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +77,36 @@ def wait(service: AuthService, login_id: str) -> None:
     _say(asyncio.run(service.settled(login_id)).status)
 
 
-_VERBS = (finish, call, wait)
+def refresh(service: AuthService, url: str) -> None:
+    """For each number on standard input, fork a child that refreshes all the time; kill it that much later.
+
+    The child is warm: it has everything imported, so that even a few milliseconds hit a refresh. Numbers are
+    seconds; another line makes them short. Says "killed", or "ended" where a child gave up before.
+    """
+    import hermes_mcp_auth_remote.http.client  # noqa: F401
+
+    _say("ready")
+    while line := sys.stdin.readline().strip():
+        child = os.fork()
+        if child == 0:
+            try:
+                asyncio.run(_refresh(service.session(Server("notes", url))))
+            finally:
+                os._exit(1)
+        if select.select([sys.stdin], [], [], float(line))[0]:
+            sys.stdin.readline()
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        _say("killed" if os.WIFSIGNALED(status) else "ended")
+
+
+async def _refresh(session: Session) -> None:
+    header: str | None = await session.header()
+    while header is not None:
+        header = await session.challenged(header, 401, ['Bearer error="invalid_token"'])
+
+
+_VERBS = (finish, call, wait, refresh)
 
 if __name__ == "__main__":
     verb: Any = {verb.__name__: verb for verb in _VERBS}[sys.argv[1]]

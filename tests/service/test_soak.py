@@ -1,0 +1,265 @@
+"""What happens in the long run: short lives, killed processes, wrong clocks, backups."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.ledger import Ledger
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, NetworkError
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.ready import REFRESH_AHEAD_SHARE
+from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS, Session
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.values import Server
+from tests import tripwire
+from tests.demo.player import MovedClock
+from tests.requirements import covers
+from tests.service.given import KEY, eventually, kept, log_in, rotated_elsewhere, server_of, without_binding
+from tests.service.test_processes import CALLS, PROCESSES, called, processes, tell
+
+REFUSED = ['Bearer error="invalid_token"']
+BURSTS = 4
+KILLS = 200
+SKEW_SECONDS = 300.0
+
+
+def header(session: Session) -> str:
+    return asyncio.run(session.header())
+
+
+def call(session: Session, demo: Demo) -> bool:
+    """Send a request as good as: the token, and after a 401 another one. True where that was answered."""
+    sent: str | None = header(session)
+    if sent is not None and not live(demo, sent):
+        sent = asyncio.run(session.challenged(sent, 401, REFUSED))
+    return sent is not None and live(demo, sent)
+
+
+def live(demo: Demo, authorization: str) -> bool:
+    return demo.server.ledger.live(authorization.removeprefix("Bearer ")) is not None
+
+
+def is_used(ledger: Ledger, home: Path) -> bool:
+    """Tell whether the server has rotated away the refresh token that is stored."""
+    tokens = FileStore(home).read(KEY).tokens
+    assert tokens is not None
+    assert tokens.refresh_token is not None
+    return ledger.refresh_tokens[tokens.refresh_token.reveal()].used_at is not None
+
+
+@covers("one-refresh")
+def test_eight_processes_call_640_times_with_tokens_of_two_seconds_and_refresh_once_per_life(
+    tmp_path: Path,
+) -> None:
+    life = 2
+    with running(Behaviour(access_token_seconds=life)) as demo:
+        tripwire.guard(demo.server.minted)
+        server, ledger = server_of(demo), demo.server.ledger
+        asyncio.run(log_in(AuthService(tmp_path), server))
+        with processes("call", tmp_path, 0, server.url, str(CALLS)) as actors:
+            for _ in range(BURSTS):
+                eventually(lambda: not any(ledger.live(token) for token in list(ledger.access_tokens)))
+                assert called(actors) == {200: PROCESSES * CALLS}
+        times = sorted(t.used_at for t in ledger.refresh_tokens.values() if t.used_at is not None)
+        assert BURSTS <= len(times) == demo.server.count("refresh")
+        # One in each life, however many lives a busy machine makes of four bursts.
+        fresh_seconds = life * (1 - REFRESH_AHEAD_SHARE)
+        assert [b - a for a, b in pairwise(times) if b - a < fresh_seconds - 0.1] == []
+        assert not any(token.family.revoked for token in ledger.refresh_tokens.values())
+
+
+@covers("one-refresh", "killed")
+def test_200_kills_of_a_process_that_refreshes_leave_whole_files_a_free_lock_and_no_lost_session(
+    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+) -> None:
+    ledger, chance = demo.server.ledger, random.Random(20)
+    with processes("refresh", tmp_path, clock(), server.url, count=1) as actors:
+        for _ in range(KILLS):
+            assert tell(actors, str(chance.uniform(0.01, 0.09))) == ["killed"]
+            lock = FileStore(tmp_path).lock(KEY)
+            assert lock.try_acquire()
+            lock.release()
+            # Each file is read, and is what it was or what it was to be.
+            stored = FileStore(tmp_path).read(KEY)
+            assert stored.tokens is not None
+            assert stored.client is not None
+            assert stored.binding is not None
+            session = AuthService(tmp_path, clock=clock).session(server)
+            try:
+                assert asyncio.run(session.challenged(stored.tokens.authorization, 401, REFUSED))
+            except AuthorizationRequired:
+                # The answer died with the process: no client can know what was in it.
+                assert is_used(ledger, tmp_path)
+                asyncio.run(log_in(AuthService(tmp_path, clock=clock), server))
+    # Beside the one that looks how each kill went: it did hit processes that refresh.
+    assert demo.server.count("refresh") > 1.2 * KILLS
+
+
+@covers("killed")
+@pytest.mark.parametrize("rotated", [False, True])
+def test_killed_while_the_server_answers_a_session_is_lost_where_it_had_rotated_and_that_is_said(
+    session_kept: AuthService,
+    server: Server,
+    demo: Demo,
+    clock: MovedClock,
+    tmp_path: Path,
+    *,
+    rotated: bool,
+) -> None:
+    before = kept(tmp_path)
+    demo.server.fail_next("refresh", status=503, delay_seconds=20, after=rotated)
+    with processes("refresh", tmp_path, clock(), server.url, count=1) as actors:
+        (actor,) = actors
+        assert actor.stdin is not None
+        assert actor.stdout is not None
+        actor.stdin.write("60\n")
+        actor.stdin.flush()
+        eventually(lambda: demo.server.count("refresh") == 1)
+        eventually(lambda: is_used(demo.server.ledger, tmp_path) == rotated)
+        actor.stdin.write("\n")
+        actor.stdin.flush()
+        assert actor.stdout.readline().strip() == "killed"
+    assert kept(tmp_path) == before
+    session = AuthService(tmp_path, clock=clock).session(server)
+    refused = header(session)
+    if not rotated:
+        renewed = asyncio.run(session.challenged(refused, 401, REFUSED))
+        assert renewed is not None
+        assert live(demo, renewed)
+        return
+    for _ in range(3):
+        with pytest.raises(AuthorizationRequired, match=r"notes needs a login: .* has ended the session"):
+            asyncio.run(session.challenged(refused, 401, REFUSED))
+    assert demo.server.count("refresh") == 2
+    assert kept(tmp_path)["notes.json"] == before["notes.json"]
+    connection = AuthService(tmp_path, clock=clock).connection(server)
+    assert connection is not None
+    assert "has ended the session" in str(connection.login_needed)
+
+
+def at(clock: MovedClock, seconds: float) -> Callable[[], float]:
+    """A clock that is wrong by that much."""
+    return lambda: clock() + seconds
+
+
+@covers("wrong-clock")
+@pytest.mark.parametrize("skew", [-SKEW_SECONDS, SKEW_SECONDS])
+def test_a_clock_five_minutes_wrong_costs_no_request_and_no_person(
+    server: Server, demo: Demo, clock: MovedClock, tmp_path: Path, skew: float
+) -> None:
+    service = AuthService(tmp_path, clock=at(clock, skew))
+    asyncio.run(log_in(service, server))
+    demo.server.requests.clear()
+    for life in range(1, 4):
+        clock.now += 3600 - 61
+        assert live(demo, header(service.session(server)))
+        assert demo.server.count("refresh") == life - 1
+        clock.now += 61
+        assert live(demo, header(service.session(server)))
+        assert demo.server.count("refresh") == life
+
+
+@covers("wrong-clock")
+def test_processes_whose_clocks_differ_by_ten_minutes_share_a_session_and_do_not_chase_each_other(
+    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+) -> None:
+    early, late = (
+        AuthService(tmp_path, clock=at(clock, skew)).session(server) for skew in (SKEW_SECONDS, -SKEW_SECONDS)
+    )
+    for _ in range(4 * 60):
+        clock.now += 60
+        assert call(early, demo)
+        assert call(late, demo)
+        eventually(lambda: early._flights._under_way == late._flights._under_way == {})
+    # Four hours: what is early by ten minutes asks that much more often.
+    assert 4 <= demo.server.count("refresh") <= 5
+    assert not is_used(demo.server.ledger, tmp_path)
+
+
+@covers("wrong-clock")
+@pytest.mark.parametrize("life", ["stands still", "goes backwards"])
+def test_a_process_whose_clock_stands_still_or_goes_backwards_refreshes_once_per_life_of_a_token(
+    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path, life: str
+) -> None:
+    own = MovedClock()
+    own.now = clock.now
+    session = AuthService(tmp_path, clock=own).session(server)
+    for lives in range(1, 4):
+        clock.now += 3600
+        for _ in range(20):
+            own.now -= 0 if life == "stands still" else 7
+            assert call(session, demo)
+        assert demo.server.count("refresh") == lives
+
+
+@covers("wrong-clock")
+def test_a_clock_that_is_set_back_does_not_prolong_a_back_off(
+    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+) -> None:
+    own = MovedClock()
+    own.now = clock.now = clock.now + 7200
+    session = AuthService(tmp_path, clock=own).session(server)
+    demo.server.fail_next("refresh", hang_up=True)
+    with pytest.raises(NetworkError):
+        header(session)
+    own.now -= 3600
+    assert call(session, demo)
+    assert demo.server.count("refresh") == 2
+
+
+@covers("adopted")
+@pytest.mark.parametrize("restarted", [False, True])
+def test_tokens_restored_from_a_backup_are_taken_and_their_end_is_said_and_marked(
+    session_kept: AuthService,
+    server: Server,
+    demo: Demo,
+    clock: MovedClock,
+    tmp_path: Path,
+    *,
+    restarted: bool,
+) -> None:
+    session, backup = session_kept.session(server), kept(tmp_path)
+    old = header(session)
+    clock.now += 3600
+    assert header(session) != old
+    clock.now += LOOK_SECONDS
+    for name, document in backup.items():
+        (tmp_path / "mcp-tokens" / name).write_bytes(document)
+    if restarted:
+        session = AuthService(tmp_path, clock=clock).session(server)
+    for _ in range(3):
+        with pytest.raises(AuthorizationRequired, match="has ended the session"):
+            header(session)
+    # Reuse has revoked the family; it is asked about once, and others are told.
+    with pytest.raises(AuthorizationRequired, match="has ended the session"):
+        header(AuthService(tmp_path, clock=clock).session(server))
+    assert demo.server.count("refresh") == 2
+    assert json.loads(kept(tmp_path)["notes.json"]) == json.loads(backup["notes.json"])
+    asyncio.run(log_in(AuthService(tmp_path, clock=clock), server))
+    assert live(demo, header(session))
+
+
+@covers("adopted")
+def test_a_run_in_which_hermes_and_we_refresh_by_turns_needs_nobody(
+    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+) -> None:
+    session = session_kept.session(server)
+    for turn in range(6):
+        clock.now += 3600
+        if turn % 2:
+            theirs = rotated_elsewhere(tmp_path, demo)
+            # As Hermes leaves it after a login of its own: no record of ours beside the tokens.
+            without_binding(tmp_path)
+            assert header(session) == f"Bearer {theirs}"
+        else:
+            assert live(demo, header(session))
+    assert demo.server.count("refresh") == 3
