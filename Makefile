@@ -22,7 +22,7 @@ types: setup  ## mypy --strict and pyright
 	$(BIN)/mypy
 	$(BIN)/pyright
 
-bench: setup  ## figures against peers and floors, interleaved
+bench: setup .venvs/bench/.stamp  ## figures against peers and floors, interleaved
 	$(BIN)/python -m benchmarks
 
 FUZZ_SECONDS ?= 20
@@ -40,6 +40,8 @@ lock: setup  ## pin every dependency anew, with hashes and without addresses
 	  --custom-compile-command 'make lock' tests/hermes/requirements.in -o tests/hermes/requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command 'make lock' fuzz/requirements.in -o fuzz/requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command 'make lock' benchmarks/requirements.in -o benchmarks/requirements.lock
 
 setup: .venv/.stamp
 
@@ -64,6 +66,13 @@ setup: .venv/.stamp
 	@echo "Setting up .venvs/fuzz..."
 	@$(PYTHON) -m venv .venvs/fuzz
 	@.venvs/fuzz/bin/pip install -q --disable-pip-version-check --require-hashes -r fuzz/requirements.lock
+	@touch $@
+
+# FastMCP, a peer of the figures alone; they leave it out where this is not there.
+.venvs/bench/.stamp: benchmarks/requirements.lock
+	@echo "Setting up .venvs/bench (half a minute, once)..."
+	@$(PYTHON) -m venv .venvs/bench
+	@.venvs/bench/bin/pip install -q --disable-pip-version-check --require-hashes -r benchmarks/requirements.lock
 	@touch $@
 
 # Node comes from PyPI; npm runs on it.
