@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from benchmarks import concurrency, drawing, hot_path, logins, memory, startup, table
+from benchmarks import concurrency, drawing, hot_path, logins, memory, sharing, startup, table
 from benchmarks.measuring import Extent, Figure
 
 BENCHMARKS: dict[str, Callable[[Extent], list[Figure]]] = {
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[Extent], list[Figure]]] = {
     "hot-path": hot_path.figures,
     "concurrency": concurrency.figures,
     "logins": logins.figures,
+    "sharing": sharing.figures,
     "memory": memory.figures,
     "qr": drawing.figures,
 }

@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 import httpx2
 
-from benchmarks.given import home, tokens
+from benchmarks.driving import burst_milliseconds, post
+from benchmarks.given import BENCH_PYTHON, environ, home, tokens
 from benchmarks.hot_path import fixed_header
-from benchmarks.measuring import Extent, Figure, Measure, interleaved
+from benchmarks.measuring import Extent, Figure, Measure, command_output, interleaved
 from benchmarks.sdk import provider, stored
 from benchmarks.server import TOKEN, serving
 from hermes_mcp_auth_remote.auth.httpx import McpAuth
@@ -51,6 +52,19 @@ def figures(extent: Extent) -> list[Figure]:
                 {name: _burst(library, auth, url, count) for name, auth in auths.items()}, extent, times
             )
             peers = {name: _burst(library, auth, url, count)() for name, auth in others.items()}
+            if others and BENCH_PYTHON.exists():
+                peers["fastmcp"] = command_output(
+                    (
+                        str(BENCH_PYTHON),
+                        "-m",
+                        "benchmarks.fastmcp_peer",
+                        "burst",
+                        url,
+                        str(count),
+                        str(_CONNECTIONS),
+                    ),
+                    environ(place),
+                )()
             what = f"{count} calls at once, {library.__name__}"
             found.append(Figure(what, "ms", medians["ours"], "a fixed header", medians["floor"], 1.1, peers))
         measures = {name: _beside(auth, url, slow) for name, auth in {**two, **peer}.items()}
@@ -62,33 +76,19 @@ def figures(extent: Extent) -> list[Figure]:
 
 
 def _burst(library: Any, auth: Auth, url: str, count: int) -> Measure:  # noqa: ANN401
-    async def burst() -> float:
-        limits = library.Limits(max_connections=_CONNECTIONS)
-        async with library.AsyncClient(auth=auth(), limits=limits, timeout=None, trust_env=False) as client:
-            await _post(client, url)
-            begun = time.perf_counter()
-            await asyncio.gather(*(_post(client, url) for _ in range(count)))
-            return (time.perf_counter() - begun) * 1000
-
-    return lambda: asyncio.run(burst())
+    return lambda: asyncio.run(burst_milliseconds(library, auth(), url, count, _CONNECTIONS))
 
 
 def _beside(auth: Auth, url: str, slow: str) -> Measure:
     async def beside() -> float:
         async with httpx2.AsyncClient(auth=auth(), timeout=None, trust_env=False) as client:
-            await _post(client, url)
-            other = asyncio.create_task(_post(client, slow))
+            await post(client, url)
+            other = asyncio.create_task(post(client, slow))
             await asyncio.sleep(_HEAD_START_SECONDS)
             begun = time.perf_counter()
-            await _post(client, url)
+            await post(client, url)
             taken = (time.perf_counter() - begun) * 1000
             await other
             return taken
 
     return lambda: asyncio.run(beside())
-
-
-async def _post(client: Any, url: str) -> None:  # noqa: ANN401
-    response = await client.post(url, json={})
-    if response.status_code != 200:
-        raise RuntimeError(f"The benchmarks' server answered {response.status_code}.")

@@ -1,7 +1,8 @@
-"""Drives an auth flow as httpx and httpx2 do for a request that is answered with 200."""
+"""Drives an auth flow as httpx and httpx2 do for a request that is answered with 200; many calls at once."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -19,6 +20,29 @@ async def microseconds(auth: Any, request: Any, response: Any, count: int) -> fl
         else:
             raise RuntimeError("A flow that was answered with 200 wants another request.")
     return (time.process_time() - begun) / count * 1e6
+
+
+async def burst_milliseconds(
+    library: Any,  # noqa: ANN401
+    auth: Any,  # noqa: ANN401
+    url: str,
+    count: int,
+    connections: int,
+) -> float:
+    """Return the wall time of so many calls at once, in milliseconds, after one that connects."""
+    limits = library.Limits(max_connections=connections)
+    async with library.AsyncClient(auth=auth, limits=limits, timeout=None, trust_env=False) as client:
+        await post(client, url)
+        begun = time.perf_counter()
+        await asyncio.gather(*(post(client, url) for _ in range(count)))
+        return (time.perf_counter() - begun) * 1000
+
+
+async def post(client: Any, url: str) -> None:  # noqa: ANN401
+    """Make one call."""
+    response = await client.post(url, json={})
+    if response.status_code != 200:
+        raise RuntimeError(f"The benchmarks' server answered {response.status_code}.")
 
 
 def blocking_microseconds(auth: Any, request: Any, response: Any, count: int) -> float:  # noqa: ANN401

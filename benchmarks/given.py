@@ -26,6 +26,9 @@ COMMAND = str(Path(sys.executable).parent / "hermes-mcp-auth")
 OTHER_PYTHON = Path(__file__).resolve().parents[1] / ".venvs" / "hermes" / "bin" / "python"
 """The environment with the MCP SDK 1.x, which `make test` sets up; its figures are left out without it."""
 
+BENCH_PYTHON = Path(__file__).resolve().parents[1] / ".venvs" / "bench" / "bin" / "python"
+"""The environment with FastMCP, which `make bench` sets up; its figures are left out without it."""
+
 REDIRECT_URI = "http://127.0.0.1:51234/callback"
 _ISSUER = "https://as.example"
 

@@ -10,7 +10,7 @@ import httpx
 import httpx2
 
 from benchmarks.driving import blocking_microseconds, microseconds
-from benchmarks.given import OTHER_PYTHON, environ, home, tokens
+from benchmarks.given import BENCH_PYTHON, OTHER_PYTHON, environ, home, tokens
 from benchmarks.measuring import Extent, Figure, Measure, command_output, interleaved
 from benchmarks.sdk import provider, stored
 from benchmarks.server import TOKEN
@@ -55,6 +55,11 @@ def figures(extent: Extent) -> list[Figure]:
             measures = {"floor": driven(fixed_header(library)), "ours": driven(ours)}
             if library is httpx2:
                 measures["mcp 2.x"] = driven(provider(_URL, stored(TOKEN)))
+                if BENCH_PYTHON.exists():
+                    measures["fastmcp"] = command_output(
+                        (str(BENCH_PYTHON), "-m", "benchmarks.fastmcp_peer", "step", str(count)),
+                        environ(place),
+                    )
             elif OTHER_PYTHON.exists():
                 command = (str(OTHER_PYTHON), "-m", "benchmarks.sdk", str(count))
                 measures["mcp 1.x"] = command_output(command, environ(place))

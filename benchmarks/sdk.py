@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from mcp.client.auth import OAuthClientProvider, oauth2
-from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthMetadata, OAuthToken
 
 REDIRECT_URI = "http://127.0.0.1:51234/callback"
 
@@ -39,9 +41,42 @@ class Storage:
         self.client = client_info
 
 
+class FileStorage:
+    """Tokens in a file, replaced as a whole, and the client of `login.json`: what a careful program does."""
+
+    def __init__(self, home: Path) -> None:
+        self.login: Any = json.loads((home / "login.json").read_bytes())
+        self._file = home / "sdk.json"
+
+    async def get_tokens(self) -> OAuthToken | None:
+        if self._file.exists():
+            return OAuthToken.model_validate_json(self._file.read_bytes())
+        return OAuthToken.model_validate(self.login["tokens"])
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        temporary = self._file.with_suffix(f".{os.getpid()}")
+        temporary.write_text(tokens.model_dump_json(), encoding="utf-8")
+        temporary.replace(self._file)
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return OAuthClientInformationFull.model_validate(self.login["client"])
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        """Keep the one there is."""
+
+
+async def told_provider(url: str, storage: FileStorage, nobody: Callable[..., Awaitable[Any]]) -> Any:  # noqa: ANN401
+    """Return a provider that was told what it does not store: when the token ends, and the metadata."""
+    auth: Any = provider(url, storage, nobody, nobody)
+    await auth._initialize()  # noqa: SLF001  as FastMCP does
+    auth.context.token_expiry_time = storage.login["expires_at"]
+    auth.context.oauth_metadata = OAuthMetadata.model_validate(storage.login["metadata"])
+    return auth
+
+
 def provider(
     url: str,
-    storage: Storage,
+    storage: Storage | FileStorage,
     show: Callable[[str], Awaitable[None]] | None = None,
     answer: Callable[[], Awaitable[Any]] | None = None,
     document_url: str | None = None,

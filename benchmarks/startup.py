@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.given import COMMAND, NAME, OTHER_PYTHON, PYTHON, environ, home
+from benchmarks.given import BENCH_PYTHON, COMMAND, NAME, OTHER_PYTHON, PYTHON, environ, home
 from benchmarks.measuring import Extent, Figure, Measure, command_milliseconds, interleaved
 from benchmarks.server import TOKEN, serving
 
@@ -61,6 +61,8 @@ def _commands_and_imports(extent: Extent) -> list[Figure]:
         }
         if OTHER_PYTHON.exists():
             slow["mcp 1.x"] = command(str(OTHER_PYTHON), "-c", "import mcp.client.auth")
+        if BENCH_PYTHON.exists():
+            slow["fastmcp"] = command(str(BENCH_PYTHON), "-c", "import fastmcp.client.auth")
         peers = interleaved(slow, extent)
     bare = quick["bare"]
     ours = peers.pop("ours")

@@ -1,0 +1,76 @@
+"""The peer in an environment of its own: FastMCP's OAuth client.
+
+`python -m benchmarks.fastmcp_peer step COUNT` prints the microseconds of CPU of its auth step, and `burst URL
+COUNT CONNECTIONS` the milliseconds of that many calls at once. `make bench` sets the environment up; without
+it these figures are left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from fastmcp.client.auth import OAuth  # type: ignore[import-not-found]
+from key_value.aio.stores.filetree import (  # type: ignore[import-not-found]
+    FileTreeStore,
+    FileTreeV1CollectionSanitizationStrategy,
+    FileTreeV1KeySanitizationStrategy,
+)
+from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+
+from benchmarks.driving import burst_milliseconds, microseconds
+from benchmarks.server import TOKEN
+
+
+class _Alone(OAuth):  # type: ignore[misc]
+    """A client that nobody can be asked by: it would open a browser."""
+
+    async def redirect_handler(self, _: str) -> None:
+        raise PermissionError("A login is needed, and nobody can be asked here.")
+
+
+async def shared(url: str, home: Path) -> Any:  # noqa: ANN401
+    """Return a client on the disk store of a home; whoever comes first puts the login there."""
+    folder = home / "fastmcp"
+    is_first = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    store = FileTreeStore(
+        data_directory=folder,
+        key_sanitization_strategy=FileTreeV1KeySanitizationStrategy(directory=folder),
+        collection_sanitization_strategy=FileTreeV1CollectionSanitizationStrategy(directory=folder),
+    )
+    auth = _Alone(url, token_storage=store)
+    if is_first:
+        kept = json.loads((home / "login.json").read_bytes())
+        storage = auth.token_storage_adapter
+        await storage.set_client_info(OAuthClientInformationFull.model_validate(kept["client"]))
+        await storage.set_tokens(OAuthToken.model_validate(kept["tokens"]))
+    return auth
+
+
+async def _good(url: str) -> Any:  # noqa: ANN401
+    """Return a client with a token in memory that is good for an hour."""
+    warnings.simplefilter("ignore")
+    auth = _Alone(url)
+    tokens = OAuthToken(access_token=TOKEN, token_type="Bearer", expires_in=3600)
+    await auth.token_storage_adapter.set_tokens(tokens)
+    return auth
+
+
+async def _step(count: str) -> float:
+    request = httpx2.Request("POST", "http://127.0.0.1:9/mcp", json={})
+    auth = await _good(str(request.url))
+    return await microseconds(auth, request, httpx2.Response(200, request=request), int(count))
+
+
+async def _burst(url: str, count: str, connections: str) -> float:
+    return await burst_milliseconds(httpx2, await _good(url), url, int(count), int(connections))
+
+
+if __name__ == "__main__":
+    print(asyncio.run(_step(*sys.argv[2:]) if sys.argv[1] == "step" else _burst(*sys.argv[2:])))

@@ -1,0 +1,143 @@
+"""Eight processes share a login, twenty calls each, the access token over: who refreshes, who is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.given import BENCH_PYTHON, PYTHON, REDIRECT_URI, environ
+from benchmarks.logins import Person
+from benchmarks.measuring import ROOT, Extent, Figure
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.values import Key, Origin, Server
+
+PROCESSES = 8
+CALLS = 20
+_LIFE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it; `lost` counts the processes that need a login for their next call."""
+
+    refreshes: int
+    answered: int
+    lost: int
+
+
+def figures(extent: Extent) -> list[Figure]:
+    """Count once, by client. The server rotates, and a refresh token that comes twice ends the session."""
+    processes, calls = extent.of(PROCESSES, 1), extent.of(CALLS, 3)
+    kinds = {"ours": PYTHON, "mcp 2.x": PYTHON, "mcp 2.x, told the expiry": PYTHON}
+    if BENCH_PYTHON.exists():
+        kinds["fastmcp"] = str(BENCH_PYTHON)
+    found = {kind: outcome(kind, python, processes, calls) for kind, python in kinds.items()}
+    ours = found.pop("ours")
+    what, all_calls = f"{processes} processes, {calls} calls each, one expired token", processes * calls
+
+    def peers(name: str) -> dict[str, float]:
+        return {kind: float(getattr(each, name)) for kind, each in found.items()}
+
+    return [
+        Figure(f"refreshes: {what}", "", ours.refreshes, "one for all", 1, 1, peers("refreshes")),
+        Figure(f"calls answered: {what}", "", ours.answered, "all", all_calls, None, peers("answered")),
+        Figure(f"logins needed afterwards: {what}", "", ours.lost, "all", processes, 0, peers("lost")),
+    ]
+
+
+def outcome(kind: str, python: str, processes: int, calls: int) -> Outcome:
+    """Let the processes of one client go at once, and then each of them once more, its token revoked."""
+    # One origin: some clients look for the token endpoint beside the MCP server, and elsewhere find none.
+    with (
+        tempfile.TemporaryDirectory(prefix="mcp-auth-bench-") as folder,
+        running(
+            Behaviour(auto_approve=True, access_token_seconds=_LIFE_SECONDS), separate_origins=False
+        ) as demo,
+    ):
+        home, ledger = Path(folder), demo.server.ledger
+        _log_in(home, demo)
+        with _callers(python, kind, demo.ping_url, home, processes) as callers:
+            while any(ledger.live(token) for token in list(ledger.access_tokens)):
+                time.sleep(0.05)
+            demo.server.change(access_token_seconds=3600)
+            answered = sum(_called(callers, calls))
+            refreshes = demo.server.count("refresh")
+            ledger.revoke_access_tokens()
+            lost = sum(not _called([caller], 1)[0] for caller in callers)
+        return Outcome(refreshes, answered, lost)
+
+
+def _log_in(home: Path, demo: Demo) -> None:
+    async def log_in() -> None:
+        service, here = AuthService(home), Origin("terminal")
+        login = await service.begin(Server("bench", demo.ping_url), here, redirect_uri=REDIRECT_URI)
+        await service.finish(login.id, await Person().approve(login.request.url), here)
+
+    asyncio.run(log_in())
+    stored = FileStore(home).read(Key("bench"))
+    assert stored.tokens is not None
+    assert stored.client is not None
+    kept = {
+        "tokens": _sdk_tokens(stored.tokens),
+        "expires_at": stored.tokens.expires_at,
+        "client": {
+            "client_id": stored.client.client_id,
+            "redirect_uris": [REDIRECT_URI],
+            "token_endpoint_auth_method": "none",
+        },
+        "metadata": demo.server.metadata(),
+    }
+    (home / "login.json").write_text(json.dumps(kept), encoding="utf-8")
+
+
+def _sdk_tokens(tokens: Tokens) -> dict[str, object]:
+    assert tokens.refresh_token is not None
+    return {
+        "access_token": tokens.access_token.reveal(),
+        "refresh_token": tokens.refresh_token.reveal(),
+        "token_type": "Bearer",
+        "expires_in": int(_LIFE_SECONDS),
+        "scope": " ".join(sorted(tokens.scope or ())),
+    }
+
+
+@contextmanager
+def _callers(
+    python: str, kind: str, url: str, home: Path, count: int
+) -> Generator[list[subprocess.Popen[str]]]:
+    command = [python, "-m", "benchmarks.caller", kind, url, str(home)]
+    callers = [
+        subprocess.Popen(
+            command, cwd=ROOT, env=environ(home), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(count)
+    ]
+    try:
+        for caller in callers:
+            assert caller.stdout is not None
+            if caller.stdout.readline().strip() != "ready":
+                raise RuntimeError(f"A process of {kind} did not start.")
+        yield callers
+    finally:
+        for caller in callers:
+            caller.communicate()
+
+
+def _called(callers: list[subprocess.Popen[str]], count: int) -> list[int]:
+    """Let all of them call at once; returns how many calls of each were answered."""
+    for caller in callers:
+        assert caller.stdin is not None
+        caller.stdin.write(f"{count}\n")
+        caller.stdin.flush()
+    return [int(caller.stdout.readline()) for caller in callers if caller.stdout is not None]
