@@ -93,12 +93,16 @@ class Devices:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         ended = _telling(loop, future)
-        self._poller.watch(login.id, login.server_url, ended)
+        self.watch(login, ended)
         try:
             await future
         except asyncio.CancelledError:
             self._poller.unwatch(login.id, ended)
             raise
+
+    def watch(self, login: Login, ended: Ended) -> None:
+        """Poll a login for whoever is told of its end, from the poller's thread; costs no task."""
+        self._poller.watch(login.id, login.server_url, ended)
 
     def is_changed(self, watch: Watch) -> bool:
         """True where a login's record is another one than was read."""

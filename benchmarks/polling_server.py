@@ -1,0 +1,108 @@
+"""A token endpoint where nobody ever decides, in a process of its own: `python -m benchmarks.polling_server`.
+
+It answers as little as HTTP allows, and notes when each device code was polled: `/begin` forgets all of that,
+`/report` tells it as JSON. It ends when its input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+from benchmarks.measuring import ROOT
+
+_PENDING = b'{"error":"authorization_pending"}'
+_CODE = b"device_code="
+
+
+@contextmanager
+def serving() -> Generator[str]:
+    """Run the server until the block ends; gives its origin."""
+    command = [sys.executable, "-m", "benchmarks.polling_server"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        origin = process.stdout.readline().strip()
+        if not origin:
+            raise RuntimeError("The benchmarks' server did not start.")
+        try:
+            yield origin
+        finally:
+            process.stdin.close()
+
+
+class Noted:
+    """When each code was polled last, and how long after the time before."""
+
+    def __init__(self) -> None:
+        self.last: dict[bytes, float] = {}
+        self.gaps: list[float] = []
+
+    def poll(self, code: bytes) -> None:
+        now = time.monotonic()
+        before = self.last.get(code)
+        self.last[code] = now
+        if before is not None:
+            self.gaps.append(now - before)
+
+    def report(self) -> bytes:
+        return json.dumps({"codes": len(self.last), "gaps": sorted(self.gaps)}).encode()
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, noted: Noted) -> None:
+        self._noted = noted
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        while True:
+            head, end, rest = self._data.partition(b"\r\n\r\n")
+            if not end:
+                return
+            length = 0
+            for line in head.split(b"\r\n")[1:]:
+                name, _, value = line.partition(b":")
+                if name.lower() == b"content-length":
+                    length = int(value)
+            if len(rest) < length:
+                return
+            body, self._data = rest[:length], rest[length:]
+            self._answer(head.split(b" ", 2)[1], body)
+
+    def _answer(self, path: bytes, body: bytes) -> None:
+        status, said = b"200 OK", b"{}"
+        if path == b"/begin":
+            self._noted.gaps.clear()
+        elif path == b"/report":
+            said = self._noted.report()
+        else:
+            self._noted.poll(body.partition(_CODE)[2].partition(b"&")[0])
+            status, said = b"400 Bad Request", _PENDING
+        head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        self._transport.write(head % (status, len(said)) + said)
+
+
+async def _serve() -> None:
+    noted = Noted()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Connection(noted), "127.0.0.1", 0, backlog=4096)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    server.close()
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve())
