@@ -11,6 +11,7 @@ The steps of a login, in order, and where each is written down:
     device          a code to enter on another device                     RFC 8628 §3.1, §3.2
     polling         asking until the person has decided -> Tokens         RFC 8628 §3.4, §3.5
     flows           by a code or by a device, and a change of mind
+    rehearsal       a login up to where it would begin: what is in its way
     paste           what phones, chats and terminals do to an address, undone
     redirect        hostile text -> AuthorizationResponse (state, iss)    RFC 6749 §4.1.2, 9207
     jws             claims and a key -> signed JWT                        RFC 7515, 7638
