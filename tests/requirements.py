@@ -78,6 +78,7 @@ REQUIREMENTS = (
     Requirement("device-switch", "A login changes from device to paste and back.", "issue 4"),
     Requirement("device-off", "An operator turns devices off, by server or platform.", "security 2"),
     Requirement("flow-choice", "A device where it is offered and asked for.", "design decision 9"),
+    Requirement("device-screen", "The code stands alone, and who should enter it.", "security 1, security 2"),
     # Tokens
     Requirement("form-answer", "A form is read as a token answer.", "quirk 30"),
     Requirement("error-in-200", "An error in a 200 is an error.", "quirk 31"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-_FLOWS = ("auto", "loopback", "paste")
+_FLOWS = ("auto", "loopback", "device", "paste")
 
 _EPILOG = """\
 exit codes:
@@ -15,9 +15,11 @@ exit codes:
 Servers are read from config.yaml in HERMES_HOME (~/.hermes); tokens are kept
 beside it, in mcp-tokens/."""
 _LOGIN = """\
-Shows an address to open on any device, then takes the address that the browser
-ended on: pasted, piped in, or brought by the browser itself where it can reach
-this machine. With --json, each line is an event: waiting, refused, connected."""
+Shows an address to open on any device. Where the provider offers it, a code is
+entered there, and nothing is brought back. Else the address that the browser
+ended on is: pasted, piped in, or brought by the browser itself where it can
+reach this machine. Type paste or code to change over, new for another code.
+With --json, each line is an event: waiting, device, refused, connected."""
 _STATUS = """\
 Lists servers and logins, and asks no server. States: connected, expired, login
 needed, not connected; with --json with "_" for the blank, or an error's code."""
@@ -78,14 +80,16 @@ def parser() -> argparse.ArgumentParser:
     login.add_argument(
         "--flow",
         choices=_FLOWS,
-        help="loopback opens a browser here, paste only shows the address, auto (default) "
-        "judges by the surroundings",
+        help="loopback opens a browser here, device shows a code to enter on another device, paste shows "
+        "an address; auto (default) judges by the surroundings and by what the provider offers",
     )
     login.add_argument("--no-qr", action="store_true", help="draw no QR code")
     later = login.add_mutually_exclusive_group()
     later.add_argument("--no-wait", action="store_true", help="begin the login, show it and exit")
     later.add_argument(
-        "--finish", metavar="ID", help="finish one that was begun, with an address on standard input"
+        "--finish",
+        metavar="ID",
+        help="finish one that was begun: wait for its code, or take an address from standard input",
     )
     status = add("status", help="list servers and logins", description=_STATUS)
     _server(status, optional=True)

@@ -34,12 +34,15 @@ try:
     from mcp.client.streamable_http import streamable_http_client
 
     from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
+    from hermes_mcp_auth_remote.demo.behaviour import Behaviour
     from hermes_mcp_auth_remote.demo.serving import Demo, running
 except ImportError:
     raise ConfigError(
         "The demo's servers are not installed.", "Run `pip install 'hermes-mcp-auth-remote[demo,httpx2]'`."
     ) from None
 
+# Nobody wants to look at a demo that waits.
+DEVICE_SECONDS = 2
 INTRODUCTION = (
     "This is a demo: an MCP server and its authorization server run on this machine, and you log in to them "
     "as you would to Linear or Notion. Nothing leaves this machine, and nothing is kept."
@@ -54,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
     """Serve, log in, call a tool; by itself where there is no terminal."""
     if not options.json:
         _print(INTRODUCTION, sys.stdout)
-    with running() as demo, tempfile.TemporaryDirectory() as home:
+    behaviour = Behaviour(with_device=options.flow == "device", device_interval_seconds=DEVICE_SECONDS)
+    with running(behaviour) as demo, tempfile.TemporaryDirectory() as home:
         server = Server("demo", demo.mcp_url)
         service = AuthService(Path(home))
         alone = not os.isatty(0)
@@ -74,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _ways(judged: Ways, *, alone: bool) -> Ways:
     # Without a terminal the answer is pasted by the demo, which is what a person would do.
-    return Ways(judged.open_browser, listen=not alone, at_keyboard=judged.at_keyboard)
+    return Ways(judged.open_browser, listen=not alone, at_keyboard=judged.at_keyboard, flow=judged.flow)
 
 
 class _Stage:
@@ -83,13 +87,15 @@ class _Stage:
     def __init__(self, screen: Screen, *, hint: bool) -> None:
         self._screen = screen
         self._hint = hint
-        self.refused = screen.refused
+        self.refused, self.count, self.expired = screen.refused, screen.count, screen.expired
         self.shown: asyncio.Queue[Login] = asyncio.Queue()
 
     def show(self, login: Login, *, opened: bool, port: int | None) -> None:
         self._screen.show(login, opened=opened, port=port)
         if self._hint and not opened:
-            _print(HINT, sys.stderr)
+            _print(HINT if login.device is None else HINT.replace(", and pastes for you", ""), sys.stderr)
+            if login.device is not None:
+                self.count(login, anew=True)
         self.shown.put_nowait(login)
 
 
@@ -115,11 +121,19 @@ class _Approving:
         if self._keyboard is None:
             return None
         line = await self._keyboard.line()
+        while not self._stage.shown.empty():
+            # It was changed over, or has another code.
+            self._login = self._stage.shown.get_nowait()
         approves = line is not None and line.strip().lower() == "approve"
         return await self._approved(self._login) if approves else line
 
     async def _approved(self, login: Login) -> str:
         self._demo.server.change(auto_approve=True)
+        if login.shown_code is not None:
+            if not self._as_json:
+                _print("The demo opens the address and approves.", sys.stdout)
+            await asyncio.to_thread(_last_address, login.shown_code.verification_uri_complete or "")
+            return ""
         if not self._as_json:
             _print("The demo opens the address, approves, and pastes what the browser ended on.", sys.stdout)
         return await asyncio.to_thread(_last_address, login.authorization_url)

@@ -52,8 +52,8 @@ class TerminalPrompter:
             race.login = login
             listener = await listener_for(race, login.request.redirect_uri)
             try:
-                port = None if listener is None else listener.port
-                self._screen.show(login, opened=False, port=port)
+                race.port = None if listener is None else listener.port
+                self._screen.show(login, opened=False, port=race.port)
                 with contextlib.suppress(McpAuthError):
                     await race.run(login, self._open_lines(), at_keyboard=True)
             finally:

@@ -1,12 +1,13 @@
 """The answers to one login at a terminal: a paste, a redirect and other processes race; the first valid wins.
 
-A wrong one is told why, and the login goes on waiting.
+A wrong one is told why, and the login goes on waiting. For a device nothing is pasted: the service polls, and
+a person may type a word that asks for another code, or for the other flow.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -17,9 +18,12 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.keyboard import Lines
 from hermes_mcp_auth_remote.terminal.loopback import Listener
 from hermes_mcp_auth_remote.terminal.page import Page
-from hermes_mcp_auth_remote.values import Origin, Server
+from hermes_mcp_auth_remote.values import Flow, Origin, Server
 
 HERE = Origin("terminal")
+# What a person may type, and the flow that the login then goes on by; `new` makes sense for a device only.
+WORDS: Mapping[str, Flow] = {"paste": "paste", "code": "device", "new": "device"}
+COUNT_SECONDS = 1.0
 
 
 class Screen(Protocol):
@@ -29,8 +33,16 @@ class Screen(Protocol):
         """Show a login that waits; `opened` where a browser was, `port` where one is listened on."""
         ...
 
-    def refused(self, error: PasteRefused) -> None:
+    def refused(self, error: McpAuthError) -> None:
         """Say why an answer did not count; the login goes on."""
+        ...
+
+    def count(self, login: Login, *, anew: bool = False) -> None:
+        """Say how long the code for a device is still good; `anew` where other text came in between."""
+        ...
+
+    def expired(self, login: Login) -> None:
+        """Say that a code has expired, and that Enter gets another one."""
         ...
 
 
@@ -39,17 +51,20 @@ class Race:
 
     def __init__(self, service: AuthService, screen: Screen, server: Server) -> None:
         self._service = service
-        self._screen = screen
+        self.screen = screen
         self._server = server
         self._won: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self._turn = asyncio.Lock()
         self.login: Login | None = None
+        # Where the redirect is listened for, for a login that changes over to it.
+        self.port: int | None = None
 
     async def run(self, login: Login, lines: Lines, *, at_keyboard: bool) -> Connection:
         """Wait for the first valid answer, or for the end of the login."""
         others = [
             asyncio.create_task(self._told(self._pastes(login, lines, at_keyboard=at_keyboard))),
             asyncio.create_task(self._told(self._elsewhere(login))),
+            asyncio.create_task(self._told(self._counts())),
         ]
         try:
             return await self._won
@@ -69,12 +84,47 @@ class Race:
         refused: McpAuthError | None = None
         async with lines:
             while (text := await lines.line()) is not None:
-                if text.strip() or not at_keyboard:
+                word = text.strip().lower()
+                if word in WORDS:
+                    await self._switch(word)
+                elif word or not (at_keyboard or self._is_for_device):
                     refused = await self._try(text)
+                self._count(anew=True)
         if at_keyboard and not self._won.done():
             await self._service.cancel(login.id)
         elif refused is not None:
             self._lose(refused)
+
+    @property
+    def _is_for_device(self) -> bool:
+        return self.login is not None and self.login.device is not None
+
+    async def _switch(self, word: str) -> None:
+        """Change over to the flow that a word asks for, or to a new code."""
+        async with self._turn:
+            login = self.login
+            if login is None or self._won.done() or (word == "paste" and login.device is None):
+                return
+            if word == "code" and login.device is not None:
+                return
+            try:
+                self.login = await self._service.switch(login.id, WORDS[word])
+            except McpAuthError as trouble:
+                # Where it is over, that is told by whoever waits for its end.
+                if not self._service.login(login.id).is_over:
+                    self.screen.refused(trouble)
+            else:
+                self.screen.show(self.login, opened=False, port=self.port)
+
+    async def _counts(self) -> None:
+        while True:
+            await asyncio.sleep(COUNT_SECONDS)
+            self._count()
+
+    def _count(self, *, anew: bool = False) -> None:
+        login = self.login
+        if login is not None and login.device is not None and not self._won.done():
+            self.screen.count(login, anew=anew)
 
     def _lose(self, error: Exception) -> None:
         if not self._won.done():
@@ -111,7 +161,7 @@ class Race:
             try:
                 connection = await self._service.finish(self.login.id, text, HERE)
             except PasteRefused as refused:
-                self._screen.refused(refused)
+                self.screen.refused(refused)
                 return refused
             except McpAuthError as error:
                 self._lose(error)

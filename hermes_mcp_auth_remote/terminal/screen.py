@@ -6,11 +6,27 @@ import os
 from dataclasses import dataclass
 from typing import TextIO
 
-from hermes_mcp_auth_remote.errors import PasteRefused
+from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.qr import terminal_blocks
-from hermes_mcp_auth_remote.terminal.words import WIDEST, filled, introduction, next_step, trouble
+from hermes_mcp_auth_remote.terminal.words import (
+    WIDEST,
+    compare_code,
+    countdown,
+    duration,
+    filled,
+    how_to_enter,
+    introduction,
+    next_step,
+    next_step_for_device,
+    shown,
+    trouble,
+)
 from hermes_mcp_auth_remote.values import Clock
+
+# Seconds before the end at which it is said once more where it cannot be said in place.
+_MARKS = frozenset({60, 300})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +39,55 @@ class PlainScreen:
     clock: Clock
     with_qr: bool = True
     colour: bool = True
+    # Where the terminal obeys escapes: the countdown stays on its line.
+    in_place: bool = True
 
     def show(self, login: Login, *, opened: bool, port: int | None) -> None:
         """Show a login that waits. What the person needs first comes last: a tall QR code scrolls."""
         columns = self.columns or WIDEST
         self._say(introduction(login, self.clock(), columns), "")
+        if login.shown_code is not None:
+            self._show_code(login, login.shown_code, columns)
+            return
         if self.with_qr and self.columns and not opened:
             self._say(*self._qr(login.authorization_url))
         # Not wrapped, not indented, nothing around it: it is copied whole.
         self._say(login.authorization_url, "")
         self._say(next_step(login, opened=opened, port=port, columns=columns), "")
 
-    def refused(self, error: PasteRefused) -> None:
+    def _show_code(self, login: Login, code: DeviceAuthorization, columns: int) -> None:
+        if self.with_qr and self.columns:
+            self._say(*self._qr(code.verification_uri_complete or code.verification_uri))
+        user_code = shown(code.user_code)
+        bold = ("\x1b[1m", "\x1b[m") if self.colour and self.columns else ("", "")
+        self._say(how_to_enter(code, columns), "", code.verification_uri, "")
+        # Each alone on its line: a double click, or a screen reader, gets it whole.
+        self._say(compare_code(code, columns), "", user_code.join(bold), "", next_step_for_device(columns))
+        self.count(login, anew=True)
+
+    def refused(self, error: McpAuthError) -> None:
         """Say why an answer did not count."""
         self._say(trouble(error, self.columns), "  The login still waits.")
+
+    def count(self, login: Login, *, anew: bool = False) -> None:
+        """Say how long the code is still good: in place on a terminal, elsewhere only towards the end."""
+        left = login.expires_at - self.clock()
+        line = countdown(left)
+        if self.columns <= len(line) or not self.in_place:
+            if not anew and int(left) in _MARKS:
+                self._say(f"The code is good for {duration(left)} more.")
+        elif anew:
+            self._say(line)
+        else:
+            # The cursor is on the line below, where something may be typed already.
+            self.stream.write(f"\x1b7\x1b[1A\r{line}\x1b[K\x1b8")
+            self.stream.flush()
+
+    def expired(self, login: Login) -> None:
+        """Say that a code has expired, and that Enter gets another one."""
+        name = shown(login.key.server)
+        said = f"The code for {name} has expired. Press Enter for a new one; Ctrl-C ends this."
+        self._say(filled(said, self.columns))
 
     def _qr(self, url: str) -> list[str]:
         blocks = terminal_blocks(url, self.columns, colour=self.colour)

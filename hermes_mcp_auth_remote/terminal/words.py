@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.oauth.client import offers_device
+from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
 
 BY_DEFAULT = "whatever the provider grants by default"
@@ -39,6 +41,7 @@ def introduction(login: Login, now: float, columns: int = WIDEST) -> str:
 
 def next_step(login: Login, *, opened: bool, port: int | None, columns: int = WIDEST) -> str:
     """Say what the person does now; `opened` where a browser was, `port` the loopback port listened on."""
+    issuer = login.authorization_server
     unreachable = "the browser ends on a page that cannot be reached: that is expected."
     paste = "Copy that page's whole address, paste it here and press Enter."
     forward = ""
@@ -54,7 +57,35 @@ def next_step(login: Login, *, opened: bool, port: int | None, columns: int = WI
     else:
         said = f"Open the address on any device and approve. {paste.replace('that', 'the last')}"
     warning = "Paste it nowhere else, and only for a login that you asked for. Ctrl-C cancels."
-    return "\n".join(filled(each, columns) for each in (said, forward, warning) if each)
+    other = "(Type code to enter a code on the other device instead.)" if offers_device(issuer) else ""
+    return "\n".join(filled(each, columns) for each in (said, forward, other, warning) if each)
+
+
+def how_to_enter(code: DeviceAuthorization, columns: int = WIDEST) -> str:
+    """Say, above the address, what to do with the code for a device."""
+    scan = "Scan the QR code, or open" if code.verification_uri_complete else "Open"
+    return filled(f"{scan} this address on any device, and log in there:", columns)
+
+
+def compare_code(code: DeviceAuthorization, columns: int = WIDEST) -> str:
+    """Say, above the user code, what to do with it."""
+    if code.verification_uri_complete is None:
+        return filled("Enter this code there:", columns)
+    return filled("Enter this code there. If it is there already, compare it letter by letter:", columns)
+
+
+def next_step_for_device(columns: int = WIDEST) -> str:
+    """Say what comes next, and what never to do (RFC 8628 section 5.4)."""
+    said = "This ends by itself once you have approved. Send the code to nobody, and approve only a login "
+    said += "that you asked for, just now and here: whoever asked for it gets the access."
+    words = "Type new for another code, paste to paste an address instead. Ctrl-C cancels."
+    return "\n".join(filled(each, columns) for each in (said, words))
+
+
+def countdown(seconds: float) -> str:
+    """Write how long a code is still good."""
+    minutes, rest = divmod(max(int(seconds), 0), 60)
+    return f"Waiting: the code is good for {minutes}:{rest:02d}"
 
 
 def connected(connection: Connection, now: float, columns: int = WIDEST) -> str:

@@ -56,7 +56,9 @@ class Watched:
     """A screen that a test reads."""
 
     shown: asyncio.Queue[Login] = field(default_factory=asyncio.Queue)
-    refusals: list[PasteRefused] = field(default_factory=list)
+    refusals: list[McpAuthError] = field(default_factory=list)
+    counts: int = 0
+    expiries: asyncio.Queue[Login] = field(default_factory=asyncio.Queue)
     opened: bool = False
     port: int | None = None
 
@@ -64,8 +66,14 @@ class Watched:
         self.opened, self.port = opened, port
         self.shown.put_nowait(login)
 
-    def refused(self, error: PasteRefused) -> None:
+    def refused(self, error: McpAuthError) -> None:
         self.refusals.append(error)
+
+    def count(self, login: Login, *, anew: bool = False) -> None:
+        self.counts += 1
+
+    def expired(self, login: Login) -> None:
+        self.expiries.put_nowait(login)
 
 
 class Typed:
