@@ -253,7 +253,7 @@ def test_a_folder_that_others_can_read_is_refused_or_closed_before_anything_goes
         ("login", "--no-wait", "--finish", "x"),
         ("token",),
         ("nonsense",),
-        ("login", "--flow", "device"),
+        ("login", "--flow", "telepathy"),
         ("login", "--js"),
     ],
 )
