@@ -150,6 +150,9 @@ def test_every_option_is_read(write: Write) -> None:
         ("timeout:", "login_seconds", 600),
         ("resource: false", "resource", False),
         ("flow: browser", "flow", "loopback"),
+        ("flow: device", "flow", "device"),
+        ("device: false", "device", False),
+        ("device:", "device", True),
         ("redirect_host: '[::1]'", "redirect_host", "::1"),
         ("redirect_uri: ''", "redirect_uri", None),
         ("{cimd: false, client_metadata_url: 'https://me.example/c'}", "client_metadata_url", None),
@@ -448,3 +451,14 @@ def test_no_file_makes_anything_but_a_typed_error(
         find_server("a", where, {})
     except McpAuthError:
         pass
+
+
+def test_a_flow_that_is_turned_off_beside_it_is_a_mistake(write: Write) -> None:
+    where = write("""
+        mcp_servers:
+          a:
+            url: https://a.example/mcp
+            oauth: {flow: device, device: false}
+    """)
+    with pytest.raises(ConfigError, match=r"oauth\.device turns off"):
+        find_server("a", where, {})
