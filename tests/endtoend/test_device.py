@@ -1,0 +1,45 @@
+"""Device logins at a certified authorization server, their tokens bound to a key."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
+from tests.parts.oidc_provider import FEATURES, OidcOptions, oidc_provider
+from tests.parts.person import approve_device
+from tests.parts.protected_resource import protected_resource
+from tests.requirements import covers
+
+pytestmark = pytest.mark.node
+
+
+@covers("device-poll", "dpop-key")
+def test_tokens_that_a_device_brings_are_bound_to_a_key_too(tmp_path: Path) -> None:
+    async def story(service: AuthService, server: Server) -> Login:
+        login = await service.begin(server, Origin("terminal"), flow="auto")
+        code = login.shown_code
+        assert code is not None
+        await asyncio.to_thread(approve_device, code.verification_uri, code.user_code)
+        async with asyncio.timeout(60):
+            return await service.settled(login.id)
+
+    with (
+        oidc_provider(OidcOptions(features=FEATURES | {"dPoP"})) as op,
+        protected_resource(op) as resource,
+    ):
+        server = Server("real", resource.url, ServerOptions(dpop=True))
+        service = AuthService(tmp_path)
+        assert asyncio.run(story(service, server)).status == "done"
+        # Another process has the key as well, and refreshes with it.
+        session = AuthService(tmp_path).session(server)
+        first = asyncio.run(session.header())
+        assert first.startswith("DPoP ")
+        second = asyncio.run(session.challenged(first, 401, []))
+        assert second is not None
+        assert second.startswith("DPoP ")
+        assert second != first
