@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -12,6 +13,16 @@ from tests import tripwire
 
 # Debian's, while all the rest comes from PyPI and npm.
 PROGRAMS = {"browser": "chromium", "ssh": "sshd", "tmux": "tmux"}
+
+
+def pytest_configure() -> None:
+    """Let signals act as at a terminal: a shell starts what is in the background with some of them ignored.
+
+    Children inherit that, and Ctrl-C would be tested on programs that never hear it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
