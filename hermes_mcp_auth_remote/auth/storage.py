@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError, McpAuthError
+from hermes_mcp_auth_remote.oauth.authorization import select_resource
 from hermes_mcp_auth_remote.oauth.client import Client, client_from_document
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
 from hermes_mcp_auth_remote.oauth.token import Tokens
@@ -176,7 +177,8 @@ class SharedTokenStorage:
         self, known: AuthorizationServer | None
     ) -> tuple[AuthorizationServer | None, str | None]:
         """Return where the SDK logged in, and the resource to name there; `known` is the stored one."""
-        resource = canonical_resource(self.server.url)
+        override = self.server.options.resource
+        resource = select_resource(self.server.url, None, override)
         try:
             if self.context is not None and self.context.oauth_metadata is not None:
                 document = self.context.oauth_metadata.model_dump(mode="json", exclude_none=True)
@@ -190,7 +192,7 @@ class SharedTokenStorage:
             # The tokens are good until they end; then somebody logs in again.
             return None, resource
         published = discovery.protected_resource
-        return discovery.authorization_server, resource if published is None else published.resource
+        return discovery.authorization_server, select_resource(self.server.url, published, override)
 
     def _redirect_uris(self) -> Sequence[str]:
         if self.context is not None:

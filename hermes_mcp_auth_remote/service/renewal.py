@@ -21,6 +21,7 @@ from hermes_mcp_auth_remote.errors import (
     TimedOut,
     TokenRefused,
 )
+from hermes_mcp_auth_remote.oauth.authorization import select_resource
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.dpop import Prover
@@ -234,8 +235,7 @@ class Renewal:
         return Ready(tokens.authorization, min(ends, now + BACK_OFF_SECONDS), ends, version, prover)
 
     def _resource(self) -> str | None:
-        override = self._server.options.resource
-        return canonical_resource(self._server.url) if override is None else (override or None)
+        return select_resource(self._server.url, None, self._server.options.resource)
 
     def _over(self, reason: str) -> AuthorizationRequired:
         return AuthorizationRequired(self._key.server, reason=reason)

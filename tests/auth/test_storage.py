@@ -12,6 +12,7 @@ import pytest
 from mcp import Client
 from mcp.client.auth import OAuthClientProvider, OAuthFlowError
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from hermes_mcp_auth_remote.auth.storage import SharedTokenStorage
 from hermes_mcp_auth_remote.demo.serving import Demo
@@ -292,6 +293,29 @@ def test_tokens_are_kept_also_where_nobody_finds_the_authorization_server(
     assert ask(provider, server.url) == [200]
     assert sorted(files(tmp_path)) == ["notes.client.json", "notes.json"]
     assert asyncio.run(another(tmp_path, clock).session(server).header())
+
+
+@covers("server-query")
+@pytest.mark.parametrize("resource", [None, False, "api://notes"])
+def test_a_server_whose_metadata_is_known_is_named_as_a_login_of_ours_names_it(
+    service: AuthService, demo: Demo, clock: MovedClock, resource: str | Literal[False] | None
+) -> None:
+    options = ServerOptions(resource=resource)
+    server = Server("notes", f"{demo.ping_url}?project_ref=1&key=k", options)
+    storage = storage_of(service, server, clock)
+
+    async def main() -> None:
+        await storage.set_client_info(
+            OAuthClientInformationFull.model_validate({"client_id": "an-app", "redirect_uris": [CALLBACK]})
+        )
+        # The second time, all but the resource is in the store already.
+        for token in ("a-first-token", "a-second-token"):
+            await storage.set_tokens(OAuthToken(access_token=token, expires_in=3600))
+            binding = service.stored(server).binding
+            assert binding is not None
+            assert binding.resource == (demo.ping_url if resource is None else resource or None)
+
+    asyncio.run(main())
 
 
 def test_a_name_that_stands_for_another_address_is_refused_before_anything_is_asked(

@@ -506,6 +506,18 @@ def test_tokens_that_hermes_wrote_work_and_refresh(
     assert demo.server.requests[-1].form["resource"] == demo.ping_url
 
 
+@covers("server-query")
+def test_tokens_that_hermes_wrote_refresh_where_the_servers_address_has_a_query(
+    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+) -> None:
+    without_binding(tmp_path)
+    queried = replace(server, url=f"{server.url}?project_ref=1&key=k")
+    clock.now += 3600
+    assert live(demo, header(anew(tmp_path, queried, clock)))
+    # RFC 8707 section 2; and a key in the query is for the server alone.
+    assert demo.server.requests[-1].form["resource"] == demo.ping_url
+
+
 @covers("token-address")
 @pytest.mark.parametrize("over", [False, True], ids=["a fresh token", "a token that has ended"])
 def test_a_token_is_never_sent_to_another_address_under_the_same_name(
