@@ -24,7 +24,7 @@ def one_input(data: bytes) -> None:
     """Read it as either."""
     response = answer(data)
     with suppress(McpAuthError):
-        found = read_device_authorization_response(response, "as.example")
+        found = read_device_authorization_response(response, "https://as.example")
         check(is_safe_url(found.verification_uri), "an unsafe address")
         check(found.user_code.isascii() and found.user_code.isprintable(), "a code that cannot be typed")
         check(found.interval_seconds >= 1, "polled without a pause")

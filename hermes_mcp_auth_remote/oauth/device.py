@@ -21,7 +21,13 @@ from hermes_mcp_auth_remote.oauth.metadata import (
     AuthorizationServer,
     read_authorization_server_response,
 )
-from hermes_mcp_auth_remote.oauth.urls import authorization_server_urls, host_of, origin_of, safe_url
+from hermes_mcp_auth_remote.oauth.urls import (
+    authorization_server_urls,
+    endpoint_url,
+    host_of,
+    origin_of,
+    safe_url,
+)
 from hermes_mcp_auth_remote.oauth.wire import (
     Document,
     Exchange,
@@ -135,7 +141,7 @@ def authorize_device(
         response = yield device_authorization_request(
             server, who, scope=scope, resource=resource, extra=extra, sign=sign
         )
-        return read_device_authorization_response(response, host_of(server.issuer), secrets)
+        return read_device_authorization_response(response, server.issuer, secrets)
 
     try:
         return (yield from ask(client))
@@ -177,13 +183,14 @@ _FIXED = frozenset({"client_id", "client_secret", "client_assertion", "client_as
 
 
 def read_device_authorization_response(
-    response: Response, host: str, secrets: tuple[Secret, ...] = ()
+    response: Response, issuer: str, secrets: tuple[Secret, ...] = ()
 ) -> DeviceAuthorization:
-    """Read the answer of a device endpoint; raises DeviceRefused, UnreadableAnswer or UnsafeUrl.
+    """Read the answer of an issuer's device endpoint; raises DeviceRefused, UnreadableAnswer or UnsafeUrl.
 
     `secrets` are kept out of messages. A missing or odd lifetime counts as ten minutes, an interval as five
     seconds.
     """
+    host = host_of(issuer)
     what = f"answer to the {DEVICE_AUTHORIZATION} at {host}"
     if response.status >= 500 or response.status == 429:
         raise UnreadableAnswer(
@@ -210,7 +217,7 @@ def read_device_authorization_response(
     user_code = (user_code or "").strip()
     if not user_code or not user_code.isascii() or len(user_code) > MAX_USER_CODE_CHARS:
         raise UnreadableAnswer(f"The {what} holds no user code that a person could enter.")
-    uri, complete = _verification_uris(document, what)
+    uri, complete = _verification_uris(document, what, issuer)
     return DeviceAuthorization(
         Secret(device_code),
         user_code,
@@ -234,12 +241,12 @@ _REFUSAL_ADVICE = {
 }
 
 
-def _verification_uris(document: Document, what: str) -> tuple[str, str | None]:
+def _verification_uris(document: Document, what: str, issuer: str) -> tuple[str, str | None]:
     # Google says "url".
     uri = text_member(document, "verification_uri") or text_member(document, "verification_url")
     if uri is None:
         raise UnreadableAnswer(f"The {what} names no address to enter the user code at.")
-    checked = safe_url(uri, "`verification_uri`")
+    checked = endpoint_url(uri, "`verification_uri`", issuer)
     complete = text_member(document, "verification_uri_complete") or text_member(
         document, "verification_url_complete"
     )

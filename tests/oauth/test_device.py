@@ -185,6 +185,15 @@ def test_an_unsafe_verification_uri_is_never_shown(uri: str) -> None:
 
 
 @covers("device-answer", "safe-urls")
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "a.localhost", "[::1]:9", "127.1.2.3"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_elsewhere_shows_nobody_an_address_on_this_machine(scheme: str, host: str) -> None:
+    uri = f"{scheme}://{host}/device"
+    script = authorizing().expects(DEVICE).answers(200, {**ANSWERED, "verification_uri": uri})
+    script.raises(UnsafeUrl, "on this machine")
+
+
+@covers("device-answer", "safe-urls")
 @pytest.mark.parametrize(
     "uri",
     [
