@@ -33,6 +33,12 @@ async def begun(
 
     Raises a ServerError, NetworkError, ConfigError or StoreError.
     """
+    if server.options.grant != "authorization_code":
+        # A person's tokens would take the place of the job's.
+        raise ConfigError(
+            f"{server.name} needs no login: its `oauth.grant` is `{server.options.grant}`, without a person.",
+            f"Use it as it is; `hermes-mcp-auth token {server.name}` fetches a token.",
+        )
     flow = _flow(world, server, origin, flow)
     stored = await asyncio.to_thread(world.store.read, key)
     known = await asyncio.to_thread(_held, world, key, stored)

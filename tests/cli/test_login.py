@@ -203,3 +203,16 @@ def test_a_browser_that_was_opened_is_one_argument_and_no_shell(cli: Cli, demo: 
         assert login.event()["event"] == "connected"
     asked = Path(f"{browser}.asked").read_text()
     assert asked == f"{waiting['authorization_url']}\n"
+
+
+@pytest.mark.parametrize("more", [(), ("--no-wait",), ("--flow", "device")])
+def test_a_server_that_needs_no_person_is_not_logged_in_to(
+    cli: Cli, demo: Demo, more: tuple[str, ...]
+) -> None:
+    cli.configure(demo.mcp_url, grant="client_credentials", client_id="job-7", client_secret="ours-alone")
+    ended = cli.run("login", "demo", *more)
+    assert ended.code == 3
+    assert "demo needs no login: its `oauth.grant` is `client_credentials`" in ended.err
+    assert "`hermes-mcp-auth token demo` fetches a token." in ended.err
+    assert "ours-alone" not in ended.err
+    assert demo.server.requests == []

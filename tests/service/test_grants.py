@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.config import find_server
 from hermes_mcp_auth_remote.errors import ConfigError, TokenRefused
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.values import IdentityProvider, Secret, Server, ServerOptions
+from hermes_mcp_auth_remote.values import IdentityProvider, Origin, Secret, Server, ServerOptions
 from tests.oauth.parties import ISSUER, NOW, PRM, RFC8414, TOKEN, URL, metadata, prm
 from tests.playbook import answer
 from tests.requirements import covers
@@ -169,3 +169,13 @@ def test_an_enterprises_whole_configuration_is_read(tmp_path: Path) -> None:
     options = find_server("job", tmp_path, {}).options
     expected = IdentityProvider("https://idp.example/token", "/run/id", "c", Secret("s"))
     assert (options.grant, options.identity_provider, options.dpop) == ("enterprise", expected, True)
+
+
+@covers("no-person")
+def test_no_person_is_asked_to_log_in_to_what_needs_none(tmp_path: Path) -> None:
+    network = Network()
+    begin = network.service(tmp_path).begin(SERVER, Origin("terminal"))
+    with pytest.raises(ConfigError, match="job needs no login") as refused:
+        asyncio.run(begin)
+    assert refused.value.advice == "Use it as it is; `hermes-mcp-auth token job` fetches a token."
+    assert network.asked == []
