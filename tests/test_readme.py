@@ -78,6 +78,17 @@ def test_every_key_of_the_configuration_is_documented() -> None:
     assert {key for key in keys if f"`{key}" not in page} == set()
 
 
+def test_the_configuration_page_names_the_variables_that_count_and_no_other() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    said = page.partition("## The network")[2].partition("\n## ")[0]
+    counts, _, never = said.partition("`HTTP_PROXY` is never read")
+    assert never
+    folder = ROOT / "hermes_mcp_auth_remote" / "http"
+    source = "".join((folder / name).read_text("utf-8") for name in ("proxies.py", "tls.py"))
+    read = re.findall(r'(?:_variable|environ\.get)\("(\w+)"', source)
+    assert {name.upper() for name in read} == set(re.findall(r"`([A-Z_]+)`", counts))
+
+
 def test_no_path_of_a_machine_and_no_registry_is_in_any_file_of_ours() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     suspicious = re.compile(
