@@ -1,0 +1,37 @@
+"""What a test holds: people, trouble, and where a bot finds the endpoint."""
+
+from __future__ import annotations
+
+from tests.parts.bot_api.people import People
+from tests.parts.bot_api.trouble import RateLimits, Troubles
+from tests.parts.bot_api.values import User
+from tests.parts.bot_api.world import World
+
+
+class BotApi(People, Troubles):
+    """The endpoint: what people do and see, what goes wrong, and where a bot finds it."""
+
+    def __init__(self, world: World, origin: str, token: str, *, rate_limits: bool) -> None:
+        People.__init__(self, world)
+        Troubles.__init__(self)
+        self.origin = origin
+        self.token = token
+        self.rate_limits: RateLimits | None = RateLimits(world.clock) if rate_limits else None
+
+    @property
+    def base_url(self) -> str:
+        """For `ApplicationBuilder().base_url(...)`: the token is appended."""
+        return f"{self.origin}/bot"
+
+    @property
+    def base_file_url(self) -> str:
+        return f"{self.origin}/file/bot"
+
+    @property
+    def bot(self) -> User:
+        return self.world.bot
+
+    @property
+    def polling(self) -> bool:
+        """True while a long poll of the bot waits."""
+        return self.world.updates.pollers_waiting > 0

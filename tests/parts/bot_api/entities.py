@@ -1,0 +1,104 @@
+"""Entities: those that a bot gives, and those that the server finds by itself in every text."""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from itertools import accumulate
+from typing import cast
+
+from tests.parts.bot_api.keyboards import WrongUrl, checked_url
+from tests.parts.bot_api.limits import ENTITIES
+from tests.parts.bot_api.values import Entity, bad_request, utf16
+
+FOUND_BY_SERVER = frozenset(
+    {"mention", "hashtag", "cashtag", "bot_command", "url", "email", "phone_number", "bank_card_number"}
+)
+STYLES = frozenset(
+    {"bold", "italic", "underline", "strikethrough", "spoiler", "blockquote", "expandable_blockquote", "code"}
+)
+WITH_MEMBERS = frozenset({"pre", "text_link", "text_mention", "custom_emoji", "date_time"})
+FINDABLE = re.compile(
+    r"(?P<url>https?://[^\s<>\"]+|\bwww\.[^\s<>\"]+)"
+    r"|(?P<email>\b[\w.+-]+@[\w-]+\.[\w.-]+\b)"
+    r"|(?<![\w/<])(?P<bot_command>/[A-Za-z0-9_]{1,64}(?:@\w{3,32})?)(?![\w/])"
+    r"|(?<!\w)(?P<mention>@[A-Za-z]\w{3,31})\b"
+    r"|(?<!\w)(?P<hashtag>#\w*[^\W\d]\w*)"
+)
+NOTHING_FOUND_INSIDE = frozenset({"code", "pre", "text_link", "text_mention"})
+TRAILING = ".,:;!?)'\"»"
+
+
+def found(text: str, given: tuple[Entity, ...] = ()) -> tuple[Entity, ...]:
+    """Return the entities of a text: those given, and those that the server finds outside code and links."""
+    ends = [0, *accumulate(utf16(character) for character in text)]
+    taken = [(e.offset, e.offset + e.length) for e in given if e.type in NOTHING_FOUND_INSIDE]
+    entities = list(given)
+    for match in FINDABLE.finditer(text):
+        kind = str(match.lastgroup)
+        start, end = match.span()
+        if kind == "url":
+            end -= len(match[0]) - len(match[0].rstrip(TRAILING))
+        offset, length = ends[start], ends[end] - ends[start]
+        if not any(first < offset + length and offset < last for first, last in taken):
+            entities.append(Entity(kind, offset, length))
+    return tuple(sorted(entities, key=lambda entity: (entity.offset, -entity.length)))
+
+
+def read_entities(given: str, text: str) -> tuple[Entity, ...]:
+    """Read an `entities` parameter for a text; raises Refused."""
+    try:
+        entities = json.loads(given)
+    except ValueError:
+        raise bad_request("can't parse entities JSON object") from None
+    if not isinstance(entities, list):
+        raise bad_request("expected an Array of MessageEntity")
+    made = (_entity(entity, text) for entity in entities[:ENTITIES])
+    return tuple(entity for entity in made if entity is not None)
+
+
+def _entity(given: object, text: str) -> Entity | None:
+    if not isinstance(given, dict):
+        raise bad_request("can't parse MessageEntity: expected an Object")
+    kind, offset, length = (given.get(name) for name in ("type", "offset", "length"))
+    if not isinstance(kind, str):
+        raise bad_request("can't parse MessageEntity: can't find field \"type\"")
+    for name, value in (("offset", offset), ("length", length)):
+        if type(value) is not int:
+            raise bad_request(f'can\'t parse MessageEntity: field "{name}" must be of type Number')
+    if kind in FOUND_BY_SERVER:
+        return None
+    if kind not in STYLES | WITH_MEMBERS:
+        raise bad_request("can't parse MessageEntity: unsupported type specified")
+    return _placed(Entity(kind, cast("int", offset), cast("int", length), _members(kind, given)), text)
+
+
+def _members(kind: str, given: dict[str, object]) -> dict[str, object]:
+    if kind == "pre":
+        return {"language": given["language"]} if given.get("language") else {}
+    if kind == "text_link":
+        url = str(given.get("url", ""))
+        try:
+            return {"url": checked_url(url)}
+        except WrongUrl as reason:
+            raise bad_request(f"entity URL '{url}' is invalid: {reason}") from None
+    if kind == "custom_emoji":
+        return {"custom_emoji_id": given.get("custom_emoji_id")}
+    return {"user": given.get("user")} if kind == "text_mention" else {}
+
+
+def _placed(entity: Entity, text: str) -> Entity:
+    start, end = entity.offset, entity.offset + entity.length
+    size = utf16(text)
+    if start < 0 or entity.length < 0 or start > size:
+        raise bad_request(f"entity begins after the end of the text at UTF-16 offset {start}")
+    if end > size:
+        raise bad_request(
+            f"entity beginning at UTF-16 offset {start} ends after the end of the text at UTF-16 offset {end}"
+        )
+    boundaries = [0, *accumulate(utf16(character) for character in text)]
+    for where, at in (("begins", start), ("ends", end)):
+        if boundaries[bisect_right(boundaries, at) - 1] != at:
+            raise bad_request(f"entity {where} in a middle of a UTF-16 symbol at UTF-16 offset {at}")
+    return entity

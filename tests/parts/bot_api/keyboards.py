@@ -1,0 +1,142 @@
+"""`reply_markup`: inline keyboards, as strictly as the real server reads them, and their URLs."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import cast
+from urllib.parse import urlsplit, urlunsplit
+
+from tests.parts.bot_api.limits import (
+    BUTTON_URL_CHARACTERS,
+    BUTTONS,
+    BUTTONS_PER_ROW,
+    CALLBACK_DATA_BYTES,
+    COPY_TEXT_CHARACTERS,
+)
+from tests.parts.bot_api.values import Button, Json, Keyboard, bad_request, utf16
+
+OTHER_ACTIONS = (
+    "web_app",
+    "login_url",
+    "switch_inline_query",
+    "switch_inline_query_current_chat",
+    "switch_inline_query_chosen_chat",
+    "callback_game",
+    "pay",
+)
+ACTIONS = ("url", "callback_data", "copy_text", *OTHER_ACTIONS)
+OTHER_MARKUPS = ("keyboard", "remove_keyboard", "force_reply")
+
+
+class WrongUrl(Exception):
+    """A URL is refused; the text says why, as the real server does."""
+
+
+def checked_url(url: str) -> str:
+    """Return a URL in the form that the real server shows; raises WrongUrl.
+
+    http, https and tg; without a scheme it is http; a host needs a dot: localhost fails, an address passes.
+    """
+    scheme, colon, rest = url.partition("://")
+    if not colon and url.lower().startswith("tg:"):
+        scheme, colon, rest = "tg", "://", url[3:]
+    if not colon:
+        scheme, rest = "http", url
+    scheme = scheme.lower()
+    if scheme not in {"http", "https", "tg"}:
+        raise WrongUrl("Unsupported URL protocol")
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise WrongUrl("Wrong HTTP URL") from None
+    if scheme == "tg":
+        if port is not None or "@" in parts.netloc or not re.fullmatch(r"[A-Za-z0-9_-]+", host):
+            raise WrongUrl("Wrong tg URL")
+        return f"tg://{rest}"
+    if not host or re.search(r"[\s\x00-\x20<>\"]", url) or ("." not in host and ":" not in host):
+        raise WrongUrl("Wrong HTTP URL")
+    return urlunsplit((scheme, parts.netloc.lower(), parts.path or "/", parts.query, parts.fragment))
+
+
+def read_keyboard(text: str) -> Keyboard:
+    """Read `reply_markup`; other kinds of it than an inline keyboard leave none. Raises Refused."""
+    if not text:
+        return ()
+    try:
+        markup = json.loads(text)
+    except ValueError:
+        raise bad_request("can't parse reply keyboard markup JSON object") from None
+    if not isinstance(markup, dict):
+        raise bad_request("object expected as reply markup")
+    if "inline_keyboard" not in markup:
+        if not markup or any(kind in markup for kind in OTHER_MARKUPS):
+            return ()
+        raise bad_request("can't parse reply keyboard markup JSON object")
+    rows = markup["inline_keyboard"]
+    if not isinstance(rows, list):
+        raise bad_request('field "inline_keyboard" must be of type Array')
+    if not all(isinstance(row, list) for row in rows):
+        raise bad_request('field "inline_keyboard" of the InlineKeyboardMarkup must be an Array of Arrays')
+    keyboard = tuple(tuple(_button(button) for button in row) for row in rows if row)
+    # Telegram documents neither number; clients and libraries go by these.
+    if sum(map(len, keyboard)) > BUTTONS or any(len(row) > BUTTONS_PER_ROW for row in keyboard):
+        raise bad_request("reply markup is too long")
+    return keyboard
+
+
+def _button(given: object) -> Button:
+    if not isinstance(given, dict):
+        raise bad_request("can't parse inline keyboard button: expected an Object")
+    button = cast("Json", given)
+    label = _string(button, "text")
+    if label is None:
+        raise bad_request("can't parse inline keyboard button: can't find field \"text\"")
+    if not label.strip():
+        raise bad_request("inline keyboard button text must be non-empty")
+    actions = [action for action in ACTIONS if button.get(action) is not None]
+    if not actions:
+        raise bad_request("text buttons are unallowed in the inline keyboard")
+    if len(actions) > 1:
+        # The real server takes one of them and says nothing; its documentation says exactly one.
+        raise bad_request(f"inline keyboard button has more than one action: {', '.join(actions)}")
+    if actions[0] in OTHER_ACTIONS:
+        return Button(label, other={actions[0]: button[actions[0]]})
+    if actions[0] == "url":
+        return Button(label, url=_url(_string(button, "url") or ""))
+    if actions[0] == "callback_data":
+        return Button(label, callback_data=_callback_data(_string(button, "callback_data") or ""))
+    return Button(label, copy_text=_copy_text(button["copy_text"]))
+
+
+def _string(button: Json, name: str) -> str | None:
+    value = button.get(name)
+    if value is not None and not isinstance(value, str):
+        raise bad_request(f'can\'t parse inline keyboard button: field "{name}" must be of type String')
+    return value
+
+
+def _url(url: str) -> str:
+    try:
+        checked = checked_url(url)
+    except WrongUrl as reason:
+        raise bad_request(f"inline keyboard button URL '{url}' is invalid: {reason}") from None
+    if len(checked) > BUTTON_URL_CHARACTERS:
+        raise bad_request("BUTTON_URL_INVALID")
+    return checked
+
+
+def _callback_data(data: str) -> str:
+    if not 1 <= len(data.encode()) <= CALLBACK_DATA_BYTES:
+        raise bad_request("BUTTON_DATA_INVALID")
+    return data
+
+
+def _copy_text(given: object) -> str:
+    text = given.get("text") if isinstance(given, dict) else None
+    if not isinstance(text, str):
+        raise bad_request('can\'t parse inline keyboard button: field "copy_text" must be of type Object')
+    if not 1 <= utf16(text) <= COPY_TEXT_CHARACTERS:
+        raise bad_request("BUTTON_COPY_TEXT_INVALID")
+    return text

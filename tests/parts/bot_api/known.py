@@ -1,0 +1,70 @@
+"""Which parameters each method has (Bot API 9.x); the real server ignores others, here they are recorded."""
+
+from __future__ import annotations
+
+_TARGET = {"business_connection_id", "chat_id", "message_thread_id", "direct_messages_topic_id"}
+_SENT = _TARGET | {
+    "disable_notification",
+    "protect_content",
+    "allow_paid_broadcast",
+    "message_effect_id",
+    "suggested_post_parameters",
+    "reply_parameters",
+    "reply_markup",
+    # Older names, which the server still takes.
+    "reply_to_message_id",
+    "allow_sending_without_reply",
+}
+_TEXT = {"text", "parse_mode", "entities", "link_preview_options", "disable_web_page_preview"}
+_CAPTION = {"caption", "parse_mode", "caption_entities", "show_caption_above_media"}
+_EDITED = {"business_connection_id", "chat_id", "message_id", "inline_message_id", "reply_markup"}
+_COMMANDS = {"scope", "language_code"}
+
+KNOWN: dict[str, set[str]] = {
+    "getMe": set(),
+    "getUpdates": {"offset", "limit", "timeout", "allowed_updates"},
+    "setWebhook": {
+        "url",
+        "certificate",
+        "ip_address",
+        "max_connections",
+        "allowed_updates",
+        "drop_pending_updates",
+        "secret_token",
+    },
+    "deleteWebhook": {"drop_pending_updates"},
+    "getWebhookInfo": set(),
+    "setMyCommands": _COMMANDS | {"commands"},
+    "getMyCommands": _COMMANDS,
+    "deleteMyCommands": _COMMANDS,
+    "setMyDescription": {"description", "language_code"},
+    "setMyShortDescription": {"short_description", "language_code"},
+    "setMyName": {"name", "language_code"},
+    "setChatMenuButton": {"chat_id", "menu_button"},
+    "sendMessage": _SENT | _TEXT,
+    "sendPhoto": _SENT | _CAPTION | {"photo", "has_spoiler"},
+    "sendDocument": _SENT | _CAPTION | {"document", "thumbnail", "disable_content_type_detection"},
+    "sendChatAction": {"business_connection_id", "chat_id", "message_thread_id", "action"},
+    "setMessageReaction": {"chat_id", "message_id", "reaction", "is_big"},
+    "editMessageText": _EDITED | _TEXT,
+    "editMessageCaption": _EDITED | _CAPTION,
+    "editMessageMedia": _EDITED | {"media"},
+    "editMessageReplyMarkup": _EDITED,
+    "deleteMessage": {"chat_id", "message_id"},
+    "deleteMessages": {"chat_id", "message_ids"},
+    "answerCallbackQuery": {"callback_query_id", "text", "show_alert", "url", "cache_time"},
+    "getChat": {"chat_id"},
+    "getChatMember": {"chat_id", "user_id"},
+    "getChatAdministrators": {"chat_id"},
+    "getFile": {"file_id"},
+    "createForumTopic": {"chat_id", "name", "icon_color", "icon_custom_emoji_id"},
+    "editForumTopic": {"chat_id", "message_thread_id", "name", "icon_custom_emoji_id"},
+    "sendMessageDraft": {"chat_id", "message_thread_id", "draft_id", "text", "parse_mode", "entities"},
+    "logOut": set(),
+    "close": set(),
+}
+
+
+def unknown(method: str, names: list[str]) -> tuple[str, ...]:
+    """Return the parameters that a method does not have."""
+    return tuple(name for name in names if name not in KNOWN[method])

@@ -1,0 +1,106 @@
+"""The parameters of a call: every one is text, as it is inside the real server, and some are files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from aiohttp import web
+
+from tests.parts.bot_api.values import Json, bad_request
+
+SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file of a multipart request."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a call brought, and typed access to it; a value of a wrong type raises Refused."""
+
+    values: Mapping[str, str]
+    uploads: Mapping[str, Upload] = field(default_factory=dict[str, Upload])
+
+    def text(self, name: str) -> str:
+        return self.values.get(name, "")
+
+    def integer(self, name: str, default: int = 0) -> int:
+        """Read a number. The real server takes a default for what is none; that would hide a bot's fault."""
+        value = self.values.get(name, "")
+        if not value:
+            return default
+        if not re.fullmatch(r"-?\d+", value):
+            raise bad_request(f'parameter "{name}" must be of type Number')
+        return int(value)
+
+    def switch(self, name: str) -> bool:
+        value = self.values.get(name, "").lower()
+        if value not in SWITCHES:
+            raise bad_request(f'parameter "{name}" must be of type Boolean')
+        return SWITCHES[value]
+
+    def json(self, name: str) -> object:
+        """Read a JSON value, None where there is none."""
+        value = self.values.get(name, "")
+        if not value:
+            return None
+        try:
+            return cast("object", json.loads(value))
+        except ValueError:
+            raise bad_request(f"can't parse {name} JSON object") from None
+
+    def json_object(self, name: str) -> Json:
+        """Read a JSON object, an empty one where there is none."""
+        value = self.json(name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise bad_request(f'parameter "{name}" must be of type Object')
+        return cast("Json", value)
+
+    def json_array(self, name: str) -> list[object] | None:
+        value = self.json(name)
+        if value is not None and not isinstance(value, list):
+            raise bad_request(f'parameter "{name}" must be of type Array')
+        return value
+
+
+async def read_parameters(request: web.Request) -> Parameters:
+    """Read query and body: a form, a multipart form or JSON; raises Refused."""
+    values = dict(request.query)
+    uploads: dict[str, Upload] = {}
+    if request.content_type == "application/json":
+        values |= _from_json(await request.read())
+    elif request.content_type in {"application/x-www-form-urlencoded", "multipart/form-data"}:
+        for name, value in (await request.post()).items():
+            if isinstance(value, web.FileField):
+                uploads[name] = Upload(value.filename, value.file.read())
+                value.file.close()
+            else:
+                values[name] = value if isinstance(value, str) else bytes(value).decode()
+    return Parameters(values, uploads)
+
+
+def _from_json(body: bytes) -> dict[str, str]:
+    if not body.strip():
+        return {}
+    try:
+        document = json.loads(body)
+    except ValueError:
+        raise bad_request("can't parse request JSON object") from None
+    if not isinstance(document, dict):
+        raise bad_request("request must be a JSON object")
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in document.items()
+        if value is not None
+    }

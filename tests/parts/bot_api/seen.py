@@ -1,0 +1,101 @@
+"""What people see, and what a test may ask about all that happened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from tests.parts.bot_api.transcript import transcript
+from tests.parts.bot_api.values import Call, Chat, Message, User
+from tests.parts.bot_api.world import World
+
+WAIT_SECONDS = 10.0
+Found = TypeVar("Found")
+Where = Chat | User | int
+
+
+class Seen:
+    """Reads the world; may be called from any thread."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def messages(self, where: Where) -> list[Message]:
+        """Return what is visible in a chat now, in order."""
+        return self.world.standing(_id(where))
+
+    def deleted(self, where: Where) -> list[Message]:
+        """Return what was deleted from a chat, in the order of deletion, as it last stood."""
+        with self.world.lock:
+            keys = [key for key in self.world.gone if key[0] == _id(where)]
+            return [self.world.versions[key][-1] for key in keys]
+
+    def versions(self, message: Message) -> list[Message]:
+        """Return a message as it stood at first and after each edit."""
+        with self.world.lock:
+            return list(self.world.versions[message.chat_id, message.id])
+
+    @property
+    def calls(self) -> list[Call]:
+        """Return every call of the bot's, in the order in which they were answered."""
+        with self.world.lock:
+            return list(self.world.calls)
+
+    def calls_of(self, method: str) -> list[Call]:
+        return [call for call in self.calls if call.method == method]
+
+    @property
+    def unknown_parameters(self) -> list[str]:
+        """Return "method.parameter" for each that the Bot API does not have; the real server says nothing."""
+        return [f"{call.method}.{name}" for call in self.calls for name in call.unknown]
+
+    def anywhere(self, text: str) -> list[str]:
+        """Say where a text occurs in all that was ever sent, received or uploaded, deleted or not."""
+        with self.world.lock:
+            places = [f"call {n} {c.method}" for n, c in enumerate(self.world.calls) if _in_call(c, text)]
+            places += [
+                f"update {update['update_id']}" for update in self.world.updates.sent if text in _flat(update)
+            ]
+            places += [
+                f"message {message.id} in {message.chat_id}, version {number}"
+                for versions in self.world.versions.values()
+                for number, message in enumerate(versions)
+                if text in message.text or text in _flat([button.json() for button in message.buttons])
+            ]
+        return places
+
+    def transcript(self, where: Where) -> str:
+        """Return a chat as text, as a person sees it."""
+        with self.world.lock:
+            chat = self.world.chats[_id(where)]
+            return transcript(chat, self.world.standing(chat.id), self.world.message)
+
+    def wait(self, predicate: Callable[[], Found], seconds: float = WAIT_SECONDS) -> Found:
+        """Wait until something is true and return it; raises AssertionError with the chats as text."""
+        if not self.world.wait(predicate, seconds):
+            raise AssertionError(f"Not within {seconds} s.\n{self._all_chats()}")
+        return predicate()
+
+    async def until(self, predicate: Callable[[], Found], seconds: float = WAIT_SECONDS) -> Found:
+        """Do what `wait` does, in a coroutine."""
+        return await asyncio.to_thread(self.wait, predicate, seconds)
+
+    def _all_chats(self) -> str:
+        with self.world.lock:
+            return "\n".join(self.transcript(chat) for chat in self.world.chats.values())
+
+
+def _id(where: Where) -> int:
+    return where if isinstance(where, int) else where.id
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(map(_flat, value.values()))
+    return "\n".join(map(_flat, value)) if isinstance(value, list) else str(value)
+
+
+def _in_call(call: Call, text: str) -> bool:
+    files = any(text.encode() in file.data for file in call.files.values())
+    return files or text in _flat(dict(call.parameters)) or text in _flat(call.answer)

@@ -1,0 +1,84 @@
+"""The endpoint in a thread with a loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+from aiohttp import web
+
+from tests.parts.bot_api.api import BotApi
+from tests.parts.bot_api.routes import Routes
+from tests.parts.bot_api.values import User
+from tests.parts.bot_api.webhook import Deliverer
+from tests.parts.bot_api.world import World
+
+START_SECONDS = 20.0
+
+
+@contextmanager
+def running(
+    *,
+    token: str | None = None,
+    username: str = "hermes_test_bot",
+    first_name: str = "Hermes",
+    clock: Callable[[], float] = time.time,
+    privacy_mode: bool = True,
+    rate_limits: bool = False,
+    port: int = 0,
+) -> Generator[BotApi]:
+    """Serve one bot until the block ends; without a token one is minted. Raises OSError for a taken port."""
+    made = token or f"{secrets.randbelow(9 * 10**8) + 10**8}:AA{secrets.token_hex(17)[:33]}"
+    world = World(
+        User(int(made.split(":")[0]), first_name, username, is_bot=True), clock, privacy_mode=privacy_mode
+    )
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(("127.0.0.1", port))
+    except OSError:
+        bound.close()
+        raise
+    api = BotApi(world, f"http://127.0.0.1:{bound.getsockname()[1]}", made, rate_limits=rate_limits)
+    started: Future[Callable[[], None]] = Future()
+    thread = threading.Thread(
+        target=lambda: asyncio.run(_serve(api, bound, started)), name="bot-api", daemon=True
+    )
+    thread.start()
+    stop = started.result(START_SECONDS)
+    try:
+        yield api
+    finally:
+        api.heal()
+        stop()
+        thread.join(START_SECONDS)
+        if thread.is_alive():
+            raise AssertionError("The Bot API endpoint did not stop.")
+
+
+async def _serve(api: BotApi, bound: socket.socket, started: Future[Callable[[], None]]) -> None:
+    loop = asyncio.get_running_loop()
+    closing = asyncio.Event()
+    routes = Routes(api)
+    # A call whose bot hung up must not go on: its long poll would hold on to updates.
+    runner = web.AppRunner(routes.app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
+    await runner.setup()
+    await web.SockSite(runner, bound).start()
+    delivering = asyncio.create_task(Deliverer(api.world).run())
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(closing.set)
+
+    started.set_result(stop)
+    await closing.wait()
+    delivering.cancel()
+    routes.closing.set()
+    api.drop_long_poll()
+    await asyncio.gather(delivering, return_exceptions=True)
+    await runner.cleanup()

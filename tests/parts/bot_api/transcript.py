@@ -1,0 +1,40 @@
+"""A chat as text: who said what, buttons as [Label], pictures as (picture)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from tests.parts.bot_api.values import Button, Chat, Message
+
+
+def transcript(chat: Chat, messages: Iterable[Message], find: Callable[[int, int], Message | None]) -> str:
+    """Draw what stands in a chat; `find` gives the message that a reply belongs to."""
+    lines = [f"── {chat.title} ──"]
+    for message in messages:
+        if message.topic_created is None:
+            lines += ["", *_bubble(chat, message, find)]
+    return "\n".join(lines) + "\n"
+
+
+def _bubble(chat: Chat, message: Message, find: Callable[[int, int], Message | None]) -> Iterable[str]:
+    topic = chat.topics.get(message.thread or 0)
+    edited = " (edited)" if message.edited_at is not None and message.text and not message.from_bot else ""
+    yield f"{message.sender.first_name}{f' in #{topic}' if topic else ''}:{edited}"
+    if message.reply_to is not None:
+        replied = find(message.chat_id, message.reply_to)
+        yield f"  > {replied.text.splitlines()[0] if replied and replied.text else '(deleted)'}"
+    if message.photo is not None:
+        yield "  (picture)"
+    if message.document is not None:
+        yield f"  (file {message.document.name})"
+    for line in message.text.splitlines():
+        yield f"  {line}".rstrip()
+    for row in message.keyboard:
+        yield "  " + " ".join(_drawn(button) for button in row)
+    if message.reactions:
+        yield "  " + " ".join(message.reactions)
+
+
+def _drawn(button: Button) -> str:
+    mark = " ↗" if button.url is not None else " ⧉" if button.copy_text is not None else ""
+    return f"[{button.text}{mark}]"

@@ -1,0 +1,138 @@
+"""Trouble on order: what goes wrong with the bot's next calls, and the real server's rate limits."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tests.parts.bot_api.limits import (
+    CHAT_MESSAGES_PER_SECOND,
+    GROUP_MESSAGES_PER_MINUTE,
+    MESSAGES_PER_SECOND,
+)
+from tests.parts.bot_api.values import Refused
+
+Kind = Literal["down", "refuse", "gateway", "hang_up", "slow", "hold"]
+LIMITED = ("send", "edit", "copy", "forward")
+HTML = (
+    "<html>\r\n<head><title>{status}</title></head>\r\n<body>\r\n<center><h1>{status}</h1></center>\r\n"
+    "<hr><center>nginx/1.18.0</center>\r\n</body>\r\n</html>\r\n"
+)
+
+
+@dataclass(slots=True)
+class Trouble:
+    """One trouble: for calls of one method or any, so many times."""
+
+    kind: Kind
+    method: str | None
+    left: int
+    refusal: Refused | None = None
+    status: str = ""
+    seconds: float = 0
+    reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+    on_release: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+
+    def release(self) -> None:
+        """Let held calls go on."""
+        self.left = 0
+        self.released.set()
+        for act in list(self.on_release):
+            act()
+
+
+class Troubles:
+    """What was ordered. Methods return the trouble; without a method it is for any call but getUpdates."""
+
+    def __init__(self) -> None:
+        self.ordered: list[Trouble] = []
+        self.polls_dropped: list[Callable[[], None]] = []
+
+    def _order(self, trouble: Trouble) -> Trouble:
+        self.ordered.append(trouble)
+        return trouble
+
+    def network_down(self, calls: int = 1, method: str | None = None) -> Trouble:
+        """Cut the connection of the next calls before anything happens, those of getUpdates as well."""
+        return self._order(Trouble("down", method or "*", calls))
+
+    def hang_up(self, method: str | None = None, times: int = 1) -> Trouble:
+        """Do what is asked, then cut the connection: the bot does not know."""
+        return self._order(Trouble("hang_up", method, times))
+
+    def bad_gateway(
+        self, method: str | None = None, times: int = 1, status: str = "502 Bad Gateway"
+    ) -> Trouble:
+        """Answer with a proxy's HTML page, doing nothing."""
+        return self._order(Trouble("gateway", method, times, status=status))
+
+    def too_many(self, retry_after: int, method: str | None = None, times: int = 1) -> Trouble:
+        """Answer 429 with `retry_after` seconds."""
+        return self._order(Trouble("refuse", method, times, too_many_requests(retry_after)))
+
+    def refuse(self, error_code: int, description: str, method: str | None = None, times: int = 1) -> Trouble:
+        """Answer with an error of one's own choice."""
+        return self._order(Trouble("refuse", method, times, Refused(error_code, description)))
+
+    def slow(self, seconds: float, method: str | None = None, times: int = 1) -> Trouble:
+        """Wait in real seconds before a call is carried out."""
+        return self._order(Trouble("slow", method, times, seconds=seconds))
+
+    def hold(self, method: str | None = None, times: int = 1) -> Trouble:
+        """Hold calls before they are carried out until `.release()`; `.reached` is set when one came."""
+        return self._order(Trouble("hold", method, times))
+
+    def drop_long_poll(self) -> None:
+        """Cut the connection of the long poll that waits now, if any."""
+        for drop in list(self.polls_dropped):
+            drop()
+
+    def heal(self) -> None:
+        """Call off all trouble; held calls go on."""
+        ordered, self.ordered[:] = list(self.ordered), []
+        for trouble in ordered:
+            trouble.release()
+
+    def next(self, method: str) -> Trouble | None:
+        """Return the trouble that a call is in, counting it off."""
+        for trouble in self.ordered:
+            meant = trouble.method in {method, "*"} or (trouble.method is None and method != "getUpdates")
+            if trouble.left > 0 and meant:
+                trouble.left -= 1
+                return trouble
+        return None
+
+
+def too_many_requests(retry_after: int) -> Refused:
+    return Refused(429, f"Too Many Requests: retry after {retry_after}", retry_after=retry_after)
+
+
+class RateLimits:
+    """Telegram's limits, as its FAQ tells them: per chat and second, per group and minute, over all."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.sent: list[tuple[float, int]] = []
+
+    def check(self, method: str, chat_id: int) -> None:
+        """Count a message; raises Refused with the seconds after which it may be sent."""
+        if not method.startswith(LIMITED) or method == "sendChatAction":
+            return
+        now = self.clock()
+        self.sent = [(at, chat) for at, chat in self.sent if now - at < 60]
+        here = [at for at, chat in self.sent if chat == chat_id]
+        rules = [
+            (here, CHAT_MESSAGES_PER_SECOND, 1.0),
+            ([at for at, _ in self.sent], MESSAGES_PER_SECOND, 1.0),
+        ]
+        if chat_id < 0:
+            rules.append((here, GROUP_MESSAGES_PER_MINUTE, 60.0))
+        for times, most, seconds in rules:
+            recent = [at for at in times if now - at < seconds]
+            if len(recent) >= most:
+                raise too_many_requests(max(1, math.ceil(recent[-most] + seconds - now)))
+        self.sent.append((now, chat_id))

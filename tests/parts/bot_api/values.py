@@ -1,0 +1,201 @@
+"""What the endpoint keeps: people, chats, messages, calls, and how a call is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Json = dict[str, object]
+ChatType = Literal["private", "supergroup"]
+
+
+class Refused(Exception):
+    """The answer is an error: HTTP status, description as the real server words it, `parameters` if any."""
+
+    def __init__(self, error_code: int, description: str, **parameters: int) -> None:
+        super().__init__(description)
+        self.error_code = error_code
+        self.description = description
+        self.parameters = parameters
+
+
+def bad_request(description: str) -> Refused:
+    """Make the commonest refusal."""
+    return Refused(400, f"Bad Request: {description}")
+
+
+def utf16(text: str) -> int:
+    """Count UTF-16 code units, the unit of every length and offset of the Bot API."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person, or the bot."""
+
+    id: int
+    first_name: str
+    username: str = ""
+    is_bot: bool = False
+
+    def json(self) -> Json:
+        shown: Json = {"id": self.id, "is_bot": self.is_bot, "first_name": self.first_name}
+        if self.username:
+            shown["username"] = self.username
+        return shown if self.is_bot else shown | {"language_code": "en"}
+
+
+@dataclass(slots=True)
+class Chat:
+    """A private chat (its id is the person's) or a supergroup. `topics` maps thread ids to names."""
+
+    id: int
+    type: ChatType
+    title: str
+    members: dict[int, User] = field(default_factory=dict[int, User])
+    forum: bool = False
+    topics: dict[int, str] = field(default_factory=dict[int, str])
+    bot_can_delete: bool = False
+    bot_is_member: bool = True
+    started: bool = False
+    blocked: bool = False
+
+    @property
+    def person(self) -> User:
+        """The one whose private chat this is."""
+        return self.members[self.id]
+
+    def json(self) -> Json:
+        if self.type == "private":
+            shown: Json = {"id": self.id, "type": "private", "first_name": self.person.first_name}
+            return shown | ({"username": self.person.username} if self.person.username else {})
+        return {"id": self.id, "type": self.type, "title": self.title} | (
+            {"is_forum": True} if self.forum else {}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A stretch of text; offset and length in UTF-16 code units."""
+
+    type: str
+    offset: int
+    length: int
+    extra: Mapping[str, object] = field(default_factory=dict[str, object])
+
+    def json(self) -> Json:
+        return {"type": self.type, "offset": self.offset, "length": self.length, **self.extra}
+
+
+@dataclass(frozen=True, slots=True)
+class Button:
+    """One inline button: its label and its one action."""
+
+    text: str
+    url: str | None = None
+    callback_data: str | None = None
+    copy_text: str | None = None
+    other: Mapping[str, object] = field(default_factory=dict[str, object])
+
+    def json(self) -> Json:
+        shown: Json = {"text": self.text, **self.other}
+        if self.url is not None:
+            shown["url"] = self.url
+        if self.callback_data is not None:
+            shown["callback_data"] = self.callback_data
+        if self.copy_text is not None:
+            shown["copy_text"] = {"text": self.copy_text}
+        return shown
+
+
+Keyboard = tuple[tuple[Button, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """Something uploaded. `width` and `height` are in pixels, 0 for what is no picture."""
+
+    id: str
+    unique_id: str
+    name: str
+    data: bytes = field(repr=False)
+    width: int = 0
+    height: int = 0
+
+    @property
+    def path(self) -> str:
+        return f"{'photos' if self.width else 'documents'}/{self.unique_id}_{self.name}"
+
+    def json(self) -> Json:
+        shown: Json = {"file_id": self.id, "file_unique_id": self.unique_id, "file_size": len(self.data)}
+        return shown | ({"width": self.width, "height": self.height} if self.width else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What stands in a chat at one moment; an edit makes a new value. `date` is in epoch seconds.
+
+    `text` is the caption where there is a photo or a document.
+    """
+
+    chat_id: int
+    id: int
+    sender: User
+    date: float
+    text: str = ""
+    entities: tuple[Entity, ...] = ()
+    keyboard: Keyboard = ()
+    photo: File | None = None
+    document: File | None = None
+    thread: int | None = None
+    reply_to: int | None = None
+    edited_at: float | None = None
+    previews_disabled: bool = False
+    protected: bool = False
+    silent: bool = False
+    topic_created: str | None = None
+    reactions: tuple[str, ...] = ()
+
+    @property
+    def buttons(self) -> tuple[Button, ...]:
+        """All inline buttons, in reading order."""
+        return tuple(button for row in self.keyboard for button in row)
+
+    @property
+    def from_bot(self) -> bool:
+        return self.sender.is_bot
+
+    @property
+    def has_media(self) -> bool:
+        return self.photo is not None or self.document is not None
+
+    def content(self) -> tuple[object, ...]:
+        """What an edit must change, or else the message "is not modified"."""
+        return self.text, self.entities, self.keyboard, self.photo, self.document
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of the bot's. `unknown` are parameters that the method does not have.
+
+    `answer` is the JSON that was computed, also where the connection was cut before it left; None where
+    nothing was.
+    """
+
+    method: str
+    parameters: Mapping[str, str]
+    files: Mapping[str, File]
+    answer: Json | None
+    time: float
+    unknown: tuple[str, ...] = ()
+    trouble: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.answer is not None and self.answer.get("ok") is True
+
+    @property
+    def description(self) -> str:
+        """The refusal's text; empty for a call that went well."""
+        return str((self.answer or {}).get("description", ""))

@@ -1,0 +1,125 @@
+"""Webhooks: setting them, and the delivery of updates by POST."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from tests.parts.bot_api.parameters import Parameters
+from tests.parts.bot_api.updates import Webhook
+from tests.parts.bot_api.values import Json, bad_request
+from tests.parts.bot_api.world import World
+
+RETRY_SECONDS = 0.1
+DELIVERY_SECONDS = 30.0
+SECRET_HEADER = "X-Telegram-Bot-Api-Secret-Token"
+
+
+def set_webhook(world: World, parameters: Parameters) -> object:
+    """Set or remove the webhook. As with a server in local mode, http and any port will do on loopback."""
+    url = parameters.text("url")
+    secret = parameters.text("secret_token")
+    parts = urlsplit(url)
+    if url and parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost"}:
+        raise bad_request("bad webhook: An HTTPS URL must be provided for webhook")
+    if secret and not re.fullmatch(r"[A-Za-z0-9_-]{1,256}", secret):
+        raise bad_request("secret token contains unallowed characters")
+    if parameters.switch("drop_pending_updates"):
+        world.updates.waiting.clear()
+    world.updates.allow(parameters.json_array("allowed_updates"))
+    upload = parameters.uploads.get("certificate")
+    certificate = upload.data.decode() if upload else ""
+    connections = parameters.integer("max_connections", 40)
+    world.updates.webhook = Webhook(url, secret, connections, certificate)
+    world.updates.wake()
+    return True
+
+
+def delete_webhook(world: World, parameters: Parameters) -> object:
+    if parameters.switch("drop_pending_updates"):
+        world.updates.waiting.clear()
+    world.updates.webhook = Webhook()
+    world.updates.wake()
+    return True
+
+
+def get_webhook_info(world: World, parameters: Parameters) -> object:
+    webhook = world.updates.webhook
+    info: Json = {
+        "url": webhook.url,
+        "has_custom_certificate": bool(webhook.certificate),
+        "pending_update_count": len(world.updates.waiting),
+    }
+    if webhook.url:
+        info |= {"max_connections": webhook.max_connections, "ip_address": "127.0.0.1"}
+    if webhook.last_error:
+        info |= {"last_error_message": webhook.last_error, "last_error_date": int(webhook.last_error_at)}
+    if world.updates.allowed is not None:
+        info["allowed_updates"] = sorted(world.updates.allowed)
+    return info
+
+
+WEBHOOKS: dict[str, Callable[[World, Parameters], object]] = {
+    "setWebhook": set_webhook,
+    "deleteWebhook": delete_webhook,
+    "getWebhookInfo": get_webhook_info,
+}
+
+
+class Deliverer:
+    """Posts what waits to the webhook, one after the other; again until it is taken with a 2xx."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        wake = asyncio.Event()
+
+        def woken() -> None:
+            loop.call_soon_threadsafe(wake.set)
+
+        self.world.updates.listeners.append(woken)
+        timeout = aiohttp.ClientTimeout(total=DELIVERY_SECONDS)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session:
+                while True:
+                    await wake.wait()
+                    wake.clear()
+                    await self._deliver_all(session)
+        finally:
+            with self.world.lock:
+                self.world.updates.listeners.remove(woken)
+
+    async def _deliver_all(self, session: aiohttp.ClientSession) -> None:
+        while (update := self._next()) is not None:
+            if not await self._deliver(session, update):
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _next(self) -> Json | None:
+        with self.world.lock:
+            updates = self.world.updates
+            return updates.waiting[0] if updates.webhook.url and updates.waiting else None
+
+    async def _deliver(self, session: aiohttp.ClientSession, update: Json) -> bool:
+        webhook = self.world.updates.webhook
+        headers = {SECRET_HEADER: webhook.secret_token} if webhook.secret_token else {}
+        context = ssl.create_default_context(cadata=webhook.certificate) if webhook.certificate else True
+        try:
+            async with session.post(webhook.url, json=update, headers=headers, ssl=context) as response:
+                await response.read()
+                error = "" if response.status < 300 else f"Wrong response from the webhook: {response.status}"
+        except (aiohttp.ClientError, TimeoutError) as failure:
+            error = f"Connection failed: {type(failure).__name__}"
+        with self.world.lock:
+            if error:
+                webhook.last_error, webhook.last_error_at = error, self.world.clock()
+            elif update in self.world.updates.waiting:
+                self.world.updates.waiting.remove(update)
+            self.world.changed.notify_all()
+        return not error

@@ -1,0 +1,159 @@
+"""Chats, messages, files and what is on its way to the bot: one lock around all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+
+from tests.parts.bot_api.shown import message_json
+from tests.parts.bot_api.updates import Updates
+from tests.parts.bot_api.values import Call, Chat, File, Json, Message, Refused, User, bad_request
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the bot answered to a press: a toast, or an alert, or a URL to open."""
+
+    text: str
+    show_alert: bool
+    url: str
+
+
+@dataclass(slots=True)
+class Pressed:
+    """A press of a button: `answer` is None until the bot answers the callback query."""
+
+    id: str
+    user: User
+    message: Message
+    data: str
+    at: float
+    changed: threading.Condition = field(repr=False)
+    answer: Answer | None = None
+
+    def answered(self, seconds: float = 10.0) -> Answer:
+        """Wait for the answer; raises AssertionError where none comes."""
+        with self.changed:
+            if not self.changed.wait_for(lambda: self.answer is not None, seconds) or self.answer is None:
+                raise AssertionError(f"The button's spinner still turns after {seconds} s.")
+            return self.answer
+
+    def __await__(self) -> Generator[object, None, Answer]:
+        return asyncio.to_thread(self.answered).__await__()
+
+
+class World:
+    """Everything that the endpoint knows. Every method takes the lock; `changed` tells those who wait."""
+
+    def __init__(
+        self, bot: User, clock: Callable[[], float] = time.time, *, privacy_mode: bool = True
+    ) -> None:
+        self.bot = bot
+        self.clock = clock
+        self.privacy_mode = privacy_mode
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.updates = Updates(self.lock)
+        self.chats: dict[int, Chat] = {}
+        self.versions: dict[tuple[int, int], list[Message]] = {}
+        self.gone: dict[tuple[int, int], float] = {}
+        self.files: dict[str, File] = {}
+        self.pressed: dict[str, Pressed] = {}
+        self.calls: list[Call] = []
+        self.actions: list[tuple[int, str]] = []
+        self.commands: dict[str, list[object]] = {}
+        self.logged_out = False
+        self.started_at = clock()
+        # In private chats and small groups Telegram counts across chats, in a supergroup for itself.
+        self._private_ids = itertools.count(101)
+        self._group_ids: dict[int, itertools.count[int]] = {}
+        self._serials = itertools.count(1)
+
+    def serial(self) -> int:
+        """Return the next number for a file, a query or a topic."""
+        return next(self._serials)
+
+    def notify(self) -> None:
+        with self.lock:
+            self.changed.notify_all()
+
+    def chat(self, chat_id: int) -> Chat:
+        """Return a chat that the bot may know; raises Refused."""
+        chat = self.chats.get(chat_id)
+        if chat is None:
+            raise bad_request("chat not found")
+        return chat
+
+    def writable(self, chat_id: int) -> Chat:
+        """Return a chat that the bot may write to; raises Refused."""
+        chat = self.chat(chat_id)
+        if chat.type == "private" and chat.blocked:
+            raise Refused(403, "Forbidden: bot was blocked by the user")
+        if chat.type == "private" and not chat.started:
+            raise Refused(403, "Forbidden: bot can't initiate conversation with a user")
+        if not chat.bot_is_member:
+            raise Refused(403, "Forbidden: bot was kicked from the supergroup chat")
+        return chat
+
+    def message(self, chat_id: int, message_id: int) -> Message | None:
+        """Return a message as it stands now, None where it is gone or never was."""
+        if (chat_id, message_id) in self.gone:
+            return None
+        versions = self.versions.get((chat_id, message_id))
+        return versions[-1] if versions else None
+
+    def next_id(self, chat: Chat) -> int:
+        if chat.type == "private":
+            return next(self._private_ids)
+        return next(self._group_ids.setdefault(chat.id, itertools.count(1)))
+
+    def add(self, chat: Chat, message: Message) -> Message:
+        """Put a message into a chat, with the next id of it."""
+        with self.lock:
+            made = replace(message, chat_id=chat.id, id=self.next_id(chat))
+            self.versions[chat.id, made.id] = [made]
+            self.changed.notify_all()
+        return made
+
+    def edit(self, message: Message) -> Message:
+        """Let a new value stand where an older one stood."""
+        with self.lock:
+            self.versions[message.chat_id, message.id].append(message)
+            self.changed.notify_all()
+        return message
+
+    def delete(self, message: Message) -> None:
+        with self.lock:
+            self.gone[message.chat_id, message.id] = self.clock()
+            self.changed.notify_all()
+
+    def standing(self, chat_id: int) -> list[Message]:
+        """Return what is visible in a chat, in order."""
+        with self.lock:
+            found = (self.message(*key) for key in sorted(self.versions) if key[0] == chat_id)
+            return [message for message in found if message is not None]
+
+    def push(self, kind: str, content: Json) -> None:
+        """Send the bot an update."""
+        with self.lock:
+            self.updates.push(kind, content)
+            self.changed.notify_all()
+
+    def message_json(self, message: Message) -> Json:
+        """Make the Message object that the bot gets to see."""
+        chat = self.chats[message.chat_id]
+        # In a topic, what replies to nothing replies to the topic's first message.
+        replied = message.reply_to if message.reply_to is not None else message.thread
+        original = self.message(chat.id, replied) if replied is not None and replied != message.id else None
+        return message_json(chat, message) | (
+            {"reply_to_message": message_json(chat, original)} if original is not None else {}
+        )
+
+    def wait(self, predicate: Callable[[], object], seconds: float) -> bool:
+        """Wait until something is true, at most some seconds; looked at again at every change."""
+        with self.changed:
+            return bool(self.changed.wait_for(predicate, seconds))
