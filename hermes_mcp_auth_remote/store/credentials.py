@@ -76,6 +76,17 @@ def agreed(found: Credentials, *, is_of_tokens: bool) -> Credentials:
     return replace(found, tokens=tokens, client=client, authorization_server=server)
 
 
+def binding_of(found: Credentials, server: str, server_url: str) -> Binding:
+    """Return the binding of stored tokens; one that Hermes wrote is made of what lies beside them."""
+    issuer, client = found.authorization_server, found.client
+    return found.binding or Binding(
+        server=server,
+        server_url=server_url,
+        issuer=issuer.issuer if issuer else "",
+        client_id=client.client_id if client else "",
+    )
+
+
 def _is_issuer(binding: Binding, server: AuthorizationServer) -> bool:
     if server.issuer == binding.issuer:
         return True

@@ -114,6 +114,16 @@ def remove_older(path: Place, before: float | None) -> None:
         remove(path)
 
 
+def sweep(stem: str, before: float | None) -> None:
+    """Remove what killed writers left beside a stem's files, all or older than `before` (epoch seconds)."""
+    folder, name = os.path.split(stem)
+    with os.scandir(folder) as found:
+        left = [each.path for each in found if each.name.startswith(f".{name}.")]
+    for path in left:
+        if path.endswith(TEMPORARY):
+            remove_older(path, before)
+
+
 def private_directory(path: Place) -> None:
     """Make sure of a directory of our own, 0700; one that others can only read is tightened.
 

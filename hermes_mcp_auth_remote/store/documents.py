@@ -25,6 +25,9 @@ from hermes_mcp_auth_remote.values import Secret
 # Ours, in client.json; Hermes's reader ignores what it does not know.
 _NOT_REGISTERED = "hermes_mcp_auth_not_registered"
 
+# Ours, in a binding, until the tokens that it speaks of are on the disk.
+_BEFORE = "before"
+
 # What the MCP SDK's OAuthClientInformationFull refuses to read with a value of another kind.
 _URL_MEMBERS = ("client_uri", "logo_uri", "tos_uri", "policy_uri", "jwks_uri")
 _TEXT_MEMBERS = ("scope", "client_name", "software_id", "software_version")
@@ -191,10 +194,10 @@ def fingerprint(tokens: Tokens | None) -> str | None:
     return hashlib.sha256(tokens.access_token.reveal().encode()).hexdigest()[:16]
 
 
-def binding_document(binding: Binding, tokens: Tokens | None) -> Document:
-    """Write a binding, and of which tokens it speaks."""
+def binding_document(binding: Binding, tokens: Tokens | None, before: Document | None = None) -> Document:
+    """Write a binding, and of which tokens it speaks; `before` is that of the tokens still on the disk."""
     scope = binding.requested_scope
-    return {
+    document: Document = {
         "version": VERSION,
         "server": binding.server,
         "server_url": binding.server_url,
@@ -209,6 +212,17 @@ def binding_document(binding: Binding, tokens: Tokens | None) -> Document:
         "login_needed": binding.login_needed,
         "tokens": fingerprint(tokens),
     }
+    return document if before is None else {**document, _BEFORE: before}
+
+
+def bound(document: Document, tokens: Tokens | None) -> Document:
+    """Return what a binding's document says of these tokens: `before`, where a login was stored half-way."""
+    before = document.get(_BEFORE)
+    if not isinstance(before, dict) or is_of_tokens(document, tokens):
+        return document
+    known = cast("Document", before)
+    # Neither: somebody refreshed since, with what nobody can say. Whoever issued them is unknown then.
+    return known if is_of_tokens(known, tokens) else {**document, "issuer": ""}
 
 
 def is_of_tokens(binding: Document, tokens: Tokens | None) -> bool:

@@ -1,7 +1,8 @@
 """The store in Hermes's own files, `HERMES_HOME/mcp-tokens/<stem>.*`, so that Hermes and we share a login.
 
 Tokens are written last: Hermes watches that file alone, and whoever sees new tokens finds all that belongs to
-them. Each file is replaced as a whole.
+them. Each file is replaced as a whole. A login's binding comes first and says of which tokens it speaks, and
+what holds for those before: whoever dies half-way leaves no refresh token beside another issuer's metadata.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from hermes_mcp_auth_remote.errors import StoreError, StoreUnsafe, StoreUnwritable
@@ -17,18 +19,18 @@ from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Document
-from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, agreed
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, agreed, binding_of
 from hermes_mcp_auth_remote.store.disk import (
-    TEMPORARY,
     has_directory,
     private_directory,
     read_private,
     remove,
-    remove_older,
+    sweep,
     write_private,
 )
 from hermes_mcp_auth_remote.store.documents import (
     binding_document,
+    bound,
     client_document,
     from_bytes,
     is_of_tokens,
@@ -99,7 +101,7 @@ class FileStore:
         path = self._path(key, BINDING)
         if (document := self._document(path)) is None:
             return Credentials(tokens, client, server, proof_key=proof_key)
-        binding = read_binding(document, tokens, str(path))
+        binding = read_binding(document := bound(document, tokens), tokens, str(path))
         self._check_server(key, binding.server)
         found = Credentials(tokens, client, server, binding, proof_key)
         return agreed(found, is_of_tokens=tokens is not None and is_of_tokens(document, tokens))
@@ -114,18 +116,38 @@ class FileStore:
         client, server = credentials.client, credentials.authorization_server
         binding, tokens = credentials.binding, credentials.tokens
         speaks_of = tokens if tokens is not None else self._tokens(key, self.version(key))
+        before = None if binding is None or tokens is None else self._before(key, binding, tokens)
         documents: dict[str, Document | None] = {
+            BINDING: None if binding is None else binding_document(binding, speaks_of, before),
             CLIENT: None if client is None else client_document(client),
             METADATA: None if server is None else metadata_document(server),
-            BINDING: None if binding is None else binding_document(binding, speaks_of),
         }
         if tokens is not None:
             proof = credentials.proof_key
             documents[PROOF_KEY] = None if proof is None else json.loads(proof.reveal())
             documents[TOKENS] = tokens_document(tokens)
         self._put(key, documents)
+        if binding is not None and before is not None:
+            # All is stored; what was before is of no use any more, and of no harm.
+            with suppress(StoreUnwritable):
+                self._put(key, {BINDING: binding_document(binding, tokens)})
         if tokens is not None:
-            self._sweep(key, self._path(key, TOKENS).stat().st_mtime - _STALE_SECONDS)
+            written_at = self._path(key, TOKENS).stat().st_mtime
+            sweep(str(self._path(key, "")), written_at - _STALE_SECONDS)
+
+    def _before(self, key: Key, binding: Binding, tokens: Tokens) -> Document | None:
+        """Return the binding of the tokens that are stored, None where there are none or the same."""
+        try:
+            found = self.read(key)
+        except StoreError:
+            try:
+                found = Credentials(self._tokens(key, self.version(key)))
+            except StoreError:
+                # What cannot be read reaches nobody.
+                return None
+        if found.tokens is None or found.tokens.access_token == tokens.access_token:
+            return None
+        return binding_document(binding_of(found, key.server, binding.server_url), found.tokens)
 
     def replace_tokens(self, key: Key, tokens: Tokens, binding: Binding | None) -> None:
         """Store refreshed tokens; a binding of None leaves the stored one. Raises StoreUnwritable."""
@@ -163,7 +185,7 @@ class FileStore:
         # Tokens first: without the rest nobody can use them, and a crash half-way must not keep them.
         parts = (TOKENS, PROOF_KEY, BINDING, CLIENT, METADATA, CLIENT_BACKUP, NO_METADATA_DOCUMENT)
         removed = [remove(self._path(key, suffix)) for suffix in parts]
-        self._sweep(key, None)
+        sweep(str(self._path(key, "")), None)
         return any(removed)
 
     def keys(self) -> list[Key]:
@@ -276,10 +298,3 @@ class FileStore:
                 remove(path)
             else:
                 write_private(path, data)
-
-    def _sweep(self, key: Key, before: float | None) -> None:
-        """Remove what killed writers left behind, all or older than `before` (epoch seconds)."""
-        folder, start = self._folders(key)[-1], f".{file_stem(key.server)}."
-        for path in list(folder.iterdir()):
-            if path.name.startswith(start) and path.name.endswith(TEMPORARY):
-                remove_older(path, before)

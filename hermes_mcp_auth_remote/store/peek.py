@@ -34,6 +34,8 @@ def valid_token(home: Place, server: str, now: float) -> str | None:
         is_doubtful = _has_changed(home, binding.get("connected_at"))
     except (StoreError, OSError, ValueError, RecursionError):
         return None
+    # `before`: a login was stored half-way, and the binding may speak of other tokens than these.
+    is_doubtful = is_doubtful or "before" in binding
     if is_doubtful or binding.get("server") != server or binding.get("login_needed", "") is not None:
         return None
     expires_at, access_token = tokens.get("expires_at"), tokens.get("access_token")

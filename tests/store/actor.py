@@ -15,6 +15,7 @@ from typing import Any
 from hermes_mcp_auth_remote.errors import LoginError, StoreUnwritable
 from hermes_mcp_auth_remote.login import Login, follow
 from hermes_mcp_auth_remote.store import disk, files
+from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
 from tests.store.given import KEY, LOGIN_ID, ROOT, credentials_of
 
@@ -123,7 +124,22 @@ def kill(home: Path, times: str) -> None:
         sys.stdin.readline()
 
 
-def die(home: Path, line: str) -> None:
+def kinds(kind: str) -> tuple[Credentials, Credentials]:
+    """Return what is stored and what a login then brings: from elsewhere, after Hermes, or there again."""
+    old, new = credentials_of(0), credentials_of(1)
+    if kind == "after hermes":
+        return replace(old, binding=None), new
+    if kind == "again":
+        binding = (
+            None
+            if new.binding is None
+            else replace(new.binding, issuer=server_of().issuer, client_id="client-0")
+        )
+        return old, Credentials(new.tokens, old.client, old.authorization_server, binding)
+    return old, new
+
+
+def die(home: Path, line: str, kind: str) -> None:
     """Store credentials of generation 1, but be killed at the n-th line of the store that runs."""
     rooms = {disk.__file__, files.__file__}
     left = int(line)
@@ -138,22 +154,22 @@ def die(home: Path, line: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
         return trace
 
-    store = FileStore(home)
+    store, new = FileStore(home), kinds(kind)[1]
     sys.settrace(trace)
-    store.replace(KEY, credentials_of(1))
+    store.replace(KEY, new)
     sys.settrace(None)
 
 
-def die_everywhere(base: Path) -> None:
+def die_everywhere(base: Path, kind: str) -> None:
     """Make a home of generation 0 for each line, and kill a writer at that line; say how many there were."""
     line = 0
     while True:
         line += 1
         home = base / str(line)
-        FileStore(home).replace(KEY, credentials_of(0))
+        FileStore(home).replace(KEY, kinds(kind)[0])
         child = os.fork()
         if child == 0:
-            die(home, str(line))
+            die(home, str(line), kind)
             os._exit(0)
         if os.waitpid(child, 0)[1] == 0:
             _say(str(line - 1))

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from hermes_mcp_auth_remote.store.documents import binding_document
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.store.peek import valid_token
 from hermes_mcp_auth_remote.values import Key
+from tests.requirements import covers
 from tests.store.given import KEY, NOW, credentials_of
 
 
@@ -69,6 +71,20 @@ def test_a_token_of_another_kind_is_the_slow_paths(home: Path, scheme: object, *
     assert valid_token(home, "notes", NOW) == "access-0"
     put(home, "notes.json", json.dumps({**document, "token_type": scheme}))
     assert valid_token(home, "notes", NOW) == ("access-0" if found else None)
+
+
+@covers("killed", "token-address")
+def test_tokens_from_before_a_login_that_was_stored_half_way_are_the_slow_paths(home: Path) -> None:
+    name = "notes.json"
+    old = (home / "mcp-tokens" / name).read_text()
+    # The writer died before the tokens: its binding is what was written first.
+    binding, new = credentials_of(1).binding, credentials_of(1).tokens
+    assert binding is not None
+    before = json.loads((home / "mcp-tokens" / "notes.binding.json").read_text())
+    put(home, "notes.binding.json", json.dumps(binding_document(binding, new, before)))
+    assert (home / "mcp-tokens" / name).read_text() == old
+    assert valid_token(home, "notes", NOW) is None
+    assert FileStore(home).read(KEY).binding == credentials_of(0).binding
 
 
 def test_a_session_that_is_over_gives_no_token(home: Path) -> None:

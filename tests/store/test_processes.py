@@ -1,51 +1,77 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
+from tests.requirements import covers
 from tests.store.actor import start
 from tests.store.given import KEY, credentials_of, login_of
 
 
 def generation_of(credentials: Credentials) -> int:
-    """Return the tokens' generation, once all parts are whole and in an order that writing explains."""
+    """Return the tokens' generation, once all parts are whole and none is beside tokens of another issuer."""
     tokens, client, server = credentials.tokens, credentials.client, credentials.authorization_server
     assert tokens is not None
     _, token = tokens.access_token.reveal().split("-")
     assert tokens.refresh_token is not None
     assert tokens.refresh_token.reveal() == f"refresh-{token}"
-    registered = token if client is None else client.client_id.removeprefix("client-")
-    issued = token if server is None else server.issuer.removeprefix("https://as").removesuffix(".example")
-    # Client first, metadata second, tokens last: at any moment the earlier is the newer.
-    assert int(registered) >= int(issued) >= int(token) >= int(registered) - 1
-    if client is None or server is None:
-        # The newer ones are left out beside tokens that the binding still speaks of.
-        assert credentials.binding is not None
-        assert {registered, issued} == {token}
-    if credentials.binding is not None:
-        assert credentials.binding.client_id == f"client-{registered}"
+    # RFC 9700 section 4.4: a refresh token is for its own issuer alone. What is newer is left out.
+    assert client is None or client.client_id == f"client-{token}"
+    assert server is None or server.issuer == f"https://as{token}.example"
+    assert credentials.binding is not None
+    assert credentials.binding.client_id == f"client-{token}"
     return int(token)
 
 
-def test_a_writer_killed_at_any_line_leaves_the_old_or_the_new_files_whole(tmp_path: Path) -> None:
-    actor = start("die_everywhere", tmp_path)
+def died(home: Path, kind: str) -> list[Credentials]:
+    """Return what is stored after deaths at each line that stores a login."""
+    actor = start("die_everywhere", home, kind)
     said, _ = actor.communicate()
     assert actor.returncode == 0
     lines = int(said)
     assert lines > 100
-    found = Counter(generation_of(FileStore(tmp_path / str(line)).read(KEY)) for line in range(1, lines + 1))
+    return [FileStore(home / str(line)).read(KEY) for line in range(1, lines + 1)]
+
+
+@covers("killed")
+def test_a_writer_killed_at_any_line_leaves_the_old_or_the_new_credentials(tmp_path: Path) -> None:
+    found = Counter(generation_of(credentials) for credentials in died(tmp_path, "from elsewhere"))
     assert set(found) == {0, 1}
-    # The tokens come last: nearly every death leaves the old ones.
+    # The tokens come late: most deaths leave the old ones.
     assert found[0] > found[1]
 
 
+@covers("killed")
+def test_what_hermes_wrote_meets_no_other_issuer_when_a_writer_dies(tmp_path: Path) -> None:
+    for credentials in died(tmp_path, "after hermes"):
+        if credentials.binding is None:
+            # Nothing was written yet.
+            credentials = replace(credentials, binding=credentials_of(0).binding)  # noqa: PLW2901
+        generation_of(credentials)
+
+
+@covers("killed")
+def test_a_login_at_the_same_issuer_loses_no_session_when_its_writer_dies(tmp_path: Path) -> None:
+    seen: set[str] = set()
+    for found in died(tmp_path, "again"):
+        assert found.tokens is not None
+        assert found.tokens.refresh_token is not None
+        assert found.client is not None
+        assert found.client.client_id == "client-0"
+        assert found.authorization_server is not None
+        assert found.authorization_server.issuer == "https://as0.example"
+        assert found.binding is not None
+        seen.add(found.tokens.refresh_token.reveal())
+    assert seen == {"refresh-0", "refresh-1"}
+
+
 def test_what_a_killed_writer_left_behind_goes_with_the_rest(tmp_path: Path) -> None:
-    actor = start("die_everywhere", tmp_path)
-    lines = int(actor.communicate()[0])
+    lines = len(died(tmp_path, "from elsewhere"))
     homes = [tmp_path / str(line) / "mcp-tokens" for line in range(1, lines + 1)]
     assert any(name.suffix == ".tmp" for home in homes for name in home.iterdir())
     for home in homes:
