@@ -1,0 +1,121 @@
+"""How Discord refuses: an error code with its status, or "Invalid Form Body" with every mistake in its place."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+Path = tuple[str | int, ...]
+
+# https://docs.discord.com/developers/topics/opcodes-and-status-codes#json
+KNOWN = {
+    0: (401, "401: Unauthorized"),
+    10002: (404, "Unknown Application"),
+    10003: (404, "Unknown Channel"),
+    10004: (404, "Unknown Guild"),
+    10007: (404, "Unknown Member"),
+    10008: (404, "Unknown Message"),
+    10013: (404, "Unknown User"),
+    10015: (404, "Unknown Webhook"),
+    10062: (404, "Unknown interaction"),
+    10063: (404, "Unknown application command"),
+    30032: (400, "Maximum number of application commands reached (100)"),
+    40005: (413, "Request entity too large"),
+    40060: (400, "Interaction has already been acknowledged."),
+    50001: (403, "Missing Access"),
+    50003: (403, "Cannot execute action on a DM channel"),
+    50005: (403, "Cannot edit a message authored by another user"),
+    50006: (400, "Cannot send an empty message"),
+    50007: (403, "Cannot send messages to this user"),
+    50013: (403, "Missing Permissions"),
+    50021: (403, "Cannot execute action on a system message"),
+    50027: (401, "Invalid Webhook Token"),
+    50109: (400, "The request body contains invalid JSON."),
+}
+
+
+class Refused(Exception):
+    """An answer other than success: `status`, and the JSON body that goes with it."""
+
+    def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        super().__init__(f"{status} {body.get('code')} {body.get('message')}")
+        self.status = status
+        self.body = body
+        self.headers = headers or {}
+
+
+def refused(code: int) -> Refused:
+    """One of the known codes; raises KeyError for another."""
+    status, message = KNOWN[code]
+    return Refused(status, {"message": message, "code": code})
+
+
+def not_found() -> Refused:
+    """A path that does not exist."""
+    return Refused(404, {"message": "404: Not Found", "code": 0})
+
+
+class Form:
+    """Collects the mistakes of one body, so that all are told at once, nested as the body is."""
+
+    def __init__(self) -> None:
+        self._errors: dict[str, Any] = {}
+
+    def add(self, path: Path, code: str, message: str) -> None:
+        place = self._errors
+        for step in path:
+            place = place.setdefault(str(step), {})
+        place.setdefault("_errors", []).append({"code": code, "message": message})
+
+    def check(self) -> None:
+        """Raise what was collected; nothing where the body was in order."""
+        if self._errors:
+            raise Refused(400, {"message": "Invalid Form Body", "code": 50035, "errors": self._errors})
+
+    def text(self, path: Path, value: object, low: int, high: int, *, required: bool = False) -> bool:
+        """A string of `low` to `high` characters; an absent one is a mistake only where it is required."""
+        if value is None:
+            if required:
+                self.add(path, "BASE_TYPE_REQUIRED", "This field is required")
+            return False
+        if not isinstance(value, str):
+            self.add(path, "STRING_TYPE_CONVERT", f'Could not interpret "{type(value).__name__}" as string.')
+            return False
+        if not value and required:
+            self.add(path, "BASE_TYPE_REQUIRED", "This field is required")
+        elif low and not low <= len(value) <= high:
+            self.add(path, "BASE_TYPE_BAD_LENGTH", f"Must be between {low} and {high} in length.")
+        elif len(value) > high:
+            self.add(path, "BASE_TYPE_MAX_LENGTH", f"Must be {high} or fewer in length.")
+        else:
+            return True
+        return False
+
+    def items(self, path: Path, value: object, low: int, high: int) -> list[Any]:
+        """A list of `low` to `high` members; returns them, also where they are too many."""
+        if not isinstance(value, list):
+            self.add(path, "LIST_TYPE_CONVERT", "Only iterables may be used in a ListType")
+            return []
+        if len(value) > high and not low:
+            self.add(path, "BASE_TYPE_MAX_LENGTH", f"Must be {high} or fewer in length.")
+        elif not low <= len(value) <= high:
+            self.add(path, "BASE_TYPE_BAD_LENGTH", f"Must be between {low} and {high} in length.")
+        return value
+
+    def choice(self, path: Path, value: object, allowed: tuple[object, ...]) -> bool:
+        if value in allowed:
+            return True
+        listed = ", ".join(map(str, allowed))
+        self.add(path, "BASE_TYPE_CHOICES", f"Value must be one of {{{listed}}}.")
+        return False
+
+    def url(self, path: Path, value: object, high: int, schemes: tuple[str, ...]) -> None:
+        """A URL of at most `high` characters, of one of the schemes."""
+        if not self.text(path, value, 0, high, required=True) or not isinstance(value, str):
+            return
+        parts = urlsplit(value)
+        if parts.scheme not in schemes:
+            self.add(path, "URL_TYPE_INVALID_SCHEME", f'Scheme "{parts.scheme}" is not one of {schemes}.')
+        elif not parts.netloc or re.search(r"\s", value):
+            self.add(path, "URL_TYPE_INVALID_URL", "Not a well formed URL.")

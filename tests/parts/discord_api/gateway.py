@@ -1,0 +1,317 @@
+"""The gateway, version 10: sessions, heartbeats, resuming, and what is told to whom by intent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import zlib
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from . import payloads
+from .world import Interaction, Json, Message
+
+if TYPE_CHECKING:
+    from .state import State
+
+GUILDS, MEMBERS, PRESENCES = 1 << 0, 1 << 1, 1 << 8
+GUILD_MESSAGES, DIRECT_MESSAGES, MESSAGE_CONTENT = 1 << 9, 1 << 12, 1 << 15
+PRIVILEGED = MEMBERS | PRESENCES | MESSAGE_CONTENT
+KNOWN_INTENTS = (1 << 17) - 1 | 1 << 20 | 1 << 21 | 1 << 24 | 1 << 25
+# Frames a client may send in a minute, and the size of one.
+FRAMES_PER_MINUTE, FRAME_BYTES = 120, 4096
+# https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway-gateway-close-event-codes
+UNKNOWN_OPCODE, DECODE, NOT_AUTHENTICATED, FAILED, TWICE = 4001, 4002, 4003, 4004, 4005
+BAD_SEQUENCE, RATE_LIMITED, TIMED_OUT, BAD_VERSION, BAD_INTENTS, DISALLOWED = (
+    4007,
+    4008,
+    4009,
+    4012,
+    4013,
+    4014,
+)
+
+
+@dataclass(slots=True)
+class Session:
+    """What a client is told, numbered; it outlives its connection, so that it can be resumed."""
+
+    id: str
+    intents: int
+    events: list[Json] = field(default_factory=list[Json])
+    connection: Connection | None = None
+
+
+class Connection:
+    """One websocket; sends in order, compressed as the client asked."""
+
+    def __init__(self, socket: web.WebSocketResponse, request: web.Request) -> None:
+        self.socket = socket
+        self.request = request
+        self.session: Session | None = None
+        self.deflate = zlib.compressobj() if request.query.get("compress") == "zlib-stream" else None
+        self.queue: asyncio.Queue[Json] = asyncio.Queue()
+        self.heard = asyncio.get_running_loop().time()
+        self.frames: deque[float] = deque()
+
+    async def pump(self) -> None:
+        """Send what is queued, until cancelled."""
+        while True:
+            text = json.dumps(await self.queue.get())
+            if self.deflate is None:
+                await self.socket.send_str(text)
+                continue
+            data = self.deflate.compress(text.encode()) + self.deflate.flush(zlib.Z_SYNC_FLUSH)
+            await self.socket.send_bytes(data)
+
+    def send(self, op: int, data: Any = None) -> None:
+        self.queue.put_nowait({"op": op, "d": data, "s": None, "t": None})
+
+    def cut(self) -> None:
+        """End it without a goodbye, as a network does."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
+
+
+class Gateway:
+    """All sessions; `told` is everything that was ever sent to a client, `heard` what clients sent."""
+
+    def __init__(self, state: State, allowed_intents: int) -> None:
+        self._state = state
+        self.allowed_intents = allowed_intents
+        self.sessions: dict[str, Session] = {}
+        self.connections: set[Connection] = set()
+        self.told: list[Json] = []
+        self.heard: list[Json] = []
+        self.url = self.resume_url = ""
+        self.heartbeat_seconds = 41.25
+        self.refuse = 0
+        self.attempts = 0
+        self.identifies = 0
+        self.resumes = 0
+        # How many sessions got as far as READY.
+        self.ready = 0
+
+    # What happens, told to whoever has the intent for it.
+
+    def tell_message(self, event: str, message: Message) -> None:
+        in_guild = self._state.channels[message.channel_id].guild_id is not None
+        for session in self.sessions.values():
+            if session.intents & (GUILD_MESSAGES if in_guild else DIRECT_MESSAGES):
+                content = bool(session.intents & MESSAGE_CONTENT)
+                self._tell(session, event, payloads.message_event(self._state, message, content=content))
+
+    def tell_deleted(self, message: Message) -> None:
+        guild_id = self._state.channels[message.channel_id].guild_id
+        data = {"id": message.id, "channel_id": message.channel_id}
+        if guild_id is not None:
+            data["guild_id"] = guild_id
+        for session in self.sessions.values():
+            if session.intents & (GUILD_MESSAGES if guild_id else DIRECT_MESSAGES):
+                self._tell(session, "MESSAGE_DELETE", data)
+
+    def tell_interaction(self, interaction: Interaction) -> None:
+        for session in self.sessions.values():
+            payload = payloads.interaction_payload(self._state, interaction)
+            self._tell(session, "INTERACTION_CREATE", payload)
+
+    def tell_guilds(self, event: str, data: Json) -> None:
+        for session in self.sessions.values():
+            if session.intents & GUILDS:
+                self._tell(session, event, data)
+
+    def _tell(self, session: Session, event: str, data: Json) -> None:
+        frame = {"op": 0, "d": data, "s": len(session.events) + 1, "t": event}
+        session.events.append(frame)
+        self.told.append(frame)
+        if session.connection is not None:
+            session.connection.queue.put_nowait(frame)
+
+    # Knobs.
+
+    def drop(self) -> None:
+        for connection in list(self.connections):
+            if connection.session is not None:
+                connection.session.connection = None
+            connection.cut()
+
+    def reconnect(self) -> None:
+        for connection in self.connections:
+            connection.send(7)
+
+    def invalidate(self, *, resumable: bool) -> None:
+        if not resumable:
+            self.sessions.clear()
+        for connection in self.connections:
+            connection.send(9, resumable)
+
+    async def close(self, code: int) -> None:
+        for connection in list(self.connections):
+            await connection.socket.close(code=code)
+
+    # The conversation with one client.
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer one connection attempt."""
+        self.attempts += 1
+        if self.refuse > 0:
+            self.refuse -= 1
+            return web.Response(status=503)
+        if request.query.get("compress") not in {None, "zlib-stream"} or not _is_upgrade(request):
+            return web.Response(status=400)
+        socket = web.WebSocketResponse(max_msg_size=0, compress=False)
+        await socket.prepare(request)
+        if request.query.get("v", "10") not in {"9", "10"}:
+            await socket.close(code=BAD_VERSION)
+            return socket
+        connection = Connection(socket, request)
+        self.connections.add(connection)
+        connection.send(10, {"heartbeat_interval": int(self.heartbeat_seconds * 1000), "_trace": []})
+        tasks = [asyncio.create_task(connection.pump()), asyncio.create_task(self._watch(connection))]
+        try:
+            await self._listen(connection)
+        finally:
+            self.connections.discard(connection)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._left(connection)
+        return socket
+
+    def _left(self, connection: Connection) -> None:
+        session = connection.session
+        if session is None or session.connection is not connection:
+            return
+        session.connection = None
+        # A client that says goodbye ends its session; one that is cut off may resume it.
+        if connection.socket.close_code in {WSCloseCode.OK, WSCloseCode.GOING_AWAY}:
+            self.sessions.pop(session.id, None)
+
+    async def _watch(self, connection: Connection) -> None:
+        """Close a connection that no heartbeat comes from; a quarter of the interval is forgiven."""
+        loop = asyncio.get_running_loop()
+        while (left := connection.heard + self.heartbeat_seconds * 1.25 - loop.time()) > 0:
+            await asyncio.sleep(left)
+        if connection.session is not None:
+            self.sessions.pop(connection.session.id, None)
+        await connection.socket.close(code=TIMED_OUT, message=b"Session timed out.")
+
+    async def _listen(self, connection: Connection) -> None:
+        async for received in connection.socket:
+            if received.type is not WSMsgType.TEXT:
+                break
+            code = self._received(connection, received.data)
+            if code is not None:
+                await connection.socket.close(code=code)
+                break
+
+    def _received(self, connection: Connection, text: str) -> int | None:
+        """Act on one frame; returns the code to close with, where it was a mistake."""
+        now = asyncio.get_running_loop().time()
+        connection.frames.append(now)
+        while connection.frames[0] < now - 60:
+            connection.frames.popleft()
+        if len(connection.frames) > FRAMES_PER_MINUTE:
+            return RATE_LIMITED
+        try:
+            frame = json.loads(text)
+            op, data = frame["op"], frame["d"]
+        except (ValueError, KeyError, TypeError):
+            return DECODE
+        if len(text) > FRAME_BYTES:
+            return DECODE
+        self.heard.append(frame)
+        match op:
+            case 1:
+                connection.heard = now
+                connection.send(11)
+            case 2:
+                return TWICE if connection.session is not None else self._identify(connection, data)
+            case 6:
+                return TWICE if connection.session is not None else self._resume(connection, data)
+            case 3 | 4 | 8 | 31 | 43 if connection.session is None:
+                return NOT_AUTHENTICATED
+            case 8:
+                self._members(connection.session, data)
+            case 3 | 4 | 31 | 43:
+                pass
+            case _:
+                return UNKNOWN_OPCODE
+        return None
+
+    def _identify(self, connection: Connection, data: Json) -> int | None:
+        self.identifies += 1
+        if data.get("token") != self._state.token:
+            return FAILED
+        intents = data.get("intents")
+        if not isinstance(intents, int) or intents & ~KNOWN_INTENTS or "properties" not in data:
+            return BAD_INTENTS
+        if intents & PRIVILEGED & ~self.allowed_intents:
+            return DISALLOWED
+        session = Session(secrets.token_hex(16), intents, connection=connection)
+        connection.session = session
+        self.sessions[session.id] = session
+        application = {"id": self._state.bot.id, "flags": 1 << 23}
+        guilds = [{"id": guild_id, "unavailable": True} for guild_id in self._state.guilds]
+        ready = {
+            "v": 10,
+            "user": {**self._state.bot.payload(), "verified": True, "mfa_enabled": False, "email": None},
+            "guilds": guilds,
+            "private_channels": [],
+            "session_id": session.id,
+            "resume_gateway_url": self.resume_url,
+            "application": application,
+        }
+        if "shard" in data:
+            ready["shard"] = data["shard"]
+        self._tell(session, "READY", ready)
+        self.ready += 1
+        if intents & GUILDS:
+            for guild_id in self._state.guilds:
+                self._tell(session, "GUILD_CREATE", payloads.guild_payload(self._state, guild_id))
+        return None
+
+    def _resume(self, connection: Connection, data: Json) -> int | None:
+        self.resumes += 1
+        if data.get("token") != self._state.token:
+            return FAILED
+        session = self.sessions.get(data.get("session_id", ""))
+        if session is None:
+            connection.send(9, data=False)
+            return None
+        seen = data.get("seq")
+        if not isinstance(seen, int) or not 0 <= seen <= len(session.events):
+            return BAD_SEQUENCE
+        if session.connection is not None:
+            session.connection.cut()
+        connection.session, session.connection = session, connection
+        for frame in session.events[seen:]:
+            connection.queue.put_nowait(frame)
+        self._tell(session, "RESUMED", {"_trace": []})
+        return None
+
+    def _members(self, session: Session | None, data: Json) -> None:
+        guild = self._state.guilds.get(str(data.get("guild_id")))
+        if session is None or guild is None:
+            return
+        wanted = {str(user) for user in data.get("user_ids") or []}
+        query = data.get("query")
+        everybody = query == "" and session.intents & MEMBERS
+        found = [
+            guild.member(user)
+            for user in guild.members.values()
+            if everybody or user.id in wanted or (query and user.name.startswith(query))
+        ]
+        chunk: Json = {"guild_id": guild.id, "members": found, "chunk_index": 0, "chunk_count": 1}
+        chunk["not_found"] = sorted(wanted - set(guild.members))
+        if data.get("nonce"):
+            chunk["nonce"] = data["nonce"]
+        self._tell(session, "GUILD_MEMBERS_CHUNK", chunk)
+
+
+def _is_upgrade(request: web.Request) -> bool:
+    return request.headers.get("Upgrade", "").lower() == "websocket"

@@ -1,0 +1,225 @@
+"""The person's side: what can be typed and pressed in a Discord client, refused where the client would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .components import MENUS, walk
+from .interactions import AUTOCOMPLETE, COMMAND, COMPONENT, SUBMIT
+from .limits import CONTENT
+from .state import State
+from .world import COMMANDS, SEND, Channel, Interaction, Json, Message, Modal, User
+
+
+class NotOffered(AssertionError):
+    """The client would not let a person do this: it is not on the screen, or it is greyed out."""
+
+
+def find_command(state: State, user: User, channel: Channel, name: str) -> Json:
+    """The command that a person picks by its name; raises NotOffered where it does not show up here."""
+    scopes = [scope for key, scope in state.commands.items() if key in {None, channel.guild_id}]
+    for scope in reversed(scopes):
+        for command in scope.listed:
+            if command["name"] == name and command["type"] == 1:
+                _check_offered(state, user, channel, command)
+                return command
+    raise NotOffered(f"No command /{name} in #{channel.name}")
+
+
+def _check_offered(state: State, user: User, channel: Channel, command: Json) -> None:
+    context = 1 if channel.guild_id is None else 0
+    contexts = command["contexts"]
+    if contexts is None:
+        contexts = [0, 1] if command["dm_permission"] else [0]
+    if context not in contexts or (context == 1 and "guild_id" in command):
+        raise NotOffered(f"/{command['name']} does not show here")
+    if not state.may_see(user.id, channel):
+        raise NotOffered(f"{user.name} is not in #{channel.name}")
+    if channel.guild_id is not None:
+        held = state.guilds[channel.guild_id].permissions(user.id)
+        needed = int(command["default_member_permissions"] or 0)
+        if not held & COMMANDS or held & needed != needed:
+            raise NotOffered(f"/{command['name']} does not show for {user.name}")
+
+
+def command_data(state: State, channel: Channel, command: Json, words: list[str], options: Json) -> Json:
+    """An interaction's data, for a command with its subcommands and the options that were filled in."""
+    resolved: Json = {}
+    filled = _fill(state, channel, command.get("options") or [], words, options, resolved)
+    data: Json = {"id": command["id"], "name": command["name"], "type": 1}
+    if filled:
+        data["options"] = filled
+    if resolved:
+        data["resolved"] = resolved
+    if "guild_id" in command:
+        data["guild_id"] = command["guild_id"]
+    return data
+
+
+def _fill(
+    state: State, channel: Channel, defined: list[Json], words: list[str], given: Json, resolved: Json
+) -> list[Json]:
+    if words:
+        for option in defined:
+            if option["name"] == words[0] and option["type"] in {1, 2}:
+                inner = _fill(state, channel, option.get("options") or [], words[1:], given, resolved)
+                return [{"name": option["name"], "type": option["type"], "options": inner}]
+        raise NotOffered(f"No subcommand {words[0]}")
+    names = {option["name"] for option in defined}
+    if unknown := set(given) - names:
+        raise NotOffered(f"No option {sorted(unknown)}; there are {sorted(names)}")
+    filled: list[Json] = []
+    for option in defined:
+        if option["name"] not in given:
+            if option.get("required"):
+                raise NotOffered(f"{option['name']} must be filled in")
+            continue
+        value = given[option["name"]]
+        if isinstance(value, User):
+            resolved.setdefault("users", {})[value.id] = value.payload()
+            if channel.guild_id is not None and value.id in state.guilds[channel.guild_id].members:
+                member = state.guilds[channel.guild_id].member(value, with_user=False)
+                resolved.setdefault("members", {})[value.id] = {**member, "permissions": "0"}
+            value = value.id
+        _check_value(option, value)
+        filled.append({"name": option["name"], "type": option["type"], "value": value})
+    return filled
+
+
+def _check_value(option: Json, value: object) -> None:
+    kinds: dict[int, Any] = {3: str, 4: int, 5: bool, 10: int | float}
+    if not isinstance(value, kinds.get(option["type"], str)):
+        raise NotOffered(f"{option['name']} is not of the right kind")
+    choices = [choice["value"] for choice in option.get("choices") or []]
+    if choices and value not in choices:
+        raise NotOffered(f"{option['name']} is none of {choices}")
+    if isinstance(value, str):
+        low, high = option.get("min_length") or 0, option.get("max_length") or 6000
+        if not low <= len(value) <= high:
+            raise NotOffered(f"{option['name']} is too short or too long")
+
+
+def slash(state: State, user: User, channel: Channel, name: str, options: Json) -> Interaction:
+    """Send a slash command; the name may have subcommands, with spaces."""
+    first, *words = name.split()
+    command = find_command(state, user, channel, first)
+    data = command_data(state, channel, command, words, options)
+    return state.interact(COMMAND, user, channel, data)
+
+
+def type_option(
+    state: State, user: User, channel: Channel, name: str, option: str, text: str, others: Json
+) -> Interaction:
+    """Type into an option that completes itself."""
+    first, *words = name.split()
+    command = find_command(state, user, channel, first)
+    optional = _all_optional(command)
+    data = command_data(state, channel, optional, words, {**others, option: text})
+    innermost = data["options"]
+    while innermost and innermost[0]["type"] in {1, 2}:
+        innermost = innermost[0]["options"]
+    for filled in innermost:
+        if filled["name"] == option:
+            filled["focused"] = True
+    defined = command.get("options") or []
+    for word in words:
+        defined = next(one for one in defined if one["name"] == word).get("options") or []
+    if not next(one for one in defined if one["name"] == option).get("autocomplete"):
+        raise NotOffered(f"{option} does not complete itself")
+    return state.interact(AUTOCOMPLETE, user, channel, data)
+
+
+def _all_optional(command: Json) -> Json:
+    inner = [{**_all_optional(option), "required": False} for option in command.get("options") or []]
+    return {**command, "options": inner}
+
+
+def visible(state: State, user: User, message_id: str) -> Message:
+    """The message as it stands now; raises NotOffered where the person does not see it."""
+    message = state.messages[message_id]
+    channel = state.channels[message.channel_id]
+    if message not in state.shown(channel.id, user.id):
+        raise NotOffered(f"{user.name} does not see that message")
+    return message
+
+
+def find_button(message: Message, label_or_custom_id: str) -> Json:
+    for button in message.buttons:
+        if label_or_custom_id in {button.get("label"), button.get("custom_id")}:
+            return button
+    raise NotOffered(f"No button {label_or_custom_id!r}; there are {message.labels}")
+
+
+def press(state: State, user: User, message_id: str, label_or_custom_id: str) -> Interaction:
+    """Press a button; anybody who sees it may."""
+    message = visible(state, user, message_id)
+    button = find_button(message, label_or_custom_id)
+    if button.get("disabled") or "custom_id" not in button:
+        raise NotOffered(f"{button.get('label')} is a link, or disabled")
+    data = {"custom_id": button["custom_id"], "component_type": 2, "id": button["id"]}
+    return state.interact(COMPONENT, user, state.channels[message.channel_id], data, message=message)
+
+
+def choose(state: State, user: User, message_id: str, custom_id: str, values: list[str]) -> Interaction:
+    """Pick from a menu of a message, by values or by labels."""
+    message = visible(state, user, message_id)
+    menus = [part for part in walk(message.components) if part["type"] in MENUS]
+    menu = next((one for one in menus if one["custom_id"] == custom_id), None)
+    if menu is None or menu.get("disabled"):
+        raise NotOffered(f"No menu {custom_id}")
+    options = menu.get("options") or []
+    picked = [one["value"] for one in options if {one["value"], one["label"]} & set(values)]
+    if not menu.get("min_values", 1) <= len(picked) <= menu.get("max_values", 1):
+        raise NotOffered(f"{values} cannot be picked")
+    data: Json = {"custom_id": custom_id, "component_type": menu["type"], "id": menu["id"], "values": picked}
+    return state.interact(COMPONENT, user, state.channels[message.channel_id], data, message=message)
+
+
+def submit(state: State, modal: Modal, texts: dict[str, str]) -> Interaction:
+    """Fill in a modal, by labels or custom ids, and send it off; a field that is not named keeps its value."""
+    if modal.submitted or modal not in state.modals:
+        raise NotOffered("That window is closed")
+    known = {one["shown_label"] for one in modal.inputs} | {one["custom_id"] for one in modal.inputs}
+    if unknown := set(texts) - known:
+        raise NotOffered(f"No field {sorted(unknown)}; there are {sorted(known)}")
+    components: list[Json] = []
+    for component in modal.components:
+        base = {"type": component["type"], "id": component["id"]}
+        if component["type"] == 18:
+            shown = {**component["component"], "shown_label": component["label"]}
+            components.append({**base, "component": _filled(shown, texts)})
+        elif component["type"] == 1:
+            held = component["components"][0]
+            components.append(
+                {**base, "components": [_filled({**held, "shown_label": held["label"]}, texts)]}
+            )
+        else:
+            components.append(base)
+    modal.submitted = True
+    opener = modal.interaction
+    data = {"custom_id": modal.custom_id, "components": components}
+    channel = state.channels[opener.channel_id]
+    return state.interact(SUBMIT, modal.user, channel, data, message=opener.message, opened_by=opener)
+
+
+def _filled(field: Json, texts: dict[str, str]) -> Json:
+    value = texts.get(field["custom_id"], texts.get(field["shown_label"], field.get("value") or ""))
+    filled = {"type": field["type"], "id": field["id"], "custom_id": field["custom_id"]}
+    if field["type"] != 4:
+        return {**filled, "values": [value] if value else []}
+    low, high = field.get("min_length") or 0, field.get("max_length") or 4000
+    needed = field.get("required", True)
+    if (needed and not value) or len(value) > high or (value and len(value) < low):
+        raise NotOffered(f"{field['shown_label']} is empty, too short or too long")
+    return {**filled, "value": value}
+
+
+def say(state: State, user: User, channel: Channel, text: str) -> Message:
+    """Write a plain message."""
+    if not text.strip() or len(text) > CONTENT:
+        raise NotOffered("Empty, or too long to be sent")
+    if not state.may_see(user.id, channel):
+        raise NotOffered(f"{user.name} is not in #{channel.name}")
+    if channel.guild_id is not None and not state.guilds[channel.guild_id].permissions(user.id) & SEND:
+        raise NotOffered(f"{user.name} may not write in #{channel.name}")
+    return state.write(channel, user, {"content": text})

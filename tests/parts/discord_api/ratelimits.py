@@ -1,0 +1,90 @@
+"""Rate limits: a bucket per route and major parameter, told in headers, enforced where the test asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+
+from .form import Refused
+
+# (method, template): how many requests in how many seconds. What is not listed has ROOMY.
+LIMITS = {
+    ("POST", "/channels/{channel_id}/messages"): (5, 5.0),
+    ("PATCH", "/channels/{channel_id}/messages/{message_id}"): (5, 5.0),
+    ("DELETE", "/channels/{channel_id}/messages/{message_id}"): (5, 1.0),
+    ("POST", "/webhooks/{webhook_id}/{webhook_token}"): (5, 2.0),
+    ("PATCH", "/webhooks/{webhook_id}/{webhook_token}/messages/{message_id}"): (5, 2.0),
+    ("DELETE", "/webhooks/{webhook_id}/{webhook_token}/messages/{message_id}"): (5, 1.0),
+    ("POST", "/users/@me/channels"): (10, 10.0),
+    ("PUT", "/applications/{application_id}/commands"): (2, 10.0),
+    ("POST", "/applications/{application_id}/commands"): (5, 20.0),
+}
+ROOMY = (50, 1.0)
+# Nothing but an interaction's answers is outside of this one.
+GLOBAL = (50, 1.0)
+MAJOR = ("channel_id", "guild_id", "webhook_id", "webhook_token")
+
+
+@dataclass(slots=True)
+class Bucket:
+    resets_at: float
+    used: int = 0
+
+
+@dataclass(slots=True)
+class RateLimits:
+    """Counts requests, in seconds of the real clock: that is the one a library waits by."""
+
+    enforced: bool = False
+    buckets: dict[str, Bucket] = field(default_factory=dict[str, Bucket])
+    # How many requests were refused.
+    refusals: int = 0
+
+    def headers(self, method: str, template: str, parameters: dict[str, str]) -> dict[str, str]:
+        """Count one request and return its headers; raises Refused (429) where it is one too many."""
+        now = time.monotonic()
+        limit, per = LIMITS.get((method, template), ROOMY)
+        name = hashlib.sha256(f"{method} {template}".encode()).hexdigest()[:20]
+        major = "+".join(parameters[one] for one in MAJOR if one in parameters)
+        used, resets_at = self._count(f"{name}:{major}", limit, per, now)
+        after = max(0.001, resets_at - now)
+        headers = {
+            "X-RateLimit-Limit": str(limit),
+            "X-RateLimit-Remaining": str(limit - used),
+            "X-RateLimit-Reset": f"{time.time() + after:.3f}",
+            "X-RateLimit-Reset-After": f"{after:.3f}",
+            "X-RateLimit-Bucket": name,
+        }
+        if used > limit:
+            headers["X-RateLimit-Remaining"] = "0"
+            raise too_many(after, headers=headers)
+        if "webhook_token" not in parameters:
+            used, resets_at = self._count("global", *GLOBAL, now)
+            if used > GLOBAL[0]:
+                raise too_many(max(0.001, resets_at - now), everywhere=True)
+        return headers
+
+    def _count(self, key: str, limit: int, per: float, now: float) -> tuple[int, float]:
+        if not self.enforced:
+            # One is always used, so that no library waits for what nobody enforces.
+            return min(1, limit - 1), now + per
+        bucket = self.buckets.get(key)
+        if bucket is None or bucket.resets_at <= now:
+            bucket = self.buckets[key] = Bucket(now + per)
+        bucket.used += 1
+        if bucket.used > limit:
+            self.refusals += 1
+        return bucket.used, bucket.resets_at
+
+
+def too_many(
+    retry_after: float, *, everywhere: bool = False, headers: dict[str, str] | None = None
+) -> Refused:
+    """A 429 as the real one: of one route, or of everything."""
+    body = {"message": "You are being rate limited.", "retry_after": retry_after, "global": everywhere}
+    told = {"Retry-After": str(int(retry_after) + 1), **(headers or {})}
+    told["X-RateLimit-Scope"] = "global" if everywhere else "user"
+    if everywhere:
+        told["X-RateLimit-Global"] = "true"
+    return Refused(429, body, told)

@@ -1,0 +1,128 @@
+"""A channel as a person sees it, in text: embeds as boxes, buttons as [Label], a link as [Label ↗]."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from .components import walk
+from .state import State
+from .world import Interaction, Json, Message, Modal, User
+
+WIDTH = 78
+
+
+def channel_text(state: State, channel_id: str, seen_by: str | None) -> str:
+    """All that stands in a channel, oldest first; then the windows that the person has open."""
+    entries: list[tuple[int, Iterable[str]]] = [
+        (int(message.id), message_lines(state, message)) for message in state.shown(channel_id, seen_by)
+    ]
+    for interaction in state.interactions.values():
+        seen = interaction.channel_id == channel_id and seen_by in {None, interaction.user.id}
+        if seen and interaction.acknowledged_at is None and state.failed(interaction):
+            entries.append((int(interaction.id), [_no_answer(interaction)]))
+    for modal in state.modals:
+        if not modal.submitted and seen_by == modal.user.id and modal.interaction.channel_id == channel_id:
+            entries.append((int(modal.interaction.id), modal_lines(modal)))
+    blocks = ["\n".join(lines) for _, lines in sorted(entries, key=lambda entry: entry[0])]
+    return "\n\n".join(blocks) + "\n" if blocks else ""
+
+
+def _no_answer(interaction: Interaction) -> str:
+    return "! This interaction failed" if interaction.kind == 3 else "! The application did not respond"
+
+
+def message_lines(state: State, message: Message) -> Iterator[str]:
+    """One message: who, what, and what can be pressed."""
+    interaction = message.interaction
+    if interaction is not None and interaction.kind == 2:
+        yield f"{interaction.user.name} used /{_typed(interaction.data)}"
+    edited = " (edited)" if message.edited_at is not None and not message.ephemeral else ""
+    app = " APP" if message.author.bot else ""
+    yield f"{message.author.name}{app}{edited}"
+    if message.loading:
+        late = interaction is not None and state.failed(interaction)
+        yield "  ! The application did not respond" if late else f"  {message.author.name} is thinking..."
+    for line in _named(message.content, state.users).splitlines():
+        yield from _wrapped(line, "  ")
+    for part in walk(message.components):
+        if part["type"] == 10:
+            for line in part["content"].splitlines():
+                yield from _wrapped(line, "  ")
+    for attachment in message.attachments:
+        if f"attachment://{attachment['filename']}" not in str(message.embeds):
+            yield f"  ({attachment['filename']})"
+    for embed in message.embeds:
+        yield from _embed_lines(embed)
+    for row in message.components:
+        held = [_component(part) for part in row.get("components") or [] if part["type"] in {2, 3}]
+        if held:
+            yield "  " + " ".join(held)
+    if message.ephemeral:
+        yield "  Only you can see this · Dismiss message"
+
+
+def _typed(data: Json) -> str:
+    words, options = [data["name"]], data.get("options") or []
+    while options and options[0]["type"] in {1, 2}:
+        words.append(options[0]["name"])
+        options = options[0].get("options") or []
+    return " ".join([*words, *(f"{option['name']}:{option['value']}" for option in options)])
+
+
+def _named(text: str, users: dict[str, User]) -> str:
+    for user in users.values():
+        text = text.replace(f"<@{user.id}>", f"@{user.name}")
+    return text
+
+
+def _wrapped(line: str, indent: str, width: int = WIDTH) -> list[str]:
+    parts = textwrap.wrap(line, width - len(indent), break_on_hyphens=False) or [""]
+    return [indent + part for part in parts]
+
+
+def _component(part: Json) -> str:
+    if part["type"] != 2:
+        return f"[{part.get('placeholder') or 'Make a selection'} ▾]"
+    name = " ".join(text for text in ((part.get("emoji") or {}).get("name"), part.get("label")) if text)
+    name += " ↗" if part.get("style") == 5 else ""
+    return f"({name})" if part.get("disabled") else f"[{name}]"
+
+
+def _embed_lines(embed: Json) -> Iterator[str]:
+    inner = WIDTH - 6
+    lines: list[str] = []
+    if (embed.get("author") or {}).get("name"):
+        lines.append(embed["author"]["name"])
+    if embed.get("title"):
+        lines.append(f"{embed['title']} ↗" if embed.get("url") else embed["title"])
+    lines += (embed.get("description") or "").splitlines()
+    for field in embed.get("fields") or []:
+        value = field["value"].splitlines()
+        lines += [f"{field['name']}: {value[0]}"] if len(value) == 1 else [f"{field['name']}:", *value]
+    for name in ("image", "thumbnail"):
+        if embed.get(name):
+            lines.append(f"({embed[name]['url'].removeprefix('attachment://')})")
+    if (embed.get("footer") or {}).get("text"):
+        lines.append(embed["footer"]["text"])
+    wrapped = [part for line in lines for part in _wrapped(line, "", inner)]
+    yield f"  ┌{'─' * (inner + 2)}┐"
+    for line in wrapped:
+        yield f"  │ {line.ljust(inner)} │"
+    yield f"  └{'─' * (inner + 2)}┘"
+
+
+def modal_lines(modal: Modal) -> Iterator[str]:
+    """The window that a person has open."""
+    yield f"╔═ {modal.title} " + "═" * max(0, WIDTH - 5 - len(modal.title))
+    for part in modal.components:
+        if part["type"] == 10:
+            yield from _wrapped(part["content"], "║ ")
+        elif part["type"] == 18 and part.get("description"):
+            yield from _wrapped(part["description"], "║ ")
+    for field in modal.inputs:
+        star = " *" if field.get("required", True) else ""
+        yield f"║ {field['shown_label']}{star}"
+        shown = field.get("value") or (f"‹{field['placeholder']}›" if field.get("placeholder") else "")
+        yield f"║   [{shown.ljust(40)}]"
+    yield "╚ [Cancel] [Submit]"
