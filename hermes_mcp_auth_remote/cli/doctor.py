@@ -36,8 +36,9 @@ from hermes_mcp_auth_remote.service.redirects import redirect_uri_for
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.terminal.screen import size
-from hermes_mcp_auth_remote.terminal.words import NO, YES, filled, shown, table
+from hermes_mcp_auth_remote.terminal.words import NO, YES, filled, table
 from hermes_mcp_auth_remote.values import Key, Secret, Server
+from hermes_mcp_auth_remote.wording import shown
 
 # They go nowhere: a rehearsal sends nothing that would carry them.
 _NOTHING = Secret("rehearsal")

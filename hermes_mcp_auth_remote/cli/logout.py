@@ -13,8 +13,9 @@ from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, StoreError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.screen import size
-from hermes_mcp_auth_remote.terminal.words import NO, YES, filled, shown, trouble
+from hermes_mcp_auth_remote.terminal.words import NO, YES, filled, trouble
 from hermes_mcp_auth_remote.values import Key, Owner, Server
+from hermes_mcp_auth_remote.wording import shown
 
 # A provider that does not answer takes its time; a company that leaves must not wait for each in turn.
 AT_ONCE = 8

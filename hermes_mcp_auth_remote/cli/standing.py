@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from hermes_mcp_auth_remote.cli.servers import login_command
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
-from hermes_mcp_auth_remote.terminal.words import NO, YES, about, clock_time, duration, shown, table
+from hermes_mcp_auth_remote.terminal.words import NO, YES, clock_time, table
 from hermes_mcp_auth_remote.values import Key
+from hermes_mcp_auth_remote.wording import about, duration, shown
 
 # Ahead of an end that only a person can put off: over a weekend, or within a piece of work.
 SESSION_WARNING_SECONDS = 3 * 86_400

@@ -17,8 +17,9 @@ from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFo
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.screen import size
-from hermes_mcp_auth_remote.terminal.words import filled, shown
+from hermes_mcp_auth_remote.terminal.words import filled
 from hermes_mcp_auth_remote.values import Key, Server
+from hermes_mcp_auth_remote.wording import shown
 
 
 def run(options: argparse.Namespace) -> int:

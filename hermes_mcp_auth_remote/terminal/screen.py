@@ -14,16 +14,15 @@ from hermes_mcp_auth_remote.terminal.words import (
     WIDEST,
     compare_code,
     countdown,
-    duration,
     filled,
     how_to_enter,
     introduction,
     next_step,
     next_step_for_device,
-    shown,
     trouble,
 )
 from hermes_mcp_auth_remote.values import Clock
+from hermes_mcp_auth_remote.wording import duration, shown
 
 # Seconds before the end at which it is said once more where it cannot be said in place.
 _MARKS = frozenset({60, 300})

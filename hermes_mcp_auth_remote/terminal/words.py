@@ -13,9 +13,9 @@ from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.client import offers_device
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
-from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
+from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
+from hermes_mcp_auth_remote.wording import about, duration, other_hosts, scope, shown
 
-BY_DEFAULT = "whatever the provider grants by default"
 YES, NO = "✓", "✗"
 # Prose is hard to read where lines are longer, and hardly wraps well where they are shorter.
 WIDEST, NARROWEST = 80, 30
@@ -28,10 +28,8 @@ def introduction(login: Login, now: float, columns: int = WIDEST) -> str:
         ("Server", f"{login.key.server}  {login.server_url}"),
         ("You log in at", f"{at}  (compare it with your browser's address bar)"),
     ]
-    # A server without `iss` cannot be told from one that sends people to another's page and takes the code
-    # (RFC 9700 section 4.4): the person may know better.
-    if others := [host for host in map(host_of, (request.token_endpoint, request.issuer)) if host != at]:
-        rows.append(("Tokens come from", "  ".join(dict.fromkeys(others))))
+    if others := other_hosts(login):
+        rows.append(("Tokens come from", "  ".join(others)))
     rows.append(("Access", scope(request.scope)))
     if login.added_scope:
         rows.append(("New", scope(login.added_scope)))
@@ -94,17 +92,6 @@ def connected(connection: Connection, now: float, columns: int = WIDEST) -> str:
     return f"{YES} {shown(connection.key.server)}: connected\n{table(rows, columns)}"
 
 
-def about(connection: Connection) -> list[tuple[str, str]]:
-    """Say what is known of a connection, whether it holds or not."""
-    rows = [("Address", connection.server_url)]
-    if connection.account:
-        rows.append(("As", connection.account))
-    rows.append(("Access", scope(connection.scope) if connection.scope else "as granted by the provider"))
-    if connection.missing_scope:
-        rows.append(("Not granted", scope(connection.missing_scope)))
-    return rows
-
-
 def lasts(connection: Connection, now: float) -> str:
     """Say how long a connection lasts, or that it renews itself."""
     if connection.expires_at is None:
@@ -120,20 +107,6 @@ def lasts(connection: Connection, now: float) -> str:
 def trouble(error: McpAuthError, columns: int = 0) -> str:
     """Say what went wrong and, on a line of its own, what to do."""
     return f"{filled(f'{NO} {shown(str(error))}', columns)}\n{filled(shown(error.advice), columns, 2)}"
-
-
-def scope(names: Iterable[str] | None) -> str:
-    """Write a scope for people."""
-    return " ".join(sorted(names or ())) or BY_DEFAULT
-
-
-def duration(seconds: float) -> str:
-    """Write a time span roughly: "10 minutes", "3 hours"."""
-    for size, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = round(seconds / size)
-            return f"{count} {name}{'s' * (count != 1)}"
-    return "less than a minute"
 
 
 def clock_time(epoch_seconds: float) -> str:
@@ -173,11 +146,6 @@ def filled(text: str, columns: int, indent: int = 0) -> str:
         else:
             lines.append(word)
     return "\n".join(" " * indent + line for line in lines)
-
-
-def shown(text: str) -> str:
-    """Replace what a terminal would obey, or what would hide or turn round the text beside it."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _host(url: str) -> str:

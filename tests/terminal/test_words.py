@@ -11,15 +11,14 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.terminal.words import (
     clock_time,
     connected,
-    duration,
     filled,
     introduction,
     lasts,
-    shown,
     table,
     trouble,
 )
 from hermes_mcp_auth_remote.values import Key, Origin
+from hermes_mcp_auth_remote.wording import duration, shown
 from tests.oauth.parties import request, server
 from tests.requirements import covers
 

@@ -1,0 +1,54 @@
+"""What every way in says in the same words: a scope, a span of time, a connection. Values in, text out.
+
+Names, accounts and scopes come from servers and other people: `shown` keeps them from steering a screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.oauth.urls import host_of
+
+BY_DEFAULT = "whatever the provider grants by default"
+
+
+def other_hosts(login: Login) -> list[str]:
+    """Name the hosts that take part beside the one where the person logs in, each once.
+
+    A server without `iss` cannot be told from one that sends people to another's page and takes the code
+    (RFC 9700 section 4.4): the person may know better.
+    """
+    request, at = login.request, login.issuer_host
+    others = [host for host in map(host_of, (request.token_endpoint, request.issuer)) if host != at]
+    return list(dict.fromkeys(others))
+
+
+def about(connection: Connection) -> list[tuple[str, str]]:
+    """Say what is known of a connection, whether it holds or not."""
+    rows = [("Address", connection.server_url)]
+    if connection.account:
+        rows.append(("As", connection.account))
+    rows.append(("Access", scope(connection.scope) if connection.scope else "as granted by the provider"))
+    if connection.missing_scope:
+        rows.append(("Not granted", scope(connection.missing_scope)))
+    return rows
+
+
+def scope(names: Iterable[str] | None) -> str:
+    """Write a scope for people."""
+    return " ".join(sorted(names or ())) or BY_DEFAULT
+
+
+def duration(seconds: float) -> str:
+    """Write a time span roughly: "10 minutes", "3 hours"."""
+    for size, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = round(seconds / size)
+            return f"{count} {name}{'s' * (count != 1)}"
+    return "less than a minute"
+
+
+def shown(text: str) -> str:
+    """Replace what a terminal would obey, or what would hide or turn round the text beside it."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
