@@ -60,7 +60,8 @@ class Login:
     `device` is what a device login waits for, None for a login by a code; `polled_by` is the one poller that
     asks for it. Where there is a device, `request` has been shown to nobody, and no paste can answer it.
     `added_scope` is what a step-up asks for beyond what was granted before; `failure` is a sentence and an
-    advice for people, set once the login has failed.
+    advice for people, set once the login has failed. `messages` are the ids of the chat messages that show
+    it, the prompt first, for whoever brings them up to date or tidies them away.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Login:
     failure_code: str | None = None
     device: Pending | None = None
     polled_by: str | None = None
+    messages: tuple[str, ...] = ()
 
     @property
     def shown_code(self) -> DeviceAuthorization | None:

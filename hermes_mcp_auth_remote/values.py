@@ -141,11 +141,14 @@ class Key:
 class Origin:
     """Where a login was asked for; a paste must come from the same place.
 
-    `platform` is "terminal", "telegram", "discord", "hermes" or a caller's own word; the rest are the
-    platform's ids as text, empty where it has none.
+    `platform` is "terminal", "telegram", "discord" or a caller's own word; the rest are the platform's ids
+    as text, empty where it has none. A login that was begun for a user elsewhere (`--via`) names no chat and
+    no `bot`: any of theirs will do.
     """
 
     platform: str
     chat: str = ""
     thread: str = ""
     user: str = ""
+    # Which bot: a person's private chats with two of them have the same id in Telegram.
+    bot: str = ""

@@ -160,6 +160,9 @@ REQUIREMENTS = (
     Requirement("enterprise", "An identity provider's word becomes a token.", "RFC 8693, ID-JAG"),
     Requirement("no-person", "Such a session renews without anybody.", "issue 4"),
     Requirement("conformance", "Every auth scenario of the official suite passes.", "issue 4"),
+    # Chats
+    Requirement("begun-elsewhere", "A login begun for a user is finished in that user's chat.", "issue 5"),
+    Requirement("sender-binding", "A paste counts from whoever began the login, there.", "security 3, 4"),
     # Everywhere
     Requirement("safe-urls", "Only https, or http on loopback, is used.", "security 13, 14, 16"),
     Requirement("no-crash", "Hostile input raises McpAuthError and nothing else.", "security 14"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import McpAuthError, StoreError
-from hermes_mcp_auth_remote.login import Connection, Login, is_expired
+from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover
 from hermes_mcp_auth_remote.oauth.wire import Exchange
@@ -149,11 +149,27 @@ class AuthService:
         """Cancel a login that still waits, and return it as it then is."""
         return await self._logins.cancel(login_id)
 
+    async def note_messages(self, login_id: str, messages: tuple[str, ...]) -> Login:
+        """Keep the ids of the chat messages that show a login, the prompt first; returns the login.
+
+        Whichever process goes on with it brings them up to date. Raises LoginNotFound, StoreError.
+        """
+        return await self._logins.note_messages(login_id, messages)
+
+    def logins(self) -> list[Login]:
+        """List all logins that have not been over for an hour, in the order in which they were begun.
+
+        Reads what has changed since the last time, and writes down what has expired.
+        """
+        return [self._logins.judged(login) for login in self._world.store.logins.all()]
+
+    def logins_changed_at(self) -> int:
+        """Return when a login was last added or changed, by the disk's clock in nanoseconds: one `stat`."""
+        return self._world.store.logins.changed_at()
+
     def waiting(self) -> list[Login]:
         """List the logins that wait for a person, in the order in which they were begun."""
-        now = self._world.clock()
-        logins = self._world.store.logins.all()
-        return [login for login in logins if login.status == "waiting" and not is_expired(login, now)]
+        return [login for login in self.logins() if login.status == "waiting"]
 
     def connection(self, server: Server, owner: Owner = None) -> Connection | None:
         """Return what is stored for a server and owner, None where no token is."""

@@ -20,7 +20,7 @@ from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service.connections import connection
 from hermes_mcp_auth_remote.service.logins import Logins
 from hermes_mcp_auth_remote.service.world import World
-from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Key, Origin, Server
+from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Flow, Key, Origin, Server
 
 # A person who said no, or did not answer, is not asked again by the next call; a command still may.
 QUIET_SECONDS = {"cancelled": 300.0, "failed": 60.0, "expired": 3600.0}
@@ -41,6 +41,7 @@ class Asker:
     origin: Origin
     wait_seconds: float = MAX_LOGIN_SECONDS
     may_connect_shared: bool = False
+    flow: Flow | None = None
 
     def may_ask_for(self, key: Key) -> bool:
         """True where a login at this place may become those credentials.
@@ -65,14 +66,16 @@ def asking(
     wait_seconds: float = MAX_LOGIN_SECONDS,
     *,
     may_connect_shared: bool = False,
+    flow: Flow | None = None,
 ) -> Generator[None]:
     """Let calls inside the block, and tasks begun there, ask this prompter where a login is needed.
 
     A call waits up to `wait_seconds` for the person, then raises AuthorizationRequired with the login's id;
     the login itself goes on. With `may_connect_shared`, whoever answers at this place logs in for everybody
-    who shares the operator's tokens: give it for an operator's own chat only.
+    who shares the operator's tokens: give it for an operator's own chat only. The flow "auto" is for a
+    prompter that can show a code for another device (`Login.shown_code`), as `AuthService.begin` has it.
     """
-    token = _current.set(Asker(prompter, origin, wait_seconds, may_connect_shared))
+    token = _current.set(Asker(prompter, origin, wait_seconds, may_connect_shared, flow))
     try:
         yield
     finally:
@@ -163,7 +166,7 @@ class Asking:
                 raise _with(needed, waiting)
             return waiting
         self._check_patience(place, needed)
-        login = await self._logins.begin(server, key, asker.origin, challenge=challenge)
+        login = await self._logins.begin(server, key, asker.origin, challenge=challenge, flow=asker.flow)
         try:
             await asker.prompter.show(login)
         except BaseException:

@@ -212,14 +212,16 @@ class Logins:
 
     def get(self, login_id: str) -> Login:
         """Return a login as it is now, expired where its time is over; raises LoginNotFound."""
-        store = self._world.store.logins
-        login = store.get(login_id)
+        return self.judged(self._world.store.logins.get(login_id))
+
+    def judged(self, login: Login) -> Login:
+        """Return a login that was read as the clock has it: expired, or failed, where its time is over."""
         now = self._world.clock()
         if is_expired(login, now):
-            return store.change(login_id, _expired)
+            return self._world.store.logins.change(login.id, _expired)
         if login.status == "exchanging" and now >= login.expires_at:
             gone = LoginError("The process that finished this login did not live to its end.")
-            return self._failed(login_id, gone, was="exchanging")
+            return self._failed(login.id, gone, was="exchanging")
         return login
 
     async def settled(self, login_id: str) -> Login:
@@ -236,6 +238,10 @@ class Logins:
     async def cancel(self, login_id: str) -> Login:
         """Cancel a login that waits; one that is over, or being exchanged, stays as it is."""
         return await self._change(login_id, lambda it: follow(it, "cancel") if it.status == "waiting" else it)
+
+    async def note_messages(self, login_id: str, messages: tuple[str, ...]) -> Login:
+        """Keep the ids of the chat messages that show a login, and return it."""
+        return await self._change(login_id, lambda it: replace(it, messages=messages))
 
     async def _change(self, login_id: str, change: Callable[[Login], Login]) -> Login:
         return await asyncio.to_thread(self._world.store.logins.change, login_id, change)
@@ -294,7 +300,10 @@ def _binds_the_code(login: Login) -> bool:
 
 def _may_finish(here: Origin, begun: Origin) -> bool:
     # Whoever sits at a terminal of this account can read the store anyway; a chat is held to the chat.
-    return here.platform == "terminal" or here == begun
+    if here.platform == "terminal":
+        return True
+    # Begun for a user elsewhere, it names no chat and no bot: wherever that user is asked.
+    return here == replace(begun, chat=begun.chat or here.chat, bot=begun.bot or here.bot)
 
 
 def _expired(login: Login) -> Login:

@@ -61,6 +61,7 @@ def login_document(login: Login) -> Document:
             "chat": origin.chat,
             "thread": origin.thread,
             "user": origin.user,
+            "bot": origin.bot,
         },
         "begun_at": login.begun_at,
         "expires_at": login.expires_at,
@@ -96,6 +97,7 @@ def login_document(login: Login) -> Document:
         },
         **({} if login.device is None else {"device": _device_document(login.device)}),
         **({} if login.polled_by is None else {"polled_by": login.polled_by}),
+        **({"messages": list(login.messages)} if login.messages else {}),
     }
 
 
@@ -133,7 +135,11 @@ def read_login(document: Mapping[str, object], path: str) -> Login:
         request=request,
         authorization_server=read_metadata(members.part("authorization_server").all, path),
         origin=Origin(
-            origin.text("platform"), origin.text("chat"), origin.text("thread"), origin.text("user")
+            origin.text("platform"),
+            origin.text("chat"),
+            origin.text("thread"),
+            origin.text("user"),
+            origin.maybe_text("bot") or "",
         ),
         begun_at=members.number("begun_at"),
         expires_at=members.number("expires_at"),
@@ -144,6 +150,7 @@ def read_login(document: Mapping[str, object], path: str) -> Login:
         failure_code=members.maybe_text("failure_code"),
         device=None if device is None else _read_device(members.part("device"), request),
         polled_by=members.maybe_text("polled_by"),
+        messages=members.maybe_texts("messages") or (),
     )
 
 

@@ -112,7 +112,7 @@ CODE_LOGINS = st.builds(
     server_url=TEXTS,
     request=REQUESTS,
     authorization_server=authorization_servers(),
-    origin=st.builds(Origin, TEXTS, TEXTS, TEXTS, TEXTS),
+    origin=st.builds(Origin, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS),
     begun_at=TIMES,
     expires_at=TIMES,
     status=st.sampled_from(["waiting", "exchanging", "done", "failed", "expired", "cancelled"]),
@@ -120,6 +120,7 @@ CODE_LOGINS = st.builds(
     pastes=st.integers(0, 5),
     failure=st.none() | st.tuples(TEXTS, TEXTS),
     failure_code=st.none() | TEXTS,
+    messages=st.lists(VISIBLE, max_size=2).map(tuple),
 )
 
 
@@ -168,7 +169,7 @@ TOKENS = st.builds(
 
 def test_every_field_of_what_is_stored_is_generated_here() -> None:
     # A field that is added to a value and forgotten in its codec would otherwise go unnoticed.
-    known = {Login: 15, AuthorizationRequest: 14, Client: 7, Binding: 11, Tokens: 8, Origin: 4, Key: 2}
+    known = {Login: 16, AuthorizationRequest: 14, Client: 7, Binding: 11, Tokens: 8, Origin: 5, Key: 2}
     known |= {DeviceAuthorization: 6, DeviceRequest: 7, Pending: 4}
     assert {kind: len(fields(kind)) for kind in known} == known
 
