@@ -130,12 +130,7 @@ def kinds(kind: str) -> tuple[Credentials, Credentials]:
     if kind == "after hermes":
         return replace(old, binding=None), new
     if kind == "again":
-        binding = (
-            None
-            if new.binding is None
-            else replace(new.binding, issuer=server_of().issuer, client_id="client-0")
-        )
-        return old, Credentials(new.tokens, old.client, old.authorization_server, binding)
+        return old, replace(old, tokens=new.tokens)
     return old, new
 
 
