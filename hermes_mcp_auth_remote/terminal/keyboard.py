@@ -180,13 +180,18 @@ class Keyboard:
         raw[3] &= ~(termios.ICANON | termios.ECHO | termios.ECHONL | termios.IEXTEN)
         raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
         termios.tcsetattr(self._terminal, termios.TCSANOW, raw)
-        self._write(_PASTES_MARKED)
+        self._mark(_PASTES_MARKED)
 
     def _give_back(self) -> None:
-        self._write(_PASTES_PLAIN)
+        self._mark(_PASTES_PLAIN)
         # termios.error: the terminal is gone.
         with contextlib.suppress(termios.error):
             termios.tcsetattr(self._terminal, termios.TCSANOW, self._before)
+
+    def _mark(self, mark: bytes) -> None:
+        # A terminal that knows no escapes would show them.
+        if os.environ.get("TERM") != "dumb":
+            self._write(mark)
 
     def _terminate(self, number: signal.Signals) -> None:
         self._give_back()

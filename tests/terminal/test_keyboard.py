@@ -17,6 +17,7 @@ import pexpect
 import pytest
 
 from hermes_mcp_auth_remote.terminal.keyboard import MAX_PIPED_CHARS, Keyboard, PipedLines, open_lines
+from tests.requirements import covers
 
 PASTE = "http://127.0.0.1:1/callback?code=" + "c0de-that-nobody-may-see" * 900
 
@@ -81,6 +82,12 @@ class Terminal:
         return self.seen.decode()
 
 
+@pytest.fixture(autouse=True)
+def xterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever the tests themselves run in.
+    monkeypatch.setenv("TERM", "xterm")
+
+
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
     made = Terminal()
@@ -112,6 +119,21 @@ def test_a_paste_of_any_length_arrives_whole_and_unseen(terminal: Terminal) -> N
     assert screen.startswith("\x1b[?2004h")
     assert f"[{len(PASTE)} characters]\r\n" in screen
     assert screen.endswith("\x1b[?2004l")
+
+
+@covers("no-escape")
+def test_a_dumb_terminal_is_written_no_escapes_and_takes_a_paste(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+
+    async def test(keys: Keyboard) -> None:
+        line, _ = await asyncio.gather(keys.line(), terminal.type(PASTE.encode() + b"\r"))
+        assert line == PASTE
+
+    screen = within(terminal, test)
+    assert f"[{len(PASTE)} characters]\r\n" in screen
+    assert "\x1b" not in screen
 
 
 def test_a_long_line_from_a_terminal_that_marks_no_pastes_arrives_whole_too(terminal: Terminal) -> None:
