@@ -16,6 +16,7 @@ class BotApi(People, Troubles):
         Troubles.__init__(self)
         self.origin = origin
         self.token = token
+        self.faults: list[str] = []
         self.rate_limits: RateLimits | None = RateLimits(world.clock) if rate_limits else None
 
     @property

@@ -129,7 +129,7 @@ class People(Seen):
             return True
         mention = f"@{self.world.bot.username}".lower()
         for entity in message.entities:
-            part = message.text[entity.offset : entity.offset + entity.length].lower()
+            part = message.part(entity).lower()
             if entity.type == "bot_command" and ("@" not in part or part.endswith(mention)):
                 return True
         return False

@@ -65,6 +65,21 @@ class Seen:
             ]
         return places
 
+    def sent(self, text: str) -> list[Call]:
+        """Return the bot's calls that carried a text, in a parameter or a file."""
+        return [call for call in self.calls if _carried(call, text)]
+
+    def visible(self, text: str) -> list[Message]:
+        """Return the messages in which a text stands now, in any chat: words, links and buttons."""
+        with self.world.lock:
+            return [
+                message
+                for chat in self.world.chats
+                for message in self.world.standing(chat)
+                if text in _flat([message.text, *(e.json() for e in message.entities)])
+                or text in _flat([button.json() for button in message.buttons])
+            ]
+
     def transcript(self, where: Where) -> str:
         """Return a chat as text, as a person sees it."""
         with self.world.lock:
@@ -96,6 +111,10 @@ def _flat(value: object) -> str:
     return "\n".join(map(_flat, value)) if isinstance(value, list) else str(value)
 
 
-def _in_call(call: Call, text: str) -> bool:
+def _carried(call: Call, text: str) -> bool:
     files = any(text.encode() in file.data for file in call.files.values())
-    return files or text in _flat(dict(call.parameters)) or text in _flat(call.answer)
+    return files or text in _flat(dict(call.parameters))
+
+
+def _in_call(call: Call, text: str) -> bool:
+    return _carried(call, text) or text in _flat(call.answer)

@@ -10,7 +10,7 @@ from tests.parts.bot_api.keyboards import read_keyboard
 from tests.parts.bot_api.limits import CAPTION_CHARACTERS, TEXT_CHARACTERS
 from tests.parts.bot_api.parameters import Parameters
 from tests.parts.bot_api.reading import chat_of, file_of, message_of, reply_of, thread_of
-from tests.parts.bot_api.values import Message, bad_request
+from tests.parts.bot_api.values import Chat, Message, bad_request, utf16
 from tests.parts.bot_api.world import World
 
 CHAT_ACTIONS = frozenset(
@@ -112,10 +112,54 @@ def set_message_reaction(world: World, parameters: Parameters) -> object:
     return True
 
 
+def send_message_draft(world: World, parameters: Parameters) -> object:
+    """Show a text that still grows; it stands nowhere. Private chats only."""
+    read_text(parameters, "text", "entities", TEXT_CHARACTERS, required=True)
+    chat = chat_of(world, parameters, writing=True)
+    if chat.type != "private":
+        raise bad_request("TEXTDRAFT_PEER_INVALID")
+    if not parameters.integer("draft_id"):
+        raise bad_request("draft identifier must be non-zero")
+    thread_of(chat, parameters)
+    return True
+
+
+def create_forum_topic(world: World, parameters: Parameters) -> object:
+    chat = _managed_forum(world, parameters)
+    name = parameters.text("name")
+    if not 1 <= utf16(name) <= 128:
+        raise bad_request("TOPIC_TITLE_EMPTY")
+    made = world.add(chat, Message(chat.id, 0, world.bot, world.clock(), topic_created=name))
+    chat.topics[made.id] = name
+    world.edit(replace(made, thread=made.id))
+    return {"message_thread_id": made.id, "name": name, "icon_color": 7322096}
+
+
+def edit_forum_topic(world: World, parameters: Parameters) -> object:
+    chat = _managed_forum(world, parameters)
+    thread = thread_of(chat, parameters)
+    if thread is None:
+        raise bad_request("message thread not found")
+    chat.topics[thread] = parameters.text("name") or chat.topics[thread]
+    return True
+
+
+def _managed_forum(world: World, parameters: Parameters) -> Chat:
+    chat = chat_of(world, parameters, writing=True)
+    if not chat.forum:
+        raise bad_request("the chat is not a forum")
+    if not chat.bot_can_delete:
+        raise bad_request("not enough rights to create a topic")
+    return chat
+
+
 SENDING: dict[str, Callable[[World, Parameters], object]] = {
     "sendMessage": send_message,
     "sendPhoto": send_photo,
     "sendDocument": send_document,
     "sendChatAction": send_chat_action,
     "setMessageReaction": set_message_reaction,
+    "sendMessageDraft": send_message_draft,
+    "createForumTopic": create_forum_topic,
+    "editForumTopic": edit_forum_topic,
 }

@@ -60,6 +60,8 @@ def running(
         thread.join(START_SECONDS)
         if thread.is_alive():
             raise AssertionError("The Bot API endpoint did not stop.")
+    if api.faults:
+        raise AssertionError("The Bot API endpoint has a fault of its own:\n" + "\n".join(api.faults))
 
 
 async def _serve(api: BotApi, bound: socket.socket, started: Future[Callable[[], None]]) -> None:

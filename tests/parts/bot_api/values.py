@@ -162,6 +162,11 @@ class Message:
         """All inline buttons, in reading order."""
         return tuple(button for row in self.keyboard for button in row)
 
+    def part(self, entity: Entity) -> str:
+        """Return the text of an entity."""
+        units = self.text.encode("utf-16-le", "surrogatepass")
+        return units[2 * entity.offset : 2 * (entity.offset + entity.length)].decode("utf-16-le")
+
     @property
     def from_bot(self) -> bool:
         return self.sender.is_bot
