@@ -3,7 +3,7 @@
     with running() as api, api.used_by_discord_py():
         ada = api.user("ada")
         guild = api.guild("Home", [ada], roles={"admins": [ada]}, channels=["general"])
-        ...  # run a bot with api.token, in another thread or process, or with asyncio.to_thread for what waits
+        ...  # run a bot with api.token: `running_bot` of .bot, or another process
         asked = api.slash(ada, guild.channel("general"), "connect", server="notes")
         prompt = api.answer(asked)                       # waits for the message; .content .embeds .labels
         window = api.modal(api.press(ada, prompt, "Paste"))
@@ -15,10 +15,12 @@ Nobody's ephemeral messages are others' to see, `api.find(text)` says where a te
 `api.limit_next(...)` and their like make trouble, and a `clock` moves the 3 seconds and the 15 minutes.
 """
 
-from .api import DiscordApi, running
+from .api import DiscordApi
+from .messages import Interaction, Message, Modal
 from .person import NotOffered
+from .server import running
 from .state import Call
-from .world import Channel, Guild, Interaction, Message, Modal, Role, User
+from .world import Channel, Guild, Role, User
 
 __all__ = [
     "Call",

@@ -1,4 +1,4 @@
-"""What may stand below a message and in a modal: rows, buttons, menus, labels, text inputs, and their limits."""
+"""What may stand below a message and in a modal: rows, buttons, menus, labels, text inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How Discord refuses: an error code with its status, or "Invalid Form Body" with every mistake in its place."""
+"""How Discord refuses: an error code, or "Invalid Form Body" with every mistake in its place."""
 
 from __future__ import annotations
 

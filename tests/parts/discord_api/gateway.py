@@ -5,76 +5,49 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import zlib
-from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from . import payloads
-from .world import Interaction, Json, Message
+from .messages import Interaction, Message
+from .sessions import (
+    BAD_INTENTS,
+    BAD_SEQUENCE,
+    BAD_VERSION,
+    DECODE,
+    DIRECT_MESSAGES,
+    DISALLOWED,
+    FAILED,
+    FRAME_BYTES,
+    FRAMES_PER_MINUTE,
+    GUILD_MESSAGES,
+    GUILDS,
+    HEARTBEAT,
+    HEARTBEAT_ACK,
+    HELLO,
+    IDENTIFY,
+    IGNORED,
+    INVALID_SESSION,
+    KNOWN_INTENTS,
+    MEMBERS,
+    MESSAGE_CONTENT,
+    NOT_AUTHENTICATED,
+    PRIVILEGED,
+    RATE_LIMITED,
+    RECONNECT,
+    REQUEST_MEMBERS,
+    RESUME,
+    TIMED_OUT,
+    TWICE,
+    UNKNOWN_OPCODE,
+    Connection,
+    Session,
+)
+from .world import Json
 
 if TYPE_CHECKING:
     from .state import State
-
-GUILDS, MEMBERS, PRESENCES = 1 << 0, 1 << 1, 1 << 8
-GUILD_MESSAGES, DIRECT_MESSAGES, MESSAGE_CONTENT = 1 << 9, 1 << 12, 1 << 15
-PRIVILEGED = MEMBERS | PRESENCES | MESSAGE_CONTENT
-KNOWN_INTENTS = (1 << 17) - 1 | 1 << 20 | 1 << 21 | 1 << 24 | 1 << 25
-# Frames a client may send in a minute, and the size of one.
-FRAMES_PER_MINUTE, FRAME_BYTES = 120, 4096
-# https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway-gateway-close-event-codes
-UNKNOWN_OPCODE, DECODE, NOT_AUTHENTICATED, FAILED, TWICE = 4001, 4002, 4003, 4004, 4005
-BAD_SEQUENCE, RATE_LIMITED, TIMED_OUT, BAD_VERSION, BAD_INTENTS, DISALLOWED = (
-    4007,
-    4008,
-    4009,
-    4012,
-    4013,
-    4014,
-)
-
-
-@dataclass(slots=True)
-class Session:
-    """What a client is told, numbered; it outlives its connection, so that it can be resumed."""
-
-    id: str
-    intents: int
-    events: list[Json] = field(default_factory=list[Json])
-    connection: Connection | None = None
-
-
-class Connection:
-    """One websocket; sends in order, compressed as the client asked."""
-
-    def __init__(self, socket: web.WebSocketResponse, request: web.Request) -> None:
-        self.socket = socket
-        self.request = request
-        self.session: Session | None = None
-        self.deflate = zlib.compressobj() if request.query.get("compress") == "zlib-stream" else None
-        self.queue: asyncio.Queue[Json] = asyncio.Queue()
-        self.heard = asyncio.get_running_loop().time()
-        self.frames: deque[float] = deque()
-
-    async def pump(self) -> None:
-        """Send what is queued, until cancelled."""
-        while True:
-            text = json.dumps(await self.queue.get())
-            if self.deflate is None:
-                await self.socket.send_str(text)
-                continue
-            data = self.deflate.compress(text.encode()) + self.deflate.flush(zlib.Z_SYNC_FLUSH)
-            await self.socket.send_bytes(data)
-
-    def send(self, op: int, data: Any = None) -> None:
-        self.queue.put_nowait({"op": op, "d": data, "s": None, "t": None})
-
-    def cut(self) -> None:
-        """End it without a goodbye, as a network does."""
-        if self.request.transport is not None:
-            self.request.transport.abort()
 
 
 class Gateway:
@@ -141,13 +114,13 @@ class Gateway:
 
     def reconnect(self) -> None:
         for connection in self.connections:
-            connection.send(7)
+            connection.send(RECONNECT)
 
     def invalidate(self, *, resumable: bool) -> None:
         if not resumable:
             self.sessions.clear()
         for connection in self.connections:
-            connection.send(9, resumable)
+            connection.send(INVALID_SESSION, resumable)
 
     async def close(self, code: int) -> None:
         for connection in list(self.connections):
@@ -161,7 +134,7 @@ class Gateway:
         if self.refuse > 0:
             self.refuse -= 1
             return web.Response(status=503)
-        if request.query.get("compress") not in {None, "zlib-stream"} or not _is_upgrade(request):
+        if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=400)
         socket = web.WebSocketResponse(max_msg_size=0, compress=False)
         await socket.prepare(request)
@@ -170,7 +143,7 @@ class Gateway:
             return socket
         connection = Connection(socket, request)
         self.connections.add(connection)
-        connection.send(10, {"heartbeat_interval": int(self.heartbeat_seconds * 1000), "_trace": []})
+        connection.send(HELLO, {"heartbeat_interval": int(self.heartbeat_seconds * 1000), "_trace": []})
         tasks = [asyncio.create_task(connection.pump()), asyncio.create_task(self._watch(connection))]
         try:
             await self._listen(connection)
@@ -194,7 +167,7 @@ class Gateway:
     async def _watch(self, connection: Connection) -> None:
         """Close a connection that no heartbeat comes from; a quarter of the interval is forgiven."""
         loop = asyncio.get_running_loop()
-        while (left := connection.heard + self.heartbeat_seconds * 1.25 - loop.time()) > 0:
+        while (left := connection.heard + self.heartbeat_seconds * 1.25 - loop.time()) > 0:  # noqa: ASYNC110 each waits
             await asyncio.sleep(left)
         if connection.session is not None:
             self.sessions.pop(connection.session.id, None)
@@ -222,25 +195,28 @@ class Gateway:
             op, data = frame["op"], frame["d"]
         except (ValueError, KeyError, TypeError):
             return DECODE
+        self.heard.append(frame)
         if len(text) > FRAME_BYTES:
             return DECODE
-        self.heard.append(frame)
-        match op:
-            case 1:
-                connection.heard = now
-                connection.send(11)
-            case 2:
-                return TWICE if connection.session is not None else self._identify(connection, data)
-            case 6:
-                return TWICE if connection.session is not None else self._resume(connection, data)
-            case 3 | 4 | 8 | 31 | 43 if connection.session is None:
-                return NOT_AUTHENTICATED
-            case 8:
-                self._members(connection.session, data)
-            case 3 | 4 | 31 | 43:
-                pass
-            case _:
-                return UNKNOWN_OPCODE
+        if op == HEARTBEAT:
+            connection.heard = now
+            connection.send(HEARTBEAT_ACK)
+            return None
+        return self._act(connection, op, data)
+
+    def _act(self, connection: Connection, op: object, data: Json) -> int | None:
+        if op in {IDENTIFY, RESUME} and connection.session is not None:
+            return TWICE
+        if op == IDENTIFY:
+            return self._identify(connection, data)
+        if op == RESUME:
+            return self._resume(connection, data)
+        if op not in {REQUEST_MEMBERS, *IGNORED}:
+            return UNKNOWN_OPCODE
+        if connection.session is None:
+            return NOT_AUTHENTICATED
+        if op == REQUEST_MEMBERS:
+            self._members(connection.session, data)
         return None
 
     def _identify(self, connection: Connection, data: Json) -> int | None:
@@ -281,7 +257,7 @@ class Gateway:
             return FAILED
         session = self.sessions.get(data.get("session_id", ""))
         if session is None:
-            connection.send(9, data=False)
+            connection.send(INVALID_SESSION, data=False)
             return None
         seen = data.get("seq")
         if not isinstance(seen, int) or not 0 <= seen <= len(session.events):
@@ -311,7 +287,3 @@ class Gateway:
         if data.get("nonce"):
             chunk["nonce"] = data["nonce"]
         self._tell(session, "GUILD_MEMBERS_CHUNK", chunk)
-
-
-def _is_upgrade(request: web.Request) -> bool:
-    return request.headers.get("Upgrade", "").lower() == "websocket"

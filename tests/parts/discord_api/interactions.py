@@ -1,18 +1,18 @@
-"""What a bot answers to an interaction: the callback within three seconds, then by its token for 15 minutes."""
+"""What a bot answers to an interaction: first within three seconds, then by its token for 15 minutes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from . import world
 from .commands import check_choices
 from .components import check_modal, numbered
 from .form import Form, refused
 from .limits import COMPONENTS_V2, EPHEMERAL, LOADING, SILENT, SUPPRESS_EMBEDS, check_message
+from .messages import ACKNOWLEDGE_SECONDS, TOKEN_SECONDS, Interaction, Message, Modal
 from .payloads import message_payload
-from .rest import Answer, Asked, Files, Handler
 from .state import State
-from .world import Interaction, Json, Message, Modal
+from .wire import Answer, Asked, Files, Handler
+from .world import Json
 
 COMMAND, COMPONENT, AUTOCOMPLETE, SUBMIT = 2, 3, 4, 5
 # Types of a callback.
@@ -50,7 +50,7 @@ class Interactions:
         now = self.state.clock()
         if interaction.acknowledged_at is not None:
             raise refused(40060)
-        if now - interaction.created_at > world.ACKNOWLEDGE_SECONDS:
+        if now - interaction.created_at > ACKNOWLEDGE_SECONDS:
             raise refused(10062)
         body = asked.body if isinstance(asked.body, dict) else {}
         kind, data = body.get("type", 0), body.get("data") or {}
@@ -119,7 +119,7 @@ class Interactions:
         found = [one for one in self.state.interactions.values() if one.token == asked.at["webhook_token"]]
         if asked.at["webhook_id"] != self.state.bot.id or not found:
             raise refused(10015)
-        if self.state.clock() - found[0].created_at > world.TOKEN_SECONDS:
+        if self.state.clock() - found[0].created_at > TOKEN_SECONDS:
             raise refused(50027)
         if found[0].acknowledged_at is None or found[0].kind == AUTOCOMPLETE:
             raise refused(10015)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import world
-from .world import Channel, Interaction, Json, Message
+from .messages import Interaction, Message
+from .world import Channel, Json
 
 if TYPE_CHECKING:
     from .state import State
@@ -25,7 +26,8 @@ def message_payload(state: State, message: Message) -> Json:
         "mention_everyone": False,
         "mentions": [state.users[user].payload() for user in message.mentioned],
         "mention_roles": [],
-        "attachments": message.attachments,
+        # What an embed shows is not listed once more.
+        "attachments": [one for one in message.attachments if one["url"] not in str(message.embeds)],
         "embeds": message.embeds,
         "components": message.components,
         "pinned": False,

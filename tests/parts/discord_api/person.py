@@ -7,8 +7,9 @@ from typing import Any
 from .components import MENUS, walk
 from .interactions import AUTOCOMPLETE, COMMAND, COMPONENT, SUBMIT
 from .limits import CONTENT
+from .messages import Interaction, Message, Modal
 from .state import State
-from .world import COMMANDS, SEND, Channel, Interaction, Json, Message, Modal, User
+from .world import COMMANDS, SEND, Channel, Json, User
 
 
 class NotOffered(AssertionError):
@@ -176,7 +177,7 @@ def choose(state: State, user: User, message_id: str, custom_id: str, values: li
 
 
 def submit(state: State, modal: Modal, texts: dict[str, str]) -> Interaction:
-    """Fill in a modal, by labels or custom ids, and send it off; a field that is not named keeps its value."""
+    """Fill in a modal, by labels or custom ids, and send it off; other fields keep their values."""
     if modal.submitted or modal not in state.modals:
         raise NotOffered("That window is closed")
     known = {one["shown_label"] for one in modal.inputs} | {one["custom_id"] for one in modal.inputs}
@@ -190,9 +191,8 @@ def submit(state: State, modal: Modal, texts: dict[str, str]) -> Interaction:
             components.append({**base, "component": _filled(shown, texts)})
         elif component["type"] == 1:
             held = component["components"][0]
-            components.append(
-                {**base, "components": [_filled({**held, "shown_label": held["label"]}, texts)]}
-            )
+            shown = {**held, "shown_label": held["label"]}
+            components.append({**base, "components": [_filled(shown, texts)]})
         else:
             components.append(base)
     modal.submitted = True

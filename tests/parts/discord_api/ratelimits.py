@@ -1,4 +1,4 @@
-"""Rate limits: a bucket per route and major parameter, told in headers, enforced where the test asks for it."""
+"""Rate limits: a bucket per route and major parameter, told in headers, enforced where a test asks for it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from .components import numbered
 from .form import refused
 from .gateway import Gateway
 from .limits import COMPONENTS_V2, EPHEMERAL, LOADING, SUPPRESS_EMBEDS
-from .world import Channel, Clock, Guild, Interaction, Json, Message, Modal, Snowflakes, User
+from .messages import ACKNOWLEDGE_SECONDS, TOKEN_SECONDS, Interaction, Message, Modal, pinged
+from .world import Channel, Clock, Guild, Json, Snowflakes, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,19 +146,27 @@ class State:
             reply_to=str(reply["message_id"]) if reply.get("message_id") else None,
             kind=19 if reply.get("message_id") else kind,
         )
-        message.mentioned = world.pinged(message.content, message.allowed_mentions, self.users)
+        message.mentioned = pinged(message.content, message.allowed_mentions, self.users)
         message.attachments = [self._keep(channel.id, name, content) for name, content in files]
+        _show_attachments(message)
         self.messages[message.id] = message
         if not message.ephemeral:
             self.gateway.tell_message("MESSAGE_CREATE", message)
         return message
 
     def change(self, message: Message, body: Json, files: Iterable[tuple[str, bytes]] = ()) -> Message:
-        """Edit a message: what the body does not name stays; attachments stay where they are named."""
+        """Edit a message: what the body does not name stays; attachments stay where they are named.
+
+        Raises Refused (50006) where nothing would be left.
+        """
+        files = tuple(files)
+        parts = ("content", "embeds", "components", "attachments")
+        if not files and not any(body[one] if one in body else getattr(message, one) for one in parts):
+            raise refused(50006)
         if "content" in body:
             message.content = body["content"] or ""
             allowed = body.get("allowed_mentions", message.allowed_mentions)
-            message.mentioned = world.pinged(message.content, allowed, self.users)
+            message.mentioned = pinged(message.content, allowed, self.users)
         if "embeds" in body:
             message.embeds = [{"type": "rich", **embed} for embed in body["embeds"] or []]
         if "components" in body:
@@ -167,6 +176,7 @@ class State:
             message.attachments = [one for one in message.attachments if one["id"] in kept]
         added = [self._keep(message.channel_id, name, content) for name, content in files]
         message.attachments = [*message.attachments, *added]
+        _show_attachments(message)
         changeable = SUPPRESS_EMBEDS | COMPONENTS_V2
         message.flags = (message.flags & ~LOADING & ~SUPPRESS_EMBEDS) | (
             int(body.get("flags") or message.flags & SUPPRESS_EMBEDS) & changeable
@@ -221,12 +231,21 @@ class State:
         """True where the person is told that there was no answer in time."""
         late = self.clock() - interaction.created_at
         if interaction.acknowledged_at is None:
-            return late > world.ACKNOWLEDGE_SECONDS
+            return late > ACKNOWLEDGE_SECONDS
         original = interaction.original
-        return late > world.TOKEN_SECONDS and original is not None and original.loading
+        return late > TOKEN_SECONDS and original is not None and original.loading
 
     def copy(self, message: Message) -> Message:
         return replace(message)
+
+
+def _show_attachments(message: Message) -> None:
+    """Let embeds that name an attachment show it, by its URL."""
+    urls = {f"attachment://{one['filename']}": one["url"] for one in message.attachments}
+    for embed in message.embeds:
+        for name in ("image", "thumbnail"):
+            if embed.get(name):
+                embed[name] = {**embed[name], "url": urls.get(embed[name]["url"], embed[name]["url"])}
 
 
 @dataclass(slots=True)

@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from .components import walk
+from .messages import Interaction, Message, Modal
 from .state import State
-from .world import Interaction, Json, Message, Modal, User
+from .world import Json, User
 
 WIDTH = 78
 
@@ -21,9 +22,11 @@ def channel_text(state: State, channel_id: str, seen_by: str | None) -> str:
         seen = interaction.channel_id == channel_id and seen_by in {None, interaction.user.id}
         if seen and interaction.acknowledged_at is None and state.failed(interaction):
             entries.append((int(interaction.id), [_no_answer(interaction)]))
-    for modal in state.modals:
-        if not modal.submitted and seen_by == modal.user.id and modal.interaction.channel_id == channel_id:
-            entries.append((int(modal.interaction.id), modal_lines(modal)))
+    entries += [
+        (int(modal.interaction.id), modal_lines(modal))
+        for modal in state.modals
+        if not modal.submitted and seen_by == modal.user.id and modal.interaction.channel_id == channel_id
+    ]
     blocks = ["\n".join(lines) for _, lines in sorted(entries, key=lambda entry: entry[0])]
     return "\n\n".join(blocks) + "\n" if blocks else ""
 
@@ -43,15 +46,7 @@ def message_lines(state: State, message: Message) -> Iterator[str]:
     if message.loading:
         late = interaction is not None and state.failed(interaction)
         yield "  ! The application did not respond" if late else f"  {message.author.name} is thinking..."
-    for line in _named(message.content, state.users).splitlines():
-        yield from _wrapped(line, "  ")
-    for part in walk(message.components):
-        if part["type"] == 10:
-            for line in part["content"].splitlines():
-                yield from _wrapped(line, "  ")
-    for attachment in message.attachments:
-        if f"attachment://{attachment['filename']}" not in str(message.embeds):
-            yield f"  ({attachment['filename']})"
+    yield from _content_lines(message, state.users)
     for embed in message.embeds:
         yield from _embed_lines(embed)
     for row in message.components:
@@ -60,6 +55,16 @@ def message_lines(state: State, message: Message) -> Iterator[str]:
             yield "  " + " ".join(held)
     if message.ephemeral:
         yield "  Only you can see this · Dismiss message"
+
+
+def _content_lines(message: Message, users: dict[str, User]) -> Iterator[str]:
+    displays = [part["content"] for part in walk(message.components) if part["type"] == 10]
+    for text in (_named(message.content, users), *displays):
+        for line in text.splitlines():
+            yield from _wrapped(line, "  ")
+    for attachment in message.attachments:
+        if attachment["url"] not in str(message.embeds):
+            yield f"  ({attachment['filename']})"
 
 
 def _typed(data: Json) -> str:
@@ -102,7 +107,7 @@ def _embed_lines(embed: Json) -> Iterator[str]:
         lines += [f"{field['name']}: {value[0]}"] if len(value) == 1 else [f"{field['name']}:", *value]
     for name in ("image", "thumbnail"):
         if embed.get(name):
-            lines.append(f"({embed[name]['url'].removeprefix('attachment://')})")
+            lines.append(f"({embed[name]['url'].rpartition('/')[2]})")
     if (embed.get("footer") or {}).get("text"):
         lines.append(embed["footer"]["text"])
     wrapped = [part for line in lines for part in _wrapped(line, "", inner)]

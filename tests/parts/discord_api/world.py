@@ -1,16 +1,12 @@
-"""What exists here: users, guilds, channels, messages, interactions. Ids are snowflakes, as text."""
+"""What exists here: users, guilds, channels. Ids are snowflakes, as text."""
 
 from __future__ import annotations
 
 import datetime as dt
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-
-from .components import walk
-from .limits import EPHEMERAL, LOADING
 
 Json = dict[str, Any]
 Clock = Callable[[], float]
@@ -41,8 +37,6 @@ EVERYBODY = (
 )
 DM, TEXT = 1, 0
 EPOCH = 1_420_070_400
-ACKNOWLEDGE_SECONDS = 3
-TOKEN_SECONDS = 15 * 60
 
 
 class Snowflakes:
@@ -193,125 +187,6 @@ class Guild:
         return {**channel.payload(), "permission_overwrites": [overwrite]}
 
 
-@dataclass(slots=True, eq=False)
-class Message:
-    """A message as it stands; `only_for` is the one who sees an ephemeral one. Copies are handed out."""
-
-    id: str
-    channel_id: str
-    author: User
-    content: str
-    created_at: float
-    embeds: list[Json] = field(default_factory=list[Json])
-    components: list[Json] = field(default_factory=list[Json])
-    attachments: list[Json] = field(default_factory=list[Json])
-    flags: int = 0
-    only_for: str | None = None
-    interaction: Interaction | None = None
-    allowed_mentions: Json | None = None
-    mentioned: list[str] = field(default_factory=list[str])
-    reply_to: str | None = None
-    edited_at: float | None = None
-    deleted: bool = False
-    dismissed: bool = False
-    kind: int = 0
-    reactions: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-
-    def __repr__(self) -> str:
-        # What it says may be a secret of a test.
-        return f"<Message {self.id} of {self.author.name}, {len(self.content)} characters, {self.labels}>"
-
-    @property
-    def ephemeral(self) -> bool:
-        return bool(self.flags & EPHEMERAL)
-
-    @property
-    def loading(self) -> bool:
-        """True while a deferred answer shows "is thinking"."""
-        return bool(self.flags & LOADING)
-
-    @property
-    def buttons(self) -> list[Json]:
-        """Every button, link buttons as well."""
-        return [part for part in walk(self.components) if part["type"] == 2]
-
-    @property
-    def labels(self) -> list[str]:
-        return [button.get("label", "") for button in self.buttons]
-
-    @property
-    def text(self) -> str:
-        """All the text that a reader sees: content, embeds, text displays, labels; for searching."""
-        parts: list[str | None] = [self.content]
-        for embed in self.embeds:
-            parts += [embed.get("title"), embed.get("description"), embed.get("url")]
-            parts += [text for one in embed.get("fields") or [] for text in (one["name"], one["value"])]
-            parts += [(embed.get("footer") or {}).get("text"), (embed.get("author") or {}).get("name")]
-        for part in walk(self.components):
-            parts += [part.get("content"), part.get("label"), part.get("url")]
-        return "\n".join(text for text in parts if text)
-
-
-@dataclass(slots=True, eq=False)
-class Interaction:
-    """One thing that a person did; `acknowledged_at` is when the bot answered it first (None: not yet)."""
-
-    id: str
-    token: str
-    kind: int
-    user: User
-    channel_id: str
-    guild_id: str | None
-    created_at: float
-    data: Json
-    # Of a component or of a modal that a component opened.
-    message: Message | None = None
-    # Of a modal's submit: what opened the modal.
-    opened_by: Interaction | None = None
-    acknowledged_at: float | None = None
-    answer_type: int | None = None
-    original: Message | None = None
-    modal: Modal | None = None
-    choices: list[Json] | None = None
-    followups: list[str] = field(default_factory=list[str])
-
-    def __repr__(self) -> str:
-        # Its token lets anybody answer it.
-        return f"<Interaction {self.id} of {self.user.name}, answered with {self.answer_type}>"
-
-
-@dataclass(slots=True, eq=False)
-class Modal:
-    """A window with questions that one user has open; `submitted` once they sent it off."""
-
-    title: str
-    custom_id: str
-    components: list[Json]
-    user: User
-    interaction: Interaction
-    submitted: bool = False
-
-    @property
-    def inputs(self) -> list[Json]:
-        """The fields, each with "shown_label" added."""
-        found: list[Json] = []
-        for component in self.components:
-            if component["type"] == 18:
-                found.append({**component["component"], "shown_label": component["label"]})
-            elif component["type"] == 1:
-                held = component["components"][0]
-                found.append({**held, "shown_label": held["label"]})
-        return found
-
-
 def iso(seconds: float) -> str:
     """A time as Discord writes it."""
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="microseconds")
-
-
-def pinged(content: str, allowed: Json | None, known: dict[str, User]) -> list[str]:
-    """The ids of users that a message's text pings: those it names, where `allowed_mentions` lets it."""
-    named = [one for one in dict.fromkeys(re.findall(r"<@!?(\d+)>", content)) if one in known]
-    if allowed is None or "users" in (allowed.get("parse") or []):
-        return named
-    return [one for one in named if one in {str(user) for user in allowed.get("users") or []}]

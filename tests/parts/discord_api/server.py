@@ -1,0 +1,83 @@
+"""Serves the endpoint from a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
+
+from .api import DiscordApi
+from .directory import Directory
+from .form import not_found
+from .interactions import Interactions
+from .rest import Rest
+from .sessions import PRIVILEGED
+from .state import State
+from .wire import unknown
+from .world import Clock
+
+
+@contextmanager
+def running(
+    *,
+    token: str | None = None,
+    clock: Clock = time.time,
+    privileged_intents: int = PRIVILEGED,
+    heartbeat_seconds: float = 41.25,
+    enforce_rate_limits: bool = False,
+    port: int = 0,
+) -> Iterator[DiscordApi]:
+    """Serve on loopback until left; `privileged_intents` are those that the application was granted."""
+    state = State(
+        clock, token or f"MTI.{secrets.token_urlsafe(6)}.{secrets.token_urlsafe(28)}", privileged_intents
+    )
+    state.gateway.heartbeat_seconds = heartbeat_seconds
+    rest = Rest(state)
+    rest.limits.enforced = enforce_rate_limits
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="discord-api", daemon=True)
+    thread.start()
+    runner = asyncio.run_coroutine_threadsafe(_start(state, rest, port), loop).result(30)
+    try:
+        yield DiscordApi(state, rest, loop)
+    finally:
+        loop.call_soon_threadsafe(state.gateway.drop)
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()
+
+
+async def _start(state: State, rest: Rest, port: int) -> web.AppRunner:
+    application = web.Application(client_max_size=32 * 1024 * 1024)
+    routes = application.router
+    open_routes = Interactions(state).routes()
+    open_routes.append(("GET", "/gateway", lambda _: {"url": state.gateway.url}))
+    for closed, listed in ((True, [*Directory(state).routes(), *rest.routes()]), (False, open_routes)):
+        for method, template, act in listed:
+            handle = rest.handler(method, template, act, open_to_all=not closed)
+            routes.add_route(method, f"/api/v10{template}", handle)
+
+    async def attachment(request: web.Request) -> web.Response:
+        if request.path not in state.files:
+            return web.json_response(not_found().body, status=404)
+        return web.Response(body=state.files[request.path])
+
+    routes.add_get("/attachments/{channel}/{id}/{name}", attachment)
+    for path in ("/gateway", "/gateway/resume"):
+        routes.add_get(path, state.gateway.serve)
+    routes.add_route("*", "/{rest:.*}", unknown)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    host, bound = runner.addresses[0][:2]
+    state.base_url = f"http://{host}:{bound}"
+    state.gateway.url = f"ws://{host}:{bound}/gateway"
+    state.gateway.resume_url = f"ws://{host}:{bound}/gateway/resume"
+    return runner

@@ -1,0 +1,57 @@
+"""What goes wrong on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+
+from .handle import Handle
+from .ratelimits import too_many
+from .state import Instead
+from .world import Json
+
+
+class Trouble(Handle):
+    """The knobs of a test's handle."""
+
+    def drop(self) -> None:
+        """Cut every gateway connection, without a goodbye; sessions can be resumed."""
+        self._in_loop(self.gateway.drop)
+
+    def refuse_connections(self, attempts: int) -> None:
+        """Answer the next attempts to open a gateway connection with 503."""
+        self._in_loop(lambda: setattr(self.gateway, "refuse", attempts))
+
+    def ask_reconnect(self) -> None:
+        """Send RECONNECT (op 7)."""
+        self._in_loop(self.gateway.reconnect)
+
+    def invalidate_session(self, *, resumable: bool = False) -> None:
+        """Send INVALID_SESSION (op 9)."""
+        self._in_loop(lambda: self.gateway.invalidate(resumable=resumable))
+
+    def close_gateway(self, code: int) -> None:
+        """Close every gateway connection with a code."""
+        asyncio.run_coroutine_threadsafe(self.gateway.close(code), self._loop).result(30)
+
+    def limit_next(
+        self, method: str, part: str, retry_after: float = 0.05, *, times: int = 1, everywhere: bool = False
+    ) -> None:
+        """Answer the next requests of a method ("*": any) whose path contains `part` with 429."""
+        error = too_many(retry_after, everywhere=everywhere)
+        instead = Instead(method, part, error.status, error.body, error.headers, times)
+        self._in_loop(lambda: self._rest.knobs.append(instead))
+
+    def fail_next(
+        self, method: str, part: str, status: int, body: Json | None = None, *, times: int = 1
+    ) -> None:
+        """Answer the next such requests with this status."""
+        instead = Instead(method, part, status, body or {"message": f"{status}", "code": 0}, {}, times)
+        self._in_loop(lambda: self._rest.knobs.append(instead))
+
+    def enforce_rate_limits(self, *, enforced: bool = True) -> None:
+        """Really count requests, and refuse those that are too many, as Discord does."""
+        self._in_loop(lambda: setattr(self._rest.limits, "enforced", enforced))
+
+    @property
+    def refused_by_rate_limit(self) -> int:
+        return self._rest.limits.refusals
