@@ -19,7 +19,7 @@ from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate, co
 from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, discover
 from hermes_mcp_auth_remote.oauth.preparation import Held, check_binding, probe, wants_proofs
-from hermes_mcp_auth_remote.oauth.token import Place, Tokens, ask, granted_document
+from hermes_mcp_auth_remote.oauth.token import Place, Tokens, ask, demand_bound, granted_document
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Document, Exchange, Form, post_form, scope_text, text_member
 from hermes_mcp_auth_remote.values import IdentityProvider, Secret, Server
@@ -93,6 +93,7 @@ def obtain(
     prover = means.prover if wants_proofs(server, found, answered) else None
     place = Place(client, issuer.issuer, issuer.token_endpoint, means.sign, prover)
     tokens = yield from _ask(server, place, means.assertion, resource, scope, now)
+    demand_bound(tokens, options, host_of(issuer.issuer))
     # RFC 6749 section 5.1: scope is "OPTIONAL, if identical to the scope requested by the client".
     tokens = tokens if tokens.scope is not None else replace(tokens, scope=scope)
     # RFC 6749 section 4.4.3: "A refresh token SHOULD NOT be included"; we would not use it.

@@ -30,7 +30,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     scope_text,
     text_member,
 )
-from hermes_mcp_auth_remote.values import Secret
+from hermes_mcp_auth_remote.values import Secret, ServerOptions
 
 TOKEN = "token request"  # noqa: S105  a step's name
 REFRESH = "refresh"
@@ -242,6 +242,18 @@ def _read_tokens(document: Document, now: float, what: str, *, proven: bool) -> 
         account=account_of(document.get("id_token")),
         scheme="DPoP" if is_bound else "Bearer",
     )
+
+
+def demand_bound(tokens: Tokens, options: ServerOptions, host: str) -> None:
+    """Refuse tokens without a key of ours where the operator demands one; raises UnreadableAnswer.
+
+    RFC 9449 section 5: a server that binds no tokens answers a proof with Bearer all the same.
+    """
+    if options.dpop and tokens.scheme != "DPoP":
+        raise UnreadableAnswer(
+            f"{host} granted a token that is bound to no key, and `oauth.dpop` demands one.",
+            "Have the provider bind tokens to keys (DPoP), or take `oauth.dpop: true` out of the settings.",
+        )
 
 
 def account_of(id_token: object) -> str | None:

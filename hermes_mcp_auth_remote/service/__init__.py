@@ -214,13 +214,11 @@ class AuthService:
     async def logout(self, server: Server, owner: Owner = None) -> bool:
         """Revoke the tokens at the authorization server as best it goes, then delete all that is stored.
 
-        Logins that wait are cancelled: whoever finished one would be logged in again. True where the
-        authorization server took the revocation. Raises StoreError.
+        Logins that wait, or are being exchanged, end: whoever finished one would be logged in again. True
+        where the authorization server took the revocation. Raises StoreError.
         """
         key = Key(server.name, owner)
-        for login in await asyncio.to_thread(self.waiting):
-            if login.key == key:
-                await self.cancel(login.id)
+        await self._logins.end_all(key)
         async with held(await asyncio.to_thread(self._world.store.lock, key)):
             try:
                 stored = await asyncio.to_thread(self._world.store.read, key)

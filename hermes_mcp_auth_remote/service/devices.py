@@ -31,6 +31,7 @@ from hermes_mcp_auth_remote.oauth.dpop import Prover, proven
 from hermes_mcp_auth_remote.oauth.polling import MAX_DOUBLINGS, Failed, Pending, next_poll, poll_request
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
+from hermes_mcp_auth_remote.service.ending import Ending
 from hermes_mcp_auth_remote.service.polling import LOOK_SECONDS, Ended, Poller, Watch
 from hermes_mcp_auth_remote.service.world import Run, World
 from hermes_mcp_auth_remote.store.lock import FileLock
@@ -38,26 +39,6 @@ from hermes_mcp_auth_remote.values import Secret, Server
 
 # A disk that fails for a moment ends no login.
 STORE_RETRY_SECONDS = 5.0
-
-
-class Endings(Protocol):
-    """How a login comes to its end (`logins.Logins`)."""
-
-    def get(self, login_id: str) -> Login:
-        """Return a login as it is now, expired where its time is over."""
-        ...
-
-    def refuse(self, login: Login, why: McpAuthError) -> None:
-        """Let a login fail that still waits for the code which was polled."""
-        ...
-
-    async def complete(self, login: Login, tokens: Tokens, proof_key: Secret | None) -> object:
-        """Store what a claimed login brought."""
-        ...
-
-    def claim(self, login: Login) -> Login:
-        """Take a login that still waits for the code which was polled; raises LoginError for any other."""
-        ...
 
 
 @dataclass(slots=True)
@@ -76,10 +57,10 @@ class Devices:
     """The device logins that somebody in this process waits for."""
 
     def __init__(
-        self, world: World, endings: Endings, server_of: Callable[[Login], Server], run: Run | None
+        self, world: World, ending: Ending, server_of: Callable[[Login], Server], run: Run | None
     ) -> None:
         self._world = world
-        self._endings = endings
+        self._ending = ending
         self._server_of = server_of
         self._run = run
         self._kept: _Kept | None = None
@@ -118,7 +99,7 @@ class Devices:
             is_seen = memory is not None and memory.version == version
             if is_seen and memory is not None and memory.other and store.is_polling(memory.other):
                 return LOOK_SECONDS
-            login = self._endings.get(watch.name)
+            login = self._ending.get(watch.name)
             if login.status == "exchanging":
                 return LOOK_SECONDS
             if memory is None or login.polled_by != self._id:
@@ -184,7 +165,7 @@ class Devices:
                 memory.version = await asyncio.to_thread(self._kept_for_later, login, after)
             return max(min(wait, login.expires_at - now), 0.0)
         if isinstance(after, Failed):
-            await asyncio.to_thread(self._endings.refuse, login, after.error)
+            await asyncio.to_thread(self._ending.refuse, login, after.error)
         else:
             await self._complete(login, pending, after, memory.proving)
         return None
@@ -210,16 +191,17 @@ class Devices:
     async def _complete(
         self, login: Login, pending: Pending, tokens: Tokens, proving: tuple[Secret, Prover] | None
     ) -> None:
+        login = replace(login, request=replace(login.request, client=pending.request.client))
         try:
-            claimed = await asyncio.to_thread(self._endings.claim, login)
+            claimed = await asyncio.to_thread(self._ending.claim, login)
         except LoginError:
             # Cancelled, or changed over, at the last moment: what the person said last counts.
+            await self._ending.revoke(login, tokens)
             return
-        request = replace(claimed.request, client=pending.request.client)
         key = proving[0] if proving is not None and tokens.scheme == "DPoP" else None
-        # What the disk says to it, the login's record says to whoever waits.
-        with contextlib.suppress(StoreError):
-            await self._endings.complete(replace(claimed, request=request), tokens, key)
+        # What keeps it from being stored, the login's record says to whoever waits.
+        with contextlib.suppress(McpAuthError):
+            await self._ending.complete(replace(claimed, request=login.request), tokens, key)
 
     async def dropped(self, watch: Watch) -> None:
         """Leave a login to whoever polls it next, with what they have to know."""

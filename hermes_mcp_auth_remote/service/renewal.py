@@ -25,7 +25,7 @@ from hermes_mcp_auth_remote.oauth.authorization import select_resource
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.dpop import Prover
-from hermes_mcp_auth_remote.oauth.token import Tokens, refresh
+from hermes_mcp_auth_remote.oauth.token import Tokens, demand_bound, refresh
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of
 from hermes_mcp_auth_remote.service.granting import granted
 from hermes_mcp_auth_remote.service.keeping import Keeping
@@ -178,6 +178,8 @@ class Renewal:
             sign = self._world.signer(self._server)
             request = refresh(issuer, client, tokens, now, resource=resource, sign=sign, prover=prover)
             fresh = await self._in_time(self._world.run(request, self._server))
+            if tokens.scheme == "DPoP":
+                demand_bound(fresh, self._server.options, host_of(issuer.issuer))
         except McpAuthError as trouble:
             if isinstance(trouble, TokenRefused) and trouble.error in _ENDED:
                 return self._ended(stored, ended, client if trouble.error == "invalid_client" else None)

@@ -17,7 +17,7 @@ from hermes_mcp_auth_remote.errors import LoginError, McpAuthError, NetworkError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.logins import EXCHANGE_SECONDS
+from hermes_mcp_auth_remote.service.ending import EXCHANGE_SECONDS
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Key, Origin, Server
 from tests.demo.player import MovedClock

@@ -31,7 +31,7 @@ from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
 from tests.browserless import approve, approve_device, deny_device
 from tests.requirements import covers
 from tests.service.actor import start
-from tests.service.given import CHAT, TERMINAL
+from tests.service.given import CHAT, TERMINAL, eventually
 from tests.tripwire import guard
 
 SECONDS = 30
@@ -51,6 +51,7 @@ def demo(going: Demo) -> Iterator[Demo]:
     going.server.heal()
     going.server.requests.clear()
     going.server.devices.by_device_code.clear()
+    going.server.ledger.revoke_everything()
     guard(going.server.minted)
     yield going
     going.server.heal()
@@ -313,6 +314,27 @@ def test_a_login_that_is_cancelled_while_its_tokens_come_stays_cancelled(
 
     assert asyncio.run(main()).status == "cancelled"
     assert service.connection(server) is None
+    # Nobody has them, and nobody shall.
+    eventually(lambda: not live(demo))
+
+
+def live(demo: Demo) -> list[str]:
+    """Return the refresh tokens that are good at the server."""
+    tokens = dict(demo.server.ledger.refresh_tokens)
+    return [token for token, granted in tokens.items() if not granted.family.revoked]
+
+
+@covers("dpop-choice")
+def test_a_plain_token_of_a_device_is_refused_where_the_operator_demands_a_bound_one(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    demanding = replace(server, options=replace(server.options, dpop=True))
+    login = begun(service, demanding)
+    entered(login)
+    over = asyncio.run(asyncio.wait_for(service.settled(login.id), SECONDS))
+    assert (over.status, over.failure_code) == ("failed", "unreadable_answer")
+    assert service.connection(server) is None
+    eventually(lambda: not live(demo))
 
 
 def test_an_outage_is_waited_through(service: AuthService, server: Server, demo: Demo) -> None:

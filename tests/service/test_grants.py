@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from hermes_mcp_auth_remote.config import find_server
-from hermes_mcp_auth_remote.errors import ConfigError, TokenRefused
+from hermes_mcp_auth_remote.errors import ConfigError, TokenRefused, UnreadableAnswer
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import IdentityProvider, Origin, Secret, Server, ServerOptions
@@ -179,3 +179,13 @@ def test_no_person_is_asked_to_log_in_to_what_needs_none(tmp_path: Path) -> None
         asyncio.run(begin)
     assert refused.value.advice == "Use it as it is; `hermes-mcp-auth token job` fetches a token."
     assert network.asked == []
+
+
+@covers("dpop-choice", "no-person")
+def test_a_plain_token_is_refused_where_the_operator_demands_a_bound_one(tmp_path: Path) -> None:
+    network = Network()
+    demanding = replace(SERVER, options=replace(OPTIONS, dpop=True))
+    service = network.service(tmp_path)
+    with pytest.raises(UnreadableAnswer, match="bound to no key"):
+        asyncio.run(service.session(demanding).header())
+    assert service.connection(demanding) is None

@@ -30,7 +30,7 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.login import MAX_PASTES, Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.logins import EXCHANGE_SECONDS
+from hermes_mcp_auth_remote.service.ending import EXCHANGE_SECONDS
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Key, Origin, Server
@@ -521,6 +521,86 @@ def test_logout_revokes_and_deletes_also_where_the_server_is_gone(
     asyncio.run(log_in(session_kept, server))
     assert asyncio.run(session_kept.logout(server)) is True
     assert all(token.family.revoked for token in list(demo.server.ledger.refresh_tokens.values())[-1:])
+
+
+def families_live(demo: Demo) -> list[bool]:
+    """Say of each session that the server has granted whether it is live, the last one last."""
+    families = {id(token.family): token.family for token in demo.server.ledger.refresh_tokens.values()}
+    return [not family.revoked for family in families.values()]
+
+
+@covers("logout", "single-use")
+@pytest.mark.parametrize("by_another", [False, True])
+def test_a_logout_ends_a_login_that_is_being_exchanged_and_its_tokens_are_revoked(
+    service: AuthService, server: Server, demo: Demo, tmp_path: Path, clock: MovedClock, *, by_another: bool
+) -> None:
+    leaver = AuthService(tmp_path, clock=clock) if by_another else service
+    before = len(families_live(demo))
+
+    async def main() -> Login:
+        login, answer = await begun(service, server)
+        gate = demo.server.hold("token", after=True)
+        finishing = asyncio.create_task(service.finish(login.id, answer, TERMINAL))
+        assert await asyncio.to_thread(gate.arrived.wait, 20)
+        await leaver.logout(server)
+        gate.open()
+        with pytest.raises(LoginError, match="ended by a logout"):
+            await finishing
+        return service.login(login.id)
+
+    assert asyncio.run(main()).status == "failed"
+    assert kept(tmp_path) == {}
+    assert service.session(server).header_now() is None
+    assert families_live(demo)[before:] == [False]
+
+
+@covers("logout")
+def test_a_logout_beside_a_login_whose_tokens_are_just_stored_deletes_them(
+    service: AuthService, server: Server, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing, go = threading.Event(), threading.Event()
+    replace_really: Callable[[FileStore, Key, Credentials], None] = FileStore.replace
+
+    def slow(store: FileStore, key: Key, credentials: Credentials) -> None:
+        storing.set()
+        assert go.wait(20)
+        replace_really(store, key, credentials)
+
+    monkeypatch.setattr(FileStore, "replace", slow)
+
+    async def main() -> None:
+        login, answer = await begun(service, server)
+        finishing = asyncio.create_task(service.finish(login.id, answer, TERMINAL))
+        assert await asyncio.to_thread(storing.wait, 20)
+        leaving = asyncio.create_task(service.logout(server))
+        while service.login(login.id).status == "exchanging":  # noqa: ASYNC110  another thread's work
+            await asyncio.sleep(0.01)
+        go.set()
+        await finishing
+        assert await leaving is True
+
+    asyncio.run(main())
+    assert kept(tmp_path) == {}
+    assert families_live(demo)[-1] is False
+
+
+@covers("dpop-choice", "old-survive")
+def test_a_plain_token_is_refused_where_the_operator_demands_a_bound_one(
+    session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path
+) -> None:
+    before = kept(tmp_path)
+    demanding = replace(server, options=replace(server.options, dpop=True))
+
+    async def main() -> Login:
+        login, answer = await begun(session_kept, demanding)
+        with pytest.raises(UnreadableAnswer, match=r"bound to no key, and `oauth\.dpop` demands one"):
+            await session_kept.finish(login.id, answer, TERMINAL)
+        return session_kept.login(login.id)
+
+    over = asyncio.run(main())
+    assert (over.status, over.failure_code) == ("failed", "unreadable_answer")
+    assert kept(tmp_path) == before
+    assert families_live(demo)[-2:] == [True, False]
 
 
 @covers("logout")

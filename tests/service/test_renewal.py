@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.demo.serving import Demo
-from hermes_mcp_auth_remote.errors import AuthorizationRequired, TimedOut
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, TimedOut, UnreadableAnswer
+from hermes_mcp_auth_remote.keys import new_proof_key
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service import AuthService, renewal
 from hermes_mcp_auth_remote.service.waiting import LOCK_SECONDS
+from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
 from tests.requirements import covers
+from tests.service.given import KEY, kept
 
 
 def rewrite(home: Path, name: str, **members: object) -> None:
@@ -70,3 +73,21 @@ def test_a_renewal_that_hangs_is_given_up_before_those_who_wait_for_its_lock_do(
     session = AuthService(tmp_path, clock=clock, run=hang).session(asked)
     with pytest.raises(TimedOut, match="in time"):
         asyncio.run(asyncio.wait_for(session.header(), 20))
+
+
+@covers("dpop-choice")
+def test_a_session_of_bound_tokens_takes_no_plain_one_where_the_operator_demands_them(
+    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+) -> None:
+    store = FileStore(tmp_path)
+    stored = store.read(KEY)
+    assert stored.tokens is not None
+    bound = replace(stored, tokens=replace(stored.tokens, scheme="DPoP"), proof_key=new_proof_key())
+    store.replace(KEY, bound)
+    clock.now += 3600
+    before = kept(tmp_path)
+    demanding = replace(server, options=replace(server.options, dpop=True))
+    with pytest.raises(UnreadableAnswer, match="bound to no key"):
+        asyncio.run(AuthService(tmp_path, clock=clock).session(demanding).header())
+    assert demo.server.count("refresh") == 1
+    assert kept(tmp_path) == before

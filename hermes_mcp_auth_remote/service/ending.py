@@ -1,0 +1,212 @@
+"""The end of a login: claimed by what answers it, then stored, or failed (table: `login`).
+
+Nowhere else does a login change what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from hermes_mcp_auth_remote.errors import (
+    LoginError,
+    LoginExpired,
+    McpAuthError,
+    PasteRefused,
+    StoreError,
+    TokenRefused,
+)
+from hermes_mcp_auth_remote.login import (
+    Event,
+    Login,
+    Status,
+    follow,
+    is_expired,
+    is_same_question,
+    refusal,
+)
+from hermes_mcp_auth_remote.oauth.token import Tokens, demand_bound
+from hermes_mcp_auth_remote.oauth.urls import host_of
+from hermes_mcp_auth_remote.service.connections import revoke
+from hermes_mcp_auth_remote.service.flights import landed
+from hermes_mcp_auth_remote.service.waiting import held
+from hermes_mcp_auth_remote.service.world import World
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.store.logins import LoginFiles
+from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server
+
+# No exchange takes longer, two requests and the wait for the lock: whoever claimed the login is gone.
+EXCHANGE_SECONDS = 120.0
+
+
+class Ending:
+    """Brings logins to their end, whoever brought what ends them."""
+
+    def __init__(self, world: World, server_of: Callable[[Login], Server]) -> None:
+        self._world = world
+        self._server_of = server_of
+
+    def get(self, login_id: str) -> Login:
+        """Return a login as it is now, expired where its time is over; raises LoginNotFound."""
+        return self.judged(self._world.store.logins.get(login_id))
+
+    def judged(self, login: Login) -> Login:
+        """Return a login that was read as the clock has it: expired, or failed, where its time is over."""
+        now = self._world.clock()
+        if is_expired(login, now):
+            return self._world.store.logins.change(login.id, _expired)
+        if login.status == "exchanging" and now >= login.expires_at:
+            gone = LoginError("The process that finished this login did not live to its end.")
+            return self._failed(login.id, gone, was="exchanging")
+        return login
+
+    def claim(self, login: Login) -> Login:
+        """Take a login for the exchange of what answers it; one caller can, others get a LoginError."""
+        now = self._world.clock()
+
+        def claim(it: Login) -> Login:
+            # Time went by since it was read.
+            it = _expired(it) if is_expired(it, now) else it
+            if it.status == "waiting" and not is_same_question(it, login):
+                raise PasteRefused("This login has just been changed over elsewhere.", "Look at it again.")
+            # From now on the time is not the person's, but the exchange's.
+            return replace(follow(it, "claim"), expires_at=now + EXCHANGE_SECONDS)
+
+        return self._world.store.logins.change(login.id, claim)
+
+    async def complete(self, login: Login, tokens: Tokens, proof_key: Secret | None) -> Credentials:
+        """Store what a claimed login brought, and return it.
+
+        Raises UnreadableAnswer for tokens that are bound to no key where the operator demands one, a
+        LoginError where the login was ended meanwhile, as by a logout (in both cases the tokens are revoked,
+        as best it goes), or a StoreError. The login has failed then.
+        """
+        credentials = credentials_of(login, tokens, proof_key, self._world.clock())
+        try:
+            demand_bound(tokens, self._server_of(login).options, host_of(login.request.issuer))
+        except McpAuthError as trouble:
+            await asyncio.to_thread(self._abandon, login, trouble)
+            await self.revoke(login, tokens)
+            raise
+        # From here on an interruption loses nothing: the flight goes on to its end.
+        await landed(self._world.keeping.join(login.id, lambda: self._keep(login, credentials)))
+        return credentials
+
+    async def _keep(self, login: Login, credentials: Credentials) -> None:
+        """Store what a login brought, in a flight's own thread."""
+        store = self._world.store
+        try:
+            # A refresh under way elsewhere must not write its answer over the new tokens.
+            async with held(store.lock(login.key)):
+                now = _as_known(store.logins, login)
+                if now.status == "exchanging":
+                    store.replace(login.key, credentials)
+                    with contextlib.suppress(StoreError, LoginError):
+                        store.logins.change(login.id, lambda it: follow(it, "succeed"))
+                    return
+        except StoreError as trouble:
+            self._abandon(login, trouble)
+            raise
+        # Whoever logged out, or was told that it is over, must not find themselves logged in.
+        if credentials.tokens is not None:
+            await self.revoke(login, credentials.tokens)
+        raise refusal(now)
+
+    async def revoke(self, login: Login, tokens: Tokens) -> None:
+        """Revoke tokens that came for nothing, as best it goes."""
+        server = self._server_of(login)
+        unwanted = Credentials(tokens, login.request.client, login.authorization_server)
+        with contextlib.suppress(McpAuthError):
+            await self._world.run(revoke(unwanted, self._world.signer(server)), server)
+
+    async def end_all(self, key: Key) -> None:
+        """Cancel the logins of a server and owner that wait, and let those fail that are being exchanged."""
+        left = LoginError("This login was ended by a logout.")
+        for login in await asyncio.to_thread(self._world.store.logins.all):
+            if login.key == key and not login.is_over:
+                await asyncio.to_thread(
+                    self._world.store.logins.change,
+                    login.id,
+                    lambda it: follow(it, "cancel") if it.status == "waiting" else it,
+                )
+                await asyncio.to_thread(self._abandon, login, left)
+
+    def _abandon(self, login: Login, why: McpAuthError) -> None:
+        """Let a login fail that was being exchanged; what the disk says to that hides nothing from people."""
+        with contextlib.suppress(StoreError, LoginError):
+            self._failed(login.id, why, was="exchanging")
+            self._drop_unknown(login, why)
+
+    def refuse(self, login: Login, why: McpAuthError) -> None:
+        """Let a login fail whose device was refused, unless it has been changed over since."""
+        is_same = is_same_question(self._world.store.logins.get(login.id), login)
+        if is_same:
+            self._failed(login.id, why, was="waiting")
+            self._drop_unknown(login, why)
+
+    def _drop_unknown(self, login: Login, why: McpAuthError) -> None:
+        if isinstance(why, TokenRefused) and why.error == "invalid_client":
+            # The next login registers anew; with this client nothing could be refreshed either.
+            self._world.store.drop_client(login.key, login.request.client)
+
+    def _failed(self, login_id: str, why: McpAuthError, *, was: Status) -> Login:
+        """Let a login of this status fail, and return it; one of another status stays as it is."""
+
+        def change(login: Login) -> Login:
+            if login.status != was:
+                return login
+            failure = (str(why), why.advice)
+            event: Event = "expire" if was == "waiting" and isinstance(why, LoginExpired) else "fail"
+            return replace(follow(login, event), failure=failure, failure_code=why.code)
+
+        return self._world.store.logins.change(login_id, change)
+
+
+def credentials_of(login: Login, tokens: Tokens, proof_key: Secret | None, now: float) -> Credentials:
+    """Return what is stored once a login has brought tokens. `now` is in epoch seconds."""
+    request = login.request
+    binding = Binding(
+        server=login.key.server,
+        server_url=login.server_url,
+        issuer=request.issuer,
+        client_id=request.client.client_id,
+        resource=request.resource,
+        requested_scope=request.scope,
+        account=tokens.account,
+        connected_at=now,
+        refresh_expires_at=tokens.refresh_expires_at,
+    )
+    found = Credentials(tokens, request.client, login.authorization_server, binding)
+    return replace(found, proof_key=proof_key) if tokens.scheme == "DPoP" else found
+
+
+def binds_the_code(login: Login) -> bool:
+    """True where PKCE is known to be in use: all that ties a code alone to this login."""
+    issuer = login.authorization_server
+    return "S256" in (issuer.code_challenge_methods_supported or ()) and not issuer.is_guessed
+
+
+def may_finish(here: Origin, begun: Origin) -> bool:
+    """True where an answer that comes from here counts for a login that was begun there."""
+    # Whoever sits at a terminal of this account can read the store anyway; a chat is held to the chat.
+    if here.platform == "terminal":
+        return True
+    # Begun for a user elsewhere, it names no chat and no bot: wherever that user is asked.
+    return here == replace(begun, chat=begun.chat or here.chat, bot=begun.bot or here.bot)
+
+
+def _expired(login: Login) -> Login:
+    if login.status != "waiting":
+        return login
+    late = LoginExpired("This login was not finished in time.")
+    return replace(follow(login, "expire"), failure=(str(late), late.advice), failure_code=late.code)
+
+
+def _as_known(store: LoginFiles, login: Login) -> Login:
+    """Return a login as it is stored; as it was where its record cannot be had, which ends nothing."""
+    try:
+        return store.get(login.id)
+    except (StoreError, LoginError):
+        return login
