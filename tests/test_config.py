@@ -238,6 +238,13 @@ def test_tls_options_are_hermess(
             'headers: {X: "a\\r\\nY: b"}',
             "mcp_servers.a.headers.X holds a line break or another control character.",
         ),
+        *(
+            (
+                f'headers: {{X: y, {name}: "7"}}',
+                f"mcp_servers.a.headers.{name} is set by each connection itself; take it out.",
+            )
+            for name in ("Content-Length", "transfer-encoding", "HOST", "Connection", "Expect", "TE")
+        ),
         (
             "client_cert: [a, b, password]",
             "mcp_servers.a.client_cert must be one file, or [certificate, key] with an unencrypted key.",

@@ -19,6 +19,7 @@ from hermes_mcp_auth_remote.config.source import read_entries, read_variables
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, UnsafeUrl
 from hermes_mcp_auth_remote.hermes import file_stem, hermes_home
 from hermes_mcp_auth_remote.oauth.urls import safe_url
+from hermes_mcp_auth_remote.oauth.wire import FRAMING
 from hermes_mcp_auth_remote.values import (
     MAX_LOGIN_SECONDS,
     Flow,
@@ -78,6 +79,23 @@ def load_servers(home: Path, environ: Mapping[str, str]) -> dict[str, Server]:
     for name in ours:
         _check_stem(name, ours)
     return {name: _server(name, entries[name], variables) for name in ours}
+
+
+def server_names(home: Path, environ: Mapping[str, str]) -> list[str]:
+    """List the enabled servers that Hermes uses OAuth for, also those whose entries have a mistake.
+
+    Raises ConfigError where the file cannot be read at all.
+    """
+    entries = read_entries(home / "config.yaml")
+    variables = read_variables(home / ".env", environ)
+    return [name for name, entry in entries.items() if _names_oauth(name, entry, variables)]
+
+
+def _names_oauth(name: str, entry: object, variables: Mapping[str, str]) -> bool:
+    try:
+        return _is_ours(name, entry, variables)
+    except ConfigError:
+        return True
 
 
 def find_server(name: str, home: Path, environ: Mapping[str, str]) -> Server:
@@ -162,6 +180,9 @@ def _server(name: str, entry: object, variables: Mapping[str, str]) -> Server:
     if at.text("auth") is not None and not _says_oauth(at):
         raise ConfigError(f"{at.where}.auth is not `oauth`.", "Set `auth: oauth` for this server.")
     headers = at.section("headers")
+    for header in headers.members:
+        if header.strip().lower() in FRAMING:
+            raise ConfigError(f"{headers.where}.{header} is set by each connection itself; take it out.")
     values = {key: Secret(headers.text(key) or "") for key in headers.members}
     return Server(name, safe_url(url, "address"), _options(at, at.section("oauth")), values)
 

@@ -45,7 +45,7 @@ from hermes_mcp_auth_remote.oauth.flows import (
 )
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery, discover
 from hermes_mcp_auth_remote.oauth.urls import host_of
-from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, post_json
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, own_headers, post_json
 from hermes_mcp_auth_remote.values import Flow, Server
 
 PROBE = "first request"
@@ -191,11 +191,9 @@ def wants_proofs(server: Server, found: Discovery, challenge: Challenge) -> bool
 def probe(server: Server) -> Exchange[Challenge | None]:
     """Ask the MCP server without a token; returns its challenge, None where it asks for no token."""
     request = post_json(server.url, PROBE, _INITIALIZE)
-    own = tuple((name.lower(), value.reveal()) for name, value in server.headers.items())
-    response = yield replace(
-        request,
-        headers=(("accept", "application/json, text/event-stream"), *request.headers[1:], *own),
-    )
+    accept = ("accept", "application/json, text/event-stream")
+    headers = (accept, *request.headers[1:], *own_headers(server.headers))
+    response = yield replace(request, headers=headers)
     lines = response.header_all("www-authenticate")
     return read_challenge(lines) if lines or response.status in {401, 403} else None
 

@@ -24,6 +24,22 @@ MAX_BODY_BYTES = 1_048_576
 MAX_TEXT_CHARS = 200
 # A century: beyond it a lifetime is junk, and time arithmetic on it is not worth a crash.
 MAX_LIFETIME_SECONDS = 3_155_760_000.0
+# What is a connection's own to say (RFC 9110 section 7.6.1, RFC 9112 section 6): another Content-Length would
+# have the server read the rest of a request as the next one.
+FRAMING = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
 # RFC 6749 section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
 _SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")
 
@@ -75,6 +91,12 @@ A driver may throw a NetworkError in place of a response.
 def get(url: str, step: str) -> Request:
     """Build a GET for a JSON document."""
     return Request("GET", url, step, (("accept", "application/json"),))
+
+
+def own_headers(headers: Mapping[str, Secret]) -> Headers:
+    """Write out an operator's static headers for the server itself, without any that would break framing."""
+    named = ((name.lower(), value.reveal()) for name, value in headers.items())
+    return tuple(header for header in named if header[0] not in FRAMING)
 
 
 def post_form(url: str, step: str, form: Form, headers: Headers = ()) -> Request:
