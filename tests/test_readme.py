@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,14 @@ def test_the_configuration_page_names_the_variables_that_count_and_no_other() ->
     source = "".join((folder / name).read_text("utf-8") for name in ("proxies.py", "tls.py"))
     read = re.findall(r'(?:_variable|environ\.get)\("(\w+)"', source)
     assert {name.upper() for name in read} == set(re.findall(r"`([A-Z_]+)`", counts))
+
+
+def test_every_folder_with_python_in_it_is_checked_by_mypy() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    folders = {name.partition("/")[0] for name in listed.stdout.splitlines()}
+    checked = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["mypy"]["files"]
+    # Examples have no package, and a run of their own.
+    assert folders - {"docs", "examples"} == set(checked)
 
 
 def test_no_path_of_a_machine_and_no_registry_is_in_any_file_of_ours() -> None:
