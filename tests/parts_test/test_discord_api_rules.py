@@ -7,22 +7,18 @@ import json
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.error import HTTPError
 
 import aiohttp
 import pytest
 
-from tests.parts.discord_api import Call, Channel, DiscordApi, Guild, Interaction, NotOffered, User, running
+from tests.parts.discord_api import Channel, DiscordApi, Guild, Interaction, NotOffered, User, running
 
 Json = dict[str, Any]
-COMMAND = {
-    "name": "connect",
-    "description": "Connect a server",
-    "options": [
-        {"type": 3, "name": "server", "description": "Which", "required": True, "autocomplete": True}
-    ],
-}
+WHICH: Json = {"type": 3, "name": "server", "description": "Which", "required": True, "autocomplete": True}
+COMMAND: Json = {"name": "connect", "description": "Connect a server", "options": [WHICH]}
 FULL_ROW = {
     "type": 1,
     "components": [{"type": 2, "style": 1, "label": "a", "custom_id": f"{n}"} for n in range(5)],
@@ -390,25 +386,22 @@ def test_an_update_is_no_answer_to_a_command_and_choices_only_to_typing(home: Ho
 
 
 def test_more_than_25_choices_are_refused(home: Home) -> None:
-    async def choices(count: int) -> tuple[int, Any]:
-        typed = asyncio.create_task(
-            asyncio.to_thread(
-                home.api.autocomplete, home.ada, home.general, "connect", "server", "n", seconds=5
-            )
-        )
-        interactions = home.api._state.interactions
-        while not any(one.kind == 4 and one.choices is None for one in interactions.values()):
-            await asyncio.sleep(0.005)
-        asked = next(one for one in interactions.values() if one.kind == 4 and one.choices is None)
-        listed = [{"name": f"{n}", "value": f"{n}"} for n in range(count)]
-        answer = await asyncio.to_thread(home.answer, asked, 8, {"choices": listed})
-        if answer[0] != 200:
-            await asyncio.to_thread(home.answer, asked, 8, {"choices": []})
-        await typed
-        return answer
+    def typed(count: int) -> tuple[tuple[int, Any], list[Any]]:
+        with ThreadPoolExecutor(1) as pool:
+            known = len(home.api.interactions)
+            typing = pool.submit(home.api.autocomplete, home.ada, home.general, "connect", "server", "n")
+            home.api.wait(lambda: len(home.api.interactions) > known)
+            asked = home.api.interactions[-1]
+            listed = [{"name": f"{number}", "value": f"{number}"} for number in range(count)]
+            answer = home.answer(asked, 8, {"choices": listed})
+            if answer[0] != 200:
+                home.answer(asked, 8, {"choices": []})
+            return answer, typing.result(10)
 
-    assert refusal(asyncio.run(choices(26))) == (400, 50035)
-    assert asyncio.run(choices(25))[0] == 200
+    answer, _ = typed(26)
+    assert refusal(answer) == (400, 50035)
+    answer, values = typed(25)
+    assert (answer[0], len(values)) == (200, 25)
 
 
 @pytest.mark.parametrize(
@@ -423,7 +416,7 @@ def test_more_than_25_choices_are_refused(home: Home) -> None:
         ({"integration_types": [2]}, "0.integration_types.0", "BASE_TYPE_CHOICES"),
         ({"options": [{"type": 3, "name": "a", "description": "b"}] * 2}, "0.options.1.name", "*"),
         (
-            {"options": [{"type": 3, "name": "a", "description": "b"}, {**COMMAND["options"][0]}]},  # type: ignore[index]
+            {"options": [{"type": 3, "name": "a", "description": "b"}, WHICH]},
             "0.options.1.required",
             "APPLICATION_COMMAND_OPTIONS_REQUIRED_INVALID",
         ),
@@ -550,9 +543,7 @@ def test_every_answer_tells_its_bucket_and_too_many_are_refused(home: Home) -> N
     statuses = [home.send({"content": "x"})[0] for _ in range(7)]
     assert statuses[0] == 200
     assert 429 in statuses
-    status, answer = next(
-        (call.status, call.answer) for call in home.api.calls if isinstance(call, Call) and call.status == 429
-    )
+    status, answer = next((call.status, call.answer) for call in home.api.calls if call.status == 429)
     assert status == 429
     assert answer["message"] == "You are being rate limited."
     assert 0 < answer["retry_after"] <= 5
@@ -670,7 +661,7 @@ def test_who_does_not_beat_is_closed_and_must_begin_anew() -> None:
         await raw.send(6, {"token": api.token, "session_id": session, "seq": 1})
         return await raw.until(9)
 
-    with running(heartbeat_seconds=0.05) as api:
+    with running(heartbeat_seconds=0.05, heartbeat_grace_seconds=0) as api:
         code, session = gateway(api, act)
         assert code == 4009
         assert gateway(api, resume)["d"] is False
@@ -684,7 +675,7 @@ def test_what_was_missed_is_told_after_a_resume(home: Home, query: str) -> None:
         await raw.until("GUILD_CREATE")
         # Ends it otherwise than with 1000, as a client does that wants to come back.
         await raw.socket.close(code=4000)
-        return ready
+        return dict(ready)
 
     async def second(raw: Raw) -> list[object]:
         await raw.send(6, {"token": home.api.token, "session_id": ready["session_id"], "seq": 2})

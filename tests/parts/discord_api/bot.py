@@ -44,8 +44,9 @@ def running_bot(api: DiscordApi, make: Callable[[], Client]) -> Iterator[Client]
         thread.start()
         try:
             api.wait(lambda: failure or (made and api.gateway.ready > before), 20)
-            if not failure:
-                yield made[0]
+            if failure:
+                raise failure[0]
+            yield made[0]
         finally:
             if made and thread.is_alive():
                 asyncio.run_coroutine_threadsafe(made[0].close(), loops[0]).result(20)

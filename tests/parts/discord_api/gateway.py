@@ -62,6 +62,8 @@ class Gateway:
         self.heard: list[Json] = []
         self.url = self.resume_url = ""
         self.heartbeat_seconds = 41.25
+        # How much later than that a heartbeat may come.
+        self.heartbeat_grace_seconds = 10.0
         self.refuse = 0
         self.attempts = 0
         self.identifies = 0
@@ -124,6 +126,9 @@ class Gateway:
 
     async def close(self, code: int) -> None:
         for connection in list(self.connections):
+            if connection.session is not None:
+                # Whatever the client answers to that, its session can be resumed.
+                connection.session.connection = None
             await connection.socket.close(code=code)
 
     # The conversation with one client.
@@ -165,9 +170,9 @@ class Gateway:
             self.sessions.pop(session.id, None)
 
     async def _watch(self, connection: Connection) -> None:
-        """Close a connection that no heartbeat comes from; a quarter of the interval is forgiven."""
-        loop = asyncio.get_running_loop()
-        while (left := connection.heard + self.heartbeat_seconds * 1.25 - loop.time()) > 0:  # noqa: ASYNC110 each waits
+        """Close a connection that no heartbeat comes from."""
+        loop, allowed = asyncio.get_running_loop(), self.heartbeat_seconds + self.heartbeat_grace_seconds
+        while (left := connection.heard + allowed - loop.time()) > 0:  # noqa: ASYNC110 each waits
             await asyncio.sleep(left)
         if connection.session is not None:
             self.sessions.pop(connection.session.id, None)

@@ -37,6 +37,7 @@ class RateLimits:
     """Counts requests, in seconds of the real clock: that is the one a library waits by."""
 
     enforced: bool = False
+    scale: float = 1
     buckets: dict[str, Bucket] = field(default_factory=dict[str, Bucket])
     # How many requests were refused.
     refusals: int = 0
@@ -66,6 +67,7 @@ class RateLimits:
         return headers
 
     def _count(self, key: str, limit: int, per: float, now: float) -> tuple[int, float]:
+        per *= self.scale
         if not self.enforced:
             # One is always used, so that no library waits for what nobody enforces.
             return min(1, limit - 1), now + per

@@ -74,6 +74,11 @@ class Seen(Handle):
         return self._in_loop(lambda: sum(scope.writes for scope in self._state.commands.values()))
 
     @property
+    def interactions(self) -> list[Interaction]:
+        """All that people did so far, oldest first: commands, presses, typing, windows sent off."""
+        return self._in_loop(lambda: list(self._state.interactions.values()))
+
+    @property
     def calls(self) -> list[Call]:
         """Every REST request so far, with its answer."""
         return self._in_loop(lambda: list(self._state.calls))

@@ -29,6 +29,7 @@ def running(
     clock: Clock = time.time,
     privileged_intents: int = PRIVILEGED,
     heartbeat_seconds: float = 41.25,
+    heartbeat_grace_seconds: float = 10,
     enforce_rate_limits: bool = False,
     port: int = 0,
 ) -> Iterator[DiscordApi]:
@@ -37,6 +38,7 @@ def running(
         clock, token or f"MTI.{secrets.token_urlsafe(6)}.{secrets.token_urlsafe(28)}", privileged_intents
     )
     state.gateway.heartbeat_seconds = heartbeat_seconds
+    state.gateway.heartbeat_grace_seconds = heartbeat_grace_seconds
     rest = Rest(state)
     rest.limits.enforced = enforce_rate_limits
     loop = asyncio.new_event_loop()

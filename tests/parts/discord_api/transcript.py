@@ -119,7 +119,7 @@ def _embed_lines(embed: Json) -> Iterator[str]:
 
 def modal_lines(modal: Modal) -> Iterator[str]:
     """The window that a person has open."""
-    yield f"╔═ {modal.title} " + "═" * max(0, WIDTH - 5 - len(modal.title))
+    yield f"╔═ {modal.title} ".ljust(WIDTH, "═")
     for part in modal.components:
         if part["type"] == 10:
             yield from _wrapped(part["content"], "║ ")

@@ -48,9 +48,16 @@ class Trouble(Handle):
         instead = Instead(method, part, status, body or {"message": f"{status}", "code": 0}, {}, times)
         self._in_loop(lambda: self._rest.knobs.append(instead))
 
-    def enforce_rate_limits(self, *, enforced: bool = True) -> None:
-        """Really count requests, and refuse those that are too many, as Discord does."""
-        self._in_loop(lambda: setattr(self._rest.limits, "enforced", enforced))
+    def enforce_rate_limits(self, *, enforced: bool = True, scale: float = 1) -> None:
+        """Really count requests, and refuse those that are too many, as Discord does.
+
+        Every period lasts `scale` times its seconds: a library waits for it in real time.
+        """
+
+        def act() -> None:
+            self._rest.limits.enforced, self._rest.limits.scale = enforced, scale
+
+        self._in_loop(act)
 
     @property
     def refused_by_rate_limit(self) -> int:
