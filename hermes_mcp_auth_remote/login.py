@@ -157,6 +157,15 @@ def refusal(login: Login) -> LoginError:
     return LoginAlreadyUsed("This login was used already.")
 
 
+def is_from(login: Login, here: Origin) -> bool:
+    """True where `here` is the place, and the person, that a login was begun for.
+
+    Begun for a user elsewhere, it names no chat and no bot: wherever that user is asked.
+    """
+    begun = login.origin
+    return here == replace(begun, chat=begun.chat or here.chat, bot=begun.bot or here.bot)
+
+
 def is_same_question(one: Login, other: Login) -> bool:
     """True where one answer would answer both: the same state is waited for, the same code is polled."""
     code, other_code = one.shown_code, other.shown_code

@@ -72,6 +72,18 @@ def read_authorization_response(
     return _bare_code(bare(text), request, accept=accept_bare_code)
 
 
+def answers(text: str, request: AuthorizationRequest) -> bool:
+    """True where a text carries this request's state, whatever else is wrong with it. Never raises."""
+    for candidate in candidates(text[:MAX_PASTE_CHARS], urlsplit(request.redirect_uri).netloc):
+        try:
+            found = _parameters(candidate, request)
+        except PasteRefused:
+            continue
+        if found is not None and Secret(found.get("state", "")) == request.state:
+            return True
+    return False
+
+
 def _parameters(candidate: str, request: AuthorizationRequest) -> dict[str, str] | None:
     """Read the parameters of a redirect URL or of its query alone; None where it is neither."""
     where = _split_redirect(candidate, request)

@@ -145,6 +145,10 @@ class AuthService:
         """Wait until a login is over, whichever process ends it, and return it; polls for one by a device."""
         return await self._logins.settled(login_id)
 
+    def allows_device(self, login: Login) -> bool:
+        """True where the operator lets a login go on by a code for another device."""
+        return self._world.allows_device(self._server_of(login), login.origin)
+
     async def cancel(self, login_id: str) -> Login:
         """Cancel a login that still waits, and return it as it then is."""
         return await self._logins.cancel(login_id)

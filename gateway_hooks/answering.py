@@ -1,0 +1,117 @@
+"""What people do with a login that waits: answer it, see its QR code, change it over, cancel it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+from gateway_hooks.beginning import Beginning
+from gateway_hooks.cards import Card
+from gateway_hooks.chat import CannotWrite, Chat, Heard
+from gateway_hooks.context import Context
+from gateway_hooks.conversation import MAX_QR_BYTES
+from gateway_hooks.meaning import Connect
+from hermes_mcp_auth_remote.errors import McpAuthError, PasteRefused
+from hermes_mcp_auth_remote.login import Login
+
+
+class Answering:
+    """Does what people want with their logins."""
+
+    def __init__(self, context: Context, beginning: Beginning) -> None:
+        self._context = context
+        self._beginning = beginning
+
+    async def answer(self, login: Login, heard: Heard, chat: Chat) -> None:
+        """Finish a login by what was pasted, which goes from the chat first of all."""
+        deleted = await self._context.deleted(heard, chat)
+        with contextlib.suppress(McpAuthError):
+            self._context.service.know(await asyncio.to_thread(self._context.servers.find, login.key.server))
+        words = self._context.words
+        try:
+            await self._context.service.finish(login.id, heard.text, chat.origin)
+        except PasteRefused as refused:
+            title = words.refused_title.format(server=login.key.server)
+            card = self._context.conversation.trouble(title, refused)
+            with contextlib.suppress(McpAuthError):
+                await self._context.board.add(login.id, await chat.send(card))
+        except McpAuthError as trouble:
+            # The board shows the failure at the login; what leaves it waiting is said here.
+            now = await asyncio.to_thread(self._context.service.login, login.id)
+            if not now.is_over:
+                await chat.send(
+                    self._context.conversation.trouble(
+                        words.refused_title.format(server=login.key.server), trouble
+                    )
+                )
+        finally:
+            self._context.board.poke()
+        if not deleted:
+            await chat.send(Card(words.connections_title, paragraphs=(words.undeleted,)))
+
+    async def on_login(self, login: Login, verb: str, chat: Chat) -> None:
+        """Show a login's QR code, change it over, or cancel it; raises ChatError, StoreError."""
+        words = self._context.words
+        if verb == "qr":
+            await self._qr(login, chat)
+            return
+        try:
+            if verb == "cancel":
+                await self._context.service.cancel(login.id)
+            else:
+                await chat.note(words.working)
+                await self._context.service.switch(login.id, "paste" if verb == "paste" else "device")
+                await self._context.board.clear(login, chat)
+        except McpAuthError as trouble:
+            title = words.connect_title.format(server=login.key.server)
+            await self._context.board.add(
+                login.id, await chat.send(self._context.conversation.trouble(title, trouble))
+            )
+        self._context.board.poke()
+
+    async def _qr(self, login: Login, chat: Chat) -> None:
+        from hermes_mcp_auth_remote.qr import png  # noqa: PLC0415  loaded by whoever wants one
+
+        text, card = self._context.conversation.qr(login)
+        picture = await asyncio.to_thread(png, text) if len(text.encode()) <= MAX_QR_BYTES else None
+        if picture is None:
+            message = await chat.send(self._context.conversation.qr_too_dense(login))
+        else:
+            message = await chat.send_picture(picture, card)
+        await self._context.board.add(login.id, message)
+
+    async def exposed(self, login: Login | None, heard: Heard, chat: Chat) -> None:
+        """Drop a login whose code others have seen, and begin another where they do not."""
+        words, deleted = self._context.words, await self._context.deleted(heard, chat)
+        said = [words.exposed_stray if login is None else words.exposed]
+        if not deleted:
+            said.append(words.exposed_undeleted)
+        if login is not None:
+            await self._context.service.cancel(login.id)
+            self._context.board.poke()
+            place = self._context.platform.private_chat(heard.sender.user)
+            again = replace(heard, text="", message="", command="connect")
+            try:
+                await self._beginning.connect(Connect(login.key.server), again, place)
+            except CannotWrite:
+                said[0] = words.exposed_stray
+        await chat.send(Card(words.exposed_title, paragraphs=tuple(said), tone="bad"))
+
+    async def stray(self, heard: Heard, chat: Chat) -> None:
+        """Refuse what answers no login of this person, and let it not stay; raises ChatError."""
+        words, deleted = self._context.words, await self._context.deleted(heard, chat)
+        advice = words.stray_advice.format(command=f"{self._context.platform.can.commands}connect")
+        said = (words.stray, advice) if deleted else (words.stray, advice, words.undeleted)
+        await chat.send(Card(words.stray_title, paragraphs=said, tone="bad"))
+
+    async def continue_(self, login_id: str, heard: Heard, chat: Chat) -> None:
+        """Show a login that was begun where the bot could not show it; raises ChatError, StoreError."""
+        words = self._context.words
+        login = next((each for each in await self._context.logins() if each.id == login_id), None)
+        if login is None or login.status != "waiting":
+            await self._context.say(chat, heard, words.login_over)
+        elif login.origin.user != heard.sender.user:
+            await self._context.say(chat, heard, words.not_yours)
+        else:
+            await self._context.board.show(login, chat)

@@ -1,0 +1,191 @@
+"""The one driver of the conversation: takes what a person did, asks the policy, and has it done.
+
+`hear` is all that an adapter calls. It says whether the event was ours: what is not goes on to the
+application around us. Logins are shown and kept up to date by the `board`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from gateway_hooks.answering import Answering
+from gateway_hooks.beginning import Beginning
+from gateway_hooks.board import Board
+from gateway_hooks.cards import Card
+from gateway_hooks.chat import CannotWrite, Chat, Heard, Platform, Sender
+from gateway_hooks.context import Context
+from gateway_hooks.conversation import Conversation
+from gateway_hooks.listing import Listing
+from gateway_hooks.lists import Lists
+from gateway_hooks.meaning import (
+    Answer,
+    Connect,
+    Continue,
+    Disconnect,
+    Exposed,
+    Intent,
+    ListConnections,
+    NotOurs,
+    OnLogin,
+    Over,
+    Stray,
+    meaning,
+)
+from gateway_hooks.policy import STRANGER_SECONDS, Policy
+from gateway_hooks.servers import Servers
+from gateway_hooks.words import ENGLISH, Words
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.asking import asking
+from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Owner
+
+
+class Desk:
+    """Takes care of the logins of one platform's people."""
+
+    def __init__(
+        self,
+        service: AuthService,
+        platform: Platform,
+        servers: Servers,
+        policy: Policy,
+        words: Words = ENGLISH,
+        clock: Clock = time.time,
+    ) -> None:
+        conversation = Conversation(platform.can, words)
+        self.board = Board(service, platform, servers, policy, conversation, clock)
+        self._context = Context(
+            service, platform, servers, policy, conversation, Lists(conversation), self.board, clock
+        )
+        self._beginning = Beginning(self._context)
+        self._answering = Answering(self._context, self._beginning)
+        self._listing = Listing(self._context)
+        self._strangers: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Keep what people see up to date, until cancelled."""
+        await self.board.run()
+
+    async def hear(self, heard: Heard, chat: Chat) -> bool:
+        """Take what a person did; False where it is not ours. Raises ChatError, StoreError."""
+        context = self._context
+        waiting = [each for each in await context.logins() if each.status == "waiting"]
+        forms = context.platform.can.forms
+        intent = meaning(heard, chat.origin, waiting, is_private=chat.is_private, has_forms=forms)
+        if isinstance(intent, NotOurs):
+            return False
+        if not context.policy.may_talk(heard.sender):
+            return await self._stranger(heard, chat)
+        await self._do(intent, heard, chat)
+        return True
+
+    async def help(self, heard: Heard, chat: Chat) -> None:
+        """Say what can be typed, to those who may; raises ChatError."""
+        if not self._context.policy.may_talk(heard.sender):
+            await self._stranger(heard, chat)
+        else:
+            await chat.send(self._context.lists.help())
+
+    def owner(self, user: str) -> Owner:
+        """Return whose tokens this user's calls go out with."""
+        return self._context.owner(user)
+
+    def session(self, server: str, user: str) -> Session:
+        """Return the session for calls on behalf of a user; raises ServerNotFound, ConfigError."""
+        return self._context.service.session(self._context.servers.find(server), self.owner(user))
+
+    @contextmanager
+    def asking(
+        self, sender: Sender, chat: Chat | None = None, wait_seconds: float = MAX_LOGIN_SECONDS
+    ) -> Generator[None]:
+        """Let calls inside the block ask this user, in private, where a login is needed.
+
+        `chat` is where the user asked for the work, None for nowhere: where that is a group, it is told that
+        a private message was written. A call waits so many seconds, then raises AuthorizationRequired.
+        """
+        private = self._context.platform.private_chat(sender.user)
+        place = chat if chat is not None and chat.is_private else private
+        prompter = _Prompter(self._context, private, chat)
+        may_connect_shared = self.owner(sender.user) is None and self._context.policy.may_change(sender)
+        with asking(prompter, place.origin, wait_seconds, may_connect_shared=may_connect_shared, flow="auto"):
+            yield
+
+    async def _stranger(self, heard: Heard, chat: Chat) -> bool:
+        if not heard.command and not heard.pressed:
+            return False
+        now, user = self._context.clock(), heard.sender.user
+        self._strangers = {who: at for who, at in self._strangers.items() if at > now - STRANGER_SECONDS}
+        if user not in self._strangers:
+            self._strangers[user] = now
+            await chat.send(self._context.lists.stranger(user))
+        return True
+
+    async def _do(self, intent: Intent, heard: Heard, chat: Chat) -> None:
+        match intent:
+            case Answer(login):
+                await self._answering.answer(login, heard, chat)
+            case OnLogin(login, verb):
+                await self._answering.on_login(login, verb, chat)
+            case Exposed(login):
+                await self._answering.exposed(login, heard, chat)
+            case Stray():
+                await self._answering.stray(heard, chat)
+            case Over():
+                await self._context.say(chat, heard, self._context.words.login_over)
+            case Continue(login_id):
+                await self._answering.continue_(login_id, heard, chat)
+            case Connect() | Disconnect() | ListConnections():
+                await self._in_private(intent, heard, chat)
+            case NotOurs():
+                pass
+
+    async def _in_private(
+        self, intent: Connect | Disconnect | ListConnections, heard: Heard, chat: Chat
+    ) -> None:
+        """Answer in private what was asked, wherever that was."""
+        place = chat if chat.is_private else self._context.platform.private_chat(heard.sender.user)
+        try:
+            if isinstance(intent, ListConnections):
+                await self._listing.show(heard, place)
+            elif isinstance(intent, Connect):
+                await self._beginning.connect(intent, heard, place, None if chat.is_private else chat)
+            else:
+                await self._listing.disconnect(intent, heard, place)
+        except CannotWrite:
+            if chat.is_private:
+                raise
+            await self._context.invite(chat)
+            return
+        if not chat.is_private:
+            await chat.send(Card(self._context.words.wrote_privately))
+
+
+class _Prompter:
+    """Shows the logins that calls of an agent need, in private; the board says how they end."""
+
+    def __init__(self, context: Context, private: Chat, asked_in: Chat | None) -> None:
+        self._context = context
+        self._private = private
+        self._asked_in = asked_in
+
+    async def show(self, login: Login) -> None:
+        """Show it; raises ChatError where that cannot be."""
+        place, group = self._private, self._asked_in
+        if group is not None and group.is_private:
+            place, group = group, None
+        try:
+            await self._context.board.show(login, place)
+        except CannotWrite:
+            if group is None:
+                raise
+            await self._context.invite(group, login)
+            return
+        if group is not None:
+            await group.send(Card(self._context.words.wrote_privately))
+
+    async def settled(self, login: Login, connection: Connection | None) -> None:  # noqa: ARG002  a Prompter's
+        """Leave it to the board, which looks at the logins itself."""
+        self._context.board.poke()

@@ -1,0 +1,77 @@
+"""What is connected, and how it ends: lists and disconnecting, in a chat."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway_hooks.cards import Card
+from gateway_hooks.chat import Chat, Heard
+from gateway_hooks.context import Context
+from gateway_hooks.lists import Standing
+from gateway_hooks.meaning import Disconnect
+from gateway_hooks.servers import named
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.values import Owner
+
+
+class Listing:
+    """Lists connections and ends them."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def show(self, heard: Heard, chat: Chat) -> None:
+        """Say how every server stands; raises ChatError, ConfigError."""
+        owner = self._context.owner(heard.sender.user)
+        standings = await asyncio.to_thread(self._standings, owner)
+        may = self._context.policy.may_change(heard.sender)
+        await self._context.reply(
+            chat, heard, self._context.lists.connections(standings, owner, self._context.clock(), may=may)
+        )
+
+    def _standings(self, owner: Owner) -> list[Standing]:
+        waiting = {each.key for each in self._context.service.waiting()}
+        found: list[Standing] = []
+        for name in self._context.servers.names():
+            try:
+                server = self._context.servers.find(name)
+                waits = any(key.server == name and key.owner == owner for key in waiting)
+                found.append(Standing(name, self._context.service.connection(server, owner), waits=waits))
+            except McpAuthError as trouble:
+                found.append(Standing(name, trouble=trouble))
+        return found
+
+    async def disconnect(self, intent: Disconnect, heard: Heard, chat: Chat) -> None:
+        """Ask whether to disconnect, or do it; raises ChatError, ConfigError."""
+        words, owner = self._context.words, self._context.owner(heard.sender.user)
+        if not self._context.policy.may_change(heard.sender):
+            await self._context.reply(
+                chat, heard, Card(words.connections_title, paragraphs=(words.admins_only,))
+            )
+            return
+        name, _, sure = intent.server.partition(" ")
+        try:
+            server = await asyncio.to_thread(named, self._context.servers, name, intent.tag)
+        except McpAuthError as trouble:
+            await self._context.reply(
+                chat, heard, self._context.conversation.trouble(words.connections_title, trouble)
+            )
+            return
+        if server is None:
+            await self.show(heard, chat)
+        elif intent.is_sure is None:
+            await self._context.reply(chat, heard, self._context.lists.kept(server.name))
+        elif not intent.is_sure and sure.strip().lower() != "yes":
+            await self._context.reply(chat, heard, self._context.lists.sure(server.name, owner))
+        else:
+            await chat.note(words.working)
+            try:
+                revoked = await self._context.service.logout(server, owner)
+            except McpAuthError as trouble:
+                await self._context.reply(
+                    chat, heard, self._context.conversation.trouble(words.connections_title, trouble)
+                )
+                return
+            await self._context.reply(
+                chat, heard, self._context.lists.disconnected(server.name, revoked=revoked)
+            )

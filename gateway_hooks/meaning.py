@@ -1,0 +1,195 @@
+"""What a person meant: one thing heard, held against the logins that wait, read as one intent. Pure.
+
+A plain message is ours only where it answers a login, or carries a code that must not go on to anybody else;
+everything else belongs to the application around us.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gateway_hooks.cards import read_action
+from gateway_hooks.chat import Heard
+from hermes_mcp_auth_remote.login import Login, is_from
+from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, cleaned
+from hermes_mcp_auth_remote.oauth.redirect import answers
+from hermes_mcp_auth_remote.values import Origin
+
+# A start command's text that is ours: it continues the login of that id.
+START = "mcp_"
+# Codes are long and mixed; a word that somebody types is not.
+MIN_CODE_CHARS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class NotOurs:
+    """Somebody else's business."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Log in to a server, by name or by the tag in a button; without either, choose one."""
+
+    server: str = ""
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListConnections:
+    """Say what is connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Disconnect a server; `is_sure` once the person has confirmed it, None where they keep it."""
+
+    server: str = ""
+    tag: str = ""
+    is_sure: bool | None = False
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Show a login that was begun where the bot could not write."""
+
+    login_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnLogin:
+    """Something to do with a login: "qr", "device", "paste", "new" or "cancel"."""
+
+    login: Login
+    verb: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What may finish this login."""
+
+    login: Login
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """An answer to no login of this person, here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """An answer where others read it; `login` is the one whose code that was, None where it is not known."""
+
+    login: Login | None
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """A button of a login that waits no more, or is not this person's."""
+
+
+Intent = (
+    NotOurs | Connect | ListConnections | Disconnect | Continue | OnLogin | Answer | Stray | Exposed | Over
+)
+
+LOGIN_VERBS = frozenset({"qr", "device", "paste", "new", "cancel"})
+# What is typed instead of a button, after the platform's prefix of commands.
+_TYPED = {"qr": "qr", "code": "device", "new": "new", "paste": "paste", "cancel": "cancel"}
+
+
+def meaning(
+    heard: Heard, here: Origin, waiting: Sequence[Login], *, is_private: bool, has_forms: bool = False
+) -> Intent:
+    """Read what a person meant. `waiting` are all logins that wait on this platform, oldest first.
+
+    Where there are forms for an answer, a message with one is exposed as in a group: it stays.
+    """
+    if heard.pressed:
+        return _pressed(heard, here, waiting)
+    if heard.command:
+        return _command(heard, here, waiting)
+    return _message(heard, here, waiting, is_private=is_private, has_forms=has_forms)
+
+
+def _pressed(heard: Heard, here: Origin, waiting: Sequence[Login]) -> Intent:
+    found = read_action(heard.pressed)
+    if found is None:
+        return NotOurs()
+    verb, argument = found
+    if verb in LOGIN_VERBS or verb == "form":
+        login = next((each for each in waiting if each.id == argument), None)
+        if login is None or not is_from(login, here):
+            return Over()
+        return Answer(login) if verb == "form" else OnLogin(login, verb)
+    choices: dict[str, Intent] = {
+        "connect": Connect(tag=argument),
+        "off": Disconnect(tag=argument),
+        "yes": Disconnect(tag=argument, is_sure=True),
+        "no": Disconnect(tag=argument, is_sure=None),
+        "list": ListConnections(),
+        "open": Continue(argument),
+    }
+    return choices.get(verb, Over())
+
+
+def _command(heard: Heard, here: Origin, waiting: Sequence[Login]) -> Intent:
+    name, rest = heard.command.lower(), heard.text.strip()
+    if name == "start":
+        return Continue(rest.removeprefix(START)) if rest.startswith(START) else NotOurs()
+    if name in _TYPED:
+        latest = _latest(here, waiting)
+        return Over() if latest is None else OnLogin(latest, _TYPED[name])
+    choices: dict[str, Intent] = {
+        "connect": Connect(rest),
+        "connections": ListConnections(),
+        "disconnect": Disconnect(rest),
+    }
+    return choices.get(name, NotOurs())
+
+
+def _message(
+    heard: Heard, here: Origin, waiting: Sequence[Login], *, is_private: bool, has_forms: bool
+) -> Intent:
+    kind = _kind(heard.text, waiting)
+    by_code = [each for each in waiting if each.device is None]
+    if not is_private:
+        return _in_public(heard.text, here, by_code) if kind == "address" else NotOurs()
+    theirs = [each for each in by_code if is_from(each, here)]
+    if theirs and kind and has_forms:
+        return Exposed(_answered(heard.text, theirs) or theirs[-1])
+    if theirs and kind:
+        return Answer(_answered(heard.text, theirs) or theirs[-1])
+    return Stray() if kind == "address" else NotOurs()
+
+
+def _in_public(text: str, here: Origin, by_code: Sequence[Login]) -> Intent:
+    by_sender = [each for each in by_code if each.origin.user == here.user]
+    whose = _answered(text, by_code)
+    if whose is None and not by_sender:
+        # People may talk about such addresses.
+        return NotOurs()
+    return Exposed(whose if whose in by_sender else None)
+
+
+def _kind(text: str, waiting: Iterable[Login]) -> str:
+    """Return "address" for what carries an authorization response, "code" for what may be one, or ""."""
+    # Read as far as it counts; nobody's code is behind that.
+    known = cleaned(text[:MAX_PASTE_CHARS])
+    carries = re.search(r"(?i)(?:^|[?&#\s]|%3f|%26)(?:code|error)(?:=|%3d)", known)
+    if carries and re.search(r"(?i)(?:^|[?&#\s]|%3f|%26)state(?:=|%3d)", known):
+        return "address"
+    if any(each.request.redirect_uri.partition("://")[2] in known for each in waiting if each.device is None):
+        return "address"
+    word = known.strip("<>()[]{}\"'`“”‘’")
+    is_code = re.fullmatch(rf"[!-~]{{{MIN_CODE_CHARS},}}", word) and re.search(r"\d", word)
+    return "code" if is_code and "://" not in word else ""
+
+
+def _answered(text: str, logins: Iterable[Login]) -> Login | None:
+    """Return the login whose state the text carries."""
+    return next((each for each in logins if each.device is None and answers(text, each.request)), None)
+
+
+def _latest(here: Origin, waiting: Sequence[Login]) -> Login | None:
+    return next((each for each in reversed(waiting) if is_from(each, here)), None)

@@ -1,0 +1,83 @@
+"""Which servers people can connect in a chat: those of config.yaml, or those that a program hands in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+from hermes_mcp_auth_remote.config import find_server, server_names
+from hermes_mcp_auth_remote.errors import ServerNotFound
+from hermes_mcp_auth_remote.values import Server
+
+TAG_CHARS = 16
+
+
+class Servers(Protocol):
+    """The servers of one chat. May read files: called off the event loop."""
+
+    def names(self) -> list[str]:
+        """List their names, in the order in which people see them; raises ConfigError."""
+        ...
+
+    def find(self, name: str) -> Server:
+        """Return one; raises ServerNotFound, or ConfigError where its entry has a mistake."""
+        ...
+
+
+class Configured:
+    """What config.yaml names, read anew each time: the operator may change it while the bot runs."""
+
+    def __init__(self, home: Path, environ: Mapping[str, str] = os.environ) -> None:
+        self._home = home
+        self._environ = environ
+
+    def names(self) -> list[str]:
+        """List the servers that use OAuth, also those with a mistake in their entries."""
+        return server_names(self._home, self._environ)
+
+    def find(self, name: str) -> Server:
+        """Return one of them."""
+        if name not in self.names():
+            raise ServerNotFound(f"No server {name} is configured here.", "Choose one of those that are.")
+        return find_server(name, self._home, self._environ)
+
+
+class Listed:
+    """Servers that a program hands in."""
+
+    def __init__(self, servers: Iterable[Server]) -> None:
+        self._servers = {server.name: server for server in servers}
+
+    def names(self) -> list[str]:
+        """List them as they were given."""
+        return list(self._servers)
+
+    def find(self, name: str) -> Server:
+        """Return one of them."""
+        if name not in self._servers:
+            raise ServerNotFound(f"No server {name} is known here.", "Choose one of those that are.")
+        return self._servers[name]
+
+
+def tag(server: str) -> str:
+    """Return what stands for a server's name in a button, which has no room for long ones."""
+    return sha256(server.encode("utf-8", "surrogatepass")).hexdigest()[:TAG_CHARS]
+
+
+def named(servers: Servers, name: str, server_tag: str = "") -> Server | None:
+    """Return the server of a name, as a person may write it, or of a tag; None where there is no such.
+
+    Raises ConfigError where its entry has a mistake.
+    """
+    names = servers.names()
+    if server_tag:
+        found = next((each for each in names if tag(each) == server_tag), None)
+    elif name in names:
+        found = name
+    else:
+        alike = [each for each in names if each.casefold() == name.casefold()]
+        found = alike[0] if len(alike) == 1 else None
+    return None if found is None else servers.find(found)
