@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
 from gateway_hooks.cards import Card
 from gateway_hooks.chat import CannotWrite, Chat, ChatError, MessageGone, Platform
@@ -31,6 +31,9 @@ SETTLE_NS = 50_000_000
 
 log = logging.getLogger(__name__)
 
+OnConnected = Callable[[Login, Connection], Awaitable[None]]
+"""What the application around us does once somebody has connected a server; it raises nothing."""
+
 
 class Board:
     """The messages that show logins on one platform."""
@@ -43,6 +46,7 @@ class Board:
         policy: Policy,
         conversation: Conversation,
         clock: Clock = time.time,
+        on_connected: OnConnected | None = None,
     ) -> None:
         self._service = service
         self._platform = platform
@@ -50,6 +54,7 @@ class Board:
         self._policy = policy
         self._conversation = conversation
         self._clock = clock
+        self._on_connected = on_connected
         # What each login's prompt shows, where it was shown, and who works on it.
         self._shown: dict[str, Card] = {}
         self._chats: dict[str, Chat] = {}
@@ -186,6 +191,8 @@ class Board:
             with contextlib.suppress(ChatError):
                 await chat.delete(message)
         await self._service.note_messages(login.id, ())
+        if found is not None and self._on_connected is not None:
+            await self._on_connected(login, found)
 
     async def _connection(self, login: Login) -> Connection | None:
         if login.status != "done":

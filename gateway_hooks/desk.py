@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from gateway_hooks.answering import Answering
 from gateway_hooks.beginning import Beginning
-from gateway_hooks.board import Board
+from gateway_hooks.board import Board, OnConnected
 from gateway_hooks.cards import Card
 from gateway_hooks.chat import CannotWrite, Chat, Heard, Platform, Sender
 from gateway_hooks.context import Context
@@ -54,9 +54,10 @@ class Desk:
         policy: Policy,
         words: Words = ENGLISH,
         clock: Clock = time.time,
+        on_connected: OnConnected | None = None,
     ) -> None:
         conversation = Conversation(platform.can, words)
-        self.board = Board(service, platform, servers, policy, conversation, clock)
+        self.board = Board(service, platform, servers, policy, conversation, clock, on_connected)
         self._context = Context(
             service, platform, servers, policy, conversation, Lists(conversation), self.board, clock
         )
