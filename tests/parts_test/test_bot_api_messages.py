@@ -10,6 +10,7 @@ import pytest
 
 from tests.parts.bot_api import BotApi, User, running
 from tests.parts.bot_api.limits import BUTTON_URL_CHARACTERS
+from tests.parts.bot_api.people import Impossible
 from tests.parts_test.asking import Asking, Clock, keyboard
 
 HOUR = 3600.0
@@ -169,3 +170,55 @@ def test_previews_and_what_the_bot_carried_can_be_asked_for(api: BotApi, anna: U
     assert [message.text for message in api.visible("a.example")] == ["on https://a.example"]
     assert api.anywhere("a.example")
     assert not api.anywhere("b.example")
+
+
+@pytest.mark.parametrize(
+    ("text", "entities"),
+    [
+        ("http://127.0.0.1:8765/callback?code=a.", [("url", "http://127.0.0.1:8765/callback?code=a")]),
+        ("127.0.0.1:8765/callback?code=a", [("url", "127.0.0.1:8765/callback?code=a")]),
+        ("see linear.app/x or mail a@b.example", [("url", "linear.app/x"), ("email", "a@b.example")]),
+        ("http://localhost:8765/callback?code=a", []),
+        ("/connect@my_bot #now @anna_k", [("bot_command", "/connect@my_bot"), ("hashtag", "#now")]),
+    ],
+)
+def test_what_people_write_has_entities_too(
+    api: BotApi, anna: User, text: str, entities: list[tuple[str, str]]
+) -> None:
+    said = api.say(anna, text)
+    assert [(entity.type, said.part(entity)) for entity in said.entities][: len(entities) or 1] == entities
+
+
+def test_what_a_person_writes_is_trimmed_and_split(api: BotApi, anna: User) -> None:
+    first = api.say(anna, "  " + "x" * 4096 + "y \n")
+    assert [message.text for message in api.messages(anna)][1:] == ["x" * 4096, "y"]
+    assert first.text == "x" * 4096
+
+
+def test_nobody_does_what_telegram_does_not_let_them(api: BotApi, anna: User, ask: Asking) -> None:
+    ben = api.user(8, "Ben")
+    group = api.group(-1001, "Team", [anna])
+    said = api.say(anna, "x", group)
+    ask("sendMessage", chat_id=7, text="x", reply_markup=keyboard([{"text": "Go", "callback_data": "go"}]))
+    shown = api.messages(anna)[-1]
+    for impossible in (
+        lambda: api.say(ben, "not started"),
+        lambda: api.say(ben, "not a member", group),
+        lambda: api.say(anna, " "),
+        lambda: api.say(anna, "no topic", group, thread=5),
+        lambda: api.edit(ben, said, "y"),
+        lambda: api.delete(ben, said),
+        lambda: api.press(ben, shown, "Go"),
+        lambda: api.press(anna, shown, "Stop"),
+        lambda: api.url_of(shown, "Go"),
+        lambda: api.copied_from(shown, "Go"),
+        lambda: api.start(anna, "no spaces"),
+        lambda: api.open_deep_link(anna, "https://t.me/another_bot?start=x"),
+        lambda: api.topic(group, "x"),
+        lambda: api.group(5, "x"),
+    ):
+        with pytest.raises(Impossible):
+            impossible()
+    api.delete(anna, shown)
+    with pytest.raises(Impossible):
+        api.press(anna, shown, "Go")

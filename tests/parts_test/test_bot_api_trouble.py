@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 from aiohttp import web
 from telegram import Bot, Update
 from telegram.error import BadRequest, Conflict, NetworkError, RetryAfter
@@ -44,7 +46,9 @@ def anna(api: BotApi) -> User:
 
 
 @asynccontextmanager
-async def receiving(updates: list[dict[str, Any]], statuses: list[int]) -> AsyncGenerator[str]:
+async def receiving(
+    updates: list[dict[str, Any]], statuses: list[int], tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[str]:
     """Serve a webhook that answers with the statuses, then with 200."""
 
     async def receive(request: web.Request) -> web.Response:
@@ -57,9 +61,9 @@ async def receiving(updates: list[dict[str, Any]], statuses: list[int]) -> Async
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        await web.SockSite(runner, bound).start()
+        await web.SockSite(runner, bound, ssl_context=tls).start()
         try:
-            yield f"http://127.0.0.1:{bound.getsockname()[1]}/hook"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{bound.getsockname()[1]}/hook"
         finally:
             await runner.cleanup()
 
@@ -102,6 +106,26 @@ def test_a_webhook_gets_every_update_with_the_secret_until_it_takes_it(api: BotA
     heard = [Update.de_json(update, None) for update in updates]
     assert heard[2].effective_user
     assert heard[2].effective_user.first_name == "Anna"
+
+
+def test_a_webhook_with_an_uploaded_certificate(api: BotApi, anna: User) -> None:
+    authority = trustme.CA()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    updates: list[dict[str, Any]] = []
+
+    async def receive(one: Bot) -> None:
+        async with receiving(updates, [], tls) as url:
+            await one.set_webhook(url)
+            api.start(anna)
+            await api.until(lambda: api.world.updates.webhook.last_error)
+            assert updates == []
+            await one.set_webhook(url, certificate=authority.cert_pem.bytes())
+            await api.until(lambda: not api.world.updates.waiting)
+            assert (await one.get_webhook_info()).has_custom_certificate
+
+    with_bot(api, receive)
+    assert [update["message"]["text"] for update in updates] == ["/start"]
 
 
 def test_a_second_poller_ends_the_first_ones_poll(api: BotApi) -> None:
@@ -158,6 +182,19 @@ def test_a_dropped_long_poll_loses_nothing(api: BotApi, anna: User) -> None:
             api.drop_long_poll()
             await api.until(lambda: len(api.calls_of("getUpdates")) > before)
             api.start(anna)
+            await api.until(lambda: [m for m in api.messages(anna) if m.from_bot])
+
+    asyncio.run(chat())
+
+
+def test_a_bot_that_was_offline_gets_what_came_meanwhile(api: BotApi, anna: User) -> None:
+    async def chat() -> None:
+        async with polling(api):
+            await api.until(lambda: api.polling)
+            with api.offline():
+                api.start(anna)
+                await api.until(lambda: [call for call in api.calls if call.trouble == "down"])
+                assert not api.polling
             await api.until(lambda: [m for m in api.messages(anna) if m.from_bot])
 
     asyncio.run(chat())

@@ -19,12 +19,17 @@ STYLES = frozenset(
     {"bold", "italic", "underline", "strikethrough", "spoiler", "blockquote", "expandable_blockquote", "code"}
 )
 WITH_MEMBERS = frozenset({"pre", "text_link", "text_mention", "custom_emoji", "date_time"})
+# With a scheme any host with a dot, without one a common top-level domain or an IPv4 address.
+HOST = r"(?:[\w-]+\.)+[\w-]+"
+COMMON = r"(?:[\w-]+\.)+(?:com|org|net|io|dev|app|me|ai|de|eu|uk|info|cloud)\b|\d{1,3}(?:\.\d{1,3}){3}\b"
 FINDABLE = re.compile(
-    r"(?P<url>https?://[^\s<>\"]+|\bwww\.[^\s<>\"]+)"
-    r"|(?P<email>\b[\w.+-]+@[\w-]+\.[\w.-]+\b)"
+    rf"(?P<email>\b[\w.+-]+@{HOST}\b)"
+    rf"|(?P<url>\bhttps?://{HOST}(?::\d+)?(?:[/?#][^\s<>\"]*)?"
+    rf"|(?<![\w@/:])(?:{COMMON})(?::\d+)?(?:[/?#][^\s<>\"]*)?)"
     r"|(?<![\w/<])(?P<bot_command>/[A-Za-z0-9_]{1,64}(?:@\w{3,32})?)(?![\w/])"
     r"|(?<!\w)(?P<mention>@[A-Za-z]\w{3,31})\b"
-    r"|(?<!\w)(?P<hashtag>#\w*[^\W\d]\w*)"
+    r"|(?<!\w)(?P<hashtag>#\w*[^\W\d]\w*)",
+    re.IGNORECASE,
 )
 NOTHING_FOUND_INSIDE = frozenset({"code", "pre", "text_link", "text_mention"})
 TRAILING = ".,:;!?)'\"»"

@@ -197,9 +197,9 @@ def _old_entity(text: str, begin: int, output: Output) -> int:
     at = output.size
     inner = text[begin + len(mark) : end]
     language = re.match(r"(\w+)\n", inner) if mark == "```" else None
-    output.write(
-        inner[len(language[0]) :] if language else inner.removeprefix("\n") if mark == "```" else inner
-    )
+    if mark == "```":
+        inner = inner[len(language[0]) :] if language else inner.removeprefix("\n")
+    output.write(inner)
     after = end + (1 if mark == "[" else len(mark))
     if mark != "[":
         extra: dict[str, object] = {"language": language[1]} if language else {}

@@ -90,7 +90,7 @@ class People(Seen):
         thread: int | None = None,
         reply_to: Message | None = None,
     ) -> Message:
-        """Write into a chat, the private one unless told; a text over the limit goes out in pieces.
+        """Write into a chat, the private one unless told; trimmed, and in pieces if it is over the limit.
 
         Returns the (first) message. In a forum, no thread is the General topic.
         """
@@ -101,6 +101,9 @@ class People(Seen):
             raise Impossible("Who is not in a group cannot write there.")
         if thread is not None and thread not in chat.topics:
             raise Impossible("There is no such topic.")
+        text = text.strip()
+        if not text:
+            raise Impossible("There is nothing to send.")
         pieces = [text[at : at + TEXT_CHARACTERS] for at in range(0, len(text), TEXT_CHARACTERS)]
         first, *_ = [self._say(user, chat, piece, thread, reply_to) for piece in pieces]
         return first
@@ -159,6 +162,8 @@ class People(Seen):
         """Press an inline button, named by its label or its callback_data."""
         with self.world.lock:
             standing = self._standing(message)
+            if user.id not in self.world.chats[message.chat_id].members:
+                raise Impossible("Who is not in a chat does not see its buttons.")
             found_button = _button(standing, button)
             if found_button.callback_data is None:
                 raise Impossible("That button sends the bot nothing; see `url_of` and `copied_from`.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -85,6 +86,16 @@ class Troubles:
     def hold(self, method: str | None = None, times: int = 1) -> Trouble:
         """Hold calls before they are carried out until `.release()`; `.reached` is set when one came."""
         return self._order(Trouble("hold", method, times))
+
+    @contextmanager
+    def offline(self) -> Generator[None]:
+        """Let nothing through while the block lasts, not the long poll that waits either."""
+        down = self._order(Trouble("down", "*", 10**9))
+        self.drop_long_poll()
+        try:
+            yield
+        finally:
+            down.release()
 
     def drop_long_poll(self) -> None:
         """Cut the connection of the long poll that waits now, if any."""

@@ -60,6 +60,7 @@ class World:
         self.updates = Updates(self.lock)
         self.chats: dict[int, Chat] = {}
         self.versions: dict[tuple[int, int], list[Message]] = {}
+        self.order: dict[int, list[int]] = {}
         self.gone: dict[tuple[int, int], float] = {}
         self.files: dict[str, File] = {}
         self.pressed: dict[str, Pressed] = {}
@@ -116,6 +117,7 @@ class World:
         with self.lock:
             made = replace(message, chat_id=chat.id, id=self.next_id(chat))
             self.versions[chat.id, made.id] = [made]
+            self.order.setdefault(chat.id, []).append(made.id)
             self.changed.notify_all()
         return made
 
@@ -134,7 +136,7 @@ class World:
     def standing(self, chat_id: int) -> list[Message]:
         """Return what is visible in a chat, in order."""
         with self.lock:
-            found = (self.message(*key) for key in sorted(self.versions) if key[0] == chat_id)
+            found = (self.message(chat_id, message_id) for message_id in self.order.get(chat_id, []))
             return [message for message in found if message is not None]
 
     def push(self, kind: str, content: Json) -> None:
