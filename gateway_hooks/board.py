@@ -173,7 +173,8 @@ class Board:
             await self._chat(login).edit(login.messages[0], card)
         except MessageGone:
             # The person deleted it, or it is out of reach: shown anew, in private.
-            message = await self._platform.private_chat(login.origin.user).send(card)
+            self._chats[login.id] = private = self._platform.private_chat(login.origin.user)
+            message = await private.send(card)
             await self._service.note_messages(login.id, (message, *login.messages[1:]))
         self._shown[login.id] = card
 
