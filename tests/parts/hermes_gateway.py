@@ -1,0 +1,252 @@
+"""The real Hermes gateway, in its own environment, over a HERMES_HOME of the test's.
+
+    with running() as api, model() as stand_in, gateway(home, telegram=api, model=stand_in) as hermes:
+        api.start(anna)
+        hermes.logs()                        # what the process printed and logged
+        hermes.search_everything(secret)     # every place below HERMES_HOME that holds a text
+
+It answers only those who are named in `allowed`. Everything that it is told of is on loopback. `plugins` are
+names of installed plugins, or folders that are linked into HERMES_HOME/plugins.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from tests.parts.bot_api import BotApi
+from tests.parts.discord_api import DiscordApi
+from tests.parts.model import NAME, Model
+from tests.parts.needs import MissingPart
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
+MAIN = Path(__file__).with_name("hermes_main.py")
+START_SECONDS = 90.0  # a fifth of it on an idle machine
+STOP_SECONDS = 20.0
+OUTPUT = "gateway-output.txt"
+# The last line of a start: what came before was queued, and is answered by then.
+READY = "Gateway housekeeping started"
+# Hermes looks up spare addresses of Telegram over the network, unless it has one; this one is never used.
+UNUSED_ADDRESS = "149.154.167.220"
+Settings = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One gateway; `process` changes with `restart`. `settings` is config.yaml, `secrets` is .env."""
+
+    home: Path
+    settings: dict[str, Any]
+    secrets: dict[str, str]
+    environment: dict[str, str]
+    ready: Callable[[], bool]
+    process: subprocess.Popen[bytes] | None = None
+    plugins: list[Path] = field(default_factory=list[Path])
+    verbosity: str = "-v"
+    offset: int = 0
+
+    def start(self) -> None:
+        """Write config.yaml and .env, start the process and wait until it listens to its platforms."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / "config.yaml").write_text(yaml.safe_dump(self.settings))
+        lines = [f"{name}={value}\n" for name, value in self.secrets.items()]
+        (self.home / ".env").write_text("".join(lines))
+        (self.home / ".env").chmod(0o600)
+        for folder in self.plugins:
+            link = self.home / "plugins" / folder.name
+            link.parent.mkdir(exist_ok=True)
+            if not link.exists():
+                link.symlink_to(folder)
+        # Output of an earlier process is kept, but says nothing about this one.
+        (self.home / OUTPUT).touch()
+        self.offset = (self.home / OUTPUT).stat().st_size
+        with (self.home / OUTPUT).open("ab") as output:
+            self.process = subprocess.Popen(
+                [PYTHON, MAIN, "gateway", "run", self.verbosity],
+                cwd=self.home,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        end = time.monotonic() + START_SECONDS
+        while not (READY in self.output()[self.offset :] and self.ready()):
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.stop()
+                raise AssertionError(f"The gateway did not start:\n{self.output()[-4000:]}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it as a service manager does, and reap all that it started; a second time does nothing."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill it in the middle of whatever it does, with its children."""
+        if self.process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+    def restart(self) -> None:
+        """Stop and start again, over the same HERMES_HOME, with `settings` as they are now."""
+        self.stop()
+        self.start()
+
+    def command(
+        self, *arguments: str, stdin: str = "", seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `hermes ARGUMENTS` over the same HERMES_HOME, beside the gateway."""
+        return subprocess.run(
+            [PYTHON, MAIN, *arguments],
+            cwd=self.home,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def output(self) -> str:
+        """Return what the process wrote to its terminal."""
+        path = self.home / OUTPUT
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def logs(self) -> str:
+        """Return the terminal's output and all log files."""
+        files = sorted((self.home / "logs").rglob("*.log"))
+        return self.output() + "".join(path.read_text(errors="replace") for path in files)
+
+    def state_db_text(self) -> str:
+        """Return every cell of state.db, a line each."""
+        return "\n".join(text for _, text in _cells(self.home / "state.db"))
+
+    def transcripts(self) -> str:
+        """Return all files of sessions."""
+        files = [path for path in sorted((self.home / "sessions").rglob("*")) if path.is_file()]
+        return "".join(path.read_text(errors="replace") for path in files)
+
+    def search_everything(self, text: str) -> list[str]:
+        """Return each place below HERMES_HOME where a text stands: files as bytes, databases also by cell."""
+        wanted = text.encode()
+        places: list[str] = []
+        for path in sorted(self.home.rglob("*")):
+            if not path.is_file() or path.is_symlink():
+                continue
+            name = str(path.relative_to(self.home))
+            # Files come and go under a gateway that runs.
+            with suppress(FileNotFoundError):
+                content = path.read_bytes()
+                if wanted in content:
+                    places.append(name)
+                if content.startswith(b"SQLite format 3\0"):
+                    places += [f"{name}: {table}" for table, cell in _cells(path) if text in cell]
+        return list(dict.fromkeys(places))
+
+
+def _cells(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield table and content of all cells of a database, as another process may be writing it."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        listed = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in listed:
+            # Shadow tables of an index without its content cannot always be read.
+            with suppress(sqlite3.OperationalError):
+                for row in database.execute(f'SELECT * FROM "{table}"'):
+                    yield from ((table, _text(cell)) for cell in row)
+
+
+def _text(cell: object) -> str:
+    return cell.decode(errors="replace") if isinstance(cell, bytes) else str(cell)
+
+
+@contextmanager
+def gateway(
+    home: Path,
+    *,
+    model: Model,
+    telegram: BotApi | None = None,
+    discord: DiscordApi | None = None,
+    mcp_servers: Settings | None = None,
+    plugins: Sequence[Path | str] = (),
+    allowed: Sequence[int | str] = (),
+    settings: Settings | None = None,
+) -> Iterator[Gateway]:
+    """Run the gateway until the block ends. `settings` are merged over config.yaml, section by section."""
+    if not PYTHON.exists():
+        raise MissingPart("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
+    names = [plugin if isinstance(plugin, str) else plugin.name for plugin in plugins]
+    config: dict[str, Any] = {
+        # Told how long its context is, Hermes does not ask the internet.
+        "model": {
+            "default": NAME,
+            "provider": "custom",
+            "base_url": model.url,
+            "api_key": "none",
+            "context_length": 200_000,
+        },
+        "platforms": {},
+        "mcp_servers": dict(mcp_servers or {}),
+        "plugins": {"enabled": names},
+    }
+    people = ",".join(str(person) for person in allowed)
+    secrets = {"HERMES_TELEGRAM_DISABLE_FALLBACK_IPS": "1"}
+    environment = {"HERMES_HOME": str(home), "HOME": str(home), "PATH": "/usr/bin:/bin", "NO_COLOR": "1"}
+    if telegram:
+        secrets |= {"TELEGRAM_BOT_TOKEN": telegram.token, "TELEGRAM_ALLOWED_USERS": people}
+        extra = {
+            "base_url": telegram.base_url,
+            "base_file_url": telegram.base_file_url,
+            "fallback_ips": [UNUSED_ADDRESS],
+        }
+        config["platforms"]["telegram"] = {"enabled": True, "extra": extra}
+    if discord:
+        secrets |= {"DISCORD_BOT_TOKEN": discord.token, "DISCORD_ALLOWED_USERS": people}
+        config["platforms"]["discord"] = {"enabled": True, "extra": {}}
+        environment |= {
+            "HERMES_TEST_DISCORD_URL": discord.url,
+            "HERMES_TEST_DISCORD_GATEWAY": discord.gateway_url,
+        }
+
+    made = Gateway(
+        home,
+        _merged(config, settings or {}),
+        secrets,
+        environment,
+        lambda: telegram is None or telegram.polling,
+        plugins=[plugin for plugin in plugins if isinstance(plugin, Path)],
+    )
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
+
+
+def _merged(base: Settings, over: Settings) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in over.items():
+        nested = merged.get(name)
+        both = isinstance(value, Mapping) and isinstance(nested, Mapping)
+        merged[name] = _merged(cast("Settings", nested), cast("Settings", value)) if both else value
+    return merged

@@ -1,0 +1,246 @@
+"""An OpenAI-compatible endpoint on loopback that stands in for the language model of an agent.
+
+    with model() as stand_in:
+        stand_in.url                                # http://127.0.0.1:PORT/v1
+        stand_in.will(Call("mcp__notes__ping"), "The server answers.")   # a tool call, then a text
+        held = stand_in.hold()                      # the next answer waits until held.release()
+        stand_in.saw("some text")                   # whether any request body ever held it
+
+Each turn of the agent takes the next step of the script; without one the answer is `DEFAULT`. What an agent
+asks on the side, without tools (a title for the chat, say), takes no step and gets `ASIDE`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
+
+NAME = "stand-in"
+DEFAULT = "Understood."
+ASIDE = "A title"
+HOLD_SECONDS = 120.0  # a test that forgot to release ends all the same
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The model wants a tool called."""
+
+    tool: str
+    arguments: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+Step = str | Call | Sequence[Call]
+
+
+@dataclass(slots=True)
+class Hold:
+    """One answer that waits. `reached` is set when a request for it has arrived."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def release(self) -> None:
+        self.released.set()
+
+
+@dataclass(slots=True)
+class Model:
+    """The endpoint, its script and its record. `bodies` are all requests, as they came."""
+
+    url: str
+    bodies: list[str] = field(default_factory=list[str])
+    _steps: deque[Step] = field(default_factory=deque[Step])
+    _holds: deque[Hold] = field(default_factory=deque[Hold])
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def will(self, *steps: Step) -> None:
+        """Append to the script: a text ends a turn, a Call (or several at once) continues it."""
+        self._steps.extend(steps)
+
+    def hold(self) -> Hold:
+        """Let the next answer that is not held yet wait for `release`."""
+        hold = Hold()
+        self._holds.append(hold)
+        return hold
+
+    def saw(self, text: str) -> bool:
+        """True where a request body held the text, however JSON wrote it down."""
+        return any(form in body for body in list(self.bodies) for form in (text, json.dumps(text)[1:-1]))
+
+    @property
+    def turns(self) -> list[dict[str, Any]]:
+        """Return the requests of turns, decoded: `messages`, `tools`, ..."""
+        decoded = [cast("dict[str, Any]", json.loads(body)) for body in list(self.bodies)]
+        return [body for body in decoded if body.get("tools")]
+
+    def tools(self) -> set[str]:
+        """Return the names of the tools that the latest turn offered."""
+        return {tool["function"]["name"] for tool in self.turns[-1]["tools"]} if self.turns else set()
+
+    def tool_results(self) -> list[str]:
+        """Return what tools answered, as the latest turn told the model."""
+        messages = self.turns[-1]["messages"] if self.turns else []
+        return [_text(message["content"]) for message in messages if message["role"] == "tool"]
+
+    def step(self, body: str) -> Step:
+        """Note a request and take its answer; waits where one is held."""
+        with self._guard:
+            self.bodies.append(body)
+            if not json.loads(body).get("tools"):
+                return ASIDE
+            hold = self._holds.popleft() if self._holds else None
+        if hold:
+            hold.reached.set()
+            hold.released.wait(HOLD_SECONDS)
+        with self._guard:
+            return self._steps.popleft() if self._steps else DEFAULT
+
+    def release_all(self) -> None:
+        for hold in list(self._holds):
+            hold.release()
+
+
+def _text(content: object) -> str:
+    """Return a message's text, which may come as a list of parts."""
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text", "")) for part in cast("list[dict[str, object]]", content))
+
+
+_numbers = itertools.count(1)
+
+
+def _message(step: Step) -> dict[str, object]:
+    if isinstance(step, str):
+        return {"role": "assistant", "content": step}
+    calls = [step] if isinstance(step, Call) else step
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": f"call_{next(_numbers)}",
+                "type": "function",
+                "function": {"name": call.tool, "arguments": json.dumps(dict(call.arguments))},
+            }
+            for call in calls
+        ],
+    }
+
+
+def _completion(step: Step) -> dict[str, object]:
+    reason = "stop" if isinstance(step, str) else "tool_calls"
+    choice = {"index": 0, "message": _message(step), "finish_reason": reason}
+    return _envelope("chat.completion", choice) | {"usage": _USAGE}
+
+
+def _chunks(step: Step) -> Iterator[dict[str, object]]:
+    """Yield an answer as it streams: the message, the reason, what it cost."""
+    message = _message(step)
+    for index, call in enumerate(cast("list[dict[str, object]]", message.get("tool_calls", []))):
+        call["index"] = index
+    reason = "stop" if isinstance(step, str) else "tool_calls"
+    yield _envelope("chat.completion.chunk", {"index": 0, "delta": message, "finish_reason": None})
+    yield _envelope("chat.completion.chunk", {"index": 0, "delta": {}, "finish_reason": reason})
+    yield _envelope("chat.completion.chunk") | {"usage": _USAGE}
+
+
+_USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+def _envelope(kind: str, *choices: dict[str, object]) -> dict[str, object]:
+    return {
+        "id": f"chatcmpl-{next(_numbers)}",
+        "object": kind,
+        "created": 1,
+        "model": NAME,
+        "choices": list(choices),
+    }
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        if self.path.partition("?")[0] != "/v1/models":
+            self._json({"error": {"message": "Not found", "code": 404}}, 404)
+            return
+        described = {
+            "id": NAME,
+            "object": "model",
+            "created": 1,
+            "owned_by": "tests",
+            "context_length": 200000,
+        }
+        self._json({"object": "list", "data": [described]})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
+        if self.path != "/v1/chat/completions":
+            self._json({"error": {"message": "Not found", "code": 404}}, 404)
+            return
+        step = cast("_Server", self.server).model.step(body)
+        # An agent that was interrupted does not wait for its answer.
+        try:
+            if json.loads(body).get("stream"):
+                self._stream(step)
+            else:
+                self._json(_completion(step))
+        except ConnectionError:
+            self.close_connection = True
+
+    def _stream(self, step: Step) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for chunk in _chunks(step):
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def _json(self, document: dict[str, object], status: int = 200) -> None:
+        content = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a client that hung up is no news."""
+
+
+@contextmanager
+def model() -> Iterator[Model]:
+    """Run the endpoint until the block ends."""
+    stand_in = Model("")
+    server = _Server(stand_in)
+    stand_in.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield stand_in
+    finally:
+        stand_in.release_all()
+        server.shutdown()
+        server.server_close()
+        thread.join()
