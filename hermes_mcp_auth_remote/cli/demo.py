@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         server = Server("demo", demo.mcp_url)
         service = AuthService(Path(home))
         alone = not os.isatty(0)
-        stage = _Stage(screen_for(options), hint=not alone and not options.json)
+        stage = _Stage(screen_for(options, service), hint=not alone and not options.json)
         flow: Flow = options.flow or ("paste" if alone else "auto")
         lines = _Approving(demo, stage, None if alone else open_lines(), as_json=options.json)
         connection = run_until_stopped(log_in(service, server, stage, lines, _ways(ways(flow), alone=alone)))

@@ -28,12 +28,12 @@ def run(options: argparse.Namespace) -> int:
     """Log in; raises what ended the login."""
     service, owner = AuthService(the_home()), options.owner
     if options.finish is not None:
-        screen = screen_for(options)
+        screen = screen_for(options, service)
         tell(run_until_stopped(_finish(service, options.finish, screen)), as_json=options.json)
         return 0
     url = options.url
     server = named(options.server, owner) if url is None else addressed(url, options.server, owner)
-    screen, flow = screen_for(options), options.flow or server.options.flow
+    screen, flow = screen_for(options, service), options.flow or server.options.flow
     if options.no_wait:
         login = run_until_stopped(service.begin(server, HERE, owner=owner, flow=flow))
         screen.show(login, opened=False, port=None)
@@ -60,7 +60,7 @@ def ways(flow: Flow) -> Ways:
     )
 
 
-def screen_for(options: argparse.Namespace) -> Screen:
+def screen_for(options: argparse.Namespace, service: AuthService) -> Screen:
     """Return the screen for these options: JSON on standard output, or text for people on standard error."""
     if options.json:
         return JsonScreen()
@@ -69,7 +69,8 @@ def screen_for(options: argparse.Namespace) -> Screen:
     colour = in_place and not os.environ.get("NO_COLOR")
     columns, rows = size(sys.stderr)
     with_qr = not getattr(options, "no_qr", False)
-    return PlainScreen(sys.stderr, columns, rows, time.time, with_qr, colour, in_place)
+    device = service.allows_device
+    return PlainScreen(sys.stderr, columns, rows, time.time, with_qr, colour, in_place, device)
 
 
 def tell(connection: Connection, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -40,6 +41,8 @@ class PlainScreen:
     colour: bool = True
     # Where the terminal obeys escapes: the countdown stays on its line.
     in_place: bool = True
+    # False where the operator has turned devices off (`AuthService.allows_device`).
+    allows_device: Callable[[Login], bool] = lambda _login: True
 
     def show(self, login: Login, *, opened: bool, port: int | None) -> None:
         """Show a login that waits. What the person needs first comes last: a tall QR code scrolls."""
@@ -52,7 +55,8 @@ class PlainScreen:
             self._say(*self._qr(login.authorization_url))
         # Not wrapped, not indented, nothing around it: it is copied whole.
         self._say(login.authorization_url, "")
-        self._say(next_step(login, opened=opened, port=port, columns=columns), "")
+        device = self.allows_device(login)
+        self._say(next_step(login, opened=opened, port=port, columns=columns, device=device), "")
 
     def _show_code(self, login: Login, code: DeviceAuthorization, columns: int) -> None:
         if self.with_qr and self.columns:

@@ -37,8 +37,13 @@ def introduction(login: Login, now: float, columns: int = WIDEST) -> str:
     return table(rows, columns)
 
 
-def next_step(login: Login, *, opened: bool, port: int | None, columns: int = WIDEST) -> str:
-    """Say what the person does now; `opened` where a browser was, `port` the loopback port listened on."""
+def next_step(
+    login: Login, *, opened: bool, port: int | None, columns: int = WIDEST, device: bool = True
+) -> str:
+    """Say what the person does now; `opened` where a browser was, `port` the loopback port listened on.
+
+    `device` is False where the operator lets nobody go on by a code for another device.
+    """
     issuer = login.authorization_server
     unreachable = "the browser ends on a page that cannot be reached: that is expected."
     paste = "Copy that page's whole address, paste it here and press Enter."
@@ -55,7 +60,8 @@ def next_step(login: Login, *, opened: bool, port: int | None, columns: int = WI
     else:
         said = f"Open the address on any device and approve. {paste.replace('that', 'the last')}"
     warning = "Paste it nowhere else, and only for a login that you asked for. Ctrl-C cancels."
-    other = "(Type code to enter a code on the other device instead.)" if offers_device(issuer) else ""
+    may_switch = device and offers_device(issuer)
+    other = "(Type code to enter a code on the other device instead.)" if may_switch else ""
     return "\n".join(filled(each, columns) for each in (said, forward, other, warning) if each)
 
 

@@ -172,6 +172,15 @@ def test_a_code_that_expires_on_a_terminal_and_a_change_over(cli: Cli, devices: 
         compare("login-device-expired", screen.joined(), cli)
 
 
+@covers("device-off")
+@pytest.mark.parametrize("device", [True, False])
+def test_the_operators_word_on_devices_is_on_the_screen(cli: Cli, devices: Demo, *, device: bool) -> None:
+    cli.configure(devices.mcp_url, device=device)
+    ended = cli.run("login", "demo", "--no-wait", "--flow", "paste", "--no-qr")
+    assert ended.code == 0
+    assert ("Type code" in ended.err) is device
+
+
 def test_the_demo_shows_a_device_too(cli: Cli) -> None:
     ended = cli.run("demo", "--flow", "device", "--json")
     assert ended.code == 0

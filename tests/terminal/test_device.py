@@ -222,7 +222,7 @@ class Screened(io.StringIO):
 class At:
     """A screen of a size, whose clock a test sets, with a device login on it."""
 
-    def __init__(self, columns: int, login: Login, **more: bool) -> None:
+    def __init__(self, columns: int, login: Login, **more: Any) -> None:
         self.stream = Screened()
         self.login = login
         self.now = login.begun_at
@@ -321,3 +321,14 @@ def test_a_paste_offers_a_code_only_where_the_provider_has_one() -> None:
         at = At(80, replace(login, authorization_server=server), with_qr=False)
         text = at.said(lambda at=at: at.screen.show(at.login, opened=False, port=None))  # type: ignore[misc]
         assert ("Type code" in text) is (endpoint is not None)
+
+
+@covers("device-off")
+def test_a_paste_offers_no_code_where_the_operator_has_turned_devices_off() -> None:
+    login = replace(login_with(), device=None)
+    endpoint = "https://as.example/device_authorization"
+    server = replace(login.authorization_server, device_authorization_endpoint=endpoint)
+    at = At(80, replace(login, authorization_server=server), with_qr=False, allows_device=lambda _: False)
+    text = at.said(lambda: at.screen.show(at.login, opened=False, port=None))
+    assert "Paste it nowhere else" in text
+    assert "Type code" not in text
