@@ -121,9 +121,11 @@ def test_in_a_group_only_an_administrator_deletes_what_others_wrote(
     said = api.say(anna, "x", group)
     assert ask.refused("deleteMessage", chat_id=-1001, message_id=said.id) == "message can't be deleted"
     api.promote(group, bot_can_delete=True)
-    clock.now += 100 * HOUR
     assert ask("deleteMessages", chat_id=-1001, message_ids=[said.id, 99])["ok"]
     assert api.messages(group) == []
+    old = api.say(anna, "y", group)
+    clock.now += 48 * HOUR
+    assert ask.refused("deleteMessage", chat_id=-1001, message_id=old.id) == "message can't be deleted"
     said_of_many = ask.refused("deleteMessages", chat_id=-1001, message_ids=list(range(1, 102)))
     assert said_of_many == "too many message identifiers specified"
 

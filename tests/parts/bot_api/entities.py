@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
+from dataclasses import replace
 from itertools import accumulate
 from typing import cast
 
@@ -51,49 +52,46 @@ def found(text: str, given: tuple[Entity, ...] = ()) -> tuple[Entity, ...]:
     return tuple(sorted(entities, key=lambda entity: (entity.offset, -entity.length)))
 
 
-def read_entities(given: str, text: str) -> tuple[Entity, ...]:
-    """Read an `entities` parameter for a text; raises Refused."""
+def read_entities(given: str) -> tuple[Entity, ...]:
+    """Read an `entities` parameter; raises Refused for what is no entity."""
     try:
         entities = json.loads(given)
     except ValueError:
         raise bad_request("can't parse entities JSON object") from None
     if not isinstance(entities, list):
         raise bad_request("expected an Array of MessageEntity")
-    made = (_entity(entity, text) for entity in entities[:ENTITIES])
+    made = (_entity(entity) for entity in entities[:ENTITIES])
     return tuple(entity for entity in made if entity is not None)
 
 
-def _entity(given: object, text: str) -> Entity | None:
+def _entity(given: object) -> Entity | None:
     if not isinstance(given, dict):
         raise bad_request("can't parse MessageEntity: expected an Object")
     kind, offset, length = (given.get(name) for name in ("type", "offset", "length"))
     if not isinstance(kind, str):
-        raise bad_request("can't parse MessageEntity: can't find field \"type\"")
+        raise bad_request("can't parse MessageEntity: Can't find field \"type\"")
     for name, value in (("offset", offset), ("length", length)):
         if type(value) is not int:
-            raise bad_request(f'can\'t parse MessageEntity: field "{name}" must be of type Number')
+            raise bad_request(f'can\'t parse MessageEntity: Field "{name}" must be of type Number')
     if kind in FOUND_BY_SERVER:
         return None
     if kind not in STYLES | WITH_MEMBERS:
-        raise bad_request("can't parse MessageEntity: unsupported type specified")
-    return _placed(Entity(kind, cast("int", offset), cast("int", length), _members(kind, given)), text)
+        raise bad_request("can't parse MessageEntity: Unsupported type specified")
+    return Entity(kind, cast("int", offset), cast("int", length), _members(kind, given))
 
 
 def _members(kind: str, given: dict[str, object]) -> dict[str, object]:
     if kind == "pre":
         return {"language": given["language"]} if given.get("language") else {}
     if kind == "text_link":
-        url = str(given.get("url", ""))
-        try:
-            return {"url": checked_url(url)}
-        except WrongUrl as reason:
-            raise bad_request(f"entity URL '{url}' is invalid: {reason}") from None
+        return {"url": str(given.get("url", ""))}
     if kind == "custom_emoji":
         return {"custom_emoji_id": given.get("custom_emoji_id")}
     return {"user": given.get("user")} if kind == "text_mention" else {}
 
 
-def _placed(entity: Entity, text: str) -> Entity:
+def placed(entity: Entity, text: str) -> Entity:
+    """Return an entity that fits into a text, its URL in the server's form; raises Refused."""
     start, end = entity.offset, entity.offset + entity.length
     size = utf16(text)
     if start < 0 or entity.length < 0 or start > size:
@@ -106,4 +104,10 @@ def _placed(entity: Entity, text: str) -> Entity:
     for where, at in (("begins", start), ("ends", end)):
         if boundaries[bisect_right(boundaries, at) - 1] != at:
             raise bad_request(f"entity {where} in a middle of a UTF-16 symbol at UTF-16 offset {at}")
+    if entity.type == "text_link":
+        url = str(entity.extra["url"])
+        try:
+            return replace(entity, extra={"url": checked_url(url)})
+        except WrongUrl as reason:
+            raise bad_request(f"entity URL '{url}' is invalid: {reason}") from None
     return entity

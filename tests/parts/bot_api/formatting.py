@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from tests.parts.bot_api.entities import found, read_entities
+from tests.parts.bot_api.entities import found, placed, read_entities
 from tests.parts.bot_api.html_marks import read_html
+from tests.parts.bot_api.limits import CAPTION_CHARACTERS, TEXT_CHARACTERS
 from tests.parts.bot_api.markdown_marks import read_markdown, read_markdown_v2
 from tests.parts.bot_api.parameters import Parameters
 from tests.parts.bot_api.values import Entity, bad_request, utf16
@@ -13,13 +14,39 @@ from tests.parts.bot_api.values import Entity, bad_request, utf16
 PARSERS = {"html": read_html, "markdown": read_markdown, "markdownv2": read_markdown_v2}
 
 
-def read_text(
-    parameters: Parameters, name: str, entities: str, most: int, *, required: bool
-) -> tuple[str, tuple[Entity, ...]]:
-    """Read a text or caption with its entities; raises Refused. `most` counts UTF-16 units after parsing."""
-    text, mode = parameters.text(name), parameters.text("parse_mode").lower()
-    if required and not text:
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A text whose marks are read; whether it fits is seen when the chat is known, as by the server."""
+
+    text: str
+    entities: tuple[Entity, ...]
+    caption: bool
+
+    def settled(self) -> tuple[str, tuple[Entity, ...]]:
+        """Return the text, trimmed, with its entities and those that the server finds; raises Refused."""
+        entities = tuple(placed(entity, self.text) for entity in self.entities)
+        text, entities = _trimmed(self.text, entities)
+        if not text and not self.caption:
+            raise bad_request("text must be non-empty")
+        if utf16(text) > (CAPTION_CHARACTERS if self.caption else TEXT_CHARACTERS):
+            raise bad_request("message caption is too long" if self.caption else "message is too long")
+        return text, found(text, entities)
+
+
+def read_text(parameters: Parameters) -> Marked:
+    """Read `text`, with `parse_mode` or `entities`; raises Refused."""
+    if not parameters.text("text"):
         raise bad_request("message text is empty")
+    return _read(parameters, "text", "entities")
+
+
+def read_caption(parameters: Parameters) -> Marked:
+    """Read `caption`, which may be empty, with `parse_mode` or `caption_entities`; raises Refused."""
+    return _read(parameters, "caption", "caption_entities")
+
+
+def _read(parameters: Parameters, name: str, entities: str) -> Marked:
+    text, mode = parameters.text(name), parameters.text("parse_mode").lower()
     marked = tuple[Entity, ...]()
     if mode and mode != "none":
         if mode not in PARSERS:
@@ -27,13 +54,8 @@ def read_text(
         text, marked = PARSERS[mode](text)
     elif parameters.text(entities):
         # With a parse_mode the real server does not look at them.
-        marked = read_entities(parameters.text(entities), text)
-    text, marked = _trimmed(text, marked)
-    if required and not text:
-        raise bad_request("text must be non-empty")
-    if utf16(text) > most:
-        raise bad_request("message caption is too long" if name == "caption" else "message is too long")
-    return text, found(text, marked)
+        marked = read_entities(parameters.text(entities))
+    return Marked(text, marked, caption=name == "caption")
 
 
 def _trimmed(text: str, entities: tuple[Entity, ...]) -> tuple[str, tuple[Entity, ...]]:

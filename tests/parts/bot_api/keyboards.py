@@ -25,6 +25,7 @@ OTHER_ACTIONS = (
     "callback_game",
     "pay",
 )
+WHERE = "can't parse inline keyboard button"
 ACTIONS = ("url", "callback_data", "copy_text", *OTHER_ACTIONS)
 OTHER_MARKUPS = ("keyboard", "remove_keyboard", "force_reply")
 
@@ -88,16 +89,18 @@ def read_keyboard(text: str) -> Keyboard:
 
 def _button(given: object) -> Button:
     if not isinstance(given, dict):
-        raise bad_request("can't parse inline keyboard button: expected an Object")
+        raise bad_request(f"{WHERE}: expected an Object")
     button = cast("Json", given)
     label = _string(button, "text")
     if label is None:
-        raise bad_request("can't parse inline keyboard button: can't find field \"text\"")
+        raise bad_request("can't parse inline keyboard button: Can't find field \"text\"")
     if not label.strip():
         raise bad_request("inline keyboard button text must be non-empty")
-    actions = [action for action in ACTIONS if button.get(action) is not None]
+    # To the real server an empty URL or callback_data is no action; an empty inline query is one.
+    empty = {name for name in ("url", "callback_data") if button.get(name) == ""}
+    actions = [action for action in ACTIONS if button.get(action) is not None and action not in empty]
     if not actions:
-        raise bad_request("text buttons are unallowed in the inline keyboard")
+        raise bad_request(f"{WHERE}: Text buttons are unallowed in the inline keyboard")
     if len(actions) > 1:
         # The real server takes one of them and says nothing; its documentation says exactly one.
         raise bad_request(f"inline keyboard button has more than one action: {', '.join(actions)}")
@@ -113,7 +116,7 @@ def _button(given: object) -> Button:
 def _string(button: Json, name: str) -> str | None:
     value = button.get(name)
     if value is not None and not isinstance(value, str):
-        raise bad_request(f'can\'t parse inline keyboard button: field "{name}" must be of type String')
+        raise bad_request(f'can\'t parse inline keyboard button: Field "{name}" must be of type String')
     return value
 
 
@@ -128,7 +131,7 @@ def _url(url: str) -> str:
 
 
 def _callback_data(data: str) -> str:
-    if not 1 <= len(data.encode()) <= CALLBACK_DATA_BYTES:
+    if len(data.encode()) > CALLBACK_DATA_BYTES:
         raise bad_request("BUTTON_DATA_INVALID")
     return data
 
@@ -136,7 +139,7 @@ def _callback_data(data: str) -> str:
 def _copy_text(given: object) -> str:
     text = given.get("text") if isinstance(given, dict) else None
     if not isinstance(text, str):
-        raise bad_request('can\'t parse inline keyboard button: field "copy_text" must be of type Object')
+        raise bad_request('can\'t parse inline keyboard button: Field "copy_text" must be of type Object')
     if not 1 <= utf16(text) <= COPY_TEXT_CHARACTERS:
         raise bad_request("BUTTON_COPY_TEXT_INVALID")
     return text

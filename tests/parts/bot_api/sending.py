@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tests.parts.bot_api.formatting import read_text
+from tests.parts.bot_api.formatting import read_caption, read_text
 from tests.parts.bot_api.keyboards import read_keyboard
-from tests.parts.bot_api.limits import CAPTION_CHARACTERS, TEXT_CHARACTERS
 from tests.parts.bot_api.parameters import Parameters
 from tests.parts.bot_api.reading import chat_of, file_of, message_of, reply_of, thread_of
 from tests.parts.bot_api.values import Chat, Message, bad_request, utf16
@@ -37,9 +36,10 @@ def previews_disabled(parameters: Parameters) -> bool:
 
 
 def send_message(world: World, parameters: Parameters) -> object:
-    text, entities = read_text(parameters, "text", "entities", TEXT_CHARACTERS, required=True)
+    marked = read_text(parameters)
     keyboard = read_keyboard(parameters.text("reply_markup"))
     chat = chat_of(world, parameters, writing=True)
+    text, entities = marked.settled()
     message = Message(
         chat.id,
         0,
@@ -66,9 +66,10 @@ def send_document(world: World, parameters: Parameters) -> object:
 
 
 def _send_file(world: World, parameters: Parameters, kind: str) -> object:
-    text, entities = read_text(parameters, "caption", "caption_entities", CAPTION_CHARACTERS, required=False)
+    marked = read_caption(parameters)
     keyboard = read_keyboard(parameters.text("reply_markup"))
     chat = chat_of(world, parameters, writing=True)
+    text, entities = marked.settled()
     file = file_of(world, parameters, kind)
     message = Message(
         chat.id,
@@ -114,8 +115,9 @@ def set_message_reaction(world: World, parameters: Parameters) -> object:
 
 def send_message_draft(world: World, parameters: Parameters) -> object:
     """Show a text that still grows; it stands nowhere. Private chats only."""
-    read_text(parameters, "text", "entities", TEXT_CHARACTERS, required=True)
+    marked = read_text(parameters)
     chat = chat_of(world, parameters, writing=True)
+    marked.settled()
     if chat.type != "private":
         raise bad_request("TEXTDRAFT_PEER_INVALID")
     if not parameters.integer("draft_id"):
