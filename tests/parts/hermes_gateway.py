@@ -222,6 +222,8 @@ def gateway(
         config["platforms"]["telegram"] = {"enabled": True, "extra": extra}
     if discord:
         secrets |= {"DISCORD_BOT_TOKEN": discord.token, "DISCORD_ALLOWED_USERS": people}
+        # All commands in one request; by default they come one by one, for minutes.
+        secrets["DISCORD_COMMAND_SYNC_POLICY"] = "bulk"
         config["platforms"]["discord"] = {"enabled": True, "extra": {}}
         environment |= {
             "HERMES_TEST_DISCORD_URL": discord.url,
