@@ -163,6 +163,8 @@ REQUIREMENTS = (
     # Chats
     Requirement("begun-elsewhere", "A login begun for a user is finished in that user's chat.", "issue 5"),
     Requirement("sender-binding", "A paste counts from whoever began the login, there.", "security 3, 4"),
+    # Serving chats
+    Requirement("operators-choice", "Who may, and whose tokens are used, is listed.", "security 20"),
     # Everywhere
     Requirement("safe-urls", "Only https, or http on loopback, is used.", "security 13, 14, 16"),
     Requirement("no-crash", "Hostile input raises McpAuthError and nothing else.", "security 14"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar, cast
@@ -115,6 +116,24 @@ class Section:
         certificate, key = (str(Path(file).expanduser()) for file in files)
         return certificate, key
 
+    def ids(self, key: str) -> frozenset[str] | None:
+        """Read ids of people, roles and the like: numbers, texts of digits, or a text of several."""
+        value = self.members.get(key)
+        if value is None:
+            return None
+        items = cast("list[object]", value) if isinstance(value, list) else [value]
+        return frozenset(word for item in items for word in self._ids(item, key))
+
+    def refuse_others(self, known: Sequence[str]) -> None:
+        """Refuse a key that is none of these; for sections that are ours alone."""
+        for key in self.members:
+            if key not in known:
+                close = get_close_matches(key, known, 1)
+                raise ConfigError(
+                    f"{self.where}.{key} is not known.",
+                    f"Did you mean `{close[0]}`?" if close else f"It may have: {', '.join(known)}.",
+                )
+
     def networks(self, key: str) -> tuple[str, ...]:
         """Read a list of IP addresses or networks."""
         texts = self.texts(key) or ()
@@ -122,6 +141,15 @@ class Section:
             return tuple(str(ip_network(text, strict=False)) for text in texts)
         except ValueError:
             raise self._refusal(key, "must list addresses or networks such as 10.0.0.0/8") from None
+
+    def _ids(self, item: object, key: str) -> Iterator[str]:
+        # As Hermes's own lists of people are written in .env: with commas.
+        text = str(item) if isinstance(item, int) else self._text(item, key) or ""
+        for word in re.split(r"[\s,]+", text):
+            if word and not re.fullmatch(r"[0-9]{1,20}", word):
+                raise self._refusal(key, "must list ids, which are numbers")
+            if word:
+                yield word
 
     def _text(self, value: object, key: str) -> str | None:
         if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The two files on disk: config.yaml's `mcp_servers` as YAML gives it, and .env. No content is shown."""
+"""The two files on disk: sections of config.yaml as YAML gives them, and .env. No content is shown."""
 
 from __future__ import annotations
 
@@ -30,10 +30,7 @@ def read_entries(path: Path) -> dict[str, object]:
     Raises ConfigError with path and line for broken YAML and for a key given twice. The rest of the file
     is Hermes's own business and is not judged.
     """
-    text = _read_text(path)
-    if text is None:
-        return {}
-    entries = _parse(text, path)
+    entries = read_section(path, "mcp_servers")
     if entries is None:
         return {}
     if not isinstance(entries, dict):
@@ -42,6 +39,15 @@ def read_entries(path: Path) -> dict[str, object]:
         if not isinstance(name, str):
             raise ConfigError(f"{path}: a name in `mcp_servers` is not text; put it in quotes.")
     return cast("dict[str, object]", entries)
+
+
+def read_section(path: Path, name: str) -> object:
+    """Read what a config.yaml says under one key of its own; None where either is missing.
+
+    Raises ConfigError as `read_entries` does.
+    """
+    text = _read_text(path)
+    return None if text is None else _parse(text, name, path)
 
 
 def read_variables(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -64,18 +70,18 @@ def _read_text(path: Path) -> str | None:
         raise ConfigError(f"{path} is not UTF-8 text.", "Save it as UTF-8.") from None
 
 
-def _parse(text: str, path: Path) -> object:
+def _parse(text: str, name: str, path: Path) -> object:
     # The loader in C is ten times as fast; not every platform has it.
     loader_class: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         loader = loader_class(text)
         try:
-            servers = _servers_of(loader.get_single_node(), path)
-            if servers is None:
+            section = _section_of(loader.get_single_node(), name, path)
+            if section is None:
                 return None
-            _refuse_duplicates(servers, path, set())
+            _refuse_duplicates(section, path, set())
             # The stubs leave the argument of construct_document open.
-            return cast("object", loader.construct_document(servers))  # pyright: ignore[reportUnknownMemberType]
+            return cast("object", loader.construct_document(section))  # pyright: ignore[reportUnknownMemberType]
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
@@ -84,14 +90,14 @@ def _parse(text: str, path: Path) -> object:
         where = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{where}: this is not valid YAML.") from None
     except (ValueError, RecursionError):
-        raise ConfigError(f"{path}: `mcp_servers` holds a value that YAML cannot read.") from None
+        raise ConfigError(f"{path}: `{name}` holds a value that YAML cannot read.") from None
 
 
-def _servers_of(root: yaml.Node | None, path: Path) -> yaml.Node | None:
+def _section_of(root: yaml.Node | None, name: str, path: Path) -> yaml.Node | None:
     if not isinstance(root, yaml.MappingNode):
         return None
     pairs = cast("list[tuple[yaml.Node, yaml.Node]]", root.value)
-    found = [pair for pair in pairs if pair[0].value == "mcp_servers"]
+    found = [pair for pair in pairs if pair[0].value == name]
     if len(found) > 1:
         raise _duplicate(found[1][0], path)
     return found[0][1] if found else None

@@ -1,0 +1,179 @@
+"""`mcp_auth_chats` as an operator writes it: who may, whose the tokens are, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hermes_mcp_auth_remote.config import chats, load_servers
+from hermes_mcp_auth_remote.config.chats import Chats, People, Webhook, bot_token, checked_token, load_chats
+from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError
+from hermes_mcp_auth_remote.values import Secret
+from tests.requirements import covers
+
+TOKEN = "123456:a-token-that-nobody-may-see"
+
+
+def written(home: Path, yaml: str, env: str = "") -> Path:
+    (home / "config.yaml").write_text(dedent(yaml), encoding="utf-8")
+    (home / ".env").write_text(env, encoding="utf-8")
+    return home
+
+
+def test_without_the_section_the_operator_has_decided_nothing(tmp_path: Path) -> None:
+    assert load_chats(tmp_path, {}) is None
+    assert load_chats(written(tmp_path, "mcp_servers: {}"), {}) is None
+    assert load_chats(written(tmp_path, "mcp_auth_chats:"), {}) is None
+    assert load_chats(written(tmp_path, "mcp_auth_chats: {}"), {}) == Chats()
+
+
+def test_nobody_may_anything_unless_listed() -> None:
+    assert People().is_nobody
+    assert People(admins=frozenset()).is_nobody
+    assert not People(admin_roles=frozenset({"1"})).is_nobody
+
+
+def test_every_key_is_read_and_hermess_own_sections_are_left_alone(tmp_path: Path) -> None:
+    home = written(
+        tmp_path,
+        """
+        telegram: {allowed_users: [1]}
+        mcp_servers: {a: {url: "https://a.example/mcp", auth: oauth}}
+        mcp_auth_chats:
+          owners: per_user
+          telegram:
+            allow: [7, "8", "${PEOPLE}"]
+            admins: 7
+            device: false
+            webhook: {url: "https://bot.example/hook", host: 0.0.0.0, port: 80}
+          discord:
+            allow: []
+            admins: []
+            roles: "11 12"
+            admin_roles: [13]
+            guilds: 123456789012345678
+            device: true
+        """,
+        "PEOPLE=9, 10",
+    )
+    assert load_chats(home, {}) == Chats(
+        owners="per_user",
+        telegram=People(
+            allow=frozenset({"7", "8", "9", "10"}),
+            admins=frozenset({"7"}),
+            device=False,
+            webhook=Webhook("https://bot.example/hook", "0.0.0.0", 80),
+        ),
+        discord=People(
+            admins=frozenset(),
+            roles=frozenset({"11", "12"}),
+            admin_roles=frozenset({"13"}),
+            guilds=frozenset({"123456789012345678"}),
+        ),
+    )
+    assert list(load_servers(home, {})) == ["a"]
+
+
+@covers("operators-choice")
+def test_the_owners_are_the_operators_choice() -> None:
+    assert Chats().owner("telegram", "7") is None
+    assert Chats("per_user").owner("telegram", "7") == "telegram:7"
+
+
+def test_a_platform_without_device_logins_leaves_them_to_the_others() -> None:
+    assert Chats().device_platforms is None
+    off = Chats(telegram=People(device=False))
+    assert off.device_platforms == frozenset({"terminal", "discord"})
+
+
+@covers("operators-choice")
+@pytest.mark.parametrize(
+    ("yaml", "message", "advice"),
+    [
+        ("owner: shared", "mcp_auth_chats.owner is not known.", "Did you mean `owners`?"),
+        ("owners: all", "mcp_auth_chats.owners must be one of shared, per_user.", ""),
+        ("slack: {}", "mcp_auth_chats.slack is not known.", "It may have: owners, telegram, discord."),
+        ("telegram: [7]", "mcp_auth_chats.telegram must be a mapping of keys to values.", ""),
+        ("telegram: {alow: 7}", "mcp_auth_chats.telegram.alow is not known.", "Did you mean `allow`?"),
+        ("telegram: {roles: [7]}", "mcp_auth_chats.telegram.roles is not known.", ""),
+        ("discord: {webhook: {}}", "mcp_auth_chats.discord.webhook is not known.", ""),
+        ("telegram: {allow: [anna]}", "mcp_auth_chats.telegram.allow must list ids, which are numbers.", ""),
+        ("telegram: {allow: [-7]}", "mcp_auth_chats.telegram.allow must list ids, which are numbers.", ""),
+        ("telegram: {allow: true}", "mcp_auth_chats.telegram.allow must list ids, which are numbers.", ""),
+        ("telegram: {allow: '${UNSET}'}", "mcp_auth_chats.telegram.allow must list ids, which are", ""),
+        ("telegram: {allow: {7: 8}}", "mcp_auth_chats.telegram.allow must be text; put it in quotes.", ""),
+        ("telegram: {allow: [1.5]}", "mcp_auth_chats.telegram.allow must be text; put it in quotes.", ""),
+        ("telegram: {device: 'no'}", "mcp_auth_chats.telegram.device must be true or false.", ""),
+        ("telegram: {webhook: {port: 80}}", "mcp_auth_chats.telegram.webhook needs", ""),
+        (
+            "telegram: {webhook: {url: 'http://bot.example'}}",
+            "The value of mcp_auth_chats.telegram.webhook.url is plain http;",
+            "",
+        ),
+        (
+            "telegram: {webhook: {url: 'https://bot.example', port: 0}}",
+            "mcp_auth_chats.telegram.webhook.port must be a number from 1 to 65535.",
+            "",
+        ),
+        ("telegram: {allow: 7}\n  telegram: {allow: 8}", "the key `telegram` is given twice.", ""),
+    ],
+)
+def test_a_mistake_is_named_with_its_key(tmp_path: Path, yaml: str, message: str, advice: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_chats(written(tmp_path, f"mcp_auth_chats:\n  {yaml}\n"), {})
+    assert message in str(refused.value)
+    assert refused.value.advice.startswith(advice)
+    assert refused.value.advice
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+PLATFORM = st.dictionaries(st.sampled_from([*chats.TELEGRAM_KEYS, *chats.DISCORD_KEYS]), VALUES, max_size=3)
+
+
+@given(st.dictionaries(st.sampled_from(chats.KEYS), VALUES | PLATFORM, max_size=3))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+def test_whatever_is_written_there_is_read_or_refused_with_its_name(tmp_path: Path, section: object) -> None:
+    import yaml
+
+    try:
+        load_chats(written(tmp_path, yaml.safe_dump({"mcp_auth_chats": section})), {})
+    except McpAuthError as refused:
+        assert "mcp_auth_chats" in str(refused)  # noqa: PT017
+
+
+def test_every_key_is_documented() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text("utf-8")
+    said = page.partition(f"`{chats.SECTION}`")[2]
+    keys = {*chats.KEYS, *chats.TELEGRAM_KEYS, *chats.DISCORD_KEYS, *chats.WEBHOOK_KEYS}
+    assert {key for key in keys if not re.search(rf"[`{{ ]{key}\b", said)} == set()
+
+
+@pytest.mark.parametrize(
+    ("env", "environ"), [(f"TELEGRAM_BOT_TOKEN={TOKEN}\n", {}), ("", {"TELEGRAM_BOT_TOKEN": f" {TOKEN}\n"})]
+)
+def test_a_bots_token_is_where_hermes_has_it(tmp_path: Path, env: str, environ: dict[str, str]) -> None:
+    assert bot_token("telegram", written(tmp_path, "", env), environ) == Secret(TOKEN)
+
+
+def test_a_missing_token_is_said_with_where_it_belongs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="There is no token for the Discord bot") as refused:
+        bot_token("discord", tmp_path, {"DISCORD_BOT_TOKEN": " "})
+    assert "DISCORD_BOT_TOKEN" in refused.value.advice
+    assert "--discord-token-file" in refused.value.advice
+
+
+@covers("no-secret")
+@pytest.mark.parametrize("text", [f"{TOKEN} two", f"{TOKEN}\nX: y", f"{TOKEN}/../x", f"{TOKEN}é"])
+def test_what_can_be_no_token_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        checked_token(text, "telegram")
+    assert TOKEN not in f"{refused.value} {refused.value.advice} {refused.value!r}"
