@@ -52,6 +52,10 @@ TABLE: Mapping[tuple[Status, Event], Status] = {
 ID_BYTES = 16
 MAX_PASTES = 5
 
+# Ahead of an end that only a person can put off: over a weekend, or within a piece of work.
+SESSION_WARNING_SECONDS = 3 * 86_400
+TOKEN_WARNING_SECONDS = 3_600
+
 
 @dataclass(frozen=True, slots=True)
 class Login:
@@ -123,6 +127,23 @@ class Connection:
     refreshed_at: float | None = None
     # Where the server has said when the session ends, refreshed or not.
     refresh_expires_at: float | None = None
+    # When this access token was.
+    obtained_at: float | None = None
+
+    def renews(self, now: float) -> bool:
+        """True where the session goes on by itself once the access token has ended."""
+        ends = self.refresh_expires_at
+        return self.can_refresh and (ends is None or ends > now)
+
+    def near_end(self, now: float) -> float | None:
+        """Return the end that only a person can put off, where it is near or past; None where it is not.
+
+        All times are in epoch seconds. Whether the session is over already, `login_needed` says.
+        """
+        ends, ahead = self.expires_at, TOKEN_WARNING_SECONDS
+        if self.renews(now):
+            ends, ahead = self.refresh_expires_at, SESSION_WARNING_SECONDS
+        return ends if ends is not None and ends - now < ahead else None
 
 
 class Prompter(Protocol):

@@ -11,10 +11,6 @@ from hermes_mcp_auth_remote.terminal.words import NO, YES, clock_time, table
 from hermes_mcp_auth_remote.values import Key
 from hermes_mcp_auth_remote.wording import about, duration, shown
 
-# Ahead of an end that only a person can put off: over a weekend, or within a piece of work.
-SESSION_WARNING_SECONDS = 3 * 86_400
-TOKEN_WARNING_SECONDS = 3_600
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -59,13 +55,12 @@ class Standing:
         found = self.found
         if found is None or self.needs_nobody or self.state(now) != "connected":
             return None
-        session_ends, token_ends = found.refresh_expires_at, found.expires_at
+        ends = found.near_end(now)
+        if ends is None:
+            return None
         if self._renews(now):
-            if session_ends is not None and session_ends - now < SESSION_WARNING_SECONDS:
-                return f"log in again before {clock_time(session_ends)}, when the provider ends the session"
-        elif token_ends is not None and token_ends - now < TOKEN_WARNING_SECONDS:
-            return f"log in again before {clock_time(token_ends)}: this login cannot renew itself"
-        return None
+            return f"log in again before {clock_time(ends)}, when the provider ends the session"
+        return f"log in again before {clock_time(ends)}: this login cannot renew itself"
 
     def paragraph(self, now: float, columns: int) -> str:
         """Write it for people."""
@@ -115,11 +110,7 @@ class Standing:
         return event | {"waiting": waiting}
 
     def _renews(self, now: float) -> bool:
-        found = self.found
-        if self.needs_nobody or found is None:
-            return self.needs_nobody
-        ends = found.refresh_expires_at
-        return found.can_refresh and (ends is None or ends > now)
+        return self.needs_nobody or (self.found is not None and self.found.renews(now))
 
     def _ahead(self, now: float) -> tuple[tuple[str, str | None], ...]:
         return ("Next", self.next(now)), ("Warning", self.warning(now))

@@ -12,6 +12,7 @@ from hermes_mcp_auth_remote.cli.outcome import exit_code, put
 from hermes_mcp_auth_remote.cli.servers import named, the_home
 from hermes_mcp_auth_remote.cli.standing import Standing
 from hermes_mcp_auth_remote.config import load_servers
+from hermes_mcp_auth_remote.config.chats import SECTION, load_chats
 from hermes_mcp_auth_remote.config.source import read_entries
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFound
 from hermes_mcp_auth_remote.login import Login
@@ -36,6 +37,11 @@ def run(options: argparse.Namespace) -> int:
             put(standing.event(now))
         else:
             print(standing.paragraph(now, columns), flush=True)
+    if options.server is None and config_error is None:
+        try:
+            _tell_of_chats(as_json=options.json, columns=columns)
+        except ConfigError as error:
+            config_error = error
     if config_error is not None:
         raise config_error
     if not standings and not options.json:
@@ -43,6 +49,21 @@ def run(options: argparse.Namespace) -> int:
         print(filled(f"No server uses OAuth in {shown(str(where))}, and nobody has logged in.", columns))
         print("Log in to one: hermes-mcp-auth login --url https://…", flush=True)
     return next((exit_code(each.error) for each in standings if each.error is not None), 0)
+
+
+def _tell_of_chats(*, as_json: bool, columns: int) -> None:
+    """Say whose tokens chats use, where the operator has said anything about chats."""
+    chats = load_chats(the_home(), os.environ)
+    if chats is None:
+        return
+    if as_json:
+        put({"chats": {"owners": chats.owners}})
+        return
+    whose = {
+        "shared": "In chats, all who may use a bot share the operator's tokens",
+        "per_user": "In chats, everybody uses tokens of their own",
+    }
+    print(filled(f"{whose[chats.owners]} ({SECTION}.owners: {chats.owners}).", columns), flush=True)
 
 
 def _configured() -> list[str]:

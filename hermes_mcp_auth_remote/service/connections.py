@@ -28,6 +28,7 @@ def connection(key: Key, server_url: str, credentials: Credentials) -> Connectio
         login_needed=binding.login_needed if binding else None,
         refreshed_at=_refreshed_at(credentials),
         refresh_expires_at=tokens.refresh_expires_at if tokens else None,
+        obtained_at=tokens.obtained_at if tokens else None,
     )
 
 

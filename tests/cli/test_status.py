@@ -215,3 +215,29 @@ def test_a_login_that_waits_is_listed_with_how_to_finish_it_and_without_its_addr
         "demo",
         "other",
     ]
+
+
+@covers("operators-choice")
+@pytest.mark.parametrize(
+    ("owners", "said"),
+    [
+        ("shared", "all who may use a bot share the operator's tokens"),
+        ("per_user", "everybody uses tokens of their own"),
+    ],
+)
+def test_whose_tokens_chats_use_is_said(cli: Cli, demo: Demo, owners: str, said: str) -> None:
+    log_in(cli, demo)
+    assert "chats" not in cli.run("status").out.lower() + cli.run("status", "--json").out
+    cli.write_config(json.dumps({"mcp_auth_chats": {"owners": owners, "telegram": {"allow": [7]}}}))
+    assert said in " ".join(cli.run("status").out.split())
+    assert cli.run("status", "--json").events[-1] == {"chats": {"owners": owners}}
+
+
+@covers("status-all")
+def test_a_mistake_about_chats_hides_no_login_and_is_said_last(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo, "--url", demo.mcp_url, "known")
+    cli.write_config(json.dumps({"mcp_auth_chats": {"owner": "shared"}}))
+    ended = cli.run("status", "--json")
+    assert ended.code == 3
+    assert ended.events[0]["server"] == "known"
+    assert ended.events[-1]["message"] == "mcp_auth_chats.owner is not known."
