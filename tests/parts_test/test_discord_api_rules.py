@@ -380,6 +380,31 @@ def test_anybody_who_sees_a_button_may_press_it_unless_it_is_disabled(home: Home
         home.api.press(stranger, message, "Paste")
 
 
+def test_a_menu_offers_its_options(home: Home) -> None:
+    options = [{"label": "Notes", "value": "1"}, {"label": "Tickets", "value": "2"}]
+    home.send({"content": "x", **row({"type": 3, "custom_id": "which", "options": options})})
+    (message,) = home.api.messages(home.general, seen_by=home.ada)
+    for custom_id, value in (("which", "3"), ("what", "1")):
+        with pytest.raises(NotOffered):
+            home.api.choose(home.ada, message, custom_id, value)
+    picked = home.api.choose(home.ada, message, "which", "Tickets")
+    assert picked.data["values"] == ["2"]
+    assert home.answer(picked, 7, {"content": "Tickets it is", "components": []})[0] == 200
+    assert home.api.answer(picked).content == "Tickets it is"
+
+
+def test_a_thread_is_a_channel_under_the_permissions_of_its_own(home: Home) -> None:
+    said = home.api.say(home.ada, home.general, "hello")
+    path = f"/channels/{home.general.id}/messages/{said.id}/threads"
+    status, made = home.call("POST", path, {"name": "aside"})
+    assert (status, made["id"], made["parent_id"]) == (201, said.id, home.general.id)
+    thread = home.guild.channel("aside")
+    assert home.send({"content": "in here"}, thread)[0] == 200
+    answer = home.api.say(home.bob, thread, "and I")
+    assert refusal(home.call("DELETE", f"/channels/{thread.id}/messages/{answer.id}")) == (403, 50013)
+    assert [one.content for one in home.api.messages(thread, seen_by=home.ada)] == ["in here", "and I"]
+
+
 def test_an_update_is_no_answer_to_a_command_and_choices_only_to_typing(home: Home) -> None:
     for kind in (6, 7, 8, 1, 99):
         assert refusal(home.answer(home.connect(), kind, {"content": "x"})) == (400, 50035)
@@ -459,6 +484,12 @@ def test_commands_keep_their_ids_and_are_changed_one_by_one(home: Home) -> None:
     assert home.call("PUT", guild, [{"name": "here", "description": "Only here"}])[0] == 200
     assert [one["name"] for one in home.api.guild_commands(home.guild)] == ["here"]
     assert refusal(home.call("GET", "/applications/1/commands")) == (404, 10002)
+
+
+def test_commands_of_an_earlier_run_are_no_sync(home: Home) -> None:
+    home.api.register({"name": "before", "description": "Before"})
+    assert [one["name"] for one in home.api.commands] == ["before"]
+    assert home.api.syncs == 1
 
 
 def test_a_client_offers_what_is_registered_and_allowed(home: Home) -> None:
