@@ -6,15 +6,18 @@ application around us. Logins are shown and kept up to date by the `board`.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
 from gateway_hooks.answering import Answering
 from gateway_hooks.beginning import Beginning
 from gateway_hooks.board import Board, OnConnected
 from gateway_hooks.cards import Card
-from gateway_hooks.chat import CannotWrite, Chat, Heard, Platform, Sender
+from gateway_hooks.chat import CannotWrite, Chat, ChatError, Heard, Platform, Sender
 from gateway_hooks.context import Context
 from gateway_hooks.conversation import Conversation
 from gateway_hooks.listing import Listing
@@ -36,11 +39,16 @@ from gateway_hooks.meaning import (
 from gateway_hooks.policy import STRANGER_SECONDS, Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.words import ENGLISH, Words
+from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.asking import asking
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Owner
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[], Awaitable[None]]
 
 
 class Desk:
@@ -71,17 +79,45 @@ class Desk:
         await self.board.run()
 
     async def hear(self, heard: Heard, chat: Chat) -> bool:
-        """Take what a person did; False where it is not ours. Raises ChatError, StoreError."""
+        """Take what a person did, and do it; False where it is not ours."""
+        work = await self.heed(heard, chat)
+        if work is None:
+            return False
+        await work()
+        return True
+
+    async def heed(self, heard: Heard, chat: Chat) -> Work | None:
+        """Return what is to be done about what a person did, None where it is not ours; raises nothing.
+
+        The work may take as long as servers do, and raises nothing either: whoever is handed one event after
+        the other does it in a task of its own.
+        """
         context = self._context
-        waiting = [each for each in await context.logins() if each.status == "waiting"]
+        trouble: McpAuthError | None = None
+        try:
+            waiting = [each for each in await context.logins() if each.status == "waiting"]
+        except McpAuthError as unreadable:
+            # What carries a code is still not let through to anybody else.
+            waiting, trouble = [], unreadable
         forms = context.platform.can.forms
         intent = meaning(heard, chat.origin, waiting, is_private=chat.is_private, has_forms=forms)
         if isinstance(intent, NotOurs):
-            return False
+            return None
         if not context.policy.may_talk(heard.sender):
-            return await self._stranger(heard, chat)
-        await self._do(intent, heard, chat)
-        return True
+            is_asked = bool(heard.command or heard.pressed)
+            return partial(self._done, partial(self._stranger, heard, chat), chat) if is_asked else None
+        return partial(self._done, partial(self._do, intent, heard, chat, trouble), chat)
+
+    async def _done(self, work: Work, chat: Chat) -> None:
+        """Do it; what goes wrong is said where that can be."""
+        context = self._context
+        try:
+            try:
+                await work()
+            except McpAuthError as trouble:
+                await chat.send(context.conversation.trouble(context.words.connections_title, trouble))
+        except ChatError as trouble:
+            log.warning("A message could not be answered: %s", trouble)
 
     async def help(self, heard: Heard, chat: Chat) -> None:
         """Say what can be typed, to those who may; raises ChatError."""
@@ -114,47 +150,52 @@ class Desk:
         with asking(prompter, place.origin, wait_seconds, may_connect_shared=may_connect_shared, flow="auto"):
             yield
 
-    async def _stranger(self, heard: Heard, chat: Chat) -> bool:
-        if not heard.command and not heard.pressed:
-            return False
+    async def _stranger(self, heard: Heard, chat: Chat) -> None:
         now, user = self._context.clock(), heard.sender.user
         self._strangers = {who: at for who, at in self._strangers.items() if at > now - STRANGER_SECONDS}
         if user not in self._strangers:
             self._strangers[user] = now
             await chat.send(self._context.lists.stranger(user))
-        return True
 
-    async def _do(self, intent: Intent, heard: Heard, chat: Chat) -> None:
+    async def _do(self, intent: Intent, heard: Heard, chat: Chat, trouble: McpAuthError | None) -> None:
+        if trouble is not None:
+            await self._context.deleted(heard, chat)
+            raise trouble
         match intent:
             case Answer(login):
                 await self._answering.answer(login, heard, chat)
-            case OnLogin(login, verb):
-                await self._answering.on_login(login, verb, chat)
             case Exposed(login):
                 await self._answering.exposed(login, heard, chat)
             case Stray():
                 await self._answering.stray(heard, chat)
             case Over():
                 await self._context.say(chat, heard, self._context.words.login_over)
-            case Continue(login_id):
-                await self._answering.continue_(login_id, heard, chat)
-            case Connect() | Disconnect() | ListConnections():
+            case Connect() | Disconnect() | ListConnections() | OnLogin() | Continue():
                 await self._in_private(intent, heard, chat)
             case NotOurs():
                 pass
 
     async def _in_private(
-        self, intent: Connect | Disconnect | ListConnections, heard: Heard, chat: Chat
+        self, intent: Connect | Disconnect | ListConnections | OnLogin | Continue, heard: Heard, chat: Chat
     ) -> None:
-        """Answer in private what was asked, wherever that was."""
-        place = chat if chat.is_private else self._context.platform.private_chat(heard.sender.user)
+        """Answer in private what was asked, wherever that was, be it by a login's id."""
+        place = chat
+        if not chat.is_private:
+            place = self._context.platform.private_chat(heard.sender.user)
+            # What was pressed there is no message of the private chat.
+            heard = replace(heard, on="")
         try:
-            if isinstance(intent, ListConnections):
-                await self._listing.show(heard, place)
-            elif isinstance(intent, Connect):
-                await self._beginning.connect(intent, heard, place, None if chat.is_private else chat)
-            else:
-                await self._listing.disconnect(intent, heard, place)
+            match intent:
+                case ListConnections():
+                    await self._listing.show(heard, place)
+                case Connect():
+                    await self._beginning.connect(intent, heard, place, None if chat.is_private else chat)
+                case Disconnect():
+                    await self._listing.disconnect(intent, heard, place)
+                case OnLogin(login, verb):
+                    await self._answering.on_login(login, verb, place)
+                case Continue(login_id):
+                    await self._answering.continue_(login_id, heard, place)
         except CannotWrite:
             if chat.is_private:
                 raise

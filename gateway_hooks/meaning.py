@@ -107,7 +107,8 @@ def meaning(
     """
     if heard.pressed:
         return _pressed(heard, here, waiting)
-    if heard.command:
+    # "/connect http://127.0.0.1/?code=..." is an answer.
+    if heard.command and _kind(heard.text, waiting) != "address":
         return _command(heard, here, waiting)
     return _message(heard, here, waiting, is_private=is_private, has_forms=has_forms)
 
