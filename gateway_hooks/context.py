@@ -53,7 +53,7 @@ class Context:
         title = (
             words.connections_title if login is None else words.connect_title.format(server=login.key.server)
         )
-        link = platform.invitation("connect" if login is None else f"{START}{login.id}")
+        link = platform.invitation(START if login is None else f"{START}{login.id}")
         if link is not None:
             card = Card(title, paragraphs=(words.open_private,), link=Link(words.open_private_button, link))
         elif login is not None:

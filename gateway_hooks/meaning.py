@@ -17,10 +17,13 @@ from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, cleaned
 from hermes_mcp_auth_remote.oauth.redirect import answers
 from hermes_mcp_auth_remote.values import Origin
 
-# A start command's text that is ours: it continues the login of that id.
+# A start command's text that is ours: it continues the login of that id; alone, it lists connections.
 START = "mcp_"
 # Codes are long and mixed; a word that somebody types is not.
 MIN_CODE_CHARS = 20
+_CODE, _STATE = (
+    re.compile(rf"(?i)(?:^|[?&#\s]|%3f|%26)(?:{names})(?:=|%3d)") for names in ("code|error", "state")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def meaning(
     if heard.pressed:
         return _pressed(heard, here, waiting)
     # "/connect http://127.0.0.1/?code=..." is an answer.
-    if heard.command and _kind(heard.text, waiting) != "address":
+    if heard.command and _kind(heard.text, ()) != "address":
         return _command(heard, here, waiting)
     return _message(heard, here, waiting, is_private=is_private, has_forms=has_forms)
 
@@ -137,10 +140,11 @@ def _pressed(heard: Heard, here: Origin, waiting: Sequence[Login]) -> Intent:
 def _command(heard: Heard, here: Origin, waiting: Sequence[Login]) -> Intent:
     name, rest = heard.command.lower(), heard.text.strip()
     if name == "start":
-        return Continue(rest.removeprefix(START)) if rest.startswith(START) else NotOurs()
+        return _started(rest)
     if name in _TYPED:
+        # Without a login, "/cancel" is somebody else's word.
         latest = _latest(here, waiting)
-        return Over() if latest is None else OnLogin(latest, _TYPED[name])
+        return NotOurs() if latest is None else OnLogin(latest, _TYPED[name])
     choices: dict[str, Intent] = {
         "connect": Connect(rest),
         "connections": ListConnections(),
@@ -149,23 +153,31 @@ def _command(heard: Heard, here: Origin, waiting: Sequence[Login]) -> Intent:
     return choices.get(name, NotOurs())
 
 
+def _started(payload: str) -> Intent:
+    if not payload.startswith(START):
+        return NotOurs()
+    login_id = payload.removeprefix(START)
+    return Continue(login_id) if login_id else ListConnections()
+
+
 def _message(
     heard: Heard, here: Origin, waiting: Sequence[Login], *, is_private: bool, has_forms: bool
 ) -> Intent:
-    kind = _kind(heard.text, waiting)
     by_code = [each for each in waiting if each.device is None]
     if not is_private:
-        return _in_public(heard.text, here, by_code) if kind == "address" else NotOurs()
+        return _in_public(heard.text, here, by_code)
     theirs = [each for each in by_code if is_from(each, here)]
-    if theirs and kind and has_forms:
-        return Exposed(_answered(heard.text, theirs) or theirs[-1])
+    kind = _kind(heard.text, theirs)
     if theirs and kind:
-        return Answer(_answered(heard.text, theirs) or theirs[-1])
+        login = _answered(heard.text, theirs) or theirs[-1]
+        return Exposed(login) if has_forms else Answer(login)
     return Stray() if kind == "address" else NotOurs()
 
 
 def _in_public(text: str, here: Origin, by_code: Sequence[Login]) -> Intent:
     by_sender = [each for each in by_code if each.origin.user == here.user]
+    if _kind(text, by_sender) != "address":
+        return NotOurs()
     whose = _answered(text, by_code)
     if whose is None and not by_sender:
         # People may talk about such addresses.
@@ -173,15 +185,19 @@ def _in_public(text: str, here: Origin, by_code: Sequence[Login]) -> Intent:
     return Exposed(whose if whose in by_sender else None)
 
 
-def _kind(text: str, waiting: Iterable[Login]) -> str:
-    """Return "address" for what carries an authorization response, "code" for what may be one, or ""."""
+def _kind(text: str, theirs: Iterable[Login]) -> str:
+    """Return "address" for what carries an authorization response, "code" for what may be one, or "".
+
+    `theirs` are the sender's logins: a mangled answer still shows where one of them ends.
+    """
     # Read as far as it counts; nobody's code is behind that.
     known = cleaned(text[:MAX_PASTE_CHARS])
-    carries = re.search(r"(?i)(?:^|[?&#\s]|%3f|%26)(?:code|error)(?:=|%3d)", known)
-    if carries and re.search(r"(?i)(?:^|[?&#\s]|%3f|%26)state(?:=|%3d)", known):
-        return "address"
-    if any(each.request.redirect_uri.partition("://")[2] in known for each in waiting if each.device is None):
-        return "address"
+    # A window broke it into lines, at any place.
+    for whole in (known, "".join(known.split())):
+        if _CODE.search(whole) and _STATE.search(whole):
+            return "address"
+        if any(each.request.redirect_uri.partition("://")[2] in whole for each in theirs):
+            return "address"
     word = known.strip("<>()[]{}\"'`“”‘’")
     is_code = re.fullmatch(rf"[!-~]{{{MIN_CODE_CHARS},}}", word) and re.search(r"\d", word)
     return "code" if is_code and "://" not in word else ""
@@ -189,7 +205,7 @@ def _kind(text: str, waiting: Iterable[Login]) -> str:
 
 def _answered(text: str, logins: Iterable[Login]) -> Login | None:
     """Return the login whose state the text carries."""
-    return next((each for each in logins if each.device is None and answers(text, each.request)), None)
+    return next((each for each in logins if answers(text, each.request)), None)
 
 
 def _latest(here: Origin, waiting: Sequence[Login]) -> Login | None:
