@@ -91,21 +91,23 @@ class Ending:
             await self.revoke(login, tokens)
             raise
         # From here on an interruption loses nothing: the flight goes on to its end.
-        await landed(self._world.keeping.join(login.id, lambda: self._keep(login, credentials)))
-        return credentials
+        flight = self._world.keeping.join(login.id, lambda: self._keep(login, credentials))
+        return await landed(flight) or credentials
 
-    async def _keep(self, login: Login, credentials: Credentials) -> None:
-        """Store what a login brought, in a flight's own thread."""
+    async def _keep(self, login: Login, credentials: Credentials) -> Credentials:
+        """Store what a login brought, in a flight's own thread, and return it."""
         store = self._world.store
         try:
             # A refresh under way elsewhere must not write its answer over the new tokens.
             async with held(store.lock(login.key)):
                 now = _as_known(store.logins, login)
                 if now.status == "exchanging":
+                    with contextlib.suppress(StoreError):
+                        credentials = lasting(store.read(login.key), credentials)
                     store.replace(login.key, credentials)
                     with contextlib.suppress(StoreError, LoginError):
                         store.logins.change(login.id, lambda it: follow(it, "succeed"))
-                    return
+                    return credentials
         except StoreError as trouble:
             self._abandon(login, trouble)
             raise
@@ -180,6 +182,26 @@ def credentials_of(login: Login, tokens: Tokens, proof_key: Secret | None, now: 
     )
     found = Credentials(tokens, request.client, login.authorization_server, binding)
     return replace(found, proof_key=proof_key) if tokens.scheme == "DPoP" else found
+
+
+def lasting(old: Credentials, new: Credentials) -> Credentials:
+    """Keep the old refresh token where a provider grants one at the first consent alone (quirk 27).
+
+    Only one that would bring what was granted now: of the same account, known by name, at the same client,
+    issuer and resource, for no less scope, in a session that is not over.
+    """
+    before, after, was, now = old.tokens, new.tokens, old.binding, new.binding
+    if before is None or after is None or was is None or now is None or after.refresh_token is not None:
+        return new
+    same = (was.issuer, was.client_id, was.resource, was.server_url, was.account)
+    is_same = same == (now.issuer, now.client_id, now.resource, now.server_url, now.account)
+    is_wide = before.scope is not None and after.scope is not None and after.scope <= before.scope
+    is_plain = (before.scheme, after.scheme) == ("Bearer", "Bearer")
+    if now.account is None or not (is_same and is_wide and is_plain) or was.login_needed is not None:
+        return new
+    kept = replace(after, refresh_token=before.refresh_token, refresh_expires_at=before.refresh_expires_at)
+    binding = replace(now, refresh_expires_at=before.refresh_expires_at)
+    return replace(new, tokens=kept, binding=binding)
 
 
 def binds_the_code(login: Login) -> bool:

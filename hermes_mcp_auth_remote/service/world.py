@@ -11,6 +11,7 @@ from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service.flights import Flights
 from hermes_mcp_auth_remote.service.ready import Ready
+from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Clock, Entropy, Origin, Secret, Server
 
@@ -37,7 +38,7 @@ class World:
     device_platforms: frozenset[str] | None = None
     refreshes: Flights[Ready] = field(default_factory=lambda: Flights("mcp-auth-refresh"))
     # Storing a login's tokens: in a thread of its own, where no Ctrl-C comes between.
-    keeping: Flights[None] = field(default_factory=lambda: Flights("mcp-auth-keep"))
+    keeping: Flights[Credentials | None] = field(default_factory=lambda: Flights("mcp-auth-keep"))
 
     def allows_device(self, server: Server, origin: Origin) -> bool:
         """True where the operator lets a login of this server, asked for there, go by a device."""
