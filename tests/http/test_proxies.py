@@ -223,7 +223,7 @@ async def through(peer: Peer, proxy: str, issued: Certificates, *hosts: str) -> 
 
 
 @covers("proxies")
-def test_every_leg_goes_through_the_proxy_by_name_and_in_a_tunnel(issued: Certificates) -> None:
+def test_quirk_45_every_leg_goes_through_the_proxy_by_name_and_in_a_tunnel(issued: Certificates) -> None:
     async def main() -> None:
         async with serving(always(reply()), tls=serving_tls(issued)) as peer, proxying(peer) as proxy:
             hosts = ("mcp.example", "auth.example", "auth.example")
