@@ -35,7 +35,7 @@ class Answering:
             title = words.refused_title.format(server=login.key.server)
             card = self._context.conversation.trouble(title, refused)
             with contextlib.suppress(McpAuthError):
-                await self._context.board.add(login.id, await chat.send(card))
+                await self._context.board.add(login.id, await chat.send(card), chat)
         except McpAuthError as trouble:
             # The board shows the failure at the login; what leaves it waiting is said here.
             now = await asyncio.to_thread(self._context.service.login, login.id)
@@ -62,11 +62,11 @@ class Answering:
             else:
                 await chat.note(words.working)
                 await self._context.service.switch(login.id, "paste" if verb == "paste" else "device")
-                await self._context.board.clear(login, chat)
+                await self._context.board.clear(login.id, chat)
         except McpAuthError as trouble:
             title = words.connect_title.format(server=login.key.server)
             await self._context.board.add(
-                login.id, await chat.send(self._context.conversation.trouble(title, trouble))
+                login.id, await chat.send(self._context.conversation.trouble(title, trouble)), chat
             )
         self._context.board.poke()
 
@@ -79,7 +79,7 @@ class Answering:
             message = await chat.send(self._context.conversation.qr_too_dense(login))
         else:
             message = await chat.send_picture(picture, card)
-        await self._context.board.add(login.id, message)
+        await self._context.board.add(login.id, message, chat)
 
     async def exposed(self, login: Login | None, heard: Heard, chat: Chat) -> None:
         """Drop a login whose code others have seen, and begin another where they do not."""

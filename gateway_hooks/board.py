@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from weakref import WeakValueDictionary
 
 from gateway_hooks.cards import Card
 from gateway_hooks.chat import CannotWrite, Chat, ChatError, MessageGone, Platform
@@ -59,8 +61,10 @@ class Board:
         self._shown: dict[str, Card] = {}
         self._chats: dict[str, Chat] = {}
         self._working: dict[str, asyncio.Task[None]] = {}
-        self._polling: dict[str, asyncio.Task[Login]] = {}
+        self._polling: dict[str, asyncio.Task[None]] = {}
         self._not_before: dict[str, float] = {}
+        # A login's list of messages is read and written by one at a time.
+        self._noting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._seen_at = -1
         self._look_at = 0.0
         self._poked = asyncio.Event()
@@ -69,11 +73,11 @@ class Board:
         """Keep messages up to date until cancelled."""
         try:
             while True:
+                self._poked.clear()
                 try:
                     await self.look()
                 except McpAuthError as trouble:
                     log.warning("The logins cannot be read: %s", trouble)
-                self._poked.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._poked.wait()
@@ -93,17 +97,24 @@ class Board:
         now, changed_at = self._clock(), self._service.logins_changed_at()
         if changed_at == self._seen_at and now < self._look_at:
             return
+        # What is shown while we read is not forgotten.
+        remembered = {*self._shown, *self._chats, *self._not_before}
         logins = [each for each in await asyncio.to_thread(self._service.logins) if self._is_here(each)]
         is_settled = time.time_ns() - changed_at > SETTLE_NS
         self._seen_at = changed_at if is_settled else -1
-        self._look_at = min((self._due(each, now) for each in logins if not each.is_over), default=now + 3600)
+        self._look_at = min((self._due(each, now) for each in logins), default=math.inf)
         for login in logins:
             if login.id not in self._working and self._not_before.get(login.id, 0.0) <= now:
-                self._attend(login, now)
-        self._forget(logins)
+                self._attend(login)
+        self._forget(remembered, logins)
 
     async def show(self, login: Login, chat: Chat, message: str = "") -> None:
         """Show a login that waits in this chat, in a message of ours that is there; raises ChatError."""
+        async with self._noted(login.id):
+            await self._show(login, chat, message)
+        self.poke()
+
+    async def _show(self, login: Login, chat: Chat, message: str = "") -> None:
         self._chats[login.id] = chat
         card = self._prompt(login)
         if message:
@@ -114,41 +125,59 @@ class Board:
         if not message:
             message = await chat.send(card)
         self._shown[login.id] = card
-        await self._service.note_messages(login.id, (message, *login.messages[1:]))
-        self.poke()
+        # What showed it before goes when the login is over.
+        others = (each for each in (await self._fresh(login.id)).messages if each != message)
+        await self._service.note_messages(login.id, (message, *others))
 
-    async def add(self, login_id: str, message: str) -> None:
-        """Let a message go when the login is over, or goes on in another way."""
-        login = await asyncio.to_thread(self._service.login, login_id)
-        await self._service.note_messages(login_id, (*login.messages, message))
-        self.poke()
+    async def add(self, login_id: str, message: str, chat: Chat) -> None:
+        """Let a message of ours go when the login is over, or goes on in another way; raises StoreError."""
+        async with self._noted(login_id):
+            login = await self._fresh(login_id)
+            if login.is_over and not login.messages:
+                # All that showed it is tidied away already.
+                await self._delete([message], chat)
+            else:
+                await self._service.note_messages(login_id, (*login.messages, message))
 
-    async def clear(self, login: Login, chat: Chat) -> None:
+    async def clear(self, login_id: str, chat: Chat) -> None:
         """Delete the messages beside the prompt: what they show counts no more."""
-        for message in login.messages[1:]:
+        async with self._noted(login_id):
+            messages = (await self._fresh(login_id)).messages
+            await self._delete(messages[1:], chat)
+            await self._service.note_messages(login_id, messages[:1])
+
+    def _noted(self, login_id: str) -> asyncio.Lock:
+        return self._noting.setdefault(login_id, asyncio.Lock())
+
+    async def _fresh(self, login_id: str) -> Login:
+        return await asyncio.to_thread(self._service.login, login_id)
+
+    async def _delete(self, messages: Iterable[str], chat: Chat) -> None:
+        for message in messages:
             with contextlib.suppress(ChatError):
                 await chat.delete(message)
-        await self._service.note_messages(login.id, login.messages[:1])
 
     def _is_here(self, login: Login) -> bool:
         origin = login.origin
         return origin.platform == self._platform.name and origin.bot in {"", self._platform.bot}
 
     def _due(self, login: Login, now: float) -> float:
+        """Return when there may be something to do about a login that nothing happens to."""
+        if login.is_over:
+            return self._not_before.get(login.id, math.inf) if login.messages else math.inf
         return max(next_mark(login, now), self._not_before.get(login.id, 0.0))
 
-    def _attend(self, login: Login, now: float) -> None:
+    def _attend(self, login: Login) -> None:
         if login.status == "waiting" and login.device is not None and login.messages:
             self._poll(login)
         if login.is_over:
             if login.messages:
-                self._work(login, self._finish(login, now))
+                self._work(login, self._finish)
         elif login.messages:
-            card = self._prompt(login)
-            if self._shown.get(login.id) != card:
-                self._work(login, self._edit(login, card))
-        elif not login.origin.bot and login.status == "waiting":
-            self._work(login, self._show_for_another(login))
+            if self._shown.get(login.id) != self._prompt(login):
+                self._work(login, self._edit)
+        elif login.origin.user and not login.origin.bot and login.status == "waiting":
+            self._work(login, self._show_for_another)
 
     def _prompt(self, login: Login) -> Card:
         may_use_device = self._service.allows_device(login)
@@ -156,6 +185,8 @@ class Board:
 
     async def _show_for_another(self, login: Login) -> None:
         """Show a login that another process began for a user of this platform."""
+        if login.status != "waiting" or login.messages:
+            return
         user = login.origin.user
         if not self._policy.may_change(await self._platform.sender(user)):
             log.warning("A login of %s for user %s was cancelled: not on the list.", login.key.server, user)
@@ -163,34 +194,37 @@ class Board:
             return
         await self._know(login)
         try:
-            await self.show(login, self._platform.private_chat(user))
+            await self._show(login, self._platform.private_chat(user))
         except CannotWrite:
             log.warning("The bot may not write to user %s, who has to open the chat first.", user)
             await self._service.cancel(login.id)
 
-    async def _edit(self, login: Login, card: Card) -> None:
+    async def _edit(self, login: Login) -> None:
+        if login.is_over or not login.messages:
+            return
+        prompt, *others = login.messages
+        card = self._prompt(login)
         try:
-            await self._chat(login).edit(login.messages[0], card)
+            await self._chat(login).edit(prompt, card)
         except MessageGone:
             # The person deleted it, or it is out of reach: shown anew, in private.
             self._chats[login.id] = private = self._platform.private_chat(login.origin.user)
             message = await private.send(card)
-            await self._service.note_messages(login.id, (message, *login.messages[1:]))
+            await self._service.note_messages(login.id, (message, *others))
         self._shown[login.id] = card
 
-    async def _finish(self, login: Login, now: float) -> None:
+    async def _finish(self, login: Login) -> None:
         """Say how a login ended, and take away what was shown beside it."""
-        # A QR code may have come after it was read.
-        login = await asyncio.to_thread(self._service.login, login.id)
+        if not login.messages:
+            return
+        prompt, *others = login.messages
         chat, found = self._chat(login), await self._connection(login)
-        card = self._conversation.ended(login, found, now, tag(login.key.server))
+        card = self._conversation.ended(login, found, self._clock(), tag(login.key.server))
         try:
-            await chat.edit(login.messages[0], card)
+            await chat.edit(prompt, card)
         except MessageGone:
             await self._platform.private_chat(login.origin.user).send(card)
-        for message in login.messages[1:]:
-            with contextlib.suppress(ChatError):
-                await chat.delete(message)
+        await self._delete(others, chat)
         await self._service.note_messages(login.id, ())
         if found is not None and self._on_connected is not None:
             await self._on_connected(login, found)
@@ -206,38 +240,48 @@ class Board:
 
     def _poll(self, login: Login) -> None:
         """Ask for a device's tokens, whoever began the login; one process among all does."""
-        if login.id in self._polling:
-            return
+        if login.id not in self._polling:
+            self._polling[login.id] = asyncio.create_task(self._settled(login))
 
-        async def settled() -> Login:
+    async def _settled(self, login: Login) -> None:
+        try:
             await self._know(login)
-            return await self._service.settled(login.id)
-
-        self._polling[login.id] = task = asyncio.create_task(settled())
-        task.add_done_callback(lambda _: self.poke())
+            await self._service.settled(login.id)
+        except Exception as trouble:  # noqa: BLE001  one login's trouble is not another's
+            self._put_off(login, trouble)
+        finally:
+            del self._polling[login.id]
+            self.poke()
 
     async def _know(self, login: Login) -> None:
         """Give the service the server's own options (a CA, an allowed network), where it has an entry."""
         with contextlib.suppress(McpAuthError):
             self._service.know(await asyncio.to_thread(self._servers.find, login.key.server))
 
-    def _work(self, login: Login, work: Coroutine[object, object, None]) -> None:
+    def _work(self, login: Login, work: Callable[[Login], Awaitable[None]]) -> None:
         async def worked() -> None:
             try:
-                await work
-            except (ChatError, McpAuthError) as trouble:
-                log.warning("A login of %s could not be shown: %s", login.key.server, trouble)
-                self._not_before[login.id] = self._clock() + RETRY_SECONDS
+                async with self._noted(login.id):
+                    # Something may have happened since it was read.
+                    await work(await self._fresh(login.id))
+            except Exception as trouble:  # noqa: BLE001  one login's trouble is not another's
+                self._put_off(login, trouble)
             finally:
                 del self._working[login.id]
                 self.poke()
 
         self._working[login.id] = asyncio.create_task(worked())
 
-    def _forget(self, logins: Iterable[Login]) -> None:
+    def _put_off(self, login: Login, trouble: Exception) -> None:
+        """Leave a login alone for a while."""
+        # What a library says may hold anything.
+        is_ours = isinstance(trouble, (ChatError, McpAuthError))
+        said = str(trouble) if is_ours else type(trouble).__name__
+        log.warning("A login of %s could not be brought up to date: %s", login.key.server, said)
+        self._not_before[login.id] = self._clock() + RETRY_SECONDS
+
+    def _forget(self, remembered: Iterable[str], logins: Iterable[Login]) -> None:
         known = {login.id for login in logins if not login.is_over or login.messages}
-        for memory in (self._shown, self._chats, self._not_before):
-            for login_id in memory.keys() - known:
-                del memory[login_id]
-        for login_id in [each for each, task in self._polling.items() if task.done()]:
-            del self._polling[login_id]
+        for login_id in set(remembered) - known:
+            for memory in (self._shown, self._chats, self._not_before):
+                memory.pop(login_id, None)
