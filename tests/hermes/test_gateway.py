@@ -23,8 +23,17 @@ from tests.service.given import log_in
 
 pytestmark = pytest.mark.hermes
 
+CALL_SECONDS = 10
 SECONDS = 60.0  # a turn takes two, on an idle machine
 PATHS = ("/mcp", "/later")
+GREETER = """
+def register(ctx):
+    ctx.register_command("greet", lambda name: f"Good day, {name}.", "Greets", "name")
+    def setup(parser):
+        parser.add_argument("name")
+
+    ctx.register_cli_command("greet", "Greets", setup, lambda given: print(f"Good day, {given.name}."))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,13 @@ class Chat:
         self.api.wait(lambda: any(until in said.text for said in self.api.messages(self.anna)), SECONDS)
 
 
+def started(api: BotApi) -> User:
+    """Let Anna press Start before the gateway is there, which would lose what comes right behind it."""
+    anna = api.user(42, "Anna")
+    api.start(anna)
+    return anna
+
+
 @contextmanager
 def chatting(home: Path, *connected: str) -> Iterator[Chat]:
     """Run everything; `connected` are the paths of the demo's servers that have tokens at the start."""
@@ -52,11 +68,9 @@ def chatting(home: Path, *connected: str) -> Iterator[Chat]:
         for path in connected:
             name = path.strip("/")
             asyncio.run(log_in(AuthService(home), Server(name, urls[name])))
-        servers = {name: {"url": url, "auth": "oauth", "timeout": 10} for name, url in urls.items()}
-        anna = api.user(42, "Anna")
+        servers = {name: {"url": url, "auth": "oauth", "timeout": CALL_SECONDS} for name, url in urls.items()}
+        anna = started(api)
         with gateway(home, telegram=api, model=stand_in, mcp_servers=servers, allowed=[anna.id]) as hermes:
-            # Start is a ping to Hermes, without an answer.
-            api.start(anna)
             yield Chat(api, anna, stand_in, hermes, demo)
 
 
@@ -108,6 +122,31 @@ def test_a_held_answer_keeps_the_turn_open(tmp_path: Path) -> None:
         # Without a plugin, Hermes lets that into the conversation: the trap that the plugin closes.
         chat.api.wait(lambda: chat.model.saw("said-while-busy"), SECONDS)
         held.release()
+
+
+def test_a_session_that_ends_while_it_is_connected_lets_the_call_run_out(tmp_path: Path) -> None:
+    with chatting(tmp_path, "/mcp") as chat:
+        chat.ask("What can you do?", until="Understood.")
+        chat.demo.server.ledger.revoke_everything()
+        chat.model.will(Call("mcp__mcp__whoami"), "I cannot tell.")
+        chat.ask("Who am I?", until="I cannot tell.")
+        # Not the `needs_reauth` of its source: the transport dies, and nobody answers the call.
+        assert "MCP call timed out" in chat.model.tool_results()[-1]
+
+
+def test_a_folder_given_as_a_plugin_is_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "greeter"
+    folder.mkdir()
+    (folder / "plugin.yaml").write_text("name: greeter\nversion: 1\ndescription: greets\n")
+    (folder / "__init__.py").write_text(GREETER)
+    with bot_api.running() as api, model() as stand_in:
+        tripwire.guard([api.token])
+        anna, home = started(api), tmp_path / "home"
+        with gateway(home, telegram=api, model=stand_in, plugins=[folder], allowed=[anna.id]) as hermes:
+            api.say(anna, "/greet Ada")
+            api.wait(lambda: any("Good day, Ada." in said.text for said in api.messages(anna)), SECONDS)
+            assert "Good day, Ada." in hermes.command("greet", "Ada").stdout
+            assert not stand_in.turns
 
 
 def test_discord_is_answered_too(tmp_path: Path) -> None:

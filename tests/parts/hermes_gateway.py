@@ -1,7 +1,8 @@
 """The real Hermes gateway, in its own environment, over a HERMES_HOME of the test's.
 
-    with running() as api, model() as stand_in, gateway(home, telegram=api, model=stand_in) as hermes:
-        api.start(anna)
+    api.start(anna)                          # before: Hermes loses what comes right behind a Start
+    with gateway(home, telegram=api, model=stand_in, allowed=[anna.id]) as hermes:
+        api.say(anna, "Good morning.")
         hermes.logs()                        # what the process printed and logged
         hermes.search_everything(secret)     # every place below HERMES_HOME that holds a text
 
@@ -191,8 +192,12 @@ def gateway(
     plugins: Sequence[Path | str] = (),
     allowed: Sequence[int | str] = (),
     settings: Settings | None = None,
+    verbosity: str = "-v",
 ) -> Iterator[Gateway]:
-    """Run the gateway until the block ends. `settings` are merged over config.yaml, section by section."""
+    """Run the gateway until the block ends. `settings` are merged over config.yaml, section by section.
+
+    `verbosity` is Hermes's own option for what is printed: `-v` for INFO, `-vv` for DEBUG.
+    """
     if not PYTHON.exists():
         raise MissingPart("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
     names = [plugin if isinstance(plugin, str) else plugin.name for plugin in plugins]
@@ -237,6 +242,7 @@ def gateway(
         environment,
         lambda: telegram is None or telegram.polling,
         plugins=[plugin for plugin in plugins if isinstance(plugin, Path)],
+        verbosity=verbosity,
     )
     try:
         made.start()
