@@ -10,7 +10,7 @@ from gateway_hooks.beginning import Beginning
 from gateway_hooks.cards import Card
 from gateway_hooks.chat import CannotWrite, Chat, Heard
 from gateway_hooks.context import Context
-from gateway_hooks.conversation import MAX_QR_BYTES
+from gateway_hooks.conversation import MAX_QR_BYTES, name_of
 from gateway_hooks.meaning import Connect
 from hermes_mcp_auth_remote.errors import McpAuthError, PasteRefused
 from hermes_mcp_auth_remote.login import Login
@@ -32,7 +32,7 @@ class Answering:
         try:
             await self._context.service.finish(login.id, heard.text, chat.origin)
         except PasteRefused as refused:
-            title = words.refused_title.format(server=login.key.server)
+            title = words.refused_title.format(server=name_of(login.key.server))
             card = self._context.conversation.trouble(title, refused)
             with contextlib.suppress(McpAuthError):
                 await self._context.board.add(login.id, await chat.send(card), chat)
@@ -42,7 +42,7 @@ class Answering:
             if not now.is_over:
                 await chat.send(
                     self._context.conversation.trouble(
-                        words.refused_title.format(server=login.key.server), trouble
+                        words.refused_title.format(server=name_of(login.key.server)), trouble
                     )
                 )
         finally:
@@ -64,7 +64,7 @@ class Answering:
                 await self._context.service.switch(login.id, "paste" if verb == "paste" else "device")
                 await self._context.board.clear(login.id, chat)
         except McpAuthError as trouble:
-            title = words.connect_title.format(server=login.key.server)
+            title = words.connect_title.format(server=name_of(login.key.server))
             await self._context.board.add(
                 login.id, await chat.send(self._context.conversation.trouble(title, trouble)), chat
             )

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 from gateway_hooks.cards import Button, Card, action
 from gateway_hooks.chat import CannotWrite, Chat, ChatError, Heard
 from gateway_hooks.context import Context
+from gateway_hooks.conversation import name_of
 from gateway_hooks.meaning import Connect
 from gateway_hooks.policy import MAX_WAITING_PER_USER, refusal
 from gateway_hooks.servers import named, tag
@@ -23,36 +24,32 @@ class Beginning:
         self._context = context
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def connect(self, intent: Connect, heard: Heard, chat: Chat, asked_in: Chat | None = None) -> None:
+    async def connect(self, intent: Connect, heard: Heard, chat: Chat, asked_in: Chat | None = None) -> bool:
         """Begin a login of the server that is meant, or ask which; raises ChatError, StoreError.
 
-        `asked_in` is the group where it was asked for: there the person is told where the bot may not write.
+        `asked_in` is the group where it was asked for: there the person is told where the bot may not write,
+        and False comes back.
         """
         words, user = self._context.words, heard.sender.user
         if not self._context.policy.may_change(heard.sender):
-            await self._context.reply(
-                chat, heard, Card(words.connections_title, paragraphs=(words.admins_only,))
-            )
-            return
+            card = Card(words.connections_title, paragraphs=(words.admins_only,))
+            await self._context.reply(chat, heard, card)
+            return True
         try:
             server = await asyncio.to_thread(named, self._context.servers, intent.server, intent.tag)
-            if server is None:
-                await self._context.reply(
-                    chat,
-                    heard,
-                    self._context.lists.servers(await asyncio.to_thread(self._context.servers.names)),
-                )
-                return
+            names = [] if server else await asyncio.to_thread(self._context.servers.names)
         except McpAuthError as trouble:
-            await self._context.reply(
-                chat, heard, self._context.conversation.trouble(words.connections_title, trouble)
-            )
-            return
+            card = self._context.conversation.trouble(words.connections_title, trouble)
+            await self._context.reply(chat, heard, card)
+            return True
+        if server is None:
+            await self._context.reply(chat, heard, self._context.lists.servers(names))
+            return True
         await chat.note(words.working)
         async with self._turn(user):
-            await self._begin(server, heard, chat, asked_in)
+            return await self._begin(server, heard, chat, asked_in)
 
-    async def _begin(self, server: Server, heard: Heard, chat: Chat, asked_in: Chat | None) -> None:
+    async def _begin(self, server: Server, heard: Heard, chat: Chat, asked_in: Chat | None) -> bool:
         """Begin a login, in the place of one of the same server that waits here."""
         user, owner = heard.sender.user, self._context.owner(heard.sender.user)
         logins = await self._context.logins()
@@ -66,17 +63,17 @@ class Beginning:
         why = refusal(begun, self._context.platform.name, user, self._context.clock())
         if why is not None:
             await self._context.reply(chat, heard, self._context.lists.refused(why, MAX_WAITING_PER_USER))
-            return
-        for each in older:
-            await self._context.service.cancel(each.id)
+            return True
         try:
             login = await self._context.service.begin(server, chat.origin, owner=owner, flow="auto")
         except McpAuthError as trouble:
             words = self._context.words
             again = ((Button(words.try_again, action("connect", tag(server.name))),),)
-            title = words.failed_title.format(server=server.name)
+            title = words.failed_title.format(server=name_of(server.name))
             await self._context.reply(chat, heard, self._context.conversation.trouble(title, trouble, again))
-            return
+            return True
+        for each in older:
+            await self._context.service.cancel(each.id)
         try:
             await self._context.board.show(login, chat, heard.on)
         except CannotWrite:
@@ -84,9 +81,11 @@ class Beginning:
                 await self._context.service.cancel(login.id)
                 raise
             await self._context.invite(asked_in, login)
+            return False
         except ChatError:
             await self._context.service.cancel(login.id)
             raise
+        return True
 
     def _turn(self, user: str) -> asyncio.Lock:
         """Let one login of a user begin after the other, so that they can be counted."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gateway_hooks.board import Board
 from gateway_hooks.cards import Button, Card, Link, action
 from gateway_hooks.chat import Chat, ChatError, Heard, MessageGone, Platform
-from gateway_hooks.conversation import Conversation
+from gateway_hooks.conversation import Conversation, name_of
 from gateway_hooks.lists import Lists
 from gateway_hooks.meaning import START
 from gateway_hooks.policy import Policy
@@ -51,7 +51,9 @@ class Context:
         """Say in a group how to go on where the bot may not write first: with a login that waits, or anew."""
         words, platform = self.words, self.platform
         title = (
-            words.connections_title if login is None else words.connect_title.format(server=login.key.server)
+            words.connections_title
+            if login is None
+            else words.connect_title.format(server=name_of(login.key.server))
         )
         link = platform.invitation(START if login is None else f"{START}{login.id}")
         if link is not None:

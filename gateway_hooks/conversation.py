@@ -26,6 +26,8 @@ COUNT_SECONDS, LAST_SECONDS = 300, (120, 60)
 MAX_COPY_CHARS = 256
 # Version 22 of ISO/IEC 18004 at level L, 105 modules wide: what a phone's camera still reads from a screen.
 MAX_QR_BYTES = 1003
+# An error may name a file or an address; what is longer tells nobody more.
+MAX_SENTENCE_CHARS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,12 @@ class Conversation:
     def prompt(self, login: Login, now: float, *, may_use_device: bool = True) -> Card:
         """Return what is shown of a login that waits, or is being exchanged. `now` is in epoch seconds."""
         words, request, code = self.words, login.request, login.shown_code
-        title = words.connect_title.format(server=_name(login.key.server))
+        title = words.connect_title.format(server=name_of(login.key.server))
         if login.status == "exchanging":
             return Card(title, paragraphs=(words.exchanging,))
         rows = [
             Row(words.server, short(shown(login.server_url)), quoted=True),
-            Row(words.log_in_at, shown(login.issuer_host), quoted=True),
+            Row(words.log_in_at, short(shown(login.issuer_host)), quoted=True),
         ]
         if others := other_hosts(login):
             rows.append(Row(words.tokens_from, short(shown("  ".join(others))), quoted=True))
@@ -104,12 +106,14 @@ class Conversation:
             if code is None
             else code.verification_uri_complete or code.verification_uri
         )
-        title = self.words.qr_title.format(server=_name(login.key.server))
-        return text, Card(title, paragraphs=(self.words.qr_until.format(host=shown(login.issuer_host)),))
+        title = self.words.qr_title.format(server=name_of(login.key.server))
+        return text, Card(
+            title, paragraphs=(self.words.qr_until.format(host=short(shown(login.issuer_host))),)
+        )
 
     def qr_too_dense(self, login: Login) -> Card:
         """Say why there is no QR code."""
-        title = self.words.connect_title.format(server=_name(login.key.server))
+        title = self.words.connect_title.format(server=name_of(login.key.server))
         return Card(title, paragraphs=(self.words.qr_too_dense,))
 
     def ended(self, login: Login, connection: Connection | None, now: float, tag: str) -> Card:
@@ -117,13 +121,13 @@ class Conversation:
         words = self.words
         if login.status == "done" and connection is not None:
             return self.connected(connection, now, tag)
-        title = words.failed_title.format(server=_name(login.key.server))
+        title = words.failed_title.format(server=name_of(login.key.server))
         if login.status in {"expired", "cancelled"}:
             said: tuple[str, ...] = (words.expired if login.status == "expired" else words.cancelled,)
         else:
             message, advice = login.failure or ("", "")
             message, advice = words.errors.get(login.failure_code or "", (message, advice))
-            said = tuple(shown(each) for each in (message, advice) if each)
+            said = tuple(short(shown(each), MAX_SENTENCE_CHARS) for each in (message, advice) if each)
         again = Button(words.try_again, action("connect", tag))
         return self._with_words(Card(title, paragraphs=said, buttons=((again,),), tone="bad"))
 
@@ -142,7 +146,7 @@ class Conversation:
         buttons = ((Button(words.disconnect, action("off", tag)),),) if tag else ()
         return self._with_words(
             Card(
-                words.connected_title.format(server=_name(connection.key.server)),
+                words.connected_title.format(server=name_of(connection.key.server)),
                 tuple(rows),
                 (words.not_you,) if connection.account and tag else (),
                 buttons=buttons,
@@ -161,7 +165,8 @@ class Conversation:
     def trouble(self, title: str, error: McpAuthError, buttons: tuple[tuple[Button, ...], ...] = ()) -> Card:
         """Say what went wrong and what to do."""
         message, advice = self.words.errors.get(error.code, (str(error), error.advice))
-        return Card(title, paragraphs=(shown(message), shown(advice)), buttons=buttons, tone="bad")
+        said = tuple(short(shown(each), MAX_SENTENCE_CHARS) for each in (message, advice))
+        return Card(title, paragraphs=said, buttons=buttons, tone="bad")
 
     def clock(self, at: float, now: float | None = None) -> str:
         """Write a moment (epoch seconds) in UTC, with the date where it is another day than `now`."""
@@ -225,5 +230,6 @@ def _whole(left: float) -> int:
     return math.ceil(left / COUNT_SECONDS) * COUNT_SECONDS
 
 
-def _name(server: str) -> str:
+def name_of(server: str) -> str:
+    """Write a server's name as it stands in a sentence."""
     return short(shown(server), 60)

@@ -45,33 +45,30 @@ class Listing:
         """Ask whether to disconnect, or do it; raises ChatError, ConfigError."""
         words, owner = self._context.words, self._context.owner(heard.sender.user)
         if not self._context.policy.may_change(heard.sender):
-            await self._context.reply(
-                chat, heard, Card(words.connections_title, paragraphs=(words.admins_only,))
-            )
+            card = Card(words.connections_title, paragraphs=(words.admins_only,))
+            await self._context.reply(chat, heard, card)
             return
-        name, _, sure = intent.server.partition(" ")
+        name, is_sure = intent.server, intent.is_sure
+        if name.casefold().endswith(" yes"):
+            # As it is typed where there are no buttons.
+            name, is_sure = name[: -len(" yes")].rstrip(), True
         try:
             server = await asyncio.to_thread(named, self._context.servers, name, intent.tag)
         except McpAuthError as trouble:
-            await self._context.reply(
-                chat, heard, self._context.conversation.trouble(words.connections_title, trouble)
-            )
+            card = self._context.conversation.trouble(words.connections_title, trouble)
+            await self._context.reply(chat, heard, card)
             return
         if server is None:
             await self.show(heard, chat)
-        elif intent.is_sure is None:
+        elif is_sure is None:
             await self._context.reply(chat, heard, self._context.lists.kept(server.name))
-        elif not intent.is_sure and sure.strip().lower() != "yes":
+        elif not is_sure:
             await self._context.reply(chat, heard, self._context.lists.sure(server.name, owner))
         else:
             await chat.note(words.working)
             try:
                 revoked = await self._context.service.logout(server, owner)
+                card = self._context.lists.disconnected(server.name, revoked=revoked)
             except McpAuthError as trouble:
-                await self._context.reply(
-                    chat, heard, self._context.conversation.trouble(words.connections_title, trouble)
-                )
-                return
-            await self._context.reply(
-                chat, heard, self._context.lists.disconnected(server.name, revoked=revoked)
-            )
+                card = self._context.conversation.trouble(words.connections_title, trouble)
+            await self._context.reply(chat, heard, card)
