@@ -1,0 +1,185 @@
+"""A bot for logins and nothing else: polls Telegram, or takes what Telegram sends, until it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from telegram import BotCommand, Update
+from telegram.error import Conflict, InvalidToken, NetworkError, TelegramError
+from telegram.ext import ApplicationBuilder, CommandHandler, filters
+
+from gateway_hooks.board import OnConnected
+from gateway_hooks.chat import ChatError
+from gateway_hooks.policy import Policy
+from gateway_hooks.servers import Servers
+from gateway_hooks.telegram import App, TelegramLogins
+from gateway_hooks.telegram_redaction import guard_logs
+from gateway_hooks.words import ENGLISH, Words
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Clock, Secret
+
+POLL_SECONDS = 30
+MAX_PAUSE_SECONDS = 30.0
+HEARD = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where Telegram sends updates: `url` is public and https; `listen` and `port` are where we take them.
+
+    What stands before us ends TLS, unless `certificate` and `key` (PEM files) are given: then we do. Telegram
+    says `secret` with each update, a random one unless told.
+    """
+
+    url: str
+    listen: str = "127.0.0.1"
+    port: int = 8443
+    secret: Secret | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
+    token: Secret,
+    service: AuthService,
+    servers: Servers,
+    policy: Policy,
+    *,
+    api_url: str | None = None,
+    webhook: Webhook | None = None,
+    words: Words = ENGLISH,
+    started: Callable[[str], None] | None = None,
+    clock: Clock = time.time,
+    on_connected: OnConnected | None = None,
+) -> None:
+    """Run until cancelled. `api_url` is a Bot API server of one's own; `started` hears the bot's name.
+
+    Raises ChatError where Telegram does not take the token, or webhooks need what is not installed.
+    """
+    guard_logs()
+    builder = ApplicationBuilder().token(token.reveal())
+    if api_url is not None:
+        base = api_url.rstrip("/")
+        builder = builder.base_url(f"{base}/bot").base_file_url(f"{base}/file/bot")
+    application: App = builder.build()
+    logins = TelegramLogins(service, servers, policy, words, clock=clock, on_connected=on_connected)
+    logins.add_to(application)
+    of_new_messages = filters.UpdateType.MESSAGE
+    application.add_handler(CommandHandler(["start", "help"], logins.help, filters=of_new_messages))
+    try:
+        await _initialize(application)
+        await application.start()
+        await _listen(application, webhook)
+        if started is not None:
+            started(application.bot.username)
+        await _offer_commands(application, words)
+        await asyncio.Event().wait()
+    finally:
+        await _end(application)
+
+
+async def _initialize(application: App) -> None:
+    """Learn who the bot is, however long Telegram cannot be reached; raises ChatError for a wrong token."""
+    pause = 1.0
+    while True:
+        try:
+            await application.initialize()
+        except InvalidToken:
+            # The library's own text holds the token.
+            raise ChatError("Telegram does not take this bot's token: copy it anew from BotFather.") from None
+        except NetworkError:
+            if pause == 1.0:
+                log.warning("Telegram cannot be reached; trying again until it can.")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+        else:
+            return
+
+
+async def _listen(application: App, webhook: Webhook | None) -> None:
+    updater = application.updater
+    if updater is None:
+        raise ChatError("This application hears nothing.")
+    if webhook is None:
+        await updater.start_polling(
+            poll_interval=0,
+            timeout=POLL_SECONDS,
+            bootstrap_retries=-1,
+            allowed_updates=HEARD,
+            error_callback=_Troubles(),
+        )
+        return
+    secret = webhook.secret or Secret(secrets.token_urlsafe(32))
+    try:
+        await updater.start_webhook(
+            listen=webhook.listen,
+            port=webhook.port,
+            url_path=urlsplit(webhook.url).path.lstrip("/"),
+            webhook_url=webhook.url,
+            secret_token=secret.reveal(),
+            cert=webhook.certificate,
+            key=webhook.key,
+            bootstrap_retries=-1,
+            allowed_updates=HEARD,
+        )
+    except RuntimeError:
+        raise ChatError("Webhooks need python-telegram-bot[webhooks] to be installed.") from None
+    except OSError as trouble:
+        raise ChatError(
+            f"{webhook.listen}:{webhook.port} cannot be listened on: {trouble.strerror}."
+        ) from None
+
+
+class _Troubles:
+    """Says once what is wrong with polling; the library goes on trying."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, trouble: TelegramError) -> None:
+        """Log a kind of trouble the first time that it comes."""
+        said = "Telegram cannot be reached; polling goes on."
+        if isinstance(trouble, Conflict):
+            said = (
+                "Another program polls this bot, or a webhook is set for it: Telegram gives each update to "
+                "one of them only. Stop the other one, or give this one a bot of its own. Polling goes on."
+            )
+        elif not isinstance(trouble, NetworkError):
+            said = f"Polling failed and goes on: {type(trouble).__name__}."
+        if said not in self._said:
+            self._said.add(said)
+            log.warning("%s", said)
+
+
+async def _offer_commands(application: App, words: Words) -> None:
+    """Put the commands into the menu, where they are not there yet: each call counts against the bot."""
+    menu = [
+        BotCommand("connect", words.connect_about),
+        BotCommand("connections", words.connections_about),
+        BotCommand("disconnect", words.disconnect_about),
+    ]
+    try:
+        if list(await application.bot.get_my_commands()) != menu:
+            await application.bot.set_my_commands(menu)
+    except TelegramError as trouble:
+        log.warning("The menu of commands could not be set: %s.", type(trouble).__name__)
+
+
+async def _end(application: App) -> None:
+    if application.updater is not None and application.updater.running:
+        # Telegram not answering then is no trouble any more.
+        with contextlib.suppress(TelegramError):
+            await application.updater.stop()
+    if application.running:
+        await application.stop()
+    await application.shutdown()

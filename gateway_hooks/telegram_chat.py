@@ -1,0 +1,195 @@
+"""One chat of Telegram's with the bot in it, as the conversation sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Awaitable, Callable
+
+from telegram import Bot, CallbackQuery, InputFile, LinkPreviewOptions, Message
+from telegram.constants import CallbackQueryLimit
+from telegram.error import BadRequest
+
+from gateway_hooks.cards import Card, Link
+from gateway_hooks.chat import CannotWrite, ChatError, MessageGone
+from gateway_hooks.telegram_calls import Calls, why
+from gateway_hooks.telegram_drawing import MAX_CAPTION_UNITS, MAX_TEXT_UNITS, Drawn, cut, draw, units
+from hermes_mcp_auth_remote.values import Origin
+
+# Previews are fetched by Telegram's servers, and would open the link before the person does.
+NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
+_UNCHANGED = re.compile(r"(?i)message is not modified")
+_NO_TEXT = re.compile(r"(?i)there is no text in the message")
+_NO_SUCH = re.compile(r"(?i)message to delete not found|message_id_invalid|message identifier is not")
+_NO_THREAD = re.compile(r"(?i)message thread not found|topic_(?:closed|deleted)|thread")
+
+
+class TelegramChat:
+    """A private chat, or a group, perhaps one topic of it.
+
+    The id of a message is its number; "12+13" is one whose address stands in a second message.
+    """
+
+    def __init__(
+        self, bot: Bot, calls: Calls, origin: Origin, *, is_private: bool, query: CallbackQuery | None = None
+    ) -> None:
+        self._bot = bot
+        self._calls = calls
+        self._origin = origin
+        self._is_private = is_private
+        self._query = query
+
+    @property
+    def origin(self) -> Origin:
+        """Where this is, and whom the bot talks to."""
+        return self._origin
+
+    @property
+    def is_private(self) -> bool:
+        """True where nobody but that person reads what the bot writes."""
+        return self._is_private
+
+    async def send(self, card: Card) -> str:
+        """Write a message, and a second one for an address that has no room in it; raises ChatError."""
+        drawn = draw(card)
+        message = await self._sent(drawn)
+        if drawn.address is None:
+            return message
+        try:
+            return f"{message}+{await self._send_address(drawn.address)}"
+        except ChatError:
+            with contextlib.suppress(ChatError):
+                await self.delete(message)
+            raise
+
+    async def send_picture(self, png: bytes, card: Card) -> str:
+        """Write a message with a picture; raises CannotWrite, ChatError."""
+        drawn = draw(card, MAX_CAPTION_UNITS)
+
+        async def call(thread: int | None) -> Message:
+            return await self._bot.send_photo(
+                self._chat_id(),
+                png,
+                caption=drawn.text,
+                caption_entities=drawn.entities,
+                parse_mode=None,
+                reply_markup=drawn.keyboard,
+                message_thread_id=thread,
+                protect_content=self._is_private,
+            )
+
+        return await self._in_thread(call)
+
+    async def edit(self, message: str, card: Card) -> None:
+        """Change a message of ours; raises MessageGone, CannotWrite, ChatError."""
+        drawn = draw(card)
+        first, _, second = message.partition("+")
+        if drawn.address is not None and not second:
+            # It has no room for what it should say; it goes, and a new one says it.
+            with contextlib.suppress(ChatError):
+                await self.delete(message)
+            raise MessageGone("The message has no room for the address.")
+        await self._edit(first, drawn)
+        if second and drawn.address is None:
+            with contextlib.suppress(ChatError):
+                await self.delete(second)
+        elif drawn.address is not None:
+            await self._edit(second, _address(drawn.address))
+
+    async def delete(self, message: str) -> bool:
+        """Delete a message, ours or theirs; False where Telegram does not let the bot. Raises ChatError."""
+        outcomes = [await self._delete(part) for part in message.split("+")]
+        return all(outcomes)
+
+    async def note(self, text: str) -> None:
+        """Answer a press; the first answer counts. Nothing depends on it, so nothing is raised."""
+        query, self._query = self._query, None
+        if query is None:
+            return
+        said = cut(text, int(CallbackQueryLimit.ANSWER_CALLBACK_QUERY_TEXT_LENGTH)) or None
+        with contextlib.suppress(ChatError, BadRequest):
+            await self._calls.at_once(lambda: self._bot.answer_callback_query(query.id, said))
+
+    async def _sent(self, drawn: Drawn) -> str:
+        async def call(thread: int | None) -> Message:
+            return await self._bot.send_message(
+                self._chat_id(),
+                drawn.text,
+                entities=drawn.entities,
+                # What the application sets by default is for its own texts.
+                parse_mode=None,
+                link_preview_options=NO_PREVIEW,
+                reply_markup=drawn.keyboard,
+                message_thread_id=thread,
+                # Any of them may be edited into one with a link, which nobody is to be sent on to.
+                protect_content=self._is_private,
+            )
+
+        return await self._in_thread(call)
+
+    async def _send_address(self, link: Link) -> str:
+        if units(f"{link.label}:\n{link.url}") <= MAX_TEXT_UNITS:
+            return await self._sent(_address(link))
+
+        async def call(thread: int | None) -> Message:
+            return await self._bot.send_document(
+                self._chat_id(),
+                InputFile(link.url.encode(), "address.txt"),
+                caption=cut(link.label, MAX_CAPTION_UNITS),
+                parse_mode=None,
+                message_thread_id=thread,
+                protect_content=self._is_private,
+            )
+
+        return await self._in_thread(call)
+
+    async def _in_thread(self, call: Callable[[int | None], Awaitable[Message]]) -> str:
+        """Write in the topic, outside of it where that is gone."""
+        thread = int(self._origin.thread) if self._origin.thread else None
+        try:
+            try:
+                sent = await self._calls.in_turn(self._origin.chat, lambda: call(thread))
+            except BadRequest as refused:
+                if thread is None or not _NO_THREAD.search(refused.message):
+                    raise
+                sent = await self._calls.in_turn(self._origin.chat, lambda: call(None))
+        except BadRequest as refused:
+            raise ChatError(f"Telegram refused a message: {why(refused)}") from None
+        return str(sent.message_id)
+
+    async def _edit(self, message: str, drawn: Drawn) -> None:
+        async def call() -> object:
+            return await self._bot.edit_message_text(
+                drawn.text,
+                self._chat_id(),
+                int(message),
+                entities=drawn.entities,
+                parse_mode=None,
+                link_preview_options=NO_PREVIEW,
+                reply_markup=drawn.keyboard,
+            )
+
+        try:
+            await self._calls.in_turn(self._origin.chat, call)
+        except BadRequest as refused:
+            is_file = bool(_NO_TEXT.search(refused.message)) and drawn.keyboard is None
+            if not _UNCHANGED.search(refused.message) and not is_file:
+                raise MessageGone(f"Telegram does not change the message: {why(refused)}") from None
+
+    async def _delete(self, message: str) -> bool:
+        # Not in turn: what a person pasted is not to wait for what the bot may not say yet.
+        try:
+            return await self._calls.at_once(lambda: self._bot.delete_message(self._chat_id(), int(message)))
+        except BadRequest as refused:
+            return bool(_NO_SUCH.search(refused.message))
+
+    def _chat_id(self) -> int:
+        """Return the chat's number: a name would be a public channel's; raises CannotWrite."""
+        chat = self._origin.chat
+        if not chat.lstrip("-").isdecimal() or (self._is_private and chat.startswith("-")):
+            raise CannotWrite("A user of Telegram is named by a number.")
+        return int(chat)
+
+
+def _address(link: Link) -> Drawn:
+    return Drawn(f"{link.label}:\n{link.url}", ())

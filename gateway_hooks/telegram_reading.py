@@ -1,0 +1,76 @@
+"""What an update says, and who says it where: from the library's values to ours. Pure.
+
+Only people are heard, and only where Telegram vouches for who they are: not channels, not bots, not whoever
+writes in a group in the name of the group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from telegram import CallbackQuery, Message, MessageEntity, Update
+from telegram.constants import ChatType
+
+from gateway_hooks.chat import Heard, Sender
+from hermes_mcp_auth_remote.values import Origin
+
+PLATFORM = "telegram"
+COMMANDS = frozenset({"connect", "connections", "disconnect", "start"})
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One thing heard, where, and the press to answer if it was one."""
+
+    heard: Heard
+    origin: Origin
+    is_private: bool
+    query: CallbackQuery | None = None
+
+
+def read(update: Update, bot: str, username: str) -> Read | None:
+    """Read an update; None where no person says anything. `bot` is our bot's id, `username` its name."""
+    query, message = update.callback_query, update.message or update.edited_message
+    if query is not None:
+        return _pressed(query, bot)
+    if message is None or message.from_user is None or message.from_user.is_bot or message.sender_chat:
+        return None
+    text = message.text or message.caption or ""
+    if not text:
+        return None
+    # An edited command was carried out when it was written; an edited paste may be the whole of it at last.
+    command = "" if update.edited_message else _command(message, username)
+    if command:
+        text = text.partition(" ")[2] if " " in text.split("\n")[0] else text.partition("\n")[2]
+    sender = Sender(str(message.from_user.id))
+    heard = Heard(sender, command, text, message=str(message.message_id))
+    return Read(heard, _origin(message, sender, bot), message.chat.type == ChatType.PRIVATE)
+
+
+def _pressed(query: CallbackQuery, bot: str) -> Read | None:
+    message = query.message
+    # Where an application lets the library keep the data, it may be no text.
+    if message is None or not isinstance(query.data, str) or query.from_user.is_bot:
+        return None
+    sender = Sender(str(query.from_user.id))
+    heard = Heard(sender, pressed=query.data, on=str(message.message_id))
+    if isinstance(message, Message):
+        origin = _origin(message, sender, bot)
+    else:
+        origin = Origin(PLATFORM, str(message.chat.id), "", sender.user, bot)
+    return Read(heard, origin, message.chat.type == ChatType.PRIVATE, query)
+
+
+def _origin(message: Message, sender: Sender, bot: str) -> Origin:
+    # Replies in a group have a thread as well; only a topic is a place of its own.
+    thread = str(message.message_thread_id) if message.is_topic_message else ""
+    return Origin(PLATFORM, str(message.chat.id), thread, sender.user, bot)
+
+
+def _command(message: Message, username: str) -> str:
+    """Return the command that a message begins with, if it is one of ours and for this bot; else ""."""
+    first = message.entities[0] if message.entities else None
+    if not message.text or first is None or first.type != MessageEntity.BOT_COMMAND or first.offset:
+        return ""
+    name, _, addressed = message.text[1 : first.length].lower().partition("@")
+    return name if name in COMMANDS and addressed in {"", username.lower()} else ""
