@@ -165,6 +165,33 @@ REQUIREMENTS = (
     Requirement("sender-binding", "A paste counts from whoever began the login, there.", "security 3, 4"),
     # Serving chats
     Requirement("operators-choice", "Who may, and whose tokens are used, is listed.", "security 20"),
+    Requirement(
+        "chat-prompt", "A prompt says what, where, until when, for whom and since when.", "security 1, 3"
+    ),
+    Requirement("chat-answer-deleted", "An answer is deleted first, or its writer is told to.", "security 9"),
+    Requirement("chat-not-echoed", "No refusal repeats anything of a paste.", "security 3, issue 5"),
+    Requirement("chat-replay", "A used answer is refused, deleted and kept from others.", "security 10, 12"),
+    Requirement("chat-limits", "Waiting logins and starts are capped, by person and for all.", "security 21"),
+    Requirement(
+        "chat-private", "No address, code or picture is ever shown in a group.", "security 8, design 7"
+    ),
+    Requirement(
+        "chat-exposed", "A code that others read ends its login; another begins.", "issue 5, security 8"
+    ),
+    Requirement(
+        "chat-listed", "Who is on no list begins nothing and is asked for nothing.", "security 1, 20"
+    ),
+    Requirement("chat-admins", "What all share is changed by administrators only.", "security 20, issue 5"),
+    Requirement("chat-owners", "Whose tokens a login becomes is the operator's choice.", "security 20"),
+    Requirement("chat-tidy", "Once a login is over, at most its prompt stays.", "issue 5, security 24"),
+    Requirement("chat-survives", "A prompt is kept up by whichever process runs the bot.", "issue 5"),
+    Requirement("chat-countdown", "A prompt is edited at a few moments, not each second.", "issue 5"),
+    Requirement("chat-harmless", "What others wrote neither steers nor fills a card.", "security 13"),
+    Requirement("chat-words", "Every sentence stands in one place and can be translated.", "issue 5"),
+    Requirement(
+        "chat-ours", "Only what answers a login, or carries a code, is taken.", "issue 5, security 10"
+    ),
+    Requirement("chat-asks", "A call asks in its user's private chat, and goes on.", "issue 5"),
     # Everywhere
     Requirement("safe-urls", "Only https, or http on loopback, is used.", "security 13, 14, 16"),
     Requirement("no-crash", "Hostile input raises McpAuthError and nothing else.", "security 14"),
