@@ -165,6 +165,7 @@ REQUIREMENTS = (
     Requirement("sender-binding", "A paste counts from whoever began the login, there.", "security 3, 4"),
     # Serving chats
     Requirement("operators-choice", "Who may, and whose tokens are used, is listed.", "security 20"),
+    # The conversation of a chat
     Requirement(
         "chat-prompt", "A prompt says what, where, until when, for whom and since when.", "security 1, 3"
     ),
