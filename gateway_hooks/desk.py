@@ -6,6 +6,7 @@ application around us. Logins are shown and kept up to date by the `board`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -14,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 from gateway_hooks.answering import Answering
+from gateway_hooks.attention import Attention
 from gateway_hooks.beginning import Beginning
 from gateway_hooks.board import Board, OnConnected
 from gateway_hooks.cards import Card
@@ -72,11 +74,14 @@ class Desk:
         self._beginning = Beginning(self._context)
         self._answering = Answering(self._context, self._beginning)
         self._listing = Listing(self._context)
+        self._attention = Attention(self._context)
         self._strangers: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Keep what people see up to date, until cancelled."""
-        await self.board.run()
+        """Keep what people see up to date, and tell them where a login is needed, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.board.run())
+            group.create_task(self._attention.run())
 
     async def hear(self, heard: Heard, chat: Chat) -> bool:
         """Take what a person did, and do it; False where it is not ours."""

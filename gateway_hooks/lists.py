@@ -123,8 +123,12 @@ class Lists:
         if connection.login_needed is not None:
             said = words.attention_over.format(reason=shown(connection.login_needed))
             return Card(words.attention_title.format(server=name), paragraphs=(said,), buttons=((button,),))
-        ends = connection.refresh_expires_at or connection.expires_at or now
-        said = words.attention_ends.format(clock=self.conversation.clock(ends, now))
+        ends = connection.near_end(now) or now
+        clock = self.conversation.clock(ends, now)
+        if ends <= now:
+            said = words.attention_ended.format(clock=clock)
+            return Card(words.attention_title.format(server=name), paragraphs=(said,), buttons=((button,),))
+        said = words.attention_ends.format(clock=clock)
         return Card(words.ends_title.format(server=name), paragraphs=(said,), buttons=((button,),))
 
     def _more(self) -> str:

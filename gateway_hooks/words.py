@@ -138,10 +138,16 @@ class Words:
     attention_title: str = "{server}: a login is needed"
     ends_title: str = "{server}: log in again soon"
     attention_over: str = "The session is over: {reason}"
+    attention_ended: str = "The session ended at {clock} UTC, and could not renew itself."
     attention_ends: str = "The session ends at {clock} UTC, and cannot renew itself beyond that."
     log_in_again: str = "Log in again"
     # A short answer to a button.
     working: str = "One moment…"
+    # What a platform says of the commands in its own list.
+    connect_about: str = "Log in to a server"
+    connections_about: str = "What is connected, and disconnect"
+    disconnect_about: str = "Disconnect a server"
+    server_about: str = "Which one"
     # Help of the standalone bot.
     help_title: str = "I connect your agent to its MCP servers"
     help: str = "{connect}: log in to a server\n{connections}: what is connected, and disconnect"

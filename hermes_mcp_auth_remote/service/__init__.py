@@ -27,6 +27,7 @@ from hermes_mcp_auth_remote.service.waiting import held
 from hermes_mcp_auth_remote.service.world import Run, World
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.notices import NoticeFile
 from hermes_mcp_auth_remote.values import Clock, Entropy, Flow, Key, Origin, Owner, Server
 
 T = TypeVar("T")
@@ -64,6 +65,8 @@ class AuthService:
         # Polls go out over connections that are kept, unless the way out is somebody else's.
         self._logins = Logins(self._world, self._server_of, None if run is _run else run)
         self._asking = Asking(self._world, self._logins)
+        # Whom chats have told that a session needs a person.
+        self.notices = NoticeFile(self._world.store.root)
         self._sessions: dict[tuple[Key, str], Session] = {}
         self._servers: dict[str, Server] = {}
 
