@@ -1,0 +1,71 @@
+"""One demo per module, strict again before each test; a bot with its people, by a clock that only tests move."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway_hooks.policy import Policy
+from gateway_hooks.words import ENGLISH, Words
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.service import AuthService
+from tests import tripwire
+from tests.demo.player import MovedClock
+from tests.gateway_hooks.given import Person, Place, Talk, servers_of
+
+Begin = Callable[..., Talk]
+
+
+@pytest.fixture(scope="module")
+def clock() -> MovedClock:
+    return MovedClock()
+
+
+@pytest.fixture(scope="module")
+def one_demo(clock: MovedClock) -> Iterator[Demo]:
+    with running(clock=clock) as demo:
+        yield demo
+
+
+@pytest.fixture
+def demo(one_demo: Demo, clock: MovedClock) -> Iterator[Demo]:
+    clock.now = MovedClock().now
+    one_demo.server.behaviour = Behaviour()
+    one_demo.server.heal()
+    one_demo.server.requests.clear()
+    tripwire.guard(one_demo.server.minted)
+    yield one_demo
+    one_demo.server.heal()
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as one:
+        yield one
+
+
+@pytest.fixture
+def begin(tmp_path: Path, demo: Demo, clock: MovedClock, runner: asyncio.Runner) -> Begin:
+    """Start the bot; another one is the same after a restart, where it is given the same place."""
+
+    def begin_one(
+        *names: str, policy: Policy | None = None, place: Place | None = None, words: Words = ENGLISH
+    ) -> Talk:
+        service = AuthService(tmp_path, clock=clock)
+        return Talk(runner, service, servers_of(demo, *names), clock, policy=policy, place=place, words=words)
+
+    return begin_one
+
+
+@pytest.fixture
+def talk(begin: Begin) -> Talk:
+    return begin()
+
+
+@pytest.fixture
+def ada(talk: Talk) -> Person:
+    return talk.person("ada")

@@ -1,0 +1,346 @@
+"""A chat platform that holds its messages in lists, as strict as a real one, and the people who talk there.
+
+`Talk` is one bot with its people; what they do reads as a play: `ada.says("/connect notes")`,
+`ada.presses("Cancel")`. After each act everything has happened that follows from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from gateway_hooks.cards import Button, Card, plain
+from gateway_hooks.chat import Abilities, CannotWrite, ChatError, Heard, MessageGone, Sender
+from gateway_hooks.desk import Desk
+from gateway_hooks.policy import AllowList, Policy
+from gateway_hooks.servers import Listed, Servers
+from gateway_hooks.words import ENGLISH, Words
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Clock, Origin, Server
+
+T = TypeVar("T")
+
+PLATFORM, BOT = "parlour", "900"
+MAX_ACTION_BYTES = 64
+
+
+@dataclass
+class Message:
+    """One message of a room: the bot's card, perhaps below a picture, or what a person wrote."""
+
+    id: str
+    author: str
+    card: Card | None = None
+    text: str = ""
+    png: bytes = b""
+    edits: int = 0
+
+    def __str__(self) -> str:
+        if self.card is None:
+            return self.text
+        lines = [*(["[a picture]"] if self.png else []), plain(self.card)]
+        lines += ["  ".join(f"[{button.label}]" for button in row) for row in self.card.buttons]
+        return "\n".join(lines)
+
+
+@dataclass
+class Room:
+    """A place with its messages; ids begin at 1 in each, as with Telegram. The knobs are what goes wrong."""
+
+    name: str
+    is_private: bool
+    messages: dict[str, Message] = field(default_factory=dict)
+    deleted: list[Message] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    # What is sent, and how often.
+    calls: list[str] = field(default_factory=list)
+    cannot_write: bool = False
+    cannot_delete: bool = False
+    # So many of the next edits fail.
+    failing_edits: int = 0
+    # Nothing is sent or edited before it is set.
+    held: asyncio.Event | None = None
+    _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def put(self, author: str, *, card: Card | None = None, text: str = "", png: bytes = b"") -> str:
+        message = Message(str(next(self._ids)), author, card, text, png)
+        self.messages[message.id] = message
+        return message.id
+
+    def cards(self) -> list[Card]:
+        return [each.card for each in self.messages.values() if each.card is not None]
+
+    def __str__(self) -> str:
+        return "\n\n".join(f"{each.author}: {each}" for each in self.messages.values())
+
+
+class RoomChat:
+    """A room as one person's `Chat`."""
+
+    def __init__(self, place: Place, room: Room, user: str, thread: str = "") -> None:
+        self._place, self.room = place, room
+        self._origin = Origin(PLATFORM, chat=room.name, thread=thread, user=user, bot=place.bot)
+
+    @property
+    def origin(self) -> Origin:
+        return self._origin
+
+    @property
+    def is_private(self) -> bool:
+        return self.room.is_private
+
+    async def send(self, card: Card) -> str:
+        await self._may_write("send", card)
+        return self.room.put("bot", card=card)
+
+    async def send_picture(self, png: bytes, card: Card) -> str:
+        await self._may_write("picture", card)
+        assert png.startswith(b"\x89PNG")
+        return self.room.put("bot", card=card, png=png)
+
+    async def edit(self, message: str, card: Card) -> None:
+        await self._may_write("edit", card)
+        if self.room.failing_edits:
+            self.room.failing_edits -= 1
+            raise ChatError("The platform is out of reach.")
+        found = self.room.messages.get(message)
+        if found is None:
+            raise MessageGone("That message is gone.")
+        if found.author != "bot" or found.png:
+            raise ChatError("That message cannot be edited to a text.")
+        found.card, found.edits = card, found.edits + 1
+
+    async def delete(self, message: str) -> bool:
+        self.room.calls.append("delete")
+        found = self.room.messages.get(message)
+        if found is None or (found.author != "bot" and self.room.cannot_delete):
+            return False
+        self.room.deleted.append(self.room.messages.pop(message))
+        return True
+
+    async def note(self, text: str) -> None:
+        self.room.notes.append(text)
+
+    async def _may_write(self, call: str, card: Card) -> None:
+        # As a library does: others get a turn.
+        await asyncio.sleep(0)
+        if self.room.held is not None:
+            await self.room.held.wait()
+        self.room.calls.append(call)
+        check(card, is_private=self.room.is_private)
+        if self.room.cannot_write:
+            raise CannotWrite("The bot may not write there.")
+
+
+def check(card: Card, *, is_private: bool) -> None:
+    """What no card may break, wherever it is sent."""
+    text = plain(card, with_link=False)
+    assert utf16(text) <= 4096, text
+    assert not re.search(r"\{\w*\}", text), text
+    for button in (each for row in card.buttons for each in row):
+        assert len(button.action.encode()) <= MAX_ACTION_BYTES
+        assert bool(button.action) != bool(button.copy)
+    if not is_private:
+        assert "code=" not in text
+        assert "state=" not in text
+        assert not card.code
+        assert card.link is None or card.link.url.startswith("https://parlour.example/")
+
+
+def utf16(text: str) -> int:
+    """Count as Telegram does."""
+    return len(text.encode("utf-16-le")) // 2
+
+
+class Place:
+    """The `Platform`: one private room per user, and groups."""
+
+    def __init__(self, can: Abilities | None = None, bot: str = BOT) -> None:
+        self.can, self.bot, self.name = can or Abilities(), bot, PLATFORM
+        self.private: dict[str, Room] = {}
+        self.groups: dict[str, Room] = {}
+        self.senders: dict[str, Sender] = {}
+        self.has_invitations = True
+
+    def room(self, user: str) -> Room:
+        return self.private.setdefault(user, Room(f"private-{user}", is_private=True))
+
+    def group(self, name: str) -> Room:
+        return self.groups.setdefault(name, Room(name, is_private=False))
+
+    def private_chat(self, user: str) -> RoomChat:
+        return RoomChat(self, self.room(user), user)
+
+    async def sender(self, user: str) -> Sender:
+        return self.senders.get(user, Sender(user))
+
+    def invitation(self, payload: str) -> str | None:
+        assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", payload)
+        return f"https://parlour.example/bot?start={payload}" if self.has_invitations else None
+
+
+class Talk:
+    """One bot at work, by a clock that only the test moves; another one over the same home is a restart."""
+
+    def __init__(
+        self,
+        runner: asyncio.Runner,
+        service: AuthService,
+        servers: Servers,
+        clock: Clock,
+        *,
+        policy: Policy | None = None,
+        place: Place | None = None,
+        words: Words = ENGLISH,
+    ) -> None:
+        self._runner = runner
+        self.service, self.place = service, place or Place()
+        self.policy = policy or AllowList(users=frozenset({"ada", "bob"}))
+        self.connected: list[tuple[Login, Connection]] = []
+        self.desk = Desk(
+            service, self.place, servers, self.policy, words, clock=clock, on_connected=self._note_connected
+        )
+
+    async def _note_connected(self, login: Login, connection: Connection) -> None:
+        self.connected.append((login, connection))
+
+    def person(self, user: str, group: str = "", thread: str = "") -> Person:
+        """Return a person in their private room, or in a group."""
+        room = self.place.group(group) if group else self.place.room(user)
+        return Person(self, user, room, thread)
+
+    def run(self, work: Awaitable[T]) -> T:
+        async def main() -> T:
+            async with asyncio.timeout(30):
+                return await work
+
+        return self._runner.run(main())
+
+    def settle(self) -> None:
+        """Let the board look, and do what it finds, until there is nothing more."""
+        self.run(self.settled())
+
+    async def settled(self) -> None:
+        board = self.desk.board
+        for _ in range(20):
+            board.poke()
+            await board.look()
+            if not board._working:
+                return
+            await asyncio.gather(*board._working.values())
+        raise AssertionError("The board never comes to rest.")
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Run the bot until something has come about."""
+
+        async def main() -> None:
+            running = asyncio.create_task(self.desk.board.run())
+            try:
+                while not holds():
+                    await asyncio.sleep(0.02)
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+        self.run(main())
+
+    def waiting(self) -> list[Login]:
+        return self.service.waiting()
+
+    @property
+    def login(self) -> Login:
+        (login,) = self.waiting()
+        return login
+
+
+class Person:
+    """Somebody in a room; each act returns whether the bot took it."""
+
+    def __init__(self, talk: Talk, user: str, room: Room, thread: str = "") -> None:
+        self._talk, self.user, self.room, self._thread = talk, user, room, thread
+
+    @property
+    def chat(self) -> RoomChat:
+        return RoomChat(self._talk.place, self.room, self.user, self._thread)
+
+    @property
+    def sender(self) -> Sender:
+        return self._talk.place.senders.get(self.user, Sender(self.user))
+
+    def says(self, text: str) -> bool:
+        """Write a message; one that begins with "/" is a command."""
+        return self._acts(self._spoken(text))
+
+    pastes = says
+
+    def _spoken(self, text: str) -> Heard:
+        message = self.room.put(self.user, text=text)
+        if not text.startswith("/"):
+            return Heard(self.sender, text=text, message=message)
+        command, _, rest = text[1:].partition(" ")
+        return Heard(self.sender, command=command, text=rest, message=message)
+
+    def presses(self, label: str, text: str = "") -> bool:
+        """Press the newest button of that label, in a form with `text`."""
+        message, button = self.button(label)
+        return self._acts(Heard(self.sender, pressed=button.action, text=text, on=message.id))
+
+    def presses_again(self, action: str, on: str) -> bool:
+        """Press a button that may not be there any more."""
+        return self._acts(Heard(self.sender, pressed=action, on=on))
+
+    def button(self, label: str) -> tuple[Message, Button]:
+        for message in reversed(self.room.messages.values()):
+            for row in message.card.buttons if message.card else ():
+                for button in row:
+                    if button.label == label and button.action:
+                        return message, button
+        raise AssertionError(f"There is no button {label!r} in:\n{self.room}")
+
+    def sees(self) -> list[str]:
+        """Return the titles of the bot's messages that are there."""
+        return [card.title for card in self.room.cards()]
+
+    @property
+    def last(self) -> Card:
+        return self.room.cards()[-1]
+
+    def reads(self) -> str:
+        """Return all that is there to read."""
+        return str(self.room)
+
+    def _acts(self, heard: Heard) -> bool:
+        taken = self._talk.run(self._talk.desk.hear(heard, self.chat))
+        self._talk.settle()
+        return taken
+
+
+def beginning(home: Path, clock: Clock) -> AuthService:
+    return AuthService(home, clock=clock)
+
+
+def servers_of(demo: Demo, *names: str) -> Listed:
+    return Listed(Server(name, demo.ping_url) for name in names or ("notes",))
+
+
+def without_secrets(text: str, *logins: Login) -> str:
+    """Put placeholders for addresses and codes, and for what differs from run to run."""
+    for login in logins:
+        text = text.replace(login.authorization_url, "<authorization URL>")
+        code = login.shown_code
+        if code is not None:
+            text = text.replace(code.verification_uri_complete or "\0", "<verification URL>")
+            text = text.replace(code.user_code, "<user code>")
+    text = re.sub(r"http://127\.0\.0\.1:\d+/callback\?\S+", "<the address where the browser ended>", text)
+    return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:<port>", text)
+
+
+def like(login: Login, **members: object) -> Login:
+    return replace(login, **members)  # type: ignore[arg-type]
