@@ -2,13 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint types bench fuzz lock setup clean
+.PHONY: help demo demo-telegram demo-discord test lint types bench fuzz lock setup clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 demo: setup  ## log in to an embedded MCP server, here in the terminal
 	@$(BIN)/hermes-mcp-auth demo
+
+demo-telegram: setup  ## log in in a Telegram chat, played on this machine: no bot, no token
+	@$(BIN)/python -m tests.chat_demo telegram
+
+demo-discord: setup  ## the same in a Discord channel
+	@$(BIN)/python -m tests.chat_demo discord
 
 test: setup .venvs/hermes/.stamp tests/node/node_modules/.stamp  ## run all tests
 	@$(BIN)/pytest

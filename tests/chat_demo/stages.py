@@ -1,0 +1,197 @@
+"""The two stages of the demo: a bot of ours on a local endpoint, and what Ada does there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
+
+from gateway_hooks.policy import AllowList
+from gateway_hooks.servers import Listed
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Secret, Server
+from tests.parts import bot_api, discord_api
+
+ADA = 7
+WAIT_SECONDS = 20.0
+
+
+class Stage(ABC):
+    """A chat between Ada and the bot."""
+
+    connect = "/connect demo"
+
+    def __init__(self, service: AuthService, servers: list[Server]) -> None:
+        self.service = service
+        self.servers = Listed(servers)
+
+    @abstractmethod
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run endpoint and bot."""
+
+    @abstractmethod
+    def types(self, text: str) -> None:
+        """Send a message, or a command."""
+
+    @abstractmethod
+    def presses(self, number: int) -> None:
+        """Press the button of that number, from 1, of the last message that has any; raises LookupError."""
+
+    @abstractmethod
+    def answers(self, address: str) -> None:
+        """Answer with an address, as one does here."""
+
+    @abstractmethod
+    def transcript(self) -> str:
+        """Return the chat as Ada sees it."""
+
+    @abstractmethod
+    def links(self) -> str:
+        """Return everything that Ada could open, the last at the end."""
+
+    def address(self) -> str:
+        """Return the address that she opens; raises LookupError."""
+        found = re.findall(r"https?://[^\s\"'`<>]+/(?:authorize|device)[^\s\"'`<>]*", self.links())
+        if not found:
+            raise LookupError("there is no page to open")
+        return str(found[-1])
+
+    def wait(self, holds: Callable[[], object]) -> None:
+        """Wait until something shows; raises AssertionError."""
+        for _ in range(int(WAIT_SECONDS / 0.05)):
+            if holds():
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"It did not come about:\n{self.transcript()}")
+
+    def settle(self) -> None:
+        """Wait until nothing changes for a moment."""
+        before = ""
+        while before != (before := self.transcript()):
+            time.sleep(0.4)
+
+
+class TelegramStage(Stage):
+    """Telegram's Bot API, and a private chat."""
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        from gateway_hooks.telegram_bot import run_bot
+
+        with bot_api.running() as self.api:
+            self.ada = self.api.user(ADA, "Ada")
+            policy = AllowList(frozenset({str(ADA)}))
+            token = Secret(self.api.token)
+            with _in_thread(run_bot(token, self.service, self.servers, policy, api_url=self.api.origin)):
+                self.wait(lambda: self.api.polling)
+                self.api.start(self.ada)
+                self.wait(lambda: len(self.api.messages(self.ada)) > 1)
+                yield
+
+    def types(self, text: str) -> None:
+        self.api.say(self.ada, text)
+
+    def presses(self, number: int) -> None:
+        message = next((each for each in reversed(self.api.messages(self.ada)) if each.buttons), None)
+        if message is None or not 1 <= number <= len(message.buttons):
+            raise LookupError("there is no such button")
+        self.api.press(self.ada, message, message.buttons[number - 1].text)
+
+    def answers(self, address: str) -> None:
+        self.api.say(self.ada, address)
+
+    def transcript(self) -> str:
+        return self.api.transcript(self.ada)
+
+    def links(self) -> str:
+        parts: list[str] = []
+        for message in self.api.messages(self.ada):
+            if message.from_bot:
+                parts += [message.text, *(button.url or "" for button in message.buttons)]
+        return "\n".join(parts)
+
+
+class DiscordStage(Stage):
+    """Discord's REST and gateway, and a channel in which only Ada sees the bot's answers."""
+
+    connect = "/connect server:demo"
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        from gateway_hooks.discord_bot import run_bot
+
+        with ExitStack() as stack:
+            self.api = stack.enter_context(discord_api.running())
+            self.ada = self.api.user("ada")
+            self.guild = self.api.guild("Home", [self.ada], channels=["general"])
+            self.channel = self.guild.channel("general")
+            policy = AllowList(frozenset({self.ada.id}))
+            bot = run_bot(Secret(self.api.token), self.service, self.servers, policy, api_url=self.api.url)
+            stack.enter_context(_in_thread(bot))
+            self.wait(
+                lambda: any(call.method == "PUT" and "commands" in call.path for call in self.api.calls)
+            )
+            yield
+
+    def types(self, text: str) -> None:
+        found = re.fullmatch(r"/(\w+)(?: server:(\S+))?", text)
+        if found is None:
+            self.api.say(self.ada, self.channel, text)
+        elif found[2]:
+            self.api.slash(self.ada, self.channel, found[1], server=found[2])
+        else:
+            self.api.slash(self.ada, self.channel, found[1])
+
+    def presses(self, number: int) -> None:
+        for message in reversed(self._seen()):
+            labels = message.labels
+            if labels:
+                if not 1 <= number <= len(labels):
+                    break
+                self.api.press(self.ada, message, labels[number - 1])
+                return
+        raise LookupError("there is no such button")
+
+    def answers(self, address: str) -> None:
+        message = next((each for each in reversed(self._seen()) if "Paste the address" in each.labels), None)
+        if message is None:
+            raise LookupError("nothing asks for an address")
+        window = self.api.modal(self.api.press(self.ada, message, "Paste the address"))
+        self.api.submit(self.ada, window, {"The address your browser ended on": address})
+
+    def transcript(self) -> str:
+        return self.api.transcript(self.channel, seen_by=self.ada)
+
+    def links(self) -> str:
+        return "\n".join(
+            f"{message.content} {message.embeds} {message.components}" for message in self._seen()
+        )
+
+    def _seen(self) -> list[discord_api.Message]:
+        return list(self.api.messages(self.channel, seen_by=self.ada))
+
+
+@contextmanager
+def _in_thread(work: Coroutine[object, object, None]) -> Iterator[None]:
+    """Run a bot in a loop and a thread of its own until the block is over."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+
+    def run() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+        loop.close()
+
+    thread = threading.Thread(target=run, name="bot", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(WAIT_SECONDS)
