@@ -1,0 +1,257 @@
+"""Logging in from Discord: a cog for any bot on discord.py.
+
+    logins = McpLogins(bot, service, Configured(home), AllowList(users=frozenset({"80351110224678912"})))
+    await bot.add_cog(logins)                                   # in `setup_hook`, or while the bot runs
+
+    @bot.listen()
+    async def on_message(message):
+        if bot.user in message.mentions:
+            session = logins.session("notes", message.author)
+            async with httpx.AsyncClient(auth=McpAuth(session)) as client:
+                with logins.asking(message.author, message.channel):
+                    await message.reply(await answer(message.content, client))
+
+A call inside `asking` that needs a login waits for it: that person is asked in a direct message, or, where
+those are closed, by a button in the channel that only works for them. The cog adds /connect, /connections
+and /disconnect; everything they say is ephemeral. Buttons and windows carry the id of a login, never a
+secret, and are answered by whichever process runs the bot when they come.
+
+Intents: `guilds`, and `dm_messages` and `guild_messages` for answers that are written as messages, which are
+refused and deleted. Of messages in channels Discord shows only those that mention the bot, unless the bot has
+the message content intent for other reasons; nothing here needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import cast
+
+import discord
+from discord.ext import commands
+
+from gateway_hooks.board import OnConnected
+from gateway_hooks.cards import PREFIX, action, read_action
+from gateway_hooks.chat import Chat, ChatError, Heard, Sender
+from gateway_hooks.desk import Desk
+from gateway_hooks.discord_cards import typed, window
+from gateway_hooks.discord_chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
+from gateway_hooks.discord_commands import Callbacks, Interaction, commands_of, sync
+from gateway_hooks.discord_errors import refusals
+from gateway_hooks.discord_log import redact
+from gateway_hooks.discord_people import sender_of
+from gateway_hooks.policy import Policy
+from gateway_hooks.servers import Servers
+from gateway_hooks.words import ENGLISH, Words
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock
+
+log = logging.getLogger(__name__)
+
+Person = discord.User | discord.Member
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the cog lives with the bot around it.
+
+    `commands` is what stands before a command's name, "/" or such as "/mcp-". `adds_commands` puts them into
+    the bot's tree, for the `guilds` of these ids, or globally; `syncs` then tells Discord of those that it
+    does not have. `hears_messages` listens to plain messages; without, the bot passes them to `hear_message`.
+    """
+
+    commands: str = "/"
+    adds_commands: bool = True
+    syncs: bool = True
+    guilds: Sequence[int] = ()
+    hears_messages: bool = True
+
+
+class McpLogins(commands.Cog):
+    """Lets a bot's people log in to MCP servers."""
+
+    def __init__(
+        self,
+        bot: commands.Bot,
+        service: AuthService,
+        servers: Servers,
+        policy: Policy,
+        words: Words = ENGLISH,
+        options: Options = Options(),
+        clock: Clock = time.time,
+        on_connected: OnConnected | None = None,
+    ) -> None:
+        self.platform = DiscordPlatform(bot, policy, options.commands, clock)
+        self.desk = Desk(service, self.platform, servers, policy, words, clock, on_connected)
+        self._bot = bot
+        self._servers = servers
+        self._policy = policy
+        self._words = words
+        self._options = options
+        self._commands = commands_of(
+            Callbacks(self._told, self._names),
+            words,
+            options.commands.removeprefix("/"),
+            in_guilds=bool(options.guilds),
+        )
+        self._running: asyncio.Task[None] | None = None
+        self._at_work: set[asyncio.Task[None]] = set()
+
+    # For the bot around it.
+
+    def session(self, server: str, user: Person) -> Session:
+        """Return the session for calls on behalf of a user; raises ServerNotFound, ConfigError."""
+        return self.desk.session(server, str(user.id))
+
+    def asking(
+        self,
+        user: Person,
+        channel: discord.abc.MessageableChannel | None = None,
+        wait_seconds: float = MAX_LOGIN_SECONDS,
+    ) -> AbstractContextManager[None]:
+        """Let calls inside the block ask this user where a login is needed, in private.
+
+        `channel` is where they asked for the work. A member's roles count, where there is a policy by roles;
+        a user without a guild has none. A call raises AuthorizationRequired after so many seconds.
+        """
+        sender = sender_of(user) if isinstance(user, discord.Member) else Sender(str(user.id))
+        chat = None if channel is None else self.chat(channel, user)
+        return self.desk.asking(sender, chat, wait_seconds)
+
+    def chat(self, channel: discord.abc.MessageableChannel, user: Person) -> Chat:
+        """Return the place where a user speaks."""
+        if channel.guild is None:
+            return DirectChat(self.platform, str(user.id))
+        return ChannelChat(self.platform, channel.id, str(user.id))
+
+    async def hear_message(self, message: discord.Message) -> bool:
+        """Take a plain message; False where it is not ours, and may go on to others. Waits for no server."""
+        if message.author.bot or not message.content:
+            return False
+        chat = self.chat(message.channel, message.author)
+        sender = await self._sender(message.author)
+        work = await self.desk.heed(Heard(sender, text=message.content, message=str(message.id)), chat)
+        if work is None:
+            return False
+
+        async def worked() -> None:
+            await work()
+
+        task = asyncio.create_task(worked())
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        return True
+
+    # What the library calls.
+
+    async def cog_load(self) -> None:
+        """Add the commands to the tree, and begin to keep messages up to date once the bot is there."""
+        redact()
+        if self._options.adds_commands:
+            guilds = [discord.Object(guild) for guild in self._options.guilds]
+            for command in self._commands:
+                if guilds:
+                    self._bot.tree.add_command(command, guilds=guilds)
+                else:
+                    self._bot.tree.add_command(command)
+        self._running = asyncio.create_task(self._run())
+
+    async def cog_unload(self) -> None:
+        """Take the commands from the tree again, and stop."""
+        if self._options.adds_commands:
+            for command in self._commands:
+                for guild in self._options.guilds:
+                    self._bot.tree.remove_command(command.name, guild=discord.Object(guild))
+                if not self._options.guilds:
+                    self._bot.tree.remove_command(command.name)
+        tasks = [*self._at_work, *([] if self._running is None else [self._running])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @commands.Cog.listener()
+    async def on_interaction(self, interaction: Interaction) -> None:
+        """Take what was pressed or sent off, in whichever process it was drawn."""
+        data = cast("Mapping[str, object]", interaction.data or {})
+        pressed = str(data.get("custom_id", ""))
+        found = read_action(pressed) if pressed.startswith(PREFIX) else None
+        if found is None:
+            return
+        heard = Heard(Sender(""), pressed=pressed)
+        if interaction.type is discord.InteractionType.component:
+            if found[0] == "form":
+                await self._open(interaction, found[1])
+                return
+            # The answer to a button that others see is not written where they see it.
+            shown_on = interaction.message
+            is_private = shown_on is not None and (shown_on.flags.ephemeral or interaction.context.dm_channel)
+            on = str(shown_on.id) if shown_on is not None and is_private else ""
+            await self._answer(interaction, replace(heard, on=on))
+        elif interaction.type is discord.InteractionType.modal_submit:
+            await self._answer(interaction, replace(heard, text=typed(data.get("components"))))
+
+    @commands.Cog.listener()
+    async def on_message(self, message: discord.Message) -> None:
+        """Take a message, unless the bot passes them on itself."""
+        if self._options.hears_messages:
+            await self.hear_message(message)
+
+    async def _open(self, interaction: Interaction, login_id: str) -> None:
+        try:
+            with refusals():
+                await interaction.response.send_modal(window(action("form", login_id), self._words))
+        except ChatError as trouble:
+            log.warning("A window could not be opened: %s", trouble)
+
+    async def _told(self, interaction: Interaction, command: str, text: str) -> None:
+        await self._answer(interaction, Heard(Sender(""), command=command, text=text))
+
+    async def _answer(self, interaction: Interaction, heard: Heard) -> None:
+        """Acknowledge first, whatever it will be: what follows may take as long as servers do."""
+        chat = InteractionChat(self.platform, interaction, self._words.working)
+        try:
+            await chat.acknowledge()
+            sender = await self._sender(interaction.user)
+            await self.desk.hear(replace(heard, sender=sender), chat)
+            await chat.close()
+        except ChatError as trouble:
+            log.warning("An interaction could not be answered: %s", trouble)
+
+    async def _names(self, interaction: Interaction) -> list[str]:
+        if not self._policy.may_talk(await self._sender(interaction.user)):
+            return []
+        try:
+            return await asyncio.to_thread(self._servers.names)
+        except McpAuthError:
+            return []
+
+    async def _sender(self, user: Person) -> Sender:
+        try:
+            return await self.platform.people.heard(user)
+        except ChatError as trouble:
+            log.warning("The roles of user %s could not be asked for: %s", user.id, trouble)
+            return Sender(str(user.id))
+
+    async def _run(self) -> None:
+        await self._bot.wait_until_ready()
+        try:
+            if self._options.adds_commands and self._options.syncs:
+                await self._sync()
+            await self.desk.run()
+        except Exception:
+            log.exception("The logins shown on Discord are not kept up to date any more.")
+            raise
+
+    async def _sync(self) -> None:
+        try:
+            written = await sync(self._bot, self._commands, self._options.guilds)
+        except ChatError as trouble:
+            log.warning("The commands could not be compared with Discord's: %s", trouble)
+        else:
+            log.info("Discord was told of %d commands that were new or had changed.", written)

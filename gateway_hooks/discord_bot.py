@@ -1,0 +1,74 @@
+"""A bot that does nothing but logins, with the fewest intents that do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import discord
+from discord.ext import commands
+
+from gateway_hooks.discord import McpLogins, Options
+from gateway_hooks.discord_cards import NOBODY
+from gateway_hooks.discord_endpoint import lead
+from gateway_hooks.discord_log import redact
+from gateway_hooks.policy import Policy
+from gateway_hooks.servers import Servers
+from gateway_hooks.words import ENGLISH, Words
+from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Secret
+
+
+class LoginBot(commands.Bot):
+    """Carries the cog, and no commands of its own."""
+
+    def __init__(self, started: Callable[[str], None] | None = None) -> None:
+        super().__init__(
+            command_prefix=commands.when_mentioned,
+            help_command=None,
+            intents=discord.Intents(guilds=True, guild_messages=True, dm_messages=True),
+            allowed_mentions=NOBODY,
+            member_cache_flags=discord.MemberCacheFlags.none(),
+            chunk_guilds_at_startup=False,
+            max_messages=None,
+        )
+        self._started = started
+
+    async def on_message(self, message: discord.Message, /) -> None:
+        """Take no message for a command: the cog hears them."""
+
+    async def on_ready(self) -> None:
+        """Say who it is, once."""
+        started, self._started = self._started, None
+        if started is not None and self.user is not None:
+            started(str(self.user))
+
+
+async def run_bot(
+    token: Secret,
+    service: AuthService,
+    servers: Servers,
+    policy: Policy,
+    *,
+    api_url: str | None = None,
+    guilds: Sequence[int] = (),
+    words: Words = ENGLISH,
+    started: Callable[[str], None] | None = None,
+) -> None:
+    """Run until cancelled. `api_url` is the base of another endpoint's REST, such as ".../api/v10".
+
+    `guilds` get the commands, or all where none is named; `started` hears the bot's name. Raises ConfigError
+    where the token is not taken.
+    """
+    redact()
+    bot = LoginBot(started)
+    if api_url is not None:
+        lead(bot, api_url)
+    async with bot:
+        await bot.add_cog(McpLogins(bot, service, servers, policy, words, Options(guilds=guilds)))
+        try:
+            await bot.start(token.reveal())
+        except discord.LoginFailure:
+            raise ConfigError(
+                "Discord does not take this bot token.", "Copy it anew from the bot's page at Discord."
+            ) from None
