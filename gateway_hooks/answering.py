@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gateway_hooks.beginning import Beginning
 from gateway_hooks.cards import Card
-from gateway_hooks.chat import CannotWrite, Chat, Heard
+from gateway_hooks.chat import Chat, ChatError, Heard
 from gateway_hooks.context import Context
 from gateway_hooks.conversation import MAX_QR_BYTES, name_of
 from gateway_hooks.meaning import Connect
@@ -84,19 +84,26 @@ class Answering:
     async def exposed(self, login: Login | None, heard: Heard, chat: Chat) -> None:
         """Drop a login whose code others have seen, and begin another where they do not."""
         words, deleted = self._context.words, await self._context.deleted(heard, chat)
-        said = [words.exposed_stray if login is None else words.exposed]
+        title, said = words.exposed_title, [words.exposed_stray if login is None else words.exposed]
+        if chat.is_private:
+            form_button = self._context.conversation.form_button
+            title, said = words.posted_title, [words.posted.format(button=form_button)]
         if not deleted:
             said.append(words.exposed_undeleted)
-        if login is not None:
-            await self._context.service.cancel(login.id)
-            self._context.board.poke()
-            place = self._context.platform.private_chat(heard.sender.user)
-            again = replace(heard, text="", message="", command="connect")
-            try:
-                await self._beginning.connect(Connect(login.key.server), again, place)
-            except CannotWrite:
-                said[0] = words.exposed_stray
-        await chat.send(Card(words.exposed_title, paragraphs=tuple(said), tone="bad"))
+        if login is not None and not await self._again(login, heard):
+            said[0] = words.exposed_stray
+        await chat.send(Card(title, paragraphs=tuple(said), tone="bad"))
+
+    async def _again(self, login: Login, heard: Heard) -> bool:
+        """Cancel a login and begin another in private; False where the bot cannot write there."""
+        await self._context.service.cancel(login.id)
+        self._context.board.poke()
+        place = self._context.platform.private_chat(heard.sender.user)
+        again = replace(heard, text="", message="", command="connect")
+        try:
+            return await self._beginning.connect(Connect(login.key.server), again, place)
+        except ChatError:
+            return False
 
     async def stray(self, heard: Heard, chat: Chat) -> None:
         """Refuse what answers no login of this person, and let it not stay; raises ChatError."""

@@ -178,10 +178,15 @@ class Conversation:
             return "?"
         return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", moment)
 
+    @property
+    def form_button(self) -> str:
+        """Name the button of the form, in a sentence."""
+        return f"“{self.words.paste}”"
+
     def _how_to_answer(self) -> str:
         words = self.words
         if self.can.forms:
-            return words.paste_in_form.format(button=f"“{words.paste}”")
+            return words.paste_in_form.format(button=self.form_button)
         return words.paste_here if self.can.deletes else words.paste_undeleted
 
     def _cancel(self, login: Login) -> Button:

@@ -41,7 +41,7 @@ from gateway_hooks.meaning import (
 from gateway_hooks.policy import STRANGER_SECONDS, Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.words import ENGLISH, Words
-from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.asking import asking
@@ -51,6 +51,7 @@ from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Owner
 log = logging.getLogger(__name__)
 
 Work = Callable[[], Awaitable[None]]
+_Private = Connect | Disconnect | ListConnections | OnLogin | Continue
 
 
 class Desk:
@@ -151,8 +152,11 @@ class Desk:
         private = self._context.platform.private_chat(sender.user)
         place = chat if chat is not None and chat.is_private else private
         prompter = _Prompter(self._context, private, chat)
-        may_connect_shared = self.owner(sender.user) is None and self._context.policy.may_change(sender)
-        with asking(prompter, place.origin, wait_seconds, may_connect_shared=may_connect_shared, flow="auto"):
+        may_change = self._context.policy.may_change(sender)
+        # Who may not is nobody: no one's tokens are asked for there.
+        origin = place.origin if may_change else replace(place.origin, user="")
+        shared = may_change and self.owner(sender.user) is None
+        with asking(prompter, origin, wait_seconds, may_connect_shared=shared, flow="auto"):
             yield
 
     async def _stranger(self, heard: Heard, chat: Chat) -> None:
@@ -180,9 +184,7 @@ class Desk:
             case NotOurs():
                 pass
 
-    async def _in_private(
-        self, intent: Connect | Disconnect | ListConnections | OnLogin | Continue, heard: Heard, chat: Chat
-    ) -> None:
+    async def _in_private(self, intent: _Private, heard: Heard, chat: Chat) -> None:
         """Answer in private what was asked, wherever that was, be it by a login's id."""
         place = chat
         if not chat.is_private:
@@ -190,24 +192,29 @@ class Desk:
             # What was pressed there is no message of the private chat.
             heard = replace(heard, on="")
         try:
-            match intent:
-                case ListConnections():
-                    await self._listing.show(heard, place)
-                case Connect():
-                    await self._beginning.connect(intent, heard, place, None if chat.is_private else chat)
-                case Disconnect():
-                    await self._listing.disconnect(intent, heard, place)
-                case OnLogin(login, verb):
-                    await self._answering.on_login(login, verb, place)
-                case Continue(login_id):
-                    await self._answering.continue_(login_id, heard, place)
+            wrote = await self._at(place, intent, heard, None if chat.is_private else chat)
         except CannotWrite:
             if chat.is_private:
                 raise
             await self._context.invite(chat)
             return
-        if not chat.is_private:
+        if wrote and not chat.is_private:
             await chat.send(Card(self._context.words.wrote_privately))
+
+    async def _at(self, place: Chat, intent: _Private, heard: Heard, asked_in: Chat | None) -> bool:
+        """Answer in a private chat; False where only the group could be told."""
+        match intent:
+            case ListConnections():
+                await self._listing.show(heard, place)
+            case Connect():
+                return await self._beginning.connect(intent, heard, place, asked_in)
+            case Disconnect():
+                await self._listing.disconnect(intent, heard, place)
+            case OnLogin(login, verb):
+                await self._answering.on_login(login, verb, place)
+            case Continue(login_id):
+                await self._answering.continue_(login_id, heard, place)
+        return True
 
 
 class _Prompter:
@@ -219,7 +226,16 @@ class _Prompter:
         self._asked_in = asked_in
 
     async def show(self, login: Login) -> None:
-        """Show it; raises ChatError where that cannot be."""
+        """Show it; raises AuthorizationRequired where that cannot be."""
+        try:
+            await self._show(login)
+        except ChatError as trouble:
+            # What an agent's call may raise; the chat's trouble is the operator's.
+            log.warning("A login of %s could not be shown: %s", login.key.server, trouble)
+            reason = "nobody could be asked in the chat"
+            raise AuthorizationRequired(login.key.server, reason=reason) from None
+
+    async def _show(self, login: Login) -> None:
         place, group = self._private, self._asked_in
         if group is not None and group.is_private:
             place, group = group, None

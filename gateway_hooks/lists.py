@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway_hooks.cards import Button, Card, Row, action, in_rows, short
-from gateway_hooks.conversation import Conversation
+from gateway_hooks.conversation import Conversation, name_of
 from gateway_hooks.policy import Refusal
 from gateway_hooks.servers import tag
 from hermes_mcp_auth_remote.errors import McpAuthError
@@ -51,7 +51,7 @@ class Lists:
         said: tuple[str, ...] = ()
         if not self.conversation.can.buttons:
             command = f"{self.conversation.can.commands}connect"
-            rows = tuple(Row(command, short(shown(name), 60), quoted=True) for name in names[:MAX_LISTED])
+            rows = tuple(Row(command, name_of(name), quoted=True) for name in names[:MAX_LISTED])
         if len(names) > MAX_LISTED:
             said = (self._more(),)
         return Card(title or words.servers_title, rows, said, buttons=in_rows(buttons))
@@ -61,7 +61,8 @@ class Lists:
         words, listed = self.conversation.words, standings[:MAX_LISTED]
         if not standings:
             return Card(words.connections_title, paragraphs=(words.no_servers,))
-        rows = [Row(short(shown(each.server), 60), self._standing(each, now)) for each in listed]
+        # An account is what its provider says.
+        rows = [Row(name_of(each.server), self._standing(each, now), quoted=True) for each in listed]
         said = [words.shared_note if owner is None else words.own_note]
         if len(standings) > MAX_LISTED:
             said.append(self._more())
@@ -76,16 +77,16 @@ class Lists:
             Button(words.no, action("no", tag(server))),
         )
         said = words.sure_shared if owner is None else words.sure_own
-        title = words.sure_title.format(server=short(shown(server), 60))
+        title = words.sure_title.format(server=name_of(server))
         if not self.conversation.can.buttons:
-            typed = f"{self.conversation.can.commands}disconnect {server} yes"
+            typed = f"{self.conversation.can.commands}disconnect {name_of(server)} yes"
             said = f"{said} {words.by_word.format(words=typed)}"
         return Card(title, paragraphs=(said,), buttons=(buttons,))
 
     def kept(self, server: str) -> Card:
         """Say that nothing was changed."""
         words = self.conversation.words
-        return Card(words.connections_title, paragraphs=(words.kept.format(server=short(shown(server), 60)),))
+        return Card(words.connections_title, paragraphs=(words.kept.format(server=name_of(server)),))
 
     def disconnected(self, server: str, *, revoked: bool) -> Card:
         """Say that a server is disconnected."""
@@ -94,7 +95,7 @@ class Lists:
             words.connect_one.format(server=short(shown(server), 40)), action("connect", tag(server))
         )
         return Card(
-            words.disconnected_title.format(server=short(shown(server), 60)),
+            words.disconnected_title.format(server=name_of(server)),
             paragraphs=(words.revoked if revoked else words.not_revoked,),
             buttons=((again,),),
         )
@@ -108,7 +109,7 @@ class Lists:
     def stranger(self, user: str) -> Card:
         """Say who is not known, so that the operator can be asked."""
         words = self.conversation.words
-        return Card(words.stranger_title, paragraphs=(words.stranger.format(user=user),))
+        return Card(words.stranger_title, paragraphs=(words.stranger.format(user=short(shown(user), 60)),))
 
     def help(self) -> Card:
         """Say what can be typed."""
@@ -118,10 +119,10 @@ class Lists:
 
     def attention(self, connection: Connection, now: float) -> Card:
         """Say that a session needs a person, or soon will."""
-        words, name = self.conversation.words, short(shown(connection.key.server), 60)
+        words, name = self.conversation.words, name_of(connection.key.server)
         button = Button(words.log_in_again, action("connect", tag(connection.key.server)), tone="good")
         if connection.login_needed is not None:
-            said = words.attention_over.format(reason=shown(connection.login_needed))
+            said = words.attention_over.format(reason=short(shown(connection.login_needed)))
             return Card(words.attention_title.format(server=name), paragraphs=(said,), buttons=((button,),))
         ends = connection.near_end(now) or now
         clock = self.conversation.clock(ends, now)

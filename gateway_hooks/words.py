@@ -87,6 +87,12 @@ class Words:
         "An address with a code in it was written where others read. I cancelled that login and began "
         "another: go on in our private chat."
     )
+    # The same, where only the platform's history reads along.
+    posted_title: str = "Not as a message"
+    posted: str = (
+        "What you write here stays. I did not use that address: I cancelled that login and began another; "
+        "finish it with {button}."
+    )
     exposed_stray: str = (
         "An address with a code in it was written where others read. Finish logins in our private chat only."
     )

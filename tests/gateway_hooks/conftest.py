@@ -1,4 +1,4 @@
-"""One demo per module, strict again before each test; a bot with its people, by a clock that only tests move."""
+"""One demo per module, strict again before each test; a bot with its people; a clock that only tests move."""
 
 from __future__ import annotations
 

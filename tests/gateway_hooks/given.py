@@ -243,8 +243,11 @@ class Talk:
         async def main() -> None:
             running = asyncio.create_task(self.desk.board.run())
             try:
-                while not holds():
+                for _ in range(1500):
+                    if holds():
+                        return
                     await asyncio.sleep(0.02)
+                raise AssertionError("It did not come about.")
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)

@@ -203,7 +203,7 @@ def test_with_forms_the_answer_comes_in_a_form_and_one_that_was_written_is_expos
     assert ada.button("Paste the address")[1].opens_form
     assert ada.pastes(approve(first.authorization_url))
     assert talk.service.login(first.id).status == "cancelled"
-    assert ada.last.title == "Never here"
+    assert ada.last.title == "Not as a message"
     assert "please delete it yourself" in ada.reads()
     second = talk.login
     ada.presses("Paste the address", approve(second.authorization_url))
