@@ -165,6 +165,7 @@ REQUIREMENTS = (
     Requirement("sender-binding", "A paste counts from whoever began the login, there.", "security 3, 4"),
     # Serving chats
     Requirement("operators-choice", "Who may, and whose tokens are used, is listed.", "security 20"),
+    Requirement("attention", "A trouble makes one message with one button, not twenty.", "issue 5"),
     # The conversation of a chat
     Requirement(
         "chat-prompt", "A prompt says what, where, until when, for whom and since when.", "security 1, 3"
@@ -193,6 +194,35 @@ REQUIREMENTS = (
         "chat-ours", "Only what answers a login, or carries a code, is taken.", "issue 5, security 10"
     ),
     Requirement("chat-asks", "A call asks in its user's private chat, and goes on.", "issue 5"),
+    # Telegram
+    Requirement(
+        "telegram-story", "A login begins and ends in a chat, and the waiting call goes on.", "issue 5"
+    ),
+    Requirement("telegram-three-messages", "At most three messages stay, none with a secret.", "issue 5"),
+    Requirement("telegram-anywhere", "A login begun elsewhere, or before a restart, goes on.", "issue 5"),
+    Requirement(
+        "telegram-kept", "What holds a link is protected from forwarding, without preview.", "security 1, 11"
+    ),
+    Requirement(
+        "telegram-sender", "A paste counts from its login's person, chat, topic alone.", "security 3, 4"
+    ),
+    Requirement(
+        "telegram-group", "A group sees no link, code or QR code, whatever is asked there.", "security 8, 24"
+    ),
+    Requirement(
+        "telegram-deleted", "A paste is deleted before anything else, edited ones too.", "security 9"
+    ),
+    Requirement("telegram-agent-blind", "No other handler of an application sees a code.", "security 10"),
+    Requirement("telegram-untouched", "What is not ours goes on to the application's handlers.", "issue 5"),
+    Requirement("telegram-log", "No log record holds the bot's token, a code or a state.", "security 18"),
+    Requirement(
+        "telegram-people", "Strangers, bots, channels and anonymous admins get nothing.", "security 20, 21"
+    ),
+    Requirement(
+        "telegram-limits", "No message breaks a limit of Telegram's; nothing is lost silently.", "issue 5"
+    ),
+    Requirement("telegram-trouble", "Limits, loss, blocks and a second poller are lived through.", "issue 5"),
+    Requirement("telegram-plain", "What others wrote becomes no link, mention or markup.", "security 13"),
     # Everywhere
     Requirement("safe-urls", "Only https, or http on loopback, is used.", "security 13, 14, 16"),
     Requirement("no-crash", "Hostile input raises McpAuthError and nothing else.", "security 14"),

@@ -1,0 +1,85 @@
+"""Whom we have told: kept over restarts, private, changed by one at a time, refused where it is broken."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe
+from hermes_mcp_auth_remote.store.logins import LoginFiles
+from hermes_mcp_auth_remote.store.notices import Notice, NoticeFile
+from hermes_mcp_auth_remote.values import Key
+
+NOTICE = Notice("telegram", "7", Key("notes", "telegram:7"), is_over=True, of_tokens=1.5, message="12")
+
+
+def test_without_a_file_nobody_was_told_and_nothing_is_made(tmp_path: Path) -> None:
+    assert NoticeFile(tmp_path / "mcp-tokens").all() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_notices_are_kept_in_a_private_file_that_is_no_login(tmp_path: Path) -> None:
+    root = tmp_path / "mcp-tokens"
+    other = Notice("discord", "8", Key("notes"), is_over=False)
+    NoticeFile(root).change(lambda notices: [*notices, NOTICE, other])
+    assert NoticeFile(root).all() == [NOTICE, other]
+    file = root / "logins" / ".notices.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert LoginFiles(root).all() == []
+    LoginFiles(root).purge(1e12)
+    assert NoticeFile(root).all() == [NOTICE, other]
+
+
+def test_nothing_is_written_where_nothing_changes(tmp_path: Path) -> None:
+    file = NoticeFile(tmp_path)
+    file.change(lambda notices: [NOTICE])
+    before = (tmp_path / "logins" / ".notices.json").stat().st_ino
+    file.change(list)
+    assert (tmp_path / "logins" / ".notices.json").stat().st_ino == before
+
+
+def test_changes_at_once_lose_nothing(tmp_path: Path) -> None:
+    def add(number: int) -> None:
+        NoticeFile(tmp_path).change(lambda notices: [*notices, replace(NOTICE, user=str(number))])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert sorted(int(each.user) for each in NoticeFile(tmp_path).all()) == list(range(40))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        json.dumps({"version": 1}),
+        json.dumps({"version": 9, "notices": []}),
+        json.dumps({"version": 1, "notices": {}}),
+        json.dumps({"version": 1, "notices": [1]}),
+        json.dumps({"version": 1, "notices": [{"platform": "telegram"}]}),
+        json.dumps({"version": 1, "notices": [{"key": {"server": 1}}]}),
+    ],
+)
+def test_a_broken_file_is_refused_and_left(tmp_path: Path, text: str) -> None:
+    file = NoticeFile(tmp_path)
+    file.change(lambda notices: [NOTICE])
+    path = tmp_path / "logins" / ".notices.json"
+    path.write_text(text)
+    with pytest.raises(StoreCorrupt, match="notices"):
+        file.all()
+    with pytest.raises(StoreCorrupt):
+        file.change(lambda notices: [])
+    assert path.read_text() == text
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "logins").mkdir(mode=0o700)
+    (tmp_path / "elsewhere").write_text("{}")
+    (tmp_path / "logins" / ".notices.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreUnsafe):
+        NoticeFile(tmp_path).all()
