@@ -223,6 +223,24 @@ REQUIREMENTS = (
     ),
     Requirement("telegram-trouble", "Limits, loss, blocks and a second poller are lived through.", "issue 5"),
     Requirement("telegram-plain", "What others wrote becomes no link, mention or markup.", "security 13"),
+    # Discord
+    Requirement("discord-story", "From a command to a connection, in messages of one person.", "issue 6"),
+    Requirement(
+        "discord-window", "An answer is typed into a window and stays nowhere.", "issue 6, security 9"
+    ),
+    Requirement("discord-alone", "A login by a code turns its message by itself.", "issue 6"),
+    Requirement("discord-unseen", "Nobody else sees an answer, nor gets on by its button.", "security 8"),
+    Requirement("discord-elsewhere", "Out of an interaction's reach a direct message goes on.", "issue 6"),
+    Requirement("discord-restart", "What one process drew, another answers.", "issue 6"),
+    Requirement("discord-gateway", "A lost gateway loses no login.", "issue 6"),
+    Requirement("discord-in-time", "An interaction is acknowledged before any work.", "issue 6"),
+    Requirement("discord-posted", "An answer as a message ends its login, and goes if it can.", "security 9"),
+    Requirement("discord-people", "Ids, roles and guilds decide, in direct chats as well.", "issue 6"),
+    Requirement("discord-limits", "No message breaks a limit of Discord's.", "issue 6"),
+    Requirement("discord-quoted", "What others wrote is no markup, link or mention.", "security 13"),
+    Requirement("discord-commands", "Commands are told once, and others' are left alone.", "issue 6"),
+    Requirement("discord-log", "The library's own lines hold no secret.", "security 18"),
+    Requirement("discord-bot", "A bot of its own asks for the fewest intents and stops cleanly.", "issue 6"),
     # Everywhere
     Requirement("safe-urls", "Only https, or http on loopback, is used.", "security 13, 14, 16"),
     Requirement("no-crash", "Hostile input raises McpAuthError and nothing else.", "security 14"),

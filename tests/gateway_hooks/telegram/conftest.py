@@ -1,0 +1,53 @@
+"""The endpoint, its people and the demo's servers, all by one clock that only tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+from tests import tripwire
+from tests.demo.player import MovedClock
+from tests.gateway_hooks.telegram.given import ANNA, BOB, EVE, Scene
+from tests.parts.bot_api import BotApi, User, running
+
+
+@pytest.fixture(autouse=True)
+def _retry_after_as_it_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library warns of the older type in the middle of making the error."""
+    monkeypatch.setenv("PTB_TIMEDELTA", "true")
+
+
+@pytest.fixture
+def api(clock: MovedClock) -> Iterator[BotApi]:
+    with running(clock=clock) as one:
+        tripwire.guard([one.token])
+        yield one
+
+
+@pytest.fixture
+def scene(api: BotApi, demo: Demo, tmp_path: Path, clock: MovedClock) -> Scene:
+    return Scene(api, demo, tmp_path / "home", clock)
+
+
+@pytest.fixture
+def anna(api: BotApi) -> User:
+    user = api.user(ANNA, "Anna")
+    api.private(user).started = True
+    return user
+
+
+@pytest.fixture
+def bob(api: BotApi) -> User:
+    user = api.user(BOB, "Bob")
+    api.private(user).started = True
+    return user
+
+
+@pytest.fixture
+def eve(api: BotApi) -> User:
+    user = api.user(EVE, "Eve")
+    api.private(user).started = True
+    return user
