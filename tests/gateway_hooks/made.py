@@ -1,0 +1,98 @@
+"""Logins and connections as values, and strategies for any that servers and people can bring about."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
+from hermes_mcp_auth_remote.oauth.polling import begin_polling
+from hermes_mcp_auth_remote.values import Key, Origin, Secret
+from tests.oauth.parties import ISSUER, NOW, client, request, server
+
+ADA = Origin("parlour", chat="private-ada", user="ada", bot="900")
+BOB = Origin("parlour", chat="private-bob", user="bob", bot="900")
+GROUP = Origin("parlour", chat="kitchen", user="ada", bot="900")
+USER_CODE = "WDJB-MJHT"
+
+
+def made(origin: Origin = ADA, login_id: str = "login-1", **members: object) -> Login:
+    """Make a login that waits for a paste."""
+    known = Login(
+        id=login_id,
+        key=Key("notes"),
+        server_url="https://mcp.example/mcp",
+        request=request(scope=frozenset({"read"})),
+        authorization_server=server(),
+        origin=origin,
+        begun_at=NOW,
+        expires_at=NOW + 600,
+    )
+    return replace(known, **members)  # type: ignore[arg-type]
+
+
+def with_code(login: Login, user_code: str = USER_CODE, complete: str | None = None) -> Login:
+    """Make a login wait for a code that is entered elsewhere."""
+    asked = DeviceAuthorization(Secret("d3vice"), user_code, f"{ISSUER}/device", complete)
+    return replace(login, device=begin_polling(server(), client(), asked, NOW))
+
+
+def connected(**members: object) -> Connection:
+    known = Connection(
+        key=Key("notes"),
+        server_url="https://mcp.example/mcp",
+        issuer=ISSUER,
+        account="ada@example.com",
+        scope=frozenset({"read"}),
+        expires_at=NOW + 3600,
+        can_refresh=True,
+    )
+    return replace(known, **members)  # type: ignore[arg-type]
+
+
+# What a hostile server, or a careless operator, may call things.
+TEXTS = st.text(max_size=40) | st.text(min_size=2000, max_size=4000)
+SCOPES = st.none() | st.frozensets(st.text(min_size=1, max_size=20), max_size=30)
+MOMENTS = st.floats(NOW - 10**7, NOW + 10**7) | st.sampled_from([-1e300, 1e300])
+
+
+@st.composite
+def logins(draw: st.DrawFn) -> Login:
+    """Draw any login: long, empty and steering names; any scope; any host; by paste or by a code."""
+    host = draw(TEXTS.map(lambda text: text.replace("/", "")))
+    asked = replace(
+        request(),
+        scope=draw(SCOPES),
+        authorization_endpoint=f"https://{host}/authorize",
+        token_endpoint=f"https://{draw(TEXTS)}/token",
+        redirect_uri=draw(st.sampled_from(["http://127.0.0.1:1/callback", "https://hosted.example/cb"])),
+    )
+    login = made(
+        key=Key(draw(TEXTS), draw(st.sampled_from([None, "parlour:ada"]))),
+        server_url=f"https://mcp.example/{draw(TEXTS)}",
+        request=asked,
+        added_scope=draw(SCOPES) or frozenset(),
+        status=draw(st.sampled_from(["waiting", "exchanging", "done", "failed", "expired", "cancelled"])),
+        failure=draw(st.none() | st.tuples(TEXTS, TEXTS)),
+        begun_at=draw(MOMENTS),
+        expires_at=draw(MOMENTS),
+    )
+    codes = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=64)
+    return with_code(login, draw(codes)) if draw(st.booleans()) else login
+
+
+@st.composite
+def connections(draw: st.DrawFn) -> Connection:
+    """Draw any connection."""
+    return connected(
+        key=Key(draw(TEXTS), draw(st.sampled_from([None, "parlour:ada"]))),
+        account=draw(st.none() | TEXTS),
+        scope=draw(SCOPES),
+        missing_scope=draw(SCOPES) or frozenset(),
+        expires_at=draw(st.none() | MOMENTS),
+        refresh_expires_at=draw(st.none() | MOMENTS),
+        login_needed=draw(st.none() | TEXTS),
+        can_refresh=draw(st.booleans()),
+    )

@@ -1,0 +1,231 @@
+"""What a person meant, as a table; and that nothing else is ever taken."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway_hooks.chat import Heard, Sender
+from gateway_hooks.meaning import (
+    Answer,
+    Connect,
+    Continue,
+    Disconnect,
+    Exposed,
+    Intent,
+    ListConnections,
+    NotOurs,
+    OnLogin,
+    Over,
+    Stray,
+    meaning,
+)
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.values import Origin, Secret
+from tests.gateway_hooks.made import ADA, BOB, GROUP, made, with_code
+from tests.oauth.parties import ISSUER, REDIRECT_URI, STATE, request
+from tests.oauth.test_hostile_pastes import CODES, MANGLINGS, PROSE
+from tests.requirements import covers
+
+MINE, HIS = made(), made(BOB, "login-2", request=request(state=Secret("another-state-of-bobs-login-1234")))
+LATER = made(ADA, "login-3", request=request(state=Secret("a-later-state-of-ada-s-login-01234")))
+ELSEWHERE = made(Origin("parlour", user="ada"), "login-4")
+DEVICE = with_code(made(login_id="login-5"))
+URL = f"{REDIRECT_URI}?code=a-code-that-was-minted&state={STATE}"
+FOREIGN = "https://another.example/done?code=abcdef&state=uvwxyz"
+CODE = "4/0AeanS0ZmX-y_3kQ"
+
+
+def read(heard: Heard, *waiting: Login, here: Origin = ADA, has_forms: bool = False) -> Intent:
+    return meaning(heard, here, waiting, is_private=here != GROUP, has_forms=has_forms)
+
+
+def said(text: str) -> Heard:
+    return Heard(Sender("ada"), text=text, message="7")
+
+
+def command(name: str, text: str = "") -> Heard:
+    return Heard(Sender("ada"), command=name, text=text)
+
+
+def pressed(action: str) -> Heard:
+    return Heard(Sender("ada"), pressed=action, on="7")
+
+
+def named(value: object) -> str:
+    """Name a case by what is heard."""
+    return f"{value.command} {value.pressed}{value.text}".strip() if isinstance(value, Heard) else ""
+
+
+@pytest.mark.parametrize(
+    ("heard", "intent"),
+    [
+        (command("connect"), Connect()),
+        (command("connect", " notes"), Connect("notes")),
+        (command("Connect", "notes"), Connect("notes")),
+        (command("connect", URL), Answer(MINE)),
+        (command("connections"), ListConnections()),
+        (command("disconnect", "notes"), Disconnect("notes")),
+        (command("disconnect", "notes yes"), Disconnect("notes yes")),
+        (command("start"), NotOurs()),
+        (command("start", "theirs"), NotOurs()),
+        (command("start", "mcp_"), ListConnections()),
+        (command("start", "mcp_login-1"), Continue("login-1")),
+        (command("cancel"), OnLogin(MINE, "cancel")),
+        (command("code"), OnLogin(MINE, "device")),
+        (command("weather"), NotOurs()),
+        (pressed("mcp:connect:0123"), Connect(tag="0123")),
+        (pressed("mcp:off:0123"), Disconnect(tag="0123")),
+        (pressed("mcp:yes:0123"), Disconnect(tag="0123", is_sure=True)),
+        (pressed("mcp:no:0123"), Disconnect(tag="0123", is_sure=None)),
+        (pressed("mcp:list:"), ListConnections()),
+        (pressed("mcp:open:login-1"), Continue("login-1")),
+        (pressed("mcp:qr:login-1"), OnLogin(MINE, "qr")),
+        (pressed("mcp:form:login-1"), Answer(MINE)),
+        (pressed("mcp:cancel:login-2"), Over()),
+        (pressed("mcp:form:login-2"), Over()),
+        (pressed("mcp:cancel:login-9"), Over()),
+        (pressed("mcp:something:else"), Over()),
+        (pressed("mcp:broken"), NotOurs()),
+        (pressed("theirs:cancel:login-1"), NotOurs()),
+        (said("hello"), NotOurs()),
+        (said(URL), Answer(MINE)),
+        (said(f"{REDIRECT_URI}?co"), Answer(MINE)),
+        (said(f"error=access_denied&state={STATE}"), Answer(MINE)),
+        (said("a-long-word-without-a-figure"), NotOurs()),
+        (said(f"{CODE}{CODE}"), Answer(MINE)),
+        (said(f"`{CODE}{CODE}`"), Answer(MINE)),
+        (said(f"my code is {CODE}{CODE}"), NotOurs()),
+        (said("https://example.com/a/page/with/numbers/12345"), NotOurs()),
+        (said("code=1 but no more"), NotOurs()),
+    ],
+    ids=named,
+)
+def test_what_is_meant_in_private_while_a_login_waits(heard: Heard, intent: Intent) -> None:
+    assert read(heard, HIS, MINE) == intent
+
+
+@covers("chat-ours")
+@pytest.mark.parametrize(
+    ("heard", "intent"),
+    [
+        (said(URL), Stray()),
+        (said(FOREIGN), Stray()),
+        (said(f"{REDIRECT_URI} is where it ends?"), NotOurs()),
+        (said(f"{CODE}{CODE}"), NotOurs()),
+        (command("cancel"), NotOurs()),
+        (command("qr"), NotOurs()),
+        (command("new"), NotOurs()),
+        (pressed("mcp:cancel:login-1"), Over()),
+    ],
+    ids=named,
+)
+@pytest.mark.parametrize("waiting", [(), (HIS,)], ids=["nobody waits", "another waits"])
+def test_what_is_meant_in_private_without_a_login_of_ones_own(
+    heard: Heard, intent: Intent, waiting: tuple[Login, ...]
+) -> None:
+    assert read(heard, *waiting) == intent
+
+
+@covers("chat-exposed")
+@pytest.mark.parametrize(
+    ("text", "waiting", "intent"),
+    [
+        (URL, (HIS, MINE), Exposed(MINE)),
+        (URL, (ELSEWHERE,), Exposed(ELSEWHERE)),
+        (URL.replace(STATE, HIS.request.state.reveal()), (HIS, MINE), Exposed(None)),
+        (URL.replace(STATE, HIS.request.state.reveal()), (HIS,), Exposed(None)),
+        (FOREIGN, (MINE,), Exposed(None)),
+        (FOREIGN, (HIS,), NotOurs()),
+        (FOREIGN, (), NotOurs()),
+        (f"{CODE}{CODE}", (MINE,), NotOurs()),
+        ("hello", (MINE,), NotOurs()),
+    ],
+    ids=["own", "own by --via", "another's", "another's alone", "none", "no login", "nobody", "code", "talk"],
+)
+def test_what_is_meant_in_a_group(text: str, waiting: tuple[Login, ...], intent: Intent) -> None:
+    assert read(said(text), *waiting, here=GROUP) == intent
+
+
+def test_where_there_are_forms_a_written_answer_is_exposed() -> None:
+    assert read(said(URL), MINE, has_forms=True) == Exposed(MINE)
+    assert read(said(URL), HIS, has_forms=True) == Stray()
+    assert read(pressed("mcp:form:login-1"), MINE, has_forms=True) == Answer(MINE)
+
+
+def test_of_two_logins_the_one_whose_state_it_carries_is_meant_else_the_later() -> None:
+    assert read(said(URL), MINE, LATER) == Answer(MINE)
+    assert read(said(URL.replace(STATE, LATER.request.state.reveal())), MINE, LATER) == Answer(LATER)
+    assert read(said(FOREIGN), MINE, LATER) == Answer(LATER)
+    assert read(command("cancel"), MINE, LATER) == OnLogin(LATER, "cancel")
+
+
+def test_a_login_by_a_code_takes_no_paste() -> None:
+    assert read(said(f"{CODE}{CODE}"), DEVICE) == NotOurs()
+    assert read(said(URL), DEVICE) == Stray()
+    assert read(pressed("mcp:paste:login-5"), DEVICE) == OnLogin(DEVICE, "paste")
+
+
+@covers("sender-binding")
+@pytest.mark.parametrize(
+    "here",
+    [
+        Origin("parlour", chat="private-ada", user="bob", bot="900"),
+        Origin("parlour", chat="elsewhere", user="ada", bot="900"),
+        Origin("parlour", chat="private-ada", thread="2", user="ada", bot="900"),
+        Origin("parlour", chat="private-ada", user="ada", bot="901"),
+    ],
+    ids=["user", "chat", "thread", "bot"],
+)
+def test_a_login_is_answered_and_steered_only_where_it_was_begun(here: Origin) -> None:
+    assert read(said(URL), MINE, here=here) == Stray()
+    for verb in ("cancel", "qr", "form", "device", "paste", "new"):
+        assert read(pressed(f"mcp:{verb}:login-1"), MINE, here=here) == Over()
+
+
+@covers("chat-ours", "paste-mangled")
+@given(
+    CODES, st.permutations(["code", "state", "iss", "scope"]), st.sampled_from(list(MANGLINGS)), PROSE, PROSE
+)
+@pytest.mark.parametrize("here", [ADA, GROUP], ids=["private", "group"])
+def test_an_answer_is_known_whatever_a_phone_made_of_it(
+    here: Origin, code: str, order: list[str], mangling: str, before: str, after: str
+) -> None:
+    values = {"code": code, "state": STATE, "iss": ISSUER, "scope": "a b"}
+    text = MANGLINGS[mangling](f"{REDIRECT_URI}?{urlencode([(name, values[name]) for name in order])}")
+    if "wrapped" not in mangling:
+        text = f"{before} {text} {after}"
+    expected = Answer(MINE) if here == ADA else Exposed(MINE)
+    assert read(said(text), HIS, MINE, here=here) == expected
+
+
+@covers("chat-ours", "no-crash")
+@given(
+    text=st.text(max_size=300)
+    | st.sampled_from(["mcp:", "mcp_", "code=", "state=", "?", "&", "%3f", "%3d", REDIRECT_URI, "://"])
+    | st.lists(st.sampled_from(["code=", "state", "=", "&", "?", " ", "%26", "a1" * 12, "://", "\n"])).map(
+        "".join
+    ),
+    waits=st.booleans(),
+    is_private=st.booleans(),
+    has_forms=st.booleans(),
+)
+def test_nothing_is_taken_without_a_login_or_a_code_and_nothing_raises(
+    text: str, *, waits: bool, is_private: bool, has_forms: bool
+) -> None:
+    waiting = [HIS, MINE] if waits else [HIS]
+    found = meaning(said(text), ADA, waiting, is_private=is_private, has_forms=has_forms)
+    if not isinstance(found, NotOurs):
+        carries = any(name in text.lower() for name in ("code", "error")) and "state" in text.lower()
+        assert carries or waits
+    for heard in (pressed(text), command(text), command("start", text), command("connect", text)):
+        meaning(heard, ADA, waiting, is_private=is_private, has_forms=has_forms)
+
+
+@covers("linear")
+def test_a_megabyte_is_read_at_once() -> None:
+    for unit in ("code=", "&state=", "%3f", "a1", " ", "\n", "(", f"{REDIRECT_URI} "):
+        read(said(unit * (1_000_000 // len(unit))), HIS, MINE)
