@@ -1,0 +1,67 @@
+"""Who may, inside Hermes: its own authorisation and tier of administrators, asked anew at each event."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway_hooks import hermes_internals as hermes
+from gateway_hooks.chat import Sender
+from hermes_mcp_auth_remote.values import Owner
+
+
+@dataclass(frozen=True, slots=True)
+class HermesSender(Sender):
+    """Somebody who speaks in a place that Hermes knows; `where` is its SessionSource."""
+
+    where: Any = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HermesPolicy:
+    """The policy of one adapter's people. Tokens are shared: Hermes has no others.
+
+    A login that is asked for in a group ends in private, so what it takes must be allowed in both places.
+    """
+
+    gateway: Any
+    attached: hermes.Attached
+
+    def may_talk(self, sender: Sender) -> bool:
+        """True where Hermes listens to this person, there."""
+        return hermes.is_authorised(self.gateway, self._where(sender))
+
+    def may_run(self, sender: Sender) -> bool:
+        """True where this person may type our command there; Hermes itself tells others that not."""
+        rules = hermes.slash_policy(self.gateway, self._where(sender))
+        return rules is None or bool(rules.can_run(sender.user, hermes.COMMAND))
+
+    def may_change(self, sender: Sender) -> bool:
+        """True for administrators, or for everybody where the operator has named none."""
+        private = hermes.source(self.attached, sender.user)
+        return all(self._may_change(sender.user, where) for where in (self._where(sender), private))
+
+    def owner(self, platform: str, user: str) -> Owner:  # noqa: ARG002  the protocol's
+        """Return None: whoever logs in does so for all."""
+        return None
+
+    def caretakers(self) -> tuple[str, ...]:
+        """Return the administrators of private chats; without any, the one person whom Hermes listens to."""
+        rules = hermes.slash_policy(self.gateway, hermes.source(self.attached, "0"))
+        admins: list[str] = sorted(str(user) for user in getattr(rules, "admin_user_ids", ()))
+        if not admins:
+            listed = os.environ.get(f"{self.attached.name.upper()}_ALLOWED_USERS", "").split(",")
+            people = [user.strip() for user in listed if user.strip().isalnum()]
+            admins = people if len(people) == 1 else []
+        return tuple(admins)
+
+    def _where(self, sender: Sender) -> Any:  # noqa: ANN401  Hermes's own
+        where = sender.where if isinstance(sender, HermesSender) else None
+        return hermes.source(self.attached, sender.user) if where is None else where
+
+    def _may_change(self, user: str, where: Any) -> bool:  # noqa: ANN401
+        if not hermes.is_authorised(self.gateway, where):
+            return False
+        rules = hermes.slash_policy(self.gateway, where)
+        return rules is not None and bool(rules.is_admin(user))

@@ -1,0 +1,171 @@
+"""One adapter of Hermes's, and the conversation with its people.
+
+Every message, however it reaches us, comes to `take`: it says at once whether it is ours, and has the rest
+done beside Hermes's own work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+from gateway_hooks.chat import Chat, ChatError, Heard, Platform
+from gateway_hooks.desk import Desk
+from gateway_hooks.hermes_internals import Attached
+from gateway_hooks.hermes_plain import NO_ID, PlainPlatform
+from gateway_hooks.hermes_policy import HermesPolicy, HermesSender
+from gateway_hooks.hermes_reading import read_command, without_ours
+from gateway_hooks.meaning import NotOurs, meaning
+from gateway_hooks.servers import Configured
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.service import AuthService
+
+PRIVATE = frozenset({"dm", "direct", "private"})
+SKIP = {"action": "skip", "reason": "a login"}
+
+log = logging.getLogger(__name__)
+
+
+class Seat:
+    """An adapter's people in plain text; the adapters that we know better have seats of their own."""
+
+    def __init__(self, gateway: Any, attached: Attached, service: AuthService, servers: Configured) -> None:  # noqa: ANN401
+        self.attached = attached
+        self.service = service
+        self.servers = servers
+        self.policy = HermesPolicy(gateway, attached)
+        # In which private chat a person has written; forgotten with the process, but a login knows its own.
+        self._private: dict[str, str] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.platform, self.desk = self._made()
+
+    def _made(self) -> tuple[Platform, Desk]:
+        platform = PlainPlatform(self.attached, self._last_chat)
+        return platform, Desk(self.service, platform, self.servers, self.policy)
+
+    @property
+    def is_current(self) -> bool:
+        """True while the adapter is the one that this seat was made for."""
+        return True
+
+    def start(self) -> None:
+        """Begin to keep messages up to date, and to hear what the platform lets us hear before Hermes."""
+        self.spawn(self._run())
+
+    async def stop(self) -> None:
+        """Let go of the adapter."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def chat(self, where: Any, event: Any = None) -> Chat:  # noqa: ANN401, ARG002  Hermes's own
+        """Return the place that Hermes's SessionSource describes; `event` may hold a better way to answer."""
+        user, chat = str(where.user_id), str(where.chat_id)
+        platform = PlainPlatform(self.attached, self._last_chat)
+        return platform.chat(chat, user, str(where.thread_id or ""), is_private=where.chat_type in PRIVATE)
+
+    def hear(self, event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
+        """Take what is ours of an event of Hermes's; returns what Hermes is to do with it, None for nothing.
+
+        Hermes merges what one person writes within a second: then only lines of the event may be ours.
+        """
+        where, text = event.source, str(event.text or "")
+        if not where.user_id or not text:
+            return None
+        chat, sender = self.chat(where, event), HermesSender(str(where.user_id), where=where)
+        if where.chat_type in PRIVATE:
+            self._private[sender.user] = str(where.chat_id)
+        heard = Heard(sender, text=text, message=str(event.message_id or ""))
+        lines = text.splitlines()
+        if len(lines) > 1 and not text.lstrip().startswith("/"):
+            # The message that the id names is not the one with the code in it.
+            ours, rest = without_ours(
+                text, lambda line: self._meant(replace(heard, text=line), chat) is not None
+            )
+            for line in ours:
+                self.take(replace(heard, text=line, message=NO_ID), chat)
+            if ours:
+                return {"action": "rewrite", "text": rest} if rest else SKIP
+        return SKIP if self.take(heard, chat) else None
+
+    def take(self, heard: Heard, chat: Chat) -> bool:
+        """Take what is ours, and have it done; False where it is Hermes's."""
+        ours = self._meant(heard, chat)
+        if ours is None:
+            return False
+        self.spawn(self._done(ours, chat))
+        return True
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do something beside whatever goes on; what fails is logged by its kind alone."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("A login's message was not dealt with, by a fault of ours: %s.", type(fault).__name__)
+
+    async def _done(self, heard: Heard, chat: Chat) -> None:
+        try:
+            await self.desk.hear(heard, chat)
+        finally:
+            # A button turns until its press is answered.
+            await chat.note("")
+
+    def _meant(self, heard: Heard, chat: Chat) -> Heard | None:
+        """Return what was said as the conversation hears it; None where it is Hermes's to deal with.
+
+        So is whatever comes from people to whom Hermes does not listen, and a command that they may not run.
+        """
+        typed = None if heard.pressed else read_command(heard.text, self._name_of_bot())
+        if typed is not None:
+            heard = replace(heard, command=typed[0], text=typed[1])
+        ours = not isinstance(self._intent(heard, chat), NotOurs)
+        if typed is not None and not ours:
+            # Such as "cancel" where nothing waits.
+            heard, ours = replace(heard, command="connections", text=""), True
+        if not ours or not self.policy.may_talk(heard.sender):
+            return None
+        return heard if typed is None or self.policy.may_run(heard.sender) else None
+
+    def _intent(self, heard: Heard, chat: Chat) -> object:
+        return meaning(
+            heard,
+            chat.origin,
+            self.waiting(),
+            is_private=chat.is_private,
+            has_forms=self.platform.can.forms,
+        )
+
+    def waiting(self) -> list[Login]:
+        """List this platform's logins that wait; none where they cannot be read."""
+        try:
+            return [each for each in self.service.waiting() if each.origin.platform == self.platform.name]
+        except McpAuthError:
+            # What carries a code is known by its shape, and still not let through.
+            return []
+
+    def _name_of_bot(self) -> str:
+        return ""
+
+    def _last_chat(self, user: str) -> str | None:
+        if user in self._private:
+            return self._private[user]
+        theirs = [each.origin for each in self.waiting() if each.origin.user == user and each.origin.chat]
+        return theirs[-1].chat if theirs else None
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.desk.run()
+            except ChatError as trouble:
+                log.warning("Messages are not kept up to date for a moment: %s", trouble)
+            except Exception as fault:  # noqa: BLE001  nothing else would start it again
+                log.error("Messages are not kept up to date for a moment: %s.", type(fault).__name__)  # noqa: TRY400
+            await asyncio.sleep(5)

@@ -1,0 +1,117 @@
+"""Hermes's Telegram adapter: ours is put into its application, and sees each message singly and first.
+
+So a code is taken before Hermes merges it with other messages, asks whether a turn is running, or logs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any, cast
+
+from telegram import Bot, Update
+from telegram.constants import ChatType
+from telegram.ext import ApplicationHandlerStop, TypeHandler
+
+from gateway_hooks import hermes_internals as hermes
+from gateway_hooks.chat import Abilities, Chat, Heard, Platform
+from gateway_hooks.desk import Desk
+from gateway_hooks.hermes_plain import PREFIX
+from gateway_hooks.hermes_policy import HermesSender
+from gateway_hooks.hermes_seat import PRIVATE, Seat
+from gateway_hooks.servers import Configured
+from gateway_hooks.telegram import FIRST, App, Context, TelegramPlatform
+from gateway_hooks.telegram_calls import Calls
+from gateway_hooks.telegram_chat import TelegramChat
+from gateway_hooks.telegram_reading import PLATFORM
+from gateway_hooks.telegram_redaction import guard_logs
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Origin
+
+
+class _Platform(TelegramPlatform):
+    """Telegram as Hermes has it: all is said by one command, as the others are Hermes's."""
+
+    @property
+    def can(self) -> Abilities:
+        """What Telegram offers, with the command that we have there."""
+        return replace(super().can, commands=PREFIX)
+
+
+class TelegramSeat(Seat):
+    """The people of Hermes's bot on Telegram."""
+
+    def __init__(
+        self,
+        gateway: Any,  # noqa: ANN401  Hermes's own
+        attached: hermes.Attached,
+        service: AuthService,
+        servers: Configured,
+    ) -> None:
+        """Take an adapter that is connected; raises AttributeError where its application has moved."""
+        self._app: App = attached.adapter._app  # noqa: SLF001
+        # Asked for here: a bot that has not been initialised knows no id.
+        self._bot: Bot = self._app.bot
+        self._bot_id = str(self._bot.id)
+        self._calls = Calls()
+        self._handler = TypeHandler[Update, Context, None](Update, self._first, block=True)
+        super().__init__(gateway, attached, service, servers)
+
+    def _made(self) -> tuple[Platform, Desk]:
+        platform = _Platform(self._bot, asyncio.sleep)
+        return platform, Desk(self.service, platform, self.servers, self.policy)
+
+    @property
+    def is_current(self) -> bool:
+        """True until the adapter has connected anew, with another application."""
+        return getattr(self.attached.adapter, "_app", None) is self._app
+
+    def start(self) -> None:
+        """Hear each update before Hermes does."""
+        guard_logs()
+        self._app.add_handler(self._handler, FIRST)
+        super().start()
+
+    async def stop(self) -> None:
+        """Leave the application as it was."""
+        self._app.remove_handler(self._handler, FIRST)
+        await super().stop()
+
+    def chat(self, where: Any, event: Any = None) -> Chat:  # noqa: ANN401, ARG002
+        """Return the place that Hermes's SessionSource describes."""
+        origin = Origin(
+            PLATFORM, str(where.chat_id), str(where.thread_id or ""), str(where.user_id), self._bot_id
+        )
+        return TelegramChat(self._bot, self._calls, origin, is_private=where.chat_type in PRIVATE)
+
+    async def _first(self, update: Update, _context: Context) -> None:
+        found = cast("_Platform", self.platform).read(update)
+        if found is None:
+            return
+        heard, chat = found
+        message = update.message or update.edited_message
+        if message is not None and heard.command != "start":
+            # Whole: what Hermes has other commands for is no command of ours.
+            heard = replace(heard, command="", text=message.text or message.caption or "")
+            if update.edited_message and heard.text.lstrip().startswith("/"):
+                # Carried out when it was written.
+                return
+        heard = replace(heard, sender=self._sender(heard, chat.origin, update))
+        if self.take(heard, chat):
+            raise ApplicationHandlerStop
+
+    def _sender(self, heard: Heard, origin: Origin, update: Update) -> HermesSender:
+        chat, user = update.effective_chat, update.effective_user
+        kind = "dm" if chat is None or chat.type == ChatType.PRIVATE else "group"
+        where = hermes.source(
+            self.attached,
+            heard.sender.user,
+            origin.chat,
+            kind,
+            user_name=None if user is None else user.full_name,
+            thread_id=origin.thread or None,
+        )
+        return HermesSender(heard.sender.user, where=where)
+
+    def _name_of_bot(self) -> str:
+        return self._bot.username
