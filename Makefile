@@ -10,7 +10,7 @@ help:  ## list the targets
 demo: setup  ## log in to an embedded MCP server, here in the terminal
 	@$(BIN)/hermes-mcp-auth demo
 
-demo-telegram: setup  ## log in in a Telegram chat, played on this machine: no bot, no token
+demo-telegram: setup  ## a login in a Telegram chat, played on this machine: no bot, no token
 	@$(BIN)/python -m tests.chat_demo telegram
 
 demo-discord: setup  ## the same in a Discord channel

@@ -134,9 +134,7 @@ class DiscordStage(Stage):
             policy = AllowList(frozenset({self.ada.id}))
             bot = run_bot(Secret(self.api.token), self.service, self.servers, policy, api_url=self.api.url)
             stack.enter_context(_in_thread(bot))
-            self.wait(
-                lambda: any(call.method == "PUT" and "commands" in call.path for call in self.api.calls)
-            )
+            self.wait(lambda: any(command["name"] == "connect" for command in self.api.commands))
             yield
 
     def types(self, text: str) -> None:
