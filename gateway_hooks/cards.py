@@ -89,8 +89,11 @@ def plain(card: Card, *, with_link: bool = True) -> str:
 
 
 def short(text: str, most: int = MAX_VALUE_CHARS) -> str:
-    """Cut a long value, visibly."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    """Cut a long value, visibly; `most` is in UTF-16 units, by which platforms count."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    if len(units) <= 2 * most:
+        return text
+    return units[: 2 * (most - 1)].decode("utf-16-le", "ignore") + "…"
 
 
 def action(verb: str, argument: str = "") -> str:

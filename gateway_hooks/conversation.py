@@ -18,7 +18,7 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.client import offers_device
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
-from hermes_mcp_auth_remote.wording import duration, other_hosts, scope, shown
+from hermes_mcp_auth_remote.wording import other_hosts, scope, shown
 
 # A prompt says how long it is open: every five minutes, and at these. It is not edited every second.
 COUNT_SECONDS, LAST_SECONDS = 300, (120, 60)
@@ -49,7 +49,11 @@ class Conversation:
         ]
         if others := other_hosts(login):
             rows.append(Row(words.tokens_from, short(shown("  ".join(others))), quoted=True))
-        rows.append(Row(words.access, short(shown(scope(request.scope))), quoted=request.scope is not None))
+        rows.append(
+            Row(words.access, short(shown(scope(request.scope))), quoted=True)
+            if request.scope
+            else Row(words.access, words.by_default)
+        )
         if login.added_scope:
             rows.append(Row(words.added, short(shown(scope(login.added_scope))), quoted=True))
         rows.append(Row(words.whose, words.for_all if login.key.owner is None else words.for_you))
@@ -210,9 +214,10 @@ class Conversation:
         )
 
     def _moment(self, at: float, now: float) -> str:
-        left = at - now
-        said = min((mark for mark in LAST_SECONDS if left <= mark), default=_whole(left))
-        return self.words.moment.format(clock=self.clock(at, now), span=duration(said))
+        words, left = self.words, at - now
+        minutes = min((mark for mark in LAST_SECONDS if left <= mark), default=_whole(left)) // 60
+        span = words.one_minute if minutes == 1 else words.minutes.format(count=minutes)
+        return words.moment.format(clock=self.clock(at, now), span=span)
 
 
 # What a person types instead of pressing: the verb, and for some the server by name is not needed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_hooks.chat import Heard, Sender
@@ -187,6 +187,7 @@ def test_a_login_is_answered_and_steered_only_where_it_was_begun(here: Origin) -
 
 
 @covers("chat-ours", "paste-mangled")
+@settings(deadline=None)
 @given(
     CODES, st.permutations(["code", "state", "iss", "scope"]), st.sampled_from(list(MANGLINGS)), PROSE, PROSE
 )
@@ -203,6 +204,7 @@ def test_an_answer_is_known_whatever_a_phone_made_of_it(
 
 
 @covers("chat-ours", "no-crash")
+@settings(deadline=None)
 @given(
     text=st.text(max_size=300)
     | st.sampled_from(["mcp:", "mcp_", "code=", "state=", "?", "&", "%3f", "%3d", REDIRECT_URI, "://"])

@@ -1,0 +1,313 @@
+"""Every card: filled, harmless, short enough for any platform, in whatever words."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from string import Formatter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gateway_hooks
+from gateway_hooks.cards import Button, Card, Link, Row, action, plain, read_action, short, spans
+from gateway_hooks.chat import Abilities
+from gateway_hooks.conversation import Conversation, next_mark
+from gateway_hooks.lists import Lists, Standing
+from gateway_hooks.policy import Refusal
+from gateway_hooks.words import ENGLISH, Words
+from hermes_mcp_auth_remote.errors import LoginError, PasteRefused, StoreCorrupt
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.values import Key
+from tests.gateway_hooks.given import MAX_ACTION_BYTES, check, utf16
+from tests.gateway_hooks.made import TEXTS, USER_CODE, connected, connections, logins, made, with_code
+from tests.oauth.parties import NOW
+from tests.requirements import covers
+
+SENTENCES = {field.name: field.default for field in fields(Words) if isinstance(field.default, str)}
+SOURCES = sorted(Path(gateway_hooks.__file__).parent.glob("*.py"))
+ABILITIES = [
+    Abilities(),
+    Abilities(forms=True, deletes=False),
+    Abilities(buttons=False, deletes=False, copies=False, commands="/mcpauth "),
+]
+
+
+def all_of(card: Card) -> Iterator[str]:
+    """Yield every text of a card but its address."""
+    yield plain(card, with_link=False)
+    for row in card.buttons:
+        for button in row:
+            yield button.label
+            yield button.copy
+    if card.link is not None:
+        yield card.link.label
+
+
+def cards_of(
+    login: Login, found: Connection, conversation: Conversation, now: float, wild: str
+) -> Iterator[Card]:
+    """Yield every card that a login, a connection and a text can be shown in."""
+    lists, trouble = Lists(conversation), LoginError(wild, wild)
+    if login.status in {"waiting", "exchanging"}:
+        yield conversation.prompt(login, now)
+        yield conversation.prompt(login, now, may_use_device=False)
+        yield conversation.qr(login)[1]
+        yield conversation.qr_too_dense(login)
+    else:
+        yield conversation.ended(login, found, now, "0123456789abcdef")
+        yield conversation.ended(login, None, now, "0123456789abcdef")
+    yield conversation.connected(found, now)
+    yield conversation.trouble(conversation.words.connections_title, trouble)
+    yield lists.servers([wild, login.key.server])
+    yield lists.servers([f"{wild}{number}" for number in range(30)])
+    yield lists.servers([])
+    standings = [
+        Standing("notes", found),
+        Standing(wild, replace(found, login_needed=None)),
+        Standing(wild, trouble=StoreCorrupt(wild)),
+        Standing(wild, waits=True),
+        Standing(wild),
+    ]
+    yield lists.connections(standings, login.key.owner, now, may=True)
+    many = [Standing(f"{wild}{number}", found) for number in range(30)]
+    yield lists.connections(many, login.key.owner, now, may=True)
+    yield lists.connections([], login.key.owner, now, may=True)
+    yield lists.sure(wild, login.key.owner)
+    yield lists.kept(wild)
+    yield lists.disconnected(wild, revoked=True)
+    yield lists.disconnected(wild, revoked=False)
+    refusals: tuple[Refusal, ...] = ("too_many", "too_often", "too_busy")
+    yield from (lists.refused(why, 3) for why in refusals)
+    yield lists.stranger(wild)
+    yield lists.help()
+    yield lists.attention(found, now)
+
+
+@covers("chat-harmless", "no-crash")
+@pytest.mark.parametrize("can", ABILITIES, ids=["chat", "forms", "plain"])
+@settings(deadline=None)
+@given(login=logins(), found=connections(), wild=TEXTS, later=st.floats(-1000, 2000))
+def test_no_card_is_steered_overfull_or_unfilled_whatever_servers_call_things(
+    can: Abilities, login: Login, found: Connection, wild: str, later: float
+) -> None:
+    conversation = Conversation(can)
+    now = login.begun_at + later
+    for card in cards_of(login, found, conversation, now, wild):
+        for text in all_of(card):
+            assert all(each.isprintable() or each == "\n" for each in text), text
+        assert utf16(plain(card, with_link=False)) <= 4096
+        for button in (each for row in card.buttons for each in row):
+            assert button.label
+            assert len(button.label) <= 80
+            assert len(button.action.encode()) <= MAX_ACTION_BYTES
+
+
+@covers("chat-harmless")
+@pytest.mark.parametrize("can", ABILITIES, ids=["chat", "forms", "plain"])
+def test_the_fullest_card_fits(can: Abilities) -> None:
+    wild, host = "\U0001f600" * 400, "long." * 200
+    asked = replace(
+        made().request,
+        scope=frozenset({wild}),
+        authorization_endpoint=f"https://{host}/authorize",
+        token_endpoint=f"https://x{host}/token",
+    )
+    login = made(server_url=wild, request=asked, added_scope=frozenset({wild}), key=Key(wild))
+    found = connected(key=Key(wild), account=wild, scope=frozenset({wild}), missing_scope=frozenset({wild}))
+    for each in (login, with_code(login, "W" * 64)):
+        for card in cards_of(each, found, Conversation(can), NOW, wild):
+            assert utf16(plain(card, with_link=False)) <= 4096
+
+
+@covers("chat-harmless")
+@pytest.mark.parametrize(
+    "wild", ["\u202eevil", "a\x1b[2Jb", "zero\u200bwidth", "line\nbreak", "\u2066\ud800"]
+)
+def test_what_would_turn_round_or_hide_text_is_replaced(wild: str) -> None:
+    found = connected(account=wild, scope=frozenset({wild}))
+    for card in cards_of(made(), found, Conversation(), NOW, wild):
+        for text in all_of(card):
+            assert wild not in text, card.title
+
+
+@covers("chat-harmless")
+def test_what_others_wrote_is_marked_as_quoted() -> None:
+    login = made(added_scope=frozenset({"write"}))
+    prompt = Conversation().prompt(login, NOW)
+    quoted = {row.value for row in prompt.rows if row.quoted}
+    assert {"https://mcp.example/mcp", "as.example", "read", "write"} <= quoted
+    found = connected(account="https://evil.example/@everyone", missing_scope=frozenset({"write"}))
+    card = Conversation().connected(found, NOW, "tag")
+    assert {row.value for row in card.rows if row.quoted} == {found.account, "read", "write"}
+    listed = Lists(Conversation()).connections([Standing("notes", found)], None, NOW, may=True)
+    assert [row.quoted for row in listed.rows if "evil.example" in row.value] == [True]
+
+
+@covers("chat-words")
+def test_every_sentence_is_used_and_no_other_is_asked_for() -> None:
+    asked: set[str] = set()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and _is_words(node.value):
+                asked.add(node.attr)
+    assert asked - {"errors"} == set(SENTENCES)
+
+
+def _is_words(node: ast.expr) -> bool:
+    return ast.unparse(node).rpartition(".")[2] in {"words", "ENGLISH"}
+
+
+@covers("chat-words")
+@pytest.mark.parametrize("name", SENTENCES)
+def test_a_sentence_is_a_thought_with_known_blanks(name: str) -> None:
+    sentence = SENTENCES[name]
+    assert sentence == sentence.strip()
+    assert "  " not in sentence
+    blanks = {field for _, field, _, _ in Formatter().parse(sentence) if field is not None}
+    known = {"server", "clock", "span", "button", "words", "host", "command", "reason", "account", "count"}
+    assert blanks <= known | {"user", "connect", "connections"}
+
+
+@covers("chat-words")
+@pytest.mark.parametrize("can", ABILITIES, ids=["chat", "forms", "plain"])
+def test_in_a_translation_nothing_english_is_left(can: Abilities) -> None:
+    """Each sentence is given in capitals; what is still in small letters was written elsewhere."""
+    sentences = {name: _translated(text) for name, text in SENTENCES.items()}
+    capitals = replace(ENGLISH, **sentences)  # type: ignore[arg-type]
+    known = made(server_url="HTTPS://MCP.EXAMPLE/")
+    login = replace(known, request=replace(known.request, scope=frozenset({"READ"})))
+    shown: list[Card] = []
+    everything = replace(login, request=replace(login.request, scope=None))
+    for each in (
+        login,
+        everything,
+        with_code(login),
+        replace(login, status="expired"),
+        replace(login, status="failed"),
+    ):
+        found = connected(account="ADA", scope=frozenset({"READ"}))
+        shown += cards_of(each, found, Conversation(can, capitals), NOW, "WILD")
+    for card in shown:
+        for text in all_of(card):
+            left = re.sub(r"as\.example|notes|/mcpauth |/|connections|connect|disconnect", "", text)
+            left = re.sub(r"\b(?:qr|code|new|paste|cancel|yes)\b", "", left)
+            assert left == left.upper(), text
+
+
+def _translated(sentence: str) -> str:
+    return "".join(
+        part.upper() + (f"{{{blank}}}" if blank is not None else "")
+        for part, blank, _, _ in Formatter().parse(sentence)
+    )
+
+
+@covers("chat-words")
+def test_what_errors_say_can_be_translated_by_their_code() -> None:
+    words = replace(ENGLISH, errors={"paste_refused": ("Falsch.", "Noch einmal.")})
+    card = Conversation(words=words).trouble("!", PasteRefused("That is not it."))
+    assert card.paragraphs == ("Falsch.", "Noch einmal.")
+    login = made(status="failed", failure=("That is not it.", "Again."), failure_code="paste_refused")
+    assert Conversation(words=words).ended(login, None, NOW, "t").paragraphs == ("Falsch.", "Noch einmal.")
+    assert Conversation().ended(login, None, NOW, "t").paragraphs == ("That is not it.", "Again.")
+
+
+@covers("device-screen")
+def test_a_device_prompt_shows_the_code_alone_and_says_to_compare_it_and_to_whom_it_belongs() -> None:
+    card = Conversation().prompt(with_code(made(), complete="https://as.example/device?user_code=X"), NOW)
+    assert card.code == USER_CODE
+    assert (USER_CODE, "code") in list(spans(card, with_link=False))
+    assert card.after_code == (ENGLISH.compare_code, ENGLISH.ends_alone)
+    assert card.link == Link("Open the page", "https://as.example/device?user_code=X")
+    copies = [button.copy for row in card.buttons for button in row if button.copy]
+    assert copies == [USER_CODE]
+    assert not any(USER_CODE in each for each in (repr(card), repr(card.buttons)))
+
+
+def test_what_is_secret_or_for_one_person_is_in_no_repr() -> None:
+    card = Conversation().prompt(made(), NOW)
+    assert card.link is not None
+    assert card.link.url not in repr(card)
+    assert "hidden" not in repr(Button("Copy", copy="hidden"))
+
+
+@covers("chat-countdown")
+@pytest.mark.parametrize(
+    ("left", "said", "next_left"),
+    [
+        (600, "10 minutes", 300),
+        (599, "10 minutes", 300),
+        (301, "10 minutes", 300),
+        (300, "5 minutes", 120),
+        (121, "5 minutes", 120),
+        (120, "2 minutes", 60),
+        (61, "2 minutes", 60),
+        (60, "1 minute", 0),
+        (1, "1 minute", 0),
+        (1800, "30 minutes", 1500),
+    ],
+)
+def test_a_prompt_counts_down_at_few_moments(left: float, said: str, next_left: float) -> None:
+    login = made()
+    now = login.expires_at - left
+    (row,) = [row for row in Conversation().prompt(login, now).rows if row.label == ENGLISH.open_until]
+    assert f"({said})" in row.value
+    assert next_mark(login, now) == login.expires_at - next_left
+
+
+@settings(deadline=None)
+@given(left=st.floats(0.001, 5000))
+def test_between_two_marks_a_prompt_stays_the_same(left: float) -> None:
+    login = made(begun_at=NOW - 86_400 * 3)
+    now = login.expires_at - left
+    mark, conversation = next_mark(login, now), Conversation()
+    assert now < mark <= login.expires_at
+    # But for the date, which is named where it is another day than now.
+    before = conversation.prompt(login, now).rows[-1].value.partition("(")[2]
+    assert conversation.prompt(login, now + (mark - now) / 2).rows[-1].value.partition("(")[2] == before
+
+
+def test_the_other_hosts_that_take_part_are_named() -> None:
+    login = made(request=replace(made().request, token_endpoint="https://tokens.example/token"))
+    (row,) = [row for row in Conversation().prompt(login, NOW).rows if row.label == ENGLISH.tokens_from]
+    assert row == Row("Tokens come from", "tokens.example", quoted=True)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (connected(), "it renews itself"),
+        (connected(can_refresh=False), "until 09:00 UTC"),
+        (connected(can_refresh=False, expires_at=NOW + 86_400), "until 2027-01-16 08:00 UTC"),
+        (connected(can_refresh=False, expires_at=1e300), "until ? UTC"),
+        (connected(can_refresh=False, expires_at=None), "until the provider ends it"),
+    ],
+)
+def test_how_long_a_connection_lasts(found: Connection, said: str) -> None:
+    assert Conversation().lasts(found, NOW) == said
+
+
+@settings(deadline=None)
+@given(verb=st.from_regex(r"[a-z]+", fullmatch=True), argument=st.text(max_size=40))
+def test_what_a_button_brings_back_is_read_as_it_was_written(verb: str, argument: str) -> None:
+    assert read_action(action(verb, argument)) == (verb, argument)
+
+
+def test_a_long_value_is_cut_visibly() -> None:
+    assert short("x" * 301) == "x" * 299 + "…"
+    assert short("x" * 300) == "x" * 300
+    # Not through the middle of a character.
+    assert short("\U0001f600" * 151) == "\U0001f600" * 149 + "…"
+
+
+def test_the_checks_of_the_platform_for_tests_bite() -> None:
+    with pytest.raises(AssertionError):
+        check(Card("{server}"), is_private=True)
+    with pytest.raises(AssertionError):
+        check(Card("x" * 4097), is_private=True)
+    with pytest.raises(AssertionError):
+        check(Card("", link=Link("Open", "https://as.example/authorize")), is_private=False)
