@@ -185,6 +185,9 @@ class Poller:
             self._start(self._let_go(watch))
 
     async def _let_go(self, watch: Watch) -> None:
+        # Somebody came since the last one left, and its timer is set still; or it was let go of before.
+        if watch.ended or self._watches.get(watch.name) is not watch:
+            return
         self._forget(watch)
         await self._work.dropped(watch)
 

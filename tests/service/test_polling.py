@@ -156,6 +156,36 @@ def test_the_last_who_leaves_lets_it_go_and_the_thread_ends_until_it_is_needed_a
     assert not other.troubles
 
 
+class Paused(Counted):
+    """Work whose first look holds up the poller's thread: what a test calls meanwhile comes at once."""
+
+    def __init__(self) -> None:
+        super().__init__(again=3600)
+        self.looks = threading.Event()
+        self.goes_on = threading.Event()
+
+    def is_changed(self, watch: Watch) -> bool:
+        self.looks.set()
+        assert self.goes_on.wait(SECONDS)
+        # From here on the next step is the last.
+        self.again = None
+        return True
+
+
+def test_whoever_comes_as_the_last_one_leaves_is_told_too() -> None:
+    work, told, other = Paused(), Told(), Told()
+    poller = Poller(work)
+    one = told.of("login")
+    poller.watch("login", "one", one)
+    assert work.looks.wait(SECONDS)
+    poller.unwatch("login", one)
+    poller.watch("login", "one", other.of("login"))
+    work.goes_on.set()
+    assert other.wait() == ["login"]
+    assert not told.troubles
+    assert work.let_go == []
+
+
 def test_leaving_what_is_in_flight_lets_it_come_to_its_end() -> None:
     work, told = Counted(again=3600, held=True), Told()
     work.filled_by = 1
