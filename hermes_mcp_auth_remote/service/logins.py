@@ -82,7 +82,8 @@ class Logins(Ending):
         def switch(it: Login) -> Login:
             if it.status == "waiting" and not is_same_question(it, login):
                 raise PasteRefused("This login has just been changed over elsewhere.", "Look at it again.")
-            return replace(after, status=follow(it, "switch").status)
+            # A message may have been noted since it was read.
+            return replace(after, status=follow(it, "switch").status, messages=it.messages)
 
         return await self._change(login_id, switch)
 
