@@ -7,19 +7,36 @@ touches nothing. In the gateway, a thread waits for its event loop and then has 
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gateway_hooks.hermes_asking import AgentAsks
     from gateway_hooks.hermes_gateway import Inside
 
 COMMAND = "mcpauth"
 ABOUT = "Connect MCP servers, and see which are connected"
 HINT = "[server | connect NAME | disconnect NAME | list]"
 TYPED_ELSEWHERE = f"Log in with `hermes {COMMAND} NAME` in a terminal, or by /{COMMAND} NAME in a chat."
+TOOL = "connect_mcp_server"
+TOOLSET = "mcpauth"
+SCHEMA: dict[str, object] = {
+    "name": TOOL,
+    "description": (
+        "Ask the user to log in to an MCP server of the configuration whose tools are missing because nobody "
+        "has logged in. The user gets a private message; nothing else is needed of you."
+    ),
+    "parameters": {
+        "type": "object",
+        "properties": {"server": {"type": "string", "description": "The server's name in the configuration"}},
+        "required": ["server"],
+    },
+}
 # A gateway that is not there by then is none.
 WAIT_SECONDS = 600.0
 POLL_SECONDS = 0.05
@@ -32,14 +49,17 @@ class Plugin:
 
     def __init__(self) -> None:
         self.inside: Inside | None = None
+        self._asks: AgentAsks | None = None
 
     def attend(self, gateway: Any) -> None:  # noqa: ANN401  Hermes's own
         """Begin inside this gateway, on its event loop, unless that has happened."""
         if self.inside is None or self.inside.gateway is not gateway:
-            from gateway_hooks.hermes_gateway import Inside  # noqa: PLC0415  first needed here
+            from gateway_hooks.hermes_asking import AgentAsks  # noqa: PLC0415  first needed here
+            from gateway_hooks.hermes_gateway import Inside  # noqa: PLC0415
 
             self.inside = Inside(gateway)
             self.inside.start()
+            self._asks = AgentAsks(self.inside)
 
     def before_dispatch(self, event: Any = None, gateway: Any = None, **_: object) -> dict[str, str] | None:  # noqa: ANN401
         """Take what is ours before Hermes and its model see it: the hook `pre_gateway_dispatch`."""
@@ -50,6 +70,23 @@ class Plugin:
         except Exception as fault:  # noqa: BLE001  Hermes would log its text
             log.error("A message could not be looked at: %s.", type(fault).__name__)  # noqa: TRY400
             return None
+
+    def after_tool(
+        self, tool_name: str = "", result: object = None, status: str = "", **_: object
+    ) -> str | None:
+        """Tell the model that its user has been asked to log in: the hook `transform_tool_result`."""
+        try:
+            return None if self._asks is None else self._asks.after_tool(tool_name, result, status)
+        except Exception as fault:  # noqa: BLE001  Hermes would log its text
+            log.error("A tool's result could not be looked at: %s.", type(fault).__name__)  # noqa: TRY400
+            return None
+
+    def connect(self, arguments: Mapping[str, object], **_: object) -> str:
+        """Ask for a login: what the model's tool does."""
+        said = "Nobody can be asked here."
+        if self._asks is not None:
+            said = self._asks.connect(str(arguments.get("server", "")))
+        return json.dumps({"result": said})
 
     def wait_for_gateway(self) -> None:
         """Begin as soon as the gateway's adapters are there, before the first message is."""
@@ -75,6 +112,8 @@ def register(ctx: Any) -> None:  # noqa: ANN401  Hermes's own
     """Register what Hermes calls: the hook, the command in chats, and `hermes mcpauth`."""
     plugin = Plugin()
     ctx.register_hook("pre_gateway_dispatch", plugin.before_dispatch)
+    ctx.register_hook("transform_tool_result", plugin.after_tool)
+    ctx.register_tool(TOOL, TOOLSET, SCHEMA, plugin.connect, description=str(SCHEMA["description"]))
     # Reached where the hook took nothing, such as in a terminal's own chat.
     ctx.register_command(COMMAND, _say_where, description=ABOUT, args_hint=HINT)
     ctx.register_cli_command(COMMAND, ABOUT, _options, _log_in, description=ABOUT)

@@ -165,10 +165,11 @@ class Inside:
 
     async def _connected(self, login: Login, *, told: bool) -> None:
         name = login.key.server
-        if await self.connect(name):
-            log.info("The tools of %s are live.", name)
-            return
+        is_live = await self.connect(name)
         if not told:
+            return
+        if is_live:
+            log.info("The tools of %s are live.", name)
             return
         seat = self.seat_of(login.origin.platform)
         if seat is not None and login.origin.user:

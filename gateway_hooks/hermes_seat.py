@@ -100,11 +100,16 @@ class Seat:
         self.spawn(self._done(ours, chat))
         return True
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Do something beside whatever goes on; what fails is logged by its kind alone."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._landed)
+        return task
+
+    def is_private(self, chat: str, user: str) -> bool:
+        """True where that is known to be the person's own chat with the bot."""
+        return self._private.get(user) == chat
 
     def _landed(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -84,6 +84,10 @@ class TelegramSeat(Seat):
         )
         return TelegramChat(self._bot, self._calls, origin, is_private=where.chat_type in PRIVATE)
 
+    def is_private(self, chat: str, user: str) -> bool:
+        """True where that is the person's own chat with the bot: it has their number."""
+        return chat == user
+
     async def _first(self, update: Update, _context: Context) -> None:
         found = cast("_Platform", self.platform).read(update)
         if found is None:
