@@ -31,6 +31,8 @@ class LoginBot(commands.Bot):
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
             max_messages=None,
+            # How long after the last guild the library waits for more before it says that it is ready.
+            guild_ready_timeout=0.5,
         )
         self._started = started
 

@@ -16,7 +16,6 @@ import discord
 from discord import ui
 
 from gateway_hooks.cards import Button, Card, short
-from gateway_hooks.chat import ChatError
 from gateway_hooks.words import Words
 
 MAX_TITLE_CHARS = 256
@@ -24,11 +23,13 @@ MAX_DESCRIPTION_CHARS = 4096
 MAX_EMBED_CHARS = 6000
 MAX_LABEL_CHARS = 80
 MAX_LINK_CHARS = 512
+# Beside all that a prompt says, within the 6000; a longer address comes as a file.
+MAX_ADDRESS_CHARS = 3000
 MAX_WINDOW_CHARS = 45
 MAX_INPUT_CHARS = 4000
 MAX_ROWS, MAX_IN_ROW = 5, 5
 
-PICTURE = "qr.png"
+PICTURE, ADDRESS = "qr.png", "address.txt"
 NOBODY = discord.AllowedMentions.none()
 
 _COLOURS = {"plain": 0x5865F2, "good": 0x248046, "bad": 0xDA373C}
@@ -45,7 +46,7 @@ _NO_LINK = ":\u2060//"
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What a message is made of; `view` is None where there is nothing to press."""
+    """What a message is made of; `view` is None where there is nothing to press.."""
 
     embeds: list[discord.Embed]
     view: ui.View | None
@@ -53,13 +54,15 @@ class Drawn:
 
 
 def drawn(card: Card, png: bytes | None = None) -> Drawn:
-    """Draw a card, with a picture below it; raises ChatError where its address is too long to be shown."""
+    """Draw a card, with a picture below it."""
     opens = card.link is not None and len(card.link.url) <= MAX_LINK_CHARS
     embeds = _embeds(card, with_link=not opens)
     files: list[discord.File] = []
     if png is not None:
         embeds[-1].set_image(url=f"attachment://{PICTURE}")
         files.append(discord.File(io.BytesIO(png), PICTURE))
+    if card.link is not None and len(card.link.url) > MAX_ADDRESS_CHARS:
+        files.append(discord.File(io.BytesIO(card.link.url.encode()), ADDRESS))
     return Drawn(embeds, _view(card, with_link=opens), files)
 
 
@@ -95,8 +98,8 @@ def _embeds(card: Card, *, with_link: bool) -> list[discord.Embed]:
     text = ""
     for block in _blocks(card, with_link=with_link):
         room -= len(block)
-        if len(block) > MAX_DESCRIPTION_CHARS or room < 0:
-            raise ChatError("Discord has no room for a text so long.")
+        if room < 0:
+            break
         if len(text) + len(block) > MAX_DESCRIPTION_CHARS:
             embeds[-1].description = text.strip("\n")
             embeds.append(discord.Embed(colour=colour))
@@ -112,7 +115,8 @@ def _blocks(card: Card, *, with_link: bool) -> Iterator[str]:
         yield f"\n**{_plain(row.label)}:** {_code(row.value) if row.quoted else _plain(row.value)}"
     if with_link and card.link is not None:
         # In angle brackets it is still a link, and no punctuation beside it becomes part of it.
-        yield f"\n\n**{_plain(card.link.label)}:**\n<{card.link.url}>"
+        is_short = len(card.link.url) <= MAX_ADDRESS_CHARS
+        yield f"\n\n**{_plain(card.link.label)}:**\n{f'<{card.link.url}>' if is_short else f'`{ADDRESS}`'}"
     for paragraph in card.paragraphs:
         yield f"\n\n{_plain(paragraph)}"
     if card.code:

@@ -119,7 +119,7 @@ class ChannelChat:
         with refusals():
             place = await self._channel()
             await place.get_partial_message(int(message)).edit(
-                embeds=shown.embeds, view=shown.view, allowed_mentions=NOBODY
+                embeds=shown.embeds, view=shown.view, attachments=shown.files, allowed_mentions=NOBODY
             )
 
     async def delete(self, message: str) -> bool:
@@ -154,7 +154,8 @@ class DirectChat(ChannelChat):
     is_private = True
 
     def __init__(self, platform: DiscordPlatform, user: str) -> None:
-        super().__init__(platform, int(user), user)
+        # A login may be begun for anybody's word of an id; there is no user of the id 0.
+        super().__init__(platform, int(user) if user.isdecimal() and user.isascii() else 0, user)
 
     async def edit(self, message: str, card: Card) -> None:
         """Change a message, ephemeral or direct; raises MessageGone, ChatError."""
@@ -166,7 +167,11 @@ class DirectChat(ChannelChat):
         try:
             with refusals():
                 await webhook.edit_message(
-                    int(message), embeds=shown.embeds, view=shown.view, allowed_mentions=NOBODY
+                    int(message),
+                    embeds=shown.embeds,
+                    view=shown.view,
+                    attachments=shown.files,
+                    allowed_mentions=NOBODY,
                 )
         except MessageGone:
             self._platform.reach.forget(message)
@@ -186,7 +191,7 @@ class DirectChat(ChannelChat):
         return True
 
     async def _channel(self) -> discord.DMChannel:
-        return await self._platform.client.create_dm(discord.Object(int(self._user)))
+        return await self._platform.client.create_dm(discord.Object(self._channel_id))
 
 
 class InteractionChat(DirectChat):

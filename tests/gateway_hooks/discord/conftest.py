@@ -1,0 +1,65 @@
+"""The local Discord and the demo's servers, by one clock that only tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+from tests import tripwire
+from tests.demo.player import MovedClock
+from tests.gateway_hooks.discord.given import Scene
+from tests.parts.discord_api import DiscordApi, running
+
+
+class Tokens(Collection[str]):
+    """The tokens of all interactions so far: whoever has one answers in the bot's name."""
+
+    def __init__(self, api: DiscordApi) -> None:
+        self._held = api._state.interactions
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([each.token for each in list(self._held.values())])
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, token: object) -> bool:
+        return token in list(self)
+
+
+class Secrets(Collection[str]):
+    """The states, verifiers and codes of all logins so far, as the store has them."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    def __iter__(self) -> Iterator[str]:
+        for login in self._scene.store._world.store.logins.all():
+            yield login.request.state.reveal()
+            yield login.request.code_verifier.reveal()
+            if login.device is not None:
+                yield login.device.request.authorization.device_code.reveal()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, secret: object) -> bool:
+        return secret in list(self)
+
+
+@pytest.fixture
+def api(clock: MovedClock) -> Iterator[DiscordApi]:
+    with running(clock=clock) as one:
+        tripwire.guard([one.token])
+        tripwire.guard(Tokens(one))
+        yield one
+
+
+@pytest.fixture
+def scene(api: DiscordApi, demo: Demo, tmp_path: Path, clock: MovedClock) -> Scene:
+    made = Scene(api, demo, tmp_path / "home", clock)
+    tripwire.guard(Secrets(made))
+    return made

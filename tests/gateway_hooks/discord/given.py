@@ -1,0 +1,198 @@
+"""A Discord bot with the cog, in a thread of its own, before the local Discord; and what people do there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from discord.ext import commands
+
+from gateway_hooks.discord import McpLogins, Options
+from gateway_hooks.discord_bot import LoginBot
+from gateway_hooks.discord_endpoint import lead
+from gateway_hooks.policy import AllowList, Policy
+from gateway_hooks.servers import Servers
+from gateway_hooks.words import ENGLISH
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Server
+from tests.browserless import approve
+from tests.demo.player import MovedClock
+from tests.gateway_hooks.given import servers_of
+from tests.parts.discord_api import Channel, DiscordApi, Guild, Interaction, Message, User
+
+T = TypeVar("T")
+
+FIELD = ENGLISH.form_label
+PASTE, QR, CANCEL = ENGLISH.paste, ENGLISH.show_qr, ENGLISH.cancel
+
+
+class Running:
+    """A bot that runs; `bot` and `cog` belong to its loop: `call` goes there."""
+
+    def __init__(self, bot: commands.Bot, cog: McpLogins, loop: asyncio.AbstractEventLoop) -> None:
+        self.bot, self.cog, self._loop = bot, cog, loop
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+
+class Scene:
+    """The local Discord with a guild of ada, bob and eve, of whom ada and bob are on the list."""
+
+    def __init__(self, api: DiscordApi, demo: Demo, home: Path, clock: MovedClock) -> None:
+        self.api, self.demo, self.home, self.clock = api, demo, home, clock
+        self.ada, self.bob, self.eve = (api.user(name) for name in ("ada", "bob", "eve"))
+        self.guild: Guild = api.guild(
+            "Home", [self.ada, self.bob, self.eve], roles={"staff": [self.bob]}, channels=["general"]
+        )
+        self.channel: Channel = self.guild.channel("general")
+        self.policy: Policy = AllowList(users=frozenset({self.ada.id, self.bob.id}))
+        self.store = AuthService(home, clock=clock)
+        self.began: dict[str, Login] = {}
+
+    @property
+    def server(self) -> Server:
+        return Server("notes", self.demo.ping_url)
+
+    @contextmanager
+    def bot(
+        self,
+        *names: str,
+        policy: Policy | None = None,
+        options: Options | None = None,
+        make: Callable[[], commands.Bot] = LoginBot,
+        servers: Servers | None = None,
+    ) -> Iterator[Running]:
+        """Run it until left; its commands are there when this is entered."""
+        chosen, made = options or Options(), list[Running]()
+        with running(self.api, lambda: self._main(made, names, policy, chosen, make, servers)):
+            if chosen.adds_commands and chosen.syncs:
+                self.api.wait(lambda: len(self._commands(chosen)) >= 3)
+            yield made[0]
+
+    def _commands(self, options: Options) -> list[Any]:
+        return self.api.guild_commands(self.guild) if options.guilds else self.api.commands
+
+    async def _main(
+        self,
+        made: list[Running],
+        names: tuple[str, ...],
+        policy: Policy | None,
+        options: Options,
+        make: Callable[[], commands.Bot],
+        servers: Servers | None,
+    ) -> None:
+        bot = make()
+        lead(bot, self.api.url)
+        cog = McpLogins(
+            bot,
+            AuthService(self.home, clock=self.clock),
+            servers or servers_of(self.demo, *names),
+            policy or self.policy,
+            options=options,
+            clock=self.clock,
+        )
+        made.append(Running(bot, cog, asyncio.get_running_loop()))
+        async with bot:
+            await bot.add_cog(cog)
+            await bot.start(self.api.token)
+
+    # What people do, and what is so then.
+
+    def connect(self, user: User, channel: Channel | None = None, server: str = "notes") -> Message:
+        return self.api.answer(self.api.slash(user, channel or self.channel, "connect", server=server))
+
+    def login(self) -> Login:
+        """The one login that waits."""
+        [login] = self.store.waiting()
+        self.began[login.id] = login
+        return login
+
+    def paste(self, user: User, prompt: Message, text: str) -> Interaction:
+        """Type into the window of a prompt."""
+        window = self.api.modal(self.api.press(user, prompt, PASTE))
+        return self.api.submit(user, window, {FIELD: text})
+
+    def approve(self) -> str:
+        return approve(self.login().authorization_url)
+
+    def until_shows(self, message: Message, text: str) -> Message:
+        self.api.wait(lambda: text in self.api.fresh(message).text)
+        return self.api.fresh(message)
+
+    def until_seen(self, channel: Channel, text: str, seen_by: User) -> Message:
+        """Wait until somebody sees such a message, and return the last."""
+
+        def found() -> list[Message]:
+            return [one for one in self.api.messages(channel, seen_by=seen_by) if text in one.text]
+
+        self.api.wait(found)
+        return found()[-1]
+
+    def seen(self, user: User, channel: Channel | None = None) -> str:
+        return self.without_secrets(self.api.transcript(channel or self.channel, seen_by=user))
+
+    def without_secrets(self, text: str) -> str:
+        for login in self.began.values():
+            code = login.shown_code
+            for secret, said in (
+                (login.authorization_url, "<authorization URL>"),
+                (code.user_code if code else "", "<user code>"),
+            ):
+                text = text.replace(secret, said) if secret else text
+        text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:<port>", text)
+        # What has another length moved a box's edge.
+        return re.sub(r"(?m)^  │ (.*?) *│$", lambda line: f"  │ {line[1]:72} │", text)
+
+    def check_private(self, login: Login) -> None:
+        """No address, state or user code of a login stands in a message that others see."""
+        texts = [login.request.state.reveal(), login.authorization_url]
+        if login.shown_code is not None:
+            texts.append(login.shown_code.user_code)
+        for text in texts:
+            for message in self.api.standing(text):
+                assert message.ephemeral or self.api.dm(self.ada).id == message.channel_id, message
+
+
+@contextmanager
+def running(api: DiscordApi, main: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
+    """Run a bot until left, in a thread; it is in the gateway when this is entered. Raises what it raises."""
+    raised: list[BaseException] = []
+    begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
+
+    async def run() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        begun.append((asyncio.get_running_loop(), task))
+        await main()
+
+    def thread_main() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            try:
+                asyncio.run(run())
+            except Exception as error:  # noqa: BLE001  raised where the test sees it
+                raised.append(error)
+
+    before = api.gateway.ready
+    thread = threading.Thread(target=thread_main, name="bot", daemon=True)
+    thread.start()
+    try:
+        api.wait(lambda: raised or api.gateway.ready > before, 20)
+        if not raised:
+            yield
+    finally:
+        if thread.is_alive() and begun:
+            loop, task = begun[0]
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(task.cancel)
+        thread.join(30)
+    if raised:
+        raise raised[0]
