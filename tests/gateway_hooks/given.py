@@ -10,8 +10,7 @@ import asyncio
 import itertools
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gateway_hooks.cards import Button, Card, plain
@@ -154,6 +153,15 @@ def check(card: Card, *, is_private: bool) -> None:
         assert card.link is None or card.link.url.startswith("https://parlour.example/")
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """Let others run until something has come about."""
+    for _ in range(1500):
+        if holds():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("It did not come about.")
+
+
 def utf16(text: str) -> int:
     """Count as Telegram does."""
     return len(text.encode("utf-16-le")) // 2
@@ -243,11 +251,7 @@ class Talk:
         async def main() -> None:
             running = asyncio.create_task(self.desk.board.run())
             try:
-                for _ in range(1500):
-                    if holds():
-                        return
-                    await asyncio.sleep(0.02)
-                raise AssertionError("It did not come about.")
+                await until(holds)
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
@@ -325,10 +329,6 @@ class Person:
         return taken
 
 
-def beginning(home: Path, clock: Clock) -> AuthService:
-    return AuthService(home, clock=clock)
-
-
 def servers_of(demo: Demo, *names: str) -> Listed:
     return Listed(Server(name, demo.ping_url) for name in names or ("notes",))
 
@@ -343,7 +343,3 @@ def without_secrets(text: str, *logins: Login) -> str:
             text = text.replace(code.user_code, "<user code>")
     text = re.sub(r"http://127\.0\.0\.1:\d+/callback\?\S+", "<the address where the browser ended>", text)
     return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:<port>", text)
-
-
-def like(login: Login, **members: object) -> Login:
-    return replace(login, **members)  # type: ignore[arg-type]
