@@ -63,10 +63,11 @@ def test_the_messages_that_show_a_login_are_known_to_every_process(
 
 
 def test_logins_are_read_again_only_where_they_have_changed(
-    service: AuthService, server: Server, monkeypatch: pytest.MonkeyPatch
+    service: AuthService, server: Server, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = asyncio.run(service.begin(server, BOT))
     before = service.logins_changed_at()
+    clock.now += 1
     second = asyncio.run(service.begin(server, BOT))
     assert service.logins_changed_at() > before
     assert [each.id for each in service.logins()] == [first.id, second.id]
