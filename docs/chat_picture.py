@@ -11,11 +11,39 @@ from typing import NamedTuple
 
 HERE = Path(__file__).parent
 TRANSCRIPTS = HERE.parent / "tests" / "transcripts"
-# The picture's name, the transcript that it draws, and what it is called for those who cannot see it.
+SECTION = "\n--------\n"
+
+
+class Picture(NamedTuple):
+    """A transcript, what happens between its first and last section, and what the picture shows."""
+
+    source: str
+    between: str
+    title: str
+
+
 PICTURES = {
-    "telegram.svg": ("telegram_login.txt", "A login in a Telegram chat, from the command to the connection."),
-    "discord.svg": ("discord_login.txt", "A login in a Discord channel, seen by nobody but the person."),
+    "telegram.svg": Picture(
+        "telegram_paste.txt",
+        "Anna approves on her phone and sends the address; the bot deletes it.",
+        "A login in a Telegram chat: one message with the page, which then says who is connected.",
+    ),
+    "discord.svg": Picture(
+        "discord_paste.txt",
+        "Ada approves, presses Paste, and puts the address into the form.",
+        "A login in a Discord channel, seen by nobody but the person.",
+    ),
 }
+# What a test's own machine and minute are called.
+NAMES = {
+    "http://127.0.0.1:<port>/api/ping": "https://mcp.notes.example/mcp",
+    "http://127.0.0.1:<port>/mcp": "https://mcp.notes.example/mcp",
+    "127.0.0.1": "login.notes.example",
+    "<time> UTC (": "16:10 UTC (",
+    "<time>": "16:00",
+}
+# A line of an embed that is longer goes on in the next.
+NEARLY_FULL = 60
 WRAP, CHAR, LINE, PAD, GAP, WIDTH = 56, 7.3, 18, 10, 12, 520
 
 
@@ -34,29 +62,52 @@ def bubbles(transcript: str) -> Iterator[Bubble]:
         if line.startswith(("  ", "║", "╔", "╚")) or not line:
             lines.append(line.removeprefix("  "))
             continue
-        if who and any(lines):
+        if who and (any(lines) or " used /" in who):
             yield _bubble(who, lines)
         who, lines = line.rstrip(":"), []
 
 
 def _bubble(who: str, lines: list[str]) -> Bubble:
-    text = [line for line in lines if not _labels(line)]
+    # An embed is drawn as a box of characters, and set in Markdown.
+    text = [re.sub(r"\*\*|`", "", line.strip("│").strip()) for line in lines if not _labels(line)]
+    text = _rejoined(line for line in text if not line.startswith(("┌", "└")))
     while text and not text[-1]:
         text.pop()
     return Bubble(who, text, [labels for line in lines if (labels := _labels(line))])
+
+
+def _rejoined(lines: Iterable[str]) -> list[str]:
+    """Join what was broken at the edge of an embed."""
+    joined = [""]
+    for line in lines:
+        if len(joined[-1].rpartition("\n")[2]) > NEARLY_FULL and line:
+            joined[-1] += f" \n{line}"
+        else:
+            joined.append(line)
+    return [line.replace("\n", "") for line in joined[1:]]
 
 
 def _labels(line: str) -> list[str]:
     return re.findall(r"\[([^\]]+)\]", line) if re.fullmatch(r"(?:\[[^\]]+\] ?)+", line) else []
 
 
-def draw(transcript: str, title: str) -> str:
+def draw(picture: Picture) -> str:
     """Draw a chat as SVG: what the person wrote at the right, what the bot wrote at the left."""
+    text = (TRANSCRIPTS / picture.source).read_text("utf-8")
+    for name, drawn in NAMES.items():
+        text = text.replace(name, drawn)
+    first, *_, last = text.split(SECTION)
+    shown = [each for each in bubbles(first) if not each.who.startswith("──")]
+    ended = [each for each in bubbles(last) if not each.who.startswith("──")]
     y, parts = float(GAP), list[str]()
-    for bubble in bubbles(transcript):
-        if bubble.who.startswith("──"):
+    # What is the same in both is drawn once.
+    for bubble in [*shown[:2], picture.between, *(each for each in ended if each not in shown)]:
+        if isinstance(bubble, str):
+            y += LINE
+            parts.append(f'<text class="between" x="{WIDTH / 2:g}" y="{y:g}">{escape(bubble)}</text>')
+            y += LINE
             continue
-        is_bot = "bot" in bubble.who.lower() or "APP" in bubble.who
+        is_bot = bubble.who == "Hermes" or bubble.who.endswith(" APP")
         lines = [bubble.who, *_wrapped(bubble.lines)]
         height = len(lines) * LINE + 2 * PAD
         width = max(len(line) for line in lines) * CHAR + 2 * PAD
@@ -75,9 +126,10 @@ def draw(transcript: str, title: str) -> str:
         y += GAP
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y:g}" role="img">'
-        f"<title>{escape(title)}</title>"
+        f"<title>{escape(picture.title)}</title>"
         "<style>text{font:12px ui-monospace,Menlo,Consolas,monospace;fill:#1c2733}"
-        ".who{font-weight:bold;fill:#2a7ab8}.button{fill:#2a7ab8;text-anchor:middle}</style>"
+        ".who{font-weight:bold;fill:#2a7ab8}.button{fill:#2a7ab8;text-anchor:middle}"
+        ".between{text-anchor:middle;font-style:italic;fill:#4a6274}</style>"
         f'<rect width="100%" height="100%" rx="8" fill="#c9d9e6"/>{"".join(parts)}</svg>\n'
     )
 
@@ -92,9 +144,9 @@ def _buttons(labels: list[str], y: float, width: float) -> Iterator[str]:
 
 def _wrapped(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
-        yield from textwrap.wrap(line, WRAP, break_on_hyphens=False, drop_whitespace=False) or [""]
+        yield from textwrap.wrap(line, WRAP, break_on_hyphens=False) or [""]
 
 
 if __name__ == "__main__":
-    for name, (source, title) in PICTURES.items():
-        (HERE / name).write_text(draw((TRANSCRIPTS / source).read_text("utf-8"), title), "utf-8")
+    for name, picture in PICTURES.items():
+        (HERE / name).write_text(draw(picture), "utf-8")

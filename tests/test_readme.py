@@ -70,6 +70,15 @@ def test_the_picture_shows_what_the_program_shows_now() -> None:
     assert drawn == (ROOT / "docs" / "login.svg").read_text("utf-8"), "Run: python docs/picture.py"
 
 
+@pytest.mark.parametrize("name", ["telegram.svg", "discord.svg"])
+def test_the_pictures_of_chats_show_what_the_tests_saw(name: str) -> None:
+    script = f"import chat_picture as it, sys; sys.stdout.write(it.draw(it.PICTURES[{name!r}]))"
+    drawn = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT / "docs", capture_output=True, check=True
+    ).stdout.decode()
+    assert drawn == (ROOT / "docs" / name).read_text("utf-8"), "Run: python docs/chat_picture.py"
+
+
 def test_every_key_of_the_configuration_is_documented() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     source = (ROOT / "hermes_mcp_auth_remote" / "config" / "__init__.py").read_text("utf-8")
