@@ -62,8 +62,7 @@ class AllowList:
         """True where the person, or one of their roles, is listed."""
         if sender.user in self.users or sender.user in (self.admins or ()):
             return True
-        by_role = bool(sender.roles & (self.roles | self.admin_roles))
-        return by_role and (not self.guilds or sender.guild in self.guilds)
+        return self._has(self.roles | self.admin_roles, sender)
 
     def may_change(self, sender: Sender) -> bool:
         """True for everybody's own tokens; shared ones are for administrators, where any are named."""
@@ -71,7 +70,11 @@ class AllowList:
             return False
         if self.owners == "per_user" or (self.admins is None and not self.admin_roles):
             return True
-        return sender.user in (self.admins or ()) or bool(sender.roles & self.admin_roles)
+        return sender.user in (self.admins or ()) or self._has(self.admin_roles, sender)
+
+    def _has(self, roles: frozenset[str], sender: Sender) -> bool:
+        """True where one of the roles is the sender's, in a guild whose roles count."""
+        return bool(sender.roles & roles) and (not self.guilds or sender.guild in self.guilds)
 
     def owner(self, platform: str, user: str) -> Owner:
         """Return "platform:user", or None where all share."""
