@@ -94,11 +94,16 @@ class McpLogins(commands.Cog):
         self._policy = policy
         self._words = words
         self._options = options
-        self._commands = commands_of(
-            Callbacks(self._told, self._names),
-            words,
-            options.commands.removeprefix("/"),
-            in_guilds=bool(options.guilds),
+        # A bot that brings a command of its own may have a blank before ours, which no command's name has.
+        self._commands = (
+            commands_of(
+                Callbacks(self._told, self._names),
+                words,
+                options.commands.removeprefix("/"),
+                in_guilds=bool(options.guilds),
+            )
+            if options.adds_commands
+            else []
         )
         self._running: asyncio.Task[None] | None = None
         self._at_work: set[asyncio.Task[None]] = set()
