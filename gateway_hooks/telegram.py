@@ -121,10 +121,12 @@ class TelegramLogins:
         sleep: Sleep = asyncio.sleep,
         on_connected: OnConnected | None = None,
     ) -> None:
-        """Keep what the logins are about; nothing happens before `add_to`.
+        """Keep what the logins are about, and guard the log; nothing else happens before `add_to`.
 
-        `clock` is in epoch seconds; `sleep` waits where Telegram asks for it.
+        From now on no record of the library's shows a bot's token or a code: best before the application is
+        built. `clock` is in epoch seconds; `sleep` waits where Telegram asks for it.
         """
+        guard_logs()
         self._parts = (service, servers, policy, words, clock, on_connected)
         self._sleep = sleep
         self._added: tuple[App, TelegramPlatform, Desk] | None = None
@@ -136,9 +138,8 @@ class TelegramLogins:
 
         Commands, presses and codes that are ours go to no other handler; everything else goes on untouched. A
         handler in a group below ours would see codes. Call it before the application runs; it may then be run
-        in any way. The log is guarded: no record of the library's shows the bot's token or a code.
+        in any way.
         """
-        guard_logs()
         service, servers, policy, words, clock, on_connected = self._parts
         platform = TelegramPlatform(application.bot, self._sleep)
         desk = Desk(service, platform, servers, policy, words, clock, on_connected)

@@ -183,3 +183,5 @@ async def _end(application: App) -> None:
     if application.running:
         await application.stop()
     await application.shutdown()
+    # Where the application has not come as far as being initialized, it leaves its connections open.
+    await application.bot.shutdown()

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 _HIDDEN = "****"
 _TOKEN = re.compile(r"\d{6,}(?::|%3A)[A-Za-z0-9_-]{30,}")
 _PARAMETER = re.compile(
-    r"(?i)\b((?:code|state|code_verifier|user_code|device_code|access_token|refresh_token|id_token"
-    r"|client_secret|assertion)(?:=|%3D|%253D))[^&\s'\"<>]+"
+    r"(?i)(?:(?<!\w)|(?<=%3F)|(?<=%26))"
+    r"((?:code|state|code_verifier|user_code|device_code|access_token|refresh_token|id_token|client_secret"
+    r"|assertion)(?:=|%3D|%253D))[^&\s'\"<>]+"
 )
 # Longer ones are bodies, and a body may hold anything.
 _MAX_ARGUMENT_CHARS = 200

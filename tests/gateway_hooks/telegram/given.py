@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,13 @@ OPEN = "Open the page"
 async def at_once(_seconds: float) -> None:
     """Wait as somebody does who has no time."""
     await asyncio.sleep(0)
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Wait for what is about to happen in this process; fails after 20 s."""
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110  what it waits for knows of no event
+            await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -122,6 +129,12 @@ class Scene:
     async def approved(self, prompt: Message) -> str:
         """Open the page of a prompt, approve, and return the address where the browser ends."""
         return await asyncio.to_thread(approve, self.api.url_of(prompt, OPEN))
+
+    @property
+    def stored(self) -> list[tuple[str, str | None]]:
+        """Return whose tokens are stored."""
+        keys = self.service().keys()
+        return [(key.server, key.owner) for key in keys]
 
     def login(self) -> Login:
         (login,) = self.service().waiting()
