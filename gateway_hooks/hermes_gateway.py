@@ -190,4 +190,8 @@ def _kind_for(attached: hermes.Attached) -> type[Seat] | None:
         from gateway_hooks.hermes_telegram import TelegramSeat  # noqa: PLC0415  needs the library
 
         return None if attached.adapter._app is None else TelegramSeat  # noqa: SLF001
+    if attached.name == "discord":
+        from gateway_hooks.hermes_discord import DiscordSeat  # noqa: PLC0415  needs the library
+
+        return None if attached.adapter._client is None else DiscordSeat  # noqa: SLF001
     return Seat

@@ -30,17 +30,20 @@ class HermesPolicy:
 
     def may_talk(self, sender: Sender) -> bool:
         """True where Hermes listens to this person, there."""
-        return hermes.is_authorised(self.gateway, self._where(sender))
+        return hermes.is_authorised(self.gateway, self.where(sender))
 
     def may_run(self, sender: Sender) -> bool:
         """True where this person may type our command there; Hermes itself tells others that not."""
-        rules = hermes.slash_policy(self.gateway, self._where(sender))
+        rules = hermes.slash_policy(self.gateway, self.where(sender))
         return rules is None or bool(rules.can_run(sender.user, hermes.COMMAND))
 
     def may_change(self, sender: Sender) -> bool:
         """True for administrators, or for everybody where the operator has named none."""
-        private = hermes.source(self.attached, sender.user)
-        return all(self._may_change(sender.user, where) for where in (self._where(sender), private))
+        return all(self._may_change(sender.user, where) for where in self.places(sender))
+
+    def places(self, sender: Sender) -> tuple[Any, ...]:
+        """Return the places in which this person must be allowed."""
+        return self.where(sender), hermes.source(self.attached, sender.user)
 
     def owner(self, platform: str, user: str) -> Owner:  # noqa: ARG002  the protocol's
         """Return None: whoever logs in does so for all."""
@@ -56,7 +59,8 @@ class HermesPolicy:
             admins = people if len(people) == 1 else []
         return tuple(admins)
 
-    def _where(self, sender: Sender) -> Any:  # noqa: ANN401  Hermes's own
+    def where(self, sender: Sender) -> Any:  # noqa: ANN401  Hermes's own
+        """Return where somebody speaks, as Hermes describes it; in private where nothing else is known."""
         where = sender.where if isinstance(sender, HermesSender) else None
         return hermes.source(self.attached, sender.user) if where is None else where
 

@@ -1,0 +1,117 @@
+"""The plugin in the real Hermes gateway, by Discord: the command, the window, messages, threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from tests import tripwire
+from tests.browserless import approve
+from tests.hermes.stage import CALL_SECONDS, PLUGIN, SECONDS, parts_of
+from tests.parts import discord_api
+from tests.parts.discord_api import Channel, DiscordApi, Message, User
+from tests.parts.hermes_gateway import Gateway, gateway
+from tests.parts.model import Call, Model, model
+
+pytestmark = pytest.mark.hermes
+
+PASTE = "Paste the address"
+FIELD = "The address your browser ended on"
+
+
+@dataclass(slots=True)
+class Scene:
+    """Ada on Discord, in a guild's channel and in her direct chat with the bot."""
+
+    api: DiscordApi
+    ada: User
+    channel: Channel
+    model: Model
+    hermes: Gateway
+    demo: Demo
+    secrets: set[str] = field(default_factory=set[str])
+
+    def said(self, text: str, channel: Channel) -> Message:
+        def there() -> list[Message]:
+            shown = self.api.messages(channel, seen_by=self.ada)
+            return [each for each in shown if text in each.text and each.author != self.ada]
+
+        self.api.wait(there, SECONDS)
+        return there()[-1]
+
+    def finish(self, prompt: Message) -> str:
+        """Approve in a browser and put the address into the prompt's window; returns it."""
+        address = approve(str(next(each["url"] for each in prompt.buttons if "url" in each)))
+        self.secrets |= {value for value in parts_of(address) if len(value) > 7}
+        window = self.api.modal(self.api.press(self.ada, prompt, PASTE), seconds=SECONDS)
+        self.api.submit(self.ada, window, {FIELD: address})
+        return address
+
+    def live(self) -> None:
+        self.api.wait(lambda: "The tools of notes are live." in self.hermes.output(), SECONDS)
+
+    def nothing_leaked(self) -> None:
+        self.hermes.stop()
+        assert self.secrets
+        for secret in self.secrets:
+            assert not self.model.saw(secret), "the model saw a code"
+            assert self.hermes.search_everything(secret) == []
+            assert self.api.standing(secret) == []
+        for secret in list(self.demo.server.minted):
+            assert not self.model.saw(secret), "the model saw a token"
+            assert secret not in self.hermes.logs()
+            assert secret not in self.hermes.state_db_text()
+
+
+@contextmanager
+def on_scene(home: Path) -> Iterator[Scene]:
+    with running(Behaviour()) as demo, discord_api.running() as api, model() as stand_in:
+        tripwire.guard([api.token])
+        tripwire.guard(demo.server.minted)
+        ada = api.user("ada")
+        guild = api.guild("Home", [ada], channels=["general"])
+        servers = {"notes": {"url": demo.mcp_url, "auth": "oauth", "timeout": CALL_SECONDS}}
+        with gateway(
+            home, discord=api, model=stand_in, mcp_servers=servers, plugins=[PLUGIN], allowed=[ada.id]
+        ) as hermes:
+            api.wait(lambda: api.commands, SECONDS)
+            yield Scene(api, ada, guild.channel("general"), stand_in, hermes, demo)
+
+
+def test_a_slash_command_is_answered_to_that_person_alone_and_ends_with_live_tools(tmp_path: Path) -> None:
+    with on_scene(tmp_path) as scene:
+        scene.api.slash(scene.ada, scene.channel, "mcpauth", args="notes")
+        prompt = scene.said("Connect notes", scene.channel)
+        assert prompt.ephemeral
+        scene.finish(prompt)
+        scene.said("notes: connected", scene.channel)
+        scene.live()
+        scene.model.will(Call("mcp__notes__whoami"), "You are Ada there.")
+        scene.api.say(scene.ada, scene.api.dm(scene.ada), "Who am I?")
+        scene.said("You are Ada there.", scene.api.dm(scene.ada))
+        assert "ada@example.com" in scene.model.tool_results()[-1]
+        scene.nothing_leaked()
+
+
+def test_a_code_written_as_a_message_is_refused_and_goes_to_nobody(tmp_path: Path) -> None:
+    with on_scene(tmp_path) as scene:
+        direct = scene.api.dm(scene.ada)
+        scene.api.say(scene.ada, direct, "/mcpauth notes")
+        prompt = scene.said("Connect notes", direct)
+        address = approve(str(next(each["url"] for each in prompt.buttons if "url" in each)))
+        written = scene.api.say(scene.ada, direct, address)
+        scene.said("Never here", direct)
+        # Only she can delete it there, and is told so.
+        scene.api.remove(scene.ada, written)
+        again = scene.said("Connect notes", direct)
+        assert again.id != prompt.id
+        scene.secrets |= parts_of(address)
+        scene.finish(again)
+        scene.said("notes: connected", direct)
+        scene.nothing_leaked()
