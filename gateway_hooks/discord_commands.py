@@ -120,4 +120,5 @@ def is_same(ours: object, theirs: object) -> bool:
     if isinstance(ours, list) and isinstance(theirs, list):
         mine_listed, other_listed = cast("list[object]", ours), cast("list[object]", theirs)
         return len(mine_listed) == len(other_listed) and all(map(is_same, mine_listed, other_listed))
-    return ours == theirs or (not ours and not theirs)
+    # What we leave open is as Discord has it by default.
+    return ours is None or ours == theirs or (not ours and not theirs)

@@ -7,10 +7,12 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx2
 from discord.ext import commands
 
 from gateway_hooks.discord import McpLogins, Options
@@ -19,6 +21,7 @@ from gateway_hooks.discord_endpoint import lead
 from gateway_hooks.policy import AllowList, Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.words import ENGLISH
+from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
@@ -41,7 +44,22 @@ class Running:
         self.bot, self.cog, self._loop = bot, cog, loop
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return self.start(work).result(30)
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def ping(self, user: User, channel: Channel | None, url: str, guild: Guild) -> int:
+        """Call a server for a member, as an agent in the same process does; returns the status."""
+        member = await (await self.bot.fetch_guild(int(guild.id))).fetch_member(int(user.id))
+        place = (
+            None
+            if channel is None
+            else self.bot.get_partial_messageable(int(channel.id), guild_id=int(guild.id))
+        )
+        async with httpx2.AsyncClient(auth=McpAuth(self.cog.session("notes", member))) as client:
+            with self.cog.asking(member, place, wait_seconds=20):
+                return (await client.get(url, timeout=30)).status_code
 
 
 class Scene:
