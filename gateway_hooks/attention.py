@@ -22,6 +22,8 @@ from hermes_mcp_auth_remote.store.notices import Notice
 from hermes_mcp_auth_remote.values import Key, Owner
 
 LOOK_SECONDS = 60.0
+# Where the person has to open the chat first, or we were killed in the very act.
+RETRY_SECONDS = 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -102,11 +104,12 @@ class Attention:
     async def _attend(self, user: str, trouble: _Trouble, before: Notice | None) -> None:
         """Tell a user of a trouble, unless that has been told; say in the old message that it got worse."""
         key, platform = trouble.connection.key, self._context.platform
-        notice = Notice(platform.name, user, key, trouble.is_over, trouble.of_tokens)
+        now = self._context.clock()
+        notice = Notice(platform.name, user, key, trouble.is_over, now, trouble.of_tokens)
         if before is not None and _is_told(before, notice):
             return
-        card = self._context.lists.attention(trouble.connection, self._context.clock())
-        if before is not None and not before.is_over:
+        card = self._context.lists.attention(trouble.connection, now)
+        if before is not None and before.message and not before.is_over:
             if await self._note(before, replace(notice, message=before.message)):
                 await self._edit(before, card)
             return
@@ -173,5 +176,5 @@ def _is_short(found: Connection) -> bool:
 def _is_told(before: Notice, now: Notice) -> bool:
     # Over anew, with other tokens, is another trouble. What only ends soon may get another end with each
     # refresh, and is one trouble until it is over.
-    same_tokens = not now.is_over or before.of_tokens == now.of_tokens
-    return before.is_over == now.is_over and same_tokens
+    is_same = before.is_over == now.is_over and (not now.is_over or before.of_tokens == now.of_tokens)
+    return is_same and (bool(before.message) or now.at - before.at < RETRY_SECONDS)

@@ -22,14 +22,16 @@ LOCK_SECONDS = 30
 class Notice:
     """One message to one user about one session; `message` is its id, empty until the platform gave one.
 
-    `is_over` says whether the session had ended then, or was about to. `of_tokens` (epoch seconds, None where
-    nothing is known) tells the tokens that it was about from any that came later.
+    `is_over` says whether the session had ended then, or was about to. `of_tokens` (None where nothing is
+    known) tells the tokens that it was about from any that came later. `at` is when we set about writing it.
+    Both are in epoch seconds.
     """
 
     platform: str
     user: str
     key: Key
     is_over: bool
+    at: float
     of_tokens: float | None = None
     message: str = ""
 
@@ -85,6 +87,7 @@ def _notice(members: Members) -> Notice:
         members.text("user"),
         Key(key.text("server"), key.maybe_text("owner")),
         members.flag("is_over"),
+        members.number("at"),
         members.maybe_number("of_tokens"),
         members.text("message"),
     )

@@ -245,8 +245,12 @@ def test_whoever_is_at_it_is_not_told(begin: Begin, connected: AuthService, tmp_
     assert ada.sees() == ["notes: not connected"], "has just been asked, and said no"
 
 
-def test_a_platform_that_fails_for_a_while_is_tried_again_and_a_closed_chat_is_not(
-    begin: Begin, connected: AuthService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_platform_that_fails_for_a_while_is_tried_again_and_a_closed_chat_every_hour(
+    begin: Begin,
+    connected: AuthService,
+    tmp_path: Path,
+    clock: MovedClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ended(tmp_path)
     talk = begin(policy=ONE)
@@ -262,6 +266,13 @@ def test_a_platform_that_fails_for_a_while_is_tried_again_and_a_closed_chat_is_n
     look(talk, 5)
     assert talk.place.room("ada").calls == ["send"]
     assert told(talk) == []
+    talk.place.room("ada").cannot_write = False
+    clock.now += 3599
+    look(talk)
+    assert told(talk) == []
+    clock.now += 1
+    look(talk, 3)
+    assert told(talk) == [NEEDED]
 
 
 def test_of_two_processes_with_one_bot_one_tells_it(

@@ -14,7 +14,8 @@ from hermes_mcp_auth_remote.store.logins import LoginFiles
 from hermes_mcp_auth_remote.store.notices import Notice, NoticeFile
 from hermes_mcp_auth_remote.values import Key
 
-NOTICE = Notice("telegram", "7", Key("notes", "telegram:7"), is_over=True, of_tokens=1.5, message="12")
+KEY = Key("notes", "telegram:7")
+NOTICE = Notice("telegram", "7", KEY, is_over=True, at=1.25, of_tokens=1.5, message="12")
 
 
 def test_without_a_file_nobody_was_told_and_nothing_is_made(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ def test_without_a_file_nobody_was_told_and_nothing_is_made(tmp_path: Path) -> N
 
 def test_notices_are_kept_in_a_private_file_that_is_no_login(tmp_path: Path) -> None:
     root = tmp_path / "mcp-tokens"
-    other = Notice("discord", "8", Key("notes"), is_over=False)
+    other = Notice("discord", "8", Key("notes"), is_over=False, at=2.0)
     NoticeFile(root).change(lambda notices: [*notices, NOTICE, other])
     assert NoticeFile(root).all() == [NOTICE, other]
     file = root / "logins" / ".notices.json"
