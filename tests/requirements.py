@@ -166,6 +166,8 @@ REQUIREMENTS = (
     # Serving chats
     Requirement("operators-choice", "Who may, and whose tokens are used, is listed.", "security 20"),
     Requirement("attention", "A trouble makes one message with one button, not twenty.", "issue 5"),
+    Requirement("serve", "Bots start, fail and stop with a sentence; no token in argv.", "issue 5, 6"),
+    Requirement("via", "A command's login is shown and finished in that user's chat.", "issue 5"),
     # The conversation of a chat
     Requirement(
         "chat-prompt", "A prompt says what, where, until when, for whom and since when.", "security 1, 3"

@@ -32,12 +32,6 @@ def test_without_the_section_the_operator_has_decided_nothing(tmp_path: Path) ->
     assert load_chats(written(tmp_path, "mcp_auth_chats: {}"), {}) == Chats()
 
 
-def test_nobody_may_anything_unless_listed() -> None:
-    assert People().is_nobody
-    assert People(admins=frozenset()).is_nobody
-    assert not People(admin_roles=frozenset({"1"})).is_nobody
-
-
 def test_every_key_is_read_and_hermess_own_sections_are_left_alone(tmp_path: Path) -> None:
     home = written(
         tmp_path,
@@ -50,7 +44,7 @@ def test_every_key_is_read_and_hermess_own_sections_are_left_alone(tmp_path: Pat
             allow: [7, "8", "${PEOPLE}"]
             admins: 7
             device: false
-            webhook: {url: "https://bot.example/hook", host: 0.0.0.0, port: 80}
+            webhook: {url: "https://bot.example/hook", listen: 0.0.0.0, port: 80, certificate: /c, key: /k}
           discord:
             allow: []
             admins: []
@@ -67,7 +61,7 @@ def test_every_key_is_read_and_hermess_own_sections_are_left_alone(tmp_path: Pat
             allow=frozenset({"7", "8", "9", "10"}),
             admins=frozenset({"7"}),
             device=False,
-            webhook=Webhook("https://bot.example/hook", "0.0.0.0", 80),
+            webhook=Webhook("https://bot.example/hook", "0.0.0.0", 80, "/c", "/k"),
         ),
         discord=People(
             admins=frozenset(),
@@ -113,6 +107,11 @@ def test_a_platform_without_device_logins_leaves_them_to_the_others() -> None:
         (
             "telegram: {webhook: {url: 'http://bot.example'}}",
             "The value of mcp_auth_chats.telegram.webhook.url is plain http;",
+            "",
+        ),
+        (
+            "telegram: {webhook: {url: 'https://bot.example', key: /k}}",
+            "mcp_auth_chats.telegram.webhook needs both",
             "",
         ),
         (

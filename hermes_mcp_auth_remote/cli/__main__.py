@@ -72,7 +72,9 @@ def _dispatch(argv: list[str]) -> int:
 
     from importlib import import_module
 
-    code: int = import_module(f"hermes_mcp_auth_remote.cli.{options.verb}").run(options)
+    # A verb of a higher room names its module; this room knows none of those.
+    module = getattr(options, "module", f"hermes_mcp_auth_remote.cli.{options.verb}")
+    code: int = import_module(module).run(options)
     return code
 
 

@@ -19,10 +19,12 @@ Shows an address to open on any device. Where the provider offers it, a code is
 entered there, and nothing is brought back. Else the address that the browser
 ended on is: pasted, piped in, or brought by the browser itself where it can
 reach this machine. Type paste or code to change over, new for another code.
-With --json, each line is an event: waiting, device, refused, connected."""
+With --json, each line is an event: waiting, device, refused, connected; with
+--via: asked, shown or unshown, connected."""
 _STATUS = """\
 Lists servers and logins, and asks no server. States: connected, expired, login
-needed, not connected; with --json with "_" for the blank, or an error's code."""
+needed, not connected; with --json with "_" for the blank, or an error's code.
+Where config.yaml speaks of chats, it ends with whose tokens those use."""
 _PRINT = """\
 Prints a valid access token and a line feed; refreshes it first where need be.
 Exit code 4: somebody has to log in."""
@@ -52,6 +54,13 @@ Walks through a login, each request and answer in a line, up to where it would
 register or begin anything; changes nothing, here or there. Says what the server
 supports and what is wrong, and ends with one remedy. The exit code is that of
 what a login would fail of; 0 where one can be begun."""
+_SERVE = """\
+Runs a bot, or both, until Ctrl-C or SIGTERM: people on the list log in to the
+servers of config.yaml from their private chats, and hear when they have to do
+so again. Nobody is on the list but by --allow, --admin or mcp_auth_chats in
+config.yaml; a stranger is told their id. A bot's token is taken from
+TELEGRAM_BOT_TOKEN or DISCORD_BOT_TOKEN, in .env in HERMES_HOME or the
+environment, or from a file of mode 0600."""
 _DEMO = """\
 Logs in to an MCP server on this machine, which brings its own authorization
 server, and calls a tool there. Without a terminal, by itself. Keeps nothing."""
@@ -83,6 +92,12 @@ def parser() -> argparse.ArgumentParser:
         help="loopback opens a browser here, device shows a code to enter on another device, paste shows "
         "an address; auto (default) judges by the surroundings and by what the provider offers",
     )
+    login.add_argument(
+        "--via",
+        metavar="PLATFORM:ID",
+        help="ask that user, such as telegram:42, in the chat of the bot that serve runs, and wait here",
+    )
+    login.set_defaults(refuse=login.error)
     login.add_argument("--no-qr", action="store_true", help="draw no QR code")
     later = login.add_mutually_exclusive_group()
     later.add_argument("--no-wait", action="store_true", help="begin the login, show it and exit")
@@ -113,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
     logout.set_defaults(refuse=logout.error)
     doctor = add("doctor", help="say what is wrong with a server", description=_DOCTOR)
     _server(doctor)
+    _serve(add("serve", help="log people in from Telegram or Discord", description=_SERVE))
     demo = add("demo", help="log in to an MCP server on this machine", description=_DEMO)
     demo.add_argument("--flow", choices=_FLOWS, help="as for login")
     demo.add_argument("--json", action="store_true", help="write JSON, a line per event")
@@ -130,6 +146,25 @@ def parsed(top: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
 def own_words(argv: list[str]) -> list[str]:
     """Return the words that are for us: all but another command's."""
     return argv[: argv.index("--")] if argv[:1] == ["run"] and "--" in argv else argv
+
+
+def _serve(serve: argparse.ArgumentParser) -> None:
+    who = "; with two bots, telegram:ID or discord:ID; also several, or ID,ID"
+    serve.add_argument("--telegram", action="store_true", help="run the bot at Telegram")
+    serve.add_argument("--discord", action="store_true", help="run the bot at Discord")
+    serve.add_argument("--allow", metavar="ID", action="append", default=[], help=f"a user who may{who}")
+    serve.add_argument(
+        "--admin",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="a user who may, and who alone may change what is shared",
+    )
+    for platform in ("telegram", "discord"):
+        serve.add_argument(f"--{platform}-token-file", metavar="PATH", help="a file with the bot's token")
+        serve.add_argument(f"--{platform}-api", metavar="URL", help="another server than the platform's own")
+    serve.add_argument("--json", action="store_true", help="write JSON, a line per event")
+    serve.set_defaults(refuse=serve.error, module="gateway_hooks.serve")
 
 
 def _whose(verb: argparse.ArgumentParser, *, optional: bool) -> None:

@@ -14,9 +14,10 @@ from types import TracebackType
 from typing import Self, TextIO
 from urllib.parse import urlsplit
 
-from hermes_mcp_auth_remote.cli.login import screen_for, tell, ways
+from hermes_mcp_auth_remote.cli.login import screen_for, ways
 from hermes_mcp_auth_remote.cli.outcome import put
 from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
+from hermes_mcp_auth_remote.cli.telling import tell
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService

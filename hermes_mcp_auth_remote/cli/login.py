@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hermes_mcp_auth_remote.cli.outcome import put
 from hermes_mcp_auth_remote.cli.servers import addressed, named, the_home
 from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
+from hermes_mcp_auth_remote.cli.telling import tell
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login, refusal
 from hermes_mcp_auth_remote.service import AuthService
@@ -20,12 +21,15 @@ from hermes_mcp_auth_remote.terminal.keyboard import open_lines
 from hermes_mcp_auth_remote.terminal.prompt import Ways, log_in
 from hermes_mcp_auth_remote.terminal.race import HERE, Race, Screen
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen, size
-from hermes_mcp_auth_remote.terminal.words import connected
 from hermes_mcp_auth_remote.values import Flow, Server
 
 
 def run(options: argparse.Namespace) -> int:
     """Log in; raises what ended the login."""
+    if options.via is not None:
+        from hermes_mcp_auth_remote.cli.via import run as ask
+
+        return ask(options)
     service, owner = AuthService(the_home()), options.owner
     if options.finish is not None:
         screen = screen_for(options, service)
@@ -71,27 +75,6 @@ def screen_for(options: argparse.Namespace, service: AuthService) -> Screen:
     with_qr = not getattr(options, "no_qr", False)
     device = service.allows_device
     return PlainScreen(sys.stderr, columns, rows, time.time, with_qr, colour, in_place, device)
-
-
-def tell(connection: Connection, *, as_json: bool) -> None:
-    """Say what is connected."""
-    if as_json:
-        put(
-            {
-                "event": "connected",
-                "server": connection.key.server,
-                "owner": connection.key.owner,
-                "url": connection.server_url,
-                "issuer": connection.issuer,
-                "account": connection.account,
-                "scope": sorted(connection.scope) if connection.scope is not None else None,
-                "missing_scope": sorted(connection.missing_scope),
-                "expires_at": connection.expires_at,
-                "can_refresh": connection.can_refresh,
-            }
-        )
-    else:
-        print(connected(connection, time.time(), size(sys.stdout)[0]), flush=True)
 
 
 @dataclass(frozen=True, slots=True)

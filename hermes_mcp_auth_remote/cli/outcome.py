@@ -92,6 +92,14 @@ def put(answer: Mapping[str, object]) -> None:
     print(json.dumps(answer), flush=True)
 
 
+def say(paragraph: str) -> None:
+    """Write a paragraph for people to standard error, as wide as it shows."""
+    from hermes_mcp_auth_remote.terminal.screen import size
+    from hermes_mcp_auth_remote.terminal.words import filled
+
+    print(filled(paragraph, size(sys.stderr)[0]), file=sys.stderr, flush=True)
+
+
 def plain_where_need_be(*streams: TextIO) -> None:
     """Let these streams write a likeness of what their encoding lacks, instead of failing."""
     codecs.register_error("hermes-plain", _likeness)

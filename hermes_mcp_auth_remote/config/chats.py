@@ -23,7 +23,7 @@ SECTION = "mcp_auth_chats"
 KEYS = ("owners", "telegram", "discord")
 TELEGRAM_KEYS = ("allow", "admins", "device", "webhook")
 DISCORD_KEYS = ("allow", "admins", "roles", "admin_roles", "guilds", "device")
-WEBHOOK_KEYS = ("url", "host", "port")
+WEBHOOK_KEYS = ("url", "listen", "port", "certificate", "key")
 
 # Where a login is asked for; a platform beyond these has no word in this section.
 PLATFORMS = ("telegram", "discord")
@@ -34,11 +34,16 @@ TOKENS = {"telegram": "TELEGRAM_BOT_TOKEN", "discord": "DISCORD_BOT_TOKEN"}
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where Telegram brings its updates: to `url`, behind which we listen on `host` and `port`."""
+    """Where Telegram brings its updates: to `url`, behind which we listen on an address and a port.
+
+    What stands before us ends TLS, unless `certificate` and `key` (PEM files) are given.
+    """
 
     url: str
-    host: str = "127.0.0.1"
+    listen: str = "127.0.0.1"
     port: int = 8443
+    certificate: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +61,6 @@ class People:
     guilds: frozenset[str] = frozenset()
     device: bool = True
     webhook: Webhook | None = None
-
-    @property
-    def is_nobody(self) -> bool:
-        """True where nobody is listed: the bot then tells people their ids, and does nothing else."""
-        return not (self.allow or self.admins or self.roles or self.admin_roles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,5 +145,8 @@ def _webhook(at: Section) -> Webhook | None:
         if at.members:
             raise ConfigError(f"{at.where} needs {at.where}.url, the https address that Telegram calls.")
         return None
-    usual = Webhook(url)
-    return Webhook(url, at.text("host") or usual.host, at.whole("port", 1, 65535) or usual.port)
+    usual, certificate, key = Webhook(url), at.path("certificate"), at.path("key")
+    if (certificate is None) != (key is None):
+        raise ConfigError(f"{at.where} needs both {at.where}.certificate and {at.where}.key, or neither.")
+    listen, port = at.text("listen") or usual.listen, at.whole("port", 1, 65535) or usual.port
+    return Webhook(url, listen, port, certificate, key)

@@ -10,6 +10,8 @@ import pytest
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.serving import Demo, running
 from tests.cli.commands import Cli
+from tests.parts import bot_api
+from tests.parts.bot_api import BotApi
 from tests.tripwire import guard
 
 
@@ -33,3 +35,11 @@ def cli(demo: Demo, tmp_path: Path) -> Cli:
     cli = Cli(tmp_path / "home", demo.server.minted)
     cli.configure(demo.mcp_url)
     return cli
+
+
+@pytest.fixture
+def api() -> Iterator[BotApi]:
+    """Telegram's Bot API, on loopback."""
+    with bot_api.running() as one:
+        guard([one.token])
+        yield one

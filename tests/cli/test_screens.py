@@ -186,7 +186,7 @@ def test_an_error_of_each_kind(cli: Cli, demo: Demo) -> None:
     compare("errors", "\n".join(said), cli)
 
 
-@pytest.mark.parametrize("verb", ["", "login", "status", "token", "header", "run", "logout", "demo"])
+@pytest.mark.parametrize("verb", ["", "login", "status", "token", "header", "run", "logout", "serve", "demo"])
 def test_the_help_of_every_verb(cli: Cli, verb: str) -> None:
     ended = cli.run(*verb.split(), "--help")
     assert ended.code == 0

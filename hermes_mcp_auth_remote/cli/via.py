@@ -1,0 +1,141 @@
+"""`login --via telegram:7`: begun and waited for here, shown in that user's chat by whoever runs the bot."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+
+from hermes_mcp_auth_remote.cli.outcome import put, say
+from hermes_mcp_auth_remote.cli.servers import addressed, named, the_home
+from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
+from hermes_mcp_auth_remote.cli.telling import tell
+from hermes_mcp_auth_remote.config.chats import PLATFORMS, Chats, load_chats
+from hermes_mcp_auth_remote.errors import ConfigError, LoginCancelled, McpAuthError
+from hermes_mcp_auth_remote.login import Connection, Login, refusal
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.terminal.words import clock_time
+from hermes_mcp_auth_remote.values import Flow, Origin, Owner, Server
+
+# A bot that is at work looks more often than that; a busy one may need a moment.
+UNSHOWN_SECONDS = 3.0
+LOOK_SECONDS = 0.2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask that user to log in; raises what ended the login."""
+    if options.finish is not None:
+        options.refuse("--via begins a login, --finish ends one that was begun")
+    if options.flow == "loopback":
+        options.refuse("--flow loopback opens a browser here, and --via asks somebody elsewhere")
+    platform, user = _read(options.via)
+    home = the_home()
+    chats = load_chats(home, os.environ) or Chats()
+    owner = options.owner or chats.owner(platform, user)
+    url = options.url
+    server = named(options.server, owner) if url is None else addressed(url, options.server, owner)
+    service = AuthService(home, device_platforms=chats.device_platforms)
+    asked = _Asked(service, server, Origin(platform, user=user), owner, as_json=options.json)
+    if options.no_wait:
+        login = run_until_stopped(asked.begin(options.flow or "auto"))
+        if not options.json:
+            print(login.id, flush=True)
+        return 0
+    tell(run_until_stopped(asked.wait(options.flow or "auto")), as_json=options.json)
+    return 0
+
+
+def _read(via: str) -> tuple[str, str]:
+    platform, _, user = via.partition(":")
+    if platform not in PLATFORMS or not re.fullmatch(r"[0-9]{1,20}", user):
+        raise ConfigError(
+            "--via takes a platform and a user's id, which is a number.",
+            "Write --via telegram:ID or discord:ID; the bot tells whoever writes to it their id.",
+        )
+    return platform, user
+
+
+class _Asked:
+    """One login that a user of a chat is asked for."""
+
+    def __init__(
+        self, service: AuthService, server: Server, origin: Origin, owner: Owner, *, as_json: bool
+    ) -> None:
+        self._service = service
+        self._server = server
+        self._origin = origin
+        self._owner = owner
+        self._as_json = as_json
+        self._was_shown = False
+
+    @property
+    def _via(self) -> str:
+        return f"{self._origin.platform}:{self._origin.user}"
+
+    async def begin(self, flow: Flow) -> Login:
+        """Begin it, for whoever runs the bot to show; no address of it is told here."""
+        login = await self._service.begin(self._server, self._origin, owner=self._owner, flow=flow)
+        if self._as_json:
+            put(
+                {
+                    "event": "asked",
+                    "via": self._via,
+                    "login_id": login.id,
+                    "server": login.key.server,
+                    "owner": login.key.owner,
+                    "expires_at": login.expires_at,
+                }
+            )
+        else:
+            until = clock_time(login.expires_at)
+            say(f"{self._via} is asked to log in to {login.key.server}, until {until}. Ctrl-C cancels.")
+        return login
+
+    async def wait(self, flow: Flow) -> Connection:
+        """Begin it and wait for its end; being cancelled cancels it. Raises a LoginError."""
+        login = await self.begin(flow)
+        watching = asyncio.create_task(self._watch(login.id))
+        try:
+            over = await self._service.settled(login.id)
+        except BaseException:
+            # Does nothing to a login that is over.
+            with contextlib.suppress(McpAuthError):
+                await self._service.cancel(login.id)
+            raise
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        if over.status == "cancelled" and not (self._was_shown or over.messages):
+            raise LoginCancelled(
+                "The bot cancelled this login before anybody saw it.",
+                f"Either {self._via} is not on its list, or has to write to it first; its log says which.",
+            )
+        found = self._service.connection(self._server, self._owner) if over.status == "done" else None
+        if found is None:
+            raise refusal(over)
+        return found
+
+    async def _watch(self, login_id: str) -> None:
+        """Say once that it is shown, and before that, where it takes long, that nobody shows it."""
+        started, said = asyncio.get_running_loop().time(), False
+        while not (await asyncio.to_thread(self._service.login, login_id)).messages:
+            if not said and asyncio.get_running_loop().time() - started > UNSHOWN_SECONDS:
+                said = True
+                self._say_unshown()
+            await asyncio.sleep(LOOK_SECONDS)
+        self._was_shown = True
+        if self._as_json:
+            put({"event": "shown"})
+        else:
+            say("It is shown to them now.")
+
+    def _say_unshown(self) -> None:
+        platform = self._origin.platform
+        what = f"No bot is serving {platform} from this HERMES_HOME."
+        advice = f"Run `hermes-mcp-auth serve --{platform}` there; this goes on waiting."
+        if self._as_json:
+            put({"event": "unshown", "message": what, "advice": advice})
+        else:
+            say(f"{what} {advice}")
