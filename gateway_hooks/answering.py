@@ -29,6 +29,12 @@ class Answering:
         with contextlib.suppress(McpAuthError):
             self._context.service.know(await asyncio.to_thread(self._context.servers.find, login.key.server))
         words = self._context.words
+        if not self._context.policy.may_change(heard.sender):
+            # The operator may have taken that away since the login began.
+            await self._context.service.cancel(login.id)
+            self._context.board.poke()
+            await chat.send(Card(words.connections_title, paragraphs=(words.admins_only,)))
+            return
         try:
             await self._context.service.finish(login.id, heard.text, chat.origin)
         except PasteRefused as refused:
