@@ -19,7 +19,6 @@ from hermes_mcp_auth_remote.values import Origin
 # Previews are fetched by Telegram's servers, and would open the link before the person does.
 NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
 _UNCHANGED = re.compile(r"(?i)message is not modified")
-_NO_TEXT = re.compile(r"(?i)there is no text in the message")
 _NO_SUCH = re.compile(r"(?i)message to delete not found|message_id_invalid|message identifier is not")
 _NO_THREAD = re.compile(r"(?i)message thread not found|topic_(?:closed|deleted)|thread")
 
@@ -84,8 +83,8 @@ class TelegramChat:
         """Change a message of ours; raises MessageGone, CannotWrite, ChatError."""
         drawn = draw(card)
         first, _, second = message.partition("+")
-        if drawn.address is not None and not second:
-            # It has no room for what it should say; it goes, and a new one says it.
+        if drawn.address is not None and (not second or not _fits(drawn.address)):
+            # It has no room for what it should say, or a file has; it goes, and a new one says it.
             with contextlib.suppress(ChatError):
                 await self.delete(message)
             raise MessageGone("The message has no room for the address.")
@@ -128,7 +127,7 @@ class TelegramChat:
         return await self._in_thread(call)
 
     async def _send_address(self, link: Link) -> str:
-        if units(f"{link.label}:\n{link.url}") <= MAX_TEXT_UNITS:
+        if _fits(link):
             return await self._sent(_address(link))
 
         async def call(thread: int | None) -> Message:
@@ -172,8 +171,7 @@ class TelegramChat:
         try:
             await self._calls.in_turn(self._origin.chat, call)
         except BadRequest as refused:
-            is_file = bool(_NO_TEXT.search(refused.message)) and drawn.keyboard is None
-            if not _UNCHANGED.search(refused.message) and not is_file:
+            if not _UNCHANGED.search(refused.message):
                 raise MessageGone(f"Telegram does not change the message: {why(refused)}") from None
 
     async def _delete(self, message: str) -> bool:
@@ -193,3 +191,7 @@ class TelegramChat:
 
 def _address(link: Link) -> Drawn:
     return Drawn(f"{link.label}:\n{link.url}", ())
+
+
+def _fits(link: Link) -> bool:
+    return units(_address(link).text) <= MAX_TEXT_UNITS

@@ -18,11 +18,15 @@ from gateway_hooks.cards import Button, Card, Link, short, spans
 
 MAX_TEXT_UNITS = int(MessageLimit.MAX_TEXT_LENGTH)
 MAX_CAPTION_UNITS = int(MessageLimit.CAPTION_LENGTH)
+MAX_ENTITIES = int(MessageLimit.MESSAGE_ENTITIES)
 # Telegram documents none; longer ones have been refused.
 MAX_BUTTON_URL_CHARS = 2048
 # A phone shows about half of that.
 MAX_LABEL_CHARS = 64
-_FINDABLE = re.compile(r"[@#$]\w\S*|\S*\w\.\w\S*(?<![.,:;!?)])")
+# What stands between spaces, and what in it Telegram would take for an address, a mention or a hashtag.
+_WORD = re.compile(r"\S+")
+_FINDABLE = re.compile(r"\w\.\w|(?<!\w)[@#$]\w")
+_TRAILING = ".,:;!?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +89,33 @@ def _runs(card: Card, *, with_link: bool) -> Iterator[tuple[str, str]]:
 
 def _unlinked(text: str, kind: str) -> Iterator[tuple[str, str]]:
     at = 0
-    for found in _FINDABLE.finditer(text):
-        yield text[at : found.start()], kind
-        yield found[0], MessageEntity.CODE
-        at = found.end()
+    for word in _WORD.finditer(text):
+        if _FINDABLE.search(word[0]):
+            end = word.start() + len(word[0].rstrip(_TRAILING))
+            yield text[at : word.start()], kind
+            yield text[word.start() : end], MessageEntity.CODE
+            at = end
     yield text[at:], kind
 
 
 def _set(runs: Iterable[tuple[str, str]], most: int) -> tuple[str, tuple[MessageEntity, ...]]:
     """Put runs together, trimmed as Telegram does it, so that every offset stays right."""
     text, placed = "", list[tuple[str, int, int]]()
+    at = 0
     for piece, kind in runs:
         kept = piece if text else piece.lstrip()
+        length = units(kept)
         if kind and kept.strip():
-            placed.append((kind, units(text), units(kept)))
-        text += kept
+            placed.append((kind, at, length))
+        text, at = text + kept, at + length
     text = cut(text.rstrip(), most)
     end = units(text)
-    entities = (
-        MessageEntity(kind, offset, min(length, end - offset))
-        for kind, offset, length in placed
-        if offset < end
-    )
-    return text, tuple(entities)
+    placed = [(kind, offset, min(length, end - offset)) for kind, offset, length in placed if offset < end]
+    if len(placed) > MAX_ENTITIES:
+        # Telegram leaves out those beyond: the rest is one.
+        offset = placed[MAX_ENTITIES - 1][1]
+        placed[MAX_ENTITIES - 1 :] = [(MessageEntity.CODE, offset, end - offset)]
+    return text, tuple(MessageEntity(*each) for each in placed)
 
 
 def _keyboard(card: Card, link: Link | None) -> InlineKeyboardMarkup | None:

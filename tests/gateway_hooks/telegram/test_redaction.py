@@ -33,7 +33,7 @@ def test_a_whole_login_at_debug_tells_no_secret(
             prompt = await scene.prompt(anna)
             code = scene.login().shown_code
             assert code is not None
-            api.press(anna, prompt, "Paste instead")
+            await api.press(anna, prompt, "Paste instead")
             await api.until(lambda: "Send it to me here" in api.messages(anna)[-1].text)
             prompt = api.messages(anna)[-1]
             login = scene.login()

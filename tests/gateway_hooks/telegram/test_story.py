@@ -83,7 +83,7 @@ def test_a_login_by_a_code_ends_by_itself(scene: Scene, anna: User) -> None:
             assert api.copied_from(prompt, "Copy the code") == code.user_code
             assert [prompt.part(e) for e in prompt.entities if e.type == "code"][-1] == code.user_code
             seen.append(api.transcript(anna))
-            api.press(anna, prompt, "QR code")
+            await api.press(anna, prompt, "QR code")
             picture = await scene.shown(anna, "Scan this")
             assert scanned(picture) == code.verification_uri_complete
             await asyncio.to_thread(approve_device, scanned(picture))
@@ -105,13 +105,13 @@ def test_from_a_code_to_pasting_and_back(scene: Scene, anna: User) -> None:
     async def story() -> None:
         async with scene.bot():
             prompt = await scene.prompt(anna)
-            api.press(anna, prompt, "Paste instead")
+            await api.press(anna, prompt, "Paste instead")
             await api.until(lambda: "Send it to me here" in api.messages(anna)[-1].text)
             now = api.messages(anna)[-1]
             assert now.id == prompt.id
-            api.press(anna, now, "Use a code instead")
+            await api.press(anna, now, "Use a code instead")
             await api.until(lambda: "enter this code" in api.messages(anna)[-1].text)
-            api.press(anna, api.messages(anna)[-1], "Cancel")
+            await api.press(anna, api.messages(anna)[-1], "Cancel")
             await scene.shown(anna, "notes: not connected")
         scene.check()
 
@@ -167,7 +167,7 @@ def test_a_restart_between_prompt_and_paste_loses_nothing(scene: Scene, anna: Us
     async def story() -> None:
         async with scene.bot():
             prompt = await scene.prompt(anna)
-            api.press(anna, prompt, "QR code")
+            await api.press(anna, prompt, "QR code")
             await scene.shown(anna, "Scan this")
             login = scene.login()
             await api.until(lambda: len(scene.login().messages) == 2)
@@ -221,10 +221,10 @@ def test_connections_are_listed_and_ended(scene: Scene, anna: User) -> None:
             api.say(anna, "/connections")
             listed = await scene.shown(anna, "Connections")
             assert "connected as ada@example.com, it renews itself" in listed.text
-            api.press(anna, listed, "Disconnect notes")
+            await api.press(anna, listed, "Disconnect notes")
             sure = await scene.shown(anna, "Disconnect notes?")
             assert sure.id == listed.id
-            api.press(anna, sure, "Yes, disconnect")
+            await api.press(anna, sure, "Yes, disconnect")
             await scene.shown(anna, "notes: disconnected")
         scene.check()
 

@@ -1,0 +1,401 @@
+"""What goes wrong between the bot, Telegram and people, and what they see of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+from telegram import BotCommand
+
+from gateway_hooks.cards import Card
+from gateway_hooks.chat import CannotWrite, ChatError, MessageGone
+from gateway_hooks.servers import Listed
+from gateway_hooks.telegram import TelegramPlatform
+from hermes_mcp_auth_remote.values import Origin
+from tests.gateway_hooks.telegram.given import OPEN, Scene, eventually
+from tests.gateway_hooks.telegram.test_application import Host, hosted
+from tests.parts.bot_api import User
+from tests.requirements import covers
+
+
+class Waits:
+    """Sleeps until it is let go on, and knows for how long it was asked to."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+        self.over = asyncio.Event()
+
+    async def __call__(self, seconds: float) -> None:
+        self.asked.append(seconds)
+        await self.over.wait()
+
+
+@covers("telegram-trouble")
+def test_a_chat_that_has_to_wait_keeps_no_other_waiting_and_is_served_then(
+    scene: Scene, anna: User, bob: User
+) -> None:
+    api, waits = scene.api, Waits()
+    logins = scene.logins()
+    logins._sleep = waits
+
+    async def story() -> None:
+        async with hosted(scene, Host(), logins):
+            api.too_many(7, "sendMessage")
+            api.say(anna, "/connect notes")
+            await eventually(lambda: waits.asked == [7.0])
+            await scene.prompt(bob)
+            assert scene.texts(anna) == []
+            # What she pasted does not wait for what the bot may not say.
+            pasted = api.say(anna, "http://127.0.0.1/?code=a-code-of-before&state=a-state-of-before")
+            await api.until(lambda: [each.id for each in api.deleted(anna)] == [pasted.id])
+            waits.over.set()
+            await scene.shown(anna, "Connect notes")
+        scene.check()
+
+    asyncio.run(story())
+
+
+@covers("telegram-trouble")
+@pytest.mark.parametrize("after", [61, 3600])
+def test_a_wait_beyond_all_patience_ends_the_login_instead(scene: Scene, anna: User, after: int) -> None:
+    api = scene.api
+
+    async def story() -> None:
+        async with hosted(scene, Host()):
+            api.too_many(after, "sendMessage")
+            api.say(anna, "/connect notes")
+            await eventually(lambda: [each.status for each in scene.service().logins()] == ["cancelled"])
+            await scene.prompt(anna)
+
+    asyncio.run(story())
+
+
+@covers("telegram-trouble")
+@pytest.mark.parametrize("trouble", ["network_down", "bad_gateway", "hang_up"])
+def test_calls_that_are_lost_are_made_again(scene: Scene, anna: User, trouble: str) -> None:
+    """A message may then stand there twice; that is better than not at all, and leads to the same login."""
+    api = scene.api
+
+    def lose(method: str, times: int = 2) -> None:
+        if trouble == "network_down":
+            api.network_down(times, method)
+        else:
+            getattr(api, trouble)(method, times)
+
+    async def story() -> None:
+        async with hosted(scene, Host()):
+            lose("sendMessage")
+            prompt = await scene.prompt(anna)
+            await eventually(lambda: bool(scene.login().messages))
+            login, prompt = scene.login(), await scene.shown(anna, "Connect notes", prompt.id - 1)
+            assert len(api.messages(anna)) == (4 if trouble == "hang_up" else 2)
+            lose("sendPhoto")
+            lose("answerCallbackQuery")
+            press = api.press(anna, prompt, "QR code")
+            await scene.shown(anna, "Scan this")
+            await press
+            lose("deleteMessage")
+            lose("editMessageText")
+            api.say(anna, await scene.approved(prompt))
+            await scene.shown(anna, "notes: connected")
+            await eventually(lambda: scene.service().login(login.id).messages == ())
+        assert api.unknown_parameters == []
+
+    asyncio.run(story())
+
+
+@covers("telegram-trouble")
+def test_telegram_out_of_reach_loses_nothing(scene: Scene, anna: User) -> None:
+    api = scene.api
+
+    async def story() -> None:
+        async with scene.bot():
+            prompt = await scene.prompt(anna)
+            with api.offline():
+                answer = await scene.approved(prompt)
+                api.say(anna, answer)
+            api.drop_long_poll()
+            await scene.shown(anna, "notes: connected")
+        scene.check()
+
+    asyncio.run(story())
+
+
+@covers("telegram-trouble")
+def test_a_bot_that_is_started_without_a_network_comes_up_with_it(
+    scene: Scene, anna: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.api.network_down(2)
+
+    async def story() -> None:
+        async with scene.bot():
+            await scene.prompt(anna)
+
+    asyncio.run(story())
+    assert caplog.text.count("Telegram cannot be reached; trying again until it can.") == 1
+
+
+@covers("telegram-trouble")
+def test_a_second_poller_is_told_of_once_in_words_to_act_on(
+    scene: Scene, anna: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    conflict = (
+        "Conflict: terminated by other getUpdates request; make sure that only one bot instance is running"
+    )
+    scene.api.refuse(409, conflict, "getUpdates", times=2)
+
+    async def story() -> None:
+        async with scene.bot():
+            await scene.prompt(anna)
+
+    asyncio.run(story())
+    ours = [record for record in caplog.records if record.name == "gateway_hooks.telegram_bot"]
+    (said,) = [
+        record.getMessage() for record in ours if "Another program polls this bot" in record.getMessage()
+    ]
+    assert "Stop the other one" in said
+
+
+@covers("telegram-trouble")
+def test_who_has_blocked_the_bot_is_not_waited_for(scene: Scene, anna: User) -> None:
+    api = scene.api
+
+    async def story() -> None:
+        async with scene.bot():
+            prompt = await scene.prompt(anna)
+            await api.press(anna, prompt, "Cancel")
+            await scene.shown(anna, "notes: not connected")
+            api.block(anna)
+            service = scene.service()
+            login = await service.begin(scene.server, Origin("telegram", user="7"))
+            over = await asyncio.wait_for(service.settled(login.id), 20)
+            assert over.status == "cancelled"
+
+    asyncio.run(story())
+
+
+@covers("telegram-trouble")
+def test_a_prompt_counts_down_in_few_edits_and_says_that_it_has_expired(scene: Scene, anna: User) -> None:
+    api, begun = scene.api, scene.clock.now
+
+    async def story() -> None:
+        async with scene.bot():
+            prompt = await scene.prompt(anna)
+            for seconds, said in ((301, "(5 minutes)"), (481, "(2 minutes)"), (541, "(1 minute)")):
+                scene.clock.now = begun + seconds
+                await api.until(lambda said=said: said in api.messages(anna)[-1].text)  # type: ignore[misc]
+            scene.clock.now = begun + 601
+            ended = await scene.shown(anna, "notes: not connected")
+            assert ended.id == prompt.id
+            assert "not finished in time" in ended.text
+            assert len(api.versions(prompt)) == 5
+            await api.press(anna, ended, "Try again")
+            again = await scene.shown(anna, "Connect notes")
+            assert again.id == prompt.id
+            api.say(anna, await scene.approved(again))
+            await scene.shown(anna, "notes: connected")
+        scene.check()
+
+    asyncio.run(story())
+
+
+@covers("telegram-trouble")
+def test_a_prompt_that_its_person_deleted_is_shown_anew(scene: Scene, anna: User) -> None:
+    api = scene.api
+
+    async def story() -> None:
+        async with scene.bot():
+            prompt = await scene.prompt(anna)
+            api.delete(anna, prompt)
+            scene.clock.now += 301
+            again = await scene.shown(anna, "Connect notes", prompt.id)
+            api.delete(anna, again)
+            api.say(anna, await asyncio.to_thread(_approve, scene))
+            await scene.shown(anna, "notes: connected", again.id)
+
+    asyncio.run(story())
+
+
+def _approve(scene: Scene) -> str:
+    from tests.browserless import approve
+
+    return approve(scene.login().authorization_url)
+
+
+def with_long_address(scene: Scene, characters: int) -> Listed:
+    options = replace(scene.server.options, authorize_params={"hint": "x" * characters})
+    return Listed([replace(scene.server, options=options)])
+
+
+@covers("telegram-limits")
+@pytest.mark.parametrize(
+    ("characters", "messages"),
+    [(1400, 1), (2200, 1), (3200, 2), (5000, 2)],
+    ids=["button", "text", "apart", "file"],
+)
+def test_an_address_too_long_for_a_button_goes_into_the_text_and_on(
+    scene: Scene, anna: User, characters: int, messages: int
+) -> None:
+    api = scene.api
+    logins = scene.logins()
+    logins._parts = (logins._parts[0], with_long_address(scene, characters), *logins._parts[2:])
+    scene.demo.server.change(with_device=True)
+
+    async def story() -> None:
+        async with hosted(scene, Host(), logins):
+            prompt = await scene.prompt(anna)
+            await api.press(anna, prompt, "Paste instead")
+            await api.until(lambda: any("Send it to me" in each for each in scene.texts(anna)))
+            await eventually(lambda: len(scene.login().messages) == 1)
+            await api.until(lambda: len(scene.texts(anna)) == messages)
+            login, url = scene.login(), scene.login().authorization_url
+            shown = [each for each in api.messages(anna) if each.from_bot]
+            assert all(each.protected and (each.previews_disabled or each.document) for each in shown)
+            if characters == 1400:
+                assert api.url_of(shown[0], OPEN) == url
+            elif characters == 5000:
+                assert shown[1].document is not None
+                assert shown[1].document.data.decode() == url
+            else:
+                assert url in shown[-1].text
+                assert {shown[-1].part(each) for each in shown[-1].entities if each.type == "url"} >= {url}
+            await api.press(anna, shown[0], "QR code")
+            said = await scene.shown(anna, "Connect notes", shown[-1].id)
+            assert "too long for a QR code" in said.text
+            # Its time goes by; then it is answered.
+            scene.clock.now += 301
+            await api.until(lambda: any("(5 minutes)" in each for each in scene.texts(anna)))
+            api.say(anna, await asyncio.to_thread(_approve, scene))
+            await scene.shown(anna, "notes: connected")
+            await eventually(lambda: scene.service().login(login.id).messages == ())
+            await api.until(lambda: len(scene.texts(anna)) == 1)
+        scene.check(login)
+        refused = {call.description.partition(":")[2][:28] for call in api.calls if not call.ok}
+        assert refused <= {" message is not modified: sp"}
+
+    asyncio.run(story())
+
+
+@covers("telegram-trouble")
+def test_what_telegram_refuses_is_told_apart(scene: Scene, anna: User, bob: User) -> None:
+    api = scene.api
+    api.private(bob).started = False
+
+    async def no_time(_seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    async def story() -> None:
+        application = scene.builder().build()
+        async with application:
+            platform = TelegramPlatform(application.bot, no_time)
+            chat, card = platform.private_chat("7"), Card("A title")
+            message = await chat.send(card)
+            await chat.edit(message, card)
+            await chat.note("nothing was pressed")
+            assert await chat.delete(message)
+            assert await chat.delete(message), "it is gone already"
+            with pytest.raises(MessageGone):
+                await chat.edit(message, card)
+            with pytest.raises(CannotWrite):
+                await platform.private_chat("8").send(card)
+            with pytest.raises(CannotWrite):
+                await platform.private_chat("12345").send(card)
+            for error, text in (
+                (400, "Bad Request: URL 'https://x/?state=abc'"),
+                (500, "Internal"),
+                (401, "Unauthorized"),
+            ):
+                api.refuse(error, text, "sendMessage", times=3)
+                with pytest.raises(ChatError) as caught:
+                    await chat.send(card)
+                assert "state=" not in str(caught.value)
+                assert not isinstance(caught.value, (CannotWrite, MessageGone))
+                api.heal()
+            api.network_down(3, "sendMessage")
+            with pytest.raises(ChatError, match="cannot be reached"):
+                await chat.send(card)
+            message = await chat.send(card)
+            scene.clock.now += 48 * 3600
+            assert not await chat.delete(message)
+
+    asyncio.run(story())
+
+
+@covers("telegram-trouble")
+def test_each_press_is_answered_once_whatever_comes_of_it(scene: Scene, anna: User) -> None:
+    api = scene.api
+
+    async def story() -> None:
+        async with hosted(scene, Host()):
+            prompt = await scene.prompt(anna)
+            assert (await api.press(anna, prompt, "QR code")).text == ""
+            await api.press(anna, prompt, "Cancel")
+            ended = await scene.shown(anna, "notes: not connected")
+            # One that is drawn no more, pressed by who still sees it.
+            api.world.edit(replace(prompt, edited_at=scene.clock.now))
+            assert (await api.press(anna, prompt, "Cancel")).text == "That login is over."
+            api.world.edit(replace(prompt, text=ended.text, keyboard=ended.keyboard))
+            assert (await api.press(anna, prompt, "Try again")).text == "One moment…"
+        for call in api.calls_of("answerCallbackQuery"):
+            assert call.ok
+        assert len(api.calls_of("answerCallbackQuery")) == 4
+
+    asyncio.run(story())
+
+
+@covers("telegram-limits")
+def test_the_menu_is_set_once_and_where_it_differs(scene: Scene) -> None:
+    api = scene.api
+
+    async def story() -> None:
+        for _ in range(2):
+            async with scene.bot():
+                await api.until(lambda: api.polling)
+                await eventually(lambda: bool(api.calls_of("getMyCommands")))
+        assert len(api.calls_of("setMyCommands")) == 1
+        async with scene.builder().build() as application:
+            names = [command.command for command in await application.bot.get_my_commands()]
+            assert names == ["connect", "connections", "disconnect"]
+            await application.bot.set_my_commands([BotCommand("other", "Other")])
+        async with scene.bot():
+            await eventually(lambda: len(api.calls_of("setMyCommands")) == 3)
+
+    asyncio.run(story())
+
+
+@covers("telegram-story")
+def test_help_is_told_to_who_may(scene: Scene, anna: User) -> None:
+    api = scene.api
+
+    async def story() -> None:
+        async with scene.bot():
+            for said in ("/start", "/help", "/start nonsense"):
+                after = api.say(anna, said)
+                helped = await scene.shown(anna, "I connect your agent", after.id)
+                assert "/connect: log in" in helped.text
+
+    asyncio.run(story())
+
+
+@covers("telegram-trouble")
+def test_a_hundred_chats_at_once_all_get_their_prompt(scene: Scene) -> None:
+    from gateway_hooks.policy import AllowList
+
+    api = scene.api
+    people = [api.user(number, f"Person {number}") for number in range(1000, 1100)]
+    for person in people:
+        api.private(person).started = True
+    policy = AllowList(users=frozenset(str(person.id) for person in people), owners="per_user")
+
+    async def story() -> None:
+        async with scene.bot(policy=policy):
+            began = time.monotonic()
+            for person in people:
+                api.say(person, "/connect notes")
+            await api.until(lambda: all(scene.texts(person) for person in people), 60)
+            print(f"{time.monotonic() - began:.2f} s for all prompts")
+
+    asyncio.run(story())
+    assert len({api.url_of(api.messages(person)[-1], OPEN) for person in people}) == 100
