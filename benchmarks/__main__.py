@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from benchmarks import concurrency, drawing, hot_path, logins, memory, polling, sharing, startup, table
+from benchmarks import chats, concurrency, drawing, hot_path, logins, memory, polling, sharing, startup, table
 from benchmarks.measuring import Extent, Figure
 
 BENCHMARKS: dict[str, Callable[[Extent], list[Figure]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Extent], list[Figure]]] = {
     "memory": memory.figures,
     "polling": polling.figures,
     "qr": drawing.figures,
+    "chats": chats.figures,
 }
 
 

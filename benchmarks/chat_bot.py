@@ -1,0 +1,114 @@
+"""A bot in a process of its own: `python -m benchmarks.chat_bot KIND URL HOME USERS`, its token in BOT_TOKEN.
+
+A library's own bot answers one command, ours logs people in. A word on standard input: "begin" forgets what
+was measured of the event loop, "report" prints it as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+# Everything else is imported by the kind that needs it: what a process start costs is measured.
+if TYPE_CHECKING:
+    from gateway_hooks.policy import AllowList
+    from gateway_hooks.servers import Configured
+    from hermes_mcp_auth_remote.service import AuthService
+    from hermes_mcp_auth_remote.values import Secret
+
+
+def _telegram(url: str, home: str, users: str) -> None:
+    from gateway_hooks.telegram_bot import run_bot
+
+    service, servers, policy, token = _ours(home, users)
+    _run(run_bot(token, service, servers, policy, api_url=url))
+
+
+def _discord(url: str, home: str, users: str) -> None:
+    from gateway_hooks.discord_bot import run_bot
+
+    service, servers, policy, token = _ours(home, users)
+    _run(run_bot(token, service, servers, policy, api_url=url))
+
+
+def _ours(home: str, users: str) -> tuple[AuthService, Configured, AllowList, Secret]:
+    from pathlib import Path
+
+    from gateway_hooks.policy import AllowList
+    from gateway_hooks.servers import Configured
+    from hermes_mcp_auth_remote.service import AuthService
+    from hermes_mcp_auth_remote.values import Secret
+
+    place, known = Path(home), frozenset(users.split(","))
+    policy = AllowList(users=known, owners="per_user")
+    return AuthService(place), Configured(place), policy, Secret(os.environ["BOT_TOKEN"])
+
+
+def _telegram_floor(url: str, _home: str, _users: str) -> None:
+    from telegram import InlineKeyboardButton, InlineKeyboardMarkup, Update
+    from telegram.ext import ApplicationBuilder, CommandHandler
+
+    buttons = InlineKeyboardMarkup([[InlineKeyboardButton("Hello", callback_data="hello")]])
+
+    async def hello(update: Update, _context: Any) -> None:  # noqa: ANN401
+        assert update.message is not None
+        await update.message.reply_text("Hello.", reply_markup=buttons)
+
+    builder = ApplicationBuilder().token(os.environ["BOT_TOKEN"]).base_url(f"{url}/bot")
+    application = builder.base_file_url(f"{url}/file/bot").build()
+    application.add_handler(CommandHandler("connect", hello, block=False))
+    if not os.environ.get("BOT_WATCHED"):
+        application.run_polling()
+        return
+
+    async def poll() -> None:
+        assert application.updater is not None
+        async with application:
+            await application.start()
+            await application.updater.start_polling()
+            await asyncio.Event().wait()
+
+    _run(poll())
+
+
+def _discord_floor(url: str, _home: str, _users: str) -> None:
+    import discord
+    import yarl
+    from discord import app_commands
+    from discord.gateway import DiscordWebSocket
+    from discord.http import Route
+
+    Route.BASE = url
+    # The gateway is beside it; Discord's own is a constant, too.
+    DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(url.replace("http:", "ws:").replace("/api/v10", "/gateway"))
+    client = discord.Client(intents=discord.Intents(guilds=True))
+    tree = app_commands.CommandTree(client)
+
+    @tree.command(description="Says hello.")
+    async def hello(interaction: discord.Interaction[discord.Client]) -> None:
+        await interaction.response.send_message("Hello.", ephemeral=True)
+
+    client.run(os.environ["BOT_TOKEN"], log_handler=None)
+
+
+KINDS: dict[str, Callable[[str, str, str], None]] = {
+    "telegram": _telegram,
+    "telegram floor": _telegram_floor,
+    "discord": _discord,
+    "discord floor": _discord_floor,
+}
+
+
+def _run(bot: Coroutine[Any, Any, None]) -> None:
+    if os.environ.get("BOT_WATCHED"):
+        from benchmarks.chat_watch import watched
+
+        bot = watched(bot)
+    asyncio.run(bot)
+
+
+if __name__ == "__main__":
+    KINDS[sys.argv[1]](*sys.argv[2:])

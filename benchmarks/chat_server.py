@@ -1,0 +1,15 @@
+"""The demo's MCP and authorization server in a process of their own: `python -m benchmarks.chat_server`.
+
+It prints the address of the MCP server, and ends when its input does.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from hermes_mcp_auth_remote.demo.serving import running
+
+if __name__ == "__main__":
+    with running() as demo:
+        print(demo.mcp_url, flush=True)
+        sys.stdin.read()
