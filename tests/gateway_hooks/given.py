@@ -336,10 +336,11 @@ def servers_of(demo: Demo, *names: str) -> Listed:
 def without_secrets(text: str, *logins: Login) -> str:
     """Put placeholders for addresses and codes, and for what differs from run to run."""
     for login in logins:
-        text = text.replace(login.authorization_url, "<authorization URL>")
         code = login.shown_code
-        if code is not None:
-            text = text.replace(code.verification_uri_complete or "\0", "<verification URL>")
+        if code is None:
+            text = text.replace(login.authorization_url, "<authorization URL>")
+        else:
+            text = text.replace(code.verification_uri_complete or code.verification_uri, "<verification URL>")
             text = text.replace(code.user_code, "<user code>")
     text = re.sub(r"http://127\.0\.0\.1:\d+/callback\?\S+", "<the address where the browser ended>", text)
     return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:<port>", text)
