@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +22,20 @@ from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerError
 from tests.browserless import approve
 from tests.cli.commands import Cli
 from tests.cli.serving import known, said, serving, shown, url_of
+from tests.parts import discord_api
 from tests.parts.bot_api import BotApi
 from tests.requirements import covers
+from tests.tripwire import guard
 
 TOKEN = "123456789:AAa-token-that-nobody-may-see-0123456"
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+        return port
 
 
 @covers("serve", "operators-choice")
@@ -158,6 +170,72 @@ def test_without_a_server_to_log_in_to_that_is_said(cli: Cli, api: BotApi) -> No
     words = ("serve", "--telegram", "--telegram-api", api.origin, "--allow", "7")
     with cli.started(*words, env={"TELEGRAM_BOT_TOKEN": api.token}) as bot:
         assert "No server is configured yet" in said(bot, "Ctrl-C stops it.")
+
+
+@covers("serve")
+def test_both_bots_serve_from_one_process(cli: Cli, demo: Demo, api: BotApi) -> None:
+    anna = known(api)
+    with discord_api.running() as discord:
+        guard([discord.token])
+        ada = discord.user("ada")
+        channel = discord.guild("Home", [ada], channels=["general"]).channel("general")
+        env = {"TELEGRAM_BOT_TOKEN": api.token, "DISCORD_BOT_TOKEN": discord.token}
+        words = ["--telegram", "--telegram-api", api.origin, "--discord", "--discord-api", discord.url]
+        allowed = ["--allow", f"telegram:7,discord:{ada.id}"]
+        with cli.started("serve", *words, *allowed, "--json", env=env) as bot:
+            started = [bot.event(), bot.event()]
+            assert {each["platform"]: each["nobody"] for each in started} == {
+                "telegram": False,
+                "discord": False,
+            }
+            discord.wait(lambda: len(discord.commands) >= 3)
+            prompt = discord.answer(discord.slash(ada, channel, "connect", server="demo"))
+            [waiting] = cli.run("status", "--json").events[0]["waiting"]
+            discord.press(ada, prompt, "Cancel")
+            discord.wait(lambda: "Cancelled." in discord.fresh(prompt).text)
+            assert waiting["login_id"]
+            api.say(anna, "/connect demo")
+            api.say(anna, approve(url_of(shown(api, anna, "Connect demo"))))
+            shown(api, anna, "demo: connected")
+            bot.signal(signal.SIGTERM)
+            ended = bot.end()
+    assert (ended.code, ended.out) == (0, "")
+
+
+@covers("serve", "no-secret")
+def test_a_token_that_discord_does_not_take_ends_the_command(cli: Cli) -> None:
+    with discord_api.running() as discord:
+        words = ("serve", "--discord", "--discord-api", discord.url)
+        ended = cli.run(*words, env={"DISCORD_BOT_TOKEN": TOKEN})
+    assert ended.code == 3
+    assert "Discord does not take this bot token." in ended.err
+    assert TOKEN not in ended.err + ended.out
+
+
+@covers("serve")
+@pytest.mark.parametrize("platform", ["telegram", "discord"])
+def test_a_platform_that_is_out_of_reach_is_waited_for_or_said(
+    cli: Cli, platform: str, unused_port: int
+) -> None:
+    address = f"http://127.0.0.1:{unused_port}"
+    env = {f"{platform.upper()}_BOT_TOKEN": TOKEN}
+    with cli.started("serve", f"--{platform}", f"--{platform}-api", address, env=env) as bot:
+        text = said(bot, f"{platform.title()} cannot be reached")
+        # One that has ended of it takes no signal.
+        if "✗" not in text:
+            bot.signal(signal.SIGTERM)
+        ended = bot.end()
+    assert ended.code == (7 if "✗" in text else 0)
+    assert TOKEN not in text + ended.err
+
+
+def test_a_webhook_is_handed_on_with_what_it_needs(cli: Cli, api: BotApi) -> None:
+    webhook = {"url": "https://bot.example/hook", "port": 1}
+    cli.write_config(json.dumps({"mcp_auth_chats": {"telegram": {"allow": [7], "webhook": webhook}}}))
+    words = ("serve", "--telegram", "--telegram-api", api.origin)
+    ended = cli.run(*words, env={"TELEGRAM_BOT_TOKEN": api.token})
+    assert ended.code == 3
+    assert re.search(r"Webhooks need|127\.0\.0\.1:1 cannot be listened on", ended.err)
 
 
 # Several bots in one process.
