@@ -39,7 +39,7 @@ _STYLES = {
     "bad": discord.ButtonStyle.danger,
 }
 # What would be markup, a mention, an emoji or a masked link.
-_MARKS = str.maketrans({mark: f"\\{mark}" for mark in "\\*_~`|[]<>"})
+_MARKS = str.maketrans({mark: f"\\{mark}" for mark in "\\*_~|[]<>"})
 # Nothing but a Link is a link: what a server says might look like one.
 _NO_LINK = ":\u2060//"
 
@@ -153,7 +153,7 @@ def _button(button: Button) -> ui.Button[ui.View]:
 
 
 def _plain(text: str) -> str:
-    return text.translate(_MARKS).replace("://", _NO_LINK)
+    return _without_ticks(text).translate(_MARKS).replace("://", _NO_LINK)
 
 
 def _code(text: str) -> str:

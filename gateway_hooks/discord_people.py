@@ -9,7 +9,7 @@ import discord
 
 from gateway_hooks.chat import Sender
 from gateway_hooks.discord_errors import refusals
-from gateway_hooks.policy import Policy
+from gateway_hooks.policy import AllowList, Policy
 from hermes_mcp_auth_remote.values import Clock
 
 # Outside a guild each is asked; a bot for logins lives in one or two.
@@ -52,7 +52,7 @@ class People:
 
     async def _look_up(self, bare: Sender) -> Sender:
         found = bare
-        for guild in self.bot.guilds[:MAX_GUILDS]:
+        for guild in self._guilds()[:MAX_GUILDS]:
             try:
                 with refusals():
                     try:
@@ -67,6 +67,19 @@ class People:
             if self.policy.may_talk(sender) and not self.policy.may_talk(found):
                 found = sender
         return found
+
+    def _guilds(self) -> list[discord.Guild]:
+        """Return those in which a role may count."""
+        guilds, policy = list(self.bot.guilds), self.policy
+        if not isinstance(policy, AllowList):
+            return guilds
+        named = policy.roles | policy.admin_roles
+        return [
+            guild
+            for guild in guilds
+            if (not policy.guilds or str(guild.id) in policy.guilds)
+            and any(str(role.id) in named for role in guild.roles)
+        ]
 
 
 def sender_of(member: discord.Member) -> Sender:
