@@ -41,11 +41,12 @@ class Stage:
 
     def said(self, text: str, who: User | Chat | None = None) -> Message:
         """Wait for a message of the bot's with this text in it, and return the latest."""
-        found = self.api.wait(lambda: self._with(text, who or self.anna), SECONDS)
+        found = self.api.wait(lambda: self.shown(text, who), SECONDS)
         return found[-1]
 
-    def _with(self, text: str, where: User | Chat) -> list[Message]:
-        return [each for each in self.api.messages(where) if each.from_bot and text in each.text]
+    def shown(self, text: str, who: User | Chat | None = None) -> list[Message]:
+        """Return the bot's messages with this text in them, as they stand."""
+        return [each for each in self.api.messages(who or self.anna) if each.from_bot and text in each.text]
 
     def ask(self, text: str, until: str, who: User | None = None) -> None:
         """Write to the agent and wait for its answer."""
@@ -55,14 +56,14 @@ class Stage:
     def begin(self, who: User | None = None, server: str = "notes") -> str:
         """Type the command, wait for the prompt, approve; returns the address where the browser ended."""
         person = who or self.anna
-        before = len(self._with(f"Connect {server}", person))
+        before = len(self.shown(f"Connect {server}", person))
         self.api.say(person, f"/mcpauth {server}")
-        self.api.wait(lambda: len(self._with(f"Connect {server}", person)) > before, SECONDS)
+        self.api.wait(lambda: len(self.shown(f"Connect {server}", person)) > before, SECONDS)
         return self.approved(person, server)
 
     def approved(self, who: User | None = None, server: str = "notes") -> str:
         """Approve the latest prompt in a browser."""
-        prompt = self._with(f"Connect {server}", who or self.anna)[-1]
+        prompt = self.shown(f"Connect {server}", who)[-1]
         return self.answer_of(self.api.url_of(prompt, "Open the page"))
 
     def answer_of(self, url: str) -> str:
@@ -78,20 +79,25 @@ class Stage:
     def tokens(self, server: str = "notes") -> bool:
         return (self.home / "mcp-tokens" / f"{server}.json").exists()
 
-    def nothing_leaked(self) -> None:
-        """Search all that the model, Hermes's files and the chats hold for each secret that was in play."""
+    def leaked_nowhere_but(self, *groups: Chat) -> None:
+        """Search all that the model, Hermes's files and the chats hold for each secret that was in play.
+
+        In `groups` the bot may not delete what people wrote.
+        """
         self.hermes.stop()
         assert self.secrets
+        known = {group.id for group in groups}
         for secret in self.secrets:
             assert not self.model.saw(secret), "the model saw a code"
-            places = self.hermes.search_everything(secret)
-            assert [place for place in places if not place.startswith("mcp-")] == []
-            assert self.api.visible(secret) == []
+            assert self.hermes.search_everything(secret) == []
+            assert [each for each in self.api.visible(secret) if each.chat_id not in known] == []
         for secret in list(self.demo.server.minted):
             assert not self.model.saw(secret), "the model saw a token"
             assert secret not in self.hermes.logs()
             assert secret not in self.hermes.state_db_text()
             assert secret not in self.hermes.transcripts()
+
+    nothing_leaked = leaked_nowhere_but
 
 
 def parts_of(address: str) -> set[str]:

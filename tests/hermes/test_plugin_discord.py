@@ -106,7 +106,7 @@ def test_a_code_written_as_a_message_is_refused_and_goes_to_nobody(tmp_path: Pat
         prompt = scene.said("Connect notes", direct)
         address = approve(str(next(each["url"] for each in prompt.buttons if "url" in each)))
         written = scene.api.say(scene.ada, direct, address)
-        scene.said("Never here", direct)
+        scene.said("Not as a message", direct)
         # Only she can delete it there, and is told so.
         scene.api.remove(scene.ada, written)
         again = scene.said("Connect notes", direct)
