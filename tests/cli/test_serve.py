@@ -229,13 +229,28 @@ def test_a_platform_that_is_out_of_reach_is_waited_for_or_said(
     assert TOKEN not in text + ended.err
 
 
-def test_a_webhook_is_handed_on_with_what_it_needs(cli: Cli, api: BotApi) -> None:
-    webhook = {"url": "https://bot.example/hook", "port": 1}
+def test_a_webhook_is_handed_on(cli: Cli, api: BotApi, unused_port: int) -> None:
+    webhook = {"url": "https://bot.example/hook", "port": unused_port}
     cli.write_config(json.dumps({"mcp_auth_chats": {"telegram": {"allow": [7], "webhook": webhook}}}))
-    words = ("serve", "--telegram", "--telegram-api", api.origin)
-    ended = cli.run(*words, env={"TELEGRAM_BOT_TOKEN": api.token})
+    words = ("serve", "--telegram", "--telegram-api", api.origin, "--json")
+    with cli.started(*words, env={"TELEGRAM_BOT_TOKEN": api.token}) as bot:
+        assert bot.event()["event"] == "serving"
+        [call] = api.calls_of("setWebhook")
+        assert call.parameters["url"] == "https://bot.example/hook"
+        with socket.create_connection(("127.0.0.1", unused_port), timeout=20):
+            pass
+        bot.signal(signal.SIGTERM)
+        assert bot.end().code == 0
+
+
+def test_a_port_that_is_taken_ends_the_command_with_a_sentence(cli: Cli, api: BotApi) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        webhook = {"url": "https://bot.example/hook", "port": taken.getsockname()[1]}
+        cli.write_config(json.dumps({"mcp_auth_chats": {"telegram": {"allow": [7], "webhook": webhook}}}))
+        words = ("serve", "--telegram", "--telegram-api", api.origin)
+        ended = cli.run(*words, env={"TELEGRAM_BOT_TOKEN": api.token})
     assert ended.code == 3
-    assert re.search(r"Webhooks need|127\.0\.0\.1:1 cannot be listened on", ended.err)
+    assert re.search(r"127\.0\.0\.1:\d+ cannot be listened on", ended.err)
 
 
 # Several bots in one process.
