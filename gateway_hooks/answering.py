@@ -25,16 +25,14 @@ class Answering:
 
     async def answer(self, login: Login, heard: Heard, chat: Chat) -> None:
         """Finish a login by what was pasted, which goes from the chat first of all."""
+        words = self._context.words
+        if not self._context.policy.may_change(heard.sender):
+            await self.withdraw_answer(login, heard, chat)
+            await chat.send(Card(words.connections_title, paragraphs=(words.admins_only,)))
+            return
         deleted = await self._context.deleted(heard, chat)
         with contextlib.suppress(McpAuthError):
             self._context.service.know(await asyncio.to_thread(self._context.servers.find, login.key.server))
-        words = self._context.words
-        if not self._context.policy.may_change(heard.sender):
-            # The operator may have taken that away since the login began.
-            await self._context.service.cancel(login.id)
-            self._context.board.poke()
-            await chat.send(Card(words.connections_title, paragraphs=(words.admins_only,)))
-            return
         try:
             await self._context.service.finish(login.id, heard.text, chat.origin)
         except PasteRefused as refused:
@@ -56,9 +54,26 @@ class Answering:
         if not deleted:
             await chat.send(Card(words.connections_title, paragraphs=(words.undeleted,)))
 
-    async def on_login(self, login: Login, verb: str, chat: Chat) -> None:
+    async def withdraw(self, login: Login) -> None:
+        """Cancel the login of somebody who may not go on with it: the operator has changed that since."""
+        await self._context.service.cancel(login.id)
+        self._context.board.poke()
+
+    async def withdraw_answer(self, login: Login, heard: Heard, chat: Chat) -> None:
+        """Cancel the login, and let what was to answer it not stay; raises ChatError."""
+        deleted = await self._context.deleted(heard, chat)
+        await self.withdraw(login)
+        if not deleted:
+            words = self._context.words
+            await chat.send(Card(words.connections_title, paragraphs=(words.undeleted,)))
+
+    async def on_login(self, login: Login, verb: str, heard: Heard, chat: Chat) -> None:
         """Show a login's QR code, change it over, or cancel it; raises ChatError, StoreError."""
         words = self._context.words
+        if not self._context.policy.may_change(heard.sender):
+            await self.withdraw(login)
+            await self._context.say(chat, heard, words.admins_only)
+            return
         if verb == "qr":
             await self._qr(login, chat)
             return
@@ -126,5 +141,8 @@ class Answering:
             await self._context.say(chat, heard, words.login_over)
         elif login.origin.user != heard.sender.user:
             await self._context.say(chat, heard, words.not_yours)
+        elif not self._context.policy.may_change(heard.sender):
+            await self.withdraw(login)
+            await self._context.say(chat, heard, words.admins_only)
         else:
             await self._context.board.show(login, chat)

@@ -110,6 +110,9 @@ class Desk:
         if isinstance(intent, NotOurs):
             return None
         if not context.policy.may_talk(heard.sender):
+            if isinstance(intent, Answer | OnLogin | Exposed) and intent.login is not None:
+                # It was allowed when that login began.
+                return partial(self._done, partial(self._removed, intent.login, heard, chat), chat)
             is_asked = bool(heard.command or heard.pressed)
             return partial(self._done, partial(self._stranger, heard, chat), chat) if is_asked else None
         return partial(self._done, partial(self._do, intent, heard, chat, trouble), chat)
@@ -166,6 +169,10 @@ class Desk:
             self._strangers[user] = now
             await chat.send(self._context.lists.stranger(user))
 
+    async def _removed(self, login: Login, heard: Heard, chat: Chat) -> None:
+        await self._answering.withdraw_answer(login, heard, chat)
+        await self._stranger(heard, chat)
+
     async def _do(self, intent: Intent, heard: Heard, chat: Chat, trouble: McpAuthError | None) -> None:
         if trouble is not None:
             await self._context.deleted(heard, chat)
@@ -211,7 +218,7 @@ class Desk:
             case Disconnect():
                 await self._listing.disconnect(intent, heard, place)
             case OnLogin(login, verb):
-                await self._answering.on_login(login, verb, place)
+                await self._answering.on_login(login, verb, heard, place)
             case Continue(login_id):
                 await self._answering.continue_(login_id, heard, place)
         return True

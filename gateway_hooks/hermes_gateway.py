@@ -26,8 +26,10 @@ from hermes_mcp_auth_remote.service.default import service_at
 
 # How soon an adapter that has taken another's place is attended, and a login that was finished elsewhere.
 LOOK_SECONDS = 0.5
-# What speaks there is no person.
-NO_PEOPLE = frozenset({"api_server", "cron", "homeassistant", "local", "webhook"})
+# What speaks there is no person, or nobody in particular: a topic of ntfy's is read by whoever knows it.
+NO_PEOPLE = frozenset(
+    {"api_server", "cron", "homeassistant", "local", "msgraph_webhook", "ntfy", "raft", "webhook"}
+)
 
 Busy = Callable[[Any, str], Awaitable[bool]]
 

@@ -25,6 +25,10 @@ from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 
 PRIVATE = frozenset({"dm", "direct", "private"})
+# Slack calls a conversation of several people a direct message, too; that of two has such an id.
+_SLACK_IN_PRIVATE = "D"
+# How many people's private chats are remembered.
+MAX_PRIVATE = 10_000
 SKIP = {"action": "skip", "reason": "a login"}
 
 log = logging.getLogger(__name__)
@@ -66,7 +70,7 @@ class Seat:
         """Return the place that Hermes's SessionSource describes; `event` may hold a better way to answer."""
         user, chat = str(where.user_id), str(where.chat_id)
         platform = PlainPlatform(self.attached, self._last_chat)
-        return platform.chat(chat, user, str(where.thread_id or ""), is_private=where.chat_type in PRIVATE)
+        return platform.chat(chat, user, str(where.thread_id or ""), is_private=self._reads_alone(where))
 
     def hear(self, event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
         """Take what is ours of an event of Hermes's; returns what Hermes is to do with it, None for nothing.
@@ -77,8 +81,8 @@ class Seat:
         if not where.user_id or not text:
             return None
         chat, sender = self.chat(where, event), HermesSender(str(where.user_id), where=where)
-        if where.chat_type in PRIVATE:
-            self._private[sender.user] = str(where.chat_id)
+        if self._reads_alone(where):
+            self._remember(sender.user, str(where.chat_id))
         heard = Heard(sender, text=text, message=str(event.message_id or ""))
         lines = text.splitlines()
         if len(lines) > 1 and not text.lstrip().startswith("/"):
@@ -110,6 +114,19 @@ class Seat:
     def is_private(self, chat: str, user: str) -> bool:
         """True where that is known to be the person's own chat with the bot."""
         return self._private.get(user) == chat
+
+    def _reads_alone(self, where: Any) -> bool:  # noqa: ANN401  Hermes's own
+        """True where nobody but that person reads along."""
+        if self.attached.name == "slack" and not str(where.chat_id).startswith(_SLACK_IN_PRIVATE):
+            return False
+        return where.chat_type in PRIVATE
+
+    def _remember(self, user: str, chat: str) -> None:
+        """Remember a person's private chat, whoever they are: only so many, those last heard of."""
+        self._private.pop(user, None)
+        self._private[user] = chat
+        if len(self._private) > MAX_PRIVATE:
+            del self._private[next(iter(self._private))]
 
     def _landed(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -1,0 +1,117 @@
+"""What attackers try in chats: rights that have ended, words of other people, places that others read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway_hooks import hermes_seat
+from gateway_hooks.chat import Sender
+from gateway_hooks.hermes_gateway import NO_PEOPLE
+from gateway_hooks.hermes_internals import Attached
+from gateway_hooks.hermes_seat import Seat
+from gateway_hooks.policy import AllowList
+from gateway_hooks.servers import Configured
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Owner
+from tests.browserless import approve
+from tests.gateway_hooks.conftest import Begin
+from tests.requirements import covers
+
+
+@dataclass
+class Changing:
+    """A policy that an operator changes while the bot runs."""
+
+    now: AllowList = field(
+        default_factory=lambda: AllowList(users=frozenset({"bob"}), admins=frozenset({"ada"}))
+    )
+
+    def may_talk(self, sender: Sender) -> bool:
+        return self.now.may_talk(sender)
+
+    def may_change(self, sender: Sender) -> bool:
+        return self.now.may_change(sender)
+
+    def owner(self, platform: str, user: str) -> Owner:
+        return self.now.owner(platform, user)
+
+    def caretakers(self) -> tuple[str, ...]:
+        return self.now.caretakers()
+
+
+DEMOTED = AllowList(users=frozenset({"ada"}), admins=frozenset({"eve"}))
+REMOVED = AllowList(users=frozenset({"bob"}))
+
+
+@covers("chat-listed", "chat-admins")
+@pytest.mark.parametrize("then", [DEMOTED, REMOVED], ids=["demoted", "removed"])
+def test_who_loses_the_right_in_the_middle_of_a_login_does_not_finish_it(
+    begin: Begin, then: AllowList
+) -> None:
+    policy = Changing()
+    talk = begin(policy=policy)
+    ada = talk.person("ada")
+    ada.says("/connect notes")
+    login = talk.login
+    answer = approve(login.authorization_url)
+    policy.now = then
+    assert ada.pastes(answer), "it went on to the application"
+    assert answer not in ada.reads()
+    assert talk.service.login(login.id).status == "cancelled"
+    assert talk.connected == []
+
+
+@covers("chat-listed", "chat-admins")
+@pytest.mark.parametrize("then", [DEMOTED, REMOVED], ids=["demoted", "removed"])
+@pytest.mark.parametrize("label", ["QR code", "Cancel"])
+def test_who_loses_the_right_gets_no_further_by_old_buttons(
+    begin: Begin, then: AllowList, label: str
+) -> None:
+    policy = Changing()
+    talk = begin(policy=policy)
+    ada = talk.person("ada")
+    ada.says("/connect notes")
+    policy.now = then
+    ada.presses(label)
+    assert talk.waiting() == []
+    assert not any(message.png for message in ada.room.messages.values())
+
+
+def seat(home: Path, platform: str) -> Seat:
+    gateway: Any = SimpleNamespace(_is_user_authorized=lambda _: False, config=None)
+    attached = Attached(SimpleNamespace(), SimpleNamespace(value=platform))
+    return Seat(gateway, attached, AuthService(home), Configured(home))
+
+
+def place(chat: str, user: str = "U1") -> SimpleNamespace:
+    return SimpleNamespace(user_id=user, chat_id=chat, chat_type="dm", thread_id=None)
+
+
+@covers("chat-private")
+@pytest.mark.parametrize("chat", ["G0123", "C0123"])
+def test_slacks_direct_messages_of_several_people_are_not_private(tmp_path: Path, chat: str) -> None:
+    slack = seat(tmp_path, "slack")
+    slack.hear(SimpleNamespace(source=place(chat), text="hello", message_id="1"))
+    assert not slack.chat(place(chat)).is_private
+    assert slack.platform.private_chat("U1").origin.chat == ""
+    assert slack.chat(place("D0123")).is_private
+
+
+@covers("chat-private")
+def test_a_topic_that_anybody_reads_has_no_logins() -> None:
+    assert {"ntfy", "raft"} <= NO_PEOPLE
+
+
+@covers("chat-limits")
+def test_strangers_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hermes_seat, "MAX_PRIVATE", 10)
+    signal = seat(tmp_path, "signal")
+    for number in range(50):
+        signal.hear(SimpleNamespace(source=place(f"chat-{number}", f"{number}"), text="hello", message_id=""))
+    assert len(signal._private) == 10
+    assert signal.is_private("chat-49", "49")
