@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from gateway_hooks.chat import ChatError
 from gateway_hooks.policy import Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.telegram import App, TelegramLogins
+from gateway_hooks.telegram_calls import why
 from gateway_hooks.telegram_redaction import guard_logs
 from gateway_hooks.words import ENGLISH, Words
 from hermes_mcp_auth_remote.service import AuthService
@@ -28,6 +30,8 @@ from hermes_mcp_auth_remote.values import Clock, Secret
 
 POLL_SECONDS = 30
 MAX_PAUSE_SECONDS = 30.0
+# What Telegram refuses of an address it refuses again.
+WEBHOOK_TRIES = 2
 HEARD = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY]
 
 log = logging.getLogger(__name__)
@@ -38,7 +42,8 @@ class Webhook:
     """Where Telegram sends updates: `url` is public and https; `listen` and `port` are where we take them.
 
     What stands before us ends TLS, unless `certificate` and `key` (PEM files) are given: then we do. Telegram
-    says `secret` with each update, a random one unless told.
+    is given the certificate, which may be self-signed. It says `secret` with each update, a random one unless
+    told.
     """
 
     url: str
@@ -119,6 +124,7 @@ async def _listen(application: App, webhook: Webhook | None) -> None:
             error_callback=_Troubles(),
         )
         return
+    _check_free(webhook.listen, webhook.port)
     secret = webhook.secret or Secret(secrets.token_urlsafe(32))
     try:
         await updater.start_webhook(
@@ -129,15 +135,24 @@ async def _listen(application: App, webhook: Webhook | None) -> None:
             secret_token=secret.reveal(),
             cert=webhook.certificate,
             key=webhook.key,
-            bootstrap_retries=-1,
+            bootstrap_retries=WEBHOOK_TRIES,
             allowed_updates=HEARD,
         )
     except RuntimeError:
         raise ChatError("Webhooks need python-telegram-bot[webhooks] to be installed.") from None
+    except TelegramError as refused:
+        raise ChatError(f"Telegram does not take the webhook: {why(refused)}.") from None
     except OSError as trouble:
-        raise ChatError(
-            f"{webhook.listen}:{webhook.port} cannot be listened on: {trouble.strerror}."
-        ) from None
+        raise ChatError(f"The webhook's certificate or key cannot be read: {trouble.strerror}.") from None
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise ChatError where a port cannot be listened on: the library's server would leave a socket open."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as trouble:
+        raise ChatError(f"{host}:{port} cannot be listened on: {trouble.strerror}.") from None
 
 
 class _Troubles:

@@ -77,7 +77,7 @@ def _translated(trouble: TelegramError) -> ChatError:
     return ChatError(f"Telegram refused: {type(trouble).__name__}.")
 
 
-def why(refused: BadRequest) -> str:
+def why(refused: TelegramError) -> str:
     """Return Telegram's reason up to what it quotes, which may be an address."""
     return re.split(r"['\"`«]|https?:", refused.message)[0].strip()[:100]
 
