@@ -102,7 +102,9 @@ async def _watched(bot: Bot, started: Callable[[Bot, str], None]) -> None:
         # A platform's adapter says in a sentence what an operator has to mend.
         raise ConfigError(str(trouble), f"Mend that, and start the {bot.title} bot again.") from None
     except OSError as trouble:
-        raise Unreachable(f"{bot.title} cannot be reached: {trouble.strerror or 'no connection'}.") from None
+        # By its number: what a library writes there may hold an address, and that the token.
+        why = "no connection" if trouble.errno is None else os.strerror(trouble.errno)
+        raise Unreachable(f"{bot.title} cannot be reached: {why}.") from None
     except Exception as trouble:  # noqa: BLE001  what a library raises may quote the bot's token
         raise McpAuthError(f"The {bot.title} bot has ended: {type(trouble).__name__}.") from None
     raise McpAuthError(f"The {bot.title} bot has ended.")

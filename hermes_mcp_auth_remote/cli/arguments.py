@@ -149,10 +149,15 @@ def own_words(argv: list[str]) -> list[str]:
 
 
 def _serve(serve: argparse.ArgumentParser) -> None:
-    who = "; with two bots, telegram:ID or discord:ID; also several, or ID,ID"
     serve.add_argument("--telegram", action="store_true", help="run the bot at Telegram")
     serve.add_argument("--discord", action="store_true", help="run the bot at Discord")
-    serve.add_argument("--allow", metavar="ID", action="append", default=[], help=f"a user who may{who}")
+    serve.add_argument(
+        "--allow",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="a user who may, or several (ID,ID); with both bots, telegram:ID or discord:ID",
+    )
     serve.add_argument(
         "--admin",
         metavar="ID",
