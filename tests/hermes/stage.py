@@ -108,6 +108,14 @@ def parts_of(address: str) -> set[str]:
     return {value for name in ("code", "state") for value in query.get(name, [])}
 
 
+def another_plugin(folder: Path, source: str) -> Path:
+    """Write a plugin of a folder of its own, which does something to the Hermes around ours."""
+    folder.mkdir()
+    (folder / "plugin.yaml").write_text(f"name: {folder.name}\nversion: 1\ndescription: for a test\n")
+    (folder / "__init__.py").write_text(source)
+    return folder
+
+
 @contextmanager
 def on_stage(
     home: Path,
@@ -118,8 +126,9 @@ def on_stage(
     before: Callable[[Demo], None] = lambda _: None,
     people: Sequence[int] = (42, 43),
     privacy_mode: bool = True,
+    beside: Path | None = None,
 ) -> Iterator[Stage]:
-    """Run everything; `connected` are the servers that have tokens at the start."""
+    """Run everything; `connected` have tokens at the start, `beside` is the folder of another plugin."""
     with (
         running(behaviour or Behaviour(), paths=("/mcp", "/later")) as demo,
         bot_api.running(privacy_mode=privacy_mode) as api,
@@ -140,7 +149,7 @@ def on_stage(
             telegram=api,
             model=stand_in,
             mcp_servers=servers,
-            plugins=[PLUGIN],
+            plugins=[PLUGIN] if beside is None else [PLUGIN, beside],
             allowed=people,
             settings=settings,
             verbosity=verbosity,

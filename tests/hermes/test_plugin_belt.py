@@ -1,0 +1,104 @@
+"""Where the Telegram adapter is not as we know it, and so on all other platforms: hook and busy handler."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.hermes.stage import SECONDS, Stage, another_plugin, on_stage
+from tests.parts.model import Call
+
+pytestmark = pytest.mark.hermes
+
+MOVED = """
+import gateway_hooks.hermes_telegram
+
+def moved(self):
+    raise AttributeError("_app")
+
+def register(ctx):
+    gateway_hooks.hermes_telegram.TelegramSeat.start = moved
+"""
+
+
+@contextmanager
+def in_plain_text(home: Path) -> Iterator[Stage]:
+    with on_stage(home, beside=another_plugin(home / "mover", MOVED), privacy_mode=False) as stage:
+        yield stage
+
+
+def begin(stage: Stage) -> str:
+    """Type the command, wait for the prompt, approve at the address in its text."""
+    stage.api.say(stage.anna, "/mcpauth notes")
+    prompt = stage.said("Connect notes")
+    found = re.search(r"http://\S+code_challenge\S+", prompt.text)
+    assert found is not None
+    assert prompt.buttons == ()
+    return stage.answer_of(found[0])
+
+
+def test_all_of_it_is_words_and_the_paste_is_deleted(tmp_path: Path) -> None:
+    with in_plain_text(tmp_path) as stage:
+        assert "logins there are in plain text" in stage.hermes.output()
+        paste = stage.api.say(stage.anna, begin(stage))
+        stage.said("notes: connected")
+        stage.live()
+        assert paste.id in {message.id for message in stage.api.deleted(stage.anna)}
+        stage.model.will(Call("mcp__notes__whoami"), "You are Ada there.")
+        stage.ask("Who am I?", until="You are Ada there.")
+        stage.api.say(stage.anna, "/mcpauth disconnect notes")
+        stage.said("Disconnect notes?")
+        stage.api.say(stage.anna, "/mcpauth disconnect notes yes")
+        stage.said("notes: disconnected")
+        stage.nothing_leaked()
+
+
+def test_during_a_turn_the_paste_is_taken_and_a_word_goes_on(tmp_path: Path) -> None:
+    with in_plain_text(tmp_path) as stage:
+        held = stage.model.hold()
+        stage.api.say(stage.anna, "Think about it.")
+        assert held.reached.wait(SECONDS)
+        stage.api.say(stage.anna, begin(stage))
+        stage.said("notes: connected")
+        held.release()
+        stage.said("Understood.")
+        stage.nothing_leaked()
+
+
+def test_of_messages_that_hermes_merges_the_others_go_on(tmp_path: Path) -> None:
+    with in_plain_text(tmp_path) as stage:
+        address = begin(stage)
+        stage.api.say(stage.anna, "Here it comes.")
+        stage.api.say(stage.anna, address)
+        stage.said("notes: connected")
+        stage.said("please delete it yourself")
+        stage.api.wait(lambda: stage.model.saw("Here it comes."), SECONDS)
+        stage.leaked_nowhere_but(stage.api.private(stage.anna))
+
+
+def test_in_a_group_the_answer_is_written_in_private(tmp_path: Path) -> None:
+    with in_plain_text(tmp_path) as stage:
+        group = stage.api.group(-1001, "Team", [stage.anna])
+        # Nothing opens a private chat there: the bot has to have been written to.
+        stage.api.say(stage.anna, "/mcpauth notes", group)
+        stage.said("I cannot write to you yet", group)
+        stage.ask("Good morning.", "Understood.")
+        stage.api.say(stage.anna, "/mcpauth notes", group)
+        stage.said("I wrote to you privately", group)
+        stage.said("Connect notes")
+        held = stage.model.hold()
+        stage.api.say(stage.anna, "Think about it.", group)
+        assert held.reached.wait(SECONDS)
+        found = re.search(r"http://\S+code_challenge\S+", stage.said("Connect notes").text)
+        assert found is not None
+        stage.api.say(stage.anna, stage.answer_of(found[0]), group)
+        stage.said("Never here", group)
+        held.release()
+        stage.said("Understood.", group)
+        stage.api.say(stage.anna, "/mcpauth cancel")
+        stage.said("notes: not connected")
+        stage.leaked_nowhere_but(group)
