@@ -94,6 +94,7 @@ def named(value: object) -> str:
         (said("hello"), NotOurs()),
         (said(URL), Answer(MINE)),
         (said(f"{REDIRECT_URI}?co"), Answer(MINE)),
+        (said(f"{REDIRECT_URI[:9]}\n{REDIRECT_URI[9:]}?code=a-code&sta\nte={STATE}"), Answer(MINE)),
         (said(f"error=access_denied&state={STATE}"), Answer(MINE)),
         (said("a-long-word-without-a-figure"), NotOurs()),
         (said(f"{CODE}{CODE}"), Answer(MINE)),
