@@ -130,8 +130,9 @@ class McpLogins(commands.Cog):
         return self.desk.asking(sender, chat, wait_seconds)
 
     def chat(self, channel: discord.abc.MessageableChannel, user: Person) -> Chat:
-        """Return the place where a user speaks."""
-        if channel.guild is None:
+        """Return the place where a user speaks; one that is not known to be a direct chat is none."""
+        is_partial = isinstance(channel, discord.PartialMessageable)
+        if isinstance(channel, discord.DMChannel) or (is_partial and channel.guild_id is None):
             return DirectChat(self.platform, str(user.id))
         return ChannelChat(self.platform, channel.id, str(user.id))
 

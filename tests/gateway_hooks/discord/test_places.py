@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import discord
 import pytest
 
+from gateway_hooks.cards import action
 from gateway_hooks.policy import AllowList
+from gateway_hooks.servers import tag
 from gateway_hooks.words import ENGLISH
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.values import Origin
 from tests.browserless import approve_device
-from tests.gateway_hooks.discord.given import FIELD, PASTE, QR, Scene
+from tests.gateway_hooks.discord.given import FIELD, PASTE, QR, Running, Scene
 from tests.parts.discord_api import NotOffered
 from tests.requirements import covers
 from tests.service.given import eventually
@@ -84,6 +87,27 @@ def test_where_direct_messages_are_closed_a_button_in_the_channel_is_for_one_per
         scene.until_seen(scene.channel, ENGLISH.login_over, ada)
         assert api.fresh(invitation).text == invitation.text
     scene.check_private(login)
+
+
+@covers("discord-unseen", "chat-private")
+def test_what_is_pressed_where_others_see_it_is_not_answered_there(scene: Scene) -> None:
+    api, ada = scene.api, scene.ada
+
+    async def post(running: Running) -> None:
+        view = discord.ui.View(timeout=None)
+        view.add_item(discord.ui.Button(label="Connect", custom_id=action("connect", tag("notes"))))
+        place = running.bot.get_partial_messageable(int(scene.channel.id))
+        await place.send("Everybody may connect:", view=view)
+
+    with scene.bot() as running:
+        running.call(post(running))
+        posted = scene.until_seen(scene.channel, "Everybody may connect", scene.bob)
+        api.press(ada, posted, "Connect")
+        prompt = scene.until_seen(scene.channel, "Connect notes", ada)
+        assert prompt.id != posted.id
+        assert prompt.ephemeral
+        assert api.fresh(posted).text == posted.text
+    scene.check_private(scene.login())
 
 
 @covers("discord-elsewhere")
