@@ -28,6 +28,8 @@ from hermes_mcp_auth_remote.values import Clock, Server
 LOOK_SECONDS = 0.3
 # After a platform did not take a message.
 RETRY_SECONDS = 5.0
+# How often it is asked whether a person may still do what their device is about to.
+RIGHTS_SECONDS = 15.0
 # A change within the same tick of the disk's clock as the last look would otherwise go unseen.
 SETTLE_NS = 50_000_000
 
@@ -82,10 +84,10 @@ class Board:
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._poked.wait()
         finally:
-            for task in (*self._working.values(), *self._polling.values()):
+            tasks = (*self._working.values(), *self._polling.values())
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._working.values(), return_exceptions=True)
-            await asyncio.gather(*self._polling.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def poke(self) -> None:
         """Look at once: something has just happened."""
@@ -100,8 +102,7 @@ class Board:
         # What is shown while we read is not forgotten.
         remembered = {*self._shown, *self._chats, *self._not_before}
         logins = [each for each in await asyncio.to_thread(self._service.logins) if self._is_here(each)]
-        is_settled = time.time_ns() - changed_at > SETTLE_NS
-        self._seen_at = changed_at if is_settled else -1
+        self._seen_at = changed_at if time.time_ns() - changed_at > SETTLE_NS else -1
         self._look_at = min((self._due(each, now) for each in logins), default=math.inf)
         for login in logins:
             if login.id not in self._working and self._not_before.get(login.id, 0.0) <= now:
@@ -168,8 +169,9 @@ class Board:
         return max(next_mark(login, now), self._not_before.get(login.id, 0.0))
 
     def _attend(self, login: Login) -> None:
-        if login.status == "waiting" and login.device is not None and login.messages:
-            self._poll(login)
+        is_for_a_device = login.status == "waiting" and login.device is not None and login.messages
+        if is_for_a_device and login.id not in self._polling:
+            self._polling[login.id] = asyncio.create_task(self._settled(login))
         if login.is_over:
             if login.messages:
                 self._work(login, self._finish)
@@ -185,14 +187,10 @@ class Board:
 
     async def _show_for_another(self, login: Login) -> None:
         """Show a login that another process began for a user of this platform."""
-        if login.status != "waiting" or login.messages:
-            return
-        user = login.origin.user
-        if not self._policy.may_change(await self._platform.sender(user)):
-            log.warning("A login of %s for user %s was cancelled: not on the list.", login.key.server, user)
-            await self._service.cancel(login.id)
+        if login.status != "waiting" or login.messages or not await self._may_go_on(login):
             return
         await self._know(login)
+        user = login.origin.user
         try:
             await self._show(login, self._platform.private_chat(user))
         except CannotWrite:
@@ -204,13 +202,14 @@ class Board:
             return
         prompt, *others = login.messages
         card = self._prompt(login)
-        try:
-            await self._chat(login).edit(prompt, card)
-        except MessageGone:
-            # The person deleted it, or it is out of reach: shown anew, in private.
-            self._chats[login.id] = private = self._platform.private_chat(login.origin.user)
-            message = await private.send(card)
-            await self._service.note_messages(login.id, (message, *others))
+        with contextlib.suppress(CannotWrite):
+            try:
+                await self._chat(login).edit(prompt, card)
+            except MessageGone:
+                # The person deleted it, or it is out of reach: shown anew, in private.
+                self._chats[login.id] = private = self._platform.private_chat(login.origin.user)
+                message = await private.send(card)
+                await self._service.note_messages(login.id, (message, *others))
         self._shown[login.id] = card
 
     async def _finish(self, login: Login) -> None:
@@ -220,10 +219,12 @@ class Board:
         prompt, *others = login.messages
         chat, found = self._chat(login), await self._connection(login)
         card = self._conversation.ended(login, found, self._clock(), tag(login.key.server))
-        try:
-            await chat.edit(prompt, card)
-        except MessageGone:
-            await self._platform.private_chat(login.origin.user).send(card)
+        # Whoever cannot be written to is not tried again and again.
+        with contextlib.suppress(CannotWrite):
+            try:
+                await chat.edit(prompt, card)
+            except MessageGone:
+                await self._platform.private_chat(login.origin.user).send(card)
         await self._delete(others, chat)
         await self._service.note_messages(login.id, ())
         if found is not None and self._on_connected is not None:
@@ -238,20 +239,33 @@ class Board:
     def _chat(self, login: Login) -> Chat:
         return self._chats.get(login.id) or self._platform.private_chat(login.origin.user)
 
-    def _poll(self, login: Login) -> None:
-        """Ask for a device's tokens, whoever began the login; one process among all does."""
-        if login.id not in self._polling:
-            self._polling[login.id] = asyncio.create_task(self._settled(login))
-
     async def _settled(self, login: Login) -> None:
+        """Ask for a device's tokens, whoever began the login; one process among all does."""
         try:
             await self._know(login)
-            await self._service.settled(login.id)
+            ending = asyncio.create_task(self._service.settled(login.id))
+            try:
+                while not ending.done():
+                    with contextlib.suppress(ChatError):
+                        await self._may_go_on(login)
+                    await asyncio.wait({ending}, timeout=RIGHTS_SECONDS)
+                await ending
+            finally:
+                ending.cancel()
         except Exception as trouble:  # noqa: BLE001  one login's trouble is not another's
             self._put_off(login, trouble)
         finally:
             del self._polling[login.id]
             self.poke()
+
+    async def _may_go_on(self, login: Login) -> bool:
+        """Cancel a login, and return False, where its user may not log in (any more); raises ChatError."""
+        if self._policy.may_change(await self._platform.sender(login.origin.user)):
+            return True
+        user = login.origin.user
+        log.warning("A login of %s for user %s was cancelled: not on the list.", login.key.server, user)
+        await self._service.cancel(login.id)
+        return False
 
     async def _know(self, login: Login) -> None:
         """Give the service the server's own options (a CA, an allowed network), where it has an entry."""
@@ -281,7 +295,6 @@ class Board:
         self._not_before[login.id] = self._clock() + RETRY_SECONDS
 
     def _forget(self, remembered: Iterable[str], logins: Iterable[Login]) -> None:
-        known = {login.id for login in logins if not login.is_over or login.messages}
-        for login_id in set(remembered) - known:
+        for login_id in set(remembered) - {each.id for each in logins if not each.is_over or each.messages}:
             for memory in (self._shown, self._chats, self._not_before):
                 memory.pop(login_id, None)

@@ -16,9 +16,12 @@ from gateway_hooks.hermes_internals import Attached
 from gateway_hooks.hermes_seat import Seat
 from gateway_hooks.policy import AllowList
 from gateway_hooks.servers import Configured
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Owner
 from tests.browserless import approve
+from tests.demo.player import MovedClock
 from tests.gateway_hooks.conftest import Begin
 from tests.requirements import covers
 
@@ -80,6 +83,38 @@ def test_who_loses_the_right_gets_no_further_by_old_buttons(
     ada.presses(label)
     assert talk.waiting() == []
     assert not any(message.png for message in ada.room.messages.values())
+
+
+@covers("chat-listed", "chat-admins")
+def test_a_device_of_somebody_who_was_removed_connects_nothing(begin: Begin, demo: Demo) -> None:
+    demo.server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
+    policy = Changing()
+    talk = begin(policy=policy)
+    ada = talk.person("ada")
+    ada.says("/connect notes")
+    login = talk.login
+    assert login.shown_code is not None
+    policy.now = REMOVED
+    # As after a restart: another bot in the same rooms.
+    again = begin(policy=policy, place=talk.place)
+    again.until(lambda: again.service.login(login.id).is_over)
+    assert again.service.login(login.id).status == "cancelled"
+    again.until(lambda: ada.sees() == ["notes: not connected"])
+
+
+@covers("chat-limits", "chat-tidy")
+def test_who_cannot_be_written_to_is_not_tried_every_five_seconds(begin: Begin, clock: MovedClock) -> None:
+    talk = begin()
+    ada = talk.person("ada")
+    ada.says("/connect notes")
+    ada.room.messages.clear()
+    ada.room.cannot_write = True
+    ada.room.calls.clear()
+    talk.run(talk.service.cancel(talk.login.id))
+    for _ in range(5):
+        clock.now += 10
+        talk.settle()
+    assert len(ada.room.calls) <= 2
 
 
 def seat(home: Path, platform: str) -> Seat:
