@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin
 from tests.browserless import approve
@@ -146,6 +147,19 @@ def test_an_answer_in_a_group_where_nothing_may_be_deleted_is_told_so(
     ada_in_group.pastes(approve(first.authorization_url))
     assert "I may not delete messages here: please delete it yourself." in ada_in_group.reads()
     assert talk.service.login(first.id).status == "cancelled"
+
+
+@covers("chat-exposed")
+def test_an_exposed_login_ends_also_where_no_other_can_begin(
+    talk: Talk, ada: Person, ada_in_group: Person, demo: Demo
+) -> None:
+    ada.says("/connect notes")
+    first = talk.login
+    answer = approve(first.authorization_url)
+    demo.server.fail_next("protected_resource_metadata", status=503, times=None)
+    ada_in_group.pastes(answer)
+    assert talk.service.login(first.id).status == "cancelled"
+    assert talk.waiting() == []
 
 
 @covers("chat-exposed")
