@@ -29,7 +29,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import discord
 from discord.ext import commands
@@ -105,8 +105,7 @@ class McpLogins(commands.Cog):
             if options.adds_commands
             else []
         )
-        self._running: asyncio.Task[None] | None = None
-        self._at_work: set[asyncio.Task[None]] = set()
+        self._at_work: set[asyncio.Task[Any]] = set()
 
     # For the bot around it.
 
@@ -131,8 +130,10 @@ class McpLogins(commands.Cog):
 
     def chat(self, channel: discord.abc.MessageableChannel, user: Person) -> Chat:
         """Return the place where a user speaks; one that is not known to be a direct chat is none."""
-        is_partial = isinstance(channel, discord.PartialMessageable)
-        if isinstance(channel, discord.DMChannel) or (is_partial and channel.guild_id is None):
+        is_direct = isinstance(channel, discord.DMChannel) or (
+            isinstance(channel, discord.PartialMessageable) and channel.guild_id is None
+        )
+        if is_direct:
             return DirectChat(self.platform, str(user.id))
         return ChannelChat(self.platform, channel.id, str(user.id))
 
@@ -149,9 +150,7 @@ class McpLogins(commands.Cog):
         async def worked() -> None:
             await work()
 
-        task = asyncio.create_task(worked())
-        self._at_work.add(task)
-        task.add_done_callback(self._at_work.discard)
+        self._hold(asyncio.create_task(worked()))
         return True
 
     # What the library calls.
@@ -166,7 +165,7 @@ class McpLogins(commands.Cog):
                     self._bot.tree.add_command(command, guilds=guilds)
                 else:
                     self._bot.tree.add_command(command)
-        self._running = asyncio.create_task(self._run())
+        self._hold(asyncio.create_task(self._run()))
 
     async def cog_unload(self) -> None:
         """Take the commands from the tree again, and stop."""
@@ -176,7 +175,7 @@ class McpLogins(commands.Cog):
                     self._bot.tree.remove_command(command.name, guild=discord.Object(guild))
                 if not self._options.guilds:
                     self._bot.tree.remove_command(command.name)
-        tasks = [*self._at_work, *([] if self._running is None else [self._running])]
+        tasks = [task for task in self._at_work if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -221,6 +220,8 @@ class McpLogins(commands.Cog):
     async def _answer(self, interaction: Interaction, heard: Heard) -> None:
         """Acknowledge first, whatever it will be: what follows may take as long as servers do."""
         chat = InteractionChat(self.platform, interaction, self._words.working)
+        if (task := asyncio.current_task()) is not None:
+            self._hold(task)
         try:
             await chat.acknowledge()
             sender = await self._sender(interaction.user)
@@ -228,6 +229,11 @@ class McpLogins(commands.Cog):
             await chat.close()
         except ChatError as trouble:
             log.warning("An interaction could not be answered: %s", trouble)
+
+    def _hold(self, task: asyncio.Task[Any]) -> None:
+        """Let a task end where the cog is taken away."""
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
 
     async def _names(self, interaction: Interaction) -> list[str]:
         if not self._policy.may_talk(await self._sender(interaction.user)):

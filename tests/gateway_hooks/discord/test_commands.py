@@ -10,6 +10,7 @@ from discord.ext import commands
 from gateway_hooks.discord import McpLogins, Options
 from gateway_hooks.discord_commands import is_same
 from gateway_hooks.words import ENGLISH
+from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate
 from tests.gateway_hooks.discord.given import Scene
 from tests.gateway_hooks.given import servers_of
 from tests.requirements import covers
@@ -111,6 +112,18 @@ def test_a_cog_can_be_taken_away_and_added_again(scene: Scene) -> None:
 
         running.call(again())
         assert "Connect notes" in scene.connect(scene.ada).text
+
+
+def test_a_cog_that_is_taken_away_leaves_nothing_at_work(scene: Scene) -> None:
+    gate = Gate()
+    scene.demo.server.record.fail("authorization_server_metadata", Fault(gate=gate))
+    with scene.bot() as running:
+        scene.api.slash(scene.ada, scene.channel, "connect", server="notes")
+        assert gate.arrived.wait(20)
+        running.call(running.bot.remove_cog("McpLogins"))
+        assert running.cog._at_work == set()
+        gate.open()
+    assert scene.store.logins() == []
 
 
 def test_a_name_that_the_bot_has_already_is_refused(scene: Scene) -> None:

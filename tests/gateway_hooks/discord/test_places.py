@@ -107,6 +107,8 @@ def test_what_is_pressed_where_others_see_it_is_not_answered_there(scene: Scene)
         assert prompt.id != posted.id
         assert prompt.ephemeral
         assert api.fresh(posted).text == posted.text
+        # Nor is it tried.
+        assert [call for call in api.calls if call.method == "PATCH"] == []
     scene.check_private(scene.login())
 
 
