@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,11 @@ from gateway_hooks.hermes_internals import Attached
 from hermes_mcp_auth_remote.values import Origin
 
 PREFIX = "/mcpauth "
+# Marks of Markdown, and of Slack's mentions, as letters that look like them.
+_MARKS = str.maketrans("*_~[]<>|", "∗ˍ∼［］‹›ǀ")
+_BRACKETS = str.maketrans("[]<>", "［］‹›")
+# What a platform would take for an address or a mention.
+_FINDABLE = re.compile(r"\w\.\w|\w://|(?<!\w)[@#]\w")
 # What stands for a message whose id the platform does not tell.
 NO_ID = "?"
 
@@ -133,11 +139,24 @@ class PlainChat:
 
 
 def text(card: Card) -> str:
-    """Write a card for adapters that read Markdown: what others wrote stays between backticks."""
-    return "".join(
-        f"`{run.replace('`', 'ˋ')}`" if style == "code" else f"**{run}**" if style == "bold" else run
-        for run, style in spans(card, with_link=True)
+    """Write a card for adapters that read Markdown: what others wrote stays between backticks.
+
+    A server's words stand in sentences as well, where they are no link, mention or markup.
+    """
+    url = None if card.link is None else card.link.url
+    runs = spans(card, with_link=True)
+    return "".join(run if run == url else _set(run, style) for run, style in runs)
+
+
+def _set(run: str, style: str) -> str:
+    if style == "code":
+        return f"`{run.replace('`', 'ˋ')}`"
+    words = (
+        f"`{word.translate(_BRACKETS)}`" if _FINDABLE.search(word) else word.translate(_MARKS)
+        for word in re.split(r"(\s+)", run.replace("`", ""))
     )
+    harmless = "".join(words)
+    return f"**{harmless}**" if style == "bold" else harmless
 
 
 def _id(sent: Any) -> str:  # noqa: ANN401

@@ -23,9 +23,12 @@ MAX_ENTITIES = int(MessageLimit.MESSAGE_ENTITIES)
 MAX_BUTTON_URL_CHARS = 2048
 # A phone shows about half of that.
 MAX_LABEL_CHARS = 64
-# What stands between spaces, and what in it Telegram would take for an address, a mention or a hashtag.
+# What stands between spaces, and what in it Telegram would take for an address, a mention, a hashtag, or a
+# command to tap: only our own are offered, as others have been put into a server's words.
 _WORD = re.compile(r"\S+")
-_FINDABLE = re.compile(r"\w\.\w|(?<!\w)[@#$]\w")
+_FINDABLE = re.compile(
+    r"\w\.\w|\w://|(?<!\w)[@#$]\w|(?<!\w)/(?!(?:connect|connections|disconnect|mcpauth)(?!\w))\w"
+)
 _TRAILING = ".,:;!?)"
 
 

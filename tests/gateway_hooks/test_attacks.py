@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from gateway_hooks import hermes_seat
+from gateway_hooks.cards import Card, Link
 from gateway_hooks.chat import Sender
 from gateway_hooks.hermes_gateway import NO_PEOPLE
 from gateway_hooks.hermes_internals import Attached
+from gateway_hooks.hermes_plain import text
 from gateway_hooks.hermes_seat import Seat
 from gateway_hooks.policy import AllowList
 from gateway_hooks.servers import Configured
+from gateway_hooks.telegram_drawing import draw
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.service import AuthService
@@ -150,3 +153,28 @@ def test_strangers_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.Mo
         signal.hear(SimpleNamespace(source=place(f"chat-{number}", f"{number}"), text="hello", message_id=""))
     assert len(signal._private) == 10
     assert signal.is_private("chat-49", "49")
+
+
+SAID = "a.example refused: no (tap /approve or tg://resolve?domain=x, [log in](https://b.example) <!here>)."
+
+
+@covers("telegram-plain")
+def test_a_servers_words_offer_no_command_and_no_address_on_telegram() -> None:
+    drawn = draw(Card("t", paragraphs=(SAID, "Begin with /connect.")))
+    set_apart = [
+        drawn.text.encode("utf-16-le")[2 * each.offset : 2 * (each.offset + each.length)].decode("utf-16-le")
+        for each in drawn.entities
+        if each.type == "code"
+    ]
+    for word in ("/approve", "tg://resolve", "https://b.example"):
+        assert any(word in each for each in set_apart), word
+    assert not any("/connect" in each for each in set_apart)
+
+
+@covers("chat-harmless")
+def test_a_servers_words_are_no_markup_in_plain_text() -> None:
+    said = text(Card("t", paragraphs=(SAID,), link=Link("Open", "https://a.example/x_y_z?a=[1]")))
+    assert "https://a.example/x_y_z?a=[1]" in said
+    assert "](" not in said
+    assert "<!here>" not in said
+    assert "`tg://resolve?domain=x,`" in said
