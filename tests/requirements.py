@@ -243,6 +243,8 @@ REQUIREMENTS = (
     Requirement("discord-commands", "Commands are told once, and others' are left alone.", "issue 6"),
     Requirement("discord-log", "The library's own lines hold no secret.", "security 18"),
     Requirement("discord-bot", "A bot of its own asks for the fewest intents and stops cleanly.", "issue 6"),
+    # Many at once
+    Requirement("looks", "Who begins while another looks at a server needs no look.", "issue 5"),
     # Everywhere
     Requirement("safe-urls", "Only https, or http on loopback, is used.", "security 13, 14, 16"),
     Requirement("no-crash", "Hostile input raises McpAuthError and nothing else.", "security 14"),
