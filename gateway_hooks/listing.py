@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from gateway_hooks.cards import Card
 from gateway_hooks.chat import Chat, Heard
@@ -11,7 +12,7 @@ from gateway_hooks.lists import Standing
 from gateway_hooks.meaning import Disconnect
 from gateway_hooks.servers import named
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.values import Owner
+from hermes_mcp_auth_remote.values import Key, Owner
 
 
 class Listing:
@@ -22,20 +23,22 @@ class Listing:
 
     async def show(self, heard: Heard, chat: Chat) -> None:
         """Say how every server stands; raises ChatError, ConfigError."""
-        owner = self._context.owner(heard.sender.user)
-        standings = await asyncio.to_thread(self._standings, owner)
+        user = heard.sender.user
+        owner = self._context.owner(user)
+        logins = await self._context.logins()
+        waiting = {each.key for each in logins if each.status == "waiting" and each.origin.user == user}
+        standings = await asyncio.to_thread(self._standings, owner, waiting)
         may = self._context.policy.may_change(heard.sender)
         await self._context.reply(
             chat, heard, self._context.lists.connections(standings, owner, self._context.clock(), may=may)
         )
 
-    def _standings(self, owner: Owner) -> list[Standing]:
-        waiting = {each.key for each in self._context.service.waiting()}
+    def _standings(self, owner: Owner, waiting: Collection[Key]) -> list[Standing]:
         found: list[Standing] = []
         for name in self._context.servers.names():
             try:
                 server = self._context.servers.find(name)
-                waits = any(key.server == name and key.owner == owner for key in waiting)
+                waits = Key(name, owner) in waiting
                 found.append(Standing(name, self._context.service.connection(server, owner), waits=waits))
             except McpAuthError as trouble:
                 found.append(Standing(name, trouble=trouble))

@@ -10,6 +10,7 @@ from gateway_hooks.policy import (
     MAX_WAITING,
     STRANGER_SECONDS,
     AllowList,
+    Owners,
     Refusal,
     refusal,
 )
@@ -224,3 +225,14 @@ def test_tokens_of_ones_own_are_seen_and_ended_by_their_owner_alone(begin: Begin
     assert "These are yours alone." in ada.reads()
     ada.says("/disconnect notes yes")
     assert talk.service.connection(server, "parlour:ada") is None
+
+
+@covers("chat-owners")
+@pytest.mark.parametrize("owners", ["shared", "per_user"])
+def test_a_login_waits_for_whoever_began_it_alone(begin: Begin, owners: Owners) -> None:
+    talk = begin(policy=AllowList(users=frozenset({"ada", "bob"}), owners=owners))
+    ada, bob = talk.person("ada"), talk.person("bob")
+    ada.says("/connect notes")
+    for person, standing in ((ada, "a login waits for you"), (bob, "not connected")):
+        person.says("/connections")
+        assert f"notes: {standing}" in person.reads()
