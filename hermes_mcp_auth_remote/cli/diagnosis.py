@@ -11,8 +11,8 @@ from hermes_mcp_auth_remote.errors import ClientIdNeeded, McpAuthError, Unreadab
 from hermes_mcp_auth_remote.http.watched import Seen
 from hermes_mcp_auth_remote.oauth.challenge import read_challenge
 from hermes_mcp_auth_remote.oauth.dpop import ALGORITHM, is_offered
+from hermes_mcp_auth_remote.oauth.finding import PROBE
 from hermes_mcp_auth_remote.oauth.metadata import MAX_ISSUERS, PROTECTED_RESOURCE, Discovery
-from hermes_mcp_auth_remote.oauth.preparation import PROBE
 from hermes_mcp_auth_remote.oauth.rehearsal import Findings
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
 from hermes_mcp_auth_remote.oauth.wire import (

@@ -29,6 +29,9 @@ from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.values import Flow, Secret, Server
 
+# What leads to a device's code, where there can be one.
+DEVICE_FLOWS = frozenset[Flow]({"auto", "device"})
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:

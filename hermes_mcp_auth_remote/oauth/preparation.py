@@ -1,7 +1,7 @@
 """From a server to an authorization request: every step of a login up to the person, in one exchange.
 
-The probe (RFC 9728 §5.1: a protected resource answers 401 and says where to go), discovery, PKCE, scope,
-registration, and the request itself, pushed where the server takes that; or a code for another device.
+Finding the authorization server, PKCE, scope, registration, and the request itself, pushed where the server
+takes that; or a code for another device.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from hermes_mcp_auth_remote.errors import (
-    DiscoveryFailed,
     NetworkError,
     RegistrationRefused,
     ServerError,
@@ -24,7 +23,7 @@ from hermes_mcp_auth_remote.oauth.authorization import (
     select_resource,
     select_scope,
 )
-from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
+from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import (
     Client,
     Signer,
@@ -35,33 +34,21 @@ from hermes_mcp_auth_remote.oauth.client import (
 )
 from hermes_mcp_auth_remote.oauth.device import may_use_device
 from hermes_mcp_auth_remote.oauth.dpop import is_offered
+from hermes_mcp_auth_remote.oauth.finding import Found, find
 from hermes_mcp_auth_remote.oauth.flows import (
+    DEVICE_FLOWS,
     Chance,
     Prepared,
     device_code,
     for_client,
     no_device,
-    with_device,
 )
-from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery, discover
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery
 from hermes_mcp_auth_remote.oauth.urls import host_of
-from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, own_headers, post_json
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request
 from hermes_mcp_auth_remote.values import Flow, Server
 
-PROBE = "first request"
 AUTHORIZATION_PAGE = "authorization page"
-_DEVICE_FLOWS = frozenset({"auto", "device"})
-# The least that makes every MCP server of any revision look at the request's authorization.
-_INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {},
-        "clientInfo": {"name": "hermes-mcp-auth-remote", "version": "0"},
-    },
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +76,12 @@ def prepare(  # noqa: PLR0913
     sign: Signer | None = None,
     can_prove: bool = False,
     flow: Flow = "paste",
+    found: Found | None = None,
 ) -> Exchange[Prepared]:
     """Take a login from a server's URL to an authorization request. `now` is in epoch seconds.
 
-    `challenge` is what a 401 or 403 said, where there was one; else the server is asked. The request's own
+    `challenge` is what a 401 or 403 said, where there was one; else the server is asked. `found` is what
+    `find` has found just now for the same server, issuer and flow, where it was asked. The request's own
     `redirect_uri` counts from here on: a provider may insist on another spelling of loopback.
     With `can_prove` there can be a key for DPoP, should both servers take that. The flow `device` leads to a
     device's code, `auto` too where the server gives one; both need `oauth.device`, which the caller checks.
@@ -100,15 +89,17 @@ def prepare(  # noqa: PLR0913
     """
     held = held or Held()
     options = server.options
-    found, answered = yield from _found(server, held, challenge, flow)
-    issuer = found.authorization_server
-    by_device = flow in _DEVICE_FLOWS and offers_device(issuer)
+    if found is None:
+        found = yield from find(server, held.issuer, challenge, flow)
+    discovery, answered = found.discovery, found.challenge
+    issuer = discovery.authorization_server
+    by_device = flow in DEVICE_FLOWS and offers_device(issuer)
     if flow == "device" and not by_device:
         raise no_device(issuer)
     if not by_device:
         check_pkce(issuer, allow_missing_pkce=options.allow_missing_pkce)
     scope = select_scope(
-        found,
+        discovery,
         answered,
         configured=options.scope,
         held=held.scope if answered.insufficient_scope else frozenset(),
@@ -121,8 +112,8 @@ def prepare(  # noqa: PLR0913
         # It would only be refused (quirk 23).
         known = None
     client = known or (yield from _client(server, issuer, held, redirect_uri, scope))
-    asked = _plain_request(server, found, client, chance, redirect_uri, scope)
-    asked = replace(asked, dpop=can_prove and wants_proofs(server, found, answered))
+    asked = _plain_request(server, discovery, client, chance, redirect_uri, scope)
+    asked = replace(asked, dpop=can_prove and wants_proofs(server, discovery, answered))
     anew = partial(_client, server, issuer, held, redirect_uri, scope)
     if by_device:
         try:
@@ -146,33 +137,9 @@ def prepare(  # noqa: PLR0913
         # Without a client of an earlier login it was our metadata document (quirk 20).
         held = replace(held, metadata_document_refused=held.metadata_document_refused or known is None)
         client = yield from _client(server, issuer, held, redirect_uri, scope)
-        again = _plain_request(server, found, client, chance, redirect_uri, scope)
+        again = _plain_request(server, discovery, client, chance, redirect_uri, scope)
         request = yield from push(issuer, replace(again, dpop=asked.dpop), sign=sign)
     return Prepared(request, issuer)
-
-
-def _found(
-    server: Server, held: Held, challenge: Challenge | None, flow: Flow
-) -> Exchange[tuple[Discovery, Challenge]]:
-    """Discover, and return what the server asked for beside it."""
-    options, answered = server.options, challenge
-    if answered is None:
-        answered = yield from probe(server)
-    found = yield from discover(
-        server.url,
-        answered or Challenge(),
-        trusted_issuers=options.trusted_issuers,
-        authorization_server=options.authorization_server,
-        prefer_issuer=held.issuer,
-    )
-    if found.authorization_server.is_guessed and answered is None:
-        raise DiscoveryFailed(
-            f"{host_of(server.url)} asks for no authorization and names no authorization server.",
-            "It may need no login at all; if it does, set `oauth.authorization_server` for it.",
-        )
-    if flow in _DEVICE_FLOWS:
-        found = yield from with_device(server, found, flow)
-    return found, answered or Challenge()
 
 
 def wants_proofs(server: Server, found: Discovery, challenge: Challenge) -> bool:
@@ -186,16 +153,6 @@ def wants_proofs(server: Server, found: Discovery, challenge: Challenge) -> bool
     resource = found.protected_resource
     taken = challenge.dpop or (resource is not None and resource.dpop)
     return taken and is_offered(found.authorization_server.document)
-
-
-def probe(server: Server) -> Exchange[Challenge | None]:
-    """Ask the MCP server without a token; returns its challenge, None where it asks for no token."""
-    request = post_json(server.url, PROBE, _INITIALIZE)
-    accept = ("accept", "application/json, text/event-stream")
-    headers = (accept, *request.headers[1:], *own_headers(server.headers))
-    response = yield replace(request, headers=headers)
-    lines = response.header_all("www-authenticate")
-    return read_challenge(lines) if lines or response.status in {401, 403} else None
 
 
 def _is_usable(held: Held, issuer: AuthorizationServer, redirect_uri: str, now: float) -> bool:

@@ -19,9 +19,10 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import offers_device
+from hermes_mcp_auth_remote.oauth.finding import PROBE, probe
 from hermes_mcp_auth_remote.oauth.flows import with_device
 from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover
-from hermes_mcp_auth_remote.oauth.preparation import AUTHORIZATION_PAGE, PROBE, probe
+from hermes_mcp_auth_remote.oauth.preparation import AUTHORIZATION_PAGE
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
 from hermes_mcp_auth_remote.values import Server
 

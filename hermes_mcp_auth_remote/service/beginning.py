@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.keys import can_sign, check_can_sign
@@ -13,6 +14,7 @@ from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.flows import Chance, Prepared, switched
 from hermes_mcp_auth_remote.oauth.polling import Pending, begin_polling
 from hermes_mcp_auth_remote.oauth.preparation import Held, prepare
+from hermes_mcp_auth_remote.service.looks import Question
 from hermes_mcp_auth_remote.service.redirects import redirect_uri_for
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Credentials
@@ -48,18 +50,19 @@ async def begun(
         check_can_sign("Proofs (DPoP)")
     sign = await asyncio.to_thread(world.signer, server)
     begun_at = world.clock()
-    preparing = prepare(
+    preparing = partial(
+        prepare,
         server,
         _chance(world.entropy),
         redirect_uri,
         begun_at,
         held=known,
-        challenge=challenge,
         sign=sign,
         can_prove=can_sign(),
         flow=flow,
     )
-    prepared = await world.run(preparing, server)
+    question = Question(server, known.issuer, challenge, flow)
+    prepared = await world.looks.run(world.run, question, lambda found: preparing(found=found))
     now = world.clock()
     device, expires_at = _life(prepared, server, begun_at, now)
     granted = stored.tokens.scope if stored.tokens and stored.tokens.scope else frozenset[str]()

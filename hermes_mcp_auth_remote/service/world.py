@@ -10,6 +10,7 @@ from hermes_mcp_auth_remote.oauth.client import Signer
 from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service.flights import Flights
+from hermes_mcp_auth_remote.service.looks import Looks
 from hermes_mcp_auth_remote.service.ready import Ready
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
@@ -36,6 +37,7 @@ class World:
     entropy: Entropy
     # Where a person may be given a code for another device; None: anywhere.
     device_platforms: frozenset[str] | None = None
+    looks: Looks = field(default_factory=Looks)
     refreshes: Flights[Ready] = field(default_factory=lambda: Flights("mcp-auth-refresh"))
     # Storing a login's tokens: in a thread of its own, where no Ctrl-C comes between.
     keeping: Flights[Credentials | None] = field(default_factory=lambda: Flights("mcp-auth-keep"))

@@ -1,0 +1,85 @@
+"""One look at a server serves all who begin to log in meanwhile: its documents are the same for everybody.
+
+Nothing is remembered: once the one who looked has gone on, over the same connections, the next one looks
+again, for a server may move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.oauth.finding import Found, find
+from hermes_mcp_auth_remote.oauth.wire import Exchange
+from hermes_mcp_auth_remote.values import Flow, Server
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """All that the outcome of a look depends on; `issuer` is preferred where there are several."""
+
+    server: Server
+    issuer: str | None
+    challenge: Challenge | None
+    flow: Flow
+
+
+@dataclass(slots=True, eq=False)
+class _Look:
+    question: Question
+    # None where whoever looked was cancelled.
+    outcome: Future[Found | None] = field(default_factory=Future[Found | None])
+
+
+class Looks:
+    """The looks under way. Any thread or event loop may use it."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[tuple[int, str, str | None, Flow], _Look] = {}
+
+    async def run(
+        self,
+        run: Callable[[Exchange[T], Server], Awaitable[T]],
+        question: Question,
+        go_on: Callable[[Found], Exchange[T]],
+    ) -> T:
+        """Find a server's authorization server, by a look that is under way if there is one, and go on.
+
+        Raises what either raises.
+        """
+        # A forked child has not the threads in which its parent's looks go on.
+        key = (os.getpid(), question.server.name, question.issuer, question.flow)
+        mine = _Look(question)
+        theirs = self._under_way.setdefault(key, mine)
+        if theirs is not mine and theirs.question == question:
+            # Shielded: one who is cancelled cancels nobody else.
+            found = await asyncio.shield(asyncio.wrap_future(theirs.outcome))
+            if found is not None:
+                return await run(go_on(found), question.server)
+        try:
+            return await run(_told(mine, go_on), question.server)
+        finally:
+            if not mine.outcome.done():
+                mine.outcome.set_result(None)
+            if self._under_way.get(key) is mine:
+                del self._under_way[key]
+
+
+def _told(look: _Look, go_on: Callable[[Found], Exchange[T]]) -> Exchange[T]:
+    """Look, tell those who wait, and go on."""
+    asked = look.question
+    try:
+        found = yield from find(asked.server, asked.issuer, asked.challenge, asked.flow)
+    except McpAuthError as trouble:
+        look.outcome.set_exception(trouble)
+        raise
+    look.outcome.set_result(found)
+    return (yield from go_on(found))
