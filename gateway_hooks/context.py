@@ -59,8 +59,8 @@ class Context:
         if link is not None:
             card = Card(title, paragraphs=(words.open_private,), link=Link(words.open_private_button, link))
         elif login is not None:
-            button = Button(words.open_private_button, action("open", login.id))
-            card = Card(title, paragraphs=(words.open_private,), buttons=((button,),))
+            button = Button(words.go_on_here_button, action("open", login.id))
+            card = Card(title, paragraphs=(words.go_on_here,), buttons=((button,),))
         else:
             card = Card(title, paragraphs=(words.open_private,))
         await group.send(card)

@@ -1,15 +1,18 @@
 """Logging in from Discord: a cog for any bot on discord.py.
 
-    logins = McpLogins(bot, service, Configured(home), AllowList(users=frozenset({"80351110224678912"})))
+    logins = McpLogins(bot, service, Configured(home), policy, options=Options(hears_messages=False))
     await bot.add_cog(logins)                                   # in `setup_hook`, or while the bot runs
 
-    @bot.listen()
+    @bot.event
     async def on_message(message):
-        if bot.user in message.mentions:
+        if not await logins.hear_message(message) and bot.user in message.mentions:
             session = logins.session("notes", message.author)
             async with httpx.AsyncClient(auth=McpAuth(session)) as client:
                 with logins.asking(message.author, message.channel):
                     await message.reply(await answer(message.content, client))
+
+So an agent sees no message with a code in it. A bot without one leaves the option out: the cog then listens
+by itself.
 
 A call inside `asking` that needs a login waits for it: that person is asked in a direct message, or, where
 those are closed, by a button in the channel that only works for them. The cog adds /connect, /connections

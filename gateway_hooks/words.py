@@ -142,6 +142,10 @@ class Words:
     wrote_privately: str = "I wrote to you privately."
     open_private: str = "I cannot write to you yet. Open our private chat, and go on there."
     open_private_button: str = "Open the private chat"
+    go_on_here: str = (
+        "I cannot write to you privately. The button goes on here, for whoever asked: nobody else sees it."
+    )
+    go_on_here_button: str = "Go on"
     login_over: str = "That login is over."
     not_yours: str = "That is somebody else's login."
     # Ahead of trouble.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -166,6 +167,8 @@ class Scene:
                 (code.user_code if code else "", "<user code>"),
             ):
                 text = text.replace(secret, said) if secret else text
+        for user in (self.ada, self.bob, self.eve):
+            text = text.replace(user.id, f"<{user.name}'s id>")
         text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:<port>", text)
         # What has another length moved a box's edge.
         return re.sub(r"(?m)^  │ (.*?) *│$", lambda line: f"  │ {line[1]:72} │", text)
@@ -178,6 +181,17 @@ class Scene:
         for text in texts:
             for message in self.api.standing(text):
                 assert message.ephemeral or self.api.dm(self.ada).id == message.channel_id, message
+
+
+TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
+
+
+def compare(name: str, text: str) -> None:
+    """Hold a channel against its transcript; `NEW_TRANSCRIPTS=1` writes it anew."""
+    file = TRANSCRIPTS / f"{name}.txt"
+    if os.environ.get("NEW_TRANSCRIPTS"):
+        file.write_text(text, "utf-8")
+    assert text == file.read_text("utf-8")
 
 
 @contextmanager

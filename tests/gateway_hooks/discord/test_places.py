@@ -13,12 +13,12 @@ from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.values import Origin
 from tests.browserless import approve_device
-from tests.gateway_hooks.discord.given import FIELD, PASTE, QR, Running, Scene
+from tests.gateway_hooks.discord.given import FIELD, PASTE, QR, Running, Scene, compare
 from tests.parts.discord_api import NotOffered
 from tests.requirements import covers
 from tests.service.given import eventually
 
-OPEN = ENGLISH.open_private_button
+OPEN = ENGLISH.go_on_here_button
 
 
 def approve_shown(login: Login) -> None:
@@ -65,7 +65,7 @@ def test_where_direct_messages_are_closed_a_button_in_the_channel_is_for_one_per
     api.set_dms_open(ada, dms_open=False)
     with scene.bot() as running:
         call = running.start(running.ping(ada, scene.channel, scene.demo.ping_url, scene.guild))
-        invitation = scene.until_seen(scene.channel, ENGLISH.open_private, scene.bob)
+        invitation = scene.until_seen(scene.channel, ENGLISH.go_on_here, scene.bob)
         login = scene.login()
         refused = api.press(scene.bob, invitation, OPEN)
         scene.until_seen(scene.channel, ENGLISH.not_yours, scene.bob)
@@ -76,8 +76,8 @@ def test_where_direct_messages_are_closed_a_button_in_the_channel_is_for_one_per
         prompt = scene.until_seen(scene.channel, "Log in at".lower(), ada)
         assert prompt.ephemeral
         for other in (scene.bob, scene.eve):
-            seen = [one for one in api.messages(scene.channel, seen_by=other) if one.id == prompt.id]
-            assert seen == []
+            assert prompt.id not in [one.id for one in api.messages(scene.channel, seen_by=other)]
+        seen = [scene.seen(user) for user in (scene.bob, scene.eve, ada)]
         # What all see stays as it was.
         assert api.fresh(invitation).text == invitation.text
         scene.paste(ada, prompt, scene.approve())
@@ -87,6 +87,7 @@ def test_where_direct_messages_are_closed_a_button_in_the_channel_is_for_one_per
         scene.until_seen(scene.channel, ENGLISH.login_over, ada)
         assert api.fresh(invitation).text == invitation.text
     scene.check_private(login)
+    compare("discord_closed", "\n--------\n\n".join(seen))
 
 
 @covers("discord-unseen", "chat-private")

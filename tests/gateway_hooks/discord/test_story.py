@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
-from pathlib import Path
 
 import zxingcpp
 from PIL import Image
 
 from tests.browserless import approve_device
-from tests.gateway_hooks.discord.given import CANCEL, PASTE, QR, Scene
+from tests.gateway_hooks.discord.given import CANCEL, PASTE, QR, Scene, compare
 from tests.parts.discord_api import Message
 from tests.requirements import covers
-
-TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
-
-
-def compare(name: str, text: str) -> None:
-    """Hold a channel against its transcript; `NEW_TRANSCRIPTS=1` writes it anew."""
-    file = TRANSCRIPTS / f"{name}.txt"
-    if os.environ.get("NEW_TRANSCRIPTS"):
-        file.write_text(text, "utf-8")
-    assert text == file.read_text("utf-8")
 
 
 def scanned(scene: Scene, message: Message) -> str:
@@ -107,6 +95,7 @@ def test_what_is_connected_is_listed_and_disconnected(scene: Scene) -> None:
         listed = api.answer(api.slash(ada, scene.channel, "connections"))
         assert "notes:** `connected as ada@example.com" in listed.text
         assert listed.labels == ["Disconnect notes", "Connect other"]
+        seen = [scene.seen(ada)]
         api.press(ada, listed, "Disconnect notes")
         listed = scene.until_shows(listed, "Disconnect notes?")
         api.press(ada, listed, "Yes, disconnect")
@@ -115,6 +104,8 @@ def test_what_is_connected_is_listed_and_disconnected(scene: Scene) -> None:
         assert "Disconnect other?" in sure.text
         api.press(ada, sure, "Keep it")
         scene.until_shows(sure, "other stays connected")
+        seen.append(scene.seen(ada))
+    compare("discord_connections", "\n--------\n\n".join(seen))
     assert scene.store.connection(scene.server) is None
 
 
