@@ -60,10 +60,6 @@ class Card:
     buttons: tuple[tuple[Button, ...], ...] = ()
     tone: Literal["plain", "good", "bad"] = "plain"
 
-    def find(self, action: str) -> Button | None:
-        """Return the button with this action."""
-        return next((button for row in self.buttons for button in row if button.action == action), None)
-
 
 def spans(card: Card, *, with_link: bool) -> Iterator[tuple[str, Style]]:
     """Yield the card as runs of text and how each is set; `with_link` where no button opens the address."""
@@ -81,11 +77,6 @@ def spans(card: Card, *, with_link: bool) -> Iterator[tuple[str, Style]]:
         yield "\n\n", "plain"
         yield card.code, "code"
     yield from _paragraphs(card.after_code)
-
-
-def plain(card: Card, *, with_link: bool = True) -> str:
-    """Write the card as text, for a platform without anything else, and for transcripts."""
-    return "".join(text for text, _ in spans(card, with_link=with_link))
 
 
 def short(text: str, most: int = MAX_VALUE_CHARS) -> str:

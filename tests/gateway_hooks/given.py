@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from gateway_hooks.cards import Button, Card, plain
+from gateway_hooks.cards import Button, Card, spans
 from gateway_hooks.chat import Abilities, CannotWrite, ChatError, Heard, MessageGone, Sender
 from gateway_hooks.desk import Desk
 from gateway_hooks.policy import AllowList, Policy
@@ -160,6 +160,11 @@ async def until(holds: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.02)
     raise AssertionError("It did not come about.")
+
+
+def plain(card: Card, *, with_link: bool = True) -> str:
+    """Write a card as text."""
+    return "".join(text for text, _ in spans(card, with_link=with_link))
 
 
 def utf16(text: str) -> int:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gateway_hooks
-from gateway_hooks.cards import Button, Card, Link, Row, action, plain, read_action, short, spans
+from gateway_hooks.cards import Button, Card, Link, Row, action, read_action, short, spans
 from gateway_hooks.chat import Abilities
 from gateway_hooks.conversation import Conversation, next_mark
 from gateway_hooks.lists import Lists, Standing
@@ -23,7 +23,7 @@ from gateway_hooks.words import ENGLISH, Words
 from hermes_mcp_auth_remote.errors import LoginError, PasteRefused, StoreCorrupt
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.values import Key
-from tests.gateway_hooks.given import MAX_ACTION_BYTES, check, utf16
+from tests.gateway_hooks.given import MAX_ACTION_BYTES, check, plain, utf16
 from tests.gateway_hooks.made import TEXTS, USER_CODE, connected, connections, logins, made, with_code
 from tests.oauth.parties import NOW
 from tests.requirements import covers
