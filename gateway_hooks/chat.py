@@ -26,8 +26,8 @@ class Abilities:
     """What a platform's people can be offered; a conversation speaks accordingly.
 
     `forms`: an answer can be typed where nobody else sees it, and stays in no history. `deletes`: the bot may
-    delete what a person wrote to it. `max_url_bytes` is what a button can open; `commands` is what stands
-    before a command's name, such as "/" or "/mcpauth ".
+    delete what a person wrote to it. `copies`: a button puts a text on the person's clipboard. `commands` is
+    what stands before a command's name, such as "/" or "/mcpauth ".
     """
 
     buttons: bool = True
@@ -52,7 +52,8 @@ class Heard:
 
     `message` is the id of the message that they wrote, `on` of the one whose button they pressed; empty
     where there is none. `text` is the rest of a command, the plain message, or what came in a form: hostile,
-    and perhaps a secret.
+    and perhaps a secret. So is `beside`: what others are shown along with it, the message that it replies to
+    or a quote of one, where the bot itself has not written that.
     """
 
     sender: Sender
@@ -61,6 +62,7 @@ class Heard:
     pressed: str = ""
     message: str = ""
     on: str = ""
+    beside: str = field(default="", repr=False)
 
 
 class Chat(Protocol):

@@ -46,7 +46,7 @@ from gateway_hooks.discord_chat import ChannelChat, DirectChat, DiscordPlatform,
 from gateway_hooks.discord_commands import Callbacks, Interaction, commands_of, sync
 from gateway_hooks.discord_errors import refusals
 from gateway_hooks.discord_log import redact
-from gateway_hooks.discord_people import sender_of
+from gateway_hooks.discord_people import sender_of, spoken
 from gateway_hooks.policy import Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.words import ENGLISH, Words
@@ -142,11 +142,12 @@ class McpLogins(commands.Cog):
 
     async def hear_message(self, message: discord.Message) -> bool:
         """Take a plain message; False where it is not ours, and may go on to others. Waits for no server."""
-        if message.author.bot or not message.content:
+        text, beside = spoken(message)
+        if message.author.bot or not text:
             return False
         chat = self.chat(message.channel, message.author)
         sender = await self._sender(message.author)
-        work = await self.desk.heed(Heard(sender, text=message.content, message=str(message.id)), chat)
+        work = await self.desk.heed(Heard(sender, text=text, message=str(message.id), beside=beside), chat)
         if work is None:
             return False
 

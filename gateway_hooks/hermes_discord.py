@@ -21,7 +21,7 @@ from gateway_hooks.desk import Desk
 from gateway_hooks.discord import McpLogins, Options
 from gateway_hooks.discord_chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
 from gateway_hooks.discord_log import redact
-from gateway_hooks.discord_people import sender_of
+from gateway_hooks.discord_people import sender_of, spoken
 from gateway_hooks.hermes_plain import PREFIX
 from gateway_hooks.hermes_policy import HermesPolicy, HermesSender
 from gateway_hooks.hermes_seat import PRIVATE, Seat
@@ -129,13 +129,14 @@ class DiscordSeat(Seat):
 
     def _hears(self, message: discord.Message) -> bool:
         """Take a message where it is ours."""
-        if message.author.bot or not message.content:
+        text, beside = spoken(message)
+        if message.author.bot or not text:
             return False
         sender = Sender(str(message.author.id))
         if isinstance(message.author, discord.Member):
             sender = sender_of(message.author)
-        text = _MENTION.sub("", message.content, count=1) if message.mentions else message.content
-        heard = Heard(sender, text=text, message=str(message.id))
+        text = _MENTION.sub("", text, count=1) if message.mentions else text
+        heard = Heard(sender, text=text, message=str(message.id), beside=beside)
         return self.take(heard, self._cog.chat(message.channel, message.author))
 
     async def _done(self, heard: Heard, chat: Chat) -> None:

@@ -83,9 +83,10 @@ class Seat:
         chat, sender = self.chat(where, event), HermesSender(str(where.user_id), where=where)
         if self._reads_alone(where):
             self._remember(sender.user, str(where.chat_id))
-        heard = Heard(sender, text=text, message=str(event.message_id or ""))
+        beside = str(getattr(event, "reply_to_text", None) or "")
+        heard = Heard(sender, text=text, message=str(event.message_id or ""), beside=beside)
         lines = text.splitlines()
-        if len(lines) > 1 and not text.lstrip().startswith("/"):
+        if len(lines) > 1 and not beside and not text.lstrip().startswith("/"):
             # The message that the id names is not the one with the code in it.
             ours, rest = without_ours(
                 text, lambda line: self._meant(replace(heard, text=line), chat) is not None

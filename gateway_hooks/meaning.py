@@ -112,8 +112,13 @@ def meaning(
         return _pressed(heard, here, waiting)
     # "/connect http://127.0.0.1/?code=..." is an answer.
     if heard.command and _kind(heard.text, ()) != "address":
-        return _command(heard, here, waiting)
-    return _message(heard, here, waiting, is_private=is_private, has_forms=has_forms)
+        meant = _command(heard, here, waiting)
+    else:
+        meant = _message(heard, here, waiting, is_private=is_private, has_forms=has_forms)
+    if isinstance(meant, NotOurs) and _kind(heard.beside, ()) == "address":
+        # Whoever read the message would read that along with it.
+        return Stray() if is_private else Exposed(None)
+    return meant
 
 
 def _pressed(heard: Heard, here: Origin, waiting: Sequence[Login]) -> Intent:
@@ -176,7 +181,11 @@ def _message(
 
 def _in_public(text: str, here: Origin, by_code: Sequence[Login]) -> Intent:
     by_sender = [each for each in by_code if each.origin.user == here.user]
-    if _kind(text, by_sender) != "address":
+    kind = _kind(text, by_sender)
+    if kind == "code" and by_sender:
+        # A code alone says nothing of whose it is, but for who wrote it when.
+        return Exposed(by_sender[-1])
+    if kind != "address":
         return NotOurs()
     whose = _answered(text, by_code)
     if whose is None and not by_sender:

@@ -6,12 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
+import discord
 import pytest
+from telegram import Update
 
 from gateway_hooks import hermes_seat
 from gateway_hooks.cards import Card, Link
-from gateway_hooks.chat import Sender
+from gateway_hooks.chat import Chat, Heard, Sender
+from gateway_hooks.discord_people import spoken
 from gateway_hooks.hermes_gateway import NO_PEOPLE
 from gateway_hooks.hermes_internals import Attached
 from gateway_hooks.hermes_plain import text
@@ -19,6 +23,7 @@ from gateway_hooks.hermes_seat import Seat
 from gateway_hooks.policy import AllowList
 from gateway_hooks.servers import Configured
 from gateway_hooks.telegram_drawing import draw
+from gateway_hooks.telegram_reading import read
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.service import AuthService
@@ -178,3 +183,58 @@ def test_a_servers_words_are_no_markup_in_plain_text() -> None:
     assert "](" not in said
     assert "<!here>" not in said
     assert "`tg://resolve?domain=x,`" in said
+
+
+ADDRESS = "http://127.0.0.1:1/callback?code=a-code-that-was-minted&state=a-state"
+BOT = {"id": 900, "is_bot": True, "first_name": "Bot"}
+ANNA = {"id": 7, "is_bot": False, "first_name": "Anna"}
+HERE = {"id": 7, "type": "private"}
+
+
+@covers("telegram-agent-blind")
+@pytest.mark.parametrize(
+    ("more", "beside"),
+    [
+        ({"reply_to_message": {"from": ANNA, "text": ADDRESS}}, ADDRESS),
+        ({"reply_to_message": {"from": ANNA, "caption": ADDRESS, "photo": []}}, ADDRESS),
+        ({"reply_to_message": {"from": BOT, "text": ADDRESS}}, ""),
+        ({"quote": {"text": ADDRESS, "position": 0}}, ADDRESS),
+    ],
+    ids=["reply", "caption", "reply to the bot", "quote"],
+)
+def test_what_a_message_replies_to_or_quotes_is_heard_too(more: dict[str, Any], beside: str) -> None:
+    if "reply_to_message" in more:
+        more["reply_to_message"] |= {"message_id": 1, "date": 0, "chat": HERE}
+    message = {"message_id": 2, "date": 0, "chat": HERE, "from": ANNA, "text": "is that right?", **more}
+    update = Update.de_json({"update_id": 1, "message": message}, None)
+    found = read(update, "900", "a_bot")
+    assert found is not None
+    assert found.heard.beside == beside
+
+
+@covers("discord-posted")
+def test_what_a_message_on_discord_replies_to_or_forwards_is_heard_too() -> None:
+    written = MagicMock(spec=discord.Message, content=ADDRESS, message_snapshots=[], reference=None)
+    written.author.bot = False
+    reply = MagicMock(spec=discord.Message, content="right?", message_snapshots=[])
+    reply.reference.resolved = written
+    assert spoken(reply) == ("right?", ADDRESS)
+    forward = MagicMock(spec=discord.Message, content="", message_snapshots=[written], reference=None)
+    assert spoken(forward) == (ADDRESS, "")
+
+
+@covers("chat-ours")
+def test_a_reply_to_an_address_does_not_reach_the_model_of_hermes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slack = seat(tmp_path, "slack")
+    event = SimpleNamespace(source=place("D1"), text="right?\nor not?", message_id="1", reply_to_text=ADDRESS)
+    heard: list[Heard] = []
+
+    def take(one: Heard, _: Chat) -> bool:
+        heard.append(one)
+        return True
+
+    monkeypatch.setattr(slack, "take", take)
+    assert slack.hear(event) is not None
+    assert [each.beside for each in heard] == [ADDRESS]

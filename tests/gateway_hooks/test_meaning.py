@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from urllib.parse import urlencode
 
 import pytest
@@ -142,13 +143,34 @@ def test_what_is_meant_in_private_without_a_login_of_ones_own(
         (FOREIGN, (MINE,), Exposed(None)),
         (FOREIGN, (HIS,), NotOurs()),
         (FOREIGN, (), NotOurs()),
-        (f"{CODE}{CODE}", (MINE,), NotOurs()),
+        (f"{CODE}{CODE}", (MINE,), Exposed(MINE)),
+        (f"{CODE}{CODE}", (HIS,), NotOurs()),
         ("hello", (MINE,), NotOurs()),
     ],
-    ids=["own", "own by --via", "another's", "another's alone", "none", "no login", "nobody", "code", "talk"],
+    ids=[
+        "own",
+        "own by --via",
+        "another's",
+        "another's alone",
+        "none",
+        "no login",
+        "nobody",
+        "code",
+        "another's code",
+        "talk",
+    ],
 )
 def test_what_is_meant_in_a_group(text: str, waiting: tuple[Login, ...], intent: Intent) -> None:
     assert read(said(text), *waiting, here=GROUP) == intent
+
+
+@covers("chat-ours", "chat-exposed")
+def test_an_address_that_a_message_replies_to_goes_on_to_nobody() -> None:
+    reply = replace(said("is that right?"), beside=f"I wrote {URL}")
+    assert read(reply) == Stray()
+    assert read(reply, MINE) == Stray()
+    assert read(reply, HIS, here=GROUP) == Exposed(None)
+    assert read(replace(reply, beside=f"It begins with {REDIRECT_URI}."), MINE) == NotOurs()
 
 
 def test_where_there_are_forms_a_written_answer_is_exposed() -> None:
