@@ -143,7 +143,7 @@ class Words:
     open_private: str = "I cannot write to you yet. Open our private chat, and go on there."
     open_private_button: str = "Open the private chat"
     go_on_here: str = (
-        "I cannot write to you privately. The button goes on here, for whoever asked: nobody else sees it."
+        "I cannot write to you privately. The button goes on, for whoever asked: nobody else sees that."
     )
     go_on_here_button: str = "Go on"
     login_over: str = "That login is over."

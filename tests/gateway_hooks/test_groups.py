@@ -82,11 +82,11 @@ def test_a_platform_without_such_links_gives_a_button_that_is_for_that_person_al
     ada.room.cannot_write = True
     ada_in_group.says("/connect notes")
     bob_in_group = talk.person("bob", group="kitchen")
-    bob_in_group.presses("Open the private chat")
+    bob_in_group.presses("Go on")
     assert talk.person("bob").room.notes == ["That is somebody else's login."]
     assert talk.person("bob").sees() == []
     ada.room.cannot_write = False
-    ada_in_group.presses("Open the private chat")
+    ada_in_group.presses("Go on")
     assert ada.sees() == ["Connect notes"]
 
 
