@@ -26,6 +26,8 @@ from hermes_mcp_auth_remote.service.default import service_at
 
 # How soon an adapter that has taken another's place is attended, and a login that was finished elsewhere.
 LOOK_SECONDS = 0.5
+# How often it is looked whether people know that a login is done, before more is said about it.
+SAID_TRIES = 20
 # What speaks there is no person, or nobody in particular: a topic of ntfy's is read by whoever knows it.
 NO_PEOPLE = frozenset(
     {"api_server", "cron", "homeassistant", "local", "msgraph_webhook", "ntfy", "raft", "webhook"}
@@ -173,6 +175,12 @@ class Inside:
         if is_live:
             log.info("The tools of %s are live.", name)
             return
+        # After the message that says that it is connected.
+        for _ in range(SAID_TRIES):
+            with contextlib.suppress(McpAuthError):
+                if not (await asyncio.to_thread(self.service.login, login.id)).messages:
+                    break
+            await asyncio.sleep(LOOK_SECONDS)
         seat = self.seat_of(login.origin.platform)
         if seat is not None and login.origin.user:
             title = ENGLISH.connected_title.format(server=name)

@@ -56,9 +56,9 @@ class Stage:
     def begin(self, who: User | None = None, server: str = "notes") -> str:
         """Type the command, wait for the prompt, approve; returns the address where the browser ended."""
         person = who or self.anna
-        before = len(self.shown(f"Connect {server}", person))
-        self.api.say(person, f"/mcpauth {server}")
-        self.api.wait(lambda: len(self.shown(f"Connect {server}", person)) > before, SECONDS)
+        asked = self.api.say(person, f"/mcpauth {server}")
+        title = f"Connect {server}"
+        self.api.wait(lambda: [each for each in self.shown(title, person) if each.id > asked.id], SECONDS)
         return self.approved(person, server)
 
     def approved(self, who: User | None = None, server: str = "notes") -> str:
