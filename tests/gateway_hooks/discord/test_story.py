@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 
+import pytest
 import zxingcpp
 from PIL import Image
 
+from gateway_hooks.servers import Listed
+from hermes_mcp_auth_remote.values import Server, ServerOptions
 from tests.browserless import approve_device
 from tests.gateway_hooks.discord.given import CANCEL, PASTE, QR, Scene, compare
 from tests.parts.discord_api import Message
@@ -139,3 +142,23 @@ def test_a_direct_chat_gets_plain_messages_that_last(scene: Scene) -> None:
         scene.paste(ada, api.fresh(prompt), answer)
         scene.until_shows(prompt, "notes: connected")
         assert len(api.messages(home, seen_by=ada)) == 1
+
+
+@pytest.mark.parametrize("length", [600, 4000])
+@covers("discord-limits")
+def test_a_long_address_stands_in_the_message_or_comes_as_a_file(scene: Scene, length: int) -> None:
+    api, ada = scene.api, scene.ada
+    options = ServerOptions(authorize_params={"claims": "x" * length})
+    with scene.bot(servers=Listed([Server("notes", scene.demo.ping_url, options)])):
+        prompt = scene.connect(ada)
+        url = scene.login().authorization_url
+        assert "Open the page" not in prompt.labels
+        assert (f"<{url}>" in prompt.text) is (length < 3000)
+        assert [api.file(prompt, one["filename"]).decode() for one in prompt.attachments] == [url][
+            length < 3000 :
+        ]
+        api.press(ada, prompt, QR)
+        if length > 1000:
+            scene.until_seen(scene.channel, "too long for a QR code", ada)
+        scene.paste(ada, prompt, scene.approve())
+        assert scene.until_shows(prompt, "notes: connected").attachments == []
