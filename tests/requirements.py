@@ -245,6 +245,18 @@ REQUIREMENTS = (
     Requirement("discord-bot", "A bot of its own asks for the fewest intents and stops cleanly.", "issue 6"),
     # Many at once
     Requirement("looks", "Who begins while another looks at a server needs no look.", "issue 5"),
+    # Inside Hermes
+    Requirement("hermes-story", "A command in a chat ends with tools that the agent calls.", "issue 7"),
+    Requirement(
+        "hermes-kept-out", "No code reaches model, transcript, log or state.db.", "issue 7, security 10"
+    ),
+    Requirement("hermes-belt", "Hook and busy handler do where nothing else is known.", "issue 7"),
+    Requirement("hermes-who", "Hermes says who may, again at the paste.", "issue 7, security 1, 20"),
+    Requirement("hermes-live", "After a login the tools are live, without a restart.", "issue 7"),
+    Requirement("hermes-asks", "A failed call asks its person once; the model is told.", "issue 7"),
+    Requirement("hermes-keeps", "Hermes's tokens and client stay until new ones are there.", "issue 7"),
+    Requirement("hermes-moved", "What Hermes has not is said once; the rest goes on.", "issue 7"),
+    Requirement("hermes-elsewhere", "Begun in a chat, finished in a terminal, or the reverse.", "issue 7"),
     # Everywhere
     Requirement("safe-urls", "Only https, or http on loopback, is used.", "security 13, 14, 16"),
     Requirement("no-crash", "Hostile input raises McpAuthError and nothing else.", "security 14"),
