@@ -110,7 +110,8 @@ class Logins(Ending):
                 await self._change(
                     login_id, lambda it: replace(follow(it, "release"), expires_at=login.expires_at)
                 )
-                raise PasteRefused(f"{login.issuer_host} does not know that code.") from None
+                unknown = PasteRefused(f"{login.issuer_host} does not know that code.")
+                raise (await asyncio.to_thread(self._counted, login_id, unknown, origin)) from None
             await asyncio.to_thread(self._abandon, login, refused)
             raise
         except McpAuthError as trouble:
@@ -124,7 +125,6 @@ class Logins(Ending):
 
     def _claim(self, login_id: str, text: str, origin: Origin) -> tuple[Login, AuthorizationResponse]:
         """Read the text for this login and take the login for ourselves; exactly one caller can."""
-        store = self._world.store.logins
         login = self.get(login_id)
         if login.status != "waiting":
             raise refusal(login)
@@ -143,17 +143,20 @@ class Logins(Ending):
                 text, login.request, accept_bare_code=binds_the_code(login) and self._is_only_one(login)
             )
         except PasteRefused as refused:
-            counted = store.change(login_id, lambda it: replace(it, pastes=it.pastes + 1))
-            if counted.pastes >= MAX_PASTES and origin.platform != "terminal":
-                counted = self._failed(
-                    login_id, LoginError("Too many wrong answers were pasted."), was="waiting"
-                )
-            raise (refused if counted.status == "waiting" else refusal(counted)) from None
+            raise self._counted(login_id, refused, origin) from None
         except LoginError as denied:
             ended = self._failed(login_id, denied, was="waiting")
             raise (denied if ended.status == "failed" else refusal(ended)) from None
         self.claim(login)
         return login, response
+
+    def _counted(self, login_id: str, refused: PasteRefused, origin: Origin) -> LoginError:
+        """Count a paste that was refused; return that refusal, or why the login takes no more."""
+        store = self._world.store.logins
+        counted = store.change(login_id, lambda it: replace(it, pastes=it.pastes + 1))
+        if counted.pastes >= MAX_PASTES and origin.platform != "terminal":
+            counted = self._failed(login_id, LoginError("Too many wrong answers were pasted."), was="waiting")
+        return refused if counted.status == "waiting" else refusal(counted)
 
     def _is_only_one(self, login: Login) -> bool:
         """True where a code alone can mean no other login: not of this owner, not of this sender."""

@@ -215,8 +215,21 @@ def test_a_code_alone_counts_where_no_other_login_waits(
     login, answer = asyncio.run(begun(service, server))
     with pytest.raises(PasteRefused, match="does not know that code"):
         asyncio.run(service.finish(login.id, "code_of-another-login", TERMINAL))
-    assert service.login(login.id) == replace(login, pastes=0)
+    assert service.login(login.id) == replace(login, pastes=1)
     asyncio.run(service.finish(login.id, code_of(answer), TERMINAL))
+
+
+@covers("bare-code")
+def test_codes_that_the_provider_does_not_know_come_to_an_end_in_a_chat(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    demo.server.change(iss_supported=False)
+    login = asyncio.run(service.begin(server, CHAT))
+    for number in range(MAX_PASTES):
+        with pytest.raises(LoginError):
+            asyncio.run(service.finish(login.id, f"a-code-of-nobody-{number}", CHAT))
+    assert service.login(login.id).status == "failed"
+    assert demo.server.count("token") == MAX_PASTES
 
 
 @covers("bare-code")
