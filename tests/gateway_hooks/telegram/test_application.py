@@ -123,6 +123,8 @@ def test_no_handler_of_the_application_sees_a_code(scene: Scene, anna: User, way
     async def story() -> None:
         async with hosted(scene, host, builder=builder):
             prompt = await scene.prompt(anna)
+            # Drawn as it should be, whatever the application sets for its own messages.
+            assert prompt.entities[0].type == "bold"
             answer = await scene.approved(prompt)
             code = answer.partition("code=")[2].partition("&")[0]
             if way == "edited":

@@ -1,0 +1,111 @@
+"""What an update says, and who says it where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from telegram import Update
+
+from gateway_hooks.chat import Heard, Sender
+from gateway_hooks.telegram_reading import Read, read
+from hermes_mcp_auth_remote.values import Origin
+from tests.requirements import covers
+
+ANNA = {"id": 7, "is_bot": False, "first_name": "Anna"}
+PRIVATE = {"id": 7, "type": "private"}
+GROUP = {"id": -1001, "type": "supergroup", "title": "Team"}
+
+
+def said(words: str, chat: dict[str, Any] = PRIVATE, kind: str = "message", **members: Any) -> Read | None:
+    message = {"message_id": 5, "date": 1, "chat": chat, "from": ANNA, "text": words, **members}
+    if words.startswith("/"):
+        length = len(words.split(maxsplit=1)[0])
+        message["entities"] = [{"type": "bot_command", "offset": 0, "length": length}]
+    update = Update.de_json({"update_id": 1, kind: message})
+    return read(update, "900", "Hermes_Bot")
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "rest"),
+    [
+        ("/connect notes", "connect", "notes"),
+        ("/connect", "connect", ""),
+        ("/CONNECT@hermes_bot  notes", "connect", " notes"),
+        ("/connect\nnotes", "connect", "notes"),
+        ("/start mcp_abc", "start", "mcp_abc"),
+        ("/disconnect notes yes", "disconnect", "notes yes"),
+        ("/connect@other_bot notes", "", "/connect@other_bot notes"),
+        ("/cancel", "", "/cancel"),
+        ("hello", "", "hello"),
+    ],
+)
+def test_a_message(text: str, command: str, rest: str) -> None:
+    found = said(text)
+    assert found is not None
+    assert found.heard == Heard(Sender("7"), command, rest, message="5")
+    assert found.origin == Origin("telegram", "7", "", "7", "900")
+    assert found.is_private
+
+
+@covers("telegram-untouched")
+def test_an_edited_command_is_no_second_one() -> None:
+    found = said("/connect notes", kind="edited_message")
+    assert found is not None
+    assert (found.heard.command, found.heard.text) == ("", "/connect notes")
+
+
+@covers("telegram-sender")
+def test_a_topic_is_a_place_of_its_own_and_a_thread_of_replies_is_none() -> None:
+    topic = said("hello", GROUP, message_thread_id=3, is_topic_message=True)
+    replies = said("hello", GROUP, message_thread_id=3)
+    assert topic is not None
+    assert replies is not None
+    assert (topic.origin.thread, replies.origin.thread) == ("3", "")
+    assert not topic.is_private
+
+
+@covers("telegram-people")
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"from": None},
+        {"from": {**ANNA, "is_bot": True}},
+        {"sender_chat": GROUP},
+        {"text": None},
+    ],
+    ids=["nobody", "a bot", "a group", "no words"],
+)
+def test_what_no_person_wrote_is_nothing(members: dict[str, Any]) -> None:
+    assert said("hello", GROUP, **members) is None
+
+
+def pressed(**members: Any) -> Read | None:
+    message = {"message_id": 5, "date": 1, "chat": PRIVATE, "message_thread_id": 3, "is_topic_message": True}
+    query = {"id": "1", "from": ANNA, "chat_instance": "1", "data": "mcp:qr:x", "message": message, **members}
+    return read(Update.de_json({"update_id": 1, "callback_query": query}), "900", "hermes_bot")
+
+
+def test_a_press() -> None:
+    found = pressed()
+    assert found is not None
+    assert found.heard == Heard(Sender("7"), pressed="mcp:qr:x", on="5")
+    assert found.origin == Origin("telegram", "7", "3", "7", "900")
+    assert found.query is not None
+
+
+def test_a_press_at_a_message_too_old_to_be_read() -> None:
+    found = pressed(message={"message_id": 5, "date": 0, "chat": PRIVATE})
+    assert found is not None
+    assert (found.heard.on, found.origin.thread, found.is_private) == ("5", "", True)
+
+
+@pytest.mark.parametrize("members", [{"message": None}, {"data": None}, {"from": {**ANNA, "is_bot": True}}])
+def test_a_press_that_is_not_ours(members: dict[str, Any]) -> None:
+    assert pressed(**members) is None
+
+
+def test_other_updates() -> None:
+    assert read(Update.de_json({"update_id": 1}), "900", "hermes_bot") is None
+    assert said("/connect", kind="channel_post") is None
+    assert said("/connect", kind="business_message") is None
