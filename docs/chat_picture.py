@@ -1,4 +1,4 @@
-"""Draws telegram.svg and discord.svg from the chats that the tests keep. Run: python docs/chat_picture.py."""
+"""Draws telegram.svg, discord.svg and hermes.svg from the chats that the tests keep. Run: python docs/chat_picture.py."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ PICTURES = {
         "discord_paste.txt",
         "Ada approves, presses Paste, and puts the address into the form.",
         "A login in a Discord channel, seen by nobody but the person.",
+    ),
+    "hermes.svg": Picture(
+        "hermes_telegram.txt",
+        "Anna approves and sends the address. The tools are live.",
+        "An agent in Hermes that asks for a login by itself, and goes on when it has one.",
     ),
 }
 # What a test's own machine and minute are called.
