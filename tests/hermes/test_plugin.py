@@ -17,10 +17,12 @@ from tests.browserless import approve_device
 from tests.hermes.stage import SECONDS, on_stage
 from tests.parts.hermes_gateway import MAIN, PYTHON
 from tests.parts.model import Call
+from tests.requirements import covers
 
 pytestmark = pytest.mark.hermes
 
 
+@covers("hermes-story", "hermes-live", "hermes-kept-out")
 def test_a_server_is_connected_from_the_chat_and_its_tools_are_live_at_once(tmp_path: Path) -> None:
     with on_stage(tmp_path) as stage:
         address = stage.begin()
@@ -34,6 +36,7 @@ def test_a_server_is_connected_from_the_chat_and_its_tools_are_live_at_once(tmp_
         stage.nothing_leaked()
 
 
+@covers("hermes-kept-out")
 def test_a_paste_during_a_turn_is_taken_too(tmp_path: Path) -> None:
     with on_stage(tmp_path) as stage:
         held = stage.model.hold()
@@ -47,6 +50,7 @@ def test_a_paste_during_a_turn_is_taken_too(tmp_path: Path) -> None:
         stage.nothing_leaked()
 
 
+@covers("hermes-asks")
 def test_a_call_whose_session_is_over_asks_once_in_private_and_tells_the_model(tmp_path: Path) -> None:
     with on_stage(tmp_path, "notes") as stage:
         stage.ask("What can you do?", until="Understood.")
@@ -64,6 +68,7 @@ def test_a_call_whose_session_is_over_asks_once_in_private_and_tells_the_model(t
         stage.nothing_leaked()
 
 
+@covers("hermes-asks")
 def test_the_model_can_ask_for_a_server_that_has_no_tools_yet(tmp_path: Path) -> None:
     with on_stage(tmp_path) as stage:
         stage.model.will(Call("connect_mcp_server", {"server": "later"}), "I have asked you.")
@@ -78,6 +83,7 @@ def test_the_model_can_ask_for_a_server_that_has_no_tools_yet(tmp_path: Path) ->
         stage.nothing_leaked()
 
 
+@covers("hermes-story")
 def test_lists_and_disconnects(tmp_path: Path) -> None:
     with on_stage(tmp_path, "notes") as stage:
         stage.api.say(stage.anna, "/mcpauth")
@@ -95,6 +101,7 @@ def test_lists_and_disconnects(tmp_path: Path) -> None:
         assert stage.model.bodies == []
 
 
+@covers("hermes-kept-out")
 def test_in_a_group_and_a_topic_only_the_private_chat_sees_the_login(tmp_path: Path) -> None:
     with on_stage(tmp_path, privacy_mode=False) as stage:
         group = stage.api.group(-1001, "Team", [stage.anna, stage.ben])
@@ -117,6 +124,7 @@ def test_in_a_group_and_a_topic_only_the_private_chat_sees_the_login(tmp_path: P
         stage.leaked_nowhere_but(group, forum)
 
 
+@covers("hermes-story")
 def test_the_gateway_is_restarted_between_prompt_and_paste(tmp_path: Path) -> None:
     with on_stage(tmp_path) as stage:
         address = stage.begin()
@@ -129,6 +137,7 @@ def test_the_gateway_is_restarted_between_prompt_and_paste(tmp_path: Path) -> No
         stage.nothing_leaked()
 
 
+@covers("hermes-kept-out")
 def test_messages_that_hermes_would_merge_are_told_apart(tmp_path: Path) -> None:
     with on_stage(tmp_path) as stage:
         address = stage.begin()
@@ -141,6 +150,7 @@ def test_messages_that_hermes_would_merge_are_told_apart(tmp_path: Path) -> None
         stage.nothing_leaked()
 
 
+@covers("hermes-who")
 def test_two_people_cannot_finish_each_others_logins(tmp_path: Path) -> None:
     with on_stage(tmp_path) as stage:
         hers, his = stage.begin(stage.anna), stage.begin(stage.ben, "later")
@@ -160,6 +170,7 @@ def test_two_people_cannot_finish_each_others_logins(tmp_path: Path) -> None:
         stage.nothing_leaked()
 
 
+@covers("hermes-who")
 def test_administrators_connect_and_others_are_told_so_by_hermes(tmp_path: Path) -> None:
     with on_stage(tmp_path, settings=admins(42)) as stage:
         stage.api.say(stage.ben, "/mcpauth notes")
@@ -177,6 +188,7 @@ def test_administrators_connect_and_others_are_told_so_by_hermes(tmp_path: Path)
         stage.nothing_leaked()
 
 
+@covers("hermes-who", "hermes-kept-out")
 def test_who_may_no_longer_talk_finishes_nothing_and_hermes_hears_nothing(tmp_path: Path) -> None:
     with on_stage(tmp_path) as stage:
         address = stage.begin()
@@ -192,6 +204,7 @@ def test_who_may_no_longer_talk_finishes_nothing_and_hermes_hears_nothing(tmp_pa
         stage.leaked_nowhere_but(stage.api.private(stage.anna))
 
 
+@covers("hermes-who")
 def test_strangers_are_not_answered(tmp_path: Path) -> None:
     with on_stage(tmp_path, people=(43,)) as stage:
         stage.api.say(stage.anna, "/mcpauth notes")
@@ -199,6 +212,7 @@ def test_strangers_are_not_answered(tmp_path: Path) -> None:
         assert stage.shown("", stage.anna) == []
 
 
+@covers("hermes-elsewhere")
 def test_a_login_begun_in_the_chat_is_finished_in_a_terminal(tmp_path: Path) -> None:
     with on_stage(tmp_path) as stage:
         address = stage.begin()
@@ -210,6 +224,7 @@ def test_a_login_begun_in_the_chat_is_finished_in_a_terminal(tmp_path: Path) -> 
         stage.nothing_leaked()
 
 
+@covers("hermes-elsewhere")
 def test_a_login_begun_in_a_terminal_is_shown_and_finished_in_the_chat(tmp_path: Path) -> None:
     with on_stage(tmp_path) as stage:
         begun = command(tmp_path, "login", "notes", "--via", "telegram:42", "--no-wait")
@@ -221,6 +236,7 @@ def test_a_login_begun_in_a_terminal_is_shown_and_finished_in_the_chat(tmp_path:
         stage.nothing_leaked()
 
 
+@covers("hermes-elsewhere", "hermes-live")
 def test_hermes_mcpauth_logs_in_from_a_terminal_and_the_tools_are_live(tmp_path: Path) -> None:
     with on_stage(tmp_path) as stage:
         with subprocess.Popen(

@@ -11,6 +11,7 @@ import pytest
 
 from tests.hermes.stage import SECONDS, Stage, another_plugin, on_stage
 from tests.parts.model import Call
+from tests.requirements import covers
 
 pytestmark = pytest.mark.hermes
 
@@ -41,6 +42,7 @@ def begin(stage: Stage) -> str:
     return stage.answer_of(found[0])
 
 
+@covers("hermes-belt")
 def test_all_of_it_is_words_and_the_paste_is_deleted(tmp_path: Path) -> None:
     with in_plain_text(tmp_path) as stage:
         assert "logins there are in plain text" in stage.hermes.output()
@@ -57,6 +59,7 @@ def test_all_of_it_is_words_and_the_paste_is_deleted(tmp_path: Path) -> None:
         stage.nothing_leaked()
 
 
+@covers("hermes-belt", "hermes-kept-out")
 def test_during_a_turn_the_paste_is_taken_and_a_word_goes_on(tmp_path: Path) -> None:
     with in_plain_text(tmp_path) as stage:
         held = stage.model.hold()
@@ -69,6 +72,7 @@ def test_during_a_turn_the_paste_is_taken_and_a_word_goes_on(tmp_path: Path) -> 
         stage.nothing_leaked()
 
 
+@covers("hermes-belt", "hermes-kept-out")
 def test_of_messages_that_hermes_merges_the_others_go_on(tmp_path: Path) -> None:
     with in_plain_text(tmp_path) as stage:
         address = begin(stage)
@@ -80,6 +84,7 @@ def test_of_messages_that_hermes_merges_the_others_go_on(tmp_path: Path) -> None
         stage.leaked_nowhere_but(stage.api.private(stage.anna))
 
 
+@covers("hermes-belt")
 def test_in_a_group_the_answer_is_written_in_private(tmp_path: Path) -> None:
     with in_plain_text(tmp_path) as stage:
         group = stage.api.group(-1001, "Team", [stage.anna])

@@ -18,6 +18,7 @@ from tests.parts import discord_api
 from tests.parts.discord_api import Channel, DiscordApi, Message, User
 from tests.parts.hermes_gateway import Gateway, gateway
 from tests.parts.model import Call, Model, model
+from tests.requirements import covers
 
 pytestmark = pytest.mark.hermes
 
@@ -84,6 +85,7 @@ def on_scene(home: Path) -> Iterator[Scene]:
             yield Scene(api, ada, guild.channel("general"), stand_in, hermes, demo)
 
 
+@covers("hermes-story", "hermes-live")
 def test_a_slash_command_is_answered_to_that_person_alone_and_ends_with_live_tools(tmp_path: Path) -> None:
     with on_scene(tmp_path) as scene:
         scene.api.slash(scene.ada, scene.channel, "mcpauth", args="notes")
@@ -99,6 +101,7 @@ def test_a_slash_command_is_answered_to_that_person_alone_and_ends_with_live_too
         scene.nothing_leaked()
 
 
+@covers("hermes-kept-out")
 def test_a_code_written_as_a_message_is_refused_and_goes_to_nobody(tmp_path: Path) -> None:
     with on_scene(tmp_path) as scene:
         direct = scene.api.dm(scene.ada)

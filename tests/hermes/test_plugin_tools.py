@@ -10,6 +10,7 @@ import pytest
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from tests.hermes.stage import SECONDS, Stage, another_plugin, on_stage
 from tests.parts.model import Call
+from tests.requirements import covers
 from tests.service.given import kept
 
 pytestmark = pytest.mark.hermes
@@ -62,6 +63,7 @@ def whoami(stage: Stage, server: str = "notes") -> str:
     return stage.model.tool_results()[-1]
 
 
+@covers("hermes-live")
 def test_a_connected_server_goes_on_with_the_new_token(tmp_path: Path) -> None:
     with on_stage(tmp_path, "notes", "later") as stage:
         assert "ada@example.com" in whoami(stage)
@@ -75,6 +77,7 @@ def test_a_connected_server_goes_on_with_the_new_token(tmp_path: Path) -> None:
         stage.nothing_leaked()
 
 
+@covers("hermes-live", "hermes-asks")
 def test_a_server_whose_token_died_is_there_again_without_a_restart(tmp_path: Path) -> None:
     with on_stage(tmp_path, "notes", "later") as stage:
         stage.ask("What can you do?", until="Understood.")
@@ -90,6 +93,7 @@ def test_a_server_whose_token_died_is_there_again_without_a_restart(tmp_path: Pa
         stage.nothing_leaked()
 
 
+@covers("hermes-asks")
 def test_a_person_is_asked_once_however_often_the_model_calls(tmp_path: Path) -> None:
     with on_stage(tmp_path) as stage:
         asks = Call("connect_mcp_server", {"server": "notes"})
@@ -118,6 +122,7 @@ def test_asked_in_a_group_the_person_hears_in_private(tmp_path: Path) -> None:
         stage.nothing_leaked()
 
 
+@covers("hermes-keeps")
 def test_what_hermes_has_stays_until_the_new_tokens_are_there(tmp_path: Path) -> None:
     with on_stage(tmp_path, "notes") as stage:
         before = kept(tmp_path)
@@ -134,6 +139,7 @@ def test_what_hermes_has_stays_until_the_new_tokens_are_there(tmp_path: Path) ->
         assert "ada@example.com" in whoami(stage)
 
 
+@covers("hermes-moved")
 def test_where_hermes_has_moved_the_user_is_told_what_to_type_and_the_operator_once(tmp_path: Path) -> None:
     with on_stage(tmp_path, beside=another_plugin(tmp_path / "forgetful", FORGETFUL)) as stage:
         stage.ask("Good morning.", until="Understood.")
@@ -145,6 +151,7 @@ def test_where_hermes_has_moved_the_user_is_told_what_to_type_and_the_operator_o
         stage.nothing_leaked()
 
 
+@covers("hermes-kept-out")
 def test_another_adapter_of_hermess_is_attended_as_the_first_was(tmp_path: Path) -> None:
     with on_stage(tmp_path, beside=another_plugin(tmp_path / "reconnect", RECONNECT)) as stage:
         address = stage.begin()
@@ -160,6 +167,7 @@ def test_another_adapter_of_hermess_is_attended_as_the_first_was(tmp_path: Path)
         stage.nothing_leaked()
 
 
+@covers("hermes-kept-out")
 def test_debugged_hermes_logs_no_code(tmp_path: Path) -> None:
     with on_stage(tmp_path, verbosity="-vv", behaviour=Behaviour(with_device=True)) as stage:
         stage.api.say(stage.anna, "/mcpauth notes")
