@@ -1,4 +1,4 @@
-"""Draws telegram.svg, discord.svg and hermes.svg from the chats that the tests keep. Run: python docs/chat_picture.py."""
+"""Draws the pictures of chats from what the tests keep of them. Run: python docs/chat_picture.py."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_the_picture_shows_what_the_program_shows_now() -> None:
     assert drawn == (ROOT / "docs" / "login.svg").read_text("utf-8"), "Run: python docs/picture.py"
 
 
-@pytest.mark.parametrize("name", ["telegram.svg", "discord.svg"])
+@pytest.mark.parametrize("name", ["telegram.svg", "discord.svg", "hermes.svg"])
 def test_the_pictures_of_chats_show_what_the_tests_saw(name: str) -> None:
     script = f"import chat_picture as it, sys; sys.stdout.write(it.draw(it.PICTURES[{name!r}]))"
     drawn = subprocess.run(
