@@ -36,6 +36,7 @@ from gateway_hooks.meaning import (
     OnLogin,
     Over,
     Stray,
+    carries_answer,
     meaning,
 )
 from gateway_hooks.policy import STRANGER_SECONDS, Policy
@@ -98,6 +99,16 @@ class Desk:
         The work may take as long as servers do, and raises nothing either: whoever is handed one event after
         the other does it in a task of its own.
         """
+        try:
+            return await self._heed(heard, chat)
+        except Exception as fault:  # noqa: BLE001  the policy's and the platform's, which are others' work
+            log.error("A message could not be judged: %s.", type(fault).__name__)  # noqa: TRY400
+            if not (carries_answer(heard.text) or carries_answer(heard.beside)):
+                return None
+            # It is still let through to nobody.
+            return partial(self._done, partial(self._answering.stray, heard, chat), chat)
+
+    async def _heed(self, heard: Heard, chat: Chat) -> Work | None:
         context = self._context
         trouble: McpAuthError | None = None
         try:

@@ -16,8 +16,9 @@ from gateway_hooks import hermes_internals as hermes
 from gateway_hooks.board import SETTLE_NS
 from gateway_hooks.cards import Card
 from gateway_hooks.chat import ChatError
-from gateway_hooks.hermes_seat import Seat
+from gateway_hooks.hermes_seat import SKIP, Seat
 from gateway_hooks.hermes_tools import make_live
+from gateway_hooks.meaning import carries_answer
 from gateway_hooks.servers import Configured
 from gateway_hooks.words import ENGLISH
 from hermes_mcp_auth_remote.errors import McpAuthError
@@ -132,9 +133,14 @@ class Inside:
 
     def hear(self, event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
         """Take what is ours of an event; returns what Hermes is to do with it."""
-        self.look()
-        seat = self.seat_at(event.source)
-        return None if seat is None else seat.hear(event)
+        try:
+            self.look()
+            seat = self.seat_at(event.source)
+            return None if seat is None else seat.hear(event)
+        except Exception as fault:  # noqa: BLE001  Hermes would log its text, and go on with the message
+            log.error("A message could not be looked at: %s.", type(fault).__name__)  # noqa: TRY400
+            said = f"{event.text or ''}\n{getattr(event, 'reply_to_text', None) or ''}"
+            return SKIP if carries_answer(said) else None
 
     async def connect(self, server: str) -> bool:
         """Have a server's tools live; False where that did not work."""

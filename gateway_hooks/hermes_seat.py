@@ -18,7 +18,7 @@ from gateway_hooks.hermes_internals import Attached
 from gateway_hooks.hermes_plain import NO_ID, PlainPlatform
 from gateway_hooks.hermes_policy import HermesPolicy, HermesSender
 from gateway_hooks.hermes_reading import read_command, without_ours
-from gateway_hooks.meaning import NotOurs, meaning
+from gateway_hooks.meaning import NotOurs, carries_answer, meaning
 from gateway_hooks.servers import Configured
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
@@ -155,7 +155,9 @@ class Seat:
             heard, ours = replace(heard, command="connections", text=""), True
         if not ours or not self.policy.may_talk(heard.sender):
             return None
-        return heard if typed is None or self.policy.may_run(heard.sender) else None
+        if typed is None or carries_answer(heard.text):
+            return heard
+        return heard if self.policy.may_run(heard.sender) else None
 
     def _intent(self, heard: Heard, chat: Chat) -> object:
         return meaning(

@@ -19,6 +19,7 @@ from gateway_hooks.desk import Desk
 from gateway_hooks.hermes_plain import PREFIX
 from gateway_hooks.hermes_policy import HermesSender
 from gateway_hooks.hermes_seat import PRIVATE, Seat
+from gateway_hooks.meaning import carries_answer
 from gateway_hooks.servers import Configured
 from gateway_hooks.telegram import FIRST, App, Context, TelegramPlatform
 from gateway_hooks.telegram_calls import Calls
@@ -97,7 +98,8 @@ class TelegramSeat(Seat):
         if message is not None and heard.command != "start":
             # Whole: what Hermes has other commands for is no command of ours.
             heard = replace(heard, command="", text=message.text or message.caption or "")
-            if update.edited_message and heard.text.lstrip().startswith("/"):
+            is_command = heard.text.lstrip().startswith("/") and not carries_answer(heard.text)
+            if update.edited_message and is_command:
                 # Carried out when it was written.
                 return
         heard = replace(heard, sender=self._sender(heard, chat.origin, update))

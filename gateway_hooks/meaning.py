@@ -111,11 +111,11 @@ def meaning(
     if heard.pressed:
         return _pressed(heard, here, waiting)
     # "/connect http://127.0.0.1/?code=..." is an answer.
-    if heard.command and _kind(heard.text, ()) != "address":
+    if heard.command and not carries_answer(heard.text):
         meant = _command(heard, here, waiting)
     else:
         meant = _message(heard, here, waiting, is_private=is_private, has_forms=has_forms)
-    if isinstance(meant, NotOurs) and _kind(heard.beside, ()) == "address":
+    if isinstance(meant, NotOurs) and carries_answer(heard.beside):
         # Whoever read the message would read that along with it.
         return Stray() if is_private else Exposed(None)
     return meant
@@ -192,6 +192,11 @@ def _in_public(text: str, here: Origin, by_code: Sequence[Login]) -> Intent:
         # People may talk about such addresses.
         return NotOurs()
     return Exposed(whose if whose in by_sender else None)
+
+
+def carries_answer(text: str) -> bool:
+    """True where a text holds an authorization response, whosever it is. Never raises."""
+    return _kind(text, ()) == "address"
 
 
 def _kind(text: str, theirs: Iterable[Login]) -> str:

@@ -12,14 +12,15 @@ import discord
 import pytest
 from telegram import Update
 
-from gateway_hooks import hermes_seat
+from gateway_hooks import hermes_internals, hermes_seat
 from gateway_hooks.cards import Card, Link
 from gateway_hooks.chat import Chat, Heard, Sender
 from gateway_hooks.discord_people import spoken
-from gateway_hooks.hermes_gateway import NO_PEOPLE
+from gateway_hooks.hermes_gateway import NO_PEOPLE, Inside
 from gateway_hooks.hermes_internals import Attached
 from gateway_hooks.hermes_plain import text
-from gateway_hooks.hermes_seat import Seat
+from gateway_hooks.hermes_policy import HermesPolicy
+from gateway_hooks.hermes_seat import SKIP, Seat
 from gateway_hooks.policy import AllowList
 from gateway_hooks.servers import Configured
 from gateway_hooks.telegram_drawing import draw
@@ -125,8 +126,8 @@ def test_who_cannot_be_written_to_is_not_tried_every_five_seconds(begin: Begin, 
     assert len(ada.room.calls) <= 2
 
 
-def seat(home: Path, platform: str) -> Seat:
-    gateway: Any = SimpleNamespace(_is_user_authorized=lambda _: False, config=None)
+def seat(home: Path, platform: str, *, listens: bool = False) -> Seat:
+    gateway: Any = SimpleNamespace(_is_user_authorized=lambda _: listens, config=None)
     attached = Attached(SimpleNamespace(), SimpleNamespace(value=platform))
     return Seat(gateway, attached, AuthService(home), Configured(home))
 
@@ -238,3 +239,42 @@ def test_a_reply_to_an_address_does_not_reach_the_model_of_hermes(
     monkeypatch.setattr(slack, "take", take)
     assert slack.hear(event) is not None
     assert [each.beside for each in heard] == [ADDRESS]
+
+
+class Broken(Changing):
+    def may_talk(self, sender: Sender) -> bool:
+        raise RuntimeError(sender)
+
+
+@covers("chat-ours")
+def test_a_policy_that_fails_lets_nobody_in_and_no_code_through(begin: Begin) -> None:
+    talk = begin(policy=Broken())
+    ada = talk.person("ada")
+    assert ada.pastes(ADDRESS)
+    assert ADDRESS not in ada.reads()
+    assert not ada.says("hello")
+    assert not ada.says("/connect notes")
+    assert talk.service.logins() == []
+
+
+@covers("chat-ours")
+def test_a_fault_at_a_message_of_hermes_lets_no_code_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inside = object.__new__(Inside)
+    monkeypatch.setattr(Inside, "look", lambda _: 1 / 0)
+    assert inside.hear(SimpleNamespace(text="hello", source=None)) is None
+    assert inside.hear(SimpleNamespace(text=ADDRESS, source=None)) == SKIP
+    assert inside.hear(SimpleNamespace(text="right?", reply_to_text=ADDRESS, source=None)) == SKIP
+
+
+@covers("chat-ours")
+def test_who_may_not_run_the_command_of_hermes_is_kept_from_sending_a_code_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HermesPolicy, "may_run", lambda *_: False)
+    monkeypatch.setattr(hermes_internals, "source", lambda *_, **__: place("D1"))
+    slack = seat(tmp_path, "slack", listens=True)
+    heard = Heard(Sender("U1"), text=f"/mcpauth {ADDRESS}")
+    assert slack._meant(heard, slack.chat(place("D1"))) is not None
+    assert slack._meant(Heard(Sender("U1"), text="/mcpauth list"), slack.chat(place("D1"))) is None
