@@ -31,7 +31,15 @@ class Screened(io.StringIO):
 
 
 def screened(
-    demo: Demo, home: Path, columns: int, rows: int, *, encoding: str = "utf-8", **more: bool
+    demo: Demo,
+    home: Path,
+    columns: int,
+    rows: int,
+    *,
+    encoding: str = "utf-8",
+    opened: bool = False,
+    with_qr: bool = True,
+    colour: bool = True,
 ) -> str:
     """Return what is shown of a login on a terminal of that size, and the login's address behind it."""
 
@@ -40,8 +48,8 @@ def screened(
         login = await service.begin(Server("demo", demo.mcp_url), HERE)
         stream = Screened()
         stream.encoding = encoding
-        opened = more.pop("opened", False)
-        PlainScreen(stream, columns, rows, time.time, **more).show(login, opened=opened, port=4711)
+        screen = PlainScreen(stream, columns, rows, time.time, with_qr, colour)
+        screen.show(login, opened=opened, port=4711)
         lines = stream.getvalue().splitlines()
         assert login.authorization_url in lines, "whole, alone on its line, not indented"
         return stream.getvalue()
