@@ -257,6 +257,8 @@ class Talk:
             running = asyncio.create_task(self.desk.board.run())
             try:
                 await until(holds)
+                # Not in the middle of something.
+                await asyncio.gather(*self.desk.board._working.values())
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway_hooks.board import RETRY_SECONDS
+from gateway_hooks.cards import Card
 from gateway_hooks.chat import ChatError
 from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.errors import StoreUnwritable
@@ -25,6 +26,23 @@ from tests.requirements import covers
 def other(tmp_path: Path, clock: MovedClock) -> AuthService:
     """The service of another process over the same home."""
     return AuthService(tmp_path, clock=clock)
+
+
+async def look_by_itself(talk: Talk) -> None:
+    """Look as the running board does where nothing but the time has changed; to the end of what it does."""
+    board = talk.desk.board
+    await board.look()
+    await asyncio.gather(*board._working.values())
+    await rested(talk)
+
+
+async def rested(talk: Talk) -> None:
+    """Look until the disk's clock has surely gone on since the last change."""
+    board = talk.desk.board
+    while board._seen_at == -1:
+        await board.look()
+        await asyncio.gather(*board._working.values())
+        await asyncio.sleep(0.02)
 
 
 @covers("chat-countdown")
@@ -48,17 +66,9 @@ def test_where_nothing_has_changed_nothing_is_read(
     ada: Person, talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada.says("/connect notes")
-    board = talk.desk.board
-
-    async def look_twice() -> None:
-        # Until the disk's clock has surely gone on since the last change.
-        while board._seen_at == -1:
-            await board.look()
-            await asyncio.sleep(0.02)
-        monkeypatch.setattr(talk.service, "logins", None)
-        await board.look()
-
-    talk.run(look_twice())
+    talk.run(rested(talk))
+    monkeypatch.setattr(talk.service, "logins", None)
+    talk.run(talk.desk.board.look())
 
 
 @covers("chat-survives")
@@ -168,10 +178,9 @@ def test_an_end_that_could_not_be_shown_is_shown_later(
     for failed in (1, 2):
         assert ada.sees() == ["Connect notes"]
         assert caplog.text.count("The platform is out of reach.") == failed
+        talk.run(rested(talk))
         clock.now += RETRY_SECONDS
-        # As the running board does: nothing but the time has changed.
-        talk.run(talk.desk.board.look())
-        talk.settle()
+        talk.run(look_by_itself(talk))
     assert ada.sees() == ["notes: connected"]
     assert len(talk.connected) == 1
 
@@ -264,8 +273,8 @@ def test_a_login_for_a_user_whom_the_bot_may_not_write_to_is_cancelled(
 
 @pytest.mark.parametrize(
     "origin",
-    [Origin("elsewhere", user="ada"), Origin(PLATFORM, user="ada", bot="901"), Origin(PLATFORM)],
-    ids=["platform", "bot", "nobody"],
+    [Origin("elsewhere", user="ada"), Origin(PLATFORM, chat="private-ada", user="ada", bot="901")],
+    ids=["platform", "bot"],
 )
 def test_logins_of_other_places_are_left_alone(
     talk: Talk, other: AuthService, ada: Person, origin: Origin
@@ -275,6 +284,12 @@ def test_logins_of_other_places_are_left_alone(
     talk.settle()
     assert ada.sees() == []
     assert other.login(login.id).status == "waiting"
+    # Nor is a message touched that has the same id here.
+    ada.room.put("bot", card=Card("Something else"))
+    talk.run(other.note_messages(login.id, ("1",)))
+    talk.run(other.cancel(login.id))
+    talk.settle()
+    assert ada.sees() == ["Something else"]
 
 
 @covers("chat-survives")
