@@ -93,12 +93,8 @@ class Attention:
     def _audience(self, owner: Owner) -> Iterator[str]:
         """Name the users of this platform who hear of an owner's sessions."""
         platform, policy = self._context.platform.name, self._context.policy
-        its, separator, user = (owner or "").partition(":")
-        if owner is None:
-            users: tuple[str, ...] = policy.caretakers()
-        else:
-            users = (user,) if separator and its == platform else ()
-        # Whose tokens are not used here is not told of them.
+        users = policy.caretakers() if owner is None else (owner.partition(":")[2],)
+        # Neither somebody of another platform, nor whoever's tokens are not used here.
         return (each for each in users if policy.owner(platform, each) == owner)
 
     async def _attend(self, user: str, trouble: _Trouble, before: Notice | None) -> None:
