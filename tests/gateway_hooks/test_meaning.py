@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import MagicMock
 from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gateway_hooks.meaning
 from gateway_hooks.chat import Heard, Sender
 from gateway_hooks.meaning import (
     Answer,
@@ -171,6 +173,20 @@ def test_an_address_that_a_message_replies_to_goes_on_to_nobody() -> None:
     assert read(reply, MINE) == Stray()
     assert read(reply, HIS, here=GROUP) == Exposed(None)
     assert read(replace(reply, beside=f"It begins with {REDIRECT_URI}."), MINE) == NotOurs()
+
+
+@covers("linear")
+def test_a_strangers_text_is_read_closely_for_no_login_whose_state_it_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closely = MagicMock(return_value=False)
+    monkeypatch.setattr(gateway_hooks.meaning, "answers", closely)
+    many = [made(Origin("parlour", user=f"{number}"), f"login-{number}") for number in range(1000)]
+    many = [
+        replace(each, request=replace(each.request, state=Secret(f"the-state-of-{each.id}"))) for each in many
+    ]
+    assert read(said("http://x?code=a&state=b\n" * 160), *many, here=GROUP) == NotOurs()
+    closely.assert_not_called()
 
 
 def test_where_there_are_forms_a_written_answer_is_exposed() -> None:
