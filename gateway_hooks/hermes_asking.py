@@ -92,6 +92,10 @@ class AgentAsks:
         return hermes.source(seat.attached, user, chat, kind, thread_id=thread)
 
     def _asked(self, seat: Seat, server: str, where: Any) -> str | None:  # noqa: ANN401
+        with suppress(RuntimeError):
+            # Where Hermes calls from an event loop, that loop is not kept waiting.
+            asyncio.get_running_loop()
+            return None
         future = asyncio.run_coroutine_threadsafe(ask(seat, server, where, self._inside), self._inside.loop)
         try:
             return future.result(ASK_SECONDS)

@@ -47,7 +47,6 @@ class Inside:
         self.loop = asyncio.get_running_loop()
         self.service = service_at(hermes.home_of(""))
         self._seats: dict[int, Seat] = {}
-        self._failed: set[int] = set()
         self._seen_at = -1
         self._handled: set[str] | None = None
         self._connecting = asyncio.Lock()
@@ -98,9 +97,6 @@ class Inside:
             seat = kind(self.gateway, attached, service_at(home), Configured(home))
             seat.start()
         except Exception as trouble:  # noqa: BLE001  Hermes's adapter may be another than the one we know
-            if key in self._failed:
-                return
-            self._failed.add(key)
             hermes.say_once(
                 f"Hermes's {attached.name} adapter is not as it was ({type(trouble).__name__}): logins there "
                 "are in plain text."

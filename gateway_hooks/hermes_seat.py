@@ -98,8 +98,12 @@ class Seat:
         return SKIP if self.take(heard, chat) else None
 
     def take(self, heard: Heard, chat: Chat) -> bool:
-        """Take what is ours, and have it done; False where it is Hermes's."""
-        ours = self._meant(heard, chat)
+        """Take what is ours, and have it done; False where it is Hermes's. Raises nothing."""
+        try:
+            ours = self._meant(heard, chat)
+        except Exception as fault:  # noqa: BLE001  what carries a code is not let through for a fault of ours
+            log.error("A message could not be read, by a fault of ours: %s.", type(fault).__name__)  # noqa: TRY400
+            return not isinstance(meaning(heard, chat.origin, (), is_private=True), NotOurs)
         if ours is None:
             return False
         self.spawn(self._done(ours, chat))

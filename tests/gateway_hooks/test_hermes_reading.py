@@ -1,0 +1,52 @@
+"""What is typed to Hermes, and the lines of a message that Hermes has merged of several."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway_hooks.hermes_reading import read_command, without_ours
+from tests.requirements import covers
+
+ADDRESS = "http://127.0.0.1:1/callback?code=abc&state=def"
+
+
+@covers("hermes-story")
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("/mcpauth", ("connections", "")),
+        ("/mcpauth list", ("connections", "")),
+        ("/MCPAUTH  LIST ", ("connections", "")),
+        ("/mcpauth notes", ("connect", "notes")),
+        ("/mcpauth my notes", ("connect", "my notes")),
+        ("/mcpauth connect", ("connect", "")),
+        ("/mcpauth connect list", ("connect", "list")),
+        ("/mcpauth disconnect notes yes", ("disconnect", "notes yes")),
+        ("/mcpauth@bot notes", ("connect", "notes")),
+        ("/mcpauth@Bot\ncancel", ("cancel", "")),
+        (f"/mcpauth {ADDRESS}", ("connect", ADDRESS)),
+        ("/mcpauth@other notes", None),
+        ("/mcpauthnotes", None),
+        ("/mcp notes", None),
+        ("type /mcpauth notes", None),
+        ("", None),
+    ],
+)
+def test_one_command_says_all(typed: str, meant: tuple[str, str] | None) -> None:
+    assert read_command(typed, "bot") == meant
+
+
+@covers("hermes-belt")
+@pytest.mark.parametrize(
+    ("text", "ours", "rest"),
+    [
+        (f"hello\n{ADDRESS}", [ADDRESS], "hello"),
+        (f"{ADDRESS}\n\nand thanks", [ADDRESS], "and thanks"),
+        ("hello\nyou", [], "hello\nyou"),
+        # What may be the rest of a code goes nowhere.
+        (f"{ADDRESS}\n4f6a8b0c2d4e6f8a0b2c4d6e8f", [ADDRESS], ""),
+        (f"{ADDRESS}\n{ADDRESS}", [ADDRESS, ADDRESS], ""),
+    ],
+)
+def test_what_was_merged_is_told_apart(text: str, ours: list[str], rest: str) -> None:
+    assert without_ours(text, lambda line: line.startswith("http")) == (ours, rest)
