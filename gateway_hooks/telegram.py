@@ -234,7 +234,7 @@ class TelegramLogins:
                     log.error(
                         "Messages are not kept up to date: a fault of ours.", exc_info=board.exception()
                     )
-                    await asyncio.sleep(AGAIN_SECONDS)
+                    await self._sleep(AGAIN_SECONDS)
                     board = asyncio.create_task(self.desk.run())
         finally:
             board.cancel()

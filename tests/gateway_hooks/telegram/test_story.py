@@ -256,3 +256,17 @@ def test_the_deep_link_goes_on_with_the_login_that_could_not_be_shown(scene: Sce
         scene.check(login)
 
     asyncio.run(story())
+
+
+@covers("telegram-story")
+def test_help_is_told_to_who_may(scene: Scene, anna: User) -> None:
+    api = scene.api
+
+    async def story() -> None:
+        async with scene.bot():
+            for said in ("/start", "/help", "/start nonsense"):
+                after = api.say(anna, said)
+                helped = await scene.shown(anna, "I connect your agent", after.id)
+                assert "/connect: log in" in helped.text
+
+    asyncio.run(story())

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from dataclasses import replace
 
 import pytest
-from telegram import BotCommand
 
 from gateway_hooks.cards import Card
 from gateway_hooks.chat import CannotWrite, ChatError, MessageGone
-from gateway_hooks.servers import Listed
+from gateway_hooks.desk import Desk
 from gateway_hooks.telegram import TelegramPlatform
 from hermes_mcp_auth_remote.values import Origin
-from tests.gateway_hooks.telegram.given import OPEN, Scene, eventually
+from tests.browserless import approve
+from tests.gateway_hooks.telegram.given import Scene, eventually
 from tests.gateway_hooks.telegram.test_application import Host, hosted
 from tests.parts.bot_api import User
 from tests.requirements import covers
@@ -219,63 +217,7 @@ def test_a_prompt_that_its_person_deleted_is_shown_anew(scene: Scene, anna: User
 
 
 def _approve(scene: Scene) -> str:
-    from tests.browserless import approve
-
     return approve(scene.login().authorization_url)
-
-
-def with_long_address(scene: Scene, characters: int) -> Listed:
-    options = replace(scene.server.options, authorize_params={"hint": "x" * characters})
-    return Listed([replace(scene.server, options=options)])
-
-
-@covers("telegram-limits")
-@pytest.mark.parametrize(
-    ("characters", "messages"),
-    [(1400, 1), (2200, 1), (3200, 2), (5000, 2)],
-    ids=["button", "text", "apart", "file"],
-)
-def test_an_address_too_long_for_a_button_goes_into_the_text_and_on(
-    scene: Scene, anna: User, characters: int, messages: int
-) -> None:
-    api = scene.api
-    logins = scene.logins()
-    logins._parts = (logins._parts[0], with_long_address(scene, characters), *logins._parts[2:])
-    scene.demo.server.change(with_device=True)
-
-    async def story() -> None:
-        async with hosted(scene, Host(), logins):
-            prompt = await scene.prompt(anna)
-            await api.press(anna, prompt, "Paste instead")
-            await api.until(lambda: any("Send it to me" in each for each in scene.texts(anna)))
-            await eventually(lambda: len(scene.login().messages) == 1)
-            await api.until(lambda: len(scene.texts(anna)) == messages)
-            login, url = scene.login(), scene.login().authorization_url
-            shown = [each for each in api.messages(anna) if each.from_bot]
-            assert all(each.protected and (each.previews_disabled or each.document) for each in shown)
-            if characters == 1400:
-                assert api.url_of(shown[0], OPEN) == url
-            elif characters == 5000:
-                assert shown[1].document is not None
-                assert shown[1].document.data.decode() == url
-            else:
-                assert url in shown[-1].text
-                assert {shown[-1].part(each) for each in shown[-1].entities if each.type == "url"} >= {url}
-            await api.press(anna, shown[0], "QR code")
-            said = await scene.shown(anna, "Connect notes", shown[-1].id)
-            assert "too long for a QR code" in said.text
-            # Its time goes by; then it is answered.
-            scene.clock.now += 301
-            await api.until(lambda: any("(5 minutes)" in each for each in scene.texts(anna)))
-            api.say(anna, await asyncio.to_thread(_approve, scene))
-            await scene.shown(anna, "notes: connected")
-            await eventually(lambda: scene.service().login(login.id).messages == ())
-            await api.until(lambda: len(scene.texts(anna)) == 1)
-        scene.check(login)
-        refused = {call.description.partition(":")[2][:28] for call in api.calls if not call.ok}
-        assert refused <= {" message is not modified: sp"}
-
-    asyncio.run(story())
 
 
 @covers("telegram-trouble")
@@ -324,78 +266,26 @@ def test_what_telegram_refuses_is_told_apart(scene: Scene, anna: User, bob: User
 
 
 @covers("telegram-trouble")
-def test_each_press_is_answered_once_whatever_comes_of_it(scene: Scene, anna: User) -> None:
-    api = scene.api
+def test_a_fault_of_ours_is_logged_and_messages_are_kept_up_to_date_again(
+    scene: Scene, anna: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logins, runs = scene.logins(), list[int]()
 
     async def story() -> None:
-        async with hosted(scene, Host()):
+        run = Desk.run
+
+        async def failing(desk: Desk) -> None:
+            runs.append(1)
+            if len(runs) == 1:
+                raise ZeroDivisionError
+            await run(desk)
+
+        monkeypatch.setattr(Desk, "run", failing)
+        async with hosted(scene, Host(), logins):
             prompt = await scene.prompt(anna)
-            assert (await api.press(anna, prompt, "QR code")).text == ""
-            await api.press(anna, prompt, "Cancel")
-            ended = await scene.shown(anna, "notes: not connected")
-            # One that is drawn no more, pressed by who still sees it.
-            api.world.edit(replace(prompt, edited_at=scene.clock.now))
-            assert (await api.press(anna, prompt, "Cancel")).text == "That login is over."
-            api.world.edit(replace(prompt, text=ended.text, keyboard=ended.keyboard))
-            assert (await api.press(anna, prompt, "Try again")).text == "One moment…"
-        for call in api.calls_of("answerCallbackQuery"):
-            assert call.ok
-        assert len(api.calls_of("answerCallbackQuery")) == 4
+            scene.api.say(anna, await scene.approved(prompt))
+            await scene.shown(anna, "notes: connected")
 
     asyncio.run(story())
-
-
-@covers("telegram-limits")
-def test_the_menu_is_set_once_and_where_it_differs(scene: Scene) -> None:
-    api = scene.api
-
-    async def story() -> None:
-        for _ in range(2):
-            async with scene.bot():
-                await api.until(lambda: api.polling)
-                await eventually(lambda: bool(api.calls_of("getMyCommands")))
-        assert len(api.calls_of("setMyCommands")) == 1
-        async with scene.builder().build() as application:
-            names = [command.command for command in await application.bot.get_my_commands()]
-            assert names == ["connect", "connections", "disconnect"]
-            await application.bot.set_my_commands([BotCommand("other", "Other")])
-        async with scene.bot():
-            await eventually(lambda: len(api.calls_of("setMyCommands")) == 3)
-
-    asyncio.run(story())
-
-
-@covers("telegram-story")
-def test_help_is_told_to_who_may(scene: Scene, anna: User) -> None:
-    api = scene.api
-
-    async def story() -> None:
-        async with scene.bot():
-            for said in ("/start", "/help", "/start nonsense"):
-                after = api.say(anna, said)
-                helped = await scene.shown(anna, "I connect your agent", after.id)
-                assert "/connect: log in" in helped.text
-
-    asyncio.run(story())
-
-
-@covers("telegram-trouble")
-def test_a_hundred_chats_at_once_all_get_their_prompt(scene: Scene) -> None:
-    from gateway_hooks.policy import AllowList
-
-    api = scene.api
-    people = [api.user(number, f"Person {number}") for number in range(1000, 1100)]
-    for person in people:
-        api.private(person).started = True
-    policy = AllowList(users=frozenset(str(person.id) for person in people), owners="per_user")
-
-    async def story() -> None:
-        async with scene.bot(policy=policy):
-            began = time.monotonic()
-            for person in people:
-                api.say(person, "/connect notes")
-            await api.until(lambda: all(scene.texts(person) for person in people), 60)
-            print(f"{time.monotonic() - began:.2f} s for all prompts")
-
-    asyncio.run(story())
-    assert len({api.url_of(api.messages(person)[-1], OPEN) for person in people}) == 100
+    assert "a fault of ours" in caplog.text
+    assert "ZeroDivisionError" in caplog.text

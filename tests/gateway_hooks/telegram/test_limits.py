@@ -1,0 +1,167 @@
+"""Telegram's limits: of what a message holds, of how many there may be, of answers to a press."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from telegram import BotCommand
+
+from gateway_hooks.policy import AllowList
+from gateway_hooks.servers import Listed
+from hermes_mcp_auth_remote.demo.serving import Demo
+from tests.browserless import approve
+from tests.demo.player import MovedClock
+from tests.gateway_hooks.telegram.given import OPEN, Scene, eventually
+from tests.gateway_hooks.telegram.test_application import Host, hosted
+from tests.parts.bot_api import User, running
+from tests.requirements import covers
+
+
+def with_long_address(scene: Scene, characters: int) -> Listed:
+    options = replace(scene.server.options, authorize_params={"hint": "x" * characters})
+    return Listed([replace(scene.server, options=options)])
+
+
+@covers("telegram-limits")
+@pytest.mark.parametrize(
+    ("characters", "messages"),
+    [(1400, 1), (2200, 1), (3200, 2), (5000, 2)],
+    ids=["button", "text", "apart", "file"],
+)
+def test_an_address_too_long_for_a_button_goes_into_the_text_and_on(
+    scene: Scene, anna: User, characters: int, messages: int
+) -> None:
+    api = scene.api
+    logins = scene.logins()
+    logins._parts = (logins._parts[0], with_long_address(scene, characters), *logins._parts[2:])
+    scene.demo.server.change(with_device=True)
+
+    async def story() -> None:
+        async with hosted(scene, Host(), logins):
+            prompt = await scene.prompt(anna)
+            await api.press(anna, prompt, "Paste instead")
+            await api.until(lambda: any("Send it to me" in each for each in scene.texts(anna)))
+            await eventually(lambda: len(scene.login().messages) == 1)
+            await api.until(lambda: len(scene.texts(anna)) == messages)
+            login, url = scene.login(), scene.login().authorization_url
+            shown = [each for each in api.messages(anna) if each.from_bot]
+            assert all(each.protected and (each.previews_disabled or each.document) for each in shown)
+            if characters == 1400:
+                assert api.url_of(shown[0], OPEN) == url
+            elif characters == 5000:
+                assert shown[1].document is not None
+                assert shown[1].document.data.decode() == url
+            else:
+                assert url in shown[-1].text
+                assert {shown[-1].part(each) for each in shown[-1].entities if each.type == "url"} >= {url}
+            await api.press(anna, shown[0], "QR code")
+            said = await scene.shown(anna, "Connect notes", shown[-1].id)
+            assert "too long for a QR code" in said.text
+            # Its time goes by; then it is answered.
+            scene.clock.now += 301
+            await api.until(lambda: any("(5 minutes)" in each for each in scene.texts(anna)))
+            api.say(anna, await asyncio.to_thread(approved, scene))
+            await scene.shown(anna, "notes: connected")
+            await eventually(lambda: scene.service().login(login.id).messages == ())
+            await api.until(lambda: len(scene.texts(anna)) == 1)
+        scene.check(login)
+        refused = {call.description.partition(":")[2][:28] for call in api.calls if not call.ok}
+        assert refused <= {" message is not modified: sp"}
+
+    asyncio.run(story())
+
+
+def approved(scene: Scene) -> str:
+    return approve(scene.login().authorization_url)
+
+
+@covers("telegram-limits")
+def test_the_menu_is_set_once_and_where_it_differs(scene: Scene) -> None:
+    api = scene.api
+
+    async def story() -> None:
+        for _ in range(2):
+            async with scene.bot():
+                await api.until(lambda: api.polling)
+                await eventually(lambda: bool(api.calls_of("getMyCommands")))
+        assert len(api.calls_of("setMyCommands")) == 1
+        async with scene.builder().build() as application:
+            names = [command.command for command in await application.bot.get_my_commands()]
+            assert names == ["connect", "connections", "disconnect"]
+            await application.bot.set_my_commands([BotCommand("other", "Other")])
+        async with scene.bot():
+            await eventually(lambda: len(api.calls_of("setMyCommands")) == 3)
+
+    asyncio.run(story())
+
+
+@covers("telegram-trouble")
+def test_a_hundred_chats_at_once_all_get_their_prompt(scene: Scene) -> None:
+    api = scene.api
+    people = [api.user(number, f"Person {number}") for number in range(1000, 1100)]
+    for person in people:
+        api.private(person).started = True
+    policy = AllowList(users=frozenset(str(person.id) for person in people), owners="per_user")
+
+    async def story() -> None:
+        async with scene.bot(policy=policy):
+            for person in people:
+                api.say(person, "/connect notes")
+            await api.until(lambda: all(scene.texts(person) for person in people), 60)
+
+    asyncio.run(story())
+    assert len({api.url_of(api.messages(person)[-1], OPEN) for person in people}) == 100
+
+
+@covers("telegram-trouble")
+def test_telegrams_own_limits_are_kept_and_everybody_is_served(
+    demo: Demo, tmp_path: Path, clock: MovedClock
+) -> None:
+    async def pass_by(seconds: float) -> None:
+        clock.now += seconds
+        await asyncio.sleep(0)
+
+    with running(clock=clock, rate_limits=True) as api:
+        scene = Scene(api, demo, tmp_path, clock)
+        people = [api.user(number, f"Person {number}") for number in range(1000, 1040)]
+        for person in people:
+            api.private(person).started = True
+        policy = AllowList(users=frozenset(str(person.id) for person in people), owners="per_user")
+        logins = scene.logins(policy=policy)
+        logins._sleep = pass_by
+
+        async def story() -> None:
+            async with hosted(scene, Host(), logins):
+                for person in people:
+                    api.say(person, "/connect notes")
+                for person in people:
+                    await scene.shown(person, "Connect notes")
+
+        asyncio.run(story())
+        assert any(call.description.startswith("Too Many") for call in api.calls_of("sendMessage"))
+        assert [len(scene.texts(person)) for person in people] == [1] * 40
+
+
+@covers("telegram-trouble")
+def test_each_press_is_answered_once_whatever_comes_of_it(scene: Scene, anna: User) -> None:
+    api = scene.api
+
+    async def story() -> None:
+        async with hosted(scene, Host()):
+            prompt = await scene.prompt(anna)
+            assert (await api.press(anna, prompt, "QR code")).text == ""
+            await api.press(anna, prompt, "Cancel")
+            ended = await scene.shown(anna, "notes: not connected")
+            # One that is drawn no more, pressed by who still sees it.
+            api.world.edit(replace(prompt, edited_at=scene.clock.now))
+            assert (await api.press(anna, prompt, "Cancel")).text == "That login is over."
+            api.world.edit(replace(prompt, text=ended.text, keyboard=ended.keyboard))
+            assert (await api.press(anna, prompt, "Try again")).text == "One moment…"
+        for call in api.calls_of("answerCallbackQuery"):
+            assert call.ok
+        assert len(api.calls_of("answerCallbackQuery")) == 4
+
+    asyncio.run(story())
