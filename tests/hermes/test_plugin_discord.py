@@ -118,3 +118,49 @@ def test_a_code_written_as_a_message_is_refused_and_goes_to_nobody(tmp_path: Pat
         scene.finish(again)
         scene.said("notes: connected", direct)
         scene.nothing_leaked()
+
+
+@covers("hermes-kept-out")
+def test_in_a_channel_codes_go_to_nobody_also_during_a_turn(tmp_path: Path) -> None:
+    with on_scene(tmp_path) as scene:
+        mention, direct = f"<@{scene.api.bot.id}>", scene.api.dm(scene.ada)
+        scene.api.say(scene.ada, scene.channel, f"{mention} /mcpauth notes")
+        scene.said("I wrote to you privately", scene.channel)
+        prompt = scene.said("Connect notes", direct)
+        held = scene.model.hold()
+        scene.api.say(scene.ada, scene.channel, f"{mention} Think about it.")
+        assert held.reached.wait(SECONDS)
+        address = approve(str(next(each["url"] for each in prompt.buttons if "url" in each)))
+        scene.secrets |= parts_of(address)
+        written = scene.api.say(scene.ada, scene.channel, f"{mention} {address}")
+        scene.said("Never here", scene.channel)
+        held.release()
+        if not scene.api.fresh(written).deleted:
+            scene.api.remove(scene.ada, written)
+        again = scene.said("Connect notes", direct)
+        scene.finish(again)
+        scene.said("notes: connected", direct)
+        scene.nothing_leaked()
+
+
+@covers("hermes-asks")
+def test_the_agent_asks_in_a_direct_message(tmp_path: Path) -> None:
+    with on_scene(tmp_path) as scene:
+        direct = scene.api.dm(scene.ada)
+        scene.model.will(Call("connect_mcp_server", {"server": "notes"}), "I have asked you.")
+        scene.api.say(scene.ada, direct, "Look at my notes.")
+        scene.said("I have asked you.", direct)
+        scene.finish(scene.said("Connect notes", direct))
+        scene.said("notes: connected", direct)
+        scene.live()
+        scene.nothing_leaked()
+
+
+@covers("hermes-who")
+def test_whom_hermes_does_not_know_is_not_answered(tmp_path: Path) -> None:
+    with on_scene(tmp_path) as scene:
+        eve = scene.api.user("eve")
+        scene.api.say(eve, scene.api.dm(eve), "/mcpauth notes")
+        scene.api.say(scene.ada, scene.api.dm(scene.ada), "/mcpauth notes")
+        scene.said("Connect notes", scene.api.dm(scene.ada))
+        assert [each for each in scene.api.messages(scene.api.dm(eve)) if each.author != eve] == []
