@@ -124,6 +124,9 @@ class Desk:
             if isinstance(intent, Answer | OnLogin | Exposed) and intent.login is not None:
                 # It was allowed when that login began.
                 return partial(self._done, partial(self._removed, intent.login, heard, chat), chat)
+            if isinstance(intent, Exposed):
+                # Another's address, where others read it.
+                return partial(self._done, partial(self._drop, heard, chat), chat)
             is_asked = bool(heard.command or heard.pressed)
             return partial(self._done, partial(self._stranger, heard, chat), chat) if is_asked else None
         return partial(self._done, partial(self._do, intent, heard, chat, trouble), chat)
@@ -179,6 +182,9 @@ class Desk:
         if user not in self._strangers:
             self._strangers[user] = now
             await chat.send(self._context.lists.stranger(user))
+
+    async def _drop(self, heard: Heard, chat: Chat) -> None:
+        await self._context.deleted(heard, chat)
 
     async def _removed(self, login: Login, heard: Heard, chat: Chat) -> None:
         await self._answering.withdraw_answer(login, heard, chat)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway_hooks.cards import read_action
 from gateway_hooks.chat import Heard
@@ -116,8 +116,11 @@ def meaning(
     else:
         meant = _message(heard, here, waiting, is_private=is_private, has_forms=has_forms)
     if isinstance(meant, NotOurs) and carries_answer(heard.beside):
-        # Whoever read the message would read that along with it.
-        return Stray() if is_private else Exposed(None)
+        # Whoever reads the message reads that along with it.
+        along = replace(heard, text=heard.beside)
+        read = _message(along, here, waiting, is_private=is_private, has_forms=has_forms)
+        if not isinstance(read, NotOurs):
+            return Stray() if is_private else Exposed(None)
     return meant
 
 

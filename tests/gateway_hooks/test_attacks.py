@@ -241,6 +241,18 @@ def test_a_reply_to_an_address_does_not_reach_the_model_of_hermes(
     assert [each.beside for each in heard] == [ADDRESS]
 
 
+@covers("chat-exposed", "chat-listed")
+def test_an_address_of_anothers_that_a_stranger_writes_in_a_group_goes_without_a_word(begin: Begin) -> None:
+    talk = begin()
+    talk.person("ada").says("/connect notes")
+    answer = approve(talk.login.authorization_url)
+    eve = talk.person("eve", group="kitchen")
+    assert eve.says(f"look: {answer}")
+    assert eve.reads() == ""
+    assert not eve.says("http://127.0.0.1:1/callback?code=another&state=of-elsewhere")
+    assert talk.login.status == "waiting"
+
+
 class Broken(Changing):
     def may_talk(self, sender: Sender) -> bool:
         raise RuntimeError(sender)

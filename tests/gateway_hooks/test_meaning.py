@@ -171,7 +171,8 @@ def test_an_address_that_a_message_replies_to_goes_on_to_nobody() -> None:
     reply = replace(said("is that right?"), beside=f"I wrote {URL}")
     assert read(reply) == Stray()
     assert read(reply, MINE) == Stray()
-    assert read(reply, HIS, here=GROUP) == Exposed(None)
+    assert read(reply, MINE, here=GROUP) == Exposed(None)
+    assert read(reply, HIS, here=GROUP) == NotOurs()
     assert read(replace(reply, beside=f"It begins with {REDIRECT_URI}."), MINE) == NotOurs()
 
 
