@@ -19,6 +19,7 @@ from gateway_hooks.cards import Card
 from gateway_hooks.chat import CannotWrite, Chat, ChatError, MessageGone, Platform
 from gateway_hooks.conversation import Conversation, next_mark
 from gateway_hooks.policy import Policy
+from gateway_hooks.prompts import Prompts
 from gateway_hooks.servers import Servers, tag
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
@@ -57,6 +58,7 @@ class Board:
         self._servers = servers
         self._policy = policy
         self._conversation = conversation
+        self._prompts = Prompts(conversation, service.allows_device, clock)
         self._clock = clock
         self._on_connected = on_connected
         # What each login's prompt shows, where it was shown, and who works on it.
@@ -117,7 +119,7 @@ class Board:
 
     async def _show(self, login: Login, chat: Chat, message: str = "") -> None:
         self._chats[login.id] = chat
-        card = self._prompt(login)
+        card = self._prompts.card(login)
         if message:
             try:
                 await chat.edit(message, card)
@@ -176,14 +178,10 @@ class Board:
             if login.messages:
                 self._work(login, self._finish)
         elif login.messages:
-            if self._shown.get(login.id) != self._prompt(login):
+            if self._shown.get(login.id) != self._prompts.card(login):
                 self._work(login, self._edit)
         elif login.origin.user and not login.origin.bot and login.status == "waiting":
             self._work(login, self._show_for_another)
-
-    def _prompt(self, login: Login) -> Card:
-        may_use_device = self._service.allows_device(login)
-        return self._conversation.prompt(login, self._clock(), may_use_device=may_use_device)
 
     async def _show_for_another(self, login: Login) -> None:
         """Show a login that another process began for a user of this platform."""
@@ -201,7 +199,7 @@ class Board:
         if login.is_over or not login.messages:
             return
         prompt, *others = login.messages
-        card = self._prompt(login)
+        card = self._prompts.card(login)
         with contextlib.suppress(CannotWrite):
             try:
                 await self._chat(login).edit(prompt, card)
@@ -298,3 +296,4 @@ class Board:
         for login_id in set(remembered) - {each.id for each in logins if not each.is_over or each.messages}:
             for memory in (self._shown, self._chats, self._not_before):
                 memory.pop(login_id, None)
+            self._prompts.forget(login_id)

@@ -30,6 +30,10 @@ from hermes_mcp_auth_remote.values import Clock, Secret
 
 POLL_SECONDS = 30
 MAX_PAUSE_SECONDS = 30.0
+# More than Telegram's thirty messages a second need; each call looks through all that are open.
+CONNECTIONS = 16
+# The library's one second would lose messages when many people come at once.
+POOL_SECONDS = 30.0
 # What Telegram refuses of an address it refuses again.
 WEBHOOK_TRIES = 2
 HEARD = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY]
@@ -73,6 +77,7 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
     """
     guard_logs()
     builder = ApplicationBuilder().token(token.reveal())
+    builder = builder.connection_pool_size(CONNECTIONS).pool_timeout(POOL_SECONDS)
     if api_url is not None:
         base = api_url.rstrip("/")
         builder = builder.base_url(f"{base}/bot").base_file_url(f"{base}/file/bot")
