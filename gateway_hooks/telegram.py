@@ -37,7 +37,7 @@ from gateway_hooks.policy import Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.telegram_calls import Calls, Sleep
 from gateway_hooks.telegram_chat import TelegramChat
-from gateway_hooks.telegram_reading import PLATFORM, Read, read
+from gateway_hooks.telegram_reading import PLATFORM, Read, read, whose
 from gateway_hooks.telegram_redaction import guard_logs
 from gateway_hooks.words import ENGLISH, Words
 from hermes_mcp_auth_remote.service import AuthService
@@ -100,6 +100,11 @@ class TelegramPlatform:
         """Return what an update says, and the chat for answering it; None where no person says anything."""
         found = read(update, self.bot, self._bot.username)
         return None if found is None else (found.heard, self._chat(found))
+
+    def whose(self, update: Update) -> tuple[Sender, TelegramChat] | None:
+        """Return who sent an update, and where; None where no person did."""
+        found = whose(update, self.bot, self._bot.username)
+        return None if found is None else (found.heard.sender, self._chat(found))
 
     def _chat(self, found: Read) -> TelegramChat:
         return TelegramChat(
@@ -167,12 +172,12 @@ class TelegramLogins:
         the update.
         """
         _, platform, desk = self._all
-        found = platform.read(update)
+        found = platform.whose(update)
         if found is None:
             yield
             return
-        heard, chat = found
-        with desk.asking(heard.sender, chat, wait_seconds):
+        sender, chat = found
+        with desk.asking(sender, chat, wait_seconds):
             yield
 
     def session(self, server: str, update: Update) -> Session:
@@ -180,9 +185,12 @@ class TelegramLogins:
 
         Raises ServerNotFound, ConfigError, and ValueError where no person did.
         """
-        if update.effective_user is None:
+        _, platform, desk = self._all
+        # Not the update's effective user: in a group that may stand for all who write in the group's name.
+        found = platform.whose(update)
+        if found is None:
             raise ValueError("Nobody sent this update.")
-        return self.desk.session(server, str(update.effective_user.id))
+        return desk.session(server, found[0].user)
 
     async def help(self, update: Update, _context: Context) -> None:
         """Say what can be typed: a callback for handlers of /start and /help."""

@@ -30,30 +30,27 @@ class Read:
 
 def read(update: Update, bot: str, username: str) -> Read | None:
     """Read an update; None where no person says anything. `bot` is our bot's id, `username` its name."""
+    found = whose(update, bot, username)
+    if found is None or not (found.heard.command or found.heard.text or found.heard.pressed):
+        return None
+    return found
+
+
+def whose(update: Update, bot: str, username: str) -> Read | None:
+    """Read an update that may also be a picture, or a voice; None where no person sent it."""
     query, message = update.callback_query, update.message or update.edited_message
     if query is not None:
         return _pressed(query, bot)
     if message is None or message.from_user is None or message.from_user.is_bot or message.sender_chat:
         return None
     text = message.text or message.caption or ""
-    if not text:
-        return None
     # An edited command was carried out when it was written; an edited paste may be the whole of it at last.
     command = "" if update.edited_message else _command(message, username)
     if command:
         text = text.partition(" ")[2] if " " in text.split("\n")[0] else text.partition("\n")[2]
     sender = Sender(str(message.from_user.id))
-    heard = Heard(sender, command, text, message=str(message.message_id), beside=_beside(message, bot))
+    heard = Heard(sender, command, text, message=str(message.message_id))
     return Read(heard, _origin(message, sender, bot), message.chat.type == ChatType.PRIVATE)
-
-
-def _beside(message: Message, bot: str) -> str:
-    """Return what an application may read along with a message: a quote, or what it replies to."""
-    replied = message.reply_to_message
-    said = [] if message.quote is None else [message.quote.text]
-    if replied is not None and (replied.from_user is None or str(replied.from_user.id) != bot):
-        said.append(replied.text or replied.caption or "")
-    return "\n".join(said)
 
 
 def _pressed(query: CallbackQuery, bot: str) -> Read | None:

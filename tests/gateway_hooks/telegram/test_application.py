@@ -274,25 +274,26 @@ def test_the_application_hears_who_has_connected_and_may_ask_again(scene: Scene,
 @covers("telegram-people")
 def test_nobody_is_asked_for_an_update_that_no_person_sent(scene: Scene) -> None:
     logins = scene.logins()
-    logins.add_to(scene.builder().build())
+    with pytest.raises(RuntimeError, match="add_to"):
+        _ = logins.desk
     news = {"id": -1005, "type": "channel", "title": "News"}
 
     async def story() -> None:
         application = scene.builder().build()
         logins.add_to(application)
         async with application:
-            update = Update.de_json(
-                {"update_id": 1, "channel_post": {"message_id": 1, "date": 1, "chat": news, "text": "x"}}
-            )
-            with pytest.raises(ValueError, match="Nobody"):
-                logins.session("notes", update)
+            message = {"message_id": 1, "date": 1, "chat": news, "text": "x"}
+            group = {"id": -1001, "type": "supergroup", "title": "Team"}
+            anonymous = {"id": 1087968824, "is_bot": True, "first_name": "Group"}
             session = logins.desk.session("notes", "7")
-            with logins.asking(update), pytest.raises(AuthorizationRequired):
-                await session.header()
+            for update in (
+                {"channel_post": message},
+                {"message": {**message, "chat": group, "from": anonymous, "sender_chat": group}},
+            ):
+                nobodys = Update.de_json({"update_id": 1, **update})
+                with pytest.raises(ValueError, match="Nobody"):
+                    logins.session("notes", nobodys)
+                with logins.asking(nobodys), pytest.raises(AuthorizationRequired):
+                    await session.header()
 
     asyncio.run(story())
-
-
-def test_without_an_application_there_is_no_desk(scene: Scene) -> None:
-    with pytest.raises(RuntimeError, match="add_to"):
-        _ = scene.logins().desk

@@ -8,7 +8,7 @@ import pytest
 from telegram import Update
 
 from gateway_hooks.chat import Heard, Sender
-from gateway_hooks.telegram_reading import Read, read
+from gateway_hooks.telegram_reading import Read, read, whose
 from hermes_mcp_auth_remote.values import Origin
 from tests.requirements import covers
 
@@ -103,6 +103,15 @@ def test_a_press_at_a_message_too_old_to_be_read() -> None:
 @pytest.mark.parametrize("members", [{"message": None}, {"data": None}, {"from": {**ANNA, "is_bot": True}}])
 def test_a_press_that_is_not_ours(members: dict[str, Any]) -> None:
     assert pressed(**members) is None
+
+
+def test_whoever_sends_a_picture_says_nothing_but_can_be_asked() -> None:
+    message = {"message_id": 5, "date": 1, "chat": PRIVATE, "from": ANNA}
+    update = Update.de_json({"update_id": 1, "message": message})
+    assert read(update, "900", "hermes_bot") is None
+    found = whose(update, "900", "hermes_bot")
+    assert found is not None
+    assert (found.heard.sender, found.origin.chat) == (Sender("7"), "7")
 
 
 def test_other_updates() -> None:

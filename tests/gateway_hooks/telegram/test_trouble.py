@@ -42,13 +42,15 @@ def test_a_chat_that_has_to_wait_keeps_no_other_waiting_and_is_served_then(
         async with hosted(scene, Host(), logins):
             api.too_many(7, "sendMessage")
             api.say(anna, "/connect notes")
-            await eventually(lambda: waits.asked == [7.0])
-            await scene.prompt(bob)
-            assert scene.texts(anna) == []
-            # What she pasted does not wait for what the bot may not say.
-            pasted = api.say(anna, "http://127.0.0.1/?code=a-code-of-before&state=a-state-of-before")
-            await api.until(lambda: [each.id for each in api.deleted(anna)] == [pasted.id])
-            waits.over.set()
+            try:
+                await eventually(lambda: waits.asked == [7.0])
+                await scene.prompt(bob)
+                assert scene.texts(anna) == []
+                # What she pasted does not wait for what the bot may not say.
+                pasted = api.say(anna, "http://127.0.0.1/?code=a-code-of-before&state=a-state-of-before")
+                await api.until(lambda: [each.id for each in api.deleted(anna)] == [pasted.id])
+            finally:
+                waits.over.set()
             await scene.shown(anna, "Connect notes")
         scene.check()
 
