@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
+import aiohttp
 import discord
 from discord.ext import commands
 
@@ -17,6 +20,10 @@ from gateway_hooks.words import ENGLISH, Words
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret
+
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+
+log = logging.getLogger(__name__)
 
 
 class LoginBot(commands.Bot):
@@ -68,9 +75,28 @@ async def run_bot(
         lead(bot, api_url)
     async with bot:
         await bot.add_cog(McpLogins(bot, service, servers, policy, words, Options(guilds=guilds)))
+        await _log_in(bot, token)
+        # From here on the library comes back by itself.
+        await bot.connect()
+
+
+async def _log_in(bot: LoginBot, token: Secret) -> None:
+    """Learn who the bot is, however long Discord cannot be reached; raises ConfigError for a wrong token."""
+    pause = FIRST_PAUSE_SECONDS
+    while True:
         try:
-            await bot.start(token.reveal())
+            await bot.login(token.reveal())
         except discord.LoginFailure:
             raise ConfigError(
                 "Discord does not take this bot token.", "Copy it anew from the bot's page at Discord."
             ) from None
+        except (OSError, aiohttp.ClientError, discord.DiscordServerError):
+            if pause == FIRST_PAUSE_SECONDS:
+                log.warning("Discord cannot be reached; trying again until it can.")
+            # The library makes a new session for each try, and forgets the old one.
+            await bot.http.close()
+            bot.http.connector = discord.utils.MISSING
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+        else:
+            return
