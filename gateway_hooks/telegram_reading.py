@@ -49,8 +49,17 @@ def whose(update: Update, bot: str, username: str) -> Read | None:
     if command:
         text = text.partition(" ")[2] if " " in text.split("\n")[0] else text.partition("\n")[2]
     sender = Sender(str(message.from_user.id))
-    heard = Heard(sender, command, text, message=str(message.message_id))
+    heard = Heard(sender, command, text, message=str(message.message_id), beside=_beside(message, bot))
     return Read(heard, _origin(message, sender, bot), message.chat.type == ChatType.PRIVATE)
+
+
+def _beside(message: Message, bot: str) -> str:
+    """Return what an application may read along with a message: a quote, or what it replies to."""
+    replied = message.reply_to_message
+    said = [] if message.quote is None else [message.quote.text]
+    if replied is not None and (replied.from_user is None or str(replied.from_user.id) != bot):
+        said.append(replied.text or replied.caption or "")
+    return "\n".join(said)
 
 
 def _pressed(query: CallbackQuery, bot: str) -> Read | None:
