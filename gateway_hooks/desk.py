@@ -112,12 +112,12 @@ class Desk:
         context = self._context
         trouble: McpAuthError | None = None
         try:
-            waiting = [each for each in await context.logins() if each.status == "waiting"]
+            logins = await context.logins()
         except McpAuthError as unreadable:
             # What carries a code is still not let through to anybody else.
-            waiting, trouble = [], unreadable
+            logins, trouble = [], unreadable
         forms = context.platform.can.forms
-        intent = meaning(heard, chat.origin, waiting, is_private=chat.is_private, has_forms=forms)
+        intent = meaning(heard, chat.origin, logins, is_private=chat.is_private, has_forms=forms)
         if isinstance(intent, NotOurs):
             return None
         if not context.policy.may_talk(heard.sender):

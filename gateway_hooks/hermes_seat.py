@@ -167,15 +167,19 @@ class Seat:
         return meaning(
             heard,
             chat.origin,
-            self.waiting(),
+            self.logins(),
             is_private=chat.is_private,
             has_forms=self.platform.can.forms,
         )
 
     def waiting(self) -> list[Login]:
         """List this platform's logins that wait; none where they cannot be read."""
+        return [each for each in self.logins() if each.status == "waiting"]
+
+    def logins(self) -> list[Login]:
+        """List this platform's logins; none where they cannot be read."""
         try:
-            return [each for each in self.service.waiting() if each.origin.platform == self.platform.name]
+            return [each for each in self.service.logins() if each.origin.platform == self.platform.name]
         except McpAuthError:
             # What carries a code is known by its shape, and still not let through.
             return []

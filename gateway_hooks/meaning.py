@@ -102,23 +102,29 @@ _TYPED = {"qr": "qr", "code": "device", "new": "new", "paste": "paste", "cancel"
 
 
 def meaning(
-    heard: Heard, here: Origin, waiting: Sequence[Login], *, is_private: bool, has_forms: bool = False
+    heard: Heard,
+    here: Origin,
+    logins: Sequence[Login],
+    *,
+    is_private: bool,
+    has_forms: bool = False,
 ) -> Intent:
-    """Read what a person meant. `waiting` are all logins that wait on this platform, oldest first.
+    """Read what a person meant. `logins` are all of this platform, oldest first; those that wait count.
 
     Where there are forms for an answer, a message with one is exposed as in a group: it stays.
     """
+    waiting = [each for each in logins if each.status == "waiting"]
     if heard.pressed:
         return _pressed(heard, here, waiting)
     # "/connect http://127.0.0.1/?code=..." is an answer.
     if heard.command and not carries_answer(heard.text):
         meant = _command(heard, here, waiting)
     else:
-        meant = _message(heard, here, waiting, is_private=is_private, has_forms=has_forms)
+        meant = _message(heard, here, logins, is_private=is_private, has_forms=has_forms)
     if isinstance(meant, NotOurs) and carries_answer(heard.beside):
         # Whoever reads the message reads that along with it.
         along = replace(heard, text=heard.beside)
-        read = _message(along, here, waiting, is_private=is_private, has_forms=has_forms)
+        read = _message(along, here, logins, is_private=is_private, has_forms=has_forms)
         if not isinstance(read, NotOurs):
             return Stray() if is_private else Exposed(None)
     return meant
@@ -169,11 +175,15 @@ def _started(payload: str) -> Intent:
 
 
 def _message(
-    heard: Heard, here: Origin, waiting: Sequence[Login], *, is_private: bool, has_forms: bool
+    heard: Heard, here: Origin, logins: Sequence[Login], *, is_private: bool, has_forms: bool
 ) -> Intent:
-    by_code = [each for each in waiting if each.device is None]
+    by_code = [each for each in logins if each.device is None and each.status == "waiting"]
     if not is_private:
-        return _in_public(heard.text, here, by_code)
+        meant = _in_public(heard.text, here, by_code)
+        # An answer that came too late, or again, is still nothing for others.
+        late = [each for each in logins if each.status != "waiting"]
+        is_late = isinstance(meant, NotOurs) and carries_answer(heard.text) and _ends_at(heard.text, late)
+        return Exposed(None) if is_late else meant
     theirs = [each for each in by_code if is_from(each, here)]
     kind = _kind(heard.text, theirs)
     if theirs and kind:
@@ -213,11 +223,16 @@ def _kind(text: str, theirs: Iterable[Login]) -> str:
     for whole in (known, "".join(known.split())):
         if _CODE.search(whole) and _STATE.search(whole):
             return "address"
-        if any(each.request.redirect_uri.partition("://")[2] in whole for each in theirs):
+        if _ends_at(whole, theirs):
             return "address"
     word = known.strip("<>()[]{}\"'`“”‘’")
     is_code = re.fullmatch(rf"[!-~]{{{MIN_CODE_CHARS},}}", word) and re.search(r"\d", word)
     return "code" if is_code and "://" not in word else ""
+
+
+def _ends_at(text: str, logins: Iterable[Login]) -> bool:
+    """True where the text names the place at which one of these logins ends."""
+    return any(each.request.redirect_uri.partition("://")[2] in text for each in logins)
 
 
 def _answered(text: str, logins: Iterable[Login]) -> Login | None:

@@ -253,6 +253,18 @@ def test_an_address_of_anothers_that_a_stranger_writes_in_a_group_goes_without_a
     assert talk.login.status == "waiting"
 
 
+@covers("chat-exposed")
+def test_an_answer_that_comes_too_late_in_a_group_goes_too(begin: Begin, clock: MovedClock) -> None:
+    talk = begin()
+    talk.person("ada").says("/connect notes")
+    answer = approve(talk.login.authorization_url)
+    clock.now += 601
+    talk.settle()
+    in_the_kitchen = talk.person("ada", group="kitchen")
+    assert in_the_kitchen.says(answer)
+    assert answer not in in_the_kitchen.reads()
+
+
 class Broken(Changing):
     def may_talk(self, sender: Sender) -> bool:
         raise RuntimeError(sender)
