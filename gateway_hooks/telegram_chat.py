@@ -20,7 +20,13 @@ from hermes_mcp_auth_remote.values import Origin
 NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
 _UNCHANGED = re.compile(r"(?i)message is not modified")
 _NO_SUCH = re.compile(r"(?i)message to delete not found|message_id_invalid|message identifier is not")
+# Which addresses it takes is documented only in part.
+_BUTTON = re.compile(r"(?i)button_url_invalid|button url .* is invalid")
 _NO_THREAD = re.compile(r"(?i)message thread not found|topic_(?:closed|deleted)|thread")
+
+
+class _ButtonRefusedError(ChatError):
+    """Telegram does not take an address for a button."""
 
 
 class TelegramChat:
@@ -50,16 +56,10 @@ class TelegramChat:
 
     async def send(self, card: Card) -> str:
         """Write a message, and a second one for an address that has no room in it; raises ChatError."""
-        drawn = draw(card)
-        message = await self._sent(drawn)
-        if drawn.address is None:
-            return message
         try:
-            return f"{message}+{await self._send_address(drawn.address)}"
-        except ChatError:
-            with contextlib.suppress(ChatError):
-                await self.delete(message)
-            raise
+            return await self._send(draw(card))
+        except _ButtonRefusedError:
+            return await self._send(draw(card, with_button=False))
 
     async def send_picture(self, png: bytes, card: Card) -> str:
         """Write a message with a picture; raises CannotWrite, ChatError."""
@@ -81,19 +81,10 @@ class TelegramChat:
 
     async def edit(self, message: str, card: Card) -> None:
         """Change a message of ours; raises MessageGone, CannotWrite, ChatError."""
-        drawn = draw(card)
-        first, _, second = message.partition("+")
-        if drawn.address is not None and (not second or not _fits(drawn.address)):
-            # It has no room for what it should say, or a file has; it goes, and a new one says it.
-            with contextlib.suppress(ChatError):
-                await self.delete(message)
-            raise MessageGone("The message has no room for the address.")
-        await self._edit(first, drawn)
-        if second and drawn.address is None:
-            with contextlib.suppress(ChatError):
-                await self.delete(second)
-        elif drawn.address is not None:
-            await self._edit(second, _address(drawn.address))
+        try:
+            await self._change(message, draw(card))
+        except _ButtonRefusedError:
+            await self._change(message, draw(card, with_button=False))
 
     async def delete(self, message: str) -> bool:
         """Delete a message, ours or theirs; False where Telegram does not let the bot. Raises ChatError."""
@@ -108,6 +99,31 @@ class TelegramChat:
         said = cut(text, int(CallbackQueryLimit.ANSWER_CALLBACK_QUERY_TEXT_LENGTH)) or None
         with contextlib.suppress(ChatError, BadRequest):
             await self._calls.at_once(lambda: self._bot.answer_callback_query(query.id, said))
+
+    async def _send(self, drawn: Drawn) -> str:
+        message = await self._sent(drawn)
+        if drawn.address is None:
+            return message
+        try:
+            return f"{message}+{await self._send_address(drawn.address)}"
+        except ChatError:
+            with contextlib.suppress(ChatError):
+                await self.delete(message)
+            raise
+
+    async def _change(self, message: str, drawn: Drawn) -> None:
+        first, _, second = message.partition("+")
+        if drawn.address is not None and (not second or not _fits(drawn.address)):
+            # It has no room for what it should say, or a file has; it goes, and a new one says it.
+            with contextlib.suppress(ChatError):
+                await self.delete(message)
+            raise MessageGone("The message has no room for the address.")
+        await self._edit(first, drawn)
+        if second and drawn.address is None:
+            with contextlib.suppress(ChatError):
+                await self.delete(second)
+        elif drawn.address is not None:
+            await self._edit(second, _address(drawn.address))
 
     async def _sent(self, drawn: Drawn) -> str:
         async def call(thread: int | None) -> Message:
@@ -153,6 +169,8 @@ class TelegramChat:
                     raise
                 sent = await self._calls.in_turn(self._origin.chat, lambda: call(None))
         except BadRequest as refused:
+            if _BUTTON.search(refused.message):
+                raise _ButtonRefusedError("Telegram refused the address of a button.") from None
             raise ChatError(f"Telegram refused a message: {why(refused)}") from None
         return str(sent.message_id)
 
@@ -171,6 +189,8 @@ class TelegramChat:
         try:
             await self._calls.in_turn(self._origin.chat, call)
         except BadRequest as refused:
+            if _BUTTON.search(refused.message):
+                raise _ButtonRefusedError("Telegram refused the address of a button.") from None
             if not _UNCHANGED.search(refused.message):
                 raise MessageGone(f"Telegram does not change the message: {why(refused)}") from None
 

@@ -42,10 +42,13 @@ class Drawn:
     address: Link | None = None
 
 
-def draw(card: Card, most: int = MAX_TEXT_UNITS) -> Drawn:
-    """Lay out a card in at most so many UTF-16 units: what is too long is cut, visibly; an address is not."""
+def draw(card: Card, most: int = MAX_TEXT_UNITS, *, with_button: bool = True) -> Drawn:
+    """Lay out a card in at most so many UTF-16 units: what is too long is cut, visibly; an address is not.
+
+    Where Telegram takes no button for the address, or `with_button` is off, it stands in the text.
+    """
     link = card.link
-    opens = link is not None and can_open(link.url)
+    opens = with_button and link is not None and can_open(link.url)
     in_text = link is not None and not opens
     runs = list(_runs(card, with_link=in_text))
     is_apart = in_text and units("".join(text for text, _ in runs)) > most

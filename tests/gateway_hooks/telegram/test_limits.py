@@ -79,6 +79,34 @@ def approved(scene: Scene) -> str:
 
 
 @covers("telegram-limits")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bad Request: BUTTON_URL_INVALID",
+        "Bad Request: inline keyboard button URL 'x' is invalid: Wrong HTTP URL",
+    ],
+)
+def test_an_address_that_telegram_refuses_for_a_button_goes_into_the_text(
+    scene: Scene, anna: User, text: str
+) -> None:
+    api = scene.api
+
+    async def story() -> None:
+        async with hosted(scene, Host()):
+            api.refuse(400, text, "sendMessage")
+            prompt = await scene.prompt(anna)
+            assert scene.login().authorization_url in prompt.text
+            api.refuse(400, text, "editMessageText")
+            scene.clock.now += 301
+            await api.until(lambda: "(5 minutes)" in api.messages(anna)[-1].text)
+            now = api.messages(anna)[-1]
+            assert now.id == prompt.id
+            assert scene.login().authorization_url in now.text
+
+    asyncio.run(story())
+
+
+@covers("telegram-limits")
 def test_the_menu_is_set_once_and_where_it_differs(scene: Scene) -> None:
     api = scene.api
 
