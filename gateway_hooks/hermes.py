@@ -134,16 +134,14 @@ def _guard_logs() -> None:
 
 
 def _options(parser: Any) -> None:  # noqa: ANN401  an argparse subparser
-    parser.add_argument("server", nargs="?", help="its name in config.yaml; without, the only one")
+    parser.add_argument("server", nargs="?", help="its name in config.yaml; without, say what is connected")
     parser.add_argument("--flow", choices=("auto", "loopback", "device", "paste"), help="how to log in")
-    parser.add_argument("--list", action="store_true", help="say what is connected")
 
 
 def _log_in(given: Any) -> None:  # noqa: ANN401  an argparse.Namespace
-    """Log in from the terminal, as `hermes-mcp-auth login` does; exits with its code."""
+    """Do what `hermes-mcp-auth login`, or `status`, does in the terminal; exits with its code."""
     from hermes_mcp_auth_remote.cli.__main__ import main  # noqa: PLC0415  for this command only
 
-    if given.list:
+    if not given.server:
         sys.exit(main(["status"]))
-    words = ["login", *([given.server] if given.server else [])]
-    sys.exit(main([*words, *(["--flow", given.flow] if given.flow else [])]))
+    sys.exit(main(["login", given.server, *(["--flow", given.flow] if given.flow else [])]))

@@ -256,7 +256,7 @@ def test_hermes_mcpauth_logs_in_from_a_terminal_and_the_tools_are_live(tmp_path:
             assert process.wait(SECONDS) == 0
         stage.live()
         assert stage.tokens()
-        listed = stage.hermes.command("mcpauth", "--list")
+        listed = stage.hermes.command("mcpauth")
         assert "notes" in listed.stdout
         stage.nothing_leaked()
 
