@@ -20,6 +20,7 @@ from gateway_hooks.hermes_seat import SKIP, Seat
 from gateway_hooks.hermes_tools import make_live
 from gateway_hooks.meaning import carries_answer
 from gateway_hooks.servers import Configured
+from gateway_hooks.telegram_redaction import Hiding
 from gateway_hooks.words import ENGLISH
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
@@ -37,6 +38,8 @@ NO_PEOPLE = frozenset(
 Busy = Callable[[Any, str], Awaitable[bool]]
 
 log = logging.getLogger(__name__)
+
+_HIDING = Hiding()
 
 
 class Inside:
@@ -90,6 +93,7 @@ class Inside:
 
     def _take_seat(self, key: int, attached: hermes.Attached) -> None:
         home = hermes.home_of(attached.profile)
+        guard_lines(attached.adapter)
         try:
             kind = _kind_for(attached)
             if kind is None:
@@ -194,6 +198,12 @@ class Inside:
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def guard_lines(adapter: Any) -> None:  # noqa: ANN401  Hermes's own
+    """Keep codes out of an adapter's log: Hermes's for Discord writes down whole commands."""
+    # The same filter is not added twice.
+    logging.getLogger(type(adapter).__module__).addFilter(_HIDING)
 
 
 def _kind_for(attached: hermes.Attached) -> type[Seat] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from gateway_hooks import hermes_internals, hermes_seat
 from gateway_hooks.cards import Card, Link
 from gateway_hooks.chat import Chat, Heard, Sender
 from gateway_hooks.discord_people import spoken
-from gateway_hooks.hermes_gateway import NO_PEOPLE, Inside
+from gateway_hooks.hermes_gateway import NO_PEOPLE, Inside, guard_lines
 from gateway_hooks.hermes_internals import Attached
 from gateway_hooks.hermes_plain import text
 from gateway_hooks.hermes_policy import HermesPolicy
@@ -302,3 +303,17 @@ def test_who_may_not_run_the_command_of_hermes_is_kept_from_sending_a_code_by_it
     heard = Heard(Sender("U1"), text=f"/mcpauth {ADDRESS}")
     assert slack._meant(heard, slack.chat(place("D1"))) is not None
     assert slack._meant(Heard(Sender("U1"), text="/mcpauth list"), slack.chat(place("D1"))) is None
+
+
+@covers("telegram-log", "discord-log")
+def test_a_code_typed_after_a_command_of_hermes_is_in_no_line_of_its_adapters(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    adapter = type("Adapter", (), {"__module__": "an_adapter_of_hermes"})()
+    guard_lines(adapter)
+    guard_lines(adapter)
+    logging.getLogger("an_adapter_of_hermes").warning(
+        "slash '%s' invoked by user=%s", f"/mcpauth {ADDRESS}", "anna"
+    )
+    assert "a-code-that-was-minted" not in caplog.text
+    assert "invoked by user=anna" in caplog.text
