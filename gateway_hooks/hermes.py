@@ -83,9 +83,8 @@ class Plugin:
 
     def connect(self, arguments: Mapping[str, object], **_: object) -> str:
         """Ask for a login: what the model's tool does."""
-        said = "Nobody can be asked here."
-        if self._asks is not None:
-            said = self._asks.connect(str(arguments.get("server", "")))
+        server = str(arguments.get("server", ""))
+        said = TYPED_ELSEWHERE if self._asks is None else self._asks.connect(server)
         return json.dumps({"result": said})
 
     def wait_for_gateway(self) -> None:

@@ -40,6 +40,7 @@ ASKED_BEFORE = (
     "The user was asked to log in to {server} and has not done so: say that they can type /mcpauth {server}."
 )
 NOT_THEIRS = "Somebody who administers this bot has to log in to {server} first: say so in one sentence."
+NOBODY = "Nobody can be asked here; `hermes mcpauth {server}` in a terminal logs in."
 WORKS = "{server} is connected."
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class AgentAsks:
         where = self._where()
         seat = None if where is None else self._inside.seat_at(where)
         if seat is None:
-            return "Nobody can be asked here."
+            return NOBODY.format(server=server)
         return self._asked(seat, server, where) or WORKS.format(server=server)
 
     def _where(self) -> Any:  # noqa: ANN401  Hermes's own

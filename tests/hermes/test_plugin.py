@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.service import AuthService
 from tests.browserless import approve_device
 from tests.hermes.stage import SECONDS, on_stage
-from tests.parts.hermes_gateway import MAIN, PYTHON
 from tests.parts.model import Call
 from tests.requirements import covers
 
@@ -150,6 +146,18 @@ def test_messages_that_hermes_would_merge_are_told_apart(tmp_path: Path) -> None
         stage.nothing_leaked()
 
 
+@covers("hermes-kept-out")
+def test_a_message_that_becomes_a_paste_by_an_edit_is_taken(tmp_path: Path) -> None:
+    with on_stage(tmp_path) as stage:
+        written = stage.api.say(stage.anna, "One moment.")
+        stage.said("Understood.")
+        address = stage.begin()
+        stage.api.edit(stage.anna, written, address)
+        stage.said("notes: connected")
+        assert written.id in {message.id for message in stage.api.deleted(stage.anna)}
+        stage.nothing_leaked()
+
+
 @covers("hermes-who")
 def test_two_people_cannot_finish_each_others_logins(tmp_path: Path) -> None:
     with on_stage(tmp_path) as stage:
@@ -212,55 +220,6 @@ def test_strangers_are_not_answered(tmp_path: Path) -> None:
         assert stage.shown("", stage.anna) == []
 
 
-@covers("hermes-elsewhere")
-def test_a_login_begun_in_the_chat_is_finished_in_a_terminal(tmp_path: Path) -> None:
-    with on_stage(tmp_path) as stage:
-        address = stage.begin()
-        (login,) = AuthService(tmp_path).waiting()
-        done = finish(tmp_path, login.id, address)
-        assert done.returncode == 0, done.stderr
-        stage.said("notes: connected")
-        stage.live()
-        stage.nothing_leaked()
-
-
-@covers("hermes-elsewhere")
-def test_a_login_begun_in_a_terminal_is_shown_and_finished_in_the_chat(tmp_path: Path) -> None:
-    with on_stage(tmp_path) as stage:
-        begun = command(tmp_path, "login", "notes", "--via", "telegram:42", "--no-wait")
-        assert begun.returncode == 0, begun.stderr
-        stage.said("Connect notes")
-        stage.api.say(stage.anna, stage.approved())
-        stage.said("notes: connected")
-        stage.live()
-        stage.nothing_leaked()
-
-
-@covers("hermes-elsewhere", "hermes-live")
-def test_hermes_mcpauth_logs_in_from_a_terminal_and_the_tools_are_live(tmp_path: Path) -> None:
-    with on_stage(tmp_path) as stage:
-        with subprocess.Popen(
-            [PYTHON, MAIN, "mcpauth", "notes", "--flow", "paste"],
-            cwd=tmp_path,
-            env=stage.hermes.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stderr is not None
-            assert process.stdin is not None
-            url = next(line.strip() for line in process.stderr if "code_challenge=" in line)
-            process.stdin.write(stage.answer_of(url) + "\n")
-            process.stdin.close()
-            assert process.wait(SECONDS) == 0
-        stage.live()
-        assert stage.tokens()
-        listed = stage.hermes.command("mcpauth")
-        assert "notes" in listed.stdout
-        stage.nothing_leaked()
-
-
 def test_a_code_for_another_device_ends_by_itself(tmp_path: Path) -> None:
     with on_stage(tmp_path, behaviour=Behaviour(with_device=True, device_interval_seconds=1)) as stage:
         stage.api.say(stage.anna, "/mcpauth connect notes")
@@ -276,20 +235,3 @@ def test_a_code_for_another_device_ends_by_itself(tmp_path: Path) -> None:
 def admins(*users: int) -> dict[str, Any]:
     extra = {"allow_admin_from": [str(user) for user in users]}
     return {"platforms": {"telegram": {"extra": extra}}}
-
-
-def command(home: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run our own command line beside the gateway."""
-    return subprocess.run(
-        [sys.executable, "-m", "hermes_mcp_auth_remote.cli", *words],
-        env={**os.environ, "HERMES_HOME": str(home)},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-
-
-def finish(home: Path, login_id: str, address: str) -> subprocess.CompletedProcess[str]:
-    return command(home, "login", "--finish", login_id, stdin=address)
