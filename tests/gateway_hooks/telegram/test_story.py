@@ -40,7 +40,7 @@ def scanned(message: Message) -> str:
     return zxingcpp.read_barcodes(Image.open(io.BytesIO(message.photo.data)))[0].text
 
 
-@covers("telegram-story", "telegram-three-messages")
+@covers("telegram-story", "telegram-three-messages", "telegram-kept")
 def test_a_login_by_pasting(scene: Scene, anna: User) -> None:
     api, seen = scene.api, list[str]()
 
