@@ -21,16 +21,22 @@ if TYPE_CHECKING:
 
 
 def _telegram(url: str, home: str, users: str) -> None:
-    from gateway_hooks.telegram_bot import run_bot
+    from gateway_hooks.loading import loading
 
-    service, servers, policy, token = _ours(home, users)
+    with loading():
+        from gateway_hooks.telegram_bot import run_bot
+
+        service, servers, policy, token = _ours(home, users)
     _run(run_bot(token, service, servers, policy, api_url=url))
 
 
 def _discord(url: str, home: str, users: str) -> None:
-    from gateway_hooks.discord_bot import run_bot
+    from gateway_hooks.loading import loading
 
-    service, servers, policy, token = _ours(home, users)
+    with loading():
+        from gateway_hooks.discord_bot import run_bot
+
+        service, servers, policy, token = _ours(home, users)
     _run(run_bot(token, service, servers, policy, api_url=url))
 
 

@@ -22,6 +22,8 @@ class Answering:
     def __init__(self, context: Context, beginning: Beginning) -> None:
         self._context = context
         self._beginning = beginning
+        # Drawing holds the interpreter: several at once are no faster, and the event loop waits for each.
+        self._drawing = asyncio.Lock()
 
     async def answer(self, login: Login, heard: Heard, chat: Chat) -> None:
         """Finish a login by what was pasted, which goes from the chat first of all."""
@@ -95,7 +97,10 @@ class Answering:
         from hermes_mcp_auth_remote.qr import png  # noqa: PLC0415  loaded by whoever wants one
 
         text, card = self._context.conversation.qr(login)
-        picture = await asyncio.to_thread(png, text) if len(text.encode()) <= MAX_QR_BYTES else None
+        picture = None
+        if len(text.encode()) <= MAX_QR_BYTES:
+            async with self._drawing:
+                picture = await asyncio.to_thread(png, text)
         if picture is None:
             message = await chat.send(self._context.conversation.qr_too_dense(login))
         else:
