@@ -37,7 +37,7 @@ from gateway_hooks.policy import Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.telegram_calls import Calls, Sleep
 from gateway_hooks.telegram_chat import TelegramChat
-from gateway_hooks.telegram_reading import PLATFORM, Read, read, whose
+from gateway_hooks.telegram_reading import PLATFORM, Read, overheard, read, whose
 from gateway_hooks.telegram_redaction import guard_logs
 from gateway_hooks.words import ENGLISH, Words
 from hermes_mcp_auth_remote.service import AuthService
@@ -105,6 +105,11 @@ class TelegramPlatform:
         """Return who sent an update, and where; None where no person did."""
         found = whose(update, self.bot, self._bot.username)
         return None if found is None else (found.heard.sender, self._chat(found))
+
+    def overhear(self, update: Update) -> tuple[Heard, TelegramChat] | None:
+        """Return what an update says in the name of a group or a channel, None where it says nothing so."""
+        found = overheard(update, self.bot)
+        return None if found is None else (found.heard, self._chat(found))
 
     def _chat(self, found: Read) -> TelegramChat:
         return TelegramChat(
@@ -208,7 +213,9 @@ class TelegramLogins:
         self._live(application)
         if isinstance(update, _Begin):
             raise ApplicationHandlerStop
-        found = platform.read(update) if isinstance(update, Update) else None
+        if not isinstance(update, Update):
+            return
+        found = platform.read(update) or platform.overhear(update)
         if found is None:
             return
         heard, chat = found

@@ -53,6 +53,16 @@ def whose(update: Update, bot: str, username: str) -> Read | None:
     return Read(heard, _origin(message, sender, bot), message.chat.type == ChatType.PRIVATE)
 
 
+def overheard(update: Update, bot: str) -> Read | None:
+    """Read what is written in the name of a group or a channel: by nobody, but perhaps with a code in it."""
+    message = update.message or update.edited_message or update.channel_post or update.edited_channel_post
+    if message is None or message.sender_chat is None:
+        return None
+    nobody, text = Sender(""), message.text or message.caption or ""
+    heard = Heard(nobody, text=text, message=str(message.message_id), beside=_beside(message, bot))
+    return Read(heard, _origin(message, nobody, bot), is_private=False)
+
+
 def _beside(message: Message, bot: str) -> str:
     """Return what an application may read along with a message: a quote, or what it replies to."""
     replied = message.reply_to_message
