@@ -58,7 +58,7 @@ class Context:
         link = platform.invitation(START if login is None else f"{START}{login.id}")
         if link is not None:
             card = Card(title, paragraphs=(words.open_private,), link=Link(words.open_private_button, link))
-        elif login is not None:
+        elif login is not None and platform.can.buttons:
             button = Button(words.go_on_here_button, action("open", login.id))
             card = Card(title, paragraphs=(words.go_on_here,), buttons=((button,),))
         else:
