@@ -82,6 +82,13 @@ def test_what_others_wrote_is_nothing_to_tap(place: str, text: str) -> None:
 
 
 @covers("telegram-plain")
+def test_more_names_than_telegram_takes_entities_are_still_no_links() -> None:
+    drawn = draw(Card("T", paragraphs=("evil.com and " * 200,)))
+    assert len(drawn.entities) == ENTITIES
+    assert {kind for kind, _ in seen(drawn)} == {"bold", "code"}
+
+
+@covers("telegram-plain")
 def test_a_command_of_ours_can_be_tapped() -> None:
     assert ("bot_command", "/connect") in seen(
         draw(Card("Help", paragraphs=("/connect: log in to a server",)))
