@@ -285,3 +285,15 @@ def test_a_user_who_is_no_number_is_never_written_to(scene: Scene) -> None:
 
     asyncio.run(story())
     assert scene.api.calls_of("sendMessage") == []
+
+
+@covers("telegram-people")
+def test_a_login_begun_elsewhere_for_a_stranger_is_cancelled_and_never_shown(scene: Scene, eve: User) -> None:
+    async def story() -> None:
+        async with scene.bot():
+            login = await scene.service().begin(scene.server, Origin("telegram", user=str(eve.id)))
+            settled = await asyncio.wait_for(scene.service().settled(login.id), 20)
+            assert settled.status == "cancelled"
+
+    asyncio.run(story())
+    assert scene.texts(eve) == []
