@@ -15,6 +15,11 @@ from gateway_hooks.meaning import Connect
 from hermes_mcp_auth_remote.errors import McpAuthError, PasteRefused
 from hermes_mcp_auth_remote.login import Login
 
+# Another code, or the other way to log in: each asks something of the provider.
+MAX_CHANGES = 20
+# Of so many logins it is remembered how often they were changed over.
+MAX_KNOWN = 1000
+
 
 class Answering:
     """Does what people want with their logins."""
@@ -22,6 +27,7 @@ class Answering:
     def __init__(self, context: Context, beginning: Beginning) -> None:
         self._context = context
         self._beginning = beginning
+        self._changes: dict[str, int] = {}
         # Drawing holds the interpreter: several at once are no faster, and the event loop waits for each.
         self._drawing = asyncio.Lock()
 
@@ -79,6 +85,9 @@ class Answering:
         if verb == "qr":
             await self._qr(login, chat)
             return
+        if verb != "cancel" and not self._may_change_over(login):
+            await self._context.say(chat, heard, words.too_often)
+            return
         try:
             if verb == "cancel":
                 await self._context.service.cancel(login.id)
@@ -92,6 +101,14 @@ class Answering:
                 login.id, await chat.send(self._context.conversation.trouble(title, trouble)), chat
             )
         self._context.board.poke()
+
+    def _may_change_over(self, login: Login) -> bool:
+        """Count a change of this login; False where there were enough."""
+        count = self._changes.pop(login.id, 0)
+        self._changes[login.id] = count + 1
+        if len(self._changes) > MAX_KNOWN:
+            del self._changes[next(iter(self._changes))]
+        return count < MAX_CHANGES
 
     async def _qr(self, login: Login, chat: Chat) -> None:
         from hermes_mcp_auth_remote.qr import png  # noqa: PLC0415  loaded by whoever wants one

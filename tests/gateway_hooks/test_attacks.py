@@ -13,7 +13,7 @@ import discord
 import pytest
 from telegram import Update
 
-from gateway_hooks import hermes_internals, hermes_seat
+from gateway_hooks import answering, hermes_internals, hermes_seat
 from gateway_hooks.cards import Card, Link
 from gateway_hooks.chat import Chat, Heard, Sender
 from gateway_hooks.discord_people import spoken
@@ -26,6 +26,7 @@ from gateway_hooks.policy import AllowList
 from gateway_hooks.servers import Configured
 from gateway_hooks.telegram_drawing import draw
 from gateway_hooks.telegram_reading import read
+from gateway_hooks.words import ENGLISH
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.service import AuthService
@@ -125,6 +126,24 @@ def test_who_cannot_be_written_to_is_not_tried_every_five_seconds(begin: Begin, 
         clock.now += 10
         talk.settle()
     assert len(ada.room.calls) <= 2
+
+
+@covers("chat-limits")
+def test_a_button_pressed_without_end_asks_the_provider_so_often_only(
+    begin: Begin, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "MAX_CHANGES", 3)
+    demo.server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
+    talk = begin()
+    ada = talk.person("ada")
+    ada.says("/connect notes")
+    before = demo.server.count("device_authorization")
+    for _ in range(6):
+        ada.presses("New code")
+    assert demo.server.count("device_authorization") == before + 3
+    assert ENGLISH.too_often in ada.room.notes
+    ada.presses("Cancel")
+    assert talk.waiting() == []
 
 
 def seat(home: Path, platform: str, *, listens: bool = False) -> Seat:
