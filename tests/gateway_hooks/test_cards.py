@@ -128,9 +128,10 @@ def test_the_fullest_card_fits(can: Abilities) -> None:
 @pytest.mark.parametrize(
     "wild", ["\u202eevil", "a\x1b[2Jb", "zero\u200bwidth", "line\nbreak", "\u2066\ud800"]
 )
-def test_what_would_turn_round_or_hide_text_is_replaced(wild: str) -> None:
+@pytest.mark.parametrize("can", ABILITIES, ids=["chat", "forms", "plain"])
+def test_what_would_turn_round_or_hide_text_is_replaced(wild: str, can: Abilities) -> None:
     found = connected(account=wild, scope=frozenset({wild}))
-    for card in cards_of(made(), found, Conversation(), NOW, wild):
+    for card in cards_of(made(), found, Conversation(can), NOW, wild):
         for text in all_of(card):
             assert wild not in text, card.title
 
