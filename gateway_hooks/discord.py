@@ -143,7 +143,7 @@ class McpLogins(commands.Cog):
     async def hear_message(self, message: discord.Message) -> bool:
         """Take a plain message; False where it is not ours, and may go on to others. Waits for no server."""
         text, beside = spoken(message)
-        if message.author.bot or not text:
+        if message.author.bot or not (text or beside):
             return False
         chat = self.chat(message.channel, message.author)
         sender = await self._sender(message.author)

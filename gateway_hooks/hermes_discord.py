@@ -130,7 +130,7 @@ class DiscordSeat(Seat):
     def _hears(self, message: discord.Message) -> bool:
         """Take a message where it is ours."""
         text, beside = spoken(message)
-        if message.author.bot or not text:
+        if message.author.bot or not (text or beside):
             return False
         sender = Sender(str(message.author.id))
         if isinstance(message.author, discord.Member):

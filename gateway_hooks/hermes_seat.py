@@ -78,12 +78,12 @@ class Seat:
         Hermes merges what one person writes within a second: then only lines of the event may be ours.
         """
         where, text = event.source, str(event.text or "")
-        if not where.user_id or not text:
+        beside = str(getattr(event, "reply_to_text", None) or "")
+        if not where.user_id or not (text or beside):
             return None
         chat, sender = self.chat(where, event), HermesSender(str(where.user_id), where=where)
         if self._reads_alone(where):
             self._remember(sender.user, str(where.chat_id))
-        beside = str(getattr(event, "reply_to_text", None) or "")
         heard = Heard(sender, text=text, message=str(event.message_id or ""), beside=beside)
         lines = text.splitlines()
         if len(lines) > 1 and not beside and not text.lstrip().startswith("/"):

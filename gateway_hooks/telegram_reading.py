@@ -31,9 +31,10 @@ class Read:
 def read(update: Update, bot: str, username: str) -> Read | None:
     """Read an update; None where no person says anything. `bot` is our bot's id, `username` its name."""
     found = whose(update, bot, username)
-    if found is None or not (found.heard.command or found.heard.text or found.heard.pressed):
+    if found is None:
         return None
-    return found
+    heard = found.heard
+    return found if heard.command or heard.text or heard.pressed or heard.beside else None
 
 
 def whose(update: Update, bot: str, username: str) -> Read | None:

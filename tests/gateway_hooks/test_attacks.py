@@ -213,6 +213,7 @@ HERE = {"id": 7, "type": "private"}
 
 
 @covers("telegram-agent-blind")
+@pytest.mark.parametrize("said", [{"text": "is that right?"}, {}], ids=["text", "picture"])
 @pytest.mark.parametrize(
     ("more", "beside"),
     [
@@ -223,14 +224,15 @@ HERE = {"id": 7, "type": "private"}
     ],
     ids=["reply", "caption", "reply to the bot", "quote"],
 )
-def test_what_a_message_replies_to_or_quotes_is_heard_too(more: dict[str, Any], beside: str) -> None:
+def test_what_a_message_replies_to_or_quotes_is_heard_too(
+    more: dict[str, Any], beside: str, said: dict[str, Any]
+) -> None:
     if "reply_to_message" in more:
         more["reply_to_message"] |= {"message_id": 1, "date": 0, "chat": HERE}
-    message = {"message_id": 2, "date": 0, "chat": HERE, "from": ANNA, "text": "is that right?", **more}
+    message = {"message_id": 2, "date": 0, "chat": HERE, "from": ANNA, **said, **more}
     update = Update.de_json({"update_id": 1, "message": message}, None)
     found = read(update, "900", "a_bot")
-    assert found is not None
-    assert found.heard.beside == beside
+    assert (None if found is None else found.heard.beside) == (beside if said or beside else None)
 
 
 @covers("discord-posted")
@@ -245,11 +247,12 @@ def test_what_a_message_on_discord_replies_to_or_forwards_is_heard_too() -> None
 
 
 @covers("chat-ours")
+@pytest.mark.parametrize("text_", ["right?\nor not?", ""], ids=["lines", "voice"])
 def test_a_reply_to_an_address_does_not_reach_the_model_of_hermes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text_: str
 ) -> None:
     slack = seat(tmp_path, "slack")
-    event = SimpleNamespace(source=place("D1"), text="right?\nor not?", message_id="1", reply_to_text=ADDRESS)
+    event = SimpleNamespace(source=place("D1"), text=text_, message_id="1", reply_to_text=ADDRESS)
     heard: list[Heard] = []
 
     def take(one: Heard, _: Chat) -> bool:
