@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 from gateway_hooks.chat import ChatError
+from gateway_hooks.loading import loading
 from gateway_hooks.policy import AllowList
 from gateway_hooks.servers import Configured
 from hermes_mcp_auth_remote.cli.outcome import put, say
@@ -129,7 +130,8 @@ def _bot(
     )
     token = _token(platform, getattr(options, f"{platform}_token_file"), home, os.environ)
     try:
-        runner = import_module(f"gateway_hooks.{platform}_bot")
+        with loading():
+            runner = import_module(f"gateway_hooks.{platform}_bot")
     except ImportError as missing:
         # The libraries are called as their platforms are.
         if (missing.name or "").partition(".")[0] != platform:

@@ -12,6 +12,7 @@ from tests.parts.oauth_client import DEVICE_GRANT, REDIRECT_URI, oauth_client
 from tests.parts.oidc_provider import FEATURES, OidcOptions, oidc_provider
 from tests.parts.person import Person, approve_device, approve_oidc, deny_oidc
 from tests.parts.protected_resource import protected_resource
+from tests.service.given import eventually
 
 pytestmark = pytest.mark.node
 RESOURCE = "http://127.0.0.1:9/mcp"
@@ -50,6 +51,8 @@ def test_its_process_ends_with_the_block_also_after_a_failure() -> None:
 
 def test_a_failure_shows_its_log(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError), oidc_provider() as op, oauth_client(op):
+        # It writes a line once the answer has gone out.
+        eventually(lambda: "POST /reg 201" in op.log())
         raise ZeroDivisionError
     assert "POST /reg 201" in capfd.readouterr().err
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -81,10 +82,11 @@ def test_eight_processes_call_640_times_with_tokens_of_two_seconds_and_refresh_o
 def test_200_kills_of_a_process_that_refreshes_leave_whole_files_a_free_lock_and_no_lost_session(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
 ) -> None:
-    ledger, chance = demo.server.ledger, random.Random(20)
+    ledger, chance, spread = demo.server.ledger, random.Random(20), 0.08
     with processes("refresh", tmp_path, clock(), server.url, count=1) as actors:
         for _ in range(KILLS):
-            assert tell(actors, str(chance.uniform(0.01, 0.09))) == ["killed"]
+            assert tell(actors, str(chance.uniform(0.01, 0.01 + spread))) == ["killed"]
+            began = time.perf_counter()
             lock = FileStore(tmp_path).lock(KEY)
             assert lock.try_acquire()
             lock.release()
@@ -100,6 +102,8 @@ def test_200_kills_of_a_process_that_refreshes_leave_whole_files_a_free_lock_and
                 # The answer died with the process: no client can know what was in it.
                 assert is_used(ledger, tmp_path)
                 asyncio.run(log_in(AuthService(tmp_path, clock=clock), server))
+            # A busy machine comes to the middle of a refresh later.
+            spread = min(max(0.08, 2 * (time.perf_counter() - began)), 0.5)
     # Beside the one that looks how each kill went: it did hit processes that refresh.
     assert demo.server.count("refresh") > 1.2 * KILLS
 
