@@ -24,7 +24,7 @@ def _telegram(url: str, home: str, users: str) -> None:
     from gateway_hooks.loading import loading
 
     with loading():
-        from gateway_hooks.telegram_bot import run_bot
+        from gateway_hooks.telegram.bot import run_bot
 
         service, servers, policy, token = _ours(home, users)
     _run(run_bot(token, service, servers, policy, api_url=url))
@@ -34,7 +34,7 @@ def _discord(url: str, home: str, users: str) -> None:
     from gateway_hooks.loading import loading
 
     with loading():
-        from gateway_hooks.discord_bot import run_bot
+        from gateway_hooks.discord.bot import run_bot
 
         service, servers, policy, token = _ours(home, users)
     _run(run_bot(token, service, servers, policy, api_url=url))

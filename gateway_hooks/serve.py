@@ -131,7 +131,7 @@ def _bot(
     token = _token(platform, getattr(options, f"{platform}_token_file"), home, os.environ)
     try:
         with loading():
-            runner = import_module(f"gateway_hooks.{platform}_bot")
+            runner = import_module(f"gateway_hooks.{platform}.bot")
     except ImportError as missing:
         # The libraries are called as their platforms are.
         if (missing.name or "").partition(".")[0] != platform:

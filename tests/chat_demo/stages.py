@@ -82,7 +82,7 @@ class TelegramStage(Stage):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        from gateway_hooks.telegram_bot import run_bot
+        from gateway_hooks.telegram.bot import run_bot
 
         with bot_api.running() as self.api:
             self.ada = self.api.user(ADA, "Ada")
@@ -124,7 +124,7 @@ class DiscordStage(Stage):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        from gateway_hooks.discord_bot import run_bot
+        from gateway_hooks.discord.bot import run_bot
 
         with ExitStack() as stack:
             self.api = stack.enter_context(discord_api.running())

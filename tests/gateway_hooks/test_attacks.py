@@ -13,19 +13,21 @@ import discord
 import pytest
 from telegram import Update
 
-from gateway_hooks import answering, hermes_internals, hermes_seat
+from gateway_hooks import answering
 from gateway_hooks.cards import Card, Link
 from gateway_hooks.chat import Chat, Heard, Sender
-from gateway_hooks.discord_people import spoken
-from gateway_hooks.hermes_gateway import NO_PEOPLE, Inside, guard_lines
-from gateway_hooks.hermes_internals import Attached
-from gateway_hooks.hermes_plain import text
-from gateway_hooks.hermes_policy import HermesPolicy
-from gateway_hooks.hermes_seat import SKIP, Seat
+from gateway_hooks.discord.people import spoken
+from gateway_hooks.hermes import internals
+from gateway_hooks.hermes import seat as seats
+from gateway_hooks.hermes.gateway import NO_PEOPLE, Inside, guard_lines
+from gateway_hooks.hermes.internals import Attached
+from gateway_hooks.hermes.plain import text
+from gateway_hooks.hermes.policy import HermesPolicy
+from gateway_hooks.hermes.seat import SKIP, Seat
 from gateway_hooks.policy import AllowList
 from gateway_hooks.servers import Configured
-from gateway_hooks.telegram_drawing import draw
-from gateway_hooks.telegram_reading import read
+from gateway_hooks.telegram.drawing import draw
+from gateway_hooks.telegram.reading import read
 from gateway_hooks.words import ENGLISH
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.serving import Demo
@@ -173,7 +175,7 @@ def test_a_topic_that_anybody_reads_has_no_logins() -> None:
 
 @covers("chat-limits")
 def test_strangers_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hermes_seat, "MAX_PRIVATE", 10)
+    monkeypatch.setattr(seats, "MAX_PRIVATE", 10)
     signal = seat(tmp_path, "signal")
     for number in range(50):
         signal.hear(SimpleNamespace(source=place(f"chat-{number}", f"{number}"), text="hello", message_id=""))
@@ -320,7 +322,7 @@ def test_who_may_not_run_the_command_of_hermes_is_kept_from_sending_a_code_by_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(HermesPolicy, "may_run", lambda *_: False)
-    monkeypatch.setattr(hermes_internals, "source", lambda *_, **__: place("D1"))
+    monkeypatch.setattr(internals, "source", lambda *_, **__: place("D1"))
     slack = seat(tmp_path, "slack", listens=True)
     heard = Heard(Sender("U1"), text=f"/mcpauth {ADDRESS}")
     assert slack._meant(heard, slack.chat(place("D1"))) is not None

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway_hooks import hermes_internals as hermes
 from gateway_hooks.chat import Sender
-from gateway_hooks.hermes_policy import HermesPolicy
+from gateway_hooks.hermes import internals as hermes
+from gateway_hooks.hermes.policy import HermesPolicy
 from hermes_mcp_auth_remote.values import Key
 from tests.requirements import covers
 

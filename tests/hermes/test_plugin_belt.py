@@ -16,13 +16,13 @@ from tests.requirements import covers
 pytestmark = pytest.mark.hermes
 
 MOVED = """
-import gateway_hooks.hermes_telegram
+import gateway_hooks.hermes.telegram
 
 def moved(self):
     raise AttributeError("_app")
 
 def register(ctx):
-    gateway_hooks.hermes_telegram.TelegramSeat.start = moved
+    gateway_hooks.hermes.telegram.TelegramSeat.start = moved
 """
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.parts.oauth_client import DEVICE_GRANT, REDIRECT_URI, oauth_client
-from tests.parts.oidc_provider import FEATURES, OidcOptions, oidc_provider
+from tests.parts.oidc_provider import FEATURES, OidcOptions, OidcProvider, oidc_provider
 from tests.parts.person import Person, approve_device, approve_oidc, deny_oidc
 from tests.parts.protected_resource import protected_resource
 from tests.service.given import eventually
@@ -49,11 +49,15 @@ def test_its_process_ends_with_the_block_also_after_a_failure() -> None:
     assert not Path("/proc", str(pids[0])).exists()
 
 
+def _fail_once_it_has_written(op: OidcProvider, line: str) -> None:
+    # It writes a line once the answer has gone out.
+    eventually(lambda: line in op.log())
+    raise ZeroDivisionError
+
+
 def test_a_failure_shows_its_log(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError), oidc_provider() as op, oauth_client(op):
-        # It writes a line once the answer has gone out.
-        eventually(lambda: "POST /reg 201" in op.log())
-        raise ZeroDivisionError
+        _fail_once_it_has_written(op, "POST /reg 201")
     assert "POST /reg 201" in capfd.readouterr().err
 
 

@@ -17,8 +17,8 @@ import httpx2
 from discord.ext import commands
 
 from gateway_hooks.discord import McpLogins, Options
-from gateway_hooks.discord_bot import LoginBot
-from gateway_hooks.discord_endpoint import lead
+from gateway_hooks.discord.bot import LoginBot
+from gateway_hooks.discord.endpoint import lead
 from gateway_hooks.policy import AllowList, Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.words import ENGLISH

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway_hooks.cards import Button, Card, Link, Row, in_rows
-from gateway_hooks.discord_cards import ADDRESS, drawn, typed, window
+from gateway_hooks.discord.cards import ADDRESS, drawn, typed, window
 from gateway_hooks.words import ENGLISH
 from tests.parts.discord_api.components import check_modal
 from tests.parts.discord_api.limits import check_message

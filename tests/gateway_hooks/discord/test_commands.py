@@ -8,7 +8,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from gateway_hooks.discord import McpLogins, Options
-from gateway_hooks.discord_commands import is_same
+from gateway_hooks.discord.slash import is_same
 from gateway_hooks.words import ENGLISH
 from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate
 from tests.gateway_hooks.discord.given import Scene

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from gateway_hooks.discord_log import LOGGERS, WithoutSecrets, harmless
+from gateway_hooks.discord.redaction import LOGGERS, WithoutSecrets, harmless
 from tests import tripwire
 from tests.gateway_hooks.discord.given import Scene
 from tests.requirements import covers

@@ -20,7 +20,7 @@ from telegram.ext import Application, ApplicationBuilder, CallbackContext
 from gateway_hooks.policy import AllowList, Policy
 from gateway_hooks.servers import Listed
 from gateway_hooks.telegram import TelegramLogins
-from gateway_hooks.telegram_bot import run_bot
+from gateway_hooks.telegram.bot import run_bot
 from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService

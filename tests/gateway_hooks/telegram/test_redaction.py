@@ -10,8 +10,8 @@ import pytest
 from telegram.error import InvalidToken
 
 from gateway_hooks.chat import ChatError
-from gateway_hooks.telegram_bot import run_bot
-from gateway_hooks.telegram_redaction import guard_logs, hide
+from gateway_hooks.telegram.bot import run_bot
+from gateway_hooks.telegram.redaction import guard_logs, hide
 from hermes_mcp_auth_remote.values import Secret
 from tests import tripwire
 from tests.gateway_hooks.telegram.given import KNOWN, Scene

@@ -151,7 +151,7 @@ def test_a_second_poller_is_told_of_once_in_words_to_act_on(
             await scene.prompt(anna)
 
     asyncio.run(story())
-    ours = [record for record in caplog.records if record.name == "gateway_hooks.telegram_bot"]
+    ours = [record for record in caplog.records if record.name == "gateway_hooks.telegram.bot"]
     (said,) = [
         record.getMessage() for record in ours if "Another program polls this bot" in record.getMessage()
     ]

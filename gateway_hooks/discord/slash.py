@@ -11,7 +11,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from gateway_hooks.cards import short
-from gateway_hooks.discord_errors import refusals
+from gateway_hooks.discord.errors import refusals
 from gateway_hooks.words import Words
 
 MAX_ABOUT_CHARS = 100

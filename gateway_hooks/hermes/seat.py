@@ -14,10 +14,10 @@ from typing import Any
 
 from gateway_hooks.chat import Chat, ChatError, Heard, Platform
 from gateway_hooks.desk import Desk
-from gateway_hooks.hermes_internals import Attached
-from gateway_hooks.hermes_plain import NO_ID, PlainPlatform
-from gateway_hooks.hermes_policy import HermesPolicy, HermesSender
-from gateway_hooks.hermes_reading import read_command, without_ours
+from gateway_hooks.hermes.internals import Attached
+from gateway_hooks.hermes.plain import NO_ID, PlainPlatform
+from gateway_hooks.hermes.policy import HermesPolicy, HermesSender
+from gateway_hooks.hermes.reading import read_command, without_ours
 from gateway_hooks.meaning import NotOurs, carries_answer, meaning
 from gateway_hooks.servers import Configured
 from hermes_mcp_auth_remote.errors import McpAuthError

@@ -12,15 +12,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway_hooks import hermes_internals as hermes
 from gateway_hooks.board import SETTLE_NS
 from gateway_hooks.cards import Card
 from gateway_hooks.chat import ChatError
-from gateway_hooks.hermes_seat import SKIP, Seat
-from gateway_hooks.hermes_tools import make_live
+from gateway_hooks.hermes import internals as hermes
+from gateway_hooks.hermes.seat import SKIP, Seat
+from gateway_hooks.hermes.tools import make_live
 from gateway_hooks.meaning import carries_answer
 from gateway_hooks.servers import Configured
-from gateway_hooks.telegram_redaction import Hiding
+from gateway_hooks.telegram.redaction import Hiding
 from gateway_hooks.words import ENGLISH
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
@@ -209,11 +209,11 @@ def guard_lines(adapter: Any) -> None:  # noqa: ANN401  Hermes's own
 def _kind_for(attached: hermes.Attached) -> type[Seat] | None:
     """Return the kind of seat for an adapter, None while it is not connected."""
     if attached.name == "telegram":
-        from gateway_hooks.hermes_telegram import TelegramSeat  # noqa: PLC0415  needs the library
+        from gateway_hooks.hermes.telegram import TelegramSeat  # noqa: PLC0415  needs the library
 
         return None if attached.adapter._app is None else TelegramSeat  # noqa: SLF001
     if attached.name == "discord":
-        from gateway_hooks.hermes_discord import DiscordSeat  # noqa: PLC0415  needs the library
+        from gateway_hooks.hermes.discord import DiscordSeat  # noqa: PLC0415  needs the library
 
         return None if attached.adapter._client is None else DiscordSeat  # noqa: SLF001
     return Seat

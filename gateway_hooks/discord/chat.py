@@ -15,9 +15,9 @@ import discord
 
 from gateway_hooks.cards import Card
 from gateway_hooks.chat import Abilities, Chat, ChatError, MessageGone, Sender
-from gateway_hooks.discord_cards import NOBODY, Drawn, drawn
-from gateway_hooks.discord_errors import refusals
-from gateway_hooks.discord_people import People
+from gateway_hooks.discord.cards import NOBODY, Drawn, drawn
+from gateway_hooks.discord.errors import refusals
+from gateway_hooks.discord.people import People
 from gateway_hooks.policy import Policy
 from hermes_mcp_auth_remote.values import Clock, Origin
 

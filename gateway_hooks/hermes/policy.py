@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway_hooks import hermes_internals as hermes
 from gateway_hooks.chat import Sender
+from gateway_hooks.hermes import internals as hermes
 from hermes_mcp_auth_remote.values import Owner
 
 

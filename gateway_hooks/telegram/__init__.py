@@ -35,10 +35,10 @@ from gateway_hooks.chat import Abilities, Chat, ChatError, Heard, Sender
 from gateway_hooks.desk import Desk, Work
 from gateway_hooks.policy import Policy
 from gateway_hooks.servers import Servers
-from gateway_hooks.telegram_calls import Calls, Sleep
-from gateway_hooks.telegram_chat import TelegramChat
-from gateway_hooks.telegram_reading import PLATFORM, Read, overheard, read, whose
-from gateway_hooks.telegram_redaction import guard_logs
+from gateway_hooks.telegram.calls import Calls, Sleep
+from gateway_hooks.telegram.chat import TelegramChat
+from gateway_hooks.telegram.reading import PLATFORM, Read, overheard, read, whose
+from gateway_hooks.telegram.redaction import guard_logs
 from gateway_hooks.words import ENGLISH, Words
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session

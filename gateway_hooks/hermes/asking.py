@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, cast
 
-from gateway_hooks import hermes_internals as hermes
-from gateway_hooks.hermes_gateway import Inside
-from gateway_hooks.hermes_policy import HermesSender
-from gateway_hooks.hermes_seat import Seat
-from gateway_hooks.hermes_tools import server_of
+from gateway_hooks.hermes import internals as hermes
+from gateway_hooks.hermes.gateway import Inside
+from gateway_hooks.hermes.policy import HermesSender
+from gateway_hooks.hermes.seat import Seat
+from gateway_hooks.hermes.tools import server_of
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.http.client import run
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import discord
 
 from gateway_hooks.chat import Sender
-from gateway_hooks.discord_errors import refusals
+from gateway_hooks.discord.errors import refusals
 from gateway_hooks.policy import AllowList, Policy
 from hermes_mcp_auth_remote.values import Clock
 

@@ -2,7 +2,7 @@
 
 `register` is called in every process of Hermes's, long before there is a gateway: it loads nothing and
 touches nothing. In the gateway, a thread waits for its event loop and then has the work begin there
-(`hermes_gateway`); if that thread should miss it, the first message does.
+(`gateway`); if that thread should miss it, the first message does.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gateway_hooks.hermes_asking import AgentAsks
-    from gateway_hooks.hermes_gateway import Inside
+    from gateway_hooks.hermes.asking import AgentAsks
+    from gateway_hooks.hermes.gateway import Inside
 
 COMMAND = "mcpauth"
 ABOUT = "Connect MCP servers, and see which are connected"
@@ -54,8 +54,8 @@ class Plugin:
     def attend(self, gateway: Any) -> None:  # noqa: ANN401  Hermes's own
         """Begin inside this gateway, on its event loop, unless that has happened."""
         if self.inside is None or self.inside.gateway is not gateway:
-            from gateway_hooks.hermes_asking import AgentAsks  # noqa: PLC0415  first needed here
-            from gateway_hooks.hermes_gateway import Inside  # noqa: PLC0415
+            from gateway_hooks.hermes.asking import AgentAsks  # noqa: PLC0415  first needed here
+            from gateway_hooks.hermes.gateway import Inside  # noqa: PLC0415
 
             self.inside = Inside(gateway)
             self.inside.start()
@@ -89,7 +89,7 @@ class Plugin:
 
     def wait_for_gateway(self) -> None:
         """Begin as soon as the gateway's adapters are there, before the first message is."""
-        from gateway_hooks.hermes_internals import running_gateway  # noqa: PLC0415  first needed here
+        from gateway_hooks.hermes.internals import running_gateway  # noqa: PLC0415  first needed here
 
         end = time.monotonic() + WAIT_SECONDS
         while self.inside is None and time.monotonic() < end:
@@ -127,7 +127,7 @@ def _say_where(_arguments: str) -> str:
 
 def _guard_logs() -> None:
     """Keep codes out of what the chat libraries log while they are debugged."""
-    from gateway_hooks.telegram_redaction import guard_logs  # noqa: PLC0415  for a gateway only
+    from gateway_hooks.telegram.redaction import guard_logs  # noqa: PLC0415  for a gateway only
 
     guard_logs()
 

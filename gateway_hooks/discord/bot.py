@@ -11,9 +11,9 @@ import discord
 from discord.ext import commands
 
 from gateway_hooks.discord import McpLogins, Options
-from gateway_hooks.discord_cards import NOBODY
-from gateway_hooks.discord_endpoint import lead
-from gateway_hooks.discord_log import redact
+from gateway_hooks.discord.cards import NOBODY
+from gateway_hooks.discord.endpoint import lead
+from gateway_hooks.discord.redaction import redact
 from gateway_hooks.policy import Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.words import ENGLISH, Words

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, cast
 
-from gateway_hooks.hermes_internals import part
+from gateway_hooks.hermes.internals import part
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway_hooks.cards import Card, spans
 from gateway_hooks.chat import Abilities, CannotWrite, Chat, ChatError, MessageGone, Sender
-from gateway_hooks.hermes_internals import Attached
+from gateway_hooks.hermes.internals import Attached
 from hermes_mcp_auth_remote.values import Origin
 
 PREFIX = "/mcpauth "

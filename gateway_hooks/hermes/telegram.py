@@ -13,19 +13,19 @@ from telegram import Bot, Update
 from telegram.constants import ChatType
 from telegram.ext import ApplicationHandlerStop, TypeHandler
 
-from gateway_hooks import hermes_internals as hermes
 from gateway_hooks.chat import Abilities, Chat, Heard, Platform
 from gateway_hooks.desk import Desk
-from gateway_hooks.hermes_plain import PREFIX
-from gateway_hooks.hermes_policy import HermesSender
-from gateway_hooks.hermes_seat import PRIVATE, Seat
+from gateway_hooks.hermes import internals as hermes
+from gateway_hooks.hermes.plain import PREFIX
+from gateway_hooks.hermes.policy import HermesSender
+from gateway_hooks.hermes.seat import PRIVATE, Seat
 from gateway_hooks.meaning import carries_answer
 from gateway_hooks.servers import Configured
 from gateway_hooks.telegram import FIRST, App, Context, TelegramPlatform
-from gateway_hooks.telegram_calls import Calls
-from gateway_hooks.telegram_chat import TelegramChat
-from gateway_hooks.telegram_reading import PLATFORM
-from gateway_hooks.telegram_redaction import guard_logs
+from gateway_hooks.telegram.calls import Calls
+from gateway_hooks.telegram.chat import TelegramChat
+from gateway_hooks.telegram.reading import PLATFORM
+from gateway_hooks.telegram.redaction import guard_logs
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin
 

@@ -41,12 +41,12 @@ from gateway_hooks.board import OnConnected
 from gateway_hooks.cards import PREFIX, action, read_action
 from gateway_hooks.chat import Chat, ChatError, Heard, Sender
 from gateway_hooks.desk import Desk
-from gateway_hooks.discord_cards import typed, window
-from gateway_hooks.discord_chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
-from gateway_hooks.discord_commands import Callbacks, Interaction, commands_of, sync
-from gateway_hooks.discord_errors import refusals
-from gateway_hooks.discord_log import redact
-from gateway_hooks.discord_people import sender_of, spoken
+from gateway_hooks.discord.cards import typed, window
+from gateway_hooks.discord.chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
+from gateway_hooks.discord.errors import refusals
+from gateway_hooks.discord.people import sender_of, spoken
+from gateway_hooks.discord.redaction import redact
+from gateway_hooks.discord.slash import Callbacks, Interaction, commands_of, sync
 from gateway_hooks.policy import Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.words import ENGLISH, Words

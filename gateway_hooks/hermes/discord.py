@@ -15,16 +15,16 @@ from typing import Any, cast
 import discord
 from discord.ext import commands
 
-from gateway_hooks import hermes_internals as hermes
 from gateway_hooks.chat import Chat, Heard, Platform, Sender
 from gateway_hooks.desk import Desk
 from gateway_hooks.discord import McpLogins, Options
-from gateway_hooks.discord_chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
-from gateway_hooks.discord_log import redact
-from gateway_hooks.discord_people import sender_of, spoken
-from gateway_hooks.hermes_plain import PREFIX
-from gateway_hooks.hermes_policy import HermesPolicy, HermesSender
-from gateway_hooks.hermes_seat import PRIVATE, Seat
+from gateway_hooks.discord.chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
+from gateway_hooks.discord.people import sender_of, spoken
+from gateway_hooks.discord.redaction import redact
+from gateway_hooks.hermes import internals as hermes
+from gateway_hooks.hermes.plain import PREFIX
+from gateway_hooks.hermes.policy import HermesPolicy, HermesSender
+from gateway_hooks.hermes.seat import PRIVATE, Seat
 from gateway_hooks.servers import Configured
 from gateway_hooks.words import ENGLISH
 from hermes_mcp_auth_remote.service import AuthService

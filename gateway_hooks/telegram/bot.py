@@ -22,8 +22,8 @@ from gateway_hooks.chat import ChatError
 from gateway_hooks.policy import Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.telegram import App, TelegramLogins
-from gateway_hooks.telegram_calls import why
-from gateway_hooks.telegram_redaction import guard_logs
+from gateway_hooks.telegram.calls import why
+from gateway_hooks.telegram.redaction import guard_logs
 from gateway_hooks.words import ENGLISH, Words
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Clock, Secret

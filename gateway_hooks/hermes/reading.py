@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from gateway_hooks.hermes_internals import COMMAND
+from gateway_hooks.hermes.internals import COMMAND
 
 _TYPED = re.compile(rf"(?is)\s*/{COMMAND}(?:@(\w+))?(?:\s+(.*))?")
 # What follows the command, and what the conversation calls it.
