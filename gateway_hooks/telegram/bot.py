@@ -78,6 +78,8 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
     guard_logs()
     builder = ApplicationBuilder().token(token.reveal())
     builder = builder.connection_pool_size(CONNECTIONS).pool_timeout(POOL_SECONDS)
+    # As the poll that waits is given up, another one says what has been taken.
+    builder = builder.get_updates_connection_pool_size(2)
     if api_url is not None:
         base = api_url.rstrip("/")
         builder = builder.base_url(f"{base}/bot").base_file_url(f"{base}/file/bot")
@@ -197,9 +199,15 @@ async def _offer_commands(application: App, words: Words) -> None:
 
 async def _end(application: App) -> None:
     if application.updater is not None and application.updater.running:
-        # Telegram not answering then is no trouble any more.
-        with contextlib.suppress(TelegramError):
-            await application.updater.stop()
+        # Telegram not answering then is no trouble any more: no traceback of the library's for an operator.
+        logger = logging.getLogger("telegram.ext.Updater")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)
+        try:
+            with contextlib.suppress(TelegramError):
+                await application.updater.stop()
+        finally:
+            logger.setLevel(level)
     if application.running:
         await application.stop()
     await application.shutdown()

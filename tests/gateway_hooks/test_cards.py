@@ -29,7 +29,7 @@ from tests.oauth.parties import NOW
 from tests.requirements import covers
 
 SENTENCES = {field.name: field.default for field in fields(Words) if isinstance(field.default, str)}
-SOURCES = sorted(Path(gateway_hooks.__file__).parent.glob("*.py"))
+SOURCES = sorted(Path(gateway_hooks.__file__).parent.rglob("*.py"))
 ABILITIES = [
     Abilities(),
     Abilities(forms=True, deletes=False),
