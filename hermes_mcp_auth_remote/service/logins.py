@@ -8,6 +8,7 @@ threads, but for a login's last mark when its task is cancelled.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -38,6 +39,8 @@ from hermes_mcp_auth_remote.values import Flow, Key, Origin, Server
 
 # A login may be finished by another process, which can only tell us through the store.
 WATCH_SECONDS = 0.3
+# What has been over for an hour goes as somebody begins, at most so often.
+PURGE_SECONDS = 60.0
 
 
 class Logins(Ending):
@@ -48,6 +51,7 @@ class Logins(Ending):
     ) -> None:
         super().__init__(world, server_of)
         self._devices = Devices(world, self, server_of, poll_run)
+        self._purged_at = -math.inf
 
     async def begin(
         self,
@@ -88,7 +92,10 @@ class Logins(Ending):
         return await self._change(login_id, switch)
 
     def _add(self, login: Login, now: float) -> None:
-        self._world.store.logins.purge(now)
+        # A look through all of them, which many who begin at once need not repeat.
+        if not self._purged_at <= now < self._purged_at + PURGE_SECONDS:
+            self._world.store.logins.purge(now)
+            self._purged_at = now
         self._world.store.logins.add(login)
 
     async def finish(self, login_id: str, text: str, origin: Origin, server: Server) -> Credentials:

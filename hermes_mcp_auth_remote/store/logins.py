@@ -80,16 +80,18 @@ class LoginFiles:
         if not self._is_there():
             return []
         found: dict[str, tuple[int, Login]] = {}
-        for name in os.listdir(self._folder):  # noqa: PTH208  no Path for each of thousands
-            stem, _, suffix = name.partition(".")
-            if suffix != "json" or not _ID.fullmatch(stem):
-                continue
-            version, known = self.version(stem), self._read.get(stem)
-            try:
-                login = known[1] if known is not None and known[0] == version else self.get(stem)
-            except (StoreError, LoginNotFound):
-                continue
-            if version is not None:
+        # No Path for each of thousands: a gateway looks through them at every event.
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                stem, _, suffix = entry.name.partition(".")
+                if suffix != "json" or not _ID.fullmatch(stem):
+                    continue
+                known = self._read.get(stem)
+                try:
+                    version = _version(entry.stat(follow_symlinks=False))
+                    login = known[1] if known is not None and known[0] == version else self.get(stem)
+                except (StoreError, LoginNotFound, OSError):
+                    continue
                 found[stem] = version, login
         self._read = found
         logins = (login for _, login in found.values())
@@ -108,7 +110,7 @@ class LoginFiles:
             status = self._path(login_id).lstat()
         except OSError:
             return None
-        return status.st_mtime_ns << 64 | status.st_ino
+        return _version(status)
 
     def poller(self, poller_id: str) -> FileLock:
         """Make a poller known; it counts as alive until the lock is released, or the process has ended.
@@ -159,12 +161,6 @@ class LoginFiles:
                 if path.name.endswith(TEMPORARY):
                     remove_older(path, old)
 
-    def _remove_dead(self, path: Path) -> None:
-        lock = FileLock(path)
-        if lock.try_acquire():
-            remove(path)
-            lock.release()
-
     def _path(self, login_id: str) -> Path:
         if not _ID.fullmatch(login_id):
             raise LoginNotFound("That is no login's id.")
@@ -183,3 +179,7 @@ class LoginFiles:
     def _write(self, login: Login) -> None:
         kept = without_secrets(login) if login.is_over else login
         write_private(self._path(login.id), to_bytes(login_document(kept)))
+
+
+def _version(status: os.stat_result) -> int:
+    return status.st_mtime_ns << 64 | status.st_ino

@@ -11,6 +11,7 @@ from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.errors import PasteRefused
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.asking import asking
+from hermes_mcp_auth_remote.service.logins import PURGE_SECONDS
 from hermes_mcp_auth_remote.store.logins import LoginFiles
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests.browserless import approve
@@ -85,6 +86,29 @@ def test_logins_are_read_again_only_where_they_have_changed(
     read.clear()
     assert [each.status for each in service.logins()] == ["waiting", "cancelled"]
     assert read == [second.id]
+
+
+def test_many_who_begin_at_once_look_through_what_is_over_only_once(
+    service: AuthService, server: Server, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purged: list[float] = []
+    purge = LoginFiles.purge
+
+    def counted(files: LoginFiles, now: float) -> None:
+        purged.append(now)
+        purge(files, now)
+
+    monkeypatch.setattr(LoginFiles, "purge", counted)
+    began = clock.now
+    for _ in range(3):
+        asyncio.run(service.begin(server, BOT))
+    assert purged == [began]
+    clock.now += PURGE_SECONDS
+    asyncio.run(service.begin(server, BOT))
+    # A clock that was set back does not put it off.
+    clock.now -= 10 * PURGE_SECONDS
+    asyncio.run(service.begin(server, BOT))
+    assert purged == [began, began + PURGE_SECONDS, began - 9 * PURGE_SECONDS]
 
 
 def test_a_login_whose_time_is_over_is_listed_as_expired_and_written_down_as_such(
