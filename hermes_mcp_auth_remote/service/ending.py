@@ -24,6 +24,7 @@ from hermes_mcp_auth_remote.login import (
     Status,
     follow,
     is_expired,
+    is_from,
     is_same_question,
     refusal,
 )
@@ -210,13 +211,10 @@ def binds_the_code(login: Login) -> bool:
     return "S256" in (issuer.code_challenge_methods_supported or ()) and not issuer.is_guessed
 
 
-def may_finish(here: Origin, begun: Origin) -> bool:
-    """True where an answer that comes from here counts for a login that was begun there."""
+def may_finish(login: Login, here: Origin) -> bool:
+    """True where an answer that comes from here counts for a login."""
     # Whoever sits at a terminal of this account can read the store anyway; a chat is held to the chat.
-    if here.platform == "terminal":
-        return True
-    # Begun for a user elsewhere, it names no chat and no bot: wherever that user is asked.
-    return here == replace(begun, chat=begun.chat or here.chat, bot=begun.bot or here.bot)
+    return here.platform == "terminal" or is_from(login, here)
 
 
 def _expired(login: Login) -> Login:

@@ -135,7 +135,7 @@ class Logins(Ending):
         login = self.get(login_id)
         if login.status != "waiting":
             raise refusal(login)
-        if not may_finish(origin, login.origin):
+        if not may_finish(login, origin):
             raise PasteRefused(
                 "This login was begun somewhere else.",
                 "Paste where the login was begun, as whoever began it.",
