@@ -8,13 +8,13 @@ rotated refresh token to reach the disk.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
-from weakref import WeakSet
+from typing import Generic, TypeVar
+
+from hermes_mcp_auth_remote.forks import begin_anew_in_children
 
 T = TypeVar("T")
 
@@ -28,10 +28,10 @@ class Flights(Generic[T]):
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.start_afresh()
-        _of_this_process.add(self)
+        self.forked()
+        begin_anew_in_children(self)
 
-    def start_afresh(self) -> None:
+    def forked(self) -> None:
         """Forget every flight and thread, for a process that has none of them."""
         self._lock = threading.Lock()
         self._under_way: dict[Hashable, Future[T]] = {}
@@ -67,19 +67,6 @@ class Flights(Generic[T]):
                 self._runways.pop(runway).shutdown(wait=False)
             if self._under_way.get(key) is landed:
                 del self._under_way[key]
-
-
-_of_this_process: WeakSet[Flights[Any]] = WeakSet()
-
-
-def _after_fork() -> None:
-    # A forked child has none of the threads: what was under way there never lands here.
-    for flights in list(_of_this_process):
-        flights.start_afresh()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 async def landed(flight: Future[T]) -> T:

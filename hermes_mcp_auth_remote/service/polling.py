@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import atexit
 import heapq
-import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Protocol
 from weakref import WeakSet
+
+from hermes_mcp_auth_remote.forks import begin_anew_in_children
 
 # A thousand polls in five seconds need ten of them where an answer takes 50 ms.
 AT_ONCE = 64
@@ -78,6 +79,7 @@ class Poller:
         self._work = work
         self._start_afresh()
         _of_this_process.add(self)
+        begin_anew_in_children(self)
 
     def forked(self) -> None:
         """Forget every watch, in a process that has not the thread of them."""
@@ -278,16 +280,6 @@ class Poller:
 
 
 _of_this_process: WeakSet[Poller] = WeakSet()
-
-
-def _after_fork() -> None:
-    # A forked child has none of the threads: what was watched there is watched by the parent.
-    for poller in list(_of_this_process):
-        poller.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register

@@ -69,10 +69,11 @@ def _read_all(descriptor: int, path: Place) -> bytes:
         raise _failure(path, error, "read") from error
 
 
-def write_private(path: Place, data: bytes) -> None:
+def write_private(path: Place, data: bytes) -> os.stat_result:
     """Replace a file as a whole, 0600; after a failure or a crash the old one is still there.
 
-    Raises StoreUnwritable. The directory must exist.
+    Returns what `stat` says of it until somebody else replaces it. Raises StoreUnwritable. The directory must
+    exist.
     """
     target: str = os.fspath(path)
     folder, name = os.path.split(target)
@@ -84,6 +85,7 @@ def write_private(path: Place, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
+                status = os.fstat(descriptor)
             os.replace(temporary, target)
         except BaseException:
             _discard(temporary)
@@ -91,6 +93,7 @@ def write_private(path: Place, data: bytes) -> None:
     except OSError as error:
         raise _failure(path, error, "written") from error
     _sync_directory(folder)
+    return status
 
 
 def remove(path: Place) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from hermes_mcp_auth_remote.errors import LoginNotFound, StoreBusy, StoreCorrupt, StoreError
+from hermes_mcp_auth_remote.forks import begin_anew_in_children
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.store.disk import (
     TEMPORARY,
@@ -42,6 +45,19 @@ class LoginFiles:
         self._folder = root / "logins"
         # As last read, by the version of its file: a gateway looks at all of them at every turn.
         self._read: dict[str, tuple[int, Login]] = {}
+        # What this process wrote since, which it need not read.
+        self._written: dict[str, tuple[int, Login]] = {}
+        # How often somebody has asked for all of them, and up to which of those the last answer goes.
+        self._asked = itertools.count(1)
+        self._answered = 0
+        self._listed: list[Login] = []
+        self.forked()
+        begin_anew_in_children(self)
+
+    def forked(self) -> None:
+        """Let go of what threads of a parent process may have held."""
+        self._looking = threading.Lock()
+        self._changing = threading.Lock()
 
     def add(self, login: Login) -> None:
         """Store a new login; raises StoreUnwritable, StoreUnsafe."""
@@ -68,7 +84,7 @@ class LoginFiles:
         self._path(login_id)
         if not self._is_there():
             raise LoginNotFound("There is no such login here.")
-        with self._lock().hold(LOCK_SECONDS):
+        with self._alone():
             login = self.get(login_id)
             changed = change(login)
             if changed != login:
@@ -76,20 +92,36 @@ class LoginFiles:
         return changed
 
     def all(self) -> list[Login]:
-        """Return every login in the order of beginning; a file that cannot be read is left out, and left."""
+        """Return every login in the order of beginning; a file that cannot be read is left out, and left.
+
+        Threads that ask at once look one after the other, and a look serves all who asked before it began:
+        many that look at once would mostly wait for each other's turn to run.
+        """
+        mine = next(self._asked)
+        with self._looking:
+            if self._answered < mine:
+                # Whoever asks from now on may have written something that this look does not see.
+                upto = next(self._asked)
+                self._listed = self._look()
+                self._answered = upto
+            return list(self._listed)
+
+    def _look(self) -> list[Login]:
         if not self._is_there():
             return []
-        found: dict[str, tuple[int, Login]] = {}
+        written, self._written = self._written, {}
+        known, found = {**self._read, **written}, dict[str, tuple[int, Login]]()
         # No Path for each of thousands: a gateway looks through them at every event.
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 stem, _, suffix = entry.name.partition(".")
                 if suffix != "json" or not _ID.fullmatch(stem):
                     continue
-                known = self._read.get(stem)
+                version_known, login = known.get(stem, (None, None))
                 try:
                     version = _version(entry.stat(follow_symlinks=False))
-                    login = known[1] if known is not None and known[0] == version else self.get(stem)
+                    if login is None or version != version_known:
+                        login = self.get(stem)
                 except (StoreError, LoginNotFound, OSError):
                     continue
                 found[stem] = version, login
@@ -120,7 +152,7 @@ class LoginFiles:
         self._prepare()
         lock = FileLock(self._poller_path(poller_id))
         # Not while another process clears away what dead pollers left.
-        with self._lock().hold(LOCK_SECONDS):
+        with self._alone():
             if not lock.try_acquire():
                 raise StoreBusy(f"{lock.path} is locked by another poller.")
         return lock
@@ -150,7 +182,7 @@ class LoginFiles:
         """Remove what has been over for an hour (`now`: epoch seconds). Raises StoreUnwritable, StoreBusy."""
         if not self._is_there():
             return
-        with self._lock().hold(LOCK_SECONDS):
+        with self._alone():
             for login in self.all():
                 if login.expires_at + KEEP_SECONDS < now:
                     remove(self._path(login.id))
@@ -166,8 +198,20 @@ class LoginFiles:
             raise LoginNotFound("That is no login's id.")
         return self._folder / f"{login_id}.json"
 
-    def _lock(self) -> FileLock:
-        return FileLock(self._folder / ".lock")
+    @contextlib.contextmanager
+    def _alone(self) -> Generator[None]:
+        """Keep other threads and processes from changing anything meanwhile; raises StoreBusy.
+
+        Threads take turns before they ask for the file's lock, at which all but one would poll.
+        """
+        lock = FileLock(self._folder / ".lock")
+        if not self._changing.acquire(timeout=LOCK_SECONDS):
+            raise StoreBusy(f"{lock.path} has been locked by this process for {LOCK_SECONDS} s.")
+        try:
+            with lock.hold(LOCK_SECONDS):
+                yield
+        finally:
+            self._changing.release()
 
     def _is_there(self) -> bool:
         return has_directory(self._root) and has_directory(self._folder)
@@ -178,7 +222,10 @@ class LoginFiles:
 
     def _write(self, login: Login) -> None:
         kept = without_secrets(login) if login.is_over else login
-        write_private(self._path(login.id), to_bytes(login_document(kept)))
+        status = write_private(self._path(login.id), to_bytes(login_document(kept)))
+        if self._answered:
+            # Somebody looks, again and again.
+            self._written[login.id] = _version(status), kept
 
 
 def _version(status: os.stat_result) -> int:

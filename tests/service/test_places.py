@@ -64,7 +64,7 @@ def test_the_messages_that_show_a_login_are_known_to_every_process(
 
 
 def test_logins_are_read_again_only_where_they_have_changed(
-    service: AuthService, server: Server, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+    service: AuthService, server: Server, clock: MovedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = asyncio.run(service.begin(server, BOT))
     before = service.logins_changed_at()
@@ -82,7 +82,7 @@ def test_logins_are_read_again_only_where_they_have_changed(
     monkeypatch.setattr(LoginFiles, "get", counted)
     assert len(service.logins()) == 2
     assert read == []
-    asyncio.run(service.cancel(second.id))
+    asyncio.run(AuthService(tmp_path, clock=clock).cancel(second.id))
     read.clear()
     assert [each.status for each in service.logins()] == ["waiting", "cancelled"]
     assert read == [second.id]
