@@ -26,9 +26,10 @@ from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.http.watched import Seen, proxy_of, run_watched
 from hermes_mcp_auth_remote.keys import can_sign, check_can_sign, client_signer, read_token_file
 from hermes_mcp_auth_remote.oauth.client import Signer
+from hermes_mcp_auth_remote.oauth.enrolment import Held
 from hermes_mcp_auth_remote.oauth.flows import Chance
 from hermes_mcp_auth_remote.oauth.grants import Means, obtain
-from hermes_mcp_auth_remote.oauth.preparation import Held, prepare
+from hermes_mcp_auth_remote.oauth.preparation import prepare
 from hermes_mcp_auth_remote.oauth.rehearsal import Findings, Login, rehearse
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
 from hermes_mcp_auth_remote.service.connections import connection

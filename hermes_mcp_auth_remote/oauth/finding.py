@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from hermes_mcp_auth_remote.errors import DiscoveryFailed
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
+from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.flows import DEVICE_FLOWS, with_device
 from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover
 from hermes_mcp_auth_remote.oauth.urls import host_of
@@ -31,10 +32,14 @@ _INITIALIZE = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Where a server's logins go, and what it asked for meanwhile."""
+    """Where a server's logins go, and what it asked for meanwhile.
+
+    `client` is one that has registered there just now, for all who begin meanwhile and have none.
+    """
 
     discovery: Discovery
     challenge: Challenge
+    client: Client | None = None
 
 
 def find(server: Server, issuer: str | None, challenge: Challenge | None, flow: Flow) -> Exchange[Found]:

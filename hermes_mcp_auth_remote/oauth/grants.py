@@ -17,9 +17,10 @@ from hermes_mcp_auth_remote.oauth.authorization import select_resource, select_s
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate, configured_client
 from hermes_mcp_auth_remote.oauth.dpop import Prover
+from hermes_mcp_auth_remote.oauth.enrolment import Held, check_binding
 from hermes_mcp_auth_remote.oauth.finding import probe
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, discover
-from hermes_mcp_auth_remote.oauth.preparation import Held, check_binding, wants_proofs
+from hermes_mcp_auth_remote.oauth.preparation import wants_proofs
 from hermes_mcp_auth_remote.oauth.token import Place, Tokens, ask, demand_bound, granted_document
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Document, Exchange, Form, post_form, scope_text, text_member

@@ -6,12 +6,11 @@ takes that; or a code for another device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from hermes_mcp_auth_remote.errors import (
     NetworkError,
-    RegistrationRefused,
     ServerError,
     TokenRefused,
 )
@@ -21,48 +20,18 @@ from hermes_mcp_auth_remote.oauth.authorization import (
     check_pkce,
     push,
     select_resource,
-    select_scope,
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.client import (
-    Client,
-    Signer,
-    configured_client,
-    metadata_document_client,
-    offers_device,
-    register,
-)
-from hermes_mcp_auth_remote.oauth.device import may_use_device
+from hermes_mcp_auth_remote.oauth.client import Client, Signer
 from hermes_mcp_auth_remote.oauth.dpop import is_offered
+from hermes_mcp_auth_remote.oauth.enrolment import Held, client_of, enrolled, goes_by_device, scope_of
 from hermes_mcp_auth_remote.oauth.finding import Found, find
-from hermes_mcp_auth_remote.oauth.flows import (
-    DEVICE_FLOWS,
-    Chance,
-    Prepared,
-    device_code,
-    for_client,
-    no_device,
-)
-from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery
-from hermes_mcp_auth_remote.oauth.urls import host_of
+from hermes_mcp_auth_remote.oauth.flows import Chance, Prepared, device_code, for_client
+from hermes_mcp_auth_remote.oauth.metadata import Discovery
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request
 from hermes_mcp_auth_remote.values import Flow, Server
 
 AUTHORIZATION_PAGE = "authorization page"
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What is known from an earlier login: the client, its issuer, the scope that was granted.
-
-    `metadata_document_refused` is True where the provider turned our client ID metadata document away
-    (quirk 20); then we register instead.
-    """
-
-    client: Client | None = None
-    issuer: str | None = None
-    scope: frozenset[str] = frozenset()
-    metadata_document_refused: bool = False
 
 
 def prepare(  # noqa: PLR0913
@@ -81,8 +50,8 @@ def prepare(  # noqa: PLR0913
     """Take a login from a server's URL to an authorization request. `now` is in epoch seconds.
 
     `challenge` is what a 401 or 403 said, where there was one; else the server is asked. `found` is what
-    `find` has found just now for the same server, issuer and flow, where it was asked. The request's own
-    `redirect_uri` counts from here on: a provider may insist on another spelling of loopback.
+    `find` or `find_and_enrol` has found just now for the same server, issuer and flow, where that was asked.
+    The request's own `redirect_uri` counts from here on: a provider may want another spelling of loopback.
     With `can_prove` there can be a key for DPoP, should both servers take that. The flow `device` leads to a
     device's code, `auto` too where the server gives one; both need `oauth.device`, which the caller checks.
     Raises any ServerError or NetworkError.
@@ -93,32 +62,19 @@ def prepare(  # noqa: PLR0913
         found = yield from find(server, held.issuer, challenge, flow)
     discovery, answered = found.discovery, found.challenge
     issuer = discovery.authorization_server
-    by_device = flow in DEVICE_FLOWS and offers_device(issuer)
-    if flow == "device" and not by_device:
-        raise no_device(issuer)
-    if not by_device:
-        check_pkce(issuer, allow_missing_pkce=options.allow_missing_pkce)
-    scope = select_scope(
-        discovery,
-        answered,
-        configured=options.scope,
-        held=held.scope if answered.insufficient_scope else frozenset(),
-        cap=options.scope_cap,
-    )
-    # MCP 2026-07-28: pre-registered client information comes first.
-    reusable = options.client_id is None and _is_usable(held, issuer, redirect_uri, now)
-    known = held.client if reusable else None
-    if known is not None and by_device and not may_use_device(known):
-        # It would only be refused (quirk 23).
-        known = None
-    client = known or (yield from _client(server, issuer, held, redirect_uri, scope))
+    by_device = goes_by_device(found, flow)
+    if found.client is None:
+        client, known = yield from enrolled(server, found, redirect_uri, now, held=held, flow=flow)
+    else:
+        client, known = found.client, False
+    scope = scope_of(server, found, held)
     asked = _plain_request(server, discovery, client, chance, redirect_uri, scope)
     asked = replace(asked, dpop=can_prove and wants_proofs(server, discovery, answered))
-    anew = partial(_client, server, issuer, held, redirect_uri, scope)
+    anew = partial(client_of, server, issuer, held, redirect_uri, scope)
     if by_device:
         try:
             code, client = yield from device_code(
-                server, issuer, asked, sign=sign, anew=None if known is None else anew
+                server, issuer, asked, sign=sign, anew=anew if known else None
             )
         except (ServerError, NetworkError):
             # Pasting may still work (quirk 47); who wants nothing but a device is told.
@@ -129,14 +85,14 @@ def prepare(  # noqa: PLR0913
             return Prepared(for_client(asked, client), issuer, code)
     request = yield from _unless_forgotten(
         push(issuer, asked, sign=sign),
-        look=known is not None and issuer.pushed_authorization_request_endpoint is None,
+        look=known and issuer.pushed_authorization_request_endpoint is None,
         # Neither what the operator configured nor what was registered just now gets better by that.
-        may_register=options.client_id is None and (known is not None or not client.registered),
+        may_register=options.client_id is None and (known or not client.registered),
     )
     if request is None:
         # Without a client of an earlier login it was our metadata document (quirk 20).
-        held = replace(held, metadata_document_refused=held.metadata_document_refused or known is None)
-        client = yield from _client(server, issuer, held, redirect_uri, scope)
+        held = replace(held, metadata_document_refused=held.metadata_document_refused or not known)
+        client = yield from client_of(server, issuer, held, redirect_uri, scope)
         again = _plain_request(server, discovery, client, chance, redirect_uri, scope)
         request = yield from push(issuer, replace(again, dpop=asked.dpop), sign=sign)
     return Prepared(request, issuer)
@@ -153,60 +109,6 @@ def wants_proofs(server: Server, found: Discovery, challenge: Challenge) -> bool
     resource = found.protected_resource
     taken = challenge.dpop or (resource is not None and resource.dpop)
     return taken and is_offered(found.authorization_server.document)
-
-
-def _is_usable(held: Held, issuer: AuthorizationServer, redirect_uri: str, now: float) -> bool:
-    client = held.client
-    return (
-        client is not None
-        and client.registered
-        and held.issuer == issuer.issuer
-        and redirect_uri in client.redirect_uris
-        and (client.secret_expires_at is None or client.secret_expires_at > now)
-    )
-
-
-def _client(
-    server: Server,
-    issuer: AuthorizationServer,
-    held: Held,
-    redirect_uri: str,
-    scope: frozenset[str] | None,
-) -> Exchange[Client]:
-    options = server.options
-    if options.client_id is not None:
-        check_binding(options.client_id, issuer, held)
-        return configured_client(
-            issuer,
-            options.client_id,
-            options.client_secret,
-            options.token_endpoint_auth_method or ("private_key_jwt" if options.private_key_file else None),
-            redirect_uri,
-        )
-    has_document = options.client_metadata_url is not None and issuer.client_id_metadata_document_supported
-    if has_document and not held.metadata_document_refused:
-        return metadata_document_client(options.client_metadata_url or "", redirect_uri)
-    client = yield from register(
-        issuer,
-        redirect_uri,
-        client_name=options.client_name,
-        scope=scope or (),
-        method=options.token_endpoint_auth_method,
-        application_type=options.application_type,
-    )
-    return client
-
-
-def check_binding(client_id: str, issuer: AuthorizationServer, held: Held) -> None:
-    """Refuse to take a configured client to another issuer than the last time; raises RegistrationRefused."""
-    # MCP 2026-07-28, authorization server binding: its secret must not follow a server that moved elsewhere.
-    same_client = held.client is not None and held.client.client_id == client_id
-    if same_client and held.issuer is not None and held.issuer != issuer.issuer:
-        raise RegistrationRefused(
-            f"The server now sends logins to {host_of(issuer.issuer)}, but `oauth.client_id` was "
-            f"registered at {host_of(held.issuer)}.",
-            "If you expect that move, log out of this server, set `oauth.client_id` anew and log in again.",
-        )
 
 
 def _plain_request(

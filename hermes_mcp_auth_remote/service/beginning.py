@@ -11,9 +11,12 @@ from hermes_mcp_auth_remote.keys import can_sign, check_can_sign
 from hermes_mcp_auth_remote.login import ID_BYTES, Login, follow
 from hermes_mcp_auth_remote.oauth.authorization import STATE_BYTES, VERIFIER_BYTES
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.oauth.client import Signer
+from hermes_mcp_auth_remote.oauth.enrolment import Held, find_and_enrol
+from hermes_mcp_auth_remote.oauth.finding import find
 from hermes_mcp_auth_remote.oauth.flows import Chance, Prepared, switched
 from hermes_mcp_auth_remote.oauth.polling import Pending, begin_polling
-from hermes_mcp_auth_remote.oauth.preparation import Held, prepare
+from hermes_mcp_auth_remote.oauth.preparation import prepare
 from hermes_mcp_auth_remote.service.looks import Question
 from hermes_mcp_auth_remote.service.redirects import redirect_uri_for
 from hermes_mcp_auth_remote.service.world import World
@@ -42,13 +45,12 @@ async def begun(
             f"Use it as it is; `hermes-mcp-auth token {server.name}` fetches a token.",
         )
     flow = _flow(world, server, origin, flow)
-    stored = await asyncio.to_thread(world.store.read, key)
-    known = await asyncio.to_thread(_held, world, key, stored)
+    stored, known, sign = await asyncio.to_thread(_known, world, server, key)
+    is_new = redirect_uri is None and known == Held()
     if redirect_uri is None:
         redirect_uri = redirect_uri_for(server, stored.client, world.entropy)
     if server.options.dpop:
         check_can_sign("Proofs (DPoP)")
-    sign = await asyncio.to_thread(world.signer, server)
     begun_at = world.clock()
     preparing = partial(
         prepare,
@@ -61,8 +63,13 @@ async def begun(
         can_prove=can_sign(),
         flow=flow,
     )
-    question = Question(server, known.issuer, challenge, flow)
-    prepared = await world.looks.run(world.run, question, lambda found: preparing(found=found))
+    look = (
+        partial(find_and_enrol, server, challenge, flow, redirect_uri, begun_at)
+        if is_new
+        else partial(find, server, known.issuer, challenge, flow)
+    )
+    question = Question(server, known.issuer, challenge, flow, is_new)
+    prepared = await world.looks.run(world.run, question, look, lambda found: preparing(found=found))
     now = world.clock()
     device, expires_at = _life(prepared, server, begun_at, now)
     granted = stored.tokens.scope if stored.tokens and stored.tokens.scope else frozenset[str]()
@@ -146,6 +153,12 @@ def _life(prepared: Prepared, server: Server, asked_at: float, now: float) -> tu
 
 def _chance(entropy: Entropy) -> Chance:
     return Chance(state=Secret(entropy(STATE_BYTES)), code_verifier=Secret(entropy(VERIFIER_BYTES)))
+
+
+def _known(world: World, server: Server, key: Key) -> tuple[Credentials, Held, Signer | None]:
+    """Read what files hold for a login to come; raises StoreError, ConfigError."""
+    stored = world.store.read(key)
+    return stored, _held(world, key, stored), world.signer(server)
 
 
 def _held(world: World, key: Key, stored: Credentials) -> Held:

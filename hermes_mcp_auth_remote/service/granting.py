@@ -5,8 +5,8 @@ from __future__ import annotations
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.keys import can_sign, check_can_sign, new_proof_key, read_token_file
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.oauth.enrolment import Held
 from hermes_mcp_auth_remote.oauth.grants import Granted, Means, obtain
-from hermes_mcp_auth_remote.oauth.preparation import Held
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.values import Key, Secret, Server

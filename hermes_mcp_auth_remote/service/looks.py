@@ -1,7 +1,8 @@
 """One look at a server serves all who begin to log in meanwhile: its documents are the same for everybody.
 
-Nothing is remembered: once the one who looked has gone on, over the same connections, the next one looks
-again, for a server may move.
+Who has no client yet, and needs none of their own, gets the one that registers with the look: it is the same
+program, and providers limit how many they take. Nothing is remembered: once the one who looked has gone on,
+over the same connections, the next one looks again, for a server may move.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.finding import Found, find
+from hermes_mcp_auth_remote.oauth.finding import Found
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.values import Flow, Server
 
@@ -24,12 +25,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """All that the outcome of a look depends on; `issuer` is preferred where there are several."""
+    """All that the outcome of a look depends on; `issuer` is preferred where there are several.
+
+    `is_new` where nothing is held from an earlier login, and nobody listens on a port of their own.
+    """
 
     server: Server
     issuer: str | None
     challenge: Challenge | None
     flow: Flow
+    is_new: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -43,20 +48,21 @@ class Looks:
     """The looks under way. Any thread or event loop may use it."""
 
     def __init__(self) -> None:
-        self._under_way: dict[tuple[int, str, str | None, Flow], _Look] = {}
+        self._under_way: dict[tuple[int, str, str | None, Flow, bool], _Look] = {}
 
     async def run(
         self,
         run: Callable[[Exchange[T], Server], Awaitable[T]],
         question: Question,
+        look: Callable[[], Exchange[Found]],
         go_on: Callable[[Found], Exchange[T]],
     ) -> T:
-        """Find a server's authorization server, by a look that is under way if there is one, and go on.
+        """Look at a server, or take what a look under way at the same question finds, and go on.
 
         Raises what either raises.
         """
         # A forked child has not the threads in which its parent's looks go on.
-        key = (os.getpid(), question.server.name, question.issuer, question.flow)
+        key = (os.getpid(), question.server.name, question.issuer, question.flow, question.is_new)
         mine = _Look(question)
         theirs = self._under_way.setdefault(key, mine)
         if theirs is not mine and theirs.question == question:
@@ -65,7 +71,7 @@ class Looks:
             if found is not None:
                 return await run(go_on(found), question.server)
         try:
-            return await run(_told(mine, go_on), question.server)
+            return await run(_told(mine.outcome, look, go_on), question.server)
         finally:
             if not mine.outcome.done():
                 mine.outcome.set_result(None)
@@ -73,13 +79,14 @@ class Looks:
                 del self._under_way[key]
 
 
-def _told(look: _Look, go_on: Callable[[Found], Exchange[T]]) -> Exchange[T]:
+def _told(
+    outcome: Future[Found | None], look: Callable[[], Exchange[Found]], go_on: Callable[[Found], Exchange[T]]
+) -> Exchange[T]:
     """Look, tell those who wait, and go on."""
-    asked = look.question
     try:
-        found = yield from find(asked.server, asked.issuer, asked.challenge, asked.flow)
+        found = yield from look()
     except McpAuthError as trouble:
-        look.outcome.set_exception(trouble)
+        outcome.set_exception(trouble)
         raise
-    look.outcome.set_result(found)
+    outcome.set_result(found)
     return (yield from go_on(found))

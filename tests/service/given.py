@@ -12,7 +12,7 @@ from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server
+from hermes_mcp_auth_remote.values import Key, Origin, Owner, Secret, Server
 from tests.browserless import approve
 from tests.demo.player import MovedClock
 
@@ -25,8 +25,10 @@ def server_of(demo: Demo) -> Server:
     return Server("notes", demo.ping_url)
 
 
-async def log_in(service: AuthService, server: Server, origin: Origin = TERMINAL) -> Connection:
-    login = await service.begin(server, origin)
+async def log_in(
+    service: AuthService, server: Server, origin: Origin = TERMINAL, owner: Owner = None
+) -> Connection:
+    login = await service.begin(server, origin, owner=owner)
     answer = await asyncio.to_thread(approve, login.authorization_url)
     return await service.finish(login.id, answer, origin)
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 
 from hermes_mcp_auth_remote.demo.serving import Demo
-from hermes_mcp_auth_remote.errors import ServerError
+from hermes_mcp_auth_remote.errors import RegistrationRefused, ServerError
 from hermes_mcp_auth_remote.http.client import run
 from hermes_mcp_auth_remote.login import Login
-from hermes_mcp_auth_remote.oauth.finding import Found
+from hermes_mcp_auth_remote.oauth.finding import Found, find
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.looks import Looks, Question
 from hermes_mcp_auth_remote.values import Secret, Server
+from tests.browserless import approve
 from tests.requirements import covers
-from tests.service.given import TERMINAL
+from tests.service.given import TERMINAL, log_in
 
 PEOPLE = 10
+PORTS = (50001, 50002)
 
 
 def issuer_of(found: Found) -> Exchange[str]:
@@ -29,8 +34,8 @@ def issuer_of(found: Found) -> Exchange[str]:
 
 
 def looking(looks: Looks, server: Server, people: int = PEOPLE) -> list[asyncio.Task[str]]:
-    question = Question(server, None, None, "paste")
-    return [asyncio.create_task(looks.run(run, question, issuer_of)) for _ in range(people)]
+    question, look = Question(server, None, None, "paste"), partial(find, server, None, None, "paste")
+    return [asyncio.create_task(looks.run(run, question, look, issuer_of)) for _ in range(people)]
 
 
 def counted(demo: Demo) -> int:
@@ -92,15 +97,66 @@ def test_who_looks_or_waits_and_is_cancelled_stops_nobody_else(server: Server, d
 
 
 @covers("looks")
-def test_logins_that_begin_at_once_share_nothing_but_the_look(
+def test_logins_that_begin_at_once_share_a_look_and_a_client_and_nothing_secret(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    async def main() -> None:
-        asked = (service.begin(server, TERMINAL, owner=f"telegram:{number}") for number in range(PEOPLE))
-        logins: list[Login] = await asyncio.gather(*asked)
-        assert demo.server.count("registration") == PEOPLE
-        for secret in ("state", "code_verifier"):
-            assert len({getattr(login.request, secret).reveal() for login in logins}) == PEOPLE
-        assert len({login.request.client.client_id for login in logins}) == PEOPLE
+    logins = asyncio.run(begun_at_once(service, server))
+    assert demo.server.count("registration") == 1
+    for secret in ("state", "code_verifier"):
+        assert len({getattr(login.request, secret).reveal() for login in logins}) == PEOPLE
+    (client,) = {login.request.client.client_id for login in logins}
+    assert {login.request.redirect_uri for login in logins} == {logins[0].request.client.redirect_uris[0]}
+    # Each of them can be finished, and is their owner's alone.
+    for number, login in enumerate(logins):
+        asyncio.run(service.finish(login.id, approve(login.request.url), login.origin))
+        stored = service.stored(server, f"telegram:{number}")
+        assert stored.client is not None
+        assert stored.client.client_id == client
 
-    asyncio.run(main())
+
+def test_who_listens_on_a_port_of_their_own_registers_it(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    async def main() -> list[Login]:
+        ports = [service.begin(server, TERMINAL, owner=f"x:{port}", redirect_uri=at(port)) for port in PORTS]
+        return await asyncio.gather(*ports, service.begin(server, TERMINAL))
+
+    def at(port: int) -> str:
+        return f"http://127.0.0.1:{port}/callback"
+
+    first, second, shared = asyncio.run(main())
+    assert demo.server.count("registration") == 3
+    assert [login.request.redirect_uri for login in (first, second)] == [at(port) for port in PORTS]
+    assert shared.request.redirect_uri not in {at(port) for port in PORTS}
+
+
+def test_who_has_a_client_keeps_it_while_others_register(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    asyncio.run(log_in(service, server, owner="telegram:0"))
+    mine = service.stored(server, "telegram:0").client
+    logins = asyncio.run(begun_at_once(service, server))
+    assert demo.server.count("registration") == 2
+    assert mine is not None
+    assert logins[0].request.client.client_id == mine.client_id
+    assert {login.request.client.client_id for login in logins[1:]} != {mine.client_id}
+
+
+def test_a_registration_that_is_refused_is_told_to_all_and_asked_once(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    async def main() -> list[Login | BaseException]:
+        return await asyncio.gather(*beginning(service, server), return_exceptions=True)
+
+    demo.server.fail_next("registration", status=403)
+    outcomes = asyncio.run(main())
+    assert {type(each) for each in outcomes} == {RegistrationRefused}
+    assert demo.server.count("registration") == 1
+
+
+async def begun_at_once(service: AuthService, server: Server) -> list[Login]:
+    return await asyncio.gather(*beginning(service, server))
+
+
+def beginning(service: AuthService, server: Server) -> list[Coroutine[Any, Any, Login]]:
+    return [service.begin(server, TERMINAL, owner=f"telegram:{number}") for number in range(PEOPLE)]
