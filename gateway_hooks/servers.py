@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +15,7 @@ from hermes_mcp_auth_remote.errors import ServerNotFound
 from hermes_mcp_auth_remote.values import Server
 
 TAG_CHARS = 16
+SETTLE_NS = 50_000_000
 
 
 class Servers(Protocol):
@@ -28,21 +31,54 @@ class Servers(Protocol):
 
 
 class Configured:
-    """What config.yaml names, read anew each time: the operator may change it while the bot runs."""
+    """What config.yaml names, as it is at the time: the operator may change it while the bot runs."""
 
     def __init__(self, home: Path, environ: Mapping[str, str] = os.environ) -> None:
         self._home = home
         self._environ = environ
+        self._read = _Read((), {})
 
     def names(self) -> list[str]:
         """List the servers that use OAuth, also those with a mistake in their entries."""
-        return server_names(self._home, self._environ)
+        return list(self._current().names)
 
     def find(self, name: str) -> Server:
         """Return one of them."""
-        if name not in self.names():
+        read = self._current()
+        if name not in read.names:
             raise ServerNotFound(f"No server {name} is configured here.", "Choose one of those that are.")
-        return find_server(name, self._home, self._environ)
+        if name not in read.servers:
+            read.servers[name] = find_server(name, self._home, self._environ)
+        return read.servers[name]
+
+    def _current(self) -> _Read:
+        """Return what was read, if the files are as they were then, else read anew."""
+        versions = tuple(_version(self._home / name) for name in ("config.yaml", ".env"))
+        if self._read.versions != versions:
+            names = tuple(server_names(self._home, self._environ))
+            read = _Read(versions, {}, names)
+            # A change within the same tick of the disk's clock would otherwise go unseen.
+            is_settled = time.time_ns() - max(each[0] for each in versions) > SETTLE_NS
+            self._read = read if is_settled else replace(read, versions=())
+            return read
+        return self._read
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What the files said in those versions; servers as they are asked for."""
+
+    versions: tuple[tuple[int, ...], ...]
+    servers: dict[str, Server]
+    names: tuple[str, ...] = ()
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0,)
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class Listed:
