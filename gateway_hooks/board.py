@@ -115,7 +115,6 @@ class Board:
         """Show a login that waits in this chat, in a message of ours that is there; raises ChatError."""
         async with self._noted(login.id):
             await self._show(login, chat, message)
-        self.poke()
 
     async def _show(self, login: Login, chat: Chat, message: str = "") -> None:
         self._chats[login.id] = chat
@@ -129,8 +128,7 @@ class Board:
             message = await chat.send(card)
         self._shown[login.id] = card
         # What showed it before goes when the login is over.
-        others = (each for each in (await self._fresh(login.id)).messages if each != message)
-        await self._service.note_messages(login.id, (message, *others))
+        await self._service.note_prompt(login.id, message)
 
     async def add(self, login_id: str, message: str, chat: Chat) -> None:
         """Let a message of ours go when the login is over, or goes on in another way; raises StoreError."""

@@ -156,6 +156,13 @@ class AuthService:
         """Cancel a login that still waits, and return it as it then is."""
         return await self._logins.cancel(login_id)
 
+    async def note_prompt(self, login_id: str, message: str) -> Login:
+        """Keep the id of the chat message that shows a login from now on; returns the login.
+
+        What showed it before stays noted, behind it. Raises LoginNotFound, StoreError.
+        """
+        return await self._logins.note_prompt(login_id, message)
+
     async def note_messages(self, login_id: str, messages: tuple[str, ...]) -> Login:
         """Keep the ids of the chat messages that show a login, the prompt first; returns the login.
 

@@ -192,6 +192,14 @@ class Logins(Ending):
         """Cancel a login that waits; one that is over, or being exchanged, stays as it is."""
         return await self._change(login_id, lambda it: follow(it, "cancel") if it.status == "waiting" else it)
 
+    async def note_prompt(self, login_id: str, message: str) -> Login:
+        """Keep the id of the chat message that shows a login from now on, before all others; return it."""
+
+        def note(it: Login) -> Login:
+            return replace(it, messages=(message, *(each for each in it.messages if each != message)))
+
+        return await self._change(login_id, note)
+
     async def note_messages(self, login_id: str, messages: tuple[str, ...]) -> Login:
         """Keep the ids of the chat messages that show a login, and return it."""
         return await self._change(login_id, lambda it: replace(it, messages=messages))
