@@ -22,6 +22,8 @@ Sleep = Callable[[float], Awaitable[None]]
 # Longer than that nobody waits for a message; whoever keeps it up to date comes back later.
 MAX_WAIT_SECONDS = 60.0
 MAX_TRIES = 3
+# Telegram takes some thirty messages a second; more connections than that needs only cost time.
+MAX_UNDER_WAY = 4
 _UNREACHABLE = re.compile(
     r"(?i)chat not found|user not found|peer_id_invalid|have no rights to send|not enough rights to send"
 )
@@ -32,13 +34,19 @@ class Calls:
 
     def __init__(self, sleep: Sleep = asyncio.sleep) -> None:
         self._sleep = sleep
+        self._under_way = asyncio.Semaphore(MAX_UNDER_WAY)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def in_turn(self, chat: str, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call once those before it in this chat are through; else as `at_once`."""
         lock = self._turns.setdefault(chat, asyncio.Lock())
+
+        async def admitted() -> T:
+            async with self._under_way:
+                return await call()
+
         async with lock:
-            return await self.at_once(call)
+            return await self.at_once(admitted)
 
     async def at_once(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call; raises BadRequest where the caller may know better, CannotWrite, ChatError.
