@@ -38,6 +38,7 @@ from gateway_hooks.meaning import (
     Stray,
     carries_answer,
     meaning,
+    stands_alone,
 )
 from gateway_hooks.policy import STRANGER_SECONDS, Policy
 from gateway_hooks.servers import Servers
@@ -112,7 +113,7 @@ class Desk:
         context = self._context
         trouble: McpAuthError | None = None
         try:
-            logins = await context.logins()
+            logins = [] if stands_alone(heard) else await context.logins()
         except McpAuthError as unreadable:
             # What carries a code is still not let through to anybody else.
             logins, trouble = [], unreadable

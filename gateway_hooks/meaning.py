@@ -99,6 +99,7 @@ Intent = (
 LOGIN_VERBS = frozenset({"qr", "device", "paste", "new", "cancel"})
 # What is typed instead of a button, after the platform's prefix of commands.
 _TYPED = {"qr": "qr", "code": "device", "new": "new", "paste": "paste", "cancel": "cancel"}
+_ALONE = frozenset({"start", "connect", "connections", "disconnect"})
 
 
 def meaning(
@@ -128,6 +129,13 @@ def meaning(
         if not isinstance(read, NotOurs):
             return Stray() if is_private else Exposed(None)
     return meant
+
+
+def stands_alone(heard: Heard) -> bool:
+    """True where what was typed means the same whatever logins there are: they need not be read."""
+    if heard.pressed or heard.command.lower() not in _ALONE:
+        return False
+    return not carries_answer(heard.text) and not carries_answer(heard.beside)
 
 
 def _pressed(heard: Heard, here: Origin, waiting: Sequence[Login]) -> Intent:

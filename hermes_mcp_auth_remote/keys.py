@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -31,6 +32,7 @@ _COORDINATE_BYTES = 32  # P-256
 _JTI_BYTES = 16
 
 
+@cache
 def can_sign() -> bool:
     """True where `cryptography` is installed; it is not asked of those who need no key."""
     return find_spec("cryptography") is not None

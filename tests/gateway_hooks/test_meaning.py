@@ -25,6 +25,7 @@ from gateway_hooks.meaning import (
     Over,
     Stray,
     meaning,
+    stands_alone,
 )
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.values import Origin, Secret
@@ -265,6 +266,27 @@ def test_nothing_is_taken_without_a_login_or_a_code_and_nothing_raises(
         assert carries or waits
     for heard in (pressed(text), command(text), command("start", text), command("connect", text)):
         meaning(heard, ADA, waiting, is_private=is_private, has_forms=has_forms)
+
+
+@settings(deadline=None)
+@given(
+    name=st.sampled_from(["connect", "Connections", "disconnect", "start", "cancel", "code", "help", ""]),
+    text=st.sampled_from(["", "notes", "mcp-login-1", "mcp-", "see ?code=", URL, URL[:40], CODE, FOREIGN]),
+    beside=st.sampled_from(["", URL, FOREIGN]),
+    is_private=st.booleans(),
+)
+def test_what_stands_alone_means_the_same_whatever_logins_there_are(
+    name: str, text: str, beside: str, *, is_private: bool
+) -> None:
+    heard = replace(command(name, text), beside=beside)
+    without, along = (
+        meaning(heard, ADA, logins, is_private=is_private) for logins in ((), (HIS, MINE, DEVICE))
+    )
+    if stands_alone(heard):
+        assert without == along
+    else:
+        is_other = name.lower() not in {"connect", "connections", "disconnect", "start"}
+        assert is_other or beside or text in {URL, FOREIGN}
 
 
 @covers("linear")

@@ -63,6 +63,15 @@ def test_the_messages_that_show_a_login_are_known_to_every_process(
     assert AuthService(tmp_path, clock=clock).login(login.id).messages == ("7", "8")
 
 
+def test_a_new_prompt_comes_before_the_messages_that_are_there_and_stands_once(
+    service: AuthService, server: Server
+) -> None:
+    login = asyncio.run(service.begin(server, BOT))
+    for message, after in (("7", ("7",)), ("8", ("8", "7")), ("7", ("7", "8"))):
+        assert asyncio.run(service.note_prompt(login.id, message)).messages == after
+        assert service.login(login.id).messages == after
+
+
 def test_logins_are_read_again_only_where_they_have_changed(
     service: AuthService, server: Server, clock: MovedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,12 +6,11 @@ import json
 import re
 from bisect import bisect_right
 from dataclasses import replace
-from itertools import accumulate
 from typing import cast
 
 from tests.parts.bot_api.keyboards import WrongUrl, checked_url
 from tests.parts.bot_api.limits import ENTITIES
-from tests.parts.bot_api.values import Entity, bad_request, utf16
+from tests.parts.bot_api.values import Entity, bad_request, boundaries
 
 FOUND_BY_SERVER = frozenset(
     {"mention", "hashtag", "cashtag", "bot_command", "url", "email", "phone_number", "bank_card_number"}
@@ -38,7 +37,7 @@ TRAILING = ".,:;!?)'\"»"
 
 def found(text: str, given: tuple[Entity, ...] = ()) -> tuple[Entity, ...]:
     """Return the entities of a text: those given, and those that the server finds outside code and links."""
-    ends = [0, *accumulate(utf16(character) for character in text)]
+    ends = boundaries(text)
     taken = [(e.offset, e.offset + e.length) for e in given if e.type in NOTHING_FOUND_INSIDE]
     entities = list(given)
     for match in FINDABLE.finditer(text):
@@ -93,16 +92,16 @@ def _members(kind: str, given: dict[str, object]) -> dict[str, object]:
 def placed(entity: Entity, text: str) -> Entity:
     """Return an entity that fits into a text, its URL in the server's form; raises Refused."""
     start, end = entity.offset, entity.offset + entity.length
-    size = utf16(text)
+    size = boundaries(text)[-1]
     if start < 0 or entity.length < 0 or start > size:
         raise bad_request(f"entity begins after the end of the text at UTF-16 offset {start}")
     if end > size:
         raise bad_request(
             f"entity beginning at UTF-16 offset {start} ends after the end of the text at UTF-16 offset {end}"
         )
-    boundaries = [0, *accumulate(utf16(character) for character in text)]
+    starts = boundaries(text)
     for where, at in (("begins", start), ("ends", end)):
-        if boundaries[bisect_right(boundaries, at) - 1] != at:
+        if starts[bisect_right(starts, at) - 1] != at:
             raise bad_request(f"entity {where} in a middle of a UTF-16 symbol at UTF-16 offset {at}")
     if entity.type == "text_link":
         url = str(entity.extra["url"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
 from typing import Literal
 
 Json = dict[str, object]
@@ -28,6 +30,12 @@ def bad_request(description: str) -> Refused:
 def utf16(text: str) -> int:
     """Count UTF-16 code units, the unit of every length and offset of the Bot API."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+@lru_cache(maxsize=16)
+def boundaries(text: str) -> tuple[int, ...]:
+    """Return where each character begins, in UTF-16 code units, and where the last one ends."""
+    return (0, *accumulate(2 if character > "\uffff" else 1 for character in text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,90 @@
+"""How many calls of the Bot API are made at once, and who waits for whom."""
+
+from __future__ import annotations
+
+import asyncio
+
+from telegram.error import RetryAfter
+
+from gateway_hooks.telegram.calls import MAX_UNDER_WAY, Calls
+
+SECONDS = 5.0
+
+
+class Held:
+    """Calls that stay under way until they are let go."""
+
+    def __init__(self) -> None:
+        self.arrived = 0
+        self.go_on = asyncio.Event()
+
+    async def call(self) -> str:
+        self.arrived += 1
+        await self.go_on.wait()
+        return "done"
+
+
+async def turns() -> None:
+    """Let everything go on that can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_only_so_many_messages_are_sent_at_once_and_the_rest_follow() -> None:
+    async def main() -> None:
+        calls, held = Calls(), Held()
+        chats = range(3 * MAX_UNDER_WAY)
+        sending = [asyncio.create_task(calls.in_turn(str(chat), held.call)) for chat in chats]
+        await turns()
+        assert held.arrived == MAX_UNDER_WAY
+        held.go_on.set()
+        assert await asyncio.gather(*sending) == ["done"] * len(chats)
+
+    asyncio.run(asyncio.wait_for(main(), SECONDS))
+
+
+def test_what_a_person_pasted_is_deleted_while_many_messages_are_under_way() -> None:
+    async def main() -> None:
+        calls, held = Calls(), Held()
+        sending = [asyncio.create_task(calls.in_turn(str(chat), held.call)) for chat in range(MAX_UNDER_WAY)]
+        await turns()
+
+        async def delete() -> bool:
+            return True
+
+        assert await calls.at_once(delete)
+        held.go_on.set()
+        await asyncio.gather(*sending)
+
+    asyncio.run(asyncio.wait_for(main(), SECONDS))
+
+
+def test_chats_that_telegram_lets_wait_keep_no_other_one_waiting() -> None:
+    async def main() -> None:
+        waiting = asyncio.Event()
+
+        async def sleep(_seconds: float) -> None:
+            await waiting.wait()
+
+        calls, refused = Calls(sleep), set[str]()
+
+        async def limited(chat: str) -> str:
+            if chat not in refused:
+                refused.add(chat)
+                raise RetryAfter(30)
+            return chat
+
+        async def sent(chat: str) -> str:
+            return await calls.in_turn(chat, lambda: limited(chat))
+
+        slow = [asyncio.create_task(sent(str(chat))) for chat in range(2 * MAX_UNDER_WAY)]
+        await turns()
+
+        async def at_once() -> str:
+            return "another"
+
+        assert await calls.in_turn("another", at_once) == "another"
+        waiting.set()
+        assert await asyncio.gather(*slow) == [str(chat) for chat in range(2 * MAX_UNDER_WAY)]
+
+    asyncio.run(asyncio.wait_for(main(), SECONDS))

@@ -1,0 +1,89 @@
+"""The servers that people can connect, as config.yaml names them at the time."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+import gateway_hooks.servers
+from gateway_hooks.servers import Configured
+from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
+
+NOTES = "mcp_servers:\n  notes: {url: 'https://notes.example/mcp', auth: oauth}\n"
+TRACKER = "  tracker: {url: 'https://tracker.example/mcp', auth: oauth}\n"
+
+
+class Counted:
+    """Calls of a function that are made all the same."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.calls = 0
+        made = getattr(gateway_hooks.servers, name)
+
+        def counted(*given: object) -> object:
+            self.calls += 1
+            return made(*given)
+
+        monkeypatch.setattr(gateway_hooks.servers, name, counted)
+
+
+def written(home: Path, text: str, name: str = "config.yaml", age_seconds: float = 60.0) -> None:
+    """Write a file as an editor does that was closed a while ago."""
+    path = home / name
+    path.write_text(text)
+    then = time.time() - age_seconds
+    os.utime(path, (then, then))
+
+
+def test_files_that_have_not_changed_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, found = Counted(monkeypatch, "server_names"), Counted(monkeypatch, "find_server")
+    written(tmp_path, NOTES)
+    servers = Configured(tmp_path, {})
+    for _ in range(3):
+        assert servers.names() == ["notes"]
+        assert servers.find("notes").url == "https://notes.example/mcp"
+    assert (names.calls, found.calls) == (1, 1)
+
+
+def test_what_the_operator_changes_counts_at_once(tmp_path: Path) -> None:
+    servers = Configured(tmp_path, {})
+    assert servers.names() == []
+    written(tmp_path, NOTES, age_seconds=30)
+    assert servers.names() == ["notes"]
+    written(tmp_path, NOTES + TRACKER, age_seconds=20)
+    assert servers.find("tracker").url == "https://tracker.example/mcp"
+    written(tmp_path, NOTES.replace("notes.example", "moved.example"), age_seconds=10)
+    assert servers.find("notes").url == "https://moved.example/mcp"
+    with pytest.raises(ServerNotFound):
+        servers.find("tracker")
+    written(tmp_path, NOTES.replace("notes.example", "${HOST}"), age_seconds=5)
+    written(tmp_path, "HOST=dot.env.example\n", ".env")
+    assert servers.find("notes").url == "https://dot.env.example/mcp"
+    written(tmp_path, "HOST=another.env.example\n", ".env", 5)
+    assert servers.find("notes").url == "https://another.env.example/mcp"
+
+
+def test_a_change_just_after_a_look_is_seen_although_its_time_is_the_same(tmp_path: Path) -> None:
+    servers, path = Configured(tmp_path, {}), tmp_path / "config.yaml"
+    just_now = time.time_ns() + 10**12
+    path.write_text(NOTES)
+    os.utime(path, ns=(just_now, just_now))
+    assert servers.find("notes").url == "https://notes.example/mcp"
+    path.write_text(NOTES.replace("notes.example", "moved.example"))
+    os.utime(path, ns=(just_now, just_now))
+    assert servers.find("notes").url == "https://moved.example/mcp"
+
+
+def test_a_mistake_is_said_each_time_until_it_is_mended(tmp_path: Path) -> None:
+    servers = Configured(tmp_path, {})
+    written(tmp_path, "mcp_servers: [", age_seconds=30)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="not valid YAML"):
+            servers.names()
+    written(tmp_path, NOTES)
+    assert servers.names() == ["notes"]
