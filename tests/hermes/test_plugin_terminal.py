@@ -9,11 +9,24 @@ from pathlib import Path
 
 import pytest
 
+from hermes_mcp_auth_remote.service import AuthService
 from tests.hermes.stage import SECONDS, on_stage
 from tests.parts.hermes_gateway import MAIN, PYTHON
 from tests.requirements import covers
 
 pytestmark = pytest.mark.hermes
+
+
+@covers("hermes-elsewhere")
+def test_a_login_begun_in_the_chat_is_finished_in_a_terminal(tmp_path: Path) -> None:
+    with on_stage(tmp_path) as stage:
+        address = stage.begin()
+        (login,) = AuthService(tmp_path).waiting()
+        done = finish(tmp_path, login.id, address)
+        assert done.returncode == 0, done.stderr
+        stage.said("notes: connected")
+        stage.live()
+        stage.nothing_leaked()
 
 
 @covers("hermes-elsewhere")
@@ -64,3 +77,7 @@ def command(home: Path, *words: str, stdin: str = "") -> subprocess.CompletedPro
         timeout=SECONDS,
         check=False,
     )
+
+
+def finish(home: Path, login_id: str, address: str) -> subprocess.CompletedProcess[str]:
+    return command(home, "login", "--finish", login_id, stdin=address)
