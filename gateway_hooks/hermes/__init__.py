@@ -69,7 +69,9 @@ class Plugin:
             return None if self.inside is None else self.inside.hear(event)
         except Exception as fault:  # noqa: BLE001  Hermes would log its text
             log.error("A message could not be looked at: %s.", type(fault).__name__)  # noqa: TRY400
-            return None
+            from gateway_hooks.hermes.reading import withheld  # noqa: PLC0415  first needed here
+
+            return withheld(event)
 
     def after_tool(
         self, tool_name: str = "", result: object = None, status: str = "", **_: object

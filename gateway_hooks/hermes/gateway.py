@@ -16,9 +16,9 @@ from gateway_hooks.board import SETTLE_NS
 from gateway_hooks.cards import Card
 from gateway_hooks.chat import ChatError
 from gateway_hooks.hermes import internals as hermes
-from gateway_hooks.hermes.seat import SKIP, Seat
+from gateway_hooks.hermes.reading import withheld
+from gateway_hooks.hermes.seat import Seat
 from gateway_hooks.hermes.tools import make_live
-from gateway_hooks.meaning import carries_answer
 from gateway_hooks.servers import Configured
 from gateway_hooks.telegram.redaction import Hiding
 from gateway_hooks.words import ENGLISH
@@ -139,8 +139,7 @@ class Inside:
             return None if seat is None else seat.hear(event)
         except Exception as fault:  # noqa: BLE001  Hermes would log its text, and go on with the message
             log.error("A message could not be looked at: %s.", type(fault).__name__)  # noqa: TRY400
-            said = f"{event.text or ''}\n{getattr(event, 'reply_to_text', None) or ''}"
-            return SKIP if carries_answer(said) else None
+            return withheld(event)
 
     async def connect(self, server: str) -> bool:
         """Have a server's tools live; False where that did not work."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from gateway_hooks.hermes.internals import COMMAND
+from gateway_hooks.meaning import carries_answer
 
+# What Hermes is told to do with what is ours.
+SKIP = {"action": "skip", "reason": "a login"}
 _TYPED = re.compile(rf"(?is)\s*/{COMMAND}(?:@(\w+))?(?:\s+(.*))?")
 # What follows the command, and what the conversation calls it.
 _VERBS = {
@@ -23,6 +27,12 @@ _VERBS = {
 }
 # Shorter than any code: what may go on to others of a message that held one.
 _MAX_WORD_CHARS = 19
+
+
+def withheld(event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
+    """Return what Hermes does with an event that could not be looked at: nothing, where it carries a code."""
+    said = f"{getattr(event, 'text', None) or ''}\n{getattr(event, 'reply_to_text', None) or ''}"
+    return SKIP if carries_answer(said) else None
 
 
 def read_command(text: str, bot: str = "") -> tuple[str, str] | None:

@@ -17,8 +17,8 @@ from gateway_hooks.desk import Desk
 from gateway_hooks.hermes.internals import Attached
 from gateway_hooks.hermes.plain import NO_ID, PlainPlatform
 from gateway_hooks.hermes.policy import HermesPolicy, HermesSender
-from gateway_hooks.hermes.reading import read_command, without_ours
-from gateway_hooks.meaning import NotOurs, carries_answer, meaning
+from gateway_hooks.hermes.reading import SKIP, read_command, without_ours
+from gateway_hooks.meaning import Exposed, Intent, NotOurs, carries_answer, meaning
 from gateway_hooks.servers import Configured
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
@@ -27,9 +27,10 @@ from hermes_mcp_auth_remote.service import AuthService
 PRIVATE = frozenset({"dm", "direct", "private"})
 # Slack calls a conversation of several people a direct message, too; that of two has such an id.
 _SLACK_IN_PRIVATE = "D"
+# Accounts by which Telegram lets groups and channels speak (telegram.constants.ChatID).
+_TELEGRAMS_OWN = frozenset({"1087968824", "136817688", "777000"})
 # How many people's private chats are remembered.
 MAX_PRIVATE = 10_000
-SKIP = {"action": "skip", "reason": "a login"}
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,14 @@ class Seat:
 
     def chat(self, where: Any, event: Any = None) -> Chat:  # noqa: ANN401, ARG002  Hermes's own
         """Return the place that Hermes's SessionSource describes; `event` may hold a better way to answer."""
-        user, chat = str(where.user_id), str(where.chat_id)
+        user, chat = self.speaker(where), str(where.chat_id)
         platform = PlainPlatform(self.attached, self._last_chat)
         return platform.chat(chat, user, str(where.thread_id or ""), is_private=self._reads_alone(where))
+
+    def speaker(self, where: Any) -> str:  # noqa: ANN401  Hermes's own
+        """Return who speaks there: nobody, "", where it is said in the name of a group."""
+        user = str(where.user_id or "")
+        return "" if self.attached.name == "telegram" and user in _TELEGRAMS_OWN else user
 
     def hear(self, event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
         """Take what is ours of an event of Hermes's; returns what Hermes is to do with it, None for nothing.
@@ -79,10 +85,10 @@ class Seat:
         """
         where, text = event.source, str(event.text or "")
         beside = str(getattr(event, "reply_to_text", None) or "")
-        if not where.user_id or not (text or beside):
+        if not (text or beside):
             return None
-        chat, sender = self.chat(where, event), HermesSender(str(where.user_id), where=where)
-        if self._reads_alone(where):
+        chat, sender = self.chat(where, event), HermesSender(self.speaker(where), where=where)
+        if sender.user and self._reads_alone(where):
             self._remember(sender.user, str(where.chat_id))
         heard = Heard(sender, text=text, message=str(event.message_id or ""), beside=beside)
         lines = text.splitlines()
@@ -148,8 +154,11 @@ class Seat:
     def _meant(self, heard: Heard, chat: Chat) -> Heard | None:
         """Return what was said as the conversation hears it; None where it is Hermes's to deal with.
 
-        So is whatever comes from people to whom Hermes does not listen, and a command that they may not run.
+        So is whatever comes from people to whom Hermes does not listen, and a command that they may not run;
+        but nobody's answer to somebody's login, written in the name of a group, is ours.
         """
+        if not heard.sender.user:
+            return heard if isinstance(self._intent(heard, chat), Exposed) else None
         typed = None if heard.pressed else read_command(heard.text, self._name_of_bot())
         if typed is not None:
             heard = replace(heard, command=typed[0], text=typed[1])
@@ -163,7 +172,7 @@ class Seat:
             return heard
         return heard if self.policy.may_run(heard.sender) else None
 
-    def _intent(self, heard: Heard, chat: Chat) -> object:
+    def _intent(self, heard: Heard, chat: Chat) -> Intent:
         return meaning(
             heard,
             chat.origin,

@@ -81,7 +81,7 @@ class TelegramSeat(Seat):
     def chat(self, where: Any, event: Any = None) -> Chat:  # noqa: ANN401, ARG002
         """Return the place that Hermes's SessionSource describes."""
         origin = Origin(
-            PLATFORM, str(where.chat_id), str(where.thread_id or ""), str(where.user_id), self._bot_id
+            PLATFORM, str(where.chat_id), str(where.thread_id or ""), self.speaker(where), self._bot_id
         )
         return TelegramChat(self._bot, self._calls, origin, is_private=where.chat_type in PRIVATE)
 
@@ -90,9 +90,16 @@ class TelegramSeat(Seat):
         return chat == user
 
     async def _first(self, update: Update, _context: Context) -> None:
-        found = cast("_Platform", self.platform).read(update)
+        found = self._heard(update)
+        if found is not None and self.take(*found):
+            raise ApplicationHandlerStop
+
+    def _heard(self, update: Update) -> tuple[Heard, Chat] | None:
+        """Read an update as Hermes's people mean it; None for what cannot be ours."""
+        platform = cast("_Platform", self.platform)
+        found = platform.read(update) or platform.overhear(update)
         if found is None:
-            return
+            return None
         heard, chat = found
         message = update.message or update.edited_message
         if message is not None and heard.command != "start":
@@ -101,10 +108,8 @@ class TelegramSeat(Seat):
             is_command = heard.text.lstrip().startswith("/") and not carries_answer(heard.text)
             if update.edited_message and is_command:
                 # Carried out when it was written.
-                return
-        heard = replace(heard, sender=self._sender(heard, chat.origin, update))
-        if self.take(heard, chat):
-            raise ApplicationHandlerStop
+                return None
+        return replace(heard, sender=self._sender(heard, chat.origin, update)), chat
 
     def _sender(self, heard: Heard, origin: Origin, update: Update) -> HermesSender:
         chat, user = update.effective_chat, update.effective_user
