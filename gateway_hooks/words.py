@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True)
+# What nobody calls is not generated for a hundred fields at every start.
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Words:
     """The sentences of a chat. Each is one thought; names in braces are `str.format` fields."""
 

@@ -30,7 +30,6 @@ from hermes_mcp_auth_remote.login import (
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse, read_authorization_response
 from hermes_mcp_auth_remote.oauth.token import exchange
-from hermes_mcp_auth_remote.service.beginning import begun, changed_over
 from hermes_mcp_auth_remote.service.devices import Devices
 from hermes_mcp_auth_remote.service.ending import Ending, binds_the_code, may_finish
 from hermes_mcp_auth_remote.service.world import Run, World
@@ -68,6 +67,9 @@ class Logins(Ending):
         `challenge` is what a 401 or 403 said, where there was one. Raises a ServerError, NetworkError,
         ConfigError or StoreError.
         """
+        # Loaded when somebody logs in; most processes have tokens, and a bot is to hear people soon.
+        from hermes_mcp_auth_remote.service.beginning import begun  # noqa: PLC0415
+
         login = await begun(
             self._world, server, key, origin, redirect_uri=redirect_uri, challenge=challenge, flow=flow
         )
@@ -80,6 +82,8 @@ class Logins(Ending):
         What was shown of it before is worth nothing then. Raises a LoginError, or what stands in the way:
         the login then goes on as before.
         """
+        from hermes_mcp_auth_remote.service.beginning import changed_over  # noqa: PLC0415  as in `begin`
+
         login = await asyncio.to_thread(self.get, login_id)
         after = await changed_over(self._world, server, login, flow)
 

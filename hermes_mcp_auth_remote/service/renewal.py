@@ -27,7 +27,6 @@ from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.token import Tokens, demand_bound, refresh
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of
-from hermes_mcp_auth_remote.service.granting import granted
 from hermes_mcp_auth_remote.service.keeping import Keeping
 from hermes_mcp_auth_remote.service.ready import Ready, fresh_until, ready
 from hermes_mcp_auth_remote.service.waiting import held
@@ -137,6 +136,9 @@ class Renewal:
     async def _granted(self, stored: Credentials, refused: str | None, challenge: Challenge | None) -> Ready:
         """Ask for tokens again, and store them; the grant needs no person."""
         tokens, now = stored.tokens, self._world.clock()
+        # For machines alone, whose grants few servers have.
+        from hermes_mcp_auth_remote.service.granting import granted  # noqa: PLC0415
+
         try:
             if (trouble_before := self._recent_trouble(now)) is not None:
                 raise trouble_before
