@@ -18,7 +18,7 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.client import offers_device
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
-from hermes_mcp_auth_remote.wording import other_hosts, scope, shown
+from hermes_mcp_auth_remote.wording import address, other_hosts, scope, shown
 
 # A prompt says how long it is open: every five minutes, and at these. It is not edited every second.
 COUNT_SECONDS, LAST_SECONDS = 300, (120, 60)
@@ -44,7 +44,7 @@ class Conversation:
         if login.status == "exchanging":
             return Card(title, paragraphs=(words.exchanging,))
         rows = [
-            Row(words.server, short(shown(login.server_url)), quoted=True),
+            Row(words.server, short(shown(address(login.server_url))), quoted=True),
             Row(words.log_in_at, short(shown(login.issuer_host)), quoted=True),
         ]
         if others := other_hosts(login):

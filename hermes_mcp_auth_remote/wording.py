@@ -24,9 +24,15 @@ def other_hosts(login: Login) -> list[str]:
     return list(dict.fromkeys(others))
 
 
+def address(url: str) -> str:
+    """Return a server's URL as people see it: what follows a question mark may be a key."""
+    before, mark, _ = url.partition("#")[0].partition("?")
+    return f"{before}?…" if mark else before
+
+
 def about(connection: Connection) -> list[tuple[str, str]]:
     """Say what is known of a connection, whether it holds or not."""
-    rows = [("Address", connection.server_url)]
+    rows = [("Address", address(connection.server_url))]
     if connection.account:
         rows.append(("As", connection.account))
     rows.append(("Access", scope(connection.scope) if connection.scope else "as granted by the provider"))

@@ -8,14 +8,17 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from telegram import BotCommand, Update
 from telegram.error import Conflict, InvalidToken, NetworkError, TelegramError
 from telegram.ext import ApplicationBuilder, CommandHandler, filters
+from telegram.request import HTTPXRequest
 
 from gateway_hooks.board import OnConnected
 from gateway_hooks.chat import ChatError
@@ -36,9 +39,36 @@ CONNECTIONS = 16
 POOL_SECONDS = 30.0
 # What Telegram refuses of an address it refuses again.
 WEBHOOK_TRIES = 2
+# Until the library has noticed what its poll was answered.
+END_SECONDS = 0.1
 HEARD = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY]
 
+WRONG_TOKEN = "Telegram does not take this bot's token: copy it anew from BotFather."  # noqa: S105  a sentence
+# After these the library polls no more, and tells nobody.
+_ENDS_POLLING = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND})
+
 log = logging.getLogger(__name__)
+
+
+class _Request(HTTPXRequest):
+    """Says when Telegram does not take the token: a bot that hears nobody is not to go on as if it did."""
+
+    def __init__(
+        self,
+        refused: asyncio.Event,
+        statuses: Collection[int],
+        connections: int,
+    ) -> None:
+        super().__init__(connection_pool_size=connections, pool_timeout=POOL_SECONDS)
+        self._refused = refused
+        self._statuses = statuses
+
+    async def do_request(self, *given: Any, **named: Any) -> tuple[int, bytes]:  # noqa: ANN401  the library's
+        """Make a request as the library does."""
+        status, body = await super().do_request(*given, **named)
+        if status in self._statuses:
+            self._refused.set()
+        return status, body
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +103,15 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
 ) -> None:
     """Run until cancelled. `api_url` is a Bot API server of one's own; `started` hears the bot's name.
 
-    Raises ChatError where Telegram does not take the token, or webhooks need what is not installed.
+    Raises ChatError where Telegram does not take the token, or no longer, or webhooks need what is not
+    installed.
     """
     guard_logs()
+    refused = asyncio.Event()
     builder = ApplicationBuilder().token(token.reveal())
-    builder = builder.connection_pool_size(CONNECTIONS).pool_timeout(POOL_SECONDS)
+    builder = builder.request(_Request(refused, {HTTPStatus.UNAUTHORIZED}, CONNECTIONS))
     # As the poll that waits is given up, another one says what has been taken.
-    builder = builder.get_updates_connection_pool_size(2)
+    builder = builder.get_updates_request(_Request(refused, _ENDS_POLLING, 2))
     if api_url is not None:
         base = api_url.rstrip("/")
         builder = builder.base_url(f"{base}/bot").base_file_url(f"{base}/file/bot")
@@ -95,7 +127,11 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
         if started is not None:
             started(application.bot.username)
         await _offer_commands(application, words)
-        await asyncio.Event().wait()
+        await refused.wait()
+        with _unsaid():
+            # The library's own poll comes to its end meanwhile.
+            await asyncio.sleep(END_SECONDS)
+        raise ChatError(WRONG_TOKEN)
     finally:
         await _end(application)
 
@@ -108,7 +144,7 @@ async def _initialize(application: App) -> None:
             await application.initialize()
         except InvalidToken:
             # The library's own text holds the token.
-            raise ChatError("Telegram does not take this bot's token: copy it anew from BotFather.") from None
+            raise ChatError(WRONG_TOKEN) from None
         except NetworkError:
             if pause == 1.0:
                 log.warning("Telegram cannot be reached; trying again until it can.")
@@ -199,17 +235,25 @@ async def _offer_commands(application: App, words: Words) -> None:
 
 async def _end(application: App) -> None:
     if application.updater is not None and application.updater.running:
-        # Telegram not answering then is no trouble any more: no traceback of the library's for an operator.
-        logger = logging.getLogger("telegram.ext.Updater")
-        level = logger.level
-        logger.setLevel(logging.CRITICAL)
-        try:
-            with contextlib.suppress(TelegramError):
-                await application.updater.stop()
-        finally:
-            logger.setLevel(level)
+        # Telegram not answering then is no trouble any more.
+        with _unsaid(), contextlib.suppress(TelegramError):
+            await application.updater.stop()
     if application.running:
         await application.stop()
     await application.shutdown()
     # Where the application has not come as far as being initialized, it leaves its connections open.
     await application.bot.shutdown()
+
+
+@contextlib.contextmanager
+def _unsaid() -> Generator[None]:
+    """Keep the library's tracebacks about polling from an operator who is told in a sentence."""
+    loggers = [logging.getLogger(name) for name in ("telegram.ext", "telegram.ext.Updater")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -39,7 +39,7 @@ from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.terminal.screen import size
 from hermes_mcp_auth_remote.terminal.words import NO, YES, filled, table
 from hermes_mcp_auth_remote.values import Key, Secret, Server
-from hermes_mcp_auth_remote.wording import shown
+from hermes_mcp_auth_remote.wording import address, shown
 
 # They go nowhere: a rehearsal sends nothing that would carry them.
 _NOTHING = Secret("rehearsal")
@@ -89,7 +89,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _examine(report: _Report, server: Server, key: Key) -> None:
     if not report.as_json:
-        print(filled(f"{shown(server.name)} at {server.url}", report.columns), end="\n\n", flush=True)
+        print(
+            filled(f"{shown(server.name)} at {address(server.url)}", report.columns), end="\n\n", flush=True
+        )
     store = FileStore(the_home())
     refused = False
     try:

@@ -14,7 +14,7 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.client import offers_device
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
-from hermes_mcp_auth_remote.wording import about, duration, other_hosts, scope, shown
+from hermes_mcp_auth_remote.wording import about, address, duration, other_hosts, scope, shown
 
 YES, NO = "✓", "✗"
 # Prose is hard to read where lines are longer, and hardly wraps well where they are shorter.
@@ -25,7 +25,7 @@ def introduction(login: Login, now: float, columns: int = WIDEST) -> str:
     """Say what is about to happen: which server, which authorization server, which scope, until when."""
     request, at = login.request, login.issuer_host
     rows = [
-        ("Server", f"{login.key.server}  {login.server_url}"),
+        ("Server", f"{login.key.server}  {address(login.server_url)}"),
         ("You log in at", f"{at}  (compare it with your browser's address bar)"),
     ]
     if others := other_hosts(login):

@@ -10,9 +10,10 @@ from gateway_hooks.cards import Card
 from gateway_hooks.chat import CannotWrite, ChatError, MessageGone
 from gateway_hooks.desk import Desk
 from gateway_hooks.telegram import TelegramPlatform
-from hermes_mcp_auth_remote.values import Origin
+from gateway_hooks.telegram.bot import run_bot
+from hermes_mcp_auth_remote.values import Origin, Secret
 from tests.browserless import approve
-from tests.gateway_hooks.telegram.given import Scene, eventually
+from tests.gateway_hooks.telegram.given import KNOWN, Scene, eventually
 from tests.gateway_hooks.telegram.test_application import Host, hosted
 from tests.parts.bot_api import User
 from tests.requirements import covers
@@ -135,6 +136,23 @@ def test_a_bot_that_is_started_without_a_network_comes_up_with_it(
 
     asyncio.run(story())
     assert caplog.text.count("Telegram cannot be reached; trying again until it can.") == 1
+
+
+@covers("telegram-trouble")
+@pytest.mark.parametrize("method", ["getUpdates", "sendMessage"])
+def test_a_bot_whose_token_is_revoked_ends_and_says_so(scene: Scene, anna: User, method: str) -> None:
+    api = scene.api
+
+    def revoked(_name: str) -> None:
+        api.refuse(401, "Unauthorized", method, times=9)
+        api.drop_long_poll()
+        api.say(anna, "/connections")
+
+    running = run_bot(
+        Secret(api.token), scene.service(), scene.servers, KNOWN, api_url=api.origin, started=revoked
+    )
+    with pytest.raises(ChatError, match="copy it anew from BotFather"):
+        asyncio.run(asyncio.wait_for(running, 20))
 
 
 @covers("telegram-trouble")
