@@ -10,36 +10,15 @@ import pytest
 
 from gateway_hooks.policy import Policy
 from gateway_hooks.words import ENGLISH, Words
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.service import AuthService
-from tests import tripwire
+from tests.demo.one import clock, demo, one_demo
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.given import Person, Place, Talk, servers_of
 
+__all__ = ["clock", "demo", "one_demo"]
+
 Begin = Callable[..., Talk]
-
-
-@pytest.fixture(scope="module")
-def clock() -> MovedClock:
-    return MovedClock()
-
-
-@pytest.fixture(scope="module")
-def one_demo(clock: MovedClock) -> Iterator[Demo]:
-    with running(clock=clock) as demo:
-        yield demo
-
-
-@pytest.fixture
-def demo(one_demo: Demo, clock: MovedClock) -> Iterator[Demo]:
-    clock.now = MovedClock().now
-    one_demo.server.behaviour = Behaviour()
-    one_demo.server.heal()
-    one_demo.server.requests.clear()
-    tripwire.guard(one_demo.server.minted)
-    yield one_demo
-    one_demo.server.heal()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Iterator
 
 import pytest
 import zxingcpp
@@ -13,19 +12,7 @@ from telegram import Bot, InputMediaPhoto, ReplyParameters
 from telegram.error import BadRequest, Forbidden
 
 from tests.parts.bot_api import BotApi, User, running
-from tests.parts_test.asking import Clock
 from tests.parts_test.bots import polling, qr, raises, with_bot
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def api(clock: Clock) -> Iterator[BotApi]:
-    with running(clock=clock) as running_api:
-        yield running_api
 
 
 @pytest.fixture

@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.parts.bot_api import BotApi, User, running
+from tests.parts.bot_api import BotApi, User
 from tests.parts.bot_api.limits import BUTTON_URL_CHARACTERS
 from tests.parts.bot_api.people import Impossible
-from tests.parts_test.asking import Asking, Clock, keyboard
+from tests.parts_test.asking import Asking, keyboard
 
 HOUR = 3600.0
 
 
 NO_ACTION = "can't parse inline keyboard button: Text buttons are unallowed in the inline keyboard"
-
-
-@pytest.fixture(scope="module")
-def http() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=30) as client:
-        yield client
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def api(clock: Clock) -> Iterator[BotApi]:
-    with running(clock=clock) as running_api:
-        yield running_api
-
-
-@pytest.fixture
-def anna(api: BotApi) -> User:
-    anna = api.user(7, "Anna")
-    api.start(anna)
-    return anna
-
-
-@pytest.fixture
-def ask(api: BotApi, http: httpx.Client) -> Asking:
-    return Asking(api, http)
 
 
 @pytest.mark.parametrize(

@@ -3,44 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import httpx
-import pytest
 
-from tests.parts.bot_api import BotApi, Message, User, running
+from tests.parts.bot_api import BotApi, Message, User
 from tests.parts_test.asking import Asking, Clock, keyboard
 
 HOUR = 3600.0
-
-
-@pytest.fixture(scope="module")
-def http() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=30) as client:
-        yield client
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def api(clock: Clock) -> Iterator[BotApi]:
-    with running(clock=clock) as running_api:
-        yield running_api
-
-
-@pytest.fixture
-def anna(api: BotApi) -> User:
-    anna = api.user(7, "Anna")
-    api.start(anna)
-    return anna
-
-
-@pytest.fixture
-def ask(api: BotApi, http: httpx.Client) -> Asking:
-    return Asking(api, http)
 
 
 def test_a_wrong_token_is_unauthorized_and_a_malformed_one_is_not_found(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,17 +27,6 @@ from tests.parts_test.bots import bot, polling, raises, with_bot
 def _retry_after_as_it_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library warns of the older type in the middle of making the error."""
     monkeypatch.setenv("PTB_TIMEDELTA", "true")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def api(clock: Clock) -> Iterator[BotApi]:
-    with running(clock=clock) as running_api:
-        yield running_api
 
 
 @pytest.fixture
@@ -65,6 +54,10 @@ async def receiving(
         try:
             yield f"{'https' if tls else 'http'}://127.0.0.1:{bound.getsockname()[1]}/hook"
         finally:
+            # A goodbye over TLS would wait for its answer, in a loop that ends here.
+            for connection in runner.server.connections if runner.server else ():
+                if connection.transport is not None:
+                    connection.transport.abort()
             await runner.cleanup()
 
 
