@@ -45,7 +45,7 @@ class Standing:
             return None
         if found.expires_at is None:
             return "lasts until the provider ends it"
-        when = clock_time(found.expires_at)
+        when = clock_time(found.expires_at, now)
         if self._renews(now):
             return f"renews itself by {when}" if found.expires_at > now else "renews itself when it is used"
         return f"ends at {when} ({duration(found.expires_at - now)}), then log in again"
@@ -59,8 +59,8 @@ class Standing:
         if ends is None:
             return None
         if self._renews(now):
-            return f"log in again before {clock_time(ends)}, when the provider ends the session"
-        return f"log in again before {clock_time(ends)}: this login cannot renew itself"
+            return f"log in again before {clock_time(ends, now)}, when the provider ends the session"
+        return f"log in again before {clock_time(ends, now)}: this login cannot renew itself"
 
     def paragraph(self, now: float, columns: int) -> str:
         """Write it for people."""
@@ -68,18 +68,18 @@ class Standing:
         name = shown(f"{key.server} ({key.owner})" if key.owner else key.server)
         if self.error is not None:
             rows = [("Because", str(self.error)), ("Do", self.error.advice)]
-            return f"{NO} {name}: unreadable\n{table([*rows, *self._waits()], columns)}"
+            return f"{NO} {name}: unreadable\n{table([*rows, *self._waits(now)], columns)}"
         rows = [] if found is None else about(found)
         if found is not None and found.refreshed_at is not None:
             rows.append(("Refreshed", f"{duration(max(now - found.refreshed_at, 0))} ago"))
         if state == "connected":
             rows += [(label, said) for label, said in self._ahead(now) if said is not None]
-            return f"{YES} {name}: {state}\n{table([*rows, *self._waits()], columns)}"
+            return f"{YES} {name}: {state}\n{table([*rows, *self._waits(now)], columns)}"
         if found is not None:
-            rows.append(("Because", found.login_needed or _ended(found)))
+            rows.append(("Because", found.login_needed or _ended(found, now)))
         if found is not None or not self.waiting:
             rows.append(("Do", login_command(self.named, key.owner)))
-        return f"{NO} {name}: {state}\n{table([*rows, *self._waits()], columns)}"
+        return f"{NO} {name}: {state}\n{table([*rows, *self._waits(now)], columns)}"
 
     def event(self, now: float) -> dict[str, object]:
         """Write it for programs. No address of a waiting login: that is for the person who logs in."""
@@ -115,18 +115,18 @@ class Standing:
     def _ahead(self, now: float) -> tuple[tuple[str, str | None], ...]:
         return ("Next", self.next(now)), ("Warning", self.warning(now))
 
-    def _waits(self) -> list[tuple[str, str]]:
-        return [("Waiting", _waits(login)) for login in self.waiting]
+    def _waits(self, now: float) -> list[tuple[str, str]]:
+        return [("Waiting", _waits(login, now)) for login in self.waiting]
 
 
-def _waits(login: Login) -> str:
-    until = clock_time(login.expires_at)
+def _waits(login: Login, now: float) -> str:
+    until = clock_time(login.expires_at, now)
     if login.device is not None:
         # It has nothing to paste: whoever began it asks the server.
         return f"a login waits until {until} for a code to be entered on another device"
     return f"a login waits until {until}: hermes-mcp-auth login --finish {login.id}"
 
 
-def _ended(found: Connection) -> str:
+def _ended(found: Connection, now: float) -> str:
     ends = found.expires_at
-    return "it has ended" if ends is None else f"it ended at {clock_time(ends)}"
+    return "it has ended" if ends is None else f"it ended at {clock_time(ends, now)}"

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import re
+import time
 
 from hermes_mcp_auth_remote.cli.outcome import put, say
 from hermes_mcp_auth_remote.cli.servers import addressed, named, the_home
@@ -89,7 +90,7 @@ class _Asked:
                 }
             )
         else:
-            until = clock_time(login.expires_at)
+            until = clock_time(login.expires_at, time.time())
             say(f"{self._via} is asked to log in to {login.key.server}, until {until}. Ctrl-C cancels.")
         return login
 

@@ -33,7 +33,7 @@ def introduction(login: Login, now: float, columns: int = WIDEST) -> str:
     rows.append(("Access", scope(request.scope)))
     if login.added_scope:
         rows.append(("New", scope(login.added_scope)))
-    rows.append(("Open until", f"{clock_time(login.expires_at)}  ({duration(login.expires_at - now)})"))
+    rows.append(("Open until", f"{clock_time(login.expires_at, now)}  ({duration(login.expires_at - now)})"))
     return table(rows, columns)
 
 
@@ -102,12 +102,12 @@ def lasts(connection: Connection, now: float) -> str:
     """Say how long a connection lasts, or that it renews itself."""
     if connection.expires_at is None:
         return "until the provider ends it"
+    when = clock_time(connection.expires_at, now)
     if connection.can_refresh:
-        return f"as long as the provider lets it (renews itself, next by {clock_time(connection.expires_at)})"
+        return f"as long as the provider lets it (renews itself, next by {when})"
     if connection.expires_at <= now:
-        return f"it ended at {clock_time(connection.expires_at)}"
-    span = duration(connection.expires_at - now)
-    return f"until {clock_time(connection.expires_at)} ({span}), then log in again"
+        return f"it ended at {when}"
+    return f"until {when} ({duration(connection.expires_at - now)}), then log in again"
 
 
 def trouble(error: McpAuthError, columns: int = 0) -> str:
@@ -115,10 +115,10 @@ def trouble(error: McpAuthError, columns: int = 0) -> str:
     return f"{filled(f'{NO} {shown(str(error))}', columns)}\n{filled(shown(error.advice), columns, 2)}"
 
 
-def clock_time(epoch_seconds: float) -> str:
-    """Write a moment in local time, with the date where it is not today."""
+def clock_time(epoch_seconds: float, now: float) -> str:
+    """Write a moment in local time, with the date where it is not the day of `now`."""
     try:
-        moment, today = time.localtime(epoch_seconds), time.localtime()
+        moment, today = time.localtime(epoch_seconds), time.localtime(now)
     except (OverflowError, ValueError, OSError):
         return "the end of time"
     return time.strftime("%H:%M" if moment[:3] == today[:3] else "%Y-%m-%d %H:%M", moment)

@@ -19,7 +19,7 @@ from hermes_mcp_auth_remote.terminal.words import (
 )
 from hermes_mcp_auth_remote.values import Key, Origin
 from hermes_mcp_auth_remote.wording import duration, shown
-from tests.oauth.parties import request, server
+from tests.oauth.parties import NOW, request, server
 from tests.requirements import covers
 
 TEXT = "Open the address on any device. After you approve, the browser ends on a page."
@@ -101,10 +101,11 @@ def test_a_duration(seconds: float, said: str) -> None:
 
 
 def test_a_moment_of_another_day_has_its_date() -> None:
-    now = time.time()
-    assert len(clock_time(now)) == 5
-    assert clock_time(now + 3 * 86_400).startswith("20")
-    assert clock_time(1e300) == clock_time(float("inf")) == "the end of time"
+    assert len(clock_time(NOW, NOW)) == 5
+    assert clock_time(NOW + 3 * 86_400, NOW).startswith("20")
+    # What a clock says is about its own day, whichever today is.
+    assert clock_time(NOW, NOW) == clock_time(NOW, NOW + 3 * 86_400)[-5:]
+    assert clock_time(1e300, NOW) == clock_time(float("inf"), NOW) == "the end of time"
 
 
 def test_how_long_a_connection_lasts() -> None:
