@@ -244,6 +244,7 @@ REQUIREMENTS = (
     Requirement("discord-log", "The library's own lines hold no secret.", "security 18"),
     Requirement("discord-bot", "A bot of its own asks for the fewest intents and stops cleanly.", "issue 6"),
     # Many at once
+    Requirement("begin-in-time", "A login that servers keep waiting ends.", "issue 5"),
     Requirement("looks", "Who begins while another looks at a server needs no look.", "issue 5"),
     # Inside Hermes
     Requirement("hermes-story", "A command in a chat ends with tools that the agent calls.", "issue 7"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
-from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.errors import ConfigError, TimedOut
 from hermes_mcp_auth_remote.keys import can_sign, check_can_sign
 from hermes_mcp_auth_remote.login import ID_BYTES, Login, follow
 from hermes_mcp_auth_remote.oauth.authorization import STATE_BYTES, VERIFIER_BYTES
@@ -17,11 +19,17 @@ from hermes_mcp_auth_remote.oauth.finding import find
 from hermes_mcp_auth_remote.oauth.flows import Chance, Prepared, switched
 from hermes_mcp_auth_remote.oauth.polling import Pending, begin_polling
 from hermes_mcp_auth_remote.oauth.preparation import prepare
+from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.service.looks import Question
 from hermes_mcp_auth_remote.service.redirects import redirect_uri_for
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Entropy, Flow, Key, Origin, Secret, Server
+
+T = TypeVar("T")
+
+# Each answer has a limit of its own; there are up to a dozen.
+BEGIN_SECONDS = 60.0
 
 
 async def begun(
@@ -69,7 +77,8 @@ async def begun(
         else partial(find, server, known.issuer, challenge, flow)
     )
     question = Question(server, known.issuer, challenge, flow, is_new)
-    prepared = await world.looks.run(world.run, question, look, lambda found: preparing(found=found))
+    looking = world.looks.run(world.run, question, look, lambda found: preparing(found=found))
+    prepared = await _in_time(looking, server)
     now = world.clock()
     device, expires_at = _life(prepared, server, begun_at, now)
     granted = stored.tokens.scope if stored.tokens and stored.tokens.scope else frozenset[str]()
@@ -98,7 +107,7 @@ async def changed_over(world: World, server: Server, login: Login, flow: Flow) -
     before, asked_at = Prepared(login.request, login.authorization_server), world.clock()
     device = flow == "device"
     switching = switched(server, before, _chance(world.entropy), device=device, sign=sign)
-    after = await world.run(switching, server)
+    after = await _in_time(world.run(switching, server), server)
     pending, expires_at = _life(after, server, asked_at, world.clock())
     return replace(
         login,
@@ -109,6 +118,17 @@ async def changed_over(world: World, server: Server, login: Login, flow: Flow) -
         device=pending,
         polled_by=None,
     )
+
+
+async def _in_time(work: Awaitable[T], server: Server) -> T:
+    """Do all that servers are asked for a login, while a person waits; raises TimedOut."""
+    try:
+        async with asyncio.timeout(BEGIN_SECONDS):
+            return await work
+    except TimeoutError:
+        raise TimedOut(
+            f"{host_of(server.url)} and its authorization server took too long to begin a login."
+        ) from None
 
 
 def _flow(world: World, server: Server, origin: Origin, flow: Flow | None) -> Flow:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.demo.serving import Demo
-from hermes_mcp_auth_remote.errors import RegistrationRefused, ServerError
+from hermes_mcp_auth_remote.errors import RegistrationRefused, ServerError, TimedOut
 from hermes_mcp_auth_remote.http.client import run
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.finding import Found, find
@@ -152,6 +152,21 @@ def test_a_registration_that_is_refused_is_told_to_all_and_asked_once(
     outcomes = asyncio.run(main())
     assert {type(each) for each in outcomes} == {RegistrationRefused}
     assert demo.server.count("registration") == 1
+
+
+@covers("begin-in-time")
+def test_a_login_that_servers_keep_waiting_ends_for_all_who_wait(
+    service: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> list[Login | BaseException]:
+        return await asyncio.gather(*beginning(service, server), return_exceptions=True)
+
+    monkeypatch.setattr("hermes_mcp_auth_remote.service.beginning.BEGIN_SECONDS", 0.2)
+    gate = demo.server.hold("registration")
+    outcomes = asyncio.run(main())
+    gate.open()
+    assert {type(each) for each in outcomes} == {TimedOut}
+    assert service.logins() == []
 
 
 async def begun_at_once(service: AuthService, server: Server) -> list[Login]:
