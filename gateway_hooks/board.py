@@ -24,6 +24,7 @@ from gateway_hooks.servers import Servers, tag
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.store.disk import SETTLE_NS
 from hermes_mcp_auth_remote.values import Clock, Server
 
 LOOK_SECONDS = 0.3
@@ -31,8 +32,6 @@ LOOK_SECONDS = 0.3
 RETRY_SECONDS = 5.0
 # How often it is asked whether a person may still do what their device is about to.
 RIGHTS_SECONDS = 15.0
-# A change within the same tick of the disk's clock as the last look would otherwise go unseen.
-SETTLE_NS = 50_000_000
 
 log = logging.getLogger(__name__)
 

@@ -50,6 +50,9 @@ from hermes_mcp_auth_remote.service.asking import asking
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Owner
 
+# Long enough for a bot to have started.
+LOAD_SECONDS = 5.0
+
 log = logging.getLogger(__name__)
 
 Work = Callable[[], Awaitable[None]]
@@ -85,6 +88,12 @@ class Desk:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.board.run())
             group.create_task(self._attention.run())
+            group.create_task(self._load())
+
+    async def _load(self) -> None:
+        """Load what logins need off the event loop, after the start and before an upgrade replaces it."""
+        await asyncio.sleep(LOAD_SECONDS)
+        await asyncio.to_thread(self._context.service.load)
 
     async def hear(self, heard: Heard, chat: Chat) -> bool:
         """Take what a person did, and do it; False where it is not ours."""

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from hermes_mcp_auth_remote.config import find_server, server_names
 from hermes_mcp_auth_remote.errors import ServerNotFound
+from hermes_mcp_auth_remote.store.disk import SETTLE_NS
 from hermes_mcp_auth_remote.values import Server
 
 TAG_CHARS = 16
-SETTLE_NS = 50_000_000
 
 
 class Servers(Protocol):
@@ -57,7 +57,6 @@ class Configured:
         if self._read.versions != versions:
             names = tuple(server_names(self._home, self._environ))
             read = _Read(versions, {}, names)
-            # A change within the same tick of the disk's clock would otherwise go unseen.
             is_settled = time.time_ns() - max(each[0] for each in versions) > SETTLE_NS
             self._read = read if is_settled else replace(read, versions=())
             return read

@@ -262,7 +262,11 @@ REQUIREMENTS = (
     Requirement("safe-urls", "Only https, or http on loopback, is used.", "security 13, 14, 16"),
     Requirement("no-crash", "Hostile input raises McpAuthError and nothing else.", "security 14"),
     Requirement("linear", "A megabyte of hostile input is read at once.", "security 14, 21"),
-    Requirement("address-key", "A key in a server's own address is shown to nobody.", "security 18"),
+    Requirement(
+        "address-key",
+        "A key in the query of an address is on no screen and in no chat.",
+        "security 18",
+    ),
     Requirement("no-secret", "No secret is in an error or a repr.", "security 18"),
     Requirement("login-table", "What is not in the table does not happen.", "security 12"),
     Requirement("error-tree", "The drawn error tree is the real one, with advice.", "errors.py"),

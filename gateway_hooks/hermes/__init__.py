@@ -57,9 +57,9 @@ class Plugin:
             from gateway_hooks.hermes.asking import AgentAsks  # noqa: PLC0415  first needed here
             from gateway_hooks.hermes.gateway import Inside  # noqa: PLC0415
 
-            self.inside = Inside(gateway)
-            self.inside.start()
-            self._asks = AgentAsks(self.inside)
+            inside = Inside(gateway)
+            inside.start()
+            self.inside, self._asks = inside, AgentAsks(inside)
 
     def before_dispatch(self, event: Any = None, gateway: Any = None, **_: object) -> dict[str, str] | None:  # noqa: ANN401
         """Take what is ours before Hermes and its model see it: the hook `pre_gateway_dispatch`."""
@@ -69,9 +69,16 @@ class Plugin:
             return None if self.inside is None else self.inside.hear(event)
         except Exception as fault:  # noqa: BLE001  Hermes would log its text
             log.error("A message could not be looked at: %s.", type(fault).__name__)  # noqa: TRY400
+            return self._withheld(event)
+
+    @staticmethod
+    def _withheld(event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
+        try:
             from gateway_hooks.hermes.reading import withheld  # noqa: PLC0415  first needed here
 
             return withheld(event)
+        except Exception:  # noqa: BLE001  what cannot be told from a code goes to nobody
+            return {"action": "skip", "reason": "a fault"}
 
     def after_tool(
         self, tool_name: str = "", result: object = None, status: str = "", **_: object

@@ -61,7 +61,7 @@ class AgentAsks:
             return None
         where = self._where()
         seat = None if where is None else self._inside.seat_at(where)
-        if seat is None:
+        if seat is None or not seat.speaker(where):
             return None
         try:
             server = server_of(tool, seat.servers.names())
@@ -78,7 +78,7 @@ class AgentAsks:
         """Ask for a login of a server; returns what the model is told."""
         where = self._where()
         seat = None if where is None else self._inside.seat_at(where)
-        if seat is None:
+        if seat is None or not seat.speaker(where):
             return NOBODY.format(server=server)
         return self._asked(seat, server, where) or WORKS.format(server=server)
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway_hooks.board import SETTLE_NS
 from gateway_hooks.cards import Card
 from gateway_hooks.chat import ChatError
 from gateway_hooks.hermes import internals as hermes
@@ -25,6 +24,7 @@ from gateway_hooks.words import ENGLISH
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service.default import service_at
+from hermes_mcp_auth_remote.store.disk import SETTLE_NS
 
 # How soon an adapter that has taken another's place is attended, and a login that was finished elsewhere.
 LOOK_SECONDS = 0.5
@@ -136,7 +136,10 @@ class Inside:
         try:
             self.look()
             seat = self.seat_at(event.source)
-            return None if seat is None else seat.hear(event)
+            if seat is not None:
+                return seat.hear(event)
+            platform = getattr(event.source.platform, "value", event.source.platform)
+            return None if platform in NO_PEOPLE else withheld(event)
         except Exception as fault:  # noqa: BLE001  Hermes would log its text, and go on with the message
             log.error("A message could not be looked at: %s.", type(fault).__name__)  # noqa: TRY400
             return withheld(event)

@@ -76,7 +76,9 @@ class Seat:
     def speaker(self, where: Any) -> str:  # noqa: ANN401  Hermes's own
         """Return who speaks there: nobody, "", where it is said in the name of a group."""
         user = str(where.user_id or "")
-        return "" if self.attached.name == "telegram" and user in _TELEGRAMS_OWN else user
+        # A channel's posts come with the channel's own number.
+        is_nobody = user in _TELEGRAMS_OWN or user.startswith("-")
+        return "" if self.attached.name == "telegram" and is_nobody else user
 
     def hear(self, event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
         """Take what is ours of an event of Hermes's; returns what Hermes is to do with it, None for nothing.

@@ -51,23 +51,18 @@ log = logging.getLogger(__name__)
 
 
 class _Request(HTTPXRequest):
-    """Says when Telegram does not take the token: a bot that hears nobody is not to go on as if it did."""
+    """Says when Telegram may take the token no more: a bot that hears nobody is not to go on as if it did."""
 
-    def __init__(
-        self,
-        refused: asyncio.Event,
-        statuses: Collection[int],
-        connections: int,
-    ) -> None:
+    def __init__(self, statuses: Collection[int], connections: int) -> None:
         super().__init__(connection_pool_size=connections, pool_timeout=POOL_SECONDS)
-        self._refused = refused
+        self.refused = asyncio.Event()
         self._statuses = statuses
 
     async def do_request(self, *given: Any, **named: Any) -> tuple[int, bytes]:  # noqa: ANN401  the library's
         """Make a request as the library does."""
         status, body = await super().do_request(*given, **named)
         if status in self._statuses:
-            self._refused.set()
+            self.refused.set()
         return status, body
 
 
@@ -107,11 +102,11 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
     installed.
     """
     guard_logs()
-    refused = asyncio.Event()
     builder = ApplicationBuilder().token(token.reveal())
-    builder = builder.request(_Request(refused, {HTTPStatus.UNAUTHORIZED}, CONNECTIONS))
+    called = _Request({HTTPStatus.UNAUTHORIZED}, CONNECTIONS)
     # As the poll that waits is given up, another one says what has been taken.
-    builder = builder.get_updates_request(_Request(refused, _ENDS_POLLING, 2))
+    polled = _Request(_ENDS_POLLING, 2)
+    builder = builder.request(called).get_updates_request(polled)
     if api_url is not None:
         base = api_url.rstrip("/")
         builder = builder.base_url(f"{base}/bot").base_file_url(f"{base}/file/bot")
@@ -127,13 +122,34 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
         if started is not None:
             started(application.bot.username)
         await _offer_commands(application, words)
-        await refused.wait()
+        await _refused(application, polled, called)
         with _unsaid():
             # The library's own poll comes to its end meanwhile.
             await asyncio.sleep(END_SECONDS)
         raise ChatError(WRONG_TOKEN)
     finally:
         await _end(application)
+
+
+async def _refused(application: App, polled: _Request, called: _Request) -> None:
+    """Return once Telegram takes the token no more: the poll has ended, or a call failed and another does."""
+    ended = asyncio.create_task(polled.refused.wait())
+    try:
+        while not ended.done():
+            doubted = asyncio.create_task(called.refused.wait())
+            await asyncio.wait({ended, doubted}, return_when=asyncio.FIRST_COMPLETED)
+            doubted.cancel()
+            if called.refused.is_set() and not ended.done():
+                called.refused.clear()
+                try:
+                    # Something between us and Telegram may say so, too.
+                    await application.bot.get_me()
+                except InvalidToken:
+                    return
+                except TelegramError:
+                    continue
+    finally:
+        ended.cancel()
 
 
 async def _initialize(application: App) -> None:

@@ -23,14 +23,14 @@ Sleep = Callable[[float], Awaitable[None]]
 MAX_WAIT_SECONDS = 60.0
 MAX_TRIES = 3
 # Telegram takes some thirty messages a second; more connections than that needs only cost time.
-MAX_UNDER_WAY = 4
+MAX_UNDER_WAY = 8
 _UNREACHABLE = re.compile(
     r"(?i)chat not found|user not found|peer_id_invalid|have no rights to send|not enough rights to send"
 )
 
 
 class Calls:
-    """Makes the calls of one bot. A chat that has to wait keeps no other one waiting."""
+    """Makes the calls of one bot. A chat that Telegram lets wait keeps no other one waiting."""
 
     def __init__(self, sleep: Sleep = asyncio.sleep) -> None:
         self._sleep = sleep

@@ -26,6 +26,7 @@ from hermes_mcp_auth_remote.service.default import default_service, open_session
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.documents import client_document
 from hermes_mcp_auth_remote.values import Clock, Owner, Secret, Server
+from hermes_mcp_auth_remote.wording import address
 
 
 class Context(Protocol):
@@ -79,7 +80,7 @@ class SharedTokenStorage:
             self.server.url
         ):
             raise ConfigError(
-                f"The name {self.server.name} already stands for {binding.server_url}.",
+                f"The name {self.server.name} already stands for {address(binding.server_url)}.",
                 "Give the new server a name of its own in config.yaml.",
             )
 

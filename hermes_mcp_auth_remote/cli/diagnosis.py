@@ -24,6 +24,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     texts_member,
 )
 from hermes_mcp_auth_remote.values import Server, ServerOptions
+from hermes_mcp_auth_remote.wording import address
 
 # Where an option stands under another name in config.yaml, or beside `oauth:`.
 _KEYS = {
@@ -43,7 +44,7 @@ def step(seen: Seen) -> dict[str, object]:
     return {
         "step": seen.request.step,
         "method": seen.request.method,
-        "url": seen.request.url,
+        "url": address(seen.request.url),
         "status": outcome.status if isinstance(outcome, Response) else None,
         "milliseconds": round(1000 * seen.seconds),
         "proxy": seen.proxy,

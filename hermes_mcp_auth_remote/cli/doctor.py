@@ -67,7 +67,7 @@ class _Report:
         answer = seen.outcome
         status = str(answer.status) if isinstance(answer, Response) else "---"
         by = f" by the proxy {seen.proxy}" if seen.proxy else ""
-        line = f"{seen.request.url}{by} ({1000 * seen.seconds:.0f} ms): {what_it_was(seen)}"
+        line = f"{address(seen.request.url)}{by} ({1000 * seen.seconds:.0f} ms): {what_it_was(seen)}"
         print(table([(f"{seen.request.method:4} {status}", line)], self.columns), flush=True)
 
 
@@ -160,7 +160,7 @@ def _document(report: _Report, owner: str | None) -> dict[str, object]:
     server = report.server
     return {
         "server": report.named if server is None else server.name,
-        "url": None if server is None else server.url,
+        "url": None if server is None else address(server.url),
         "steps": [step(seen) for seen in report.seen],
         "supports": {} if server is None else supports(report.findings, server),
         "configured": [] if server is None else configured(server.options),

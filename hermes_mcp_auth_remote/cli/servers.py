@@ -11,6 +11,7 @@ from hermes_mcp_auth_remote.config import find_server, home, server_from_url
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, StoreError
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Key, Owner, Server
+from hermes_mcp_auth_remote.wording import address
 
 
 def the_home() -> Path:
@@ -66,7 +67,7 @@ def addressed(url: str, name: str | None, owner: Owner = None) -> Server:
         return server
     if known.url != server.url:
         raise ConfigError(
-            f"The name {server.name} already stands for {known.url}.",
+            f"The name {server.name} already stands for {address(known.url)}.",
             f"Give the new one a name of its own: hermes-mcp-auth login NAME --url {shlex.quote(server.url)}",
         )
     # With its options from config.yaml, where it has an entry there.

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Collection
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,6 +70,11 @@ class AuthService:
         self.notices = NoticeFile(self._world.store.root)
         self._sessions: dict[tuple[Key, str], Session] = {}
         self._servers: dict[str, Server] = {}
+
+    def load(self) -> None:
+        """Load the code that the first login would load: for programs that live long."""
+        for name in ("service.beginning", "http.client"):
+            import_module(f"hermes_mcp_auth_remote.{name}")
 
     def know(self, server: Server) -> None:
         """Use this server's options for logins that were begun by its name elsewhere."""

@@ -21,6 +21,7 @@ from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.values import Flow, Server
 
 T = TypeVar("T")
+_Place = tuple[int, str, str | None, Flow, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Looks:
     """The looks under way. Any thread or event loop may use it."""
 
     def __init__(self) -> None:
-        self._under_way: dict[tuple[int, str, str | None, Flow, bool], _Look] = {}
+        self._under_way: dict[_Place, _Look] = {}
 
     async def run(
         self,
@@ -64,19 +65,23 @@ class Looks:
         # A forked child has not the threads in which its parent's looks go on.
         key = (os.getpid(), question.server.name, question.issuer, question.flow, question.is_new)
         mine = _Look(question)
-        theirs = self._under_way.setdefault(key, mine)
-        if theirs is not mine and theirs.question == question:
+        while (theirs := self._under_way.setdefault(key, mine)) is not mine and theirs.question == question:
             # Shielded: one who is cancelled cancels nobody else.
             found = await asyncio.shield(asyncio.wrap_future(theirs.outcome))
             if found is not None:
                 return await run(go_on(found), question.server)
+            # Whoever looked was cancelled, or ran out of time: one of those who wait looks now.
+            self._take_off(key, theirs)
         try:
             return await run(_told(mine.outcome, look, go_on), question.server)
         finally:
             if not mine.outcome.done():
                 mine.outcome.set_result(None)
-            if self._under_way.get(key) is mine:
-                del self._under_way[key]
+            self._take_off(key, mine)
+
+    def _take_off(self, key: _Place, look: _Look) -> None:
+        if self._under_way.get(key) is look:
+            del self._under_way[key]
 
 
 def _told(

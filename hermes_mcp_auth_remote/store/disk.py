@@ -20,6 +20,8 @@ Place = str | os.PathLike[str]
 # No honest file of ours or of Hermes's comes near it.
 MAX_FILE_BYTES = 1_048_576
 TEMPORARY = ".tmp"
+# What is younger may change again within the same tick of the disk's clock, and that would go unseen.
+SETTLE_NS = 50_000_000
 
 _POSIX = os.name == "posix"
 _PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)

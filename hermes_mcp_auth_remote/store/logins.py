@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -204,11 +205,11 @@ class LoginFiles:
 
         Threads take turns before they ask for the file's lock, at which all but one would poll.
         """
-        lock = FileLock(self._folder / ".lock")
+        lock, deadline = FileLock(self._folder / ".lock"), time.monotonic() + LOCK_SECONDS
         if not self._changing.acquire(timeout=LOCK_SECONDS):
             raise StoreBusy(f"{lock.path} has been locked by this process for {LOCK_SECONDS} s.")
         try:
-            with lock.hold(LOCK_SECONDS):
+            with lock.hold(deadline - time.monotonic()):
                 yield
         finally:
             self._changing.release()

@@ -61,6 +61,17 @@ def test_a_server_that_is_well(cli: Cli, demo: Demo) -> None:
     golden("healthy", ended, cli)
 
 
+@covers("address-key")
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["screen", "json"])
+def test_what_people_paste_into_issues_holds_no_key_of_an_address(
+    cli: Cli, demo: Demo, more: tuple[str, ...]
+) -> None:
+    cli.configure(f"{demo.mcp_url}?api_key=k3y-of-mine")
+    ended = examined(cli, demo, "demo", *more)
+    assert "k3y-of-mine" not in ended.out
+    assert "mcp?" in ended.out
+
+
 # What is wrong, as knobs; the golden screen ends with what to do.
 SCREENS: dict[str, tuple[int, dict[str, object]]] = {
     "no-registration": (6, {"with_registration": False}),

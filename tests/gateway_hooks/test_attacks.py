@@ -17,13 +17,12 @@ from gateway_hooks import answering
 from gateway_hooks.cards import Card, Link
 from gateway_hooks.chat import Chat, Heard, Sender
 from gateway_hooks.discord.people import spoken
-from gateway_hooks.hermes import Plugin, internals
+from gateway_hooks.hermes import internals
 from gateway_hooks.hermes import seat as seats
-from gateway_hooks.hermes.gateway import NO_PEOPLE, Inside, guard_lines
+from gateway_hooks.hermes.gateway import NO_PEOPLE, guard_lines
 from gateway_hooks.hermes.internals import Attached
 from gateway_hooks.hermes.plain import text
 from gateway_hooks.hermes.policy import HermesPolicy
-from gateway_hooks.hermes.reading import SKIP
 from gateway_hooks.hermes.seat import Seat
 from gateway_hooks.policy import AllowList
 from gateway_hooks.servers import Configured
@@ -305,26 +304,6 @@ def test_a_policy_that_fails_lets_nobody_in_and_no_code_through(begin: Begin) ->
     assert not ada.says("hello")
     assert not ada.says("/connect notes")
     assert talk.service.logins() == []
-
-
-@covers("chat-ours")
-def test_a_fault_at_a_message_of_hermes_lets_no_code_through(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    inside = object.__new__(Inside)
-    monkeypatch.setattr(Inside, "look", lambda _: 1 / 0)
-    assert inside.hear(SimpleNamespace(text="hello", source=None)) is None
-    assert inside.hear(SimpleNamespace(text=ADDRESS, source=None)) == SKIP
-    assert inside.hear(SimpleNamespace(text="right?", reply_to_text=ADDRESS, source=None)) == SKIP
-
-
-@covers("chat-ours")
-def test_a_gateway_that_cannot_be_attended_lets_no_code_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Plugin, "attend", lambda *_: 1 / 0)
-    plugin = Plugin()
-    for event in (SimpleNamespace(text=ADDRESS), SimpleNamespace(text="right?", reply_to_text=ADDRESS)):
-        assert plugin.before_dispatch(event, gateway=object()) == SKIP
-    assert plugin.before_dispatch(SimpleNamespace(text="hello"), gateway=object()) is None
 
 
 @covers("chat-ours")

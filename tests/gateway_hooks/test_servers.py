@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,9 +69,12 @@ def test_what_the_operator_changes_counts_at_once(tmp_path: Path) -> None:
     assert servers.find("notes").url == "https://another.env.example/mcp"
 
 
-def test_a_change_just_after_a_look_is_seen_although_its_time_is_the_same(tmp_path: Path) -> None:
+def test_a_change_just_after_a_look_is_seen_although_its_time_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     servers, path = Configured(tmp_path, {}), tmp_path / "config.yaml"
-    just_now = time.time_ns() + 10**12
+    just_now = time.time_ns()
+    monkeypatch.setattr(gateway_hooks.servers, "time", SimpleNamespace(time_ns=lambda: just_now + 10**6))
     path.write_text(NOTES)
     os.utime(path, ns=(just_now, just_now))
     assert servers.find("notes").url == "https://notes.example/mcp"

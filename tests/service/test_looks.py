@@ -154,6 +154,23 @@ def test_a_registration_that_is_refused_is_told_to_all_and_asked_once(
     assert demo.server.count("registration") == 1
 
 
+@covers("looks")
+def test_where_who_looks_gives_up_one_of_those_who_wait_looks_for_the_rest(
+    server: Server, demo: Demo
+) -> None:
+    async def main() -> None:
+        gate = demo.server.hold("protected_resource_metadata")
+        first, *others = looking(Looks(), server)
+        await asyncio.to_thread(gate.arrived.wait)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        gate.open()
+        assert await asyncio.gather(*others) == [demo.issuer] * len(others)
+        assert counted(demo) == 2
+
+    asyncio.run(main())
+
+
 @covers("begin-in-time")
 def test_a_login_that_servers_keep_waiting_ends_for_all_who_wait(
     service: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch

@@ -144,7 +144,8 @@ def test_a_bot_whose_token_is_revoked_ends_and_says_so(scene: Scene, anna: User,
     api = scene.api
 
     def revoked(_name: str) -> None:
-        api.refuse(401, "Unauthorized", method, times=9)
+        for each in {method, "getMe"}:
+            api.refuse(401, "Unauthorized", each, times=9)
         api.drop_long_poll()
         api.say(anna, "/connections")
 
@@ -153,6 +154,18 @@ def test_a_bot_whose_token_is_revoked_ends_and_says_so(scene: Scene, anna: User,
     )
     with pytest.raises(ChatError, match="copy it anew from BotFather"):
         asyncio.run(asyncio.wait_for(running, 20))
+
+
+@covers("telegram-trouble")
+def test_a_refusal_that_telegram_does_not_stand_by_ends_nothing(scene: Scene, anna: User) -> None:
+    async def story() -> None:
+        async with scene.bot():
+            scene.api.refuse(401, "Unauthorized", "sendMessage")
+            scene.api.say(anna, "/connections")
+            await scene.api.until(lambda: len(scene.api.calls_of("getMe")) == 2)
+            await scene.prompt(anna)
+
+    asyncio.run(story())
 
 
 @covers("telegram-trouble")

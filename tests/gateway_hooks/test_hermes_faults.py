@@ -1,0 +1,115 @@
+"""What Hermes hands over when something is not as it should be: no code goes on, and nobody is somebody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import gateway_hooks.hermes.gateway
+from gateway_hooks.hermes import Plugin
+from gateway_hooks.hermes.asking import NOBODY, AgentAsks
+from gateway_hooks.hermes.gateway import Inside
+from gateway_hooks.hermes.reading import SKIP
+from tests.gateway_hooks.test_attacks import ADDRESS, place, seat
+from tests.requirements import covers
+
+
+@covers("chat-ours")
+def test_a_fault_at_a_message_of_hermes_lets_no_code_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inside = object.__new__(Inside)
+    monkeypatch.setattr(Inside, "look", lambda _: 1 / 0)
+    assert inside.hear(SimpleNamespace(text="hello", source=None)) is None
+    assert inside.hear(SimpleNamespace(text=ADDRESS, source=None)) == SKIP
+    assert inside.hear(SimpleNamespace(text="right?", reply_to_text=ADDRESS, source=None)) == SKIP
+
+
+@covers("chat-ours")
+def test_a_gateway_that_cannot_be_attended_lets_no_code_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Plugin, "attend", lambda *_: 1 / 0)
+    plugin = Plugin()
+    for event in (SimpleNamespace(text=ADDRESS), SimpleNamespace(text="right?", reply_to_text=ADDRESS)):
+        assert plugin.before_dispatch(event, gateway=object()) == SKIP
+    assert plugin.before_dispatch(SimpleNamespace(text="hello"), gateway=object()) is None
+
+
+@covers("chat-ours")
+def test_where_nothing_can_be_told_from_a_code_nothing_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Plugin, "attend", lambda *_: 1 / 0)
+    monkeypatch.setattr("gateway_hooks.hermes.reading.withheld", lambda _: 1 / 0)
+    said = Plugin().before_dispatch(SimpleNamespace(text="hello"), gateway=object())
+    assert said is not None
+    assert said["action"] == "skip"
+
+
+@covers("chat-ours")
+@pytest.mark.parametrize(("platform", "said"), [("telegram", SKIP), ("webhook", None)])
+def test_an_adapter_that_is_not_known_yet_lets_no_person_s_code_through(
+    platform: str, said: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = object.__new__(Inside)
+    monkeypatch.setattr(Inside, "look", lambda _: None)
+    monkeypatch.setattr(Inside, "seat_at", lambda *_: None)
+    source = SimpleNamespace(platform=SimpleNamespace(value=platform))
+    assert inside.hear(SimpleNamespace(text=ADDRESS, source=source)) == said
+    assert inside.hear(SimpleNamespace(text="hello", source=source)) is None
+
+
+@covers("hermes-moved")
+def test_a_gateway_that_could_not_be_attended_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late:
+        starts = 0
+
+        def __init__(self, gateway: object) -> None:
+            self.gateway = gateway
+
+        def start(self) -> None:
+            Late.starts += 1
+            if Late.starts == 1:
+                raise RuntimeError("not yet")
+
+        def hear(self, _event: object) -> None:
+            """Take nothing."""
+
+    monkeypatch.setattr(gateway_hooks.hermes.gateway, "Inside", Late)
+    plugin, gateway = Plugin(), object()
+    for _ in range(3):
+        assert plugin.before_dispatch(SimpleNamespace(text="hello"), gateway=gateway) is None
+    assert Late.starts == 2
+    assert plugin.inside is not None
+
+
+@covers("hermes-kept-out")
+@pytest.mark.parametrize(
+    ("platform", "user", "speaker"),
+    [
+        ("telegram", "42", "42"),
+        ("telegram", "1087968824", ""),
+        ("telegram", "136817688", ""),
+        ("telegram", "777000", ""),
+        ("telegram", "-1001234", ""),
+        ("telegram", None, ""),
+        ("signal", "-1001234", "-1001234"),
+        ("signal", "777000", "777000"),
+    ],
+)
+def test_groups_and_channels_are_nobody(tmp_path: Path, platform: str, user: Any, speaker: str) -> None:
+    assert seat(tmp_path, platform).speaker(place("-1001234", user)) == speaker
+
+
+@covers("hermes-asks")
+def test_where_nobody_speaks_the_agent_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    telegram, inside = seat(tmp_path, "telegram", listens=True), object.__new__(Inside)
+    monkeypatch.setattr(AgentAsks, "_where", lambda _: place("-1001", "1087968824"))
+    monkeypatch.setattr(Inside, "seat_at", lambda *_: telegram)
+    asks = AgentAsks(inside)
+    assert asks.connect("notes") == NOBODY.format(server="notes")
+    assert (
+        asks.after_tool("mcp__notes__whoami", {"error": "needs a login", "needs_reauth": True}, "error")
+        is None
+    )
+    assert telegram.service.logins() == []
