@@ -7,8 +7,9 @@ import os
 import shlex
 from pathlib import Path
 
-from hermes_mcp_auth_remote.config import find_server, home, server_from_url
-from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, StoreError
+from hermes_mcp_auth_remote.config import home, server_from_url
+from hermes_mcp_auth_remote.errors import ConfigError, StoreError
+from hermes_mcp_auth_remote.service.default import server_named
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Key, Owner, Server
 from hermes_mcp_auth_remote.wording import address
@@ -23,16 +24,7 @@ def named(name: str | None, owner: Owner = None) -> Server:
     """Return the server that a command names, by name or address; raises ConfigError, ServerNotFound."""
     if name is None:
         raise ConfigError("No server was named.", "Name one of config.yaml, or pass its address with --url.")
-    if "://" in name:
-        return server_from_url(name)
-    try:
-        return find_server(name, the_home(), os.environ)
-    except ServerNotFound:
-        # Logged in to by its address: no config knows it, its credentials do.
-        binding = FileStore(the_home()).read(Key(name, owner)).binding
-        if binding is None:
-            raise
-        return Server(name, binding.server_url)
+    return server_named(name, owner)
 
 
 def known(key: Key) -> Server:

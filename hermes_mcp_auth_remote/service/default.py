@@ -7,8 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from hermes_mcp_auth_remote.config import find_server, home, server_from_url
+from hermes_mcp_auth_remote.errors import ServerNotFound
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.values import Key, Owner, Server
 
 
 @lru_cache(maxsize=8)
@@ -22,11 +25,24 @@ def default_service() -> AuthService:
     return service_at(home(os.environ))
 
 
-def open_session(server: str) -> Session:
-    """Return the operator's session of a server, by its name in config.yaml or by its URL.
+def server_named(name: str, owner: Owner = None) -> Server:
+    """Return a server by its URL, by its name in config.yaml, or by the name that a login by URL gave it.
 
-    Raises ConfigError, ServerNotFound.
+    Raises ConfigError, ServerNotFound, StoreError.
     """
+    if "://" in name:
+        return server_from_url(name)
     here = home(os.environ)
-    found = server_from_url(server) if "://" in server else find_server(server, here, os.environ)
-    return service_at(here).session(found)
+    try:
+        return find_server(name, here, os.environ)
+    except ServerNotFound:
+        # Logged in to by its address: no config knows it, its credentials do.
+        binding = FileStore(here).read(Key(name, owner)).binding
+        if binding is None:
+            raise
+        return Server(name, binding.server_url)
+
+
+def open_session(server: str) -> Session:
+    """Return the operator's session of a server, by its URL or its name; raises as `server_named` does."""
+    return service_at(home(os.environ)).session(server_named(server))

@@ -1,7 +1,7 @@
 """Finding or making a token that is good: the store first, then a refresh, then nobody but a person.
 
 Runs in a flight (`flights`): in a thread of its own, one at a time per session and process, and under the
-lock that Hermes takes where it writes. RFC 6749 §6.
+lock that later Hermes takes where it writes. RFC 6749 §6.
 """
 
 from __future__ import annotations

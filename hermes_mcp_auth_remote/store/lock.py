@@ -1,4 +1,4 @@
-"""One refresh at a time across processes: an advisory lock on a side file, the one that Hermes takes too."""
+"""One refresh at a time across processes: an advisory lock on a side file, which later Hermes takes too."""
 
 from __future__ import annotations
 

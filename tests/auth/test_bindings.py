@@ -296,7 +296,7 @@ def test_a_flow_that_is_closed_early_leaves_the_session_usable(
     blocking.close()
 
 
-def test_a_server_is_named_by_its_entry_in_config_yaml_or_by_its_address(
+def test_a_server_is_named_by_its_entry_in_config_yaml_by_its_address_or_by_its_login(
     ask: Any, demo: Demo, tmp_path: Path
 ) -> None:
     home = tmp_path / "hermes"
@@ -306,9 +306,11 @@ def test_a_server_is_named_by_its_entry_in_config_yaml_or_by_its_address(
     asyncio.run(log_in(default_service(), Server("notes", demo.ping_url)))
     asyncio.run(log_in(default_service(), server_from_url(demo.ping_url)))
     demo.server.requests.clear()
-    for name in ("notes", demo.ping_url):
+    # What `login --url` called it, which no config.yaml knows.
+    by_login = server_from_url(demo.ping_url).name
+    for name in ("notes", demo.ping_url, by_login):
         assert ask(name, "GET", demo.ping_url).status_code == 200
-    assert sent(demo) == [("ping", True)] * 2
+    assert sent(demo) == [("ping", True)] * 3
     with pytest.raises(ServerNotFound):
         ask("note", "GET", demo.ping_url)
 
