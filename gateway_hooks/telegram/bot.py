@@ -53,16 +53,18 @@ log = logging.getLogger(__name__)
 class _Request(HTTPXRequest):
     """Says when Telegram may take the token no more: a bot that hears nobody is not to go on as if it did."""
 
-    def __init__(self, statuses: Collection[int], connections: int) -> None:
+    def __init__(self, doubt: asyncio.Event, statuses: Collection[int], connections: int) -> None:
         super().__init__(connection_pool_size=connections, pool_timeout=POOL_SECONDS)
-        self.refused = asyncio.Event()
+        self.is_refused = False
+        self._doubt = doubt
         self._statuses = statuses
 
     async def do_request(self, *given: Any, **named: Any) -> tuple[int, bytes]:  # noqa: ANN401  the library's
         """Make a request as the library does."""
         status, body = await super().do_request(*given, **named)
         if status in self._statuses:
-            self.refused.set()
+            self.is_refused = True
+            self._doubt.set()
         return status, body
 
 
@@ -103,9 +105,10 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
     """
     guard_logs()
     builder = ApplicationBuilder().token(token.reveal())
-    called = _Request({HTTPStatus.UNAUTHORIZED}, CONNECTIONS)
+    doubt = asyncio.Event()
+    called = _Request(doubt, {HTTPStatus.UNAUTHORIZED}, CONNECTIONS)
     # As the poll that waits is given up, another one says what has been taken.
-    polled = _Request(_ENDS_POLLING, 2)
+    polled = _Request(doubt, _ENDS_POLLING, 2)
     builder = builder.request(called).get_updates_request(polled)
     if api_url is not None:
         base = api_url.rstrip("/")
@@ -122,7 +125,7 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
         if started is not None:
             started(application.bot.username)
         await _offer_commands(application, words)
-        await _refused(application, polled, called)
+        await _refused(application, doubt, polled)
         with _unsaid():
             # The library's own poll comes to its end meanwhile.
             await asyncio.sleep(END_SECONDS)
@@ -131,25 +134,20 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
         await _end(application)
 
 
-async def _refused(application: App, polled: _Request, called: _Request) -> None:
+async def _refused(application: App, doubt: asyncio.Event, polled: _Request) -> None:
     """Return once Telegram takes the token no more: the poll has ended, or a call failed and another does."""
-    ended = asyncio.create_task(polled.refused.wait())
-    try:
-        while not ended.done():
-            doubted = asyncio.create_task(called.refused.wait())
-            await asyncio.wait({ended, doubted}, return_when=asyncio.FIRST_COMPLETED)
-            doubted.cancel()
-            if called.refused.is_set() and not ended.done():
-                called.refused.clear()
-                try:
-                    # Something between us and Telegram may say so, too.
-                    await application.bot.get_me()
-                except InvalidToken:
-                    return
-                except TelegramError:
-                    continue
-    finally:
-        ended.cancel()
+    while True:
+        await doubt.wait()
+        doubt.clear()
+        if polled.is_refused:
+            return
+        try:
+            # Something between us and Telegram may say so, too.
+            await application.bot.get_me()
+        except InvalidToken:
+            return
+        except TelegramError:
+            continue
 
 
 async def _initialize(application: App) -> None:
