@@ -99,7 +99,8 @@ Intent = (
 LOGIN_VERBS = frozenset({"qr", "device", "paste", "new", "cancel"})
 # What is typed instead of a button, after the platform's prefix of commands.
 _TYPED = {"qr": "qr", "code": "device", "new": "new", "paste": "paste", "cancel": "cancel"}
-_ALONE = frozenset({"start", "connect", "connections", "disconnect"})
+# Typed on every platform; none of them is about a login that waits.
+COMMANDS = frozenset({"start", "connect", "connections", "disconnect"})
 
 
 def meaning(
@@ -133,7 +134,7 @@ def meaning(
 
 def stands_alone(heard: Heard) -> bool:
     """True where what was typed means the same whatever logins there are: they need not be read."""
-    if heard.pressed or heard.command.lower() not in _ALONE:
+    if heard.pressed or heard.command.lower() not in COMMANDS:
         return False
     return not carries_answer(heard.text) and not carries_answer(heard.beside)
 

@@ -61,7 +61,7 @@ class AgentAsks:
             return None
         where = self._where()
         seat = None if where is None else self._inside.seat_at(where)
-        if seat is None or not seat.speaker(where):
+        if seat is None:
             return None
         try:
             server = server_of(tool, seat.servers.names())
@@ -78,7 +78,7 @@ class AgentAsks:
         """Ask for a login of a server; returns what the model is told."""
         where = self._where()
         seat = None if where is None else self._inside.seat_at(where)
-        if seat is None or not seat.speaker(where):
+        if seat is None:
             return NOBODY.format(server=server)
         return self._asked(seat, server, where) or WORKS.format(server=server)
 
@@ -90,7 +90,8 @@ class AgentAsks:
             return None
         kind = "dm" if seat.is_private(chat, user) else "group"
         thread = hermes.session_value("THREAD_ID") or None
-        return hermes.source(seat.attached, user, chat, kind, thread_id=thread)
+        where = hermes.source(seat.attached, user, chat, kind, thread_id=thread)
+        return where if where is not None and seat.speaker(where) else None
 
     def _asked(self, seat: Seat, server: str, where: Any) -> str | None:  # noqa: ANN401
         with suppress(RuntimeError):

@@ -138,8 +138,7 @@ class Inside:
             seat = self.seat_at(event.source)
             if seat is not None:
                 return seat.hear(event)
-            platform = getattr(event.source.platform, "value", event.source.platform)
-            return None if platform in NO_PEOPLE else withheld(event)
+            return None if hermes.name_of(event.source.platform) in NO_PEOPLE else withheld(event)
         except Exception as fault:  # noqa: BLE001  Hermes would log its text, and go on with the message
             log.error("A message could not be looked at: %s.", type(fault).__name__)  # noqa: TRY400
             return withheld(event)

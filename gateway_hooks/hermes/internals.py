@@ -61,7 +61,12 @@ class Attached:
     @property
     def name(self) -> str:
         """The platform's name, "telegram" and the like."""
-        return str(getattr(self.platform, "value", self.platform))
+        return name_of(self.platform)
+
+
+def name_of(platform: object) -> str:
+    """Return the name of one of Hermes's platforms, a member of its enumeration or a word."""
+    return str(getattr(platform, "value", platform))
 
 
 def adapters(gateway: Any) -> Iterator[Attached]:  # noqa: ANN401

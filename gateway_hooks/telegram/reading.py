@@ -12,10 +12,10 @@ from telegram import CallbackQuery, Message, MessageEntity, Update
 from telegram.constants import ChatType
 
 from gateway_hooks.chat import Heard, Sender
+from gateway_hooks.meaning import COMMANDS
 from hermes_mcp_auth_remote.values import Origin
 
 PLATFORM = "telegram"
-COMMANDS = frozenset({"connect", "connections", "disconnect", "start"})
 
 
 @dataclass(frozen=True, slots=True)

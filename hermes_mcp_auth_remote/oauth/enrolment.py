@@ -56,6 +56,8 @@ def enrolled(
 
     Raises any ServerError or NetworkError: no client is made for a login that cannot go on.
     """
+    if found.client is not None:
+        return found.client, False
     options, issuer = server.options, found.discovery.authorization_server
     by_device = goes_by_device(found, flow)
     if flow == "device" and not by_device:

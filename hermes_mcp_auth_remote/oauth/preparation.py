@@ -63,10 +63,7 @@ def prepare(  # noqa: PLR0913
     discovery, answered = found.discovery, found.challenge
     issuer = discovery.authorization_server
     by_device = goes_by_device(found, flow)
-    if found.client is None:
-        client, known = yield from enrolled(server, found, redirect_uri, now, held=held, flow=flow)
-    else:
-        client, known = found.client, False
+    client, known = yield from enrolled(server, found, redirect_uri, now, held=held, flow=flow)
     scope = scope_of(server, found, held)
     asked = _plain_request(server, discovery, client, chance, redirect_uri, scope)
     asked = replace(asked, dpop=can_prove and wants_proofs(server, discovery, answered))

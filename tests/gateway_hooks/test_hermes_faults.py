@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import gateway_hooks.hermes.gateway
-from gateway_hooks.hermes import Plugin
+from gateway_hooks.hermes import Plugin, internals
 from gateway_hooks.hermes.asking import NOBODY, AgentAsks
 from gateway_hooks.hermes.gateway import Inside
 from gateway_hooks.hermes.reading import SKIP
@@ -104,8 +104,11 @@ def test_groups_and_channels_are_nobody(tmp_path: Path, platform: str, user: Any
 @covers("hermes-asks")
 def test_where_nobody_speaks_the_agent_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     telegram, inside = seat(tmp_path, "telegram", listens=True), object.__new__(Inside)
-    monkeypatch.setattr(AgentAsks, "_where", lambda _: place("-1001", "1087968824"))
-    monkeypatch.setattr(Inside, "seat_at", lambda *_: telegram)
+    turn = {"PLATFORM": "telegram", "USER_ID": "1087968824", "CHAT_ID": "-1001"}
+    monkeypatch.setattr(internals, "session_value", lambda name: turn.get(name, ""))
+    monkeypatch.setattr(internals, "source", lambda *_, **__: place("-1001", "1087968824"))
+    for find in ("seat_of", "seat_at"):
+        monkeypatch.setattr(Inside, find, lambda *_: telegram)
     asks = AgentAsks(inside)
     assert asks.connect("notes") == NOBODY.format(server="notes")
     assert (
