@@ -112,6 +112,7 @@ REQUIREMENTS = (
     Requirement("same-origin", "An answer counts where the login was begun.", "security 3, 4, 20"),
     Requirement("expiry", "A login ends by the clock, also one whose process died.", "security 4"),
     Requirement("old-survive", "A login that fails changes nothing that was stored.", "quirk 19, design 4"),
+    Requirement("earlier-home", "What an earlier version stored goes on working.", "design"),
     Requirement("logout", "Logging out revokes as best it goes, and deletes.", "security 23, RFC 7009"),
     # Sessions and bindings
     Requirement("hot-path", "A valid token costs no lock and no I/O.", "performance 2, design 1"),

@@ -1,0 +1,72 @@
+"""HERMES_HOMEs as earlier versions of the program wrote them (tests/samples/home-*), for tests of this one.
+
+    home = copy_home(tmp_path)
+    service = AuthService(home, run=Provider().run, clock=lambda: NOW)
+
+Each holds, all at the time NOW: the operator's sessions `notes` and `bound` (whose token is bound to a key),
+a chat user's session `notes`, a waiting code login and a waiting device login of `calendar`, logins that are
+over, and a notice to the chat user. `tests.samples.make_home` wrote them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
+from hermes_mcp_auth_remote.values import Server
+from tests.playbook import answer, form_of
+from tests.samples.make_home import NOW
+
+T = TypeVar("T")
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+VERSIONS = sorted(path.name.removeprefix("home-") for path in SAMPLES.glob("home-*"))
+__all__ = ["NOW", "SAMPLES", "VERSIONS", "Provider", "copy_home"]
+
+
+def copy_home(folder: Path, version: str = VERSIONS[-1]) -> Path:
+    """Copy a home to `folder`/hermes, with the modes that the program sets: git does not keep them."""
+    home = folder / "hermes"
+    shutil.copytree(SAMPLES / f"home-{version}", home)
+    for path in (home, *home.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    (home / "config.yaml").chmod(0o644)
+    return home
+
+
+@dataclass
+class Provider:
+    """The authorization server of such a home: it answers each token request and keeps what was sent."""
+
+    tokens: Mapping[str, object] = field(
+        default_factory=lambda: {
+            "access_token": "new-access-token",
+            "refresh_token": "new-refresh-token",
+            "token_type": "Bearer",
+            "expires_in": 3600,
+        }
+    )
+    requests: list[Request] = field(default_factory=list[Request])
+    forms: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+
+    async def run(self, exchange: Exchange[T], server: Server) -> T:
+        """Run an exchange as `http.client.run` does; `server` is not looked at."""
+        try:
+            request = next(exchange)
+            while True:
+                request = exchange.send(self._respond(request))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _respond(self, request: Request) -> Response:
+        self.requests.append(request)
+        if request.url.endswith("/token"):
+            self.forms.append(form_of(request))
+            return answer(200, self.tokens)
+        return answer(404, json.dumps({}).encode())
