@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -130,6 +131,20 @@ def test_a_code_that_is_approved_connects_and_leaves_no_secret(
     ]
     assert not kept
     assert (tmp_path / "mcp-tokens" / "logins" / f"{login.id}.json").stat().st_mode & 0o777 == 0o600
+
+
+@covers("device-poll")
+def test_a_login_that_is_over_is_not_polled_again_by_a_late_watcher(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    login = begun(service, server)
+    entered(login)
+    assert settled(service, login).status == "done"
+    ended = threading.Event()
+    # `settled` would not ask the poller: this is the caller that read the login before it ended.
+    service._logins._devices.watch(login, lambda _: ended.set())
+    assert ended.wait(SECONDS)
+    assert answers(demo) == ["200"]
 
 
 @covers("device-poll")

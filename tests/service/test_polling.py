@@ -130,15 +130,27 @@ def test_a_step_that_breaks_is_told_to_whoever_waits_for_it_alone() -> None:
 
 def test_all_who_wait_for_one_thing_are_told_and_it_is_stepped_through_once() -> None:
     work, told, other = Counted(held=True), Told(), Told()
-    work.filled_by = 1
+    poller = Poller(work)
+    work.filled_by = 2
+    poller.watch("login", "one", told.of("login"))
+    poller.watch("login", "one", other.of("login"))
+    # Calls are handled in order: once this step is in flight, both watches of the login have been added.
+    poller.watch("later", "one", told.of("later"))
+    assert work.full.wait(SECONDS)
+    work.gate.set()
+    told.wait(2)
+    other.wait()
+    assert sorted(work.steps) == ["later", "login"]
+
+
+def test_a_watch_that_comes_after_the_end_is_stepped_through_and_told_too() -> None:
+    work, told, other = Counted(), Told(), Told()
     poller = Poller(work)
     poller.watch("login", "one", told.of("login"))
-    assert work.full.wait(SECONDS)
-    poller.watch("login", "one", other.of("login"))
-    work.gate.set()
     told.wait()
-    other.wait()
-    assert work.steps == ["login"]
+    poller.watch("login", "one", other.of("login"))
+    assert other.wait() == ["login"]
+    assert work.steps == ["login"] * 2
 
 
 def test_the_last_who_leaves_lets_it_go_and_the_thread_ends_until_it_is_needed_again() -> None:
