@@ -1,4 +1,4 @@
-"""The command line as a user runs it: a process of its own, with a home of its own, at the demo's servers."""
+"""The command line as a user runs it: in a process and a home of its own, at the demo's servers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hermes_mcp_auth_remote.demo.serving import Demo
+from tests.cli import warm
 
 COMMAND = (sys.executable, "-m", "hermes_mcp_auth_remote.cli")
 SECONDS = 40
@@ -65,30 +66,42 @@ class Cli:
         env: Mapping[str, str] | None = None,
         may_show: Collection[str] = (),
     ) -> Ended:
-        """Run a command to its end. `may_show` are secrets that it is asked for."""
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            input=stdin,
-            capture_output=True,
-            env=self.environ(env),
-            timeout=SECONDS,
-            check=False,
-        )
-        ended = Ended(
-            done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode(errors="replace")
-        )
+        """Run a command to its end. `may_show` are secrets that it is asked for.
+
+        It runs in a fork of a process that has imported everything, unless `env` decides how Python starts.
+        """
+        environ = self.environ(env)
+        if warm.suits(env or {}):
+            code, out, err = warm.run(arguments, environ, stdin, SECONDS)
+        else:
+            done = subprocess.run(
+                [*COMMAND, *arguments],
+                input=stdin,
+                capture_output=True,
+                env=environ,
+                timeout=SECONDS,
+                check=False,
+            )
+            code, out, err = done.returncode, done.stdout, done.stderr
+        ended = Ended(code, out.decode("utf-8", "replace"), err.decode(errors="replace"))
         self.check(ended.out + ended.err, may_show)
         return ended
 
     @contextmanager
-    def started(self, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Started]:
-        """Start a command; it is killed with the block."""
-        process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.environ(env),
+    def started(
+        self, *arguments: str, env: Mapping[str, str] | None = None, in_fork: bool = False
+    ) -> Iterator[Started]:
+        """Start a command, in an interpreter of its own unless `in_fork`; it is killed with the block."""
+        process = (
+            warm.Process(arguments, self.environ(env))
+            if in_fork
+            else subprocess.Popen(
+                [*COMMAND, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self.environ(env),
+            )
         )
         started = Started(process, self)
         try:
@@ -125,7 +138,7 @@ class Cli:
 class Started:
     """A command under way, with JSON lines coming out of it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], cli: Cli) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | warm.Process, cli: Cli) -> None:
         self.process = process
         self._cli = cli
         # A line that never comes must fail the test, not hang it.
@@ -154,6 +167,7 @@ class Started:
     def end(self, stdin: bytes | None = None) -> Ended:
         """Close its standard input and wait for its end; returns what it wrote since the last event."""
         out, err = self.process.communicate(stdin)
+        assert self.process.returncode is not None
         ended = Ended(self.process.returncode, out.decode(), err.decode())
         self._cli.check(ended.out + ended.err)
         return ended
@@ -163,7 +177,7 @@ def log_in(cli: Cli, demo: Demo, *arguments: str) -> Ended:
     """Log in with a paste, as a program does."""
     from tests.browserless import approve
 
-    with cli.started("login", *(arguments or ("demo",)), "--json") as login:
+    with cli.started("login", *(arguments or ("demo",)), "--json", in_fork=True) as login:
         url = login.event()["authorization_url"]
         login.send(approve(url) + "\n")
         ended = login.end()
