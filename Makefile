@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo demo-telegram demo-discord test lint types bench fuzz lock setup clean
+.PHONY: help demo demo-telegram demo-discord test quick soak lint types bench fuzz lock setup clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -16,8 +16,18 @@ demo-telegram: setup  ## a login in a Telegram chat, played on this machine: no 
 demo-discord: setup  ## the same in a Discord channel
 	@$(BIN)/python -m tests.chat_demo discord
 
-test: setup .venvs/hermes/.stamp tests/node/node_modules/.stamp  ## run all tests
-	@$(BIN)/pytest
+# One test process for each core; tests of one group run in one process, one after the other.
+PYTEST := $(BIN)/pytest -n auto --dist loadgroup
+
+test: setup .venvs/hermes/.stamp tests/node/node_modules/.stamp  ## run all tests but the long variants
+	@$(PYTEST)
+
+quick: setup  ## run what needs a minute and neither Node, a browser, SSH, tmux nor Hermes
+	@$(PYTEST) -m "not (node or browser or ssh or tmux or hermes or slow)"
+
+soak: setup tests/node/node_modules/.stamp  ## run the long variants of the tests, then fuzz every parser
+	@$(PYTEST) --soak
+	@$(MAKE) --no-print-directory fuzz
 
 lint: setup  ## ruff, formatting, import contracts
 	$(BIN)/ruff check

@@ -25,25 +25,36 @@ def pytest_configure() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the long variants, and only those")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, and say so, what this machine has no program for; in CI such a test fails instead."""
+    """Choose between the long variants and all other tests; leave out what lacks its program."""
+    is_soak, missing = config.getoption("--soak"), missing_programs()
+
+    def is_wanted(item: pytest.Item) -> bool:
+        has_programs = not any(item.get_closest_marker(marker) for marker in missing)
+        return has_programs and (item.get_closest_marker("soak") is not None) == is_soak
+
+    others = [item for item in items if not is_wanted(item)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if is_wanted(item)]
+
+
+def missing_programs() -> dict[str, str]:
+    """Return the programs that this machine lacks, by marker. None in CI: a test fails there instead."""
     if os.environ.get("CI"):
-        return
+        return {}
     path = os.environ.get("PATH", "") + ":/usr/sbin"
-    missing = {marker for marker, name in PROGRAMS.items() if shutil.which(name, path=path) is None}
-    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in missing)]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
-        config.stash[MISSING] = sorted(PROGRAMS[marker] for marker in missing)
+    return {marker: name for marker, name in PROGRAMS.items() if shutil.which(name, path=path) is None}
 
 
-MISSING = pytest.StashKey[list[str]]()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if missing := config.stash.get(MISSING, []):
-        terminalreporter.write_line(f"Left out what needs: {', '.join(missing)} (.ci/run installs them)")
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if missing := missing_programs():
+        names = ", ".join(sorted(missing.values()))
+        terminalreporter.write_line(f"Left out what needs: {names} (.ci/run installs them)")
 
 
 @pytest.fixture(autouse=True)

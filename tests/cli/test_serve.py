@@ -24,6 +24,7 @@ from tests.cli.commands import Cli
 from tests.cli.serving import known, said, serving, shown, url_of
 from tests.parts import discord_api
 from tests.parts.bot_api import BotApi
+from tests.parts.ports import free_port
 from tests.requirements import covers
 from tests.tripwire import guard
 
@@ -32,10 +33,7 @@ TOKEN = "123456789:AAa-token-that-nobody-may-see-0123456"
 
 @pytest.fixture
 def unused_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
+    return free_port()
 
 
 @covers("serve", "operators-choice")

@@ -1,7 +1,7 @@
 """The official conformance suite, every client scenario of it: our auth under the MCP SDK's client.
 
-A suite runs once, its scenarios side by side; each of them is a test of its own here. No failure is expected,
-none is forgiven, and no scenario is left out.
+A run of the suite runs its scenarios side by side; each of them is a test here. No failure is expected or
+forgiven. By default each scenario runs once; all six runs of the suite are soak tests.
 """
 
 from __future__ import annotations
@@ -71,17 +71,27 @@ EXTENSIONS = (
 )
 LATER = ("json-schema-2020-12-preservation",)
 STATEFUL = ("initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry")
-SUITES = {
+BACKCOMPAT = (
+    "auth/2025-03-26-oauth-metadata-backcompat",
+    "auth/2025-03-26-oauth-endpoint-fallback",
+)
+NEWEST = ("tools_call", *AUTH, *DRAFT_AUTH, *DRAFT_MCP, *EXTENSIONS, *LATER)
+# What the newest revision no longer has.
+EARLIER = tuple(scenario for scenario in STATEFUL if scenario not in NEWEST)
+EACH_ONCE = {
+    "--requirements 2026-07-28": NEWEST,
+    "--suite backcompat": BACKCOMPAT,
+    **{f"--spec-version 2025-11-25 --scenario {scenario}": (scenario,) for scenario in EARLIER},
+}
+ALL_RUNS = {
     "--suite auth": AUTH,
-    "--suite backcompat": (
-        "auth/2025-03-26-oauth-metadata-backcompat",
-        "auth/2025-03-26-oauth-endpoint-fallback",
-    ),
+    "--suite backcompat": BACKCOMPAT,
     "--suite draft": (*DRAFT_AUTH, *DRAFT_MCP),
     "--suite extensions": EXTENSIONS,
     "--requirements 2025-11-25": (*STATEFUL, *AUTH, *EXTENSIONS, *LATER),
-    "--requirements 2026-07-28": ("tools_call", *AUTH, *DRAFT_AUTH, *DRAFT_MCP, *EXTENSIONS, *LATER),
+    "--requirements 2026-07-28": NEWEST,
 }
+RUNS = EACH_ONCE | ALL_RUNS
 # Where the suite plays a server that no client may go along with: what ours says to that.
 REFUSALS = {
     "auth/resource-mismatch": "DiscoveryFailed: The protected resource metadata speaks of evil.example.com",
@@ -92,7 +102,19 @@ REFUSALS = {
     "auth/metadata-issuer-mismatch": "IssuerMismatch: The metadata of http://localhost:",
     "auth/scope-retry-limit": "MCPError: Server returned an error response",
 }
-CASES = [(suite, scenario) for suite, scenarios in SUITES.items() for scenario in scenarios]
+
+
+def marks_of(run: str) -> list[pytest.MarkDecorator]:
+    """Keep the tests of a run in one process, and leave out by default what repeats scenarios."""
+    group = pytest.mark.xdist_group(f"conformance {run}")
+    return [group] if run in EACH_ONCE else [group, pytest.mark.soak]
+
+
+CASES = [
+    pytest.param(run, scenario, marks=marks_of(run), id=f"{run} {scenario}")
+    for run, scenarios in RUNS.items()
+    for scenario in scenarios
+]
 
 
 @dataclass(frozen=True)
@@ -104,13 +126,13 @@ class Outcome:
 
 
 @cache
-def outcomes(suite: str) -> dict[str, Outcome]:
-    """Run a suite, and return its scenarios' outcomes by name."""
+def outcomes(run: str) -> dict[str, Outcome]:
+    """Run scenarios of the suite, and return their outcomes by name."""
     if not SUITE.is_file():
         raise MissingPart("The conformance suite is missing; run `make test`, which installs tests/node.")
     client = f"{sys.executable} {Path(__file__).with_name('client.py')}"
     with tempfile.TemporaryDirectory() as folder:
-        command = [str(NODE), str(SUITE), "client", "--command", client, "-o", folder, *suite.split()]
+        command = [str(NODE), str(SUITE), "client", "--command", client, "-o", folder, *run.split()]
         subprocess.run(command, cwd=folder, capture_output=True, timeout=RUN_SECONDS, check=False)
         return {name_of(path, Path(folder)): read(path) for path in Path(folder).rglob("checks.json")}
 
@@ -124,17 +146,23 @@ def read(path: Path) -> Outcome:
     return Outcome(tuple(checks), path.with_name("stderr.txt").read_text())
 
 
+def test_the_default_runs_have_each_scenario_once() -> None:
+    once = [scenario for scenarios in EACH_ONCE.values() for scenario in scenarios]
+    assert len(once) == len(set(once))
+    assert set(once) == {scenario for scenarios in RUNS.values() for scenario in scenarios}
+
+
 @pytest.mark.node
-@pytest.mark.parametrize("suite", SUITES)
-def test_nothing_of_a_suite_is_left_out(suite: str) -> None:
-    assert set(outcomes(suite)) == set(SUITES[suite])
+@pytest.mark.parametrize("run", [pytest.param(run, marks=marks_of(run)) for run in RUNS])
+def test_a_run_leaves_no_scenario_out(run: str) -> None:
+    assert set(outcomes(run)) == set(RUNS[run])
 
 
 @covers("conformance")
 @pytest.mark.node
-@pytest.mark.parametrize(("suite", "scenario"), CASES, ids=[f"{suite} {name}" for suite, name in CASES])
-def test_every_check_of_a_scenario_passes(suite: str, scenario: str) -> None:
-    outcome = outcomes(suite)[scenario]
+@pytest.mark.parametrize(("run", "scenario"), CASES)
+def test_every_check_of_a_scenario_passes(run: str, scenario: str) -> None:
+    outcome = outcomes(run)[scenario]
     # SKIPPED: what a check is about does not exist at that revision.
     troubles = [check for check in outcome.checks if check[1] not in {"SUCCESS", "INFO", "SKIPPED"}]
     assert troubles == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.parts.needs import program
+from tests.parts.ports import free_port
 
 POLL_SECONDS = 0.02
 START_SECONDS = 20.0
@@ -76,14 +76,6 @@ class SshServer:
     def log(self) -> str:
         """Return what sshd logged so far."""
         return (self.folder / "sshd.log").read_text("utf-8", "replace")
-
-
-def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

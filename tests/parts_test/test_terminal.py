@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts.ssh import SshServer, free_port, ssh_server
+from tests.parts.ports import free_port
+from tests.parts.ssh import SshServer, ssh_server
 from tests.parts.terminal import terminal
 
 ECHO = """

@@ -13,7 +13,8 @@ import pytest
 from hermes_mcp_auth_remote.demo.serving import Demo, running
 from tests.browserless import approve
 from tests.cli.commands import COMMAND, Cli
-from tests.parts.ssh import SshServer, free_port, ssh_server
+from tests.parts.ports import free_port
+from tests.parts.ssh import SshServer, ssh_server
 from tests.parts.terminal import terminal
 from tests.requirements import covers
 from tests.tripwire import guard

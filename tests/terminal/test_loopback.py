@@ -16,6 +16,7 @@ from hermes_mcp_auth_remote.errors import ConfigError, NetworkError, PasteRefuse
 from hermes_mcp_auth_remote.terminal import loopback
 from hermes_mcp_auth_remote.terminal.loopback import Listener
 from hermes_mcp_auth_remote.terminal.page import Page
+from tests.parts.ports import free_port
 
 CODE = "c0de-that-nobody-may-see"
 
@@ -317,9 +318,7 @@ def test_a_port_in_use_in_either_family_is_a_typed_error_that_leaves_nothing_ope
 
 
 def test_a_given_port_and_path_are_used_and_free_again_after_closing() -> None:
-    with socket.socket() as finder:
-        finder.bind(("127.0.0.1", 0))
-        port = finder.getsockname()[1]
+    port = free_port()
 
     async def main() -> None:
         for _ in range(2):

@@ -16,12 +16,8 @@ from gateway_hooks.telegram.bot import Webhook
 from hermes_mcp_auth_remote.values import Secret
 from tests.gateway_hooks.telegram.given import Scene
 from tests.parts.bot_api import User
+from tests.parts.ports import free_port
 from tests.requirements import covers
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        return int(bound.getsockname()[1])
 
 
 @covers("telegram-story")

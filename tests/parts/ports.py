@@ -1,0 +1,27 @@
+"""Free ports of loopback for tests that need to know a number before anything listens there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+
+# Below the ports that systems give to outgoing connections and to port 0, and apart for each test process, so
+# that no other test takes a port between the choice and its use.
+FIRST, PER_WORKER = 20_000, 1_000
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
+_offsets = itertools.count(os.getpid())
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is free now."""
+    for _ in range(PER_WORKER):
+        port = FIRST + _worker * PER_WORKER + next(_offsets) % PER_WORKER
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise AssertionError("No port is free.")
