@@ -125,6 +125,11 @@ REQUIREMENTS = (
     Requirement("adopted", "What another process refreshed is used.", "quirk 34, 35"),
     Requirement("token-address", "A token goes to its own server only.", "security 15, 20"),
     Requirement("body-read", "A 401 is read before anybody waits.", "design 15"),
+    Requirement(
+        "refusal-bounded",
+        "Of a refusal's body no more than 64 KiB are read, in two seconds.",
+        "RFC 9110 section 15.5.2",
+    ),
     Requirement("no-address", "Asking for a person shows no address.", "security 10"),
     Requirement("side-by-side", "No request waits for another one's answer.", "performance 1"),
     Requirement("either-library", "Neither httpx nor httpx2 is needed by the other's users.", "layout"),

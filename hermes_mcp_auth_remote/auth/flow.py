@@ -6,8 +6,12 @@ One flow serves both libraries: the two Protocols are all that it knows of a req
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Generator, MutableMapping
-from typing import Protocol, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+from hermes_mcp_auth_remote.auth.body import StreamedResponse, bound_body, bound_body_blocking
 
 _log = logging.getLogger(__name__)
 
@@ -23,12 +27,6 @@ class Url(Protocol):
     def port(self) -> int | None: ...
 
 
-class ResponseHeaders(Protocol):
-    """A response's headers."""
-
-    def get_list(self, key: str, /) -> list[str]: ...
-
-
 class AuthRequest(Protocol):
     """What the flow needs of a request."""
 
@@ -40,19 +38,14 @@ class AuthRequest(Protocol):
     def headers(self) -> MutableMapping[str, str]: ...
 
 
-class AuthResponse(Protocol):
+class AuthResponse(StreamedResponse, Protocol):
     """What the flow needs of a response."""
 
     @property
     def url(self) -> Url: ...
-    @property
-    def status_code(self) -> int: ...
-    @property
-    def headers(self) -> ResponseHeaders: ...
-    def read(self) -> bytes: ...
-    async def aread(self) -> bytes: ...
 
 
+T = TypeVar("T")
 Q = TypeVar("Q", bound=AuthRequest)
 
 
@@ -132,66 +125,119 @@ def _wants_nonce(prover: Prover, response: AuthResponse) -> bool:
     return is_new and response.status_code == 401 and any("use_dpop_nonce" in line for line in lines)
 
 
-async def bearer_flow(session: Session, where: Place, request: Q) -> AsyncGenerator[Q, AuthResponse]:
-    """Send a request with the session's token, and after a 401 once more with another one.
+@dataclass(frozen=True, slots=True)
+class Wait(Generic[T]):
+    """Something that the flow waits for, as an asynchronous and as a blocking call."""
 
-    A request that leads anywhere but to `where` goes without: the token is that server's alone. So does one
-    for which the session has an empty header: it waits for the server's challenge. Raises
-    AuthorizationRequired where only a person can help, a NetworkError or StoreError.
+    asynchronous: Callable[[], Awaitable[T]]
+    blocking: Callable[[], T]
+
+
+def _bearer_steps(
+    session: Session, where: Place, request: Q, sent: tuple[str, AuthResponse] | None
+) -> Generator[Q | Wait[Any], Any]:
+    """Yield the request each time it is to be sent (and take its response), and a Wait for all else.
+
+    `sent` is the header that the request was sent with, and the response to that, if it was sent already.
     """
     if place(request.url) != where:
         yield request
         return
-    header = session.header_now() or await session.header()
-    prover = _put(session, request, header)
-    response = yield request
-    if prover is not None and _wants_nonce(prover, response):
-        await response.aread()
-        _put(session, request, header)
-        response = yield request
-        _wants_nonce(prover, response)
+    if sent is None:
+        header = session.header_now() or (yield Wait(session.header, session.header_blocking))
+        response = yield from _send(session, request, header)
+    else:
+        header, response = sent
     if not _speaks_of_the_token(response, where):
         return
     # An unread body holds its connection, and a pool of one would starve while a person is waited for.
-    await response.aread()
-    lines = response.headers.get_list("www-authenticate")
-    renewed = await session.challenged(header, response.status_code, lines)
-    if renewed is not None:
-        prover = _put(session, request, renewed)
+    yield _bound(response)
+    refusal = header, response.status_code, response.headers.get_list("www-authenticate")
+    renewed = yield Wait(
+        partial(session.challenged, *refusal), partial(session.challenged_blocking, *refusal)
+    )
+    if renewed is None:
+        return
+    response = yield from _send(session, request, renewed)
+    if _speaks_of_the_token(response, where):
+        # The caller's now; a plain `client.post` reads it without any limit of its own.
+        yield _bound(response)
+    _note(response, where)
+
+
+def _send(session: Session, request: Q, header: str) -> Generator[Q | Wait[Any], Any, AuthResponse]:
+    """Send the request with a header, and once more if the server refused only the nonce of its proof."""
+    prover = _put(session, request, header)
+    response: AuthResponse = yield request
+    if prover is not None and _wants_nonce(prover, response):
+        yield _bound(response)
+        _put(session, request, header)
         response = yield request
-        if prover is not None and _wants_nonce(prover, response):
-            await response.aread()
-            _put(session, request, renewed)
-            response = yield request
-        _note(response, where)
+        _wants_nonce(prover, response)
+    return response
+
+
+def _bound(response: AuthResponse) -> Wait[None]:
+    return Wait(partial(bound_body, response), partial(bound_body_blocking, response))
+
+
+def _put_from_memory(session: Session, where: Place, request: AuthRequest) -> str | None:
+    """Put a token that is in memory on a request; returns the header, None if more than that has to be done.
+
+    The hot path: with this, both drivers send most requests without a second generator.
+    """
+    if place(request.url) != where:
+        return None
+    # In this order: another thread that brings a bound token sets its prover before its header.
+    header = session.header_now()
+    if not header or session.prover is not None:
+        return None
+    request.headers["Authorization"] = header
+    return header
+
+
+async def bearer_flow(session: Session, where: Place, request: Q) -> AsyncGenerator[Q, AuthResponse]:
+    """Send a request with the session's token, and after a 401 once more with another one.
+
+    A request that leads anywhere but to `where` goes without: the token is that server's alone. So does one
+    for which the session has an empty header: it waits for the server's challenge. Of the body of a 401 or
+    403, 64 KiB are read, in two seconds at most (`body`). Raises AuthorizationRequired where only a person
+    can help, a NetworkError or StoreError.
+    """
+    sent, header = None, _put_from_memory(session, where, request)
+    if header is not None:
+        response = yield request
+        if not _speaks_of_the_token(response, where):
+            return
+        sent = header, response
+    steps = _bearer_steps(session, where, request, sent)
+    try:
+        step = next(steps)
+        while True:
+            step = steps.send((await step.asynchronous()) if isinstance(step, Wait) else (yield step))
+    except StopIteration:
+        return
+    finally:
+        steps.close()
 
 
 def blocking_bearer_flow(session: Session, where: Place, request: Q) -> Generator[Q, AuthResponse]:
     """Do what `bearer_flow` does, for a synchronous client: the inherited one would send no token."""
-    if place(request.url) != where:
-        yield request
-        return
-    header = session.header_now() or session.header_blocking()
-    prover = _put(session, request, header)
-    response = yield request
-    if prover is not None and _wants_nonce(prover, response):
-        response.read()
-        _put(session, request, header)
+    sent, header = None, _put_from_memory(session, where, request)
+    if header is not None:
         response = yield request
-        _wants_nonce(prover, response)
-    if not _speaks_of_the_token(response, where):
+        if not _speaks_of_the_token(response, where):
+            return
+        sent = header, response
+    steps = _bearer_steps(session, where, request, sent)
+    try:
+        step = next(steps)
+        while True:
+            step = steps.send(step.blocking() if isinstance(step, Wait) else (yield step))
+    except StopIteration:
         return
-    response.read()
-    lines = response.headers.get_list("www-authenticate")
-    renewed = session.challenged_blocking(header, response.status_code, lines)
-    if renewed is not None:
-        prover = _put(session, request, renewed)
-        response = yield request
-        if prover is not None and _wants_nonce(prover, response):
-            response.read()
-            _put(session, request, renewed)
-            response = yield request
-        _note(response, where)
+    finally:
+        steps.close()
 
 
 def _note(response: AuthResponse, where: Place) -> None:

@@ -1,0 +1,445 @@
+"""A refusal whose body is endless, slow, packed or broken: a bounded part is read, and the caller has it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+
+import hermes_mcp_auth_remote.auth.body
+import hermes_mcp_auth_remote.auth.httpx
+import hermes_mcp_auth_remote.auth.httpx2
+from hermes_mcp_auth_remote.auth.body import BodyLimits
+from tests.requirements import covers
+
+LIMITS = BodyLimits(seconds=0.1)
+# 20 MB in 20 KB, and those once more.
+PACKED = gzip.compress(b"\0" * 20_000_000)
+PACKED_TWICE = gzip.compress(PACKED)
+CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+Script = Callable[[socket.socket], None]
+"""Writes one response; raises OSError once the client is gone."""
+
+
+def refusal(rest: bytes, status: int = 401) -> bytes:
+    return b"HTTP/1.1 %d Refused\r\nwww-authenticate: Bearer\r\n%b" % (status, rest)
+
+
+def saying(raw: bytes) -> Script:
+    return lambda connection: connection.sendall(raw)
+
+
+def repeating(head: bytes, part: bytes, pause: float = 0.0) -> Script:
+    def script(connection: socket.socket) -> None:
+        connection.sendall(head)
+        while True:
+            connection.sendall(part)
+            time.sleep(pause)
+
+    return script
+
+
+def hanging_up(raw: bytes) -> Script:
+    def script(connection: socket.socket) -> None:
+        connection.sendall(raw)
+        connection.close()
+
+    return script
+
+
+def falling_silent(raw: bytes) -> Script:
+    def script(connection: socket.socket) -> None:
+        connection.sendall(raw)
+        while connection.recv(65536):
+            pass
+
+    return script
+
+
+ENDLESS = repeating(refusal(CHUNKED), b"8000\r\n%b\r\n" % (b"x" * 0x8000))
+# What a hostile server may do; each ends in a bounded body, and in a connection that is not used again.
+HOSTILE: dict[str, Script] = {
+    "endless chunks": ENDLESS,
+    "endless until the end of the connection": repeating(refusal(b"\r\n"), b"x" * 65536),
+    "chunks of one byte": repeating(refusal(CHUNKED), b"1\r\nx\r\n" * 1000),
+    "a byte now and then": repeating(refusal(CHUNKED), b"1\r\nx\r\n", 0.02),
+    "a chunk's extension, a byte now and then": repeating(refusal(CHUNKED + b"1;"), b"x", 0.02),
+    "trailers, a byte now and then": repeating(refusal(CHUNKED + b"1\r\nx\r\n0\r\nx: "), b"x", 0.02),
+    "less than it promised": falling_silent(refusal(b"content-length: 5000\r\n\r\nshort")),
+    "nothing at all": falling_silent(refusal(b"content-length: 5000\r\n\r\n")),
+    "broken chunks": saying(refusal(CHUNKED + b"2\r\nxx\r\nzz\r\n")),
+    "hung up in the middle": hanging_up(refusal(b"content-length: 5000\r\n\r\nshort")),
+    "packed, endless": repeating(
+        refusal(b"content-encoding: gzip\r\n" + CHUNKED), b"8000\r\n%b\r\n" % (b"x" * 0x8000)
+    ),
+}
+
+
+@dataclass
+class Peer:
+    """A server in threads: each response follows the next script; `heads` says what each connection asked."""
+
+    scripts: list[Script]
+    heads: list[tuple[int, bytes]] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+    @property
+    def connections(self) -> list[int]:
+        return [number for number, _ in self.heads]
+
+    @property
+    def tokens(self) -> list[str]:
+        return [
+            head.lower().partition(b"authorization: bearer ")[2].partition(b"\r")[0].decode()
+            for _, head in self.heads
+        ]
+
+
+@contextmanager
+def serving(*scripts: Script) -> Iterator[Peer]:
+    peer = Peer(list(scripts))
+    taken: list[socket.socket] = []
+
+    def talk(number: int, connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            while True:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    part = connection.recv(65536)
+                    if not part:
+                        return
+                    head += part
+                peer.heads.append((number, head))
+                peer.scripts.pop(0)(connection)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                taken.append(connection)
+                threading.Thread(target=talk, args=(len(taken), connection), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer.port = listener.getsockname()[1]
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield peer
+        finally:
+            for connection in (listener, *taken):
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+
+class FakeSession:
+    """A session whose token is refused: gives `renewed` after the refusal."""
+
+    prover = None
+
+    def __init__(self, url: str, renewed: str | None = "Bearer new") -> None:
+        self.server = SimpleNamespace(url=url)
+        self.renewed = renewed
+
+    def header_now(self) -> str:
+        return "Bearer old"
+
+    header_blocking = header_now
+
+    async def header(self) -> str:
+        return "Bearer old"
+
+    async def challenged(self, refused: str, status: int, lines: list[str]) -> str | None:
+        return self.renewed
+
+    def challenged_blocking(self, refused: str, status: int, lines: list[str]) -> str | None:
+        return self.renewed
+
+
+Got = tuple[int, bytes]
+Ask = Callable[..., list[Got]]
+"""Takes a session, how often to ask and whether streamed; returns status and body of each response."""
+
+
+def ask_async(library: Any, ours: Any, session: Any, times: int, *, streamed: bool) -> list[Got]:
+    async def main() -> list[Got]:
+        async with library.AsyncClient(auth=ours.McpAuth(session), **options(library)) as client:
+            return [await one(client) for _ in range(times)]
+
+    async def one(client: Any) -> Got:
+        url = session.server.url
+        if not streamed:
+            response = await client.post(url)
+            return response.status_code, response.content
+        async with client.stream("POST", url) as response:
+            parts = [part async for part in response.aiter_bytes()]
+            return response.status_code, b"".join(parts)
+
+    return asyncio.run(main())
+
+
+def ask_sync(library: Any, ours: Any, session: Any, times: int, *, streamed: bool) -> list[Got]:
+    def one(client: Any) -> Got:
+        url = session.server.url
+        if not streamed:
+            response = client.post(url)
+            return response.status_code, response.content
+        with client.stream("POST", url) as response:
+            return response.status_code, b"".join(response.iter_bytes())
+
+    with library.Client(auth=ours.McpAuth(session), **options(library)) as client:
+        return [one(client) for _ in range(times)]
+
+
+def options(library: Any) -> dict[str, Any]:
+    # A pool of one: whatever holds a connection starves the next request.
+    return {"limits": library.Limits(max_connections=1), "timeout": library.Timeout(20), "trust_env": False}
+
+
+OURS = {httpx: hermes_mcp_auth_remote.auth.httpx, httpx2: hermes_mcp_auth_remote.auth.httpx2}
+WAYS = [
+    (how, library, streamed)
+    for how in (ask_async, ask_sync)
+    for library in OURS
+    for streamed in (True, False)
+]
+
+
+def named(way: Any) -> str:
+    how, library, streamed = way
+    return f"{how.__name__}-{library.__name__}-{'streamed' if streamed else 'plain'}"
+
+
+@pytest.fixture(params=WAYS, ids=named)
+def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    how, library, streamed = request.param
+    monkeypatch.setattr(hermes_mcp_auth_remote.auth.body, "LIMITS", LIMITS)
+
+    def call(session: FakeSession, times: int = 1) -> list[Got]:
+        got: list[Got] = how(library, OURS[library], session, times, streamed=streamed)
+        return got
+
+    return call
+
+
+# Each library, kind of client and kind of call once: what is hostile below HTTP is the same for all.
+some_ways = pytest.mark.parametrize("ask", [WAYS[0], WAYS[3], WAYS[5], WAYS[6]], ids=named, indirect=True)
+
+
+@covers("refusal-bounded")
+def test_an_endless_refusal_is_cut_and_the_request_goes_again(ask: Ask) -> None:
+    with serving(ENDLESS, saying(OK)) as peer:
+        assert ask(FakeSession(peer.url)) == [(200, b"ok")]
+
+
+@some_ways
+@covers("refusal-bounded")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_refusal_is_cut_and_the_request_goes_again(ask: Ask, name: str) -> None:
+    with serving(HOSTILE[name], saying(OK)) as peer:
+        assert ask(FakeSession(peer.url)) == [(200, b"ok")]
+        assert peer.tokens == ["old", "new"]
+        # The server would go on where it was cut.
+        assert peer.connections == [1, 2]
+
+
+@some_ways
+@covers("refusal-bounded")
+@pytest.mark.parametrize("name", ["endless chunks", "a byte now and then", "less than it promised"])
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_hostile_refusal_that_is_the_caller_s_has_a_bounded_body(ask: Ask, name: str, status: int) -> None:
+    def script(connection: socket.socket) -> None:
+        said = refusal(b"", status)
+        HOSTILE[name](Renaming(connection, refusal(b""), said))  # type: ignore[arg-type]
+
+    with serving(script, saying(OK)) as peer:
+        # The pool's only connection is free for the next request.
+        refused, fine = ask(FakeSession(peer.url, renewed=None), 2)
+        assert refused[0] == status
+        assert 0 < len(refused[1]) <= LIMITS.bytes
+        assert fine == (200, b"ok")
+
+
+class Renaming:
+    """A socket that sends another status than the script says."""
+
+    def __init__(self, connection: socket.socket, old: bytes, new: bytes) -> None:
+        self._connection, self._old, self._new = connection, old, new
+        self.recv = connection.recv
+
+    def sendall(self, data: bytes) -> None:
+        self._connection.sendall(data.replace(self._old, self._new))
+
+
+@some_ways
+@covers("refusal-bounded")
+@pytest.mark.parametrize("name", ["endless chunks", "a byte now and then"])
+def test_the_refusal_of_the_second_try_is_bounded_too(ask: Ask, name: str) -> None:
+    with serving(saying(refusal(b"content-length: 0\r\n\r\n")), HOSTILE[name], saying(OK)) as peer:
+        refused, fine = ask(FakeSession(peer.url), 2)
+        assert refused[0] == 401
+        assert 0 < len(refused[1]) <= LIMITS.bytes
+        assert fine == (200, b"ok")
+
+
+class FakeProver:
+    """Wants one more nonce with each response."""
+
+    def proof(self, method: str, url: str, access_token: str | None = None) -> str:
+        return "a-proof"
+
+    def heed(self, url: str, nonce: str | None) -> bool:
+        return nonce is not None
+
+
+@some_ways
+@covers("refusal-bounded")
+@pytest.mark.parametrize("name", ["endless chunks", "a byte now and then"])
+def test_a_refusal_for_a_nonce_is_bounded_too(ask: Ask, name: str) -> None:
+    wants = b'www-authenticate: DPoP error="use_dpop_nonce"\r\ndpop-nonce: n\r\n'
+
+    def script(connection: socket.socket) -> None:
+        HOSTILE[name](Renaming(connection, refusal(b""), refusal(wants)))  # type: ignore[arg-type]
+
+    with serving(script, script, saying(OK)) as peer:
+        session = FakeSession(peer.url, renewed=None)
+        session.prover = FakeProver()  # type: ignore[assignment]
+        (refused, fine) = ask(session, 2)
+        assert refused[0] == 401
+        assert 0 < len(refused[1]) <= LIMITS.bytes
+        assert fine == (200, b"ok")
+
+
+def packed(plain: bytes) -> bytes:
+    body = gzip.compress(plain)
+    return refusal(b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+
+@covers("refusal-bounded")
+def test_a_gzip_bomb_in_a_refusal_goes_off_in_nobody_s_memory(ask: Ask) -> None:
+    assert len(PACKED) < LIMITS.bytes
+    bomb = refusal(b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n%b" % (len(PACKED), PACKED))
+    with serving(saying(bomb), saying(bomb), saying(OK)) as peer:
+        assert ask(FakeSession(peer.url, renewed=None)) == [(401, b"\0" * LIMITS.bytes)]
+        assert ask(FakeSession(peer.url)) == [(200, b"ok")]
+
+
+@covers("refusal-bounded")
+def test_bombs_inside_each_other_stay_packed(ask: Ask) -> None:
+    head = b"content-encoding: gzip, gzip\r\ncontent-length: %d\r\n\r\n" % len(PACKED_TWICE)
+    with serving(saying(refusal(head + PACKED_TWICE))) as peer:
+        assert ask(FakeSession(peer.url, renewed=None)) == [(401, PACKED_TWICE)]
+
+
+@some_ways
+@pytest.mark.parametrize(
+    ("said", "body"),
+    [
+        (refusal(b"content-length: 9\r\n\r\nnot today"), b"not today"),
+        (refusal(CHUNKED + b"4\r\nnot \r\n5\r\ntoday\r\n0\r\n\r\n"), b"not today"),
+        (refusal(b"content-length: 0\r\n\r\n"), b""),
+        (packed(b"not today"), b"not today"),
+        (refusal(b"content-length: %d\r\n\r\n%b" % (LIMITS.bytes, b"x" * LIMITS.bytes)), b"x" * LIMITS.bytes),
+    ],
+    ids=["plain", "chunked", "empty", "gzip", "as long as the limit"],
+)
+def test_an_honest_refusal_is_the_caller_s_whole_and_its_connection_used_again(
+    ask: Ask, said: bytes, body: bytes
+) -> None:
+    with serving(saying(said), saying(OK)) as peer:
+        assert ask(FakeSession(peer.url, renewed=None), 2) == [(401, body), (200, b"ok")]
+        assert peer.connections == [1, 1]
+
+
+def test_a_response_that_is_no_refusal_is_not_read(ask: Ask) -> None:
+    body = b"x" * (2 * LIMITS.bytes)
+    said = b"HTTP/1.1 500 Oh\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    with serving(saying(said)) as peer:
+        assert ask(FakeSession(peer.url)) == [(500, body)]
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda response: response.aread(),
+        lambda response: joined(response.aiter_raw()),
+        lambda response: joined(response.aiter_bytes(3)),
+        lambda response: joined(response.aiter_text(), ""),
+        lambda response: joined(response.aiter_lines(), "\n"),
+    ],
+    ids=["aread", "aiter_raw", "aiter_bytes", "aiter_text", "aiter_lines"],
+)
+def test_the_caller_reads_a_refusal_in_any_way_that_the_library_has(library: Any, read: Any) -> None:
+    async def main(url: str) -> None:
+        auth = OURS[library].McpAuth(FakeSession(url, renewed=None))
+        async with library.AsyncClient(auth=auth, trust_env=False) as client:  # noqa: SIM117
+            async with client.stream("POST", url) as response:
+                assert await read(response) in {b"not today", "not today"}
+                assert response.elapsed.total_seconds() > 0
+                assert response.headers["content-length"] == "9"
+                assert response.is_stream_consumed
+
+    with serving(saying(refusal(b"content-length: 9\r\n\r\nnot today"))) as peer:
+        asyncio.run(main(peer.url))
+
+
+async def joined(parts: Any, separator: Any = b"") -> Any:
+    return separator.join([part async for part in parts])
+
+
+def test_a_hook_that_read_the_refusal_before_us_leaves_nothing_to_bound() -> None:
+    async def read(response: Any) -> None:
+        await response.aread()
+
+    async def main(url: str) -> bytes:
+        auth = hermes_mcp_auth_remote.auth.httpx.McpAuth(FakeSession(url, renewed=None))
+        hooks: dict[str, Any] = {"response": [read]}
+        async with httpx.AsyncClient(auth=auth, event_hooks=hooks, trust_env=False) as client:
+            return (await client.post(url)).content
+
+    with serving(saying(refusal(b"content-length: 9\r\n\r\nnot today"))) as peer:
+        assert asyncio.run(main(peer.url)) == b"not today"
+
+
+def test_a_call_that_is_cancelled_amid_a_refusal_frees_its_connection() -> None:
+    async def main(url: str) -> None:
+        auth = hermes_mcp_auth_remote.auth.httpx.McpAuth(FakeSession(url))
+        async with httpx.AsyncClient(auth=auth, **options(httpx)) as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await client.post(url)
+            assert (await client.post(url)).content == b"ok"
+
+    # Longer than the caller's patience.
+    with serving(HOSTILE["nothing at all"], saying(OK)) as peer:
+        asyncio.run(main(peer.url))
+
+
+def test_a_transport_without_a_socket_is_bounded_between_its_parts() -> None:
+    def parts() -> Generator[bytes]:
+        while True:
+            yield b"x" * 1000
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(401, content=parts())
+
+    auth = hermes_mcp_auth_remote.auth.httpx.McpAuth(FakeSession("http://h/", renewed=None))
+    with httpx.Client(auth=auth, transport=httpx.MockTransport(answer)) as client:
+        response = client.get("http://h/")
+    assert response.content == b"x" * LIMITS.bytes
