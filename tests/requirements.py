@@ -98,6 +98,7 @@ REQUIREMENTS = (
     Requirement("dns-rebinding", "The connection goes to the address that was checked.", "security 14"),
     Requirement("redirects", "A GET's redirects are checked anew, a POST has none.", "security 14"),
     Requirement("answer-limits", "No answer takes more than its time and size.", "security 14"),
+    Requirement("bounded-work", "No response keeps the event loop busy for long.", "RFC 9110 section 17"),
     Requirement("post-once", "A POST whose answer was lost is not sent again.", "quirk 42, security 12"),
     Requirement("proxies", "The operator's proxy is used on every leg.", "quirk 45"),
     Requirement("authorities", "The operator's authorities are trusted on every leg.", "quirk 45"),

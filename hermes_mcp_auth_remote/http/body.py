@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 
 from hermes_mcp_auth_remote.errors import AnswerTooLarge, Unreachable
 from hermes_mcp_auth_remote.oauth.wire import MAX_BODY_BYTES
 
+# A part (a chunk, a packet) costs the same however short it is: so many may be, then 64 bytes on average.
+MAX_SHORT_PARTS = 2048
+MIN_PART_BYTES = 64
+# After so many, other tasks run.
+_PARTS_PER_TURN = 64
 
-async def read_body(parts: AsyncIterable[bytes], host: str, step: str) -> bytes:
-    """Read a body to its end; raises AnswerTooLarge beyond 1 MiB."""
-    body = bytearray()
+
+async def read_body(
+    parts: AsyncIterable[bytes], host: str, step: str, note_part: Callable[[], object]
+) -> bytes:
+    """Read a body to its end; raises AnswerTooLarge beyond 1 MiB, or beyond 2048 parts of a few bytes.
+
+    `note_part` is called at each part.
+    """
+    body, count = bytearray(), 0
     async for part in parts:
+        note_part()
         body += part
+        count += 1
         if len(body) > MAX_BODY_BYTES:
             raise AnswerTooLarge(f"{host} answered the {step} with more than 1 MiB.")
+        if count > MAX_SHORT_PARTS + len(body) // MIN_PART_BYTES:
+            raise AnswerTooLarge(f"{host} answered the {step} with too many parts of a few bytes.")
+        if count % _PARTS_PER_TURN == 0:
+            await asyncio.sleep(0)
     return bytes(body)
 
 

@@ -21,6 +21,7 @@ from urllib.parse import urljoin, urlsplit
 import httpcore
 
 from hermes_mcp_auth_remote.errors import (
+    AnswerTooLarge,
     ConfigError,
     NetworkError,
     RedirectRefused,
@@ -30,12 +31,13 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.http.addresses import AddressPolicy, read_networks
 from hermes_mcp_auth_remote.http.body import decoded, read_body
+from hermes_mcp_auth_remote.http.framing import LimitedBackend, LimitedStream, TooMuchFraming
 from hermes_mcp_auth_remote.http.guard import Guard, Resolve, remembering, resolve
 from hermes_mcp_auth_remote.http.proxies import proxy_for
 from hermes_mcp_auth_remote.http.tls import tls_context
 from hermes_mcp_auth_remote.http.trouble import WAYS_TO_FAIL, network_error
 from hermes_mcp_auth_remote.http.unlogged import unlogged
-from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host, origin_of, safe_url
+from hermes_mcp_auth_remote.oauth.urls import MAX_URL_CHARS, host_of, is_loopback_host, origin_of, safe_url
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.values import Server
 
@@ -146,6 +148,9 @@ class Connections(AsyncExitStack):
             except Unreachable:
                 # There was no connection yet, so once more is safe; phones and laptops wake up like this.
                 return await self._sent(pool, request)
+        except TooMuchFraming:
+            host = host_of(request.url)
+            raise AnswerTooLarge(f"{host} answered the {request.step} with too many header lines.") from None
         except WAYS_TO_FAIL as error:
             raise network_error(error, host_of(request.url), request.step) from None
 
@@ -168,8 +173,12 @@ class Connections(AsyncExitStack):
                 # An event stream has no end to wait for, and nothing that any step reads.
                 if (response.header("content-type") or "").lower().startswith("text/event-stream"):
                     return response
+                connection = answer.extensions.get("network_stream")
+                note_event = connection.note_event if isinstance(connection, LimitedStream) else _ignore
+                note_event()
                 parts = answer.aiter_stream()
-                return replace(response, body=await read_body(parts, host_of(request.url), request.step))
+                body = await read_body(parts, host_of(request.url), request.step, note_event)
+                return replace(response, body=body)
 
     async def _pool(self, url: str) -> httpcore.AsyncConnectionPool:
         origin = origin_of(url)
@@ -196,13 +205,17 @@ class Connections(AsyncExitStack):
             proxy=proxy,
             max_connections=MAX_CONNECTIONS,
             keepalive_expiry=IDLE_SECONDS,
-            network_backend=guard,
+            network_backend=LimitedBackend(guard),
         )
         self.push_async_callback(guard.aclose)
         return await self.enter_async_context(pool)
 
     def _tls(self, *, own_host: bool) -> ssl.SSLContext:
         return tls_context(self._server.options, self._environ, own_host=own_host)
+
+
+def _ignore() -> None:
+    """Take no note of an event."""
 
 
 async def _check_behind_proxy(guard: Guard, host: str, port: int) -> None:
@@ -217,7 +230,8 @@ async def _check_behind_proxy(guard: Guard, host: str, port: int) -> None:
 def _redirected(request: Request, location: str) -> Request:
     host = host_of(request.url)
     try:
-        url = safe_url(urljoin(request.url, location), "address of a redirect")
+        # What is cut here is still too long for a URL.
+        url = safe_url(urljoin(request.url, location[: MAX_URL_CHARS + 1]), "address of a redirect")
     except (UnsafeUrl, ValueError):
         raise RedirectRefused(f"{host} redirects the {request.step} to an unsafe address.") from None
     if origin_of(url) == origin_of(request.url):

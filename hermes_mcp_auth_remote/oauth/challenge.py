@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from hermes_mcp_auth_remote.oauth.wire import scope_set
 
 # Beyond it, in all lines together, it is an attack, not a challenge; also bounds the scanner below.
 MAX_HEADER_CHARS = 16_384
+# Words, parameters and separators in all lines together: a challenge has a dozen.
+MAX_TOKENS = 1000
 # Each one costs a request; nobody is known to send more than two.
 MAX_RESOURCE_METADATA = 4
 
@@ -49,31 +52,44 @@ def read_challenge(headers: Iterable[str]) -> Challenge:
     single quotes, several schemes in one line and several lines are all in the field (quirk 9).
     """
     metadata: list[str] = []
-    scope: frozenset[str] | None = None
+    scopes: list[str] = []
     error: str | None = None
     dpop = False
-    left = MAX_HEADER_CHARS
-    for line in headers:
-        read, left = line[:left], max(0, left - len(line))
-        for scheme, name, value in _parameters(read):
-            if scheme not in {"bearer", "dpop"}:
-                continue
-            dpop = dpop or scheme == "dpop"
-            if name == "resource_metadata" and value and value not in metadata:
+    for scheme, name, value in islice(_tokens(headers), MAX_TOKENS):
+        if scheme not in {"bearer", "dpop"} or not name:
+            continue
+        dpop = dpop or scheme == "dpop"
+        if name == "resource_metadata" and value and value not in metadata:
+            if len(metadata) < MAX_RESOURCE_METADATA:
                 metadata.append(value)
-            elif name == "scope" and (named := scope_set(value)):
-                scope = named | (scope or scope_set(""))
-            elif name == "error" and error is None:
-                error = value
-    return Challenge(tuple(metadata[:MAX_RESOURCE_METADATA]), scope, error, dpop)
+        elif name == "scope":
+            scopes.append(value)
+        elif name == "error" and error is None:
+            error = value
+    return Challenge(tuple(metadata), scope_set(" ".join(scopes)) or None, error, dpop)
 
 
-def _parameters(line: str) -> Iterable[tuple[str, str, str]]:
-    """Walk one header line: yields (scheme, name, value), the names in lower case."""
+def _tokens(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    left = MAX_HEADER_CHARS
+    for line in lines:
+        if left <= 0:
+            return
+        # A line costs as much as a word, even an empty one.
+        yield "", "", ""
+        yield from _parameters(line[:left])
+        left -= len(line)
+
+
+def _parameters(line: str) -> Iterator[tuple[str, str, str]]:
+    """Walk one header line: yields (scheme, name, value), the names in lower case.
+
+    Whatever is no parameter comes without a name, so that the caller can count the steps.
+    """
     scheme, position = "", 0
     while position < len(line):
         if found := _SEPARATOR.match(line, position):
             position = found.end()
+            yield scheme, "", ""
         elif found := _PARAM.match(line, position):
             quoted, single, bare = found.group(2, 3, 4)
             value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else (single or bare or "")
@@ -82,7 +98,9 @@ def _parameters(line: str) -> Iterable[tuple[str, str, str]]:
         elif found := _SCHEME.match(line, position):
             scheme = found.group(1).lower()
             position = found.end()
+            yield scheme, "", ""
         else:
             # A whole word at a time, or a long one would cost quadratic time.
             junk = _JUNK.match(line, position)
             position = junk.end() if junk else position + 1
+            yield scheme, "", ""

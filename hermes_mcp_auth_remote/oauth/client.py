@@ -28,6 +28,8 @@ from hermes_mcp_auth_remote.oauth.wire import (
 from hermes_mcp_auth_remote.values import Secret
 
 REGISTRATION = "client registration"
+# Of a list; we register one.
+MAX_REDIRECT_URIS = 100
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -145,7 +147,7 @@ def read_registration_response(
     client_id = text_member(document, "client_id")
     if client_id is None:
         raise UnreadableAnswer(f"{host} answered the {REGISTRATION} without a client_id.")
-    answered = texts_member(document, "redirect_uris")
+    answered = texts_member(document, "redirect_uris", MAX_REDIRECT_URIS)
     if answered and redirect_uri not in answered:
         raise RegistrationRefused(
             f"{host} registered another redirect URI than the one that was asked for.",
@@ -173,7 +175,7 @@ def client_from_document(document: Document) -> Client:
         client_id,
         Secret(secret) if secret else None,
         method,
-        tuple(uri for uri in texts_member(document, "redirect_uris") or () if is_uri(uri)),
+        tuple(uri for uri in texts_member(document, "redirect_uris", MAX_REDIRECT_URIS) or () if is_uri(uri)),
         # RFC 7591 section 3.2.1: in epoch seconds, "or 0 if it will not expire".
         lifetime_seconds(document.get("client_secret_expires_at")),
         registered=True,

@@ -46,6 +46,8 @@ PROTECTED_RESOURCE = "protected resource metadata"
 AUTHORIZATION_SERVER = "authorization server metadata"
 # Each one that fails costs up to three requests.
 MAX_ISSUERS = 4
+# Of a list; a resource has one or two.
+MAX_ISSUERS_LISTED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ def read_protected_resource_response(response: Response, server_url: str) -> Pro
             f"The {PROTECTED_RESOURCE} speaks of {host_of(resource)}, not of the server that was asked.",
             "Do not log in there; check the server's address and report it to its operator.",
         )
-    issuers = texts_member(document, "authorization_servers")
+    issuers = texts_member(document, "authorization_servers", MAX_ISSUERS_LISTED)
     if not issuers:
         raise DiscoveryFailed(f"The {PROTECTED_RESOURCE} lists no authorization server.")
     # One good address is enough; the others are never fetched.

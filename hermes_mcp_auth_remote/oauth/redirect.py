@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, PasteRefused
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, bare, candidates
-from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host, is_safe_url, is_trusted
+from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host, is_safe_url, is_trusted, split_url
 from hermes_mcp_auth_remote.values import Secret
 
 # Shorter words are typing, not codes.
@@ -122,7 +122,7 @@ def _split_redirect(candidate: str, request: AuthorizationRequest) -> tuple[str,
     else:
         return None
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
         parts.port  # noqa: B018  raises ValueError for a port that is none
     except ValueError:
         raise PasteRefused("That is not an address.", _ADVICE_WHOLE) from None

@@ -16,6 +16,7 @@ from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import (
+    MAX_MEMBER_CHARS,
     Document,
     Exchange,
     Form,
@@ -262,7 +263,7 @@ def account_of(id_token: object) -> str | None:
     Not verified: OpenID Connect Core section 3.1.3.7 lets TLS to the token endpoint stand in for the
     signature, and nothing is decided by it.
     """
-    if not isinstance(id_token, str) or id_token.count(".") != 2:
+    if not isinstance(id_token, str) or len(id_token) > MAX_MEMBER_CHARS or id_token.count(".") != 2:
         return None
     payload = id_token.split(".")[1]
     try:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address, ip_address
+from unicodedata import normalize
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 from hermes_mcp_auth_remote.errors import UnsafeUrl
 
 # Longer than any authorization URL that a browser or proxy is sure to take.
 MAX_URL_CHARS = 8192
+# RFC 1035 section 2.3.4. NFKC, which urlsplit applies to a host, makes 18 characters of some, and IDNA takes
+# a millisecond for each hundred: so longer hosts are refused before both.
+MAX_HOST_CHARS = 253
+MAX_LABEL_CHARS = 63
+# Host, brackets, colon and port; user information is refused anyway, but an error should say so.
+_MAX_AUTHORITY_CHARS = 2 * MAX_HOST_CHARS
+# As urlsplit finds it: what follows the first "//", up to a path, query or fragment.
+_AUTHORITY = re.compile(r"[^/?#]*//([^/?#]*)")
+# What urlsplit takes out before it looks.
+_DROPPED = re.compile(r"[\t\r\n]")
+# The characters that IDNA takes for a dot (RFC 3490 section 3.1).
+_DOT = re.compile("[.\u3002\uff0e\uff61]")
 _SAFE = "!$%&'()*+,-./:;=?@_~[]"
 # What is left of RFC 3986 section 3.2.2 once browsers had their say: no percent signs, which they decode.
 _FORBIDDEN = re.compile(r'[\x00-\x20\x7f\\<>"^`{|}]')
@@ -59,10 +72,19 @@ def is_safe_url(text: str) -> bool:
 def is_uri(text: str) -> bool:
     """True where it can be taken apart and has a scheme, any scheme: what a redirect URI must at least be."""
     try:
-        parts = urlsplit(text)
+        parts = split_url(text)
         return bool(parts.scheme) and (parts.port is None or parts.port >= 0)
     except ValueError:
         return False
+
+
+def split_url(text: str) -> SplitResult:
+    """Split a URL of any shape as urlsplit does, in bounded time; raises ValueError, also for a long host."""
+    authority = _AUTHORITY.match(_DROPPED.sub("", text))
+    if authority is not None and len(authority[1]) > _MAX_AUTHORITY_CHARS:
+        message = "a URL's host is too long"
+        raise ValueError(message)
+    return urlsplit(text)
 
 
 def _checked(text: str, what: str) -> SplitResult:
@@ -71,7 +93,7 @@ def _checked(text: str, what: str) -> SplitResult:
     if _FORBIDDEN.search(text):
         raise UnsafeUrl(f"The {what} contains characters that no URL may hold.")
     try:
-        parts = urlsplit(text)
+        parts = split_url(text)
         host, port = _ascii_host(parts), parts.port
         text.encode()  # lone surrogates are in no encoding
     except ValueError:
@@ -94,6 +116,11 @@ def _checked(text: str, what: str) -> SplitResult:
 
 def _ascii_host(parts: SplitResult) -> str:
     host = parts.hostname or ""
+    # NFKC is the first step of IDNA, and the quick one.
+    labels = _DOT.split(host if host.isascii() else normalize("NFKC", host[: MAX_HOST_CHARS + 1]))
+    if len(host) > MAX_HOST_CHARS or any(len(label) > MAX_LABEL_CHARS for label in labels):
+        message = "a URL's host is too long"
+        raise ValueError(message)
     # IDNA maps full-width letters and the like, and may leave capitals.
     return host if host.isascii() else host.encode("idna").decode("ascii").lower()
 
@@ -111,7 +138,7 @@ def host_of(url: str) -> str:
     """Return a URL's host (ASCII, without port), for people to compare; "" where there is none."""
     try:
         # ASCII, or a Cyrillic letter passes for a Latin one.
-        return _ascii_host(urlsplit(url))
+        return _ascii_host(split_url(url))
     except ValueError:
         return ""
 

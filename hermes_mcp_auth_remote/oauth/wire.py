@@ -22,6 +22,19 @@ Form = Mapping[str, str | Secret]
 # No honest metadata, registration or token answer comes near it.
 MAX_BODY_BYTES = 1_048_576
 MAX_TEXT_CHARS = 200
+# What follows keeps the work on one response short; a megabyte of commas would hold up everybody else.
+# Commas, colons, opening brackets and braces of a JSON document: a large honest one has a few hundred.
+MAX_JSON_MARKS = 20_000
+# Longer than any header that a token could go into.
+MAX_MEMBER_CHARS = 32_768
+MAX_FORM_BYTES = 32_768
+# Members of one list; the rest are not looked at.
+MAX_MEMBERS = 1000
+# No URL with a longer scope is sent.
+MAX_SCOPE_CHARS = 16_384
+# Of a server's own words, before they are masked and shortened.
+MAX_QUOTED_CHARS = 16_384
+MAX_NUMBER_CHARS = 64
 # A century: beyond it a lifetime is junk, and time arithmetic on it is not worth a crash.
 MAX_LIFETIME_SECONDS = 3_155_760_000.0
 # What is a connection's own to say (RFC 9110 section 7.6.1, RFC 9112 section 6): another Content-Length would
@@ -113,9 +126,11 @@ def post_json(url: str, step: str, document: Document, headers: Headers = ()) ->
 
 
 def read_json_object(body: bytes, what: str) -> Document:
-    """Read a JSON object of at most 1 MiB; raises UnreadableAnswer for anything else."""
+    """Read a JSON object of at most 1 MiB and 20 000 values; raises UnreadableAnswer for anything else."""
     if len(body) > MAX_BODY_BYTES:
         raise UnreadableAnswer(f"The {what} is larger than 1 MiB.")
+    if sum(body.count(mark) for mark in (b",", b":", b"[", b"{")) > MAX_JSON_MARKS:
+        raise UnreadableAnswer(f"The {what} holds more values than any honest one.")
     try:
         document: object = json.loads(body)
     except (ValueError, RecursionError):
@@ -131,8 +146,8 @@ def read_json_or_form(response: Response, what: str) -> Document:
     media_type = (response.header("content-type") or "").partition(";")[0].strip().lower()
     shows_form = response.body.lstrip()[:1] not in b"{[<" and b"=" in response.body
     if shows_form and media_type != "application/json":
-        if len(response.body) > MAX_BODY_BYTES:
-            raise UnreadableAnswer(f"The {what} is larger than 1 MiB.")
+        if len(response.body) > MAX_FORM_BYTES:
+            raise UnreadableAnswer(f"The {what} is a form of more than 32 KiB.")
         try:
             text = response.body.decode("ascii").strip()
             pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=100)
@@ -143,27 +158,32 @@ def read_json_or_form(response: Response, what: str) -> Document:
 
 
 def text_member(document: Document, name: str) -> str | None:
-    """Return a non-empty string member, else None."""
+    """Return a non-empty string member of at most 32 768 characters, else None."""
     value = document.get(name)
     return value if _is_text(value) else None
 
 
-def texts_member(document: Document, name: str) -> tuple[str, ...] | None:
-    """Return a member's non-empty strings in order, or None where the member is no list."""
+def texts_member(document: Document, name: str, limit: int = MAX_MEMBERS) -> tuple[str, ...] | None:
+    """Return the strings (as `text_member`) among a list's first `limit` members, in order.
+
+    None if the member is no list.
+    """
     value = document.get(name)
     if not isinstance(value, list):
         return None
-    return tuple(item for item in cast("list[object]", value) if _is_text(item))
+    return tuple(item for item in cast("list[object]", value)[:limit] if _is_text(item))
 
 
 def _is_text(value: object) -> TypeGuard[str]:
     # JSON can spell half of a surrogate pair, which no encoding can then write.
-    return isinstance(value, str) and value != "" and value.isprintable()
+    return isinstance(value, str) and 0 < len(value) <= MAX_MEMBER_CHARS and value.isprintable()
 
 
 def lifetime_seconds(value: object) -> float | None:
     """Read an `expires_in` of any shape; None for missing, zero, negative or junk (quirk 32). In seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and len(value) > MAX_NUMBER_CHARS:
         return None
     try:
         seconds = float(value)
@@ -173,7 +193,13 @@ def lifetime_seconds(value: object) -> float | None:
 
 
 def scope_set(text: str) -> frozenset[str]:
-    """Split a space-separated scope; empty text is the empty set, words that are no scope are left out."""
+    """Split a space-separated scope; empty text is the empty set, words that are no scope are left out.
+
+    So is what comes after 16 384 characters.
+    """
+    if len(text) > MAX_SCOPE_CHARS:
+        # The last word may be cut.
+        text = " ".join(text[:MAX_SCOPE_CHARS].split()[:-1])
     return frozenset(word for word in text.split() if _SCOPE_TOKEN.fullmatch(word))
 
 
@@ -186,8 +212,12 @@ def quote(text: object, *secrets: Secret) -> str:
     """Make a server's own words fit to show: printable, on one line, short, without these secrets."""
     if not isinstance(text, str):
         return ""
-    for secret in secrets:
-        for spelling in {secret.reveal(), quote_plus(secret.reveal())} - {""}:
-            text = text.replace(spelling, "****")
+    spellings = {s for secret in secrets for s in (secret.reveal(), quote_plus(secret.reveal()))} - {""}
+    is_long, text = len(text) > MAX_QUOTED_CHARS, text[:MAX_QUOTED_CHARS]
+    for spelling in spellings:
+        text = text.replace(spelling, "****")
+    if is_long and spellings:
+        # Half a secret may stand before the cut.
+        text = text[: -max(map(len, spellings))]
     shown = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_TEXT_CHARS]).split())
     return shown if len(shown) <= MAX_TEXT_CHARS else shown[: MAX_TEXT_CHARS - 1] + "…"

@@ -29,7 +29,7 @@ def answered(answer: Answer | bytes, *, seconds: float = 10.0, hang_up: bool = F
     return asyncio.run(main())
 
 
-def dripping(part: bytes, head: bytes = b"") -> Answer:
+def dripping(part: bytes, head: bytes = b"", pause: float = 0.0) -> Answer:
     """Say the head, then the part again and again, until the other side has enough."""
 
     async def answer(heard: Heard, writer: asyncio.StreamWriter) -> None:
@@ -37,7 +37,7 @@ def dripping(part: bytes, head: bytes = b"") -> Answer:
         while not writer.is_closing():
             writer.write(part)
             await writer.drain()
-            await asyncio.sleep(0)
+            await asyncio.sleep(pause)
 
     return answer
 
@@ -88,7 +88,7 @@ def test_a_server_that_falls_silent_is_timed_out(said: bytes) -> None:
     "answer",
     [
         dripping(b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"),
-        dripping(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"),
+        dripping(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n", pause=0.01),
     ],
     ids=["one that never comes", "informational answers"],
 )

@@ -1,0 +1,355 @@
+"""A megabyte from a server costs a bounded number of steps, however it is spelt.
+
+Steps are calls of functions, in Python and in C, counted by a profiler: a busy machine changes nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import encodings.idna
+import json
+import sys
+import unicodedata
+from collections.abc import Callable
+from itertools import repeat
+from typing import Any
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import McpAuthError, UnreadableAnswer, UnsafeUrl
+from hermes_mcp_auth_remote.oauth import metadata as metadata_module
+from hermes_mcp_auth_remote.oauth import urls
+from hermes_mcp_auth_remote.oauth.authorization import authorization_request
+from hermes_mcp_auth_remote.oauth.challenge import read_challenge
+from hermes_mcp_auth_remote.oauth.client import read_registration_response
+from hermes_mcp_auth_remote.oauth.device import read_device_authorization_response
+from hermes_mcp_auth_remote.oauth.metadata import (
+    MAX_ISSUERS_LISTED,
+    read_authorization_server_response,
+    read_protected_resource_response,
+)
+from hermes_mcp_auth_remote.oauth.redirect import answers, read_authorization_response
+from hermes_mcp_auth_remote.oauth.token import account_of, read_token_response
+from hermes_mcp_auth_remote.oauth.urls import host_of, is_safe_url, is_uri, safe_url
+from hermes_mcp_auth_remote.oauth.wire import (
+    MAX_BODY_BYTES,
+    MAX_JSON_MARKS,
+    MAX_MEMBER_CHARS,
+    MAX_SCOPE_CHARS,
+    Response,
+    lifetime_seconds,
+    quote,
+    read_json_object,
+    scope_set,
+    text_member,
+    texts_member,
+)
+from hermes_mcp_auth_remote.values import Secret
+from tests.oauth.parties import ISSUER, NOW, REDIRECT_URI, STATE, VERIFIER, client, metadata, server
+from tests.requirements import covers
+
+URL = "https://mcp.example/mcp"
+# NFKC makes 18 characters of it.
+WIDE = "\ufdfa"
+# An honest document costs some hundred steps; so many take about 25 ms.
+MAX_STEPS = 160_000
+
+
+def steps(work: Callable[[], object]) -> int:
+    """Count the calls of functions that a piece of work makes, whatever McpAuthError it ends in."""
+    count = 0
+
+    def note(frame: object, event: str, arg: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        work()
+    except McpAuthError:
+        pass
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def filled(document: dict[str, Any], name: str, unit: object) -> dict[str, Any]:
+    """Return a document of just under 1 MiB, with a list of as many of a member as fit."""
+    size = len(json.dumps(unit, ensure_ascii=False).encode()) + 2
+    return {**document, name: [unit] * ((MAX_BODY_BYTES - 2000) // size)}
+
+
+def response(document: dict[str, Any], status: int = 200) -> Response:
+    body = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    assert len(body) <= MAX_BODY_BYTES
+    return Response(status, (("content-type", "application/json"),), body)
+
+
+def form(body: bytes) -> Response:
+    return Response(200, (("content-type", "application/x-www-form-urlencoded"),), body)
+
+
+REQUEST = authorization_request(
+    server(), client(), redirect_uri=REDIRECT_URI, state=Secret(STATE), code_verifier=Secret(VERIFIER)
+)
+RESOURCE: dict[str, Any] = {"resource": URL, "authorization_servers": [ISSUER]}
+TOKEN: dict[str, Any] = {"access_token": "a", "token_type": "Bearer"}
+CLIENT: dict[str, Any] = {"client_id": "c", "redirect_uris": [REDIRECT_URI]}
+DEVICE: dict[str, Any] = {"device_code": "d", "user_code": "u", "verification_uri": f"{ISSUER}/device"}
+MANY = " ".join(f"{number:x}" for number in range(160_000))
+MEGABYTE = "%" * (MAX_BODY_BYTES - 2000)
+
+
+def resource(document: dict[str, Any]) -> Callable[[], object]:
+    said = response(document)
+    return lambda: read_protected_resource_response(said, URL)
+
+
+def issuer(document: dict[str, Any]) -> Callable[[], object]:
+    said = response(document)
+    return lambda: read_authorization_server_response(said, ISSUER)
+
+
+def token(said: Response) -> Callable[[], object]:
+    return lambda: read_token_response(said, NOW, "as.example", secrets=(Secret("%"), Secret("%%")))
+
+
+def registered(document: dict[str, Any]) -> Callable[[], object]:
+    said = response(document)
+    return lambda: read_registration_response(said, server(), REDIRECT_URI)
+
+
+def device(document: dict[str, Any]) -> Callable[[], object]:
+    said = response(document)
+    return lambda: read_device_authorization_response(said, ISSUER)
+
+
+def pasted(text: str) -> Callable[[], object]:
+    def read() -> None:
+        answers(text, REQUEST)
+        read_authorization_response(text[:16_384], REQUEST, accept_bare_code=True)
+
+    return read
+
+
+def challenged(*lines: str) -> Callable[[], object]:
+    return lambda: read_challenge(lines)
+
+
+def id_token(claims: object) -> str:
+    return f"a.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()}.c"
+
+
+HOSTILE: dict[str, Callable[[], object]] = {
+    "issuers of wide letters": resource(
+        filled(RESOURCE, "authorization_servers", f"https://{WIDE * 8000}.x")
+    ),
+    "issuers of wide labels": resource(
+        filled(RESOURCE, "authorization_servers", "https://" + f"{WIDE * 63}." * 4 + "x")
+    ),
+    "issuers of wide user information": resource(
+        filled(RESOURCE, "authorization_servers", f"https://{WIDE * 8000}@x")
+    ),
+    "international issuers": resource(filled(RESOURCE, "authorization_servers", "https://bücher.example")),
+    "long international issuers": resource(
+        filled(RESOURCE, "authorization_servers", "https://" + ".".join(["ü" * 20] * 11) + ".x")
+    ),
+    "short issuers": resource(filled(RESOURCE, "authorization_servers", "a")),
+    "issuers that are numbers": resource(filled(RESOURCE, "authorization_servers", 1)),
+    "issuers with long paths": resource(filled(RESOURCE, "authorization_servers", "https://x/" + "ü" * 8000)),
+    "a resource of wide letters": resource({**RESOURCE, "resource": f"https://{WIDE * 300_000}"}),
+    "scopes of a resource": resource(filled(RESOURCE, "scopes_supported", "a")),
+    "scopes of an issuer": issuer(filled(metadata(), "scopes_supported", "ab")),
+    "methods of an issuer": issuer(filled(metadata(), "code_challenge_methods_supported", "")),
+    "an endpoint of wide letters": issuer({**metadata(), "token_endpoint": f"https://{WIDE * 300_000}"}),
+    "another issuer of wide letters": issuer({**metadata(), "issuer": f"https://{WIDE * 300_000}"}),
+    "members": issuer({**metadata(), **{f"{number:x}": 1 for number in range(80_000)}}),
+    "objects in objects": issuer(filled(metadata(), "x", {"a": {}})),
+    "a granted scope": token(response({**TOKEN, "scope": MANY})),
+    "a granted scope with commas": token(response({**TOKEN, "scope": MANY.replace(" ", ",")})),
+    "a form with escapes": token(form(b"access_token=a&scope=" + b"%41" * 340_000)),
+    "a form with fields": token(form(b"access_token=a&" + b"a=b&" * 250_000)),
+    "an access token": token(response({**TOKEN, "access_token": "a" * (MAX_BODY_BYTES - 2000)})),
+    "an ID token of objects": token(response({**TOKEN, "id_token": id_token({"a": [{}] * 150_000})})),
+    "an ID token's name": token(response({**TOKEN, "id_token": id_token({"name": "\0" * 120_000})})),
+    "a lifetime": token(response({**TOKEN, "expires_in": "1" * (MAX_BODY_BYTES - 2000)})),
+    "an error's description": token(response({"error": "x", "error_description": MEGABYTE}, 400)),
+    "an error": token(response({"error": MEGABYTE}, 400)),
+    "redirect URIs": registered({**CLIENT, "redirect_uris": [REDIRECT_URI, *["a:b"] * 130_000]}),
+    "redirect URIs of wide letters": registered(
+        {**CLIENT, "redirect_uris": [REDIRECT_URI, *[f"https://{WIDE * 10_000}"] * 30]}
+    ),
+    "redirect URIs behind a line feed": registered(
+        {**CLIENT, "redirect_uris": [REDIRECT_URI, *[f"https:/\n/{WIDE * 10_000}"] * 30]}
+    ),
+    "a client id": registered({**CLIENT, "client_id": MEGABYTE}),
+    "a device code": device({**DEVICE, "device_code": MEGABYTE}),
+    "a user code": device({**DEVICE, "user_code": MEGABYTE}),
+    "a verification address": device({**DEVICE, "verification_uri": f"https://{WIDE * 300_000}"}),
+    "a whole verification address": device(
+        {**DEVICE, "verification_uri_complete": "https://" + f"{WIDE}." * 200_000}
+    ),
+    "a challenge of lines": challenged(*["a"] * 100_000),
+    "a challenge of words": challenged("Bearer " + "a " * 500_000),
+    "a challenge of scopes": challenged("Bearer " + "scope=a," * 100_000),
+    "a challenge of addresses": challenged(
+        "Bearer " + ",".join(f"resource_metadata=a{number}" for number in range(50_000))
+    ),
+    "a challenge of quotes": challenged("Bearer " + 'a="' * 300_000),
+    "a challenge of junk": challenged("Bearer " + '" ' * 500_000),
+    "a paste of wide letters": pasted(f"https://{WIDE * 300_000}"),
+    "a paste of addresses": pasted(f"{REDIRECT_URI}?code=x " * 20_000),
+    "a paste of wide addresses": pasted(f"https://{WIDE * 1500} " * 600),
+    "a paste of escapes": pasted(f"{REDIRECT_URI}?{'%3d' * 300_000}"),
+    "a paste of fields": pasted(f"{REDIRECT_URI}?{'a=%41&' * 100_000}"),
+    "a paste of lines": pasted(f"https://x/{'a' * 30}\n" * 20_000),
+}
+
+
+@covers("bounded-work")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_megabyte_costs_a_bounded_number_of_steps(name: str) -> None:
+    assert steps(HOSTILE[name]) < MAX_STEPS
+
+
+@covers("bounded-work")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_host_is_normalised_or_encoded_beyond_what_dns_knows(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normalised, encoded = 0, 0
+    normalize, nameprep = unicodedata.normalize, encodings.idna.nameprep
+
+    def noting_normalize(form: Any, text: str) -> str:
+        nonlocal normalised
+        normalised += len(text)
+        return normalize(form, text)
+
+    def noting_nameprep(label: str) -> str:
+        nonlocal encoded
+        encoded += len(label)
+        prepared: str = nameprep(label)
+        return prepared
+
+    monkeypatch.setattr(unicodedata, "normalize", noting_normalize)
+    monkeypatch.setattr(urls, "normalize", noting_normalize)
+    monkeypatch.setattr(encodings.idna, "nameprep", noting_nameprep)
+    urls.urlsplit.cache_clear()  # type: ignore[attr-defined]
+    steps(HOSTILE[name])
+    # Three times for each issuer that is looked at, or for each candidate of a paste.
+    assert normalised <= 20_000
+    assert encoded <= 20_000
+
+
+@covers("bounded-work")
+def test_of_thousands_of_issuers_a_few_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[str] = []
+
+    def noting(text: str) -> bool:
+        looked_at.append(text)
+        return is_safe_url(text)
+
+    monkeypatch.setattr(metadata_module, "is_safe_url", noting)
+    issuers = [f"https://bücher{number}.example" for number in range(9_000)]
+    found = read_protected_resource_response(response({**RESOURCE, "authorization_servers": issuers}), URL)
+    assert looked_at == issuers[:MAX_ISSUERS_LISTED]
+    assert found.authorization_servers == tuple(issuers[:MAX_ISSUERS_LISTED])
+
+
+@covers("bounded-work")
+def test_a_document_of_too_many_values_is_not_even_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = b'{"a": [' + b",".join([b"1"] * (MAX_JSON_MARKS - 2)) + b"]}"
+    assert len(read_json_object(honest, "document")) == 1
+
+    def parse(text: object) -> object:
+        raise AssertionError
+
+    monkeypatch.setattr(json, "loads", parse)
+    with pytest.raises(UnreadableAnswer, match="holds more values than any honest one"):
+        read_json_object(b'{"a": [' + b",".join([b"1"] * MAX_JSON_MARKS) + b"]}", "document")
+
+
+@covers("bounded-work")
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a" * 64 + ".example",
+        ".".join(["a" * 50] * 6),
+        "ü" * 64 + ".example",
+        ".".join(["ü" * 20] * 13),
+        f"{WIDE * 4}.example",
+        "a。" + "b" * 64,
+    ],
+)
+def test_a_host_that_dns_does_not_know_is_refused_before_it_is_encoded(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encodings.idna, "nameprep", pytest.fail)
+    url = f"https://{host}/"
+    with pytest.raises(UnsafeUrl):
+        safe_url(url, "address")
+    assert host_of(url) == ""
+    assert not is_uri(f"https://{'a' * 600}/") or not host_of(f"https://{'a' * 600}/")
+
+
+@pytest.mark.parametrize(
+    ("host", "ascii_host"),
+    [
+        ("a" * 63 + ".example", "a" * 63 + ".example"),
+        (".".join(["a" * 49] * 5) + ".x.y", ".".join(["a" * 49] * 5) + ".x.y"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("ＡＢ。example", "ab.example"),
+        ("[2001:db8::1]", "2001:db8::1"),
+    ],
+)
+def test_a_host_that_dns_knows_is_taken(host: str, ascii_host: str) -> None:
+    assert host_of(safe_url(f"https://{host}/", "address")) == ascii_host
+
+
+@covers("bounded-work")
+@pytest.mark.parametrize("line", ["", "a", "Bearer", 'Bearer scope="a"', ","])
+def test_challenge_lines_without_end_come_to_one(line: str) -> None:
+    assert read_challenge(repeat(line)).resource_metadata == ()
+
+
+def test_a_challenge_is_read_as_before_up_to_its_limits() -> None:
+    lines = ["Negotiate", *[f'Bearer scope="a b", resource_metadata="https://x/{n}"' for n in range(9)]]
+    read = read_challenge([*lines, 'DPoP scope="c", error="e"'])
+    assert read.scope == frozenset({"a", "b", "c"})
+    assert read.resource_metadata == tuple(f"https://x/{n}" for n in range(4))
+    assert (read.error, read.dpop) == ("e", True)
+
+
+@covers("bounded-work")
+def test_a_long_scope_is_cut_between_two_words() -> None:
+    words = [f"scope:{number:05}" for number in range(5000)]
+    kept = scope_set(" ".join(words))
+    assert kept == set(words[: len(kept)])
+    assert MAX_SCOPE_CHARS - 30 < len(" ".join(kept)) <= MAX_SCOPE_CHARS
+    assert scope_set("a" * (MAX_SCOPE_CHARS + 1)) == frozenset()
+    assert scope_set("a" * MAX_SCOPE_CHARS) == {"a" * MAX_SCOPE_CHARS}
+
+
+@covers("bounded-work")
+def test_longer_members_and_the_rest_of_a_list_do_not_count() -> None:
+    longest = "x" * MAX_MEMBER_CHARS
+    assert text_member({"a": longest}, "a") == longest
+    assert text_member({"a": longest + "x"}, "a") is None
+    assert texts_member({"a": ["b", longest + "x", "c"]}, "a") == ("b", "c")
+    assert texts_member({"a": [1, "b", "c", "d"]}, "a", 3) == ("b", "c")
+    assert lifetime_seconds("3600") == 3600
+    assert lifetime_seconds("1" * 65) is None
+    assert account_of(id_token({"email": "ada@example.com"})) == "ada@example.com"
+    assert account_of(id_token({"email": "ada@example.com", "x": "y" * MAX_MEMBER_CHARS})) is None
+
+
+@covers("no-secret")
+@pytest.mark.parametrize("offset", range(16_375, 16_390))
+def test_half_a_secret_before_the_cut_is_not_shown(offset: int) -> None:
+    # White space is taken out and masks are short, so the cut comes into sight.
+    secret = Secret("a-secret")
+    text = "a-secret" * 100
+    text += " " * (offset - len(text)) + "a-secret" * 100
+    assert "a-s" not in quote(text, secret)
+    assert quote("x" + text, secret).startswith("x****")
