@@ -9,13 +9,26 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from benchmarks import chats, concurrency, drawing, hot_path, logins, memory, polling, sharing, startup, table
+from benchmarks import (
+    chats,
+    concurrency,
+    drawing,
+    hostile,
+    hot_path,
+    logins,
+    memory,
+    polling,
+    sharing,
+    startup,
+    table,
+)
 from benchmarks.measuring import Extent, Figure
 
 BENCHMARKS: dict[str, Callable[[Extent], list[Figure]]] = {
     "startup": startup.figures,
     "hot-path": hot_path.figures,
     "concurrency": concurrency.figures,
+    "hostile": hostile.figures,
     "logins": logins.figures,
     "sharing": sharing.figures,
     "memory": memory.figures,
