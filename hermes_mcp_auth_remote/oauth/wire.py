@@ -25,8 +25,8 @@ MAX_TEXT_CHARS = 200
 # What follows keeps the work on one response short; a megabyte of commas would hold up everybody else.
 # Commas, colons, opening brackets and braces of a JSON document: a large honest one has a few hundred.
 MAX_JSON_MARKS = 20_000
-# Longer than any header that a token could go into.
-MAX_MEMBER_CHARS = 32_768
+# Longer than nearly every server's limit for the header that a token goes into.
+MAX_MEMBER_CHARS = 65_536
 MAX_FORM_BYTES = 32_768
 # Members of one list; the rest are not looked at.
 MAX_MEMBERS = 1000
@@ -158,7 +158,7 @@ def read_json_or_form(response: Response, what: str) -> Document:
 
 
 def text_member(document: Document, name: str) -> str | None:
-    """Return a non-empty string member of at most 32 768 characters, else None."""
+    """Return a non-empty string member of at most 65 536 characters, else None."""
     value = document.get(name)
     return value if _is_text(value) else None
 

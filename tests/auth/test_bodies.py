@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -16,6 +18,7 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+import trustme
 
 import hermes_mcp_auth_remote.auth.body
 import hermes_mcp_auth_remote.auth.httpx
@@ -113,12 +116,12 @@ class Peer:
 
 
 @contextmanager
-def serving(*scripts: Script) -> Iterator[Peer]:
+def serving(*scripts: Script, tls: ssl.SSLContext | None = None) -> Iterator[Peer]:
     peer = Peer(list(scripts))
     taken: list[socket.socket] = []
 
-    def talk(number: int, connection: socket.socket) -> None:
-        with suppress(OSError), connection:
+    def talk(number: int, plain: socket.socket) -> None:
+        with suppress(OSError), plain, under(tls, plain) as connection:
             while True:
                 head = b""
                 while b"\r\n\r\n" not in head:
@@ -145,6 +148,10 @@ def serving(*scripts: Script) -> Iterator[Peer]:
             for connection in (listener, *taken):
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
+
+
+def under(tls: ssl.SSLContext | None, plain: socket.socket) -> socket.socket:
+    return plain if tls is None else tls.wrap_socket(plain, server_side=True)
 
 
 class FakeSession:
@@ -206,9 +213,14 @@ def ask_sync(library: Any, ours: Any, session: Any, times: int, *, streamed: boo
         return [one(client) for _ in range(times)]
 
 
+# Made once: it reads all authorities of the system. The tests of TLS put another one here.
+VERIFY = ssl.create_default_context()
+
+
 def options(library: Any) -> dict[str, Any]:
     # A pool of one: whatever holds a connection starves the next request.
-    return {"limits": library.Limits(max_connections=1), "timeout": library.Timeout(20), "trust_env": False}
+    limits = library.Limits(max_connections=1)
+    return {"limits": limits, "timeout": library.Timeout(20), "trust_env": False, "verify": VERIFY}
 
 
 OURS = {httpx: hermes_mcp_auth_remote.auth.httpx, httpx2: hermes_mcp_auth_remote.auth.httpx2}
@@ -429,6 +441,20 @@ def test_a_call_that_is_cancelled_amid_a_refusal_frees_its_connection() -> None:
     # Longer than the caller's patience.
     with serving(HOSTILE["nothing at all"], saying(OK)) as peer:
         asyncio.run(main(peer.url))
+
+
+@covers("refusal-bounded")
+@some_ways
+@pytest.mark.parametrize("name", ["nothing at all", "a chunk's extension, a byte now and then"])
+def test_a_refusal_under_tls_is_cut_too(ask: Ask, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(theirs)
+    authority.configure_trust(ours)
+    monkeypatch.setattr(sys.modules[__name__], "VERIFY", ours)
+    with serving(HOSTILE[name], saying(OK), tls=theirs) as peer:
+        assert ask(FakeSession(f"https://localhost:{peer.port}/mcp")) == [(200, b"ok")]
+        assert peer.connections == [1, 2]
 
 
 def test_a_transport_without_a_socket_is_bounded_between_its_parts() -> None:
