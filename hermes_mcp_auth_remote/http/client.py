@@ -10,12 +10,12 @@ import asyncio
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TypeVar
+from typing import TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
 import httpcore
@@ -173,8 +173,7 @@ class Connections(AsyncExitStack):
                 # An event stream has no end to wait for, and nothing that any step reads.
                 if (response.header("content-type") or "").lower().startswith("text/event-stream"):
                     return response
-                connection = answer.extensions.get("network_stream")
-                note_event = connection.note_event if isinstance(connection, LimitedStream) else _ignore
+                note_event = _event_noter(answer)
                 note_event()
                 parts = answer.aiter_stream()
                 body = await read_body(parts, host_of(request.url), request.step, note_event)
@@ -214,8 +213,12 @@ class Connections(AsyncExitStack):
         return tls_context(self._server.options, self._environ, own_host=own_host)
 
 
-def _ignore() -> None:
-    """Take no note of an event."""
+def _event_noter(answer: httpcore.Response) -> Callable[[], object]:
+    """Return what tells the response's connection that its head, or a part of its body, was read."""
+    extensions = cast("Mapping[str, object]", answer.extensions)  # pyright: ignore[reportUnknownMemberType]
+    connection = extensions.get("network_stream")
+    # It is another kind of stream after a 101.
+    return connection.note_event if isinstance(connection, LimitedStream) else lambda: None
 
 
 async def _check_behind_proxy(guard: Guard, host: str, port: int) -> None:
