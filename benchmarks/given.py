@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.server import TOKEN
+from hermes_mcp_auth_remote.hermes import config_identity
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import authorization_server
 from hermes_mcp_auth_remote.oauth.token import Tokens
@@ -41,7 +42,8 @@ def home(url: str = "http://127.0.0.1:9/mcp") -> Generator[Path]:
         servers = {"mcp_servers": {NAME: {"url": url, "auth": "oauth"}}}
         # JSON is YAML.
         (place / "config.yaml").write_text(json.dumps(servers), encoding="utf-8")
-        FileStore(place).replace(Key(NAME), _credentials(url))
+        # A login as of now: with the identity of the files that name this address.
+        FileStore(place).replace(Key(NAME), _credentials(url, config_identity(place)))
         (place / "sdk.json").write_text(json.dumps(sdk_tokens()), encoding="utf-8")
         yield place
 
@@ -75,7 +77,7 @@ def sdk_tokens() -> dict[str, object]:
     }
 
 
-def _credentials(url: str) -> Credentials:
+def _credentials(url: str, config_files: str) -> Credentials:
     issuer = authorization_server(
         {
             "issuer": _ISSUER,
@@ -89,5 +91,13 @@ def _credentials(url: str) -> Credentials:
         tokens(),
         Client("a-client", None, "none", (REDIRECT_URI,), registered=True),
         issuer,
-        Binding(NAME, url, _ISSUER, "a-client", resource=url, connected_at=time.time()),
+        Binding(
+            NAME,
+            url,
+            _ISSUER,
+            "a-client",
+            resource=url,
+            connected_at=time.time(),
+            config_files=config_files,
+        ),
     )

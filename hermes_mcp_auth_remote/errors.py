@@ -65,6 +65,11 @@ class ServerNotFound(ConfigError):
     code = "server_not_found"
     advice = "Add it under `mcp_servers` in config.yaml, or pass its address with --url."
 
+    def __init__(self, message: str, advice: str | None = None, *, config_files: str | None = None) -> None:
+        """`config_files` is the identity of the files that do not name it (`hermes.config_identity`)."""
+        super().__init__(message, advice)
+        self.config_files = config_files
+
 
 class ServerError(McpAuthError):
     """A protected resource or an authorization server broke a rule of its protocol."""

@@ -121,12 +121,17 @@ class ServerOptions:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One entry of `mcp_servers`: a name, the URL of the protected resource, and its options."""
+    """One entry of `mcp_servers`: a name, the URL of the protected resource, and its options.
+
+    `config_files` is the identity (`hermes.config_identity`) of the config.yaml and .env that give the name
+    this URL. None: not known, or the URL depends on the environment as well (`${…}`).
+    """
 
     name: str
     url: str
     options: ServerOptions = ServerOptions()
     headers: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
+    config_files: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,6 +170,7 @@ class SharedTokenStorage:
                 resource=resource,
                 requested_scope=self._requested(),
                 connected_at=now,
+                config_files=self.server.config_files,
             )
         await self._service.keep(self.server, Credentials(fresh, client, issuer, binding), self._owner)
         self._registered = None

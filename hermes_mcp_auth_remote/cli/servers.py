@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from hermes_mcp_auth_remote.config import home, server_from_url
-from hermes_mcp_auth_remote.errors import ConfigError, StoreError
+from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, StoreError
 from hermes_mcp_auth_remote.service.default import server_named
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Key, Owner, Server
@@ -51,11 +52,12 @@ def addressed(url: str, name: str | None, owner: Owner = None) -> Server:
     Also where its name already stands for another address: that one's credentials would be replaced.
     """
     server = server_from_url(url, name)
-    known: Server | None = None
-    # A config.yaml or a file that is broken has no say about an address.
-    with contextlib.suppress(ConfigError, StoreError):
+    try:
         known = named(server.name, owner)
-    if known is None:
+    except ServerNotFound as not_found:
+        return replace(server, config_files=not_found.config_files)
+    except (ConfigError, StoreError):
+        # A config.yaml or a file that is broken has no say about an address.
         return server
     if known.url != server.url:
         raise ConfigError(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 
 from hermes_mcp_auth_remote.cli.outcome import put
 from hermes_mcp_auth_remote.cli.servers import login_command, named, the_home
 from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
-from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError, StoreError
+from hermes_mcp_auth_remote.oauth.urls import canonical_resource
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Owner
 
 
@@ -46,9 +49,31 @@ def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
         # The session knows neither what was typed here nor that this command has options.
         needed.advice = f"Run `{login_command(name, owner)}`."
         raise
+    if owner is None:
+        _note_config(session)
     if session.prover is not None:
         raise ConfigError(
             f"The token of {session.server.name} is bound to a key: every request needs a proof of its own.",
             "Use `McpAuth` in a program, or set `oauth.dpop: false` for this server and log in again.",
         )
     return session, authorization
+
+
+def _note_config(session: Session) -> None:
+    """Note which config.yaml and .env give this address, so that the next `token` takes the fast path."""
+    server, store = session.server, FileStore(the_home())
+    if server.config_files is None:
+        return
+    # A shortcut only: a lock that is held, or a disk that refuses, costs the next call its speed.
+    with suppress(StoreError):
+        binding = store.read(session.key).binding
+        if binding is None or binding.config_files == server.config_files:
+            return
+        if canonical_resource(binding.server_url) != canonical_resource(server.url):
+            return
+        lock = store.lock(session.key)
+        if lock.try_acquire():
+            try:
+                store.note_config(session.key, binding.server_url, server.config_files)
+            finally:
+                lock.release()

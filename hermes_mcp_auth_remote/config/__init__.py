@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from hermes_mcp_auth_remote.config.section import Section
-from hermes_mcp_auth_remote.config.source import read_entries, read_variables
+from hermes_mcp_auth_remote.config.source import (
+    ConfigFile,
+    entries_in,
+    read_entries,
+    read_file,
+    read_variables,
+    variables_in,
+)
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, UnsafeUrl
-from hermes_mcp_auth_remote.hermes import file_stem, hermes_home
+from hermes_mcp_auth_remote.hermes import file_stem, hermes_home, join_identities
 from hermes_mcp_auth_remote.oauth.urls import safe_url
 from hermes_mcp_auth_remote.oauth.wire import FRAMING
 from hermes_mcp_auth_remote.values import (
@@ -73,12 +81,13 @@ def load_servers(home: Path, environ: Mapping[str, str]) -> dict[str, Server]:
 
     Raises ConfigError, which names the file, the line or the key.
     """
-    entries = read_entries(home / "config.yaml")
-    variables = read_variables(home / ".env", environ)
+    config, env = read_file(home / "config.yaml"), read_file(home / ".env")
+    entries, variables = entries_in(config), variables_in(env, environ)
     ours = [name for name, entry in entries.items() if _is_ours(name, entry, variables)]
     for name in ours:
         _check_stem(name, ours)
-    return {name: _server(name, entries[name], variables) for name in ours}
+    servers = {name: _server(name, entries[name], variables) for name in ours}
+    return {name: _from(server, entries[name], config, env) for name, server in servers.items()}
 
 
 def server_names(home: Path, environ: Mapping[str, str]) -> list[str]:
@@ -103,15 +112,30 @@ def find_server(name: str, home: Path, environ: Mapping[str, str]) -> Server:
 
     Raises ServerNotFound, which lists the names that come close, or ConfigError.
     """
-    path = home / "config.yaml"
-    entries = read_entries(path)
+    config = read_file(home / "config.yaml")
+    entries = entries_in(config)
     if name not in entries:
-        raise _not_found(name, [known for known, entry in entries.items() if _has_url(entry)], path)
+        raise _not_found(name, [known for known, entry in entries.items() if _has_url(entry)], config)
     entry = entries[name]
     if "command" in _members(entry) and not _has_url(entry):
         raise ConfigError(f"{name} is a stdio server, it needs no login.", "Log in to a server with a `url`.")
     _check_stem(name, [known for known, entry in entries.items() if _has_url(entry)])
-    return _server(name, entry, read_variables(home / ".env", environ))
+    env = read_file(home / ".env")
+    return _from(_server(name, entry, variables_in(env, environ)), entry, config, env)
+
+
+def _from(server: Server, entry: object, config: ConfigFile, env: ConfigFile) -> Server:
+    """Return a server with the identity of the files that give it its address, if nothing else does."""
+    if "${" in str(_members(entry).get("url", "")):
+        # The environment of the process that asks has a say as well.
+        return server
+    return replace(server, config_files=_identity(config, env))
+
+
+def _identity(config: ConfigFile, env: ConfigFile) -> str | None:
+    if config.identity is None or env.identity is None:
+        return None
+    return join_identities(config.identity, env.identity)
 
 
 def server_from_url(url: str, name: str | None = None) -> Server:
@@ -162,14 +186,20 @@ def _check_stem(name: str, names: list[str]) -> None:
             )
 
 
-def _not_found(name: str, known: list[str], path: Path) -> ServerNotFound:
+def _not_found(name: str, known: list[str], config: ConfigFile) -> ServerNotFound:
+    try:
+        config_files = _identity(config, read_file(config.path.with_name(".env")))
+    except ConfigError:
+        config_files = None
+    path, advice = config.path, None
     close = get_close_matches(name, known, cutoff=0.5)
     if close:
-        return ServerNotFound(f"No server {name} in {path}.", f"Did you mean {' or '.join(close)}?")
-    if known:
-        listed = ", ".join(sorted(known)[:_MAX_LISTED])
-        return ServerNotFound(f"No server {name} in {path}; it has {listed}.")
-    return ServerNotFound(f"No server {name}: {path} names no server with a `url`.")
+        what, advice = f"No server {name} in {path}.", f"Did you mean {' or '.join(close)}?"
+    elif known:
+        what = f"No server {name} in {path}; it has {', '.join(sorted(known)[:_MAX_LISTED])}."
+    else:
+        what = f"No server {name}: {path} names no server with a `url`."
+    return ServerNotFound(what, advice, config_files=config_files)
 
 
 def _server(name: str, entry: object, variables: Mapping[str, str]) -> Server:

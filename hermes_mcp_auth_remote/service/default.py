@@ -35,12 +35,12 @@ def server_named(name: str, owner: Owner = None) -> Server:
     here = home(os.environ)
     try:
         return find_server(name, here, os.environ)
-    except ServerNotFound:
+    except ServerNotFound as not_found:
         # Logged in to by its address: no config knows it, its credentials do.
         binding = FileStore(here).read(Key(name, owner)).binding
         if binding is None:
             raise
-        return Server(name, binding.server_url)
+        return Server(name, binding.server_url, config_files=not_found.config_files)
 
 
 def open_session(server: str) -> Session:

@@ -84,7 +84,8 @@ class Ending:
         LoginError where the login was ended meanwhile, as by a logout (in both cases the tokens are revoked,
         as best it goes), or a StoreError. The login has failed then.
         """
-        credentials = credentials_of(login, tokens, proof_key, self._world.clock())
+        config_files = self._server_of(login).config_files
+        credentials = credentials_of(login, tokens, proof_key, self._world.clock(), config_files)
         try:
             demand_bound(tokens, self._server_of(login).options, host_of(login.request.issuer))
         except McpAuthError as trouble:
@@ -167,8 +168,13 @@ class Ending:
         return self._world.store.logins.change(login_id, change)
 
 
-def credentials_of(login: Login, tokens: Tokens, proof_key: Secret | None, now: float) -> Credentials:
-    """Return what is stored once a login has brought tokens. `now` is in epoch seconds."""
+def credentials_of(
+    login: Login, tokens: Tokens, proof_key: Secret | None, now: float, config_files: str | None = None
+) -> Credentials:
+    """Return what is stored once a login has brought tokens. `now` is in epoch seconds.
+
+    `config_files` is the identity of the files that gave the server its address (`Server.config_files`).
+    """
     request = login.request
     binding = Binding(
         server=login.key.server,
@@ -180,6 +186,7 @@ def credentials_of(login: Login, tokens: Tokens, proof_key: Secret | None, now: 
         account=tokens.account,
         connected_at=now,
         refresh_expires_at=tokens.refresh_expires_at,
+        config_files=config_files,
     )
     found = Credentials(tokens, request.client, login.authorization_server, binding)
     return replace(found, proof_key=proof_key) if tokens.scheme == "DPoP" else found

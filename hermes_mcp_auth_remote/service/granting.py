@@ -65,4 +65,5 @@ def _binding(server: Server, key: Key, found: Granted, now: float) -> Binding:
         requested_scope=found.scope,
         account=found.tokens.account,
         connected_at=now,
+        config_files=server.config_files,
     )

@@ -17,7 +17,8 @@ class Binding:
     """What Hermes's files do not say: whom the tokens are for and who issued them. Times in epoch seconds.
 
     `server` is the name as configured (a file's stem is not reversible); `login_needed` says why the session
-    is over, while its tokens stay on disk.
+    is over, while its tokens stay on disk. `config_files` is the identity (`hermes.config_identity`) of a
+    config.yaml and a .env that give the server this address in any environment; None: not known.
     """
 
     server: str
@@ -31,6 +32,7 @@ class Binding:
     refreshed_at: float | None = None
     refresh_expires_at: float | None = None
     login_needed: str | None = None
+    config_files: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,9 @@ from hermes_mcp_auth_remote.values import Secret
 # Ours, in client.json; Hermes's reader ignores what it does not know.
 _NOT_REGISTERED = "hermes_mcp_auth_not_registered"
 
+# Ours, in a binding; the fast path of `token` compares it (`peek`).
+CONFIG_FILES_MEMBER = "config_files"
+
 # Ours, in a binding, until the tokens that it speaks of are on the disk.
 _BEFORE = "before"
 
@@ -210,6 +213,7 @@ def binding_document(binding: Binding, tokens: Tokens | None, before: Document |
         "refreshed_at": binding.refreshed_at,
         "refresh_expires_at": binding.refresh_expires_at,
         "login_needed": binding.login_needed,
+        CONFIG_FILES_MEMBER: binding.config_files,
         "tokens": fingerprint(tokens),
     }
     return document if before is None else {**document, _BEFORE: before}
@@ -230,6 +234,16 @@ def is_of_tokens(binding: Document, tokens: Tokens | None) -> bool:
     return binding.get("tokens") == fingerprint(tokens)
 
 
+def with_config_files(document: Document, server_url: str, config_files: str) -> Document | None:
+    """Return a binding's document with this identity of config.yaml and .env.
+
+    None if it is of another address, or if a login was stored half-way.
+    """
+    if document.get("server_url") != server_url or _BEFORE in document:
+        return None
+    return {**document, CONFIG_FILES_MEMBER: config_files}
+
+
 def read_binding(document: Document, tokens: Tokens | None, path: str) -> Binding:
     """Read a binding; raises StoreCorrupt.
 
@@ -239,6 +253,7 @@ def read_binding(document: Document, tokens: Tokens | None, path: str) -> Bindin
     members = Members(document, path)
     members.check_version()
     same = is_of_tokens(document, tokens)
+    config_files = document.get(CONFIG_FILES_MEMBER)
     return Binding(
         server=members.text("server"),
         server_url=members.text("server_url"),
@@ -251,4 +266,6 @@ def read_binding(document: Document, tokens: Tokens | None, path: str) -> Bindin
         refreshed_at=members.maybe_number("refreshed_at"),
         refresh_expires_at=members.maybe_number("refresh_expires_at") if same else None,
         login_needed=members.maybe_text("login_needed") if same else None,
+        # Only a shortcut: a value that cannot be read costs one slow call, not the session.
+        config_files=config_files if isinstance(config_files, str) else None,
     )

@@ -41,6 +41,7 @@ from hermes_mcp_auth_remote.store.documents import (
     read_tokens,
     to_bytes,
     tokens_document,
+    with_config_files,
 )
 from hermes_mcp_auth_remote.store.lock import FileLock
 from hermes_mcp_auth_remote.store.logins import LoginFiles
@@ -159,6 +160,16 @@ class FileStore:
         """Store a binding alone, such as one that says why a login is needed. Raises StoreUnwritable."""
         self._prepare(key)
         self._put(key, {BINDING: binding_document(binding, self._tokens(key, self.version(key)))})
+
+    def note_config(self, key: Key, server_url: str, config_files: str) -> None:
+        """Note in the binding which config.yaml and .env give the server this address. Under `lock(key)`.
+
+        Does nothing if the binding is of another address. Raises StoreUnwritable, StoreUnsafe, StoreCorrupt.
+        """
+        path = self._path(key, BINDING)
+        noted = with_config_files(self._document(path) or {}, server_url, config_files)
+        if noted is not None:
+            write_private(path, to_bytes(noted))
 
     def drop_client(self, key: Key, client: Client) -> None:
         """Forget a client that the provider no longer takes, so that the next login registers anew.

@@ -1,7 +1,7 @@
 """The fast path of `token`: a stored access token that is beyond doubt, read with json and os alone."""
 
 # Importing pathlib would take a fifth of this path's time.
-# ruff: noqa: PTH116, PTH118
+# ruff: noqa: PTH118
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import os
 
 from hermes_mcp_auth_remote.errors import StoreError
-from hermes_mcp_auth_remote.hermes import file_stem
+from hermes_mcp_auth_remote.hermes import config_identity, file_stem
 from hermes_mcp_auth_remote.store.disk import Place, has_directory, read_private
 
 # Shorter-lived ones are for the slow path, which refreshes.
@@ -22,8 +22,8 @@ def valid_token(home: Place, server: str, now: float) -> str | None:
     """Return the operator's access token for a server where nothing is in doubt, else None; never raises.
 
     `now` is in epoch seconds. Beyond doubt: private files, a binding of exactly this server that asks for no
-    login, a bearer token with at least 60 s left, and neither a config.yaml nor a .env that has changed since
-    the login. All else, and every explanation, is the slow path's.
+    login, a bearer token with at least 60 s left, and the very config.yaml and .env that gave the server the
+    binding's address (or that do not name it). All else, and every explanation, is the slow path's.
     """
     try:
         root = os.path.join(home, "mcp-tokens")
@@ -31,7 +31,8 @@ def valid_token(home: Place, server: str, now: float) -> str | None:
         if not has_directory(root):
             return None
         binding, tokens = _members(f"{stem}.binding.json"), _members(f"{stem}.json")
-        is_doubtful = _has_changed(home, binding.get("connected_at"))
+        # Last: after a change from now on, the token was printed before it.
+        is_doubtful = binding.get("config_files") != config_identity(home)
     except (StoreError, OSError, ValueError, RecursionError):
         return None
     # `before`: a login was stored half-way, and the binding may speak of other tokens than these.
@@ -54,22 +55,6 @@ def valid_token(home: Place, server: str, now: float) -> str | None:
         and " " not in access_token
     )
     return access_token if whole else None
-
-
-def _has_changed(home: Place, since: object) -> bool:
-    """True unless config.yaml and .env are known to be older than a login.
-
-    Not than the binding: a refresh by a process that knows the old address writes that anew.
-    """
-    if not isinstance(since, int | float):
-        return True
-    for name in ("config.yaml", ".env"):
-        try:
-            if not os.stat(os.path.join(home, name)).st_mtime <= since:
-                return True
-        except FileNotFoundError:
-            continue
-    return False
 
 
 def _members(path: str) -> dict[str, object]:

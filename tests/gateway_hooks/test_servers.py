@@ -44,11 +44,23 @@ def test_files_that_have_not_changed_are_not_read_again(
 ) -> None:
     names, found = Counted(monkeypatch, "server_names"), Counted(monkeypatch, "find_server")
     written(tmp_path, NOTES)
+    # The time of the last change (ctime) cannot be put back.
+    time.sleep(0.06)
     servers = Configured(tmp_path, {})
     for _ in range(3):
         assert servers.names() == ["notes"]
         assert servers.find("notes").url == "https://notes.example/mcp"
     assert (names.calls, found.calls) == (1, 1)
+
+
+def test_a_change_that_puts_the_time_of_writing_back_is_seen(tmp_path: Path) -> None:
+    written(tmp_path, NOTES)
+    time.sleep(0.06)
+    servers, before = Configured(tmp_path, {}), (tmp_path / "config.yaml").stat()
+    assert servers.find("notes").url == "https://notes.example/mcp"
+    (tmp_path / "config.yaml").write_text(NOTES.replace("notes.example", "moved.example"))
+    os.utime(tmp_path / "config.yaml", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert servers.find("notes").url == "https://moved.example/mcp"
 
 
 def test_what_the_operator_changes_counts_at_once(tmp_path: Path) -> None:

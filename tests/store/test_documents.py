@@ -155,6 +155,7 @@ BINDINGS = st.builds(
     refreshed_at=st.none() | TIMES,
     refresh_expires_at=st.none() | TIMES,
     login_needed=st.none() | TEXTS,
+    config_files=st.none() | TEXTS,
 )
 TOKENS = st.builds(
     Tokens,
@@ -169,7 +170,7 @@ TOKENS = st.builds(
 
 def test_every_field_of_what_is_stored_is_generated_here() -> None:
     # A field that is added to a value and forgotten in its codec would otherwise go unnoticed.
-    known = {Login: 16, AuthorizationRequest: 14, Client: 7, Binding: 11, Tokens: 8, Origin: 5, Key: 2}
+    known = {Login: 16, AuthorizationRequest: 14, Client: 7, Binding: 12, Tokens: 8, Origin: 5, Key: 2}
     known |= {DeviceAuthorization: 6, DeviceRequest: 7, Pending: 4}
     assert {kind: len(fields(kind)) for kind in known} == known
 

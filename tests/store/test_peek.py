@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hermes_mcp_auth_remote.hermes import config_identity
 from hermes_mcp_auth_remote.store.documents import binding_document
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.store.peek import valid_token
@@ -19,10 +20,17 @@ from tests.store.given import KEY, NOW, credentials_of
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    FileStore(tmp_path).replace(KEY, credentials_of())
     (tmp_path / "config.yaml").write_text("mcp_servers: {}")
-    os.utime(tmp_path / "config.yaml", (NOW - 900_000_000, NOW - 900_000_000))
+    store(tmp_path)
     return tmp_path
+
+
+def store(home: Path, key: Key = KEY) -> None:
+    """Store a login that was made with config.yaml and .env as they are now."""
+    stored = credentials_of(0, key)
+    assert stored.binding is not None
+    binding = replace(stored.binding, config_files=config_identity(home))
+    FileStore(home).replace(key, replace(stored, binding=binding))
 
 
 def put(home: Path, name: str, text: str) -> None:
@@ -32,6 +40,8 @@ def put(home: Path, name: str, text: str) -> None:
 def test_a_token_beyond_doubt_is_found_with_and_without_a_config(home: Path) -> None:
     assert valid_token(home, "notes", NOW) == "access-0"
     (home / "config.yaml").unlink()
+    assert valid_token(home, "notes", NOW) is None
+    store(home)
     assert valid_token(home, "notes", NOW) == "access-0"
 
 
@@ -43,22 +53,18 @@ def test_a_token_with_a_minute_left_is_good_and_with_less_is_not(home: Path) -> 
 @pytest.mark.parametrize("name", ["config.yaml", ".env"])
 def test_a_setting_that_changed_since_the_login_is_the_slow_paths(home: Path, name: str) -> None:
     (home / name).touch()
-    os.utime(home / name, (NOW, NOW))
-    assert valid_token(home, "notes", NOW) == "access-0"
-    os.utime(home / name, (NOW + 1, NOW + 1))
     assert valid_token(home, "notes", NOW) is None
-    # A refresh by whoever still knows the old setting changes nothing of that.
+    # A refresh by a process that still knows the old setting changes nothing of that.
     stored = credentials_of()
     assert stored.tokens is not None
     FileStore(home).replace_tokens(KEY, stored.tokens, stored.binding)
-    os.utime(home / "mcp-tokens" / "notes.binding.json", (NOW + 2, NOW + 2))
     assert valid_token(home, "notes", NOW) is None
 
 
-@pytest.mark.parametrize("at", [None, "now", [], True])
-def test_a_login_at_no_known_time_is_the_slow_paths(home: Path, at: object) -> None:
+@pytest.mark.parametrize("identity", [None, "", "now", [], True, 7])
+def test_a_login_with_settings_that_are_not_known_is_the_slow_paths(home: Path, identity: object) -> None:
     binding = json.loads((home / "mcp-tokens" / "notes.binding.json").read_text())
-    put(home, "notes.binding.json", json.dumps({**binding, "connected_at": at}))
+    put(home, "notes.binding.json", json.dumps({**binding, "config_files": identity}))
     assert valid_token(home, "notes", NOW) is None
 
 
@@ -80,11 +86,14 @@ def test_tokens_from_before_a_login_that_was_stored_half_way_are_the_slow_paths(
     # The writer died before the tokens: its binding is what was written first.
     binding, new = credentials_of(1).binding, credentials_of(1).tokens
     assert binding is not None
+    binding = replace(binding, config_files=config_identity(home))
     before = json.loads((home / "mcp-tokens" / "notes.binding.json").read_text())
     put(home, "notes.binding.json", json.dumps(binding_document(binding, new, before)))
     assert (home / "mcp-tokens" / name).read_text() == old
     assert valid_token(home, "notes", NOW) is None
-    assert FileStore(home).read(KEY).binding == credentials_of(0).binding
+    known = credentials_of(0).binding
+    assert known is not None
+    assert FileStore(home).read(KEY).binding == replace(known, config_files=config_identity(home))
 
 
 def test_a_session_that_is_over_gives_no_token(home: Path) -> None:
@@ -95,7 +104,7 @@ def test_a_session_that_is_over_gives_no_token(home: Path) -> None:
 
 
 def test_a_server_of_the_same_file_name_gets_no_token(tmp_path: Path) -> None:
-    FileStore(tmp_path).replace(Key("my.server"), credentials_of(0, Key("my.server")))
+    store(tmp_path, Key("my.server"))
     assert valid_token(tmp_path, "my.server", NOW) == "access-0"
     assert valid_token(tmp_path, "my_server", NOW) is None
 

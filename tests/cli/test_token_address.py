@@ -1,0 +1,254 @@
+"""`token NAME` and `header NAME` print a token of the address that NAME stands for now, and of no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.config import find_server
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.hermes import config_identity
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.values import Key
+from tests.cli.commands import Cli, log_in
+from tests.requirements import covers
+from tests.store.given import credentials_of
+
+# Says on standard error whether the fast path printed the token.
+FAST = """
+import sys
+from hermes_mcp_auth_remote.cli.__main__ import main
+code = main(sys.argv[1:])
+print("slow" if "asyncio" in sys.modules else "fast", file=sys.stderr)
+sys.exit(code)
+"""
+OLD = 1_000_000_000
+
+
+def ask(cli: Cli, *words: str, **env: str) -> tuple[int, str, str]:
+    """Run a command in a process of its own: exit code, output, and which path it took."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", FAST, *(words or ("token", "demo"))],
+        capture_output=True,
+        text=True,
+        env=cli.environ(env),
+        check=False,
+        timeout=30,
+    )
+    cli.check(done.stdout + done.stderr, [cli.stored()["access_token"]])
+    return done.returncode, done.stdout.strip(), done.stderr.split()[-1]
+
+
+def config_of(url: str) -> str:
+    return json.dumps({"mcp_servers": {"demo": {"url": url, "auth": "oauth"}}})
+
+
+URL = "https://a.example/mcp"
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """A home with one server; nothing is asked of it, because its token is good."""
+    cli = Cli(tmp_path / "home", [])
+    cli.write_config(config_of(URL))
+    return cli
+
+
+def store_login(cli: Cli, **environ: str) -> None:
+    """Store what a login stores."""
+    settle()
+    server, stored = find_server("demo", cli.home, environ), credentials_of(0, Key("demo"))
+    assert stored.tokens is not None
+    assert stored.binding is not None
+    tokens = replace(stored.tokens, expires_at=time.time() + 3600)
+    binding = replace(stored.binding, server_url=server.url, config_files=server.config_files)
+    FileStore(cli.home).replace(Key("demo"), replace(stored, tokens=tokens, binding=binding))
+
+
+def settle() -> None:
+    """Let the files be older than the tick of a disk's clock."""
+    threading.Event().wait(0.06)
+
+
+def overwrite_with_old_times(cli: Cli, text: str) -> None:
+    """Do what `cp -p` of an old backup does: the same inode, an old time of writing."""
+    backup = cli.home / "backup"
+    backup.write_text(text)
+    os.utime(backup, (OLD, OLD))
+    shutil.copy2(backup, cli.home / "config.yaml")
+
+
+def move_an_old_file_over(cli: Cli, text: str) -> None:
+    """Do what `mv` of an old backup does: another inode, an old time of writing."""
+    backup = cli.home / "backup"
+    backup.write_text(text)
+    os.utime(backup, (OLD, OLD))
+    backup.replace(cli.home / "config.yaml")
+
+
+def keep_size_and_time(cli: Cli, text: str) -> None:
+    """Write in place, and put the time of writing back."""
+    config = cli.home / "config.yaml"
+    before = config.stat()
+    assert len(text) == before.st_size
+    config.write_text(text)
+    os.utime(config, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@covers("token-address")
+@pytest.mark.parametrize("change", [overwrite_with_old_times, move_an_old_file_over, keep_size_and_time])
+def test_an_edit_that_brings_no_newer_time_is_noticed(cli: Cli, change: Callable[[Cli, str], None]) -> None:
+    store_login(cli)
+    assert ask(cli)[2] == "fast"
+    change(cli, (cli.home / "config.yaml").read_text().replace(URL, f"{URL[:-1]}q"))
+    # Each time, not only the first.
+    assert ask(cli, "token", "demo") == (4, "", "slow")
+    assert ask(cli, "header", "demo") == (4, "", "slow")
+
+
+@covers("token-address")
+def test_an_edit_of_anything_else_costs_one_slow_call(cli: Cli) -> None:
+    store_login(cli)
+    token = cli.stored()["access_token"]
+    for name, text in (("config.yaml", config_of(URL) + "\n# edited\n"), (".env", "A=b\n")):
+        (cli.home / name).write_text(text)
+        settle()
+        assert ask(cli) == (0, token, "slow")
+        assert ask(cli) == (0, token, "fast")
+    (cli.home / ".env").unlink()
+    assert [ask(cli)[2], ask(cli)[2]] == ["slow", "fast"]
+
+
+@covers("token-address")
+def test_an_address_with_a_variable_is_read_anew_each_time(cli: Cli) -> None:
+    host = "a.example"
+    cli.write_config(config_of("https://${MCP_HOST}/mcp"))
+    store_login(cli, MCP_HOST=host)
+    token = cli.stored()["access_token"]
+    for _ in range(2):
+        assert ask(cli, MCP_HOST=host) == (0, token, "slow")
+        assert ask(cli, MCP_HOST="b.example") == (4, "", "slow")
+        assert ask(cli, "header", "demo", MCP_HOST="b.example") == (4, "", "slow")
+
+
+@covers("token-address")
+@pytest.mark.parametrize("is_target", [False, True])
+def test_a_config_behind_a_link_that_leads_elsewhere_by_now(cli: Cli, *, is_target: bool) -> None:
+    config, target = cli.home / "config.yaml", cli.home / "first.yaml"
+    config.rename(target)
+    other = cli.home / "second.yaml"
+    other.write_text(config_of(f"{URL}/elsewhere"))
+    os.utime(other, (OLD, OLD))
+    config.symlink_to(target.name)
+    settle()
+    store_login(cli)
+    assert ask(cli)[2] == "fast"
+    if is_target:
+        # A ConfigMap: the link stays, what is behind it is another file.
+        other.replace(target)
+    else:
+        config.unlink()
+        config.symlink_to(other.name)
+    assert ask(cli) == (4, "", "slow")
+
+
+@covers("token-address")
+def test_a_home_behind_a_link_that_leads_elsewhere_by_now(cli: Cli) -> None:
+    store_login(cli)
+    # All but the address is the same, the times of writing too.
+    other = cli.home.with_name("other")
+    shutil.copytree(cli.home, other)
+    before = (other / "config.yaml").stat()
+    (other / "config.yaml").write_text(config_of(f"{URL}/elsewhere"))
+    os.utime(other / "config.yaml", ns=(before.st_atime_ns, before.st_mtime_ns))
+    link = cli.home.with_name("link")
+    link.symlink_to(cli.home.name)
+    assert ask(cli, HERMES_HOME=str(link))[2] == "fast"
+    link.unlink()
+    link.symlink_to(other.name)
+    assert ask(cli, HERMES_HOME=str(link)) == (4, "", "slow")
+
+
+@covers("token-address")
+def test_a_name_from_an_address_stands_for_it_until_a_config_says_otherwise(cli: Cli, demo: Demo) -> None:
+    (cli.home / "config.yaml").unlink()
+    log_in(cli, demo, "demo", "--url", demo.mcp_url)
+    token = cli.stored()["access_token"]
+    assert ask(cli) == (0, token, "fast")
+    # A config.yaml that comes later, and is older.
+    move_an_old_file_over(cli, "mcp_servers: {}\n")
+    settle()
+    assert [ask(cli), ask(cli)] == [(0, token, "slow"), (0, token, "fast")]
+    move_an_old_file_over(cli, config_of(f"{demo.mcp_url}/elsewhere"))
+    assert ask(cli) == (4, "", "slow")
+
+
+@covers("token-address")
+def test_a_login_of_an_older_version_is_slow_once(cli: Cli) -> None:
+    store_login(cli)
+    path = cli.home / "mcp-tokens" / "demo.binding.json"
+    binding = json.loads(path.read_text())
+    del binding["config_files"]
+    path.write_text(json.dumps({**binding, "of_a_later_version": 1}))
+    token = cli.stored()["access_token"]
+    assert [ask(cli), ask(cli)] == [(0, token, "slow"), (0, token, "fast")]
+    assert json.loads(path.read_text())["of_a_later_version"] == 1
+    # An older version writes its refresh without it.
+    path.write_text(json.dumps(binding))
+    assert [ask(cli)[2], ask(cli)[2]] == ["slow", "fast"]
+
+
+@covers("token-address")
+def test_what_is_noted_is_of_the_file_that_was_read(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, texts = cli.home / "config.yaml", {name: f"https://{name}.example/mcp" for name in ("a", "b")}
+    for name, url in texts.items():
+        (cli.home / name).write_text(config_of(url))
+    config.unlink()
+    config.symlink_to("a")
+    settle()
+    fstat = os.fstat
+
+    def switch_and_fstat(descriptor: int) -> os.stat_result:
+        # It is open by now, and what was opened is what is read.
+        monkeypatch.undo()
+        config.unlink()
+        config.symlink_to("b")
+        return fstat(descriptor)
+
+    monkeypatch.setattr(os, "fstat", switch_and_fstat)
+    found = find_server("demo", cli.home, {})
+    assert found.url == texts["a"]
+    assert found.config_files not in {None, config_identity(cli.home)}
+
+
+@covers("token-address")
+def test_a_file_that_may_change_again_unseen_is_not_noted(cli: Cli) -> None:
+    config = cli.home / "config.yaml"
+    for _ in range(50):
+        # Until it is read within the tick of its last change.
+        config.write_text(config_of("https://a.example/mcp"))
+        if find_server("demo", cli.home, {}).config_files is None:
+            return
+    raise AssertionError("a file that was just written was taken as settled")
+
+
+def test_what_another_address_is_bound_to_is_not_noted(cli: Cli) -> None:
+    store_login(cli)
+    store, path = FileStore(cli.home), cli.home / "mcp-tokens" / "demo.binding.json"
+    before = path.read_bytes()
+    store.note_config(Key("demo"), f"{URL}/elsewhere", "an identity")
+    assert path.read_bytes() == before
+    path.write_text(json.dumps({**json.loads(before), "before": {}}))
+    before = path.read_bytes()
+    store.note_config(Key("demo"), URL, "an identity")
+    assert path.read_bytes() == before
