@@ -33,6 +33,7 @@ from hermes_mcp_auth_remote.config.chats import (
     load_chats,
 )
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, Unreachable
+from hermes_mcp_auth_remote.hermes import expand_user
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.disk import read_private
 from hermes_mcp_auth_remote.values import Secret
@@ -195,7 +196,7 @@ def _named(words: list[str], platform: str, option: str, *, alone: bool) -> Iter
 def _token(platform: str, path: str | None, home: Path, environ: Mapping[str, str]) -> Secret:
     if path is None:
         return bot_token(platform, home, environ)
-    data = read_private(Path(path).expanduser())
+    data = read_private(expand_user(path, f"Write the path of --{platform}-token-file in full."))
     if data is None:
         raise ConfigError(f"There is no file {path}.", "Put the bot's token into it, alone, mode 0600.")
     return checked_token(data.decode("utf-8", "replace").strip(), platform)

@@ -15,6 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hermes_mcp_auth_remote.errors import McpAuthError
+
 if TYPE_CHECKING:
     from gateway_hooks.hermes.asking import AgentAsks
     from gateway_hooks.hermes.gateway import Inside
@@ -112,6 +114,8 @@ class Plugin:
     def _attend_safely(self, gateway: Any) -> None:  # noqa: ANN401
         try:
             self.attend(gateway)
+        except McpAuthError as error:
+            log.error("The gateway could not be attended: %s %s", error, error.advice)  # noqa: TRY400
         except Exception as fault:  # noqa: BLE001  the first message tries again
             log.error("The gateway could not be attended: %s.", type(fault).__name__)  # noqa: TRY400
 

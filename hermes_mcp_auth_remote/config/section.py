@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from hermes_mcp_auth_remote.errors import ConfigError, UnsafeUrl
+from hermes_mcp_auth_remote.hermes import expand_user
 from hermes_mcp_auth_remote.oauth.urls import safe_url
 
 T = TypeVar("T")
@@ -102,7 +103,7 @@ class Section:
     def path(self, key: str) -> str | None:
         """Read the path of a file; a leading ~ is the user's home."""
         text = self.text(key)
-        return str(Path(text).expanduser()) if text else None
+        return self._expanded(text, key) if text else None
 
     def certificate(self) -> tuple[str | None, str | None]:
         """Read `client_cert` and `client_key`, or `client_cert: [certificate, key]`, as Hermes does."""
@@ -113,8 +114,11 @@ class Section:
             raise self._refusal(
                 "client_cert", "must be one file, or [certificate, key] with an unencrypted key"
             )
-        certificate, key = (str(Path(file).expanduser()) for file in files)
+        certificate, key = (self._expanded(file, "client_cert") for file in files)
         return certificate, key
+
+    def _expanded(self, text: str, key: str) -> str:
+        return str(Path(expand_user(text, f"Write the path in {self.where}.{key} in full.")))
 
     def ids(self, key: str) -> frozenset[str] | None:
         """Read ids of people, roles and the like: numbers, texts of digits, or a text of several."""

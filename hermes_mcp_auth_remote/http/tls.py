@@ -10,6 +10,7 @@ from pathlib import Path
 import certifi
 
 from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.hermes import expand_user
 from hermes_mcp_auth_remote.values import ServerOptions
 
 
@@ -20,9 +21,9 @@ def tls_context(options: ServerOptions, environ: Mapping[str, str], *, own_host:
     certificate is shown, and `ssl_verify: false` counts. Everywhere else `ca_file` is trusted besides the
     usual authorities: SSL_CERT_FILE and SSL_CERT_DIR, else the system's and certifi's.
     """
-    ca_file = str(Path(options.ca_file).expanduser()) if options.ca_file else None
+    ca_file = _expanded(options.ca_file)
     usual = (environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None)
-    client = (options.client_cert, options.client_key) if own_host else (None, None)
+    client = (_expanded(options.client_cert), _expanded(options.client_key)) if own_host else (None, None)
     files = (ca_file, *usual, *client)
     try:
         return _context(
@@ -40,10 +41,14 @@ def tls_context(options: ServerOptions, environ: Mapping[str, str], *, own_host:
         ) from None
 
 
+def _expanded(file: str | None) -> str | None:
+    return expand_user(file, "Write the paths of certificate files in full.") if file else None
+
+
 def _stamp(file: str | None) -> int:
     # A long-lived process must see a renewed certificate. SSL_CERT_DIR may list several directories.
     try:
-        return Path(file).expanduser().stat().st_mtime_ns if file else 0
+        return Path(file).stat().st_mtime_ns if file else 0
     except OSError:
         return 0
 
@@ -67,7 +72,7 @@ def _context(
         # Either may be missing: a container has no system store, a company's CA is in no package.
         context.load_default_certs()
         context.load_verify_locations(certifi.where())
-    certificate, key = (Path(file).expanduser() if file else None for file in client)
+    certificate, key = client
     if certificate:
         # Without a password of ours, OpenSSL asks the terminal for one, and waits.
         context.load_cert_chain(certificate, key, password="")

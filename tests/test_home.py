@@ -1,0 +1,163 @@
+"""Where HERMES_HOME is, also for a user without HOME and without an entry in the password database."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.hermes import expand_user, hermes_home
+from tests.requirements import covers
+
+NOBODY = 54321
+# All is loaded before the user changes, who may not be allowed to read this Python.
+AS_NOBODY = f"""
+import asyncio, importlib, os, pkgutil, sys, types
+import hermes_mcp_auth_remote.auth.httpx, hermes_mcp_auth_remote.cli
+import gateway_hooks.serve, gateway_hooks.hermes.asking, gateway_hooks.hermes.gateway
+for module in pkgutil.iter_modules(hermes_mcp_auth_remote.cli.__path__):
+    importlib.import_module(f"hermes_mcp_auth_remote.cli.{{module.name}}")
+from hermes_mcp_auth_remote.cli.__main__ import main
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+"""
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whom the password database does not know, without HOME."""
+
+    def unknown(uid: int) -> pwd.struct_passwd:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.delenv("HOME")
+
+
+@covers("no-home")
+@pytest.mark.usefixtures("nobody")
+@pytest.mark.parametrize("configured", [{}, {"HERMES_HOME": ""}, {"HERMES_HOME": " "}, {"HERMES_HOME": "~"}])
+def test_without_a_home_directory_the_user_is_told_to_set_one(configured: Mapping[str, str]) -> None:
+    with pytest.raises(ConfigError, match="HOME is not set") as caught:
+        hermes_home(configured)
+    assert caught.value.advice == "Set HERMES_HOME to a directory of your own."
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_home_that_is_named_needs_no_home_directory() -> None:
+    assert hermes_home({"HERMES_HOME": "/srv/hermes"}) == "/srv/hermes"
+
+
+@covers("no-home")
+@pytest.mark.parametrize("home", ["", "relative", "./relative", " ", "~"])
+def test_a_home_directory_that_is_no_absolute_path_is_refused(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", home)
+    with pytest.raises(ConfigError, match="absolute"):
+        hermes_home({})
+    assert hermes_home({"HERMES_HOME": "/srv/hermes"}) == "/srv/hermes"
+
+
+def test_a_home_of_another_user_is_that_users_or_nobodys() -> None:
+    root = pwd.getpwuid(0)
+    assert hermes_home({"HERMES_HOME": f"~{root.pw_name}/x"}) == os.path.join(root.pw_dir, "x")  # noqa: PTH118
+    with pytest.raises(ConfigError, match="no such user"):
+        hermes_home({"HERMES_HOME": "~no-such-user-here/x"})
+
+
+def test_a_relative_home_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert hermes_home({"HERMES_HOME": "here"}) == str(tmp_path / "here")
+    assert hermes_home({"HERMES_HOME": "./~/x"}) == f"{tmp_path}/./~/x"
+    monkeypatch.chdir("gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="current directory is gone"):
+        hermes_home({"HERMES_HOME": "here"})
+
+
+def test_a_path_without_a_tilde_is_not_touched() -> None:
+    assert [expand_user(path, "") for path in ("", "a/~", "/~", "./~")] == ["", "a/~", "/~", "./~"]
+
+
+SERVER = "https://a.example/mcp"
+COMMANDS = (
+    ["token", "notes"],
+    ["header", "notes"],
+    ["status"],
+    ["status", "--json"],
+    ["login", "notes"],
+    ["login", "--url", SERVER, "--no-wait"],
+    ["logout", "notes"],
+    ["run", "notes", "--", "true"],
+    ["doctor", "notes"],
+    ["serve", "--telegram"],
+)
+# Prints what programs and the plugin of Hermes are told, then what each command returned and said.
+SCRIPT = f"""
+import contextlib, io
+def run(argv):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        code = main(argv)
+    print(code, " ".join(out.getvalue().split()))
+from gateway_hooks.hermes import Plugin
+from hermes_mcp_auth_remote.auth.httpx import McpAuth
+from hermes_mcp_auth_remote.errors import ConfigError
+for server in ("notes", {SERVER!r}):
+    try:
+        McpAuth(server)
+    except ConfigError as error:
+        print(3, error, error.advice)
+
+async def attend():
+    Plugin()._attend_safely(types.SimpleNamespace(adapters={{}}))
+asyncio.run(attend())
+
+for argv in {COMMANDS!r}:
+    run(argv)
+run(["--version"])
+os.environ["HERMES_HOME"] = "/nowhere/hermes"
+run(["status"])
+"""
+
+
+@covers("no-home")
+def test_commands_programs_and_the_plugin_say_so_and_write_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    # It could write here.
+    folder.chmod(0o777)
+    script = AS_NOBODY + SCRIPT
+    if os.getuid() != 0:
+        # Only root can become a user whom the database does not know.
+        script = f"import pwd\ndef gone(uid): raise KeyError(uid)\npwd.getpwuid = gone\n{script}"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env={"PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done
+    *refused, version, status = done.stdout.splitlines()
+    assert len(refused) == len(COMMANDS) + 2
+    for line in [*refused, f"3 {done.stderr}"]:
+        assert line.startswith("3 ")
+        assert "Set HERMES_HOME to a directory of your own." in line
+    assert done.stderr.startswith("The gateway could not be attended: ")
+    # With a home that is named, and without needing one, all is as for other users.
+    assert version.startswith("0 ")
+    assert status.startswith("0 ")
+    assert list(folder.iterdir()) == []
