@@ -124,6 +124,8 @@ REQUIREMENTS = (
     Requirement("disk-refuses", "Tokens that the disk does not take are used and not lost.", "issue 3"),
     Requirement("asked-once", "A session that is over is asked about once.", "quirk 34, performance 3"),
     Requirement("adopted", "What another process refreshed is used.", "quirk 34, 35"),
+    Requirement("fs-group", "What only a group could touch is private again.", "Kubernetes fsGroup"),
+    Requirement("no-modes", "Without modes, only a switch opens a store.", "security 19"),
     Requirement("no-home", "Without a home directory, no token lands in ./~.", "POSIX XBD 8.3 (HOME)"),
     Requirement("token-address", "A token goes to its own server only.", "security 15, 20"),
     Requirement("body-read", "A 401 is read before anybody waits.", "design 15"),

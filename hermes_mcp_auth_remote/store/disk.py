@@ -4,7 +4,7 @@ Imports next to nothing: the fast path of `token` stands on it.
 """
 
 # Importing pathlib would take a fifth of that path's time.
-# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH118, PTH123
+# ruff: noqa: PTH103, PTH105, PTH108, PTH118, PTH123
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN
 
 
 def read_private(path: Place) -> bytes | None:
-    """Read a whole file of our own, or return None where there is none.
+    """Read a whole file of our own, or return None where there is none; one open to its group is tightened.
 
-    Raises StoreUnsafe for a symbolic link, anything but a plain file, another user's file, or one that its
-    group or others can touch; StoreCorrupt above 1 MiB; StoreUnwritable where the disk fails.
+    Raises StoreUnsafe for a symbolic link, anything but a plain file, another user's file, or one that others
+    can touch; StoreCorrupt above 1 MiB; StoreUnwritable where the disk fails.
     """
     try:
         descriptor = os.open(path, _READ)
@@ -43,7 +43,7 @@ def read_private(path: Place) -> bytes | None:
     except OSError as error:
         raise _failure(path, error, "read") from error
     try:
-        _check_file(os.fstat(descriptor), path)
+        _check_file(descriptor, path)
         data = _read_all(descriptor, path)
     finally:
         os.close(descriptor)
@@ -52,15 +52,17 @@ def read_private(path: Place) -> bytes | None:
     return data
 
 
-def _check_file(status: os.stat_result, path: Place) -> None:
+def _check_file(descriptor: int, path: Place) -> None:
+    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise StoreUnsafe(f"{os.fspath(path)} is not a plain file.")
     _check_owner(status, path)
     if _POSIX and status.st_mode & 0o077:
-        raise StoreUnsafe(
-            f"{os.fspath(path)} is open to others (mode {stat.S_IMODE(status.st_mode):04o}).",
-            f"Run `chmod 600 '{os.fspath(path)}'`; if others use this machine, log out and in again.",
-        )
+        # Loaded when it is needed: the fast path of `token` seldom meets such a file.
+        from hermes_mcp_auth_remote.store.modes import make_private  # noqa: PLC0415
+
+        # A second name may be of a file that is no part of the store, and that is not ours to change.
+        make_private(descriptor, path, 0o600, is_trusted=not status.st_mode & 0o007 and status.st_nlink == 1)
 
 
 def _read_all(descriptor: int, path: Place) -> bytes:
@@ -74,8 +76,8 @@ def _read_all(descriptor: int, path: Place) -> bytes:
 def write_private(path: Place, data: bytes) -> os.stat_result:
     """Replace a file as a whole, 0600; after a failure or a crash the old one is still there.
 
-    Returns what `stat` says of it until somebody else replaces it. Raises StoreUnwritable. The directory must
-    exist.
+    Returns what `stat` says of it until somebody else replaces it. Raises StoreUnwritable; StoreUnsafe if the
+    file system keeps no modes. The directory must exist.
     """
     target: str = os.fspath(path)
     folder, name = os.path.split(target)
@@ -84,6 +86,7 @@ def write_private(path: Place, data: bytes) -> os.stat_result:
         descriptor = os.open(temporary, _CREATE, 0o600)
         try:
             with open(descriptor, "wb") as file:
+                _check_new(descriptor, target)
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
@@ -130,7 +133,7 @@ def sweep(stem: str, before: float | None) -> None:
 
 
 def private_directory(path: Place) -> None:
-    """Make sure of a directory of our own, 0700; one that others can only read is tightened.
+    """Make sure of a directory of our own, 0700; one that others cannot write to is tightened.
 
     Raises StoreUnsafe for a symbolic link, another user's directory, or one that others can write to:
     what is in it by now may be anybody's. Raises StoreUnwritable.
@@ -140,37 +143,57 @@ def private_directory(path: Place) -> None:
     except FileExistsError:
         raise StoreUnsafe(f"{os.fspath(path)} is not a directory.") from None
     except OSError as error:
-        raise _failure(path, error, "created") from error
-    status = _directory_status(path)
-    if status is not None and _POSIX and status.st_mode & 0o077:
-        try:
-            os.chmod(path, 0o700)
-        except OSError as error:
-            raise _failure(path, error, "made private") from error
+        failure = _failure(path, error, "created")
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            failure.advice = "Mend the permissions, or set HERMES_HOME to a directory of your own."
+        raise failure from error
+    _check_directory(path, 0o077)
 
 
 def has_directory(path: Place) -> bool:
-    """True where a directory is there and of our own, False where none is; raises StoreUnsafe."""
-    return _directory_status(path) is not None
+    """True where a directory is there and of our own, False where none is; raises StoreUnsafe.
+
+    One that its group can write to is tightened.
+    """
+    return _check_directory(path, 0o022)
 
 
-def _directory_status(path: Place) -> os.stat_result | None:
+def _check_directory(path: Place, refused_bits: int) -> bool:
+    """True if a directory is there, made private if its mode has one of these bits. Raises StoreUnsafe."""
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return False
     except OSError as error:
         raise _failure(path, error, "read") from error
     if not stat.S_ISDIR(status.st_mode):
         what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a directory"
         raise StoreUnsafe(f"{os.fspath(path)} is {what}.")
     _check_owner(status, path)
-    if _POSIX and status.st_mode & 0o022:
-        raise StoreUnsafe(
-            f"{os.fspath(path)} can be changed by others (mode {stat.S_IMODE(status.st_mode):04o}).",
-            f"Look at what is in it, then run `chmod 700 '{os.fspath(path)}'`.",
-        )
-    return status
+    if _POSIX and status.st_mode & refused_bits:
+        try:
+            descriptor = os.open(path, _READ | os.O_DIRECTORY)
+        except OSError as error:
+            raise _failure(path, error, "read") from error
+        try:
+            from hermes_mcp_auth_remote.store.modes import make_private  # noqa: PLC0415  as above
+
+            # Of what was opened: another directory may have taken its place.
+            status = os.fstat(descriptor)
+            _check_owner(status, path)
+            make_private(descriptor, path, 0o700, is_trusted=not status.st_mode & 0o002)
+        finally:
+            os.close(descriptor)
+    return True
+
+
+def _check_new(descriptor: int, path: Place) -> None:
+    """Refuse to write into a new file that is not as private as it was made."""
+    status = os.fstat(descriptor)
+    if _POSIX and status.st_mode & 0o077:
+        from hermes_mcp_auth_remote.store.modes import check_allowed  # noqa: PLC0415  as above
+
+        check_allowed(path, status.st_mode)
 
 
 def _check_owner(status: os.stat_result, path: Place) -> None:

@@ -29,7 +29,7 @@ def test_a_file_that_is_not_there_reads_as_none(tmp_path: Path) -> None:
     assert disk.read_private(tmp_path / "file") is None
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o601])
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o644, 0o666, 0o777])
 def test_a_file_that_others_can_touch_is_refused_with_the_command_that_mends_it(
     tmp_path: Path, mode: int
 ) -> None:
@@ -102,7 +102,7 @@ def test_a_directory_that_others_can_read_is_tightened(tmp_path: Path, mode: int
     assert mode_of(folder) == 0o700
 
 
-@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777, 0o702])
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702, 0o2777])
 def test_a_directory_that_others_can_write_to_is_refused_and_left(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "tokens"
     folder.mkdir()

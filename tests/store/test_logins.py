@@ -183,6 +183,6 @@ def test_a_login_that_we_did_not_write_so_is_corrupt(
 
 def test_a_login_that_others_could_read_is_refused(tmp_path: Path, logins: LoginFiles) -> None:
     logins.add(login_of())
-    path_of(tmp_path).chmod(0o640)
+    path_of(tmp_path).chmod(0o644)
     with pytest.raises(StoreUnsafe):
         logins.get(LOGIN_ID)

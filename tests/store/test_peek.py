@@ -148,7 +148,7 @@ def test_a_corrupt_file_is_the_slow_paths(home: Path, name: str, text: str) -> N
 @pytest.mark.parametrize("name", ["notes.json", "notes.binding.json"])
 def test_a_file_that_is_missing_open_or_linked_is_the_slow_paths(home: Path, name: str) -> None:
     path = home / "mcp-tokens" / name
-    path.chmod(0o640)
+    path.chmod(0o644)
     assert valid_token(home, "notes", NOW) is None
     path.chmod(0o600)
     assert valid_token(home, "notes", NOW) == "access-0"
@@ -160,7 +160,7 @@ def test_a_file_that_is_missing_open_or_linked_is_the_slow_paths(home: Path, nam
 
 def test_a_directory_that_is_open_or_linked_is_the_slow_paths(home: Path) -> None:
     root = home / "mcp-tokens"
-    root.chmod(0o770)
+    root.chmod(0o777)
     assert valid_token(home, "notes", NOW) is None
     root.chmod(0o700)
     assert valid_token(home, "notes", NOW) == "access-0"

@@ -1,0 +1,103 @@
+"""What to do with a file or directory of this user's own whose mode gives access to others.
+
+Kubernetes' `fsGroup` opens each file of a volume to its group (0660, directories 2770) whenever a pod starts:
+what is open to the group alone is made private and used. What all others could touch is refused, because they
+may know it or have changed it. If the file system keeps no modes (drvfs, CIFS, FAT), nothing can be made
+private; ALLOW_OPEN_STORE then decides.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+
+from hermes_mcp_auth_remote.errors import StoreUnsafe
+
+Place = str | os.PathLike[str]
+
+ALLOW_OPEN_STORE = "HERMES_MCP_AUTH_ALLOW_OPEN_STORE"
+"""Environment variable: `1` uses a store whose file system keeps no modes. Owners and links still count."""
+
+# What chmod answers on a file system that keeps no modes, if it does not just ignore the call.
+_KEEPS_NO_MODES = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+# The stores that a warning was given about, once per process.
+_warned: dict[str, object] = {}
+
+_log = logging.getLogger(__name__)
+
+
+def make_private(descriptor: int, path: Place, mode: int, *, is_trusted: bool) -> None:
+    """Give an open file or directory of our own this mode, or raise StoreUnsafe.
+
+    One that is not trusted keeps its mode and is refused; it would pass for private the next time.
+    """
+    before = os.fstat(descriptor).st_mode
+    if is_trusted:
+        try:
+            os.fchmod(descriptor, mode)
+        except OSError as error:
+            if error.errno not in _KEEPS_NO_MODES:
+                raise _open_to_others(path, before) from error
+        if not os.fstat(descriptor).st_mode & 0o077:
+            if stat.S_ISREG(before) or before & 0o020:
+                _warn_once(path)
+            return
+        if stat.S_ISDIR(before) and not before & 0o022:
+            # Others can list it; each file in it is checked by itself.
+            return
+    elif _keeps_modes(descriptor, before):
+        raise _open_to_others(path, before)
+    check_allowed(path, before)
+
+
+def _keeps_modes(descriptor: int, before: int) -> bool:
+    """True unless the file system ignores or refuses a change of mode that gives access to no one."""
+    bit = stat.S_ISVTX if stat.S_ISDIR(before) else stat.S_IXUSR
+    try:
+        os.fchmod(descriptor, stat.S_IMODE(before) ^ bit)
+        if os.fstat(descriptor).st_mode == before:
+            return False
+        os.fchmod(descriptor, stat.S_IMODE(before))
+    except OSError as error:
+        return error.errno not in _KEEPS_NO_MODES
+    return True
+
+
+def check_allowed(path: Place, mode: int) -> None:
+    """Raise StoreUnsafe unless the operator allows a store whose modes mean nothing."""
+    if os.environ.get(ALLOW_OPEN_STORE) != "1":
+        raise StoreUnsafe(
+            f"{os.fspath(path)} is open to others (mode {stat.S_IMODE(mode):04o}), and chmod changes nothing "
+            "there.",
+            "Set HERMES_HOME to a directory on a disk that keeps modes (for a volume in Kubernetes, set "
+            "`fsGroupChangePolicy: OnRootMismatch` in the pod's securityContext); or, if no other user can "
+            f"reach that disk, set {ALLOW_OPEN_STORE}=1 in the environment.",
+        )
+
+
+def _open_to_others(path: Place, mode: int) -> StoreUnsafe:
+    name, shown = os.fspath(path), f"{stat.S_IMODE(mode):04o}"
+    if stat.S_ISDIR(mode):
+        return StoreUnsafe(
+            f"{name} can be changed by others (mode {shown}).",
+            f"Look at what is in it, then run `chmod 700 '{name}'`.",
+        )
+    return StoreUnsafe(
+        f"{name} is open to others (mode {shown}).",
+        f"Run `chmod 600 '{name}'`; if others use this machine, log out and in again.",
+    )
+
+
+def _warn_once(path: Place) -> None:
+    """Tell the operator that a store was open to its group, once per process and store."""
+    store, separator, _ = os.fspath(path).partition(f"{os.sep}mcp-tokens")
+    store, mine = f"{store}{separator}", object()
+    if _warned.setdefault(store, mine) is not mine:
+        return
+    _log.warning(
+        "%s was open to its group, as Kubernetes' fsGroup makes it when a pod starts. It is private again; "
+        "set `fsGroupChangePolicy: OnRootMismatch` in the pod's securityContext.",
+        store,
+    )

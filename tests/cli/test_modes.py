@@ -1,0 +1,67 @@
+"""The command line on a volume that Kubernetes opened to a group, and on a disk that keeps no modes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.store.modes import ALLOW_OPEN_STORE
+from tests.cli.commands import Cli, log_in
+from tests.requirements import covers
+
+# Python runs it at its start: all that is made below the home shows 0777, and chmod has no effect.
+WITHOUT_MODES = """
+import os
+chmod, create, make = os.fchmod, os.open, os.mkdir
+def fchmod(descriptor, mode):
+    pass
+def open_(path, flags, *rest, **more):
+    is_new = flags & os.O_CREAT and not os.path.exists(path)
+    descriptor = create(path, flags, *rest, **more)
+    if is_new:
+        chmod(descriptor, 0o777)
+    return descriptor
+def mkdir(path, *rest, **more):
+    make(path, *rest, **more)
+    os.chmod(path, 0o777)
+os.fchmod, os.open, os.mkdir = fchmod, open_, mkdir
+"""
+
+
+@covers("fs-group")
+def test_after_the_start_of_a_pod_a_token_comes_with_one_line_of_warning(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    root = cli.home / "mcp-tokens"
+    for path in (root, *root.rglob("*")):
+        path.chmod(0o2770 if path.is_dir() else 0o660)
+    token = cli.stored()["access_token"]
+    ended = cli.run("token", "demo", may_show=[token])
+    assert (ended.code, ended.out) == (0, f"{token}\n")
+    assert len(ended.err.splitlines()) == 1
+    assert "fsGroupChangePolicy: OnRootMismatch" in ended.err
+    ended = cli.run("token", "demo", may_show=[token])
+    assert (ended.code, ended.out, ended.err) == (0, f"{token}\n", "")
+
+
+@pytest.fixture
+def modeless(cli: Cli, tmp_path: Path) -> Cli:
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text(WITHOUT_MODES)
+    return Cli(cli.home, cli.secrets, {"PYTHONPATH": str(tmp_path / "start")})
+
+
+@covers("no-modes")
+def test_a_disk_without_modes_is_refused_and_the_switch_allows_it(modeless: Cli, demo: Demo) -> None:
+    refused = modeless.run("login", "demo", "--no-wait", "--json")
+    assert refused.code == 8
+    assert "chmod changes nothing" in refused.events[-1]["message"]
+    assert f"{ALLOW_OPEN_STORE}=1" in refused.events[-1]["advice"]
+    allowed = Cli(modeless.home, modeless.secrets, {**modeless.env, ALLOW_OPEN_STORE: "1"})
+    log_in(allowed, demo)
+    assert (modeless.home / "mcp-tokens" / "demo.json").stat().st_mode & 0o777 == 0o777
+    token = allowed.stored()["access_token"]
+    ended = allowed.run("token", "demo", may_show=[token])
+    assert (ended.code, ended.out, ended.err) == (0, f"{token}\n", "")
+    assert modeless.run("token", "demo").code == 8

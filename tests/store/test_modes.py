@@ -1,0 +1,259 @@
+"""Stores that Kubernetes opens to a group, and stores on file systems that keep no modes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import StoreError, StoreUnsafe
+from hermes_mcp_auth_remote.store import disk, modes
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.notices import NoticeFile
+from hermes_mcp_auth_remote.values import Key
+from tests.requirements import covers
+from tests.store.given import KEY, LOGIN_ID, credentials_of, login_of
+
+OWNED = Key("notes", "telegram:42")
+
+
+@pytest.fixture(autouse=True)
+def _no_warning_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modes, "_warned", {})
+    monkeypatch.delenv(modes.ALLOW_OPEN_STORE, raising=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """All that a store holds: tokens, an owner's, a key, a login that waits, notices, locks."""
+    store = FileStore(tmp_path)
+    for key in (KEY, OWNED):
+        store.replace(key, credentials_of(0, key))
+        with store.lock(key).hold(1):
+            pass
+    store.logins.add(login_of())
+    NoticeFile(store.root).change(lambda _: [])
+    return tmp_path
+
+
+def all_below(home: Path) -> list[Path]:
+    return [home / "mcp-tokens", *sorted((home / "mcp-tokens").rglob("*"))]
+
+
+def set_modes(home: Path, directory: int, file: int) -> None:
+    for path in all_below(home):
+        path.chmod(directory if path.is_dir() else file)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def read_all(home: Path) -> None:
+    """Read each kind of file there is."""
+    store = FileStore(home)
+    for key in (KEY, OWNED):
+        assert store.read(key).tokens == credentials_of(0, key).tokens
+    assert store.logins.get(LOGIN_ID) == login_of()
+    assert len(store.logins.all()) == 1
+    assert sorted(store.keys(), key=str) == sorted([KEY, OWNED], key=str)
+    assert NoticeFile(store.root).all() == []
+
+
+@covers("fs-group")
+def test_what_kubernetes_opened_to_a_group_is_used_and_private_again(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # What a kubelet does to a volume with `fsGroup`.
+    set_modes(home, 0o2770, 0o660)
+    caplog.clear()
+    read_all(home)
+    store = FileStore(home)
+    store.replace(KEY, credentials_of(1))
+    store.logins.change(LOGIN_ID, lambda login: login)
+    left_open = [path for path in all_below(home) if mode_of(path) & 0o077]
+    # Nothing secret is in those: nothing is.
+    assert all(path.read_bytes() == b"" and "lock" in path.name for path in left_open)
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.name for record in warnings] == [modes.__name__]
+    assert f"{home}/mcp-tokens was open to its group" in warnings[0].getMessage()
+    assert "fsGroupChangePolicy: OnRootMismatch" in warnings[0].getMessage()
+
+
+@covers("fs-group")
+@pytest.mark.parametrize("mode", [0o640, 0o620, 0o610, 0o660, 0o670])
+def test_a_file_that_is_open_to_its_group_alone_is_made_private(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"text")
+    path.chmod(mode)
+    assert disk.read_private(path) == b"text"
+    assert mode_of(path) == 0o600
+
+
+@covers("fs-group")
+@pytest.mark.parametrize("mode", [0o770, 0o2770, 0o775, 0o720])
+def test_a_directory_that_its_group_can_write_to_is_made_private(tmp_path: Path, mode: int) -> None:
+    for check in (disk.private_directory, disk.has_directory):
+        tmp_path.chmod(mode)
+        check(tmp_path)
+        assert mode_of(tmp_path) == 0o700
+
+
+def test_another_users_file_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"text")
+    path.chmod(0o660)
+    tmp_path.chmod(0o770)
+    me = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: me + 1)
+    monkeypatch.setenv(modes.ALLOW_OPEN_STORE, "1")
+    for check, what in ((disk.read_private, path), (disk.private_directory, tmp_path)):
+        with pytest.raises(StoreUnsafe, match="another user"):
+            check(what)
+    assert (mode_of(path), mode_of(tmp_path)) == (0o660, 0o770)
+
+
+def test_a_file_with_a_second_name_is_not_changed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"text")
+    (tmp_path / "elsewhere").chmod(0o660)
+    (tmp_path / "file").hardlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreUnsafe, match="mode 0660"):
+        disk.read_private(tmp_path / "file")
+    assert mode_of(tmp_path / "elsewhere") == 0o660
+
+
+@covers("fs-group")
+@pytest.mark.parametrize("mode", [0o602, 0o604, 0o666, 0o777])
+def test_a_refused_file_is_refused_again_also_where_open_stores_are_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    monkeypatch.setenv(modes.ALLOW_OPEN_STORE, "1")
+    path, folder = tmp_path / "file", tmp_path / "folder"
+    path.write_bytes(b"text")
+    path.chmod(mode)
+    folder.mkdir()
+    folder.chmod(0o1777)
+    for _ in range(2):
+        with pytest.raises(StoreUnsafe, match=f"mode {mode:04o}"):
+            disk.read_private(path)
+        with pytest.raises(StoreUnsafe, match="mode 1777"):
+            disk.has_directory(folder)
+    assert (mode_of(path), mode_of(folder)) == (mode, 0o1777)
+
+
+def ignore_chmod(_descriptor: int, _mode: int) -> None:
+    """Do what drvfs and CIFS do."""
+
+
+def refuse_chmod(_descriptor: int, _mode: int) -> None:
+    """Do what FAT does."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def without_modes(monkeypatch: pytest.MonkeyPatch, chmod: Callable[[int, int], None], shown: int) -> None:
+    """Let all that is made from now on show this mode, whatever was asked for."""
+    really, make, create = os.fchmod, os.mkdir, os.open
+
+    def mkdir(path: str, *rest: int, **more: int) -> None:
+        make(path, *rest, **more)
+        Path(path).chmod(shown)
+
+    def open_(path: str, flags: int, *rest: int, **more: int) -> int:
+        is_new = bool(flags & os.O_CREAT) and not Path(path).exists()
+        descriptor = create(path, flags, *rest, **more)
+        if is_new:
+            really(descriptor, shown)
+        return descriptor
+
+    monkeypatch.setattr(os, "fchmod", chmod)
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    monkeypatch.setattr(os, "open", open_)
+
+
+@covers("no-modes")
+@pytest.mark.parametrize("chmod", [ignore_chmod, refuse_chmod])
+@pytest.mark.parametrize("shown", [0o777, 0o770])
+def test_a_file_system_without_modes_is_refused_with_the_remedies_and_the_switch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chmod: Callable[[int, int], None], shown: int
+) -> None:
+    without_modes(monkeypatch, chmod, shown)
+    with pytest.raises(StoreUnsafe, match="chmod changes nothing") as caught:
+        FileStore(tmp_path).replace(KEY, credentials_of())
+    assert "HERMES_HOME to a directory on a disk that keeps modes" in caught.value.advice
+    assert "fsGroupChangePolicy: OnRootMismatch" in caught.value.advice
+    assert f"{modes.ALLOW_OPEN_STORE}=1" in caught.value.advice
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@covers("no-modes")
+@pytest.mark.parametrize("chmod", [ignore_chmod, refuse_chmod])
+@pytest.mark.parametrize("shown", [0o777, 0o770, 0o755])
+def test_the_switch_allows_a_store_without_modes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chmod: Callable[[int, int], None],
+    shown: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    without_modes(monkeypatch, chmod, shown)
+    monkeypatch.setenv(modes.ALLOW_OPEN_STORE, "1")
+    store = FileStore(tmp_path)
+    for key in (KEY, OWNED):
+        store.replace(key, credentials_of(0, key))
+    store.logins.add(login_of())
+    NoticeFile(store.root).change(lambda _: [])
+    read_all(tmp_path)
+    assert caplog.records == []
+    # Any other value is none: nobody opens a store by accident.
+    for value in ("", "0", "true", " 1"):
+        monkeypatch.setenv(modes.ALLOW_OPEN_STORE, value)
+        with pytest.raises(StoreError):
+            store.read(KEY)
+
+
+@covers("no-modes")
+def test_nothing_is_written_into_a_file_that_is_not_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileStore(tmp_path)
+    store.replace(KEY, credentials_of())
+    without_modes(monkeypatch, ignore_chmod, 0o666)
+    with pytest.raises(StoreUnsafe, match="mode 0666"):
+        store.replace(KEY, credentials_of(1))
+    monkeypatch.undo()
+    assert store.read(KEY).tokens == credentials_of().tokens
+    assert not [path for path in all_below(tmp_path) if path.name.endswith(disk.TEMPORARY)]
+
+
+def test_a_directory_without_modes_that_others_can_only_list_is_used_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FileStore(tmp_path).replace(KEY, credentials_of())
+    (tmp_path / "mcp-tokens").chmod(0o755)
+    monkeypatch.setattr(os, "fchmod", refuse_chmod)
+    FileStore(tmp_path).replace(KEY, credentials_of(1))
+    assert FileStore(tmp_path).read(KEY).tokens == credentials_of(1).tokens
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read-only is injected as Linux says it")
+def test_a_read_only_disk_is_not_taken_for_one_without_modes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"text")
+
+    def read_only(_descriptor: int, _mode: int) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "fchmod", read_only)
+    monkeypatch.setenv(modes.ALLOW_OPEN_STORE, "1")
+    for mode in (0o660, 0o666):
+        path.chmod(mode)
+        with pytest.raises(StoreUnsafe, match=f"open to others .mode {mode:04o}.\\."):
+            disk.read_private(path)
