@@ -22,6 +22,8 @@ ALLOW_OPEN_STORE = "HERMES_MCP_AUTH_ALLOW_OPEN_STORE"
 
 # What chmod answers on a file system that keeps no modes, if it does not just ignore the call.
 _KEEPS_NO_MODES = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+# Another process may change a mode between a change and a look at it.
+_TRIES = 3
 # The stores that a warning was given about, once per process.
 _warned: dict[str, object] = {}
 
@@ -35,12 +37,7 @@ def make_private(descriptor: int, path: Place, mode: int, *, is_trusted: bool) -
     """
     before = os.fstat(descriptor).st_mode
     if is_trusted:
-        try:
-            os.fchmod(descriptor, mode)
-        except OSError as error:
-            if error.errno not in _KEEPS_NO_MODES:
-                raise _open_to_others(path, before) from error
-        if not os.fstat(descriptor).st_mode & 0o077:
+        if _close(descriptor, path, mode, before):
             if stat.S_ISREG(before) or before & 0o020:
                 _warn_once(path)
             return
@@ -52,17 +49,34 @@ def make_private(descriptor: int, path: Place, mode: int, *, is_trusted: bool) -
     check_allowed(path, before)
 
 
+def _close(descriptor: int, path: Place, mode: int, before: int) -> bool:
+    """Set a mode that closes a file to others; False if it has no effect. Raises StoreUnsafe."""
+    for _ in range(_TRIES):
+        try:
+            os.fchmod(descriptor, mode)
+        except OSError as error:
+            if error.errno not in _KEEPS_NO_MODES:
+                raise _open_to_others(path, before) from error
+            return False
+        if not os.fstat(descriptor).st_mode & 0o077:
+            return True
+    return False
+
+
 def _keeps_modes(descriptor: int, before: int) -> bool:
     """True unless the file system ignores or refuses a change of mode that gives access to no one."""
     bit = stat.S_ISVTX if stat.S_ISDIR(before) else stat.S_IXUSR
+    mode, shown = stat.S_IMODE(before), {before}
     try:
-        os.fchmod(descriptor, stat.S_IMODE(before) ^ bit)
-        if os.fstat(descriptor).st_mode == before:
-            return False
-        os.fchmod(descriptor, stat.S_IMODE(before))
+        for _ in range(_TRIES):
+            # Another process may try the same now: its change must not hide the effect of this one.
+            for tried in (mode | bit, mode & ~bit):
+                os.fchmod(descriptor, tried)
+                shown.add(os.fstat(descriptor).st_mode)
+        os.fchmod(descriptor, mode)
     except OSError as error:
         return error.errno not in _KEEPS_NO_MODES
-    return True
+    return len(shown) > 1
 
 
 def check_allowed(path: Place, mode: int) -> None:

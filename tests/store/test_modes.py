@@ -217,6 +217,32 @@ def test_the_switch_allows_a_store_without_modes(
             store.read(KEY)
 
 
+@covers("fs-group", "no-modes")
+def test_a_change_that_another_process_undoes_at_once_is_no_missing_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, really, calls = tmp_path / "file", os.fchmod, 0
+    path.write_bytes(b"text")
+
+    def undone(descriptor: int, mode: int) -> None:
+        nonlocal calls
+        calls += 1
+        before = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        really(descriptor, mode)
+        if calls < 3:
+            really(descriptor, before)
+
+    monkeypatch.setattr(os, "fchmod", undone)
+    monkeypatch.setenv(modes.ALLOW_OPEN_STORE, "1")
+    path.chmod(0o666)
+    with pytest.raises(StoreUnsafe, match="mode 0666"):
+        disk.read_private(path)
+    calls = 0
+    path.chmod(0o660)
+    assert disk.read_private(path) == b"text"
+    assert mode_of(path) == 0o600
+
+
 @covers("no-modes")
 def test_nothing_is_written_into_a_file_that_is_not_private(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
