@@ -14,6 +14,7 @@ from gateway_hooks.conversation import MAX_QR_BYTES, name_of
 from gateway_hooks.meaning import Connect
 from hermes_mcp_auth_remote.errors import McpAuthError, PasteRefused
 from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.threads import run_file_work
 
 # Another code, or the other way to log in: each asks something of the provider.
 MAX_CHANGES = 20
@@ -40,7 +41,7 @@ class Answering:
             return
         deleted = await self._context.deleted(heard, chat)
         with contextlib.suppress(McpAuthError):
-            self._context.service.know(await asyncio.to_thread(self._context.servers.find, login.key.server))
+            self._context.service.know(await run_file_work(self._context.servers.find, login.key.server))
         try:
             await self._context.service.finish(login.id, heard.text, chat.origin)
         except PasteRefused as refused:
@@ -50,7 +51,7 @@ class Answering:
                 await self._context.board.add(login.id, await chat.send(card), chat)
         except McpAuthError as trouble:
             # The board shows the failure at the login; what leaves it waiting is said here.
-            now = await asyncio.to_thread(self._context.service.login, login.id)
+            now = await run_file_work(self._context.service.login, login.id)
             if not now.is_over:
                 await chat.send(
                     self._context.conversation.trouble(
@@ -117,7 +118,7 @@ class Answering:
         picture = None
         if len(text.encode()) <= MAX_QR_BYTES:
             async with self._drawing:
-                picture = await asyncio.to_thread(png, text)
+                picture = await run_file_work(png, text)
         if picture is None:
             message = await chat.send(self._context.conversation.qr_too_dense(login))
         else:

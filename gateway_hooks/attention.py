@@ -19,6 +19,7 @@ from gateway_hooks.servers import tag
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import TOKEN_WARNING_SECONDS, Connection
 from hermes_mcp_auth_remote.store.notices import Notice
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Key, Owner
 
 LOOK_SECONDS = 60.0
@@ -60,8 +61,8 @@ class Attention:
     async def look(self) -> None:
         """Look at all sessions once, and tell what has not been told; raises ConfigError, StoreError."""
         context, now = self._context, self._context.clock()
-        sessions = await asyncio.to_thread(self._sessions)
-        told = {each.about: each for each in await asyncio.to_thread(context.service.notices.all)}
+        sessions = await run_file_work(self._sessions)
+        told = {each.about: each for each in await run_file_work(context.service.notices.all)}
         # Somebody is at it, or has just been asked and said no.
         asked = {(each.key, each.origin.user) for each in await context.logins() if each.status != "done"}
         for key, found in sessions.items():
@@ -148,7 +149,7 @@ class Attention:
             others = [each for each in notices if each is not known]
             return others if after is None else [*others, after]
 
-        await asyncio.to_thread(self._context.service.notices.change, put)
+        await run_file_work(self._context.service.notices.change, put)
         return noted[0]
 
 

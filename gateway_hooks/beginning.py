@@ -14,6 +14,7 @@ from gateway_hooks.meaning import Connect
 from gateway_hooks.policy import MAX_WAITING_PER_USER, refusal
 from gateway_hooks.servers import named, tag
 from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Server
 
 
@@ -36,8 +37,8 @@ class Beginning:
             await self._context.reply(chat, heard, card)
             return True
         try:
-            server = await asyncio.to_thread(named, self._context.servers, intent.server, intent.tag)
-            names = [] if server else await asyncio.to_thread(self._context.servers.names)
+            server = await run_file_work(named, self._context.servers, intent.server, intent.tag)
+            names = [] if server else await run_file_work(self._context.servers.names)
         except McpAuthError as trouble:
             card = self._context.conversation.trouble(words.connections_title, trouble)
             await self._context.reply(chat, heard, card)

@@ -25,6 +25,7 @@ from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.disk import SETTLE_NS
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Clock, Server
 
 LOOK_SECONDS = 0.3
@@ -102,7 +103,7 @@ class Board:
             return
         # What is shown while we read is not forgotten.
         remembered = {*self._shown, *self._chats, *self._not_before}
-        logins = [each for each in await asyncio.to_thread(self._service.logins) if self._is_here(each)]
+        logins = [each for each in await run_file_work(self._service.logins) if self._is_here(each)]
         self._seen_at = changed_at if time.time_ns() - changed_at > SETTLE_NS else -1
         self._look_at = min((self._due(each, now) for each in logins), default=math.inf)
         for login in logins:
@@ -150,7 +151,7 @@ class Board:
         return self._noting.setdefault(login_id, asyncio.Lock())
 
     async def _fresh(self, login_id: str) -> Login:
-        return await asyncio.to_thread(self._service.login, login_id)
+        return await run_file_work(self._service.login, login_id)
 
     async def _delete(self, messages: Iterable[str], chat: Chat) -> None:
         for message in messages:
@@ -229,7 +230,7 @@ class Board:
         if login.status != "done":
             return None
         server = Server(login.key.server, login.server_url)
-        return await asyncio.to_thread(self._service.connection, server, login.key.owner)
+        return await run_file_work(self._service.connection, server, login.key.owner)
 
     def _chat(self, login: Login) -> Chat:
         return self._chats.get(login.id) or self._platform.private_chat(login.origin.user)
@@ -265,7 +266,7 @@ class Board:
     async def _know(self, login: Login) -> None:
         """Give the service the server's own options (a CA, an allowed network), where it has an entry."""
         with contextlib.suppress(McpAuthError):
-            self._service.know(await asyncio.to_thread(self._servers.find, login.key.server))
+            self._service.know(await run_file_work(self._servers.find, login.key.server))
 
     def _work(self, login: Login, work: Callable[[Login], Awaitable[None]]) -> None:
         async def worked() -> None:

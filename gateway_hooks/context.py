@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from gateway_hooks.servers import Servers
 from gateway_hooks.words import Words
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Clock, Owner
 
 
@@ -44,7 +44,7 @@ class Context:
 
     async def logins(self) -> list[Login]:
         """List the logins of this platform that have not been over for an hour."""
-        logins = await asyncio.to_thread(self.service.logins)
+        logins = await run_file_work(self.service.logins)
         return [each for each in logins if each.origin.platform == self.platform.name]
 
     async def invite(self, group: Chat, login: Login | None = None) -> None:

@@ -48,6 +48,7 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.asking import asking
 from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Owner
 
 # Long enough for a bot to have started.
@@ -93,7 +94,7 @@ class Desk:
     async def _load(self) -> None:
         """Load what logins need off the event loop, after the start and before an upgrade replaces it."""
         await asyncio.sleep(LOAD_SECONDS)
-        await asyncio.to_thread(self._context.service.load)
+        await run_file_work(self._context.service.load)
 
     async def hear(self, heard: Heard, chat: Chat) -> bool:
         """Take what a person did, and do it; False where it is not ours."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection
 
 from gateway_hooks.cards import Card
@@ -12,6 +11,7 @@ from gateway_hooks.lists import Standing
 from gateway_hooks.meaning import Disconnect
 from gateway_hooks.servers import named
 from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Key, Owner
 
 
@@ -27,7 +27,7 @@ class Listing:
         owner = self._context.owner(user)
         logins = await self._context.logins()
         waiting = {each.key for each in logins if each.status == "waiting" and each.origin.user == user}
-        standings = await asyncio.to_thread(self._standings, owner, waiting)
+        standings = await run_file_work(self._standings, owner, waiting)
         may = self._context.policy.may_change(heard.sender)
         await self._context.reply(
             chat, heard, self._context.lists.connections(standings, owner, self._context.clock(), may=may)
@@ -56,7 +56,7 @@ class Listing:
             # As it is typed where there are no buttons.
             name, is_sure = name[: -len(" yes")].rstrip(), True
         try:
-            server = await asyncio.to_thread(named, self._context.servers, name, intent.tag)
+            server = await run_file_work(named, self._context.servers, name, intent.tag)
         except McpAuthError as trouble:
             card = self._context.conversation.trouble(words.connections_title, trouble)
             await self._context.reply(chat, heard, card)

@@ -53,6 +53,7 @@ from gateway_hooks.words import ENGLISH, Words
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock
 
 log = logging.getLogger(__name__)
@@ -243,7 +244,7 @@ class McpLogins(commands.Cog):
         if not self._policy.may_talk(await self._sender(interaction.user)):
             return []
         try:
-            return await asyncio.to_thread(self._servers.names)
+            return await run_file_work(self._servers.names)
         except McpAuthError:
             return []
 

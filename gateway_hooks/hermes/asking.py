@@ -24,6 +24,7 @@ from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.http.client import run
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Server
 
 # How long a tool's result waits for the question to be asked: discovery and registration take two seconds.
@@ -111,7 +112,7 @@ async def ask(seat: Seat, name: str, where: Any, inside: Inside) -> str | None: 
     """Ask for a login where one is needed; returns what the model is told, None where it is not."""
     sender = HermesSender(str(where.user_id), where=where)
     try:
-        server = await asyncio.to_thread(seat.servers.find, name)
+        server = await run_file_work(seat.servers.find, name)
     except McpAuthError as trouble:
         return f"{trouble} {trouble.advice}"
     session = seat.service.session(server)

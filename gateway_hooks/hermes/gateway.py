@@ -25,6 +25,7 @@ from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service.default import service_at
 from hermes_mcp_auth_remote.store.disk import SETTLE_NS
+from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread
 
 # How soon an adapter that has taken another's place is attended, and a login that was finished elsewhere.
 LOOK_SECONDS = 0.5
@@ -146,7 +147,7 @@ class Inside:
     async def connect(self, server: str) -> bool:
         """Have a server's tools live; False where that did not work."""
         async with self._connecting:
-            return await asyncio.to_thread(make_live, server)
+            return await run_in_own_thread(make_live, server)
 
     async def _keep_looking(self) -> None:
         while True:
@@ -166,7 +167,7 @@ class Inside:
             return
         # A change within the same tick of the disk's clock would go unseen.
         self._seen_at = changed_at if time.time_ns() - changed_at > SETTLE_NS else -1
-        logins = await asyncio.to_thread(self.service.logins)
+        logins = await run_file_work(self.service.logins)
         done = {each.id: each for each in logins if each.status == "done" and each.key.owner is None}
         first, self._handled = self._handled is None, set() if self._handled is None else self._handled
         for login in [each for each in done.values() if each.id not in self._handled]:
@@ -185,7 +186,7 @@ class Inside:
         # After the message that says that it is connected.
         for _ in range(SAID_TRIES):
             with contextlib.suppress(McpAuthError):
-                if not (await asyncio.to_thread(self.service.login, login.id)).messages:
+                if not (await run_file_work(self.service.login, login.id)).messages:
                     break
             await asyncio.sleep(LOOK_SECONDS)
         seat = self.seat_of(login.origin.platform)

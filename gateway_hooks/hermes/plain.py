@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import tempfile
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 from gateway_hooks.cards import Card, spans
 from gateway_hooks.chat import Abilities, CannotWrite, Chat, ChatError, MessageGone, Sender
 from gateway_hooks.hermes.internals import Attached
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Origin
 
 PREFIX = "/mcpauth "
@@ -91,7 +91,7 @@ class PlainChat:
         """Write a message with a picture, which lies in a private file for that moment; raises ChatError."""
         with tempfile.TemporaryDirectory(prefix="mcp-auth-") as folder:
             path = Path(folder) / "code.png"
-            await asyncio.to_thread(path.write_bytes, png)
+            await run_file_work(path.write_bytes, png)
             caption, metadata = text(card), self._metadata()
             sent = await self._asked(
                 "send_image_file", self._chat(), str(path), caption=caption, metadata=metadata

@@ -25,6 +25,7 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.default import default_service, open_session
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.documents import client_document
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Clock, Owner, Secret, Server
 from hermes_mcp_auth_remote.wording import address
 
@@ -109,7 +110,7 @@ class SharedTokenStorage:
         # The SDK sends no proofs of possession.
         if authorization is None or self.session.prover is not None:
             return None
-        tokens = (await asyncio.to_thread(self._service.stored, self.server, self._owner)).tokens
+        tokens = (await run_file_work(self._service.stored, self.server, self._owner)).tokens
         ends = tokens.expires_at if tokens is not None else None
         scope = tokens.scope if tokens is not None else None
         return OAuthToken(
@@ -123,7 +124,7 @@ class SharedTokenStorage:
         if self._registered is not None:
             return self._registered
         options = self.server.options
-        stored = await asyncio.to_thread(self._service.stored, self.server, self._owner)
+        stored = await run_file_work(self._service.stored, self.server, self._owner)
         client, ours = stored.client, self._redirect_uris()
         if options.client_id is not None:
             method = options.token_endpoint_auth_method or (
@@ -144,7 +145,7 @@ class SharedTokenStorage:
 
     async def set_tokens(self, tokens: OAuthToken) -> None:
         """Store what a login brought, with its client and its authorization server; raises StoreError."""
-        stored = await asyncio.to_thread(self._service.stored, self.server, self._owner)
+        stored = await run_file_work(self._service.stored, self.server, self._owner)
         now, client = self._clock(), stored.client
         info = (self.context.client_info if self.context is not None else None) or self._registered
         if info is not None:

@@ -27,6 +27,7 @@ from hermes_mcp_auth_remote.terminal.prompt import Ways, log_in
 from hermes_mcp_auth_remote.terminal.race import Screen
 from hermes_mcp_auth_remote.terminal.screen import size
 from hermes_mcp_auth_remote.terminal.words import WIDEST, filled
+from hermes_mcp_auth_remote.threads import run_in_own_thread
 from hermes_mcp_auth_remote.values import Flow, Server
 
 try:
@@ -133,11 +134,11 @@ class _Approving:
         if login.shown_code is not None:
             if not self._as_json:
                 _print("The demo opens the address and approves.", sys.stdout)
-            await asyncio.to_thread(_last_address, login.shown_code.verification_uri_complete or "")
+            await run_in_own_thread(_last_address, login.shown_code.verification_uri_complete or "")
             return ""
         if not self._as_json:
             _print("The demo opens the address, approves, and pastes what the browser ended on.", sys.stdout)
-        return await asyncio.to_thread(_last_address, login.authorization_url)
+        return await run_in_own_thread(_last_address, login.authorization_url)
 
     async def __aenter__(self) -> Self:
         if self._keyboard is not None:

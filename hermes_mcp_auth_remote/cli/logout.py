@@ -14,6 +14,7 @@ from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, StoreError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.screen import size
 from hermes_mcp_auth_remote.terminal.words import NO, YES, filled, trouble
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Key, Owner, Server
 from hermes_mcp_auth_remote.wording import shown
 
@@ -77,7 +78,7 @@ async def _log_out_of(service: AuthService, keys: list[Key], *, as_json: bool) -
 
     async def one(key: Key) -> Ending:
         async with some:
-            return await _log_out(service, key, await asyncio.to_thread(known, key))
+            return await _log_out(service, key, await run_file_work(known, key))
 
     worst = 0
     for task in [asyncio.create_task(one(key)) for key in keys]:

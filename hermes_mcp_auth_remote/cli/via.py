@@ -18,6 +18,7 @@ from hermes_mcp_auth_remote.errors import ConfigError, LoginCancelled, McpAuthEr
 from hermes_mcp_auth_remote.login import Connection, Login, refusal
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.words import clock_time
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Origin, Owner, Server
 
 # A bot that is at work looks more often than that; a busy one may need a moment.
@@ -121,7 +122,7 @@ class _Asked:
     async def _watch(self, login_id: str) -> None:
         """Say once that it is shown, and before that, where it takes long, that nobody shows it."""
         started, said = asyncio.get_running_loop().time(), False
-        while not (await asyncio.to_thread(self._service.login, login_id)).messages:
+        while not (await run_file_work(self._service.login, login_id)).messages:
             if not said and asyncio.get_running_loop().time() - started > UNSHOWN_SECONDS:
                 said = True
                 self._say_unshown()

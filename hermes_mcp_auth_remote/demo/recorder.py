@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -12,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate, Recorded, Step, step_of
+from hermes_mcp_auth_remote.threads import run_file_work
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 HANG_UP = "hermes_mcp_auth_remote.hang_up"
@@ -120,10 +120,10 @@ class Recorder:
     async def _delay(self, fault: Fault) -> None:
         # Both waits end when the server does, so that no thread outlives it.
         if fault.delay_seconds:
-            await asyncio.to_thread(self._record.closing.wait, fault.delay_seconds)
+            await run_file_work(self._record.closing.wait, fault.delay_seconds)
         if fault.gate is not None:
             fault.gate.arrived.set()
-            await asyncio.to_thread(fault.gate.opened.wait)
+            await run_file_work(fault.gate.opened.wait)
 
 
 async def _call(serve: Serve, proper: list[Message]) -> None:

@@ -32,7 +32,7 @@ from hermes_mcp_auth_remote.errors import (
 from hermes_mcp_auth_remote.http.addresses import AddressPolicy, read_networks
 from hermes_mcp_auth_remote.http.body import decoded, read_body
 from hermes_mcp_auth_remote.http.framing import LimitedBackend, LimitedStream, TooMuchFraming
-from hermes_mcp_auth_remote.http.guard import Guard, Resolve, remembering, resolve
+from hermes_mcp_auth_remote.http.guard import Guard, Resolve, remembering, resolver_for
 from hermes_mcp_auth_remote.http.proxies import proxy_for
 from hermes_mcp_auth_remote.http.tls import tls_context
 from hermes_mcp_auth_remote.http.trouble import WAYS_TO_FAIL, network_error
@@ -72,12 +72,13 @@ async def run(
     server: Server,
     *,
     environ: Mapping[str, str] = os.environ,
-    resolve: Resolve = resolve,
+    resolve: Resolve | None = None,
     answer_seconds: float = ANSWER_SECONDS,
 ) -> T:
     """Run an exchange to its end on behalf of one configured server, and return what it returns.
 
-    A NetworkError is thrown into the exchange, which may go on with another request or let it through.
+    Names are looked up by `resolve`, or by the system's resolver if it is None. A NetworkError is thrown into
+    the exchange, which may go on with another request or let it through.
     Raises ConfigError for proxies, certificates and headers that cannot be used.
     """
     async with Connections(server, environ, resolve, answer_seconds) as connections:
@@ -88,12 +89,12 @@ class Connections(AsyncExitStack):
     """Connections on behalf of one server, closed with the block; each name is resolved once."""
 
     def __init__(
-        self, server: Server, environ: Mapping[str, str], resolve: Resolve, answer_seconds: float
+        self, server: Server, environ: Mapping[str, str], resolve: Resolve | None, answer_seconds: float
     ) -> None:
         super().__init__()
         self._server = server
         self._environ = environ
-        self._resolve = remembering(resolve)
+        self._resolve = remembering(resolve or resolver_for(server.url))
         self._answer_seconds = answer_seconds
         self._policy = AddressPolicy(
             loopback=is_loopback_host(host_of(server.url)),

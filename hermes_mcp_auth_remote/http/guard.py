@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import ip_address
 from typing import cast
@@ -18,6 +16,7 @@ from hermes_mcp_auth_remote.http.addresses import (
     is_intranet,
     literal,
 )
+from hermes_mcp_auth_remote.http.lookups import look_ups
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
@@ -29,12 +28,22 @@ FIRST_ADDRESS_SECONDS = 3.0
 
 async def resolve(host: str, port: int) -> list[Address]:
     """Ask the system's resolver (without blocking the event loop) for a host's addresses."""
-    if is_loopback_host(host) and literal(host) is None:
-        # RFC 6761 section 6.3: localhost is loopback, whatever a resolver says.
-        return [ip_address("127.0.0.1"), ip_address("::1")]
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found))
+    return await resolver_for(host)(host, port)
+
+
+def resolver_for(server: str) -> Resolve:
+    """Return a resolver that asks the system on behalf of one server, within its share of the threads.
+
+    `server` is any text that tells servers apart, such as a server's URL.
+    """
+
+    async def resolve(host: str, port: int) -> list[Address]:
+        if is_loopback_host(host) and literal(host) is None:
+            # RFC 6761 section 6.3: localhost is loopback, whatever a resolver says.
+            return [ip_address("127.0.0.1"), ip_address("::1")]
+        return await look_ups.addresses(host, port, server)
+
+    return resolve
 
 
 def remembering(resolve: Resolve) -> Resolve:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from hermes_mcp_auth_remote.http.client import ANSWER_SECONDS, Connections
-from hermes_mcp_auth_remote.http.guard import Resolve, resolve
+from hermes_mcp_auth_remote.http.guard import Resolve
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.values import Server
 
@@ -30,7 +30,7 @@ class _Place:
 class KeptConnections:
     """Runs exchanges as `http.client.run` does, under the same limits; for one event loop."""
 
-    def __init__(self, *, environ: Mapping[str, str] = os.environ, resolve: Resolve = resolve) -> None:
+    def __init__(self, *, environ: Mapping[str, str] = os.environ, resolve: Resolve | None = None) -> None:
         self._environ = environ
         self._resolve = resolve
         self._places: dict[tuple[str, str], _Place] = {}

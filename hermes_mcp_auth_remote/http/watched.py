@@ -11,7 +11,6 @@ from typing import TypeVar
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, TimedOut
 from hermes_mcp_auth_remote.http.body import decoded
 from hermes_mcp_auth_remote.http.client import ANSWER_SECONDS, Connections
-from hermes_mcp_auth_remote.http.guard import resolve
 from hermes_mcp_auth_remote.http.proxies import proxy_for
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
@@ -57,7 +56,7 @@ def proxy_of(url: str, environ: Mapping[str, str]) -> str | None:
 
 class _Watched(Connections):
     def __init__(self, server: Server, environ: Mapping[str, str], watch: Watch) -> None:
-        super().__init__(server, environ, resolve, ANSWER_SECONDS)
+        super().__init__(server, environ, None, ANSWER_SECONDS)
         self._watch = watch
 
     async def _asked(self, request: Request) -> Response:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Collection
@@ -29,6 +28,7 @@ from hermes_mcp_auth_remote.service.world import Run, World
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.store.notices import NoticeFile
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Clock, Entropy, Flow, Key, Origin, Owner, Server
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ class AuthService:
         Raises DeviceRefused where there is no device flow, a LoginError where it waits no more, or a
         NetworkError; it then goes on as before.
         """
-        login = await asyncio.to_thread(self._logins.get, login_id)
+        login = await run_file_work(self._logins.get, login_id)
         return await self._logins.switch(login_id, flow, self._server_of(login))
 
     async def finish(self, login_id: str, text: str, origin: Origin) -> Connection:
@@ -133,7 +133,7 @@ class AuthService:
         Raises PasteRefused where the login goes on waiting; a LoginError, ServerError or NetworkError where
         it is over. Whatever happens, an earlier login's credentials stay unless new ones took their place.
         """
-        login = await asyncio.to_thread(self._logins.get, login_id)
+        login = await run_file_work(self._logins.get, login_id)
         server = self._server_of(login)
         credentials = await self._logins.finish(login_id, text, origin, server)
         if credentials.tokens is not None:
@@ -239,9 +239,9 @@ class AuthService:
         """
         key = Key(server.name, owner)
         await self._logins.end_all(key)
-        async with held(await asyncio.to_thread(self._world.store.lock, key)):
+        async with held(await run_file_work(self._world.store.lock, key)):
             try:
-                stored = await asyncio.to_thread(self._world.store.read, key)
+                stored = await run_file_work(self._world.store.read, key)
             except StoreError:
                 # What cannot be read cannot be revoked; it goes all the same.
                 stored = Credentials()
@@ -250,6 +250,6 @@ class AuthService:
             except McpAuthError:
                 # Such as a CA file that is gone; what is stored here goes all the same.
                 revoked = False
-            await asyncio.to_thread(self._world.store.delete, key)
+            await run_file_work(self._world.store.delete, key)
         self.session(server, owner).forget()
         return revoked

@@ -20,6 +20,7 @@ from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service.connections import connection
 from hermes_mcp_auth_remote.service.logins import Logins
 from hermes_mcp_auth_remote.service.world import World
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Flow, Key, Origin, Server
 
 # A person who said no, or did not answer, is not asked again by the next call; a command still may.
@@ -107,7 +108,7 @@ class Asking:
         """
         asker = _current.get()
         if asker is None or not asker.may_ask_for(key):
-            waiting = await asyncio.to_thread(self._waiting, key, server, None)
+            waiting = await run_file_work(self._waiting, key, server, None)
             raise needed if waiting is None else _with(needed, waiting)
         place = (key, server.url, asker.origin)
         login: Login | None = None
@@ -151,7 +152,7 @@ class Asking:
             except _AbandonedError:
                 # The first of us was cancelled before anything was shown; the next one begins.
                 continue
-            return await asyncio.to_thread(self._logins.get, login_id)
+            return await run_file_work(self._logins.get, login_id)
 
     async def _begun(
         self, server: Server, place: _Place, asker: Asker, needed: AuthorizationRequired
@@ -159,7 +160,7 @@ class Asking:
         key = place[0]
         challenge = needed.challenge if isinstance(needed.challenge, Challenge) else None
         scope = challenge.scope if challenge is not None and challenge.insufficient_scope else None
-        waiting = await asyncio.to_thread(self._waiting, key, server, asker.origin)
+        waiting = await run_file_work(self._waiting, key, server, asker.origin)
         if waiting is not None:
             if scope is not None and not scope <= (waiting.request.scope or frozenset()):
                 # Another scope with each call must not become another prompt with each call.
@@ -181,7 +182,7 @@ class Asking:
         over = await self._logins.settled(login.id)
         found: Connection | None = None
         if over.status == "done":
-            stored = await asyncio.to_thread(self._world.store.read, login.key)
+            stored = await run_file_work(self._world.store.read, login.key)
             found = connection(login.key, login.server_url, stored)
         await prompter.settled(over, found)
 

@@ -24,6 +24,7 @@ from hermes_mcp_auth_remote.service.looks import Question
 from hermes_mcp_auth_remote.service.redirects import redirect_uri_for
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Entropy, Flow, Key, Origin, Secret, Server
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ async def begun(
             f"Use it as it is; `hermes-mcp-auth token {server.name}` fetches a token.",
         )
     flow = _flow(world, server, origin, flow)
-    stored, known, sign = await asyncio.to_thread(_known, world, server, key)
+    stored, known, sign = await run_file_work(_known, world, server, key)
     is_new = redirect_uri is None and known == Held()
     if redirect_uri is None:
         redirect_uri = redirect_uri_for(server, stored.client, world.entropy)
@@ -103,7 +104,7 @@ async def changed_over(world: World, server: Server, login: Login, flow: Flow) -
     """
     follow(login, "switch")
     flow = _flow(world, server, login.origin, flow)
-    sign = await asyncio.to_thread(world.signer, server)
+    sign = await run_file_work(world.signer, server)
     before, asked_at = Prepared(login.request, login.authorization_server), world.clock()
     device = flow == "device"
     switching = switched(server, before, _chance(world.entropy), device=device, sign=sign)

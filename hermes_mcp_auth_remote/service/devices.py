@@ -35,6 +35,7 @@ from hermes_mcp_auth_remote.service.ending import Ending
 from hermes_mcp_auth_remote.service.polling import LOOK_SECONDS, Ended, Poller, Watch
 from hermes_mcp_auth_remote.service.world import Run, World
 from hermes_mcp_auth_remote.store.lock import FileLock
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Secret, Server
 
 # A disk that fails for a moment ends no login.
@@ -103,7 +104,7 @@ class Devices:
             if login.status == "exchanging":
                 return LOOK_SECONDS
             if memory is None or login.polled_by != self._id:
-                taken = await asyncio.to_thread(self._taken, login)
+                taken = await run_file_work(self._taken, login)
                 login, memory = taken[0], taken[1]
             else:
                 memory.version = version
@@ -162,10 +163,10 @@ class Devices:
             wait = after.next_at - now
             memory.poll_at, memory.failures = time.monotonic() + wait, after.failures
             if _lasting(after) != _lasting(pending):
-                memory.version = await asyncio.to_thread(self._kept_for_later, login, after)
+                memory.version = await run_file_work(self._kept_for_later, login, after)
             return max(min(wait, login.expires_at - now), 0.0)
         if isinstance(after, Failed):
-            await asyncio.to_thread(self._ending.refuse, login, after.error)
+            await run_file_work(self._ending.refuse, login, after.error)
         else:
             await self._complete(login, pending, after, memory.proving)
         return None
@@ -193,7 +194,7 @@ class Devices:
     ) -> None:
         login = replace(login, request=replace(login.request, client=pending.request.client))
         try:
-            claimed = await asyncio.to_thread(self._ending.claim, login)
+            claimed = await run_file_work(self._ending.claim, login)
         except LoginError:
             # Cancelled, or changed over, at the last moment: what the person said last counts.
             await self._ending.revoke(login, tokens)
@@ -208,7 +209,7 @@ class Devices:
         memory = _memory_of(watch)
         if memory is not None and not memory.other:
             with contextlib.suppress(StoreError, LoginError):
-                await asyncio.to_thread(self._left, watch.name, memory)
+                await run_file_work(self._left, watch.name, memory)
 
     def _left(self, login_id: str, memory: _Memory) -> None:
         next_at = self._world.clock() + max(memory.poll_at - time.monotonic(), 0.0)

@@ -5,7 +5,6 @@ Nowhere else does a login change what is stored.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +35,7 @@ from hermes_mcp_auth_remote.service.waiting import held
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.logins import LoginFiles
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server
 
 # No exchange takes longer, two requests and the wait for the lock: whoever claimed the login is gone.
@@ -89,7 +89,7 @@ class Ending:
         try:
             demand_bound(tokens, self._server_of(login).options, host_of(login.request.issuer))
         except McpAuthError as trouble:
-            await asyncio.to_thread(self._abandon, login, trouble)
+            await run_file_work(self._abandon, login, trouble)
             await self.revoke(login, tokens)
             raise
         # From here on an interruption loses nothing: the flight goes on to its end.
@@ -128,14 +128,14 @@ class Ending:
     async def end_all(self, key: Key) -> None:
         """Cancel the logins of a server and owner that wait, and let those fail that are being exchanged."""
         left = LoginError("This login was ended by a logout.")
-        for login in await asyncio.to_thread(self._world.store.logins.all):
+        for login in await run_file_work(self._world.store.logins.all):
             if login.key == key and not login.is_over:
-                await asyncio.to_thread(
+                await run_file_work(
                     self._world.store.logins.change,
                     login.id,
                     lambda it: follow(it, "cancel") if it.status == "waiting" else it,
                 )
-                await asyncio.to_thread(self._abandon, login, left)
+                await run_file_work(self._abandon, login, left)
 
     def _abandon(self, login: Login, why: McpAuthError) -> None:
         """Let a login fail that was being exchanged; what the disk says to that hides nothing from people."""

@@ -34,6 +34,7 @@ from hermes_mcp_auth_remote.service.devices import Devices
 from hermes_mcp_auth_remote.service.ending import Ending, binds_the_code, may_finish
 from hermes_mcp_auth_remote.service.world import Run, World
 from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Key, Origin, Server
 
 # A login may be finished by another process, which can only tell us through the store.
@@ -73,7 +74,7 @@ class Logins(Ending):
         login = await begun(
             self._world, server, key, origin, redirect_uri=redirect_uri, challenge=challenge, flow=flow
         )
-        await asyncio.to_thread(self._add, login, login.begun_at)
+        await run_file_work(self._add, login, login.begun_at)
         return login
 
     async def switch(self, login_id: str, flow: Flow, server: Server) -> Login:
@@ -84,7 +85,7 @@ class Logins(Ending):
         """
         from hermes_mcp_auth_remote.service.beginning import changed_over  # noqa: PLC0415  as in `begin`
 
-        login = await asyncio.to_thread(self.get, login_id)
+        login = await run_file_work(self.get, login_id)
         after = await changed_over(self._world, server, login, flow)
 
         def switch(it: Login) -> Login:
@@ -108,9 +109,9 @@ class Logins(Ending):
         Returns what is now stored. Raises PasteRefused where the login goes on waiting, another LoginError,
         or what the token request raised: then the login has failed.
         """
-        login, response = await asyncio.to_thread(self._claim, login_id, text, origin)
+        login, response = await run_file_work(self._claim, login_id, text, origin)
         try:
-            sign = await asyncio.to_thread(self._world.signer, server)
+            sign = await run_file_work(self._world.signer, server)
             proof_key = new_proof_key() if login.request.dpop else None
             prover, now = self._world.prover(proof_key), self._world.clock()
             tokens = await self._world.run(
@@ -122,11 +123,11 @@ class Logins(Ending):
                     login_id, lambda it: replace(follow(it, "release"), expires_at=login.expires_at)
                 )
                 unknown = PasteRefused(f"{login.issuer_host} does not know that code.")
-                raise (await asyncio.to_thread(self._counted, login_id, unknown, origin)) from None
-            await asyncio.to_thread(self._abandon, login, refused)
+                raise (await run_file_work(self._counted, login_id, unknown, origin)) from None
+            await run_file_work(self._abandon, login, refused)
             raise
         except McpAuthError as trouble:
-            await asyncio.to_thread(self._abandon, login, trouble)
+            await run_file_work(self._abandon, login, trouble)
             raise
         except BaseException:
             # Ctrl-C between sending the code and its answer: the code is spent.
@@ -184,7 +185,7 @@ class Logins(Ending):
     async def settled(self, login_id: str) -> Login:
         """Wait until a login is over, however and wherever that happens, and return it."""
         while True:
-            login = await asyncio.to_thread(self.get, login_id)
+            login = await run_file_work(self.get, login_id)
             if login.is_over:
                 return login
             if login.device is not None and login.status == "waiting":
@@ -209,4 +210,4 @@ class Logins(Ending):
         return await self._change(login_id, lambda it: replace(it, messages=messages))
 
     async def _change(self, login_id: str, change: Callable[[Login], Login]) -> Login:
-        return await asyncio.to_thread(self._world.store.logins.change, login_id, change)
+        return await run_file_work(self._world.store.logins.change, login_id, change)

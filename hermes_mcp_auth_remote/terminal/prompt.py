@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.keyboard import Lines
 from hermes_mcp_auth_remote.terminal.loopback import Listener
 from hermes_mcp_auth_remote.terminal.race import HERE, Race, Screen, listener_for
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Owner, Server
 
 
@@ -93,7 +93,7 @@ async def _place(
     service: AuthService, server: Server, owner: Owner, race: Race, ways: Ways
 ) -> tuple[str, Listener | None]:
     """Choose the redirect URI, and listen there where that can be."""
-    redirect_uri = await asyncio.to_thread(service.redirect_uri, server, owner)
+    redirect_uri = await run_file_work(service.redirect_uri, server, owner)
     if not ways.listen:
         return redirect_uri, None
     listener = await listener_for(race, redirect_uri)

@@ -18,6 +18,7 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.keyboard import Lines
 from hermes_mcp_auth_remote.terminal.loopback import Listener
 from hermes_mcp_auth_remote.terminal.page import Page
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Origin, Server
 
 HERE = Origin("terminal")
@@ -137,7 +138,7 @@ class Race:
             # An answer that was being tried here has told its own story by now.
             if self._won.done():
                 return
-            connection = await asyncio.to_thread(self._service.connection, self._server, login.key.owner)
+            connection = await run_file_work(self._service.connection, self._server, login.key.owner)
             if over.status == "done" and connection is not None:
                 self._won.set_result(connection)
             else:

@@ -1,0 +1,86 @@
+"""Threads for blocking calls, so that nothing of ours waits in an event loop's default executor.
+
+`asyncio.run` joins the default executor before it returns, and every library in the process shares it. A call
+that waits for a server there holds up the end of the program and the work of all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from hermes_mcp_auth_remote.forks import begin_anew_in_children
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FILE_THREADS = 8
+
+
+class _FileThreads:
+    """The executor for file work; a forked child gets a new one."""
+
+    def __init__(self) -> None:
+        self.forked()
+        begin_anew_in_children(self)
+
+    def forked(self) -> None:
+        """Replace the executor, whose threads a child process does not have."""
+        self.executor = ThreadPoolExecutor(FILE_THREADS, "mcp-auth-files")
+
+
+_file_threads = _FileThreads()
+
+
+async def run_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a short blocking function that reads or writes files, in one of a few threads kept for that.
+
+    Raises what the function raises. Never pass a function that waits for a server: use `run_in_own_thread`.
+    """
+    call = partial(contextvars.copy_context().run, function, *args, **kwargs)
+    try:
+        work = asyncio.get_running_loop().run_in_executor(_file_threads.executor, call)
+    except RuntimeError as error:
+        if "interpreter shutdown" not in str(error):
+            raise
+        # Executors take no more work then, but a login that just brought tokens still has to store them.
+        return function(*args, **kwargs)
+    return await work
+
+
+async def run_in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking function that waits for a server, in a thread that no exit of the program waits for.
+
+    Raises what the function raises. A caller that is cancelled leaves the thread to itself.
+    """
+    outcome: asyncio.Future[Future[T]] = asyncio.get_running_loop().create_future()
+    context = contextvars.copy_context()
+
+    def call() -> None:
+        done: Future[T] = Future()
+        try:
+            done.set_result(context.run(function, *args, **kwargs))
+        except BaseException as error:  # noqa: BLE001  the caller raises it
+            done.set_exception(error)
+        hand_over(outcome, done)
+
+    threading.Thread(target=call, name="mcp-auth-call", daemon=True).start()
+    return (await outcome).result()
+
+
+def hand_over(future: asyncio.Future[T], outcome: T) -> None:
+    """Set a future's result from any thread; does nothing if its waiter or its event loop is gone."""
+    # RuntimeError: the loop has closed.
+    with suppress(RuntimeError):
+        future.get_loop().call_soon_threadsafe(_settle, future, outcome)
+
+
+def _settle(future: asyncio.Future[T], outcome: T) -> None:
+    if not future.done():
+        future.set_result(outcome)
