@@ -47,9 +47,10 @@ async def run_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwa
     try:
         work = asyncio.get_running_loop().run_in_executor(_file_threads.executor, call)
     except RuntimeError as error:
-        if "interpreter shutdown" not in str(error):
+        # This one says that the work is not in the queue, for the interpreter is ending. A poll that brings
+        # tokens at that moment still has to store them.
+        if not str(error).startswith("cannot schedule new futures"):
             raise
-        # Executors take no more work then, but a login that just brought tokens still has to store them.
         return function(*args, **kwargs)
     return await work
 

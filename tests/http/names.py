@@ -1,0 +1,68 @@
+"""The system's resolver as a test wants it: some names are known, all others are asked for without an end."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from hermes_mcp_auth_remote.http.addresses import literal
+
+
+class Names:
+    """Stands in for `socket.getaddrinfo`. A name that is neither known nor refused hangs until `release`."""
+
+    def __init__(self, **known: str) -> None:
+        """Names are written with `_` for a dot."""
+        self.known = {name.replace("_", "."): address for name, address in known.items()}
+        self.refused: set[str] = set()
+        self.asked: list[str] = []
+        self._released: dict[str, threading.Event] = {}
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+
+    def getaddrinfo(self, host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        if literal(host) is not None:
+            # Clients of the tests themselves ask for these.
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
+        with self._changed:
+            self.asked.append(host)
+            released = self._released.setdefault(host, threading.Event())
+            self._changed.notify_all()
+        if host not in self.known:
+            if host not in self.refused:
+                released.wait(60)
+            if host not in self.known:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (self.known[host], port))]
+
+    def release(self, host: str, address: str | None = None) -> None:
+        """Let every question for a name that hangs end: with an address, or with an error."""
+        with self._lock:
+            if address is not None:
+                self.known[host] = address
+            released = self._released.setdefault(host, threading.Event())
+        released.set()
+
+    def wait_asked(self, count: int) -> None:
+        """Wait until so many questions were asked."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.asked) >= count, 20)
+
+    def release_all(self) -> None:
+        for host in list(self._released):
+            self.release(host)
+
+
+@contextmanager
+def resolving(**known: str) -> Iterator[Names]:
+    """Replace the system's resolver until the block ends."""
+    names = Names(**known)
+    with patch("socket.getaddrinfo", names.getaddrinfo):
+        try:
+            yield names
+        finally:
+            names.release_all()

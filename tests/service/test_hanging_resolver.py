@@ -1,0 +1,203 @@
+"""Real programs on a machine whose resolver never answers: no limit, no Ctrl-C and no exit waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.values import Origin, Server
+from tests.http.names import resolving
+from tests.requirements import covers
+from tests.service.given import TERMINAL, kept, log_in, server_of
+
+# Imported by each interpreter that finds it: the resolver says that it was asked, and then hangs for an hour.
+SITECUSTOMIZE = """
+import os, socket, time
+
+def getaddrinfo(host, *_, **__):
+    os.write(2, b"asked\\n")
+    open("asked", "w").close()
+    time.sleep(3600)
+
+socket.getaddrinfo = getaddrinfo
+"""
+
+LIMIT = """
+import asyncio
+from hermes_mcp_auth_remote.errors import TimedOut
+from hermes_mcp_auth_remote.http.client import run
+from hermes_mcp_auth_remote.oauth.wire import get
+from hermes_mcp_auth_remote.values import Server
+
+def exchange():
+    yield get("https://dead.example/", "step")
+
+async def main():
+    try:
+        await run(exchange(), Server("s", "https://dead.example/mcp"), answer_seconds=0.1)
+    except TimedOut as error:
+        print(error, flush=True)
+
+asyncio.run(main())
+print("over", flush=True)
+"""
+
+GOOD_TOKEN = """
+import asyncio, os
+from pathlib import Path
+from hermes_mcp_auth_remote import AuthService, Server
+from hermes_mcp_auth_remote.oauth.client import Client
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
+from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.values import Key, Secret
+
+home, url, issuer = Path(os.environ["HERMES_HOME"]), "https://dead.example/mcp", "https://auth.example"
+tokens = Tokens(Secret("access"), Secret("refresh"), expires_at=5600.0, obtained_at=2000.0)
+known = AuthorizationServer(issuer, f"{issuer}/authorize", f"{issuer}/token")
+binding = Binding("notes", url, issuer, "client")
+FileStore(home).replace(Key("notes"), Credentials(tokens, Client("client"), known, binding))
+now = 2000.0
+session = AuthService(home, clock=lambda: now).session(Server("notes", url))
+
+async def main():
+    global now
+    print(await session.header(), flush=True)
+    # The token is due for a refresh, and good for a while.
+    now += 3560.0
+    print(await session.header(), flush=True)
+
+asyncio.run(main())
+while not os.path.exists("asked"):
+    pass
+print("over", flush=True)
+"""
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """The surroundings of a program whose resolver hangs."""
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    inherited = {name: os.environ[name] for name in ("PATH",) if name in os.environ}
+    root = Path(__file__).resolve().parents[2]
+    home = str(tmp_path / "hermes")
+    return inherited | {
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}",
+        "HERMES_HOME": home,
+        "HOME": str(tmp_path),
+        "LANG": "C.UTF-8",
+    }
+
+
+@contextmanager
+def started(environ: dict[str, str], *command: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=environ["HOME"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_asked(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line == "asked\n":
+            return
+    raise AssertionError("the resolver was never asked")
+
+
+@covers("look-up-abandoned")
+def test_a_request_ends_at_its_limit_and_the_program_after_it(environ: dict[str, str]) -> None:
+    with started(environ, "-c", LIMIT) as process:
+        out, err = process.communicate(timeout=60)
+    assert out == "dead.example did not answer the step in time.\nover\n"
+    assert (process.returncode, err) == (0, "asked\n")
+
+
+@covers("look-up-abandoned")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_login_at_a_dead_name_ends_with_ctrl_c(environ: dict[str, str], number: signal.Signals) -> None:
+    command = ("-m", "hermes_mcp_auth_remote.cli", "login", "--url", "https://dead.example/mcp")
+    with started(environ, *command) as process:
+        wait_asked(process)
+        process.send_signal(number)
+        code = process.wait(60)
+    assert code == 128 + number
+
+
+@covers("look-up-abandoned")
+def test_a_program_with_a_good_token_ends_while_a_refresh_waits_for_a_name(environ: dict[str, str]) -> None:
+    with started(environ, "-c", GOOD_TOKEN) as process:
+        out, _ = process.communicate(timeout=100)
+    assert (out, process.returncode) == ("Bearer access\nBearer access\nover\n", 0)
+
+
+@covers("look-up-abandoned")
+def test_logins_at_a_dead_name_delay_no_login_elsewhere(demo: Demo, tmp_path: Path) -> None:
+    """Twelve at one hostile server; the honest one is reached, and its login stored, as if it were alone."""
+    service = AuthService(tmp_path)
+
+    async def main() -> list[object]:
+        hostile = [
+            asyncio.create_task(service.begin(Server(f"dead{number}", "https://dead.example/mcp"), TERMINAL))
+            for number in range(12)
+        ]
+        await asyncio.to_thread(names.wait_asked, 1)
+        async with asyncio.timeout(30):
+            await log_in(service, server_of(demo))
+        assert not any(task.done() for task in hostile)
+        for task in hostile:
+            task.cancel()
+        return await asyncio.gather(*hostile, return_exceptions=True)
+
+    with resolving() as names:
+        outcomes = asyncio.run(main())
+    assert {type(outcome) for outcome in outcomes} == {asyncio.CancelledError}
+    assert "notes.json" in kept(tmp_path)
+
+
+@covers("file-work")
+def test_people_who_wait_for_a_dead_name_do_not_stop_the_file_work_of_a_bot(tmp_path: Path) -> None:
+    """As many as the default executor has threads, and more; a bot reads its logins meanwhile."""
+    service = AuthService(tmp_path)
+    dead = Server("dead", "https://dead.example/mcp")
+
+    async def main() -> object:
+        # A default executor with one thread, which a look-up or file work of ours would share.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        people = [Origin("telegram", chat=str(number), user=str(number)) for number in range(8)]
+        waiting = [asyncio.create_task(service.begin(dead, person)) for person in people]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(20):
+            read = await run_file_work(service.logins)
+            # What other libraries of the process do there goes on, too.
+            assert await asyncio.to_thread(lambda: 1) == 1
+        assert not any(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return read
+
+    with resolving():
+        assert asyncio.run(main()) == []
