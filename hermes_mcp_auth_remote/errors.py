@@ -18,6 +18,7 @@
     |   |-- TimedOut
     |   |-- AnswerTooLarge
     |   |-- AddressRefused
+    |   |   `-- HostNotChecked       its addresses are unknown here, and a proxy would go there
     |   `-- RedirectRefused
     |-- LoginError                   what happened to one login
     |   |-- PasteRefused             the login still waits
@@ -183,6 +184,13 @@ class AddressRefused(NetworkError):
     advice = (
         "If that network is yours, list it in `oauth.allow_addresses` for this server (such as 10.0.0.0/8)."
     )
+
+
+class HostNotChecked(AddressRefused):
+    """Only the proxy could resolve the name, and a server's metadata names it: it may lead inside."""
+
+    code = "host_not_checked"
+    advice = "If you trust that host, add its name to `oauth.allow_hosts` of this server in config.yaml."
 
 
 class RedirectRefused(NetworkError):

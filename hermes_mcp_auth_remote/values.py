@@ -105,6 +105,7 @@ class ServerOptions:
     authorize_params: Mapping[str, str] = field(default_factory=dict[str, str])
     allow_missing_pkce: bool = False
     allow_addresses: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
     flow: Flow = "auto"
     device: bool = True
     grant: Grant = "authorization_code"

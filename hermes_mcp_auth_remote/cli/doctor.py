@@ -251,5 +251,11 @@ def _network(report: _Report, server: Server) -> dict[str, object]:
     return {
         "proxy": next((seen.proxy for seen in report.seen if seen.proxy), proxy_of(server.url, os.environ)),
         "trusts": trusts if options.verify_tls else f"whatever {server.name} shows, elsewhere {authorities}",
-        "reaches": ", ".join(["public addresses, and what is beside the server", *options.allow_addresses]),
+        "reaches": ", ".join(
+            [
+                "public addresses, and what is beside the server",
+                *options.allow_addresses,
+                *(f"{host} (unchecked behind a proxy)" for host in options.allow_hosts),
+            ]
+        ),
     }

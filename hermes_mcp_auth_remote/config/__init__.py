@@ -247,6 +247,7 @@ def _options(at: Section, oauth: Section) -> ServerOptions:
         authorize_params={name: params.text(name) or "" for name in params.members},
         allow_missing_pkce=oauth.flag("allow_missing_pkce"),
         allow_addresses=oauth.networks("allow_addresses"),
+        allow_hosts=oauth.hosts("allow_hosts"),
         flow=_flow(oauth),
         device=_may_use_device(oauth),
         grant=grant,

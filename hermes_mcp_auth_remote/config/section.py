@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 
 from hermes_mcp_auth_remote.errors import ConfigError, UnsafeUrl
 from hermes_mcp_auth_remote.hermes import expand_user
+from hermes_mcp_auth_remote.oauth.hosts import host_name
 from hermes_mcp_auth_remote.oauth.urls import safe_url
 
 T = TypeVar("T")
@@ -145,6 +146,16 @@ class Section:
             return tuple(str(ip_network(text, strict=False)) for text in texts)
         except ValueError:
             raise self._refusal(key, "must list addresses or networks such as 10.0.0.0/8") from None
+
+    def hosts(self, key: str) -> tuple[str, ...]:
+        """Read a list of host names, in the form of `host_name`."""
+        try:
+            return tuple(dict.fromkeys(host_name(text) for text in self.texts(key) or ()))
+        except ValueError:
+            # UnicodeError, of IDNA, is one.
+            raise self._refusal(
+                key, "must list host names such as auth.example.com, and no addresses"
+            ) from None
 
     def _ids(self, item: object, key: str) -> Iterator[str]:
         # As Hermes's own lists of people are written in .env: with commas.

@@ -23,6 +23,7 @@ import httpcore
 from hermes_mcp_auth_remote.errors import (
     AnswerTooLarge,
     ConfigError,
+    HostNotChecked,
     NetworkError,
     RedirectRefused,
     TimedOut,
@@ -36,7 +37,9 @@ from hermes_mcp_auth_remote.http.guard import Guard, Resolve, remembering, resol
 from hermes_mcp_auth_remote.http.proxies import proxy_for
 from hermes_mcp_auth_remote.http.tls import tls_context
 from hermes_mcp_auth_remote.http.trouble import WAYS_TO_FAIL, network_error
+from hermes_mcp_auth_remote.http.trusted_hosts import trusted_hosts
 from hermes_mcp_auth_remote.http.unlogged import unlogged
+from hermes_mcp_auth_remote.oauth.hosts import is_same_host
 from hermes_mcp_auth_remote.oauth.urls import MAX_URL_CHARS, host_of, is_loopback_host, origin_of, safe_url
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.values import Server
@@ -47,6 +50,8 @@ ANSWER_SECONDS = 20.0
 CONNECT_SECONDS = 10.0
 # A network whose names only its proxy can resolve must not use up the whole time on our own look-up.
 LOOK_UP_SECONDS = 3.0
+# A name that is refused unless we can resolve it may take longer: a second name server may have to answer.
+CHECK_SECONDS = 10.0
 MAX_REDIRECTS = 3
 # To one origin at once, which only many exchanges together reach.
 MAX_CONNECTIONS = 64
@@ -100,6 +105,7 @@ class Connections(AsyncExitStack):
             loopback=is_loopback_host(host_of(server.url)),
             networks=read_networks(server.options.allow_addresses),
         )
+        self._trusted_hosts = trusted_hosts(server)
         self._pools: dict[str, httpcore.AsyncConnectionPool] = {}
         self._opening = asyncio.Lock()
 
@@ -197,7 +203,7 @@ class Connections(AsyncExitStack):
             resolve=self._resolve,
         )
         if proxy is not None:
-            await _check_behind_proxy(guard, host, urlsplit(url).port or 443)
+            await self._check_behind_proxy(guard, host, urlsplit(url).port or 443)
             if proxy.url.scheme == b"https":
                 proxy.ssl_context = self._tls(own_host=False)
         pool = httpcore.AsyncConnectionPool(
@@ -210,6 +216,26 @@ class Connections(AsyncExitStack):
         self.push_async_callback(guard.aclose)
         return await self.enter_async_context(pool)
 
+    async def _check_behind_proxy(self, guard: Guard, host: str, port: int) -> None:
+        """Check a name that the proxy will resolve; raises AddressRefused, or HostNotChecked.
+
+        For a name that this machine does not resolve in time we cannot tell where the proxy goes. Only the
+        operator can trust such a name: metadata would otherwise send our requests to inner hosts.
+        """
+        is_trusted = is_same_host(host, self._trusted_hosts)
+        seconds = LOOK_UP_SECONDS if is_trusted else min(CHECK_SECONDS, self._answer_seconds / 2)
+        try:
+            async with asyncio.timeout(seconds):
+                is_checked = bool(await guard.checked(host, port))
+        except (Unreachable, TimeoutError):
+            is_checked = False
+        if not is_checked and not is_trusted:
+            raise HostNotChecked(
+                f"The addresses of {host} cannot be checked: this machine does not resolve its name, and the "
+                "proxy would.",
+                f"If you trust that host, add {host} to `oauth.allow_hosts` of this server in config.yaml.",
+            )
+
     def _tls(self, *, own_host: bool) -> ssl.SSLContext:
         return tls_context(self._server.options, self._environ, own_host=own_host)
 
@@ -220,15 +246,6 @@ def _event_noter(answer: httpcore.Response) -> Callable[[], object]:
     connection = extensions.get("network_stream")
     # It is another kind of stream after a 101.
     return connection.note_event if isinstance(connection, LimitedStream) else lambda: None
-
-
-async def _check_behind_proxy(guard: Guard, host: str, port: int) -> None:
-    # The proxy resolves names for us, perhaps ones that we cannot; what we can see, we check.
-    try:
-        async with asyncio.timeout(LOOK_UP_SECONDS):
-            await guard.checked(host, port)
-    except (Unreachable, TimeoutError):
-        return
 
 
 def _redirected(request: Request, location: str) -> Request:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, TimedOut
+from hermes_mcp_auth_remote.errors import AddressRefused, ConfigError, McpAuthError, TimedOut
 from hermes_mcp_auth_remote.http.body import decoded
 from hermes_mcp_auth_remote.http.client import ANSWER_SECONDS, Connections
 from hermes_mcp_auth_remote.http.proxies import proxy_for
@@ -73,6 +73,8 @@ class _Watched(Connections):
             outcome = trouble
             raise
         finally:
-            proxy = proxy_of(request.url, self._environ)
+            # What is refused for its address goes nowhere.
+            is_refused = isinstance(outcome, AddressRefused)
+            proxy = None if is_refused else proxy_of(request.url, self._environ)
             self._watch(Seen(request, outcome, time.monotonic() - started, proxy))
         return response

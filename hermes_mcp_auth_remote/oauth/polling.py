@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from hermes_mcp_auth_remote.errors import (
     AuthorizationDenied,
+    HostNotChecked,
     LoginExpired,
     McpAuthError,
     NetworkError,
@@ -45,6 +46,8 @@ POLL = "device poll"
 SLOW_DOWN_SECONDS = 5.0
 # At most eight intervals: a network that comes back must not cost the person a minute.
 MAX_DOUBLINGS = 3
+# Polls in a row, at least a minute at the usual five seconds.
+MAX_NOT_CHECKED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,11 @@ def next_poll(
     if outcome is None:
         return _unless_expired(pending, now)
     if isinstance(outcome, NetworkError):
-        # Reset, unresolved, in time: these pass. A redirect or an address that we refuse does not.
+        # Reset, unresolved, in time: these pass. A redirect or an address that we refuse does not. Behind a
+        # proxy, a name that is not resolved is refused; that passes a few times.
         passing = isinstance(outcome, Unreachable | TimedOut) or type(outcome) is NetworkError
+        if isinstance(outcome, HostNotChecked):
+            passing = pending.failures < MAX_NOT_CHECKED
         return _backed_off(pending, None, now) if passing else Failed(outcome)
     document = _document(outcome)
     waiting = _told_to_wait(pending, document)

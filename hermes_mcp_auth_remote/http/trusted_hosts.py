@@ -1,0 +1,34 @@
+"""The hosts that the operator wrote down, as against those that a server's metadata names."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.oauth.hosts import host_name
+from hermes_mcp_auth_remote.oauth.urls import host_of
+from hermes_mcp_auth_remote.values import Server
+
+
+def trusted_hosts(server: Server) -> frozenset[str]:
+    """Return the host names that this server's configuration names, in the form of `host_name`.
+
+    The server's own, those of `oauth.authorization_server` and of the identity provider's token endpoint, and
+    `oauth.allow_hosts`. Raises ConfigError if `allow_hosts` holds anything but host names.
+    """
+    options = server.options
+    urls = [server.url, options.authorization_server or ""]
+    if options.identity_provider is not None:
+        urls.append(options.identity_provider.token_endpoint)
+    try:
+        names = {host_name(text) for text in options.allow_hosts}
+    except ValueError:
+        raise ConfigError(
+            "`oauth.allow_hosts` holds something that is no host name.",
+            "Write host names such as auth.example.com; addresses stand in `oauth.allow_addresses`.",
+        ) from None
+    for url in urls:
+        # An address: the address policy alone decides about these.
+        with suppress(ValueError):
+            names.add(host_name(host_of(url)))
+    return frozenset(names)

@@ -1,0 +1,51 @@
+"""`doctor` behind a proxy, with a server whose metadata names a host that this machine cannot check."""
+
+from __future__ import annotations
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+from tests.cli.commands import Cli
+from tests.requirements import covers
+
+HOST = "vault.corp.invalid"
+PROXY = {"HTTPS_PROXY": "http://127.0.0.1:9"}
+
+
+@covers("unchecked-host", "doctor")
+def test_a_host_that_cannot_be_checked_is_named_with_what_to_set(cli: Cli, demo: Demo) -> None:
+    demo.server.change(resource_overrides={"authorization_servers": [f"https://{HOST}"]})
+    said = cli.run("doctor", "demo", "--json", env=PROXY)
+    [event] = said.events
+    [problem] = event["problems"]
+    assert (said.code, problem["code"]) == (7, "host_not_checked")
+    assert HOST in problem["message"]
+    assert problem["advice"] == (
+        f"If you trust that host, add {HOST} to `oauth.allow_hosts` of this server in config.yaml."
+    )
+    # Nothing went to the proxy, and the steps say so.
+    last = event["steps"][-1]
+    assert (last["error"], last["proxy"]) == ("host_not_checked", None)
+    text = cli.run("doctor", "demo", env=PROXY)
+    assert "by the proxy" not in text.out
+    assert f"add {HOST} to `oauth.allow_hosts`" in " ".join(text.out.split())
+
+
+@covers("unchecked-host", "doctor")
+def test_the_advice_works_as_printed(cli: Cli, demo: Demo) -> None:
+    """Then the proxy is asked: here it is down, which is said as it is of any host."""
+    demo.server.change(resource_overrides={"authorization_servers": [f"https://{HOST}"]})
+    cli.configure(demo.mcp_url, allow_hosts=[HOST])
+    said = cli.run("doctor", "demo", "--json", env=PROXY).events[0]
+    assert said["problems"][0]["code"] == "unreachable"
+    assert said["steps"][-1]["proxy"] == "127.0.0.1:9"
+    assert f"{HOST} (unchecked behind a proxy)" in said["network"]["reaches"]
+    assert "oauth.allow_hosts" in said["configured"]
+
+
+@covers("unchecked-host")
+def test_a_login_says_the_same_and_exits_as_for_any_network(cli: Cli, demo: Demo) -> None:
+    demo.server.change(resource_overrides={"authorization_servers": [f"https://{HOST}"]})
+    said = cli.run("login", "demo", "--json", env=PROXY)
+    assert (said.code, said.events[0]["error"]) == (7, "host_not_checked")
+    text = " ".join(cli.run("login", "demo", env=PROXY).err.split())
+    assert text.startswith(f"✗ The addresses of {HOST} cannot be checked: ")
+    assert text.endswith(f"add {HOST} to `oauth.allow_hosts` of this server in config.yaml.")

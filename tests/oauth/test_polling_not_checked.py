@@ -1,0 +1,20 @@
+"""A device poll behind a proxy whose name is not resolved for a while, or never."""
+
+from __future__ import annotations
+
+from hermes_mcp_auth_remote.errors import HostNotChecked
+from hermes_mcp_auth_remote.oauth.polling import MAX_NOT_CHECKED
+from tests.oauth.parties import NOW
+from tests.oauth.polls import PENDING, ended, still, waiting
+from tests.requirements import covers
+
+
+@covers("device-poll", "unchecked-host")
+def test_a_name_that_is_not_resolved_for_a_moment_ends_no_login_and_one_that_never_is_does() -> None:
+    refused = HostNotChecked("x")
+    pending = waiting()
+    for _ in range(MAX_NOT_CHECKED):
+        pending = still(pending, refused, pending.next_at)
+    assert pending.next_at - NOW >= 60
+    assert still(pending, PENDING, pending.next_at).failures == 0
+    assert ended(pending, refused, pending.next_at) is refused
