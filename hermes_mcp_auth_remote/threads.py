@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FILE_THREADS = 8
+# For the libraries of a program whose event loop is ours. They look up a name or two.
+MAX_LIBRARY_THREADS = 32
 
 
 class _FileThreads:
@@ -65,14 +68,57 @@ async def run_in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P
 
     def call() -> None:
         done: Future[T] = Future()
-        try:
-            done.set_result(context.run(function, *args, **kwargs))
-        except BaseException as error:  # noqa: BLE001  the caller raises it
-            done.set_exception(error)
+        _complete(done, partial(context.run, function, *args, **kwargs))
         hand_over(outcome, done)
 
     threading.Thread(target=call, name="mcp-auth-call", daemon=True).start()
     return (await outcome).result()
+
+
+class DaemonExecutor(ThreadPoolExecutor):
+    """A default executor for an event loop of our own, whose threads no end of the loop or exit waits for.
+
+    The libraries of chat platforms look their names up in the default executor. Each call gets a thread; a
+    call beyond MAX_LIBRARY_THREADS at once fails with an OSError.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self._places = threading.Semaphore(MAX_LIBRARY_THREADS)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Start a thread for a call and return its future."""
+        future: Future[T] = Future()
+        # It runs at once: a caller that leaves cannot cancel it, and its place comes back.
+        future.set_running_or_notify_cancel()
+
+        def call() -> T:
+            try:
+                return fn(*args, **kwargs)
+            finally:
+                # Before the caller hears of it, who may come again at once.
+                self._places.release()
+
+        if not self._places.acquire(blocking=False):
+            future.set_exception(OSError(errno.EAGAIN, "too many calls wait for a server"))
+            return future
+        try:
+            work = partial(_complete, future, call)
+            threading.Thread(target=work, name="mcp-auth-library", daemon=True).start()
+        except RuntimeError:
+            self._places.release()
+            raise
+        return future
+
+
+def _complete(future: Future[T], call: Callable[[], T]) -> None:
+    """Set a future to what a call returns or raises."""
+    try:
+        value = call()
+    except BaseException as error:  # noqa: BLE001  the caller raises it
+        future.set_exception(error)
+    else:
+        future.set_result(value)
 
 
 def hand_over(future: asyncio.Future[T], outcome: T) -> None:

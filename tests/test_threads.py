@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.threads import FILE_THREADS, run_file_work, run_in_own_thread
+from hermes_mcp_auth_remote.threads import (
+    FILE_THREADS,
+    MAX_LIBRARY_THREADS,
+    DaemonExecutor,
+    run_file_work,
+    run_in_own_thread,
+)
 from tests.requirements import covers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +69,24 @@ def test_a_result_an_error_and_the_context_come_through(run: object) -> None:
         assert await run(work, 8, by=2) == (4, "here")
         with pytest.raises(ZeroDivisionError):
             await run(work, 8, by=0)
+
+    asyncio.run(main())
+
+
+def test_a_default_executor_of_daemons_is_bounded_and_its_places_come_back() -> None:
+    held = threading.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(DaemonExecutor())
+        holding = [asyncio.create_task(asyncio.to_thread(held.wait)) for _ in range(MAX_LIBRARY_THREADS)]
+        await asyncio.sleep(0)
+        with pytest.raises(OSError, match="too many calls"):
+            await asyncio.to_thread(int)
+        held.set()
+        await asyncio.gather(*holding)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(lambda: 1 // 0)
 
     asyncio.run(main())
 

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import TypeVar
 
 from hermes_mcp_auth_remote.cli.outcome import Stopped
+from hermes_mcp_auth_remote.threads import DaemonExecutor
 
 T = TypeVar("T")
 
@@ -18,7 +19,9 @@ def run_until_stopped(work: Coroutine[object, object, T]) -> T:
     stopped: list[int] = []
 
     async def watched() -> T:
-        task = asyncio.current_task()
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        # A chat platform's library looks its names up there, and a name server may never answer.
+        loop.set_default_executor(DaemonExecutor())
 
         def stop(number: int) -> None:
             stopped.append(number)
@@ -29,7 +32,7 @@ def run_until_stopped(work: Coroutine[object, object, T]) -> T:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 # nohup has it ignored, and means it.
                 if signal.getsignal(number) is signal.SIG_DFL:
-                    asyncio.get_running_loop().add_signal_handler(number, stop, number)
+                    loop.add_signal_handler(number, stop, number)
         return await work
 
     try:

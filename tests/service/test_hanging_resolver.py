@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread
 from hermes_mcp_auth_remote.values import Origin, Server
+from tests.browserless import approve
 from tests.http.names import resolving
 from tests.requirements import covers
 from tests.service.given import TERMINAL, kept, log_in, server_of
@@ -147,6 +149,19 @@ def test_a_login_at_a_dead_name_ends_with_ctrl_c(environ: dict[str, str], number
 
 
 @covers("look-up-abandoned")
+@pytest.mark.parametrize("platform", ["telegram", "discord"])
+def test_a_bot_whose_platform_s_name_hangs_ends_with_ctrl_c(environ: dict[str, str], platform: str) -> None:
+    """The platform's own library looks that name up, in the event loop's default executor."""
+    environ |= {"TELEGRAM_BOT_TOKEN": "123456789:AAa-token", "DISCORD_BOT_TOKEN": "a.discord.token"}
+    words = ("serve", f"--{platform}", "--allow", "7")
+    with started(environ, "-m", "hermes_mcp_auth_remote.cli", *words) as process:
+        wait_asked(process)
+        process.send_signal(signal.SIGINT)
+        # The library may first want to say why it could not connect.
+        assert process.wait(60) in {0, 7, 130}
+
+
+@covers("look-up-abandoned")
 def test_a_program_with_a_good_token_ends_while_a_refresh_waits_for_a_name(environ: dict[str, str]) -> None:
     with started(environ, "-c", GOOD_TOKEN) as process:
         out, _ = process.communicate(timeout=100)
@@ -175,6 +190,31 @@ def test_logins_at_a_dead_name_delay_no_login_elsewhere(demo: Demo, tmp_path: Pa
         outcomes = asyncio.run(main())
     assert {type(outcome) for outcome in outcomes} == {asyncio.CancelledError}
     assert "notes.json" in kept(tmp_path)
+
+
+class _Closed(ThreadPoolExecutor):
+    """A default executor that takes no work."""
+
+    def submit(self, *_: object, **__: object) -> NoReturn:  # type: ignore[override]
+        raise AssertionError("something of ours came to the default executor")
+
+
+@covers("file-work")
+def test_a_whole_login_and_a_call_use_nothing_of_the_default_executor(demo: Demo, tmp_path: Path) -> None:
+    service, server = AuthService(tmp_path), server_of(demo)
+
+    async def main() -> str:
+        asyncio.get_running_loop().set_default_executor(_Closed(1))
+        login = await service.begin(server, TERMINAL)
+        answer = await run_in_own_thread(approve, login.authorization_url)
+        await service.finish(login.id, answer, TERMINAL)
+        assert [each.id for each in await run_file_work(service.logins)] == [login.id]
+        header = await service.session(server).header()
+        await service.logout(server)
+        return header
+
+    with resolving():
+        assert asyncio.run(main()).startswith("Bearer ")
 
 
 @covers("file-work")
