@@ -46,7 +46,11 @@ async def run_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwa
 
     Raises what the function raises. Never pass a function that waits for a server: use `run_in_own_thread`.
     """
-    call = partial(contextvars.copy_context().run, function, *args, **kwargs)
+    context = contextvars.copy_context()
+
+    def call() -> T:
+        return context.run(function, *args, **kwargs)
+
     try:
         work = asyncio.get_running_loop().run_in_executor(_file_threads.executor, call)
     except RuntimeError as error:

@@ -195,7 +195,7 @@ def test_logins_at_a_dead_name_delay_no_login_elsewhere(demo: Demo, tmp_path: Pa
 class _Closed(ThreadPoolExecutor):
     """A default executor that takes no work."""
 
-    def submit(self, *_: object, **__: object) -> NoReturn:  # type: ignore[override]
+    def submit(self, *_: object, **__: object) -> NoReturn:
         raise AssertionError("something of ours came to the default executor")
 
 
