@@ -59,6 +59,10 @@ class Ending:
         if is_expired(login, now):
             return self._world.store.logins.change(login.id, _expired)
         if login.status == "exchanging" and now >= login.expires_at:
+            # What it brought may be on the disk already.
+            self._world.store.settle(login.key)
+            if (settled := self._world.store.logins.get(login.id)).status != "exchanging":
+                return settled
             gone = LoginError("The process that finished this login did not live to its end.")
             return self._failed(login.id, gone, was="exchanging")
         return login
@@ -106,7 +110,7 @@ class Ending:
                 if now.status == "exchanging":
                     with contextlib.suppress(StoreError):
                         credentials = lasting(store.read(login.key), credentials)
-                    store.replace(login.key, credentials)
+                    store.replace(login.key, credentials, login.id)
                     with contextlib.suppress(StoreError, LoginError):
                         store.logins.change(login.id, lambda it: follow(it, "succeed"))
                     return credentials

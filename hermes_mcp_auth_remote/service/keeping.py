@@ -31,12 +31,13 @@ class _Unkept:
 class Keeping:
     """What counts of one server and owner: what is stored, or what the disk has not taken yet."""
 
-    __slots__ = ("_key", "_store", "_unkept")
+    __slots__ = ("_has_told_unwritable", "_key", "_store", "_unkept")
 
     def __init__(self, store: FileStore, key: Key) -> None:
         self._store = store
         self._key = key
         self._unkept: _Unkept | None = None
+        self._has_told_unwritable = False
 
     @property
     def is_behind(self) -> bool:
@@ -80,6 +81,18 @@ class Keeping:
         with suppress(StoreError):
             self._store.mark(self._key, binding)
 
+    def tell_unwritable(self, error: StoreUnwritable) -> None:
+        """Log once that the tokens are not refreshed because new ones could not be stored."""
+        if not self._has_told_unwritable:
+            self._has_told_unwritable = True
+            _log.warning(
+                "%s The tokens of %s are not refreshed until that is fixed: the present access token is used "
+                "until it ends. %s",
+                error,
+                self._key.server,
+                error.advice,
+            )
+
     def forget(self) -> None:
         """Let go of what the disk did not take."""
         self._unkept = None
@@ -104,7 +117,7 @@ class Keeping:
                     trouble.advice,
                 )
         else:
-            self._unkept = None
+            self._unkept, self._has_told_unwritable = None, False
             if unkept.is_told:
                 _log.warning("The new tokens of %s are on the disk now.", self._key.server)
 

@@ -78,6 +78,8 @@ class Renewal:
         async with AsyncExitStack() as block:
             try:
                 await block.enter_async_context(held(self._world.store.lock(self._key)))
+                # Before the refresh token is spent: its successor must have a place.
+                self._world.store.check_can_store(self._key)
             except StoreUnwritable as trouble:
                 unwritable = trouble
             else:
@@ -92,6 +94,7 @@ class Renewal:
             # A refresh that can neither be stored nor seen by others would end the session for all of them.
             if stored.tokens is None:
                 raise unwritable
+            self._keeping.tell_unwritable(unwritable)
             return self._old(stored, stored.tokens, refused, unwritable)
 
     def forget(self) -> None:

@@ -4,7 +4,7 @@ Imports next to nothing: the fast path of `token` stands on it.
 """
 
 # Importing pathlib would take a fifth of that path's time.
-# ruff: noqa: PTH103, PTH105, PTH108, PTH118, PTH123
+# ruff: noqa: PTH103, PTH105, PTH108, PTH118, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -28,13 +28,22 @@ _PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os
 # Not blocking: opening a named pipe that somebody put there must not hang.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _PLAIN
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN
+_UPDATE = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | _PLAIN
+# What `rename` says of a mount point, of layered file systems, and of those that protect single files.
+_NOT_REPLACEABLE = frozenset({errno.EBUSY, errno.EXDEV, errno.EPERM})
 
 
-def read_private(path: Place) -> bytes | None:
+class NotReplaceable(StoreUnwritable):
+    """A file cannot be replaced or removed by its name, such as a bind mount; perhaps it can be written."""
+
+    advice = "Mount the directory mcp-tokens instead of single files in it, and mount it writable."
+
+
+def read_private(path: Place, limit_bytes: int = MAX_FILE_BYTES) -> bytes | None:
     """Read a whole file of our own, or return None where there is none; one open to its group is tightened.
 
     Raises StoreUnsafe for a symbolic link, anything but a plain file, another user's file, or one that others
-    can touch; StoreCorrupt above 1 MiB; StoreUnwritable where the disk fails.
+    can touch; StoreCorrupt above `limit_bytes`; StoreUnwritable where the disk fails.
     """
     try:
         descriptor = os.open(path, _READ)
@@ -44,11 +53,11 @@ def read_private(path: Place) -> bytes | None:
         raise _failure(path, error, "read") from error
     try:
         _check_file(descriptor, path)
-        data = _read_all(descriptor, path)
+        data = _read_all(descriptor, path, limit_bytes)
     finally:
         os.close(descriptor)
-    if len(data) > MAX_FILE_BYTES:
-        raise StoreCorrupt(f"{os.fspath(path)} is larger than 1 MiB.")
+    if len(data) > limit_bytes:
+        raise StoreCorrupt(f"{os.fspath(path)} is larger than {limit_bytes // 1_048_576} MiB.")
     return data
 
 
@@ -65,10 +74,10 @@ def _check_file(descriptor: int, path: Place) -> None:
         make_private(descriptor, path, 0o600, is_trusted=not status.st_mode & 0o007 and status.st_nlink == 1)
 
 
-def _read_all(descriptor: int, path: Place) -> bytes:
+def _read_all(descriptor: int, path: Place, limit_bytes: int) -> bytes:
     try:
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_FILE_BYTES + 1)
+            return file.read(limit_bytes + 1)
     except OSError as error:
         raise _failure(path, error, "read") from error
 
@@ -76,39 +85,120 @@ def _read_all(descriptor: int, path: Place) -> bytes:
 def write_private(path: Place, data: bytes) -> os.stat_result:
     """Replace a file as a whole, 0600; after a failure or a crash the old one is still there.
 
-    Returns what `stat` says of it until somebody else replaces it. Raises StoreUnwritable; StoreUnsafe if the
-    file system keeps no modes. The directory must exist.
+    Returns what `stat` says of it until another process replaces it. Raises StoreUnwritable, NotReplaceable
+    if the old file cannot be replaced by a rename; StoreUnsafe if the file system keeps no modes. The
+    directory must exist.
     """
-    target: str = os.fspath(path)
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(6).hex()}{TEMPORARY}")
+    staged, status = stage_private(path, data)
     try:
-        descriptor = os.open(temporary, _CREATE, 0o600)
+        replace_staged(staged, path)
+    except BaseException:
+        _discard(staged)
+        raise
+    sync_directory(os.path.dirname(os.fspath(path)))
+    return status
+
+
+def stage_private(path: Place, data: bytes) -> tuple[str, os.stat_result]:
+    """Write a new file beside `path`, 0600, on the disk when this returns; returns its path and status.
+
+    Its inode stays the same when `replace_staged` puts it in place. Raises StoreUnwritable.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    staged = _temporary(folder, name)
+    try:
+        descriptor = os.open(staged, _CREATE, 0o600)
         try:
             with open(descriptor, "wb") as file:
-                _check_new(descriptor, target)
+                _check_new(descriptor, os.fspath(path))
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
                 status = os.fstat(descriptor)
-            os.replace(temporary, target)
         except BaseException:
-            _discard(temporary)
+            _discard(staged)
             raise
     except OSError as error:
         raise _failure(path, error, "written") from error
-    _sync_directory(folder)
-    return status
+    return staged, status
+
+
+def _temporary(folder: str, name: str) -> str:
+    # One dot before a hidden name as well: `sweep` looks for the stem after it.
+    name = name.removeprefix(".")
+    return os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(6).hex()}{TEMPORARY}")
+
+
+def replace_staged(staged: str, path: Place) -> None:
+    """Rename a staged file to its place. Raises NotReplaceable or another StoreUnwritable."""
+    try:
+        os.replace(staged, path)
+    except OSError as error:
+        raise _failure(path, error, "written", has_name_only=True) from error
+
+
+def overwrite_private(path: Place, data: bytes) -> None:
+    """Write a file in place that cannot be replaced; the caller holds a lock and has a copy of `data`.
+
+    A reader that takes no lock meets the old or the new content, unless the disk divides the one write.
+    After a failure the old content is there again, if the disk takes it. Raises StoreUnsafe, StoreUnwritable.
+    """
+    try:
+        descriptor = os.open(path, _UPDATE)
+    except OSError as error:
+        raise _failure(path, error, "written") from error
+    try:
+        _check_file(descriptor, path)
+        old = _read_all(descriptor, path, MAX_FILE_BYTES)
+        try:
+            _overwrite(descriptor, data, len(old))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                _overwrite(descriptor, old, len(data))
+            raise _failure(path, error, "written") from error
+    finally:
+        os.close(descriptor)
+
+
+def _overwrite(descriptor: int, data: bytes, old_bytes: int) -> None:
+    # Spaces to the old end: JSON allows them there, and the file is whole before it is cut.
+    left = memoryview(data.ljust(old_bytes))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    while left:
+        left = left[os.write(descriptor, left) :]
+    os.ftruncate(descriptor, len(data))
+    os.fsync(descriptor)
+
+
+def check_writable(path: Place) -> None:
+    """Raise StoreUnwritable if a file certainly cannot be written, in its directory or as it is: read-only.
+
+    Writes nothing. A full disk is not noticed.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    probe = _temporary(folder, name)
+    try:
+        os.close(os.open(probe, _CREATE, 0o600))
+        os.unlink(probe)
+    except OSError as error:
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            raise _failure(path, error, "written") from error
+    try:
+        os.close(os.open(path, _UPDATE))
+    except OSError as error:
+        # EACCES says nothing: a rename takes the place of a file that is read-only by its mode.
+        if error.errno in {errno.EROFS, errno.EPERM}:
+            raise _failure(path, error, "written", has_name_only=True) from error
 
 
 def remove(path: Place) -> bool:
-    """Remove a file; True where it was there. Raises StoreUnwritable."""
+    """Remove a file; True where it was there. Raises StoreUnwritable, NotReplaceable for a mount point."""
     try:
         os.unlink(path)
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise _failure(path, error, "removed") from error
+        raise _failure(path, error, "removed", has_name_only=True) from error
     return True
 
 
@@ -204,7 +294,8 @@ def _check_owner(status: os.stat_result, path: Place) -> None:
         )
 
 
-def _sync_directory(folder: str) -> None:
+def sync_directory(folder: str) -> None:
+    """Bring renames and removals in a directory to the disk, as far as its file system can."""
     # The rename has happened; a file system that cannot sync a directory is no reason to call it a failure.
     try:
         descriptor = os.open(folder or ".", os.O_RDONLY | _PLAIN)
@@ -220,10 +311,15 @@ def _discard(path: str) -> None:
         os.unlink(path)
 
 
-def _failure(path: Place, error: OSError, what: str) -> StoreUnsafe | StoreUnwritable:
+def _failure(
+    path: Place, error: OSError, what: str, *, has_name_only: bool = False
+) -> StoreUnsafe | StoreUnwritable:
+    """Make an error of one that the system raised; `has_name_only` if only the file's name was touched."""
     if error.errno in {errno.ELOOP, errno.ENXIO}:
         kind = "a symbolic link" if error.errno == errno.ELOOP else "not a plain file"
         return StoreUnsafe(f"{os.fspath(path)} is {kind}.")
-    return StoreUnwritable(
-        f"{os.fspath(path)} could not be {what}: {error.strerror or 'the system refused'}."
+    is_fixed = has_name_only and error.errno in _NOT_REPLACEABLE
+    return (NotReplaceable if is_fixed else StoreUnwritable)(
+        f"{os.fspath(path)} could not be {what}: {error.strerror or 'the system refused'}.",
+        NotReplaceable.advice if is_fixed or error.errno == errno.EROFS else None,
     )

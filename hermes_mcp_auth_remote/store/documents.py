@@ -29,7 +29,7 @@ _NOT_REGISTERED = "hermes_mcp_auth_not_registered"
 CONFIG_FILES_MEMBER = "config_files"
 
 # Ours, in a binding, until the tokens that it speaks of are on the disk.
-_BEFORE = "before"
+BEFORE = "before"
 
 # What the MCP SDK's OAuthClientInformationFull refuses to read with a value of another kind.
 _URL_MEMBERS = ("client_uri", "logo_uri", "tos_uri", "policy_uri", "jwks_uri")
@@ -216,12 +216,12 @@ def binding_document(binding: Binding, tokens: Tokens | None, before: Document |
         CONFIG_FILES_MEMBER: binding.config_files,
         "tokens": fingerprint(tokens),
     }
-    return document if before is None else {**document, _BEFORE: before}
+    return document if before is None else {**document, BEFORE: before}
 
 
 def bound(document: Document, tokens: Tokens | None) -> Document:
     """Return what a binding's document says of these tokens: `before`, where a login was stored half-way."""
-    before = document.get(_BEFORE)
+    before = document.get(BEFORE)
     if not isinstance(before, dict) or is_of_tokens(document, tokens):
         return document
     known = cast("Document", before)

@@ -1,8 +1,11 @@
 """The store in Hermes's own files, `HERMES_HOME/mcp-tokens/<stem>.*`, so that Hermes and we share a login.
 
-Tokens are written last: Hermes watches that file alone, and whoever sees new tokens finds all that belongs to
-them. Each file is replaced as a whole. A login's binding comes first and says of which tokens it speaks, and
-what holds for those before: whoever dies half-way leaves no refresh token beside another issuer's metadata.
+Tokens are written last: Hermes watches that file alone, and a process that sees new tokens finds all that
+belongs to them. Each file is replaced as a whole, and a login's files together (`commit`): if the process
+that stores them is killed, the next read by any process of this program completes or takes back what it began
+(`settling`). Until then, and for a reader that meets the login while it is stored, the binding, which is
+written first, says of which tokens it speaks and what holds for those before: no refresh token is used beside
+another issuer's metadata.
 """
 
 from __future__ import annotations
@@ -19,12 +22,14 @@ from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Document
+from hermes_mcp_auth_remote.store.commit import begin, read_record
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, agreed, binding_of
 from hermes_mcp_auth_remote.store.disk import (
+    NotReplaceable,
+    check_writable,
     has_directory,
     private_directory,
     read_private,
-    remove,
     sweep,
     write_private,
 )
@@ -53,11 +58,14 @@ from hermes_mcp_auth_remote.store.names import (
     METADATA,
     NO_METADATA_DOCUMENT,
     OWNERS,
+    PENDING,
     PROOF_KEY,
     TOKENS,
     owner_folder,
     owner_of,
 )
+from hermes_mcp_auth_remote.store.parts import BLANK, remove_or_blank
+from hermes_mcp_auth_remote.store.settling import SettlingLock, finish_commit, settle_files
 from hermes_mcp_auth_remote.values import Key, Owner, Secret
 
 Version = tuple[int, int, int]
@@ -107,13 +115,16 @@ class FileStore:
         found = Credentials(tokens, client, server, binding, proof_key)
         return agreed(found, is_of_tokens=tokens is not None and is_of_tokens(document, tokens))
 
-    def replace(self, key: Key, credentials: Credentials) -> None:
-        """Store a new login's credentials; raises StoreUnwritable, StoreUnsafe.
+    def replace(self, key: Key, credentials: Credentials, login_id: str | None = None) -> None:
+        """Store a new login's credentials, all or none; raises StoreUnwritable, StoreUnsafe.
 
         A client, metadata or binding of None is removed: an old one would speak of other tokens. Tokens of
-        None leave the tokens file as it is: only new ones ever take the place of old ones.
+        None leave the tokens file as it is: only new ones ever take the place of old ones. The caller holds
+        `lock(key)`. The login of `login_id` succeeds if another process has to complete the work.
         """
         self._prepare(key)
+        with suppress(StoreError):
+            settle_files(self._path(key, PENDING), self.logins)
         client, server = credentials.client, credentials.authorization_server
         binding, tokens = credentials.binding, credentials.tokens
         speaks_of = tokens if tokens is not None else self._tokens(key, self.version(key))
@@ -123,18 +134,28 @@ class FileStore:
             CLIENT: None if client is None else client_document(client),
             METADATA: None if server is None else metadata_document(server),
         }
-        if tokens is not None:
-            proof = credentials.proof_key
-            documents[PROOF_KEY] = None if proof is None else json.loads(proof.reveal())
-            documents[TOKENS] = tokens_document(tokens)
-        self._put(key, documents)
-        if binding is not None and before is not None:
-            # All is stored; what was before is of no use any more, and of no harm.
-            with suppress(StoreUnwritable):
-                self._put(key, {BINDING: binding_document(binding, tokens)})
-        if tokens is not None:
-            written_at = self._path(key, TOKENS).stat().st_mtime
-            sweep(str(self._path(key, "")), written_at - _STALE_SECONDS)
+        if tokens is None:
+            self._put(key, documents)
+            return
+        proof = credentials.proof_key
+        documents[PROOF_KEY] = None if proof is None else json.loads(proof.reveal())
+        documents[TOKENS] = tokens_document(tokens)
+        self._commit(key, self._contents(key, documents), login_id)
+        written_at = self._path(key, TOKENS).stat().st_mtime
+        sweep(str(self._path(key, "")), written_at - _STALE_SECONDS)
+
+    def _commit(self, key: Key, contents: Mapping[str, bytes | None], login_id: str | None = None) -> None:
+        """Replace files together; if the disk refuses one of them, take back the others."""
+        commit = begin(self._path(key, PENDING), contents, login_id)
+        try:
+            commit = commit.complete()
+        except StoreError:
+            with suppress(StoreError):
+                commit = read_record(commit.record) or commit
+                commit.take_back()
+                commit.end()
+            raise
+        finish_commit(commit)
 
     def _before(self, key: Key, binding: Binding, tokens: Tokens) -> Document | None:
         """Return the binding of the tokens that are stored, None where there are none or the same."""
@@ -155,6 +176,21 @@ class FileStore:
         self._prepare(key)
         bound = {} if binding is None else {BINDING: binding_document(binding, tokens)}
         self._put(key, {**bound, TOKENS: tokens_document(tokens)})
+
+    def check_can_store(self, key: Key) -> None:
+        """Raise StoreUnwritable if new tokens certainly could not be stored, such as on a read-only mount."""
+        check_writable(self._path(key, TOKENS))
+
+    def settle(self, key: Key) -> None:
+        """Complete or take back what a killed process left of a login; not while the lock is held."""
+        record = self._path(key, PENDING)
+        if not os.path.lexists(record):
+            return
+        with suppress(StoreError):
+            if self._is_there(key):
+                lock = self._new_lock(key)
+                lock.try_acquire()
+                lock.release()
 
     def mark(self, key: Key, binding: Binding) -> None:
         """Store a binding alone, such as one that says why a login is needed. Raises StoreUnwritable."""
@@ -182,7 +218,7 @@ class FileStore:
             write_private(self._path(key, NO_METADATA_DOCUMENT), b"")
         stored = self._client(key)
         if stored is not None and stored.client_id == client.client_id:
-            remove(self._path(key, CLIENT))
+            remove_or_blank(self._path(key, CLIENT))
 
     def is_metadata_document_refused(self, key: Key) -> bool:
         """True where the provider turned our client ID metadata document away, until `delete`."""
@@ -193,9 +229,9 @@ class FileStore:
         if not self._is_there(key):
             return False
         self._refuse_other_server(key)
-        # Tokens first: without the rest nobody can use them, and a crash half-way must not keep them.
-        parts = (TOKENS, PROOF_KEY, BINDING, CLIENT, METADATA, CLIENT_BACKUP, NO_METADATA_DOCUMENT)
-        removed = [remove(self._path(key, suffix)) for suffix in parts]
+        # The record of tokens to come and tokens first: a crash half-way must not keep them.
+        parts = (PENDING, TOKENS, PROOF_KEY, BINDING, CLIENT, METADATA, CLIENT_BACKUP, NO_METADATA_DOCUMENT)
+        removed = [remove_or_blank(self._path(key, suffix)) for suffix in parts]
         sweep(str(self._path(key, "")), None)
         return any(removed)
 
@@ -213,9 +249,11 @@ class FileStore:
     def _keys_in(self, folder: Path, owner: Owner) -> Iterator[Key]:
         if not has_directory(folder):
             return
+        for path in folder.glob(f".*{PENDING}"):
+            self.settle(Key(path.name[1 : -len(PENDING)], owner))
         for path in sorted(folder.iterdir()):
             stem, dot, rest = path.name.partition(".")
-            if dot + rest != TOKENS or not stem:
+            if dot + rest != TOKENS or not stem or path.lstat().st_size == len(BLANK):
                 continue
             key = Key(stem, owner)
             try:
@@ -227,7 +265,11 @@ class FileStore:
             yield Key(server, owner) if known and isinstance(server, str) else key
 
     def version(self, key: Key) -> Version | None:
-        """Return (mtime_ns, size, inode) of the tokens file, None without one. One stat, to notice others."""
+        """Return (mtime_ns, size, inode) of the tokens file, None without one. Two stats, to notice others.
+
+        A login that a killed process left half-way is completed first.
+        """
+        self.settle(key)
         try:
             status = os.lstat(self._path(key, TOKENS))
         except (FileNotFoundError, NotADirectoryError):
@@ -239,7 +281,11 @@ class FileStore:
     def lock(self, key: Key) -> FileLock:
         """Return a new lock on `<stem>.json.refresh.lock`, which later versions of Hermes lock too."""
         self._prepare(key)
-        return FileLock(self._path(key, LOCK))
+        return self._new_lock(key)
+
+    def _new_lock(self, key: Key) -> FileLock:
+        record = self._path(key, PENDING)
+        return SettlingLock(self._path(key, LOCK), lambda: settle_files(record, self.logins))
 
     def _folders(self, key: Key) -> tuple[Path, ...]:
         if key.owner is None:
@@ -248,7 +294,8 @@ class FileStore:
         return self.root, owners, owners / owner_folder(key.owner)
 
     def _path(self, key: Key, suffix: str) -> Path:
-        return self._folders(key)[-1] / f"{file_stem(key.server)}{suffix}"
+        dot = "." if suffix == PENDING else ""
+        return self._folders(key)[-1] / f"{dot}{file_stem(key.server)}{suffix}"
 
     def _is_there(self, key: Key) -> bool:
         return all(has_directory(folder) for folder in self._folders(key))
@@ -277,7 +324,7 @@ class FileStore:
 
     def _document(self, path: Path) -> Document | None:
         data = read_private(path)
-        return None if data is None else from_bytes(data, str(path))
+        return None if data is None or data == BLANK else from_bytes(data, str(path))
 
     def _tokens(self, key: Key, version: Version | None) -> Tokens | None:
         path = self._path(key, TOKENS)
@@ -299,13 +346,23 @@ class FileStore:
         document = self._document(path)
         return None if document is None else read_metadata(document, str(path))
 
+    def _contents(self, key: Key, documents: Mapping[str, Document | None]) -> dict[str, bytes | None]:
+        """Return files' contents by their names; raises StoreUnwritable if one is too large."""
+        return {
+            self._path(key, suffix).name: None if document is None else to_bytes(document)
+            for suffix, document in documents.items()
+        }
+
     def _put(self, key: Key, documents: Mapping[str, Document | None]) -> None:
         """Write files by their suffix in this order, None removes; nothing is written if one is too large."""
-        ready = [
-            (self._path(key, name), None if it is None else to_bytes(it)) for name, it in documents.items()
-        ]
-        for path, data in ready:
+        contents, folder = self._contents(key, documents), self._folders(key)[-1]
+        for name in list(contents):
+            data = contents[name]
             if data is None:
-                remove(path)
+                remove_or_blank(folder / name)
             else:
-                write_private(path, data)
+                try:
+                    write_private(folder / name, data)
+                except NotReplaceable:
+                    # To be written in place, which needs a copy: a crash must not leave half a file.
+                    self._commit(key, {name: data})

@@ -12,6 +12,9 @@ CLIENT_BACKUP = ".client.json.bak"
 # Later versions of Hermes leave it, empty, where the provider refused a client ID metadata document.
 NO_METADATA_DOCUMENT = ".cimd-off"
 LOCK = ".json.refresh.lock"
+# A hidden file, only while a login is stored (`commit`). Its name ends like a temporary file's, so that the
+# logout of a version that does not know it removes it, too.
+PENDING = ".pending.tmp"
 OWNERS = "owners"
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")

@@ -28,7 +28,10 @@ def valid_token(home: Place, server: str, now: float) -> str | None:
     try:
         root = os.path.join(home, "mcp-tokens")
         stem = os.path.join(root, file_stem(server))
-        if not has_directory(root):
+        # A login that a killed process left half-way: the slow path completes it.
+        if not has_directory(root) or os.path.lexists(
+            os.path.join(root, f".{file_stem(server)}.pending.tmp")
+        ):
             return None
         binding, tokens = _members(f"{stem}.binding.json"), _members(f"{stem}.json")
         # Last: after a change from now on, the token was printed before it.
