@@ -1,0 +1,153 @@
+"""Files that cannot be replaced by a rename: bind mounts, and what else the system says."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import StoreUnsafe, StoreUnwritable
+from hermes_mcp_auth_remote.store import disk
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.values import Secret
+from tests.requirements import covers
+from tests.store.given import KEY, credentials_of
+from tests.store.mounted import NAMES, run_mounted, tokens_of
+
+
+class Death(BaseException):
+    """The process ends here; nothing cleans up."""
+
+
+@covers("disk-refuses")
+@pytest.mark.parametrize("verb", ["refresh", "login", "read_only"])
+def test_bind_mounted_files_are_written_in_place(tmp_path: Path, verb: str) -> None:
+    run_mounted(verb, tmp_path)
+
+
+@covers("killed")
+def test_a_writer_killed_at_any_line_on_bind_mounts_leaves_the_old_or_the_new_login(tmp_path: Path) -> None:
+    run_mounted("killed", tmp_path)
+
+
+@covers("disk-refuses")
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EXDEV, errno.EPERM])
+def test_a_refresh_is_stored_whatever_a_rename_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = FileStore(tmp_path)
+    store.replace(KEY, credentials_of(0))
+    refuse_renames(tmp_path, monkeypatch, number)
+    store.replace_tokens(KEY, tokens_of(1), None)
+    found = FileStore(tmp_path).read(KEY).tokens
+    assert found is not None
+    assert found.refresh_token == Secret("refresh-1")
+
+
+def refuse_renames(home: Path, patch: pytest.MonkeyPatch, number: int) -> None:
+    real, tokens = os.replace, str(home / "mcp-tokens" / NAMES[-1])
+
+    def refuse(source: str, target: str) -> None:
+        if str(target) == tokens:
+            raise OSError(number, os.strerror(number))
+        real(source, target)
+
+    patch.setattr(os, "replace", refuse)
+
+
+@covers("killed")
+@pytest.mark.parametrize("is_shorter", [False, True])
+def test_a_write_in_place_that_stops_at_any_byte_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_shorter: bool
+) -> None:
+    store, old, new = FileStore(tmp_path), tokens_of(0), tokens_of(1)
+    if is_shorter:
+        new = credentials_of(1).tokens
+        assert new is not None
+        old = old.__class__(Secret("access-0" + "x" * 60), old.refresh_token, expires_at=old.expires_at)
+    store.replace(KEY, credentials_of(0))
+    store.replace_tokens(KEY, old, None)
+    refuse_renames(tmp_path, monkeypatch, errno.EBUSY)
+    path, real = tmp_path / "mcp-tokens" / NAMES[-1], os.write
+    size = max(len(path.read_bytes()), 200)
+    for stop in range(0, size, 7):
+        store.replace_tokens(KEY, old, None)
+
+        def write_a_part(descriptor: int, data: bytes, stop: int = stop) -> int:
+            real(descriptor, bytes(data)[:stop])
+            raise Death
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", write_a_part)
+            with pytest.raises(Death), store.lock(KEY).hold(1):
+                store.replace_tokens(KEY, new, None)
+        found = FileStore(tmp_path).read(KEY).tokens
+        assert found is not None
+        assert (found.access_token, found.refresh_token) == (new.access_token, new.refresh_token)
+
+
+@covers("disk-refuses")
+def test_a_disk_that_is_full_in_the_middle_of_a_write_in_place_keeps_the_old_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileStore(tmp_path)
+    store.replace(KEY, credentials_of(0))
+    refuse_renames(tmp_path, monkeypatch, errno.EBUSY)
+    path, real, calls = tmp_path / "mcp-tokens" / NAMES[-1], os.write, 0
+    before = path.read_bytes()
+
+    def full(descriptor: int, data: bytes) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            return real(descriptor, bytes(data)[:30])
+        if calls == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(StoreUnwritable, match="No space"):
+            store.replace_tokens(KEY, tokens_of(1), None)
+    assert path.read_bytes() == before
+    assert not [each for each in path.parent.iterdir() if each.suffix == ".tmp"]
+
+
+def test_a_link_or_a_pipe_in_the_files_place_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"theirs")
+    (tmp_path / "target").chmod(0o600)
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for name in ("link", "pipe"):
+        with pytest.raises(StoreUnsafe):
+            disk.overwrite_private(tmp_path / name, b"ours")
+    assert (tmp_path / "target").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_directory_that_takes_no_file_is_noticed_before_a_refresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = FileStore(tmp_path)
+    store.replace(KEY, credentials_of(0))
+    real = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT and str(path).endswith(".tmp"):
+            raise OSError(number, os.strerror(number))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(StoreUnwritable, match="could not be written"):
+        store.check_can_store(KEY)
+
+
+def test_the_check_before_a_refresh_leaves_nothing_and_says_nothing_on_a_good_disk(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    store.replace(KEY, credentials_of(0))
+    before = sorted(path.name for path in (tmp_path / "mcp-tokens").iterdir())
+    store.check_can_store(KEY)
+    store.check_can_store(KEY.__class__("never seen"))
+    assert sorted(path.name for path in (tmp_path / "mcp-tokens").iterdir()) == before
