@@ -1,0 +1,157 @@
+"""A login whose process dies while it is stored, and stores that cannot take what a refresh would bring."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.errors import StoreUnwritable
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.ending import EXCHANGE_SECONDS
+from hermes_mcp_auth_remote.service.renewal import BACK_OFF_SECONDS
+from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.values import Server
+from tests.browserless import approve
+from tests.demo.player import MovedClock
+from tests.oauth.parties import URL
+from tests.requirements import covers
+from tests.service.given import KEY, TERMINAL
+from tests.service.model import LIFE_SECONDS, Model
+
+SERVER = Server("notes", URL)
+# The renames that store a login: record, binding, client, metadata, tokens, binding.
+RENAMES = range(2, 7)
+
+
+class Death(BaseException):
+    """The process ends here; nothing cleans up."""
+
+
+def refuse_renames(home: Path, patch: pytest.MonkeyPatch, number: int) -> None:
+    """Let the tokens file be one that cannot be replaced."""
+    real, tokens = os.replace, str(home / "mcp-tokens" / "notes.json")
+
+    def refuse(source: str, target: str) -> None:
+        if str(target) == tokens:
+            raise OSError(number, os.strerror(number))
+        real(source, target)
+
+    patch.setattr(os, "replace", refuse)
+
+
+def make_read_only(home: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let the tokens file be a read-only mount."""
+    refuse_renames(home, patch, errno.EBUSY)
+    real, tokens = os.open, str(home / "mcp-tokens" / "notes.json")
+
+    def refuse(path: str, flags: int, mode: int = 0o777, **rest: int) -> int:
+        if str(path) == tokens and flags & (os.O_RDWR | os.O_WRONLY):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, mode, **rest)
+
+    patch.setattr(os, "open", refuse)
+
+
+def die_finishing(home: Path, clock: MovedClock, demo: Demo, rename: int) -> str:
+    """Log in again with another client, and die before the n-th rename of what is stored; returns the id."""
+    server = Server("notes", demo.ping_url)
+    service = AuthService(home, clock=clock)
+    uri = service.new_redirect_uri(server)
+    login = asyncio.run(service.begin(server, TERMINAL, redirect_uri=uri))
+    answer, real, count = approve(login.authorization_url), os.replace, 0
+
+    def counted(source: str, target: str) -> None:
+        nonlocal count
+        count += os.path.dirname(target) == str(home / "mcp-tokens")  # noqa: PTH120
+        if count == rename:
+            raise Death
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", counted)
+        with pytest.raises(Death):
+            asyncio.run(service.finish(login.id, answer, TERMINAL))
+    return login.id
+
+
+@covers("killed")
+@pytest.mark.parametrize("rename", RENAMES)
+def test_a_login_that_registered_anew_survives_the_death_of_its_process(
+    session_kept: AuthService, demo: Demo, clock: MovedClock, tmp_path: Path, rename: int
+) -> None:
+    old = FileStore(tmp_path).read(KEY)
+    session = session_kept.session(Server("notes", demo.ping_url))
+    before = asyncio.run(session.header())
+    login_id = die_finishing(tmp_path, clock, demo, rename)
+    # A process that was running already notices within a second, and the next one at once.
+    clock.now += LOOK_SECONDS
+    after = asyncio.run(session.header())
+    assert after != before
+    found = FileStore(tmp_path).read(KEY)
+    assert found.client is not None
+    assert old.client is not None
+    assert found.client.client_id != old.client.client_id
+    assert AuthService(tmp_path, clock=clock).login(login_id).status == "done"
+    # The session goes on: its refresh token lies beside its own client.
+    clock.now += 3600
+    assert asyncio.run(session.header()) != after
+
+
+@covers("killed")
+def test_a_look_at_a_login_whose_time_is_over_completes_it(
+    session_kept: AuthService, demo: Demo, clock: MovedClock, tmp_path: Path
+) -> None:
+    login_id = die_finishing(tmp_path, clock, demo, RENAMES[-2])
+    clock.now += EXCHANGE_SECONDS
+    assert AuthService(tmp_path, clock=clock).login(login_id).status == "done"
+
+
+@covers("disk-refuses")
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EXDEV, errno.EPERM])
+def test_a_rotated_refresh_token_reaches_a_file_that_cannot_be_replaced(
+    clock: MovedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    model = Model(clock)
+    FileStore(tmp_path).replace(KEY, model.log_in())
+    refuse_renames(tmp_path, monkeypatch, number)
+    for turn in range(2, 5):
+        clock.now += LIFE_SECONDS
+        session = AuthService(tmp_path, run=model.runner("ours"), clock=clock).session(SERVER)
+        assert asyncio.run(session.header()) == f"Bearer at-{turn}"
+    assert model.can_refresh(FileStore(tmp_path).read(KEY).tokens)
+
+
+@covers("disk-refuses")
+def test_a_refresh_token_is_not_spent_for_tokens_that_cannot_be_stored(
+    clock: MovedClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Model(clock)
+    FileStore(tmp_path).replace(KEY, model.log_in())
+    session = AuthService(tmp_path, run=model.runner("ours"), clock=clock).session(SERVER)
+    with pytest.MonkeyPatch.context() as patch:
+        make_read_only(tmp_path, patch)
+        clock.now += LIFE_SECONDS - 50
+        for _ in range(3):
+            assert asyncio.run(session.header()) == "Bearer at-1"
+            clock.now += BACK_OFF_SECONDS
+        clock.now += 50
+        with pytest.raises(StoreUnwritable, match=r"notes\.json could not be written") as caught:
+            asyncio.run(session.header())
+        assert "Mount the directory" in caught.value.advice
+    assert model.requests["ours"] == 0
+    (said,) = [r.getMessage() for r in caplog.records if r.name == "hermes_mcp_auth_remote.service.keeping"]
+    for words in (
+        f"{tmp_path}/mcp-tokens/notes.json",
+        "not refreshed",
+        "until it ends",
+        "Mount the directory",
+    ):
+        assert words in said
+    # With a store that takes them, the session goes on as if nothing had been.
+    assert asyncio.run(session.header()) == "Bearer at-2"
