@@ -269,13 +269,17 @@ class FileStore:
 
         A login that a killed process left half-way is completed first.
         """
-        self.settle(key)
+        # Strings: a Path for each costs more than the two stats, and this is called once a second.
+        folder, stem = f"{self._folders(key)[-1]}{os.sep}", file_stem(key.server)
+        if os.path.lexists(f"{folder}.{stem}{PENDING}"):
+            self.settle(key)
+        path = f"{folder}{stem}{TOKENS}"
         try:
-            status = os.lstat(self._path(key, TOKENS))
+            status = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise StoreUnwritable(f"{self._path(key, TOKENS)} is out of reach: {error.strerror}.") from error
+            raise StoreUnwritable(f"{path} is out of reach: {error.strerror}.") from error
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def lock(self, key: Key) -> FileLock:
