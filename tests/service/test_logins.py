@@ -483,13 +483,13 @@ def test_ctrl_c_while_the_tokens_are_stored_loses_neither_them_nor_the_lock(
     service: AuthService, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storing, go = threading.Event(), threading.Event()
-    replace_really: Callable[[FileStore, Key, Credentials], None] = FileStore.replace
+    replace_really: Callable[[FileStore, Key, Credentials, str | None], None] = FileStore.replace
 
-    def slow(store: FileStore, key: Key, credentials: Credentials) -> None:
+    def slow(store: FileStore, key: Key, credentials: Credentials, login_id: str | None) -> None:
         storing.set()
         assert go.wait(20)
         assert not store.lock(key).try_acquire()
-        replace_really(store, key, credentials)
+        replace_really(store, key, credentials, login_id)
 
     monkeypatch.setattr(FileStore, "replace", slow)
 
@@ -572,12 +572,12 @@ def test_a_logout_beside_a_login_whose_tokens_are_just_stored_deletes_them(
     service: AuthService, server: Server, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storing, go = threading.Event(), threading.Event()
-    replace_really: Callable[[FileStore, Key, Credentials], None] = FileStore.replace
+    replace_really: Callable[[FileStore, Key, Credentials, str | None], None] = FileStore.replace
 
-    def slow(store: FileStore, key: Key, credentials: Credentials) -> None:
+    def slow(store: FileStore, key: Key, credentials: Credentials, login_id: str | None) -> None:
         storing.set()
         assert go.wait(20)
-        replace_really(store, key, credentials)
+        replace_really(store, key, credentials, login_id)
 
     monkeypatch.setattr(FileStore, "replace", slow)
 
