@@ -144,7 +144,11 @@ def overwrite_private(path: Place, data: bytes) -> None:
     After a failure the old content is there again, if the disk takes it. Raises StoreUnsafe, StoreUnwritable.
     """
     try:
-        descriptor = os.open(path, _UPDATE)
+        try:
+            descriptor = os.open(path, _UPDATE)
+        except PermissionError:
+            _make_writable(path)
+            descriptor = os.open(path, _UPDATE)
     except OSError as error:
         raise _failure(path, error, "written") from error
     try:
@@ -156,6 +160,16 @@ def overwrite_private(path: Place, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 _overwrite(descriptor, old, len(data))
             raise _failure(path, error, "written") from error
+    finally:
+        os.close(descriptor)
+
+
+def _make_writable(path: Place) -> None:
+    """Give a file of our own that is read-only by its mode the mode that it should have."""
+    descriptor = os.open(path, _READ)
+    try:
+        _check_file(os.fstat(descriptor), path)
+        os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import cast
 
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnwritable
@@ -40,11 +40,12 @@ class Part:
     """
 
     name: str
-    new: bytes | None
+    # These hold secrets.
+    new: bytes | None = field(repr=False)
     staged: str | None
     wrote: tuple[int, ...] | None
     replaces: tuple[int, ...] | None
-    old: bytes | None
+    old: bytes | None = field(repr=False)
     in_place: bool = False
 
 

@@ -15,6 +15,7 @@ import pytest
 from hermes_mcp_auth_remote.errors import StoreUnwritable
 from hermes_mcp_auth_remote.login import follow
 from hermes_mcp_auth_remote.store import disk
+from hermes_mcp_auth_remote.store.commit import read_record
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.documents import (
     binding_document,
@@ -413,6 +414,8 @@ def test_a_record_is_for_its_owner_alone_and_shows_in_no_repr(tmp_path: Path, mo
     die_storing(tmp_path, monkeypatch, TOKENS)
     record = folder_of(tmp_path) / ".notes.pending.tmp"
     assert record.stat().st_mode & 0o777 == 0o600
+    assert "refresh-" in record.read_text()
+    assert "refresh-" not in repr(read_record(record))
     record.chmod(0o644)
     FileStore(tmp_path).settle(KEY)
     assert record.exists()

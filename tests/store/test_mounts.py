@@ -126,6 +126,25 @@ def test_a_link_or_a_pipe_in_the_files_place_is_not_written_through(tmp_path: Pa
     assert (tmp_path / "target").read_bytes() == b"theirs"
 
 
+def test_a_file_of_our_own_that_is_read_only_by_its_mode_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "file", os.open
+    disk.write_private(path, b"old")
+    path.chmod(0o400)
+
+    def open_as_user(target: str, flags: int, mode: int = 0o777) -> int:
+        # What the system says to users other than root.
+        if flags & os.O_RDWR and not path.stat().st_mode & 0o200:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(target, flags, mode)
+
+    monkeypatch.setattr(os, "open", open_as_user)
+    disk.overwrite_private(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
 def test_a_directory_that_takes_no_file_is_noticed_before_a_refresh(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
