@@ -223,7 +223,8 @@ def begin(record: Place, contents: Mapping[str, bytes | None], login_id: str | N
     `contents` is by file name, in the order of writing; the last one is not None. Raises StoreUnwritable, and
     nothing has changed then.
     """
-    folder = os.path.dirname(os.fspath(record))
+    path_of_record: str = os.fspath(record)
+    folder = os.path.dirname(path_of_record)
     parts: list[Part] = []
     try:
         for name, new in contents.items():
@@ -233,7 +234,7 @@ def begin(record: Place, contents: Mapping[str, bytes | None], login_id: str | N
                 old = read_private(path)
             part = Part(name, new, None, None, replaces, old)
             parts.append(part if new is None else _stage(part, path, new))
-        commit = Commit(folder, os.fspath(record), tuple(parts), login_id)
+        commit = Commit(folder, path_of_record, tuple(parts), login_id)
         commit.save()
     except StoreError:
         for part in parts:
@@ -255,6 +256,6 @@ def read_record(record: Place) -> Commit | None:
     data = read_private(record, MAX_RECORD_BYTES)
     if data is None:
         return None
-    path = os.fspath(record)
+    path: str = os.fspath(record)
     parts, login_id = read_parts(data, path)
     return Commit(os.path.dirname(path), path, parts, login_id)

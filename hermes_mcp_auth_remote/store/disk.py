@@ -89,13 +89,14 @@ def write_private(path: Place, data: bytes) -> os.stat_result:
     if the old file cannot be replaced by a rename; StoreUnsafe if the file system keeps no modes. The
     directory must exist.
     """
-    staged, status = stage_private(path, data)
+    target: str = os.fspath(path)
+    staged, status = stage_private(target, data)
     try:
-        replace_staged(staged, path)
+        replace_staged(staged, target)
     except BaseException:
         _discard(staged)
         raise
-    sync_directory(os.path.dirname(os.fspath(path)))
+    sync_directory(os.path.dirname(target))
     return status
 
 
@@ -104,7 +105,8 @@ def stage_private(path: Place, data: bytes) -> tuple[str, os.stat_result]:
 
     Its inode stays the same when `replace_staged` puts it in place. Raises StoreUnwritable.
     """
-    folder, name = os.path.split(os.fspath(path))
+    target: str = os.fspath(path)
+    folder, name = os.path.split(target)
     staged = _temporary(folder, name)
     try:
         descriptor = os.open(staged, _CREATE, 0o600)
@@ -189,7 +191,8 @@ def check_writable(path: Place) -> None:
 
     Writes nothing. A full disk is not noticed.
     """
-    folder, name = os.path.split(os.fspath(path))
+    target: str = os.fspath(path)
+    folder, name = os.path.split(target)
     probe = _temporary(folder, name)
     try:
         os.close(os.open(probe, _CREATE, 0o600))

@@ -123,15 +123,14 @@ def test_every_way_to_read_completes_a_login(tmp_path: Path, monkeypatch: Patch,
         with FileStore(home).lock(KEY).hold(1):
             pass
 
-    for number, look in enumerate(
-        (
-            lambda home: FileStore(home).version(KEY),
-            lambda home: FileStore(home).read(KEY),
-            lambda home: FileStore(home).keys(),
-            lambda home: FileStore(home).settle(KEY),
-            lock,
-        )
-    ):
+    looks: list[Callable[[Path], object]] = [
+        lambda home: FileStore(home).version(KEY),
+        lambda home: FileStore(home).read(KEY),
+        lambda home: FileStore(home).keys(),
+        lambda home: FileStore(home).settle(KEY),
+        lock,
+    ]
+    for number, look in enumerate(looks):
         home = tmp_path / str(number)
         die_storing(home, monkeypatch, rename)
         before = (folder_of(home) / "notes.json").read_bytes()
