@@ -64,7 +64,7 @@ from hermes_mcp_auth_remote.store.names import (
     owner_folder,
     owner_of,
 )
-from hermes_mcp_auth_remote.store.parts import BLANK, remove_or_blank
+from hermes_mcp_auth_remote.store.parts import BLANK, is_blank, remove_or_blank
 from hermes_mcp_auth_remote.store.settling import SettlingLock, finish_commit, settle_files
 from hermes_mcp_auth_remote.values import Key, Owner, Secret
 
@@ -253,7 +253,7 @@ class FileStore:
             self.settle(Key(path.name[1 : -len(PENDING)], owner))
         for path in sorted(folder.iterdir()):
             stem, dot, rest = path.name.partition(".")
-            if dot + rest != TOKENS or not stem or path.lstat().st_size == len(BLANK):
+            if dot + rest != TOKENS or not stem or is_blank(path):
                 continue
             key = Key(stem, owner)
             try:

@@ -9,7 +9,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import cast
 
-from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnwritable
+from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreError, StoreUnwritable
 from hermes_mcp_auth_remote.store.disk import (
     MAX_FILE_BYTES,
     NotReplaceable,
@@ -113,3 +113,12 @@ def remove_or_blank(path: Place) -> bool:
         was_there = read_private(path) != BLANK
         overwrite_private(path, BLANK)
         return was_there
+
+
+def is_blank(path: Place) -> bool:
+    """True if a file stands for a missing one; False also if it cannot be read."""
+    try:
+        # Reading each file would cost more than one look at its size.
+        return os.lstat(path).st_size == len(BLANK) and read_private(path) == BLANK
+    except (OSError, StoreError):
+        return False

@@ -157,6 +157,14 @@ def test_a_first_login_is_completed_and_listed(tmp_path: Path, monkeypatch: Patc
     assert generations(store.read(key)) == NEW
 
 
+@pytest.mark.parametrize("text", ["[]", "  ", "7\n"])
+def test_a_tokens_file_that_says_nothing_useful_is_listed(tmp_path: Path, text: str) -> None:
+    store = FileStore(tmp_path)
+    store.replace(KEY, credentials_of(0))
+    put(tmp_path, ".json", text.encode())
+    assert store.keys() == [KEY]
+
+
 def test_a_lock_that_is_busy_is_not_waited_for(tmp_path: Path, monkeypatch: Patch) -> None:
     store = FileStore(tmp_path)
     store.replace(KEY, credentials_of(0))
