@@ -170,7 +170,7 @@ def _make_writable(path: Place) -> None:
     """Give a file of our own that is read-only by its mode the mode that it should have."""
     descriptor = os.open(path, _READ)
     try:
-        _check_file(os.fstat(descriptor), path)
+        _check_file(descriptor, path)
         os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)

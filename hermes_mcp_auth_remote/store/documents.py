@@ -239,7 +239,7 @@ def with_config_files(document: Document, server_url: str, config_files: str) ->
 
     None if it is of another address, or if a login was stored half-way.
     """
-    if document.get("server_url") != server_url or _BEFORE in document:
+    if document.get("server_url") != server_url or BEFORE in document:
         return None
     return {**document, CONFIG_FILES_MEMBER: config_files}
 

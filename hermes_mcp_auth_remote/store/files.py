@@ -202,10 +202,10 @@ class FileStore:
 
         Does nothing if the binding is of another address. Raises StoreUnwritable, StoreUnsafe, StoreCorrupt.
         """
-        path = self._path(key, BINDING)
-        noted = with_config_files(self._document(path) or {}, server_url, config_files)
+        document = self._document(self._path(key, BINDING)) or {}
+        noted = with_config_files(document, server_url, config_files)
         if noted is not None:
-            write_private(path, to_bytes(noted))
+            self._put(key, {BINDING: noted})
 
     def drop_client(self, key: Key, client: Client) -> None:
         """Forget a client that the provider no longer takes, so that the next login registers anew.
