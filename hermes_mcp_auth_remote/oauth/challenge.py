@@ -30,14 +30,14 @@ class Challenge:
     """A Bearer challenge: where the metadata is, which scope is needed, what was wrong.
 
     `resource_metadata` has every value in the order given (quirk 8); `scope` is None where the server names
-    none; `dpop` is True where it takes tokens with proofs (RFC 9449 section 7.1). The default is what we know
-    before any server spoke.
+    none; `is_dpop_only` is True if the server names DPoP and not Bearer (RFC 9449 section 7.1). The default is
+    what we know before any server spoke.
     """
 
     resource_metadata: tuple[str, ...] = ()
     scope: frozenset[str] | None = None
     error: str | None = None
-    dpop: bool = False
+    is_dpop_only: bool = False
 
     @property
     def insufficient_scope(self) -> bool:
@@ -54,11 +54,11 @@ def read_challenge(headers: Iterable[str]) -> Challenge:
     metadata: list[str] = []
     scopes: list[str] = []
     error: str | None = None
-    dpop = False
+    schemes: set[str] = set()
     for scheme, name, value in islice(_tokens(headers), MAX_TOKENS):
-        if scheme not in {"bearer", "dpop"} or not name:
+        if scheme not in {"bearer", "dpop"}:
             continue
-        dpop = dpop or scheme == "dpop"
+        schemes.add(scheme)
         if name == "resource_metadata" and value and value not in metadata:
             if len(metadata) < MAX_RESOURCE_METADATA:
                 metadata.append(value)
@@ -66,7 +66,7 @@ def read_challenge(headers: Iterable[str]) -> Challenge:
             scopes.append(value)
         elif name == "error" and error is None:
             error = value
-    return Challenge(tuple(metadata), scope_set(" ".join(scopes)) or None, error, dpop)
+    return Challenge(tuple(metadata), scope_set(" ".join(scopes)) or None, error, schemes == {"dpop"})
 
 
 def _tokens(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
@@ -83,7 +83,7 @@ def _tokens(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
 def _parameters(line: str) -> Iterator[tuple[str, str, str]]:
     """Walk one header line: yields (scheme, name, value), the names in lower case.
 
-    Whatever is no parameter comes without a name, so that the caller can count the steps.
+    A scheme, and what is no parameter, comes with an empty name: the caller counts the steps.
     """
     scheme, position = "", 0
     while position < len(line):

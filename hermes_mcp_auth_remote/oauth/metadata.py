@@ -52,12 +52,15 @@ MAX_ISSUERS_LISTED = 8
 
 @dataclass(frozen=True, slots=True)
 class ProtectedResource:
-    """Protected resource metadata (RFC 9728 section 2). `dpop` is True where it takes proofs (RFC 9449)."""
+    """Protected resource metadata (RFC 9728 section 2).
+
+    `requires_dpop` is True if the resource accepts only tokens that are bound to a key (RFC 9449).
+    """
 
     resource: str
     authorization_servers: tuple[str, ...]
     scopes_supported: tuple[str, ...] | None = None
-    dpop: bool = False
+    requires_dpop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +184,9 @@ def read_protected_resource_response(response: Response, server_url: str) -> Pro
     # One good address is enough; the others are never fetched.
     issuers = tuple(issuer for issuer in issuers if is_safe_url(issuer)) or issuers
     safe_url(issuers[0], "issuer in the protected resource metadata")
-    dpop = bool(texts_member(document, "dpop_signing_alg_values_supported"))
-    dpop = dpop or document.get("dpop_bound_access_tokens_required") is True
-    return ProtectedResource(resource, issuers, texts_member(document, "scopes_supported"), dpop)
+    # `dpop_signing_alg_values_supported` only offers proofs; RFC 9728 section 2 has another member to require.
+    requires_dpop = document.get("dpop_bound_access_tokens_required") is True
+    return ProtectedResource(resource, issuers, texts_member(document, "scopes_supported"), requires_dpop)
 
 
 def discover_authorization_server(

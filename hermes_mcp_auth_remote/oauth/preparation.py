@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from hermes_mcp_auth_remote.errors import (
+    ConfigError,
     NetworkError,
     ServerError,
     TokenRefused,
@@ -28,6 +29,7 @@ from hermes_mcp_auth_remote.oauth.enrolment import Held, client_of, enrolled, go
 from hermes_mcp_auth_remote.oauth.finding import Found, find
 from hermes_mcp_auth_remote.oauth.flows import Chance, Prepared, device_code, for_client
 from hermes_mcp_auth_remote.oauth.metadata import Discovery
+from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request
 from hermes_mcp_auth_remote.values import Flow, Server
 
@@ -52,9 +54,9 @@ def prepare(  # noqa: PLR0913
     `challenge` is what a 401 or 403 said, where there was one; else the server is asked. `found` is what
     `find` or `find_and_enrol` has found just now for the same server, issuer and flow, where that was asked.
     The request's own `redirect_uri` counts from here on: a provider may want another spelling of loopback.
-    With `can_prove` there can be a key for DPoP, should both servers take that. The flow `device` leads to a
+    With `can_prove` there can be a key for DPoP, if the server requires one. The flow `device` leads to a
     device's code, `auto` too where the server gives one; both need `oauth.device`, which the caller checks.
-    Raises any ServerError or NetworkError.
+    Raises any ServerError or NetworkError; ConfigError if a key is required and `can_prove` is False.
     """
     held = held or Held()
     options = server.options
@@ -62,11 +64,18 @@ def prepare(  # noqa: PLR0913
         found = yield from find(server, held.issuer, challenge, flow)
     discovery, answered = found.discovery, found.challenge
     issuer = discovery.authorization_server
+    is_bound = wants_proofs(server, discovery, answered)
+    if is_bound and not can_prove:
+        raise ConfigError(
+            f"{host_of(server.url)} takes only tokens that are bound to a key (DPoP), and the package "
+            "`cryptography`, which makes keys, is not installed.",
+            "Install it: pip install cryptography.",
+        )
     by_device = goes_by_device(found, flow)
     client, known = yield from enrolled(server, found, redirect_uri, now, held=held, flow=flow)
     scope = scope_of(server, found, held)
     asked = _plain_request(server, discovery, client, chance, redirect_uri, scope)
-    asked = replace(asked, dpop=can_prove and wants_proofs(server, discovery, answered))
+    asked = replace(asked, dpop=is_bound)
     anew = partial(client_of, server, issuer, held, redirect_uri, scope)
     if by_device:
         try:
@@ -96,16 +105,18 @@ def prepare(  # noqa: PLR0913
 
 
 def wants_proofs(server: Server, found: Discovery, challenge: Challenge) -> bool:
-    """True where tokens are to be bound to a key (RFC 9449): where both servers say that they take that.
+    """True if tokens must be bound to a key (RFC 9449): the resource requires it and both servers can do it.
 
-    An authorization server binds whatever token it is shown a proof for; the protected resource has to
-    understand it. `oauth.dpop` decides otherwise, either way.
+    A bound token has a price: `token`, `header`, `run --env`, Hermes and the MCP SDK cannot use it. So a
+    server that merely offers DPoP beside Bearer gets plain tokens. The resource requires DPoP if its challenge
+    names no other scheme, or by `dpop_bound_access_tokens_required` (RFC 9728 section 2). `oauth.dpop`
+    decides otherwise, either way.
     """
     if server.options.dpop is not None:
         return server.options.dpop
     resource = found.protected_resource
-    taken = challenge.dpop or (resource is not None and resource.dpop)
-    return taken and is_offered(found.authorization_server.document)
+    is_required = challenge.is_dpop_only or (resource is not None and resource.requires_dpop)
+    return is_required and is_offered(found.authorization_server.document)
 
 
 def _plain_request(

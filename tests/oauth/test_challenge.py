@@ -29,7 +29,7 @@ M = "https://mcp.example/.well-known/oauth-protected-resource"
         ([f'Bearer resource_metadata="{M}"', 'Bearer scope="a"'], Challenge((M,), frozenset("a"))),
         (
             [f'DPoP algs="ES256", resource_metadata="{M}", scope="a"'],
-            Challenge((M,), frozenset("a"), dpop=True),
+            Challenge((M,), frozenset("a"), is_dpop_only=True),
         ),
         (['Bearer scope="a", scope="b"'], Challenge(scope=frozenset("ab"))),
         ([rf'Bearer realm="say \"hi\", you", resource_metadata="{M}"'], Challenge((M,))),
