@@ -30,8 +30,8 @@ class Challenge:
     """A Bearer challenge: where the metadata is, which scope is needed, what was wrong.
 
     `resource_metadata` has every value in the order given (quirk 8); `scope` is None where the server names
-    none; `is_dpop_only` is True if the server names DPoP and not Bearer (RFC 9449 section 7.1). The default is
-    what we know before any server spoke.
+    none; `is_dpop_only` is True if the server names DPoP and not Bearer (RFC 9449 section 7.1). The default
+    is what we know before any server spoke.
     """
 
     resource_metadata: tuple[str, ...] = ()

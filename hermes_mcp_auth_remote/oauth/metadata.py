@@ -184,7 +184,7 @@ def read_protected_resource_response(response: Response, server_url: str) -> Pro
     # One good address is enough; the others are never fetched.
     issuers = tuple(issuer for issuer in issuers if is_safe_url(issuer)) or issuers
     safe_url(issuers[0], "issuer in the protected resource metadata")
-    # `dpop_signing_alg_values_supported` only offers proofs; RFC 9728 section 2 has another member to require.
+    # `dpop_signing_alg_values_supported` only offers proofs (RFC 9728 section 2).
     requires_dpop = document.get("dpop_bound_access_tokens_required") is True
     return ProtectedResource(resource, issuers, texts_member(document, "scopes_supported"), requires_dpop)
 

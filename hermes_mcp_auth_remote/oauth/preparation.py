@@ -108,9 +108,9 @@ def wants_proofs(server: Server, found: Discovery, challenge: Challenge) -> bool
     """True if tokens must be bound to a key (RFC 9449): the resource requires it and both servers can do it.
 
     A bound token has a price: `token`, `header`, `run --env`, Hermes and the MCP SDK cannot use it. So a
-    server that merely offers DPoP beside Bearer gets plain tokens. The resource requires DPoP if its challenge
-    names no other scheme, or by `dpop_bound_access_tokens_required` (RFC 9728 section 2). `oauth.dpop`
-    decides otherwise, either way.
+    server that merely offers DPoP beside Bearer gets plain tokens. The resource requires DPoP if its
+    challenge names no other scheme, or by `dpop_bound_access_tokens_required` (RFC 9728 section 2).
+    `oauth.dpop` decides otherwise, either way.
     """
     if server.options.dpop is not None:
         return server.options.dpop

@@ -87,8 +87,8 @@ def test_the_operators_word_counts_before_the_servers(*, dpop: bool) -> None:
 
 @covers("dpop-choice")
 def test_an_authorization_server_that_cannot_bind_gets_no_proof() -> None:
-    listed = {"dpop_signing_alg_values_supported": ["RS256"]}
-    assert preparing(resource=REQUIRED, **listed).returns().request.dpop is False
+    script = preparing(resource=REQUIRED, dpop_signing_alg_values_supported=["RS256"])
+    assert script.returns().request.dpop is False
 
 
 @covers("dpop-choice")
