@@ -36,21 +36,46 @@
 
 Each leaf has a stable `.code` for programs, a message that says who broke which rule, and `.advice`, one
 sentence that the reader can act on. No text here ever holds a token, a code, a verifier or a paste.
+
+Message and advice are our own text, because a model may read them. What a server wrote (an
+`error_description`, the scope of a challenge, an unknown error code) stands in `.server_words` alone, which
+only a person's screen shows (`wording.quoted_words`). Host names are addresses that we checked; they may
+stand in a message.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
+MAX_WORDS_CHARS = 300
+
+Verdict = Literal["final", "unauthorized", "ours", "passing"]
+"""What a refusal means for the grant that was sent: see `oauth.token_errors.classify_token_response`."""
+
+
+def clean_words(text: str) -> str:
+    """Return a server's text on one line, without control characters, cut at 300 characters."""
+    # The first cut bounds the work, the second one the result.
+    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * MAX_WORDS_CHARS])
+    words = " ".join(printable.split())
+    return words if len(words) <= MAX_WORDS_CHARS else words[: MAX_WORDS_CHARS - 1] + "…"
+
 
 class McpAuthError(Exception):
-    """Base of everything raised on purpose. `str(error)` says what happened, `.advice` what to do."""
+    """Base of everything raised on purpose. `str(error)` says what happened, `.advice` what to do.
+
+    `.server_words` is what a server said about it, "" for nothing: at most 300 printable characters on one
+    line. Show it to a person, quoted; never log it, and never give it to a model.
+    """
 
     code = "error"
     advice = "Run the command again; if it fails in the same way, please report it."
 
-    def __init__(self, message: str, advice: str | None = None) -> None:
+    def __init__(self, message: str, advice: str | None = None, *, server_words: str = "") -> None:
         super().__init__(message)
         if advice is not None:
             self.advice = advice
+        self.server_words = clean_words(server_words)
 
 
 class ConfigError(McpAuthError):
@@ -130,14 +155,27 @@ class ClientIdNeeded(RegistrationRefused):
 
 
 class TokenRefused(ServerError):
-    """The token endpoint answered with an error; `.error` is its code (RFC 6749 section 5.2)."""
+    """The token endpoint answered with an error; `.error` is its code (RFC 6749 section 5.2).
+
+    `.error` is one of `oauth.token_errors.KNOWN_ERRORS`, else "unknown error", or "status 400" for a response
+    without a code. `.verdict` says whether the same request could still succeed.
+    """
 
     code = "token_refused"
     advice = "Log in again."
 
-    def __init__(self, message: str, error: str, advice: str | None = None) -> None:
-        super().__init__(message, advice)
+    def __init__(
+        self,
+        message: str,
+        error: str,
+        advice: str | None = None,
+        *,
+        server_words: str = "",
+        verdict: Verdict = "final",
+    ) -> None:
+        super().__init__(message, advice, server_words=server_words)
         self.error = error
+        self.verdict: Verdict = verdict
 
 
 class DeviceRefused(TokenRefused):
@@ -219,8 +257,10 @@ class AuthorizationDenied(LoginError):
 
     code = "authorization_denied"
 
-    def __init__(self, message: str, error: str, advice: str | None = None) -> None:
-        super().__init__(message, advice)
+    def __init__(
+        self, message: str, error: str, advice: str | None = None, *, server_words: str = ""
+    ) -> None:
+        super().__init__(message, advice, server_words=server_words)
         self.error = error
 
 
@@ -254,7 +294,7 @@ class AuthorizationRequired(McpAuthError):
 
     `.server` is the server's name, `.reason` why, `.login_id` a login that already waits (or None),
     `.expires_at` its end in epoch seconds (or None), `.challenge` the `oauth.challenge.Challenge` that a
-    login has to answer (or None).
+    login has to answer (or None). `.reason` is our own text.
     """
 
     code = "authorization_required"
@@ -267,8 +307,13 @@ class AuthorizationRequired(McpAuthError):
         login_id: str | None = None,
         expires_at: float | None = None,
         challenge: object | None = None,
+        server_words: str = "",
     ) -> None:
-        super().__init__(f"{server} needs a login: {reason}.", f"Run `hermes-mcp-auth login {server}`.")
+        super().__init__(
+            f"{server} needs a login: {reason}.",
+            f"Run `hermes-mcp-auth login {server}`.",
+            server_words=server_words,
+        )
         self.server = server
         self.reason = reason
         self.login_id = login_id

@@ -13,6 +13,12 @@ from hermes_mcp_auth_remote.errors import NetworkError, PkceNotSupported, TokenR
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery, ProtectedResource
+from hermes_mcp_auth_remote.oauth.token_errors import (
+    UNKNOWN_ERROR,
+    canonical_error,
+    error_code,
+    server_words,
+)
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of, safe_url
 from hermes_mcp_auth_remote.oauth.wire import (
     Exchange,
@@ -20,7 +26,6 @@ from hermes_mcp_auth_remote.oauth.wire import (
     Response,
     lifetime_seconds,
     post_form,
-    quote,
     read_json_object,
     scope_set,
     scope_text,
@@ -241,8 +246,11 @@ def read_pushed_response(response: Response, secrets: tuple[Secret, ...] = ()) -
     """
     document = read_json_object(response.body, f"answer to the {PUSHED_REQUEST}")
     if not response.ok:
-        error = quote(text_member(document, "error"), *secrets) or f"status {response.status}"
-        raise TokenRefused(f"The {PUSHED_REQUEST} was refused: {error}.", error)
+        code = error_code(document)
+        error = f"status {response.status}" if code is None else canonical_error(code)
+        said = f"an error of its own (status {response.status})" if error == UNKNOWN_ERROR else error
+        words = server_words(document, *secrets)
+        raise TokenRefused(f"The {PUSHED_REQUEST} was refused: {said}.", error, server_words=words)
     uri = text_member(document, "request_uri")
     if uri is None:
         raise UnreadableAnswer(f"The answer to the {PUSHED_REQUEST} holds no request_uri.")

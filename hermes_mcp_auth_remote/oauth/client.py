@@ -9,6 +9,12 @@ from urllib.parse import quote_plus, urlsplit, urlunsplit
 
 from hermes_mcp_auth_remote.errors import ClientIdNeeded, RegistrationRefused, UnreadableAnswer
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
+from hermes_mcp_auth_remote.oauth.token_errors import (
+    UNKNOWN_ERROR,
+    canonical_error,
+    error_code,
+    server_words,
+)
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host, is_uri
 from hermes_mcp_auth_remote.oauth.wire import (
     Document,
@@ -19,7 +25,6 @@ from hermes_mcp_auth_remote.oauth.wire import (
     Response,
     lifetime_seconds,
     post_json,
-    quote,
     read_json_object,
     scope_text,
     text_member,
@@ -188,24 +193,26 @@ def _refusal(response: Response, host: str, redirect_uri: str) -> RegistrationRe
         document = read_json_object(response.body, REGISTRATION)
     except UnreadableAnswer:
         document = dict[str, object]()
-    error, description = text_member(document, "error"), quote(document.get("error_description"))
-    said = f" ({quote(error)}{': ' + description if description else ''})" if error else ""
+    error, words = canonical_error(error_code(document)), server_words(document)
+    said = f" ({error})" if error != UNKNOWN_ERROR else ""
     message = f"{host} refused the {REGISTRATION} with status {response.status}{said}."
+
+    def refused(advice: str | None = None) -> RegistrationRefused:
+        return RegistrationRefused(message, advice, server_words=words)
+
     if error == "invalid_redirect_uri":
-        return RegistrationRefused(
-            message,
+        return refused(
             f"It does not take {redirect_uri}: set `oauth.redirect_host: localhost` (or 127.0.0.1), or an "
             "https `oauth.redirect_uri`, for this server.",
         )
     if response.status >= 500 or response.status == 429:
-        return RegistrationRefused(message, "Try again later; if it lasts, register a client there by hand.")
+        return refused("Try again later; if it lasts, register a client there by hand.")
     if response.status in {401, 403}:
-        return RegistrationRefused(
-            message,
+        return refused(
             "This provider admits only clients it knows: register one there by hand with the redirect URI "
             f"{redirect_uri} and set `oauth.client_id`, or ask it to admit your `oauth.client_name`.",
         )
-    return RegistrationRefused(message)
+    return refused()
 
 
 def register(
@@ -239,7 +246,8 @@ def register(
     try:
         return (yield from ask(redirect_uri, device=device))
     except RegistrationRefused as refused:
-        other, said = _other_loopback(redirect_uri), str(refused).lower()
+        other = _other_loopback(redirect_uri)
+        said = f"{refused} {refused.server_words}".lower()
         # Not every server knows the code invalid_redirect_uri; those that do not still say "redirect".
         if other is not None and "redirect" in said:
             again = ask(other, device=device)

@@ -21,6 +21,12 @@ from hermes_mcp_auth_remote.oauth.metadata import (
     AuthorizationServer,
     read_authorization_server_response,
 )
+from hermes_mcp_auth_remote.oauth.token_errors import (
+    UNKNOWN_ERROR,
+    canonical_error,
+    error_code,
+    server_words,
+)
 from hermes_mcp_auth_remote.oauth.urls import (
     authorization_server_urls,
     endpoint_url,
@@ -37,7 +43,6 @@ from hermes_mcp_auth_remote.oauth.wire import (
     get,
     lifetime_seconds,
     post_form,
-    quote,
     read_json_or_form,
     scope_text,
     text_member,
@@ -203,13 +208,14 @@ def read_device_authorization_response(
             raise
         document = dict[str, object]()
     if document.get("error") or not response.ok:
-        said = quote(document.get("error_description"), *secrets)
-        description = f" ({said})" if said else ""
-        error = quote(document.get("error"), *secrets) or f"status {response.status}"
+        code = error_code(document)
+        error = f"status {response.status}" if code is None else canonical_error(code)
+        said = f"an error of its own (status {response.status})" if error == UNKNOWN_ERROR else error
         raise DeviceRefused(
-            f"{host} refused the {DEVICE_AUTHORIZATION}: {error}{description}.",
+            f"{host} refused the {DEVICE_AUTHORIZATION}: {said}.",
             error,
             _REFUSAL_ADVICE.get(error),
+            server_words=server_words(document, *secrets),
         )
     device_code, user_code = text_member(document, "device_code"), text_member(document, "user_code")
     if device_code is None:

@@ -21,7 +21,8 @@ from hermes_mcp_auth_remote.oauth.enrolment import Held, check_binding
 from hermes_mcp_auth_remote.oauth.finding import probe
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, discover
 from hermes_mcp_auth_remote.oauth.preparation import wants_proofs
-from hermes_mcp_auth_remote.oauth.token import Place, Tokens, ask, demand_bound, granted_document
+from hermes_mcp_auth_remote.oauth.token import Place, Tokens, ask, demand_bound
+from hermes_mcp_auth_remote.oauth.token_errors import granted_document
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Document, Exchange, Form, post_form, scope_text, text_member
 from hermes_mcp_auth_remote.values import IdentityProvider, Secret, Server
@@ -155,7 +156,9 @@ def check_audience(assertion: Secret, place: Place) -> None:
     if not any(isinstance(each, str) and each in ours for each in named):
         raise ConfigError(
             f"The token in `oauth.assertion_file` is not addressed to {host_of(place.issuer)}.",
-            f"Have it issued with the audience {place.issuer}, or set `oauth.authorization_server`.",
+            "Have it issued with the issuer of that authorization server as its audience, or set "
+            "`oauth.authorization_server`.",
+            server_words=place.issuer,
         )
 
 

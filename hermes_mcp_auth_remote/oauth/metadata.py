@@ -237,10 +237,13 @@ def read_authorization_server_response(
         and not _same_but_for_slash(published, issuer)
         and not is_trusted(published, issuer, trusted_issuers)
     ):
-        them = shown if origin_of(shown) == origin_of(asked) else f"both {shown} and {asked}"
+        # A path may hold anything: only the origins, which were checked, are our own words.
+        is_same_origin = origin_of(shown) == origin_of(asked)
+        them = "that issuer, as it is quoted" if is_same_origin else "both issuers, as they are quoted"
         raise IssuerMismatch(
-            f"The metadata of {asked} names another issuer: {shown}.",
-            f"If you trust that, add exactly {them} to `oauth.trusted_issuers` of this server.",
+            f"The metadata of {origin_of(asked)} names another issuer, at {origin_of(shown)}.",
+            f"If you trust that, add exactly {them}, to `oauth.trusted_issuers` of this server.",
+            server_words=shown if is_same_origin else f"{shown} and {asked}",
         )
     return authorization_server(document)
 

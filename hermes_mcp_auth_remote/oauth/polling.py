@@ -29,6 +29,7 @@ from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT, Client, Signer, au
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens, read_token_response
+from hermes_mcp_auth_remote.oauth.token_errors import TEMPORARY_ERRORS, canonical_error, error_code
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import (
     Document,
@@ -37,7 +38,6 @@ from hermes_mcp_auth_remote.oauth.wire import (
     lifetime_seconds,
     post_form,
     read_json_or_form,
-    text_member,
 )
 from hermes_mcp_auth_remote.values import Secret
 
@@ -145,14 +145,15 @@ def next_poll(
     waiting = _told_to_wait(pending, document)
     if waiting is not None:
         return _unless_expired(replace(waiting, next_at=now + waiting.interval_seconds, failures=0), now)
-    if outcome.status >= 500 or outcome.status in {408, 429}:
+    code = error_code(document)
+    if outcome.status >= 500 or outcome.status in {408, 429} or code in TEMPORARY_ERRORS:
         return _backed_off(pending, outcome, now)
-    return _ended(pending, outcome, text_member(document, "error"), now, proven=proven)
+    return _ended(pending, outcome, canonical_error(code), now, proven=proven)
 
 
 def _told_to_wait(pending: Pending, document: Document) -> Pending | None:
     # Whatever the status: 400 by the standard, Google says 428 and 403, GitHub 200.
-    match text_member(document, "error"):
+    match canonical_error(error_code(document)):
         case "authorization_pending":
             return pending
         case "slow_down":
@@ -174,12 +175,9 @@ def _document(response: Response) -> Document:
         return {}
 
 
-def _ended(
-    pending: Pending, response: Response, error: str | None, now: float, *, proven: bool
-) -> Tokens | Failed:
+def _ended(pending: Pending, response: Response, error: str, now: float, *, proven: bool) -> Tokens | Failed:
     asked = pending.request
-    # Microsoft's word for it is the second.
-    if error in {"access_denied", "authorization_declined"}:
+    if error == "access_denied":
         host = host_of(asked.issuer)
         return Failed(AuthorizationDenied(f"Access was denied at {host}.", "access_denied"))
     # Keycloak has forgotten the code by the time that it expires.

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, PasteRefused
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, bare, candidates
+from hermes_mcp_auth_remote.oauth.token_errors import UNKNOWN_ERROR, canonical_error
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host, is_safe_url, is_trusted, split_url
 from hermes_mcp_auth_remote.values import Secret
 
@@ -187,8 +188,8 @@ def _denied(found: dict[str, str], request: AuthorizationRequest) -> Authorizati
     error = found["error"]
     # Whoever wrote the address may have put a secret here, too.
     secrets = (request.state.reveal(), found.get("code"))
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", error) or any(s and s in error for s in secrets):
-        error = "unknown error"
+    words = "" if any(s and s in error for s in secrets) else error
+    error = canonical_error(error)
     host = host_of(request.issuer)
     if error == "access_denied":
         return AuthorizationDenied(f"Access was denied at {host}.", error)
@@ -198,7 +199,13 @@ def _denied(found: dict[str, str], request: AuthorizationRequest) -> Authorizati
         "temporarily_unavailable": "Try again in a few minutes.",
         "server_error": "Try again in a few minutes.",
     }.get(error)
-    return AuthorizationDenied(f"{host} answered the login with an error: {error}.", error, advice)
+    said = "one that no standard lists" if error == UNKNOWN_ERROR else error
+    return AuthorizationDenied(
+        f"{host} answered the login with an error: {said}.",
+        error,
+        advice,
+        server_words=words if error == UNKNOWN_ERROR else "",
+    )
 
 
 def _bare_code(text: str, request: AuthorizationRequest, *, accept: bool) -> AuthorizationResponse:

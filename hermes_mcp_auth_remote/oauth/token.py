@@ -14,6 +14,7 @@ from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate
 from hermes_mcp_auth_remote.oauth.dpop import Prover, proven
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse
+from hermes_mcp_auth_remote.oauth.token_errors import granted_document
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import (
     MAX_MEMBER_CHARS,
@@ -26,7 +27,6 @@ from hermes_mcp_auth_remote.oauth.wire import (
     lifetime_seconds,
     post_form,
     quote,
-    read_json_or_form,
     scope_set,
     scope_text,
     text_member,
@@ -173,37 +173,6 @@ def read_token_response(
     """
     document = granted_document(response, host, step, secrets)
     return _read_tokens(_flattened(document), now, f"answer to the {step} at {host}", proven=proven)
-
-
-def granted_document(response: Response, host: str, step: str, secrets: tuple[Secret, ...]) -> Document:
-    """Read what a token endpoint granted, as it is; raises TokenRefused or UnreadableAnswer."""
-    what = f"answer to the {step} at {host}"
-    if response.status >= 500:
-        raise UnreadableAnswer(
-            f"{host} answered the {step} with status {response.status}.", "Try again later; nothing was lost."
-        )
-    document = read_json_or_form(response, what)
-    # An error in a 200 is still an error (quirk 31), whatever its shape.
-    if document.get("error") or not response.ok:
-        description = quote(document.get("error_description"), *secrets)
-        error = quote(document.get("error"), *secrets) or f"status {response.status}"
-        raise TokenRefused(
-            f"{host} refused the {step}: {error}{' (' + description + ')' if description else ''}.",
-            error,
-            _REFUSAL_ADVICE.get(error),
-        )
-    return document
-
-
-_REFUSAL_ADVICE = {
-    "invalid_grant": "Begin a new login; a code is good once and for about a minute.",
-    "invalid_client": (
-        "The provider no longer knows this client: begin a new login to register again, or check "
-        "`oauth.client_id` and `oauth.client_secret` if you configured them."
-    ),
-    "invalid_target": "Set `oauth.resource` for this server to the value the provider expects, or to false.",
-    "invalid_scope": "Set `oauth.scope` for this server to what the provider offers.",
-}
 
 
 def _flattened(document: Document) -> Document:

@@ -251,7 +251,8 @@ def test_a_form_is_read_as_github_sends_it() -> None:
 def test_quirk_47_a_scope_that_the_device_flow_may_not_have_says_so_and_names_pasting(status: int) -> None:
     script = authorizing(scope=frozenset({"https://mail.example/"})).expects(DEVICE)
     refusal: dict[str, object] = {"error": "invalid_scope", "error_description": "Invalid device flow scope"}
-    error = script.answers(status, refusal).raises(DeviceRefused, "Invalid device flow scope")
+    error = script.answers(status, refusal).raises(DeviceRefused, "invalid_scope")
+    assert error.server_words == "Invalid device flow scope"
     assert error.error == "invalid_scope"
     assert "pasting" in error.advice
 

@@ -10,6 +10,7 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
 from hermes_mcp_auth_remote.oauth.metadata import discover
+from hermes_mcp_auth_remote.oauth.urls import origin_of
 from tests.oauth.parties import HTML, NAMED, OPENID, PRM, RFC8414, URL, found, metadata, prm
 from tests.playbook import play, sample
 from tests.requirements import covers
@@ -61,7 +62,9 @@ def test_quirk_2_and_3_another_issuer_is_refused_until_it_is_trusted_exactly(
         script.expects(f"GET https://{host}{place}").answers(200, metadata(published))
     error = script.raises(IssuerMismatch)
     assert "add exactly" in error.advice
-    told = tuple(word for word in error.advice.split() if word.startswith("https://"))
+    # A path is the server's own words, which stand in no sentence of ours.
+    assert origin_of(published) == published or published not in f"{error} {error.advice}"
+    told = tuple(word for word in error.server_words.split() if word.startswith("https://"))
     assert told[0] == published
 
     trusting = found(listed, trusted_issuers=told).expects(f"GET https://{host}{places[0]}")
@@ -78,7 +81,8 @@ def test_quirk_3_a_stranger_cannot_borrow_the_name_of_an_issuer_that_is_trusted(
     for place in (RFC8414, OPENID):
         script.expects(f"GET https://evil.example{place}").answers(200, metadata("https://honest.example"))
     error = script.raises(IssuerMismatch)
-    assert "add exactly both https://honest.example and https://evil.example to" in error.advice
+    assert "add exactly both issuers, as they are quoted, to" in error.advice
+    assert error.server_words == "https://honest.example and https://evil.example"
 
 
 @covers("issuer-exact")

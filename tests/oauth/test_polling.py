@@ -160,12 +160,25 @@ def test_tokens_are_read_as_everywhere_and_a_scope_that_is_left_out_is_the_one_a
 
 @covers("device-poll", "stale-client")
 @pytest.mark.parametrize(
-    "error", ["invalid_grant", "invalid_client", "unauthorized_client", "unsupported_grant_type", "odd"]
+    "error", ["invalid_grant", "invalid_client", "unauthorized_client", "unsupported_grant_type"]
 )
 def test_any_other_error_ends_it_and_keeps_its_code(error: str) -> None:
     trouble = ended(waiting(), answer(400, {"error": error}))
     assert isinstance(trouble, TokenRefused)
     assert trouble.error == error
+
+
+@covers("device-poll")
+@pytest.mark.parametrize("error", ["temporarily_unavailable", "server_error", "rate_limited"])
+def test_an_error_that_passes_does_not_end_it(error: str) -> None:
+    assert still(waiting(), answer(400, {"error": error}), NOW + 5).failures == 1
+
+
+@covers("device-poll")
+def test_an_error_that_no_standard_lists_ends_it_and_is_the_servers_words() -> None:
+    trouble = ended(waiting(), answer(200, {"error": "odd"}))
+    assert isinstance(trouble, TokenRefused)
+    assert (trouble.error, trouble.server_words) == ("unknown error", "odd")
 
 
 @covers("auth-method", "device-poll")

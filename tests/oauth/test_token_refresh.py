@@ -86,7 +86,8 @@ def test_quirk_34_invalid_grant_keeps_its_code() -> None:
     script = refreshing().expects(TOKEN).answers(400, {"error": "invalid_grant", "error_description": "gone"})
     error = script.raises(TokenRefused, "new login")
     assert error.error == "invalid_grant"
-    assert str(error) == "as.example refused the refresh: invalid_grant (gone)."
+    assert str(error) == "as.example refused the refresh: invalid_grant."
+    assert error.server_words == "gone"
 
 
 @covers("no-secret")
