@@ -10,7 +10,7 @@ import math
 import time
 from dataclasses import dataclass, field
 
-from gateway_hooks.cards import Button, Card, Link, Row, action, in_rows, short
+from gateway_hooks.cards import MAX_VALUE_CHARS, Button, Card, Link, Row, action, in_rows, short
 from gateway_hooks.chat import Abilities
 from gateway_hooks.words import ENGLISH, Words
 from hermes_mcp_auth_remote.errors import McpAuthError
@@ -18,7 +18,7 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.client import offers_device
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
-from hermes_mcp_auth_remote.wording import address, other_hosts, scope, shown
+from hermes_mcp_auth_remote.wording import address, other_hosts, quoted_words, scope, shown
 
 # A prompt says how long it is open: every five minutes, and at these. It is not edited every second.
 COUNT_SECONDS, LAST_SECONDS = 300, (120, 60)
@@ -133,7 +133,8 @@ class Conversation:
             message, advice = words.errors.get(login.failure_code or "", (message, advice))
             said = tuple(short(shown(each), MAX_SENTENCE_CHARS) for each in (message, advice) if each)
         again = Button(words.try_again, action("connect", tag))
-        return self._with_words(Card(title, paragraphs=said, buttons=((again,),), tone="bad"))
+        rows = () if login.status in {"expired", "cancelled"} else self._server_says(login.failure_words)
+        return self._with_words(Card(title, rows, said, buttons=((again,),), tone="bad"))
 
     def connected(self, connection: Connection, now: float, tag: str = "") -> Card:
         """Say who or what is connected, with which scope, until when; with the way to undo it."""
@@ -170,7 +171,12 @@ class Conversation:
         """Say what went wrong and what to do."""
         message, advice = self.words.errors.get(error.code, (str(error), error.advice))
         said = tuple(short(shown(each), MAX_SENTENCE_CHARS) for each in (message, advice))
-        return Card(title, paragraphs=said, buttons=buttons, tone="bad")
+        return Card(title, self._server_says(error.server_words), said, buttons=buttons, tone="bad")
+
+    def _server_says(self, words: str) -> tuple[Row, ...]:
+        # Quoted: a chat makes no link of it.
+        said = quoted_words(short(words, MAX_VALUE_CHARS - 2))
+        return (Row(self.words.server_says, said, quoted=True),) if words else ()
 
     def clock(self, at: float, now: float | None = None) -> str:
         """Write a moment (epoch seconds) in UTC, with the date where it is another day than `now`."""

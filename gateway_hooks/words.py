@@ -147,6 +147,7 @@ class Words:
         "I cannot write to you privately. The button goes on, for whoever asked: nobody else sees that."
     )
     go_on_here_button: str = "Go on"
+    server_says: str = "The server says"
     login_over: str = "That login is over."
     not_yours: str = "That is somebody else's login."
     # Ahead of trouble.

@@ -64,7 +64,8 @@ class Login:
     `device` is what a device login waits for, None for a login by a code; `polled_by` is the one poller that
     asks for it. Where there is a device, `request` has been shown to nobody, and no paste can answer it.
     `added_scope` is what a step-up asks for beyond what was granted before; `failure` is a sentence and an
-    advice for people, set once the login has failed. `messages` are the ids of the chat messages that show
+    advice for people, set once the login has failed, `failure_words` what the server said about that.
+    `messages` are the ids of the chat messages that show
     it, the prompt first, for whoever brings them up to date or tidies them away.
     """
 
@@ -82,6 +83,7 @@ class Login:
     failure: tuple[str, str] | None = None
     # Tells programs which leaf of the error tree it was.
     failure_code: str | None = None
+    failure_words: str = ""
     device: Pending | None = None
     polled_by: str | None = None
     messages: tuple[str, ...] = ()
@@ -174,7 +176,7 @@ def refusal(login: Login) -> LoginError:
         return LoginCancelled("This login was cancelled.")
     if login.status == "failed":
         message, advice = login.failure or ("This login failed.", LoginError.advice)
-        return LoginError(message, advice)
+        return LoginError(message, advice, server_words=login.failure_words)
     return LoginAlreadyUsed("This login was used already.")
 
 

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.urls import host_of
 
+SERVER_SAYS = "The server says"
+_QUOTATION_MARKS = str.maketrans(dict.fromkeys('“”„‟"', "'"))
+
 BY_DEFAULT = "whatever the provider grants by default"
 
 
@@ -53,6 +56,11 @@ def duration(seconds: float) -> str:
             count = round(seconds / size)
             return f"{count} {name}{'s' * (count != 1)}"
     return "less than a minute"
+
+
+def quoted_words(words: str) -> str:
+    """Write a server's words for people, in quotation marks that the words cannot end."""
+    return f"“{shown(words).translate(_QUOTATION_MARKS)}”"
 
 
 def shown(text: str) -> str:

@@ -39,7 +39,7 @@ from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.terminal.screen import size
 from hermes_mcp_auth_remote.terminal.words import NO, YES, filled, table
 from hermes_mcp_auth_remote.values import Key, Secret, Server
-from hermes_mcp_auth_remote.wording import address, shown
+from hermes_mcp_auth_remote.wording import SERVER_SAYS, address, quoted_words, shown
 
 # They go nowhere: a rehearsal sends nothing that would carry them.
 _NOTHING = Secret("rehearsal")
@@ -187,8 +187,10 @@ def _text(report: _Report, owner: str | None) -> str:
         parts.append(f"\n{table(rows, columns)}" if report.seen else table(rows, columns))
         parts += [f"\n{filled(f'Note: {shown(each)}', columns)}" for each in _notes(report)]
     parts.append("")
-    for each in _problems(report):
+    for error, each in zip(report.troubles, _problems(report), strict=True):
         parts.append(filled(f"{NO} {shown(each['message'])}", columns))
+        if error.server_words:
+            parts.append(filled(f"{SERVER_SAYS}: {quoted_words(error.server_words)}", columns, 2))
     remedy = filled(shown(_remedy(report, owner)), columns - 2 if columns else 0)
     mark = "  " if report.troubles else f"{YES} "
     parts.append(f"{mark}{remedy}".replace("\n", "\n  "))

@@ -9,7 +9,7 @@ from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.terminal.words import NO, YES, clock_time, table
 from hermes_mcp_auth_remote.values import Key
-from hermes_mcp_auth_remote.wording import about, duration, shown
+from hermes_mcp_auth_remote.wording import SERVER_SAYS, about, duration, quoted_words, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ class Standing:
         key, found, state = self.key, self.found, self.state(now)
         name = shown(f"{key.server} ({key.owner})" if key.owner else key.server)
         if self.error is not None:
-            rows = [("Because", str(self.error)), ("Do", self.error.advice)]
+            rows = [("Because", str(self.error)), *_server_says(self.error.server_words)]
+            rows.append(("Do", self.error.advice))
             return f"{NO} {name}: unreadable\n{table([*rows, *self._waits(now)], columns)}"
         rows = [] if found is None else about(found)
         if found is not None and found.refreshed_at is not None:
@@ -117,6 +118,10 @@ class Standing:
 
     def _waits(self, now: float) -> list[tuple[str, str]]:
         return [("Waiting", _waits(login, now)) for login in self.waiting]
+
+
+def _server_says(words: str) -> list[tuple[str, str]]:
+    return [(SERVER_SAYS, quoted_words(words))] if words else []
 
 
 def _waits(login: Login, now: float) -> str:

@@ -121,7 +121,9 @@ class Asking:
         if over.status != "done":
             self._quiet[place] = self._world.clock() + QUIET_SECONDS.get(over.status, 0.0)
             reason = _ENDINGS.get(over.status, needed.reason)
-            raise AuthorizationRequired(key.server, reason=reason, challenge=needed.challenge)
+            raise AuthorizationRequired(
+                key.server, reason=reason, challenge=needed.challenge, server_words=needed.server_words
+            )
 
     async def _joined(
         self, server: Server, place: _Place, asker: Asker, needed: AuthorizationRequired
@@ -213,6 +215,7 @@ def _with(needed: AuthorizationRequired, login: Login) -> AuthorizationRequired:
         needed.server,
         reason=needed.reason,
         challenge=needed.challenge,
+        server_words=needed.server_words,
         login_id=login.id,
         expires_at=login.expires_at,
     )

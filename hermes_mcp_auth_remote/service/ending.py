@@ -167,7 +167,8 @@ class Ending:
                 return login
             failure = (str(why), why.advice)
             event: Event = "expire" if was == "waiting" and isinstance(why, LoginExpired) else "fail"
-            return replace(follow(login, event), failure=failure, failure_code=why.code)
+            after = replace(follow(login, event), failure=failure, failure_code=why.code)
+            return replace(after, failure_words=why.server_words)
 
         return self._world.store.logins.change(login_id, change)
 

@@ -95,7 +95,7 @@ class Session:
             if self._renewal.needs_nobody:
                 return await self._other_than(refused, challenge)
             # RFC 6750 section 3.1; a refresh never widens a scope (RFC 6749 section 6).
-            needed = AuthorizationRequired(self.key.server, reason=_wider(challenge), challenge=challenge)
+            needed = _needs_wider_scope(self.key.server, challenge)
         elif status != 401:
             return None
         else:
@@ -105,7 +105,9 @@ class Session:
             try:
                 return await self._other_than(refused)
             except AuthorizationRequired as over:
-                needed = AuthorizationRequired(self.key.server, reason=over.reason, challenge=challenge)
+                needed = AuthorizationRequired(
+                    self.key.server, reason=over.reason, challenge=challenge, server_words=over.server_words
+                )
         await self._asking.ask(self.server, self.key, needed)
         return await self._other_than(refused)
 
@@ -180,6 +182,10 @@ def _blocking(make: Callable[[], Coroutine[object, object, T]]) -> T:
     return outcome.result()
 
 
-def _wider(challenge: Challenge) -> str:
-    wanted = " ".join(sorted(challenge.scope or ()))
-    return f"this request needs more access ({wanted})" if wanted else "this request needs more access"
+def _needs_wider_scope(server: str, challenge: Challenge) -> AuthorizationRequired:
+    return AuthorizationRequired(
+        server,
+        reason="this request needs more access",
+        challenge=challenge,
+        server_words=" ".join(sorted(challenge.scope or ())),
+    )

@@ -98,6 +98,7 @@ def login_document(login: Login) -> Document:
         **({} if login.device is None else {"device": _device_document(login.device)}),
         **({} if login.polled_by is None else {"polled_by": login.polled_by}),
         **({"messages": list(login.messages)} if login.messages else {}),
+        **({"failure_words": login.failure_words} if login.failure_words else {}),
     }
 
 
@@ -148,6 +149,7 @@ def read_login(document: Mapping[str, object], path: str) -> Login:
         pastes=int(members.number("pastes")),
         failure=None if failure is None else (failure[0], failure[1]),
         failure_code=members.maybe_text("failure_code"),
+        failure_words=members.maybe_text("failure_words") or "",
         device=None if device is None else _read_device(members.part("device"), request),
         polled_by=members.maybe_text("polled_by"),
         messages=members.maybe_texts("messages") or (),

@@ -14,7 +14,16 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.client import offers_device
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
-from hermes_mcp_auth_remote.wording import about, address, duration, other_hosts, scope, shown
+from hermes_mcp_auth_remote.wording import (
+    SERVER_SAYS,
+    about,
+    address,
+    duration,
+    other_hosts,
+    quoted_words,
+    scope,
+    shown,
+)
 
 YES, NO = "✓", "✗"
 # Prose is hard to read where lines are longer, and hardly wraps well where they are shorter.
@@ -111,8 +120,11 @@ def lasts(connection: Connection, now: float) -> str:
 
 
 def trouble(error: McpAuthError, columns: int = 0) -> str:
-    """Say what went wrong and, on a line of its own, what to do."""
-    return f"{filled(f'{NO} {shown(str(error))}', columns)}\n{filled(shown(error.advice), columns, 2)}"
+    """Say what went wrong, what the server said about it, and what to do, on a line each."""
+    lines = [filled(f"{NO} {shown(str(error))}", columns)]
+    if error.server_words:
+        lines.append(filled(f"{SERVER_SAYS}: {quoted_words(error.server_words)}", columns, 2))
+    return "\n".join([*lines, filled(shown(error.advice), columns, 2)])
 
 
 def clock_time(epoch_seconds: float, now: float) -> str:
