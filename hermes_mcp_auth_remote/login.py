@@ -32,6 +32,7 @@ from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.polling import Pending
+from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.values import Key, Origin
 
@@ -131,11 +132,14 @@ class Connection:
     refresh_expires_at: float | None = None
     # When this access token was.
     obtained_at: float | None = None
+    # What came of the last refresh, None if it succeeded or none was due.
+    refresh_failure: RefreshFailure | None = None
 
     def renews(self, now: float) -> bool:
         """True where the session goes on by itself once the access token has ended."""
-        ends = self.refresh_expires_at
-        return self.can_refresh and (ends is None or ends > now)
+        ends, failure = self.refresh_expires_at, self.refresh_failure
+        is_refused = failure is not None and failure.is_final
+        return self.can_refresh and not is_refused and (ends is None or ends > now)
 
     def near_end(self, now: float) -> float | None:
         """Return the end that only a person can put off, where it is near or past; None where it is not.

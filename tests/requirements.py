@@ -168,7 +168,11 @@ REQUIREMENTS = (
     # Proofs and grants without a person
     Requirement("dpop-proof", "Each request proves the key, freshly.", "RFC 9449 §4, §5, §7"),
     Requirement("dpop-nonce", "A nonce is taken up from either server.", "RFC 9449 §8, §9"),
-    Requirement("server-words", "A server's words reach a person's screen, and no model.", "MCP security best practices"),
+    Requirement("refresh-verdict", "What a refusal means is told by status first.", "RFC 6749 §5.2"),
+    Requirement(
+        "refresh-back-off", "A failed refresh is told to all, and withholds no living token.", "RFC 6749 §6"
+    ),
+    Requirement("server-words", "A server's words reach a person's screen, and no model.", "MCP security"),
     Requirement("dpop-choice", "Tokens are bound only if the server requires that.", "RFC 9449 §5.1, §7.1"),
     Requirement("dpop-key", "The key lives and ends with its tokens.", "RFC 9449 §11"),
     Requirement("client-credentials", "A client may ask on its own word.", "RFC 6749 §4.4, RFC 7523 §2.2"),

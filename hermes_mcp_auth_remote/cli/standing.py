@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hermes_mcp_auth_remote.cli.servers import login_command
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.terminal.words import NO, YES, clock_time, table
 from hermes_mcp_auth_remote.values import Key
 from hermes_mcp_auth_remote.wording import SERVER_SAYS, about, duration, quoted_words, shown
@@ -36,7 +37,11 @@ class Standing:
         if self.found.login_needed is not None:
             return "login needed"
         ends = self.found.expires_at
-        return "expired" if ends is not None and ends <= now and not self._renews(now) else "connected"
+        if ends is None or ends > now:
+            return "connected"
+        if not self._renews(now):
+            return "expired"
+        return "connected" if self.found.refresh_failure is None else "refresh failing"
 
     def next(self, now: float) -> str | None:
         """Say what will happen by itself, None where nothing will."""
@@ -73,9 +78,14 @@ class Standing:
         rows = [] if found is None else about(found)
         if found is not None and found.refreshed_at is not None:
             rows.append(("Refreshed", f"{duration(max(now - found.refreshed_at, 0))} ago"))
+        if found is not None and found.refresh_failure is not None:
+            rows += _failed(found.refresh_failure, now)
         if state == "connected":
             rows += [(label, said) for label, said in self._ahead(now) if said is not None]
             return f"{YES} {name}: {state}\n{table([*rows, *self._waits(now)], columns)}"
+        if state == "refresh failing":
+            # A person can do nothing about a server that is not well.
+            return f"{NO} {name}: {state}\n{table([*rows, *self._waits(now)], columns)}"
         if found is not None:
             rows.append(("Because", found.login_needed or _ended(found, now)))
         if found is not None or not self.waiting:
@@ -104,6 +114,7 @@ class Standing:
                 "refreshed_at": found.refreshed_at,
                 "refresh_expires_at": found.refresh_expires_at,
                 "reason": found.login_needed,
+                "refresh_failure": _failure_event(found.refresh_failure),
                 "next": self.next(now),
                 "warning": self.warning(now),
             }
@@ -122,6 +133,32 @@ class Standing:
 
 def _server_says(words: str) -> list[tuple[str, str]]:
     return [(SERVER_SAYS, quoted_words(words))] if words else []
+
+
+def _failed(failure: RefreshFailure, now: float) -> list[tuple[str, str]]:
+    """Say that the last refresh failed, why, and when the next one is due."""
+    times = "once" if failure.failures == 1 else f"{failure.failures} times"
+    since = f"failed {times} since {clock_time(failure.first_at, now)}: {failure.message}"
+    rows = [("Refresh", since), *_server_says(failure.server_words)]
+    if failure.retry_at is not None:
+        rows.append(("Tries again", f"when it is used after {clock_time(failure.retry_at, now)}"))
+        rows.append(("If it lasts", failure.advice))
+    return rows
+
+
+def _failure_event(failure: RefreshFailure | None) -> dict[str, object] | None:
+    if failure is None:
+        return None
+    return {
+        "error": failure.kind,
+        "message": failure.message,
+        "advice": failure.advice,
+        "since": failure.first_at,
+        "last_at": failure.last_at,
+        "failures": failure.failures,
+        "is_final": failure.is_final,
+        "retry_at": failure.retry_at,
+    }
 
 
 def _waits(login: Login, now: float) -> str:

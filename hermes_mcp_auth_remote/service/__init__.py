@@ -195,7 +195,10 @@ class AuthService:
         """Return what is stored for a server and owner, None where no token is."""
         key = Key(server.name, owner)
         stored = self._world.store.read(key)
-        return connection(key, server.url, stored) if stored.tokens is not None else None
+        if stored.tokens is None:
+            return None
+        failure = self._world.store.refresh_failures.read(key, stored.tokens)
+        return connection(key, server.url, stored, failure)
 
     async def discover(self, server: Server) -> Discovery:
         """Find a server's authorization server; raises a ServerError or NetworkError."""

@@ -5,14 +5,19 @@ from __future__ import annotations
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.oauth.client import Signer
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
+from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.token import revocation_request
+from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.values import Key
 
 
-def connection(key: Key, server_url: str, credentials: Credentials) -> Connection:
-    """Say what stored credentials amount to, for people."""
+def connection(
+    key: Key, server_url: str, credentials: Credentials, failure: RefreshFailure | None = None
+) -> Connection:
+    """Say what stored credentials amount to, for people; `failure` is what came of the last refresh."""
     tokens, binding, issuer = credentials.tokens, credentials.binding, credentials.authorization_server
     asked = binding.requested_scope if binding else None
     granted = tokens.scope if tokens else None
@@ -25,11 +30,26 @@ def connection(key: Key, server_url: str, credentials: Credentials) -> Connectio
         expires_at=tokens.expires_at if tokens else None,
         can_refresh=bool(tokens and tokens.refresh_token and credentials.client and issuer),
         missing_scope=(asked or frozenset()) - granted if granted is not None else frozenset(),
-        login_needed=binding.login_needed if binding else None,
+        login_needed=_login_needed(credentials, failure),
         refreshed_at=_refreshed_at(credentials),
         refresh_expires_at=tokens.refresh_expires_at if tokens else None,
         obtained_at=tokens.obtained_at if tokens else None,
+        refresh_failure=failure,
     )
+
+
+def session_ended(issuer: AuthorizationServer) -> str:
+    """Say why a login is needed once an authorization server has refused the refresh token for good."""
+    return f"{host_of(issuer.issuer)} has ended the session"
+
+
+def _login_needed(credentials: Credentials, failure: RefreshFailure | None) -> str | None:
+    binding, issuer = credentials.binding, credentials.authorization_server
+    if binding is not None and binding.login_needed is not None:
+        return binding.login_needed
+    # Tokens that Hermes wrote have no binding that could say it.
+    is_over = failure is not None and failure.is_final and not failure.was_alive
+    return session_ended(issuer) if is_over and issuer is not None else None
 
 
 def _refreshed_at(credentials: Credentials) -> float | None:

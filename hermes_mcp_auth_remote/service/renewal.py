@@ -25,10 +25,13 @@ from hermes_mcp_auth_remote.oauth.authorization import select_resource
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.dpop import Prover
+from hermes_mcp_auth_remote.oauth.refresh_failure import ALIVE_PAUSE_SECONDS, ENDED_PAUSE_SECONDS
 from hermes_mcp_auth_remote.oauth.token import Tokens, demand_bound, refresh
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of
+from hermes_mcp_auth_remote.service.connections import session_ended
 from hermes_mcp_auth_remote.service.keeping import Keeping
 from hermes_mcp_auth_remote.service.ready import Ready, fresh_until, ready
+from hermes_mcp_auth_remote.service.refresh_failures import FailureMemory
 from hermes_mcp_auth_remote.service.waiting import held
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
@@ -40,11 +43,9 @@ T = TypeVar("T")
 # All requests of a renewal together. Others wait for its lock (`waiting.LOCK_SECONDS`), and longer than this.
 RENEWAL_SECONDS = 45.0
 # How long an old token is used without another try, after a refresh that failed for the moment.
-BACK_OFF_SECONDS = 15.0
+BACK_OFF_SECONDS = ALIVE_PAUSE_SECONDS
 # How long nobody asks again where the old token has ended, too: short, for everybody waits for it.
-RETRY_SECONDS = 5.0
-# What a token endpoint says when asking again is of no use.
-_ENDED = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})
+RETRY_SECONDS = ENDED_PAUSE_SECONDS
 
 
 class Renewal:
@@ -54,7 +55,7 @@ class Renewal:
         self._world = world
         self._server = server
         self._key = key
-        self._dead: Secret | None = None
+        self._failures = FailureMemory(world.store, key)
         self._trouble: tuple[float, McpAuthError] | None = None
         self._keeping = Keeping(world.store, key)
         # The key of the tokens that were read last, and its prover, which knows what nonces are wanted.
@@ -168,16 +169,19 @@ class Renewal:
         if tokens is None:
             raise AuthorizationRequired(self._key.server)
         if binding is not None and binding.login_needed is not None:
-            raise self._over(binding.login_needed)
+            return self._old(stored, tokens, refused, self._over(binding.login_needed))
         if tokens.refresh_token is None or client is None or issuer is None:
             return self._old(stored, tokens, refused, self._over("its access token has ended"))
         prover = self._prover(stored.proof_key)
-        ended = self._over(f"{host_of(issuer.issuer)} has ended the session")
-        if tokens.refresh_token == self._dead:
-            raise ended
+        ended = self._over(session_ended(issuer))
         now = self._world.clock()
-        if (trouble_before := self._recent_trouble(now)) is not None:
-            return self._old(stored, tokens, refused, trouble_before)
+        is_alive = _is_alive(tokens, refused, now)
+        if (last := self._failures.last(tokens)) is not None:
+            failure, trouble_before = last
+            if not failure.may_retry(now, is_alive=is_alive):
+                why = ended if failure.is_final else trouble_before
+                ended.server_words = failure.server_words
+                return self._old(stored, tokens, refused, why)
         resource = binding.resource if binding else self._resource()
         try:
             sign = self._world.signer(self._server)
@@ -186,17 +190,20 @@ class Renewal:
             if tokens.scheme == "DPoP":
                 demand_bound(fresh, self._server.options, host_of(issuer.issuer))
         except McpAuthError as trouble:
-            if isinstance(trouble, TokenRefused) and trouble.error in _ENDED:
-                return self._ended(stored, ended, client if trouble.error == "invalid_client" else None)
-            # A hiccup over there, or a setting here, ends nothing.
-            self._trouble = self._world.clock() + RETRY_SECONDS, trouble
-            return self._old(stored, tokens, refused, trouble)
+            failure = self._failures.note(tokens, trouble, self._world.clock(), is_alive=is_alive)
+            if not failure.is_final:
+                # A hiccup over there, or a setting here, ends nothing.
+                return self._old(stored, tokens, refused, trouble)
+            ended.server_words = trouble.server_words
+            unknown = isinstance(trouble, TokenRefused) and trouble.error == "invalid_client"
+            return self._ended(stored, refused, ended, client if unknown else None)
         if binding is not None:
             binding = replace(
                 binding, refreshed_at=now, refresh_expires_at=fresh.refresh_expires_at, login_needed=None
             )
         # On the disk before their first use: a rotated refresh token that is lost ends the session.
         self._keeping.keep(stored, replace(stored, tokens=fresh, binding=binding))
+        self._failures.clear()
         return self._used(fresh, self._world.store.version(self._key), stored.proof_key)
 
     async def _in_time(self, work: Awaitable[T]) -> T:
@@ -209,15 +216,21 @@ class Renewal:
                 f"{host_of(self._server.url)}'s authorization server did not finish a renewal in time."
             ) from None
 
-    def _ended(self, stored: Credentials, ended: AuthorizationRequired, unknown: Client | None) -> Ready:
-        """Note that the session is over, unless there is another by now; `unknown` is a client to forget."""
+    def _ended(
+        self, stored: Credentials, refused: str | None, ended: AuthorizationRequired, unknown: Client | None
+    ) -> Ready:
+        """Note that the session is over, unless there is another by now; `unknown` is a client to forget.
+
+        While the access token works it is used, and nothing is noted: one more refresh is sent at its end.
+        """
         tokens = stored.tokens
         if tokens is None:
             raise ended
         # A writer that takes no lock (Hermes 0.19) may have rotated it under our hands.
         if (found := self._found(tokens.authorization)[0]) is not None:
             return found
-        self._dead = tokens.refresh_token
+        if _is_alive(tokens, refused, self._world.clock()):
+            return self._old(stored, tokens, refused, ended)
         if stored.binding is not None:
             self._keeping.mark(replace(stored.binding, login_needed=ended.reason))
         if unknown is not None:
@@ -236,7 +249,7 @@ class Renewal:
         """Go on with the old token while it lives, and do not ask again at once; else raise."""
         now = self._world.clock()
         ends = math.inf if tokens.expires_at is None else tokens.expires_at
-        if ends <= now or tokens.authorization == refused:
+        if not _is_alive(tokens, refused, now):
             raise why
         version, prover = self._world.store.version(self._key), self._prover(stored.proof_key)
         return Ready(tokens.authorization, min(ends, now + BACK_OFF_SECONDS), ends, version, prover)
@@ -246,6 +259,11 @@ class Renewal:
 
     def _over(self, reason: str) -> AuthorizationRequired:
         return AuthorizationRequired(self._key.server, reason=reason)
+
+
+def _is_alive(tokens: Tokens, refused: str | None, now: float) -> bool:
+    """True if the access token still works as far as is known: its time is not over, no server refused it."""
+    return tokens.authorization != refused and (tokens.expires_at is None or tokens.expires_at > now)
 
 
 def _same_server(binding: Binding, url: str) -> bool:

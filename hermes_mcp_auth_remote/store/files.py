@@ -60,11 +60,13 @@ from hermes_mcp_auth_remote.store.names import (
     OWNERS,
     PENDING,
     PROOF_KEY,
+    REFRESH_FAILURE,
     TOKENS,
     owner_folder,
     owner_of,
 )
 from hermes_mcp_auth_remote.store.parts import BLANK, is_blank, remove_or_blank
+from hermes_mcp_auth_remote.store.refresh_failures import RefreshFailures
 from hermes_mcp_auth_remote.store.settling import SettlingLock, finish_commit, settle_files
 from hermes_mcp_auth_remote.values import Key, Owner, Secret
 
@@ -85,6 +87,7 @@ class FileStore:
     def __init__(self, home: Path) -> None:
         self.root = Path(home) / "mcp-tokens"
         self.logins = LoginFiles(self.root)
+        self.refresh_failures = RefreshFailures(lambda key: self._path(key, REFRESH_FAILURE))
 
     def read(self, key: Key) -> Credentials:
         """Read what is stored, empty where nothing is; raises StoreCorrupt, StoreUnsafe, StoreUnwritable.
@@ -230,8 +233,8 @@ class FileStore:
             return False
         self._refuse_other_server(key)
         # The record of tokens to come and tokens first: a crash half-way must not keep them.
-        parts = (PENDING, TOKENS, PROOF_KEY, BINDING, CLIENT, METADATA, CLIENT_BACKUP, NO_METADATA_DOCUMENT)
-        removed = [remove_or_blank(self._path(key, suffix)) for suffix in parts]
+        parts = PENDING, TOKENS, PROOF_KEY, BINDING, CLIENT, METADATA, CLIENT_BACKUP, NO_METADATA_DOCUMENT
+        removed = [remove_or_blank(self._path(key, suffix)) for suffix in (*parts, REFRESH_FAILURE)]
         sweep(str(self._path(key, "")), None)
         return any(removed)
 

@@ -11,6 +11,8 @@ PROOF_KEY = ".dpop.json"
 CLIENT_BACKUP = ".client.json.bak"
 # Later versions of Hermes leave it, empty, where the provider refused a client ID metadata document.
 NO_METADATA_DOCUMENT = ".cimd-off"
+# Why the last refresh failed. Not ".json": neither Hermes nor an older version of ours looks at it.
+REFRESH_FAILURE = ".refresh-failure"
 LOCK = ".json.refresh.lock"
 # A hidden file, only while a login is stored (`commit`). Its name ends like a temporary file's, so that the
 # logout of a version that does not know it removes it, too.

@@ -1,0 +1,201 @@
+"""What a token endpoint's response means for a refresh token: every row of the rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import TokenRefused, UnreadableAnswer
+from hermes_mcp_auth_remote.oauth.token import refresh
+from hermes_mcp_auth_remote.oauth.token_errors import (
+    OUR_ERRORS,
+    TEMPORARY_ERRORS,
+    canonical_error,
+    classify_token_response,
+    error_code,
+    granted_document,
+    server_words,
+)
+from hermes_mcp_auth_remote.oauth.wire import Document
+from hermes_mcp_auth_remote.values import Secret
+from tests.oauth.parties import GRANTED, NOW, OLD, client, server
+from tests.playbook import answer, play
+from tests.requirements import covers
+
+DEAD: tuple[Document, ...] = (
+    {"error": "invalid_grant"},
+    {"error": "bad_refresh_token"},
+    {"ok": False},
+)
+PASSING_STATUSES = (300, 302, 307, 308, 408, 429, 500, 502, 503, 504, 599)
+
+
+@covers("refresh-verdict")
+@pytest.mark.parametrize("status", PASSING_STATUSES)
+@pytest.mark.parametrize("body", [None, {}, GRANTED, {"error": "server_error"}, *DEAD])
+def test_a_passing_status_is_passing_whatever_the_body_says(status: int, body: Document | None) -> None:
+    for is_html in (False, True):
+        assert classify_token_response(status, body, is_html=is_html) == "passing"
+
+
+ROWS: list[tuple[int, Document | None, bool, str]] = [
+    # Granted
+    (200, GRANTED, False, "granted"),
+    (201, GRANTED, False, "granted"),
+    (200, GRANTED, True, "granted"),
+    (200, {**GRANTED, "ok": True, "error": None}, False, "granted"),
+    (200, {**GRANTED, "error": ""}, False, "granted"),
+    # A body that is none
+    (200, None, False, "passing"),
+    (200, None, True, "passing"),
+    (400, None, False, "passing"),
+    (400, None, True, "passing"),
+    (404, None, False, "passing"),
+    (403, None, False, "passing"),
+    # 403 and 404: only an OAuth error counts
+    (403, {}, False, "passing"),
+    (403, {"error": "Forbidden"}, False, "passing"),
+    (403, {"ok": False}, False, "passing"),
+    (404, {"error": "Not Found", "status": 404}, False, "passing"),
+    (404, {"error": {"code": "not_found"}}, False, "passing"),
+    (403, {"error": "invalid_grant"}, False, "final"),
+    (404, {"error": "invalid_grant"}, False, "final"),
+    (403, {"error": "bad_refresh_token"}, False, "final"),
+    (403, {"error": "access_denied"}, False, "final"),
+    # HTML that holds JSON: only an OAuth error counts
+    (400, {"error": "invalid_grant"}, True, "final"),
+    (400, {"error": "Bad Request"}, True, "passing"),
+    (200, {"error": "bad_refresh_token"}, True, "final"),
+    (200, {"ok": False}, True, "passing"),
+    (401, {}, True, "passing"),
+    # Dead, in each server's words
+    (400, {"error": "invalid_grant"}, False, "final"),
+    (400, {"error": "INVALID_GRANT "}, False, "final"),
+    (400, {"error": "invalid_request"}, False, "final"),
+    (400, {"error": "whatever"}, False, "final"),
+    (400, {"error": {"code": "invalid_grant", "message": "x"}}, False, "final"),
+    (400, {"error": {"message": "x"}}, False, "final"),
+    (400, {"error": ["x"]}, False, "final"),
+    (400, {"error": True}, False, "final"),
+    (200, {"error": "bad_refresh_token"}, False, "final"),
+    (200, {"error": "invalid_grant", "access_token": "x"}, False, "final"),
+    (200, {"ok": False}, False, "final"),
+    (200, {"ok": False, "error": "token_revoked"}, False, "final"),
+    (401, {"error": "invalid_client"}, False, "final"),
+    (400, {"error": "unauthorized_client"}, False, "final"),
+    (401, {"error": "invalid_token"}, False, "final"),
+    (418, {"error": "teapot"}, False, "final"),
+    # A 401 that says nothing
+    (401, None, False, "unauthorized"),
+    (401, {}, False, "unauthorized"),
+    (401, {"message": "Unauthorized"}, False, "unauthorized"),
+    (401, {"error": None}, False, "unauthorized"),
+    (401, None, True, "passing"),
+    # Nothing said
+    (400, {}, False, "passing"),
+    (400, {"message": "no"}, False, "passing"),
+    (405, {}, False, "passing"),
+    *((400, {"error": code}, False, "passing") for code in sorted(TEMPORARY_ERRORS)),
+    *((200, {"ok": False, "error": code}, False, "passing") for code in sorted(TEMPORARY_ERRORS)),
+    (403, {"error": "slow_down"}, False, "passing"),
+    (401, {"error": "temporarily_unavailable"}, False, "passing"),
+    *((status, {"error": code}, False, "ours") for code in sorted(OUR_ERRORS) for status in (200, 400, 403)),
+]
+
+
+@covers("refresh-verdict")
+@pytest.mark.parametrize(("status", "body", "is_html", "verdict"), ROWS)
+def test_each_row_of_the_rule(status: int, body: Document | None, verdict: str, *, is_html: bool) -> None:
+    assert classify_token_response(status, body, is_html=is_html) == verdict
+
+
+@covers("refresh-verdict")
+def test_the_temporary_errors_and_ours_are_those_of_the_rule() -> None:
+    named = {
+        "temporarily_unavailable",
+        "server_error",
+        "slow_down",
+        "rate_limited",
+        "internal_error",
+        "service_unavailable",
+    }
+    # Slack's spelling of rate_limited, and RFC 9449 section 8: a nonce is no news about a refresh token.
+    assert TEMPORARY_ERRORS - named == {"ratelimited", "use_dpop_nonce"}
+    # RFC 9449 section 5: a proof that is refused says nothing of a refresh token.
+    assert {"unsupported_grant_type", "invalid_scope", "invalid_target"} == OUR_ERRORS - {
+        "invalid_dpop_proof"
+    }
+
+
+@covers("refresh-verdict")
+@pytest.mark.parametrize(
+    ("status", "body", "media_type", "kind", "verdict"),
+    [
+        (503, b'{"error": "invalid_grant"}', "application/json", UnreadableAnswer, None),
+        (429, b'{"error": "invalid_grant"}', "application/json", UnreadableAnswer, None),
+        (408, b"", "", UnreadableAnswer, None),
+        (302, b'{"error": "invalid_grant"}', "application/json", UnreadableAnswer, None),
+        (200, b"<html>", "text/html", UnreadableAnswer, None),
+        (400, b"\xef\xbb\xbf<html>", "", UnreadableAnswer, None),
+        (404, b"Not Found", "text/plain", UnreadableAnswer, None),
+        (401, b"<html>Sign in", "text/html", UnreadableAnswer, None),
+        (401, b"", "", TokenRefused, "unauthorized"),
+        (401, b"Unauthorized", "text/plain", TokenRefused, "unauthorized"),
+        (404, b'{"error": "Not Found"}', "application/json", TokenRefused, "passing"),
+        (200, b"error=bad_refresh_token", "application/x-www-form-urlencoded", TokenRefused, "final"),
+        (200, b'{"ok": false}', "application/json", TokenRefused, "final"),
+        (400, b'{"error": "invalid_scope"}', "text/html; charset=utf-8", TokenRefused, "ours"),
+    ],
+)
+def test_a_refresh_raises_by_that_rule(
+    status: int,
+    body: bytes,
+    media_type: str,
+    kind: type[TokenRefused | UnreadableAnswer],
+    verdict: str | None,
+) -> None:
+    script = play(refresh(server(), client(), OLD, NOW)).expects("POST https://as.example/token")
+    error = script.answers(status, body, {"content-type": media_type}).raises(kind)
+    assert getattr(error, "verdict", None) == verdict
+
+
+@covers("refresh-verdict", "error-in-200")
+@pytest.mark.parametrize(
+    ("code", "standard"),
+    [
+        ("bad_refresh_token", "invalid_grant"),
+        ("bad_verification_code", "invalid_grant"),
+        ("incorrect_client_credentials", "invalid_client"),
+        ("authorization_declined", "access_denied"),
+        ("invalid_scope", "invalid_scope"),
+        ("odd", "unknown error"),
+    ],
+)
+def test_an_error_has_the_standards_name(code: str, standard: str) -> None:
+    with pytest.raises(TokenRefused) as caught:
+        granted_document(answer(200, {"error": code}), "as.example", "token request", ())
+    assert caught.value.error == standard
+    assert caught.value.server_words == ("" if code == standard else code)
+
+
+@covers("refresh-verdict")
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("x", "x"),
+        (" X ", "x"),
+        ({"type": "Y"}, "y"),
+        ({"code": {"code": "z"}}, None),
+        ([], None),
+        (7, None),
+        ("", None),
+    ],
+)
+def test_a_code_is_read_out_of_any_shape(error: object, code: str | None) -> None:
+    assert error_code({"error": error}) == code
+    assert canonical_error(code) in {"unknown error", code}
+
+
+@covers("refresh-verdict", "no-secret")
+def test_the_servers_words_hold_no_secret() -> None:
+    said: Document = {"error": "odd s3cret", "error_description": "s3cret", "error_uri": "https://h/s3cret"}
+    assert server_words(said, Secret("s3cret")) == "odd ****: ****: https://h/****"
