@@ -45,12 +45,7 @@ stand in a message.
 
 from __future__ import annotations
 
-from typing import Literal
-
 MAX_WORDS_CHARS = 300
-
-Verdict = Literal["final", "unauthorized", "ours", "passing"]
-"""What a refusal means for the grant that was sent: see `oauth.token_errors.classify_token_response`."""
 
 
 def clean_words(text: str) -> str:
@@ -158,7 +153,8 @@ class TokenRefused(ServerError):
     """The token endpoint answered with an error; `.error` is its code (RFC 6749 section 5.2).
 
     `.error` is one of `oauth.token_errors.KNOWN_ERRORS`, else "unknown error", or "status 400" for a response
-    without a code. `.verdict` says whether the same request could still succeed.
+    without a code. `.verdict` says whether the same request could still succeed: an
+    `oauth.token_errors.Verdict`.
     """
 
     code = "token_refused"
@@ -171,11 +167,11 @@ class TokenRefused(ServerError):
         advice: str | None = None,
         *,
         server_words: str = "",
-        verdict: Verdict = "final",
+        verdict: str = "final",
     ) -> None:
         super().__init__(message, advice, server_words=server_words)
         self.error = error
-        self.verdict: Verdict = verdict
+        self.verdict = verdict
 
 
 class DeviceRefused(TokenRefused):

@@ -137,9 +137,8 @@ class Connection:
 
     def renews(self, now: float) -> bool:
         """True where the session goes on by itself once the access token has ended."""
-        ends, failure = self.refresh_expires_at, self.refresh_failure
-        is_refused = failure is not None and failure.is_final
-        return self.can_refresh and not is_refused and (ends is None or ends > now)
+        ends = self.refresh_expires_at
+        return self.can_refresh and (ends is None or ends > now)
 
     def near_end(self, now: float) -> float | None:
         """Return the end that only a person can put off, where it is near or past; None where it is not.

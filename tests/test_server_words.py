@@ -274,9 +274,12 @@ def test_what_ended_a_login_keeps_the_words_apart_on_the_disk_too() -> None:
     error = refusal(again)
     check_is_ours(error)
     assert error.server_words == words
-    # An older version wrote no such member, and reads a record that has one.
+    # An older version wrote no such member, and put the words into the message.
     document.pop("failure_words")
-    assert read_login(document, "path").failure_words == ""
+    document |= {"failure_code": "token_refused", "failure": [f"as.example refused: {HOSTILE}", "Try."]}
+    older = read_login(document, "path")
+    check_is_ours(refusal(older))
+    assert ORDER in older.failure_words
 
 
 def texts(card: Card) -> str:

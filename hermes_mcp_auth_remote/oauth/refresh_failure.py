@@ -15,7 +15,6 @@ from hermes_mcp_auth_remote.errors import (
     ServerError,
     TokenRefused,
     UnreadableAnswer,
-    Verdict,
 )
 
 # While the old token works, nobody waits: the first pause, and the longest one.
@@ -106,7 +105,7 @@ def after_failure(
     if before is not None and before.last_at > now:
         # The clock was set back.
         before = None
-    verdict: Verdict = trouble.verdict if isinstance(trouble, TokenRefused) else "passing"
+    verdict = trouble.verdict if isinstance(trouble, TokenRefused) else "passing"
     unauthorized_at = None if before is None else before.unauthorized_at
     if verdict == "unauthorized" and unauthorized_at is None:
         unauthorized_at = now

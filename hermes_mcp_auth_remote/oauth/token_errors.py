@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, cast
 
-from hermes_mcp_auth_remote.errors import TokenRefused, UnreadableAnswer, Verdict
+from hermes_mcp_auth_remote.errors import TokenRefused, UnreadableAnswer
 from hermes_mcp_auth_remote.oauth.wire import Document, Response, quote, read_json_or_form
 from hermes_mcp_auth_remote.values import Secret
+
+Verdict = Literal["granted", "passing", "ours", "unauthorized", "final"]
+"""What a token endpoint's response means for the grant that was sent: see `classify_token_response`."""
 
 # RFC 6749 sections 4.1.2.1 and 5.2, RFC 7009, RFC 7591, RFC 8628, RFC 8707, RFC 9126, RFC 9449, RFC 9470, and
 # OpenID Connect Core section 3.1.2.6. These may stand in a message; any other code is the server's own words.
@@ -99,9 +102,7 @@ _REFUSAL_ADVICE = {
 }
 
 
-def classify_token_response(
-    status: int, document: Document | None, *, is_html: bool = False
-) -> Verdict | Literal["granted"]:
+def classify_token_response(status: int, document: Document | None, *, is_html: bool = False) -> Verdict:
     """Say what a token endpoint's response means for the refresh token, or the code, that was sent.
 
     `document` is the parsed JSON object or form, None if the body is neither; `is_html` is True if the body

@@ -28,7 +28,8 @@ def connection(
         account=binding.account if binding else None,
         scope=granted,
         expires_at=tokens.expires_at if tokens else None,
-        can_refresh=bool(tokens and tokens.refresh_token and credentials.client and issuer),
+        can_refresh=bool(tokens and tokens.refresh_token and credentials.client and issuer)
+        and not (failure and failure.is_final),
         missing_scope=(asked or frozenset()) - granted if granted is not None else frozenset(),
         login_needed=_login_needed(credentials, failure),
         refreshed_at=_refreshed_at(credentials),

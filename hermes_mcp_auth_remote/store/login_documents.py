@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast, get_args
 
-from hermes_mcp_auth_remote.errors import StoreCorrupt
+from hermes_mcp_auth_remote.errors import (
+    AuthorizationDenied,
+    DeviceRefused,
+    StoreCorrupt,
+    TokenRefused,
+    clean_words,
+)
 from hermes_mcp_auth_remote.login import Login, Status
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client
@@ -19,6 +25,8 @@ from hermes_mcp_auth_remote.values import Key, Origin, Secret
 
 # A program that knows no devices must not take such a login for one that waits for a paste.
 DEVICE_VERSION = 2
+# Errors whose message quoted the server in older versions.
+_QUOTING_CODES = frozenset({TokenRefused.code, DeviceRefused.code, AuthorizationDenied.code})
 _SECRET_MEMBERS = frozenset({"client_secret", "registration_access_token"})
 
 
@@ -98,7 +106,8 @@ def login_document(login: Login) -> Document:
         **({} if login.device is None else {"device": _device_document(login.device)}),
         **({} if login.polled_by is None else {"polled_by": login.polled_by}),
         **({"messages": list(login.messages)} if login.messages else {}),
-        **({"failure_words": login.failure_words} if login.failure_words else {}),
+        # Tells a record from one of an older version, which has them in the message.
+        **({} if login.failure is None else {"failure_words": login.failure_words}),
     }
 
 
@@ -127,6 +136,7 @@ def read_login(document: Mapping[str, object], path: str) -> Login:
     status = members.text("status")
     if status not in get_args(Status) or (failure is not None and len(failure) != 2):
         raise StoreCorrupt(f"{path} holds a status or a failure that there is not.")
+    reason, words = _read_failure(members, failure)
     request = _read_request(members.part("request"), _read_client(members.part("client")))
     device = members.all.get("device")
     return Login(
@@ -147,13 +157,24 @@ def read_login(document: Mapping[str, object], path: str) -> Login:
         status=cast("Status", status),
         added_scope=frozenset(members.texts("added_scope")),
         pastes=int(members.number("pastes")),
-        failure=None if failure is None else (failure[0], failure[1]),
+        failure=reason,
         failure_code=members.maybe_text("failure_code"),
-        failure_words=members.maybe_text("failure_words") or "",
+        failure_words=words,
         device=None if device is None else _read_device(members.part("device"), request),
         polled_by=members.maybe_text("polled_by"),
         messages=members.maybe_texts("messages") or (),
     )
+
+
+def _read_failure(members: Members, failure: tuple[str, ...] | None) -> tuple[tuple[str, str] | None, str]:
+    """Return message and advice, and what the server said beside them."""
+    words = members.maybe_text("failure_words")
+    if failure is None:
+        return None, ""
+    message, advice = failure
+    if words is None and members.maybe_text("failure_code") in _QUOTING_CODES:
+        return ("The provider refused this login.", advice), clean_words(message)
+    return (message, advice), clean_words(words or "")
 
 
 def _read_device(members: Members, request: AuthorizationRequest) -> Pending:

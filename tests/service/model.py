@@ -57,8 +57,8 @@ class Refresh:
 class Model:
     """Rotates every refresh token, and ends a session whose refresh token comes twice (RFC 9700 §4.14.2).
 
-    `answered` counts, by process and refresh token, the requests whose answer came back; `given` is the last
-    refresh token that a process got. `untimely` has the seconds that a renewed token still had.
+    `answered` counts, by process and refresh token, the requests whose answer came back; `refused_at_once` has
+    those whose first answer was a refusal. `given` is the last refresh token that a process got. `untimely` has the seconds that a renewed token still had.
     """
 
     clock: Clock
@@ -68,6 +68,7 @@ class Model:
     refreshes: dict[str, Refresh] = field(default_factory=dict[str, Refresh])
     requests: Counter[str] = field(default_factory=Counter[str])
     answered: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    refused_at_once: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     given: dict[str, str] = field(default_factory=dict[str, str])
     trouble_at: dict[str, float] = field(default_factory=dict[str, float])
     untimely: list[float] = field(default_factory=list[float])
@@ -162,8 +163,11 @@ class Runner:
             model.lose_next = False
             model.trouble_at[self._process] = model.clock()
             return TimedOut("No answer.")
-        model.answered[self._process, form["refresh_token"]] += 1
+        sent = self._process, form["refresh_token"]
+        model.answered[sent] += 1
         if fresh is None or fresh.refresh_token is None:
+            if model.answered[sent] == 1:
+                model.refused_at_once.add(sent)
             return answer(400, {"error": "invalid_grant"})
         model.given[self._process] = fresh.refresh_token.reveal()
         return _granted(fresh)

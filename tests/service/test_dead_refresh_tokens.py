@@ -1,4 +1,4 @@
-"""A refresh token that is dead in a server's own words ends the session; a server that is not well does not."""
+"""A refresh token that is dead in a server's own words ends the session; a server that is sick does not."""
 
 from __future__ import annotations
 
