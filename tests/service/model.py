@@ -57,8 +57,9 @@ class Refresh:
 class Model:
     """Rotates every refresh token, and ends a session whose refresh token comes twice (RFC 9700 §4.14.2).
 
-    `answered` counts, by process and refresh token, the requests whose answer came back; `refused_at_once` has
-    those whose first answer was a refusal. `given` is the last refresh token that a process got. `untimely` has the seconds that a renewed token still had.
+    `answered` counts, by process and refresh token, the requests whose answer came back; `refused_at_once`
+    has those whose first answer was a refusal. `given` is the last refresh token that a process got.
+    `untimely` has the seconds that a renewed token still had.
     """
 
     clock: Clock
