@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hermes_mcp_auth_remote.demo.serving import Demo
 from tests.cli import warm
@@ -93,7 +93,8 @@ class Cli:
     ) -> Iterator[Started]:
         """Start a command, in an interpreter of its own unless `in_fork`; it is killed with the block."""
         process = (
-            warm.Process(arguments, self.environ(env))
+            # It has the members that `Started` uses.
+            cast("subprocess.Popen[bytes]", warm.Process(arguments, self.environ(env)))
             if in_fork
             else subprocess.Popen(
                 [*COMMAND, *arguments],
@@ -138,7 +139,7 @@ class Cli:
 class Started:
     """A command under way, with JSON lines coming out of it."""
 
-    def __init__(self, process: subprocess.Popen[bytes] | warm.Process, cli: Cli) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], cli: Cli) -> None:
         self.process = process
         self._cli = cli
         # A line that never comes must fail the test, not hang it.
@@ -167,7 +168,6 @@ class Started:
     def end(self, stdin: bytes | None = None) -> Ended:
         """Close its standard input and wait for its end; returns what it wrote since the last event."""
         out, err = self.process.communicate(stdin)
-        assert self.process.returncode is not None
         ended = Ended(self.process.returncode, out.decode(), err.decode())
         self._cli.check(ended.out + ended.err)
         return ended

@@ -318,7 +318,7 @@ def test_a_challenge_is_read_as_before_up_to_its_limits() -> None:
     read = read_challenge([*lines, 'DPoP scope="c", error="e"'])
     assert read.scope == frozenset({"a", "b", "c"})
     assert read.resource_metadata == tuple(f"https://x/{n}" for n in range(4))
-    assert (read.error, read.dpop) == ("e", True)
+    assert (read.error, read.is_dpop_only) == ("e", False)
 
 
 @covers("bounded-work")

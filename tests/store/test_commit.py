@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreUnwritable
+from hermes_mcp_auth_remote.hermes import config_identity
 from hermes_mcp_auth_remote.login import follow
 from hermes_mcp_auth_remote.store import disk
 from hermes_mcp_auth_remote.store.commit import read_record
@@ -139,11 +140,23 @@ def test_every_way_to_read_completes_a_login(tmp_path: Path, monkeypatch: Patch,
         assert_clean(home)
 
 
+def with_config_files(home: Path, generation: int) -> Credentials:
+    """Return credentials of a login that read the config.yaml of this home."""
+    credentials = credentials_of(generation)
+    assert credentials.binding is not None
+    return replace(credentials, binding=replace(credentials.binding, config_files=config_identity(home)))
+
+
 def test_the_fast_path_leaves_a_login_that_is_half_stored_to_the_slow_one(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
     # Also before the first file is replaced: the old token would be printed, and the new one is stored next.
-    die_storing(tmp_path, monkeypatch, BINDING)
+    old, new = with_config_files(tmp_path, 0), with_config_files(tmp_path, 1)
+    store = FileStore(tmp_path)
+    store.replace(KEY, old)
+    assert valid_token(tmp_path, "notes", NOW) == "access-0"
+    with store.lock(KEY).hold(1):
+        die(monkeypatch, BINDING, lambda: store.replace(KEY, new))
     assert valid_token(tmp_path, "notes", NOW) is None
     FileStore(tmp_path).read(KEY)
     assert valid_token(tmp_path, "notes", NOW) == "access-1"
