@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from hermes_mcp_auth_remote.errors import (
     LoginError,
@@ -25,6 +25,7 @@ from hermes_mcp_auth_remote.errors import (
     StoreError,
     StoreUnwritable,
 )
+from hermes_mcp_auth_remote.exit_hold import ExitHold
 from hermes_mcp_auth_remote.keys import new_proof_key
 from hermes_mcp_auth_remote.login import ID_BYTES, Login, is_same_question
 from hermes_mcp_auth_remote.oauth.dpop import Prover, proven
@@ -36,6 +37,9 @@ from hermes_mcp_auth_remote.service.polling import LOOK_SECONDS, Ended, Poller, 
 from hermes_mcp_auth_remote.service.world import Run, World
 from hermes_mcp_auth_remote.store.lock import FileLock
 from hermes_mcp_auth_remote.values import Secret, Server
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 # A disk that fails for a moment ends no login.
 STORE_RETRY_SECONDS = 5.0
@@ -150,14 +154,22 @@ class Devices:
         if wait > 0:
             return max(min(wait, login.expires_at - clock()), 0.0)
         pending = replace(pending, failures=memory.failures)
-        server = self._server_of(login)
-        sign = self._world.signer(server)
+        sign = self._world.signer(self._server_of(login))
         if login.request.dpop and memory.proving is None:
             memory.proving = self._proving()
         prover = None if memory.proving is None else memory.proving[1]
-        outcome = await self._runs(_asked(poll_request(pending, sign=sign), prover), server)
-        now = clock()
-        after = next_poll(pending, outcome, now, proven=prover is not None)
+        with ExitHold():
+            return await self._judged(
+                login, pending, memory, _asked(poll_request(pending, sign=sign), prover)
+            )
+
+    async def _judged(
+        self, login: Login, pending: Pending, memory: _Memory, asking: Exchange[Response | NetworkError]
+    ) -> float | None:
+        """Send a poll, and do what follows from its answer."""
+        outcome = await self._runs(asking, self._server_of(login))
+        now = self._world.clock()
+        after = next_poll(pending, outcome, now, proven=memory.proving is not None)
         if isinstance(after, Pending):
             wait = after.next_at - now
             memory.poll_at, memory.failures = time.monotonic() + wait, after.failures
@@ -193,11 +205,15 @@ class Devices:
     ) -> None:
         login = replace(login, request=replace(login.request, client=pending.request.client))
         try:
-            claimed = await asyncio.to_thread(self._ending.claim, login)
+            claimed = await _in_thread(self._ending.claim, login)
         except LoginError:
             # Cancelled, or changed over, at the last moment: what the person said last counts.
             await self._ending.revoke(login, tokens)
             return
+        except StoreError:
+            # The device code is spent: what it brought can be stored under no login any more.
+            await self._ending.revoke(login, tokens)
+            raise
         key = proving[0] if proving is not None and tokens.scheme == "DPoP" else None
         # What keeps it from being stored, the login's record says to whoever waits.
         with contextlib.suppress(McpAuthError):
@@ -245,12 +261,22 @@ class Devices:
             # Loaded with the first poll.
             from hermes_mcp_auth_remote.http.kept import KeptConnections  # noqa: PLC0415
 
-            self._kept = KeptConnections()
+            self._kept = KeptConnections(limits=self._world.limits)
         return await self._kept(exchange, server)
 
 
 class _Kept(Run, Protocol):
     async def aclose(self) -> None: ...
+
+
+async def _in_thread(work: Callable[[A], T], argument: A) -> T:
+    """Do what waits for files in a thread, or here if the process is about to end and has none."""
+    loop = asyncio.get_running_loop()
+    try:
+        doing = loop.run_in_executor(None, work, argument)
+    except RuntimeError:
+        return work(argument)
+    return await doing
 
 
 def _memory_of(watch: Watch) -> _Memory | None:
