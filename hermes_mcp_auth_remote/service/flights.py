@@ -94,11 +94,14 @@ class Flights(Generic[T]):
             # From here on a waiter cannot cancel it.
             if flight.set_running_or_notify_cancel():
                 _fly(flight, start)
-            with self._lock:
-                if self._under_way.get(key) is flight:
-                    del self._under_way[key]
+            self._land(key, flight)
             # Keep no result, and no exception with its frames, until the next one.
             del flight, start
+
+    def _land(self, key: Hashable, flight: Future[T]) -> None:
+        with self._lock:
+            if self._under_way.get(key) is flight:
+                del self._under_way[key]
 
 
 def _fly(flight: Future[T], start: Callable[[], Coroutine[object, object, T]]) -> None:

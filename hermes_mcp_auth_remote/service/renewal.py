@@ -96,17 +96,17 @@ class Renewal:
         # What the disk lacks is worth a lock: perhaps it takes it now.
         if found is not None and not self._keeping.is_behind:
             return found
-        meanwhile = found or self._still_good(stored, refused)
-        limits, unwritable = self._world.limits, None
-        # The process that holds the lock may be stopped: with a good token that is no reason to wait.
+        limits, meanwhile = self._world.limits, found or self._meanwhile(stored, refused)
+        # The process that holds the lock may be stopped.
         seconds = limits.lock_seconds if meanwhile is None else limits.due_lock_seconds
+        unwritable: StoreUnwritable | None = None
         async with AsyncExitStack() as block:
             try:
                 await block.enter_async_context(held(self._world.store.lock(self._key), seconds))
             except StoreBusy:
                 if meanwhile is None:
                     raise
-                return meanwhile
+                return self._found(refused)[0] or meanwhile
             except StoreUnwritable as trouble:
                 unwritable = trouble
             else:
@@ -254,6 +254,11 @@ class Renewal:
         if found is None:
             raise why
         return found
+
+    def _meanwhile(self, stored: Credentials, refused: str | None) -> Ready | None:
+        """Return the stored token if it outlives a short wait for the lock by far."""
+        found, short = self._still_good(stored, refused), self._world.limits.due_lock_seconds
+        return found if found is not None and found.good_until > self._world.clock() + 2 * short else None
 
     def _still_good(self, stored: Credentials, refused: str | None) -> Ready | None:
         """Return the stored token if it lives and is not the refused one; another try is due soon."""
