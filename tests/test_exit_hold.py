@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def work():
 threading.Thread(target=work, daemon=True).start()
 sent.wait()
 """
-WAITING = "Waiting for as.example to answer a token request, at most {} s; Ctrl-C {}ends at once.\n"
+WAITING = r"Waiting for as\.example to answer a token request, at most (\d+) s; Ctrl-C ends at once\.\n"
 
 
 def started(
@@ -44,15 +45,17 @@ def started(
     )
 
 
-def line_of(process: subprocess.Popen[str]) -> str:
+def said(process: subprocess.Popen[str], seconds: int) -> bool:
+    """True if the process says what it waits for, and for how long at most; a busy machine is late."""
     assert process.stderr is not None
-    return process.stderr.readline()
+    found = re.fullmatch(WAITING, process.stderr.readline())
+    return found is not None and seconds - 20 < int(found[1]) <= seconds
 
 
 @covers("exit-waits")
 def test_a_program_that_ends_waits_for_a_request_that_was_sent_and_says_so() -> None:
     process = started("")
-    assert line_of(process) == WAITING.format(35, "")
+    assert said(process, 35)
     out, err = process.communicate("answer\n", timeout=20)
     assert (process.returncode, out, err) == (0, "stored\n", "")
 
@@ -67,7 +70,7 @@ def test_what_was_not_sent_holds_up_no_exit() -> None:
 @covers("exit-waits")
 def test_no_exit_waits_longer_than_the_request_lasts() -> None:
     process = started("exit_hold._process.holds.copy().pop().until = time.monotonic() + 0.6")
-    assert line_of(process) == WAITING.format(1, "")
+    assert said(process, 1)
     assert process.wait(20) == 0
     process.communicate()
 
@@ -75,7 +78,7 @@ def test_no_exit_waits_longer_than_the_request_lasts() -> None:
 @covers("exit-waits")
 def test_ctrl_c_while_the_exit_waits_ends_it() -> None:
     process = started("")
-    assert line_of(process) == WAITING.format(35, "")
+    assert said(process, 35)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
     out, err = process.communicate()
@@ -104,6 +107,6 @@ def test_a_process_that_becomes_a_command_waits_first() -> None:
         "from hermes_mcp_auth_remote.cli.run import _become; _become(['echo', 'became'], {'PATH': '/bin'})"
     )
     process = started(become)
-    assert line_of(process) == WAITING.format(35, "")
+    assert said(process, 35)
     out, err = process.communicate("answer\n", timeout=20)
     assert (process.returncode, out, err) == (0, "stored\nbecame\n", "")
