@@ -26,7 +26,7 @@ def work():
                 hold.note_sent("as.example", 5)
             finally:
                 print("sent late", flush=True)
-    print("stored", flush=True)
+        print("stored", flush=True)
 threading.Thread(target=work, daemon=True).start()
 sent.wait()
 """
