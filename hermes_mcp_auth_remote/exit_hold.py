@@ -7,7 +7,6 @@ The wait is an atexit handler: daemon threads still run then, but no thread can 
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
 import math
@@ -58,7 +57,10 @@ class ExitHold:
         """
         with _process.changed:
             if self._is_abandoned or (_process.is_ending and self.host is None):
-                raise asyncio.CancelledError
+                # Loaded here: commands that ask nobody for anything load no event loop.
+                from asyncio import CancelledError  # noqa: PLC0415
+
+                raise CancelledError
             self.host = host
             self._hold(f"{host} to answer a token request", seconds)
 

@@ -20,7 +20,6 @@ from hermes_mcp_auth_remote.errors import (
     ServerError,
     StoreError,
 )
-from hermes_mcp_auth_remote.exit_hold import note_interrupt
 
 # Documented in `--help` and the README; programs rely on them.
 EXIT_CODES: Mapping[type[McpAuthError], int] = {
@@ -68,6 +67,9 @@ def fail(error: McpAuthError, *, as_json: bool) -> int:
 
 def interrupted(by: KeyboardInterrupt, *, as_json: bool) -> int:
     """Say that somebody ended the command, and return the exit code."""
+    # Loaded with the first Ctrl-C; most commands end without one.
+    from hermes_mcp_auth_remote.exit_hold import note_interrupt
+
     # Python's exit waits for token requests that were sent, and says so; the second Ctrl-C ends it at once.
     note_interrupt()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
