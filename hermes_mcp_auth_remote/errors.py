@@ -16,6 +16,7 @@
     |-- NetworkError                 what the way there did; trying again may help
     |   |-- Unreachable
     |   |-- TimedOut
+    |   |   `-- StillExchanging      a login goes on without its caller
     |   |-- AnswerTooLarge
     |   |-- AddressRefused
     |   |   `-- HostNotChecked       its addresses are unknown here, and a proxy would go there
@@ -186,7 +187,7 @@ class DeviceRefused(TokenRefused):
 
 
 class NetworkError(McpAuthError):
-    """A request could not be made or finished; nothing was lost."""
+    """A request could not be made or finished. `advice` says so if nothing was lost."""
 
     code = "network"
     advice = "Check the network and try again; nothing was lost."
@@ -202,6 +203,13 @@ class TimedOut(NetworkError):
     """No full answer within the time limit."""
 
     code = "timed_out"
+
+
+class StillExchanging(TimedOut):
+    """The server got the code of a login and has not answered yet; what it answers still ends the login."""
+
+    code = "still_exchanging"
+    advice = "The login goes on by itself. Look at its status in two minutes."
 
 
 class AnswerTooLarge(NetworkError):
@@ -345,7 +353,10 @@ class StoreUnwritable(StoreError):
 
 
 class StoreBusy(StoreError):
-    """Another process held the lock for longer than any refresh takes."""
+    """Another process holds the lock. It may be refreshing: ending it could lose the new refresh token."""
 
     code = "store_busy"
-    advice = "Look for a process that hangs while it holds the lock file, end it, and try again."
+    advice = (
+        "Let the process that holds it finish, and continue it if it is stopped (`fg`, or `kill -CONT`); "
+        "then try again."
+    )

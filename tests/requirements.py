@@ -124,6 +124,15 @@ REQUIREMENTS = (
     Requirement("hot-path", "A valid token costs no lock and no I/O.", "performance 2, design 1"),
     Requirement("one-refresh", "One refresh serves all callers of all processes.", "quirk 36, performance 4"),
     Requirement("kept-before-use", "Rotated tokens are on the disk before their use.", "quirk 33"),
+    Requirement(
+        "late-tokens",
+        "A token request that was sent is read to its end; what it brings is stored.",
+        "design 17",
+    ),
+    Requirement("due-token", "A due token is used if another process holds the lock.", "design 3"),
+    Requirement(
+        "exit-waits", "An exit waits only for token requests that were sent, and says so.", "design 17"
+    ),
     Requirement("killed", "A kill at any moment leaves whole files, a free lock and the session.", "issue 3"),
     Requirement("wrong-clock", "A clock that is wrong costs no session and no loop.", "issue 3"),
     Requirement("disk-refuses", "Tokens that the disk does not take are used and not lost.", "issue 3"),

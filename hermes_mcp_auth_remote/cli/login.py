@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.cli.outcome import put
 from hermes_mcp_auth_remote.cli.servers import addressed, named, the_home
 from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
 from hermes_mcp_auth_remote.cli.telling import tell
-from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError
+from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, StillExchanging
 from hermes_mcp_auth_remote.login import Connection, Login, refusal
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.desktop import evidence, open_browser
@@ -145,4 +145,12 @@ async def _finish(service: AuthService, login_id: str, screen: Screen) -> Connec
         print("Paste the address that the browser ended on, and press Enter:", file=sys.stderr, flush=True)
     async with open_lines() as lines:
         text = await lines.line()
-    return await service.finish(login_id, text or "", HERE)
+    try:
+        return await service.finish(login_id, text or "", HERE)
+    except StillExchanging as late:
+        screen.refused(late)
+    over = await service.settled(login_id)
+    connection = service.connection(Server(login.key.server, login.server_url), login.key.owner)
+    if over.status != "done" or connection is None:
+        raise refusal(over)
+    return connection

@@ -67,7 +67,11 @@ def fail(error: McpAuthError, *, as_json: bool) -> int:
 
 def interrupted(by: KeyboardInterrupt, *, as_json: bool) -> int:
     """Say that somebody ended the command, and return the exit code."""
-    # A refresh under way still reaches the disk while Python exits; who cannot wait presses Ctrl-C again.
+    # Loaded with the first Ctrl-C; most commands end without one.
+    from hermes_mcp_auth_remote.exit_hold import note_interrupt
+
+    # Python's exit waits for token requests that were sent, and says so; the second Ctrl-C ends it at once.
+    note_interrupt()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # The terminal may be what went away.
     with contextlib.suppress(OSError):

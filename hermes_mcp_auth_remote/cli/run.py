@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from hermes_mcp_auth_remote.cli.outcome import fail
 from hermes_mcp_auth_remote.cli.token import valid_authorization
 from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.exit_hold import wait_for_sent_requests
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What a shell, env and nohup answer where a command cannot be run, or is not there.
@@ -45,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _become(command: list[str], environ: Mapping[str, str]) -> int:
+    # The command takes the place of our threads: one of them may be waiting for a new refresh token.
+    wait_for_sent_requests()
     sys.stdout.flush()
     sys.stderr.flush()
     if sys.platform == "win32":

@@ -1,7 +1,8 @@
 """Runs an exchange: each request goes out under our limits, each answer comes back as a value.
 
 20 seconds and 1 MiB per request, redirects included; no redirect of a POST; each redirect of a GET checked
-again like a first address. The caller's own HTTP client, its cookies and its headers never take part.
+again like a first address. A token request that was sent is read for 90 seconds (`times`). The caller's own
+HTTP client, its cookies and its headers never take part.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
 import httpcore
 
+from hermes_mcp_auth_remote.deadline import Deadline
 from hermes_mcp_auth_remote.errors import (
     AnswerTooLarge,
     ConfigError,
@@ -30,23 +32,25 @@ from hermes_mcp_auth_remote.errors import (
     Unreachable,
     UnsafeUrl,
 )
+from hermes_mcp_auth_remote.exit_hold import note_sent
 from hermes_mcp_auth_remote.http.addresses import AddressPolicy, read_networks
 from hermes_mcp_auth_remote.http.body import decoded, read_body
 from hermes_mcp_auth_remote.http.framing import LimitedBackend, LimitedStream, TooMuchFraming
 from hermes_mcp_auth_remote.http.guard import Guard, Resolve, remembering, resolver_for
 from hermes_mcp_auth_remote.http.proxies import proxy_for
 from hermes_mcp_auth_remote.http.tls import tls_context
-from hermes_mcp_auth_remote.http.trouble import WAYS_TO_FAIL, network_error
+from hermes_mcp_auth_remote.http.trouble import SPENT, WAYS_TO_FAIL, network_error, timed_out
 from hermes_mcp_auth_remote.http.trusted_hosts import trusted_hosts
 from hermes_mcp_auth_remote.http.unlogged import unlogged
 from hermes_mcp_auth_remote.oauth.hosts import is_same_host
 from hermes_mcp_auth_remote.oauth.urls import MAX_URL_CHARS, host_of, is_loopback_host, origin_of, safe_url
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
+from hermes_mcp_auth_remote.times import LIMITS, Limits
 from hermes_mcp_auth_remote.values import Server
 
 T = TypeVar("T")
 
-ANSWER_SECONDS = 20.0
+ANSWER_SECONDS = LIMITS.response_seconds
 CONNECT_SECONDS = 10.0
 # A network whose names only its proxy can resolve must not use up the whole time on our own look-up.
 LOOK_UP_SECONDS = 3.0
@@ -79,14 +83,16 @@ async def run(
     environ: Mapping[str, str] = os.environ,
     resolve: Resolve | None = None,
     answer_seconds: float = ANSWER_SECONDS,
+    limits: Limits = LIMITS,
 ) -> T:
     """Run an exchange to its end on behalf of one configured server, and return what it returns.
 
     Names are looked up by `resolve`, or by the system's resolver if it is None. A NetworkError is thrown into
-    the exchange, which may go on with another request or let it through.
-    Raises ConfigError for proxies, certificates and headers that cannot be used.
+    the exchange, which may go on with another request or let it through. Raises ConfigError for proxies,
+    certificates and headers that cannot be used. `answer_seconds` is for one response; `limits` says how long
+    a token request is read, and how long all requests last together.
     """
-    async with Connections(server, environ, resolve, answer_seconds) as connections:
+    async with Connections(server, environ, resolve, answer_seconds, limits) as connections:
         return await connections.run(exchange)
 
 
@@ -94,13 +100,19 @@ class Connections(AsyncExitStack):
     """Connections on behalf of one server, closed with the block; each name is resolved once."""
 
     def __init__(
-        self, server: Server, environ: Mapping[str, str], resolve: Resolve | None, answer_seconds: float
+        self,
+        server: Server,
+        environ: Mapping[str, str],
+        resolve: Resolve | None,
+        answer_seconds: float,
+        limits: Limits = LIMITS,
     ) -> None:
         super().__init__()
         self._server = server
         self._environ = environ
         self._resolve = remembering(resolve or resolver_for(server.url))
         self._answer_seconds = answer_seconds
+        self._limits = limits
         self._policy = AddressPolicy(
             loopback=is_loopback_host(host_of(server.url)),
             networks=read_networks(server.options.allow_addresses),
@@ -111,11 +123,12 @@ class Connections(AsyncExitStack):
 
     async def run(self, exchange: Exchange[T]) -> T:
         """Run an exchange; several at once may share the connections. As `run` does."""
+        started = asyncio.get_running_loop().time()
         try:
             request = next(exchange)
             while True:
                 try:
-                    response = await self.answer(request)
+                    response = await self.answer(request, started)
                 except NetworkError as trouble:
                     request = exchange.throw(trouble)
                 else:
@@ -124,17 +137,31 @@ class Connections(AsyncExitStack):
             result: T = end.value
             return result
 
-    async def answer(self, request: Request) -> Response:
-        """Send a request and read its answer, following what redirects may be followed."""
-        try:
-            async with asyncio.timeout(self._answer_seconds):
-                return await self._followed(request)
-        except TimeoutError:
-            raise TimedOut(f"{host_of(request.url)} did not answer the {request.step} in time.") from None
+    async def answer(self, request: Request, started: float) -> Response:
+        """Send a request and read its answer, following what redirects may be followed.
 
-    async def _followed(self, request: Request) -> Response:
+        `started` is when its exchange began, by the event loop's clock.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - started > self._limits.send_seconds:
+            raise TimedOut(
+                f"The {request.step} was not sent: what came before it took {now - started:.0f} s."
+            )
+        ends = started + self._limits.flight_seconds
+        sending = Sending(request, Deadline(min(self._answer_seconds, ends - now)), ends)
+        try:
+            try:
+                async with sending.deadline:
+                    return await self._followed(request, sending)
+            except TimeoutError:
+                raise sending.timed_out() from None
+        except NetworkError as trouble:
+            sending.correct(trouble)
+            raise
+
+    async def _followed(self, request: Request, sending: Sending) -> Response:
         for _ in range(MAX_REDIRECTS + 1):
-            response, host = await self._asked(request), host_of(request.url)
+            response, host = await self._asked(request, sending), host_of(request.url)
             location = response.header("location")
             if response.status not in _REDIRECTS or location is None or not request.follow_redirects:
                 encoding = response.header("content-encoding")
@@ -147,33 +174,32 @@ class Connections(AsyncExitStack):
             request = _redirected(request, location)
         raise RedirectRefused(f"{host_of(request.url)} redirects the {request.step} in circles.")
 
-    async def _asked(self, request: Request) -> Response:
+    async def _asked(self, request: Request, sending: Sending) -> Response:
         pool = await self._pool(request.url)
         try:
             try:
-                return await self._sent(pool, request)
+                return await self._sent(pool, request, sending)
             except Unreachable:
                 # There was no connection yet, so once more is safe; phones and laptops wake up like this.
-                return await self._sent(pool, request)
+                return await self._sent(pool, request, sending)
         except TooMuchFraming:
             host = host_of(request.url)
             raise AnswerTooLarge(f"{host} answered the {request.step} with too many header lines.") from None
         except WAYS_TO_FAIL as error:
             raise network_error(error, host_of(request.url), request.step) from None
 
-    async def _sent(self, pool: httpcore.AsyncConnectionPool, request: Request) -> Response:
-        timeout = {
-            "connect": min(CONNECT_SECONDS, self._answer_seconds),
-            "read": self._answer_seconds,
-            "write": self._answer_seconds,
-        }
+    async def _sent(self, pool: httpcore.AsyncConnectionPool, request: Request, sending: Sending) -> Response:
+        # Reading and writing have the deadline around them alone, which polls the socket once more.
+        extensions: dict[str, Any] = {"timeout": {"connect": min(CONNECT_SECONDS, self._answer_seconds)}}
+        if request.method == "POST":
+            extensions["trace"] = sending.trace
         with unlogged():
             async with pool.stream(
                 request.method,
                 _httpcore_url(request.url),
                 headers=_headers(request, self._server.options.user_agent or user_agent()),
                 content=request.body or (b"" if request.method == "POST" else None),
-                extensions={"timeout": timeout},
+                extensions=extensions,
             ) as answer:
                 headers = tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in answer.headers)
                 response = Response(answer.status, headers)
@@ -246,6 +272,38 @@ def _event_noter(answer: httpcore.Response) -> Callable[[], object]:
     connection = extensions.get("network_stream")
     # It is another kind of stream after a 101.
     return connection.note_event if isinstance(connection, LimitedStream) else lambda: None
+
+
+class Sending:
+    """A request under way: whether its server may have got it, and until when its response is read."""
+
+    __slots__ = ("_ends", "_request", "deadline", "was_sent")
+
+    def __init__(self, request: Request, deadline: Deadline, ends: float) -> None:
+        """`ends` is when the exchange ends at the latest, by the event loop's clock."""
+        self._request = request
+        self._ends = ends
+        self.deadline = deadline
+        self.was_sent = False
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Hear of each step of httpcore (its `trace` extension); a proxy's CONNECT is not the request."""
+        if event != "http11.send_request_headers.started" or info["request"].method != b"POST":
+            return
+        if self._request.brings_tokens:
+            # Raises CancelledError, before anything is sent, if the process is about to end.
+            note_sent(host_of(self._request.url), self._ends - asyncio.get_running_loop().time())
+            self.deadline.move_to(self._ends)
+        self.was_sent = True
+
+    def timed_out(self) -> TimedOut:
+        """Make the error of a deadline that has passed."""
+        return timed_out(host_of(self._request.url), self._request.step, was_sent=self.was_sent)
+
+    def correct(self, trouble: NetworkError) -> None:
+        """Promise no longer that nothing was lost, if the server may have taken what the request spends."""
+        if self.was_sent and self._request.brings_tokens and trouble.advice == NetworkError.advice:
+            trouble.advice = SPENT
 
 
 def _redirected(request: Request, location: str) -> Request:

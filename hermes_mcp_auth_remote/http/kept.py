@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hermes_mcp_auth_remote.http.client import ANSWER_SECONDS, Connections
+from hermes_mcp_auth_remote.http.client import Connections
 from hermes_mcp_auth_remote.http.guard import Resolve
 from hermes_mcp_auth_remote.oauth.wire import Exchange
+from hermes_mcp_auth_remote.times import LIMITS, Limits
 from hermes_mcp_auth_remote.values import Server
 
 T = TypeVar("T")
@@ -30,7 +31,14 @@ class _Place:
 class KeptConnections:
     """Runs exchanges as `http.client.run` does, under the same limits; for one event loop."""
 
-    def __init__(self, *, environ: Mapping[str, str] = os.environ, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        resolve: Resolve | None = None,
+        limits: Limits = LIMITS,
+    ) -> None:
+        self._limits = limits
         self._environ = environ
         self._resolve = resolve
         self._places: dict[tuple[str, str], _Place] = {}
@@ -57,7 +65,9 @@ class KeptConnections:
         known = self._places.get(key)
         if known is not None and known.until > now and known.server == server:
             return known
-        connections = Connections(server, self._environ, self._resolve, ANSWER_SECONDS)
+        connections = Connections(
+            server, self._environ, self._resolve, self._limits.response_seconds, self._limits
+        )
         place = self._places[key] = _Place(server, connections, now + KEEP_SECONDS)
         if known is not None:
             await self._closed(known)

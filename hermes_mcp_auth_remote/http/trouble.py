@@ -25,10 +25,20 @@ _WRONG_TIME = frozenset({9, 10})
 _WRONG_NAME = frozenset({62, 64})
 
 
+# The advice after a token request that was sent: the server may have taken what it spends.
+SPENT = "Try again in a minute; if that is refused, log in again."
+
+
+def timed_out(host: str, step: str, *, was_sent: bool = False) -> TimedOut:
+    """Say that a step at a host took too long; `was_sent` if the host may have got the request."""
+    said = "got the {} but did not answer" if was_sent else "did not answer the {}"
+    return TimedOut(f"{host} {said.format(step)} in time.")
+
+
 def network_error(error: Exception, host: str, step: str) -> NetworkError:
     """Say what broke during a step at a host; the words of the error itself may hold what was sent, so no."""
     if isinstance(error, TimeoutError | httpcore.TimeoutException):
-        return TimedOut(f"{host} did not answer the {step} in time.")
+        return timed_out(host, step)
     if isinstance(error, httpcore.ProxyError):
         return _refused_by_proxy(error, host, step)
     tls = _tls_error(error)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from hermes_mcp_auth_remote.errors import AddressRefused, ConfigError, McpAuthError, TimedOut
+from hermes_mcp_auth_remote.errors import AddressRefused, ConfigError, McpAuthError
 from hermes_mcp_auth_remote.http.body import decoded
-from hermes_mcp_auth_remote.http.client import ANSWER_SECONDS, Connections
+from hermes_mcp_auth_remote.http.client import ANSWER_SECONDS, Connections, Sending
 from hermes_mcp_auth_remote.http.proxies import proxy_for
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
+from hermes_mcp_auth_remote.times import LIMITS
 from hermes_mcp_auth_remote.values import Server
 
 T = TypeVar("T")
@@ -56,17 +58,17 @@ def proxy_of(url: str, environ: Mapping[str, str]) -> str | None:
 
 class _Watched(Connections):
     def __init__(self, server: Server, environ: Mapping[str, str], watch: Watch) -> None:
-        super().__init__(server, environ, None, ANSWER_SECONDS)
+        # A walk through everything has no limit for all requests together: each one is told of as it comes.
+        unlimited = replace(LIMITS, send_seconds=math.inf, flight_seconds=math.inf)
+        super().__init__(server, environ, None, ANSWER_SECONDS, unlimited)
         self._watch = watch
 
-    async def _asked(self, request: Request) -> Response:
+    async def _asked(self, request: Request, sending: Sending) -> Response:
         started = time.monotonic()
         # What else can end it is the time limit, which is set around all redirects together.
-        outcome: Response | McpAuthError = TimedOut(
-            f"{host_of(request.url)} did not answer the {request.step} in time."
-        )
+        outcome: Response | McpAuthError | None = None
         try:
-            response = await super()._asked(request)
+            response = await super()._asked(request, sending)
             encoding = response.header("content-encoding")
             outcome = replace(response, body=decoded(response.body, encoding, host_of(request.url)))
         except McpAuthError as trouble:
@@ -76,5 +78,6 @@ class _Watched(Connections):
             # What is refused for its address goes nowhere.
             is_refused = isinstance(outcome, AddressRefused)
             proxy = None if is_refused else proxy_of(request.url, self._environ)
-            self._watch(Seen(request, outcome, time.monotonic() - started, proxy))
+            seconds = time.monotonic() - started
+            self._watch(Seen(request, sending.timed_out() if outcome is None else outcome, seconds, proxy))
         return response

@@ -120,7 +120,8 @@ def poll_request(pending: Pending, *, sign: Signer | None = None) -> Request:
     if asked.resource is not None:
         form["resource"] = asked.resource
     fields, headers = authenticate(asked.client, asked.issuer, form, sign=sign)
-    return post_form(asked.token_endpoint, POLL, fields, headers)
+    # The poll that brings the tokens looks like every other one, and spends the device code.
+    return post_form(asked.token_endpoint, POLL, fields, headers, brings_tokens=True)
 
 
 def next_poll(

@@ -142,7 +142,8 @@ def ask(place: Place, step: str, form: Form, now: float) -> Exchange[Tokens]:
         secrets = tuple(v for v in (*fields.values(), client.client_secret) if isinstance(v, Secret))
         # A server that quotes our header quotes the secret.
         secrets += tuple(Secret(value.removeprefix("Basic ")) for _, value in headers)
-        response = yield from proven(post_form(endpoint, step, fields, headers), place.prover)
+        request = post_form(endpoint, step, fields, headers, brings_tokens=True)
+        response = yield from proven(request, place.prover)
         return read_token_response(
             response, now, host_of(endpoint), step, secrets, proven=place.prover is not None
         )

@@ -62,6 +62,8 @@ class Request:
     """One HTTP request to make. `step` names it for people, as in "protected resource metadata".
 
     A preflight's URL holds the state. `follow_redirects` is about a GET; a POST is never redirected.
+    `brings_tokens` marks a token request: it spends a code or a refresh token, and its response exists once.
+    The driver reads that response even if it comes late.
     """
 
     method: Literal["GET", "POST"]
@@ -70,6 +72,7 @@ class Request:
     headers: Headers = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
     follow_redirects: bool = True
+    brings_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,14 @@ def own_headers(headers: Mapping[str, Secret]) -> Headers:
     return tuple(header for header in named if header[0] not in FRAMING)
 
 
-def post_form(url: str, step: str, form: Form, headers: Headers = ()) -> Request:
+def post_form(
+    url: str, step: str, form: Form, headers: Headers = (), *, brings_tokens: bool = False
+) -> Request:
     """Build a form POST that asks for JSON (GitHub answers a form otherwise: quirk 30)."""
     fields = {name: value.reveal() if isinstance(value, Secret) else value for name, value in form.items()}
     fixed = (("accept", "application/json"), ("content-type", "application/x-www-form-urlencoded"))
-    return Request("POST", url, step, fixed + headers, urlencode(fields).encode())
+    body = urlencode(fields).encode()
+    return Request("POST", url, step, fixed + headers, body, brings_tokens=brings_tokens)
 
 
 def post_json(url: str, step: str, document: Document, headers: Headers = ()) -> Request:

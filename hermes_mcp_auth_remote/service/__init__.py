@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import McpAuthError, StoreError
+from hermes_mcp_auth_remote.exit_hold import ExitHold
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover
@@ -29,6 +30,7 @@ from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.store.notices import NoticeFile
 from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.times import LIMITS, Limits
 from hermes_mcp_auth_remote.values import Clock, Entropy, Flow, Key, Origin, Owner, Server
 
 T = TypeVar("T")
@@ -39,6 +41,15 @@ async def _run(exchange: Exchange[T], server: Server) -> T:
     from hermes_mcp_auth_remote.http.client import run  # noqa: PLC0415
 
     return await run(exchange, server)
+
+
+def _run_within(limits: Limits) -> Run:
+    async def limited(exchange: Exchange[T], server: Server) -> T:
+        from hermes_mcp_auth_remote.http.client import run  # noqa: PLC0415  as above
+
+        return await run(exchange, server, answer_seconds=limits.response_seconds, limits=limits)
+
+    return limited
 
 
 class AuthService:
@@ -55,6 +66,7 @@ class AuthService:
         clock: Clock = time.time,
         entropy: Entropy = secrets.token_urlsafe,
         device_platforms: Collection[str] | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
         """Put the service together; the edges are parameters, for tests.
 
@@ -62,9 +74,12 @@ class AuthService:
         all of them; none: nowhere).
         """
         platforms = None if device_platforms is None else frozenset(device_platforms)
-        self._world = World(FileStore(home), run, clock, entropy, platforms)
         # Polls go out over connections that are kept, unless the way out is somebody else's.
-        self._logins = Logins(self._world, self._server_of, None if run is _run else run)
+        poll_run = None if run is _run else run
+        if run is _run and limits is not LIMITS:
+            run = _run_within(limits)
+        self._world = World(FileStore(home), run, clock, entropy, platforms, limits)
+        self._logins = Logins(self._world, self._server_of, poll_run)
         self._asking = Asking(self._world, self._logins)
         # Whom chats have told that a session needs a person.
         self.notices = NoticeFile(self._world.store.root)
@@ -223,8 +238,10 @@ class AuthService:
         key, store = Key(server.name, owner), self._world.store
 
         async def put() -> None:
-            async with held(store.lock(key)):
-                store.replace(key, credentials)
+            with ExitHold() as hold:
+                hold.note_storing(server.name, self._world.limits.lock_seconds)
+                async with held(store.lock(key), self._world.limits.lock_seconds):
+                    store.replace(key, credentials)
 
         await landed(self._world.keeping.join(object(), put))
         if credentials.tokens is not None:
@@ -242,7 +259,8 @@ class AuthService:
         """
         key = Key(server.name, owner)
         await self._logins.end_all(key)
-        async with held(await run_file_work(self._world.store.lock, key)):
+        lock = await run_file_work(self._world.store.lock, key)
+        async with held(lock, self._world.limits.lock_seconds):
             try:
                 stored = await run_file_work(self._world.store.read, key)
             except StoreError:

@@ -25,12 +25,13 @@ from hermes_mcp_auth_remote.service.redirects import redirect_uri_for
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.times import LIMITS
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Entropy, Flow, Key, Origin, Secret, Server
 
 T = TypeVar("T")
 
 # Each answer has a limit of its own; there are up to a dozen.
-BEGIN_SECONDS = 60.0
+BEGIN_SECONDS = LIMITS.begin_seconds
 
 
 async def begun(

@@ -25,6 +25,7 @@ from hermes_mcp_auth_remote.errors import (
     StoreError,
     StoreUnwritable,
 )
+from hermes_mcp_auth_remote.exit_hold import ExitHold
 from hermes_mcp_auth_remote.keys import new_proof_key
 from hermes_mcp_auth_remote.login import ID_BYTES, Login, is_same_question
 from hermes_mcp_auth_remote.oauth.dpop import Prover, proven
@@ -151,14 +152,22 @@ class Devices:
         if wait > 0:
             return max(min(wait, login.expires_at - clock()), 0.0)
         pending = replace(pending, failures=memory.failures)
-        server = self._server_of(login)
-        sign = self._world.signer(server)
+        sign = self._world.signer(self._server_of(login))
         if login.request.dpop and memory.proving is None:
             memory.proving = self._proving()
         prover = None if memory.proving is None else memory.proving[1]
-        outcome = await self._runs(_asked(poll_request(pending, sign=sign), prover), server)
-        now = clock()
-        after = next_poll(pending, outcome, now, proven=prover is not None)
+        with ExitHold():
+            return await self._judged(
+                login, pending, memory, _asked(poll_request(pending, sign=sign), prover)
+            )
+
+    async def _judged(
+        self, login: Login, pending: Pending, memory: _Memory, asking: Exchange[Response | NetworkError]
+    ) -> float | None:
+        """Send a poll, and do what follows from its answer."""
+        outcome = await self._runs(asking, self._server_of(login))
+        now = self._world.clock()
+        after = next_poll(pending, outcome, now, proven=memory.proving is not None)
         if isinstance(after, Pending):
             wait = after.next_at - now
             memory.poll_at, memory.failures = time.monotonic() + wait, after.failures
@@ -199,6 +208,10 @@ class Devices:
             # Cancelled, or changed over, at the last moment: what the person said last counts.
             await self._ending.revoke(login, tokens)
             return
+        except StoreError:
+            # The device code is spent: what it brought can be stored under no login any more.
+            await self._ending.revoke(login, tokens)
+            raise
         key = proving[0] if proving is not None and tokens.scheme == "DPoP" else None
         # What keeps it from being stored, the login's record says to whoever waits.
         with contextlib.suppress(McpAuthError):
@@ -246,7 +259,7 @@ class Devices:
             # Loaded with the first poll.
             from hermes_mcp_auth_remote.http.kept import KeptConnections  # noqa: PLC0415
 
-            self._kept = KeptConnections()
+            self._kept = KeptConnections(limits=self._world.limits)
         return await self._kept(exchange, server)
 
 

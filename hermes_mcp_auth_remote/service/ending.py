@@ -17,6 +17,7 @@ from hermes_mcp_auth_remote.errors import (
     StoreError,
     TokenRefused,
 )
+from hermes_mcp_auth_remote.exit_hold import note_storing
 from hermes_mcp_auth_remote.login import (
     Event,
     Login,
@@ -36,10 +37,11 @@ from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.logins import LoginFiles
 from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.times import LIMITS
 from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server
 
-# No exchange takes longer, two requests and the wait for the lock: whoever claimed the login is gone.
-EXCHANGE_SECONDS = 120.0
+# Whoever claimed a login is gone after that.
+EXCHANGE_SECONDS = LIMITS.claim_seconds
 
 
 class Ending:
@@ -96,16 +98,20 @@ class Ending:
             await run_file_work(self._abandon, login, trouble)
             await self.revoke(login, tokens)
             raise
-        # From here on an interruption loses nothing: the flight goes on to its end.
-        flight = self._world.keeping.join(login.id, lambda: self._keep(login, credentials))
+        note_storing(login.key.server, self._world.limits.lock_seconds)
+        try:
+            flight = self._world.keeping.join(login.id, lambda: self._keep(login, credentials))
+        except RuntimeError:
+            # The process is about to end, and starts no threads any more.
+            return await self._keep(login, credentials)
         return await landed(flight) or credentials
 
-    async def _keep(self, login: Login, credentials: Credentials) -> Credentials:
+    async def _keep(self, login: Login, granted: Credentials) -> Credentials:
         """Store what a login brought, in a flight's own thread, and return it."""
-        store = self._world.store
+        store, credentials = self._world.store, granted
         try:
             # A refresh under way elsewhere must not write its answer over the new tokens.
-            async with held(store.lock(login.key)):
+            async with held(store.lock(login.key), self._world.limits.lock_seconds):
                 now = _as_known(store.logins, login)
                 if now.status == "exchanging":
                     with contextlib.suppress(StoreError):
@@ -116,11 +122,21 @@ class Ending:
                     return credentials
         except StoreError as trouble:
             self._abandon(login, trouble)
+            # What cannot be stored must not stay good over there; an error may come after the tokens were.
+            if granted.tokens is not None and not self._is_stored(login.key, granted.tokens):
+                await self.revoke(login, granted.tokens)
             raise
         # Whoever logged out, or was told that it is over, must not find themselves logged in.
-        if credentials.tokens is not None:
-            await self.revoke(login, credentials.tokens)
+        if granted.tokens is not None:
+            await self.revoke(login, granted.tokens)
         raise refusal(now)
+
+    def _is_stored(self, key: Key, tokens: Tokens) -> bool:
+        try:
+            stored = self._world.store.read(key).tokens
+        except StoreError:
+            return False
+        return stored is not None and stored.access_token == tokens.access_token
 
     async def revoke(self, login: Login, tokens: Tokens) -> None:
         """Revoke tokens that came for nothing, as best it goes."""

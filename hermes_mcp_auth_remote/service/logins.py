@@ -16,8 +16,11 @@ from hermes_mcp_auth_remote.errors import (
     LoginError,
     McpAuthError,
     PasteRefused,
+    StillExchanging,
+    TimedOut,
     TokenRefused,
 )
+from hermes_mcp_auth_remote.exit_hold import ExitHold
 from hermes_mcp_auth_remote.keys import new_proof_key
 from hermes_mcp_auth_remote.login import (
     MAX_PASTES,
@@ -32,6 +35,7 @@ from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse, read_au
 from hermes_mcp_auth_remote.oauth.token import exchange
 from hermes_mcp_auth_remote.service.devices import Devices
 from hermes_mcp_auth_remote.service.ending import Ending, binds_the_code, may_finish
+from hermes_mcp_auth_remote.service.flights import landed
 from hermes_mcp_auth_remote.service.world import Run, World
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.threads import run_file_work
@@ -107,33 +111,57 @@ class Logins(Ending):
         """Finish a login with what a person pasted or a browser brought; `text` is hostile.
 
         Returns what is now stored. Raises PasteRefused where the login goes on waiting, another LoginError,
-        or what the token request raised: then the login has failed.
+        or what the token request raised: then the login has failed. Raises StillExchanging if the server got
+        the code and takes too long: the login then stays `exchanging` until an answer ends it. Being
+        cancelled is the same: a code that was sent is exchanged; one that was not sent never is.
         """
         login, response = await run_file_work(self._claim, login_id, text, origin)
+        hold, limits = ExitHold(), self._world.limits
+        flight = self._world.exchanges.join(
+            login_id, lambda: self._exchange(hold, login, response, origin, server), server.url
+        )
         try:
-            sign = await run_file_work(self._world.signer, server)
-            proof_key = new_proof_key() if login.request.dpop else None
-            prover, now = self._world.prover(proof_key), self._world.clock()
-            tokens = await self._world.run(
-                exchange(response, login.request, now, sign=sign, prover=prover), server
-            )
-        except TokenRefused as refused:
-            if response.is_bare and refused.error == "invalid_grant":
-                await self._change(
-                    login_id, lambda it: replace(follow(it, "release"), expires_at=login.expires_at)
-                )
-                unknown = PasteRefused(f"{login.issuer_host} does not know that code.")
-                raise (await run_file_work(self._counted, login_id, unknown, origin)) from None
-            await run_file_work(self._abandon, login, refused)
-            raise
-        except McpAuthError as trouble:
-            await run_file_work(self._abandon, login, trouble)
+            return await landed(flight, limits.caller_seconds)
+        except TimeoutError:
+            if flight.done():
+                return flight.result()
+            if hold.abandon():
+                late = TimedOut(f"{login.issuer_host} could not be reached in time.", LoginError.advice)
+                await run_file_work(self._abandon, login, late)
+                raise late from None
+            raise StillExchanging(f"{hold.host} got the code but did not answer in time.") from None
+        except McpAuthError:
             raise
         except BaseException:
-            # Ctrl-C between sending the code and its answer: the code is spent.
-            self._abandon(login, LoginError("This login was interrupted."))
+            if hold.abandon():
+                # Ctrl-C before the code was sent.
+                self._abandon(login, LoginError("This login was interrupted."))
             raise
-        return await self.complete(login, tokens, proof_key)
+
+    async def _exchange(
+        self, hold: ExitHold, login: Login, response: AuthorizationResponse, origin: Origin, server: Server
+    ) -> Credentials:
+        """Exchange a code and store what comes, in a flight's own thread; raises as `finish` does."""
+        with hold:
+            try:
+                sign = self._world.signer(server)
+                proof_key = new_proof_key() if login.request.dpop else None
+                prover, now = self._world.prover(proof_key), self._world.clock()
+                asking = exchange(response, login.request, now, sign=sign, prover=prover)
+                tokens = await self._world.run(asking, server)
+            except TokenRefused as refused:
+                if response.is_bare and refused.error == "invalid_grant":
+                    self._world.store.logins.change(
+                        login.id, lambda it: replace(follow(it, "release"), expires_at=login.expires_at)
+                    )
+                    unknown = PasteRefused(f"{login.issuer_host} does not know that code.")
+                    raise self._counted(login.id, unknown, origin) from None
+                self._abandon(login, refused)
+                raise
+            except McpAuthError as trouble:
+                self._abandon(login, trouble)
+                raise
+            return await self.complete(login, tokens, proof_key)
 
     def _claim(self, login_id: str, text: str, origin: Origin) -> tuple[Login, AuthorizationResponse]:
         """Read the text for this login and take the login for ourselves; exactly one caller can."""

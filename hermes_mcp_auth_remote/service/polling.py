@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import heapq
 import threading
 from collections import deque
@@ -18,7 +19,9 @@ from itertools import count
 from typing import Protocol
 from weakref import WeakSet
 
+from hermes_mcp_auth_remote.exit_hold import wait_for_sent_requests
 from hermes_mcp_auth_remote.forks import begin_anew_in_children
+from hermes_mcp_auth_remote.times import LIMITS
 
 # A thousand polls in five seconds need ten of them where an answer takes 50 ms.
 AT_ONCE = 64
@@ -26,8 +29,11 @@ AT_ONCE = 64
 AT_ONCE_FOR_ONE_PLACE = 32
 # Other processes can tell only through the store; this is how long that goes unnoticed.
 LOOK_SECONDS = 1.0
-# What is in flight when the interpreter exits may just be bringing tokens.
-LAST_SECONDS = 5.0
+# What is in flight when the interpreter exits may be writing a file. For a poll that was sent the exit waits
+# longer (`exit_hold`): it may be bringing tokens.
+LAST_SECONDS = LIMITS.exit_seconds
+# A step that takes longer than an honest answer no longer counts among those of all places.
+LATE_SECONDS = LIMITS.response_seconds
 
 Ended = Callable[[BaseException | None], None]
 """Told once, in the poller's own thread, that there is nothing more to wait for; or why that broke."""
@@ -96,6 +102,8 @@ class Poller:
         self._due: dict[str, deque[Watch]] = {}
         self._flying: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # Those in flight that take longer than an honest answer would.
+        self._late: set[Watch] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._ending = False
         self._quiet = asyncio.Event()
@@ -112,11 +120,19 @@ class Poller:
 
     def close(self) -> None:
         """Begin no step any more, and give those in flight a little time; for a process that exits."""
+        thread = self.begin_no_more()
+        if thread is not None:
+            thread.join(LAST_SECONDS)
+
+    def begin_no_more(self) -> threading.Thread | None:
+        """Begin no step any more; returns the thread that brings those in flight to their end."""
         with self._lock:
             loop, thread = self._loop, self._thread
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(self._end)
-            thread.join(LAST_SECONDS)
+        if loop is not None:
+            # RuntimeError: it has just ended by itself.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._end)
+        return thread
 
     def _call(self, work: Callable[[], None]) -> None:
         with self._lock:
@@ -225,7 +241,7 @@ class Poller:
     def _take_off(self) -> None:
         """Begin as many steps as there is room for, the places in turn."""
         waiting = deque(place for place, queue in self._due.items() if queue)
-        while waiting and len(self._tasks) < AT_ONCE:
+        while waiting and len(self._tasks) - len(self._late) < AT_ONCE:
             place = waiting.popleft()
             if self._flying.get(place, 0) >= AT_ONCE_FOR_ONE_PLACE:
                 continue
@@ -250,11 +266,14 @@ class Poller:
 
     async def _step(self, watch: Watch) -> None:
         trouble: BaseException | None = None
+        timer = asyncio.get_running_loop().call_later(LATE_SECONDS, self._note_late, watch)
         try:
             # Whoever waited may have gone while it was in the queue.
             seconds = await self._work.step(watch) if watch.ended else 0.0
         except Exception as error:  # noqa: BLE001  whoever waits for it is told
             seconds, trouble = None, error
+        timer.cancel()
+        self._late.discard(watch)
         watch.flying = False
         flying = self._flying.pop(watch.place) - 1
         if flying:
@@ -268,6 +287,11 @@ class Poller:
             await self._let_go(watch)
         elif not self._ending:
             self._at(watch, seconds)
+
+    def _note_late(self, watch: Watch) -> None:
+        """Let another place have the turn of a step that its server does not answer."""
+        self._late.add(watch)
+        self._take_off()
 
     def _look(self) -> None:
         """Notice what was changed by somebody else."""
@@ -284,5 +308,10 @@ _of_this_process: WeakSet[Poller] = WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    for poller in list(_of_this_process):
-        poller.close()
+    # The second Ctrl-C: the exit goes on.
+    with contextlib.suppress(KeyboardInterrupt):
+        for poller in list(_of_this_process):
+            poller.begin_no_more()
+        wait_for_sent_requests()
+        for poller in list(_of_this_process):
+            poller.close()

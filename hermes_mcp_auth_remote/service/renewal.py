@@ -6,21 +6,20 @@ lock that later Hermes takes where it writes. RFC 6749 §6.
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Awaitable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
-from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import (
     AuthorizationRequired,
     McpAuthError,
+    StoreBusy,
     StoreError,
     StoreUnwritable,
     TimedOut,
     TokenRefused,
 )
+from hermes_mcp_auth_remote.exit_hold import ExitHold
 from hermes_mcp_auth_remote.oauth.authorization import select_resource
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client
@@ -38,10 +37,6 @@ from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.files import Version
 from hermes_mcp_auth_remote.values import Key, Secret, Server
 
-T = TypeVar("T")
-
-# All requests of a renewal together. Others wait for its lock (`waiting.LOCK_SECONDS`), and longer than this.
-RENEWAL_SECONDS = 45.0
 # How long an old token is used without another try, after a refresh that failed for the moment.
 BACK_OFF_SECONDS = ALIVE_PAUSE_SECONDS
 # How long nobody asks again where the old token has ended, too: short, for everybody waits for it.
@@ -60,6 +55,8 @@ class Renewal:
         self._keeping = Keeping(world.store, key)
         # The key of the tokens that were read last, and its prover, which knows what nonces are wanted.
         self._proving: tuple[Secret, Prover] | None = None
+        # Of the flight under way.
+        self._hold = ExitHold()
 
     @property
     def needs_nobody(self) -> bool:
@@ -72,15 +69,47 @@ class Renewal:
         `challenge` is what the server wants beyond it. Raises AuthorizationRequired where only a person can
         help, a NetworkError or StoreError else; without a person also a ServerError or ConfigError.
         """
-        # What the disk lacks is worth a lock: perhaps it takes it now.
-        if not self._keeping.is_behind and (found := self._found(refused)[0]) is not None:
+        self._hold = ExitHold()
+        with self._hold:
+            return await self._renewed(refused, challenge)
+
+    def use_meanwhile(self, refused: str | None) -> Ready:
+        """Return the stored token for a caller who waits no longer for the flight under way; reads files.
+
+        Raises TimedOut if that token is not good, AuthorizationRequired, StoreError.
+        """
+        found, stored = self._found(refused)
+        if found is not None or (found := self._still_good(stored, refused)) is not None:
             return found
+        host, name = self._hold.host, self._key.server
+        if host is not None:
+            raise TimedOut(
+                f"{host} got a token request for {name} but did not answer in time.",
+                "Try again in a minute: what it answers until then is stored and used.",
+            )
+        raise TimedOut(
+            f"No token for {name} came in time: another process is refreshing it, or the network hangs.",
+            "Try again in a minute.",
+        )
+
+    async def _renewed(self, refused: str | None, challenge: Challenge | None) -> Ready:
+        found, stored = self._found(refused)
+        # What the disk lacks is worth a lock: perhaps it takes it now.
+        if found is not None and not self._keeping.is_behind:
+            return found
+        limits, meanwhile = self._world.limits, found or self._meanwhile(stored, refused)
+        # The process that holds the lock may be stopped.
+        seconds = limits.lock_seconds if meanwhile is None else limits.due_lock_seconds
         unwritable: StoreUnwritable | None = None
         async with AsyncExitStack() as block:
             try:
-                await block.enter_async_context(held(self._world.store.lock(self._key)))
+                await block.enter_async_context(held(self._world.store.lock(self._key), seconds))
                 # Before the refresh token is spent: its successor must have a place.
                 self._world.store.check_can_store(self._key)
+            except StoreBusy:
+                if meanwhile is None:
+                    raise
+                return self._found(refused)[0] or meanwhile
             except StoreUnwritable as trouble:
                 unwritable = trouble
             else:
@@ -146,7 +175,7 @@ class Renewal:
         try:
             if (trouble_before := self._recent_trouble(now)) is not None:
                 raise trouble_before
-            fresh = await self._in_time(granted(self._world, self._server, self._key, stored, challenge))
+            fresh = await granted(self._world, self._server, self._key, stored, challenge)
         except McpAuthError as trouble:
             if self._recent_trouble(now) is None:
                 self._trouble = self._world.clock() + RETRY_SECONDS, trouble
@@ -186,7 +215,7 @@ class Renewal:
         try:
             sign = self._world.signer(self._server)
             request = refresh(issuer, client, tokens, now, resource=resource, sign=sign, prover=prover)
-            fresh = await self._in_time(self._world.run(request, self._server))
+            fresh = await self._world.run(request, self._server)
             if tokens.scheme == "DPoP":
                 demand_bound(fresh, self._server.options, host_of(issuer.issuer))
         except McpAuthError as trouble:
@@ -205,16 +234,6 @@ class Renewal:
         self._keeping.keep(stored, replace(stored, tokens=fresh, binding=binding))
         self._failures.clear()
         return self._used(fresh, self._world.store.version(self._key), stored.proof_key)
-
-    async def _in_time(self, work: Awaitable[T]) -> T:
-        """Do what takes the network, under the lock that others wait for; raises TimedOut."""
-        try:
-            async with asyncio.timeout(RENEWAL_SECONDS):
-                return await work
-        except TimeoutError:
-            raise TimedOut(
-                f"{host_of(self._server.url)}'s authorization server did not finish a renewal in time."
-            ) from None
 
     def _ended(
         self, stored: Credentials, refused: str | None, ended: AuthorizationRequired, unknown: Client | None
@@ -247,10 +266,24 @@ class Renewal:
 
     def _old(self, stored: Credentials, tokens: Tokens, refused: str | None, why: McpAuthError) -> Ready:
         """Go on with the old token while it lives, and do not ask again at once; else raise."""
-        now = self._world.clock()
-        ends = math.inf if tokens.expires_at is None else tokens.expires_at
-        if not _is_alive(tokens, refused, now):
+        found = self._still_good(replace(stored, tokens=tokens), refused)
+        if found is None:
             raise why
+        return found
+
+    def _meanwhile(self, stored: Credentials, refused: str | None) -> Ready | None:
+        """Return the stored token if it outlives a short wait for the lock by far."""
+        found, short = self._still_good(stored, refused), self._world.limits.due_lock_seconds
+        return found if found is not None and found.good_until > self._world.clock() + 2 * short else None
+
+    def _still_good(self, stored: Credentials, refused: str | None) -> Ready | None:
+        """Return the stored token if it lives and is not the refused one; another try is due soon."""
+        tokens, now = stored.tokens, self._world.clock()
+        if tokens is None or not _is_alive(tokens, refused, now):
+            return None
+        if tokens.scheme == "DPoP" and stored.proof_key is None:
+            return None
+        ends = math.inf if tokens.expires_at is None else tokens.expires_at
         version, prover = self._world.store.version(self._key), self._prover(stored.proof_key)
         return Ready(tokens.authorization, min(ends, now + BACK_OFF_SECONDS), ends, version, prover)
 

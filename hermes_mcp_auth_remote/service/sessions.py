@@ -24,6 +24,7 @@ from hermes_mcp_auth_remote.service.flights import Flights, landed
 from hermes_mcp_auth_remote.service.ready import Ready, ready
 from hermes_mcp_auth_remote.service.renewal import Renewal
 from hermes_mcp_auth_remote.service.world import World
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Key, Secret, Server
 
 T = TypeVar("T")
@@ -75,10 +76,10 @@ class Session:
         if (known := self._known()) is not None:
             return known
         try:
-            return self._use(await landed(self._flight(None)))
+            return self._use(await self._renewed(None))
         except AuthorizationRequired as needed:
             await self._asking.ask(self.server, self.key, needed)
-        return self._use(await landed(self._flight(None)))
+        return self._use(await self._renewed(None))
 
     def header_blocking(self) -> str:
         """Do what `header` does, for a caller without an event loop."""
@@ -154,11 +155,24 @@ class Session:
             self._use(flight.result())
 
     async def _other_than(self, refused: str, challenge: Challenge | None = None) -> str:
-        found = await landed(self._flight(refused, challenge))
+        found = await self._renewed(refused, challenge)
         if found.authorization == refused:
             # It joined a flight that knew nothing of the refusal yet.
-            found = await landed(self._flight(refused, challenge))
+            found = await self._renewed(refused, challenge)
         return self._use(found)
+
+    async def _renewed(self, refused: str | None, challenge: Challenge | None = None) -> Ready:
+        """Wait for a flight, for so long as a caller waits; it goes on without the caller.
+
+        Returns the old token where that is still good. Raises TimedOut, and what the flight raises.
+        """
+        flight = self._flight(refused, challenge)
+        try:
+            return await landed(flight, self._world.limits.caller_seconds)
+        except TimeoutError:
+            if flight.done():
+                return flight.result()
+            return await run_file_work(self._renewal.use_meanwhile, refused)
 
     def _flight(self, refused: str | None, challenge: Challenge | None = None) -> Future[Ready]:
         # By address, too: under one name, what one address may have is not for another.

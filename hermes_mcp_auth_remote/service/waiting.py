@@ -8,14 +8,13 @@ from contextlib import asynccontextmanager
 
 from hermes_mcp_auth_remote.errors import StoreBusy
 from hermes_mcp_auth_remote.store.lock import FileLock
+from hermes_mcp_auth_remote.times import LIMITS
 
-# Longer than any renewal takes (`renewal.RENEWAL_SECONDS`).
-LOCK_SECONDS = 60.0
 POLL_SECONDS = 0.02
 
 
 @asynccontextmanager
-async def held(lock: FileLock, seconds: float = LOCK_SECONDS) -> AsyncGenerator[None]:
+async def held(lock: FileLock, seconds: float = LIMITS.lock_seconds) -> AsyncGenerator[None]:
     """Hold a lock for a block; raises StoreBusy where it is not to be had within `seconds`."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not lock.try_acquire():

@@ -14,6 +14,7 @@ from hermes_mcp_auth_remote.service.looks import Looks
 from hermes_mcp_auth_remote.service.ready import Ready
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.times import LIMITS, Limits
 from hermes_mcp_auth_remote.values import Clock, Entropy, Origin, Secret, Server
 
 T = TypeVar("T")
@@ -37,8 +38,11 @@ class World:
     entropy: Entropy
     # Where a person may be given a code for another device; None: anywhere.
     device_platforms: frozenset[str] | None = None
+    limits: Limits = LIMITS
     looks: Looks = field(default_factory=Looks)
     refreshes: Flights[Ready] = field(default_factory=lambda: Flights("mcp-auth-refresh"))
+    # Exchanging a code and storing what it brings: no Ctrl-C comes between.
+    exchanges: Flights[Credentials] = field(default_factory=lambda: Flights("mcp-auth-exchange"))
     # Storing a login's tokens: in a thread of its own, where no Ctrl-C comes between.
     keeping: Flights[Credentials | None] = field(default_factory=lambda: Flights("mcp-auth-keep"))
 

@@ -93,7 +93,7 @@ class FileLock:
         deadline = time.monotonic() + seconds
         while not self.try_acquire():
             if time.monotonic() >= deadline:
-                raise StoreBusy(f"{self.path} has been locked by somebody else for {seconds:g} s.")
+                raise StoreBusy(f"{self.path} has been locked by another process for {seconds:g} s.")
             time.sleep(POLL_SECONDS)
         try:
             yield

@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from hermes_mcp_auth_remote.errors import McpAuthError, NetworkError, PasteRefused
+from hermes_mcp_auth_remote.errors import McpAuthError, NetworkError, PasteRefused, StillExchanging
 from hermes_mcp_auth_remote.login import Connection, Login, refusal
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 from hermes_mcp_auth_remote.service import AuthService
@@ -56,6 +56,8 @@ class Race:
         self._server = server
         self._won: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self._turn = asyncio.Lock()
+        # The server got a code and has not answered yet: the login's record will say how it ended.
+        self._is_exchanging = False
         self.login: Login | None = None
         # Where the redirect is listened for, for a login that changes over to it.
         self.port: int | None = None
@@ -93,7 +95,7 @@ class Race:
                 self._count(anew=True)
         if at_keyboard and not self._won.done():
             await self._service.cancel(login.id)
-        elif refused is not None:
+        elif refused is not None and not self._is_exchanging:
             self._lose(refused)
 
     @property
@@ -149,6 +151,8 @@ class Race:
         error = await self._try(url)
         if error is None:
             return Page(ok=True, title="You are logged in", text="You can close this page.")
+        if self._is_exchanging:
+            return Page(ok=False, title="No answer yet", text=f"{error} {error.advice}")
         if isinstance(error, PasteRefused):
             return Page(ok=False, title="That did not count", text=f"{error} The login still waits.")
         return Page(ok=False, title="The login failed", text=f"{error} {error.advice}")
@@ -165,7 +169,11 @@ class Race:
                 self.screen.refused(refused)
                 return refused
             except McpAuthError as error:
-                self._lose(error)
+                self._is_exchanging = isinstance(error, StillExchanging)
+                if self._is_exchanging:
+                    self.screen.refused(error)
+                else:
+                    self._lose(error)
                 return error
             self._won.set_result(connection)
             return None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
-from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.errors import McpAuthError, StillExchanging
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.qr import terminal_blocks
@@ -70,7 +70,9 @@ class PlainScreen:
 
     def refused(self, error: McpAuthError) -> None:
         """Say why an answer did not count."""
-        self._say(trouble(error, self.columns), "  The login still waits.")
+        # That one says itself how the login goes on.
+        waits = [] if isinstance(error, StillExchanging) else ["  The login still waits."]
+        self._say(trouble(error, self.columns), *waits)
 
     def count(self, login: Login, *, anew: bool = False) -> None:
         """Say how long the code is still good: in place on a terminal, elsewhere only towards the end."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Step
 from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.values import Key
 from tests.browserless import approve, fetch
 from tests.cli.commands import Cli, Started, log_in
 from tests.requirements import covers
+from tests.service.given import eventually
 
 ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -22,13 +27,23 @@ def is_listening(uri: str) -> bool:
         return probe.connect_ex(("127.0.0.1", urlsplit(uri).port or 0)) == 0
 
 
-def check_cancelled(started: Started, number: signal.Signals) -> None:
+# What a command waits for that was interrupted while a token request was out.
+WAITING = r"Waiting for 127\.0\.0\.1 to answer a token request, at most \d\d s; Ctrl-C again ends at once\.\n"
+
+
+def check_cancelled(started: Started, number: signal.Signals, *, said: str = "") -> None:
     ended = started.end()
     assert ended.code == ENDS[number]
     assert ended.events == [
         {"error": "interrupted", "message": "Cancelled.", "advice": "Run the command again."}
     ]
-    assert ended.err == ""
+    assert ended.err == said
+
+
+def waits(started: Started) -> bool:
+    """True if the next line says that a token request is waited for."""
+    assert started.process.stderr is not None
+    return re.fullmatch(WAITING, started.process.stderr.readline().decode()) is not None
 
 
 @pytest.mark.parametrize("number", list(ENDS))
@@ -70,11 +85,47 @@ def test_while_the_code_is_exchanged(cli: Cli, demo: Demo, number: signal.Signal
         login.send(answer + "\n")
         assert gate.arrived.wait(20)
         login.signal(number)
+        # The code is spent: its tokens are worth the wait.
+        assert waits(login)
+        gate.open()
         check_cancelled(login, number)
-    assert cli.files() == before
+    assert cli.files() != before
     again = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=answer.encode())
-    assert again.code == 5
+    assert (again.code, again.events[0]["error"]) == (5, "login_already_used")
     assert demo.server.count("token") == 2
+    assert demo.server.count("revocation") == 0
+
+
+@covers("interrupted", "exit-waits")
+def test_twice_while_the_code_is_exchanged_ends_at_once_and_changes_nothing(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    before = cli.files()
+    gate = demo.server.hold("token")
+    with cli.started("login", "demo", "--json") as login:
+        login.send(approve(login.event()["authorization_url"]) + "\n")
+        assert gate.arrived.wait(20)
+        login.signal(signal.SIGINT)
+        assert waits(login)
+        login.signal(signal.SIGINT)
+        assert login.end().code == -signal.SIGINT
+    assert cli.files() == before
+
+
+@covers("exit-waits")
+def test_while_another_process_has_the_lock_nothing_is_waited_for(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    cli.change_stored(expires_at=1)
+    lock = FileStore(cli.home).lock(Key("demo"))
+    assert lock.try_acquire()
+    with cli.started("token", "demo") as token:
+        # The thread that waits for the lock (Linux).
+        threads = Path(f"/proc/{token.process.pid}/task")
+        eventually(lambda: len(list(threads.iterdir())) > 1)
+        token.signal(signal.SIGINT)
+        ended = token.end()
+    lock.release()
+    assert (ended.code, ended.out, ended.err) == (130, "", "\nCancelled.\n")
+    assert demo.server.count("refresh") == 0
 
 
 def test_while_a_redirect_is_exchanged_the_browser_gets_no_wrong_news(cli: Cli, demo: Demo) -> None:
@@ -94,10 +145,12 @@ def test_while_a_redirect_is_exchanged_the_browser_gets_no_wrong_news(cli: Cli, 
         browser.start()
         assert gate.arrived.wait(20)
         login.signal(signal.SIGINT)
-        check_cancelled(login, signal.SIGINT)
+        assert waits(login)
         browser.join()
-    assert "You are logged in" not in str(pages)
-    assert cli.files() == {}
+        assert "You are logged in" not in str(pages)
+        gate.open()
+        check_cancelled(login, signal.SIGINT)
+    assert "demo.json" in cli.files()
 
 
 def test_while_a_token_is_refreshed_nothing_is_lost(cli: Cli, demo: Demo) -> None:
@@ -111,6 +164,7 @@ def test_while_a_token_is_refreshed_nothing_is_lost(cli: Cli, demo: Demo) -> Non
         while not (said := token.process.stderr.readline()).strip():  # type: ignore[union-attr]
             pass
         assert said == b"Cancelled.\n"
+        assert waits(token)
         gate.open()
         assert token.end().code == 130
     demo.server.heal()
@@ -118,6 +172,7 @@ def test_while_a_token_is_refreshed_nothing_is_lost(cli: Cli, demo: Demo) -> Non
     assert demo.server.count("refresh") == 1
 
 
+@covers("exit-waits")
 def test_twice_ends_at_once_and_in_silence(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     cli.change_stored(expires_at=1)
@@ -128,6 +183,7 @@ def test_twice_ends_at_once_and_in_silence(cli: Cli, demo: Demo) -> None:
         while not (said := token.process.stderr.readline()).strip():  # type: ignore[union-attr]
             pass
         assert said == b"Cancelled.\n"
+        assert waits(token)
         token.signal(signal.SIGINT)
         ended = token.end()
     assert (ended.code, ended.out, ended.err) == (-signal.SIGINT, "", "")

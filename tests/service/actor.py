@@ -100,13 +100,33 @@ def refresh(service: AuthService, url: str) -> None:
         _say("killed" if os.WIFSIGNALED(status) else "ended")
 
 
+def stopped(service: AuthService, url: str, flag: str) -> None:
+    """Get a header after a line on standard input; say how that went, and end with the process.
+
+    Once the file `flag` exists, 100 seconds have passed for the event loops: all that a long SIGSTOP does.
+    """
+
+    def jumped(_: asyncio.BaseEventLoop) -> float:
+        return time.monotonic() + (100.0 if Path(flag).exists() else 0.0)
+
+    asyncio.BaseEventLoop.time = jumped  # type: ignore[method-assign,assignment]
+    _say("ready")
+    sys.stdin.readline()
+    try:
+        asyncio.run(service.session(Server("notes", url)).header())
+    except McpAuthError as error:
+        _say(error.code)
+    else:
+        _say("token")
+
+
 async def _refresh(session: Session) -> None:
     header: str | None = await session.header()
     while header is not None:
         header = await session.challenged(header, 401, ['Bearer error="invalid_token"'])
 
 
-_VERBS = (finish, call, wait, refresh)
+_VERBS = (finish, call, wait, refresh, stopped)
 
 if __name__ == "__main__":
     verb: Any = {verb.__name__: verb for verb in _VERBS}[sys.argv[1]]

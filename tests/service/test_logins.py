@@ -38,7 +38,7 @@ from tests.browserless import approve, deny
 from tests.demo.player import MovedClock
 from tests.requirements import covers
 from tests.service.actor import start
-from tests.service.given import CHAT, KEY, TERMINAL, kept, log_in
+from tests.service.given import CHAT, KEY, TERMINAL, eventually, kept, log_in
 
 GARBAGE = ["", "hello", "https://example.com/?code=a-code-of-somebody&state=x", "\x00\xff", "a" * 100_000]
 
@@ -457,7 +457,7 @@ def test_what_others_bring_while_a_login_is_exchanged_does_not_end_it(
 
 
 @covers("old-survive")
-def test_ctrl_c_while_the_code_is_out_fails_the_login_and_nothing_that_was_stored(
+def test_ctrl_c_while_the_code_is_out_leaves_the_old_session_until_the_code_is_refused(
     session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path
 ) -> None:
     before = kept(tmp_path)
@@ -470,11 +470,15 @@ def test_ctrl_c_while_the_code_is_out_fails_the_login_and_nothing_that_was_store
         finishing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await finishing
+        # The code is spent, and what comes of it is not known yet.
+        assert session_kept.login(login.id).status == "exchanging"
+        demo.server.ledger.codes.clear()
         gate.open()
+        await asyncio.to_thread(eventually, lambda: session_kept.login(login.id).is_over)
         return session_kept.login(login.id)
 
     over = asyncio.run(main())
-    assert (over.status, over.failure) == ("failed", ("This login was interrupted.", "Begin a new login."))
+    assert (over.status, over.failure_code) == ("failed", "token_refused")
     assert kept(tmp_path) == before
 
 

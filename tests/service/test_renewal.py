@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.demo.serving import Demo
-from hermes_mcp_auth_remote.errors import AuthorizationRequired, TimedOut, UnreadableAnswer
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, TimedOut, Unreachable, UnreadableAnswer
 from hermes_mcp_auth_remote.keys import new_proof_key
 from hermes_mcp_auth_remote.oauth.wire import Exchange
-from hermes_mcp_auth_remote.service import AuthService, renewal
-from hermes_mcp_auth_remote.service.waiting import LOCK_SECONDS
+from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.times import LIMITS
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
 from tests.requirements import covers
@@ -54,25 +55,28 @@ def test_another_client_beside_our_tokens_does_not_hide_that_they_are_for_anothe
 
 
 @pytest.mark.parametrize("grant", ["authorization_code", "client_credentials"])
-def test_a_renewal_that_hangs_is_given_up_before_those_who_wait_for_its_lock_do(
+def test_a_caller_does_not_wait_for_a_renewal_that_hangs(
     session_kept: AuthService,
     server: Server,
     clock: MovedClock,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     grant: Any,
 ) -> None:
-    assert renewal.RENEWAL_SECONDS < LOCK_SECONDS
+    over = threading.Event()
 
     async def hang(exchange: Exchange[Any], server: Server) -> Any:
-        await asyncio.Event().wait()
+        await asyncio.to_thread(over.wait, 20)
+        raise Unreachable("It is over.")
 
-    monkeypatch.setattr(renewal, "RENEWAL_SECONDS", 0.0)
     clock.now += 3600
     asked = replace(server, options=replace(server.options, grant=grant))
-    session = AuthService(tmp_path, clock=clock, run=hang).session(asked)
-    with pytest.raises(TimedOut, match="in time"):
-        asyncio.run(asyncio.wait_for(session.header(), 20))
+    limits = replace(LIMITS, caller_seconds=0.01)
+    session = AuthService(tmp_path, clock=clock, run=hang, limits=limits).session(asked)
+    try:
+        with pytest.raises(TimedOut, match="in time"):
+            asyncio.run(session.header())
+    finally:
+        over.set()
 
 
 @covers("dpop-choice")

@@ -1,0 +1,56 @@
+"""A program that ends while a device poll is out: what the poll brings is a login, without new threads."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Server
+from tests.browserless import approve_device
+from tests.requirements import covers
+from tests.service.actor import ROOT
+from tests.service.given import TERMINAL
+from tests.tripwire import guard
+
+
+@pytest.fixture
+def demo() -> Iterator[Demo]:
+    with running(Behaviour(with_device=True, device_interval_seconds=1)) as demo:
+        guard(demo.server.minted)
+        yield demo
+        demo.server.heal()
+
+
+@covers("exit-waits", "late-tokens")
+def test_a_poll_that_is_out_while_a_program_ends_is_a_login(demo: Demo, tmp_path: Path) -> None:
+    service = AuthService(tmp_path)
+    login = asyncio.run(service.begin(Server("notes", demo.ping_url), TERMINAL, flow="device"))
+    assert login.shown_code is not None
+    approve_device(login.shown_code.verification_uri_complete or "")
+    gate = demo.server.hold("device_poll", after=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.service.actor", "wait", str(tmp_path), "0", login.id],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert gate.arrived.wait(20)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert any(line.startswith("Waiting for 127.0.0.1 to answer") for line in process.stderr)
+        gate.open()
+        process.communicate(timeout=20)
+    assert service.login(login.id).status == "done"
+    assert demo.server.count("device_poll") == 1
+    assert demo.server.count("revocation") == 0
