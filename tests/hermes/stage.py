@@ -232,7 +232,7 @@ def acquainted(api: BotApi, user_id: int, name: str) -> User:
 
 
 def store_tokens(home: Path, server: Server) -> None:
-    """Put tokens there without the record of a login, on which the plugin would connect the server by itself."""
+    """Put tokens there, but no record of a login: the plugin would connect the server by itself."""
     with TemporaryDirectory() as elsewhere:
         asyncio.run(log_in(AuthService(Path(elsewhere)), server))
         files = list((Path(elsewhere) / "mcp-tokens").glob("*.json"))
