@@ -62,10 +62,13 @@ def test_a_message_is_answered_by_the_stand_in_and_is_found_where_hermes_keeps_i
         chat.model.will("Hello, Anna.")
         chat.ask("Good morning, machine.", until="Hello, Anna.")
         assert chat.model.saw("Good morning, machine.")
-        places = chat.hermes.search_everything("Good morning, machine.")
-        # So a secret that is nowhere there was not looked for in vain.
-        assert "state.db: messages" in places
-        assert "logs/agent.log" in places
+
+        def places() -> list[str]:
+            return chat.hermes.search_everything("Good morning, machine.")
+
+        # So a secret that is nowhere there was not looked for in vain, also while the gateway runs.
+        chat.api.wait(lambda: "state.db: messages" in places(), SECONDS)
+        assert "logs/agent.log" in places()
         assert "Good morning, machine." in chat.hermes.state_db_text()
 
 
@@ -89,7 +92,11 @@ def test_a_server_without_a_token_has_no_tools(hermes: SharedStage) -> None:
 def test_tokens_that_came_while_it_ran_are_found_after_a_restart(hermes: SharedStage) -> None:
     with hermes.stage() as chat:
         asyncio.run(log_in(AuthService(chat.home), Server(chat.later, chat.demo.resources.origin + "/later")))
-        chat.hermes.restart()
+        chat.ask("Remember the milk, machine.", until="Understood.")
+        chat.hermes.stop()
+        # What it wrote ahead is in its database then.
+        assert "state.db: messages" in chat.hermes.search_everything("Remember the milk, machine.")
+        chat.hermes.start()
         chat.model.will(Call(f"mcp__{chat.later}__whoami"), "Found you.")
         chat.ask("Who am I now?", until="Found you.")
         assert "ada@example.com" in chat.model.tool_results()[-1]
