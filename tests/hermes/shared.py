@@ -2,7 +2,7 @@
 
 Each test has servers, people and chats of its own, so that what Hermes and the plugin remember of earlier
 tests does not concern it. Between tests the gateway is reset: no login is left open, and the operator's
-`/reload-mcp` leaves no server connected. After a test that failed the gateway is killed, and the next test
+`/reload-mcp` leaves no server connected. After a test that failed the gateway is stopped, and the next test
 starts another.
 """
 
@@ -27,9 +27,11 @@ from tests.parts.model import Model
 
 # The operator's `/reload-mcp` is not asked about: settings for every shared gateway.
 RELOADS = {"approvals": {"mcp_reload_confirm": False}}
+RELOAD_SECONDS = 60.0
 PLUGIN = "mcp-auth-remote"
 LIVE_SECONDS = 60.0
 RELOADED = "MCP Servers Reloaded"
+REFUSED = "can't run mid-turn"
 
 
 @dataclass(slots=True)
@@ -78,7 +80,8 @@ class SharedGateway:
             self._reset(servers)
         except BaseException:
             self.model.release_all()
-            self.hermes.kill()
+            # Killed, it would take up its turns again when it starts.
+            self.hermes.stop()
             raise
 
     def _prepare(self, servers: Mapping[str, Mapping[str, Any]]) -> None:
@@ -130,3 +133,21 @@ class SharedGateway:
         tripwire.guard([self.token])
         self.hermes.stop()
         assert_nothing_leaked(self.hermes, self.model, self.tests, self.chats_showing)
+
+
+def reload_mcp(say: Callable[[], object], replies: Callable[[], list[str]]) -> None:
+    """Have the operator write `/reload-mcp`, until Hermes has done it.
+
+    `replies` returns the texts that the operator got so far. Hermes refuses the command during a turn of the
+    operator's: a gateway that was killed takes that up again when it starts.
+    """
+    end = time.monotonic() + RELOAD_SECONDS
+    while True:
+        before = len(replies())
+        say()
+        while not (new := [text for text in replies()[before:] if RELOADED in text or REFUSED in text]):
+            assert time.monotonic() < end, "Hermes did not reload its MCP servers."
+            time.sleep(0.05)
+        if RELOADED in new[-1]:
+            return
+        time.sleep(0.1)

@@ -23,7 +23,7 @@ from hermes_mcp_auth_remote.values import Server
 from tests import tripwire
 from tests.browserless import approve
 from tests.hermes.leaks import Secrets, assert_nothing_leaked, parts_of
-from tests.hermes.shared import PLUGIN, RELOADED, RELOADS, SharedGateway
+from tests.hermes.shared import PLUGIN, RELOADS, SharedGateway, reload_mcp
 from tests.parts import bot_api
 from tests.parts.bot_api import BotApi, Chat, Message, User
 from tests.parts.discord_api import DiscordApi
@@ -268,9 +268,9 @@ def shared_stage(
         operator = acquainted(api, OPERATOR, "Olga")
 
         def reload() -> None:
-            asked = api.say(operator, "/reload-mcp")
-            api.wait(
-                lambda: [m for m in api.messages(operator) if m.id > asked.id and RELOADED in m.text], SECONDS
+            reload_mcp(
+                lambda: api.say(operator, "/reload-mcp"),
+                lambda: [each.text for each in api.messages(operator) if each.from_bot],
             )
 
         with gateway(

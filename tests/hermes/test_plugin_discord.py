@@ -14,7 +14,7 @@ from hermes_mcp_auth_remote.demo.serving import Demo, running
 from tests import tripwire
 from tests.browserless import approve
 from tests.hermes.leaks import Secrets, assert_nothing_leaked
-from tests.hermes.shared import RELOADED, RELOADS, SharedGateway
+from tests.hermes.shared import RELOADS, SharedGateway, reload_mcp
 from tests.hermes.stage import PLUGIN, SECONDS, entries
 from tests.parts import discord_api
 from tests.parts.discord_api import Channel, DiscordApi, Message, User
@@ -109,13 +109,12 @@ def discord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedScene]:
         operator = people[0]
         api.guild("Hermes's", [operator], channels=["general"])
 
-        def answers() -> int:
-            return sum(RELOADED in each.text for each in api.messages(api.dm(operator)))
-
         def reload() -> None:
-            before = answers()
-            api.say(operator, api.dm(operator), "/reload-mcp")
-            api.wait(lambda: answers() > before, SECONDS)
+            direct = api.dm(operator)
+            reload_mcp(
+                lambda: api.say(operator, direct, "/reload-mcp"),
+                lambda: [each.text for each in api.messages(direct) if each.author != operator],
+            )
 
         with gateway(
             tmp_path_factory.mktemp("hermes"),
