@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from _pytest.nodeid import coerce_node_id
 
 from tests import tripwire
 
@@ -41,6 +42,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if is_wanted(item)]
+    if getattr(config.option, "loadgroup", False):
+        name_groups(items)
+
+
+def name_groups(items: list[pytest.Item]) -> None:
+    """Append its group to each test's id, by which pytest-xdist distributes tests.
+
+    pytest-xdist 3.8 does that itself, but to an attribute that pytest 9.2 does not read any more: it would
+    distribute the tests of a group one by one.
+    """
+    for item in items:
+        marker = item.get_closest_marker("xdist_group")
+        if marker is not None and not item.nodeid.endswith(f"@{marker.args[0]}"):
+            item._id = coerce_node_id(f"{item.nodeid}@{marker.args[0]}")
 
 
 def missing_programs() -> dict[str, str]:

@@ -1,4 +1,8 @@
-"""Hermes's gateway with the plugin in it, its people, and the secrets that must be found nowhere."""
+"""Hermes's gateway with the plugin in it, its people, and the secrets that must be found nowhere.
+
+`shared_stage` runs one gateway for a module, whose tests use it one after another; `on_stage` runs one for a
+single test.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,10 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from shutil import copy2
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
@@ -15,20 +22,40 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests import tripwire
 from tests.browserless import approve
+from tests.hermes.leaks import Secrets, assert_nothing_leaked, parts_of
+from tests.hermes.shared import PLUGIN, RELOADS, SharedGateway, reload_mcp
 from tests.parts import bot_api
 from tests.parts.bot_api import BotApi, Chat, Message, User
+from tests.parts.discord_api import DiscordApi
 from tests.parts.hermes_gateway import Gateway, gateway
 from tests.parts.model import Model, model
 from tests.service.given import log_in
 
+__all__ = [
+    "CALL_SECONDS",
+    "PLUGIN",
+    "SECONDS",
+    "Stage",
+    "another_plugin",
+    "on_stage",
+    "parts_of",
+    "shared_stage",
+]
+
 SECONDS = 60.0
 CALL_SECONDS = 10
-PLUGIN = "mcp-auth-remote"
+# For the tests in which a call runs out.
+SHORT_CALL_SECONDS = 4
+OPERATOR = 100
+# Hermes reads whom it listens to when it starts: enough people for all tests of a module.
+PEOPLE = range(OPERATOR, 200)
+
+_group_numbers = count(1001)
 
 
 @dataclass(slots=True)
 class Stage:
-    """Anna (42) and Ben (43), whom Hermes listens to, on Telegram; servers `notes` and `later`."""
+    """Anna and Ben, whom Hermes listens to, on Telegram; two servers, `notes` and `later` by default."""
 
     api: BotApi
     anna: User
@@ -37,7 +64,15 @@ class Stage:
     hermes: Gateway
     demo: Demo
     home: Path
-    secrets: set[str] = field(default_factory=set[str])
+    found: Secrets = field(default_factory=Secrets)
+    notes: str = "notes"
+    later: str = "later"
+    # The gateway goes on after the test.
+    is_shared: bool = False
+
+    @property
+    def secrets(self) -> set[str]:
+        return self.found.codes
 
     def said(self, text: str, who: User | Chat | None = None) -> Message:
         """Wait for a message of the bot's with this text in it, and return the latest."""
@@ -53,59 +88,63 @@ class Stage:
         self.api.say(who or self.anna, text)
         self.said(until, who)
 
-    def begin(self, who: User | None = None, server: str = "notes") -> str:
-        """Type the command, wait for the prompt, approve; returns the address where the browser ended."""
-        person = who or self.anna
-        asked = self.api.say(person, f"/mcpauth {server}")
-        title = f"Connect {server}"
-        self.api.wait(lambda: [each for each in self.shown(title, person) if each.id > asked.id], SECONDS)
-        return self.approved(person, server)
+    def group(self, title: str, members: Sequence[User], *, forum: bool = False) -> Chat:
+        """Make a group that no other test has."""
+        return self.api.group(-next(_group_numbers), title, members, forum=forum)
 
-    def approved(self, who: User | None = None, server: str = "notes") -> str:
+    def begin(self, who: User | None = None, server: str = "") -> str:
+        """Type the command, wait for the prompt, approve; returns the address where the browser ended."""
+        person, name = who or self.anna, server or self.notes
+        asked = self.api.say(person, f"/mcpauth {name}")
+        title = f"Connect {name}"
+        self.api.wait(lambda: [each for each in self.shown(title, person) if each.id > asked.id], SECONDS)
+        return self.approved(person, name)
+
+    def approved(self, who: User | None = None, server: str = "") -> str:
         """Approve the latest prompt in a browser."""
-        prompt = self.shown(f"Connect {server}", who)[-1]
+        prompt = self.shown(f"Connect {server or self.notes}", who)[-1]
         return self.answer_of(self.api.url_of(prompt, "Open the page"))
 
     def answer_of(self, url: str) -> str:
         """Approve at an address; returns the one where the browser ended."""
         address = approve(url)
-        self.secrets |= {value for value in parts_of(address) if len(value) > 7}
+        self.found.add_address(address)
         return address
 
-    def live(self, server: str = "notes") -> None:
+    def live(self, server: str = "") -> None:
         """Wait until the gateway has the server's tools, so often as it has said so."""
-        self.api.wait(lambda: f"The tools of {server} are live." in self.hermes.output(), SECONDS)
+        said = f"The tools of {server or self.notes} are live."
+        self.api.wait(lambda: said in self.hermes.output(), SECONDS)
 
-    def tokens(self, server: str = "notes") -> bool:
-        return (self.home / "mcp-tokens" / f"{server}.json").exists()
+    def tokens(self, server: str = "") -> bool:
+        return (self.home / "mcp-tokens" / f"{server or self.notes}.json").exists()
 
     def leaked_nowhere_but(self, *groups: Chat) -> None:
         """Search all that the model, Hermes's files and the chats hold for each secret that was in play.
 
-        In `groups` the bot may not delete what people wrote.
+        In `groups` the bot may not delete what people wrote. A gateway of the test's own is stopped before; a
+        shared one is searched as it runs, and again for all of its tests once it has stopped.
         """
-        self.hermes.stop()
         assert self.secrets
-        known = {group.id for group in groups}
-        for secret in self.secrets:
-            assert not self.model.saw(secret), "the model saw a code"
-            assert self.hermes.search_everything(secret) == []
-            assert [each for each in self.api.visible(secret) if each.chat_id not in known] == []
-        for secret in list(self.demo.server.minted):
-            assert not self.model.saw(secret), "the model saw a token"
-            assert secret not in self.hermes.logs()
-            assert secret not in self.hermes.state_db_text()
-            assert secret not in self.hermes.transcripts()
+        self.found.exempt = {group.id for group in groups}
+        if self.is_shared:
+            # What stopping waits for: messages are deleted by then.
+            self.api.wait(lambda: self._chats_showing() <= (self.found.exempt or set()), SECONDS)
+        else:
+            self.hermes.stop()
+        assert_nothing_leaked(
+            self.hermes, self.model, [self.found], lambda code: chats_showing(self.api, code)
+        )
 
     nothing_leaked = leaked_nowhere_but
 
+    def _chats_showing(self) -> set[int]:
+        return {chat for code in self.secrets for chat in chats_showing(self.api, code)}
 
-def parts_of(address: str) -> set[str]:
-    """Return the values of code and state in an address."""
-    from urllib.parse import parse_qs, urlsplit
 
-    query = parse_qs(urlsplit(address).query)
-    return {value for name in ("code", "state") for value in query.get(name, [])}
+def chats_showing(api: BotApi, text: str) -> set[int]:
+    """Return the chats in which a text stands now."""
+    return {each.chat_id for each in api.visible(text)}
 
 
 def another_plugin(folder: Path, source: str) -> Path:
@@ -114,6 +153,142 @@ def another_plugin(folder: Path, source: str) -> Path:
     (folder / "plugin.yaml").write_text(f"name: {folder.name}\nversion: 1\ndescription: for a test\n")
     (folder / "__init__.py").write_text(source)
     return folder
+
+
+@dataclass(slots=True)
+class SharedStage:
+    """A gateway on Telegram for all tests of a module: `with shared.stage("notes") as stage:`."""
+
+    api: BotApi
+    shared: SharedGateway
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    @property
+    def operator(self) -> int:
+        """The person who resets the gateway: Hermes has to listen to their commands."""
+        return OPERATOR
+
+    @contextmanager
+    def stage(
+        self,
+        *connected: str,
+        behaviour: Behaviour | None = None,
+        names: tuple[str, str] | None = None,
+        call_seconds: float = CALL_SECONDS,
+    ) -> Iterator[Stage]:
+        """Give a test its people and servers; `connected` ("notes", "later") are connected at the start.
+
+        The servers are called notes1, later1 and so on, unless `names` says otherwise. Hermes waits so long
+        for the answer to a tool's call.
+        """
+        number, anna = self.next_person("Anna")
+        _, ben = self.next_person("Ben")
+        notes, later = names or (f"notes{number}", f"later{number}")
+        home, hermes = self.shared.home, self.shared.hermes
+        with running(behaviour or Behaviour(), paths=("/mcp", "/later")) as demo:
+            urls = {notes: demo.resources.origin + "/mcp", later: demo.resources.origin + "/later"}
+            for name in connected:
+                full = {"notes": notes, "later": later}[name]
+                store_tokens(home, Server(full, urls[full]))
+            servers = entries(urls, call_seconds)
+            with self.shared.one_test(servers, demo.server.minted, reload=bool(connected)) as found:
+                yield Stage(
+                    self.api,
+                    anna,
+                    ben,
+                    self.shared.model,
+                    hermes,
+                    demo,
+                    home,
+                    found,
+                    notes,
+                    later,
+                    is_shared=True,
+                )
+
+    def dismiss(self, person: User) -> None:
+        """Restart the gateway, which from then on does not listen to this person of one test."""
+        allowed = self.shared.secrets["TELEGRAM_ALLOWED_USERS"].split(",")
+        allowed.remove(str(person.id))
+        for secrets in (self.shared.secrets, self.shared.hermes.secrets):
+            secrets["TELEGRAM_ALLOWED_USERS"] = ",".join(allowed)
+        self.shared.hermes.restart()
+
+    def next_person(self, name: str) -> tuple[int, User]:
+        """Return a number and a person that no other test has.
+
+        They have not just pressed Start: Hermes loses what comes right behind that.
+        """
+        number = next(self._numbers)
+        assert OPERATOR + number in PEOPLE, "more tests than people: extend PEOPLE"
+        return number, acquainted(self.api, OPERATOR + number, name)
+
+
+def acquainted(api: BotApi, user_id: int, name: str) -> User:
+    """Make a person who pressed Start long ago."""
+    person = api.user(user_id, name)
+    api.private(person).started = True
+    return person
+
+
+def store_tokens(home: Path, server: Server) -> None:
+    """Put tokens there, but no record of a login: the plugin would connect the server by itself."""
+    with TemporaryDirectory() as elsewhere:
+        asyncio.run(log_in(AuthService(Path(elsewhere)), server))
+        files = list((Path(elsewhere) / "mcp-tokens").glob("*.json"))
+        (home / "mcp-tokens").mkdir(mode=0o700, exist_ok=True)
+        # The tokens come last, as every writer has it.
+        for path in sorted(files, key=lambda path: path.name == f"{server.name}.json"):
+            copy2(path, home / "mcp-tokens" / path.name)
+
+
+def entries(urls: Mapping[str, str], call_seconds: float = CALL_SECONDS) -> dict[str, dict[str, Any]]:
+    """Return `mcp_servers` of config.yaml."""
+    return {name: {"url": url, "auth": "oauth", "timeout": call_seconds} for name, url in urls.items()}
+
+
+@contextmanager
+def shared_stage(
+    home: Path,
+    *,
+    plugins: Sequence[str | Path] = (PLUGIN,),
+    settings: Mapping[str, Any] | None = None,
+    verbosity: str = "-v",
+    open_groups: Sequence[int] = (),
+    discord: DiscordApi | None = None,
+    on_discord: Sequence[str] = (),
+) -> Iterator[SharedStage]:
+    """Run a gateway for all tests of a module, and search for their secrets when it has stopped.
+
+    In `open_groups` Hermes listens to all who write, `on_discord` to people with these ids. The bot sees all
+    messages of its groups.
+    """
+    with bot_api.running(privacy_mode=False) as api, model() as stand_in:
+        tripwire.guard([api.token])
+        operator = acquainted(api, OPERATOR, "Olga")
+
+        def reload() -> None:
+            reload_mcp(
+                lambda: api.say(operator, "/reload-mcp"),
+                lambda: [each.text for each in api.messages(operator) if each.from_bot],
+            )
+
+        with gateway(
+            home,
+            telegram=api,
+            discord=discord,
+            model=stand_in,
+            plugins=plugins,
+            allowed=[*PEOPLE, *on_discord],
+            settings={**RELOADS, **(settings or {})},
+            secrets={"TELEGRAM_GROUP_ALLOWED_CHATS": ",".join(map(str, open_groups))}
+            if open_groups
+            else None,
+            verbosity=verbosity,
+        ) as hermes:
+            shared = SharedGateway(hermes, stand_in, reload, lambda code: chats_showing(api, code), api.token)
+            yield SharedStage(api, shared)
+            shared.close()
 
 
 @contextmanager
@@ -128,7 +303,10 @@ def on_stage(
     privacy_mode: bool = True,
     beside: Path | None = None,
 ) -> Iterator[Stage]:
-    """Run everything; `connected` have tokens at the start, `beside` is the folder of another plugin."""
+    """Run everything for one test.
+
+    `connected` have tokens at the start, `beside` is the folder of another plugin.
+    """
     with (
         running(behaviour or Behaviour(), paths=("/mcp", "/later")) as demo,
         bot_api.running(privacy_mode=privacy_mode) as api,
@@ -140,7 +318,6 @@ def on_stage(
         for name in connected:
             asyncio.run(log_in(AuthService(home), Server(name, urls[name])))
         before(demo)
-        servers = {name: {"url": url, "auth": "oauth", "timeout": CALL_SECONDS} for name, url in urls.items()}
         anna, ben = api.user(42, "Anna"), api.user(43, "Ben")
         for person in (anna, ben):
             api.start(person)
@@ -148,10 +325,10 @@ def on_stage(
             home,
             telegram=api,
             model=stand_in,
-            mcp_servers=servers,
+            mcp_servers=entries(urls),
             plugins=[PLUGIN] if beside is None else [PLUGIN, beside],
             allowed=people,
             settings=settings,
             verbosity=verbosity,
         ) as hermes:
-            yield Stage(api, anna, ben, stand_in, hermes, demo, home)
+            yield Stage(api, anna, ben, stand_in, hermes, demo, home, Secrets(minted=demo.server.minted))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.hermes.stage import SECONDS, Stage, another_plugin, on_stage
+from tests.hermes.anonymous import GROUP, check_an_anonymous_administrator
+from tests.hermes.stage import PLUGIN, SECONDS, SharedStage, Stage, another_plugin, shared_stage
 from tests.parts.model import Call
 from tests.requirements import covers
 
-pytestmark = pytest.mark.hermes
+pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-belt")]
 
 MOVED = """
 import gateway_hooks.hermes.telegram
@@ -26,16 +26,18 @@ def register(ctx):
 """
 
 
-@contextmanager
-def in_plain_text(home: Path) -> Iterator[Stage]:
-    with on_stage(home, beside=another_plugin(home / "mover", MOVED), privacy_mode=False) as stage:
-        yield stage
+@pytest.fixture(scope="module")
+def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStage]:
+    home = tmp_path_factory.mktemp("hermes")
+    plugins: list[str | Path] = [PLUGIN, another_plugin(home / "mover", MOVED)]
+    with shared_stage(home, plugins=plugins, open_groups=[GROUP]) as shared:
+        yield shared
 
 
 def begin(stage: Stage) -> str:
     """Type the command, wait for the prompt, approve at the address in its text."""
-    stage.api.say(stage.anna, "/mcpauth notes")
-    prompt = stage.said("Connect notes")
+    stage.api.say(stage.anna, f"/mcpauth {stage.notes}")
+    prompt = stage.said(f"Connect {stage.notes}")
     found = re.search(r"http://\S+code_challenge\S+", prompt.text)
     assert found is not None
     assert prompt.buttons == ()
@@ -43,67 +45,75 @@ def begin(stage: Stage) -> str:
 
 
 @covers("hermes-belt")
-def test_all_of_it_is_words_and_the_paste_is_deleted(tmp_path: Path) -> None:
-    with in_plain_text(tmp_path) as stage:
+def test_all_of_it_is_words_and_the_paste_is_deleted(hermes: SharedStage) -> None:
+    with hermes.stage() as stage:
         assert "logins there are in plain text" in stage.hermes.output()
         paste = stage.api.say(stage.anna, begin(stage))
-        stage.said("notes: connected")
+        stage.said(f"{stage.notes}: connected")
         stage.live()
         assert paste.id in {message.id for message in stage.api.deleted(stage.anna)}
-        stage.model.will(Call("mcp__notes__whoami"), "You are Ada there.")
+        stage.model.will(Call(f"mcp__{stage.notes}__whoami"), "You are Ada there.")
         stage.ask("Who am I?", until="You are Ada there.")
-        stage.api.say(stage.anna, "/mcpauth disconnect notes")
-        stage.said("Disconnect notes?")
-        stage.api.say(stage.anna, "/mcpauth disconnect notes yes")
-        stage.said("notes: disconnected")
+        stage.api.say(stage.anna, f"/mcpauth disconnect {stage.notes}")
+        stage.said(f"Disconnect {stage.notes}?")
+        stage.api.say(stage.anna, f"/mcpauth disconnect {stage.notes} yes")
+        stage.said(f"{stage.notes}: disconnected")
         stage.nothing_leaked()
 
 
 @covers("hermes-belt", "hermes-kept-out")
-def test_during_a_turn_the_paste_is_taken_and_a_word_goes_on(tmp_path: Path) -> None:
-    with in_plain_text(tmp_path) as stage:
+def test_during_a_turn_the_paste_is_taken_and_a_word_goes_on(hermes: SharedStage) -> None:
+    with hermes.stage() as stage:
         held = stage.model.hold()
         stage.api.say(stage.anna, "Think about it.")
         assert held.reached.wait(SECONDS)
         stage.api.say(stage.anna, begin(stage))
-        stage.said("notes: connected")
+        stage.said(f"{stage.notes}: connected")
         held.release()
         stage.said("Understood.")
         stage.nothing_leaked()
 
 
 @covers("hermes-belt", "hermes-kept-out")
-def test_of_messages_that_hermes_merges_the_others_go_on(tmp_path: Path) -> None:
-    with in_plain_text(tmp_path) as stage:
+def test_of_messages_that_hermes_merges_the_others_go_on(hermes: SharedStage) -> None:
+    with hermes.stage() as stage:
         address = begin(stage)
         stage.api.say(stage.anna, "Here it comes.")
         stage.api.say(stage.anna, address)
-        stage.said("notes: connected")
+        stage.said(f"{stage.notes}: connected")
         stage.said("please delete it yourself")
         stage.api.wait(lambda: stage.model.saw("Here it comes."), SECONDS)
         stage.leaked_nowhere_but(stage.api.private(stage.anna))
 
 
 @covers("hermes-belt")
-def test_in_a_group_the_answer_is_written_in_private(tmp_path: Path) -> None:
-    with in_plain_text(tmp_path) as stage:
-        group = stage.api.group(-1001, "Team", [stage.anna])
+def test_in_a_group_the_answer_is_written_in_private(hermes: SharedStage) -> None:
+    with hermes.stage() as stage:
+        group = stage.group("Team", [stage.anna])
         # Nothing opens a private chat there: the bot has to have been written to.
-        stage.api.say(stage.anna, "/mcpauth notes", group)
+        stage.api.say(stage.anna, f"/mcpauth {stage.notes}", group)
         stage.said("I cannot write to you yet", group)
         stage.ask("Good morning.", "Understood.")
-        stage.api.say(stage.anna, "/mcpauth notes", group)
+        stage.api.say(stage.anna, f"/mcpauth {stage.notes}", group)
         stage.said("I wrote to you privately", group)
-        stage.said("Connect notes")
+        stage.said(f"Connect {stage.notes}")
         held = stage.model.hold()
         stage.api.say(stage.anna, "Think about it.", group)
         assert held.reached.wait(SECONDS)
-        found = re.search(r"http://\S+code_challenge\S+", stage.said("Connect notes").text)
+        found = re.search(r"http://\S+code_challenge\S+", stage.said(f"Connect {stage.notes}").text)
         assert found is not None
         stage.api.say(stage.anna, stage.answer_of(found[0]), group)
         stage.said("Never here", group)
         held.release()
         stage.said("Understood.", group)
         stage.api.say(stage.anna, "/mcpauth cancel")
-        stage.said("notes: not connected")
+        stage.said(f"{stage.notes}: not connected")
         stage.leaked_nowhere_but(group)
+
+
+@covers("hermes-kept-out", "hermes-belt")
+def test_a_code_that_an_anonymous_administrator_writes_is_taken_and_the_rest_goes_on(
+    hermes: SharedStage,
+) -> None:
+    with hermes.stage() as stage:
+        check_an_anonymous_administrator(stage, deletes=False)

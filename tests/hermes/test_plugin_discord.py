@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import count
 
 import pytest
 
@@ -13,22 +13,26 @@ from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.serving import Demo, running
 from tests import tripwire
 from tests.browserless import approve
-from tests.hermes.stage import CALL_SECONDS, PLUGIN, SECONDS, parts_of
+from tests.hermes.leaks import Secrets, assert_nothing_leaked
+from tests.hermes.shared import RELOADS, SharedGateway, reload_mcp
+from tests.hermes.stage import PLUGIN, SECONDS, entries
 from tests.parts import discord_api
 from tests.parts.discord_api import Channel, DiscordApi, Message, User
 from tests.parts.hermes_gateway import Gateway, gateway
 from tests.parts.model import Call, Model, model
 from tests.requirements import covers
 
-pytestmark = pytest.mark.hermes
+pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-discord")]
 
 PASTE = "Paste the address"
 FIELD = "The address your browser ended on"
+# One is the operator; Hermes reads whom it listens to when it starts.
+PEOPLE = 20
 
 
 @dataclass(slots=True)
 class Scene:
-    """Ada on Discord, in a guild's channel and in her direct chat with the bot."""
+    """Ada on Discord, in a guild's channel and in her direct chat with the bot; and a server."""
 
     api: DiscordApi
     ada: User
@@ -36,7 +40,12 @@ class Scene:
     model: Model
     hermes: Gateway
     demo: Demo
-    secrets: set[str] = field(default_factory=set[str])
+    notes: str
+    found: Secrets
+
+    @property
+    def direct(self) -> Channel:
+        return self.api.dm(self.ada)
 
     def said(self, text: str, channel: Channel) -> Message:
         def there() -> list[Message]:
@@ -46,121 +55,157 @@ class Scene:
         self.api.wait(there, SECONDS)
         return there()[-1]
 
+    def approved(self, prompt: Message) -> str:
+        """Approve in a browser; returns the address where it ended."""
+        address = approve(str(next(each["url"] for each in prompt.buttons if "url" in each)))
+        self.found.add_address(address)
+        return address
+
     def finish(self, prompt: Message) -> str:
         """Approve in a browser and put the address into the prompt's window; returns it."""
-        address = approve(str(next(each["url"] for each in prompt.buttons if "url" in each)))
-        self.secrets |= {value for value in parts_of(address) if len(value) > 7}
+        address = self.approved(prompt)
         window = self.api.modal(self.api.press(self.ada, prompt, PASTE), seconds=SECONDS)
         self.api.submit(self.ada, window, {FIELD: address})
         return address
 
     def live(self) -> None:
-        self.api.wait(lambda: "The tools of notes are live." in self.hermes.output(), SECONDS)
+        self.api.wait(lambda: f"The tools of {self.notes} are live." in self.hermes.output(), SECONDS)
 
     def nothing_leaked(self) -> None:
-        self.hermes.stop()
-        assert self.secrets
-        for secret in self.secrets:
-            assert not self.model.saw(secret), "the model saw a code"
-            assert self.hermes.search_everything(secret) == []
-            assert self.api.standing(secret) == []
-        for secret in list(self.demo.server.minted):
-            assert not self.model.saw(secret), "the model saw a token"
-            assert secret not in self.hermes.logs()
-            assert secret not in self.hermes.state_db_text()
+        """Search as the gateway runs; the module searches again once it has stopped."""
+        assert self.found.codes
+        self.found.exempt = set()
+        self.api.wait(lambda: not any(map(self.api.standing, self.found.codes)), SECONDS)
+        assert_nothing_leaked(self.hermes, self.model, [self.found], self.api.standing)
 
 
-@contextmanager
-def on_scene(home: Path) -> Iterator[Scene]:
-    with running(Behaviour()) as demo, discord_api.running() as api, model() as stand_in:
+@dataclass(slots=True)
+class SharedScene:
+    """A gateway on Discord for all tests of the module, with as many people as there are tests."""
+
+    api: DiscordApi
+    shared: SharedGateway
+    people: list[User]
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    @contextmanager
+    def scene(self) -> Iterator[Scene]:
+        """Give a test a person, a guild and a server of its own."""
+        number = next(self._numbers)
+        ada, notes = self.people[number], f"notes{number}"
+        guild = self.api.guild(f"Home {number}", [ada], channels=["general"])
+        with running(Behaviour()) as demo:
+            servers = entries({notes: demo.mcp_url})
+            with self.shared.one_test(servers, demo.server.minted, reload=False) as found:
+                channel = guild.channel("general")
+                yield Scene(self.api, ada, channel, self.shared.model, self.shared.hermes, demo, notes, found)
+
+
+@pytest.fixture(scope="module")
+def discord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedScene]:
+    with discord_api.running() as api, model() as stand_in:
         tripwire.guard([api.token])
-        tripwire.guard(demo.server.minted)
-        ada = api.user("ada")
-        guild = api.guild("Home", [ada], channels=["general"])
-        servers = {"notes": {"url": demo.mcp_url, "auth": "oauth", "timeout": CALL_SECONDS}}
+        people = [api.user(f"ada{number}") for number in range(PEOPLE)]
+        operator = people[0]
+        api.guild("Hermes's", [operator], channels=["general"])
+
+        def reload() -> None:
+            direct = api.dm(operator)
+            reload_mcp(
+                lambda: api.say(operator, direct, "/reload-mcp"),
+                lambda: [each.text for each in api.messages(direct) if each.author != operator],
+            )
+
         with gateway(
-            home, discord=api, model=stand_in, mcp_servers=servers, plugins=[PLUGIN], allowed=[ada.id]
+            tmp_path_factory.mktemp("hermes"),
+            discord=api,
+            model=stand_in,
+            plugins=[PLUGIN],
+            allowed=[person.id for person in people],
+            settings=RELOADS,
         ) as hermes:
             api.wait(lambda: api.commands, SECONDS)
-            yield Scene(api, ada, guild.channel("general"), stand_in, hermes, demo)
+            shared = SharedGateway(hermes, stand_in, reload, api.standing, api.token)
+            yield SharedScene(api, shared, people)
+            shared.close()
 
 
 @covers("hermes-story", "hermes-live")
-def test_a_slash_command_is_answered_to_that_person_alone_and_ends_with_live_tools(tmp_path: Path) -> None:
-    with on_scene(tmp_path) as scene:
-        scene.api.slash(scene.ada, scene.channel, "mcpauth", args="notes")
-        prompt = scene.said("Connect notes", scene.channel)
+def test_a_slash_command_is_answered_to_that_person_alone_and_ends_with_live_tools(
+    discord: SharedScene,
+) -> None:
+    with discord.scene() as scene:
+        scene.api.slash(scene.ada, scene.channel, "mcpauth", args=scene.notes)
+        prompt = scene.said(f"Connect {scene.notes}", scene.channel)
         assert prompt.ephemeral
         scene.finish(prompt)
-        scene.said("notes: connected", scene.channel)
+        scene.said(f"{scene.notes}: connected", scene.channel)
         scene.live()
-        scene.model.will(Call("mcp__notes__whoami"), "You are Ada there.")
-        scene.api.say(scene.ada, scene.api.dm(scene.ada), "Who am I?")
-        scene.said("You are Ada there.", scene.api.dm(scene.ada))
+        scene.model.will(Call(f"mcp__{scene.notes}__whoami"), "You are Ada there.")
+        scene.api.say(scene.ada, scene.direct, "Who am I?")
+        scene.said("You are Ada there.", scene.direct)
         assert "ada@example.com" in scene.model.tool_results()[-1]
         scene.nothing_leaked()
 
 
 @covers("hermes-kept-out")
-def test_a_code_written_as_a_message_is_refused_and_goes_to_nobody(tmp_path: Path) -> None:
-    with on_scene(tmp_path) as scene:
-        direct = scene.api.dm(scene.ada)
-        scene.api.say(scene.ada, direct, "/mcpauth notes")
-        prompt = scene.said("Connect notes", direct)
-        address = approve(str(next(each["url"] for each in prompt.buttons if "url" in each)))
+def test_a_code_written_as_a_message_is_refused_and_goes_to_nobody(discord: SharedScene) -> None:
+    with discord.scene() as scene:
+        direct = scene.direct
+        scene.api.say(scene.ada, direct, f"/mcpauth {scene.notes}")
+        prompt = scene.said(f"Connect {scene.notes}", direct)
+        address = scene.approved(prompt)
         written = scene.api.say(scene.ada, direct, address)
         scene.said("Not as a message", direct)
         # Only she can delete it there, and is told so.
         scene.api.remove(scene.ada, written)
-        again = scene.said("Connect notes", direct)
+        again = scene.said(f"Connect {scene.notes}", direct)
         assert again.id != prompt.id
-        scene.secrets |= parts_of(address)
         scene.finish(again)
-        scene.said("notes: connected", direct)
+        scene.said(f"{scene.notes}: connected", direct)
         scene.nothing_leaked()
 
 
 @covers("hermes-kept-out")
-def test_in_a_channel_codes_go_to_nobody_also_during_a_turn(tmp_path: Path) -> None:
-    with on_scene(tmp_path) as scene:
-        mention, direct = f"<@{scene.api.bot.id}>", scene.api.dm(scene.ada)
-        scene.api.say(scene.ada, scene.channel, f"{mention} /mcpauth notes")
+def test_in_a_channel_codes_go_to_nobody_also_during_a_turn(discord: SharedScene) -> None:
+    with discord.scene() as scene:
+        mention, direct = f"<@{scene.api.bot.id}>", scene.direct
+        scene.api.say(scene.ada, scene.channel, f"{mention} /mcpauth {scene.notes}")
         scene.said("I wrote to you privately", scene.channel)
-        prompt = scene.said("Connect notes", direct)
+        prompt = scene.said(f"Connect {scene.notes}", direct)
         held = scene.model.hold()
         scene.api.say(scene.ada, scene.channel, f"{mention} Think about it.")
         assert held.reached.wait(SECONDS)
-        address = approve(str(next(each["url"] for each in prompt.buttons if "url" in each)))
-        scene.secrets |= parts_of(address)
+        address = scene.approved(prompt)
         written = scene.api.say(scene.ada, scene.channel, f"{mention} {address}")
         scene.said("Never here", scene.channel)
         held.release()
         if not scene.api.fresh(written).deleted:
             scene.api.remove(scene.ada, written)
-        again = scene.said("Connect notes", direct)
+        again = scene.said(f"Connect {scene.notes}", direct)
         scene.finish(again)
-        scene.said("notes: connected", direct)
+        scene.said(f"{scene.notes}: connected", direct)
         scene.nothing_leaked()
 
 
 @covers("hermes-asks")
-def test_the_agent_asks_in_a_direct_message(tmp_path: Path) -> None:
-    with on_scene(tmp_path) as scene:
-        direct = scene.api.dm(scene.ada)
-        scene.model.will(Call("connect_mcp_server", {"server": "notes"}), "I have asked you.")
+def test_the_agent_asks_in_a_direct_message(discord: SharedScene) -> None:
+    with discord.scene() as scene:
+        direct = scene.direct
+        scene.model.will(Call("connect_mcp_server", {"server": scene.notes}), "I have asked you.")
         scene.api.say(scene.ada, direct, "Look at my notes.")
         scene.said("I have asked you.", direct)
-        scene.finish(scene.said("Connect notes", direct))
-        scene.said("notes: connected", direct)
+        scene.finish(scene.said(f"Connect {scene.notes}", direct))
+        scene.said(f"{scene.notes}: connected", direct)
         scene.live()
         scene.nothing_leaked()
 
 
 @covers("hermes-who")
-def test_whom_hermes_does_not_know_is_not_answered(tmp_path: Path) -> None:
-    with on_scene(tmp_path) as scene:
+def test_whom_hermes_does_not_know_is_not_answered(discord: SharedScene) -> None:
+    with discord.scene() as scene:
         eve = scene.api.user("eve")
-        scene.api.say(eve, scene.api.dm(eve), "/mcpauth notes")
-        scene.api.say(scene.ada, scene.api.dm(scene.ada), "/mcpauth notes")
-        scene.said("Connect notes", scene.api.dm(scene.ada))
+        scene.api.say(eve, scene.api.dm(eve), f"/mcpauth {scene.notes}")
+        scene.api.say(scene.ada, scene.direct, f"/mcpauth {scene.notes}")
+        scene.said(f"Connect {scene.notes}", scene.direct)
         assert [each for each in scene.api.messages(scene.api.dm(eve)) if each.author != eve] == []

@@ -5,48 +5,55 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hermes_mcp_auth_remote.service import AuthService
-from tests.hermes.stage import SECONDS, on_stage
+from tests.hermes.stage import SECONDS, SharedStage, shared_stage
 from tests.parts.hermes_gateway import MAIN, PYTHON
 from tests.requirements import covers
 
-pytestmark = pytest.mark.hermes
+pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-terminal")]
+
+
+@pytest.fixture(scope="module")
+def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStage]:
+    with shared_stage(tmp_path_factory.mktemp("hermes")) as shared:
+        yield shared
 
 
 @covers("hermes-elsewhere")
-def test_a_login_begun_in_the_chat_is_finished_in_a_terminal(tmp_path: Path) -> None:
-    with on_stage(tmp_path) as stage:
+def test_a_login_begun_in_the_chat_is_finished_in_a_terminal(hermes: SharedStage) -> None:
+    with hermes.stage() as stage:
         address = stage.begin()
-        (login,) = AuthService(tmp_path).waiting()
-        done = finish(tmp_path, login.id, address)
+        (login,) = AuthService(stage.home).waiting()
+        done = finish(stage.home, login.id, address)
         assert done.returncode == 0, done.stderr
-        stage.said("notes: connected")
+        stage.said(f"{stage.notes}: connected")
         stage.live()
         stage.nothing_leaked()
 
 
 @covers("hermes-elsewhere")
-def test_a_login_begun_in_a_terminal_is_shown_and_finished_in_the_chat(tmp_path: Path) -> None:
-    with on_stage(tmp_path) as stage:
-        begun = command(tmp_path, "login", "notes", "--via", "telegram:42", "--no-wait")
+def test_a_login_begun_in_a_terminal_is_shown_and_finished_in_the_chat(hermes: SharedStage) -> None:
+    with hermes.stage() as stage:
+        begun = command(stage.home, "login", stage.notes, "--via", f"telegram:{stage.anna.id}", "--no-wait")
         assert begun.returncode == 0, begun.stderr
-        stage.said("Connect notes")
+        stage.said(f"Connect {stage.notes}")
         stage.api.say(stage.anna, stage.approved())
-        stage.said("notes: connected")
+        stage.said(f"{stage.notes}: connected")
         stage.live()
         stage.nothing_leaked()
 
 
 @covers("hermes-elsewhere", "hermes-live")
-def test_hermes_mcpauth_logs_in_from_a_terminal_and_the_tools_are_live(tmp_path: Path) -> None:
-    with on_stage(tmp_path) as stage:
+def test_hermes_mcpauth_logs_in_from_a_terminal_and_the_tools_are_live(hermes: SharedStage) -> None:
+    with hermes.stage() as stage:
         with subprocess.Popen(
-            [PYTHON, MAIN, "mcpauth", "notes", "--flow", "paste"],
-            cwd=tmp_path,
+            [PYTHON, MAIN, "mcpauth", stage.notes, "--flow", "paste"],
+            cwd=stage.home,
             env=stage.hermes.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -62,7 +69,7 @@ def test_hermes_mcpauth_logs_in_from_a_terminal_and_the_tools_are_live(tmp_path:
         stage.live()
         assert stage.tokens()
         listed = stage.hermes.command("mcpauth")
-        assert "notes" in listed.stdout
+        assert stage.notes in listed.stdout
         stage.nothing_leaked()
 
 

@@ -19,7 +19,7 @@ from hermes_mcp_auth_remote.demo.serving import Demo, running
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Key, Server
 from tests import tripwire
-from tests.hermes.test_storage import read_by_hermes
+from tests.hermes.storage_process import hermes_storage
 from tests.requirements import covers
 from tests.store.given import ROOT
 
@@ -83,6 +83,7 @@ class App:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.is_ready = False
 
     def line(self) -> str:
         assert self.process.stdout is not None
@@ -90,6 +91,9 @@ class App:
 
     def go(self) -> None:
         assert self.process.stdin is not None
+        if not self.is_ready:
+            assert self.line() == "ready"
+            self.is_ready = True
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
 
@@ -119,7 +123,6 @@ def apps() -> Iterator[list[App]]:
 def started(apps: list[App], python: str | Path, *words: Any) -> App:
     app = App(python, *words)
     apps.append(app)
-    assert app.line() == "ready"
     return app
 
 
@@ -140,7 +143,8 @@ def test_a_login_of_the_sdk_1_is_ours_and_hermess(
     tokens = service.stored(server).tokens
     assert tokens is not None
     assert tokens.refresh_token is not None
-    hermes = read_by_hermes(tmp_path)
+    with hermes_storage(tmp_path) as storage:
+        hermes = storage.read(tmp_path)
     assert hermes["tokens"]["access_token"] == tokens.access_token.reveal()
     assert hermes["tokens"]["refresh_token"] == tokens.refresh_token.reveal()
     assert hermes["client"]["redirect_uris"] == ["http://localhost:3030/callback"]

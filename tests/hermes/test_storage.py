@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Key, Secret
-from tests.store.given import KEY, NOW, REDIRECT_URI, ROOT, credentials_of
+from tests.hermes.storage_process import HermesStorage, hermes_storage
+from tests.store.given import KEY, NOW, REDIRECT_URI, credentials_of
 
-pytestmark = pytest.mark.hermes
-
-PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
-
-BEGIN = """
-import asyncio, json, sys
-from mcp.shared.auth import OAuthClientInformationFull, OAuthMetadata, OAuthToken
-from tools.mcp_oauth import HermesTokenStorage
-storage = HermesTokenStorage(sys.argv[1])
-"""
-
-READ = """
-def shown(value):
-    return None if value is None else value.model_dump(mode="json", exclude_none=True)
-print(json.dumps({
-    "tokens": shown(asyncio.run(storage.get_tokens())),
-    "client": shown(asyncio.run(storage.get_client_info())),
-    "metadata": shown(storage.load_oauth_metadata()),
-}))
-"""
+pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-storage")]
 
 WRITE = """
 asyncio.run(storage.set_client_info(OAuthClientInformationFull(
@@ -59,55 +38,16 @@ storage.save_oauth_metadata(storage.load_oauth_metadata())
 asyncio.run(storage.set_tokens(asyncio.run(storage.get_tokens())))
 """
 
-LOCK = """
-import fcntl, os
-path = os.path.join(os.environ["HERMES_HOME"], "mcp-tokens", sys.argv[1] + ".json.refresh.lock")
-file = open(path, "a")
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-sys.stdin.readline()
-"""
+
+@pytest.fixture(scope="module")
+def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HermesStorage]:
+    with hermes_storage(tmp_path_factory.mktemp("storage")) as storage:
+        yield storage
 
 
-def start(home: Path, script: str, server: str = "notes") -> subprocess.Popen[str]:
-    if not PYTHON.exists():
-        pytest.fail("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
-    return subprocess.Popen(
-        [PYTHON, "-c", BEGIN + script, server],
-        cwd=home,
-        env={"HERMES_HOME": str(home), "PATH": "/usr/bin:/bin", "HOME": str(home)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def hermes(home: Path, script: str, server: str = "notes") -> str:
-    process = start(home, script, server)
-    said, _ = process.communicate()
-    assert process.returncode == 0
-    return said
-
-
-@contextmanager
-def held_by_hermes(home: Path) -> Iterator[None]:
-    process = start(home, LOCK)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    try:
-        yield
-    finally:
-        process.communicate("go\n")
-
-
-def read_by_hermes(home: Path, server: str = "notes") -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(hermes(home, READ, server))
-    return answer
-
-
-def test_hermes_reads_what_we_wrote(tmp_path: Path) -> None:
+def test_hermes_reads_what_we_wrote(tmp_path: Path, hermes: HermesStorage) -> None:
     FileStore(tmp_path).replace(KEY, credentials_of())
-    found = read_by_hermes(tmp_path)
+    found = hermes.read(tmp_path)
     expires_in = found["tokens"].pop("expires_in")
     assert 0 < expires_in <= NOW + 3600
     assert found["tokens"] == {
@@ -129,23 +69,25 @@ def test_hermes_reads_what_we_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("server", ["my.server", "häuser", "../x", "a b/c", "___", "x" * 200])
-def test_hermes_finds_our_files_under_any_servers_name(tmp_path: Path, server: str) -> None:
+def test_hermes_finds_our_files_under_any_servers_name(
+    tmp_path: Path, hermes: HermesStorage, server: str
+) -> None:
     FileStore(tmp_path).replace(Key(server), credentials_of(0, Key(server)))
-    assert read_by_hermes(tmp_path, server)["tokens"]["access_token"] == "access-0"
+    assert hermes.read(tmp_path, server)["tokens"]["access_token"] == "access-0"
 
 
-def test_hermes_reads_a_client_whose_registration_was_sloppy(tmp_path: Path) -> None:
+def test_hermes_reads_a_client_whose_registration_was_sloppy(tmp_path: Path, hermes: HermesStorage) -> None:
     stored = credentials_of()
     assert stored.client is not None
     sloppy = {"client_uri": "", "logo_uri": None, "client_id_issued_at": "yesterday", "contacts": "me"}
     odd = {"grant_types": "code", "response_types": None, "scope": ["a"], "client_name": None}
     client = replace(stored.client, document={**sloppy, **odd, "client_secret_expires_at": None})
     FileStore(tmp_path).replace(KEY, replace(stored, client=client))
-    assert read_by_hermes(tmp_path)["client"]["client_id"] == "client-0"
+    assert hermes.read(tmp_path)["client"]["client_id"] == "client-0"
 
 
-def test_we_read_what_hermes_wrote(tmp_path: Path) -> None:
-    hermes(tmp_path, WRITE)
+def test_we_read_what_hermes_wrote(tmp_path: Path, hermes: HermesStorage) -> None:
+    hermes.run(tmp_path, WRITE)
     found = FileStore(tmp_path).read(KEY)
     assert found.binding is None
     assert found.tokens is not None
@@ -162,14 +104,16 @@ def test_we_read_what_hermes_wrote(tmp_path: Path) -> None:
     assert FileStore(tmp_path).keys() == [KEY]
 
 
-def test_tokens_that_hermes_refreshed_are_noticed_and_stay_bound(tmp_path: Path) -> None:
+def test_tokens_that_hermes_refreshed_are_noticed_and_stay_bound(
+    tmp_path: Path, hermes: HermesStorage
+) -> None:
     store = FileStore(tmp_path)
     stored = credentials_of()
     assert stored.binding is not None
     store.replace(KEY, stored)
     store.mark(KEY, replace(stored.binding, login_needed="the provider ended the session"))
     before = store.version(KEY)
-    hermes(tmp_path, REFRESH)
+    hermes.run(tmp_path, REFRESH)
     assert store.version(KEY) != before
     found = store.read(KEY)
     assert found.tokens is not None
@@ -178,11 +122,13 @@ def test_tokens_that_hermes_refreshed_are_noticed_and_stay_bound(tmp_path: Path)
     assert found.binding == replace(stored.binding, refresh_expires_at=None)
 
 
-def test_hermes_may_rewrite_every_file_and_the_binding_still_holds(tmp_path: Path) -> None:
+def test_hermes_may_rewrite_every_file_and_the_binding_still_holds(
+    tmp_path: Path, hermes: HermesStorage
+) -> None:
     store = FileStore(tmp_path)
     stored = credentials_of()
     store.replace(KEY, stored)
-    hermes(tmp_path, REWRITE)
+    hermes.run(tmp_path, REWRITE)
     assert (
         json.loads((tmp_path / "mcp-tokens/notes.meta.json").read_text())["issuer"] == "https://as0.example/"
     )
@@ -194,18 +140,20 @@ def test_hermes_may_rewrite_every_file_and_the_binding_still_holds(tmp_path: Pat
     assert replace(found.client, document={}) == stored.client
 
 
-def test_a_login_that_hermes_made_since_is_not_taken_for_ours(tmp_path: Path) -> None:
+def test_a_login_that_hermes_made_since_is_not_taken_for_ours(tmp_path: Path, hermes: HermesStorage) -> None:
     store = FileStore(tmp_path)
     store.replace(KEY, credentials_of())
-    hermes(tmp_path, WRITE)
+    hermes.run(tmp_path, WRITE)
     assert store.read(KEY).binding is None
 
 
-def test_a_client_that_hermes_dropped_leaves_tokens_and_binding(tmp_path: Path) -> None:
+def test_a_client_that_hermes_dropped_leaves_tokens_and_binding(
+    tmp_path: Path, hermes: HermesStorage
+) -> None:
     store = FileStore(tmp_path)
     stored = credentials_of()
     store.replace(KEY, stored)
-    hermes(tmp_path, "assert storage.poison_client_registration()")
+    hermes.run(tmp_path, "assert storage.poison_client_registration()")
     found = store.read(KEY)
     assert (found.client, found.authorization_server) == (None, None)
     assert (found.tokens, found.binding) == (stored.tokens, stored.binding)
@@ -213,10 +161,12 @@ def test_a_client_that_hermes_dropped_leaves_tokens_and_binding(tmp_path: Path) 
     assert list((tmp_path / "mcp-tokens").iterdir()) == []
 
 
-def test_whoever_locks_as_later_versions_of_hermes_do_keeps_us_out(tmp_path: Path) -> None:
+def test_whoever_locks_as_later_versions_of_hermes_do_keeps_us_out(
+    tmp_path: Path, hermes: HermesStorage
+) -> None:
     store = FileStore(tmp_path)
     store.replace(KEY, credentials_of())
-    with held_by_hermes(tmp_path):
+    with hermes.locked(tmp_path):
         assert not store.lock(KEY).try_acquire()
     with store.lock(KEY).hold(1):
         pass

@@ -17,7 +17,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ from tests.parts.needs import MissingPart
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
 MAIN = Path(__file__).with_name("hermes_main.py")
-START_SECONDS = 90.0  # a fifth of it on an idle machine
+START_SECONDS = 90.0  # five on an idle machine: imports, and nothing that can be turned off
 STOP_SECONDS = 20.0
 OUTPUT = "gateway-output.txt"
 # The last line of a start: what came before was queued, and is answered by then.
@@ -60,7 +60,7 @@ class Gateway:
     def start(self) -> None:
         """Write config.yaml and .env, start the process and wait until it listens to its platforms."""
         self.home.mkdir(parents=True, exist_ok=True)
-        (self.home / "config.yaml").write_text(yaml.safe_dump(self.settings))
+        self.write_settings()
         lines = [f"{name}={value}\n" for name, value in self.secrets.items()]
         (self.home / ".env").write_text("".join(lines))
         (self.home / ".env").chmod(0o600)
@@ -88,6 +88,17 @@ class Gateway:
                 self.stop()
                 raise AssertionError(f"The gateway did not start:\n{self.output()[-4000:]}")
             time.sleep(0.05)
+
+    def write_settings(self) -> None:
+        """Write config.yaml from `settings`; a gateway that runs reads mcp_servers anew after /reload-mcp."""
+        draft = self.home / "config.yaml.draft"
+        draft.write_text(yaml.safe_dump(self.settings))
+        draft.replace(self.home / "config.yaml")
+
+    @property
+    def is_running(self) -> bool:
+        """True while the process is there."""
+        return self.process is not None and self.process.poll() is None
 
     def stop(self) -> None:
         """Stop it as a service manager does, and reap all that it started; a second time does nothing."""
@@ -148,7 +159,14 @@ class Gateway:
 
     def search_everything(self, text: str) -> list[str]:
         """Return each place below HERMES_HOME where a text stands: files as bytes, databases also by cell."""
-        wanted = text.encode()
+        return self.search_for([text])
+
+    def search_for(self, texts: Collection[str]) -> list[str]:
+        """Return each place below HERMES_HOME where one of these texts stands, without the text.
+
+        The gateway may be running: what SQLite has written ahead is read too, as cells and as bytes.
+        """
+        wanted = [text.encode() for text in texts]
         places: list[str] = []
         for path in sorted(self.home.rglob("*")):
             if not path.is_file() or path.is_symlink():
@@ -157,10 +175,11 @@ class Gateway:
             # Files come and go under a gateway that runs.
             with suppress(FileNotFoundError):
                 content = path.read_bytes()
-                if wanted in content:
+                if any(each in content for each in wanted):
                     places.append(name)
                 if content.startswith(b"SQLite format 3\0"):
-                    places += [f"{name}: {table}" for table, cell in _cells(path) if text in cell]
+                    found = (table for table, cell in _cells(path) if any(text in cell for text in texts))
+                    places += [f"{name}: {table}" for table in found]
         return list(dict.fromkeys(places))
 
 
@@ -171,10 +190,14 @@ def _cells(path: Path) -> Iterator[tuple[str, str]]:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         listed = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         for (table,) in listed:
-            # Shadow tables of an index without its content cannot always be read.
-            with suppress(sqlite3.OperationalError):
+            try:
                 for row in database.execute(f'SELECT * FROM "{table}"'):
                     yield from ((table, _text(cell)) for cell in row)
+            except sqlite3.OperationalError as error:
+                # Shadow tables of an index without its content cannot always be read. A table that a writer
+                # has locked can: it must not pass for searched.
+                if "locked" in str(error):
+                    raise
 
 
 def _text(cell: object) -> str:
@@ -192,9 +215,12 @@ def gateway(
     plugins: Sequence[Path | str] = (),
     allowed: Sequence[int | str] = (),
     settings: Settings | None = None,
+    secrets: Mapping[str, str] | None = None,
     verbosity: str = "-v",
 ) -> Iterator[Gateway]:
     """Run the gateway until the block ends. `settings` are merged over config.yaml, section by section.
+
+    `secrets` are more lines of .env.
 
     `verbosity` is Hermes's own option for what is printed: `-v` for INFO, `-vv` for DEBUG.
     """
@@ -213,12 +239,14 @@ def gateway(
         "platforms": {},
         "mcp_servers": dict(mcp_servers or {}),
         "plugins": {"enabled": names},
+        # Else it downloads a scanner of terminal commands from the internet when it starts.
+        "security": {"tirith_enabled": False},
     }
     people = ",".join(str(person) for person in allowed)
-    secrets = {"HERMES_TELEGRAM_DISABLE_FALLBACK_IPS": "1"}
+    env_file = {"HERMES_TELEGRAM_DISABLE_FALLBACK_IPS": "1", **(secrets or {})}
     environment = {"HERMES_HOME": str(home), "HOME": str(home), "PATH": "/usr/bin:/bin", "NO_COLOR": "1"}
     if telegram:
-        secrets |= {"TELEGRAM_BOT_TOKEN": telegram.token, "TELEGRAM_ALLOWED_USERS": people}
+        env_file |= {"TELEGRAM_BOT_TOKEN": telegram.token, "TELEGRAM_ALLOWED_USERS": people}
         extra = {
             "base_url": telegram.base_url,
             "base_file_url": telegram.base_file_url,
@@ -226,9 +254,9 @@ def gateway(
         }
         config["platforms"]["telegram"] = {"enabled": True, "extra": extra}
     if discord:
-        secrets |= {"DISCORD_BOT_TOKEN": discord.token, "DISCORD_ALLOWED_USERS": people}
+        env_file |= {"DISCORD_BOT_TOKEN": discord.token, "DISCORD_ALLOWED_USERS": people}
         # All commands in one request; by default they come one by one, for minutes.
-        secrets["DISCORD_COMMAND_SYNC_POLICY"] = "bulk"
+        env_file["DISCORD_COMMAND_SYNC_POLICY"] = "bulk"
         config["platforms"]["discord"] = {"enabled": True, "extra": {}}
         environment |= {
             "HERMES_TEST_DISCORD_URL": discord.url,
@@ -238,7 +266,7 @@ def gateway(
     made = Gateway(
         home,
         _merged(config, settings or {}),
-        secrets,
+        env_file,
         environment,
         lambda: telegram is None or telegram.polling,
         plugins=[plugin for plugin in plugins if isinstance(plugin, Path)],

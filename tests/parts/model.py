@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from typing import Any, cast
 NAME = "stand-in"
 DEFAULT = "Understood."
 ASIDE = "A title"
+IDLE_SECONDS = 30.0
+QUIET_SECONDS = 0.1
 HOLD_SECONDS = 120.0  # a test that forgot to release ends all the same
 
 
@@ -52,12 +55,15 @@ class Hold:
 
 @dataclass(slots=True)
 class Model:
-    """The endpoint, its script and its record. `bodies` are all requests, as they came."""
+    """The endpoint, its script and its record. `bodies` are all requests since `start_over`, as they came."""
 
     url: str
     bodies: list[str] = field(default_factory=list[str])
+    earlier: list[str] = field(default_factory=list[str])
     _steps: deque[Step] = field(default_factory=deque[Step])
     _holds: deque[Hold] = field(default_factory=deque[Hold])
+    _held: list[Hold] = field(default_factory=list[Hold])
+    _open: int = 0
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def will(self, *steps: Step) -> None:
@@ -68,11 +74,16 @@ class Model:
         """Let the next answer that is not held yet wait for `release`."""
         hold = Hold()
         self._holds.append(hold)
+        self._held.append(hold)
         return hold
 
     def saw(self, text: str) -> bool:
         """True where a request body held the text, however JSON wrote it down."""
-        return any(form in body for body in list(self.bodies) for form in (text, json.dumps(text)[1:-1]))
+        return _is_in(text, list(self.bodies))
+
+    def ever_saw(self, text: str) -> bool:
+        """Return True if any request body held the text, also one from before `start_over`."""
+        return self.saw(text) or _is_in(text, list(self.earlier))
 
     @property
     def turns(self) -> list[dict[str, Any]]:
@@ -96,15 +107,47 @@ class Model:
             if not json.loads(body).get("tools"):
                 return ASIDE
             hold = self._holds.popleft() if self._holds else None
-        if hold:
-            hold.reached.set()
-            hold.released.wait(HOLD_SECONDS)
-        with self._guard:
-            return self._steps.popleft() if self._steps else DEFAULT
+            self._open += 1
+        try:
+            if hold:
+                hold.reached.set()
+                hold.released.wait(HOLD_SECONDS)
+            with self._guard:
+                return self._steps.popleft() if self._steps else DEFAULT
+        finally:
+            with self._guard:
+                self._open -= 1
 
     def release_all(self) -> None:
-        for hold in list(self._holds):
+        for hold in list(self._held):
             hold.release()
+
+    def start_over(self) -> None:
+        """Forget script, holds and record for the next test, once the turns that are open have ended."""
+        self.release_all()
+        self.wait_until_idle()
+        with self._guard:
+            self._steps.clear()
+            self._holds.clear()
+            self._held.clear()
+            self.earlier += self.bodies
+            self.bodies.clear()
+
+    def wait_until_idle(self, seconds: float = IDLE_SECONDS) -> None:
+        """Wait until no turn waits for an answer and no request came for a moment."""
+        end = time.monotonic() + seconds
+        before = -1
+        while time.monotonic() < end:
+            with self._guard:
+                is_quiet, before = not self._open and len(self.bodies) == before, len(self.bodies)
+            if is_quiet:
+                return
+            time.sleep(QUIET_SECONDS)
+        raise AssertionError("The agent goes on asking the model.")
+
+
+def _is_in(text: str, bodies: Sequence[str]) -> bool:
+    return any(form in body for body in bodies for form in (text, json.dumps(text)[1:-1]))
 
 
 def _text(content: object) -> str:

@@ -1,0 +1,58 @@
+"""The search for secrets in all that the model, Hermes's files and the chats hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.parts.hermes_gateway import Gateway
+from tests.parts.model import Model
+
+
+@dataclass(slots=True)
+class Secrets:
+    """The secrets of one test: `codes` pass through chats, `minted` are all that its demo ever issued.
+
+    `exempt` are the chats in which a code may stand: None until the test has said which.
+    """
+
+    codes: set[str] = field(default_factory=set[str])
+    minted: Collection[str] = ()
+    exempt: set[Any] | None = None
+
+    def add_address(self, address: str) -> None:
+        """Add the code and the state of the address on which a browser ended."""
+        self.codes |= {value for value in parts_of(address) if len(value) > 7}
+
+
+def parts_of(address: str) -> set[str]:
+    """Return the values of code and state in an address."""
+    query = parse_qs(urlsplit(address).query)
+    return {value for name in ("code", "state") for value in query.get(name, [])}
+
+
+def assert_nothing_leaked(
+    hermes: Gateway, model: Model, tests: Iterable[Secrets], chats_showing: Callable[[str], Iterable[Any]]
+) -> None:
+    """Search everything for the secrets of these tests; the gateway may be running.
+
+    No assertion here names a secret: pytest would print it.
+    """
+    tests = list(tests)
+    codes = {code for each in tests for code in each.codes}
+    tokens = {token for each in tests for token in list(each.minted)}
+    assert not any(model.ever_saw(code) for code in codes), "the model saw a code"
+    assert hermes.search_for(codes) == []
+    for each in tests:
+        if each.exempt is not None:
+            shown = {chat for code in each.codes for chat in chats_showing(code)}
+            assert shown <= each.exempt, "a chat shows a code"
+    assert not any(model.ever_saw(token) for token in tokens), "the model saw a token"
+    for text, name in (
+        (hermes.logs(), "a log"),
+        (hermes.state_db_text(), "state.db"),
+        (hermes.transcripts(), "a transcript"),
+    ):
+        assert not any(token in text for token in tokens), f"{name} holds a token"

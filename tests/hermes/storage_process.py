@@ -1,0 +1,126 @@
+"""Hermes's storage class in its own environment, a process for each script.
+
+The processes are forked from one that has imported the class, which takes a second.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tests.parts.hermes_gateway import PYTHON
+from tests.parts.needs import MissingPart
+
+# A script finds `storage`, the storage of a server, and prints.
+MAIN = """
+import asyncio, contextlib, fcntl, io, json, os, sys
+from mcp.shared.auth import OAuthClientInformationFull, OAuthMetadata, OAuthToken
+from tools.mcp_oauth import HermesTokenStorage
+
+def run(job):
+    os.chdir(job["home"])
+    os.environ.update(HERMES_HOME=job["home"], HOME=job["home"])
+    names = {**globals(), "storage": HermesTokenStorage(job["server"]), "server": job["server"]}
+    exec(job["script"], names)
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said):
+                run(json.loads(line))
+        except BaseException as error:
+            said = io.StringIO(f"{type(error).__name__}: {error}")
+            print(json.dumps({"failed": said.getvalue()}), flush=True)
+            os._exit(1)
+        print(json.dumps({"said": said.getvalue()}), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+READ = """
+def shown(value):
+    return None if value is None else value.model_dump(mode="json", exclude_none=True)
+print(json.dumps({
+    "tokens": shown(asyncio.run(storage.get_tokens())),
+    "client": shown(asyncio.run(storage.get_client_info())),
+    "metadata": shown(storage.load_oauth_metadata()),
+}))
+"""
+
+# Holds the lock until another line comes in.
+LOCK = """
+path = os.path.join(os.environ["HERMES_HOME"], "mcp-tokens", server + ".json.refresh.lock")
+file = open(path, "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print(json.dumps({"said": "held"}), file=sys.__stdout__, flush=True)
+sys.stdin.readline()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class HermesStorage:
+    """Runs scripts with Hermes's storage over a HERMES_HOME."""
+
+    to: IO[str]
+    back: IO[str]
+
+    def run(self, home: Path, script: str, server: str = "notes") -> str:
+        """Run a script in a process of its own; returns what it printed."""
+        self._begin(home, script, server)
+        return self._ended()
+
+    def read(self, home: Path, server: str = "notes") -> dict[str, Any]:
+        """Return tokens, client and metadata as Hermes reads them."""
+        found: dict[str, Any] = json.loads(self.run(home, READ, server))
+        return found
+
+    @contextmanager
+    def locked(self, home: Path) -> Iterator[None]:
+        """Hold the lock of the server's tokens, as later versions of Hermes do."""
+        self._begin(home, LOCK, "notes")
+        assert self._ended() == "held"
+        try:
+            yield
+        finally:
+            self.to.write("go\n")
+            self.to.flush()
+            self._ended()
+
+    def _begin(self, home: Path, script: str, server: str) -> None:
+        self.to.write(json.dumps({"home": str(home), "script": script, "server": server}) + "\n")
+        self.to.flush()
+
+    def _ended(self) -> str:
+        answer: dict[str, str] = json.loads(self.back.readline())
+        assert "failed" not in answer, answer["failed"]
+        return answer["said"]
+
+
+@contextmanager
+def hermes_storage(home: Path) -> Iterator[HermesStorage]:
+    """Run the process from which the others are forked; `home` is where it has nothing to do."""
+    if not PYTHON.exists():
+        raise MissingPart("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
+    with subprocess.Popen(
+        [PYTHON, "-c", MAIN],
+        cwd=home,
+        env={"HERMES_HOME": str(home), "PATH": "/usr/bin:/bin", "HOME": str(home)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield HermesStorage(process.stdin, process.stdout)
+        finally:
+            process.stdin.close()
+            process.wait()
+    assert process.returncode == 0

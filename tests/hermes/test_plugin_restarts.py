@@ -1,0 +1,73 @@
+"""The gateway is restarted in the middle of a login, with other settings too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from hermes_mcp_auth_remote.service import AuthService
+from tests.hermes.stage import SharedStage, Stage, shared_stage
+from tests.requirements import covers
+
+pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-restarts")]
+
+
+@pytest.fixture(scope="module")
+def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStage]:
+    with shared_stage(tmp_path_factory.mktemp("hermes")) as shared:
+        yield shared
+
+
+@covers("hermes-who", "hermes-kept-out")
+def test_who_may_no_longer_talk_finishes_nothing_and_hermes_hears_nothing(hermes: SharedStage) -> None:
+    with hermes.stage() as stage:
+        address = stage.begin()
+        hermes.dismiss(stage.anna)
+        stage.api.say(stage.anna, address)
+        stage.api.say(stage.ben, "Are you there?")
+        stage.said("Understood.", stage.ben)
+        assert not stage.tokens()
+        login = next(iter(AuthService(stage.home).waiting()))
+        asyncio.run(AuthService(stage.home).cancel(login.id))
+        # What she wrote stands in her chat, and nowhere else.
+        stage.leaked_nowhere_but(stage.api.private(stage.anna))
+
+
+@covers("hermes-story")
+def test_the_gateway_is_restarted_between_prompt_and_paste(hermes: SharedStage) -> None:
+    with hermes.stage() as stage:
+        address = stage.begin()
+        stage.hermes.restart()
+        stage.api.say(stage.anna, address)
+        stage.said(f"{stage.notes}: connected")
+        stage.live()
+        # The prompt that the first process wrote has become this.
+        assert stage.shown(f"Connect {stage.notes}") == []
+        stage.nothing_leaked()
+
+
+@covers("hermes-who")
+def test_administrators_connect_and_others_are_told_so_by_hermes(hermes: SharedStage) -> None:
+    with hermes.stage() as stage:
+        restart_with_admins(stage, hermes.operator, stage.anna.id)
+        stage.api.say(stage.ben, f"/mcpauth {stage.notes}")
+        stage.said("admin-only", stage.ben)
+        address = stage.begin()
+        # Who he is asked for by the operator is asked again at the paste.
+        restart_with_admins(stage, hermes.operator, stage.ben.id)
+        stage.api.say(stage.anna, address)
+        stage.said("only an administrator", stage.anna)
+        stage.said(f"{stage.notes}: not connected", stage.anna)
+        assert not stage.tokens()
+        stage.api.say(stage.ben, stage.begin(stage.ben))
+        stage.said(f"{stage.notes}: connected", stage.ben)
+        stage.nothing_leaked()
+
+
+def restart_with_admins(stage: Stage, *users: int) -> None:
+    """Restart with these people as administrators; the next test gets a gateway without any."""
+    extra = stage.hermes.settings["platforms"]["telegram"]["extra"]
+    extra["allow_admin_from"] = [str(user) for user in users]
+    stage.hermes.restart()
