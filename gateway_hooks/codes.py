@@ -105,8 +105,14 @@ def login_by_state(text: str, logins: Iterable[Login]) -> Login | None:
     # Searching a text is fast; reading it closely for each of a thousand logins takes seconds.
     known = _cleaned(text)
     texts = ("".join(known.split()), unquote(known)) if "%" in known else ("".join(known.split()),)
-    likely = [each for each in logins if any(each.request.state.reveal() in one for one in texts)]
+    likely = [each for each in logins if any(has_state(one, each) for one in texts)]
     return next((each for each in likely if answers(text, each.request)), likely[0] if likely else None)
+
+
+def has_state(text: str, login: Login) -> bool:
+    """True if a text has a login's state in it; the record of a login that is over keeps none."""
+    state = login.request.state.reveal()
+    return len(state) >= MIN_STATE_CHARS and state in text
 
 
 def line_with(text: str, login: Login) -> str:

@@ -16,6 +16,7 @@ from gateway_hooks.codes import (
     Redirects,
     carries_parameters,
     carries_redirect,
+    has_state,
     is_query_alone,
     line_with,
     login_by_state,
@@ -165,7 +166,7 @@ def with_code_as_text(heard: Heard, logins: Sequence[Login], redirects: Redirect
 def without_links(text: str, logins: Sequence[Login]) -> str:
     """Return a text without the links that open a login: people reply to messages with one, or quote them."""
     for login in logins:
-        if text and login.request.state.reveal() in text:
+        if has_state(text, login):
             text = text.replace(login.authorization_url, "")
     return text
 

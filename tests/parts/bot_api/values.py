@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Literal
 
 Json = dict[str, object]
-ChatType = Literal["private", "supergroup"]
+ChatType = Literal["private", "supergroup", "channel"]
 
 
 class Refused(Exception):
@@ -164,6 +164,8 @@ class Message:
     silent: bool = False
     topic_created: str | None = None
     reactions: tuple[str, ...] = ()
+    # Other members of the Message object, such as "contact" or "poll".
+    more: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
     def buttons(self) -> tuple[Button, ...]:
