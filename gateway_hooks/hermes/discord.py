@@ -155,7 +155,7 @@ class DiscordSeat(Seat):
             sender = sender_of(message.author)
         text = _MENTION.sub("", found.text, count=1) if message.mentions else found.text
         if is_edited and text.lstrip().startswith("/") and not carries_answer(text):
-            return False
+            text = ""
         heard = replace(heard, sender=sender, text=text)
         return self.take(heard, self._cog.chat(message.channel, message.author))
 

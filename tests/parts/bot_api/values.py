@@ -78,9 +78,8 @@ class Chat:
         if self.type == "private":
             shown: Json = {"id": self.id, "type": "private", "first_name": self.person.first_name}
             return shown | ({"username": self.person.username} if self.person.username else {})
-        return {"id": self.id, "type": self.type, "title": self.title} | (
-            {"is_forum": True} if self.forum else {}
-        )
+        of_many: Json = {"id": self.id, "type": self.type, "title": self.title}
+        return of_many | ({"is_forum": True} if self.forum else {})
 
 
 @dataclass(frozen=True, slots=True)
