@@ -47,7 +47,7 @@ def delete_cached(path: Path) -> bool:
 
 
 def _paths(event: Any) -> Iterator[Path]:  # noqa: ANN401
-    paths = list(getattr(event, "media_urls", None) or ())[:MAX_FILES]
+    paths: list[Any] = list(getattr(event, "media_urls", None) or ())[:MAX_FILES]
     kinds = list(getattr(event, "media_types", None) or ())
     for number, path in enumerate(paths):
         kind = str(kinds[number]) if number < len(kinds) else ""
