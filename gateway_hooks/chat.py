@@ -52,8 +52,10 @@ class Heard:
 
     `message` is the id of the message that they wrote, `on` of the one whose button they pressed; empty
     where there is none. `text` is the rest of a command, the plain message, or what came in a form: hostile,
-    and perhaps a secret. So is `beside`: what others are shown along with it, the message that it replies to
-    or a quote of one, where the bot itself has not written that.
+    and perhaps a secret. So is `parts`: what else they sent in the same message, such as the address behind a
+    link or a file's name. And so is `beside`: what others are shown along with it, the message that it
+    replies to or a quote of one, where the bot itself has not written that. `beside_message` is the id of the
+    message, in the same chat, that `beside` stands in.
     """
 
     sender: Sender
@@ -63,6 +65,8 @@ class Heard:
     message: str = ""
     on: str = ""
     beside: str = field(default="", repr=False)
+    parts: tuple[str, ...] = field(default=(), repr=False)
+    beside_message: str = ""
 
 
 class Chat(Protocol):

@@ -12,7 +12,7 @@ from gateway_hooks.conversation import Conversation, name_of
 from gateway_hooks.lists import Lists
 from gateway_hooks.meaning import START
 from gateway_hooks.policy import Policy
-from gateway_hooks.servers import Servers
+from gateway_hooks.servers import Servers, redirect_uris
 from gateway_hooks.words import Words
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
@@ -47,6 +47,10 @@ class Context:
         logins = await run_file_work(self.service.logins)
         return [each for each in logins if each.origin.platform == self.platform.name]
 
+    async def redirect_uris(self) -> tuple[str, ...]:
+        """List the redirect URIs that the configuration names; may read files, off the event loop."""
+        return await run_file_work(redirect_uris, self.servers)
+
     async def invite(self, group: Chat, login: Login | None = None) -> None:
         """Say in a group how to go on where the bot may not write first: with a login that waits, or anew."""
         words, platform = self.words, self.platform
@@ -80,10 +84,14 @@ class Context:
         await (chat.note(text) if heard.pressed else chat.send(Card(text)))
 
     async def deleted(self, heard: Heard, chat: Chat) -> bool:
-        """Delete what a person wrote; True where nothing of it stays."""
-        if not heard.message:
-            return True
+        """Delete what a person wrote, and the message with a code beside it; True if nothing of it stays."""
+        outcomes = [
+            await self._delete(message, chat) for message in (heard.message, heard.beside_message) if message
+        ]
+        return all(outcomes)
+
+    async def _delete(self, message: str, chat: Chat) -> bool:
         try:
-            return await chat.delete(heard.message)
+            return await chat.delete(message)
         except ChatError:
             return False

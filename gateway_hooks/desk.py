@@ -20,6 +20,7 @@ from gateway_hooks.beginning import Beginning
 from gateway_hooks.board import Board, OnConnected
 from gateway_hooks.cards import Card
 from gateway_hooks.chat import CannotWrite, Chat, ChatError, Heard, Platform, Sender
+from gateway_hooks.codes import redirects_of
 from gateway_hooks.context import Context
 from gateway_hooks.conversation import Conversation
 from gateway_hooks.listing import Listing
@@ -38,7 +39,9 @@ from gateway_hooks.meaning import (
     Stray,
     carries_answer,
     meaning,
+    needs_configuration,
     stands_alone,
+    with_code_as_text,
 )
 from gateway_hooks.policy import STRANGER_SECONDS, Policy
 from gateway_hooks.servers import Servers
@@ -114,7 +117,7 @@ class Desk:
             return await self._heed(heard, chat)
         except Exception as fault:  # noqa: BLE001  the policy's and the platform's, which are others' work
             log.error("A message could not be judged: %s.", type(fault).__name__)  # noqa: TRY400
-            if not (carries_answer(heard.text) or carries_answer(heard.beside)):
+            if not any(carries_answer(text) for text in (heard.text, heard.beside, *heard.parts)):
                 return None
             # It is still let through to nobody.
             return partial(self._done, partial(self._answering.stray, heard, chat), chat)
@@ -127,16 +130,23 @@ class Desk:
         except McpAuthError as unreadable:
             # What carries a code is still not let through to anybody else.
             logins, trouble = [], unreadable
+        configured = await context.redirect_uris() if needs_configuration(heard) else ()
         forms = context.platform.can.forms
-        intent = meaning(heard, chat.origin, logins, is_private=chat.is_private, has_forms=forms)
+        intent = meaning(
+            heard, chat.origin, logins, is_private=chat.is_private, has_forms=forms, configured=configured
+        )
         if isinstance(intent, NotOurs):
-            return None
+            if trouble is None or not needs_configuration(heard):
+                return None
+            # Without the logins, nobody knows whose address that is.
+            intent = Stray()
+        heard = with_code_as_text(heard, logins, redirects_of(logins, configured))
         if not context.policy.may_talk(heard.sender):
             if isinstance(intent, Answer | OnLogin | Exposed) and intent.login is not None:
                 # It was allowed when that login began.
                 return partial(self._done, partial(self._removed, intent.login, heard, chat), chat)
-            if isinstance(intent, Exposed):
-                # Another's address, where others read it.
+            if isinstance(intent, Exposed | Stray):
+                # Another's address, or one for nobody: no other program gets it.
                 return partial(self._done, partial(self._drop, heard, chat), chat)
             is_asked = bool(heard.command or heard.pressed)
             return partial(self._done, partial(self._stranger, heard, chat), chat) if is_asked else None

@@ -1,20 +1,30 @@
 """What a person meant: one thing heard, held against the logins that wait, read as one intent. Pure.
 
-A plain message is ours only where it answers a login, or carries a code that must not go on to anybody else;
-everything else belongs to the application around us.
+A message is ours only if it answers a login, or carries a code that must not go on to anybody else (`codes`
+finds those); everything else belongs to the application around us.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from gateway_hooks.cards import read_action
 from gateway_hooks.chat import Heard
+from gateway_hooks.codes import (
+    Redirects,
+    carries_parameters,
+    carries_redirect,
+    has_state,
+    is_query_alone,
+    line_with,
+    login_by_state,
+    may_carry_code,
+    redirects_of,
+)
 from hermes_mcp_auth_remote.login import Login, is_from
 from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, cleaned
-from hermes_mcp_auth_remote.oauth.redirect import answers
 from hermes_mcp_auth_remote.values import Origin
 
 # A start command's text that is ours: it continues the login of that id; alone, it lists connections.
@@ -110,33 +120,70 @@ def meaning(
     *,
     is_private: bool,
     has_forms: bool = False,
+    configured: Collection[str] = (),
 ) -> Intent:
     """Read what a person meant. `logins` are all of this platform, oldest first; those that wait count.
 
-    Where there are forms for an answer, a message with one is exposed as in a group: it stays.
+    Where there are forms for an answer, a message with one is exposed as in a group: it stays. `configured`
+    are redirect URIs of ours that no login may have used yet.
     """
     waiting = [each for each in logins if each.status == "waiting"]
     if heard.pressed:
         return _pressed(heard, here, waiting)
+    redirects = redirects_of(logins, configured)
+    heard = with_code_as_text(heard, logins, redirects)
     # "/connect http://127.0.0.1/?code=..." is an answer.
-    if heard.command and not carries_answer(heard.text):
+    if heard.command and not concerns_us(heard.text, logins, redirects) and not carries_answer(heard.text):
         meant = _command(heard, here, waiting)
     else:
-        meant = _message(heard, here, logins, is_private=is_private, has_forms=has_forms)
-    if isinstance(meant, NotOurs) and carries_answer(heard.beside):
-        # Whoever reads the message reads that along with it.
-        along = replace(heard, text=heard.beside)
-        read = _message(along, here, logins, is_private=is_private, has_forms=has_forms)
-        if not isinstance(read, NotOurs):
-            return Stray() if is_private else Exposed(None)
+        meant = _message(heard, here, logins, redirects, is_private=is_private, has_forms=has_forms)
+        if heard.command and is_private and isinstance(meant, NotOurs):
+            meant = Stray()
+    # An application reads that along with the message.
+    beside = without_links(heard.beside, logins)
+    if isinstance(meant, NotOurs) and concerns_us(beside, logins, redirects):
+        return Stray() if is_private else Exposed(None)
     return meant
+
+
+def with_code_as_text(heard: Heard, logins: Sequence[Login], redirects: Redirects | None = None) -> Heard:
+    """Return a message with the part that carries a code as its text, if its own text carries none.
+
+    `beside_message` is left out if what stands beside carries no code: that message stays.
+    """
+    known = redirects_of(logins) if redirects is None else redirects
+    if heard.beside_message and not concerns_us(without_links(heard.beside, logins), logins, known):
+        heard = replace(heard, beside_message="")
+    if heard.pressed or not heard.parts or concerns_us(heard.text, logins, known):
+        return heard
+    for part in heard.parts:
+        if concerns_us(part, logins, known):
+            login = login_by_state(part, logins)
+            return replace(heard, command="", text=part if login is None else line_with(part, login))
+    return heard
+
+
+def without_links(text: str, logins: Sequence[Login]) -> str:
+    """Return a text without the links that open a login: people reply to messages with one, or quote them."""
+    for login in logins:
+        if has_state(text, login):
+            text = text.replace(login.authorization_url, "")
+    return text
+
+
+def needs_configuration(heard: Heard) -> bool:
+    """True if it depends on the configured redirect URIs whether an address is ours."""
+    return any(carries_parameters(text) for text in (heard.text, heard.beside, *heard.parts) if text)
 
 
 def stands_alone(heard: Heard) -> bool:
     """True where what was typed means the same whatever logins there are: they need not be read."""
     if heard.pressed or heard.command.lower() not in COMMANDS:
         return False
-    return not carries_answer(heard.text) and not carries_answer(heard.beside)
+    for text in (heard.text, heard.beside):
+        if carries_answer(text) or carries_parameters(text, needs_state=False):
+            return False
+    return not any(may_carry_code(part) for part in heard.parts)
 
 
 def _pressed(heard: Heard, here: Origin, waiting: Sequence[Login]) -> Intent:
@@ -184,36 +231,48 @@ def _started(payload: str) -> Intent:
 
 
 def _message(
-    heard: Heard, here: Origin, logins: Sequence[Login], *, is_private: bool, has_forms: bool
+    heard: Heard,
+    here: Origin,
+    logins: Sequence[Login],
+    redirects: Redirects,
+    *,
+    is_private: bool,
+    has_forms: bool,
 ) -> Intent:
     by_code = [each for each in logins if each.device is None and each.status == "waiting"]
     if not is_private:
         meant = _in_public(heard.text, here, by_code)
-        # An answer that came too late, or again, is still nothing for others.
-        late = [each for each in logins if each.status != "waiting"]
-        is_late = isinstance(meant, NotOurs) and carries_answer(heard.text) and _ends_at(heard.text, late)
-        return Exposed(None) if is_late else meant
+        # An answer that came too late, or again, or to nobody's login, is still nothing for others.
+        is_code = isinstance(meant, NotOurs) and concerns_us(heard.text, logins, redirects)
+        return Exposed(None) if is_code else meant
     theirs = [each for each in by_code if is_from(each, here)]
     kind = _kind(heard.text, theirs)
-    if theirs and kind:
-        login = _answered(heard.text, theirs) or theirs[-1]
+    login = login_by_state(heard.text, theirs)
+    if login is not None or (theirs and kind):
+        login = login or theirs[-1]
         return Exposed(login) if has_forms else Answer(login)
-    return Stray() if kind == "address" else NotOurs()
+    is_code = concerns_us(heard.text, logins, redirects) or is_query_alone(heard.text)
+    return Stray() if is_code else NotOurs()
+
+
+def concerns_us(text: str, logins: Sequence[Login], redirects: Redirects) -> bool:
+    """True if a text is for no other program: it has a login's state, or is an address of a redirect."""
+    if not text:
+        return False
+    by_code = [each for each in logins if each.device is None]
+    return carries_redirect(text, redirects) or login_by_state(text, by_code) is not None
 
 
 def _in_public(text: str, here: Origin, by_code: Sequence[Login]) -> Intent:
     by_sender = [each for each in by_code if each.origin.user == here.user]
-    kind = _kind(text, by_sender)
-    if kind == "code" and by_sender:
+    whose = login_by_state(text, by_code)
+    if whose is not None:
+        return Exposed(whose if whose in by_sender else None)
+    kind = _kind(text, by_sender) if by_sender else ""
+    if kind == "code":
         # A code alone says nothing of whose it is, but for who wrote it when.
         return Exposed(by_sender[-1])
-    if kind != "address":
-        return NotOurs()
-    whose = _answered(text, by_code)
-    if whose is None and not by_sender:
-        # People may talk about such addresses.
-        return NotOurs()
-    return Exposed(whose if whose in by_sender else None)
+    return Exposed(None) if kind == "address" else NotOurs()
 
 
 def carries_answer(text: str) -> bool:
@@ -242,14 +301,6 @@ def _kind(text: str, theirs: Iterable[Login]) -> str:
 def _ends_at(text: str, logins: Iterable[Login]) -> bool:
     """True where the text names the place at which one of these logins ends."""
     return any(each.request.redirect_uri.partition("://")[2] in text for each in logins)
-
-
-def _answered(text: str, logins: Iterable[Login]) -> Login | None:
-    """Return the login whose state the text carries."""
-    # To read a text closely for each of a thousand logins takes seconds, and strangers write as well.
-    whole = "".join(cleaned(text[:MAX_PASTE_CHARS]).split())
-    likely = (each for each in logins if each.request.state.reveal() in whole)
-    return next((each for each in likely if answers(text, each.request)), None)
 
 
 def _latest(here: Origin, waiting: Sequence[Login]) -> Login | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hermes_mcp_auth_remote.config import find_server, server_names
-from hermes_mcp_auth_remote.errors import ServerNotFound
+from hermes_mcp_auth_remote.errors import McpAuthError, ServerNotFound
 from hermes_mcp_auth_remote.store.disk import SETTLE_NS
 from hermes_mcp_auth_remote.values import Server
 
@@ -119,3 +120,14 @@ def named(servers: Servers, name: str, server_tag: str = "") -> Server | None:
         alike = [each for each in names if each.casefold() == name.casefold()]
         found = alike[0] if len(alike) == 1 else None
     return None if found is None else servers.find(found)
+
+
+def redirect_uris(servers: Servers) -> tuple[str, ...]:
+    """List the redirect URIs that the servers' options name; an entry with a mistake has none."""
+    found = list[str]()
+    with contextlib.suppress(McpAuthError):
+        for name in servers.names():
+            with contextlib.suppress(McpAuthError):
+                uri = servers.find(name).options.redirect_uri
+                found += [] if uri is None else [uri]
+    return tuple(found)

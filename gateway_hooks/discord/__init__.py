@@ -12,7 +12,8 @@
                     await message.reply(await answer(message.content, client))
 
 So an agent sees no message with a code in it. A bot without one leaves the option out: the cog then listens
-by itself.
+by itself. A bot that hands edited messages to others asks in the same way in `on_raw_message_edit`, with
+`hear_message(payload.message)`.
 
 A call inside `asking` that needs a login waits for it: that person is asked in a direct message, or, where
 those are closed, by a button in the channel that only works for them. The cog adds /connect, /connections
@@ -44,7 +45,8 @@ from gateway_hooks.desk import Desk
 from gateway_hooks.discord.cards import typed, window
 from gateway_hooks.discord.chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
 from gateway_hooks.discord.errors import refusals
-from gateway_hooks.discord.people import sender_of, spoken
+from gateway_hooks.discord.people import sender_of
+from gateway_hooks.discord.pieces import collect
 from gateway_hooks.discord.redaction import redact
 from gateway_hooks.discord.slash import Callbacks, Interaction, commands_of, sync
 from gateway_hooks.policy import Policy
@@ -141,14 +143,38 @@ class McpLogins(commands.Cog):
             return DirectChat(self.platform, str(user.id))
         return ChannelChat(self.platform, channel.id, str(user.id))
 
+    @property
+    def _application(self) -> int:
+        """What the bot's answers to interactions name as their webhook; 0 before it has logged in."""
+        return self._bot.application_id or 0
+
+    def nobodys_chat(self, message: discord.Message) -> Chat:
+        """Return the place in which something stands that no person wrote."""
+        return ChannelChat(self.platform, message.channel.id, "")
+
     async def hear_message(self, message: discord.Message) -> bool:
-        """Take a plain message; False where it is not ours, and may go on to others. Waits for no server."""
-        text, beside = spoken(message)
-        if message.author.bot or not (text or beside):
+        """Take a plain message, written or edited; False if it is not ours, and may go on to others.
+
+        Waits for no server. A message of another bot is ours only if it carries a code.
+        """
+        if str(message.author.id) == self.platform.bot or message.webhook_id == self._application:
             return False
-        chat = self.chat(message.channel, message.author)
-        sender = await self._sender(message.author)
-        work = await self.desk.heed(Heard(sender, text=text, message=str(message.id), beside=beside), chat)
+        found = collect(message, self.platform.bot)
+        if not (found.text or found.parts or found.beside):
+            return False
+        # Of another bot's message only a code matters.
+        is_person = not message.author.bot
+        sender = await self._sender(message.author) if is_person else Sender("")
+        chat = self.chat(message.channel, message.author) if is_person else self.nobodys_chat(message)
+        heard = Heard(
+            sender,
+            text=found.text if is_person else "",
+            message=str(message.id),
+            beside=found.beside,
+            parts=found.parts if is_person else (found.text, *found.parts),
+            beside_message=found.beside_message,
+        )
+        work = await self.desk.heed(heard, chat)
         if work is None:
             return False
 
@@ -211,6 +237,12 @@ class McpLogins(commands.Cog):
         """Take a message, unless the bot passes them on itself."""
         if self._options.hears_messages:
             await self.hear_message(message)
+
+    @commands.Cog.listener()
+    async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
+        """Take an edited message, unless the bot passes them on itself; the library need not know it."""
+        if self._options.hears_messages:
+            await self.hear_message(payload.message)
 
     async def _open(self, interaction: Interaction, login_id: str) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Who is speaking on Discord: ids, and roles of the guild that they are heard from; and what they say."""
+"""Who is speaking on Discord: ids, and roles of the guild that they are heard from."""
 
 from __future__ import annotations
 
@@ -86,12 +86,3 @@ def sender_of(member: discord.Member) -> Sender:
     """Return a guild's member with all their roles, "everyone" among them, whose id is the guild's."""
     roles = frozenset(str(role.id) for role in member.roles)
     return Sender(str(member.id), roles, str(member.guild.id))
-
-
-def spoken(message: discord.Message) -> tuple[str, str]:
-    """Return what a message says, forwarded or not, and what it replies to, unless a bot wrote that."""
-    text = message.content or "\n".join(each.content for each in message.message_snapshots)
-    replied = None if message.reference is None else message.reference.resolved
-    if not isinstance(replied, discord.Message) or replied.author.bot:
-        return text, ""
-    return text, replied.content

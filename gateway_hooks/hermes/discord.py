@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, cast
 
 import discord
@@ -19,12 +20,14 @@ from gateway_hooks.chat import Chat, Heard, Platform, Sender
 from gateway_hooks.desk import Desk
 from gateway_hooks.discord import McpLogins, Options
 from gateway_hooks.discord.chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
-from gateway_hooks.discord.people import sender_of, spoken
+from gateway_hooks.discord.people import sender_of
+from gateway_hooks.discord.pieces import collect
 from gateway_hooks.discord.redaction import redact
 from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.plain import PREFIX
 from gateway_hooks.hermes.policy import HermesPolicy, HermesSender
 from gateway_hooks.hermes.seat import PRIVATE, Seat
+from gateway_hooks.meaning import carries_answer
 from gateway_hooks.servers import Configured
 from gateway_hooks.words import ENGLISH
 from hermes_mcp_auth_remote.service import AuthService
@@ -108,12 +111,14 @@ class DiscordSeat(Seat):
                 await before(message)
 
         self._client.on_message = first  # type: ignore[method-assign]
+        self._client.add_listener(self._hear_edited, "on_raw_message_edit")
         self.spawn(self._client.add_cog(self._cog))
 
     async def stop(self) -> None:
         """Leave the client as it was."""
         if self._before is not None:
             self._client.on_message = self._before  # type: ignore[method-assign]
+        self._client.remove_listener(self._hear_edited, "on_raw_message_edit")
         with contextlib.suppress(discord.DiscordException):
             await self._client.remove_cog(self._cog.qualified_name)
         await super().stop()
@@ -127,17 +132,35 @@ class DiscordSeat(Seat):
             return DirectChat(platform, str(where.user_id))
         return ChannelChat(platform, int(where.chat_id), str(where.user_id))
 
-    def _hears(self, message: discord.Message) -> bool:
-        """Take a message where it is ours."""
-        text, beside = spoken(message)
-        if message.author.bot or not (text or beside):
+    def _hears(self, message: discord.Message, *, is_edited: bool = False) -> bool:
+        """Take a message if it is ours. An edited command was carried out when it was written."""
+        bot = self._cog.platform.bot
+        if str(message.author.id) == bot or message.webhook_id == (self._client.application_id or 0):
             return False
+        found = collect(message, bot)
+        if not (found.text or found.parts or found.beside):
+            return False
+        heard = Heard(
+            Sender(""),
+            message=str(message.id),
+            beside=found.beside,
+            parts=found.parts,
+            beside_message=found.beside_message,
+        )
+        if message.author.bot:
+            heard = replace(heard, parts=(found.text, *found.parts))
+            return self.take(heard, self._cog.nobodys_chat(message))
         sender = Sender(str(message.author.id))
         if isinstance(message.author, discord.Member):
             sender = sender_of(message.author)
-        text = _MENTION.sub("", text, count=1) if message.mentions else text
-        heard = Heard(sender, text=text, message=str(message.id), beside=beside)
+        text = _MENTION.sub("", found.text, count=1) if message.mentions else found.text
+        if is_edited and text.lstrip().startswith("/") and not carries_answer(text):
+            text = ""
+        heard = replace(heard, sender=sender, text=text)
         return self.take(heard, self._cog.chat(message.channel, message.author))
+
+    async def _hear_edited(self, payload: discord.RawMessageUpdateEvent) -> None:
+        self._hears(payload.message, is_edited=True)
 
     async def _done(self, heard: Heard, chat: Chat) -> None:
         if isinstance(chat, _SlashChat):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from gateway_hooks.hermes.files import cached_texts
 from gateway_hooks.hermes.internals import COMMAND
 from gateway_hooks.meaning import carries_answer
 
@@ -30,9 +31,10 @@ _MAX_WORD_CHARS = 19
 
 
 def withheld(event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
-    """Return what Hermes does with an event that could not be looked at: nothing, where it carries a code."""
-    said = f"{getattr(event, 'text', None) or ''}\n{getattr(event, 'reply_to_text', None) or ''}"
-    return SKIP if carries_answer(said) else None
+    """Return what Hermes does with an event that could not be looked at: nothing, if it carries a code."""
+    names = ("text", "reply_to_text", "channel_context")
+    said = [str(getattr(event, name, None) or "") for name in names] + list(cached_texts(event).values())
+    return SKIP if any(carries_answer(each) for each in said) else None
 
 
 def read_command(text: str, bot: str = "") -> tuple[str, str] | None:

@@ -7,19 +7,35 @@ done beside Hermes's own work.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from gateway_hooks.chat import Chat, ChatError, Heard, Platform
+from gateway_hooks.chat import Chat, ChatError, Heard, Platform, Sender
+from gateway_hooks.codes import Redirects, may_carry_code, redirects_of
 from gateway_hooks.desk import Desk
+from gateway_hooks.hermes.files import cached_texts, delete_cached
 from gateway_hooks.hermes.internals import Attached
 from gateway_hooks.hermes.plain import NO_ID, PlainPlatform
 from gateway_hooks.hermes.policy import HermesPolicy, HermesSender
 from gateway_hooks.hermes.reading import SKIP, read_command, without_ours
-from gateway_hooks.meaning import Exposed, Intent, NotOurs, carries_answer, meaning
-from gateway_hooks.servers import Configured
+from gateway_hooks.meaning import (
+    Answer,
+    Exposed,
+    Intent,
+    NotOurs,
+    Stray,
+    carries_answer,
+    concerns_us,
+    meaning,
+    needs_configuration,
+    with_code_as_text,
+    without_links,
+)
+from gateway_hooks.servers import Configured, redirect_uris
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
@@ -87,17 +103,31 @@ class Seat:
         """
         where, text = event.source, str(event.text or "")
         beside = str(getattr(event, "reply_to_text", None) or "")
-        if not (text or beside):
+        files = cached_texts(event)
+        self._clean_context(event)
+        if beside and without_links(beside, self.logins()) != beside:
+            # Our own prompt, which holds the link: the answer to it goes on, the link does not.
+            event.reply_to_text, beside = None, ""
+        if not (text or beside or files):
             return None
         chat, sender = self.chat(where, event), HermesSender(self.speaker(where), where=where)
         if sender.user and self._reads_alone(where):
             self._remember(sender.user, str(where.chat_id))
-        heard = Heard(sender, text=text, message=str(event.message_id or ""), beside=beside)
+        heard = Heard(
+            sender,
+            text=text,
+            message=str(event.message_id or ""),
+            beside=beside,
+            beside_message=str(getattr(event, "reply_to_message_id", None) or "") if beside else "",
+        )
+        if files and self._take_files(heard, files, chat):
+            return SKIP
         lines = text.splitlines()
         if len(lines) > 1 and not beside and not text.lstrip().startswith("/"):
             # The message that the id names is not the one with the code in it.
+            logins = self.logins()
             ours, rest = without_ours(
-                text, lambda line: self._meant(replace(heard, text=line), chat) is not None
+                text, lambda line: self._meant(replace(heard, text=line), chat, logins) is not None
             )
             for line in ours:
                 self.take(replace(heard, text=line, message=NO_ID), chat)
@@ -105,16 +135,43 @@ class Seat:
                 return {"action": "rewrite", "text": rest} if rest else SKIP
         return SKIP if self.take(heard, chat) else None
 
+    def _take_files(self, heard: Heard, files: Mapping[Path, str], chat: Chat) -> bool:
+        """Take a message whose files carry a code, and delete those files; False if none does."""
+        logins, redirects = self._known(replace(heard, parts=tuple(files.values())))
+        carrying = [path for path, text in files.items() if concerns_us(text, logins, redirects)]
+        if not carrying:
+            return False
+        for path in carrying:
+            delete_cached(path)
+        # Hermes has put the file's text into the message's own.
+        texts = tuple(files[path] for path in carrying)
+        self.take(replace(heard, text="", beside="", parts=texts), chat)
+        return True
+
+    def _clean_context(self, event: Any) -> None:  # noqa: ANN401  Hermes's own
+        """Take lines with a code out of what Hermes shows the model of a channel's earlier messages."""
+        context = str(getattr(event, "channel_context", None) or "")
+        if not context or not may_carry_code(context):
+            return
+        logins, redirects = self._known(Heard(Sender(""), beside=context))
+        if concerns_us(context, logins, redirects):
+            lines = context.splitlines()
+            kept = [line for line in lines if not concerns_us(line, logins, redirects)]
+            rest = "\n".join(kept)
+            # A code that is broken into lines stands in none of them.
+            event.channel_context = None if concerns_us(rest, logins, redirects) else rest or None
+
     def take(self, heard: Heard, chat: Chat) -> bool:
         """Take what is ours, and have it done; False where it is Hermes's. Raises nothing."""
         try:
             ours = self._meant(heard, chat)
         except Exception as fault:  # noqa: BLE001  what carries a code is not let through for a fault of ours
             log.error("A message could not be read, by a fault of ours: %s.", type(fault).__name__)  # noqa: TRY400
-            return not isinstance(meaning(heard, chat.origin, (), is_private=True), NotOurs)
+            return any(carries_answer(text) for text in (heard.text, heard.beside, *heard.parts))
         if ours is None:
             return False
-        self.spawn(self._done(ours, chat))
+        is_strangers = heard.sender.user != ours.sender.user
+        self.spawn(self._deleted(ours, chat) if is_strangers else self._done(ours, chat))
         return True
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -153,34 +210,55 @@ class Seat:
             # A button turns until its press is answered.
             await chat.note("")
 
-    def _meant(self, heard: Heard, chat: Chat) -> Heard | None:
+    async def _deleted(self, heard: Heard, chat: Chat) -> None:
+        """Delete what somebody wrote to whom Hermes does not listen, without a word."""
+        for message in (heard.message, heard.beside_message):
+            if message:
+                with contextlib.suppress(ChatError):
+                    await chat.delete(message)
+
+    def _meant(self, heard: Heard, chat: Chat, logins: list[Login] | None = None) -> Heard | None:
         """Return what was said as the conversation hears it; None where it is Hermes's to deal with.
 
         So is whatever comes from people to whom Hermes does not listen, and a command that they may not run;
-        but nobody's answer to somebody's login, written in the name of a group, is ours.
+        but a code is ours, also in nobody's name. The sender is nobody if Hermes does not listen to them.
         """
+        logins, redirects = self._known(heard, logins)
+        heard = with_code_as_text(heard, logins, redirects)
         if not heard.sender.user:
-            return heard if isinstance(self._intent(heard, chat), Exposed) else None
+            return heard if isinstance(self._intent(heard, chat, logins), Exposed) else None
         typed = None if heard.pressed else read_command(heard.text, self._name_of_bot())
         if typed is not None:
             heard = replace(heard, command=typed[0], text=typed[1])
-        ours = not isinstance(self._intent(heard, chat), NotOurs)
+        intent = self._intent(heard, chat, logins)
+        is_code = isinstance(intent, Answer | Exposed | Stray)
+        ours = not isinstance(intent, NotOurs)
         if typed is not None and not ours:
             # Such as "cancel" where nothing waits.
             heard, ours = replace(heard, command="connections", text=""), True
-        if not ours or not self.policy.may_talk(heard.sender):
+        if not ours:
             return None
-        if typed is None or carries_answer(heard.text):
+        if not self.policy.may_talk(heard.sender):
+            # Hermes deals with them, but no other program gets a code of theirs.
+            return replace(heard, sender=Sender("")) if is_code else None
+        if typed is None or is_code:
             return heard
         return heard if self.policy.may_run(heard.sender) else None
 
-    def _intent(self, heard: Heard, chat: Chat) -> Intent:
+    def _known(self, heard: Heard, logins: list[Login] | None = None) -> tuple[list[Login], Redirects]:
+        """Return the logins, and all redirect URIs that are ours as far as this message needs them."""
+        configured = redirect_uris(self.servers) if needs_configuration(heard) else ()
+        known = self.logins() if logins is None else logins
+        return known, redirects_of(known, configured)
+
+    def _intent(self, heard: Heard, chat: Chat, logins: Sequence[Login]) -> Intent:
         return meaning(
             heard,
             chat.origin,
-            self.logins(),
+            logins,
             is_private=chat.is_private,
             has_forms=self.platform.can.forms,
+            configured=redirect_uris(self.servers) if needs_configuration(heard) else (),
         )
 
     def waiting(self) -> list[Login]:

@@ -107,8 +107,8 @@ class TelegramSeat(Seat):
             heard = replace(heard, command="", text=message.text or message.caption or "")
             is_command = heard.text.lstrip().startswith("/") and not carries_answer(heard.text)
             if update.edited_message and is_command:
-                # Carried out when it was written.
-                return None
+                # Carried out when it was written; a code may have come since.
+                heard = replace(heard, text="")
         return replace(heard, sender=self._sender(heard, chat.origin, update)), chat
 
     def _sender(self, heard: Heard, origin: Origin, update: Update) -> HermesSender:

@@ -36,7 +36,7 @@ from gateway_hooks.desk import Desk, Work
 from gateway_hooks.policy import Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.telegram.calls import Calls, Sleep
-from gateway_hooks.telegram.chat import TelegramChat
+from gateway_hooks.telegram.chat import BusinessChat, TelegramChat
 from gateway_hooks.telegram.reading import PLATFORM, Read, overheard, read, whose
 from gateway_hooks.telegram.redaction import guard_logs
 from gateway_hooks.words import ENGLISH, Words
@@ -107,11 +107,13 @@ class TelegramPlatform:
         return None if found is None else (found.heard.sender, self._chat(found))
 
     def overhear(self, update: Update) -> tuple[Heard, TelegramChat] | None:
-        """Return what an update says in the name of a group or a channel, None where it says nothing so."""
+        """Return what may hold a code in an update that no person sends to the bot; None if nothing does."""
         found = overheard(update, self.bot)
         return None if found is None else (found.heard, self._chat(found))
 
     def _chat(self, found: Read) -> TelegramChat:
+        if found.business:
+            return BusinessChat(self._bot, self._calls, found.origin, found.business)
         return TelegramChat(
             self._bot, self._calls, found.origin, is_private=found.is_private, query=found.query
         )
@@ -215,7 +217,11 @@ class TelegramLogins:
             raise ApplicationHandlerStop
         if not isinstance(update, Update):
             return
-        found = platform.read(update) or platform.overhear(update)
+        try:
+            found = platform.read(update) or platform.overhear(update)
+        except Exception as fault:  # noqa: BLE001  what cannot be searched for a code goes to nobody
+            log.error("An update could not be read: %s.", type(fault).__name__)  # noqa: TRY400
+            raise ApplicationHandlerStop from None
         if found is None:
             return
         heard, chat = found

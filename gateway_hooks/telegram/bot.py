@@ -41,7 +41,16 @@ POOL_SECONDS = 30.0
 WEBHOOK_TRIES = 2
 # Until the library has noticed what its poll was answered.
 END_SECONDS = 0.1
-HEARD = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY]
+# Of channels and business chats nothing is heard but codes, which are deleted.
+HEARD = [
+    Update.MESSAGE,
+    Update.EDITED_MESSAGE,
+    Update.CALLBACK_QUERY,
+    Update.CHANNEL_POST,
+    Update.EDITED_CHANNEL_POST,
+    Update.BUSINESS_MESSAGE,
+    Update.EDITED_BUSINESS_MESSAGE,
+]
 
 WRONG_TOKEN = "Telegram does not take this bot's token: copy it anew from BotFather."  # noqa: S105  a sentence
 # After these the library polls no more, and tells nobody.

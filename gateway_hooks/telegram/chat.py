@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from telegram import Bot, CallbackQuery, InputFile, LinkPreviewOptions, Message
 from telegram.constants import CallbackQueryLimit
@@ -207,6 +208,43 @@ class TelegramChat:
         if not chat.lstrip("-").isdecimal() or (self._is_private and chat.startswith("-")):
             raise CannotWrite("A user of Telegram is named by a number.")
         return int(chat)
+
+
+class BusinessChat(TelegramChat):
+    """A chat of a business account with somebody else, which the bot reads by a connection.
+
+    What the bot has to say goes to the sender's private chat with it: here it would speak for the account.
+    """
+
+    def __init__(self, bot: Bot, calls: Calls, origin: Origin, connection: str) -> None:
+        # Its number is a person's, as that of a private chat with the bot.
+        here = replace(origin, chat=f"business:{connection}:{origin.chat}")
+        super().__init__(bot, calls, here, is_private=False)
+        self._connection = connection
+        self._private = TelegramChat(
+            bot, calls, replace(origin, chat=origin.user, thread=""), is_private=True
+        )
+
+    async def send(self, card: Card) -> str:
+        """Write to the sender in private; raises CannotWrite, ChatError."""
+        return await self._private.send(card)
+
+    async def send_picture(self, png: bytes, card: Card) -> str:
+        """Write to the sender in private; raises CannotWrite, ChatError."""
+        return await self._private.send_picture(png, card)
+
+    async def edit(self, message: str, card: Card) -> None:  # noqa: ARG002  the protocol's
+        """Raise MessageGone: what was sent stands in another chat."""
+        raise MessageGone("The bot changes no message of a business chat.")
+
+    async def _delete(self, message: str) -> bool:
+        # It takes a right that the account gives the bot (Bot API, BusinessBotRights).
+        try:
+            return await self._calls.at_once(
+                lambda: self._bot.delete_business_messages(self._connection, [int(message)])
+            )
+        except BadRequest as refused:
+            return bool(_NO_SUCH.search(refused.message))
 
 
 def _address(link: Link) -> Drawn:

@@ -1,18 +1,19 @@
 """What an update says, and who says it where: from the library's values to ours. Pure.
 
 Only people are heard, and only where Telegram vouches for who they are: not channels, not bots, not whoever
-writes in a group in the name of the group.
+writes in a group in the name of the group. All else is searched for codes, and for nothing more.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from telegram import CallbackQuery, Message, MessageEntity, Update
 from telegram.constants import ChatType
 
 from gateway_hooks.chat import Heard, Sender
 from gateway_hooks.meaning import COMMANDS
+from gateway_hooks.telegram.pieces import Pieces, collect
 from hermes_mcp_auth_remote.values import Origin
 
 PLATFORM = "telegram"
@@ -20,12 +21,16 @@ PLATFORM = "telegram"
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One thing heard, where, and the press to answer if it was one."""
+    """One thing heard, where, and the press to answer if it was one.
+
+    `business` is the id of the connection by which the bot sees the chat of a business account.
+    """
 
     heard: Heard
     origin: Origin
     is_private: bool
     query: CallbackQuery | None = None
+    business: str = ""
 
 
 def read(update: Update, bot: str, username: str) -> Read | None:
@@ -34,7 +39,7 @@ def read(update: Update, bot: str, username: str) -> Read | None:
     if found is None:
         return None
     heard = found.heard
-    return found if heard.command or heard.text or heard.pressed or heard.beside else None
+    return found if heard.command or heard.text or heard.pressed or heard.beside or heard.parts else None
 
 
 def whose(update: Update, bot: str, username: str) -> Read | None:
@@ -50,27 +55,54 @@ def whose(update: Update, bot: str, username: str) -> Read | None:
     if command:
         text = text.partition(" ")[2] if " " in text.split("\n")[0] else text.partition("\n")[2]
     sender = Sender(str(message.from_user.id))
-    heard = Heard(sender, command, text, message=str(message.message_id), beside=_beside(message, bot))
+    heard = _with(
+        collect(update, bot, message.text or "", message.caption or ""),
+        Heard(sender, command, text, message=str(message.message_id)),
+        message,
+        bot,
+    )
     return Read(heard, _origin(message, sender, bot), message.chat.type == ChatType.PRIVATE)
 
 
 def overheard(update: Update, bot: str) -> Read | None:
-    """Read what is written in the name of a group or a channel: by nobody, but perhaps with a code in it."""
-    message = update.message or update.edited_message or update.channel_post or update.edited_channel_post
-    if message is None or message.sender_chat is None:
+    """Read what no person sends to the bot itself, but may hold a code; None if it cannot.
+
+    That is what is written in the name of a group or a channel, by another bot or in a business chat, and all
+    that is no message: a query, a poll. Of these only people of a business chat are known by their id.
+    """
+    pieces = collect(update, bot)
+    if not (pieces.own or pieces.of_others):
         return None
-    nobody, text = Sender(""), message.text or message.caption or ""
-    heard = Heard(nobody, text=text, message=str(message.message_id), beside=_beside(message, bot))
-    return Read(heard, _origin(message, nobody, bot), is_private=False)
+    in_business = update.business_message or update.edited_business_message
+    message = (
+        in_business
+        or update.message
+        or update.edited_message
+        or update.channel_post
+        or update.edited_channel_post
+    )
+    if message is None:
+        return Read(_with(pieces, Heard(Sender(""))), Origin(PLATFORM, bot=bot), is_private=False)
+    user = message.from_user
+    is_known = in_business is not None and user is not None and not user.is_bot
+    sender = Sender(str(user.id) if user is not None and is_known else "")
+    heard = _with(pieces, Heard(sender, message=str(message.message_id)), message, bot)
+    connection = (in_business and in_business.business_connection_id) or ""
+    return Read(heard, _origin(message, sender, bot), is_private=False, business=connection)
 
 
-def _beside(message: Message, bot: str) -> str:
-    """Return what an application may read along with a message: a quote, or what it replies to."""
-    replied = message.reply_to_message
-    said = [] if message.quote is None else [message.quote.text]
-    if replied is not None and (replied.from_user is None or str(replied.from_user.id) != bot):
-        said.append(replied.text or replied.caption or "")
-    return "\n".join(said)
+def _with(pieces: Pieces, heard: Heard, message: Message | None = None, bot: str = "") -> Heard:
+    """Return what is heard with all texts of its update."""
+    beside = None if message is None else message.reply_to_message or message.pinned_message
+    # A message that is out of reach has no sender.
+    sender = getattr(beside, "from_user", None)
+    is_ours = sender is not None and str(sender.id) == bot
+    return replace(
+        heard,
+        parts=pieces.own,
+        beside=pieces.beside,
+        beside_message="" if beside is None or is_ours else str(beside.message_id),
+    )
 
 
 def _pressed(query: CallbackQuery, bot: str) -> Read | None:

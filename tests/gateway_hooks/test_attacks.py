@@ -16,7 +16,7 @@ from telegram import Update
 from gateway_hooks import answering
 from gateway_hooks.cards import Card, Link
 from gateway_hooks.chat import Chat, Heard, Sender
-from gateway_hooks.discord.people import spoken
+from gateway_hooks.discord.pieces import collect
 from gateway_hooks.hermes import internals
 from gateway_hooks.hermes import seat as seats
 from gateway_hooks.hermes.gateway import NO_PEOPLE, guard_lines
@@ -243,9 +243,9 @@ def test_what_a_message_on_discord_replies_to_or_forwards_is_heard_too() -> None
     written.author.bot = False
     reply = MagicMock(spec=discord.Message, content="right?", message_snapshots=[])
     reply.reference.resolved = written
-    assert spoken(reply) == ("right?", ADDRESS)
+    assert (collect(reply, "900").text, collect(reply, "900").beside) == ("right?", ADDRESS)
     forward = MagicMock(spec=discord.Message, content="", message_snapshots=[written], reference=None)
-    assert spoken(forward) == (ADDRESS, "")
+    assert (collect(forward, "900").text, collect(forward, "900").beside) == (ADDRESS, "")
 
 
 @covers("chat-ours")
@@ -274,7 +274,10 @@ def test_an_address_of_anothers_that_a_stranger_writes_in_a_group_goes_without_a
     eve = talk.person("eve", group="kitchen")
     assert eve.says(f"look: {answer}")
     assert eve.reads() == ""
-    assert not eve.says("http://127.0.0.1:1/callback?code=another&state=of-elsewhere")
+    # Nor does one that no login waits for.
+    assert eve.says("http://127.0.0.1:1/callback?code=another&state=of-elsewhere")
+    assert eve.reads() == ""
+    assert not eve.says("https://another.example/callback?code=another&state=of-elsewhere")
     assert talk.login.status == "waiting"
 
 

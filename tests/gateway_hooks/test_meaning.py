@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gateway_hooks.meaning
+import gateway_hooks.codes
 from gateway_hooks.chat import Heard, Sender
 from gateway_hooks.meaning import (
     Answer,
@@ -118,7 +118,9 @@ def test_what_is_meant_in_private_while_a_login_waits(heard: Heard, intent: Inte
     ("heard", "intent"),
     [
         (said(URL), Stray()),
-        (said(FOREIGN), Stray()),
+        (said(FOREIGN), NotOurs()),
+        (said("?code=abcdef&state=uvwxyz"), Stray()),
+        (command("connect", FOREIGN), Stray()),
         (said(f"{REDIRECT_URI} is where it ends?"), NotOurs()),
         (said(f"{CODE}{CODE}"), NotOurs()),
         (command("cancel"), NotOurs()),
@@ -146,6 +148,8 @@ def test_what_is_meant_in_private_without_a_login_of_ones_own(
         (FOREIGN, (MINE,), Exposed(None)),
         (FOREIGN, (HIS,), NotOurs()),
         (FOREIGN, (), NotOurs()),
+        (URL, (), Exposed(None)),
+        ("?code=abcdef&state=uvwxyz", (), NotOurs()),
         (f"{CODE}{CODE}", (MINE,), Exposed(MINE)),
         (f"{CODE}{CODE}", (HIS,), NotOurs()),
         ("hello", (MINE,), NotOurs()),
@@ -158,6 +162,8 @@ def test_what_is_meant_in_private_without_a_login_of_ones_own(
         "none",
         "no login",
         "nobody",
+        "no login, but on loopback",
+        "a query alone",
         "code",
         "another's code",
         "talk",
@@ -173,7 +179,8 @@ def test_an_address_that_a_message_replies_to_goes_on_to_nobody() -> None:
     assert read(reply) == Stray()
     assert read(reply, MINE) == Stray()
     assert read(reply, MINE, here=GROUP) == Exposed(None)
-    assert read(reply, HIS, here=GROUP) == NotOurs()
+    assert read(reply, HIS, here=GROUP) == Exposed(None)
+    assert read(replace(reply, beside=FOREIGN), HIS, here=GROUP) == NotOurs()
     assert read(replace(reply, beside=f"It begins with {REDIRECT_URI}."), MINE) == NotOurs()
 
 
@@ -182,7 +189,7 @@ def test_a_strangers_text_is_read_closely_for_no_login_whose_state_it_lacks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     closely = MagicMock(return_value=False)
-    monkeypatch.setattr(gateway_hooks.meaning, "answers", closely)
+    monkeypatch.setattr(gateway_hooks.codes, "answers", closely)
     many = [made(Origin("parlour", user=f"{number}"), f"login-{number}") for number in range(1000)]
     many = [
         replace(each, request=replace(each.request, state=Secret(f"the-state-of-{each.id}"))) for each in many
@@ -286,7 +293,7 @@ def test_what_stands_alone_means_the_same_whatever_logins_there_are(
         assert without == along
     else:
         is_other = name.lower() not in {"connect", "connections", "disconnect", "start"}
-        assert is_other or beside or text in {URL, FOREIGN}
+        assert is_other or beside or text in {URL, URL[:40], FOREIGN}
 
 
 @covers("linear")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from tests.parts.bot_api.people import People
+from tests.parts.bot_api.shapes import Shapes
 from tests.parts.bot_api.trouble import RateLimits, Troubles
 from tests.parts.bot_api.values import User
 from tests.parts.bot_api.world import World
 
 
-class BotApi(People, Troubles):
+class BotApi(Shapes, Troubles):
     """The endpoint: what people do and see, what goes wrong, and where a bot finds it."""
 
     def __init__(self, world: World, origin: str, token: str, *, rate_limits: bool) -> None:
-        People.__init__(self, world)
+        Shapes.__init__(self, world)
         Troubles.__init__(self)
         self.origin = origin
         self.token = token

@@ -52,6 +52,7 @@ KNOWN: dict[str, set[str]] = {
     "editMessageReplyMarkup": _EDITED,
     "deleteMessage": {"chat_id", "message_id"},
     "deleteMessages": {"chat_id", "message_ids"},
+    "deleteBusinessMessages": {"business_connection_id", "message_ids"},
     "answerCallbackQuery": {"callback_query_id", "text", "show_alert", "url", "cache_time"},
     "getChat": {"chat_id"},
     "getChatMember": {"chat_id", "user_id"},

@@ -99,7 +99,7 @@ def _check_deletable(world: World, chat: Chat, message: Message) -> None:
     The documentation grants an administrator more; the server's source refuses every bot after two days.
     """
     old = world.clock() - message.date >= DELETABLE_SECONDS
-    if chat.type == "supergroup" and (old or not (message.from_bot or chat.bot_can_delete)):
+    if chat.type != "private" and (old or not (message.from_bot or chat.bot_can_delete)):
         raise bad_request("message can't be deleted")
     if old:
         raise bad_request("message can't be deleted for everyone")
@@ -109,6 +109,24 @@ def delete_message(world: World, parameters: Parameters) -> object:
     chat, message = message_of(world, parameters, "delete")
     _check_deletable(world, chat, message)
     world.delete(message)
+    return True
+
+
+def delete_business_messages(world: World, parameters: Parameters) -> object:
+    connection = world.business.get(parameters.text("business_connection_id"))
+    if connection is None:
+        raise bad_request("business connection not found")
+    numbers = [one for one in parameters.json_array("message_ids") or [] if isinstance(one, int)]
+    if not numbers:
+        raise bad_request("message identifiers are not specified")
+    if len(numbers) > MESSAGES_PER_DELETE:
+        raise bad_request("too many message identifiers specified")
+    if not connection.can_delete:
+        raise bad_request("not enough rights")
+    if any(one not in connection.messages for one in numbers):
+        raise bad_request("message to delete not found")
+    connection.deleted |= {one: connection.messages.pop(one) for one in numbers}
+    world.notify()
     return True
 
 
@@ -153,5 +171,6 @@ EDITING: dict[str, Callable[[World, Parameters], object]] = {
     "editMessageReplyMarkup": edit_message_reply_markup,
     "deleteMessage": delete_message,
     "deleteMessages": delete_messages,
+    "deleteBusinessMessages": delete_business_messages,
     "answerCallbackQuery": answer_callback_query,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from tests.parts.bot_api.transcript import transcript
@@ -78,6 +78,7 @@ class Seen:
                 for message in self.world.standing(chat)
                 if text in _flat([message.text, *(e.json() for e in message.entities)])
                 or text in _flat([button.json() for button in message.buttons])
+                or text in _flat([message.more, message.document and message.document.name])
             ]
 
     def transcript(self, where: Where) -> str:
@@ -106,7 +107,7 @@ def _id(where: Where) -> int:
 
 
 def _flat(value: object) -> str:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return "\n".join(map(_flat, value.values()))
     return "\n".join(map(_flat, value)) if isinstance(value, list) else str(value)
 

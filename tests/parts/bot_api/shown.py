@@ -14,6 +14,10 @@ def message_json(chat: Chat, message: Message) -> Json:
         "date": int(message.date),
         **_content(message),
     }
+    if chat.type == "channel":
+        # A post is written by the channel.
+        del shown["from"]
+        shown["sender_chat"] = chat.json()
     if message.edited_at is not None:
         shown["edit_date"] = int(message.edited_at)
     if message.thread is not None:
@@ -41,4 +45,4 @@ def _content(message: Message) -> Json:
     if message.keyboard:
         rows = [[button.json() for button in row] for row in message.keyboard]
         shown["reply_markup"] = {"inline_keyboard": rows}
-    return shown
+    return shown | dict(message.more)

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Literal
 
 Json = dict[str, object]
-ChatType = Literal["private", "supergroup"]
+ChatType = Literal["private", "supergroup", "channel"]
 
 
 class Refused(Exception):
@@ -78,9 +78,8 @@ class Chat:
         if self.type == "private":
             shown: Json = {"id": self.id, "type": "private", "first_name": self.person.first_name}
             return shown | ({"username": self.person.username} if self.person.username else {})
-        return {"id": self.id, "type": self.type, "title": self.title} | (
-            {"is_forum": True} if self.forum else {}
-        )
+        of_many: Json = {"id": self.id, "type": self.type, "title": self.title}
+        return of_many | ({"is_forum": True} if self.forum else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +163,8 @@ class Message:
     silent: bool = False
     topic_created: str | None = None
     reactions: tuple[str, ...] = ()
+    # Other members of the Message object, such as "contact" or "poll".
+    more: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
     def buttons(self) -> tuple[Button, ...]:

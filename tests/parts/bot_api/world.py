@@ -48,6 +48,20 @@ class Pressed:
         return asyncio.to_thread(self.answered).__await__()
 
 
+@dataclass(slots=True)
+class Business:
+    """A business account to which the bot is connected: the chats of its owner with others.
+
+    `messages` are Message objects as the bot was shown them; ids count in the owner's account.
+    """
+
+    id: str
+    owner: User
+    can_delete: bool
+    messages: dict[int, Json] = field(default_factory=dict[int, Json])
+    deleted: dict[int, Json] = field(default_factory=dict[int, Json])
+
+
 class World:
     """Everything that the endpoint knows. Every method takes the lock; `changed` tells those who wait."""
 
@@ -66,6 +80,7 @@ class World:
         self.gone: dict[tuple[int, int], float] = {}
         self.files: dict[str, File] = {}
         self.pressed: dict[str, Pressed] = {}
+        self.business: dict[str, Business] = {}
         self.calls: list[Call] = []
         self.actions: list[tuple[int, str]] = []
         self.commands: dict[str, list[object]] = {}

@@ -117,9 +117,44 @@ class DiscordApi(Seen, Trouble):
             raise person.NotOffered(f"{user.name} does not have that window")
         return self._in_loop(lambda: person.submit(self._state, modal, dict(texts)))
 
-    def say(self, user: User, channel: Channel, text: str) -> Message:
-        """Write a plain message into a channel or a DM."""
-        return self._in_loop(lambda: self.copy(person.say(self._state, user, channel, text)))
+    def say(
+        self,
+        user: User,
+        channel: Channel,
+        text: str,
+        *,
+        reply_to: Message | None = None,
+        files: Sequence[tuple[str, bytes]] = (),
+    ) -> Message:
+        """Write a message into a channel or a DM, as a reply or with files."""
+        replied = None if reply_to is None else reply_to.id
+        return self._in_loop(
+            lambda: self.copy(
+                person.say(self._state, user, channel, text, reply_to=replied, files=list(files))
+            )
+        )
+
+    def ask_poll(self, user: User, channel: Channel, question: str, answers: Sequence[str]) -> Message:
+        """Send a poll."""
+        more = person.poll(question, list(answers))
+        return self._in_loop(lambda: self.copy(person.say(self._state, user, channel, "", more=more)))
+
+    def forward(self, user: User, channel: Channel, message: Message) -> Message:
+        """Forward a message into a channel or a DM."""
+
+        def act() -> Message:
+            more = person.forwarded(self._state, user, message.id)
+            return self.copy(person.say(self._state, user, channel, "", more=more))
+
+        return self._in_loop(act)
+
+    def write(self, author: User, channel: Channel, body: Json) -> Message:
+        """Let another bot, or a webhook, write: content, embeds and components, as the API takes them."""
+        return self._in_loop(lambda: self.copy(self._state.write(channel, author, body)))
+
+    def edit(self, user: User, message: Message, text: str) -> Message:
+        """Change the text of an own message."""
+        return self._in_loop(lambda: self.copy(person.edit(self._state, user, message.id, text)))
 
     def remove(self, user: User, message: Message) -> None:
         """Let the author delete a message, or the one who sees an ephemeral one dismiss it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from .components import walk
 from .limits import EPHEMERAL, LOADING
@@ -31,6 +32,8 @@ class Message:
     allowed_mentions: Json | None = None
     mentioned: list[str] = field(default_factory=list[str])
     reply_to: str | None = None
+    # Other members of the message object, such as "poll" or "message_snapshots".
+    more: Json = field(default_factory=dict[str, Any])
     edited_at: float | None = None
     deleted: bool = False
     dismissed: bool = False
@@ -69,6 +72,7 @@ class Message:
             parts += [(embed.get("footer") or {}).get("text"), (embed.get("author") or {}).get("name")]
         for part in walk(self.components):
             parts += [part.get("content"), part.get("label"), part.get("url")]
+        parts += [str(self.more) if self.more else None, *(one["filename"] for one in self.attachments)]
         return "\n".join(text for text in parts if text)
 
 

@@ -44,7 +44,7 @@ def message_payload(state: State, message: Message) -> Json:
             payload["referenced_message"] = message_payload(state, replied)
         else:
             payload["referenced_message"] = None
-    return payload
+    return payload | message.more
 
 
 def message_event(state: State, message: Message, *, content: bool) -> Json:
@@ -59,6 +59,9 @@ def message_event(state: State, message: Message, *, content: bool) -> Json:
     about_bot = message.author == state.bot or state.bot.id in message.mentioned
     if guild_id is not None and not content and not about_bot:
         payload |= {"content": "", "embeds": [], "attachments": [], "components": []}
+        # Polls and forwarded messages are content as well.
+        for name in message.more:
+            payload.pop(name)
     return payload
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .components import MENUS, walk
 from .interactions import AUTOCOMPLETE, COMMAND, COMPONENT, SUBMIT
 from .limits import CONTENT
 from .messages import Interaction, Message, Modal
+from .payloads import message_payload
 from .state import State
 from .world import COMMANDS, SEND, Channel, Json, User
+
+FILES = 10
+# Discord puts "_" for what is none of these.
+FILE_NAME = re.compile(r"[\w.()-]{1,255}", re.ASCII)
 
 
 class NotOffered(AssertionError):
@@ -214,12 +220,75 @@ def _filled(field: Json, texts: dict[str, str]) -> Json:
     return {**filled, "value": value}
 
 
-def say(state: State, user: User, channel: Channel, text: str) -> Message:
-    """Write a plain message."""
-    if not text.strip() or len(text) > CONTENT:
+def say(
+    state: State,
+    user: User,
+    channel: Channel,
+    text: str,
+    *,
+    reply_to: str | None = None,
+    files: list[tuple[str, bytes]] | None = None,
+    more: Json | None = None,
+) -> Message:
+    """Write a message: a reply, with files, or with other members such as a poll."""
+    if not (text.strip() or files or more) or len(text) > CONTENT:
         raise NotOffered("Empty, or too long to be sent")
+    if len(files or []) > FILES or any(not FILE_NAME.fullmatch(name) for name, _ in files or []):
+        raise NotOffered("Too many files, or a name that Discord changes")
     if not state.may_see(user.id, channel):
         raise NotOffered(f"{user.name} is not in #{channel.name}")
     if channel.guild_id is not None and not state.guilds[channel.guild_id].permissions(user.id) & SEND:
         raise NotOffered(f"{user.name} may not write in #{channel.name}")
-    return state.write(channel, user, {"content": text})
+    body: Json = {"content": text}
+    if reply_to is not None:
+        visible(state, user, reply_to)
+        body["message_reference"] = {"message_id": reply_to}
+    return state.write(channel, user, body, files or [], more=more)
+
+
+def poll(question: str, answers: list[str]) -> Json:
+    """Make the member of a message that is a poll (a question of 300 characters, answers of 55)."""
+    if not 1 <= len(question) <= 300 or not 1 <= len(answers) <= 10 or max(map(len, answers)) > 55:
+        raise NotOffered("Not a poll that the client sends")
+    listed = [
+        {"answer_id": number, "poll_media": {"text": answer}} for number, answer in enumerate(answers, 1)
+    ]
+    results = {"is_finalized": False, "answer_counts": []}
+    return {
+        "poll": {
+            "question": {"text": question},
+            "answers": listed,
+            "expiry": "2030-01-01T00:00:00+00:00",
+            "allow_multiselect": False,
+            "layout_type": 1,
+            "results": results,
+        }
+    }
+
+
+def forwarded(state: State, user: User, message_id: str) -> Json:
+    """Make the members of a message that forwards another one, which the person sees."""
+    original = visible(state, user, message_id)
+    kept = (
+        "type",
+        "content",
+        "embeds",
+        "attachments",
+        "timestamp",
+        "edited_timestamp",
+        "flags",
+        "components",
+    )
+    payload = message_payload(state, original)
+    return {
+        "message_reference": {"type": 1, "channel_id": original.channel_id, "message_id": original.id},
+        "message_snapshots": [{"message": {name: payload[name] for name in kept} | {"mentions": []}}],
+    }
+
+
+def edit(state: State, user: User, message_id: str, text: str) -> Message:
+    """Change the text of an own message."""
+    message = visible(state, user, message_id)
+    if message.author != user or len(text) > CONTENT:
+        raise NotOffered("Not theirs, or too long")
+    return state.change(message, {"content": text})

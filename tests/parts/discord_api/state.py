@@ -128,6 +128,7 @@ class State:
         interaction: Interaction | None = None,
         flags: int = 0,
         kind: int = 0,
+        more: Json | None = None,
     ) -> Message:
         """Put a message into a channel and tell the gateway of it."""
         reply = body.get("message_reference") or {}
@@ -145,6 +146,7 @@ class State:
             allowed_mentions=body.get("allowed_mentions"),
             reply_to=str(reply["message_id"]) if reply.get("message_id") else None,
             kind=19 if reply.get("message_id") else kind,
+            more=more or {},
         )
         message.mentioned = pinged(message.content, message.allowed_mentions, self.users)
         message.attachments = [self._keep(channel.id, name, content) for name, content in files]

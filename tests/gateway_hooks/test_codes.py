@@ -1,0 +1,197 @@
+"""What is a code for us, in any way to write it, and what is another site's; in linear time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gateway_hooks.chat import Heard, Sender
+from gateway_hooks.codes import (
+    SEPARATOR,
+    carries_redirect,
+    login_by_state,
+    may_carry_code,
+    redirects_of,
+)
+from gateway_hooks.hermes.files import cached_texts, delete_cached
+from gateway_hooks.meaning import Answer, Exposed, NotOurs, Stray, meaning
+from gateway_hooks.servers import Listed, redirect_uris
+from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.values import Origin, Secret, Server, ServerOptions
+from tests.gateway_hooks.made import ADA, GROUP, made, with_code
+from tests.gateway_hooks.telegram.test_codes import ELSEWHERE, LOOSE, MANGLED
+from tests.oauth.parties import STATE, request
+from tests.requirements import covers
+
+HOSTED = "https://agent.example/oauth/callback"
+AT_HOSTED = f"{HOSTED}?code=abc&state=def"
+
+
+@covers("chat-ours", "paste-mangled")
+@pytest.mark.parametrize("mangling", MANGLED)
+def test_an_address_is_known_however_it_is_written(mangling: str) -> None:
+    ours = redirects_of((), [HOSTED])
+    assert carries_redirect(MANGLED[mangling](LOOSE))
+    assert carries_redirect(MANGLED[mangling](AT_HOSTED), ours)
+    assert not carries_redirect(MANGLED[mangling](AT_HOSTED))
+    assert not carries_redirect(MANGLED[mangling](ELSEWHERE), ours)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://[::1]:80/cb#code=1&state=2",
+        "http://localhost?error=access_denied&state=1",
+        "http://app.localhost:3/cb?state=1&code=2",
+        "http://127.1/cb?code=1&state=2",
+        "https://http://127.0.0.1:1/?state=1&iss=https://as.example&code=1",
+        "> http://127.0.0.1:8765/call\n> back?code=1&state=2",
+        "HTTP://LOCALHOST:1/CB?CODE=1&STATE=2",
+        "http://user@127.0.0.1/cb?code=1&state=2",
+        "http://127.0.0.1:1/cb?code=1&#38;state=2",
+        "http:/127.0.0.1/cb?code=1&state=2",
+    ],
+)
+def test_ways_to_name_loopback(text: str) -> None:
+    assert carries_redirect(text)
+    assert may_carry_code(text)
+
+
+@covers("chat-ours")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://example.com/127.0.0.1/cb?code=1&state=2",
+        "http://localhost:3000/ and https://site.example/cb?code=1&state=2",
+        "http://localhost:3000/,https://site.example/cb?code=1&state=2",
+        "http://localhost.evil.example/?code=1&state=2",
+        "http://localhost:80@evil.example/?code=1&state=2",
+        "http://notlocalhost/?code=1&state=2",
+        "http://127.0.0.1/?code=1",
+        "http://127.0.0.1/?code_challenge=a&state=b",
+        "http://localhost/cb?code=...&state=...",
+        "https://as.example/authorize?response_type=code&state=x&redirect_uri=http%3A%2F%2F127.0.0.1%3A1%2Fcb",
+        f"http://127.0.0.1:1/x{SEPARATOR}?code=1&state=2",
+        "def f(code=1, state=2): ...  # http://localhost/",
+    ],
+)
+def test_what_is_nobodys_answer_to_us_goes_on(text: str) -> None:
+    assert not carries_redirect(text)
+    for is_private in (True, False):
+        heard = Heard(Sender("ada"), text=text, beside=text, parts=(text,))
+        assert meaning(heard, ADA, [with_code(made())], is_private=is_private) == NotOurs()
+
+
+@covers("chat-ours", "chat-exposed")
+@pytest.mark.parametrize(
+    "text", [STATE, f"state: {STATE}", "\u200b".join(STATE), f"{STATE[:9]}\n{STATE[9:]}"]
+)
+def test_a_state_that_is_waited_for_is_taken_alone(text: str) -> None:
+    heard = Heard(Sender("ada"), text="look", parts=(text,))
+    assert meaning(heard, ADA, [made()], is_private=True) == Answer(made())
+    assert meaning(heard, GROUP, [made()], is_private=False) == Exposed(made())
+    elsewhere = Origin("parlour", chat="elsewhere", user="eve", bot="900")
+    assert meaning(heard, elsewhere, [made()], is_private=True) == Stray()
+    # The record of a login that is over has no state any more.
+    over = made(status="done", request=replace(request(), state=Secret("")))
+    assert meaning(heard, ADA, [over], is_private=True) == NotOurs()
+
+
+@covers("chat-ours")
+def test_the_redirect_uri_of_a_login_that_waits_needs_no_state() -> None:
+    asked = replace(request(), redirect_uri=HOSTED)
+    heard = Heard(Sender("eve"), text="look", parts=(f"{HOSTED}?code=abc",))
+    here = Origin("parlour", chat="private-eve", user="eve", bot="900")
+    assert meaning(heard, here, [made(request=asked)], is_private=True) == Stray()
+    assert meaning(heard, here, [made(request=asked, status="expired")], is_private=True) == NotOurs()
+    whole = replace(heard, parts=(AT_HOSTED,))
+    assert meaning(whole, here, [made(request=asked, status="expired")], is_private=True) == Stray()
+    assert meaning(whole, here, [], is_private=True) == NotOurs()
+    assert meaning(whole, here, [], is_private=True, configured=[HOSTED]) == Stray()
+
+
+def test_the_link_of_a_login_that_is_replied_to_is_no_code() -> None:
+    asked = replace(request(), url=f"https://as.example/authorize?state={STATE}&code_challenge=x")
+    heard = Heard(Sender("ada"), text="what is that?", beside=f"Open {asked.url} please", beside_message="3")
+    assert meaning(heard, ADA, [made(request=asked)], is_private=True) == NotOurs()
+
+
+def test_redirect_uris_are_those_of_entries_without_a_mistake() -> None:
+    class Broken(Listed):
+        def find(self, name: str) -> Server:
+            if name == "broken":
+                raise ConfigError("No.", "Mend it.")
+            return super().find(name)
+
+    entries = [
+        Server("broken", "https://a.example"),
+        Server("plain", "https://b.example"),
+        Server("hosted", "https://c.example", ServerOptions(redirect_uri=HOSTED)),
+    ]
+    assert redirect_uris(Broken(entries)) == (HOSTED,)
+
+
+@covers("linear")
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "127.0.0.1/?",
+        "?code=a&state=b",
+        "https://x?code=a&state=b ",
+        "%253f",
+        "&#38;",
+        "\u200b",
+        "[0:",
+        "\n> ",
+    ],
+)
+def test_the_work_grows_with_the_length_alone(unit: str) -> None:
+    def seconds(size: int) -> float:
+        text = unit * (size // len(unit))
+        began = time.process_time()
+        carries_redirect(text, redirects_of([made()]))
+        may_carry_code(text)
+        return time.process_time() - began
+
+    seconds(10_000)
+    # Four times the length takes sixteen times as long where the work is quadratic.
+    assert seconds(400_000) < 10 * max(seconds(100_000), 0.01)
+
+
+@covers("linear")
+def test_a_thousand_logins_are_looked_for_in_a_long_text() -> None:
+    logins = [
+        made(
+            login_id=f"login-{n}",
+            request=replace(request(), state=Secret(f"the-state-of-login-number-{n:04}-x")),
+        )
+        for n in range(1000)
+    ]
+    text = "nothing to see " * 30_000 + "the-state-of-login-number-0999-x"
+    found = login_by_state(text, logins)
+    assert found is not None
+    assert found.id == "login-999"
+
+
+@covers("hermes-kept-out")
+def test_only_files_are_read_and_only_those_of_the_cache_are_deleted(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "a.txt").write_text(LOOSE)
+    (tmp_path / "b.txt").write_bytes(LOOSE.encode("utf-16"))
+    (tmp_path / "c.png").write_text(LOOSE)
+    (tmp_path / "d.txt").write_text("good morning")
+    names = ["a.txt", "b.txt", "c.png", "d.txt", "pipe", "gone.txt"]
+    event = SimpleNamespace(
+        media_urls=[*(str(tmp_path / name) for name in names), "https://cdn.example/a.txt", None],
+        media_types=["text/plain", "", "image/png", "text/plain"],
+    )
+    assert {path.name: text for path, text in cached_texts(event).items()} == {"a.txt": LOOSE, "b.txt": LOOSE}
+    # Without Hermes nothing is known to be its cache.
+    assert not delete_cached(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").exists()
