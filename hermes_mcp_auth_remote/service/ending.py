@@ -61,6 +61,9 @@ class Ending:
         if is_expired(login, now):
             return self._world.store.logins.change(login.id, _expired)
         if login.status == "exchanging" and now >= login.expires_at:
+            if self._world.exchanges.is_under_way(login.id) or self._world.keeping.is_under_way(login.id):
+                # The clock was set, or the machine slept: this process goes on with it.
+                return login
             # What it brought may be on the disk already.
             self._world.store.settle(login.key)
             if (settled := self._world.store.logins.get(login.id)).status != "exchanging":

@@ -81,6 +81,12 @@ class Flights(Generic[T]):
             lane.queue.append((key, flight, start))
         return flight
 
+    def is_under_way(self, key: Hashable) -> bool:
+        """True if a flight of this process has not ended. Thread-safe."""
+        with self._lock:
+            flight = self._under_way.get(key)
+        return flight is not None and not flight.done()
+
     def _work(self, runway: Hashable, lane: _Runway[T]) -> None:
         """Do what waits in a lane, in the order in which it came, until there is no more."""
         while True:

@@ -250,6 +250,11 @@ class Renewal:
                 rotated = replace(stored, tokens=replace(tokens, refresh_token=fresh.refresh_token))
                 self._keeping.keep(stored, rotated)
                 return self._failed(rotated, refused, trouble, ended, is_alive=is_alive)
+        return self._stored_meanwhile(tokens) or self._store_refreshed(stored, fresh, now)
+
+    def _store_refreshed(self, stored: Credentials, fresh: Tokens, now: float) -> Ready:
+        """Store tokens that a refresh brought at `now` (epoch seconds), and return their header."""
+        binding = stored.binding
         if binding is not None:
             binding = replace(
                 binding, refreshed_at=now, refresh_expires_at=fresh.refresh_expires_at, login_needed=None
@@ -258,6 +263,17 @@ class Renewal:
         self._keeping.keep(stored, replace(stored, tokens=fresh, binding=binding))
         self._failures.clear()
         return self._used(fresh, self._world.store.version(self._key), stored.proof_key)
+
+    def _stored_meanwhile(self, tokens: Tokens) -> Ready | None:
+        """Return good tokens that took the place of `tokens` while the server answered; None for none.
+
+        Hermes 0.19 takes no lock: the user may have logged in there. What our refresh of the session before
+        brought must not take the place of that login, nor lie beside its client.
+        """
+        try:
+            return self._found(tokens.authorization)[0]
+        except StoreError:
+            return None
 
     def _failed(
         self,

@@ -26,7 +26,7 @@ from hermes_mcp_auth_remote.service.ready import Ready, ready
 from hermes_mcp_auth_remote.service.renewal import Renewal
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.threads import run_in_own_thread
 from hermes_mcp_auth_remote.values import Key, Secret, Server
 
 T = TypeVar("T")
@@ -190,7 +190,8 @@ class Session:
         except TimeoutError:
             if flight.done():
                 return flight.result()
-            return await run_file_work(self._renewal.use_meanwhile, refused)
+            # Not among the file work of all others, which may wait for a lock.
+            return await run_in_own_thread(self._renewal.use_meanwhile, refused)
 
     def _flight(self, refused: str | None, challenge: Challenge | None = None) -> Future[Ready]:
         # By address, too: under one name, what one address may have is not for another.

@@ -14,7 +14,9 @@ import pytest
 from hermes_mcp_auth_remote.errors import StoreUnwritable, UnreadableAnswer
 from hermes_mcp_auth_remote.keys import new_proof_key
 from hermes_mcp_auth_remote.oauth.metadata import authorization_server
+from hermes_mcp_auth_remote.oauth.wire import Request, Response
 from hermes_mcp_auth_remote.store import disk
+from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Secret, Server, ServerOptions
 from tests.playbook import answer
 from tests.requirements import covers
@@ -31,7 +33,7 @@ from tests.service.fakes import (
     stored_refresh_token,
     with_refresh_token,
 )
-from tests.store.given import credentials_of
+from tests.store.given import KEY, credentials_of
 
 Patch = pytest.MonkeyPatch
 
@@ -107,6 +109,25 @@ def test_a_rotated_refresh_token_is_stored_though_its_access_token_is_refused(tm
     assert len(server.requests) == 1
     assert header(service_at(tmp_path, server, ENDED + 60)) == "Bearer new"
     assert server.sent("/token", "refresh_token") == ["refresh-0", "rotated"]
+
+
+@covers("adopted")
+def test_a_late_refresh_takes_the_place_of_no_login_that_another_program_stored(tmp_path: Path) -> None:
+    """Hermes 0.19 takes no lock; the server may need 90 s to answer."""
+    store = seeded(tmp_path)
+    logged_in = credentials_of(1)
+    assert logged_in.tokens is not None
+    logged_in = replace(logged_in, tokens=replace(logged_in.tokens, expires_at=ENDED + 3600))
+
+    def log_in_elsewhere(request: Request) -> Response:
+        store.replace(KEY, logged_in)
+        return grant_tokens(request)
+
+    assert header(service_at(tmp_path, FakeServer(log_in_elsewhere), ENDED)) == "Bearer access-1"
+    assert stored_refresh_token(tmp_path) == Secret("refresh-1")
+    client = FileStore(tmp_path).read(KEY).client
+    assert client is not None
+    assert client.client_id == "client-1"
 
 
 @covers("disk-refuses")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.login import follow
+from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.times import LIMITS
 from tests.requirements import covers
@@ -49,3 +51,26 @@ def test_a_login_that_a_stopped_process_stores_stays_exchanging_until_it_is_stor
     assert FileStore(tmp_path).read(KEY).tokens == credentials_of(1).tokens
     # The record is gone; without it the process that claimed the login is gone, too.
     assert late.login(LOGIN_ID).status == "failed"
+
+
+@covers("wrong-clock")
+@pytest.mark.parametrize("flights", ["exchanges", "keeping"])
+def test_a_login_that_this_process_exchanges_does_not_fail_because_the_clock_was_set(
+    tmp_path: Path, flights: str
+) -> None:
+    store = seeded(tmp_path)
+    store.logins.add(replace(follow(login_of(), "claim"), key=KEY, expires_at=NOW + 10))
+    service = service_at(tmp_path, FakeServer(), NOW + 86_400)
+    go_on = threading.Event()
+
+    async def exchange() -> Credentials:
+        await asyncio.to_thread(go_on.wait, 10)
+        return credentials_of(1)
+
+    flight = getattr(service._world, flights).join(LOGIN_ID, exchange)
+    try:
+        assert service.login(LOGIN_ID).status == "exchanging"
+    finally:
+        go_on.set()
+        flight.result(10)
+    assert service.login(LOGIN_ID).status == "failed"

@@ -20,6 +20,8 @@ from hermes_mcp_auth_remote.service.flights import MAX_FLIGHTS_AT_ONCE, Flights
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.lock import FileLock
+from hermes_mcp_auth_remote.threads import FILE_THREADS
 from hermes_mcp_auth_remote.times import LIMITS
 from hermes_mcp_auth_remote.values import Key, Server
 from tests.playbook import answer
@@ -157,3 +159,30 @@ def test_revocations_that_hang_hold_up_no_login_of_another_server(tmp_path: Path
 
 def _server_of(login: Login) -> Server:
     return Server(login.key.server, login.server_url)
+
+
+@covers("late-tokens")
+def test_a_caller_leaves_in_time_though_all_file_work_waits_for_a_lock(tmp_path: Path) -> None:
+    store, server = seeded(tmp_path), FakeServer()
+    server.gate.clear()
+    store.logins.add(login_of())
+    service = service_at(tmp_path, server, ENDED, replace(LIMITS, caller_seconds=0.05))
+    lock = FileLock(tmp_path / "mcp-tokens" / "logins" / ".lock")
+    assert lock.try_acquire()
+
+    async def leave() -> None:
+        waiting = [
+            asyncio.ensure_future(service.note_prompt(login_of().id, str(number)))
+            for number in range(FILE_THREADS + 2)
+        ]
+        try:
+            with pytest.raises(TimedOut):
+                await asyncio.wait_for(service.session(SERVER).header(), 10)
+        finally:
+            lock.release()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    try:
+        asyncio.run(leave())
+    finally:
+        server.gate.set()
