@@ -81,12 +81,20 @@ def _texts(update: Update, bot: str) -> Iterator[tuple[str, bool]]:
         elif isinstance(value, (TelegramObject, Mapping)) and not isinstance(value, _NAMES):
             if isinstance(value, Message) and _is_from(value, bot):
                 continue
+            skipped = _NOT_WRITTEN
+            if (
+                isinstance(value, Message)
+                and value.reply_to_message
+                and _is_from(value.reply_to_message, bot)
+            ):
+                # A part of our own message, perhaps of the link that opens a login.
+                skipped = _NOT_WRITTEN | {"quote"}
             waiting += [
                 (each, is_of_others or name in _OF_OTHERS)
                 for name, each in reversed(
                     list(_members(cast("TelegramObject | Mapping[str, object]", value)))
                 )
-                if name not in _NOT_WRITTEN
+                if name not in skipped
             ]
 
 
