@@ -128,7 +128,7 @@ def _origin(message: Message, sender: Sender, bot: str) -> Origin:
 
 
 def _command(message: Message, username: str) -> tuple[str, int]:
-    """Return the command that a message begins with, and its length in characters with "/" and the bot's name.
+    """Return the command that a message begins with, and its length with "/" and the bot's name.
 
     ("", 0) if it is none of ours, or for another bot.
     """
