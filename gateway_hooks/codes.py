@@ -36,9 +36,9 @@ _WORD = re.compile(r"[^\s<>\"`“”]+")
 _ESCAPED = re.compile(r"\\u00([2-7][0-9a-fA-F])")
 _REFERENCE = re.compile(r"&#(?:0{0,4}(\d{2,3})|[xX]0{0,4}([2-7][0-9a-fA-F]));?")
 # What programs and manuals write in place of a value: {code}, ${CODE}, $CODE, %s, [code], :code.
-_PLACEHOLDER = r"(?:\$?\{[^&#?]{0,64}\}|\[[^&#?\]]{0,64}\]|[$:][a-z_]{1,32}|%[sd])(?![\w%.~-])"
+PLACEHOLDER = r"(?:\$?\{[^&#?]{0,64}\}|\[[^&#?\]]{0,64}\]|[$:][a-z_]{1,32}|%[sd])(?![\w%.~-])"
 # RFC 6749 section 4.1.2. A value that has no letter and no digit stands for none ("code=...").
-_VALUE = rf"(?==(?!{_PLACEHOLDER})[^&#?]{{0,64}}?\w)"
+_VALUE = rf"(?==(?!{PLACEHOLDER})[^&#?]{{0,64}}?\w)"
 _CODE = re.compile(rf"(?i)(?<=[?&#])(?:code|error){_VALUE}")
 _STATE = re.compile(rf"(?i)(?<=[?&#])state{_VALUE}")
 _QUERY_START = re.compile(r"[?#]")

@@ -19,7 +19,7 @@ from gateway_hooks.codes import (
     redirects_of,
 )
 from gateway_hooks.hermes.files import cached_texts, delete_cached
-from gateway_hooks.meaning import Answer, Exposed, NotOurs, Stray, meaning
+from gateway_hooks.meaning import Answer, Exposed, NotOurs, Stray, meaning, without_links
 from gateway_hooks.servers import Listed, redirect_uris
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS
@@ -97,6 +97,27 @@ def test_what_is_nobodys_answer_to_us_goes_on(text: str) -> None:
     for is_private in (True, False):
         heard = Heard(Sender("ada"), text=text, beside=text, parts=(text,))
         assert meaning(heard, ADA, [with_code(made())], is_private=is_private) == NotOurs()
+
+
+@covers("chat-ours")
+@pytest.mark.parametrize("value", ["{code}", "${CODE}", "$CODE", "%s", "[code]", ":code"])
+def test_a_template_of_a_redirect_goes_on_while_a_login_waits(value: str) -> None:
+    text = f"url = 'http://localhost:8000/callback?code={value}&state={value}'"
+    heard = Heard(Sender("ada"), text=text, parts=(text,))
+    assert meaning(heard, ADA, [made()], is_private=True) == NotOurs()
+    assert meaning(heard, GROUP, [made()], is_private=False) == NotOurs()
+
+
+@covers("chat-ours")
+@pytest.mark.parametrize("start", [0, 8, 30])
+def test_a_quote_of_a_part_of_our_link_takes_no_message_away(start: int) -> None:
+    quote = f"Open this: {made().authorization_url[start:]}\nor ask again"
+    assert STATE in quote
+    assert without_links(quote, [made()]) == "Open this: \nor ask again"
+    heard = Heard(Sender("ada"), text="what is that?", beside=quote)
+    assert meaning(heard, ADA, [made()], is_private=True) == NotOurs()
+    # The state with anything else around it is no part of the link.
+    assert without_links(f"http://x/?code=1&state={STATE}", [made()]).endswith(STATE)
 
 
 @covers("chat-ours", "chat-exposed")
