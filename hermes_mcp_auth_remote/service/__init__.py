@@ -243,7 +243,7 @@ class AuthService:
                 async with held(store.lock(key), self._world.limits.lock_seconds):
                     store.replace(key, credentials)
 
-        await landed(self._world.keeping.join(object(), put))
+        await landed(self._world.keeping.join(object(), put, server.url))
         if credentials.tokens is not None:
             self.session(server, owner).adopt(credentials.tokens, credentials.proof_key)
 
@@ -262,7 +262,7 @@ class AuthService:
         lock = await run_file_work(self._world.store.lock, key)
         async with held(lock, self._world.limits.lock_seconds):
             try:
-                stored = await run_file_work(self._world.store.read, key)
+                stored = await run_file_work(self.session(server, owner).read_credentials)
             except StoreError:
                 # What cannot be read cannot be revoked; it goes all the same.
                 stored = Credentials()

@@ -65,6 +65,9 @@ class Ending:
             self._world.store.settle(login.key)
             if (settled := self._world.store.logins.get(login.id)).status != "exchanging":
                 return settled
+            if self._world.store.is_being_stored(login.key, login.id):
+                # The process is stopped while it stores: it will not ask again whether the login has failed.
+                return login
             gone = LoginError("The process that finished this login did not live to its end.")
             return self._failed(login.id, gone, was="exchanging")
         return login
@@ -100,7 +103,10 @@ class Ending:
             raise
         note_storing(login.key.server, self._world.limits.lock_seconds)
         try:
-            flight = self._world.keeping.join(login.id, lambda: self._keep(login, credentials))
+            # By server: what cannot be stored is revoked, and that server may never answer.
+            flight = self._world.keeping.join(
+                login.id, lambda: self._keep(login, credentials), login.server_url
+            )
         except RuntimeError:
             # The process is about to end, and starts no threads any more.
             return await self._keep(login, credentials)

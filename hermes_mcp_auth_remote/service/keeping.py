@@ -52,8 +52,9 @@ class Keeping:
             return stored
         if _access_token(stored) == unkept.in_place_of:
             return unkept.fresh
-        # Somebody has logged in, refreshed or logged out since.
-        self._unkept = None
+        # Somebody has logged in, refreshed or logged out since. A flight may have put other tokens there.
+        if self._unkept is unkept:
+            self._unkept = None
         return stored
 
     def keep(self, before: Credentials, fresh: Credentials, *, is_login: bool = False) -> None:

@@ -8,6 +8,8 @@ from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.values import Key, Secret
 
+_Pair = tuple[Secret, Secret | None]
+
 
 class FailureMemory:
     """What the last refresh of a session's tokens came to. Its caller holds the session's lock."""
@@ -17,14 +19,14 @@ class FailureMemory:
     def __init__(self, store: FileStore, key: Key) -> None:
         self._store = store
         self._key = key
-        # The access token that it is about, what is known of it, and the error as it was raised.
-        self._remembered: tuple[Secret, RefreshFailure, McpAuthError] | None = None
+        # The tokens that it is about, what is known of it, and the error as it was raised.
+        self._remembered: tuple[_Pair, RefreshFailure, McpAuthError] | None = None
 
     def last(self, tokens: Tokens) -> tuple[RefreshFailure, McpAuthError] | None:
         """Return the last failure with these tokens, in whichever process, and its error; None for none."""
         stored = self._store.refresh_failures.read(self._key, tokens)
         mine = self._remembered
-        is_mine = mine is not None and mine[0] == tokens.access_token
+        is_mine = mine is not None and mine[0] == _pair(tokens)
         if mine is not None and is_mine and (stored is None or stored.last_at <= mine[1].last_at):
             return mine[1], mine[2].with_traceback(None)
         return None if stored is None else (stored, stored.as_error())
@@ -36,7 +38,7 @@ class FailureMemory:
         """
         before = self.last(tokens)
         failure = after_failure(None if before is None else before[0], trouble, now, is_alive=is_alive)
-        self._remembered = tokens.access_token, failure, trouble
+        self._remembered = _pair(tokens), failure, trouble
         if failure.is_answered:
             self._store.refresh_failures.write(self._key, tokens, failure)
         return failure
@@ -45,3 +47,8 @@ class FailureMemory:
         """Forget it: a refresh succeeded."""
         self._remembered = None
         self._store.refresh_failures.clear(self._key)
+
+
+def _pair(tokens: Tokens) -> _Pair:
+    # A new login may bring the access token that there was, with another refresh token.
+    return tokens.access_token, tokens.refresh_token

@@ -6,6 +6,7 @@ lock that later Hermes takes where it writes. RFC 6749 §6.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -18,6 +19,7 @@ from hermes_mcp_auth_remote.errors import (
     StoreUnwritable,
     TimedOut,
     TokenRefused,
+    UnreadableAnswer,
 )
 from hermes_mcp_auth_remote.exit_hold import ExitHold
 from hermes_mcp_auth_remote.oauth.authorization import select_resource
@@ -71,7 +73,25 @@ class Renewal:
         """
         self._hold = ExitHold()
         with self._hold:
-            return await self._renewed(refused, challenge)
+            try:
+                return await self._renewed(refused, challenge)
+            except asyncio.CancelledError:
+                # From `note_sent`: nobody else cancels a flight.
+                return self.use_stored(refused)
+
+    def use_stored(self, refused: str | None) -> Ready:
+        """Return the stored token for a process that can send no token request any more; reads files.
+
+        Raises TimedOut if that token is not good, AuthorizationRequired, StoreError.
+        """
+        found, stored = self._found(refused)
+        if found is None and (found := self._still_good(stored, refused)) is None:
+            raise TimedOut(
+                f"No token request for {self._key.server} was sent: this process is ending, or can start no "
+                "thread.",
+                "Run it again.",
+            )
+        return found
 
     def use_meanwhile(self, refused: str | None) -> Ready:
         """Return the stored token for a caller who waits no longer for the flight under way; reads files.
@@ -126,6 +146,10 @@ class Renewal:
                 raise unwritable
             self._keeping.tell_unwritable(unwritable)
             return self._old(stored, stored.tokens, refused, unwritable)
+
+    def read(self) -> Credentials:
+        """Return what is stored, or newer tokens that the disk refused. Raises StoreError."""
+        return self._keeping.read()
 
     def forget(self) -> None:
         """Use nothing from memory any more."""
@@ -216,16 +240,16 @@ class Renewal:
             sign = self._world.signer(self._server)
             request = refresh(issuer, client, tokens, now, resource=resource, sign=sign, prover=prover)
             fresh = await self._world.run(request, self._server)
-            if tokens.scheme == "DPoP":
-                demand_bound(fresh, self._server.options, host_of(issuer.issuer))
         except McpAuthError as trouble:
-            failure = self._failures.note(tokens, trouble, self._world.clock(), is_alive=is_alive)
-            if not failure.is_final:
-                # A hiccup over there, or a setting here, ends nothing.
-                return self._old(stored, tokens, refused, trouble)
-            ended.server_words = trouble.server_words
-            unknown = isinstance(trouble, TokenRefused) and trouble.error == "invalid_client"
-            return self._ended(stored, refused, ended, client if unknown else None)
+            return self._failed(stored, refused, trouble, ended, is_alive=is_alive)
+        if tokens.scheme == "DPoP":
+            try:
+                demand_bound(fresh, self._server.options, host_of(issuer.issuer))
+            except UnreadableAnswer as trouble:
+                # The old refresh token is spent, even if the new access token is not wanted.
+                rotated = replace(stored, tokens=replace(tokens, refresh_token=fresh.refresh_token))
+                self._keeping.keep(stored, rotated)
+                return self._failed(rotated, refused, trouble, ended, is_alive=is_alive)
         if binding is not None:
             binding = replace(
                 binding, refreshed_at=now, refresh_expires_at=fresh.refresh_expires_at, login_needed=None
@@ -234,6 +258,27 @@ class Renewal:
         self._keeping.keep(stored, replace(stored, tokens=fresh, binding=binding))
         self._failures.clear()
         return self._used(fresh, self._world.store.version(self._key), stored.proof_key)
+
+    def _failed(
+        self,
+        stored: Credentials,
+        refused: str | None,
+        trouble: McpAuthError,
+        ended: AuthorizationRequired,
+        *,
+        is_alive: bool,
+    ) -> Ready:
+        """Note a refresh that failed; go on with the old token if it is good. Raises `trouble` or `ended`."""
+        tokens = stored.tokens
+        if tokens is None:
+            raise ended
+        failure = self._failures.note(tokens, trouble, self._world.clock(), is_alive=is_alive)
+        if not failure.is_final:
+            # A hiccup over there, or a setting here, ends nothing.
+            return self._old(stored, tokens, refused, trouble)
+        ended.server_words = trouble.server_words
+        is_unknown = isinstance(trouble, TokenRefused) and trouble.error == "invalid_client"
+        return self._ended(stored, refused, ended, stored.client if is_unknown else None)
 
     def _ended(
         self, stored: Credentials, refused: str | None, ended: AuthorizationRequired, unknown: Client | None

@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import copy_context
 from threading import Thread
 from typing import TypeVar
@@ -24,6 +25,7 @@ from hermes_mcp_auth_remote.service.flights import Flights, landed
 from hermes_mcp_auth_remote.service.ready import Ready, ready
 from hermes_mcp_auth_remote.service.renewal import Renewal
 from hermes_mcp_auth_remote.service.world import World
+from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Key, Secret, Server
 
@@ -120,6 +122,10 @@ class Session:
         """Use these tokens, which are in the store, from now on; returns the header's value."""
         return self._use(ready(tokens, self._world.store.version(self.key), self._world.prover(proof_key)))
 
+    def read_credentials(self) -> Credentials:
+        """Return what counts: what is stored, or newer tokens that the disk refused. Raises StoreError."""
+        return self._renewal.read()
+
     def forget(self) -> None:
         """Use nothing from memory any more."""
         self._until = -math.inf
@@ -136,7 +142,9 @@ class Session:
             return None
         if now >= held.fresh_until:
             # Ahead of the end, and without making this request wait for it.
-            self._flight(None).add_done_callback(self._landed)
+            # RuntimeError: no thread can be started, and this token is good.
+            with suppress(RuntimeError):
+                self._flight(None).add_done_callback(self._landed)
         self._until = min(held.good_until, now + LOOK_SECONDS)
         return held.authorization
 
@@ -155,20 +163,30 @@ class Session:
             self._use(flight.result())
 
     async def _other_than(self, refused: str, challenge: Challenge | None = None) -> str:
-        found = await self._renewed(refused, challenge)
+        # One limit for both flights: the caller waits no longer because there are two.
+        loop, limit = asyncio.get_running_loop(), self._world.limits.caller_seconds
+        ends = loop.time() + limit
+        found = await self._renewed(refused, challenge, limit)
         if found.authorization == refused:
             # It joined a flight that knew nothing of the refusal yet.
-            found = await self._renewed(refused, challenge)
+            found = await self._renewed(refused, challenge, max(ends - loop.time(), 0.0))
         return self._use(found)
 
-    async def _renewed(self, refused: str | None, challenge: Challenge | None = None) -> Ready:
-        """Wait for a flight, for so long as a caller waits; it goes on without the caller.
+    async def _renewed(
+        self, refused: str | None, challenge: Challenge | None = None, seconds: float | None = None
+    ) -> Ready:
+        """Wait for a flight for `seconds` (None: as long as a caller waits); it goes on without the caller.
 
         Returns the old token where that is still good. Raises TimedOut, and what the flight raises.
         """
-        flight = self._flight(refused, challenge)
         try:
-            return await landed(flight, self._world.limits.caller_seconds)
+            flight = self._flight(refused, challenge)
+        except RuntimeError:
+            # No thread can be started: the process is ending, or may have no more of them.
+            return self._renewal.use_stored(refused)
+        limit = self._world.limits.caller_seconds if seconds is None else seconds
+        try:
+            return await landed(flight, limit)
         except TimeoutError:
             if flight.done():
                 return flight.result()

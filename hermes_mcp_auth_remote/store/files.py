@@ -177,8 +177,14 @@ class FileStore:
     def replace_tokens(self, key: Key, tokens: Tokens, binding: Binding | None) -> None:
         """Store refreshed tokens; a binding of None leaves the stored one. Raises StoreUnwritable."""
         self._prepare(key)
-        bound = {} if binding is None else {BINDING: binding_document(binding, tokens)}
-        self._put(key, {**bound, TOKENS: tokens_document(tokens)})
+        document = tokens_document(tokens)
+        # Tokens that are too large are refused before anything is written.
+        self._contents(key, {TOKENS: document})
+        if binding is not None:
+            # The refresh token counts: a binding of the tokens before is as if Hermes had refreshed.
+            with suppress(StoreUnwritable):
+                self._put(key, {BINDING: binding_document(binding, tokens)})
+        self._put(key, {TOKENS: document})
 
     def check_can_store(self, key: Key) -> None:
         """Raise StoreUnwritable if new tokens certainly could not be stored, such as on a read-only mount."""
@@ -194,6 +200,14 @@ class FileStore:
                 lock = self._new_lock(key)
                 lock.try_acquire()
                 lock.release()
+
+    def is_being_stored(self, key: Key, login_id: str) -> bool:
+        """True if what a login brought is stored half-way, and `settle` could not complete it."""
+        try:
+            record = read_record(self._path(key, PENDING))
+        except StoreError:
+            return False
+        return record is not None and record.login_id == login_id
 
     def mark(self, key: Key, binding: Binding) -> None:
         """Store a binding alone, such as one that says why a login is needed. Raises StoreUnwritable."""

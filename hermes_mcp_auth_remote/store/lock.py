@@ -10,6 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from hermes_mcp_auth_remote.errors import StoreBusy, StoreUnsafe, StoreUnwritable
+from hermes_mcp_auth_remote.forks import begin_anew_in_children
 from hermes_mcp_auth_remote.store.disk import Place
 
 if sys.platform == "win32":
@@ -69,6 +70,7 @@ class FileLock:
                 "Put HERMES_HOME on a file system that supports file locks.",
             ) from error
         self._descriptor = descriptor
+        begin_anew_in_children(self)
         return True
 
     def release(self) -> None:
@@ -80,6 +82,10 @@ class FileLock:
                 _unlock(descriptor)
             finally:
                 os.close(descriptor)
+
+    def forked(self) -> None:
+        """Close a forked child's copy, which would keep the file locked after the parent's death."""
+        self.abandon()
 
     def abandon(self) -> None:
         """Forget the lock in a forked child, where it is the parent's; the parent goes on holding it."""

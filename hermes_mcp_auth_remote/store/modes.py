@@ -55,8 +55,11 @@ def _close(descriptor: int, path: Place, mode: int, before: int) -> bool:
         try:
             os.fchmod(descriptor, mode)
         except OSError as error:
+            if error.errno == errno.EROFS and stat.S_ISDIR(before) and not before & 0o022:
+                # The disk is read-only, and others can only list the directory.
+                return False
             if error.errno not in _KEEPS_NO_MODES:
-                raise _open_to_others(path, before) from error
+                raise _open_to_others(path, before, is_read_only=error.errno == errno.EROFS) from error
             return False
         if not os.fstat(descriptor).st_mode & 0o077:
             return True
@@ -91,8 +94,13 @@ def check_allowed(path: Place, mode: int) -> None:
         )
 
 
-def _open_to_others(path: Place, mode: int) -> StoreUnsafe:
+def _open_to_others(path: Place, mode: int, *, is_read_only: bool = False) -> StoreUnsafe:
     name, shown = os.fspath(path), f"{stat.S_IMODE(mode):04o}"
+    if is_read_only:
+        return StoreUnsafe(
+            f"{name} is open to others (mode {shown}).",
+            "Its disk is read-only: mount it writable, or make files 0600 and directories 0700 before.",
+        )
     if stat.S_ISDIR(mode):
         return StoreUnsafe(
             f"{name} can be changed by others (mode {shown}).",

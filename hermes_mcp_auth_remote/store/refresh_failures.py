@@ -7,6 +7,7 @@ that cannot be read counts as missing.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from hermes_mcp_auth_remote.errors import StoreError, clean_words
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.disk import read_private, remove, write_private
-from hermes_mcp_auth_remote.store.documents import fingerprint, from_bytes, to_bytes
+from hermes_mcp_auth_remote.store.documents import from_bytes, to_bytes
 from hermes_mcp_auth_remote.store.members import VERSION, Members
 from hermes_mcp_auth_remote.values import Key
 
@@ -38,7 +39,7 @@ class RefreshFailures:
 
     def write(self, key: Key, tokens: Tokens, failure: RefreshFailure) -> None:
         """Store a failure; a disk that does not take it is no further trouble."""
-        document = {"version": VERSION, "tokens": fingerprint(tokens), **asdict(failure)}
+        document = {"version": VERSION, "tokens": _fingerprint(tokens), **asdict(failure)}
         with suppress(StoreError, OSError):
             write_private(self._path_of(key), to_bytes(document))
 
@@ -48,9 +49,19 @@ class RefreshFailures:
             remove(self._path_of(key))
 
 
+def _fingerprint(tokens: Tokens) -> str:
+    """Return what tells these tokens from others, and nothing about them.
+
+    A new login may bring the access token that there was, with another refresh token.
+    """
+    refresh_token = tokens.refresh_token.reveal() if tokens.refresh_token is not None else ""
+    pair = f"{tokens.access_token.reveal()} {refresh_token}"
+    return hashlib.sha256(pair.encode()).hexdigest()[:16]
+
+
 def _read(members: Members, tokens: Tokens) -> RefreshFailure | None:
     members.check_version()
-    if members.text("tokens") != fingerprint(tokens):
+    if members.text("tokens") != _fingerprint(tokens):
         return None
     return RefreshFailure(
         first_at=members.number("first_at"),

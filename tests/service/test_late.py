@@ -195,7 +195,7 @@ def test_what_a_code_brought_and_cannot_be_stored_is_revoked(
 ) -> None:
     service, before = AuthService(tmp_path, clock=clock), kept(tmp_path)
 
-    def full(store: FileStore, key: Key, credentials: Credentials) -> None:
+    def full(store: FileStore, key: Key, credentials: Credentials, login_id: str | None = None) -> None:
         raise StoreUnwritable("The disk is full.")
 
     async def main() -> Login:

@@ -21,7 +21,7 @@ from hermes_mcp_auth_remote.times import LIMITS
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
 from tests.requirements import covers
-from tests.service.given import KEY, kept
+from tests.service.given import KEY
 
 
 def rewrite(home: Path, name: str, **members: object) -> None:
@@ -89,9 +89,16 @@ def test_a_session_of_bound_tokens_takes_no_plain_one_where_the_operator_demands
     bound = replace(stored, tokens=replace(stored.tokens, scheme="DPoP"), proof_key=new_proof_key())
     store.replace(KEY, bound)
     clock.now += 3600
-    before = kept(tmp_path)
+    before = store.read(KEY)
     demanding = replace(server, options=replace(server.options, dpop=True))
     with pytest.raises(UnreadableAnswer, match="bound to no key"):
         asyncio.run(AuthService(tmp_path, clock=clock).session(demanding).header())
     assert demo.server.count("refresh") == 1
-    assert kept(tmp_path) == before
+    # The refresh token is another one, for the old one is spent; all else is as before.
+    found = store.read(KEY)
+    assert found.tokens is not None
+    assert before.tokens is not None
+    assert found.tokens.refresh_token != before.tokens.refresh_token
+    assert replace(found, tokens=replace(found.tokens, refresh_token=None)) == replace(
+        before, tokens=replace(before.tokens, refresh_token=None)
+    )

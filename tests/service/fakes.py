@@ -1,0 +1,87 @@
+"""A service with credentials of `tests.store.given`, and an authorization server that is a function."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from hermes_mcp_auth_remote import exit_hold
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.times import LIMITS, Limits
+from hermes_mcp_auth_remote.values import Secret, Server
+from tests.playbook import answer, form_of
+from tests.store.given import KEY, NOW, credentials_of
+
+T = TypeVar("T")
+
+SERVER = Server("notes", "https://notes.example/mcp")
+# The tokens of `credentials_of` are due, or have ended.
+DUE, ENDED = NOW + 3590, NOW + 3601
+OLD = "Bearer access-0"
+
+
+def grant_tokens(request: Request, **members: object) -> Response:
+    """Grant new tokens, as every token request may expect."""
+    fresh = {"access_token": "new", "refresh_token": "rotated", "token_type": "Bearer", "expires_in": 3600}
+    return answer(200, {**fresh, **members})
+
+
+class FakeServer:
+    """Answers each token request by `respond`, while `gate` is open; all else with an empty object."""
+
+    def __init__(self, respond: Callable[[Request], Response] = grant_tokens) -> None:
+        self.respond = respond
+        self.requests: list[Request] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    async def run(self, exchange: Exchange[T], server: Server) -> T:
+        """Run an exchange as `http.client.run` does."""
+        try:
+            request = next(exchange)
+            while True:
+                self.requests.append(request)
+                if request.brings_tokens:
+                    exit_hold.note_sent("as0.example", 90.0)
+                await asyncio.to_thread(self.gate.wait, 10)
+                is_token_request = request.url.endswith("/token")
+                request = exchange.send(self.respond(request) if is_token_request else answer(200, {}))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def sent(self, path: str, member: str) -> list[str]:
+        """Return a member of the forms that were sent to a path."""
+        return [form_of(each)[member] for each in self.requests if each.url.endswith(path)]
+
+
+def service_at(home: Path, server: FakeServer, now: float, limits: Limits = LIMITS) -> AuthService:
+    return AuthService(home, run=server.run, clock=lambda: now, limits=limits)
+
+
+def header(service: AuthService, server: Server = SERVER) -> str:
+    return asyncio.run(service.session(server).header())
+
+
+def seeded(home: Path, *, credentials: Credentials | None = None) -> FileStore:
+    """Return a store that holds credentials."""
+    store = FileStore(home)
+    store.replace(KEY, credentials_of(0) if credentials is None else credentials)
+    return store
+
+
+def stored_refresh_token(home: Path) -> Secret | None:
+    tokens = FileStore(home).read(KEY).tokens
+    return None if tokens is None else tokens.refresh_token
+
+
+def with_refresh_token(found: Credentials, refresh_token: str) -> Credentials:
+    assert found.tokens is not None
+    return replace(found, tokens=replace(found.tokens, refresh_token=Secret(refresh_token)))

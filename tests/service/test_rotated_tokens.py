@@ -1,0 +1,129 @@
+"""A refresh token that took the place of another one is stored, used and revoked, whatever else fails."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import StoreUnwritable, UnreadableAnswer
+from hermes_mcp_auth_remote.keys import new_proof_key
+from hermes_mcp_auth_remote.oauth.metadata import authorization_server
+from hermes_mcp_auth_remote.store import disk
+from hermes_mcp_auth_remote.values import Secret, Server, ServerOptions
+from tests.playbook import answer
+from tests.requirements import covers
+from tests.service.fakes import (
+    DUE,
+    ENDED,
+    OLD,
+    SERVER,
+    FakeServer,
+    grant_tokens,
+    header,
+    seeded,
+    service_at,
+    stored_refresh_token,
+    with_refresh_token,
+)
+from tests.store.given import credentials_of
+
+Patch = pytest.MonkeyPatch
+
+
+@covers("refresh-failures")
+@pytest.mark.parametrize("process", ["the same process", "another process"])
+def test_what_a_dead_refresh_token_came_to_says_nothing_of_its_successor(
+    tmp_path: Path, process: str
+) -> None:
+    """A server that grants the access token once more, while it works."""
+    store, server = seeded(tmp_path), FakeServer(lambda _request: answer(400, {"error": "invalid_grant"}))
+    service = service_at(tmp_path, server, DUE)
+    assert header(service) == OLD
+    store.replace(store.keys()[0], with_refresh_token(credentials_of(0), "refresh-of-the-new-login"))
+    found = service.connection(SERVER)
+    assert found is not None
+    assert found.refresh_failure is None
+    assert found.can_refresh
+    server.respond = grant_tokens
+    if process == "the same process":
+        # Its failures are in memory; the token that it uses meanwhile is not.
+        service.session(SERVER)._until = 0.0
+        service.session(SERVER)._ready = replace(service.session(SERVER)._ready, version=None)
+    else:
+        service = service_at(tmp_path, server, DUE)
+    assert header(service) == "Bearer new"
+    assert server.sent("/token", "refresh_token") == ["refresh-0", "refresh-of-the-new-login"]
+
+
+@covers("disk-refuses")
+def test_a_rotated_refresh_token_is_stored_though_the_binding_is_on_a_read_only_mount(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    seeded(tmp_path)
+    binding, rename, open_file = str(tmp_path / "mcp-tokens" / "notes.binding.json"), os.replace, os.open
+
+    def rename_unless_mounted(source: str, target: str) -> None:
+        if str(target) == binding:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        rename(source, target)
+
+    def open_unless_read_only(path: Any, flags: int, *rest: Any) -> int:
+        if str(path) == binding and flags & (os.O_RDWR | os.O_WRONLY):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return open_file(path, flags, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", rename_unless_mounted)
+        patch.setattr(os, "open", open_unless_read_only)
+        assert header(service_at(tmp_path, FakeServer(), ENDED)) == "Bearer new"
+    assert stored_refresh_token(tmp_path) == Secret("rotated")
+    assert header(service_at(tmp_path, FakeServer(), ENDED)) == "Bearer new"
+    assert not [path for path in (tmp_path / "mcp-tokens").iterdir() if path.suffix == ".tmp"]
+
+
+@covers("late-tokens")
+def test_a_rotated_refresh_token_is_stored_though_its_access_token_is_refused(tmp_path: Path) -> None:
+    """The operator demands bound tokens, and the server binds them no more."""
+    found = credentials_of(0)
+    assert found.tokens is not None
+    seeded(
+        tmp_path,
+        credentials=replace(found, tokens=replace(found.tokens, scheme="DPoP"), proof_key=new_proof_key()),
+    )
+    server = FakeServer()
+    strict = Server(SERVER.name, SERVER.url, ServerOptions(dpop=True))
+    with pytest.raises(UnreadableAnswer, match="bound to no key"):
+        header(service_at(tmp_path, server, ENDED), strict)
+    assert stored_refresh_token(tmp_path) == Secret("rotated")
+    # Another process waits, too, and then refreshes with what is good.
+    with pytest.raises(UnreadableAnswer, match="bound to no key"):
+        header(service_at(tmp_path, server, ENDED + 1), strict)
+    assert len(server.requests) == 1
+    assert header(service_at(tmp_path, server, ENDED + 60)) == "Bearer new"
+    assert server.sent("/token", "refresh_token") == ["refresh-0", "rotated"]
+
+
+@covers("disk-refuses")
+def test_a_logout_revokes_the_tokens_that_the_disk_refused(tmp_path: Path, monkeypatch: Patch) -> None:
+    found = credentials_of(0)
+    issuer = found.authorization_server
+    assert issuer is not None
+    revocable = authorization_server({**issuer.document, "revocation_endpoint": f"{issuer.issuer}/revoke"})
+    seeded(tmp_path, credentials=replace(found, authorization_server=revocable))
+    server = FakeServer()
+    service = service_at(tmp_path, server, ENDED)
+
+    def refuse(*_: object) -> None:
+        raise StoreUnwritable("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "stage_private", refuse)
+        assert header(service) == "Bearer new"
+    assert asyncio.run(service.logout(SERVER))
+    assert server.sent("/revoke", "token") == ["rotated", "new"]

@@ -1,0 +1,51 @@
+"""A process that is stopped while it stores a login: the login is not declared failed meanwhile."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.login import follow
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.times import LIMITS
+from tests.requirements import covers
+from tests.service.fakes import FakeServer, seeded, service_at
+from tests.store.given import KEY, LOGIN_ID, NOW, credentials_of, login_of
+
+
+@covers("killed")
+def test_a_login_that_a_stopped_process_stores_stays_exchanging_until_it_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = seeded(tmp_path)
+    store.logins.add(replace(follow(login_of(), "claim"), key=KEY, expires_at=NOW + 10))
+    reached, go_on, rename = threading.Event(), threading.Event(), os.replace
+
+    def stop_before_tokens(source: str, target: str) -> None:
+        if str(target).endswith("notes.json"):
+            reached.set()
+            assert go_on.wait(10)
+        rename(source, target)
+
+    def store_login() -> None:
+        with store.lock(KEY).hold(5):
+            store.replace(KEY, credentials_of(1), LOGIN_ID)
+
+    thread = threading.Thread(target=store_login)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stop_before_tokens)
+        thread.start()
+        assert reached.wait(10)
+    late = service_at(tmp_path, FakeServer(), NOW + LIMITS.claim_seconds + 60)
+    try:
+        assert late.login(LOGIN_ID).status == "exchanging"
+    finally:
+        go_on.set()
+        thread.join(10)
+    assert FileStore(tmp_path).read(KEY).tokens == credentials_of(1).tokens
+    # The record is gone; without it the process that claimed the login is gone, too.
+    assert late.login(LOGIN_ID).status == "failed"

@@ -1,0 +1,159 @@
+"""No caller waits longer than one limit, and a token that works is used even if nothing can be started."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote import exit_hold
+from hermes_mcp_auth_remote.errors import McpAuthError, TimedOut
+from hermes_mcp_auth_remote.login import Login, follow
+from hermes_mcp_auth_remote.oauth.metadata import authorization_server
+from hermes_mcp_auth_remote.oauth.wire import Exchange
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.ending import Ending
+from hermes_mcp_auth_remote.service.flights import MAX_FLIGHTS_AT_ONCE, Flights
+from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.service.world import World
+from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.times import LIMITS
+from hermes_mcp_auth_remote.values import Key, Server
+from tests.playbook import answer
+from tests.requirements import covers
+from tests.service.fakes import DUE, ENDED, OLD, SERVER, FakeServer, T, header, seeded, service_at
+from tests.service.given import eventually
+from tests.store.given import KEY, NOW, credentials_of, login_of
+
+LIMIT = 0.4
+
+
+def refuse_to_start(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@covers("late-tokens")
+def test_a_caller_whose_token_was_refused_waits_for_two_flights_no_longer_than_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first flight knows nothing of the refusal, and fails late."""
+    seeded(tmp_path)
+    first, second = threading.Event(), threading.Event()
+    server = FakeServer(lambda _request: answer(503))
+    server.gate = first
+    session = service_at(tmp_path, server, DUE, replace(LIMITS, caller_seconds=LIMIT)).session(SERVER)
+    session._flight(None)
+    eventually(lambda: len(server.requests) == 1)
+    server.gate = second
+    waits: list[float] = []
+
+    async def challenged() -> str | None:
+        asyncio.get_running_loop().call_later(LIMIT * 0.75, first.set)
+        return await session.challenged(OLD, 401, [])
+
+    renewed = Session._renewed
+
+    async def noted(
+        self: Session, refused: str | None, challenge: object = None, seconds: float | None = None
+    ) -> object:
+        waits.append(LIMIT if seconds is None else seconds)
+        return await renewed(self, refused, None, seconds)
+
+    monkeypatch.setattr(Session, "_renewed", noted)
+    with pytest.raises(TimedOut):
+        asyncio.run(challenged())
+    second.set()
+    assert waits[0] == LIMIT
+    assert waits[1] <= LIMIT * 0.3
+
+
+@covers("due-token")
+@pytest.mark.parametrize("place", ["in memory", "in the store"])
+def test_a_due_token_is_used_if_no_thread_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    seeded(tmp_path)
+    now = [NOW]
+    service = AuthService(tmp_path, run=FakeServer().run, clock=lambda: now[0])
+    if place == "in memory":
+        assert header(service) == OLD
+    now[0] = DUE
+    with monkeypatch.context() as patch:
+        patch.setattr(Flights, "join", refuse_to_start)
+        assert header(service) == OLD
+        now[0] = ENDED
+        with pytest.raises(TimedOut, match="can start no thread"):
+            header(service)
+
+
+@covers("due-token")
+def test_a_process_that_ends_uses_its_due_token_and_says_why_it_gets_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeded(tmp_path)
+    server = FakeServer()
+    monkeypatch.setattr(exit_hold._process, "is_ending", True)
+    assert header(service_at(tmp_path, server, DUE)) == OLD
+    with pytest.raises(TimedOut, match="this process is ending"):
+        header(service_at(tmp_path, server, ENDED))
+    assert FileStore(tmp_path).read(KEY).tokens == credentials_of(0).tokens
+
+
+def claimed(store: FileStore, ending: Ending, number: int, server: Server) -> Login:
+    login = login_of(f"a-login-that-nobody-{number:03d}")
+    known = login.authorization_server
+    revocable = authorization_server({**known.document, "revocation_endpoint": f"{known.issuer}/revoke"})
+    key = Key(server.name, f"telegram:{number}")
+    store.logins.add(replace(login, key=key, server_url=server.url, authorization_server=revocable))
+    return ending.claim(store.logins.get(login.id))
+
+
+@covers("late-tokens")
+def test_revocations_that_hang_hold_up_no_login_of_another_server(tmp_path: Path) -> None:
+    released, asked = threading.Event(), list[str]()
+    evil = Server("evil", "https://evil.example/mcp")
+
+    async def run(exchange: Exchange[T], server: Server) -> T:
+        try:
+            next(exchange)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        asked.append(server.name)
+        await asyncio.to_thread(released.wait, 60)
+        raise TimedOut("It never answered.")
+
+    store, tokens = FileStore(tmp_path), credentials_of(1).tokens
+    assert tokens is not None
+    ending = Ending(World(store, run, lambda: NOW, lambda _bytes: "x"), _server_of)
+
+    def complete(login: Login) -> None:
+        try:
+            asyncio.run(ending.complete(login, tokens, None))
+        except McpAuthError as error:
+            asked.append(error.code)
+
+    store.logins.add(login_of())
+    hanging: list[threading.Thread] = []
+    for number in range(MAX_FLIGHTS_AT_ONCE):
+        login = claimed(store, ending, number, evil)
+        store.logins.change(login.id, lambda it: follow(it, "fail"))
+        hanging.append(threading.Thread(target=complete, args=(login,), daemon=True))
+        hanging[-1].start()
+    try:
+        eventually(lambda: asked == ["evil"] * MAX_FLIGHTS_AT_ONCE)
+        honest = claimed(store, ending, 900, SERVER)
+        thread = threading.Thread(target=complete, args=(honest,), daemon=True)
+        thread.start()
+        eventually(lambda: store.logins.get(honest.id).status == "done")
+    finally:
+        released.set()
+        for each in hanging:
+            each.join(10)
+
+
+def _server_of(login: Login) -> Server:
+    return Server(login.key.server, login.server_url)

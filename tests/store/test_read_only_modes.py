@@ -1,0 +1,53 @@
+"""Stores on a read-only disk whose modes cannot be changed: what is not open to change is used."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import StoreUnsafe
+from hermes_mcp_auth_remote.store.disk import has_directory, private_directory, read_private
+from tests.requirements import covers
+from tests.service.fakes import DUE, OLD, FakeServer, header, seeded, service_at
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    open_file = os.open
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def open_unless_written(path: str, flags: int, mode: int = 0o777) -> int:
+        if str(path).startswith(str(tmp_path)) and flags & (os.O_RDWR | os.O_WRONLY):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return open_file(path, flags, mode)
+
+    seeded(tmp_path)
+    (tmp_path / "mcp-tokens").chmod(0o755)
+    monkeypatch.setattr(os, "fchmod", refuse)
+    monkeypatch.setattr(os, "open", open_unless_written)
+
+
+@covers("disk-refuses")
+@pytest.mark.usefixtures("read_only")
+def test_a_due_token_is_used_from_a_read_only_directory_that_others_can_list(tmp_path: Path) -> None:
+    assert header(service_at(tmp_path, FakeServer(), DUE)) == OLD
+    private_directory(tmp_path / "mcp-tokens")
+
+
+@covers("disk-refuses")
+@pytest.mark.usefixtures("read_only")
+def test_what_a_group_can_change_or_read_is_refused_with_advice_that_works(tmp_path: Path) -> None:
+    tokens = tmp_path / "mcp-tokens" / "notes.json"
+    tokens.chmod(0o660)
+    with pytest.raises(StoreUnsafe, match=r"open to others \(mode 0660\)") as caught:
+        read_private(tokens)
+    assert "mount it writable" in caught.value.advice
+    (tmp_path / "mcp-tokens").chmod(0o770)
+    with pytest.raises(StoreUnsafe) as caught:
+        has_directory(tmp_path / "mcp-tokens")
+    assert "chmod" not in caught.value.advice
