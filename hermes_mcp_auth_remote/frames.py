@@ -56,8 +56,6 @@ class hidden_locals:  # noqa: N801  named like the functions of contextlib
     def __exit__(self, kind: object, error: BaseException | None, link: TracebackType | None) -> None:
         """Hide the variables of what is raised."""
         if error is not None:
-            # It is set already, but for what other code of an async generator's driver has thrown in.
-            error.__traceback__ = link
             hide_locals(error, self._until)
 
 
@@ -73,6 +71,17 @@ def hides_locals(thing: T) -> T:
             if isinstance(member, FunctionType) and (name == "__init__" or not name.startswith("_")):
                 setattr(thing, name, _hiding(member))
     return thing
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an error was raised, as "module.function, line 7": its own text may quote anything."""
+    link = error.__traceback__
+    while link is not None and link.tb_next is not None:
+        link = link.tb_next
+    if link is None:
+        return "an unknown place"
+    frame = link.tb_frame
+    return f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_name}, line {link.tb_lineno}"
 
 
 def _hiding(function: FunctionType) -> Callable[..., object]:
