@@ -338,7 +338,7 @@ def test_closing_lets_a_page_under_way_arrive() -> None:
     async def main() -> None:
         arrived, go_on = asyncio.Event(), asyncio.Event()
 
-        async def decide(url: str) -> Page:
+        async def decide(url: Secret) -> Page:
             arrived.set()
             await go_on.wait()
             return Page(ok=True, title="Connected", text="Done.")
@@ -362,7 +362,7 @@ def test_closing_does_not_wait_for_ever_on_a_decision(monkeypatch: pytest.Monkey
         arrived = asyncio.Event()
         cancelled = False
 
-        async def decide(url: str) -> Page:
+        async def decide(url: Secret) -> Page:
             nonlocal cancelled
             arrived.set()
             try:
