@@ -40,10 +40,8 @@ def test_a_fault_at_a_paste(
             boom(monkeypatch, trackers, where)
             scene.paste(ada, prompt, answer)
         eventually(is_told)
-    errors = [each for each in caplog.records if each.levelno >= logging.ERROR]
-    assert all("fault of ours" in each.getMessage() for each in errors)
-        "fault of ours" in each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR
-    )
+    errors = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
+    assert all("fault of ours" in each for each in errors)
     assert not trackers.found_in(caplog.text)
     assert trackers.transport.sent
     assert trackers.sent_leaks() == []
