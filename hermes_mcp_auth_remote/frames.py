@@ -121,15 +121,15 @@ def _without_locals(link: TracebackType | None) -> TracebackType | None:
     for each in reversed(links):
         if _MARK in each.tb_frame.f_globals:
             # Hidden before, on its way through an inner function; so is what follows.
-            after = TracebackType(after, each.tb_frame, -1, each.tb_lineno)
+            after = TracebackType(after, each.tb_frame, 0, each.tb_lineno)
         else:
-            after = TracebackType(after, _stand_in(each.tb_frame), -1, each.tb_lineno)
+            after = TracebackType(after, _stand_in(each), 0, each.tb_lineno)
     return after
 
 
-def _stand_in(frame: FrameType) -> FrameType:
+def _stand_in(link: TracebackType) -> FrameType:
     """Return a frame of the same file and function that has never run: it has no variables."""
-    code, known = frame.f_code, frame.f_globals
+    code, known = link.tb_frame.f_code, link.tb_frame.f_globals
     names: dict[str, object] = {
         "__name__": known.get("__name__"),
         "__file__": known.get("__file__"),
@@ -141,7 +141,9 @@ def _stand_in(frame: FrameType) -> FrameType:
         co_filename=code.co_filename,
         co_name=code.co_name,
         co_qualname=code.co_qualname,
-        co_firstlineno=code.co_firstlineno,
+        # Its first instruction, which the traceback names, then stands in the line that raised. A library
+        # that looks for an instruction that is not there (`executing`) never comes back.
+        co_firstlineno=link.tb_lineno,
     )
     begun = cast("GeneratorType[None, None, None]", FunctionType(same, names)())
     # None only once a generator has ended.

@@ -203,6 +203,8 @@ def test_stand_ins_keep_nothing_alive_and_nested_functions_cost_no_more() -> Non
     assert [frame.f_code.co_name for frame in frames] == ["run", "run", "run", "fail"]
     assert [frame.f_back for frame in frames] == [None] * 4
     assert [frame.f_locals for frame in frames] == [{}] * 4
+    # Else `executing`, which sentry-sdk and IPython use if they find it, looks for the instruction for ever.
+    assert [each.tb_lasti for each in links_of(error)][-4:] == [0] * 4
 
 
 def test_many_errors_in_a_chain() -> None:
