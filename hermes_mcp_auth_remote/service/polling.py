@@ -155,6 +155,7 @@ class Poller:
             self._called -= 1
         work()
 
+    @hides_locals
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         loop.run_until_complete(self._until_idle(loop))
