@@ -75,11 +75,9 @@ class Session(Protocol):
     def header_now(self) -> str | None: ...
     async def header(self) -> str: ...
     def header_blocking(self) -> str: ...
-    async def challenged(
-        self, refused: Secret, status: int, www_authenticate: list[str], /
-    ) -> str | None: ...
+    async def challenged(self, refused: str, status: int, www_authenticate: list[str], /) -> str | None: ...
     def challenged_blocking(
-        self, refused: Secret, status: int, www_authenticate: list[str], /
+        self, refused: str, status: int, www_authenticate: list[str], /
     ) -> str | None: ...
 
 
@@ -157,9 +155,10 @@ def _bearer_steps(
         return
     # An unread body holds its connection, and a pool of one would starve while a person is waited for.
     yield _bound(response)
-    refusal = header, response.status_code, response.headers.get_list("www-authenticate")
+    status, lines = response.status_code, response.headers.get_list("www-authenticate")
     renewed = yield Wait(
-        partial(session.challenged, *refusal), partial(session.challenged_blocking, *refusal)
+        lambda: session.challenged(header.reveal(), status, lines),
+        lambda: session.challenged_blocking(header.reveal(), status, lines),
     )
     if renewed is None:
         return
