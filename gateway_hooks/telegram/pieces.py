@@ -7,7 +7,7 @@ messages of others from the application.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from telegram import Bot, Chat, ChatFullInfo, Message, TelegramObject, Update, User
@@ -42,8 +42,8 @@ _NAMES = (User, Chat, ChatFullInfo, Bot)
 class Pieces:
     """Texts that may hold a code: those of whoever sent the update, and those that it shows of others."""
 
-    own: tuple[str, ...] = ()
-    of_others: tuple[str, ...] = ()
+    own: tuple[str, ...] = field(default=(), repr=False)
+    of_others: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def beside(self) -> str:

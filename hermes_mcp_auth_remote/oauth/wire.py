@@ -15,7 +15,8 @@ from hermes_mcp_auth_remote.values import Secret
 
 T = TypeVar("T")
 
-Headers = tuple[tuple[str, str], ...]
+Headers = tuple[tuple[str, str | Secret], ...]
+"""Names and values of a request's headers."""
 Document = Mapping[str, object]
 Form = Mapping[str, str | Secret]
 
@@ -80,7 +81,7 @@ class Response:
     """One HTTP response. Header names are lower case; a header may occur more than once."""
 
     status: int
-    headers: Headers = field(default=(), repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
 
     def header(self, name: str) -> str | None:
@@ -111,7 +112,7 @@ def get(url: str, step: str) -> Request:
 
 def own_headers(headers: Mapping[str, Secret]) -> Headers:
     """Write out an operator's static headers for the server itself, without any that would break framing."""
-    named = ((name.lower(), value.reveal()) for name, value in headers.items())
+    named = ((name.lower(), value) for name, value in headers.items())
     return tuple(header for header in named if header[0] not in FRAMING)
 
 
