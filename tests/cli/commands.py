@@ -81,7 +81,7 @@ class Cli:
         It runs in a fork of a process that has imported everything, unless `env` decides how Python starts.
         """
         environ = self.environ(env)
-        if warm.suits(env or {}):
+        if self._suits_fork(env):
             path = warm.server_socket(IMPORTED)
             code, out, err = warm.run(path, (MODULE, *arguments), environ, stdin, SECONDS)
         else:
@@ -98,6 +98,9 @@ class Cli:
         self.check(ended.out + ended.err, may_show)
         return ended
 
+    def _suits_fork(self, env: Mapping[str, str] | None) -> bool:
+        return warm.suits({**self.env, **(env or {})})
+
     def _start_fork(self, arguments: tuple[str, ...], env: Mapping[str, str] | None) -> warm.Process:
         return warm.Process(warm.server_socket(IMPORTED), (MODULE, *arguments), self.environ(env))
 
@@ -109,7 +112,7 @@ class Cli:
         process = (
             # It has the members that `Started` uses.
             cast("subprocess.Popen[bytes]", self._start_fork(arguments, env))
-            if in_fork
+            if in_fork and self._suits_fork(env)
             else subprocess.Popen(
                 [*COMMAND, *arguments],
                 stdin=subprocess.PIPE,
