@@ -35,7 +35,7 @@ from hermes_mcp_auth_remote.service.logins import Logins
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.store.logins import LoginFiles
-from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server
+from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server, secret_of
 
 # What the floor has open; ours has as many in flight at most for one place.
 CONNECTIONS = 32
@@ -180,7 +180,7 @@ def floor(origin: str, count: int, interval: float, seconds: float) -> Report:
         assert device is not None
         request = poll_request(device)
         body = request.body or b""
-        lines = "".join(f"{name}: {value}\r\n" for name, value in request.headers)
+        lines = "".join(f"{name}: {secret_of(value).reveal()}\r\n" for name, value in request.headers)
         head = f"POST /token HTTP/1.1\r\nhost: {parts.netloc}\r\n{lines}content-length: {len(body)}\r\n\r\n"
         requests.append(head.encode() + body)
 

@@ -28,14 +28,17 @@ MIN_STATE_CHARS = 20
 # RFC 8252 section 7.3 and 8.3, RFC 6761 section 6.3, and other ways to write the same hosts.
 _LOOPBACK = re.compile(
     r"(?i)(?<![\w-])(?:localhost|127(?:\.\d{1,3}){1,3}|0\.0\.0\.0|2130706433"
-    r"|\[(?:[0:]{1,14}:0{0,3}1|::ffff:127(?:\.\d{1,3}){3})\])\.?(?::\d{0,5})?(?=/|$)"
+    r"|\[(?:[0:]{1,14}:0{0,3}1|::ffff:(?:127(?:\.\d{1,3}){3}|7f[0-9a-f]{2}:[0-9a-f]{1,4}))\])"
+    r"\.?(?::\d{0,5})?(?=/|$)"
 )
 _WORD = re.compile(r"[^\s<>\"`“”]+")
 # JSON, and HTML's references to characters of ASCII.
 _ESCAPED = re.compile(r"\\u00([2-7][0-9a-fA-F])")
 _REFERENCE = re.compile(r"&#(?:0{0,4}(\d{2,3})|[xX]0{0,4}([2-7][0-9a-fA-F]));?")
+# What programs and manuals write in place of a value: {code}, ${CODE}, $CODE, %s, [code], :code.
+PLACEHOLDER = r"(?:\$?\{[^&#?]{0,64}\}|\[[^&#?\]]{0,64}\]|[$:][a-z_]{1,32}|%[sd])(?![\w%.~-])"
 # RFC 6749 section 4.1.2. A value that has no letter and no digit stands for none ("code=...").
-_VALUE = r"(?==[^&#?]{0,64}?\w)"
+_VALUE = rf"(?==(?!{PLACEHOLDER})[^&#?]{{0,64}}?\w)"
 _CODE = re.compile(rf"(?i)(?<=[?&#])(?:code|error){_VALUE}")
 _STATE = re.compile(rf"(?i)(?<=[?&#])state{_VALUE}")
 _QUERY_START = re.compile(r"[?#]")

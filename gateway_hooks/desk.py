@@ -23,6 +23,7 @@ from gateway_hooks.chat import CannotWrite, Chat, ChatError, Heard, Platform, Se
 from gateway_hooks.codes import redirects_of
 from gateway_hooks.context import Context
 from gateway_hooks.conversation import Conversation
+from gateway_hooks.faults import contained
 from gateway_hooks.listing import Listing
 from gateway_hooks.lists import Lists
 from gateway_hooks.meaning import (
@@ -47,6 +48,7 @@ from gateway_hooks.policy import STRANGER_SECONDS, Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.words import ENGLISH, Words
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
+from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.asking import asking
@@ -87,6 +89,7 @@ class Desk:
         self._attention = Attention(self._context)
         self._strangers: dict[str, float] = {}
 
+    @hides_locals
     async def run(self) -> None:
         """Keep what people see up to date, and tell them where a login is needed, until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -155,14 +158,16 @@ class Desk:
     async def _done(self, work: Work, chat: Chat) -> None:
         """Do it; what goes wrong is said where that can be."""
         context = self._context
-        try:
+        with contained("A message was not dealt with", log):
             try:
-                await work()
-            except McpAuthError as trouble:
-                await chat.send(context.conversation.trouble(context.words.connections_title, trouble))
-        except ChatError as trouble:
-            log.warning("A message could not be answered: %s", trouble)
+                try:
+                    await work()
+                except McpAuthError as trouble:
+                    await chat.send(context.conversation.trouble(context.words.connections_title, trouble))
+            except ChatError as trouble:
+                log.warning("A message could not be answered: %s", trouble)
 
+    @hides_locals
     async def help(self, heard: Heard, chat: Chat) -> None:
         """Say what can be typed, to those who may; raises ChatError."""
         if not self._context.policy.may_talk(heard.sender):
@@ -174,6 +179,7 @@ class Desk:
         """Return whose tokens this user's calls go out with."""
         return self._context.owner(user)
 
+    @hides_locals
     def session(self, server: str, user: str) -> Session:
         """Return the session for calls on behalf of a user; raises ServerNotFound, ConfigError."""
         return self._context.service.session(self._context.servers.find(server), self.owner(user))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from gateway_hooks.cards import read_action
 from gateway_hooks.chat import Heard
 from gateway_hooks.codes import (
+    PLACEHOLDER,
     Redirects,
     carries_parameters,
     carries_redirect,
@@ -32,7 +33,8 @@ START = "mcp_"
 # Codes are long and mixed; a word that somebody types is not.
 MIN_CODE_CHARS = 20
 _CODE, _STATE = (
-    re.compile(rf"(?i)(?:^|[?&#\s]|%3f|%26)(?:{names})(?:=|%3d)") for names in ("code|error", "state")
+    re.compile(rf"(?i)(?:^|[?&#\s]|%3f|%26)(?:{names})(?:=|%3d)(?!{PLACEHOLDER})")
+    for names in ("code|error", "state")
 )
 
 
@@ -164,11 +166,22 @@ def with_code_as_text(heard: Heard, logins: Sequence[Login], redirects: Redirect
 
 
 def without_links(text: str, logins: Sequence[Login]) -> str:
-    """Return a text without the links that open a login: people reply to messages with one, or quote them."""
+    """Return a text without the links that open a login: people reply to messages with one, or quote them.
+
+    Who quotes may take only a part of a link: such a part goes, too, and holds no code.
+    """
     for login in logins:
         if has_state(text, login):
-            text = text.replace(login.authorization_url, "")
+            text = _without_link(text, login)
     return text
+
+
+def _without_link(text: str, login: Login) -> str:
+    def kept(word: re.Match[str]) -> str:
+        is_part = has_state(word[0], login) and word[0] in login.authorization_url
+        return "" if is_part else word[0]
+
+    return re.sub(r"\S+", kept, text.replace(login.authorization_url, ""))
 
 
 def needs_configuration(heard: Heard) -> bool:

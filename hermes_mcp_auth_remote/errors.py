@@ -87,9 +87,16 @@ class ServerNotFound(ConfigError):
     code = "server_not_found"
     advice = "Add it under `mcp_servers` in config.yaml, or pass its address with --url."
 
-    def __init__(self, message: str, advice: str | None = None, *, config_files: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        advice: str | None = None,
+        *,
+        server_words: str = "",
+        config_files: str | None = None,
+    ) -> None:
         """`config_files` is the identity of the files that do not name it (`hermes.config_identity`)."""
-        super().__init__(message, advice)
+        super().__init__(message, advice, server_words=server_words)
         self.config_files = config_files
 
 

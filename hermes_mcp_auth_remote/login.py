@@ -34,7 +34,7 @@ from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.polling import Pending
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.urls import host_of
-from hermes_mcp_auth_remote.values import Key, Origin
+from hermes_mcp_auth_remote.values import Entropy, Key, Origin
 
 Status = Literal["waiting", "exchanging", "done", "failed", "expired", "cancelled"]
 Event = Literal["claim", "release", "succeed", "fail", "expire", "cancel", "switch"]
@@ -52,6 +52,13 @@ TABLE: Mapping[tuple[Status, Event], Status] = {
 
 ID_BYTES = 16
 MAX_PASTES = 5
+
+
+def new_login_id(entropy: Entropy) -> str:
+    """Make the unguessable id of a login, which stands behind an option as it is: no hyphen comes first."""
+    login_id = entropy(ID_BYTES)
+    return f"0{login_id[1:]}" if login_id.startswith("-") else login_id
+
 
 # Ahead of an end that only a person can put off: over a weekend, or within a piece of work.
 SESSION_WARNING_SECONDS = 3 * 86_400

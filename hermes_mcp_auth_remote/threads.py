@@ -17,6 +17,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from hermes_mcp_auth_remote.forks import begin_anew_in_children
+from hermes_mcp_auth_remote.frames import hidden_locals, hide_locals
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,7 +50,8 @@ async def run_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwa
     context = contextvars.copy_context()
 
     def call() -> T:
-        return context.run(function, *args, **kwargs)
+        with hidden_locals():
+            return context.run(function, *args, **kwargs)
 
     try:
         work = asyncio.get_running_loop().run_in_executor(_file_threads.executor, call)
@@ -120,6 +122,7 @@ def _complete(future: Future[T], call: Callable[[], T]) -> None:
     try:
         value = call()
     except BaseException as error:  # noqa: BLE001  the caller raises it
+        hide_locals(error)
         future.set_exception(error)
     else:
         future.set_result(value)

@@ -68,6 +68,11 @@ class Secret:
         raise TypeError(message)
 
 
+def secret_of(text: str | Secret) -> Secret:
+    """Return a text that masks itself, for parameters that callers may give as plain text."""
+    return text if isinstance(text, Secret) else Secret(text)
+
+
 @dataclass(frozen=True, slots=True)
 class IdentityProvider:
     """Where an enterprise vouches for its people (`oauth.identity_provider`); another than the server's own.

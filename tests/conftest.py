@@ -4,11 +4,13 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import certifi
 import pytest
 from _pytest.nodeid import coerce_node_id
+from hypothesis import is_hypothesis_test, settings
 
 from tests import tripwire
 
@@ -16,14 +18,17 @@ from tests import tripwire
 PROGRAMS = {"browser": "chromium", "ssh": "sshd", "tmux": "tmux"}
 
 
-def pytest_configure() -> None:
-    """Let signals act as at a terminal: a shell starts what is in the background with some of them ignored.
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many examples hypothesis makes, and let signals act as at a terminal.
 
-    Children inherit that, and Ctrl-C would be tested on programs that never hear it.
+    A shell starts what is in the background with some of them ignored. Children inherit that, and Ctrl-C
+    would be tested on programs that never hear it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
+    settings.register_profile("ours", max_examples=500 if config.getoption("--soak") else 40)
+    settings.load_profile("ours")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +41,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def is_wanted(item: pytest.Item) -> bool:
         has_programs = not any(item.get_closest_marker(marker) for marker in missing)
-        return has_programs and (item.get_closest_marker("soak") is not None) == is_soak
+        is_long = item.get_closest_marker("soak") is not None or (is_soak and is_property(item))
+        return has_programs and is_long == is_soak
 
     others = [item for item in items if not is_wanted(item)]
     if others:
@@ -44,6 +50,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if is_wanted(item)]
     if getattr(config.option, "loadgroup", False):
         name_groups(items)
+
+
+def is_property(item: pytest.Item) -> bool:
+    """True for a test to which hypothesis gives examples: `--soak` gives it more of them."""
+    function = getattr(item, "obj", None)
+    return item.get_closest_marker("properties") is not None or is_hypothesis_test(function)
 
 
 def name_groups(items: list[pytest.Item]) -> None:
@@ -81,6 +93,21 @@ def _home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trust one public authority instead of 140: each HTTP client would take 0.04 s to read them.
+
+    No test reaches a server that a public authority vouches for.
+    """
+    bundle = Path(certifi.where()).read_text(encoding="utf-8")
+    end = "-----END CERTIFICATE-----\n"
+    few = tmp_path_factory.mktemp("authorities") / "ca.pem"
+    few.write_text(bundle.partition(end)[0] + end, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certifi, "where", lambda: str(few))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import McpAuthError, NetworkError
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
+from hermes_mcp_auth_remote.values import Secret
 
 T = TypeVar("T")
 E = TypeVar("E", bound=McpAuthError)
@@ -144,7 +145,7 @@ class Play(Generic[T]):
             _compare_members(scene.line, scene.form, form_of(request))
         if scene.body is not None:
             _compare_members(scene.line, scene.body, json.loads(request.body))
-        _compare_members(scene.line, scene.headers, dict(request.headers))
+        _compare_members(scene.line, scene.headers, headers_of(request))
 
     def _check_complete(self) -> None:
         if len(self.requests) < len(self._script):
@@ -155,6 +156,11 @@ class Play(Generic[T]):
         asked = [f"{request.method} {request.url}" for request in self.requests]
         lines = (f"{why} (- script, + exchange):", *difflib.ndiff(expected, asked))
         return pytest.fail.Exception("\n".join(lines), pytrace=False)
+
+
+def headers_of(request: Request) -> dict[str, str]:
+    """Return a request's headers as they are sent."""
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in request.headers}
 
 
 def _compare_members(line: str, expected: Mapping[str, object], actual: Mapping[str, object]) -> None:

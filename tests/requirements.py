@@ -297,6 +297,9 @@ REQUIREMENTS = (
         "security 18",
     ),
     Requirement("no-secret", "No secret is in an error or a repr.", "security 18"),
+    Requirement(
+        "tracebacks-masked", "No traceback shows a tracker a paste, a header or a token.", "docs/security.md"
+    ),
     Requirement("login-table", "What is not in the table does not happen.", "security 12"),
     Requirement("error-tree", "The drawn error tree is the real one, with advice.", "errors.py"),
 )

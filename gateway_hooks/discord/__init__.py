@@ -49,6 +49,7 @@ from gateway_hooks.discord.people import sender_of
 from gateway_hooks.discord.pieces import collect
 from gateway_hooks.discord.redaction import redact
 from gateway_hooks.discord.slash import Callbacks, Interaction, commands_of, sync
+from gateway_hooks.faults import contained
 from gateway_hooks.policy import Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.words import ENGLISH, Words
@@ -155,8 +156,14 @@ class McpLogins(commands.Cog):
     async def hear_message(self, message: discord.Message) -> bool:
         """Take a plain message, written or edited; False if it is not ours, and may go on to others.
 
-        Waits for no server. A message of another bot is ours only if it carries a code.
+        Waits for no server. A message of another bot is ours only if it carries a code. So is one that
+        cannot be searched for a code: that goes to nobody.
         """
+        with contained("A message was not read", log):
+            return await self._take(message)
+        return True
+
+    async def _take(self, message: discord.Message) -> bool:
         if str(message.author.id) == self.platform.bot or message.webhook_id == self._application:
             return False
         found = collect(message, self.platform.bot)
@@ -214,6 +221,10 @@ class McpLogins(commands.Cog):
     @commands.Cog.listener()
     async def on_interaction(self, interaction: Interaction) -> None:
         """Take what was pressed or sent off, in whichever process it was drawn."""
+        with contained("An interaction was not dealt with", log):
+            await self._take_interaction(interaction)
+
+    async def _take_interaction(self, interaction: Interaction) -> None:
         data = cast("Mapping[str, object]", interaction.data or {})
         pressed = str(data.get("custom_id", ""))
         found = read_action(pressed) if pressed.startswith(PREFIX) else None
@@ -252,7 +263,11 @@ class McpLogins(commands.Cog):
             log.warning("A window could not be opened: %s", trouble)
 
     async def _told(self, interaction: Interaction, command: str, text: str) -> None:
-        await self._answer(interaction, Heard(Sender(""), command=command, text=text))
+        heard = Heard(Sender(""), command=command, text=text)
+        # Not for as long as the answer takes.
+        del text
+        with contained("A command was not dealt with", log):
+            await self._answer(interaction, heard)
 
     async def _answer(self, interaction: Interaction, heard: Heard) -> None:
         """Acknowledge first, whatever it will be: what follows may take as long as servers do."""

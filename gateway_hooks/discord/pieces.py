@@ -6,7 +6,7 @@ What people are called is left out: a name is no message.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import discord
@@ -21,9 +21,9 @@ class Pieces:
     `beside_message` is the id of that message; empty if it is our own, or in another channel.
     """
 
-    text: str = ""
-    parts: tuple[str, ...] = ()
-    beside: str = ""
+    text: str = field(default="", repr=False)
+    parts: tuple[str, ...] = field(default=(), repr=False)
+    beside: str = field(default="", repr=False)
     beside_message: str = ""
 
 

@@ -25,7 +25,7 @@ from hermes_mcp_auth_remote.http.client import run
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.threads import run_file_work
-from hermes_mcp_auth_remote.values import Server
+from hermes_mcp_auth_remote.values import Secret, Server
 
 # How long a tool's result waits for the question to be asked: discovery and registration take two seconds.
 ASK_SECONDS = 40.0
@@ -119,7 +119,7 @@ async def ask(seat: Seat, name: str, where: Any, inside: Inside) -> str | None: 
     try:
         refused = await _refused(session, server)
     except AuthorizationRequired:
-        refused = ""
+        refused = Secret("")
     except McpAuthError as trouble:
         return f"{trouble} {trouble.advice}"
     if refused is None:
@@ -143,12 +143,12 @@ async def ask(seat: Seat, name: str, where: Any, inside: Inside) -> str | None: 
     return ASKED_BEFORE.format(server=name)
 
 
-async def _refused(session: Session, server: Server) -> str | None:
+async def _refused(session: Session, server: Server) -> Secret | None:
     """Return the header that the server refuses for good; None where the session works.
 
     Raises AuthorizationRequired where there is none, or nothing but a person helps.
     """
-    header = await session.header()
+    header = Secret(await session.header())
     if session.prover is not None:
         # A request of its own would need a proof; what is bound to a key is not lost that easily.
         return None
@@ -162,7 +162,7 @@ async def _refused(session: Session, server: Server) -> str | None:
     return None
 
 
-def _probe(url: str, header: str) -> Exchange[Response]:
+def _probe(url: str, header: Secret) -> Exchange[Response]:
     """Ask the server for nothing, with the token: MCP's ping, which any revision answers or refuses."""
     headers = (
         ("Authorization", header),

@@ -8,6 +8,7 @@ argument, as Hermes logs those.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -23,6 +24,7 @@ from gateway_hooks.discord.chat import ChannelChat, DirectChat, DiscordPlatform,
 from gateway_hooks.discord.people import sender_of
 from gateway_hooks.discord.pieces import collect
 from gateway_hooks.discord.redaction import redact
+from gateway_hooks.faults import contained
 from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.plain import PREFIX
 from gateway_hooks.hermes.policy import HermesPolicy, HermesSender
@@ -31,6 +33,8 @@ from gateway_hooks.meaning import carries_answer
 from gateway_hooks.servers import Configured
 from gateway_hooks.words import ENGLISH
 from hermes_mcp_auth_remote.service import AuthService
+
+log = logging.getLogger(__name__)
 
 OnMessage = Callable[[discord.Message], Coroutine[Any, Any, None]]
 
@@ -133,6 +137,12 @@ class DiscordSeat(Seat):
         return ChannelChat(platform, int(where.chat_id), str(where.user_id))
 
     def _hears(self, message: discord.Message, *, is_edited: bool = False) -> bool:
+        """Take a message if it is ours; so is one that cannot be searched for a code."""
+        with contained("A message was not read", log):
+            return self._takes(message, is_edited=is_edited)
+        return True
+
+    def _takes(self, message: discord.Message, *, is_edited: bool) -> bool:
         """Take a message if it is ours. An edited command was carried out when it was written."""
         bot = self._cog.platform.bot
         if str(message.author.id) == bot or message.webhook_id == (self._client.application_id or 0):

@@ -15,9 +15,12 @@ from typing import Any
 
 from gateway_hooks.codes import MAX_SEARCHED_CHARS, may_carry_code
 from gateway_hooks.hermes import internals as hermes
+from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS
 
 # Of so many files of one message; chats take ten at most.
 MAX_FILES = 20
+# All files of a message together are searched as one message is. Of each, at least so much: a pasted address.
+MIN_FILE_BYTES = MAX_PASTE_CHARS
 _NO_TEXT = ("image/", "audio/", "video/")
 
 log = logging.getLogger(__name__)
@@ -25,9 +28,10 @@ log = logging.getLogger(__name__)
 
 def cached_texts(event: Any) -> dict[Path, str]:  # noqa: ANN401  Hermes's own
     """Return the files of an event whose text may hold a code, with that text."""
-    found = dict[Path, str]()
+    found, left = dict[Path, str](), MAX_SEARCHED_CHARS
     for path in _paths(event):
-        text = _read(path)
+        text = _read(path, max(left, MIN_FILE_BYTES))
+        left -= len(text)
         if text and may_carry_code(text):
             found[path] = text
     return found
@@ -56,7 +60,7 @@ def _paths(event: Any) -> Iterator[Path]:  # noqa: ANN401
             yield Path(path)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, max_bytes: int) -> str:
     """Return the beginning of a regular file as text, whatever its encoding; "" if it cannot be read."""
     with contextlib.suppress(OSError):
         # A pipe or a device would never end.
@@ -64,7 +68,7 @@ def _read(path: Path) -> str:
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 return ""
-            content = file.read(MAX_SEARCHED_CHARS)
+            content = file.read(max_bytes)
         if content.startswith((b"\xff\xfe", b"\xfe\xff")):
             return content.decode("utf-16", "ignore")
         return content.decode("utf-8", "ignore")

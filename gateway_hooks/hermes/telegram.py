@@ -6,6 +6,7 @@ So a code is taken before Hermes merges it with other messages, asks whether a t
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from telegram.ext import ApplicationHandlerStop, TypeHandler
 
 from gateway_hooks.chat import Abilities, Chat, Heard, Platform
 from gateway_hooks.desk import Desk
+from gateway_hooks.faults import contained
 from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.plain import PREFIX
 from gateway_hooks.hermes.policy import HermesSender
@@ -28,6 +30,8 @@ from gateway_hooks.telegram.reading import PLATFORM
 from gateway_hooks.telegram.redaction import guard_logs
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin
+
+log = logging.getLogger(__name__)
 
 
 class _Platform(TelegramPlatform):
@@ -90,8 +94,12 @@ class TelegramSeat(Seat):
         return chat == user
 
     async def _first(self, update: Update, _context: Context) -> None:
-        found = self._heard(update)
-        if found is not None and self.take(*found):
+        # What cannot be searched for a code goes to nobody.
+        is_ours = True
+        with contained("An update was not read", log):
+            found = self._heard(update)
+            is_ours = found is not None and self.take(*found)
+        if is_ours:
             raise ApplicationHandlerStop
 
     def _heard(self, update: Update) -> tuple[Heard, Chat] | None:

@@ -33,6 +33,7 @@ from telegram.ext import Application, ApplicationHandlerStop, CallbackContext, T
 from gateway_hooks.board import OnConnected
 from gateway_hooks.chat import Abilities, Chat, ChatError, Heard, Sender
 from gateway_hooks.desk import Desk, Work
+from gateway_hooks.faults import contained
 from gateway_hooks.policy import Policy
 from gateway_hooks.servers import Servers
 from gateway_hooks.telegram.calls import Calls, Sleep
@@ -211,25 +212,27 @@ class TelegramLogins:
                 log.warning("A message could not be answered: %s", trouble)
 
     async def _first(self, update: object, _context: Context) -> None:
-        application, platform, desk = self._all
+        application, _, _ = self._all
         self._live(application)
-        if isinstance(update, _Begin):
+        # What cannot be searched for a code goes to nobody.
+        is_ours = True
+        if not isinstance(update, _Begin):
+            with contained("An update was not read", log):
+                is_ours = isinstance(update, Update) and await self._take(update)
+        if is_ours:
             raise ApplicationHandlerStop
-        if not isinstance(update, Update):
-            return
-        try:
-            found = platform.read(update) or platform.overhear(update)
-        except Exception as fault:  # noqa: BLE001  what cannot be searched for a code goes to nobody
-            log.error("An update could not be read: %s.", type(fault).__name__)  # noqa: TRY400
-            raise ApplicationHandlerStop from None
+
+    async def _take(self, update: Update) -> bool:
+        """Begin what is to be done about an update; False if it is not ours."""
+        application, platform, desk = self._all
+        found = platform.read(update) or platform.overhear(update)
         if found is None:
-            return
-        heard, chat = found
-        work = await desk.heed(heard, chat)
+            return False
+        work = await desk.heed(*found)
         if work is None:
-            return
-        self._begin(application, _answered(work, chat))
-        raise ApplicationHandlerStop
+            return False
+        self._begin(application, _answered(work, found[1]))
+        return True
 
     def _begin(self, application: App, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something beside the updates to come; a stopping application waits for it."""
@@ -263,8 +266,10 @@ class TelegramLogins:
 
 
 async def _answered(work: Work, chat: TelegramChat) -> None:
-    try:
-        await work()
-    finally:
-        # A button turns until its press is answered.
-        await chat.note("")
+    # Raised, it would go to the error handlers of the application.
+    with contained("A message was not answered", log):
+        try:
+            await work()
+        finally:
+            # A button turns until its press is answered.
+            await chat.note("")

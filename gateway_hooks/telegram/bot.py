@@ -28,6 +28,7 @@ from gateway_hooks.telegram import App, TelegramLogins
 from gateway_hooks.telegram.calls import why
 from gateway_hooks.telegram.redaction import guard_logs
 from gateway_hooks.words import ENGLISH, Words
+from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Clock, Secret
 
@@ -94,6 +95,7 @@ class Webhook:
     key: Path | None = None
 
 
+@hides_locals
 async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
     token: Secret,
     service: AuthService,

@@ -7,7 +7,7 @@ messages of others from the application.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from telegram import Bot, Chat, ChatFullInfo, Message, TelegramObject, Update, User
@@ -42,8 +42,8 @@ _NAMES = (User, Chat, ChatFullInfo, Bot)
 class Pieces:
     """Texts that may hold a code: those of whoever sent the update, and those that it shows of others."""
 
-    own: tuple[str, ...] = ()
-    of_others: tuple[str, ...] = ()
+    own: tuple[str, ...] = field(default=(), repr=False)
+    of_others: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def beside(self) -> str:
@@ -81,12 +81,20 @@ def _texts(update: Update, bot: str) -> Iterator[tuple[str, bool]]:
         elif isinstance(value, (TelegramObject, Mapping)) and not isinstance(value, _NAMES):
             if isinstance(value, Message) and _is_from(value, bot):
                 continue
+            skipped = _NOT_WRITTEN
+            if (
+                isinstance(value, Message)
+                and value.reply_to_message
+                and _is_from(value.reply_to_message, bot)
+            ):
+                # A part of our own message, perhaps of the link that opens a login.
+                skipped = _NOT_WRITTEN | {"quote"}
             waiting += [
                 (each, is_of_others or name in _OF_OTHERS)
                 for name, each in reversed(
                     list(_members(cast("TelegramObject | Mapping[str, object]", value)))
                 )
-                if name not in _NOT_WRITTEN
+                if name not in skipped
             ]
 
 

@@ -51,9 +51,11 @@ def whose(update: Update, bot: str, username: str) -> Read | None:
         return None
     text = message.text or message.caption or ""
     # An edited command was carried out when it was written; an edited paste may be the whole of it at last.
-    command = "" if update.edited_message else _command(message, username)
+    command, length = ("", 0) if update.edited_message else _command(message, username)
     if command:
-        text = text.partition(" ")[2] if " " in text.split("\n")[0] else text.partition("\n")[2]
+        # The entity alone says where the command ends: a tab, a comma or anything else may follow it.
+        rest = text[length:]
+        text = rest[1:] if rest[:1].isspace() else rest
     sender = Sender(str(message.from_user.id))
     heard = _with(
         collect(update, bot, message.text or "", message.caption or ""),
@@ -125,10 +127,15 @@ def _origin(message: Message, sender: Sender, bot: str) -> Origin:
     return Origin(PLATFORM, str(message.chat.id), thread, sender.user, bot)
 
 
-def _command(message: Message, username: str) -> str:
-    """Return the command that a message begins with, if it is one of ours and for this bot; else ""."""
+def _command(message: Message, username: str) -> tuple[str, int]:
+    """Return the command that a message begins with, and its length with "/" and the bot's name.
+
+    ("", 0) if it is none of ours, or for another bot.
+    """
     first = message.entities[0] if message.entities else None
     if not message.text or first is None or first.type != MessageEntity.BOT_COMMAND or first.offset:
-        return ""
+        return "", 0
+    # Commands and names of bots are ASCII: there the length, which is in UTF-16, is one in characters.
     name, _, addressed = message.text[1 : first.length].lower().partition("@")
-    return name if name in COMMANDS and addressed in {"", username.lower()} else ""
+    is_ours = name in COMMANDS and addressed in {"", username.lower()}
+    return (name, first.length) if is_ours else ("", 0)

@@ -12,6 +12,8 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from hermes_mcp_auth_remote.auth.body import StreamedResponse, bound_body, bound_body_blocking
+from hermes_mcp_auth_remote.frames import hidden_locals
+from hermes_mcp_auth_remote.values import Secret, secret_of
 
 _log = logging.getLogger(__name__)
 
@@ -103,13 +105,13 @@ def _speaks_of_the_token(response: AuthResponse, where: Place) -> bool:
     return response.status_code in {401, 403} and place(response.url) == where
 
 
-def _put(session: Session, request: AuthRequest, header: str) -> Prover | None:
+def _put(session: Session, request: AuthRequest, header: Secret) -> Prover | None:
     """Put the token on a request, and where it is bound to a key, a proof for this request alone."""
     prover = session.prover
     if header:
-        request.headers["Authorization"] = header
+        request.headers["Authorization"] = header.reveal()
         if prover is not None:
-            _, _, access_token = header.partition(" ")
+            _, _, access_token = header.reveal().partition(" ")
             request.headers["DPoP"] = prover.proof(request.method, str(request.url), access_token)
     return prover
 
@@ -134,7 +136,7 @@ class Wait(Generic[T]):
 
 
 def _bearer_steps(
-    session: Session, where: Place, request: Q, sent: tuple[str, AuthResponse] | None
+    session: Session, where: Place, request: Q, sent: tuple[Secret, AuthResponse] | None
 ) -> Generator[Q | Wait[Any], Any]:
     """Yield the request each time it is to be sent (and take its response), and a Wait for all else.
 
@@ -144,7 +146,8 @@ def _bearer_steps(
         yield request
         return
     if sent is None:
-        header = session.header_now() or (yield Wait(session.header, session.header_blocking))
+        # A Secret, since these frames wait for servers and people.
+        header = secret_of(session.header_now() or (yield Wait(session.header, session.header_blocking)))
         response = yield from _send(session, request, header)
     else:
         header, response = sent
@@ -152,12 +155,14 @@ def _bearer_steps(
         return
     # An unread body holds its connection, and a pool of one would starve while a person is waited for.
     yield _bound(response)
-    refusal = header, response.status_code, response.headers.get_list("www-authenticate")
+    status, lines = response.status_code, response.headers.get_list("www-authenticate")
     renewed = yield Wait(
-        partial(session.challenged, *refusal), partial(session.challenged_blocking, *refusal)
+        lambda: session.challenged(header.reveal(), status, lines),
+        lambda: session.challenged_blocking(header.reveal(), status, lines),
     )
     if renewed is None:
         return
+    renewed = secret_of(renewed)
     response = yield from _send(session, request, renewed)
     if _speaks_of_the_token(response, where):
         # The caller's now; a plain `client.post` reads it without any limit of its own.
@@ -165,7 +170,7 @@ def _bearer_steps(
     _note(response, where)
 
 
-def _send(session: Session, request: Q, header: str) -> Generator[Q | Wait[Any], Any, AuthResponse]:
+def _send(session: Session, request: Q, header: Secret) -> Generator[Q | Wait[Any], Any, AuthResponse]:
     """Send the request with a header, and once more if the server refused only the nonce of its proof."""
     prover = _put(session, request, header)
     response: AuthResponse = yield request
@@ -209,16 +214,17 @@ async def bearer_flow(session: Session, where: Place, request: Q) -> AsyncGenera
         response = yield request
         if not _speaks_of_the_token(response, where):
             return
-        sent = header, response
+        sent, header = (Secret(header), response), None
     steps = _bearer_steps(session, where, request, sent)
-    try:
-        step = next(steps)
-        while True:
-            step = steps.send((await step.asynchronous()) if isinstance(step, Wait) else (yield step))
-    except StopIteration:
-        return
-    finally:
-        steps.close()
+    with hidden_locals():
+        try:
+            step = next(steps)
+            while True:
+                step = steps.send((await step.asynchronous()) if isinstance(step, Wait) else (yield step))
+        except StopIteration:
+            return
+        finally:
+            steps.close()
 
 
 def blocking_bearer_flow(session: Session, where: Place, request: Q) -> Generator[Q, AuthResponse]:
@@ -228,16 +234,17 @@ def blocking_bearer_flow(session: Session, where: Place, request: Q) -> Generato
         response = yield request
         if not _speaks_of_the_token(response, where):
             return
-        sent = header, response
+        sent, header = (Secret(header), response), None
     steps = _bearer_steps(session, where, request, sent)
-    try:
-        step = next(steps)
-        while True:
-            step = steps.send(step.blocking() if isinstance(step, Wait) else (yield step))
-    except StopIteration:
-        return
-    finally:
-        steps.close()
+    with hidden_locals():
+        try:
+            step = next(steps)
+            while True:
+                step = steps.send(step.blocking() if isinstance(step, Wait) else (yield step))
+        except StopIteration:
+            return
+        finally:
+            steps.close()
 
 
 def _note(response: AuthResponse, where: Place) -> None:

@@ -7,11 +7,13 @@ from collections.abc import AsyncGenerator, Generator
 import httpx
 
 from hermes_mcp_auth_remote.auth.flow import Session, bearer_flow, blocking_bearer_flow, place, session_of
+from hermes_mcp_auth_remote.frames import hides_locals
 
 
 class McpAuth(httpx.Auth):
     """`httpx.AsyncClient(auth=McpAuth("linear"))`: a server of config.yaml, a URL, or a session."""
 
+    @hides_locals
     def __init__(self, server: str | Session) -> None:
         self._session = session_of(server)
         self._where = place(httpx.URL(self._session.server.url))

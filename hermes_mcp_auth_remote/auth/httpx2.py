@@ -7,11 +7,13 @@ from collections.abc import AsyncGenerator, Generator
 import httpx2
 
 from hermes_mcp_auth_remote.auth.flow import Session, bearer_flow, blocking_bearer_flow, place, session_of
+from hermes_mcp_auth_remote.frames import hides_locals
 
 
 class McpAuth(httpx2.Auth):
     """`httpx2.AsyncClient(auth=McpAuth("linear"))`: a server of config.yaml, a URL, or a session."""
 
+    @hides_locals
     def __init__(self, server: str | Session) -> None:
         self._session = session_of(server)
         self._where = place(httpx2.URL(self._session.server.url))

@@ -15,6 +15,8 @@ from typing import Any, Protocol, TypeVar, cast
 from hermes_mcp_auth_remote.auth.flow import bearer_flow, blocking_bearer_flow, place
 from hermes_mcp_auth_remote.auth.storage import Context, SharedTokenStorage
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
+from hermes_mcp_auth_remote.frames import hidden_locals
+from hermes_mcp_auth_remote.values import Secret
 
 Flow = AsyncGenerator[Any, Any]
 """Requests out, responses in: of httpx or of httpx2, whichever the SDK stands on."""
@@ -70,41 +72,44 @@ async def _flow(
     request: Any,  # noqa: ANN401
 ) -> Flow:
     where = place(type(request.url)(storage.server.url))
-    refused: Any = None
-    sent: str | None = None
-    ours: Flow = bearer_flow(storage.session, where, request)
-    try:
-        outgoing = await anext(ours)
-        while True:
-            refused = yield outgoing
-            outgoing = await ours.asend(refused)
-    except StopAsyncIteration:
-        return
-    except AuthorizationRequired:
-        sent = request.headers.pop("Authorization", None)
-        request.headers.pop("DPoP", None)
-    finally:
-        await ours.aclose()
-    async with storage.logging_in():
-        authorization = await storage.authorization()
-        if authorization is not None and authorization != sent:
-            # Somebody has logged in while this one waited.
-            request.headers["Authorization"] = authorization
-            yield request
-            return
-        # Its memory is of an earlier login; the store is what counts.
-        context.clear_tokens()
-        context.current_tokens = await storage.get_tokens()
-        context.client_info = await storage.get_client_info()
-        theirs = own(request)
+    with hidden_locals():
+        refused: Any = None
+        sent: Secret | None = None
+        ours: Flow = bearer_flow(storage.session, where, request)
         try:
-            outgoing = await anext(theirs)
-            # It begins with the request itself, whose answer is known already.
-            answer = refused if refused is not None and outgoing is request else (yield outgoing)
+            outgoing = await anext(ours)
             while True:
-                outgoing = await theirs.asend(answer)
-                answer = yield outgoing
+                refused = yield outgoing
+                outgoing = await ours.asend(refused)
         except StopAsyncIteration:
             return
+        except AuthorizationRequired:
+            sent = Secret(request.headers.pop("Authorization", ""))
+            request.headers.pop("DPoP", None)
         finally:
-            await theirs.aclose()
+            await ours.aclose()
+        async with storage.logging_in():
+            found = await storage.authorization()
+            authorization = None if found is None else Secret(found)
+            del found
+            if authorization is not None and authorization != sent:
+                # Somebody has logged in while this one waited.
+                request.headers["Authorization"] = authorization.reveal()
+                yield request
+                return
+            # Its memory is of an earlier login; the store is what counts.
+            context.clear_tokens()
+            context.current_tokens = await storage.get_tokens()
+            context.client_info = await storage.get_client_info()
+            theirs = own(request)
+            try:
+                outgoing = await anext(theirs)
+                # It begins with the request itself, whose answer is known already.
+                answer = refused if refused is not None and outgoing is request else (yield outgoing)
+                while True:
+                    outgoing = await theirs.asend(answer)
+                    answer = yield outgoing
+            except StopAsyncIteration:
+                return
+            finally:
+                await theirs.aclose()

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError, McpAuthError
+from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.oauth.authorization import select_resource
 from hermes_mcp_auth_remote.oauth.client import Client, client_from_document
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
@@ -49,6 +50,7 @@ class Context(Protocol):
         ...
 
 
+@hides_locals
 class SharedTokenStorage:
     """`OAuthClientProvider(url, metadata, SharedTokenStorage(url), ...)`; a server's name, URL or value.
 

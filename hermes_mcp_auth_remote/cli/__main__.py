@@ -41,6 +41,12 @@ def main(argv: list[str]) -> int:
         # A standard output on a full disk, for one.
         _write_no_more()
         return fail(refused_by_the_system(error), as_json=False)
+    except BaseException as error:
+        from hermes_mcp_auth_remote.frames import hide_locals
+
+        # An error tracker of this process (a sitecustomize, PYTHONSTARTUP) shows variables.
+        hide_locals(error)
+        raise
 
 
 def _fast_token(argv: list[str]) -> bool:

@@ -78,7 +78,12 @@ class Standing:
         rows = [] if found is None else about(found)
         if found is not None and found.refreshed_at is not None:
             rows.append(("Refreshed", f"{duration(max(now - found.refreshed_at, 0))} ago"))
-        if found is not None and found.refresh_failure is not None:
+        # A session that has ended says so itself; what its last refresh met adds nothing to act on.
+        if (
+            found is not None
+            and found.refresh_failure is not None
+            and state in {"connected", "refresh failing"}
+        ):
             rows += _failed(found.refresh_failure, now)
         if state == "connected":
             rows += [(label, said) for label, said in self._ahead(now) if said is not None]

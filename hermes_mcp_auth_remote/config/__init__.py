@@ -25,6 +25,7 @@ from hermes_mcp_auth_remote.config.source import (
     variables_in,
 )
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, UnsafeUrl
+from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.hermes import file_stem, hermes_home, join_identities
 from hermes_mcp_auth_remote.oauth.urls import safe_url
 from hermes_mcp_auth_remote.oauth.wire import FRAMING
@@ -76,6 +77,7 @@ def home(environ: Mapping[str, str]) -> Path:
     return Path(hermes_home(environ))
 
 
+@hides_locals
 def load_servers(home: Path, environ: Mapping[str, str]) -> dict[str, Server]:
     """Read every enabled server that Hermes uses OAuth for, by name; empty where there is no config.yaml.
 
@@ -90,6 +92,7 @@ def load_servers(home: Path, environ: Mapping[str, str]) -> dict[str, Server]:
     return {name: _from(server, entries[name], config, env) for name, server in servers.items()}
 
 
+@hides_locals
 def server_names(home: Path, environ: Mapping[str, str]) -> list[str]:
     """List the enabled servers that Hermes uses OAuth for, also those whose entries have a mistake.
 
@@ -107,6 +110,7 @@ def _names_oauth(name: str, entry: object, variables: Mapping[str, str]) -> bool
         return True
 
 
+@hides_locals
 def find_server(name: str, home: Path, environ: Mapping[str, str]) -> Server:
     """Read one server by its name, also where its entry says nothing about `auth`.
 
@@ -138,6 +142,7 @@ def _identity(config: ConfigFile, env: ConfigFile) -> str | None:
     return join_identities(config.identity, env.identity)
 
 
+@hides_locals
 def server_from_url(url: str, name: str | None = None) -> Server:
     """Make a server of a bare address; the name is given, or a slug of the address such as "linear-app".
 

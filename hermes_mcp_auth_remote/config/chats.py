@@ -14,6 +14,7 @@ from typing import Literal
 from hermes_mcp_auth_remote.config.section import Section
 from hermes_mcp_auth_remote.config.source import read_section, read_variables
 from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.values import Owner, Secret
 
 Owners = Literal["shared", "per_user"]
@@ -86,6 +87,7 @@ class Chats:
         return frozenset({"terminal", *PLATFORMS}.difference(off)) if off else None
 
 
+@hides_locals
 def load_chats(home: Path, environ: Mapping[str, str]) -> Chats | None:
     """Read the section, None where there is none; raises ConfigError, which names the key."""
     path = home / "config.yaml"
@@ -101,6 +103,7 @@ def load_chats(home: Path, environ: Mapping[str, str]) -> Chats | None:
     )
 
 
+@hides_locals
 def bot_token(platform: str, home: Path, environ: Mapping[str, str]) -> Secret:
     """Return a bot's token from `.env` or the environment, as Hermes has it; raises ConfigError."""
     name = TOKENS[platform]
@@ -113,6 +116,7 @@ def bot_token(platform: str, home: Path, environ: Mapping[str, str]) -> Secret:
     return checked_token(text, platform)
 
 
+@hides_locals
 def checked_token(text: str, platform: str) -> Secret:
     """Refuse what can be no bot's token, before it ends in an address or a header."""
     if not (text.isascii() and text.isprintable()) or " " in text or "/" in text:

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -38,7 +38,7 @@ class ConfigFile:
     """
 
     path: Path
-    text: str | None
+    text: str | None = field(repr=False)
     identity: str | None
 
 

@@ -23,18 +23,29 @@ async def read_body(
 
     `note_part` is called at each part.
     """
-    body, count = bytearray(), 0
+    body, count = _Body(), 0
     async for part in parts:
         note_part()
-        body += part
+        body.data += part
+        # While this waits for more, no variable shows what has come.
+        del part
         count += 1
-        if len(body) > MAX_BODY_BYTES:
+        if len(body.data) > MAX_BODY_BYTES:
             raise AnswerTooLarge(f"{host} answered the {step} with more than 1 MiB.")
-        if count > MAX_SHORT_PARTS + len(body) // MIN_PART_BYTES:
+        if count > MAX_SHORT_PARTS + len(body.data) // MIN_PART_BYTES:
             raise AnswerTooLarge(f"{host} answered the {step} with too many parts of a few bytes.")
         if count % _PARTS_PER_TURN == 0:
             await asyncio.sleep(0)
-    return bytes(body)
+    return bytes(body.data)
+
+
+class _Body:
+    """What was received so far; its `repr` shows nothing of that."""
+
+    __slots__ = ("data",)
+
+    def __init__(self) -> None:
+        self.data = bytearray()
 
 
 def decoded(body: bytes, encoding: str | None, host: str) -> bytes:

@@ -46,7 +46,7 @@ from hermes_mcp_auth_remote.oauth.hosts import is_same_host
 from hermes_mcp_auth_remote.oauth.urls import MAX_URL_CHARS, host_of, is_loopback_host, origin_of, safe_url
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.times import LIMITS, Limits
-from hermes_mcp_auth_remote.values import Server
+from hermes_mcp_auth_remote.values import Secret, Server
 
 T = TypeVar("T")
 
@@ -201,16 +201,16 @@ class Connections(AsyncExitStack):
                 content=request.body or (b"" if request.method == "POST" else None),
                 extensions=extensions,
             ) as answer:
-                headers = tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in answer.headers)
-                response = Response(answer.status, headers)
+                response = Response(answer.status, _read_headers(answer))
                 # An event stream has no end to wait for, and nothing that any step reads.
                 if (response.header("content-type") or "").lower().startswith("text/event-stream"):
                     return response
                 note_event = _event_noter(answer)
                 note_event()
                 parts = answer.aiter_stream()
-                body = await read_body(parts, host_of(request.url), request.step, note_event)
-                return replace(response, body=body)
+                return replace(
+                    response, body=await read_body(parts, host_of(request.url), request.step, note_event)
+                )
 
     async def _pool(self, url: str) -> httpcore.AsyncConnectionPool:
         origin = origin_of(url)
@@ -264,6 +264,10 @@ class Connections(AsyncExitStack):
 
     def _tls(self, *, own_host: bool) -> ssl.SSLContext:
         return tls_context(self._server.options, self._environ, own_host=own_host)
+
+
+def _read_headers(answer: httpcore.Response) -> tuple[tuple[str, str], ...]:
+    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in answer.headers)
 
 
 def _event_noter(answer: httpcore.Response) -> Callable[[], object]:
@@ -324,7 +328,8 @@ def _headers(request: Request, named: str) -> list[tuple[bytes, bytes]]:
     given = {name.lower() for name, _ in request.headers}
     # httpcore's own Host forgets the brackets of an IPv6 address.
     ours = (("host", urlsplit(request.url).netloc), ("user-agent", named), ("accept-encoding", "identity"))
-    sent = [*(header for header in ours if header[0] not in given), *request.headers]
+    own = ((name, value.reveal() if isinstance(value, Secret) else value) for name, value in request.headers)
+    sent = [*(header for header in ours if header[0] not in given), *own]
     for name, value in sent:
         # Checked here, since the error of a library below would quote it.
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):

@@ -301,5 +301,6 @@ def authenticate(
     if method == "client_secret_basic":
         # RFC 6749 section 2.3.1: both are form-urlencoded before they are joined (quirk 17).
         pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret.reveal())}"
-        return form, (("authorization", "Basic " + base64.b64encode(pair.encode()).decode()),)
+        basic = base64.b64encode(pair.encode()).decode()
+        return form, (("authorization", Secret(f"Basic {basic}")),)
     return {**form, "client_id": client.client_id, "client_secret": client.client_secret}, ()

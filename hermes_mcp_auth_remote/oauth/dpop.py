@@ -12,7 +12,7 @@ from hermes_mcp_auth_remote.oauth.challenge import read_challenge
 from hermes_mcp_auth_remote.oauth.jws import SigningKey, base64url, signed_jwt, thumbprint
 from hermes_mcp_auth_remote.oauth.urls import origin_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, read_json_or_form, text_member
-from hermes_mcp_auth_remote.values import Clock, Entropy
+from hermes_mcp_auth_remote.values import Clock, Entropy, Secret
 
 # The one that every server which lists any is known to list, and the one that we make keys for.
 ALGORITHM = "ES256"
@@ -100,7 +100,7 @@ def proven(request: Request, prover: Prover | None) -> Exchange[Response]:
 
 
 def _with_proof(request: Request, prover: Prover) -> Request:
-    proof = prover.proof(request.method, request.url)
+    proof = Secret(prover.proof(request.method, request.url))
     return replace(request, headers=(*request.headers, ("dpop", proof)))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, PasteRefused
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
@@ -122,11 +122,9 @@ def _split_redirect(candidate: str, request: AuthorizationRequest) -> tuple[str,
         url = f"{expected.scheme}://{expected.netloc}{candidate}"
     else:
         return None
-    try:
-        parts = split_url(url)
-        parts.port  # noqa: B018  raises ValueError for a port that is none
-    except ValueError:
-        raise PasteRefused("That is not an address.", _ADVICE_WHOLE) from None
+    parts = _split_pasted(url)
+    if parts is None:
+        raise PasteRefused("That is not an address.", _ADVICE_WHOLE)
     # Phones also put https in front of a loopback address that they cannot reach (quirk 40).
     same_scheme = parts.scheme.lower() == expected.scheme or is_loopback_host(expected.hostname or "")
     same_place = parts.netloc.lower() == expected.netloc.lower()
@@ -143,6 +141,16 @@ def _split_redirect(candidate: str, request: AuthorizationRequest) -> tuple[str,
         "That address belongs to no login that waits here.",
         f"The address to paste begins with {request.redirect_uri}.",
     )
+
+
+def _split_pasted(url: str) -> SplitResult | None:
+    """Split a URL; None if it is none. The library's ValueError quotes it, and a paste stands in no error."""
+    try:
+        parts = split_url(url)
+        parts.port  # noqa: B018  raises ValueError for a port that is none
+    except ValueError:
+        return None
+    return parts
 
 
 def _checked(found: dict[str, str], request: AuthorizationRequest) -> AuthorizationResponse:

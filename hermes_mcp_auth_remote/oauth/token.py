@@ -59,6 +59,10 @@ class Tokens:
         """The Authorization header's value; never "bearer", which some servers refuse (quirk 21)."""
         return f"{self.scheme} {self.access_token.reveal()}"
 
+    def is_in(self, header: Secret | None) -> bool:
+        """True if an Authorization header's value carries this access token."""
+        return Secret(self.authorization) == header
+
 
 def exchange(
     response: AuthorizationResponse,
@@ -141,7 +145,9 @@ def ask(place: Place, step: str, form: Form, now: float) -> Exchange[Tokens]:
         fields, headers = authenticate(client, place.issuer, form, sign=place.sign, method=method)
         secrets = tuple(v for v in (*fields.values(), client.client_secret) if isinstance(v, Secret))
         # A server that quotes our header quotes the secret.
-        secrets += tuple(Secret(value.removeprefix("Basic ")) for _, value in headers)
+        secrets += tuple(
+            Secret(value.reveal().removeprefix("Basic ")) for _, value in headers if isinstance(value, Secret)
+        )
         request = post_form(endpoint, step, fields, headers, brings_tokens=True)
         response = yield from proven(request, place.prover)
         return read_token_response(

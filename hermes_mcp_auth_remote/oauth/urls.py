@@ -92,12 +92,10 @@ def _checked(text: str, what: str) -> SplitResult:
         raise UnsafeUrl(f"The {what} is longer than {MAX_URL_CHARS} characters.")
     if _FORBIDDEN.search(text):
         raise UnsafeUrl(f"The {what} contains characters that no URL may hold.")
-    try:
-        parts = split_url(text)
-        host, port = _ascii_host(parts), parts.port
-        text.encode()  # lone surrogates are in no encoding
-    except ValueError:
-        raise UnsafeUrl(f"The {what} is not a URL.") from None
+    taken_apart = _take_apart(text)
+    if taken_apart is None:
+        raise UnsafeUrl(f"The {what} is not a URL.")
+    parts, host, port = taken_apart
     scheme = parts.scheme.lower()
     if not host or (scheme not in {"https", "http"}):
         raise UnsafeUrl(f"The {what} is not an https URL.")
@@ -112,6 +110,19 @@ def _checked(text: str, what: str) -> SplitResult:
         netloc += f":{port}"
     path, query, fragment = (quote(part, safe=_SAFE) for part in (parts.path, parts.query, parts.fragment))
     return SplitResult(scheme, netloc, path, query, fragment)
+
+
+def _take_apart(text: str) -> tuple[SplitResult, str, int | None] | None:
+    """Return a URL's parts, host and port; None if it is no URL.
+
+    The library's ValueError quotes the URL: it must not become the context of an error of ours.
+    """
+    try:
+        parts = split_url(text)
+        text.encode()  # lone surrogates are in no encoding
+        return parts, _ascii_host(parts), parts.port
+    except ValueError:
+        return None
 
 
 def _ascii_host(parts: SplitResult) -> str:

@@ -15,7 +15,8 @@ from hermes_mcp_auth_remote.values import Secret
 
 T = TypeVar("T")
 
-Headers = tuple[tuple[str, str], ...]
+Headers = tuple[tuple[str, str | Secret], ...]
+"""Names and values of a request's headers."""
 Document = Mapping[str, object]
 Form = Mapping[str, str | Secret]
 
@@ -30,8 +31,8 @@ MAX_MEMBER_CHARS = 65_536
 MAX_FORM_BYTES = 32_768
 # Members of one list; the rest are not looked at.
 MAX_MEMBERS = 1000
-# No URL with a longer scope is sent.
-MAX_SCOPE_CHARS = 16_384
+# More can be granted than a URL can ask for: 500 names of Google's are 30 000 characters.
+MAX_SCOPE_CHARS = MAX_MEMBER_CHARS
 # Of a server's own words, before they are masked and shortened.
 MAX_QUOTED_CHARS = 16_384
 MAX_NUMBER_CHARS = 64
@@ -80,7 +81,7 @@ class Response:
     """One HTTP response. Header names are lower case; a header may occur more than once."""
 
     status: int
-    headers: Headers = field(default=(), repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
 
     def header(self, name: str) -> str | None:
@@ -111,7 +112,7 @@ def get(url: str, step: str) -> Request:
 
 def own_headers(headers: Mapping[str, Secret]) -> Headers:
     """Write out an operator's static headers for the server itself, without any that would break framing."""
-    named = ((name.lower(), value.reveal()) for name, value in headers.items())
+    named = ((name.lower(), value) for name, value in headers.items())
     return tuple(header for header in named if header[0] not in FRAMING)
 
 
@@ -137,14 +138,32 @@ def read_json_object(body: bytes, what: str) -> Document:
         raise UnreadableAnswer(f"The {what} is larger than 1 MiB.")
     if sum(body.count(mark) for mark in (b",", b":", b"[", b"{")) > MAX_JSON_MARKS:
         raise UnreadableAnswer(f"The {what} holds more values than any honest one.")
-    try:
-        document: object = json.loads(body)
-    except (ValueError, RecursionError):
+    document = _parse_json(body)
+    if document is _NOT_JSON:
         shape = "an HTML page" if body.lstrip()[:1] == b"<" else "not JSON"
-        raise UnreadableAnswer(f"The {what} is {shape}.") from None
+        raise UnreadableAnswer(f"The {what} is {shape}.")
     if not isinstance(document, dict):
         raise UnreadableAnswer(f"The {what} is JSON, but not an object.")
     return cast("Document", document)
+
+
+# The libraries' errors hold what they could not read, such as a token document. So they end here: an error of
+# ours that is raised inside `except` keeps them as its context.
+_NOT_JSON = object()
+
+
+def _parse_json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _parse_form(body: bytes) -> dict[str, str] | None:
+    try:
+        return dict(parse_qsl(body.decode("ascii").strip(), keep_blank_values=True, max_num_fields=100))
+    except ValueError:
+        return None
 
 
 def read_json_or_form(response: Response, what: str) -> Document:
@@ -154,12 +173,10 @@ def read_json_or_form(response: Response, what: str) -> Document:
     if shows_form and media_type != "application/json":
         if len(response.body) > MAX_FORM_BYTES:
             raise UnreadableAnswer(f"The {what} is a form of more than 32 KiB.")
-        try:
-            text = response.body.decode("ascii").strip()
-            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=100)
-        except ValueError:
-            raise UnreadableAnswer(f"The {what} is neither JSON nor a form.") from None
-        return dict(pairs)
+        form = _parse_form(response.body)
+        if form is None:
+            raise UnreadableAnswer(f"The {what} is neither JSON nor a form.")
+        return form
     return read_json_object(response.body, what)
 
 
@@ -201,7 +218,7 @@ def lifetime_seconds(value: object) -> float | None:
 def scope_set(text: str) -> frozenset[str]:
     """Split a space-separated scope; empty text is the empty set, words that are no scope are left out.
 
-    So is what comes after 16 384 characters.
+    So is what comes after 65 536 characters.
     """
     if len(text) > MAX_SCOPE_CHARS:
         # The last word may be cut.

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import McpAuthError, StoreError
 from hermes_mcp_auth_remote.exit_hold import ExitHold
+from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover
@@ -31,7 +32,7 @@ from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.store.notices import NoticeFile
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.times import LIMITS, Limits
-from hermes_mcp_auth_remote.values import Clock, Entropy, Flow, Key, Origin, Owner, Server
+from hermes_mcp_auth_remote.values import Clock, Entropy, Flow, Key, Origin, Owner, Secret, Server, secret_of
 
 T = TypeVar("T")
 
@@ -52,6 +53,7 @@ def _run_within(limits: Limits) -> Run:
     return limited
 
 
+@hides_locals
 class AuthService:
     """Logins, sessions and stored credentials of one HERMES_HOME. Any thread or event loop may use it.
 
@@ -142,12 +144,13 @@ class AuthService:
         login = await run_file_work(self._logins.get, login_id)
         return await self._logins.switch(login_id, flow, self._server_of(login))
 
-    async def finish(self, login_id: str, text: str, origin: Origin) -> Connection:
+    async def finish(self, login_id: str, text: str | Secret, origin: Origin) -> Connection:
         """Finish a login with a pasted or received redirect URL (hostile text); returns what is connected.
 
         Raises PasteRefused where the login goes on waiting; a LoginError, ServerError or NetworkError where
         it is over. Whatever happens, an earlier login's credentials stay unless new ones took their place.
         """
+        text = secret_of(text)
         login = await run_file_work(self._logins.get, login_id)
         server = self._server_of(login)
         credentials = await self._logins.finish(login_id, text, origin, server)

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
+from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.login import Connection, Login, Prompter, is_expired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service.connections import connection
@@ -180,6 +181,7 @@ class Asking:
         watching.add_done_callback(self._watching.discard)
         return login
 
+    @hides_locals
     async def _tell(self, prompter: Prompter, login: Login) -> None:
         over = await self._logins.settled(login.id)
         found: Connection | None = None

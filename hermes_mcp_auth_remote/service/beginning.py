@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import ConfigError, TimedOut
 from hermes_mcp_auth_remote.keys import can_sign, check_can_sign
-from hermes_mcp_auth_remote.login import ID_BYTES, Login, follow
+from hermes_mcp_auth_remote.login import Login, follow, new_login_id
 from hermes_mcp_auth_remote.oauth.authorization import STATE_BYTES, VERIFIER_BYTES
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Signer
@@ -85,7 +85,7 @@ async def begun(
     device, expires_at = _life(prepared, server, begun_at, now)
     granted = stored.tokens.scope if stored.tokens and stored.tokens.scope else frozenset[str]()
     return Login(
-        id=world.entropy(ID_BYTES),
+        id=new_login_id(world.entropy),
         key=key,
         server_url=server.url,
         request=prepared.request,

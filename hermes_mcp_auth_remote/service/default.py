@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hermes_mcp_auth_remote.config import find_server, home, server_from_url
 from hermes_mcp_auth_remote.errors import ServerNotFound
+from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.store.files import FileStore
@@ -25,6 +26,7 @@ def default_service() -> AuthService:
     return service_at(home(os.environ))
 
 
+@hides_locals
 def server_named(name: str, owner: Owner = None) -> Server:
     """Return a server by its URL, by its name in config.yaml, or by the name that a login by URL gave it.
 
@@ -43,6 +45,7 @@ def server_named(name: str, owner: Owner = None) -> Server:
         return Server(name, binding.server_url, config_files=not_found.config_files)
 
 
+@hides_locals
 def open_session(server: str) -> Session:
     """Return the operator's session of a server, by its URL or its name; raises as `server_named` does."""
     return service_at(home(os.environ)).session(server_named(server))

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from hermes_mcp_auth_remote.deadline import Deadline
 from hermes_mcp_auth_remote.forks import begin_anew_in_children
+from hermes_mcp_auth_remote.frames import hide_locals
 
 T = TypeVar("T")
 
@@ -114,6 +115,7 @@ def _fly(flight: Future[T], start: Callable[[], Coroutine[object, object, T]]) -
     try:
         result = asyncio.run(start())
     except BaseException as trouble:  # noqa: BLE001  whoever waits for it gets it
+        hide_locals(trouble)
         flight.set_exception(trouble)
     else:
         flight.set_result(result)

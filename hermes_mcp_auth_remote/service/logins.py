@@ -39,7 +39,7 @@ from hermes_mcp_auth_remote.service.flights import landed
 from hermes_mcp_auth_remote.service.world import Run, World
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.threads import run_file_work
-from hermes_mcp_auth_remote.values import Flow, Key, Origin, Server
+from hermes_mcp_auth_remote.values import Flow, Key, Origin, Secret, Server
 
 # A login may be finished by another process, which can only tell us through the store.
 WATCH_SECONDS = 0.3
@@ -107,7 +107,7 @@ class Logins(Ending):
             self._purged_at = now
         self._world.store.logins.add(login)
 
-    async def finish(self, login_id: str, text: str, origin: Origin, server: Server) -> Credentials:
+    async def finish(self, login_id: str, text: Secret, origin: Origin, server: Server) -> Credentials:
         """Finish a login with what a person pasted or a browser brought; `text` is hostile.
 
         Returns what is now stored. Raises PasteRefused where the login goes on waiting, another LoginError,
@@ -163,7 +163,7 @@ class Logins(Ending):
                 raise
             return await self.complete(login, tokens, proof_key)
 
-    def _claim(self, login_id: str, text: str, origin: Origin) -> tuple[Login, AuthorizationResponse]:
+    def _claim(self, login_id: str, text: Secret, origin: Origin) -> tuple[Login, AuthorizationResponse]:
         """Read the text for this login and take the login for ourselves; exactly one caller can."""
         login = self.get(login_id)
         if login.status != "waiting":
@@ -179,8 +179,9 @@ class Logins(Ending):
                 "Enter the code there, or change this login over to pasting first.",
             )
         try:
+            accepts_bare = binds_the_code(login) and self._is_only_one(login)
             response = read_authorization_response(
-                text, login.request, accept_bare_code=binds_the_code(login) and self._is_only_one(login)
+                text.reveal(), login.request, accept_bare_code=accepts_bare
             )
         except PasteRefused as refused:
             raise self._counted(login_id, refused, origin) from None

@@ -21,6 +21,7 @@ from weakref import WeakSet
 
 from hermes_mcp_auth_remote.exit_hold import wait_for_sent_requests
 from hermes_mcp_auth_remote.forks import begin_anew_in_children
+from hermes_mcp_auth_remote.frames import hide_locals, hides_locals
 from hermes_mcp_auth_remote.times import LIMITS
 
 # A thousand polls in five seconds need ten of them where an answer takes 50 ms.
@@ -154,6 +155,7 @@ class Poller:
             self._called -= 1
         work()
 
+    @hides_locals
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         loop.run_until_complete(self._until_idle(loop))
@@ -202,6 +204,7 @@ class Poller:
         if not watch.ended and not watch.flying:
             self._start(self._let_go(watch))
 
+    @hides_locals
     async def _let_go(self, watch: Watch) -> None:
         # Somebody came since the last one left, and its timer is set still; or it was let go of before.
         if watch.ended or self._watches.get(watch.name) is not watch:
@@ -271,6 +274,7 @@ class Poller:
             # Whoever waited may have gone while it was in the queue.
             seconds = await self._work.step(watch) if watch.ended else 0.0
         except Exception as error:  # noqa: BLE001  whoever waits for it is told
+            hide_locals(error)
             seconds, trouble = None, error
         timer.cancel()
         self._late.discard(watch)

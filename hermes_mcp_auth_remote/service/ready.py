@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.token import Tokens
@@ -22,7 +22,7 @@ class Ready:
     Between `fresh_until` and `good_until` a refresh is due while the old token still works.
     """
 
-    authorization: str
+    authorization: str = field(repr=False)
     fresh_until: float
     good_until: float
     version: Version | None

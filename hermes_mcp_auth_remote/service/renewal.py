@@ -65,7 +65,7 @@ class Renewal:
         """True where the grant is one without a person: who needs a token asks the server again."""
         return self._server.options.grant != "authorization_code"
 
-    async def renewed(self, refused: str | None, challenge: Challenge | None = None) -> Ready:
+    async def renewed(self, refused: Secret | None, challenge: Challenge | None = None) -> Ready:
         """Find or make a token that is fresh and is not the refused one.
 
         `challenge` is what the server wants beyond it. Raises AuthorizationRequired where only a person can
@@ -79,7 +79,7 @@ class Renewal:
                 # From `note_sent`: nobody else cancels a flight.
                 return self.use_stored(refused)
 
-    def use_stored(self, refused: str | None) -> Ready:
+    def use_stored(self, refused: Secret | None) -> Ready:
         """Return the stored token for a process that can send no token request any more; reads files.
 
         Raises TimedOut if that token is not good, AuthorizationRequired, StoreError.
@@ -93,7 +93,7 @@ class Renewal:
             )
         return found
 
-    def use_meanwhile(self, refused: str | None) -> Ready:
+    def use_meanwhile(self, refused: Secret | None) -> Ready:
         """Return the stored token for a caller who waits no longer for the flight under way; reads files.
 
         Raises TimedOut if that token is not good, AuthorizationRequired, StoreError.
@@ -112,7 +112,7 @@ class Renewal:
             "Try again in a minute.",
         )
 
-    async def _renewed(self, refused: str | None, challenge: Challenge | None) -> Ready:
+    async def _renewed(self, refused: Secret | None, challenge: Challenge | None) -> Ready:
         found, stored = self._found(refused)
         # What the disk lacks is worth a lock: perhaps it takes it now.
         if found is not None and not self._keeping.is_behind:
@@ -155,7 +155,7 @@ class Renewal:
         """Use nothing from memory any more."""
         self._keeping.forget()
 
-    def _found(self, refused: str | None) -> tuple[Ready | None, Credentials]:
+    def _found(self, refused: Secret | None) -> tuple[Ready | None, Credentials]:
         """Read the store: what can be used at once, and all that is there."""
         version = self._world.store.version(self._key)
         stored = self._keeping.read()
@@ -166,7 +166,7 @@ class Renewal:
                 self._key.server, reason="the stored tokens are for another address than the configured one"
             )
         tokens = stored.tokens
-        if tokens is None or tokens.authorization == refused or fresh_until(tokens) <= self._world.clock():
+        if tokens is None or tokens.is_in(refused) or fresh_until(tokens) <= self._world.clock():
             return None, stored
         if tokens.scheme == "DPoP" and stored.proof_key is None:
             if self.needs_nobody:
@@ -190,7 +190,9 @@ class Renewal:
             known = self._proving = None if prover is None else (proof_key, prover)
         return None if known is None else known[1]
 
-    async def _granted(self, stored: Credentials, refused: str | None, challenge: Challenge | None) -> Ready:
+    async def _granted(
+        self, stored: Credentials, refused: Secret | None, challenge: Challenge | None
+    ) -> Ready:
         """Ask for tokens again, and store them; the grant needs no person."""
         tokens, now = stored.tokens, self._world.clock()
         # For machines alone, whose grants few servers have.
@@ -211,7 +213,7 @@ class Renewal:
         self._keeping.keep(stored, fresh, is_login=True)
         return self._used(fresh.tokens, self._world.store.version(self._key), fresh.proof_key)
 
-    async def _refreshed(self, stored: Credentials, refused: str | None) -> Ready:
+    async def _refreshed(self, stored: Credentials, refused: Secret | None) -> Ready:
         """Refresh what is stored, unless it is known already what would come of that."""
         tokens, client, issuer, binding = (
             stored.tokens,
@@ -271,14 +273,14 @@ class Renewal:
         brought must not take the place of that login, nor lie beside its client.
         """
         try:
-            return self._found(tokens.authorization)[0]
+            return self._found(Secret(tokens.authorization))[0]
         except StoreError:
             return None
 
     def _failed(
         self,
         stored: Credentials,
-        refused: str | None,
+        refused: Secret | None,
         trouble: McpAuthError,
         ended: AuthorizationRequired,
         *,
@@ -297,7 +299,11 @@ class Renewal:
         return self._ended(stored, refused, ended, stored.client if is_unknown else None)
 
     def _ended(
-        self, stored: Credentials, refused: str | None, ended: AuthorizationRequired, unknown: Client | None
+        self,
+        stored: Credentials,
+        refused: Secret | None,
+        ended: AuthorizationRequired,
+        unknown: Client | None,
     ) -> Ready:
         """Note that the session is over, unless there is another by now; `unknown` is a client to forget.
 
@@ -307,7 +313,7 @@ class Renewal:
         if tokens is None:
             raise ended
         # A writer that takes no lock (Hermes 0.19) may have rotated it under our hands.
-        if (found := self._found(tokens.authorization)[0]) is not None:
+        if (found := self._found(Secret(tokens.authorization))[0]) is not None:
             return found
         if _is_alive(tokens, refused, self._world.clock()):
             return self._old(stored, tokens, refused, ended)
@@ -325,19 +331,19 @@ class Renewal:
         is_recent = trouble is not None and now < until <= now + RETRY_SECONDS + 1
         return trouble.with_traceback(None) if trouble is not None and is_recent else None
 
-    def _old(self, stored: Credentials, tokens: Tokens, refused: str | None, why: McpAuthError) -> Ready:
+    def _old(self, stored: Credentials, tokens: Tokens, refused: Secret | None, why: McpAuthError) -> Ready:
         """Go on with the old token while it lives, and do not ask again at once; else raise."""
         found = self._still_good(replace(stored, tokens=tokens), refused)
         if found is None:
             raise why
         return found
 
-    def _meanwhile(self, stored: Credentials, refused: str | None) -> Ready | None:
+    def _meanwhile(self, stored: Credentials, refused: Secret | None) -> Ready | None:
         """Return the stored token if it outlives a short wait for the lock by far."""
         found, short = self._still_good(stored, refused), self._world.limits.due_lock_seconds
         return found if found is not None and found.good_until > self._world.clock() + 2 * short else None
 
-    def _still_good(self, stored: Credentials, refused: str | None) -> Ready | None:
+    def _still_good(self, stored: Credentials, refused: Secret | None) -> Ready | None:
         """Return the stored token if it lives and is not the refused one; another try is due soon."""
         tokens, now = stored.tokens, self._world.clock()
         if tokens is None or not _is_alive(tokens, refused, now):
@@ -355,9 +361,9 @@ class Renewal:
         return AuthorizationRequired(self._key.server, reason=reason)
 
 
-def _is_alive(tokens: Tokens, refused: str | None, now: float) -> bool:
+def _is_alive(tokens: Tokens, refused: Secret | None, now: float) -> bool:
     """True if the access token still works as far as is known: its time is not over, no server refused it."""
-    return tokens.authorization != refused and (tokens.expires_at is None or tokens.expires_at > now)
+    return not tokens.is_in(refused) and (tokens.expires_at is None or tokens.expires_at > now)
 
 
 def _same_server(binding: Binding, url: str) -> bool:

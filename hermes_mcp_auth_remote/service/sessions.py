@@ -17,6 +17,7 @@ from threading import Thread
 from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
+from hermes_mcp_auth_remote.frames import hide_locals, hides_locals
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
 from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.token import Tokens
@@ -27,7 +28,7 @@ from hermes_mcp_auth_remote.service.renewal import Renewal
 from hermes_mcp_auth_remote.service.world import World
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.threads import run_in_own_thread
-from hermes_mcp_auth_remote.values import Key, Secret, Server
+from hermes_mcp_auth_remote.values import Key, Secret, Server, secret_of
 
 T = TypeVar("T")
 
@@ -69,6 +70,7 @@ class Session:
         """Return the Authorization header's value where a fresh token is in memory, else None."""
         return self._authorization if self._world.clock() < self._until else None
 
+    @hides_locals
     async def header(self) -> str:
         """Return the Authorization header's value, reading the store or refreshing first where need be.
 
@@ -83,17 +85,21 @@ class Session:
             await self._asking.ask(self.server, self.key, needed)
         return self._use(await self._renewed(None))
 
+    @hides_locals
     def header_blocking(self) -> str:
         """Do what `header` does, for a caller without an event loop."""
         known = self._known()
         return known if known is not None else _blocking(self.header)
 
-    async def challenged(self, refused: str, status: int, www_authenticate: Sequence[str]) -> str | None:
+    @hides_locals
+    async def challenged(
+        self, refused: str | Secret, status: int, www_authenticate: Sequence[str]
+    ) -> str | None:
         """Return another header after a 401 or 403, or None where another token would change nothing.
 
         `refused` is the header that was sent. Asks and raises as `header` does.
         """
-        challenge = read_challenge(www_authenticate)
+        refused, challenge = secret_of(refused), read_challenge(www_authenticate)
         if status == 403 and challenge.insufficient_scope:
             if self._renewal.needs_nobody:
                 return await self._other_than(refused, challenge)
@@ -103,8 +109,9 @@ class Session:
             return None
         else:
             other = self.header_now()
-            if other is not None and other != refused:
+            if other is not None and Secret(other) != refused:
                 return other
+            del other
             try:
                 return await self._other_than(refused)
             except AuthorizationRequired as over:
@@ -114,10 +121,17 @@ class Session:
         await self._asking.ask(self.server, self.key, needed)
         return await self._other_than(refused)
 
-    def challenged_blocking(self, refused: str, status: int, www_authenticate: Sequence[str]) -> str | None:
+    @hides_locals
+    def challenged_blocking(
+        self, refused: str | Secret, status: int, www_authenticate: Sequence[str]
+    ) -> str | None:
         """Do what `challenged` does, for a caller without an event loop."""
-        return _blocking(lambda: self.challenged(refused, status, www_authenticate))
+        known = secret_of(refused)
+        # Not for as long as this waits.
+        del refused
+        return _blocking(lambda: self.challenged(known, status, www_authenticate))
 
+    @hides_locals
     def adopt(self, tokens: Tokens, proof_key: Secret | None = None) -> str:
         """Use these tokens, which are in the store, from now on; returns the header's value."""
         return self._use(ready(tokens, self._world.store.version(self.key), self._world.prover(proof_key)))
@@ -162,18 +176,18 @@ class Session:
         if not flight.cancelled() and flight.exception() is None:
             self._use(flight.result())
 
-    async def _other_than(self, refused: str, challenge: Challenge | None = None) -> str:
+    async def _other_than(self, refused: Secret, challenge: Challenge | None = None) -> str:
         # One limit for both flights: the caller waits no longer because there are two.
         loop, limit = asyncio.get_running_loop(), self._world.limits.caller_seconds
         ends = loop.time() + limit
         found = await self._renewed(refused, challenge, limit)
-        if found.authorization == refused:
+        if Secret(found.authorization) == refused:
             # It joined a flight that knew nothing of the refusal yet.
             found = await self._renewed(refused, challenge, max(ends - loop.time(), 0.0))
         return self._use(found)
 
     async def _renewed(
-        self, refused: str | None, challenge: Challenge | None = None, seconds: float | None = None
+        self, refused: Secret | None, challenge: Challenge | None = None, seconds: float | None = None
     ) -> Ready:
         """Wait for a flight for `seconds` (None: as long as a caller waits); it goes on without the caller.
 
@@ -193,7 +207,7 @@ class Session:
             # Not among the file work of all others, which may wait for a lock.
             return await run_in_own_thread(self._renewal.use_meanwhile, refused)
 
-    def _flight(self, refused: str | None, challenge: Challenge | None = None) -> Future[Ready]:
+    def _flight(self, refused: Secret | None, challenge: Challenge | None = None) -> Future[Ready]:
         # By address, too: under one name, what one address may have is not for another.
         place = (self.key, self.server.url)
         return self._flights.join(place, lambda: self._renewal.renewed(refused, challenge), self.server.url)
@@ -208,6 +222,7 @@ def _blocking(make: Callable[[], Coroutine[object, object, T]]) -> T:
         try:
             outcome.set_result(context.run(asyncio.run, make()))
         except BaseException as trouble:  # noqa: BLE001  the caller gets it
+            hide_locals(trouble)
             outcome.set_exception(trouble)
 
     # A daemon: a person who is waited for must not keep a program from ending.

@@ -12,15 +12,18 @@ import errno
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import h11
 
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, NetworkError
+from hermes_mcp_auth_remote.frames import hide_locals
 from hermes_mcp_auth_remote.terminal.page import HEADERS, Page, document
+from hermes_mcp_auth_remote.values import Secret
 
-Decide = Callable[[str], Awaitable[Page]]
+Decide = Callable[[Secret], Awaitable[Page]]
 """Takes a redirect URL as it came in and returns what the browser shall show."""
 
 # Other programs on this machine set cookies for 127.0.0.1 too, and a browser sends them all.
@@ -124,6 +127,7 @@ class Listener:
     def _served(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
+            hide_locals(error)
             task.get_loop().call_exception_handler(
                 {"message": "the loopback listener failed on a request", "exception": error}
             )
@@ -141,7 +145,7 @@ class Listener:
             status, page = (
                 (request, _refusal(request)) if isinstance(request, int) else await self._answer(request)
             )
-            bodiless = isinstance(request, h11.Request) and request.method == b"HEAD"
+            bodiless = isinstance(request, _Asked) and request.method == b"HEAD"
             writer.write(_response(connection, status, page, bodiless=bodiless))
             async with asyncio.timeout(CLOSE_SECONDS):
                 await writer.drain()
@@ -155,30 +159,39 @@ class Listener:
         finally:
             writer.transport.abort()
 
-    async def _answer(self, request: h11.Request) -> tuple[int, Page]:
-        target = request.target.decode("ascii", "replace")
-        host = next((value for name, value in request.headers if name == b"host"), b"")
+    async def _answer(self, request: _Asked) -> tuple[int, Page]:
         # Another name in Host means DNS rebinding: a page elsewhere made the browser come here.
-        if host.decode("ascii", "replace").lower() not in self._hosts:
+        if request.host.lower() not in self._hosts:
             return 400, _refusal(400)
-        if target.partition("?")[0] != self._path:
+        if request.target.reveal().partition("?")[0] != self._path:
             return 404, _refusal(404)
         if request.method != b"GET":
             return 405, _refusal(405)
         try:
-            page = await self._decide(f"http://{self._origin}{target}")
+            page = await self._decide(Secret(f"http://{self._origin}{request.target.reveal()}"))
         except McpAuthError as error:
             page = Page(ok=False, title="Not connected", text=f"{error} {error.advice}")
         return (200 if page.ok else 400), page
 
 
-async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | int | None:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a browser asks for; the target carries the code."""
+
+    method: bytes
+    target: Secret
+    host: str
+
+
+async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader) -> _Asked | int | None:
     """Read one request's head: a status where it is none, None where a connection was opened for nothing."""
     try:
         while True:
             event = connection.next_event()
             if isinstance(event, h11.Request):
-                return event
+                host = next((value for name, value in event.headers if name == b"host"), b"")
+                target = Secret(event.target.decode("ascii", "replace"))
+                return _Asked(event.method, target, host.decode("ascii", "replace"))
             if event is not h11.NEED_DATA:
                 return None
             connection.receive_data(await reader.read(_CHUNK_BYTES))

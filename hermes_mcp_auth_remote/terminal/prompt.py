@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.errors import LoginExpired, McpAuthError
+from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.keyboard import Lines
@@ -32,6 +33,7 @@ class Ways:
     flow: Flow | None = None
 
 
+@hides_locals
 async def log_in(
     service: AuthService,
     server: Server,

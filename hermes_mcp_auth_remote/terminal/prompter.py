@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 
 from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.keyboard import Lines
@@ -46,6 +47,7 @@ class TerminalPrompter:
             await asyncio.wait([racing])
         self._told(login, connection)
 
+    @hides_locals
     async def _race(self, login: Login) -> None:
         async with self._keyboard:
             race = Race(self._service, self._screen, Server(login.key.server, login.server_url))

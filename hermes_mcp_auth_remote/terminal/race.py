@@ -19,7 +19,7 @@ from hermes_mcp_auth_remote.terminal.keyboard import Lines
 from hermes_mcp_auth_remote.terminal.loopback import Listener
 from hermes_mcp_auth_remote.terminal.page import Page
 from hermes_mcp_auth_remote.threads import run_file_work
-from hermes_mcp_auth_remote.values import Flow, Origin, Server
+from hermes_mcp_auth_remote.values import Flow, Origin, Secret, Server
 
 HERE = Origin("terminal")
 # What a person may type, and the flow that the login then goes on by; `new` makes sense for a device only.
@@ -86,12 +86,11 @@ class Race:
     async def _pastes(self, login: Login, lines: Lines, *, at_keyboard: bool) -> None:
         refused: McpAuthError | None = None
         async with lines:
-            while (text := await lines.line()) is not None:
-                word = text.strip().lower()
-                if word in WORDS:
+            while (line := await _next_line(lines)) is not None:
+                if (word := _word_in(line)) is not None:
                     await self._switch(word)
-                elif word or not (at_keyboard or self._is_for_device):
-                    refused = await self._try(text)
+                elif line or not (at_keyboard or self._is_for_device):
+                    refused = await self._try(line)
                 self._count(anew=True)
         if at_keyboard and not self._won.done():
             await self._service.cancel(login.id)
@@ -146,7 +145,7 @@ class Race:
             else:
                 self._lose(refusal(over))
 
-    async def decide(self, url: str) -> Page:
+    async def decide(self, url: Secret) -> Page:
         """Judge a redirect that a browser brought; returns what the browser is shown."""
         error = await self._try(url)
         if error is None:
@@ -157,7 +156,7 @@ class Race:
             return Page(ok=False, title="That did not count", text=f"{error} The login still waits.")
         return Page(ok=False, title="The login failed", text=f"{error} {error.advice}")
 
-    async def _try(self, text: str) -> McpAuthError | None:
+    async def _try(self, text: Secret) -> McpAuthError | None:
         async with self._turn:
             if self.login is None:
                 return PasteRefused("No login waits for an answer yet.")
@@ -177,6 +176,18 @@ class Race:
                 return error
             self._won.set_result(connection)
             return None
+
+
+async def _next_line(lines: Lines) -> Secret | None:
+    """Return the next line without blanks around it, None at the end."""
+    text = await lines.line()
+    return None if text is None else Secret(text.strip())
+
+
+def _word_in(line: Secret) -> str | None:
+    """Return the word of WORDS that was typed, None for anything else."""
+    text = line.reveal().lower()
+    return text if text in WORDS else None
 
 
 async def listener_for(race: Race, redirect_uri: str) -> Listener | None:

@@ -160,8 +160,11 @@ def test_a_plain_403_is_the_caller_s_and_one_for_scope_needs_a_person(
     answer = ask(session, "GET", demo.ping_url)
     assert (answer.status_code, answer.content) == (403, b"not for you")
     demo.server.change(required_scope=frozenset({"mcp:tools", "mcp:write"}))
-    with pytest.raises(AuthorizationRequired, match="mcp:write"):
+    with pytest.raises(AuthorizationRequired, match="this request needs more access") as caught:
         ask(session, "GET", demo.ping_url)
+    # The names of scopes are the server's own words, which a model must not read.
+    assert "mcp:write" not in str(caught.value)
+    assert "mcp:write" in (caught.value.server_words or "")
     assert demo.server.count("refresh") == 0
 
 

@@ -8,8 +8,13 @@ from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.measuring import Extent, Figure, interleaved
 from benchmarks.table import markdown
 
+# These take a quarter of a minute even in small.
+SLOW = {"chats", "polling"}
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.soak] if name in SLOW else []) for name in BENCHMARKS]
+)
 def test_every_benchmark_still_runs_and_fits_the_table(name: str) -> None:
     found = BENCHMARKS[name](Extent(rounds=1, small=True))
     assert found

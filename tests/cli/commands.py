@@ -14,10 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from hermes_mcp_auth_remote import cli
 from hermes_mcp_auth_remote.demo.serving import Demo
-from tests.cli import warm
+from tests.parts import warm
 
-COMMAND = (sys.executable, "-m", "hermes_mcp_auth_remote.cli")
+MODULE = "hermes_mcp_auth_remote.cli"
+COMMAND = (sys.executable, "-m", MODULE)
+# What commands import, so that their forks need not.
+IMPORTED = (
+    *(f"{MODULE}.{path.stem}" for path in sorted(Path(cli.__file__).parent.glob("[a-z]*.py"))),
+    "hermes_mcp_auth_remote.http.client",
+    "hermes_mcp_auth_remote.http.kept",
+    "hermes_mcp_auth_remote.service.beginning",
+    "hermes_mcp_auth_remote.service.default",
+)
 SECONDS = 40
 
 
@@ -71,8 +81,9 @@ class Cli:
         It runs in a fork of a process that has imported everything, unless `env` decides how Python starts.
         """
         environ = self.environ(env)
-        if warm.suits(env or {}):
-            code, out, err = warm.run(arguments, environ, stdin, SECONDS)
+        if self._suits_fork(env):
+            path = warm.server_socket(IMPORTED)
+            code, out, err = warm.run(path, (MODULE, *arguments), environ, stdin, SECONDS)
         else:
             done = subprocess.run(
                 [*COMMAND, *arguments],
@@ -87,6 +98,12 @@ class Cli:
         self.check(ended.out + ended.err, may_show)
         return ended
 
+    def _suits_fork(self, env: Mapping[str, str] | None) -> bool:
+        return warm.suits({**self.env, **(env or {})})
+
+    def _start_fork(self, arguments: tuple[str, ...], env: Mapping[str, str] | None) -> warm.Process:
+        return warm.Process(warm.server_socket(IMPORTED), (MODULE, *arguments), self.environ(env))
+
     @contextmanager
     def started(
         self, *arguments: str, env: Mapping[str, str] | None = None, in_fork: bool = False
@@ -94,8 +111,8 @@ class Cli:
         """Start a command, in an interpreter of its own unless `in_fork`; it is killed with the block."""
         process = (
             # It has the members that `Started` uses.
-            cast("subprocess.Popen[bytes]", warm.Process(arguments, self.environ(env)))
-            if in_fork
+            cast("subprocess.Popen[bytes]", self._start_fork(arguments, env))
+            if in_fork and self._suits_fork(env)
             else subprocess.Popen(
                 [*COMMAND, *arguments],
                 stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The client that the official conformance suite drives: `python client.py <url>`.
+"""The client that the official conformance suite drives: `python client.py <folder for locks> <url>`.
 
 MCP is the SDK's, authorization is ours: an `AuthService` on an empty store, `McpAuth` on the SDK's client,
 and in place of a person somebody who follows the authorization URL, which approves at once.
@@ -7,11 +7,13 @@ and in place of a person somebody who follows the authorization URL, which appro
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +36,7 @@ CONTEXT: dict[str, Any] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "
 VERSION = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "2025-11-25")
 
 HERE = Origin("terminal")
+AT_ONCE = 3
 # The suite knows no other.
 CLIENT_METADATA_URL = "https://conformance-test.local/client-metadata.json"
 CALLS: Mapping[str, tuple[str, ...]] = {
@@ -190,5 +193,14 @@ async def list_roots(context: ClientRequestContext) -> types.ListRootsResult | t
     return types.ListRootsResult(roots=[])
 
 
+@contextmanager
+def slot(folder: str) -> Iterator[None]:
+    """Wait for one of a few places: the suite starts all clients at once, and the SDK gives a server 5 s."""
+    with Path(folder, f"slot-{os.getpid() % AT_ONCE}").open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 if __name__ == "__main__":
-    asyncio.run(run_with_auth(sys.argv[1]) if SCENARIO.startswith("auth/") else talk(sys.argv[1]))
+    with slot(sys.argv[1]):
+        asyncio.run(run_with_auth(sys.argv[2]) if SCENARIO.startswith("auth/") else talk(sys.argv[2]))

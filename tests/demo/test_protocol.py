@@ -26,6 +26,7 @@ from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
 from hermes_mcp_auth_remote.values import Secret
 from tests.browserless import approve, deny
 from tests.demo.player import REDIRECT_URI, VERIFIER
+from tests.playbook import headers_of
 
 T = TypeVar("T")
 
@@ -34,8 +35,9 @@ def run(steps: Exchange[T]) -> T:
     try:
         request = next(steps)
         while True:
-            headers = dict(request.headers)
-            answer = httpx.request(request.method, request.url, headers=headers, content=request.body)
+            answer = httpx.request(
+                request.method, request.url, headers=headers_of(request), content=request.body
+            )
             found = tuple((name.lower(), value) for name, value in answer.headers.multi_items())
             request = steps.send(Response(answer.status_code, found, answer.content))
     except StopIteration as done:

@@ -11,6 +11,7 @@ import pytest
 
 from gateway_hooks.chat import Heard, Sender
 from gateway_hooks.codes import (
+    MAX_SEARCHED_CHARS,
     SEPARATOR,
     carries_redirect,
     login_by_state,
@@ -18,9 +19,10 @@ from gateway_hooks.codes import (
     redirects_of,
 )
 from gateway_hooks.hermes.files import cached_texts, delete_cached
-from gateway_hooks.meaning import Answer, Exposed, NotOurs, Stray, meaning
+from gateway_hooks.meaning import Answer, Exposed, NotOurs, Stray, meaning, without_links
 from gateway_hooks.servers import Listed, redirect_uris
 from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS
 from hermes_mcp_auth_remote.values import Origin, Secret, Server, ServerOptions
 from tests.gateway_hooks.made import ADA, GROUP, made, with_code
 from tests.gateway_hooks.telegram.test_codes import ELSEWHERE, LOOSE, MANGLED
@@ -54,6 +56,9 @@ def test_an_address_is_known_however_it_is_written(mangling: str) -> None:
         "http://user@127.0.0.1/cb?code=1&state=2",
         "http://127.0.0.1:1/cb?code=1&#38;state=2",
         "http:/127.0.0.1/cb?code=1&state=2",
+        "http://[::ffff:7f00:1]:80/cb?code=1&state=2",
+        "http://127.0.0.1/cb?code={1}-2&state=$a.b",
+        "http://127.0.0.1/cb?code=$a1&state=:b2",
     ],
 )
 def test_ways_to_name_loopback(text: str) -> None:
@@ -77,6 +82,14 @@ def test_ways_to_name_loopback(text: str) -> None:
         "https://as.example/authorize?response_type=code&state=x&redirect_uri=http%3A%2F%2F127.0.0.1%3A1%2Fcb",
         f"http://127.0.0.1:1/x{SEPARATOR}?code=1&state=2",
         "def f(code=1, state=2): ...  # http://localhost/",
+        'f"http://localhost:8000/callback?code={code}&state={state}"',
+        "http://localhost:8000/callback?code={{ code }}&state={{state}}",
+        "curl http://localhost:8000/callback?code=$CODE&state=$STATE",
+        "curl 'http://localhost:8000/callback?code=${CODE}&state=${STATE}'",
+        "http://localhost:8000/callback?code=%s&state=%s",
+        "http://localhost:8000/callback?code=[code]&state=[state]",
+        "http://localhost:8000/callback?code=:code&state=:state",
+        "http://localhost:8000/callback?error=${error}&state=$state",
     ],
 )
 def test_what_is_nobodys_answer_to_us_goes_on(text: str) -> None:
@@ -84,6 +97,27 @@ def test_what_is_nobodys_answer_to_us_goes_on(text: str) -> None:
     for is_private in (True, False):
         heard = Heard(Sender("ada"), text=text, beside=text, parts=(text,))
         assert meaning(heard, ADA, [with_code(made())], is_private=is_private) == NotOurs()
+
+
+@covers("chat-ours")
+@pytest.mark.parametrize("value", ["{code}", "${CODE}", "$CODE", "%s", "[code]", ":code"])
+def test_a_template_of_a_redirect_goes_on_while_a_login_waits(value: str) -> None:
+    text = f"url = 'http://localhost:8000/callback?code={value}&state={value}'"
+    heard = Heard(Sender("ada"), text=text, parts=(text,))
+    assert meaning(heard, ADA, [made()], is_private=True) == NotOurs()
+    assert meaning(heard, GROUP, [made()], is_private=False) == NotOurs()
+
+
+@covers("chat-ours")
+@pytest.mark.parametrize("start", [0, 8, 30])
+def test_a_quote_of_a_part_of_our_link_takes_no_message_away(start: int) -> None:
+    quote = f"Open this: {made().authorization_url[start:]}\nor ask again"
+    assert STATE in quote
+    assert without_links(quote, [made()]) == "Open this: \nor ask again"
+    heard = Heard(Sender("ada"), text="what is that?", beside=quote)
+    assert meaning(heard, ADA, [made()], is_private=True) == NotOurs()
+    # The state with anything else around it is no part of the link.
+    assert without_links(f"http://x/?code=1&state={STATE}", [made()]).endswith(STATE)
 
 
 @covers("chat-ours", "chat-exposed")
@@ -195,3 +229,15 @@ def test_only_files_are_read_and_only_those_of_the_cache_are_deleted(tmp_path: P
     # Without Hermes nothing is known to be its cache.
     assert not delete_cached(tmp_path / "a.txt")
     assert (tmp_path / "a.txt").exists()
+
+
+@covers("hermes-kept-out", "linear")
+def test_all_files_of_a_message_are_searched_as_one_message_is(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}.log").write_text("code " * (MAX_SEARCHED_CHARS // 5))
+    (tmp_path / "5.txt").write_text(LOOSE)
+    event = SimpleNamespace(media_urls=[str(each) for each in sorted(tmp_path.iterdir())])
+    texts = list(cached_texts(event).values())
+    assert sum(map(len, texts)) <= MAX_SEARCHED_CHARS + 5 * MAX_PASTE_CHARS
+    # A file that holds an address alone is read whole, whatever came before it.
+    assert texts[-1] == LOOSE

@@ -40,7 +40,10 @@ def test_exchanges_one_after_another_share_a_connection_and_closing_ends_it() ->
     asyncio.run(main())
 
 
-def test_many_exchanges_at_once_share_what_is_open() -> None:
+def test_many_exchanges_at_once_share_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a busy machine a connection can be idle for long before its next request.
+    monkeypatch.setattr("hermes_mcp_auth_remote.http.client.IDLE_SECONDS", 60.0)
+
     async def main() -> None:
         async with serving(always(reply())) as peer:
             connections = KeptConnections(environ={})

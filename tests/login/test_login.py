@@ -9,7 +9,17 @@ from typing import get_args
 import pytest
 
 from hermes_mcp_auth_remote.errors import LoginAlreadyUsed, LoginCancelled, LoginError, LoginExpired
-from hermes_mcp_auth_remote.login import TABLE, Connection, Event, Login, Status, follow, is_expired, refusal
+from hermes_mcp_auth_remote.login import (
+    TABLE,
+    Connection,
+    Event,
+    Login,
+    Status,
+    follow,
+    is_expired,
+    new_login_id,
+    refusal,
+)
 from hermes_mcp_auth_remote.values import Key, Origin
 from tests.oauth.parties import NOW, STATE, VERIFIER, request, server
 from tests.requirements import covers
@@ -97,3 +107,9 @@ def test_a_connection_s_missing_scope_is_empty_unless_given() -> None:
         LOGIN.key, LOGIN.server_url, "https://as.example", None, None, None, can_refresh=False
     )
     assert connection.missing_scope == frozenset()
+
+
+def test_an_id_of_a_login_never_looks_like_an_option() -> None:
+    # It stands behind `--finish` in advice that people copy.
+    assert new_login_id(lambda _: "-abc-DEF_0123456789ab") == "0abc-DEF_0123456789ab"
+    assert new_login_id(lambda _: "abc-DEF_0123456789ab") == "abc-DEF_0123456789ab"

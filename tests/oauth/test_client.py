@@ -100,7 +100,8 @@ def test_quirk_17_basic_form_urlencodes_id_and_secret() -> None:
     assert form == {"grant_type": "x"}
     ((name, value),) = headers
     assert name == "authorization"
-    assert base64.b64decode(value.removeprefix("Basic ")) == b"https%3A%2F%2Fa+b:p%3A%C3%A4%2B%25"
+    assert isinstance(value, Secret)
+    assert base64.b64decode(value.reveal().removeprefix("Basic ")) == b"https%3A%2F%2Fa+b:p%3A%C3%A4%2B%25"
 
 
 def test_an_assertion_is_signed_for_the_issuer() -> None:

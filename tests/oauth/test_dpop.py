@@ -18,7 +18,7 @@ from hermes_mcp_auth_remote.oauth.jws import base64url, thumbprint
 from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
 from hermes_mcp_auth_remote.oauth.token import Tokens, exchange, refresh
 from tests.oauth.parties import CODE, GRANTED, NOW, OLD, REDIRECT_URI, STATE, TOKEN, client, request, server
-from tests.playbook import Play, play
+from tests.playbook import Play, headers_of, play
 from tests.requirements import covers
 
 KEY = new_proof_key()
@@ -34,7 +34,7 @@ def proving() -> Prover:
 
 def proofs(script: Play[Tokens]) -> list[dict[str, Any]]:
     """The proofs that went out, each verified with the key in it, as a server does."""
-    return [read_proof(dict(each.headers)["dpop"]) for each in script.requests]
+    return [read_proof(headers_of(each)["dpop"]) for each in script.requests]
 
 
 def read_proof(proof: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.ending import EXCHANGE_SECONDS
 from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.values import Key, Origin, Server
+from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server
 from tests.demo.player import MovedClock
 from tests.oauth.parties import ISSUER, metadata
 from tests.playbook import answer
@@ -136,7 +136,8 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(login=logins)
     def be_killed_while_exchanging(self, login: Login) -> None:
         if self.status[login.id] == "waiting":
-            self.service._logins._claim(login.id, self.address(login, code="a-code-of-the-dead"), HERE)
+            address = self.address(login, code="a-code-of-the-dead")
+            self.service._logins._claim(login.id, Secret(address), HERE)
             self.status[login.id] = "exchanging"
             self.ends[login.id] = self.clock() + EXCHANGE_SECONDS
 
@@ -165,7 +166,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 AnyOrder.TestCase.settings = settings(
-    max_examples=40,
+    max_examples=settings().max_examples // 2,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

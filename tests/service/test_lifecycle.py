@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -219,11 +220,12 @@ class LifeCycle(RuleBasedStateMachine):
 
 
 @covers("one-refresh", "asked-once", "adopted", "disk-refuses")
+@pytest.mark.properties
 def test_a_session_lives_as_long_as_the_server_lets_it() -> None:
     run_state_machine_as_test(
         LifeCycle,
         settings=settings(
-            max_examples=50,
+            max_examples=settings().max_examples // 2,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

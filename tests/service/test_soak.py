@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import time
@@ -84,7 +85,8 @@ def test_kills_of_a_process_that_refreshes_leave_whole_files_a_free_lock_and_no_
 ) -> None:
     ledger, chance, spread = demo.server.ledger, random.Random(20), 0.08
     with processes("refresh", tmp_path, clock(), server.url, count=1) as actors:
-        for _ in range(kills):
+        # Beside the one that looks how each kill went, enough kills are to hit a process that refreshes.
+        for number in itertools.count(1):
             assert tell(actors, str(chance.uniform(0.01, 0.01 + spread))) == ["killed"]
             began = time.perf_counter()
             lock = FileStore(tmp_path).lock(KEY)
@@ -104,8 +106,9 @@ def test_kills_of_a_process_that_refreshes_leave_whole_files_a_free_lock_and_no_
                 asyncio.run(log_in(AuthService(tmp_path, clock=clock), server))
             # A busy machine comes to the middle of a refresh later.
             spread = min(max(0.08, 2 * (time.perf_counter() - began)), 0.5)
-    # Beside the one that looks how each kill went: it did hit processes that refresh.
-    assert demo.server.count("refresh") > 1.2 * kills
+            if number >= kills and demo.server.count("refresh") > number + kills / 5:
+                break
+            assert number < 5 * kills, "hardly any kill hit a process that refreshes"
 
 
 @covers("killed")

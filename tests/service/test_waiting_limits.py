@@ -23,7 +23,7 @@ from hermes_mcp_auth_remote.store.files import FileStore
 from hermes_mcp_auth_remote.store.lock import FileLock
 from hermes_mcp_auth_remote.threads import FILE_THREADS
 from hermes_mcp_auth_remote.times import LIMITS
-from hermes_mcp_auth_remote.values import Key, Server
+from hermes_mcp_auth_remote.values import Key, Secret, Server
 from tests.playbook import answer
 from tests.requirements import covers
 from tests.service.fakes import DUE, ENDED, OLD, SERVER, FakeServer, T, header, seeded, service_at
@@ -59,7 +59,7 @@ def test_a_caller_whose_token_was_refused_waits_for_two_flights_no_longer_than_f
     renewed = Session._renewed
 
     async def noted(
-        self: Session, refused: str | None, challenge: object = None, seconds: float | None = None
+        self: Session, refused: Secret | None, challenge: object = None, seconds: float | None = None
     ) -> object:
         waits.append(LIMIT if seconds is None else seconds)
         return await renewed(self, refused, None, seconds)

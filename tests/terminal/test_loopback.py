@@ -16,6 +16,7 @@ from hermes_mcp_auth_remote.errors import ConfigError, NetworkError, PasteRefuse
 from hermes_mcp_auth_remote.terminal import loopback
 from hermes_mcp_auth_remote.terminal.loopback import Listener
 from hermes_mcp_auth_remote.terminal.page import Page
+from hermes_mcp_auth_remote.values import Secret
 from tests.parts.ports import free_port
 
 CODE = "c0de-that-nobody-may-see"
@@ -28,8 +29,8 @@ class Decided:
         self.urls: list[str] = []
         self.page = page or Page(ok=True, title="Connected", text="You can close this tab.")
 
-    async def __call__(self, url: str) -> Page:
-        self.urls.append(url)
+    async def __call__(self, url: Secret) -> Page:
+        self.urls.append(url.reveal())
         if isinstance(self.page, Exception):
             raise self.page
         return self.page
@@ -337,7 +338,7 @@ def test_closing_lets_a_page_under_way_arrive() -> None:
     async def main() -> None:
         arrived, go_on = asyncio.Event(), asyncio.Event()
 
-        async def decide(url: str) -> Page:
+        async def decide(url: Secret) -> Page:
             arrived.set()
             await go_on.wait()
             return Page(ok=True, title="Connected", text="Done.")
@@ -361,7 +362,7 @@ def test_closing_does_not_wait_for_ever_on_a_decision(monkeypatch: pytest.Monkey
         arrived = asyncio.Event()
         cancelled = False
 
-        async def decide(url: str) -> Page:
+        async def decide(url: Secret) -> Page:
             nonlocal cancelled
             arrived.set()
             try:

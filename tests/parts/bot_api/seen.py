@@ -10,7 +10,7 @@ from tests.parts.bot_api.transcript import transcript
 from tests.parts.bot_api.values import Call, Chat, Message, User
 from tests.parts.bot_api.world import World
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 Found = TypeVar("Found")
 Where = Chat | User | int
 

@@ -14,6 +14,8 @@ from .world import User
 
 T = TypeVar("T")
 POLL_SECONDS = 0.005
+# For what comes at once on an idle machine.
+WAIT_SECONDS = 30.0
 
 
 class Handle:
@@ -53,7 +55,7 @@ class Handle:
         """The bot; its id is the application's."""
         return self._state.bot
 
-    def wait(self, predicate: Callable[[], object], seconds: float = 10) -> None:
+    def wait(self, predicate: Callable[[], object], seconds: float = WAIT_SECONDS) -> None:
         """Wait until it is true; raises AssertionError when it is not in time. Not for the bot's own loop."""
         end = time.monotonic() + seconds
         while not predicate():

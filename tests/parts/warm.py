@@ -1,4 +1,9 @@
-"""Runs commands in forks of one process that has imported everything: see `warm_server`."""
+"""Runs programs in forks of one process that has imported what they import: see `warm_server`.
+
+    python tests/parts/warm.py SOCKET PROGRAM ARGUMENT ...
+
+does so from another program: the fork has its standard streams, environment and folder.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO
 
+ROOT = Path(__file__).parents[2]
 SERVER = Path(__file__).with_name("warm_server.py")
 # What decides at an interpreter's start how it behaves: a fork cannot take it on any more.
 AT_START = ("PYTHON", "LANG", "LC_")
@@ -28,13 +34,15 @@ def suits(env: Mapping[str, str]) -> bool:
 
 
 @cache
-def server_socket() -> str:
-    """Start the server of this test process, and return the path of its socket."""
+def server_socket(modules: tuple[str, ...]) -> str:
+    """Start a server that has imported these modules, unless one runs; returns the path of its socket."""
     folder = tempfile.TemporaryDirectory(prefix="mcp-auth-warm-")
     path = str(Path(folder.name, "socket"))
     # The server ends when this process does: the pipe is closed then, however that happens.
     reading, writing = os.pipe()
-    process = subprocess.Popen([sys.executable, SERVER, path], stdin=reading, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, SERVER, path, *modules], stdin=reading, stdout=subprocess.PIPE, cwd=ROOT
+    )
     os.close(reading)
     assert process.stdout is not None
     with process.stdout as output:
@@ -49,21 +57,29 @@ def server_socket() -> str:
     return path
 
 
-class Process:
-    """A command under way, with the members of `subprocess.Popen` that tests use."""
+def ask(
+    path: str, program: tuple[str, ...], environ: Mapping[str, str], streams: Sequence[int]
+) -> socket.socket:
+    """Start a program with these standard streams; the socket brings its process id, then its exit code."""
+    name, *arguments = program
+    request = {"program": name, "arguments": arguments, "environ": dict(environ), "folder": str(Path.cwd())}
+    message = json.dumps(request).encode() + b"\n"
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    sent = socket.send_fds(connection, [message], list(streams))
+    connection.sendall(message[sent:])
+    return connection
 
-    def __init__(self, arguments: tuple[str, ...], environ: Mapping[str, str]) -> None:
-        """Start a command; `environ` is all that it sees of its surroundings."""
-        self.arguments = arguments
+
+class Process:
+    """A program under way, with the members of `subprocess.Popen` that tests use."""
+
+    def __init__(self, path: str, program: tuple[str, ...], environ: Mapping[str, str]) -> None:
+        """Start a program at the server of this socket; `environ` is all that it sees of its surroundings."""
         self.returncode: int | None = None
-        request = {"arguments": arguments, "environ": dict(environ), "folder": str(Path.cwd())}
-        message = json.dumps(request).encode() + b"\n"
         pipes = [os.pipe() for _ in range(3)]
         theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
-        self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(server_socket())
-        sent = socket.send_fds(self._connection, [message], theirs)
-        self._connection.sendall(message[sent:])
+        self._connection = ask(path, program, environ, theirs)
         for descriptor in theirs:
             os.close(descriptor)
         self.stdin: IO[bytes] | None = os.fdopen(pipes[0][1], "wb")
@@ -73,13 +89,13 @@ class Process:
         self.pid = int(self._lines.readline())
 
     def send_signal(self, number: int) -> None:
-        """Send a signal unless the command has ended."""
+        """Send a signal unless the program has ended."""
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kill the command."""
+        """Kill the program."""
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, data: bytes | None = None) -> tuple[bytes, bytes]:
@@ -93,7 +109,7 @@ class Process:
         for reader in readers:
             reader.start()
         if self.stdin is not None and not self.stdin.closed:
-            # A command may end without reading all of it.
+            # A program may end without reading all of it.
             with contextlib.suppress(BrokenPipeError):
                 self.stdin.write(data or b"")
                 self.stdin.flush()
@@ -110,16 +126,22 @@ class Process:
 
 
 def run(
-    arguments: tuple[str, ...], environ: Mapping[str, str], stdin: bytes, seconds: float
+    path: str, program: tuple[str, ...], environ: Mapping[str, str], stdin: bytes, seconds: float
 ) -> tuple[int, bytes, bytes]:
-    """Run a command to its end; returns its exit code, standard output and standard error.
+    """Run a program to its end; returns its exit code, standard output and standard error.
 
-    The command is killed after `seconds`; its exit code is -9 then.
+    The program is killed after `seconds`; its exit code is -9 then.
     """
-    process = Process(arguments, environ)
+    process = Process(path, program, environ)
     watchdog = threading.Timer(seconds, process.kill)
     watchdog.start()
     out, err = process.communicate(stdin)
     watchdog.cancel()
     assert process.returncode is not None
     return process.returncode, out, err
+
+
+if __name__ == "__main__":
+    with ask(sys.argv[1], tuple(sys.argv[2:]), os.environ, (0, 1, 2)).makefile("r") as lines:
+        lines.readline()
+        sys.exit(int(lines.readline()))

@@ -1,0 +1,53 @@
+"""A fault of ours at a paste in Telegram: error handlers of the application, and trackers, see no paste."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from gateway_hooks.telegram import TelegramPlatform
+from gateway_hooks.telegram.chat import TelegramChat
+from tests.gateway_hooks.telegram.given import Scene
+from tests.gateway_hooks.telegram.test_application import Host, hosted
+from tests.parts.bot_api import User
+from tests.requirements import covers
+from tests.service.test_frames import boom
+from tests.trackers import Trackers
+
+
+@covers("tracebacks-masked")
+@pytest.mark.parametrize("where", ["service.AuthService.finish", "chat", "reading"])
+def test_a_fault_at_a_paste(
+    scene: Scene,
+    anna: User,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    where: str,
+) -> None:
+    api, host, trackers = scene.api, Host(), Trackers(scene.demo.server.minted, {scene.api.token})
+
+    async def story() -> None:
+        async with hosted(scene, host):
+            prompt = await scene.prompt(anna)
+            answer = await scene.approved(prompt)
+            trackers.more.add(scene.login().request.state.reveal())
+            if where == "chat":
+                monkeypatch.setattr(TelegramChat, "delete", lambda *_: 1 / 0)
+            elif where == "reading":
+                monkeypatch.setattr(TelegramPlatform, "read", lambda *_: 1 / 0)
+            else:
+                boom(monkeypatch, trackers, where)
+            caplog.clear()
+            api.say(anna, answer)
+            await api.until(lambda: [each for each in caplog.records if each.levelno >= logging.ERROR])
+
+    with trackers.logging():
+        asyncio.run(story())
+    assert host.heard == []
+    # Neither the update, nor an error about it.
+    assert not any(trackers.found_in(repr(each)) for each in host.seen)
+    assert [each for each in host.seen if isinstance(each, BaseException)] == []
+    assert trackers.transport.sent
+    assert trackers.sent_leaks() == []

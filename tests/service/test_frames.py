@@ -1,0 +1,404 @@
+"""No traceback of ours shows a tracker what it was about: neither pastes, nor headers, nor tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.errors import McpAuthError, StoreUnwritable
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Secret, Server
+from tests.browserless import approve
+from tests.demo.player import MovedClock
+from tests.requirements import covers
+from tests.service.given import TERMINAL, log_in
+from tests.service.model import full_disk
+from tests.trackers import Trackers, caught
+
+GRANTED = {
+    "access_token": "granted-access-token-in-the-document",
+    "refresh_token": "granted-refresh-token-in-the-document",
+    "token_type": "Bearer",
+}
+
+
+@pytest.fixture
+def trackers(demo: Demo) -> Iterator[Trackers]:
+    one = Trackers(demo.server.minted, {GRANTED["access_token"], GRANTED["refresh_token"]})
+    with one.logging():
+        yield one
+    assert one.sent_leaks() == []
+
+
+@pytest.fixture
+def secret_server(server: Server, demo: Demo) -> Server:
+    """A client that authenticates by a header (RFC 6749 section 2.3.1)."""
+    uri = "http://127.0.0.1:51234/callback"
+    client = demo.server.add_client(uri, method="client_secret_basic")
+    assert client.secret is not None
+    secret = Secret(client.secret)
+    return replace(
+        server,
+        options=replace(server.options, client_id=client.client_id, client_secret=secret, redirect_uri=uri),
+    )
+
+
+def begun(service: AuthService, server: Server, trackers: Trackers) -> tuple[Login, str]:
+    """Return a login that waits, and what its person would paste."""
+    login = asyncio.run(service.begin(server, TERMINAL))
+    answer = approve(login.authorization_url)
+    trackers.more |= {login.request.state.reveal(), login.request.code_verifier.reveal()}
+    trackers.more |= {parse_qs(urlsplit(answer).query)["code"][0]}
+    return login, answer
+
+
+def finishing(service: AuthService, login: Login, answer: str) -> Awaitable[object]:
+    return service.finish(login.id, answer, TERMINAL)
+
+
+PASTES: dict[str, Callable[[str], str]] = {
+    "another state": lambda it: it.replace("state=", "state=x"),
+    "a parameter twice": lambda it: f"{it}&{urlsplit(it).query}",
+    "another issuer": lambda it: f"{it.split('&iss=')[0]}&iss=https%3A%2F%2Felsewhere.example",
+    "another address": lambda it: it.replace("/callback", "/elsewhere"),
+    "no code": lambda it: it.replace("code=", "cod="),
+    "a code alone": lambda it: parse_qs(urlsplit(it).query)["code"][0] + "#x#",
+    "a damaged code": lambda it: it.replace("code=", "code=%00"),
+    "an error": lambda it: it.replace("code=", "error=access_denied&code="),
+    "far too long": lambda it: it + "x" * 100_000,
+}
+
+
+@covers("tracebacks-masked")
+@pytest.mark.parametrize("kind", PASTES)
+def test_a_paste_that_is_refused(
+    service: AuthService, secret_server: Server, trackers: Trackers, kind: str
+) -> None:
+    login, answer = begun(service, secret_server, trackers)
+    error = caught(finishing(service, login, PASTES[kind](answer)))
+    assert isinstance(error, McpAuthError)
+    assert trackers.leaks(error) == []
+
+
+ANSWERS: dict[str, dict[str, Any]] = {
+    "500": {"status": 500, "body": json.dumps(GRANTED)},
+    "broken JSON": {"status": 200, "body": json.dumps(GRANTED)[:-1]},
+    "a list": {"status": 200, "body": json.dumps([GRANTED])},
+    "HTML": {"status": 200, "body": f"<html>{json.dumps(GRANTED)}</html>"},
+    "not a Bearer token": {"status": 200, "body": json.dumps({**GRANTED, "token_type": "mac"})},
+    "a token of another kind": {"status": 200, "body": json.dumps({**GRANTED, "access_token": "a b"})},
+    "an error beside tokens": {"status": 200, "body": json.dumps({**GRANTED, "error": "invalid_scope"})},
+    "an error": {"status": 400, "body": json.dumps({**GRANTED, "error": "invalid_grant"})},
+    "a form": {
+        "status": 200,
+        "body": "&".join(f"{k}={v}" for k, v in GRANTED.items()) + "&" + "x=1&" * 200,
+        "headers": {"content-type": "application/x-www-form-urlencoded"},
+    },
+    "not gzip": {"status": 200, "body": json.dumps(GRANTED), "headers": {"content-encoding": "gzip"}},
+    "a redirect": {"status": 302, "body": json.dumps(GRANTED), "headers": {"location": "https://a.example/"}},
+    "nothing": {"hang_up": True},
+    "nothing any more": {"hang_up": True, "after": True},
+    "too much": {"status": 200, "body": json.dumps({**GRANTED, "x": "y" * 2_000_000})},
+    "too much of it": {"status": 200, "body": json.dumps({**GRANTED, "x": ["y"] * 30_000})},
+}
+
+
+@covers("tracebacks-masked")
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_a_token_endpoint_that_fails_at_a_login(
+    service: AuthService, secret_server: Server, demo: Demo, trackers: Trackers, kind: str
+) -> None:
+    login, answer = begun(service, secret_server, trackers)
+    demo.server.fail_next("token", times=None, **ANSWERS[kind])
+    error = caught(finishing(service, login, answer))
+    assert isinstance(error, McpAuthError)
+    assert trackers.leaks(error) == []
+
+
+@covers("tracebacks-masked")
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_a_token_endpoint_that_fails_at_a_refresh(
+    service: AuthService,
+    secret_server: Server,
+    demo: Demo,
+    clock: MovedClock,
+    trackers: Trackers,
+    kind: str,
+) -> None:
+    asyncio.run(log_in(service, secret_server))
+    session = service.session(secret_server)
+    clock.now += 3600
+    demo.server.fail_next("refresh", times=None, **ANSWERS[kind])
+    for call in (
+        lambda: asyncio.run(session.header()),
+        session.header_blocking,
+        lambda: asyncio.run(session.challenged("Bearer x", 401, [])),
+    ):
+        error = caught(call)
+        assert isinstance(error, McpAuthError)
+        assert trackers.leaks(error) == []
+
+
+@covers("tracebacks-masked")
+def test_tokens_that_a_full_disk_does_not_take(
+    service: AuthService, secret_server: Server, trackers: Trackers
+) -> None:
+    login, answer = begun(service, secret_server, trackers)
+    work = finishing(service, login, answer)
+    with full_disk():
+        error = caught(work)
+    assert isinstance(error, StoreUnwritable)
+    assert trackers.leaks(error) == []
+
+
+@covers("tracebacks-masked")
+def test_a_registration_that_gives_a_secret_and_cannot_be_used(
+    service: AuthService, server: Server, demo: Demo, trackers: Trackers
+) -> None:
+    secret = "the-secret-of-a-registration"
+    trackers.more.add(secret)
+    for overrides in (
+        {"client_secret": secret, "redirect_uris": ["https://elsewhere.example/"]},
+        {"client_secret": secret, "client_id": None},
+    ):
+        demo.server.change(registration_overrides=overrides)
+        error = caught(service.begin(server, TERMINAL))
+        assert isinstance(error, McpAuthError)
+        assert trackers.leaks(error) == []
+
+
+@covers("tracebacks-masked")
+def test_a_device_poll_that_fails_with_tokens_in_its_answer(
+    service: AuthService, server: Server, demo: Demo, clock: MovedClock, trackers: Trackers
+) -> None:
+    demo.server.change(with_device=True, device_interval_seconds=1)
+    demo.server.fail_next(
+        "device_poll", times=None, status=200, body=json.dumps({**GRANTED, "token_type": "mac"})
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hermes_mcp_auth_remote.oauth.device.MIN_INTERVAL_SECONDS", 0.01)
+        demo.server.change(device_overrides={"interval": 0.01})
+        login = asyncio.run(service.begin(server, TERMINAL, flow="device"))
+    assert login.device is not None
+    trackers.more.add(login.device.request.authorization.device_code.reveal())
+    assert asyncio.run(service.settled(login.id)).status == "failed"
+    with pytest.MonkeyPatch.context() as patch:
+        boom(patch, trackers, "service.devices.next_poll")
+        login = asyncio.run(service.begin(server, TERMINAL, flow="device"))
+        assert login.device is not None
+        trackers.more.add(login.device.request.authorization.device_code.reveal())
+        error = caught(service.settled(login.id))
+    assert isinstance(error, RuntimeError)
+    assert trackers.leaks(error) == []
+
+
+class Boom(RuntimeError):
+    """What no code of ours expects."""
+
+
+def boom(patch: pytest.MonkeyPatch, trackers: Trackers, where: str, *, after: bool = False) -> list[str]:
+    """Let a function of ours raise; returns the frames that held a secret as it was called."""
+    module, _, name = where.rpartition(".")
+    owner: Any
+    try:
+        owner = importlib.import_module(f"hermes_mcp_auth_remote.{module}")
+    except ModuleNotFoundError:
+        module, _, kind = module.rpartition(".")
+        owner = getattr(importlib.import_module(f"hermes_mcp_auth_remote.{module}"), kind)
+    before = getattr(owner, name)
+    held: list[str] = []
+
+    def fail(*given: Any, **named: Any) -> Any:
+        held.extend(trackers.live_leaks())
+        if after:
+            before(*given, **named)
+        del given, named
+        raise Boom("an error that nobody expects")
+
+    patch.setattr(owner, name, fail)
+    return held
+
+
+# Frames of ours that wait for a lock, a file or a server hold no secret either: an event that a tracker makes
+# of a log line may show the frames that are active then (`attach_stacktrace`).
+WAITS = frozenset(
+    {
+        "service.logins.may_finish",
+        "service.logins.read_authorization_response",
+        "service.logins.exchange",
+        "oauth.token.post_form",
+        "http.client._headers",
+        "http.client.read_body",
+        "http.client.Connections._pool",
+        "service.ending.lasting",
+        "store.files.FileStore.replace",
+        "store.files.FileStore.replace_tokens",
+        "service.renewal.refresh",
+        "service.renewal.ready",
+    }
+)
+AT_A_PASTE = (
+    "service.logins.may_finish",
+    "service.logins.read_authorization_response",
+    "oauth.redirect.candidates",
+    "oauth.redirect._checked",
+    "service.logins.Logins.claim",
+    "service.logins.exchange",
+    "oauth.token.authenticate",
+    "oauth.token.post_form",
+    "oauth.wire.urlencode",
+    "oauth.token.read_token_response",
+    "oauth.token.quote",
+    "oauth.token._read_tokens",
+    "oauth.token.account_of",
+    "http.client._headers",
+    "http.client.read_body",
+    "http.client.decoded",
+    "http.client.Connections._pool",
+    "service.ending.credentials_of",
+    "service.ending.demand_bound",
+    "service.ending.lasting",
+    "store.files.FileStore.replace",
+    "store.files.tokens_document",
+    "store.files.to_bytes",
+    "store.commit.stage_private",
+    "store.disk.os.fsync",
+    "service.sessions.Session.adopt",
+    "service.connection",
+)
+
+
+@covers("tracebacks-masked")
+@pytest.mark.parametrize("where", AT_A_PASTE)
+def test_a_fault_anywhere_on_the_way_of_a_paste(
+    service: AuthService,
+    secret_server: Server,
+    trackers: Trackers,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+) -> None:
+    login, answer = begun(service, secret_server, trackers)
+    held = boom(monkeypatch, trackers, where)
+    error = caught(finishing(service, login, answer))
+    assert isinstance(error, Boom)
+    assert trackers.leaks(error) == []
+    told = "".join(each for _, each in trackers.shown(error))
+    # What a person needs in order to mend it is still there.
+    assert "fail" in told
+    assert "hermes_mcp_auth_remote/service/__init__.py" in told
+    if where in WAITS:
+        assert held == []
+
+
+AT_A_REFRESH = (
+    "service.renewal.refresh",
+    "service.renewal.ready",
+    "oauth.token.authenticate",
+    "oauth.token.post_form",
+    "oauth.token.read_token_response",
+    "oauth.token._read_tokens",
+    "http.client._headers",
+    "http.client.read_body",
+    "store.files.FileStore.replace_tokens",
+    "store.files.to_bytes",
+    "store.files.write_private",
+    "store.files.read_tokens",
+    "store.files.from_bytes",
+    "store.files.read_client",
+    "service.keeping._access_token",
+)
+
+
+@covers("tracebacks-masked")
+@pytest.mark.parametrize("where", AT_A_REFRESH)
+def test_a_fault_anywhere_on_the_way_of_a_refresh(
+    service: AuthService,
+    secret_server: Server,
+    clock: MovedClock,
+    trackers: Trackers,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+) -> None:
+    asyncio.run(log_in(service, secret_server))
+    session = service.session(secret_server)
+    refused = asyncio.run(session.header())
+    clock.now += 3600
+    held = boom(monkeypatch, trackers, where)
+    error = caught(session.header())
+    assert isinstance(error, Boom)
+    assert trackers.leaks(error) == []
+    error = caught(session.header_blocking)
+    assert trackers.leaks(error) == []
+    error = caught(session.challenged(refused, 401, []))
+    assert isinstance(error, Boom | McpAuthError)
+    assert trackers.leaks(error) == []
+    if where in WAITS:
+        assert held == []
+
+
+@covers("tracebacks-masked")
+def test_a_fault_while_logging_out_and_while_reading_what_is_stored(
+    service: AuthService,
+    secret_server: Server,
+    trackers: Trackers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asyncio.run(log_in(service, secret_server))
+    for where in ("service.revoke", "oauth.token.post_form", "service.connections.revocation_request"):
+        with monkeypatch.context() as patch:
+            boom(patch, trackers, where)
+            assert trackers.leaks(caught(service.logout(secret_server))) == []
+    for where in ("store.files.read_tokens", "store.files.from_bytes", "store.files.agreed"):
+        with monkeypatch.context() as patch:
+            boom(patch, trackers, where)
+            for call in (
+                lambda: service.stored(secret_server),
+                lambda: service.connection(secret_server),
+                lambda: service.redirect_uri(secret_server),
+            ):
+                error = caught(call)
+                assert isinstance(error, Boom)
+                assert trackers.leaks(error) == []
+
+
+@covers("tracebacks-masked")
+def test_a_login_that_is_cancelled_in_the_middle(
+    service: AuthService, secret_server: Server, demo: Demo, trackers: Trackers
+) -> None:
+    login, answer = begun(service, secret_server, trackers)
+    gate = demo.server.hold("token")
+
+    async def main(work: Awaitable[object]) -> None:
+        task = asyncio.ensure_future(work)
+        await asyncio.to_thread(gate.arrived.wait)
+        task.cancel()
+        await task
+
+    work = finishing(service, login, answer)
+    error = caught(main(work))
+    gate.open()
+    assert isinstance(error, asyncio.CancelledError)
+    assert trackers.leaks(error) == []
+
+
+@covers("tracebacks-masked")
+def test_the_harness_sees_what_a_frame_holds(trackers: Trackers, demo: Demo) -> None:
+    demo.server.minted.add("a-secret-that-a-frame-holds")
+
+    def fail() -> None:
+        text = {"deep": [b"a-secret-that-a-frame-holds"]}
+        raise Boom(len(text))
+
+    error = caught(fail)
+    assert {"sentry", "rich", "traceback"} <= set(trackers.leaks(error))
+    demo.server.minted.discard("a-secret-that-a-frame-holds")
+    trackers.transport.sent.clear()
