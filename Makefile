@@ -1,6 +1,8 @@
 # `make demo` and `make test` each set up all they need on a fresh machine: Python 3.11 or newer and make.
 PYTHON ?= python3
 BIN := .venv/bin
+# Let Python keep compiled files: the tests start hundreds of processes, and each would compile our source again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo demo-telegram demo-discord test quick soak lint types bench fuzz lock setup clean
 

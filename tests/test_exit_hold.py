@@ -11,6 +11,8 @@ import pytest
 
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 BEGIN = """
 import os, sys, threading, time
 from hermes_mcp_auth_remote import exit_hold

@@ -15,6 +15,8 @@ from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.hermes import expand_user, hermes_home
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 NOBODY = 54321
 # All is loaded before the user changes, who may not be allowed to read this Python.
 AS_NOBODY = f"""

@@ -13,6 +13,8 @@ import pytest
 
 from hermes_mcp_auth_remote.cli.outcome import EXIT_CODES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = sorted(

@@ -10,6 +10,8 @@ import pytest
 
 from tests.requirements import REQUIREMENTS, covers
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 
 

@@ -33,6 +33,8 @@ from tests.requirements import covers
 from tests.service.given import log_in
 from tests.store.given import ROOT
 
+pytestmark = pytest.mark.slow
+
 LIBRARIES = [
     (httpx, hermes_mcp_auth_remote.auth.httpx),
     (httpx2, hermes_mcp_auth_remote.auth.httpx2),

@@ -26,6 +26,8 @@ import hermes_mcp_auth_remote.auth.httpx2
 from hermes_mcp_auth_remote.auth.body import BodyLimits
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 LIMITS = BodyLimits(seconds=0.1)
 # 20 MB in 20 KB, and those once more.
 PACKED = gzip.compress(b"\0" * 20_000_000)

@@ -20,6 +20,8 @@ from tests.demo.player import MovedClock
 from tests.requirements import covers
 from tests.service.given import TERMINAL, log_in
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = "https://hermes.example/client.json"
 # What the person's browser asks for is not ours.
 PERSON = {"authorization", "consent"}

@@ -27,6 +27,8 @@ from tests.requirements import covers
 from tests.service.test_frames import GRANTED, Boom, boom
 from tests.trackers import Trackers, caught
 
+pytestmark = pytest.mark.slow
+
 LIBRARIES = {
     "httpx": (httpx, hermes_mcp_auth_remote.auth.httpx.McpAuth),
     "httpx2": (httpx2, hermes_mcp_auth_remote.auth.httpx2.McpAuth),

@@ -25,6 +25,8 @@ from tests.demo.player import MovedClock
 from tests.requirements import covers
 from tests.service.given import logged_in
 
+pytestmark = pytest.mark.slow
+
 
 def ask(provider: OAuthClientProvider, url: str, times: int = 1) -> list[int]:
     """Make requests at once, as an app does; returns their statuses."""

@@ -8,6 +8,8 @@ from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.measuring import Extent, Figure, interleaved
 from benchmarks.table import markdown
 
+pytestmark = pytest.mark.slow
+
 # These take a quarter of a minute even in small.
 SLOW = {"chats", "polling"}
 

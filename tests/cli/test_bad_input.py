@@ -14,6 +14,8 @@ from hermes_mcp_auth_remote.demo.serving import Demo
 from tests.browserless import approve
 from tests.cli.commands import COMMAND, Cli, log_in
 
+pytestmark = pytest.mark.slow
+
 
 def with_parameters(url: str, **changed: str | None) -> str:
     """Return a redirect URL with some parameters changed, None removes one."""

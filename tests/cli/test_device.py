@@ -19,6 +19,8 @@ from tests.parts.protected_resource import protected_resource
 from tests.parts.terminal import Terminal, terminal
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def devices(demo: Demo) -> Demo:

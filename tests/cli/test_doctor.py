@@ -19,6 +19,8 @@ from tests.parts.terminal import terminal
 from tests.requirements import covers
 from tests.tripwire import guard
 
+pytestmark = pytest.mark.slow
+
 HTML = "<!doctype html><title>Nothing here</title>"
 HARMLESS = {"mcp", "protected_resource_metadata", "authorization_server_metadata"}
 

@@ -17,6 +17,8 @@ from tests.cli.commands import COMMAND, SECONDS, Cli
 from tests.requirements import covers
 from tests.trackers import Trackers
 
+pytestmark = pytest.mark.slow
+
 # At its defaults: what it would send goes to a file.
 SENTRY = """
 import importlib, os

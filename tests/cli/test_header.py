@@ -14,6 +14,8 @@ from tests.cli.commands import COMMAND, Cli, log_in
 from tests.cli.test_token import LOADED
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_header_and_a_line_feed_are_all_that_is_printed(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)

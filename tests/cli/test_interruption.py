@@ -19,6 +19,8 @@ from tests.cli.commands import Cli, Started, log_in
 from tests.requirements import covers
 from tests.service.given import eventually
 
+pytestmark = pytest.mark.slow
+
 ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 

@@ -13,6 +13,8 @@ from tests.browserless import approve, deny, fetch
 from tests.cli.commands import Cli, log_in
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 def is_listening(uri: str) -> bool:
     with socket.socket() as probe:

@@ -9,6 +9,8 @@ from tests.browserless import approve
 from tests.cli.commands import Cli, log_in
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 @covers("logout")
 def test_logout_revokes_both_tokens_deletes_all_and_may_be_repeated(cli: Cli, demo: Demo) -> None:

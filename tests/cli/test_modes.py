@@ -11,6 +11,8 @@ from hermes_mcp_auth_remote.store.modes import ALLOW_OPEN_STORE
 from tests.cli.commands import Cli, log_in
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 # Python runs it at its start: all that is made below the home shows 0777, and chmod has no effect.
 WITHOUT_MODES = """
 import os

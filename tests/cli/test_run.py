@@ -15,6 +15,8 @@ from tests.cli.commands import COMMAND, SECONDS, Cli, log_in
 from tests.parts.terminal import terminal
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 # Writes all it was given to a file, so that no token is on its output.
 SHOW = """
 import json, os, sys

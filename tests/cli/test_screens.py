@@ -18,6 +18,8 @@ from tests.cli.commands import COMMAND, Cli, log_in
 from tests.parts.terminal import Terminal, terminal
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 
 

@@ -28,6 +28,8 @@ from tests.parts.ports import free_port
 from tests.requirements import covers
 from tests.tripwire import guard
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "123456789:AAa-token-that-nobody-may-see-0123456"
 
 

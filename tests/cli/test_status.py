@@ -11,6 +11,8 @@ from hermes_mcp_auth_remote.demo.serving import Demo
 from tests.cli.commands import Cli, log_in
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 def states(cli: Cli, *arguments: str) -> dict[str, str]:
     return {each["server"]: each["state"] for each in cli.run("status", "--json", *arguments).events}

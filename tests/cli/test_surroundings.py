@@ -11,6 +11,8 @@ from hermes_mcp_auth_remote.demo.serving import Demo
 from tests.cli.commands import COMMAND, Cli, log_in
 from tests.parts.terminal import terminal
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("env", "mark"),

@@ -14,6 +14,8 @@ from hermes_mcp_auth_remote.demo.serving import Demo
 from tests.cli.commands import COMMAND, Cli, log_in
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 # Says which modules the fast path has loaded, besides the token.
 LOADED = """
 import sys

@@ -24,6 +24,8 @@ from tests.cli.commands import Cli, log_in
 from tests.requirements import covers
 from tests.store.given import credentials_of
 
+pytestmark = pytest.mark.slow
+
 # Says on standard error whether the fast path printed the token.
 FAST = """
 import sys

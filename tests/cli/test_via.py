@@ -15,6 +15,8 @@ from tests.cli.serving import answered, known, said, serving, shown, url_of
 from tests.parts.bot_api import BotApi
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 VIA = ("login", "demo", "--via", "telegram:7")
 
 

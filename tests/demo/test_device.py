@@ -16,6 +16,8 @@ from tests.browserless import Refused, approve_device, deny_device, fetch, read_
 from tests.demo.player import MovedClock, Player, refusal
 from tests.parts.chromium import chromium
 
+pytestmark = pytest.mark.slow
+
 GRANTS = ["authorization_code", "refresh_token", DEVICE_GRANT]
 HOSTILE = "\"><script>alert('x')</script>&amp;"
 WAITS = (400, "authorization_pending")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 import httpx2
+import pytest
 from mcp import Client
 from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
@@ -18,6 +19,8 @@ from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
 from tests.browserless import approve
 from tests.demo.player import REDIRECT_URI, Player, parameters_of
+
+pytestmark = pytest.mark.slow
 
 
 def challenge_of(answer: httpx.Response) -> Challenge:

@@ -15,6 +15,8 @@ from hermes_mcp_auth_remote.demo.pages import consent_page, error_page, page_hea
 from hermes_mcp_auth_remote.demo.serving import running
 from tests.demo.player import Player, parameters_of
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "\"><script>alert('x')</script>&amp;"
 
 

@@ -28,6 +28,8 @@ from tests.browserless import approve, deny
 from tests.demo.player import REDIRECT_URI, VERIFIER
 from tests.playbook import headers_of
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 

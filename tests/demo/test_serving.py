@@ -16,6 +16,8 @@ from hermes_mcp_auth_remote.demo.serving import running
 from tests.browserless import approve, fetch
 from tests.demo.player import Player
 
+pytestmark = pytest.mark.slow
+
 
 def test_ports_and_threads_are_gone_at_the_end() -> None:
     before = set(threading.enumerate())

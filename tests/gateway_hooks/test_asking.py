@@ -15,6 +15,8 @@ from tests.gateway_hooks.conftest import Begin
 from tests.gateway_hooks.given import Person, Talk, until
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 Act = Callable[[], Awaitable[object]]
 
 

@@ -25,6 +25,8 @@ from tests.gateway_hooks.given import Place, RoomChat, Talk
 from tests.requirements import covers
 from tests.service.given import log_in
 
+pytestmark = pytest.mark.slow
+
 NEEDED = "notes: a login is needed"
 SOON = "notes: log in again soon"
 CONNECTED = "notes: connected"

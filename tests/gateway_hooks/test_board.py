@@ -21,6 +21,8 @@ from tests.gateway_hooks.conftest import Begin
 from tests.gateway_hooks.given import PLATFORM, Person, Talk, until
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def other(tmp_path: Path, clock: MovedClock) -> AuthService:

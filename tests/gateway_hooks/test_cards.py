@@ -28,6 +28,8 @@ from tests.gateway_hooks.made import TEXTS, USER_CODE, connected, connections, l
 from tests.oauth.parties import NOW
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 SENTENCES = {field.name: field.default for field in fields(Words) if isinstance(field.default, str)}
 SOURCES = sorted(Path(gateway_hooks.__file__).parent.rglob("*.py"))
 ABILITIES = [

@@ -22,6 +22,8 @@ from tests.gateway_hooks.given import Person, Place, Talk
 from tests.gateway_hooks.test_login import compare
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 def connect(talk: Talk, person: Person, name: str = "notes") -> None:
     person.says(f"/connect {name}")

@@ -26,6 +26,8 @@ from tests.gateway_hooks.given import Person, Talk, servers_of, without_secrets
 from tests.gateway_hooks.test_login import compare
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def going() -> Iterator[Demo]:

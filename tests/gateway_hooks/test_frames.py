@@ -21,6 +21,8 @@ from tests.requirements import covers
 from tests.service.test_frames import Boom, boom
 from tests.trackers import Trackers, caught
 
+pytestmark = pytest.mark.slow
+
 FAULTS = (
     "service.AuthService.finish",
     "service.logins.exchange",

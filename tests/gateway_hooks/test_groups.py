@@ -16,6 +16,8 @@ from tests.gateway_hooks.given import Person, Talk, without_secrets
 from tests.gateway_hooks.test_login import compare
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def ada_in_group(talk: Talk) -> Person:

@@ -16,6 +16,8 @@ from tests.gateway_hooks.conftest import Begin
 from tests.gateway_hooks.given import Person, Place, Talk, without_secrets
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 
 

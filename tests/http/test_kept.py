@@ -13,6 +13,8 @@ from hermes_mcp_auth_remote.oauth.wire import get
 from hermes_mcp_auth_remote.values import Server
 from tests.http.peers import Peer, always, asking, configured, leading, leading_by_name, reply, serving
 
+pytestmark = pytest.mark.slow
+
 
 async def ask(connections: KeptConnections, server: Server, path: str = "/") -> None:
     [answer] = await connections(asking(get(f"{server.url.removesuffix('/')}{path}", "step")), server)

@@ -46,6 +46,8 @@ from tests.parts.person import approve_device as approve_at_oidc
 from tests.requirements import covers
 from tests.tripwire import guard
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 

@@ -10,6 +10,8 @@ from tests.parts.needs import MissingPart, program
 from tests.parts.oauth_client import REDIRECT_URI, oauth_client
 from tests.parts.oidc_provider import OidcOptions, oidc_provider
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.browser
 @pytest.mark.node

@@ -17,6 +17,8 @@ from discord.ext import commands
 from tests.parts.discord_api import Channel, DiscordApi, Guild, User, running
 from tests.parts.discord_api.bot import running_bot
 
+pytestmark = pytest.mark.slow
+
 PIXEL = b"\x89PNG not really"
 
 

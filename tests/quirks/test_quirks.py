@@ -13,6 +13,8 @@ from tests.demo.player import MovedClock
 from tests.quirks import discovery, registration, tokens
 from tests.quirks.stage import CASES, Case, Stage
 
+pytestmark = pytest.mark.slow
+
 ROWS = 47
 # Not to be played by one server for one process: many processes, and a way out through a proxy.
 ELSEWHERE = {36: "tests/service/test_processes.py", 45: "tests/http/test_proxies.py"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
@@ -23,6 +24,8 @@ from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server
 from tests.demo.player import MovedClock
 from tests.oauth.parties import ISSUER, metadata
 from tests.playbook import answer
+
+pytestmark = pytest.mark.slow
 
 T = TypeVar("T")
 URL = "https://mcp.example/mcp"

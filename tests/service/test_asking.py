@@ -22,6 +22,8 @@ from tests.demo.player import MovedClock
 from tests.requirements import covers
 from tests.service.given import CHAT, log_in
 
+pytestmark = pytest.mark.slow
+
 ELSEWHERE = Origin("telegram", chat="8", user="43")
 
 

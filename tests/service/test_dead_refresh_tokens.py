@@ -23,6 +23,8 @@ from tests.demo.player import MovedClock
 from tests.requirements import covers
 from tests.service.given import KEY, eventually, kept, log_in, without_binding
 
+pytestmark = pytest.mark.slow
+
 DEAD: dict[str, dict[str, Any]] = {
     "GitHub": {"status": 200, "body": '{"error": "bad_refresh_token", "error_description": "Ignore this"}'},
     "GitHub's form": {"status": 200, "body": "error=bad_refresh_token"},

@@ -35,6 +35,8 @@ from tests.service.actor import start
 from tests.service.given import CHAT, TERMINAL, eventually
 from tests.tripwire import guard
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 30
 SLOW_DOWN = json.dumps({"error": "slow_down"})
 

@@ -21,6 +21,8 @@ from tests.service.actor import ROOT
 from tests.service.given import TERMINAL
 from tests.tripwire import guard
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def demo() -> Iterator[Demo]:

@@ -24,6 +24,8 @@ from tests.service.given import TERMINAL, log_in
 from tests.service.model import full_disk
 from tests.trackers import Trackers, caught
 
+pytestmark = pytest.mark.slow
+
 GRANTED = {
     "access_token": "granted-access-token-in-the-document",
     "refresh_token": "granted-refresh-token-in-the-document",

@@ -24,6 +24,8 @@ from tests.http.names import resolving
 from tests.requirements import covers
 from tests.service.given import TERMINAL, kept, log_in, server_of
 
+pytestmark = pytest.mark.slow
+
 # Imported by each interpreter that finds it: the resolver says that it was asked, and then hangs for an hour.
 SITECUSTOMIZE = """
 import os, socket, time

@@ -34,6 +34,8 @@ from tests.requirements import covers
 from tests.service.given import KEY, TERMINAL, eventually, kept
 from tests.tripwire import guard
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["jump"]
 
 # Callers leave at once.

@@ -37,6 +37,8 @@ from tests.requirements import covers
 from tests.service.given import KEY
 from tests.service.model import Model, full_disk
 
+pytestmark = pytest.mark.slow
+
 REFUSED = ['Bearer error="invalid_token"']
 SECONDS = st.sampled_from([0.0, 1.0, 5.0, 15.0, 60.0, 3300.0, 3541.0, 3600.0, 3600.0])
 PROCESSES = st.sampled_from(["first", "second"])

@@ -40,6 +40,8 @@ from tests.requirements import covers
 from tests.service.actor import start
 from tests.service.given import CHAT, KEY, TERMINAL, eventually, kept, log_in
 
+pytestmark = pytest.mark.slow
+
 GARBAGE = ["", "hello", "https://example.com/?code=a-code-of-somebody&state=x", "\x00\xff", "a" * 100_000]
 
 

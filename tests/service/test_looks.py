@@ -23,6 +23,8 @@ from tests.browserless import approve
 from tests.requirements import covers
 from tests.service.given import TERMINAL, log_in
 
+pytestmark = pytest.mark.slow
+
 PEOPLE = 10
 PORTS = (50001, 50002)
 

@@ -19,6 +19,8 @@ from tests.demo.player import MovedClock
 from tests.requirements import covers
 from tests.service.test_asking import Chat
 
+pytestmark = pytest.mark.slow
+
 BOT = Origin("telegram", chat="42", user="42", bot="900")
 
 

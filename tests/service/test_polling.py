@@ -7,6 +7,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
+
 from hermes_mcp_auth_remote.service.polling import (
     AT_ONCE,
     AT_ONCE_FOR_ONE_PLACE,
@@ -15,6 +17,8 @@ from hermes_mcp_auth_remote.service.polling import (
     Watch,
 )
 from tests.requirements import covers
+
+pytestmark = pytest.mark.slow
 
 SECONDS = 20
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from hermes_mcp_auth_remote.demo.serving import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.renewal import RETRY_SECONDS
@@ -19,6 +21,8 @@ from tests.demo.player import MovedClock
 from tests.requirements import covers
 from tests.service.actor import start
 from tests.service.given import TERMINAL, logged_in
+
+pytestmark = pytest.mark.slow
 
 PROCESSES = 8
 CALLS = 20

@@ -23,6 +23,8 @@ from tests.demo.player import MovedClock
 from tests.requirements import covers
 from tests.service.given import KEY
 
+pytestmark = pytest.mark.slow
+
 
 def rewrite(home: Path, name: str, **members: object) -> None:
     """Change a stored file as another program would that knows nothing of the rest."""

@@ -34,6 +34,8 @@ from tests.requirements import covers
 from tests.service.given import KEY, eventually, kept, log_in, rotated_elsewhere, without_binding
 from tests.service.model import full_disk
 
+pytestmark = pytest.mark.slow
+
 REFUSED = ['Bearer error="invalid_token"']
 
 

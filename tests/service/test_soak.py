@@ -28,6 +28,8 @@ from tests.requirements import covers
 from tests.service.given import KEY, eventually, kept, log_in, rotated_elsewhere, server_of, without_binding
 from tests.service.test_processes import CALLS, PROCESSES, called, processes, tell
 
+pytestmark = pytest.mark.slow
+
 REFUSED = ['Bearer error="invalid_token"']
 SKEW_SECONDS = 300.0
 

@@ -24,7 +24,10 @@ from tests.requirements import covers
 from tests.service.actor import start
 from tests.service.given import KEY, eventually
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot stop a process.")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot stop a process."),
+    pytest.mark.slow,
+]
 
 
 def stored_header(home: Path) -> str:

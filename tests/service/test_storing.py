@@ -24,6 +24,8 @@ from tests.requirements import covers
 from tests.service.given import KEY, TERMINAL
 from tests.service.model import LIFE_SECONDS, Model
 
+pytestmark = pytest.mark.slow
+
 SERVER = Server("notes", URL)
 # The renames that store a login: record, binding, client, metadata, tokens, binding.
 RENAMES = range(2, 7)

@@ -31,6 +31,8 @@ from hermes_mcp_auth_remote.values import Key
 from tests.requirements import covers
 from tests.store.given import KEY, LOGIN_ID, NOW, credentials_of, login_of
 
+pytestmark = pytest.mark.slow
+
 # A login is stored by these renames; a death before the n-th leaves what the ones before it did.
 RECORD, BINDING, CLIENT, METADATA, TOKENS, END = range(1, 7)
 BEFORE_TOKENS = [BINDING, CLIENT, METADATA, TOKENS]

@@ -33,6 +33,8 @@ from hermes_mcp_auth_remote.store.login_documents import login_document, read_lo
 from hermes_mcp_auth_remote.values import Key, Origin, Secret
 from tests.store.given import NOW, REDIRECT_URI, server_of
 
+pytestmark = pytest.mark.slow
+
 TIMES = st.floats(min_value=0, max_value=4e9)
 TEXTS = st.text(max_size=20)
 VISIBLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)

@@ -16,6 +16,8 @@ from tests.requirements import covers
 from tests.store.given import KEY, credentials_of
 from tests.store.mounted import NAMES, run_mounted, tokens_of
 
+pytestmark = pytest.mark.slow
+
 
 class Death(BaseException):
     """The process ends here; nothing cleans up."""

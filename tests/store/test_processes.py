@@ -12,6 +12,8 @@ from tests.requirements import covers
 from tests.store.actor import start
 from tests.store.given import KEY, credentials_of, login_of
 
+pytestmark = pytest.mark.slow
+
 
 def generation_of(credentials: Credentials) -> int:
     """Return the tokens' generation, once all parts are whole and none is beside tokens of another issuer."""

@@ -34,6 +34,8 @@ from tests.requirements import covers
 from tests.terminal.test_prompt import Typed, Watched
 from tests.tripwire import guard
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 30
 AT_KEYBOARD = Ways(listen=False, at_keyboard=True, flow="auto")
 

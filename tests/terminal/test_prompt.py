@@ -34,6 +34,8 @@ from tests.browserless import approve, fetch
 from tests.requirements import covers
 from tests.tripwire import guard
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 

@@ -19,6 +19,8 @@ from tests.gateway_hooks.given import servers_of
 from tests.parts.discord_api import running as running_api
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 GUILDS, GUILD_MESSAGES, DIRECT_MESSAGES = 1 << 0, 1 << 9, 1 << 12
 
 

@@ -18,6 +18,8 @@ from tests.parts.discord_api.world import EVERYBODY, MANAGE_MESSAGES
 from tests.requirements import covers
 from tests.service.given import eventually
 
+pytestmark = pytest.mark.slow
+
 LOOSE = "http://localhost:3000/callback?code=a-loose-code&state=of-no-login"
 ELSEWHERE = "https://site.example/done?code=a-code-of-theirs&state=of-theirs"
 

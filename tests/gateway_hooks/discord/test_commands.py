@@ -15,6 +15,8 @@ from tests.gateway_hooks.discord.given import Scene
 from tests.gateway_hooks.given import servers_of
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 def names(listed: list[dict[str, object]]) -> list[str]:
     return sorted(str(one["name"]) for one in listed)

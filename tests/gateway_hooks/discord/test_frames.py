@@ -14,6 +14,8 @@ from tests.service.given import eventually
 from tests.service.test_frames import boom
 from tests.trackers import Trackers
 
+pytestmark = pytest.mark.slow
+
 
 @covers("tracebacks-masked")
 @pytest.mark.parametrize("where", ["service.AuthService.finish", "chat", "message"])

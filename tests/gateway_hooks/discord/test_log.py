@@ -11,6 +11,8 @@ from tests import tripwire
 from tests.gateway_hooks.discord.given import Scene
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 def whole_story(scene: Scene) -> list[str]:
     """Let everything happen, and return the secrets that it took."""

@@ -14,6 +14,8 @@ from tests.parts.discord_api.world import EVERYBODY, MANAGE_MESSAGES
 from tests.requirements import covers
 from tests.service.given import eventually
 
+pytestmark = pytest.mark.slow
+
 
 def mentioning(scene: Scene, text: str) -> str:
     return f"<@{scene.api.bot.id}> {text}"

@@ -10,6 +10,8 @@ from tests.gateway_hooks.discord.given import Scene
 from tests.parts.discord_api import Channel, User
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 def roles_of(scene: Scene, name: str) -> frozenset[str]:
     return frozenset(role.id for role in scene.guild.roles.values() if role.name == name)

@@ -18,6 +18,8 @@ from tests.parts.discord_api import NotOffered
 from tests.requirements import covers
 from tests.service.given import eventually
 
+pytestmark = pytest.mark.slow
+
 OPEN = ENGLISH.go_on_here_button
 
 

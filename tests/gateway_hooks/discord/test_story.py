@@ -15,6 +15,8 @@ from tests.gateway_hooks.discord.given import CANCEL, PASTE, QR, Scene, compare
 from tests.parts.discord_api import Message
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 def scanned(scene: Scene, message: Message) -> str:
     [found] = zxingcpp.read_barcodes(Image.open(io.BytesIO(scene.api.file(message))))

@@ -13,6 +13,8 @@ from tests.parts.discord_api import Interaction
 from tests.requirements import covers
 from tests.service.given import eventually
 
+pytestmark = pytest.mark.slow
+
 
 @covers("discord-gateway")
 def test_a_gateway_that_is_lost_in_the_middle_of_a_login_is_resumed(scene: Scene) -> None:

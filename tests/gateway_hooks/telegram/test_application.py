@@ -20,6 +20,8 @@ from tests.gateway_hooks.telegram.given import App, Context, Scene, eventually
 from tests.parts.bot_api import User
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 class Host:
     """What the application's own handlers, in its own low group too, get to see."""

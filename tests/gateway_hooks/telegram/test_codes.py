@@ -16,6 +16,8 @@ from tests.gateway_hooks.telegram.test_application import Host, hosted
 from tests.parts.bot_api import BotApi, Message, User
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 Send = Callable[[BotApi, User, str], object]
 OTHER_BOT = User(999, "Bridge", "bridge_bot", is_bot=True)
 # No login waits for it.

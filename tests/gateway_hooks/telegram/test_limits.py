@@ -19,6 +19,8 @@ from tests.gateway_hooks.telegram.test_application import Host, hosted
 from tests.parts.bot_api import User, running
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 def with_long_address(scene: Scene, characters: int) -> Listed:
     options = replace(scene.server.options, authorize_params={"hint": "x" * characters})

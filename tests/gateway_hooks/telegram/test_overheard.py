@@ -11,6 +11,8 @@ from tests.gateway_hooks.telegram.test_application import Host, hosted
 from tests.parts.bot_api import User
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 ANONYMOUS = {"id": 1087968824, "is_bot": True, "first_name": "Group", "username": "GroupAnonymousBot"}
 
 

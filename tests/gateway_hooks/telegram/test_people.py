@@ -13,6 +13,8 @@ from tests.gateway_hooks.telegram.given import OPEN, Scene
 from tests.parts.bot_api import Button, Chat, User
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 def nothing_leaked(scene: Scene, group: Chat) -> None:
     """No message of a group ever held an address, a code or a picture."""

@@ -18,6 +18,8 @@ from tests.gateway_hooks.telegram.given import KNOWN, Scene
 from tests.parts.bot_api import User
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "123456789:AAbbccddeeffgghhiijjkkllmmnnooppqq0"
 
 

@@ -24,6 +24,8 @@ from tests.gateway_hooks.telegram.given import OPEN, Context, Scene, without_sec
 from tests.parts.bot_api import Message, User
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
 
 

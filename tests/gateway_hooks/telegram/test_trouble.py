@@ -18,6 +18,8 @@ from tests.gateway_hooks.telegram.test_application import Host, hosted
 from tests.parts.bot_api import User
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 class Waits:
     """Sleeps until it is let go on, and knows for how long it was asked to."""

@@ -19,6 +19,8 @@ from tests.parts.bot_api import User
 from tests.parts.ports import free_port
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 
 @covers("telegram-story")
 @pytest.mark.parametrize("with_tls", [False, True], ids=["behind a proxy", "with its own certificate"])

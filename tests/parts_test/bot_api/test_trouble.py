@@ -22,6 +22,8 @@ from tests.parts.bot_api.webhook import SECRET_HEADER
 from tests.parts_test.asking import Clock
 from tests.parts_test.bots import bot, polling, raises, with_bot
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _retry_after_as_it_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
