@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 from collections.abc import Generator, Iterator
@@ -16,6 +17,10 @@ from tests import tripwire
 
 # Debian's, while all the rest comes from PyPI and npm.
 PROGRAMS = {"browser": "chromium", "ssh": "sshd", "tmux": "tmux"}
+# A module whose tests all need seconds or a part that `make quick` does without.
+SLOW_MODULE = re.compile(
+    r"^pytestmark = (?:\[[^]]*)?pytest\.mark\.(?:slow|node|browser|ssh|tmux|hermes)\b", re.MULTILINE
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,6 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long variants, and only those")
+    parser.addoption("--quick", action="store_true", help="leave out modules that are slow or need programs")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--quick`, do not import slow modules: that alone would take a third of the minute."""
+    is_module = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    if config.getoption("--quick") and is_module:
+        return SLOW_MODULE.search(collection_path.read_text("utf-8")) is not None or None
+    return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

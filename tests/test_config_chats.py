@@ -16,6 +16,8 @@ from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError
 from hermes_mcp_auth_remote.values import Secret
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "123456:a-token-that-nobody-may-see"
 
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from fuzz import HARNESSES
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 # What breaks parsers: nesting, numbers beyond all bounds, half a surrogate pair, NUL, words of the protocol.
 _WORDS = [
     b"[" * 1000,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hermes_mcp_auth_remote.demo.serving import Demo
 from tests.cli.commands import Cli
 from tests.requirements import covers
+
+pytestmark = pytest.mark.slow
 
 HOST = "vault.corp.invalid"
 PROXY = {"HTTPS_PROXY": "http://127.0.0.1:9"}

@@ -24,6 +24,8 @@ from tests.gateway_hooks.made import ADA, BOB, made
 from tests.oauth.parties import NOW
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 SHARED = AllowList(users=frozenset({"ada", "bob"}), admins=frozenset({"ada"}))
 OWN = AllowList(users=frozenset({"ada", "bob"}), owners="per_user")
 ROLES = AllowList(

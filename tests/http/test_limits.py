@@ -13,6 +13,8 @@ from hermes_mcp_auth_remote.values import Server
 from tests.http.peers import Answer, Heard, always, fetch, listening, reply, serving
 from tests.requirements import covers
 
+pytestmark = pytest.mark.slow
+
 MIB = b"x" * 1_048_576
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import pytest
+
 from hermes_mcp_auth_remote.service.polling import AT_ONCE, AT_ONCE_FOR_ONE_PLACE, LATE_SECONDS, Poller, Watch
 from tests.jumping import Jumping, jump
 from tests.requirements import covers
 from tests.service.test_polling import SECONDS, Counted, Told
+
+pytestmark = pytest.mark.slow
 
 __all__ = ["jump"]
 

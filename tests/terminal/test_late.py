@@ -16,6 +16,8 @@ from tests.requirements import covers
 from tests.service.given import eventually
 from tests.terminal.test_prompt import Race, Typed, demo, one_demo
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["demo", "jump", "one_demo"]
 
 

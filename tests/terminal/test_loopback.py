@@ -19,6 +19,8 @@ from hermes_mcp_auth_remote.terminal.page import Page
 from hermes_mcp_auth_remote.values import Secret
 from tests.parts.ports import free_port
 
+pytestmark = pytest.mark.slow
+
 CODE = "c0de-that-nobody-may-see"
 
 
