@@ -18,8 +18,8 @@ demo-telegram: setup  ## a login in a Telegram chat, played on this machine: no 
 demo-discord: setup  ## the same in a Discord channel
 	@$(BIN)/python -m tests.chat_demo discord
 
-# One test process more than there are cores, for some always wait; tests of one group run in one process.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 1)' 2>/dev/null || echo 3)
+# Two test processes more than there are cores, because some always wait. Tests of one group run in one process.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 2)' 2>/dev/null || echo 4)
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 test: setup .venvs/hermes/.stamp tests/node/node_modules/.stamp  ## run all tests but the long variants
