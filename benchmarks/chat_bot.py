@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 # Everything else is imported by the kind that needs it: what a process start costs is measured.
 if TYPE_CHECKING:
-    from gateway_hooks.policy import AllowList
-    from gateway_hooks.servers import Configured
+    from gateway_hooks.dialog.policy import AllowList
+    from gateway_hooks.dialog.servers import Configured
     from hermes_mcp_auth_remote.service import AuthService
     from hermes_mcp_auth_remote.values import Secret
 
 
 def _telegram(url: str, home: str, users: str) -> None:
-    from gateway_hooks.loading import loading
+    from gateway_hooks.startup import loading
 
     with loading():
         from gateway_hooks.telegram.bot import run_bot
@@ -31,7 +31,7 @@ def _telegram(url: str, home: str, users: str) -> None:
 
 
 def _discord(url: str, home: str, users: str) -> None:
-    from gateway_hooks.loading import loading
+    from gateway_hooks.startup import loading
 
     with loading():
         from gateway_hooks.discord.bot import run_bot
@@ -43,8 +43,8 @@ def _discord(url: str, home: str, users: str) -> None:
 def _ours(home: str, users: str) -> tuple[AuthService, Configured, AllowList, Secret]:
     from pathlib import Path
 
-    from gateway_hooks.policy import AllowList
-    from gateway_hooks.servers import Configured
+    from gateway_hooks.dialog.policy import AllowList
+    from gateway_hooks.dialog.servers import Configured
     from hermes_mcp_auth_remote.service import AuthService
     from hermes_mcp_auth_remote.values import Secret
 

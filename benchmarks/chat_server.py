@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from hermes_mcp_auth_remote.demo.serving import running
+from hermes_mcp_auth_remote.demo.servers import running
 
 if __name__ == "__main__":
     with running() as demo:

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.server import TOKEN
-from hermes_mcp_auth_remote.hermes import config_identity
+from hermes_mcp_auth_remote.hermes_home import config_identity
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import authorization_server
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key, Secret
 
 NAME = "bench"

@@ -24,7 +24,7 @@ from benchmarks.hostile_server import serving as serving_hostile
 from benchmarks.measuring import Extent, Figure, Measure, interleaved
 from benchmarks.server import serving
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
-from hermes_mcp_auth_remote.demo.serving import running
+from hermes_mcp_auth_remote.demo.servers import running
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.http.client import run
 from hermes_mcp_auth_remote.oauth.challenge import Challenge

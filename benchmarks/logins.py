@@ -20,7 +20,7 @@ from benchmarks.measuring import Extent, Figure
 from benchmarks.sdk import Storage, provider
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service import AuthService

@@ -28,13 +28,13 @@ from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.authorization import authorization_request
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
+from hermes_mcp_auth_remote.oauth.device_polling import begin_polling, poll_request
 from hermes_mcp_auth_remote.oauth.metadata import authorization_server
-from hermes_mcp_auth_remote.oauth.polling import begin_polling, poll_request
-from hermes_mcp_auth_remote.service.devices import Devices
+from hermes_mcp_auth_remote.service.dependencies import World
+from hermes_mcp_auth_remote.service.device_logins import Devices
 from hermes_mcp_auth_remote.service.logins import Logins
-from hermes_mcp_auth_remote.service.world import World
-from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.store.logins import LoginFiles
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server, secret_of
 
 # What the floor has open; ours has as many in flight at most for one place.

@@ -16,10 +16,10 @@ from benchmarks.given import BENCH_PYTHON, PYTHON, REDIRECT_URI, environ
 from benchmarks.logins import Person
 from benchmarks.measuring import ROOT, Extent, Figure
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key, Origin, Server
 
 PROCESSES = 8

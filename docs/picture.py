@@ -15,7 +15,7 @@ from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen
-from hermes_mcp_auth_remote.terminal.words import connected
+from hermes_mcp_auth_remote.terminal.text import connected
 from hermes_mcp_auth_remote.values import Key, Origin, Secret
 
 FILE = Path(__file__).with_name("login.svg")

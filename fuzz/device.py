@@ -5,7 +5,7 @@ from contextlib import suppress
 from fuzz.given import BAD_JSON, NOW, OK_JSON, answer, check, client, server
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization, read_device_authorization_response
-from hermes_mcp_auth_remote.oauth.polling import Pending, begin_polling, next_poll
+from hermes_mcp_auth_remote.oauth.device_polling import Pending, begin_polling, next_poll
 from hermes_mcp_auth_remote.oauth.urls import is_safe_url
 from hermes_mcp_auth_remote.values import Secret
 

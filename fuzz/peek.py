@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from fuzz.given import NOW, check
-from hermes_mcp_auth_remote.store.peek import valid_token
+from hermes_mcp_auth_remote.store.files.fast_token import valid_token
 
 BINDING = b'{"server": "demo", "login_needed": null}'
 SEEDS = (

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from fuzz.given import ISSUER, OK_JSON, REDIRECT_URI, answer, check, sample, server
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.client import authenticate, read_registration_response
-from hermes_mcp_auth_remote.store.documents import client_document, to_bytes
+from hermes_mcp_auth_remote.store.codec import client_document, to_bytes
 
 SEEDS = (
     b"\x01\x00" + b'{"client_id":"c","client_secret":"s","client_secret_expires_at":0,"redirect_uris":["x"]}',

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from fuzz.given import ISSUER, NOW, check, client, server
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.token import Tokens
-from hermes_mcp_auth_remote.store.documents import (
+from hermes_mcp_auth_remote.store.codec import (
     binding_document,
     client_document,
     from_bytes,
@@ -18,7 +18,7 @@ from hermes_mcp_auth_remote.store.documents import (
     to_bytes,
     tokens_document,
 )
-from hermes_mcp_auth_remote.store.login_documents import login_document, read_login
+from hermes_mcp_auth_remote.store.login_codec import login_document, read_login
 from hermes_mcp_auth_remote.values import Secret
 
 Document = Mapping[str, object]

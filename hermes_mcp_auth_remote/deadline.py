@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from hermes_mcp_auth_remote.times import LAST_LOOK_SECONDS, LAST_LOOKS
+from hermes_mcp_auth_remote.timeouts import LAST_LOOK_SECONDS, LAST_LOOKS
 
 
 class Deadline:

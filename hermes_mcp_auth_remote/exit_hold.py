@@ -16,8 +16,8 @@ import time
 from contextvars import ContextVar, Token
 from typing import Self
 
-from hermes_mcp_auth_remote.forks import begin_anew_in_children
-from hermes_mcp_auth_remote.times import SILENT_SECONDS, STORE_SECONDS
+from hermes_mcp_auth_remote.fork import begin_anew_in_children
+from hermes_mcp_auth_remote.timeouts import SILENT_SECONDS, STORE_SECONDS
 
 _current: ContextVar[ExitHold | None] = ContextVar("exit_hold", default=None)
 

@@ -30,8 +30,8 @@ from typing import Literal, Protocol
 from hermes_mcp_auth_remote.errors import LoginAlreadyUsed, LoginCancelled, LoginError, LoginExpired
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
+from hermes_mcp_auth_remote.oauth.device_polling import Pending
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
-from hermes_mcp_auth_remote.oauth.polling import Pending
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.values import Entropy, Key, Origin

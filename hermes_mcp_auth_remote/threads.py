@@ -16,8 +16,8 @@ from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from hermes_mcp_auth_remote.forks import begin_anew_in_children
-from hermes_mcp_auth_remote.frames import hidden_locals, hide_locals
+from hermes_mcp_auth_remote.fork import begin_anew_in_children
+from hermes_mcp_auth_remote.traceback_redaction import hidden_locals, hide_locals
 
 P = ParamSpec("P")
 T = TypeVar("T")

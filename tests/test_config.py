@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.config import find_server, home, load_servers, server_from_url
-from hermes_mcp_auth_remote.config.source import read_variables
+from hermes_mcp_auth_remote.config.files import read_variables
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFound
 from hermes_mcp_auth_remote.values import Secret, Server, ServerOptions
 

@@ -12,7 +12,7 @@ from types import TracebackType
 
 import pytest
 
-from hermes_mcp_auth_remote.frames import hidden_locals, hide_locals, hides_locals
+from hermes_mcp_auth_remote.traceback_redaction import hidden_locals, hide_locals, hides_locals
 from tests.trackers import Trackers, caught
 
 SECRET = "s3cret-that-a-frame-holds"

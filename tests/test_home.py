@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import ConfigError
-from hermes_mcp_auth_remote.hermes import expand_user, hermes_home
+from hermes_mcp_auth_remote.hermes_home import expand_user, hermes_home
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ NOBODY = 54321
 AS_NOBODY = f"""
 import asyncio, importlib, os, pkgutil, sys, types
 import hermes_mcp_auth_remote.auth.httpx, hermes_mcp_auth_remote.cli
-import gateway_hooks.serve, gateway_hooks.hermes.asking, gateway_hooks.hermes.gateway
+import hermes_mcp_auth_remote.cli.serve, gateway_hooks.hermes.agent_tool, gateway_hooks.hermes.runtime
 for module in pkgutil.iter_modules(hermes_mcp_auth_remote.cli.__path__):
     importlib.import_module(f"hermes_mcp_auth_remote.cli.{{module.name}}")
 from hermes_mcp_auth_remote.cli.__main__ import main

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from hermes_mcp_auth_remote.errors import ConfigError, StoreCorrupt
-from hermes_mcp_auth_remote.keys import client_signer, new_proof_key, prover, read_token_file
+from hermes_mcp_auth_remote.signing import client_signer, new_proof_key, prover, read_token_file
 from hermes_mcp_auth_remote.values import Secret
 from tests.requirements import covers
 

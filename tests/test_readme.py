@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.cli.outcome import EXIT_CODES
+from hermes_mcp_auth_remote.cli.output import EXIT_CODES
 
 pytestmark = pytest.mark.slow
 

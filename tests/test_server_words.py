@@ -15,13 +15,13 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway_hooks.cards import Card
-from gateway_hooks.chat import Abilities
-from gateway_hooks.conversation import Conversation
-from gateway_hooks.hermes.asking import ask as ask_for_login
-from gateway_hooks.words import ENGLISH
+from gateway_hooks.dialog.cards import Card
+from gateway_hooks.dialog.messages import ENGLISH
+from gateway_hooks.dialog.platform import Abilities
+from gateway_hooks.dialog.rendering import Conversation
+from gateway_hooks.hermes.agent_tool import ask as ask_for_login
 from hermes_mcp_auth_remote import errors
-from hermes_mcp_auth_remote.cli.standing import Standing
+from hermes_mcp_auth_remote.cli.connection_status import Standing
 from hermes_mcp_auth_remote.errors import (
     MAX_WORDS_CHARS,
     AuthorizationDenied,
@@ -31,22 +31,21 @@ from hermes_mcp_auth_remote.errors import (
     NetworkError,
     TokenRefused,
 )
+from hermes_mcp_auth_remote.flows.discovery import find
+from hermes_mcp_auth_remote.flows.login_preparation import Chance, prepare
+from hermes_mcp_auth_remote.flows.machine_grants import check_audience, exchange_for_id_jag
 from hermes_mcp_auth_remote.login import Login, refusal
 from hermes_mcp_auth_remote.oauth.authorization import push
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
 from hermes_mcp_auth_remote.oauth.client import Client, register
 from hermes_mcp_auth_remote.oauth.device import authorize_device
-from hermes_mcp_auth_remote.oauth.finding import find
-from hermes_mcp_auth_remote.oauth.flows import Chance
-from hermes_mcp_auth_remote.oauth.grants import check_audience, exchange_for_id_jag
-from hermes_mcp_auth_remote.oauth.polling import Failed, begin_polling, next_poll
-from hermes_mcp_auth_remote.oauth.preparation import prepare
+from hermes_mcp_auth_remote.oauth.device_polling import Failed, begin_polling, next_poll
 from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
 from hermes_mcp_auth_remote.oauth.token import Place, exchange, refresh
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.login_documents import login_document, read_login
-from hermes_mcp_auth_remote.terminal.words import trouble
+from hermes_mcp_auth_remote.store.login_codec import login_document, read_login
+from hermes_mcp_auth_remote.terminal.text import trouble
 from hermes_mcp_auth_remote.values import IdentityProvider, Key, Origin, Secret, Server
 from tests.oauth.parties import CODE, ISSUER, NOW, OLD, REDIRECT_URI, STATE, VERIFIER, client, request, server
 from tests.oauth.parties import metadata as as_metadata

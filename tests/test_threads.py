@@ -36,7 +36,7 @@ def test_nothing_of_ours_runs_in_an_event_loop_s_default_executor() -> None:
                 if name in {"to_thread", "getaddrinfo", "getnameinfo", "run_in_executor"}:
                     found.append(f"{path.relative_to(ROOT)} {name}")
     assert found == [
-        "hermes_mcp_auth_remote/http/lookups.py getaddrinfo",
+        "hermes_mcp_auth_remote/http/dns.py getaddrinfo",
         "hermes_mcp_auth_remote/threads.py run_in_executor",
     ]
 

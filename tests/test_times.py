@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hermes_mcp_auth_remote.http import client
-from hermes_mcp_auth_remote.service import beginning, ending
-from hermes_mcp_auth_remote.times import LAST_LOOK_SECONDS, LAST_LOOKS, LIMITS, STORE_SECONDS
+from hermes_mcp_auth_remote.service import complete_login, start_login
+from hermes_mcp_auth_remote.timeouts import LAST_LOOK_SECONDS, LAST_LOOKS, LIMITS, STORE_SECONDS
 from tests.requirements import covers
 
 LAST_LOOKS_SECONDS = LAST_LOOKS * LAST_LOOK_SECONDS
@@ -33,5 +33,5 @@ def test_each_limit_outlasts_what_happens_within_it() -> None:
 @covers("late-tokens")
 def test_the_table_is_the_only_place_that_says_them() -> None:
     assert LIMITS.response_seconds == client.ANSWER_SECONDS
-    assert LIMITS.claim_seconds == ending.EXCHANGE_SECONDS
-    assert LIMITS.begin_seconds == beginning.BEGIN_SECONDS
+    assert LIMITS.claim_seconds == complete_login.EXCHANGE_SECONDS
+    assert LIMITS.begin_seconds == start_login.BEGIN_SECONDS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_hooks.conversation import Conversation
-from hermes_mcp_auth_remote.terminal.words import connected, introduction
-from hermes_mcp_auth_remote.wording import address
+from gateway_hooks.dialog.rendering import Conversation
+from hermes_mcp_auth_remote.phrases import address
+from hermes_mcp_auth_remote.terminal.text import connected, introduction
 from tests.gateway_hooks import made
 from tests.gateway_hooks.test_cards import all_of, cards_of
 from tests.oauth.parties import NOW

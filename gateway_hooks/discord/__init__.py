@@ -38,21 +38,21 @@ from typing import Any, cast
 import discord
 from discord.ext import commands
 
-from gateway_hooks.board import OnConnected
-from gateway_hooks.cards import PREFIX, action, read_action
-from gateway_hooks.chat import Chat, ChatError, Heard, Sender
-from gateway_hooks.desk import Desk
-from gateway_hooks.discord.cards import typed, window
+from gateway_hooks.dialog.cards import PREFIX, action, read_action
+from gateway_hooks.dialog.messages import ENGLISH, Words
+from gateway_hooks.dialog.platform import Chat, ChatError, Heard, Sender
+from gateway_hooks.dialog.policy import Policy
+from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.discord.chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
+from gateway_hooks.discord.commands import Callbacks, Interaction, commands_of, sync
 from gateway_hooks.discord.errors import refusals
 from gateway_hooks.discord.people import sender_of
-from gateway_hooks.discord.pieces import collect
-from gateway_hooks.discord.redaction import redact
-from gateway_hooks.discord.slash import Callbacks, Interaction, commands_of, sync
-from gateway_hooks.faults import contained
-from gateway_hooks.policy import Policy
-from gateway_hooks.servers import Servers
-from gateway_hooks.words import ENGLISH, Words
+from gateway_hooks.discord.render import typed, window
+from gateway_hooks.discord.texts import collect
+from gateway_hooks.log_redaction import redact_discord_logs
+from gateway_hooks.runtime.dispatcher import Desk
+from gateway_hooks.runtime.error_logging import contained
+from gateway_hooks.runtime.message_sync import OnConnected
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
@@ -195,7 +195,7 @@ class McpLogins(commands.Cog):
 
     async def cog_load(self) -> None:
         """Add the commands to the tree, and begin to keep messages up to date once the bot is there."""
-        redact()
+        redact_discord_logs()
         if self._options.adds_commands:
             guilds = [discord.Object(guild) for guild in self._options.guilds]
             for command in self._commands:

@@ -10,13 +10,13 @@ import aiohttp
 import discord
 from discord.ext import commands
 
+from gateway_hooks.dialog.messages import ENGLISH, Words
+from gateway_hooks.dialog.policy import Policy
+from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.discord import McpLogins, Options
-from gateway_hooks.discord.cards import NOBODY
-from gateway_hooks.discord.endpoint import lead
-from gateway_hooks.discord.redaction import redact
-from gateway_hooks.policy import Policy
-from gateway_hooks.servers import Servers
-from gateway_hooks.words import ENGLISH, Words
+from gateway_hooks.discord.api_url import lead
+from gateway_hooks.discord.render import NOBODY
+from gateway_hooks.log_redaction import redact_discord_logs
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret
@@ -69,7 +69,7 @@ async def run_bot(
     `guilds` get the commands, or all where none is named; `started` hears the bot's name. Raises ConfigError
     where the token is not taken.
     """
-    redact()
+    redact_discord_logs()
     bot = LoginBot(started)
     if api_url is not None:
         lead(bot, api_url)

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 import discord
 
-from gateway_hooks.cards import Card
-from gateway_hooks.chat import Abilities, Chat, ChatError, MessageGone, Sender
-from gateway_hooks.discord.cards import NOBODY, Drawn, drawn
+from gateway_hooks.dialog.cards import Card
+from gateway_hooks.dialog.platform import Abilities, Chat, ChatError, MessageGone, Sender
+from gateway_hooks.dialog.policy import Policy
 from gateway_hooks.discord.errors import refusals
 from gateway_hooks.discord.people import People
-from gateway_hooks.policy import Policy
+from gateway_hooks.discord.render import NOBODY, Drawn, drawn
 from hermes_mcp_auth_remote.values import Clock, Origin
 
 PLATFORM = "discord"

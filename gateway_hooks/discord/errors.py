@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import aiohttp
 import discord
 
-from gateway_hooks.chat import CannotWrite, ChatError, MessageGone
+from gateway_hooks.dialog.platform import CannotWrite, ChatError, MessageGone
 
 # https://docs.discord.com/developers/topics/opcodes-and-status-codes#json
 UNKNOWN_MESSAGE = 10008

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import discord
 
-from gateway_hooks.chat import Sender
+from gateway_hooks.dialog.platform import Sender
+from gateway_hooks.dialog.policy import AllowList, Policy
 from gateway_hooks.discord.errors import refusals
-from gateway_hooks.policy import AllowList, Policy
 from hermes_mcp_auth_remote.values import Clock
 
 # Outside a guild each is asked; a bot for logins lives in one or two.

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from hermes_mcp_auth_remote.errors import McpAuthError
 
 if TYPE_CHECKING:
-    from gateway_hooks.hermes.asking import AgentAsks
-    from gateway_hooks.hermes.gateway import Inside
+    from gateway_hooks.hermes.agent_tool import AgentAsks
+    from gateway_hooks.hermes.runtime import Inside
 
 COMMAND = "mcpauth"
 ABOUT = "Connect MCP servers, and see which are connected"
@@ -56,8 +56,8 @@ class Plugin:
     def attend(self, gateway: Any) -> None:  # noqa: ANN401  Hermes's own
         """Begin inside this gateway, on its event loop, unless that has happened."""
         if self.inside is None or self.inside.gateway is not gateway:
-            from gateway_hooks.hermes.asking import AgentAsks  # noqa: PLC0415  first needed here
-            from gateway_hooks.hermes.gateway import Inside  # noqa: PLC0415
+            from gateway_hooks.hermes.agent_tool import AgentAsks  # noqa: PLC0415  first needed here
+            from gateway_hooks.hermes.runtime import Inside  # noqa: PLC0415
 
             inside = Inside(gateway)
             inside.start()
@@ -76,7 +76,7 @@ class Plugin:
     @staticmethod
     def _withheld(event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
         try:
-            from gateway_hooks.hermes.reading import withheld  # noqa: PLC0415  first needed here
+            from gateway_hooks.hermes.commands import withheld  # noqa: PLC0415  first needed here
 
             return withheld(event)
         except Exception:  # noqa: BLE001  what cannot be told from a code goes to nobody
@@ -140,9 +140,9 @@ def _say_where(_arguments: str) -> str:
 
 def _guard_logs() -> None:
     """Keep codes out of what the chat libraries log while they are debugged."""
-    from gateway_hooks.telegram.redaction import guard_logs  # noqa: PLC0415  for a gateway only
+    from gateway_hooks.log_redaction import redact_logs  # noqa: PLC0415  for a gateway only
 
-    guard_logs()
+    redact_logs()
 
 
 def _options(parser: Any) -> None:  # noqa: ANN401  an argparse subparser

@@ -17,21 +17,21 @@ from typing import Any, cast
 import discord
 from discord.ext import commands
 
-from gateway_hooks.chat import Chat, Heard, Platform, Sender
-from gateway_hooks.desk import Desk
+from gateway_hooks.dialog.intents import carries_answer
+from gateway_hooks.dialog.messages import ENGLISH
+from gateway_hooks.dialog.platform import Chat, Heard, Platform, Sender
+from gateway_hooks.dialog.servers import Configured
 from gateway_hooks.discord import McpLogins, Options
 from gateway_hooks.discord.chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
 from gateway_hooks.discord.people import sender_of
-from gateway_hooks.discord.pieces import collect
-from gateway_hooks.discord.redaction import redact
-from gateway_hooks.faults import contained
+from gateway_hooks.discord.texts import collect
 from gateway_hooks.hermes import internals as hermes
-from gateway_hooks.hermes.plain import PREFIX
+from gateway_hooks.hermes.adapter import PRIVATE, Seat
+from gateway_hooks.hermes.plain_text import PREFIX
 from gateway_hooks.hermes.policy import HermesPolicy, HermesSender
-from gateway_hooks.hermes.seat import PRIVATE, Seat
-from gateway_hooks.meaning import carries_answer
-from gateway_hooks.servers import Configured
-from gateway_hooks.words import ENGLISH
+from gateway_hooks.log_redaction import redact_discord_logs
+from gateway_hooks.runtime.dispatcher import Desk
+from gateway_hooks.runtime.error_logging import contained
 from hermes_mcp_auth_remote.service import AuthService
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class DiscordSeat(Seat):
 
     def start(self) -> None:
         """Hear each message before Hermes does, and what is pressed."""
-        redact()
+        redact_discord_logs()
         # An event's handler is an attribute; Hermes has put its own there.
         before = self._before = self._client.on_message
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway_hooks.chat import Sender
+from gateway_hooks.dialog.platform import Sender
 from gateway_hooks.hermes import internals as hermes
 from hermes_mcp_auth_remote.values import Owner
 

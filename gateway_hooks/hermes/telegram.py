@@ -14,20 +14,20 @@ from telegram import Bot, Update
 from telegram.constants import ChatType
 from telegram.ext import ApplicationHandlerStop, TypeHandler
 
-from gateway_hooks.chat import Abilities, Chat, Heard, Platform
-from gateway_hooks.desk import Desk
-from gateway_hooks.faults import contained
+from gateway_hooks.dialog.intents import carries_answer
+from gateway_hooks.dialog.platform import Abilities, Chat, Heard, Platform
+from gateway_hooks.dialog.servers import Configured
 from gateway_hooks.hermes import internals as hermes
-from gateway_hooks.hermes.plain import PREFIX
+from gateway_hooks.hermes.adapter import PRIVATE, Seat
+from gateway_hooks.hermes.plain_text import PREFIX
 from gateway_hooks.hermes.policy import HermesSender
-from gateway_hooks.hermes.seat import PRIVATE, Seat
-from gateway_hooks.meaning import carries_answer
-from gateway_hooks.servers import Configured
+from gateway_hooks.log_redaction import redact_logs
+from gateway_hooks.runtime.dispatcher import Desk
+from gateway_hooks.runtime.error_logging import contained
 from gateway_hooks.telegram import FIRST, App, Context, TelegramPlatform
-from gateway_hooks.telegram.calls import Calls
+from gateway_hooks.telegram.api_calls import Calls
 from gateway_hooks.telegram.chat import TelegramChat
-from gateway_hooks.telegram.reading import PLATFORM
-from gateway_hooks.telegram.redaction import guard_logs
+from gateway_hooks.telegram.updates import PLATFORM
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin
 
@@ -73,7 +73,7 @@ class TelegramSeat(Seat):
 
     def start(self) -> None:
         """Hear each update before Hermes does."""
-        guard_logs()
+        redact_logs()
         self._app.add_handler(self._handler, FIRST)
         super().start()
 

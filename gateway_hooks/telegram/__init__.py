@@ -30,17 +30,17 @@ from typing import Any
 from telegram import Bot, Update
 from telegram.ext import Application, ApplicationHandlerStop, CallbackContext, TypeHandler
 
-from gateway_hooks.board import OnConnected
-from gateway_hooks.chat import Abilities, Chat, ChatError, Heard, Sender
-from gateway_hooks.desk import Desk, Work
-from gateway_hooks.faults import contained
-from gateway_hooks.policy import Policy
-from gateway_hooks.servers import Servers
-from gateway_hooks.telegram.calls import Calls, Sleep
+from gateway_hooks.dialog.messages import ENGLISH, Words
+from gateway_hooks.dialog.platform import Abilities, Chat, ChatError, Heard, Sender
+from gateway_hooks.dialog.policy import Policy
+from gateway_hooks.dialog.servers import Servers
+from gateway_hooks.log_redaction import redact_logs
+from gateway_hooks.runtime.dispatcher import Desk, Work
+from gateway_hooks.runtime.error_logging import contained
+from gateway_hooks.runtime.message_sync import OnConnected
+from gateway_hooks.telegram.api_calls import Calls, Sleep
 from gateway_hooks.telegram.chat import BusinessChat, TelegramChat
-from gateway_hooks.telegram.reading import PLATFORM, Read, overheard, read, whose
-from gateway_hooks.telegram.redaction import guard_logs
-from gateway_hooks.words import ENGLISH, Words
+from gateway_hooks.telegram.updates import PLATFORM, Read, overheard, read, whose
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Origin
@@ -139,7 +139,7 @@ class TelegramLogins:
         From now on no record of the library's shows a bot's token or a code: best before the application is
         built. `clock` is in epoch seconds; `sleep` waits where Telegram asks for it.
         """
-        guard_logs()
+        redact_logs()
         self._parts = (service, servers, policy, words, clock, on_connected)
         self._sleep = sleep
         self._added: tuple[App, TelegramPlatform, Desk] | None = None

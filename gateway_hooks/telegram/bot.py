@@ -20,16 +20,16 @@ from telegram.error import Conflict, InvalidToken, NetworkError, TelegramError
 from telegram.ext import ApplicationBuilder, CommandHandler, filters
 from telegram.request import HTTPXRequest
 
-from gateway_hooks.board import OnConnected
-from gateway_hooks.chat import ChatError
-from gateway_hooks.policy import Policy
-from gateway_hooks.servers import Servers
+from gateway_hooks.dialog.messages import ENGLISH, Words
+from gateway_hooks.dialog.platform import ChatError
+from gateway_hooks.dialog.policy import Policy
+from gateway_hooks.dialog.servers import Servers
+from gateway_hooks.log_redaction import redact_logs
+from gateway_hooks.runtime.message_sync import OnConnected
 from gateway_hooks.telegram import App, TelegramLogins
-from gateway_hooks.telegram.calls import why
-from gateway_hooks.telegram.redaction import guard_logs
-from gateway_hooks.words import ENGLISH, Words
-from hermes_mcp_auth_remote.frames import hides_locals
+from gateway_hooks.telegram.api_calls import why
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.traceback_redaction import hides_locals
 from hermes_mcp_auth_remote.values import Clock, Secret
 
 POLL_SECONDS = 30
@@ -114,7 +114,7 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
     Raises ChatError where Telegram does not take the token, or no longer, or webhooks need what is not
     installed.
     """
-    guard_logs()
+    redact_logs()
     builder = ApplicationBuilder().token(token.reveal())
     doubt = asyncio.Event()
     called = _Request(doubt, {HTTPStatus.UNAUTHORIZED}, CONNECTIONS)

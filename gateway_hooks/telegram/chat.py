@@ -11,10 +11,10 @@ from telegram import Bot, CallbackQuery, InputFile, LinkPreviewOptions, Message
 from telegram.constants import CallbackQueryLimit
 from telegram.error import BadRequest
 
-from gateway_hooks.cards import Card, Link
-from gateway_hooks.chat import CannotWrite, ChatError, MessageGone
-from gateway_hooks.telegram.calls import Calls, why
-from gateway_hooks.telegram.drawing import MAX_CAPTION_UNITS, MAX_TEXT_UNITS, Drawn, cut, draw, units
+from gateway_hooks.dialog.cards import Card, Link
+from gateway_hooks.dialog.platform import CannotWrite, ChatError, MessageGone
+from gateway_hooks.telegram.api_calls import Calls, why
+from gateway_hooks.telegram.render import MAX_CAPTION_UNITS, MAX_TEXT_UNITS, Drawn, cut, draw, units
 from hermes_mcp_auth_remote.values import Origin
 
 # Previews are fetched by Telegram's servers, and would open the link before the person does.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from hermes_mcp_auth_remote.auth.body import StreamedResponse, bound_body, bound_body_blocking
-from hermes_mcp_auth_remote.frames import hidden_locals
+from hermes_mcp_auth_remote.auth.bounded_body import StreamedResponse, bound_body, bound_body_blocking
+from hermes_mcp_auth_remote.traceback_redaction import hidden_locals
 from hermes_mcp_auth_remote.values import Secret, secret_of
 
 _log = logging.getLogger(__name__)

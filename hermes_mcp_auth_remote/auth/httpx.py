@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 import httpx
 
 from hermes_mcp_auth_remote.auth.flow import Session, bearer_flow, blocking_bearer_flow, place, session_of
-from hermes_mcp_auth_remote.frames import hides_locals
+from hermes_mcp_auth_remote.traceback_redaction import hides_locals
 
 
 class McpAuth(httpx.Auth):

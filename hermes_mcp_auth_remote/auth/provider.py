@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, cast
 from hermes_mcp_auth_remote.auth.flow import bearer_flow, blocking_bearer_flow, place
 from hermes_mcp_auth_remote.auth.storage import Context, SharedTokenStorage
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
-from hermes_mcp_auth_remote.frames import hidden_locals
+from hermes_mcp_auth_remote.traceback_redaction import hidden_locals
 from hermes_mcp_auth_remote.values import Secret
 
 Flow = AsyncGenerator[Any, Any]

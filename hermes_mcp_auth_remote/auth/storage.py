@@ -15,20 +15,20 @@ from typing import Any, Protocol
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError, McpAuthError
-from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.oauth.authorization import select_resource
 from hermes_mcp_auth_remote.oauth.client import Client, client_from_document
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource
 from hermes_mcp_auth_remote.oauth.wire import scope_set, scope_text
+from hermes_mcp_auth_remote.phrases import address
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.default import default_service, open_session
+from hermes_mcp_auth_remote.store.codec import client_document
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.store.documents import client_document
 from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.traceback_redaction import hides_locals
 from hermes_mcp_auth_remote.values import Clock, Owner, Secret, Server
-from hermes_mcp_auth_remote.wording import address
 
 
 class Context(Protocol):

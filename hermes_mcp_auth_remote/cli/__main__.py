@@ -7,8 +7,8 @@ import sys
 import time
 
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.hermes import hermes_home
-from hermes_mcp_auth_remote.store.peek import valid_token
+from hermes_mcp_auth_remote.hermes_home import hermes_home
+from hermes_mcp_auth_remote.store.files.fast_token import valid_token
 
 # What a shell shows for a process that SIGPIPE ended.
 BROKEN_PIPE = 141
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         return BROKEN_PIPE
     except (McpAuthError, KeyboardInterrupt, OSError) as error:
         from hermes_mcp_auth_remote.cli.arguments import own_words
-        from hermes_mcp_auth_remote.cli.outcome import fail, interrupted, refused_by_the_system
+        from hermes_mcp_auth_remote.cli.output import fail, interrupted, refused_by_the_system
 
         as_json = "--json" in own_words(argv)
         if isinstance(error, McpAuthError):
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         _write_no_more()
         return fail(refused_by_the_system(error), as_json=False)
     except BaseException as error:
-        from hermes_mcp_auth_remote.frames import hide_locals
+        from hermes_mcp_auth_remote.traceback_redaction import hide_locals
 
         # An error tracker of this process (a sitecustomize, PYTHONSTARTUP) shows variables.
         hide_locals(error)
@@ -62,7 +62,8 @@ def _fast_token(argv: list[str]) -> bool:
 def _dispatch(argv: list[str]) -> int:
     # Each verb loads what it needs and no more.
     from hermes_mcp_auth_remote.cli.arguments import parsed, parser
-    from hermes_mcp_auth_remote.cli.outcome import plain_where_need_be
+    from hermes_mcp_auth_remote.cli.output import plain_where_need_be
+    from hermes_mcp_auth_remote.cli.verbs import load_verb
 
     plain_where_need_be(sys.stdout, sys.stderr)
     top = parser()
@@ -76,12 +77,7 @@ def _dispatch(argv: list[str]) -> int:
         top.print_help()
         return 0
 
-    from importlib import import_module
-
-    # A verb of a higher room names its module; this room knows none of those.
-    module = getattr(options, "module", f"hermes_mcp_auth_remote.cli.{options.verb}")
-    code: int = import_module(module).run(options)
-    return code
+    return load_verb(options.verb)(options)
 
 
 def _write_no_more() -> None:

@@ -169,7 +169,7 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         serve.add_argument(f"--{platform}-token-file", metavar="PATH", help="a file with the bot's token")
         serve.add_argument(f"--{platform}-api", metavar="URL", help="another server than the platform's own")
     serve.add_argument("--json", action="store_true", help="write JSON, a line per event")
-    serve.set_defaults(refuse=serve.error, module="gateway_hooks.serve")
+    serve.set_defaults(refuse=serve.error)
 
 
 def _whose(verb: argparse.ArgumentParser, *, optional: bool) -> None:

@@ -15,18 +15,17 @@ from typing import Self, TextIO
 from urllib.parse import urlsplit
 
 from hermes_mcp_auth_remote.cli.login import screen_for, ways
-from hermes_mcp_auth_remote.cli.outcome import put
-from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
-from hermes_mcp_auth_remote.cli.telling import tell
+from hermes_mcp_auth_remote.cli.output import put, tell
+from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.terminal.keyboard import Lines, open_lines
+from hermes_mcp_auth_remote.terminal.answers import Screen
+from hermes_mcp_auth_remote.terminal.input import Lines, open_lines
 from hermes_mcp_auth_remote.terminal.prompt import Ways, log_in
-from hermes_mcp_auth_remote.terminal.race import Screen
 from hermes_mcp_auth_remote.terminal.screen import size
-from hermes_mcp_auth_remote.terminal.words import WIDEST, filled
+from hermes_mcp_auth_remote.terminal.text import WIDEST, filled
 from hermes_mcp_auth_remote.threads import run_in_own_thread
 from hermes_mcp_auth_remote.values import Flow, Server
 
@@ -37,7 +36,7 @@ try:
 
     from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
     from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-    from hermes_mcp_auth_remote.demo.serving import Demo, running
+    from hermes_mcp_auth_remote.demo.servers import Demo, running
 except ImportError:
     raise ConfigError(
         "The demo's servers are not installed.", "Run `pip install 'hermes-mcp-auth-remote[demo,httpx2]'`."

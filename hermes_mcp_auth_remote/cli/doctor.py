@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hermes_mcp_auth_remote.cli.diagnosis import (
+from hermes_mcp_auth_remote.cli.connection_status import Standing
+from hermes_mcp_auth_remote.cli.doctor_report import (
     configured,
     notes,
     problem,
@@ -18,28 +19,26 @@ from hermes_mcp_auth_remote.cli.diagnosis import (
     supports,
     what_it_was,
 )
-from hermes_mcp_auth_remote.cli.outcome import exit_code, put
+from hermes_mcp_auth_remote.cli.output import exit_code, put
 from hermes_mcp_auth_remote.cli.servers import login_command, named, the_home
-from hermes_mcp_auth_remote.cli.standing import Standing
-from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
+from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.http.watched import Seen, proxy_of, run_watched
-from hermes_mcp_auth_remote.keys import can_sign, check_can_sign, client_signer, read_token_file
+from hermes_mcp_auth_remote.flows.client_selection import Held
+from hermes_mcp_auth_remote.flows.dry_run import Findings, Login, rehearse
+from hermes_mcp_auth_remote.flows.login_preparation import Chance, prepare
+from hermes_mcp_auth_remote.flows.machine_grants import Means, obtain
+from hermes_mcp_auth_remote.http.traced import Seen, proxy_of, run_watched
 from hermes_mcp_auth_remote.oauth.client import Signer
-from hermes_mcp_auth_remote.oauth.enrolment import Held
-from hermes_mcp_auth_remote.oauth.flows import Chance
-from hermes_mcp_auth_remote.oauth.grants import Means, obtain
-from hermes_mcp_auth_remote.oauth.preparation import prepare
-from hermes_mcp_auth_remote.oauth.rehearsal import Findings, Login, rehearse
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
+from hermes_mcp_auth_remote.phrases import SERVER_SAYS, address, quoted_words, shown
 from hermes_mcp_auth_remote.service.connections import connection
-from hermes_mcp_auth_remote.service.redirects import redirect_uri_for
+from hermes_mcp_auth_remote.service.start_login import redirect_uri_for
+from hermes_mcp_auth_remote.signing import can_sign, check_can_sign, client_signer, read_token_file
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.terminal.screen import size
-from hermes_mcp_auth_remote.terminal.words import NO, YES, filled, table
+from hermes_mcp_auth_remote.terminal.text import NO, YES, filled, table
 from hermes_mcp_auth_remote.values import Key, Secret, Server
-from hermes_mcp_auth_remote.wording import SERVER_SAYS, address, quoted_words, shown
 
 # They go nowhere: a rehearsal sends nothing that would carry them.
 _NOTHING = Secret("rehearsal")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hermes_mcp_auth_remote.cli.outcome import put
+from hermes_mcp_auth_remote.cli.output import put
 from hermes_mcp_auth_remote.cli.token import valid_authorization
 
 

@@ -9,17 +9,16 @@ import sys
 import time
 from dataclasses import dataclass
 
-from hermes_mcp_auth_remote.cli.outcome import put
+from hermes_mcp_auth_remote.cli.output import put, tell
 from hermes_mcp_auth_remote.cli.servers import addressed, named, the_home
-from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
-from hermes_mcp_auth_remote.cli.telling import tell
+from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, StillExchanging
 from hermes_mcp_auth_remote.login import Connection, Login, refusal
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.desktop import evidence, open_browser
-from hermes_mcp_auth_remote.terminal.keyboard import open_lines
+from hermes_mcp_auth_remote.terminal.answers import HERE, Race, Screen
+from hermes_mcp_auth_remote.terminal.browser import evidence, open_browser
+from hermes_mcp_auth_remote.terminal.input import open_lines
 from hermes_mcp_auth_remote.terminal.prompt import Ways, log_in
-from hermes_mcp_auth_remote.terminal.race import HERE, Race, Screen
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen, size
 from hermes_mcp_auth_remote.values import Flow, Server
 

@@ -7,16 +7,16 @@ import asyncio
 import sys
 from dataclasses import dataclass
 
-from hermes_mcp_auth_remote.cli.outcome import exit_code, put
+from hermes_mcp_auth_remote.cli.output import exit_code, put
 from hermes_mcp_auth_remote.cli.servers import known, named, the_home
-from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
+from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, StoreError
+from hermes_mcp_auth_remote.phrases import shown
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.screen import size
-from hermes_mcp_auth_remote.terminal.words import NO, YES, filled, trouble
+from hermes_mcp_auth_remote.terminal.text import NO, YES, filled, trouble
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Key, Owner, Server
-from hermes_mcp_auth_remote.wording import shown
 
 # A provider that does not answer takes its time; a company that leaves must not wait for each in turn.
 AT_ONCE = 8

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from hermes_mcp_auth_remote.cli.outcome import fail
+from hermes_mcp_auth_remote.cli.output import fail
 from hermes_mcp_auth_remote.cli.token import valid_authorization
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.exit_hold import wait_for_sent_requests

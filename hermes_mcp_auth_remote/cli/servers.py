@@ -10,10 +10,10 @@ from pathlib import Path
 
 from hermes_mcp_auth_remote.config import home, server_from_url
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, StoreError
+from hermes_mcp_auth_remote.phrases import address
 from hermes_mcp_auth_remote.service.default import server_named
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key, Owner, Server
-from hermes_mcp_auth_remote.wording import address
 
 
 def the_home() -> Path:

@@ -8,19 +8,19 @@ import sys
 import time
 from collections.abc import Iterator
 
-from hermes_mcp_auth_remote.cli.outcome import exit_code, put
+from hermes_mcp_auth_remote.cli.connection_status import Standing
+from hermes_mcp_auth_remote.cli.output import exit_code, put
 from hermes_mcp_auth_remote.cli.servers import named, the_home
-from hermes_mcp_auth_remote.cli.standing import Standing
 from hermes_mcp_auth_remote.config import load_servers
 from hermes_mcp_auth_remote.config.chats import SECTION, load_chats
-from hermes_mcp_auth_remote.config.source import read_entries
+from hermes_mcp_auth_remote.config.files import read_entries
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFound
 from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.phrases import shown
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.screen import size
-from hermes_mcp_auth_remote.terminal.words import filled
+from hermes_mcp_auth_remote.terminal.text import filled
 from hermes_mcp_auth_remote.values import Key, Server
-from hermes_mcp_auth_remote.wording import shown
 
 
 def run(options: argparse.Namespace) -> int:

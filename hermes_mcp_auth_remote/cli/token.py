@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from contextlib import suppress
 
-from hermes_mcp_auth_remote.cli.outcome import put
+from hermes_mcp_auth_remote.cli.output import put
 from hermes_mcp_auth_remote.cli.servers import login_command, named, the_home
-from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
+from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError, StoreError
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Owner
 
 

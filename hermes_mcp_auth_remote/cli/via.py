@@ -9,15 +9,14 @@ import os
 import re
 import time
 
-from hermes_mcp_auth_remote.cli.outcome import put, say
+from hermes_mcp_auth_remote.cli.output import put, say, tell
 from hermes_mcp_auth_remote.cli.servers import addressed, named, the_home
-from hermes_mcp_auth_remote.cli.stopping import run_until_stopped
-from hermes_mcp_auth_remote.cli.telling import tell
+from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.config.chats import PLATFORMS, Chats, load_chats
 from hermes_mcp_auth_remote.errors import ConfigError, LoginCancelled, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login, refusal
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.words import clock_time
+from hermes_mcp_auth_remote.terminal.text import clock_time
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Origin, Owner, Server
 

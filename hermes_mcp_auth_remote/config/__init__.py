@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
-from hermes_mcp_auth_remote.config.section import Section
-from hermes_mcp_auth_remote.config.source import (
+from hermes_mcp_auth_remote.config.files import (
     ConfigFile,
     entries_in,
     read_entries,
@@ -24,11 +23,12 @@ from hermes_mcp_auth_remote.config.source import (
     read_variables,
     variables_in,
 )
+from hermes_mcp_auth_remote.config.section import Section
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, UnsafeUrl
-from hermes_mcp_auth_remote.frames import hides_locals
-from hermes_mcp_auth_remote.hermes import file_stem, hermes_home, join_identities
+from hermes_mcp_auth_remote.hermes_home import file_stem, hermes_home, join_identities
 from hermes_mcp_auth_remote.oauth.urls import safe_url
 from hermes_mcp_auth_remote.oauth.wire import FRAMING
+from hermes_mcp_auth_remote.traceback_redaction import hides_locals
 from hermes_mcp_auth_remote.values import (
     MAX_LOGIN_SECONDS,
     Flow,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hermes_mcp_auth_remote.config.files import read_section, read_variables
 from hermes_mcp_auth_remote.config.section import Section
-from hermes_mcp_auth_remote.config.source import read_section, read_variables
 from hermes_mcp_auth_remote.errors import ConfigError
-from hermes_mcp_auth_remote.frames import hides_locals
+from hermes_mcp_auth_remote.traceback_redaction import hides_locals
 from hermes_mcp_auth_remote.values import Owner, Secret
 
 Owners = Literal["shared", "per_user"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from hermes_mcp_auth_remote.errors import ConfigError, UnsafeUrl
-from hermes_mcp_auth_remote.hermes import expand_user
+from hermes_mcp_auth_remote.hermes_home import expand_user
 from hermes_mcp_auth_remote.oauth.hosts import host_name
 from hermes_mcp_auth_remote.oauth.urls import safe_url
 

@@ -13,20 +13,20 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour, WellKnown
-from hermes_mcp_auth_remote.demo.checks import (
+from hermes_mcp_auth_remote.demo.consent import Consents, refusal_page, unanswerable
+from hermes_mcp_auth_remote.demo.device import Devices
+from hermes_mcp_auth_remote.demo.ledger import Asked, OAuthError
+from hermes_mcp_auth_remote.demo.pages import consent_page, page_headers
+from hermes_mcp_auth_remote.demo.registration import Registration
+from hermes_mcp_auth_remote.demo.state import NO_STORE, Controls, absent, present, refused
+from hermes_mcp_auth_remote.demo.tokens import Tokens
+from hermes_mcp_auth_remote.demo.validation import (
     ErrorResponse,
     Unredirectable,
     check_authorization,
     read_form,
     unrepeated,
 )
-from hermes_mcp_auth_remote.demo.consents import Consents, refusal_page, unanswerable
-from hermes_mcp_auth_remote.demo.controls import NO_STORE, Controls, absent, present, refused
-from hermes_mcp_auth_remote.demo.device import Devices
-from hermes_mcp_auth_remote.demo.ledger import Asked, OAuthError
-from hermes_mcp_auth_remote.demo.pages import consent_page, page_headers
-from hermes_mcp_auth_remote.demo.registration import Registration
-from hermes_mcp_auth_remote.demo.tokens import Tokens
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 from hermes_mcp_auth_remote.values import Clock, Entropy
 

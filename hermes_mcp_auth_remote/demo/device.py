@@ -7,13 +7,13 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from hermes_mcp_auth_remote.demo.checks import check_device_authorization, read_form
-from hermes_mcp_auth_remote.demo.consents import Consents, refusal_page, unanswerable
-from hermes_mcp_auth_remote.demo.controls import NO_STORE, Controls, absent, present, refused
+from hermes_mcp_auth_remote.demo.consent import Consents, refusal_page, unanswerable
 from hermes_mcp_auth_remote.demo.device_ledger import Device
 from hermes_mcp_auth_remote.demo.ledger import OAuthError
 from hermes_mcp_auth_remote.demo.pages import consent_page, decided_page, page_headers, user_code_page
 from hermes_mcp_auth_remote.demo.registration import Registration
+from hermes_mcp_auth_remote.demo.state import NO_STORE, Controls, absent, present, refused
+from hermes_mcp_auth_remote.demo.validation import check_device_authorization, read_form
 
 
 class Devices:

@@ -23,8 +23,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from hermes_mcp_auth_remote.demo.controls import Controls, absent
 from hermes_mcp_auth_remote.demo.ledger import AccessToken
+from hermes_mcp_auth_remote.demo.state import Controls, absent
 
 MCP_PATH = "/mcp"
 PING_PATH = "/api/ping"

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.checks import check_redirect_uri
-from hermes_mcp_auth_remote.demo.controls import NO_STORE, Controls, absent, present, refused
 from hermes_mcp_auth_remote.demo.ledger import DemoClient, OAuthError
+from hermes_mcp_auth_remote.demo.state import NO_STORE, Controls, absent, present, refused
+from hermes_mcp_auth_remote.demo.validation import check_redirect_uri
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 
 

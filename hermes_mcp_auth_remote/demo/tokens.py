@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from hermes_mcp_auth_remote.demo.checks import check_resource, check_verifier, read_form
-from hermes_mcp_auth_remote.demo.controls import NO_STORE, Controls, absent, needed, present, refused
 from hermes_mcp_auth_remote.demo.ledger import DemoClient, Granted, OAuthError
+from hermes_mcp_auth_remote.demo.state import NO_STORE, Controls, absent, needed, present, refused
+from hermes_mcp_auth_remote.demo.validation import check_resource, check_verifier, read_form
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 
 

@@ -36,16 +36,16 @@ from hermes_mcp_auth_remote.exit_hold import note_sent
 from hermes_mcp_auth_remote.http.addresses import AddressPolicy, read_networks
 from hermes_mcp_auth_remote.http.body import decoded, read_body
 from hermes_mcp_auth_remote.http.framing import LimitedBackend, LimitedStream, TooMuchFraming
-from hermes_mcp_auth_remote.http.guard import Guard, Resolve, remembering, resolver_for
+from hermes_mcp_auth_remote.http.log_suppression import unlogged
 from hermes_mcp_auth_remote.http.proxies import proxy_for
+from hermes_mcp_auth_remote.http.ssrf_guard import Guard, Resolve, remembering, resolver_for
 from hermes_mcp_auth_remote.http.tls import tls_context
-from hermes_mcp_auth_remote.http.trouble import SPENT, WAYS_TO_FAIL, network_error, timed_out
+from hermes_mcp_auth_remote.http.transport_errors import SPENT, WAYS_TO_FAIL, network_error, timed_out
 from hermes_mcp_auth_remote.http.trusted_hosts import trusted_hosts
-from hermes_mcp_auth_remote.http.unlogged import unlogged
 from hermes_mcp_auth_remote.oauth.hosts import is_same_host
 from hermes_mcp_auth_remote.oauth.urls import MAX_URL_CHARS, host_of, is_loopback_host, origin_of, safe_url
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
-from hermes_mcp_auth_remote.times import LIMITS, Limits
+from hermes_mcp_auth_remote.timeouts import LIMITS, Limits
 from hermes_mcp_auth_remote.values import Secret, Server
 
 T = TypeVar("T")

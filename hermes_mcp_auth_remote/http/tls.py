@@ -10,7 +10,7 @@ from pathlib import Path
 import certifi
 
 from hermes_mcp_auth_remote.errors import ConfigError
-from hermes_mcp_auth_remote.hermes import expand_user
+from hermes_mcp_auth_remote.hermes_home import expand_user
 from hermes_mcp_auth_remote.values import ServerOptions
 
 

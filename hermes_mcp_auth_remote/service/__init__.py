@@ -8,30 +8,28 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Collection
-from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import McpAuthError, StoreError
 from hermes_mcp_auth_remote.exit_hold import ExitHold
-from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover
 from hermes_mcp_auth_remote.oauth.wire import Exchange
-from hermes_mcp_auth_remote.service.asking import Asking
 from hermes_mcp_auth_remote.service.connections import connection, revoke
-from hermes_mcp_auth_remote.service.flights import landed
+from hermes_mcp_auth_remote.service.dependencies import Run, World
 from hermes_mcp_auth_remote.service.logins import Logins
-from hermes_mcp_auth_remote.service.redirects import new_redirect_uri, redirect_uri_for
+from hermes_mcp_auth_remote.service.prompting import Asking
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.service.waiting import held
-from hermes_mcp_auth_remote.service.world import Run, World
+from hermes_mcp_auth_remote.service.single_flight import held, landed
+from hermes_mcp_auth_remote.service.start_login import new_redirect_uri, redirect_uri_for
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.store.notices import NoticeFile
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.notice_files import NoticeFile
 from hermes_mcp_auth_remote.threads import run_file_work
-from hermes_mcp_auth_remote.times import LIMITS, Limits
+from hermes_mcp_auth_remote.timeouts import LIMITS, Limits
+from hermes_mcp_auth_remote.traceback_redaction import hides_locals
 from hermes_mcp_auth_remote.values import Clock, Entropy, Flow, Key, Origin, Owner, Secret, Server, secret_of
 
 T = TypeVar("T")
@@ -90,8 +88,10 @@ class AuthService:
 
     def load(self) -> None:
         """Load the code that the first login would load: for programs that live long."""
-        for name in ("service.beginning", "http.client"):
-            import_module(f"hermes_mcp_auth_remote.{name}")
+        from hermes_mcp_auth_remote.http import client  # noqa: PLC0415
+        from hermes_mcp_auth_remote.service import start_login  # noqa: PLC0415
+
+        _ = client, start_login
 
     def know(self, server: Server) -> None:
         """Use this server's options for logins that were begun by its name elsewhere."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hermes_mcp_auth_remote.config import find_server, home, server_from_url
 from hermes_mcp_auth_remote.errors import ServerNotFound
-from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.traceback_redaction import hides_locals
 from hermes_mcp_auth_remote.values import Key, Owner, Server
 
 

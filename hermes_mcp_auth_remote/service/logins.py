@@ -21,7 +21,6 @@ from hermes_mcp_auth_remote.errors import (
     TokenRefused,
 )
 from hermes_mcp_auth_remote.exit_hold import ExitHold
-from hermes_mcp_auth_remote.keys import new_proof_key
 from hermes_mcp_auth_remote.login import (
     MAX_PASTES,
     Login,
@@ -33,10 +32,11 @@ from hermes_mcp_auth_remote.login import (
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse, read_authorization_response
 from hermes_mcp_auth_remote.oauth.token import exchange
-from hermes_mcp_auth_remote.service.devices import Devices
-from hermes_mcp_auth_remote.service.ending import Ending, binds_the_code, may_finish
-from hermes_mcp_auth_remote.service.flights import landed
-from hermes_mcp_auth_remote.service.world import Run, World
+from hermes_mcp_auth_remote.service.complete_login import Ending, binds_the_code, may_finish
+from hermes_mcp_auth_remote.service.dependencies import Run, World
+from hermes_mcp_auth_remote.service.device_logins import Devices
+from hermes_mcp_auth_remote.service.single_flight import landed
+from hermes_mcp_auth_remote.signing import new_proof_key
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Key, Origin, Secret, Server
@@ -73,7 +73,7 @@ class Logins(Ending):
         ConfigError or StoreError.
         """
         # Loaded when somebody logs in; most processes have tokens, and a bot is to hear people soon.
-        from hermes_mcp_auth_remote.service.beginning import begun  # noqa: PLC0415
+        from hermes_mcp_auth_remote.service.start_login import begun  # noqa: PLC0415
 
         login = await begun(
             self._world, server, key, origin, redirect_uri=redirect_uri, challenge=challenge, flow=flow
@@ -87,7 +87,7 @@ class Logins(Ending):
         What was shown of it before is worth nothing then. Raises a LoginError, or what stands in the way:
         the login then goes on as before.
         """
-        from hermes_mcp_auth_remote.service.beginning import changed_over  # noqa: PLC0415  as in `begin`
+        from hermes_mcp_auth_remote.service.start_login import changed_over  # noqa: PLC0415  as in `begin`
 
         login = await run_file_work(self.get, login_id)
         after = await changed_over(self._world, server, login, flow)

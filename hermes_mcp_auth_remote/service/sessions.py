@@ -17,17 +17,17 @@ from threading import Thread
 from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
-from hermes_mcp_auth_remote.frames import hide_locals, hides_locals
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
 from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.token import Tokens
-from hermes_mcp_auth_remote.service.asking import Asking
-from hermes_mcp_auth_remote.service.flights import Flights, landed
-from hermes_mcp_auth_remote.service.ready import Ready, ready
-from hermes_mcp_auth_remote.service.renewal import Renewal
-from hermes_mcp_auth_remote.service.world import World
+from hermes_mcp_auth_remote.service.cached_token import Ready, ready
+from hermes_mcp_auth_remote.service.dependencies import World
+from hermes_mcp_auth_remote.service.prompting import Asking
+from hermes_mcp_auth_remote.service.refresh import Renewal
+from hermes_mcp_auth_remote.service.single_flight import Flights, landed
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.threads import run_in_own_thread
+from hermes_mcp_auth_remote.traceback_redaction import hide_locals, hides_locals
 from hermes_mcp_auth_remote.values import Key, Secret, Server, secret_of
 
 T = TypeVar("T")

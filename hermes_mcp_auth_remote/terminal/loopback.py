@@ -19,8 +19,8 @@ from typing import Self
 import h11
 
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, NetworkError
-from hermes_mcp_auth_remote.frames import hide_locals
 from hermes_mcp_auth_remote.terminal.page import HEADERS, Page, document
+from hermes_mcp_auth_remote.traceback_redaction import hide_locals
 from hermes_mcp_auth_remote.values import Secret
 
 Decide = Callable[[Secret], Awaitable[Page]]

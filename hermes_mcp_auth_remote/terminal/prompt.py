@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.errors import LoginExpired, McpAuthError
-from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.keyboard import Lines
+from hermes_mcp_auth_remote.terminal.answers import HERE, Race, Screen, listener_for
+from hermes_mcp_auth_remote.terminal.input import Lines
 from hermes_mcp_auth_remote.terminal.loopback import Listener
-from hermes_mcp_auth_remote.terminal.race import HERE, Race, Screen, listener_for
 from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.traceback_redaction import hides_locals
 from hermes_mcp_auth_remote.values import Flow, Owner, Server
 
 

@@ -7,11 +7,11 @@ import contextlib
 from collections.abc import Callable
 
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.frames import hides_locals
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.keyboard import Lines
-from hermes_mcp_auth_remote.terminal.race import Race, Screen, listener_for
+from hermes_mcp_auth_remote.terminal.answers import Race, Screen, listener_for
+from hermes_mcp_auth_remote.terminal.input import Lines
+from hermes_mcp_auth_remote.traceback_redaction import hides_locals
 from hermes_mcp_auth_remote.values import Server
 
 

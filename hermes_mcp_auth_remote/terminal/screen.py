@@ -10,8 +10,9 @@ from typing import TextIO
 from hermes_mcp_auth_remote.errors import McpAuthError, StillExchanging
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
+from hermes_mcp_auth_remote.phrases import duration, shown
 from hermes_mcp_auth_remote.qr import terminal_blocks
-from hermes_mcp_auth_remote.terminal.words import (
+from hermes_mcp_auth_remote.terminal.text import (
     WIDEST,
     compare_code,
     countdown,
@@ -23,7 +24,6 @@ from hermes_mcp_auth_remote.terminal.words import (
     trouble,
 )
 from hermes_mcp_auth_remote.values import Clock
-from hermes_mcp_auth_remote.wording import duration, shown
 
 # Seconds before the end at which it is said once more where it cannot be said in place.
 _MARKS = frozenset({60, 300})

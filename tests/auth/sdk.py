@@ -14,7 +14,7 @@ from pydantic import AnyUrl
 
 from hermes_mcp_auth_remote.auth.provider import shared_provider
 from hermes_mcp_auth_remote.auth.storage import SharedTokenStorage
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve

@@ -22,7 +22,7 @@ import hermes_mcp_auth_remote.auth.httpx
 import hermes_mcp_auth_remote.auth.httpx2
 from hermes_mcp_auth_remote.config import server_from_url
 from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, NetworkError, ServerNotFound
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.default import default_service

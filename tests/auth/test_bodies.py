@@ -20,10 +20,10 @@ import httpx2
 import pytest
 import trustme
 
-import hermes_mcp_auth_remote.auth.body
+import hermes_mcp_auth_remote.auth.bounded_body
 import hermes_mcp_auth_remote.auth.httpx
 import hermes_mcp_auth_remote.auth.httpx2
-from hermes_mcp_auth_remote.auth.body import BodyLimits
+from hermes_mcp_auth_remote.auth.bounded_body import BodyLimits
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -242,7 +242,7 @@ def named(way: Any) -> str:
 @pytest.fixture(params=WAYS, ids=named)
 def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
     how, library, streamed = request.param
-    monkeypatch.setattr(hermes_mcp_auth_remote.auth.body, "LIMITS", LIMITS)
+    monkeypatch.setattr(hermes_mcp_auth_remote.auth.bounded_body, "LIMITS", LIMITS)
 
     def call(session: FakeSession, times: int = 1) -> list[Got]:
         got: list[Got] = how(library, OURS[library], session, times, streamed=streamed)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from hermes_mcp_auth_remote.auth.httpx import McpAuth
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.oauth.challenge import read_challenge
 from hermes_mcp_auth_remote.service import AuthService

@@ -11,8 +11,8 @@ import jwt
 import pytest
 
 from hermes_mcp_auth_remote.auth.httpx import McpAuth
-from hermes_mcp_auth_remote.keys import new_proof_key, prover
 from hermes_mcp_auth_remote.oauth.dpop import Prover
+from hermes_mcp_auth_remote.signing import new_proof_key, prover
 from hermes_mcp_auth_remote.values import Server
 from tests.requirements import covers
 

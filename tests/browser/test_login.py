@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import running
+from hermes_mcp_auth_remote.demo.servers import running
 from tests.cli.commands import Cli
 from tests.parts.chromium import chromium
 from tests.tripwire import guard

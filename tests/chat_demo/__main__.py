@@ -19,7 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import Server

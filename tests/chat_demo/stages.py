@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 
-from gateway_hooks.policy import AllowList
-from gateway_hooks.servers import Listed
+from gateway_hooks.dialog.policy import AllowList
+from gateway_hooks.dialog.servers import Listed
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret, Server
 from tests.parts import bot_api, discord_api

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hermes_mcp_auth_remote import cli
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.parts import warm
 
 MODULE = "hermes_mcp_auth_remote.cli"
@@ -24,8 +24,8 @@ COMMAND = (sys.executable, "-m", MODULE)
 IMPORTED = (
     *(f"{MODULE}.{path.stem}" for path in sorted(Path(cli.__file__).parent.glob("[a-z]*.py"))),
     "hermes_mcp_auth_remote.http.client",
-    "hermes_mcp_auth_remote.http.kept",
-    "hermes_mcp_auth_remote.service.beginning",
+    "hermes_mcp_auth_remote.http.pooled",
+    "hermes_mcp_auth_remote.service.start_login",
     "hermes_mcp_auth_remote.service.default",
 )
 SECONDS = 40

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from tests.cli.commands import Cli
 from tests.parts import bot_api
 from tests.parts.bot_api import BotApi

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve, approve_device, deny_device
 from tests.cli.commands import COMMAND, Cli
 from tests.cli.test_screens import TRANSCRIPTS, settled

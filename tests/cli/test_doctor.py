@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from tests.cli.commands import COMMAND, Cli, Ended, log_in
 from tests.cli.test_screens import compare
 from tests.parts.certificates import Certificates, certificates

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.cli.commands import Cli
 from tests.requirements import covers
 

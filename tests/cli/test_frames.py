@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve
 from tests.cli.commands import COMMAND, SECONDS, Cli
 from tests.requirements import covers
@@ -44,7 +44,7 @@ if os.environ.get("BOOM"):
 HOW_TO_LOG_IN = ("login", "demo", "--json")
 FAULTS = (
     "hermes_mcp_auth_remote.oauth.token.read_token_response",
-    "hermes_mcp_auth_remote.store.files.tokens_document",
+    "hermes_mcp_auth_remote.store.files.credential_files.tokens_document",
 )
 
 
@@ -106,7 +106,7 @@ def test_a_fault_at_a_token(cli: Cli, demo: Demo, envelopes: Path) -> None:
     (folder / "demo.json").write_text(json.dumps({**tokens, "expires_at": time.time() + 3600}))
     (folder / "demo.json").chmod(0o600)
     trackers = Trackers({"configured-client-secret", *tokens.values()})
-    for fault in ("hermes_mcp_auth_remote.config._options", "hermes_mcp_auth_remote.service.renewal.ready"):
+    for fault in ("hermes_mcp_auth_remote.config._options", "hermes_mcp_auth_remote.service.refresh.ready"):
         ended = subprocess.run(
             [sys.executable, *COMMAND[1:], "token", "demo"],
             env=environ(cli, envelopes, fault),

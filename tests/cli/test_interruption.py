@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Step
-from hermes_mcp_auth_remote.demo.serving import Demo
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.demo.servers import Demo
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key
 from tests.browserless import approve, fetch
 from tests.cli.commands import Cli, Started, log_in

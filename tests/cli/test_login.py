@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve, deny, fetch
 from tests.cli.commands import Cli, log_in
 from tests.requirements import covers

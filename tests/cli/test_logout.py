@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve
 from tests.cli.commands import Cli, log_in
 from tests.requirements import covers

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
-from hermes_mcp_auth_remote.store.modes import ALLOW_OPEN_STORE
+from hermes_mcp_auth_remote.demo.servers import Demo
+from hermes_mcp_auth_remote.store.files.file_modes import ALLOW_OPEN_STORE
 from tests.cli.commands import Cli, log_in
 from tests.requirements import covers
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.cli.commands import COMMAND, SECONDS, Cli, log_in
 from tests.parts.terminal import terminal
 from tests.requirements import covers

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve, deny
 from tests.cli.commands import COMMAND, Cli, log_in
 from tests.parts.terminal import Terminal, terminal

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway_hooks.chat import ChatError
-from gateway_hooks.policy import AllowList
-from gateway_hooks.serve import Bot, _named, _policy, serve
+from gateway_hooks.dialog.platform import ChatError
+from gateway_hooks.dialog.policy import AllowList
+from hermes_mcp_auth_remote.cli.serve import Bot, _named, _policy, serve
 from hermes_mcp_auth_remote.config.chats import Chats, People
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerError, Unreachable
 from tests.browserless import approve
 from tests.cli.commands import Cli

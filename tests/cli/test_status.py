@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.cli.commands import Cli, log_in
 from tests.requirements import covers
 

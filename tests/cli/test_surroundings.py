@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.cli.commands import COMMAND, Cli, log_in
 from tests.parts.terminal import terminal
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.cli.commands import COMMAND, Cli, log_in
 from tests.requirements import covers
 
@@ -49,7 +49,7 @@ def test_the_fast_path_loads_no_parser_no_loop_and_no_client(cli: Cli, demo: Dem
     )
     assert done.stdout.decode().strip() == cli.stored()["access_token"]
     loaded = set(done.stderr.decode().split())
-    assert "hermes_mcp_auth_remote.store.peek" in loaded
+    assert "hermes_mcp_auth_remote.store.files.fast_token" in loaded
     assert loaded & {"asyncio", "httpcore", "yaml", "argparse", "pathlib", "ssl", "qrcode"} == set()
     assert not any(name.startswith("hermes_mcp_auth_remote.service") for name in loaded)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.config import find_server
-from hermes_mcp_auth_remote.demo.serving import Demo
-from hermes_mcp_auth_remote.hermes import config_identity
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.demo.servers import Demo
+from hermes_mcp_auth_remote.hermes_home import config_identity
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key
 from tests.cli.commands import Cli, log_in
 from tests.requirements import covers

@@ -33,8 +33,8 @@ IMPORTED = (
     "mcp.client.streamable_http",
     "hermes_mcp_auth_remote.auth.httpx2",
     "hermes_mcp_auth_remote.http.client",
-    "hermes_mcp_auth_remote.keys",
-    "hermes_mcp_auth_remote.service.beginning",
+    "hermes_mcp_auth_remote.signing",
+    "hermes_mcp_auth_remote.service.start_login",
 )
 RUN_SECONDS = 300.0  # far above the usual half minute: the machine may be busy
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from tests.demo.player import MovedClock, Player
 
 

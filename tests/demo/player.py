@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve
 
 VERIFIER = "a-code-verifier-that-is-long-enough-for-RFC-7636"

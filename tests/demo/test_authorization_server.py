@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve, deny, fetch, read_consent
 from tests.demo.player import REDIRECT_URI, STATE, MovedClock, Player, parameters_of, refusal
 

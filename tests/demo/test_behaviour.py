@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.oauth.token import account_of
 from tests.browserless import approve
 from tests.demo.player import Player, parameters_of, refusal

@@ -12,7 +12,7 @@ import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.pages import consent_page, error_page, page_headers
-from hermes_mcp_auth_remote.demo.serving import running
+from hermes_mcp_auth_remote.demo.servers import running
 from tests.demo.player import Player, parameters_of
 
 pytestmark = pytest.mark.slow

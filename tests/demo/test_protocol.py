@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, TokenRefused
 from hermes_mcp_auth_remote.oauth.authorization import (
     AuthorizationRequest,

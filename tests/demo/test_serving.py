@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trustme
 
-from hermes_mcp_auth_remote.demo.serving import running
+from hermes_mcp_auth_remote.demo.servers import running
 from tests.browserless import approve, fetch
 from tests.demo.player import Player
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.demo.player import MovedClock, Player, refusal
 
 

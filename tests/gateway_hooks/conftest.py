@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway_hooks.policy import Policy
-from gateway_hooks.words import ENGLISH, Words
-from hermes_mcp_auth_remote.demo.serving import Demo
+from gateway_hooks.dialog.messages import ENGLISH, Words
+from gateway_hooks.dialog.policy import Policy
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from tests.demo.one import clock, demo, one_demo
 from tests.demo.player import MovedClock

@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from gateway_hooks.cards import Button, Card, spans
-from gateway_hooks.chat import Abilities, CannotWrite, ChatError, Heard, MessageGone, Sender
-from gateway_hooks.desk import Desk
-from gateway_hooks.policy import AllowList, Policy
-from gateway_hooks.servers import Listed, Servers
-from gateway_hooks.words import ENGLISH, Words
-from hermes_mcp_auth_remote.demo.serving import Demo
+from gateway_hooks.dialog.cards import Button, Card, spans
+from gateway_hooks.dialog.messages import ENGLISH, Words
+from gateway_hooks.dialog.platform import Abilities, CannotWrite, ChatError, Heard, MessageGone, Sender
+from gateway_hooks.dialog.policy import AllowList, Policy
+from gateway_hooks.dialog.servers import Listed, Servers
+from gateway_hooks.runtime.dispatcher import Desk
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Clock, Origin, Server

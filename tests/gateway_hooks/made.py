@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
-from hermes_mcp_auth_remote.oauth.polling import begin_polling
+from hermes_mcp_auth_remote.oauth.device_polling import begin_polling
 from hermes_mcp_auth_remote.values import Key, Origin, Secret
 from tests.oauth.parties import ISSUER, NOW, client, request, server
 

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gateway_hooks.policy import AllowList
-from hermes_mcp_auth_remote.demo.serving import Demo
+from gateway_hooks.dialog.policy import AllowList
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from tests.browserless import approve
 from tests.gateway_hooks.conftest import Begin

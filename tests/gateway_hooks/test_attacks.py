@@ -13,24 +13,24 @@ import discord
 import pytest
 from telegram import Update
 
-from gateway_hooks import answering
-from gateway_hooks.cards import Card, Link
-from gateway_hooks.chat import Chat, Heard, Sender
-from gateway_hooks.discord.pieces import collect
+from gateway_hooks.dialog.cards import Card, Link
+from gateway_hooks.dialog.messages import ENGLISH
+from gateway_hooks.dialog.platform import Chat, Heard, Sender
+from gateway_hooks.dialog.policy import AllowList
+from gateway_hooks.dialog.servers import Configured
+from gateway_hooks.discord.texts import collect
+from gateway_hooks.hermes import adapter as seats
 from gateway_hooks.hermes import internals
-from gateway_hooks.hermes import seat as seats
-from gateway_hooks.hermes.gateway import NO_PEOPLE, guard_lines
+from gateway_hooks.hermes.adapter import Seat
 from gateway_hooks.hermes.internals import Attached
-from gateway_hooks.hermes.plain import text
+from gateway_hooks.hermes.plain_text import text
 from gateway_hooks.hermes.policy import HermesPolicy
-from gateway_hooks.hermes.seat import Seat
-from gateway_hooks.policy import AllowList
-from gateway_hooks.servers import Configured
-from gateway_hooks.telegram.drawing import draw
-from gateway_hooks.telegram.reading import read
-from gateway_hooks.words import ENGLISH
+from gateway_hooks.hermes.runtime import NO_PEOPLE, guard_lines
+from gateway_hooks.runtime import login_actions
+from gateway_hooks.telegram.render import draw
+from gateway_hooks.telegram.updates import read
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Owner
 from tests.browserless import approve
@@ -134,7 +134,7 @@ def test_who_cannot_be_written_to_is_not_tried_every_five_seconds(begin: Begin, 
 def test_a_button_pressed_without_end_asks_the_provider_so_often_only(
     begin: Begin, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answering, "MAX_CHANGES", 3)
+    monkeypatch.setattr(login_actions, "MAX_CHANGES", 3)
     demo.server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
     talk = begin()
     ada = talk.person("ada")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway_hooks.attention import Attention
-from gateway_hooks.chat import ChatError
-from gateway_hooks.policy import AllowList
-from gateway_hooks.servers import Listed
-from hermes_mcp_auth_remote.demo.serving import Demo
+from gateway_hooks.dialog.platform import ChatError
+from gateway_hooks.dialog.policy import AllowList
+from gateway_hooks.dialog.servers import Listed
+from gateway_hooks.runtime.reminders import Attention
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import StoreCorrupt
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key, Origin, Owner, Server, ServerOptions
 from tests.browserless import approve
 from tests.demo.player import MovedClock

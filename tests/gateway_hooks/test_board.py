@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway_hooks.board import RETRY_SECONDS
-from gateway_hooks.cards import Card
-from gateway_hooks.chat import ChatError
-from hermes_mcp_auth_remote.demo.serving import Demo
+from gateway_hooks.dialog.cards import Card
+from gateway_hooks.dialog.platform import ChatError
+from gateway_hooks.runtime.message_sync import RETRY_SECONDS
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import StoreUnwritable
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gateway_hooks
-from gateway_hooks.cards import Button, Card, Link, Row, action, read_action, short, spans
-from gateway_hooks.chat import Abilities
-from gateway_hooks.conversation import Conversation, next_mark
-from gateway_hooks.lists import Lists, Standing
-from gateway_hooks.policy import Refusal
-from gateway_hooks.words import ENGLISH, Words
+from gateway_hooks.dialog.cards import Button, Card, Link, Row, action, read_action, short, spans
+from gateway_hooks.dialog.connection_rendering import Lists, Standing
+from gateway_hooks.dialog.messages import ENGLISH, Words
+from gateway_hooks.dialog.platform import Abilities
+from gateway_hooks.dialog.policy import Refusal
+from gateway_hooks.dialog.rendering import Conversation, next_mark
 from hermes_mcp_auth_remote.errors import LoginError, PasteRefused, StoreCorrupt
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.values import Key

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway_hooks.chat import Heard, Sender
-from gateway_hooks.codes import (
+from gateway_hooks.dialog.code_detection import (
     MAX_SEARCHED_CHARS,
     SEPARATOR,
     carries_redirect,
@@ -18,9 +17,10 @@ from gateway_hooks.codes import (
     may_carry_code,
     redirects_of,
 )
-from gateway_hooks.hermes.files import cached_texts, delete_cached
-from gateway_hooks.meaning import Answer, Exposed, NotOurs, Stray, meaning, without_links
-from gateway_hooks.servers import Listed, redirect_uris
+from gateway_hooks.dialog.intents import Answer, Exposed, NotOurs, Stray, meaning, without_links
+from gateway_hooks.dialog.platform import Heard, Sender
+from gateway_hooks.dialog.servers import Listed, redirect_uris
+from gateway_hooks.hermes.cached_files import cached_texts, delete_cached
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS
 from hermes_mcp_auth_remote.values import Origin, Secret, Server, ServerOptions

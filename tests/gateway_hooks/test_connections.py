@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway_hooks.chat import Abilities
-from gateway_hooks.servers import Configured, Listed, named, tag
-from hermes_mcp_auth_remote.demo.serving import Demo
+from gateway_hooks.dialog.platform import Abilities
+from gateway_hooks.dialog.servers import Configured, Listed, named, tag
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Key, Server

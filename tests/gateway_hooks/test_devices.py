@@ -13,10 +13,10 @@ import pytest
 import zxingcpp
 from PIL import Image
 
-from gateway_hooks.conversation import MAX_QR_BYTES
-from gateway_hooks.servers import Listed
+from gateway_hooks.dialog.rendering import MAX_QR_BYTES
+from gateway_hooks.dialog.servers import Listed
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server, ServerOptions

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gateway_hooks.policy import AllowList
-from hermes_mcp_auth_remote.demo.serving import Demo
+from gateway_hooks.dialog.policy import AllowList
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve
 from tests.gateway_hooks.given import Person, RoomChat, Talk
 from tests.gateway_hooks.test_attacks import place, seat
@@ -128,7 +128,7 @@ def test_what_keeps_messages_up_to_date_raises_without_variables(
         kept = [each.request.state.reveal() for each in talk.waiting()]
         raise Boom(len(kept))
 
-    monkeypatch.setattr("gateway_hooks.board.Board._attend", fail)
+    monkeypatch.setattr("gateway_hooks.runtime.message_sync.Board._attend", fail)
     talk.desk.board.poke()
     error = caught(talk.desk.run())
     assert isinstance(error, ExceptionGroup)
@@ -172,8 +172,8 @@ def test_a_fault_at_a_paste_in_plain_text_inside_hermes(
         raise Boom("an error that nobody expects")
 
     if where == "desk":
-        monkeypatch.setattr("gateway_hooks.answering.Answering.stray", fail)
+        monkeypatch.setattr("gateway_hooks.runtime.login_actions.Answering.stray", fail)
     else:
-        monkeypatch.setattr("gateway_hooks.hermes.seat.meaning", fail)
+        monkeypatch.setattr("gateway_hooks.hermes.adapter.meaning", fail)
     asyncio.run(main([f"http://127.0.0.1:51234/callback?code={code}&state=some-state"]))
     check_logged(caplog, trackers, "Boom")

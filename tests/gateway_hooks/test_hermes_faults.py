@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-import gateway_hooks.hermes.gateway
+import gateway_hooks.hermes.runtime
 from gateway_hooks.hermes import Plugin, internals
-from gateway_hooks.hermes.asking import NOBODY, AgentAsks
-from gateway_hooks.hermes.gateway import Inside
-from gateway_hooks.hermes.reading import SKIP
+from gateway_hooks.hermes.agent_tool import NOBODY, AgentAsks
+from gateway_hooks.hermes.commands import SKIP
+from gateway_hooks.hermes.runtime import Inside
 from tests.gateway_hooks.test_attacks import ADDRESS, place, seat
 from tests.requirements import covers
 
@@ -40,7 +40,7 @@ def test_a_gateway_that_cannot_be_attended_lets_no_code_through(monkeypatch: pyt
 @covers("chat-ours")
 def test_where_nothing_can_be_told_from_a_code_nothing_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Plugin, "attend", lambda *_: 1 / 0)
-    monkeypatch.setattr("gateway_hooks.hermes.reading.withheld", lambda _: 1 / 0)
+    monkeypatch.setattr("gateway_hooks.hermes.commands.withheld", lambda _: 1 / 0)
     said = Plugin().before_dispatch(SimpleNamespace(text="hello"), gateway=object())
     assert said is not None
     assert said["action"] == "skip"
@@ -75,7 +75,7 @@ def test_a_gateway_that_could_not_be_attended_is_tried_again(monkeypatch: pytest
         def hear(self, _event: object) -> None:
             """Take nothing."""
 
-    monkeypatch.setattr(gateway_hooks.hermes.gateway, "Inside", Late)
+    monkeypatch.setattr(gateway_hooks.hermes.runtime, "Inside", Late)
     plugin, gateway = Plugin(), object()
     for _ in range(3):
         assert plugin.before_dispatch(SimpleNamespace(text="hello"), gateway=gateway) is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway_hooks.chat import Sender
+from gateway_hooks.dialog.platform import Sender
 from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.policy import HermesPolicy
 from hermes_mcp_auth_remote.values import Key

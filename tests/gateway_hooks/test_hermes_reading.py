@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_hooks.hermes.reading import read_command, without_ours
+from gateway_hooks.hermes.commands import read_command, without_ours
 from tests.requirements import covers
 
 ADDRESS = "http://127.0.0.1:1/callback?code=abc&state=def"

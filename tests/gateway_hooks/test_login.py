@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway_hooks.chat import Abilities
-from hermes_mcp_auth_remote.demo.serving import Demo
+from gateway_hooks.dialog.platform import Abilities
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import MAX_PASTES
 from tests.browserless import approve, deny
 from tests.demo.player import MovedClock

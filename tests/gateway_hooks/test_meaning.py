@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gateway_hooks.codes
-from gateway_hooks.chat import Heard, Sender
-from gateway_hooks.meaning import (
+import gateway_hooks.dialog.code_detection
+from gateway_hooks.dialog.intents import (
     Answer,
     Connect,
     Continue,
@@ -27,6 +26,7 @@ from gateway_hooks.meaning import (
     meaning,
     stands_alone,
 )
+from gateway_hooks.dialog.platform import Heard, Sender
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.values import Origin, Secret
 from tests.gateway_hooks.made import ADA, BOB, GROUP, made, with_code
@@ -189,7 +189,7 @@ def test_a_strangers_text_is_read_closely_for_no_login_whose_state_it_lacks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     closely = MagicMock(return_value=False)
-    monkeypatch.setattr(gateway_hooks.codes, "answers", closely)
+    monkeypatch.setattr(gateway_hooks.dialog.code_detection, "answers", closely)
     many = [made(Origin("parlour", user=f"{number}"), f"login-{number}") for number in range(1000)]
     many = [
         replace(each, request=replace(each.request, state=Secret(f"the-state-of-{each.id}"))) for each in many

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_hooks.chat import Sender
-from gateway_hooks.policy import (
+from gateway_hooks.dialog.platform import Sender
+from gateway_hooks.dialog.policy import (
     MAX_STARTS_PER_HOUR,
     MAX_WAITING,
     STRANGER_SECONDS,
@@ -14,7 +14,7 @@ from gateway_hooks.policy import (
     Refusal,
     refusal,
 )
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Login
 from tests.browserless import approve
 from tests.demo.player import MovedClock

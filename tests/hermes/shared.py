@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key
 from tests import tripwire
 from tests.hermes.leaks import Secrets, assert_nothing_leaked

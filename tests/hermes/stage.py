@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests import tripwire

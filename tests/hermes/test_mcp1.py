@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests import tripwire

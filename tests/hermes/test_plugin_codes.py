@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from tests.browserless import approve
 from tests.hermes.stage import CALL_SECONDS, PLUGIN, SECONDS, Stage, parts_of
 from tests.parts import bot_api, discord_api

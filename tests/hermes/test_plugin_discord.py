@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from tests import tripwire
 from tests.browserless import approve
 from tests.hermes.leaks import Secrets, assert_nothing_leaked

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Key, Server
 from tests import tripwire

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key, Secret
 from tests.hermes.storage_process import HermesStorage, hermes_storage
 from tests.store.given import KEY, NOW, REDIRECT_URI, credentials_of

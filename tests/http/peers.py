@@ -13,7 +13,7 @@ from typing import Any
 
 from hermes_mcp_auth_remote.http.addresses import Address
 from hermes_mcp_auth_remote.http.client import run
-from hermes_mcp_auth_remote.http.guard import Resolve
+from hermes_mcp_auth_remote.http.ssrf_guard import Resolve
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, get
 from hermes_mcp_auth_remote.values import Server, ServerOptions
 

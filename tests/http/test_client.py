@@ -15,7 +15,7 @@ import pytest
 from hermes_mcp_auth_remote.errors import ConfigError, NetworkError, Unreachable
 from hermes_mcp_auth_remote.http.addresses import Address
 from hermes_mcp_auth_remote.http.client import run, user_agent
-from hermes_mcp_auth_remote.http.unlogged import unlogged
+from hermes_mcp_auth_remote.http.log_suppression import unlogged
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, get, post_form
 from hermes_mcp_auth_remote.values import Server, ServerOptions
 from tests.http.peers import Answer, Heard, always, configured, fetch, leading, listening, reply, serving

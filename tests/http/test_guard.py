@@ -8,7 +8,7 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import AddressRefused, TimedOut, Unreachable
 from hermes_mcp_auth_remote.http.addresses import AddressPolicy, read_networks
-from hermes_mcp_auth_remote.http.guard import Guard, remembering, resolve
+from hermes_mcp_auth_remote.http.ssrf_guard import Guard, remembering, resolve
 from tests.http.peers import leading, leading_by_name, listening
 from tests.requirements import covers
 

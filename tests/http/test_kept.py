@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from hermes_mcp_auth_remote.errors import AddressRefused
-from hermes_mcp_auth_remote.http import kept
-from hermes_mcp_auth_remote.http.kept import KeptConnections
+from hermes_mcp_auth_remote.http import pooled
+from hermes_mcp_auth_remote.http.pooled import KeptConnections
 from hermes_mcp_auth_remote.oauth.wire import get
 from hermes_mcp_auth_remote.values import Server
 from tests.http.peers import Peer, always, asking, configured, leading, leading_by_name, reply, serving
@@ -79,7 +79,7 @@ def test_after_a_while_names_are_looked_up_anew(monkeypatch: pytest.MonkeyPatch)
             connections = KeptConnections(environ={}, resolve=resolve)
             server = configured(peer.url("/", host="localhost"))
             for seconds in (60.0, 60.0, 0.0, 0.0):
-                monkeypatch.setattr(kept, "KEEP_SECONDS", seconds)
+                monkeypatch.setattr(pooled, "KEEP_SECONDS", seconds)
                 await ask(connections, server)
             # The first is kept for a minute, whatever is said later.
             assert (len(asked), peer.connections) == (1, 1)

@@ -10,7 +10,7 @@ import pytest
 from hermes_mcp_auth_remote.errors import NetworkError, TimedOut, Unreachable
 from hermes_mcp_auth_remote.http.client import run
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, get, post_form
-from hermes_mcp_auth_remote.times import LIMITS
+from hermes_mcp_auth_remote.timeouts import LIMITS
 from tests.http.peers import Heard, Peer, always, configured, fetch, leading, reply, serving
 from tests.jumping import Jumping, jump
 from tests.requirements import covers

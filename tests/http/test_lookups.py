@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import TimedOut, Unreachable
-from hermes_mcp_auth_remote.http import lookups
-from hermes_mcp_auth_remote.http.guard import resolve
-from hermes_mcp_auth_remote.http.lookups import MAX_PER_NAME, MAX_PER_SERVER, STALE_SECONDS, NameLookUps
+from hermes_mcp_auth_remote.http import dns
+from hermes_mcp_auth_remote.http.dns import MAX_PER_NAME, MAX_PER_SERVER, STALE_SECONDS, NameLookUps
+from hermes_mcp_auth_remote.http.ssrf_guard import resolve
 from hermes_mcp_auth_remote.threads import run_file_work
 from tests.http.names import Names, resolving
 from tests.http.peers import always, configured, fetch, reply, serving
@@ -119,7 +119,7 @@ def test_a_flood_of_dead_names_takes_the_places_of_its_own_server_only(names: Na
 def test_many_hostile_servers_leave_a_place_for_each_server_that_has_none(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookups, "MAX_SHARED", 2 * MAX_PER_SERVER)
+    monkeypatch.setattr(dns, "MAX_SHARED", 2 * MAX_PER_SERVER)
     look_ups = NameLookUps()
 
     async def main() -> str:
@@ -173,7 +173,7 @@ def test_a_look_up_that_all_its_callers_left_is_never_begun(names: Names) -> Non
 def test_the_names_of_waiting_servers_are_asked_for_in_turn(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookups, "MAX_THREADS", 1)
+    monkeypatch.setattr(dns, "MAX_THREADS", 1)
     look_ups = NameLookUps()
 
     async def main() -> None:
@@ -325,9 +325,9 @@ def test_what_the_system_does_not_know_is_unreachable_and_literal_addresses_are_
 
 FORKED = """
 import asyncio, os, socket, threading, time
-from hermes_mcp_auth_remote.http.guard import resolve
-from hermes_mcp_auth_remote.http.lookups import MAX_PER_SERVER
-from hermes_mcp_auth_remote.http.guard import resolver_for
+from hermes_mcp_auth_remote.http.ssrf_guard import resolve
+from hermes_mcp_auth_remote.http.dns import MAX_PER_SERVER
+from hermes_mcp_auth_remote.http.ssrf_guard import resolver_for
 
 asked = threading.Semaphore(0)
 def getaddrinfo(host, port, *a, **k):

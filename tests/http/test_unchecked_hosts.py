@@ -20,9 +20,9 @@ from hermes_mcp_auth_remote.errors import (
 from hermes_mcp_auth_remote.http import client, proxies
 from hermes_mcp_auth_remote.http.addresses import Address
 from hermes_mcp_auth_remote.http.client import run
-from hermes_mcp_auth_remote.http.guard import Resolve
-from hermes_mcp_auth_remote.http.kept import KeptConnections
-from hermes_mcp_auth_remote.http.watched import Seen, run_watched
+from hermes_mcp_auth_remote.http.pooled import KeptConnections
+from hermes_mcp_auth_remote.http.ssrf_guard import Resolve
+from hermes_mcp_auth_remote.http.traced import Seen, run_watched
 from hermes_mcp_auth_remote.oauth.challenge import read_challenge
 from hermes_mcp_auth_remote.oauth.metadata import discover
 from hermes_mcp_auth_remote.oauth.wire import Request, get, post_form

@@ -9,7 +9,7 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
-from hermes_mcp_auth_remote.oauth.polling import Failed, Pending, begin_polling, next_poll
+from hermes_mcp_auth_remote.oauth.device_polling import Failed, Pending, begin_polling, next_poll
 from hermes_mcp_auth_remote.oauth.wire import Response
 from hermes_mcp_auth_remote.values import Secret
 from tests.oauth.parties import GRANTED, HTML, ISSUER, NOW, client, server

@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import running
+from hermes_mcp_auth_remote.demo.servers import running
 from hermes_mcp_auth_remote.errors import (
     AuthorizationDenied,
     DeviceRefused,
@@ -23,12 +23,18 @@ from hermes_mcp_auth_remote.oauth.device import (
     find_device_endpoint,
     may_use_device,
 )
+from hermes_mcp_auth_remote.oauth.device_polling import (
+    Failed,
+    Pending,
+    begin_polling,
+    next_poll,
+    poll_request,
+)
 from hermes_mcp_auth_remote.oauth.metadata import (
     AuthorizationServer,
     discover,
     discover_authorization_server,
 )
-from hermes_mcp_auth_remote.oauth.polling import Failed, Pending, begin_polling, next_poll, poll_request
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, scope_text
 from hermes_mcp_auth_remote.values import Server

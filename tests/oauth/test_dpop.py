@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.errors import TokenRefused, UnreadableAnswer
-from hermes_mcp_auth_remote.keys import new_proof_key, prover
 from hermes_mcp_auth_remote.oauth.dpop import Prover, is_nonce, is_offered, nonce_wanted
 from hermes_mcp_auth_remote.oauth.jws import base64url, thumbprint
 from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
 from hermes_mcp_auth_remote.oauth.token import Tokens, exchange, refresh
+from hermes_mcp_auth_remote.signing import new_proof_key, prover
 from tests.oauth.parties import CODE, GRANTED, NOW, OLD, REDIRECT_URI, STATE, TOKEN, client, request, server
 from tests.playbook import Play, headers_of, play
 from tests.requirements import covers

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.flows.login_preparation import Chance, Prepared, prepare
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
-from hermes_mcp_auth_remote.oauth.flows import Chance, Prepared
-from hermes_mcp_auth_remote.oauth.preparation import prepare
 from hermes_mcp_auth_remote.values import Secret, Server, ServerOptions
 from tests.oauth.parties import ISSUER, NOW, REDIRECT_URI, STATE, VERIFIER, metadata
 from tests.playbook import Play, play

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.errors import DeviceRefused, PkceNotSupported, TimedOut
+from hermes_mcp_auth_remote.flows.client_selection import Held
+from hermes_mcp_auth_remote.flows.login_preparation import Chance, Prepared, prepare, switched
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
-from hermes_mcp_auth_remote.oauth.enrolment import Held
-from hermes_mcp_auth_remote.oauth.flows import Chance, Prepared, switched
-from hermes_mcp_auth_remote.oauth.preparation import prepare
 from hermes_mcp_auth_remote.values import Flow, Secret, Server, ServerOptions
 from tests.oauth.parties import ISSUER, NOW, REDIRECT_URI, STATE, VERIFIER, client, metadata
 from tests.playbook import Play, play

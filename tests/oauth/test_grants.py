@@ -9,11 +9,18 @@ from dataclasses import replace
 import pytest
 
 from hermes_mcp_auth_remote.errors import ConfigError, RegistrationRefused, TokenRefused, UnreadableAnswer
-from hermes_mcp_auth_remote.keys import new_proof_key, prover
+from hermes_mcp_auth_remote.flows.client_selection import Held
+from hermes_mcp_auth_remote.flows.machine_grants import (
+    ID_JAG,
+    JWT_BEARER,
+    TOKEN_EXCHANGE,
+    Granted,
+    Means,
+    obtain,
+)
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client
-from hermes_mcp_auth_remote.oauth.enrolment import Held
-from hermes_mcp_auth_remote.oauth.grants import ID_JAG, JWT_BEARER, TOKEN_EXCHANGE, Granted, Means, obtain
+from hermes_mcp_auth_remote.signing import new_proof_key, prover
 from hermes_mcp_auth_remote.values import IdentityProvider, Secret, Server, ServerOptions
 from tests.oauth.parties import GRANTED, ISSUER, NAMED, NOW, PRM, RFC8414, TOKEN, URL, metadata, prm
 from tests.playbook import Play, form_of, play

@@ -17,7 +17,7 @@ from hermes_mcp_auth_remote.errors import (
     UnreadableAnswer,
 )
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
-from hermes_mcp_auth_remote.oauth.polling import next_poll, poll_request
+from hermes_mcp_auth_remote.oauth.device_polling import next_poll, poll_request
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Response
 from hermes_mcp_auth_remote.values import Secret

@@ -15,7 +15,13 @@ from hermes_mcp_auth_remote.errors import (
     Unreachable,
 )
 from hermes_mcp_auth_remote.oauth.device import read_device_authorization_response
-from hermes_mcp_auth_remote.oauth.polling import Failed, Pending, begin_polling, next_poll, poll_request
+from hermes_mcp_auth_remote.oauth.device_polling import (
+    Failed,
+    Pending,
+    begin_polling,
+    next_poll,
+    poll_request,
+)
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Response
 from tests.oauth.parties import HTML, ISSUER, NOW, client, server

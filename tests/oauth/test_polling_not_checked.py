@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hermes_mcp_auth_remote.errors import HostNotChecked
-from hermes_mcp_auth_remote.oauth.polling import MAX_NOT_CHECKED
+from hermes_mcp_auth_remote.oauth.device_polling import MAX_NOT_CHECKED
 from tests.oauth.parties import NOW
 from tests.oauth.polls import PENDING, ended, still, waiting
 from tests.requirements import covers

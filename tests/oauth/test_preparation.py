@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hermes_mcp_auth_remote.errors import DiscoveryFailed, RegistrationRefused, TimedOut, TokenRefused
+from hermes_mcp_auth_remote.flows.client_selection import Held
+from hermes_mcp_auth_remote.flows.login_preparation import Chance, Prepared, prepare
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.enrolment import Held
-from hermes_mcp_auth_remote.oauth.flows import Chance, Prepared
-from hermes_mcp_auth_remote.oauth.preparation import prepare
 from hermes_mcp_auth_remote.values import Secret, Server, ServerOptions
 from tests.oauth.parties import ISSUER, NOW, REDIRECT_URI, STATE, VERIFIER, client, metadata
 from tests.playbook import Play, play

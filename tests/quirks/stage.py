@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hermes_mcp_auth_remote.demo.behaviour import Recorded, Step
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.credentials import Credentials

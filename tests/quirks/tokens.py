@@ -16,7 +16,7 @@ from hermes_mcp_auth_remote.errors import (
     ServerError,
 )
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.words import next_step
+from hermes_mcp_auth_remote.terminal.text import next_step
 from tests.browserless import approve
 from tests.quirks.stage import Stage, quirk
 from tests.service.given import TERMINAL, rotated_elsewhere

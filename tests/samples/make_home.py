@@ -16,9 +16,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.notices import Notice
+from hermes_mcp_auth_remote.store.files.notice_files import Notice
 from hermes_mcp_auth_remote.values import Key, Origin, Server
 from tests.browserless import approve
 

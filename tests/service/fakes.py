@@ -13,8 +13,8 @@ from hermes_mcp_auth_remote import exit_hold
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.times import LIMITS, Limits
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.timeouts import LIMITS, Limits
 from hermes_mcp_auth_remote.values import Secret, Server
 from tests.playbook import answer, form_of
 from tests.store.given import KEY, NOW, credentials_of

@@ -18,8 +18,8 @@ from hermes_mcp_auth_remote.errors import LoginError, McpAuthError, NetworkError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.ending import EXCHANGE_SECONDS
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.service.complete_login import EXCHANGE_SECONDS
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server
 from tests.demo.player import MovedClock
 from tests.oauth.parties import ISSUER, metadata

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from hermes_mcp_auth_remote.auth.httpx import McpAuth
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, AuthorizationRequired
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.asking import QUIET_SECONDS, asking
+from hermes_mcp_auth_remote.service.prompting import QUIET_SECONDS, asking
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests.browserless import approve, deny
 from tests.demo.player import MovedClock

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.cli.standing import Standing
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.cli.connection_status import Standing
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError, TokenRefused, UnreadableAnswer
-from hermes_mcp_auth_remote.keys import new_proof_key
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.renewal import BACK_OFF_SECONDS, RETRY_SECONDS
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.service.refresh import BACK_OFF_SECONDS, RETRY_SECONDS
+from hermes_mcp_auth_remote.signing import new_proof_key
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
 from tests.requirements import covers

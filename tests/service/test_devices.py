@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.errors import (
     ConfigError,
     DeviceRefused,
@@ -27,7 +27,7 @@ from hermes_mcp_auth_remote.errors import (
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
 from tests.browserless import approve, approve_device, deny_device
 from tests.requirements import covers

@@ -9,9 +9,9 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, StoreUnwritable
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.renewal import BACK_OFF_SECONDS
+from hermes_mcp_auth_remote.service.refresh import BACK_OFF_SECONDS
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Secret, Server, ServerOptions
 from tests.demo.player import MovedClock
 from tests.oauth.parties import URL
@@ -64,7 +64,9 @@ def test_the_user_is_told_once_with_the_path_and_what_to_do(
         eventually(lambda: session._flights._under_way == {})
     assert kept(tmp_path) == before
     assert [path.name for path in (tmp_path / "mcp-tokens").iterdir() if ".tmp" in path.name] == []
-    (said,) = [r.getMessage() for r in caplog.records if r.name == "hermes_mcp_auth_remote.service.keeping"]
+    (said,) = [
+        r.getMessage() for r in caplog.records if r.name == "hermes_mcp_auth_remote.service.unsaved_tokens"
+    ]
     for words in (f"{tmp_path}/mcp-tokens/notes.", "could not be written", "memory alone", "Free some space"):
         assert words in said
     assert "at-" not in said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from hermes_mcp_auth_remote.service.flights import MAX_FLIGHTS_AT_ONCE, Flights
+from hermes_mcp_auth_remote.service.single_flight import MAX_FLIGHTS_AT_ONCE, Flights
 
 
 def test_a_server_that_is_slow_for_many_holds_up_nobody_at_another_one() -> None:

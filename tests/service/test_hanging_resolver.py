@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread
 from hermes_mcp_auth_remote.values import Origin, Server
@@ -66,7 +66,7 @@ from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key, Secret
 
 home, url, issuer = Path(os.environ["HERMES_HOME"]), "https://dead.example/mcp", "https://auth.example"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.errors import (
     StillExchanging,
     StoreBusy,
@@ -23,9 +23,9 @@ from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.store.lock import FileLock
-from hermes_mcp_auth_remote.times import LIMITS, Limits
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.lock import FileLock
+from hermes_mcp_auth_remote.timeouts import LIMITS, Limits
 from hermes_mcp_auth_remote.values import Key, Server
 from tests.browserless import approve, approve_device
 from tests.demo.player import MovedClock

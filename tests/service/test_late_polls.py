@@ -7,7 +7,13 @@ import threading
 
 import pytest
 
-from hermes_mcp_auth_remote.service.polling import AT_ONCE, AT_ONCE_FOR_ONE_PLACE, LATE_SECONDS, Poller, Watch
+from hermes_mcp_auth_remote.service.poll_scheduler import (
+    AT_ONCE,
+    AT_ONCE_FOR_ONE_PLACE,
+    LATE_SECONDS,
+    Poller,
+    Watch,
+)
 from tests.jumping import Jumping, jump
 from tests.requirements import covers
 from tests.service.test_polling import SECONDS, Counted, Told

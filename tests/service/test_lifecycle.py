@@ -25,11 +25,11 @@ from hypothesis.stateful import (
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, NetworkError
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.flights import Flights
-from hermes_mcp_auth_remote.service.ready import Ready
-from hermes_mcp_auth_remote.service.renewal import RETRY_SECONDS
+from hermes_mcp_auth_remote.service.cached_token import Ready
+from hermes_mcp_auth_remote.service.refresh import RETRY_SECONDS
 from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS, Session
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.service.single_flight import Flights
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
 from tests.oauth.parties import URL

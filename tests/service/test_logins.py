@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import (
     AuthorizationDenied,
     LoginAlreadyUsed,
@@ -30,9 +30,9 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.login import MAX_PASTES, Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.ending import EXCHANGE_SECONDS
+from hermes_mcp_auth_remote.service.complete_login import EXCHANGE_SECONDS
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key, Origin, Server
 from tests.browserless import approve, deny
 from tests.demo.player import MovedClock

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import RegistrationRefused, ServerError, TimedOut
+from hermes_mcp_auth_remote.flows.discovery import Found, find
 from hermes_mcp_auth_remote.http.client import run
 from hermes_mcp_auth_remote.login import Login
-from hermes_mcp_auth_remote.oauth.finding import Found, find
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.looks import Looks, Question
+from hermes_mcp_auth_remote.service.shared_discovery import Looks, Question
 from hermes_mcp_auth_remote.values import Secret, Server
 from tests.browserless import approve
 from tests.requirements import covers
@@ -180,7 +180,7 @@ def test_a_login_that_servers_keep_waiting_ends_for_all_who_wait(
     async def main() -> list[Login | BaseException]:
         return await asyncio.gather(*beginning(service, server), return_exceptions=True)
 
-    monkeypatch.setattr("hermes_mcp_auth_remote.service.beginning.BEGIN_SECONDS", 0.2)
+    monkeypatch.setattr("hermes_mcp_auth_remote.service.start_login.BEGIN_SECONDS", 0.2)
     gate = demo.server.hold("registration")
     outcomes = asyncio.run(main())
     gate.open()

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import PasteRefused
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.asking import asking
 from hermes_mcp_auth_remote.service.logins import PURGE_SECONDS
-from hermes_mcp_auth_remote.store.logins import LoginFiles
+from hermes_mcp_auth_remote.service.prompting import asking
+from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests.browserless import approve
 from tests.demo.player import MovedClock

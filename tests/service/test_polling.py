@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hermes_mcp_auth_remote.service.polling import (
+from hermes_mcp_auth_remote.service.poll_scheduler import (
     AT_ONCE,
     AT_ONCE_FOR_ONE_PLACE,
     LOOK_SECONDS,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.renewal import RETRY_SECONDS
+from hermes_mcp_auth_remote.service.refresh import RETRY_SECONDS
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve
 from tests.demo.player import MovedClock

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreUnwritable, UnreadableAnswer
-from hermes_mcp_auth_remote.keys import new_proof_key
 from hermes_mcp_auth_remote.oauth.metadata import authorization_server
 from hermes_mcp_auth_remote.oauth.wire import Request, Response
-from hermes_mcp_auth_remote.store import disk
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.signing import new_proof_key
+from hermes_mcp_auth_remote.store.files import private_files
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Secret, Server, ServerOptions
 from tests.playbook import answer
 from tests.requirements import covers
@@ -144,7 +144,7 @@ def test_a_logout_revokes_the_tokens_that_the_disk_refused(tmp_path: Path, monke
         raise StoreUnwritable("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "stage_private", refuse)
+        patch.setattr(private_files, "stage_private", refuse)
         assert header(service) == "Bearer new"
     assert asyncio.run(service.logout(SERVER))
     assert server.sent("/revoke", "token") == ["rotated", "new"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import (
     AuthorizationRequired,
     McpAuthError,
@@ -23,11 +23,11 @@ from hermes_mcp_auth_remote.errors import (
     UnreadableAnswer,
 )
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.flights import Flights
-from hermes_mcp_auth_remote.service.renewal import BACK_OFF_SECONDS, RETRY_SECONDS
+from hermes_mcp_auth_remote.service.refresh import BACK_OFF_SECONDS, RETRY_SECONDS
 from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS, Session
+from hermes_mcp_auth_remote.service.single_flight import Flights
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key, Server
 from tests.demo.player import MovedClock
 from tests.requirements import covers

@@ -15,12 +15,12 @@ import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.ledger import Ledger
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, NetworkError
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.ready import REFRESH_AHEAD_SHARE
+from hermes_mcp_auth_remote.service.cached_token import REFRESH_AHEAD_SHARE
 from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS, Session
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Server
 from tests import tripwire
 from tests.demo.player import MovedClock

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.times import LIMITS
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.timeouts import LIMITS
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
 from tests.requirements import covers

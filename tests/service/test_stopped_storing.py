@@ -12,8 +12,8 @@ import pytest
 
 from hermes_mcp_auth_remote.login import follow
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.times import LIMITS
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.timeouts import LIMITS
 from tests.requirements import covers
 from tests.service.fakes import FakeServer, seeded, service_at
 from tests.store.given import KEY, LOGIN_ID, NOW, credentials_of, login_of

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import StoreUnwritable
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.ending import EXCHANGE_SECONDS
-from hermes_mcp_auth_remote.service.renewal import BACK_OFF_SECONDS
+from hermes_mcp_auth_remote.service.complete_login import EXCHANGE_SECONDS
+from hermes_mcp_auth_remote.service.refresh import BACK_OFF_SECONDS
 from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve
 from tests.demo.player import MovedClock
@@ -147,7 +147,9 @@ def test_a_refresh_token_is_not_spent_for_tokens_that_cannot_be_stored(
             asyncio.run(session.header())
         assert "Mount the directory" in caught.value.advice
     assert model.requests["ours"] == 0
-    (said,) = [r.getMessage() for r in caplog.records if r.name == "hermes_mcp_auth_remote.service.keeping"]
+    (said,) = [
+        r.getMessage() for r in caplog.records if r.name == "hermes_mcp_auth_remote.service.unsaved_tokens"
+    ]
     for words in (
         f"{tmp_path}/mcp-tokens/notes.json",
         "not refreshed",

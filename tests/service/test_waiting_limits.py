@@ -15,14 +15,14 @@ from hermes_mcp_auth_remote.login import Login, follow
 from hermes_mcp_auth_remote.oauth.metadata import authorization_server
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.ending import Ending
-from hermes_mcp_auth_remote.service.flights import MAX_FLIGHTS_AT_ONCE, Flights
+from hermes_mcp_auth_remote.service.complete_login import Ending
+from hermes_mcp_auth_remote.service.dependencies import World
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.service.world import World
-from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.store.lock import FileLock
+from hermes_mcp_auth_remote.service.single_flight import MAX_FLIGHTS_AT_ONCE, Flights
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.threads import FILE_THREADS
-from hermes_mcp_auth_remote.times import LIMITS
+from hermes_mcp_auth_remote.timeouts import LIMITS
 from hermes_mcp_auth_remote.values import Key, Secret, Server
 from tests.playbook import answer
 from tests.requirements import covers

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from tests.browserless import approve
 from tests.cli.commands import COMMAND, Cli
 from tests.parts.ports import free_port

@@ -14,9 +14,9 @@ from typing import Any
 
 from hermes_mcp_auth_remote.errors import LoginError, StoreUnwritable
 from hermes_mcp_auth_remote.login import Login, follow
-from hermes_mcp_auth_remote.store import disk
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files import private_files
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from tests.store.given import KEY, LOGIN_ID, ROOT, credentials_of
 
 _READING = {"read_private", "_check_file", "_check_owner", "_read_all", "has_directory", "_directory_status"}
@@ -145,7 +145,7 @@ def die(home: Path, line: str, kind: str) -> None:
     def trace(frame: FrameType, event: str, arg: object) -> Any:
         nonlocal left
         # All that changes a file is in `disk`; a death elsewhere leaves what the next line there meets.
-        if frame.f_code.co_filename != disk.__file__ or frame.f_code.co_name in _READING:
+        if frame.f_code.co_filename != private_files.__file__ or frame.f_code.co_name in _READING:
             return None
         if event == "line":
             left -= 1

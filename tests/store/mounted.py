@@ -19,9 +19,9 @@ from typing import Any, NoReturn
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreUnwritable
-from hermes_mcp_auth_remote.store import disk
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files import private_files
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from tests.store.given import KEY, ROOT, credentials_of
 
 # What differs from a login that is renamed to its place, which other tests kill.
@@ -191,7 +191,7 @@ def _die_at(line: int, store: FileStore) -> NoReturn:
 
     def trace(frame: FrameType, event: str, arg: object) -> Any:
         nonlocal left
-        if frame.f_code.co_filename != disk.__file__ or frame.f_code.co_name not in _WRITING:
+        if frame.f_code.co_filename != private_files.__file__ or frame.f_code.co_name not in _WRITING:
             return None
         if event == "line":
             left -= 1

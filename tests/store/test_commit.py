@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreUnwritable
-from hermes_mcp_auth_remote.hermes import config_identity
+from hermes_mcp_auth_remote.hermes_home import config_identity
 from hermes_mcp_auth_remote.login import follow
-from hermes_mcp_auth_remote.store import disk
-from hermes_mcp_auth_remote.store.commit import read_record
-from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.documents import (
+from hermes_mcp_auth_remote.store.codec import (
     binding_document,
     client_document,
     metadata_document,
     to_bytes,
     tokens_document,
 )
-from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.store.peek import valid_token
+from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.store.files import private_files
+from hermes_mcp_auth_remote.store.files.commit import read_record
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.fast_token import valid_token
 from hermes_mcp_auth_remote.values import Key
 from tests.requirements import covers
 from tests.store.given import KEY, LOGIN_ID, NOW, credentials_of, login_of
@@ -75,7 +75,7 @@ def folder_of(home: Path) -> Path:
 
 def put(home: Path, suffix: str, data: bytes) -> None:
     """Replace a file as Hermes does: a new file, renamed."""
-    disk.write_private(folder_of(home) / f"notes{suffix}", data)
+    private_files.write_private(folder_of(home) / f"notes{suffix}", data)
 
 
 def generations(found: Credentials) -> tuple[str, str, str]:
@@ -286,8 +286,8 @@ def test_a_logout_by_a_version_that_knows_no_record_is_final(
             die(monkeypatch, rename, lambda: store.replace(KEY, credentials_of(1)))
     # What `FileStore.delete` was before the record.
     for suffix in (".json", ".dpop.json", ".binding.json", ".client.json", ".meta.json"):
-        disk.remove(stem + suffix)
-    disk.sweep(stem, None)
+        private_files.remove(stem + suffix)
+    private_files.sweep(stem, None)
     assert FileStore(tmp_path).read(KEY) == Credentials()
     assert FileStore(tmp_path).keys() == []
 
@@ -414,7 +414,7 @@ def test_a_disk_that_refuses_one_file_of_a_login_keeps_the_old_one(
 def test_a_record_that_says_nothing_is_removed_and_nothing_else(tmp_path: Path, text: str) -> None:
     store = FileStore(tmp_path)
     store.replace(KEY, credentials_of(0))
-    disk.write_private(folder_of(tmp_path) / ".notes.pending.tmp", text.encode())
+    private_files.write_private(folder_of(tmp_path) / ".notes.pending.tmp", text.encode())
     assert generations(store.read(KEY)) == OLD
     assert_clean(tmp_path)
     assert not (tmp_path.parent / "x").exists()
@@ -424,7 +424,7 @@ def test_the_record_of_a_later_version_stays(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     store.replace(KEY, credentials_of(0))
     record = folder_of(tmp_path) / ".notes.pending.tmp"
-    disk.write_private(record, b'{"version": 2}')
+    private_files.write_private(record, b'{"version": 2}')
     assert generations(store.read(KEY)) == OLD
     assert record.exists()
     store.replace(KEY, credentials_of(1))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe, StoreUnwritable
-from hermes_mcp_auth_remote.hermes import file_stem
-from hermes_mcp_auth_remote.store import disk
+from hermes_mcp_auth_remote.hermes_home import file_stem
+from hermes_mcp_auth_remote.store.files import private_files
 
 
 def mode_of(path: Path) -> int:
@@ -18,15 +18,15 @@ def mode_of(path: Path) -> int:
 def test_a_file_is_written_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
-        disk.write_private(tmp_path / "file", b"text")
+        private_files.write_private(tmp_path / "file", b"text")
     finally:
         os.umask(umask)
     assert mode_of(tmp_path / "file") == 0o600
-    assert disk.read_private(tmp_path / "file") == b"text"
+    assert private_files.read_private(tmp_path / "file") == b"text"
 
 
 def test_a_file_that_is_not_there_reads_as_none(tmp_path: Path) -> None:
-    assert disk.read_private(tmp_path / "file") is None
+    assert private_files.read_private(tmp_path / "file") is None
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o644, 0o666, 0o777])
@@ -37,59 +37,59 @@ def test_a_file_that_others_can_touch_is_refused_with_the_command_that_mends_it(
     path.write_bytes(b"text")
     path.chmod(mode)
     with pytest.raises(StoreUnsafe, match=f"mode {mode:04o}") as caught:
-        disk.read_private(path)
+        private_files.read_private(path)
     assert f"chmod 600 '{path}'" in caught.value.advice
 
 
 def test_a_symbolic_link_is_not_followed_for_reading(tmp_path: Path) -> None:
-    disk.write_private(tmp_path / "file", b"text")
+    private_files.write_private(tmp_path / "file", b"text")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     with pytest.raises(StoreUnsafe, match="symbolic link"):
-        disk.read_private(tmp_path / "link")
+        private_files.read_private(tmp_path / "link")
 
 
 def test_a_symbolic_link_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(b"theirs")
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    disk.write_private(tmp_path / "link", b"ours")
+    private_files.write_private(tmp_path / "link", b"ours")
     assert (tmp_path / "target").read_bytes() == b"theirs"
-    assert disk.read_private(tmp_path / "link") == b"ours"
+    assert private_files.read_private(tmp_path / "link") == b"ours"
 
 
 def test_a_named_pipe_is_refused_and_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(StoreUnsafe, match="plain file"):
-        disk.read_private(tmp_path / "pipe")
+        private_files.read_private(tmp_path / "pipe")
 
 
 def test_a_directory_in_a_files_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir(mode=0o700)
     with pytest.raises(StoreUnsafe, match="plain file"):
-        disk.read_private(tmp_path / "file")
+        private_files.read_private(tmp_path / "file")
 
 
 def test_another_users_file_and_directory_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk.write_private(tmp_path / "file", b"text")
+    private_files.write_private(tmp_path / "file", b"text")
     me = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: me + 1)
     with pytest.raises(StoreUnsafe, match="another user"):
-        disk.read_private(tmp_path / "file")
+        private_files.read_private(tmp_path / "file")
     with pytest.raises(StoreUnsafe, match="another user"):
-        disk.private_directory(tmp_path)
+        private_files.private_directory(tmp_path)
 
 
 def test_a_file_of_a_mebibyte_is_read_and_a_larger_one_refused(tmp_path: Path) -> None:
-    disk.write_private(tmp_path / "file", b"x" * disk.MAX_FILE_BYTES)
-    assert len(disk.read_private(tmp_path / "file") or b"") == disk.MAX_FILE_BYTES
-    disk.write_private(tmp_path / "file", b"x" * (disk.MAX_FILE_BYTES + 1))
+    private_files.write_private(tmp_path / "file", b"x" * private_files.MAX_FILE_BYTES)
+    assert len(private_files.read_private(tmp_path / "file") or b"") == private_files.MAX_FILE_BYTES
+    private_files.write_private(tmp_path / "file", b"x" * (private_files.MAX_FILE_BYTES + 1))
     with pytest.raises(StoreCorrupt, match="1 MiB"):
-        disk.read_private(tmp_path / "file")
+        private_files.read_private(tmp_path / "file")
 
 
 def test_a_directory_is_made_private_with_all_above_it(tmp_path: Path) -> None:
-    disk.private_directory(tmp_path / "home" / "tokens")
+    private_files.private_directory(tmp_path / "home" / "tokens")
     assert mode_of(tmp_path / "home" / "tokens") == 0o700
 
 
@@ -98,7 +98,7 @@ def test_a_directory_that_others_can_read_is_tightened(tmp_path: Path, mode: int
     folder = tmp_path / "tokens"
     folder.mkdir()
     folder.chmod(mode)
-    disk.private_directory(folder)
+    private_files.private_directory(folder)
     assert mode_of(folder) == 0o700
 
 
@@ -108,9 +108,9 @@ def test_a_directory_that_others_can_write_to_is_refused_and_left(tmp_path: Path
     folder.mkdir()
     folder.chmod(mode)
     with pytest.raises(StoreUnsafe, match="changed by others"):
-        disk.private_directory(folder)
+        private_files.private_directory(folder)
     with pytest.raises(StoreUnsafe, match="changed by others"):
-        disk.has_directory(folder)
+        private_files.has_directory(folder)
     assert mode_of(folder) == mode
 
 
@@ -118,13 +118,13 @@ def test_a_link_to_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / "tokens").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreUnsafe, match="symbolic link"):
-        disk.private_directory(tmp_path / "tokens")
+        private_files.private_directory(tmp_path / "tokens")
 
 
 def test_a_file_in_a_directorys_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_bytes(b"")
     with pytest.raises(StoreUnsafe, match="not a directory"):
-        disk.private_directory(tmp_path / "tokens")
+        private_files.private_directory(tmp_path / "tokens")
 
 
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])
@@ -133,7 +133,7 @@ def test_a_disk_that_fails_is_named_with_its_path_and_the_old_file_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     path = tmp_path / "file"
-    disk.write_private(path, b"old")
+    private_files.write_private(path, b"old")
 
     def fail(*_: object, **__: object) -> int:
         raise OSError(number, os.strerror(number))
@@ -141,11 +141,11 @@ def test_a_disk_that_fails_is_named_with_its_path_and_the_old_file_stays(
     with monkeypatch.context() as patched:
         patched.setattr(os, call, fail)
         with pytest.raises(StoreUnwritable, match="could not be written") as caught:
-            disk.write_private(path, b"a new secret")
+            private_files.write_private(path, b"a new secret")
     assert str(path) in str(caught.value)
     assert os.strerror(number) in str(caught.value)
     assert "a new secret" not in str(caught.value)
-    assert disk.read_private(path) == b"old"
+    assert private_files.read_private(path) == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
@@ -156,7 +156,7 @@ def test_a_file_that_cannot_be_reached_is_named(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", fail)
         with pytest.raises(StoreUnwritable, match="could not be read"):
-            disk.read_private(tmp_path / "file")
+            private_files.read_private(tmp_path / "file")
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,11 @@ from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
+from hermes_mcp_auth_remote.oauth.device_polling import DeviceRequest, Pending
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
-from hermes_mcp_auth_remote.oauth.polling import DeviceRequest, Pending
 from hermes_mcp_auth_remote.oauth.token import Tokens
-from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.store.disk import MAX_FILE_BYTES
-from hermes_mcp_auth_remote.store.documents import (
+from hermes_mcp_auth_remote.store import MAX_FILE_BYTES
+from hermes_mcp_auth_remote.store.codec import (
     client_document,
     from_bytes,
     metadata_document,
@@ -28,8 +27,9 @@ from hermes_mcp_auth_remote.store.documents import (
     read_tokens,
     to_bytes,
 )
-from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.store.login_documents import login_document, read_login, without_secrets
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.login_codec import login_document, read_login, without_secrets
 from hermes_mcp_auth_remote.values import Key, Origin, Secret
 from tests.store.given import NOW, REDIRECT_URI, server_of
 

@@ -12,7 +12,7 @@ from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe, StoreUnwrit
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Key, Secret
 from tests.store.given import KEY, NOW, REDIRECT_URI, credentials_of, server_of
 

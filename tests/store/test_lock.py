@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreBusy, StoreUnsafe, StoreUnwritable
-from hermes_mcp_auth_remote.store.lock import FileLock
+from hermes_mcp_auth_remote.store.files.lock import FileLock
 
 
 def test_two_locks_of_one_process_exclude_each_other(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.store.lock import FileLock
+from hermes_mcp_auth_remote.store.files.lock import FileLock
 from tests.requirements import covers
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork.")

@@ -10,8 +10,8 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import LoginAlreadyUsed, LoginNotFound, StoreCorrupt, StoreUnsafe
 from hermes_mcp_auth_remote.login import Login, Status, follow
-from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.store.logins import LoginFiles
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.values import Secret
 from tests.store.given import LOGIN_ID, NOW, login_of
 

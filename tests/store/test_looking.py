@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.login import Login
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from tests.requirements import covers
 from tests.store.given import login_of
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreError, StoreUnsafe
-from hermes_mcp_auth_remote.store import disk, modes
-from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.store.notices import NoticeFile
+from hermes_mcp_auth_remote.store.files import file_modes, private_files
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.notice_files import NoticeFile
 from hermes_mcp_auth_remote.values import Key
 from tests.requirements import covers
 from tests.store.given import KEY, LOGIN_ID, credentials_of, login_of
@@ -25,8 +25,8 @@ OWNED = Key("notes", "telegram:42")
 
 @pytest.fixture(autouse=True)
 def _no_warning_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modes, "_warned", {})
-    monkeypatch.delenv(modes.ALLOW_OPEN_STORE, raising=False)
+    monkeypatch.setattr(file_modes, "_warned", {})
+    monkeypatch.delenv(file_modes.ALLOW_OPEN_STORE, raising=False)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_what_kubernetes_opened_to_a_group_is_used_and_private_again(
     # Nothing secret is in those: nothing is.
     assert all(path.read_bytes() == b"" and "lock" in path.name for path in left_open)
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert [record.name for record in warnings] == [modes.__name__]
+    assert [record.name for record in warnings] == [file_modes.__name__]
     assert f"{home}/mcp-tokens was open to its group" in warnings[0].getMessage()
     assert "fsGroupChangePolicy: OnRootMismatch" in warnings[0].getMessage()
 
@@ -92,14 +92,14 @@ def test_a_file_that_is_open_to_its_group_alone_is_made_private(tmp_path: Path, 
     path = tmp_path / "file"
     path.write_bytes(b"text")
     path.chmod(mode)
-    assert disk.read_private(path) == b"text"
+    assert private_files.read_private(path) == b"text"
     assert mode_of(path) == 0o600
 
 
 @covers("fs-group")
 @pytest.mark.parametrize("mode", [0o770, 0o2770, 0o775, 0o720])
 def test_a_directory_that_its_group_can_write_to_is_made_private(tmp_path: Path, mode: int) -> None:
-    for check in (disk.private_directory, disk.has_directory):
+    for check in (private_files.private_directory, private_files.has_directory):
         tmp_path.chmod(mode)
         check(tmp_path)
         assert mode_of(tmp_path) == 0o700
@@ -112,8 +112,8 @@ def test_another_users_file_is_never_changed(tmp_path: Path, monkeypatch: pytest
     tmp_path.chmod(0o770)
     me = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: me + 1)
-    monkeypatch.setenv(modes.ALLOW_OPEN_STORE, "1")
-    for check, what in ((disk.read_private, path), (disk.private_directory, tmp_path)):
+    monkeypatch.setenv(file_modes.ALLOW_OPEN_STORE, "1")
+    for check, what in ((private_files.read_private, path), (private_files.private_directory, tmp_path)):
         with pytest.raises(StoreUnsafe, match="another user"):
             check(what)
     assert (mode_of(path), mode_of(tmp_path)) == (0o660, 0o770)
@@ -124,7 +124,7 @@ def test_a_file_with_a_second_name_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").chmod(0o660)
     (tmp_path / "file").hardlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreUnsafe, match="mode 0660"):
-        disk.read_private(tmp_path / "file")
+        private_files.read_private(tmp_path / "file")
     assert mode_of(tmp_path / "elsewhere") == 0o660
 
 
@@ -133,7 +133,7 @@ def test_a_file_with_a_second_name_is_not_changed(tmp_path: Path) -> None:
 def test_a_refused_file_is_refused_again_also_where_open_stores_are_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
-    monkeypatch.setenv(modes.ALLOW_OPEN_STORE, "1")
+    monkeypatch.setenv(file_modes.ALLOW_OPEN_STORE, "1")
     path, folder = tmp_path / "file", tmp_path / "folder"
     path.write_bytes(b"text")
     path.chmod(mode)
@@ -141,9 +141,9 @@ def test_a_refused_file_is_refused_again_also_where_open_stores_are_allowed(
     folder.chmod(0o1777)
     for _ in range(2):
         with pytest.raises(StoreUnsafe, match=f"mode {mode:04o}"):
-            disk.read_private(path)
+            private_files.read_private(path)
         with pytest.raises(StoreUnsafe, match="mode 1777"):
-            disk.has_directory(folder)
+            private_files.has_directory(folder)
     assert (mode_of(path), mode_of(folder)) == (mode, 0o1777)
 
 
@@ -187,7 +187,7 @@ def test_a_file_system_without_modes_is_refused_with_the_remedies_and_the_switch
         FileStore(tmp_path).replace(KEY, credentials_of())
     assert "HERMES_HOME to a directory on a disk that keeps modes" in caught.value.advice
     assert "fsGroupChangePolicy: OnRootMismatch" in caught.value.advice
-    assert f"{modes.ALLOW_OPEN_STORE}=1" in caught.value.advice
+    assert f"{file_modes.ALLOW_OPEN_STORE}=1" in caught.value.advice
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -202,7 +202,7 @@ def test_the_switch_allows_a_store_without_modes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     without_modes(monkeypatch, chmod, shown)
-    monkeypatch.setenv(modes.ALLOW_OPEN_STORE, "1")
+    monkeypatch.setenv(file_modes.ALLOW_OPEN_STORE, "1")
     store = FileStore(tmp_path)
     for key in (KEY, OWNED):
         store.replace(key, credentials_of(0, key))
@@ -212,7 +212,7 @@ def test_the_switch_allows_a_store_without_modes(
     assert caplog.records == []
     # Any other value is none: nobody opens a store by accident.
     for value in ("", "0", "true", " 1"):
-        monkeypatch.setenv(modes.ALLOW_OPEN_STORE, value)
+        monkeypatch.setenv(file_modes.ALLOW_OPEN_STORE, value)
         with pytest.raises(StoreError):
             store.read(KEY)
 
@@ -233,13 +233,13 @@ def test_a_change_that_another_process_undoes_at_once_is_no_missing_mode(
             really(descriptor, before)
 
     monkeypatch.setattr(os, "fchmod", undone)
-    monkeypatch.setenv(modes.ALLOW_OPEN_STORE, "1")
+    monkeypatch.setenv(file_modes.ALLOW_OPEN_STORE, "1")
     path.chmod(0o666)
     with pytest.raises(StoreUnsafe, match="mode 0666"):
-        disk.read_private(path)
+        private_files.read_private(path)
     calls = 0
     path.chmod(0o660)
-    assert disk.read_private(path) == b"text"
+    assert private_files.read_private(path) == b"text"
     assert mode_of(path) == 0o600
 
 
@@ -254,7 +254,7 @@ def test_nothing_is_written_into_a_file_that_is_not_private(
         store.replace(KEY, credentials_of(1))
     monkeypatch.undo()
     assert store.read(KEY).tokens == credentials_of().tokens
-    assert not [path for path in all_below(tmp_path) if path.name.endswith(disk.TEMPORARY)]
+    assert not [path for path in all_below(tmp_path) if path.name.endswith(private_files.TEMPORARY)]
 
 
 def test_a_directory_without_modes_that_others_can_only_list_is_used_as_before(
@@ -278,8 +278,8 @@ def test_a_read_only_disk_is_not_taken_for_one_without_modes(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(os, "fchmod", read_only)
-    monkeypatch.setenv(modes.ALLOW_OPEN_STORE, "1")
+    monkeypatch.setenv(file_modes.ALLOW_OPEN_STORE, "1")
     for mode in (0o660, 0o666):
         path.chmod(mode)
         with pytest.raises(StoreUnsafe, match=f"open to others .mode {mode:04o}.\\."):
-            disk.read_private(path)
+            private_files.read_private(path)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreUnsafe, StoreUnwritable
-from hermes_mcp_auth_remote.store import disk
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files import private_files
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Secret
 from tests.requirements import covers
 from tests.store.given import KEY, credentials_of
@@ -124,7 +124,7 @@ def test_a_link_or_a_pipe_in_the_files_place_is_not_written_through(tmp_path: Pa
     os.mkfifo(tmp_path / "pipe", 0o600)
     for name in ("link", "pipe"):
         with pytest.raises(StoreUnsafe):
-            disk.overwrite_private(tmp_path / name, b"ours")
+            private_files.overwrite_private(tmp_path / name, b"ours")
     assert (tmp_path / "target").read_bytes() == b"theirs"
 
 
@@ -132,7 +132,7 @@ def test_a_file_of_our_own_that_is_read_only_by_its_mode_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, real = tmp_path / "file", os.open
-    disk.write_private(path, b"old")
+    private_files.write_private(path, b"old")
     path.chmod(0o400)
 
     def open_as_user(target: str, flags: int, mode: int = 0o777) -> int:
@@ -142,7 +142,7 @@ def test_a_file_of_our_own_that_is_read_only_by_its_mode_is_written(
         return real(target, flags, mode)
 
     monkeypatch.setattr(os, "open", open_as_user)
-    disk.overwrite_private(path, b"new")
+    private_files.overwrite_private(path, b"new")
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o600
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe
-from hermes_mcp_auth_remote.store.logins import LoginFiles
-from hermes_mcp_auth_remote.store.notices import Notice, NoticeFile
+from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
+from hermes_mcp_auth_remote.store.files.notice_files import Notice, NoticeFile
 from hermes_mcp_auth_remote.values import Key
 
 KEY = Key("notes", "telegram:7")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.hermes import config_identity
-from hermes_mcp_auth_remote.store.documents import binding_document
-from hermes_mcp_auth_remote.store.files import FileStore
-from hermes_mcp_auth_remote.store.peek import valid_token
+from hermes_mcp_auth_remote.hermes_home import config_identity
+from hermes_mcp_auth_remote.store.codec import binding_document
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.fast_token import valid_token
 from hermes_mcp_auth_remote.values import Key
 from tests.requirements import covers
 from tests.store.given import KEY, NOW, credentials_of
@@ -182,7 +182,7 @@ def test_another_users_files_give_no_token(home: Path, monkeypatch: pytest.Monke
 def test_peeking_loads_nothing_heavy(home: Path) -> None:
     script = (
         "import sys; before = set(sys.modules)\n"
-        "from hermes_mcp_auth_remote.store.peek import valid_token\n"
+        "from hermes_mcp_auth_remote.store.files.fast_token import valid_token\n"
         f"assert valid_token(sys.argv[1], 'notes', {NOW}) == 'access-0'\n"
         "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('_')))"
     )
@@ -193,10 +193,10 @@ def test_peeking_loads_nothing_heavy(home: Path) -> None:
     assert ours == {
         "hermes_mcp_auth_remote",
         "hermes_mcp_auth_remote.errors",
-        "hermes_mcp_auth_remote.hermes",
+        "hermes_mcp_auth_remote.hermes_home",
         "hermes_mcp_auth_remote.store",
-        "hermes_mcp_auth_remote.store.disk",
-        "hermes_mcp_auth_remote.store.peek",
+        "hermes_mcp_auth_remote.store.files.private_files",
+        "hermes_mcp_auth_remote.store.files.fast_token",
     }
     heavy = {"dataclasses", "pathlib", "typing", "hashlib", "asyncio", "urllib.parse", "inspect", "tempfile"}
     assert not heavy & set(said)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files import FileStore
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from tests.requirements import covers
 from tests.store.actor import start
 from tests.store.given import KEY, credentials_of, login_of

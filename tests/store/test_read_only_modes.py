@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreUnsafe
-from hermes_mcp_auth_remote.store.disk import has_directory, private_directory, read_private
+from hermes_mcp_auth_remote.store.files.private_files import has_directory, private_directory, read_private
 from tests.requirements import covers
 from tests.service.fakes import DUE, OLD, FakeServer, header, seeded, service_at
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.errors import UnsafeUrl
 from hermes_mcp_auth_remote.oauth.urls import safe_url
-from hermes_mcp_auth_remote.terminal.desktop import Evidence, evidence, harmless, open_browser, opener
+from hermes_mcp_auth_remote.terminal.browser import Evidence, evidence, harmless, open_browser, opener
 
 URL = "https://login.example/authorize?a=1&b=$(touch%20/tmp/x);c='d'"
 

@@ -15,7 +15,7 @@ import zxingcpp
 from PIL import Image
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.errors import (
     DeviceRefused,
     LoginCancelled,

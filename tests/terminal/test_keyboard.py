@@ -16,7 +16,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from hermes_mcp_auth_remote.terminal.keyboard import MAX_PIPED_CHARS, Keyboard, PipedLines, open_lines
+from hermes_mcp_auth_remote.terminal.input import MAX_PIPED_CHARS, Keyboard, PipedLines, open_lines
 from tests.requirements import covers
 
 PASTE = "http://127.0.0.1:1/callback?code=" + "c0de-that-nobody-may-see" * 900
@@ -24,7 +24,7 @@ PASTE = "http://127.0.0.1:1/callback?code=" + "c0de-that-nobody-may-see" * 900
 # Writes each line to the file, and what it sees of the keyboard to nobody.
 CHILD = """
 import asyncio, resource, sys
-from hermes_mcp_auth_remote.terminal.keyboard import open_lines
+from hermes_mcp_auth_remote.terminal.input import open_lines
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 async def main():
     async with open_lines() as keyboard:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_mcp_auth_remote.terminal.keys import MAX_CHARS, Typing
+from hermes_mcp_auth_remote.terminal.key_sequences import MAX_CHARS, Typing
 
 
 def typed(*pieces: bytes) -> list[str | None]:

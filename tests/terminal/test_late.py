@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import StillExchanging
 from hermes_mcp_auth_remote.terminal.prompt import Ways
 from tests.browserless import approve

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.errors import (
     LoginCancelled,
     LoginExpired,
@@ -27,8 +27,8 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.terminal.answers import HERE
 from hermes_mcp_auth_remote.terminal.prompt import Ways, log_in
-from hermes_mcp_auth_remote.terminal.race import HERE
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve, fetch
 from tests.requirements import covers

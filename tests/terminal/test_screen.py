@@ -12,9 +12,9 @@ import pytest
 import zxingcpp
 from PIL import Image
 
-from hermes_mcp_auth_remote.demo.serving import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, running
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.race import HERE
+from hermes_mcp_auth_remote.terminal.answers import HERE
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen, size
 from hermes_mcp_auth_remote.values import Server
 from tests.requirements import covers

@@ -8,7 +8,8 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
-from hermes_mcp_auth_remote.terminal.words import (
+from hermes_mcp_auth_remote.phrases import duration, shown
+from hermes_mcp_auth_remote.terminal.text import (
     clock_time,
     connected,
     filled,
@@ -18,7 +19,6 @@ from hermes_mcp_auth_remote.terminal.words import (
     trouble,
 )
 from hermes_mcp_auth_remote.values import Key, Origin
-from hermes_mcp_auth_remote.wording import duration, shown
 from tests.oauth.parties import NOW, request, server
 from tests.requirements import covers
 

@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 import httpx2
 from discord.ext import commands
 
+from gateway_hooks.dialog.messages import ENGLISH
+from gateway_hooks.dialog.policy import AllowList, Policy
+from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.discord import McpLogins, Options
+from gateway_hooks.discord.api_url import lead
 from gateway_hooks.discord.bot import LoginBot
-from gateway_hooks.discord.endpoint import lead
-from gateway_hooks.policy import AllowList, Policy
-from gateway_hooks.servers import Servers
-from gateway_hooks.words import ENGLISH
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server

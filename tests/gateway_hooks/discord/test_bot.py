@@ -9,8 +9,8 @@ import discord
 import pytest
 from discord.http import Route
 
+from gateway_hooks.discord.api_url import led
 from gateway_hooks.discord.bot import LoginBot, run_bot
-from gateway_hooks.discord.endpoint import led
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway_hooks.cards import Button, Card, Link, Row, in_rows
-from gateway_hooks.discord.cards import ADDRESS, drawn, typed, window
-from gateway_hooks.words import ENGLISH
+from gateway_hooks.dialog.cards import Button, Card, Link, Row, in_rows
+from gateway_hooks.dialog.messages import ENGLISH
+from gateway_hooks.discord.render import ADDRESS, drawn, typed, window
 from tests.parts.discord_api.components import check_modal
 from tests.parts.discord_api.limits import check_message
 from tests.requirements import covers

@@ -7,9 +7,9 @@ import pytest
 from discord import app_commands
 from discord.ext import commands
 
+from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.discord import McpLogins, Options
-from gateway_hooks.discord.slash import is_same
-from gateway_hooks.words import ENGLISH
+from gateway_hooks.discord.commands import is_same
 from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate
 from tests.gateway_hooks.discord.given import Scene
 from tests.gateway_hooks.given import servers_of

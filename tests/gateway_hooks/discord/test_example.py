@@ -12,7 +12,7 @@ import httpx
 from discord.ext import commands
 
 import gateway_hooks.discord as room
-from gateway_hooks.discord.endpoint import lead
+from gateway_hooks.discord.api_url import lead
 from hermes_mcp_auth_remote.auth.httpx import McpAuth
 from hermes_mcp_auth_remote.service import AuthService
 from tests.gateway_hooks.discord.given import Scene, running

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from gateway_hooks.discord.redaction import LOGGERS, WithoutSecrets, harmless
+from gateway_hooks.log_redaction import DISCORD_LOGGERS, DiscordArgumentFilter, harmless_value
 from tests import tripwire
 from tests.gateway_hooks.discord.given import Scene
 from tests.requirements import covers
@@ -44,7 +44,7 @@ def test_no_line_holds_a_secret(scene: Scene, caplog: pytest.LogCaptureFixture) 
 def test_without_the_filter_they_would(
     scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(WithoutSecrets, "filter", lambda *_: True)
+    monkeypatch.setattr(DiscordArgumentFilter, "filter", lambda *_: True)
     secrets = whole_story(scene)
     written = caplog.text
     assert [secret for secret in secrets if secret in written]
@@ -56,7 +56,7 @@ def test_without_the_filter_they_would(
 def test_all_loggers_of_the_library_that_name_values_are_covered() -> None:
     known = {name for name in logging.root.manager.loggerDict if name.startswith("discord.")}
     silent = {"discord.ext", "discord.app_commands", "discord.webhook", "discord.ui", "discord.backoff"}
-    assert set(LOGGERS) <= known | silent
+    assert set(DISCORD_LOGGERS) <= known | silent
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,4 @@ def test_all_loggers_of_the_library_that_name_values_are_covered() -> None:
     ],
 )
 def test_what_is_harmless(value: object, said: object) -> None:
-    assert harmless(value) == said
+    assert harmless_value(value) == said

@@ -6,8 +6,8 @@ import discord
 import pytest
 from discord.ext import commands
 
+from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.discord import Options
-from gateway_hooks.words import ENGLISH
 from tests.gateway_hooks.discord.given import Running, Scene
 from tests.parts.discord_api import Channel, User
 from tests.parts.discord_api.world import EVERYBODY, MANAGE_MESSAGES

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_hooks.policy import AllowList
-from gateway_hooks.words import ENGLISH
+from gateway_hooks.dialog.messages import ENGLISH
+from gateway_hooks.dialog.policy import AllowList
 from tests.gateway_hooks.discord.given import Scene
 from tests.parts.discord_api import Channel, User
 from tests.requirements import covers

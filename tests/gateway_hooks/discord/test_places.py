@@ -5,10 +5,10 @@ from __future__ import annotations
 import discord
 import pytest
 
-from gateway_hooks.cards import action
-from gateway_hooks.policy import AllowList
-from gateway_hooks.servers import tag
-from gateway_hooks.words import ENGLISH
+from gateway_hooks.dialog.cards import action
+from gateway_hooks.dialog.messages import ENGLISH
+from gateway_hooks.dialog.policy import AllowList
+from gateway_hooks.dialog.servers import tag
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.values import Origin

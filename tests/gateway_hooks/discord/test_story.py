@@ -8,7 +8,7 @@ import pytest
 import zxingcpp
 from PIL import Image
 
-from gateway_hooks.servers import Listed
+from gateway_hooks.dialog.servers import Listed
 from hermes_mcp_auth_remote.values import Server, ServerOptions
 from tests.browserless import approve_device
 from tests.gateway_hooks.discord.given import CANCEL, PASTE, QR, Scene, compare

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from gateway_hooks.policy import AllowList
+from gateway_hooks.dialog.policy import AllowList
 from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate
 from tests.gateway_hooks.discord.given import PASTE, QR, Scene
 from tests.parts.discord_api import Interaction

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests import tripwire
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.telegram.given import ANNA, BOB, EVE, Scene

@@ -17,11 +17,11 @@ from typing import Any
 
 from telegram.ext import Application, ApplicationBuilder, CallbackContext
 
-from gateway_hooks.policy import AllowList, Policy
-from gateway_hooks.servers import Listed
+from gateway_hooks.dialog.policy import AllowList, Policy
+from gateway_hooks.dialog.servers import Listed
 from gateway_hooks.telegram import TelegramLogins
 from gateway_hooks.telegram.bot import run_bot
-from hermes_mcp_auth_remote.demo.serving import Demo
+from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret, Server

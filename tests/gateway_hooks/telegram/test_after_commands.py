@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from telegram import Update
 
-from gateway_hooks.meaning import NotOurs, Stray, meaning, stands_alone
-from gateway_hooks.telegram.pieces import collect
-from gateway_hooks.telegram.reading import Read, read
+from gateway_hooks.dialog.intents import NotOurs, Stray, meaning, stands_alone
+from gateway_hooks.telegram.texts import collect
+from gateway_hooks.telegram.updates import Read, read
 from hermes_mcp_auth_remote.values import Origin
 from tests.gateway_hooks.made import made
 from tests.gateway_hooks.telegram.test_codes import LOOSE

@@ -6,7 +6,7 @@ import asyncio
 
 from telegram.error import RetryAfter
 
-from gateway_hooks.telegram.calls import MAX_UNDER_WAY, Calls
+from gateway_hooks.telegram.api_calls import MAX_UNDER_WAY, Calls
 
 SECONDS = 5.0
 

@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pytest
 from telegram import Update
 
-from gateway_hooks.telegram.pieces import collect
-from gateway_hooks.telegram.reading import overheard
+from gateway_hooks.telegram.texts import collect
+from gateway_hooks.telegram.updates import overheard
 from tests.gateway_hooks.telegram.given import Scene, eventually
 from tests.gateway_hooks.telegram.test_application import Host, hosted
 from tests.parts.bot_api import BotApi, Message, User

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from telegram import MessageEntity
 
-from gateway_hooks.cards import Button, Card, Link, Row, action
-from gateway_hooks.telegram.drawing import MAX_CAPTION_UNITS, Drawn, can_open, cut, draw, units
+from gateway_hooks.dialog.cards import Button, Card, Link, Row, action
+from gateway_hooks.telegram.render import MAX_CAPTION_UNITS, Drawn, can_open, cut, draw, units
 from tests.parts.bot_api import Entity
 from tests.parts.bot_api.entities import found, placed
 from tests.parts.bot_api.keyboards import read_keyboard

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from telegram import BotCommand
 
-from gateway_hooks.policy import AllowList
-from gateway_hooks.servers import Listed
-from hermes_mcp_auth_remote.demo.serving import Demo
+from gateway_hooks.dialog.policy import AllowList
+from gateway_hooks.dialog.servers import Listed
+from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.telegram.given import OPEN, Scene, eventually

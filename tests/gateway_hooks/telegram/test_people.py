@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway_hooks.policy import AllowList
+from gateway_hooks.dialog.policy import AllowList
 from hermes_mcp_auth_remote.values import Origin
 from tests.gateway_hooks.telegram.given import OPEN, Scene
 from tests.parts.bot_api import Button, Chat, User

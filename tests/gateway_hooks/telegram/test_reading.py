@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from telegram import Update
 
-from gateway_hooks.chat import Heard, Sender
-from gateway_hooks.telegram.reading import Read, read, whose
+from gateway_hooks.dialog.platform import Heard, Sender
+from gateway_hooks.telegram.updates import Read, read, whose
 from hermes_mcp_auth_remote.values import Origin
 from tests.requirements import covers
 

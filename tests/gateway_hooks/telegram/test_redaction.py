@@ -9,9 +9,9 @@ import httpx
 import pytest
 from telegram.error import InvalidToken
 
-from gateway_hooks.chat import ChatError
+from gateway_hooks.dialog.platform import ChatError
+from gateway_hooks.log_redaction import mask_secrets, redact_logs
 from gateway_hooks.telegram.bot import run_bot
-from gateway_hooks.telegram.redaction import guard_logs, hide
 from hermes_mcp_auth_remote.values import Secret
 from tests import tripwire
 from tests.gateway_hooks.telegram.given import KNOWN, Scene
@@ -74,13 +74,13 @@ def test_a_token_that_telegram_does_not_take_is_not_told_either(
 
 @covers("telegram-log")
 @pytest.mark.parametrize(
-    "name", ["telegram.ext.Updater", "telegram.ext.Application", "httpx", "gateway_hooks.desk"]
+    "name", ["telegram.ext.Updater", "telegram.ext.Application", "httpx", "gateway_hooks.runtime.dispatcher"]
 )
 def test_a_traceback_tells_no_token_and_stays_a_traceback(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    guard_logs()
-    guard_logs()
+    redact_logs()
+    redact_logs()
     cause = httpx.ConnectError(f"https://api.telegram.org/bot{TOKEN}/getMe?code=abc&state=def")
     trouble = InvalidToken(f"The token `{TOKEN}` was rejected by the server.")
     trouble.__cause__ = cause
@@ -94,7 +94,7 @@ def test_a_traceback_tells_no_token_and_stays_a_traceback(
 
 @covers("telegram-log")
 def test_what_tells_nothing_is_left_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    guard_logs()
+    redact_logs()
     log = logging.getLogger("telegram.ext.Updater")
     log.warning("%s of %d, %.1f, %s", "One", 2, 3.0, None)
     log.warning("%(name)s", {"name": "a body"})
@@ -120,4 +120,4 @@ def test_what_tells_nothing_is_left_as_it_is(caplog: pytest.LogCaptureFixture) -
     ],
 )
 def test_hiding(text: str, hidden: str) -> None:
-    assert hide(text) == hidden
+    assert mask_secrets(text) == hidden

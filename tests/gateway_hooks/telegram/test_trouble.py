@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from gateway_hooks.cards import Card
-from gateway_hooks.chat import CannotWrite, ChatError, MessageGone
-from gateway_hooks.desk import Desk
+from gateway_hooks.dialog.cards import Card
+from gateway_hooks.dialog.platform import CannotWrite, ChatError, MessageGone
+from gateway_hooks.runtime.dispatcher import Desk
 from gateway_hooks.telegram import TelegramPlatform
 from gateway_hooks.telegram.bot import run_bot
 from hermes_mcp_auth_remote.values import Origin, Secret

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import trustme
 
-from gateway_hooks.chat import ChatError
+from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.telegram.bot import Webhook
 from hermes_mcp_auth_remote.values import Secret
 from tests.gateway_hooks.telegram.given import Scene

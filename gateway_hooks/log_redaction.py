@@ -1,0 +1,128 @@
+"""Keep secrets out of log records of the chat libraries, of their HTTP clients and of this package.
+
+python-telegram-bot logs at DEBUG what it sends and receives, and httpx logs each address at INFO: the bot's
+token is part of it. discord.py logs each message and each request at DEBUG. A filter on a logger rewrites the
+record before any handler sees it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Mapping
+from typing import cast
+
+_MASK = "****"
+_BOT_TOKEN = re.compile(r"\d{6,}(?::|%3A)[A-Za-z0-9_-]{30,}")
+_SECRET_PARAMETER = re.compile(
+    r"(?i)(?:(?<!\w)|(?<=%3F)|(?<=%26))"
+    r"((?:code|state|code_verifier|user_code|device_code|access_token|refresh_token|id_token|client_secret"
+    r"|assertion)(?:=|%3D|%253D))[^&\s'\"<>]+"
+)
+# A longer argument is a body, and a body may hold anything.
+_MAX_ARGUMENT_CHARS = 200
+_TELEGRAM_LIBRARY = "telegram"
+_TELEGRAM_LOGGERS = (
+    "telegram",
+    "httpx",
+    "httpcore",
+    "httpcore.connection",
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore.proxy",
+    "httpcore.socks",
+    "gateway_hooks",
+)
+DISCORD_LOGGERS = (
+    "discord.http",
+    "discord.gateway",
+    "discord.webhook.async_",
+    "discord.client",
+    "discord.state",
+)
+# With the token of an interaction anybody can answer it.
+_INTERACTION_TOKEN = re.compile(r"(/(?:interactions|webhooks)/[^/\s]+/)[^/?\s]+")
+_PLAIN_WORD = re.compile(r"[A-Za-z_]{1,40}")
+
+
+def mask_secrets(text: str) -> str:
+    """Return the text with every bot token and every secret OAuth parameter masked."""
+    return _SECRET_PARAMETER.sub(rf"\1{_MASK}", _BOT_TOKEN.sub(_MASK, text))
+
+
+class SecretFilter(logging.Filter):
+    """Pass each record on, with its secrets masked."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the record if it holds a secret."""
+        if record.name.startswith(_TELEGRAM_LIBRARY):
+            record.args = _without_bodies(record.args)
+        message = record.getMessage()
+        if (masked := mask_secrets(message)) != message:
+            record.msg, record.args = masked, ()
+        if record.exc_info and record.exc_info[1] is not None:
+            report = "".join(traceback.format_exception(record.exc_info[1]))
+            if (masked := mask_secrets(report)) != report:
+                # A formatter prints exc_text only if there is no exc_info.
+                record.exc_info, record.exc_text = None, masked.rstrip()
+        return True
+
+
+class DiscordArgumentFilter(logging.Filter):
+    """Pass each record on, with only harmless arguments: numbers, words, addresses without tokens."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Replace the record's arguments."""
+        if record.args and not isinstance(record.args, Mapping):
+            record.args = tuple(harmless_value(argument) for argument in record.args)
+        return True
+
+
+def harmless_value(value: object) -> object:
+    """Return the part of a logged value that holds no secret."""
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, str) and value.startswith(("https://", "http://", "wss://", "ws://", "/")):
+        return _INTERACTION_TOKEN.sub(r"\1…", value.partition("?")[0])
+    if isinstance(value, Mapping):
+        frame = cast("Mapping[str, object]", value)
+        return {name: harmless_value(frame[name]) for name in ("op", "t", "s") if name in frame}
+    text = str(value)
+    return text if _PLAIN_WORD.fullmatch(text) else "…"
+
+
+_SECRET_FILTER = SecretFilter()
+_DISCORD_FILTER = DiscordArgumentFilter()
+
+
+def redact_logs() -> None:
+    """Filter the loggers of python-telegram-bot, of httpx and of this package. A second call adds nothing."""
+    prefixes = ("telegram.", "gateway_hooks.")
+    existing = [name for name in logging.root.manager.loggerDict if name.startswith(prefixes)]
+    for name in (*_TELEGRAM_LOGGERS, *existing):
+        logging.getLogger(name).addFilter(_SECRET_FILTER)
+
+
+def redact_discord_logs() -> None:
+    """Filter the loggers of discord.py. A second call adds nothing."""
+    for name in DISCORD_LOGGERS:
+        logging.getLogger(name).addFilter(_DISCORD_FILTER)
+
+
+def _without_bodies(
+    args: tuple[object, ...] | Mapping[str, object] | None,
+) -> tuple[object, ...] | Mapping[str, object] | None:
+    """Return a record's arguments with bodies of requests and responses masked."""
+    if isinstance(args, tuple):
+        return tuple(_without_body(argument) for argument in args)
+    # A dictionary is a record's only argument, or holds the arguments by name.
+    return None if args is None else dict.fromkeys(args, _MASK)
+
+
+def _without_body(argument: object) -> object:
+    if argument is None or isinstance(argument, (int, float, Exception)):
+        return argument
+    if isinstance(argument, str) and len(argument) <= _MAX_ARGUMENT_CHARS:
+        return argument
+    return _MASK

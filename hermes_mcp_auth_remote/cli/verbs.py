@@ -1,0 +1,32 @@
+"""The verbs of the command line. Each verb is a module that is imported only if the user asks for it."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+
+
+def load_verb(verb: str) -> Callable[[Namespace], int]:
+    """Import the module of a verb and return its function, which returns an exit code. Raises ValueError."""
+    match verb:
+        case "login":
+            from hermes_mcp_auth_remote.cli.login import run
+        case "status":
+            from hermes_mcp_auth_remote.cli.status import run
+        case "token":
+            from hermes_mcp_auth_remote.cli.token import run
+        case "header":
+            from hermes_mcp_auth_remote.cli.header import run
+        case "run":
+            from hermes_mcp_auth_remote.cli.run import run
+        case "logout":
+            from hermes_mcp_auth_remote.cli.logout import run
+        case "doctor":
+            from hermes_mcp_auth_remote.cli.doctor import run
+        case "serve":
+            from hermes_mcp_auth_remote.cli.serve import run
+        case "demo":
+            from hermes_mcp_auth_remote.cli.demo import run
+        case _:
+            raise ValueError(f"There is no verb {verb!r}.")
+    return run

@@ -1,0 +1,241 @@
+"""A paste from a terminal or a pipe -> lines of text, with nothing of it shown.
+
+A terminal in its usual mode cuts a line at 4096 bytes, ends a paste at its first line break, and shows all
+of it. So it is switched to hand on each byte; what was typed is counted on the screen instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from hermes_mcp_auth_remote.terminal.key_sequences import Typing
+
+if sys.platform == "win32":
+    import _thread
+    import msvcrt
+
+    def _console_key() -> bytes:
+        """Wait for one key of a Windows console."""
+        key = msvcrt.getwch()
+        if key in "\0\xe0":  # an arrow or function key: its code follows
+            msvcrt.getwch()
+            return _console_key()
+        if key == "\x03":
+            _thread.interrupt_main()
+        return b"" if key in "\x03\x1a" else key.encode("utf-8", "replace")
+
+else:
+    import termios
+
+# A line from a pipe that is longer is cut, and refused for its length by whoever reads it.
+MAX_PIPED_CHARS = 16_385
+_READ_BYTES = 65_536
+_PASTES_MARKED, _PASTES_PLAIN = b"\x1b[?2004h", b"\x1b[?2004l"
+
+
+class Lines(Protocol):
+    """Where text comes from: a Keyboard or a pipe; used as `async with`."""
+
+    async def line(self) -> str | None:
+        """Return the next line, without its end; None once there will be no more. May be cancelled."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_lines() -> Lines:
+    """Return standard input: the keyboard where it is a terminal, else a pipe."""
+    if sys.platform == "win32":
+        return PipedLines(_console_key) if os.isatty(0) else PipedLines()
+    return Keyboard.open() if os.isatty(0) else PipedLines()
+
+
+class PipedLines:
+    """Lines from something that can only be waited for by a thread; the thread begins with the first line.
+
+    `read` returns bytes, and b"" at the end.
+    """
+
+    def __init__(self, read: Callable[[], bytes] = lambda: os.read(0, 4096)) -> None:
+        self._read = read
+        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
+        self._thread: threading.Thread | None = None
+        self._ended = False
+
+    async def line(self) -> str | None:
+        """Return the next line, of at most 16385 characters; None at the end."""
+        if self._ended:
+            return None
+        if self._thread is None:
+            loop = asyncio.get_running_loop()
+            # Nothing can interrupt its read, so that it must not keep the process from ending.
+            self._thread = threading.Thread(target=self._pump, args=(loop,), daemon=True)
+            self._thread.start()
+        text = await self._lines.get()
+        self._ended = text is None
+        return text
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the rest unread."""
+
+    def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
+        typing = Typing(MAX_PIPED_CHARS)
+        # RuntimeError: the loop is over, and nobody wants more.
+        with contextlib.suppress(RuntimeError):
+            while True:
+                try:
+                    data = self._read()
+                except OSError:
+                    data = b""
+                for line in typing.feed(data) if data else typing.end():
+                    loop.call_soon_threadsafe(self._lines.put_nowait, line)
+                    if line is None:
+                        return
+
+
+class Keyboard:
+    """A terminal's keyboard: `async with Keyboard.open() as keyboard`. POSIX only.
+
+    Within, nothing typed is shown but how many characters there are; Ctrl-C, Ctrl-Z and the line keys
+    (backspace, Ctrl-U, Ctrl-D for the end) work, and a line break inside a paste does not end the line. On
+    the way out, also out of SIGTERM, SIGQUIT and a suspension, the terminal is as it was before.
+    """
+
+    def __init__(self, terminal: int, screen: int) -> None:
+        self._terminal = terminal
+        self._screen = screen
+        self._typing = Typing()
+        self._shown = 0
+        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
+        self._ended = False
+        self._before = termios.tcgetattr(terminal)
+        self._signals: list[signal.Signals] = []
+
+    @classmethod
+    def open(cls, terminal: int = 0) -> Self:
+        """Make a keyboard of a terminal's file descriptor; entering it changes the terminal.
+
+        Raises termios.error where it is no terminal.
+        """
+        return cls(terminal, next((fd for fd in (2, 1) if terminal == 0 and os.isatty(fd)), terminal))
+
+    async def line(self) -> str | None:
+        """Return the next line; None after Ctrl-D, or when the terminal is gone."""
+        if self._ended and self._lines.empty():
+            return None
+        return await self._lines.get()
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._terminal, self._readable)
+        if threading.current_thread() is threading.main_thread():
+            for number, act in (
+                (signal.SIGTERM, self._terminate),
+                (signal.SIGQUIT, self._terminate),
+                (signal.SIGTSTP, self._suspend),
+                (signal.SIGCONT, self._resume),
+            ):
+                # What the program around us handles, or ignores, is its own affair.
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    loop.add_signal_handler(number, act, number)
+                    self._signals.append(number)
+        self._take()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._terminal)
+        for number in self._signals:
+            loop.remove_signal_handler(number)
+        if self._shown:
+            self._write(b"\n")
+        self._give_back()
+        # The rest of a paste would go to the shell, and into its history.
+        with contextlib.suppress(termios.error):
+            termios.tcflush(self._terminal, termios.TCIFLUSH)
+
+    def _take(self) -> None:
+        raw = termios.tcgetattr(self._terminal)
+        # ISIG stays, so that Ctrl-C and Ctrl-Z work. Without ICRNL a "\r\n" can be told from two line breaks.
+        raw[0] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR | termios.ISTRIP)
+        raw[3] &= ~(termios.ICANON | termios.ECHO | termios.ECHONL | termios.IEXTEN)
+        raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(self._terminal, termios.TCSANOW, raw)
+        self._mark(_PASTES_MARKED)
+
+    def _give_back(self) -> None:
+        self._mark(_PASTES_PLAIN)
+        # termios.error: the terminal is gone.
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(self._terminal, termios.TCSANOW, self._before)
+
+    def _mark(self, mark: bytes) -> None:
+        # A terminal that knows no escapes would show them.
+        if os.environ.get("TERM") != "dumb":
+            self._write(mark)
+
+    def _terminate(self, number: signal.Signals) -> None:
+        self._give_back()
+        asyncio.get_running_loop().remove_signal_handler(number)
+        os.kill(os.getpid(), number)
+
+    def _suspend(self, number: signal.Signals) -> None:
+        self._give_back()
+        loop = asyncio.get_running_loop()
+        loop.remove_signal_handler(number)
+        # Not SIGSTOP: where no shell could continue us (`ssh -t host command`), the kernel ignores this one.
+        os.kill(os.getpid(), number)
+        loop.add_signal_handler(number, self._suspend, number)
+        self._resume(number)
+
+    def _resume(self, _: signal.Signals) -> None:
+        with contextlib.suppress(termios.error):
+            self._take()
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._terminal, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:  # EIO: the terminal is gone
+            data = b""
+        for line in self._typing.feed(data) if data else self._typing.end():
+            if line is not None:
+                self._show(len(line))
+            self._write(b"\n")
+            self._shown = 0
+            self._lines.put_nowait(line)
+            if line is None:
+                self._ended = True
+                asyncio.get_running_loop().remove_reader(self._terminal)
+                return
+        self._show(self._typing.characters)
+
+    def _show(self, characters: int) -> None:
+        label = f"[{characters} character{'s' * (characters != 1)}]" if characters else ""
+        gap = max(self._shown - len(label), 0)
+        self._write(("\b" * self._shown + label + " " * gap + "\b" * gap).encode())
+        self._shown = len(label)
+
+    def _write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._screen, data)
