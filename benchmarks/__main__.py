@@ -22,19 +22,19 @@ from benchmarks import (
     startup,
     table,
 )
-from benchmarks.measuring import Extent, Figure
+from benchmarks.measuring import Figure, Scale
 
-BENCHMARKS: dict[str, Callable[[Extent], list[Figure]]] = {
-    "startup": startup.figures,
-    "hot-path": hot_path.figures,
-    "concurrency": concurrency.figures,
-    "hostile": hostile.figures,
-    "logins": logins.figures,
-    "sharing": sharing.figures,
-    "memory": memory.figures,
-    "polling": polling.figures,
-    "qr": drawing.figures,
-    "chats": chats.figures,
+BENCHMARKS: dict[str, Callable[[Scale], list[Figure]]] = {
+    "startup": startup.measure_figures,
+    "hot-path": hot_path.measure_figures,
+    "concurrency": concurrency.measure_figures,
+    "hostile": hostile.measure_figures,
+    "logins": logins.measure_figures,
+    "sharing": sharing.measure_figures,
+    "memory": memory.measure_figures,
+    "polling": polling.measure_figures,
+    "qr": drawing.measure_figures,
+    "chats": chats.measure_figures,
 }
 
 
@@ -47,23 +47,23 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
-    _stay_on_this_machine()
-    _raise_open_files()
+    _remove_proxies()
+    _raise_open_file_limit()
     begun, found = time.perf_counter(), list[Figure]()
     for name in options.only or BENCHMARKS:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        found += BENCHMARKS[name](Extent(options.rounds))
-    write = table.as_json if options.json else table.markdown
+        found += BENCHMARKS[name](Scale(options.rounds))
+    write = table.format_json if options.json else table.format_markdown
     print(write(found, time.perf_counter() - begun))
 
 
-def _stay_on_this_machine() -> None:
+def _remove_proxies() -> None:
     # Every server is on loopback; a proxy would be what is measured.
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
 
 
-def _raise_open_files() -> None:
+def _raise_open_file_limit() -> None:
     # A thousand connections are more than many systems allow at first.
     with suppress(ImportError, ValueError, OSError):
         import resource

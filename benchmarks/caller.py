@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 
 
-async def _ours(url: str, home: Path) -> Any:  # noqa: ANN401
+async def _make_our_auth(url: str, home: Path) -> Any:  # noqa: ANN401
     from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
     from hermes_mcp_auth_remote.service import AuthService
     from hermes_mcp_auth_remote.values import Server
@@ -23,37 +23,37 @@ async def _ours(url: str, home: Path) -> Any:  # noqa: ANN401
     return McpAuth(AuthService(home).session(Server("bench", url)))
 
 
-async def _sdk(url: str, home: Path) -> Any:  # noqa: ANN401
-    from benchmarks.sdk import FileStorage, provider
+async def _make_sdk_auth(url: str, home: Path) -> Any:  # noqa: ANN401
+    from benchmarks.sdk import FileStorage, make_provider
 
-    return provider(url, FileStorage(home), _nobody, _nobody)
-
-
-async def _told_sdk(url: str, home: Path) -> Any:  # noqa: ANN401
-    from benchmarks.sdk import FileStorage, told_provider
-
-    return await told_provider(url, FileStorage(home), _nobody)
+    return make_provider(url, FileStorage(home), _refuse_login, _refuse_login)
 
 
-async def _fastmcp(url: str, home: Path) -> Any:  # noqa: ANN401
-    from benchmarks.fastmcp_peer import shared
+async def _make_sdk_auth_with_expiry(url: str, home: Path) -> Any:  # noqa: ANN401
+    from benchmarks.sdk import FileStorage, make_provider_with_expiry
 
-    return await shared(url, home)
+    return await make_provider_with_expiry(url, FileStorage(home), _refuse_login)
 
 
-async def _nobody(*_: object) -> Any:  # noqa: ANN401
+async def _make_fastmcp_auth(url: str, home: Path) -> Any:  # noqa: ANN401
+    from benchmarks.fastmcp_peer import make_shared_auth
+
+    return await make_shared_auth(url, home)
+
+
+async def _refuse_login(*_: object) -> Any:  # noqa: ANN401
     raise PermissionError("A login is needed, and nobody can be asked here.")
 
 
-KINDS: dict[str, Callable[[str, Path], Awaitable[Any]]] = {
-    "ours": _ours,
-    "mcp 2.x": _sdk,
-    "mcp 2.x, told the expiry": _told_sdk,
-    "fastmcp": _fastmcp,
+AUTH_FACTORIES: dict[str, Callable[[str, Path], Awaitable[Any]]] = {
+    "ours": _make_our_auth,
+    "mcp 2.x": _make_sdk_auth,
+    "mcp 2.x, told the expiry": _make_sdk_auth_with_expiry,
+    "fastmcp": _make_fastmcp_auth,
 }
 
 
-async def _calls(auth: Any, url: str, count: int) -> int:  # noqa: ANN401
+async def _count_successful_calls(auth: Any, url: str, count: int) -> int:  # noqa: ANN401
     async with httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as client:
         answers = await asyncio.gather(*(client.get(url) for _ in range(count)), return_exceptions=True)
     return sum(isinstance(answer, httpx2.Response) and answer.status_code == 200 for answer in answers)
@@ -62,10 +62,10 @@ async def _calls(auth: Any, url: str, count: int) -> int:  # noqa: ANN401
 async def _main(kind: str, url: str, home: str) -> None:
     # What a peer has to say of its failures is counted, not read.
     logging.disable()
-    auth = await KINDS[kind](url, Path(home))
+    auth = await AUTH_FACTORIES[kind](url, Path(home))
     print("ready", flush=True)
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
-        print(await _calls(auth, url, int(line)), flush=True)
+        print(await _count_successful_calls(auth, url, int(line)), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,45 +15,45 @@ from typing import TYPE_CHECKING, Any
 # Everything else is imported by the kind that needs it: what a process start costs is measured.
 if TYPE_CHECKING:
     from gateway_hooks.dialog.policy import AllowList
-    from gateway_hooks.dialog.servers import Configured
+    from gateway_hooks.dialog.servers import ConfigServers
     from hermes_mcp_auth_remote.service import AuthService
     from hermes_mcp_auth_remote.values import Secret
 
 
-def _telegram(url: str, home: str, users: str) -> None:
-    from gateway_hooks.startup import loading
+def _run_telegram(url: str, home: str, users: str) -> None:
+    from gateway_hooks.startup import pause_garbage_collection
 
-    with loading():
+    with pause_garbage_collection():
         from gateway_hooks.telegram.bot import run_bot
 
-        service, servers, policy, token = _ours(home, users)
-    _run(run_bot(token, service, servers, policy, api_url=url))
+        service, servers, policy, token = _bot_arguments(home, users)
+    _run_coroutine(run_bot(token, service, servers, policy, api_url=url))
 
 
-def _discord(url: str, home: str, users: str) -> None:
-    from gateway_hooks.startup import loading
+def _run_discord(url: str, home: str, users: str) -> None:
+    from gateway_hooks.startup import pause_garbage_collection
 
-    with loading():
+    with pause_garbage_collection():
         from gateway_hooks.discord.bot import run_bot
 
-        service, servers, policy, token = _ours(home, users)
-    _run(run_bot(token, service, servers, policy, api_url=url))
+        service, servers, policy, token = _bot_arguments(home, users)
+    _run_coroutine(run_bot(token, service, servers, policy, api_url=url))
 
 
-def _ours(home: str, users: str) -> tuple[AuthService, Configured, AllowList, Secret]:
+def _bot_arguments(home: str, users: str) -> tuple[AuthService, ConfigServers, AllowList, Secret]:
     from pathlib import Path
 
     from gateway_hooks.dialog.policy import AllowList
-    from gateway_hooks.dialog.servers import Configured
+    from gateway_hooks.dialog.servers import ConfigServers
     from hermes_mcp_auth_remote.service import AuthService
     from hermes_mcp_auth_remote.values import Secret
 
     place, known = Path(home), frozenset(users.split(","))
     policy = AllowList(users=known, owners="per_user")
-    return AuthService(place), Configured(place), policy, Secret(os.environ["BOT_TOKEN"])
+    return AuthService(place), ConfigServers(place), policy, Secret(os.environ["BOT_TOKEN"])
 
 
-def _telegram_floor(url: str, _home: str, _users: str) -> None:
+def _run_telegram_floor(url: str, _home: str, _users: str) -> None:
     from telegram import InlineKeyboardButton, InlineKeyboardMarkup, Update
     from telegram.ext import ApplicationBuilder, CommandHandler
 
@@ -77,10 +77,10 @@ def _telegram_floor(url: str, _home: str, _users: str) -> None:
             await application.updater.start_polling()
             await asyncio.Event().wait()
 
-    _run(poll())
+    _run_coroutine(poll())
 
 
-def _discord_floor(url: str, _home: str, _users: str) -> None:
+def _run_discord_floor(url: str, _home: str, _users: str) -> None:
     import discord
     import yarl
     from discord import app_commands
@@ -100,21 +100,21 @@ def _discord_floor(url: str, _home: str, _users: str) -> None:
     client.run(os.environ["BOT_TOKEN"], log_handler=None)
 
 
-KINDS: dict[str, Callable[[str, str, str], None]] = {
-    "telegram": _telegram,
-    "telegram floor": _telegram_floor,
-    "discord": _discord,
-    "discord floor": _discord_floor,
+BOT_RUNNERS: dict[str, Callable[[str, str, str], None]] = {
+    "telegram": _run_telegram,
+    "telegram floor": _run_telegram_floor,
+    "discord": _run_discord,
+    "discord floor": _run_discord_floor,
 }
 
 
-def _run(bot: Coroutine[Any, Any, None]) -> None:
+def _run_coroutine(coroutine: Coroutine[Any, Any, None]) -> None:
     if os.environ.get("BOT_WATCHED"):
-        from benchmarks.chat_watch import watched
+        from benchmarks.chat_watch import run_monitored
 
-        bot = watched(bot)
-    asyncio.run(bot)
+        coroutine = run_monitored(coroutine)
+    asyncio.run(coroutine)
 
 
 if __name__ == "__main__":
-    KINDS[sys.argv[1]](*sys.argv[2:])
+    BOT_RUNNERS[sys.argv[1]](*sys.argv[2:])

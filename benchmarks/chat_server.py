@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from hermes_mcp_auth_remote.demo.servers import running
+from hermes_mcp_auth_remote.demo.servers import serve_demo
 
 if __name__ == "__main__":
-    with running() as demo:
+    with serve_demo() as demo:
         print(demo.mcp_url, flush=True)
         sys.stdin.read()

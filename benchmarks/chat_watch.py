@@ -13,65 +13,70 @@ from typing import Any
 TICK_SECONDS = 0.002
 
 
-class Watch:
+class LoopMonitor:
     """The longest of each so far, in seconds: `wall` of one callback, `wait` for a timer that is due."""
 
     def __init__(self) -> None:
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
+    def reset(self) -> None:
         """Forget what was measured."""
-        self.wall = self.wait = 0.0
-        self.what = ""
-        self.cpu_at = time.process_time()
+        self.longest_callback_seconds = self.longest_wait_seconds = 0.0
+        self.longest_callback_name = ""
+        self.cpu_seconds_at_reset = time.process_time()
 
     def report(self) -> str:
         """Return what was measured, with the process's CPU time, as JSON."""
-        used = time.process_time() - self.cpu_at
-        found = {"wall": self.wall, "wait": self.wait, "used": used, "what": self.what}
+        used = time.process_time() - self.cpu_seconds_at_reset
+        found = {
+            "wall": self.longest_callback_seconds,
+            "wait": self.longest_wait_seconds,
+            "used": used,
+            "what": self.longest_callback_name,
+        }
         return json.dumps(found)
 
     def time_callbacks(self) -> None:
         """Time every callback of this process's loops from now on."""
         run = asyncio.Handle._run  # noqa: SLF001
 
-        def timed(handle: asyncio.Handle) -> None:
+        def run_timed(handle: asyncio.Handle) -> None:
             begun = time.perf_counter()
             run(handle)
             wall = time.perf_counter() - begun
-            if wall > self.wall:
-                self.wall = wall
+            if wall > self.longest_callback_seconds:
+                self.longest_callback_seconds = wall
                 # Of a task, the name of its coroutine: no argument, which might be a secret.
                 task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]  # noqa: SLF001
                 done = task.get_coro() if isinstance(task, asyncio.Task) else None
-                self.what = str(getattr(done, "__qualname__", ""))
+                self.longest_callback_name = str(getattr(done, "__qualname__", ""))
 
-        asyncio.Handle._run = timed  # type: ignore[assignment, method-assign]  # noqa: SLF001
+        asyncio.Handle._run = run_timed  # type: ignore[assignment, method-assign]  # noqa: SLF001
 
-    async def tick(self) -> None:
+    async def measure_waits(self) -> None:
         """Wait for one short timer after the other."""
         while True:
             due = time.perf_counter() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
-            self.wait = max(self.wait, time.perf_counter() - due)
+            self.longest_wait_seconds = max(self.longest_wait_seconds, time.perf_counter() - due)
 
-    def listen(self) -> None:
+    def handle_commands(self) -> None:
         """Do as standard input says, until it ends."""
         for line in sys.stdin:
             if line.strip() == "begin":
-                self.begin()
+                self.reset()
                 print("{}", flush=True)
             else:
                 print(self.report(), flush=True)
 
 
-async def watched(work: Coroutine[Any, Any, None]) -> None:
+async def run_monitored(coroutine: Coroutine[Any, Any, None]) -> None:
     """Do some work, and watch the loop meanwhile."""
-    watch = Watch()
+    watch = LoopMonitor()
     watch.time_callbacks()
-    threading.Thread(target=watch.listen, daemon=True).start()
-    ticking = asyncio.create_task(watch.tick())
+    threading.Thread(target=watch.handle_commands, daemon=True).start()
+    ticking = asyncio.create_task(watch.measure_waits())
     try:
-        await work
+        await coroutine
     finally:
         ticking.cancel()

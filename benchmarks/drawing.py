@@ -10,33 +10,33 @@ from functools import partial
 from qrcode.constants import ERROR_CORRECT_L
 from qrcode.main import QRCode
 
-from benchmarks.measuring import Extent, Figure, Measure, interleaved
-from hermes_mcp_auth_remote.qr import png, terminal_blocks
+from benchmarks.measuring import Figure, Measure, Scale, measure_interleaved
+from hermes_mcp_auth_remote.qr import render_png, render_terminal_blocks
 
-SHORT = "https://as.example/device?user_code=ABCD"
-LONG = "https://as.example/authorize?" + "&".join(f"parameter_{number:02}=value" for number in range(30))
-LONG = (LONG + "&state=" + "s" * 600)[:600]
+SHORT_URL = "https://as.example/device?user_code=ABCD"
+LONG_URL = "https://as.example/authorize?" + "&".join(f"parameter_{number:02}=value" for number in range(30))
+LONG_URL = (LONG_URL + "&state=" + "s" * 600)[:600]
 
 
-def figures(extent: Extent) -> list[Figure]:
+def measure_figures(scale: Scale) -> list[Figure]:
     """Measure a short code in the terminal, a long one as a PNG, and finding out that one is too wide."""
-    count = extent.of(5, 1)
+    count = scale.choose_size(5, 1)
     found: list[Figure] = []
     for what, text, draw in (
-        ("QR of 40 characters, terminal", SHORT, lambda: terminal_blocks(SHORT, 80)),
-        ("QR of 600 characters, PNG", LONG, lambda: png(LONG)),
-        ("QR of 600 characters, too wide", LONG, lambda: terminal_blocks(LONG, 80)),
+        ("QR of 40 characters, terminal", SHORT_URL, lambda: render_terminal_blocks(SHORT_URL, 80)),
+        ("QR of 600 characters, PNG", LONG_URL, lambda: render_png(LONG_URL)),
+        ("QR of 600 characters, too wide", LONG_URL, lambda: render_terminal_blocks(LONG_URL, 80)),
     ):
         measures = {
-            "ours": _milliseconds(draw, count),
-            "qrcode": _milliseconds(partial(_peer, text), count),
+            "ours": _cpu_milliseconds_measure(draw, count),
+            "qrcode": _cpu_milliseconds_measure(partial(_draw_with_qrcode, text), count),
         }
-        medians = interleaved(measures, extent)
+        medians = measure_interleaved(measures, scale)
         found.append(Figure(what, "ms", medians["ours"], "qrcode's print_ascii", medians["qrcode"]))
     return found
 
 
-def _milliseconds(draw: Callable[[], object], count: int) -> Measure:
+def _cpu_milliseconds_measure(draw: Callable[[], object], count: int) -> Measure:
     def measure() -> float:
         begun = time.process_time()
         for _ in range(count):
@@ -46,7 +46,7 @@ def _milliseconds(draw: Callable[[], object], count: int) -> Measure:
     return measure
 
 
-def _peer(text: str) -> str:
+def _draw_with_qrcode(text: str) -> str:
     code = QRCode(error_correction=ERROR_CORRECT_L)
     code.add_data(text)
     out = io.StringIO()

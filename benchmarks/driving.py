@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 
-async def microseconds(auth: Any, request: Any, response: Any, count: int) -> float:  # noqa: ANN401
+async def measure_flow_microseconds(auth: Any, request: Any, response: Any, count: int) -> float:  # noqa: ANN401
     """Return the CPU time of one asynchronous flow, in microseconds, over `count` of them."""
     begun = time.process_time()
     for _ in range(count):
@@ -22,15 +22,15 @@ async def microseconds(auth: Any, request: Any, response: Any, count: int) -> fl
     return (time.process_time() - begun) / count * 1e6
 
 
-async def burst_milliseconds(
+async def measure_burst_milliseconds(
     library: Any,  # noqa: ANN401
     auth: Any,  # noqa: ANN401
     url: str,
     count: int,
-    connections: int,
+    max_connections: int,
 ) -> float:
     """Return the wall time of so many calls at once, in milliseconds, after one that connects."""
-    limits = library.Limits(max_connections=connections)
+    limits = library.Limits(max_connections=max_connections)
     async with library.AsyncClient(auth=auth, limits=limits, timeout=None, trust_env=False) as client:
         await post(client, url)
         begun = time.perf_counter()
@@ -45,7 +45,7 @@ async def post(client: Any, url: str) -> None:  # noqa: ANN401
         raise RuntimeError(f"The benchmarks' server answered {response.status_code}.")
 
 
-def blocking_microseconds(auth: Any, request: Any, response: Any, count: int) -> float:  # noqa: ANN401
+def measure_blocking_flow_microseconds(auth: Any, request: Any, response: Any, count: int) -> float:  # noqa: ANN401
     """Return the CPU time of one synchronous flow, in microseconds, over `count` of them."""
     begun = time.process_time()
     for _ in range(count):

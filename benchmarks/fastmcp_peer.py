@@ -23,18 +23,18 @@ from key_value.aio.stores.filetree import (  # type: ignore[import-not-found]
 )
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
-from benchmarks.driving import burst_milliseconds, microseconds
+from benchmarks.driving import measure_burst_milliseconds, measure_flow_microseconds
 from benchmarks.server import TOKEN
 
 
-class _Alone(OAuth):  # type: ignore[misc]
+class _NonInteractiveOAuth(OAuth):  # type: ignore[misc]
     """A client that nobody can be asked by: it would open a browser."""
 
     async def redirect_handler(self, _: str) -> None:
         raise PermissionError("A login is needed, and nobody can be asked here.")
 
 
-async def shared(url: str, home: Path) -> Any:  # noqa: ANN401
+async def make_shared_auth(url: str, home: Path) -> Any:  # noqa: ANN401
     """Return a client on the disk store of a home; whoever comes first puts the login there."""
     folder = home / "fastmcp"
     is_first = not folder.exists()
@@ -44,7 +44,7 @@ async def shared(url: str, home: Path) -> Any:  # noqa: ANN401
         key_sanitization_strategy=FileTreeV1KeySanitizationStrategy(directory=folder),
         collection_sanitization_strategy=FileTreeV1CollectionSanitizationStrategy(directory=folder),
     )
-    auth = _Alone(url, token_storage=store)
+    auth = _NonInteractiveOAuth(url, token_storage=store)
     if is_first:
         kept = json.loads((home / "login.json").read_bytes())
         storage = auth.token_storage_adapter
@@ -53,24 +53,28 @@ async def shared(url: str, home: Path) -> Any:  # noqa: ANN401
     return auth
 
 
-async def _good(url: str) -> Any:  # noqa: ANN401
+async def _make_auth_with_token(url: str) -> Any:  # noqa: ANN401
     """Return a client with a token in memory that is good for an hour."""
     warnings.simplefilter("ignore")
-    auth = _Alone(url)
+    auth = _NonInteractiveOAuth(url)
     tokens = OAuthToken(access_token=TOKEN, token_type="Bearer", expires_in=3600)
     await auth.token_storage_adapter.set_tokens(tokens)
     return auth
 
 
-async def _step(count: str) -> float:
+async def _measure_step(count: str) -> float:
     request = httpx2.Request("POST", "http://127.0.0.1:9/mcp", json={})
-    auth = await _good(str(request.url))
-    return await microseconds(auth, request, httpx2.Response(200, request=request), int(count))
+    auth = await _make_auth_with_token(str(request.url))
+    return await measure_flow_microseconds(auth, request, httpx2.Response(200, request=request), int(count))
 
 
-async def _burst(url: str, count: str, connections: str) -> float:
-    return await burst_milliseconds(httpx2, await _good(url), url, int(count), int(connections))
+async def _measure_burst(url: str, count: str, max_connections: str) -> float:
+    return await measure_burst_milliseconds(
+        httpx2, await _make_auth_with_token(url), url, int(count), int(max_connections)
+    )
 
 
 if __name__ == "__main__":
-    print(asyncio.run(_step(*sys.argv[2:]) if sys.argv[1] == "step" else _burst(*sys.argv[2:])))
+    print(
+        asyncio.run(_measure_step(*sys.argv[2:]) if sys.argv[1] == "step" else _measure_burst(*sys.argv[2:]))
+    )

@@ -15,14 +15,14 @@ from contextlib import contextmanager, suppress
 
 from benchmarks.measuring import ROOT
 
-_CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
-_ENDLESS = b"HTTP/1.1 401 No\r\nwww-authenticate: Bearer\r\n" + _CHUNKED
-_PART = b"8000\r\n%b\r\n" % (b"x" * 0x8000)
-_HINTS = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000
+_CHUNKED_HEADER = b"transfer-encoding: chunked\r\n\r\n"
+_ENDLESS_HEAD = b"HTTP/1.1 401 No\r\nwww-authenticate: Bearer\r\n" + _CHUNKED_HEADER
+_BODY_CHUNK = b"8000\r\n%b\r\n" % (b"x" * 0x8000)
+_EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000
 
 
 @contextmanager
-def serving() -> Generator[str]:
+def run_server() -> Generator[str]:
     """Run the server until the block ends; gives its origin."""
     command = [sys.executable, "-m", "benchmarks.hostile_server"]
     with subprocess.Popen(
@@ -46,7 +46,7 @@ def wide_metadata(origin: str) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode()
 
 
-def _document(body: bytes) -> bytes:
+def _json_response(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
         len(body),
         body,
@@ -58,15 +58,15 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ori
         while True:
             target = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1]
             if b"wide" in target:
-                writer.write(_document(wide_metadata(origin)))
+                writer.write(_json_response(wide_metadata(origin)))
             elif b"chunks" in target:
                 parts = b"".join(b"1\r\n%c\r\n" % byte for byte in wide_metadata(origin)[:200_000])
-                writer.write(b"HTTP/1.1 200 OK\r\n" + _CHUNKED + parts + b"0\r\n\r\n")
+                writer.write(b"HTTP/1.1 200 OK\r\n" + _CHUNKED_HEADER + parts + b"0\r\n\r\n")
             else:
                 is_hint = b"hints" in target
-                writer.write(b"" if is_hint else _ENDLESS)
+                writer.write(b"" if is_hint else _ENDLESS_HEAD)
                 while not writer.is_closing():
-                    writer.write(_HINTS if is_hint else _PART)
+                    writer.write(_EARLY_HINTS if is_hint else _BODY_CHUNK)
                     await writer.drain()
     writer.close()
 

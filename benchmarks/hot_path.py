@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import httpx2
 
-from benchmarks.driving import blocking_microseconds, microseconds
-from benchmarks.given import BENCH_PYTHON, OTHER_PYTHON, environ, home, tokens
-from benchmarks.measuring import Extent, Figure, Measure, command_output, interleaved
-from benchmarks.sdk import provider, stored
+from benchmarks.driving import measure_blocking_flow_microseconds, measure_flow_microseconds
+from benchmarks.given import FASTMCP_PYTHON, MCP1_PYTHON, environ_for, logged_in_home, tokens
+from benchmarks.measuring import Figure, Measure, Scale, command_output_measure, measure_interleaved
+from benchmarks.sdk import make_provider, make_storage_with_token
 from benchmarks.server import TOKEN
 from hermes_mcp_auth_remote.auth.httpx import McpAuth
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth as McpAuth2
@@ -22,7 +22,7 @@ from hermes_mcp_auth_remote.values import Server
 _URL = "https://mcp.example/mcp"
 
 
-def fixed_header(library: Any) -> Any:  # noqa: ANN401
+def make_fixed_header_auth(library: Any) -> Any:  # noqa: ANN401
     """Return the floor: an auth object of a library that sets a header and does nothing else."""
 
     class FixedHeader(library.Auth):  # type: ignore[misc]
@@ -33,11 +33,11 @@ def fixed_header(library: Any) -> Any:  # noqa: ANN401
     return FixedHeader()
 
 
-def figures(extent: Extent) -> list[Figure]:
+def measure_figures(scale: Scale) -> list[Figure]:
     """Measure the hot path of both libraries, asynchronous and synchronous."""
-    count = extent.of(10_000, 100)
+    count = scale.choose_size(10_000, 100)
     found: list[Figure] = []
-    with home() as place:
+    with logged_in_home() as place:
         session = AuthService(place).session(Server("bench", _URL))
         session.adopt(tokens())
         for library, ours in ((httpx, McpAuth(session)), (httpx2, McpAuth2(session))):
@@ -45,35 +45,41 @@ def figures(extent: Extent) -> list[Figure]:
             request: Any = library.Request("POST", _URL, json={})
             response: Any = library.Response(200, request=request)
 
-            def driven(
+            def flow_measure(
                 auth: Any,  # noqa: ANN401
                 request: Any = request,  # noqa: ANN401
                 response: Any = response,  # noqa: ANN401
             ) -> Measure:
-                return lambda: asyncio.run(microseconds(auth, request, response, count))
+                return lambda: asyncio.run(measure_flow_microseconds(auth, request, response, count))
 
-            measures = {"floor": driven(fixed_header(library)), "ours": driven(ours)}
+            measures = {"floor": flow_measure(make_fixed_header_auth(library)), "ours": flow_measure(ours)}
             if library is httpx2:
-                measures["mcp 2.x"] = driven(provider(_URL, stored(TOKEN)))
-                if BENCH_PYTHON.exists():
-                    measures["fastmcp"] = command_output(
-                        (str(BENCH_PYTHON), "-m", "benchmarks.fastmcp_peer", "step", str(count)),
-                        environ(place),
+                measures["mcp 2.x"] = flow_measure(make_provider(_URL, make_storage_with_token(TOKEN)))
+                if FASTMCP_PYTHON.exists():
+                    measures["fastmcp"] = command_output_measure(
+                        (str(FASTMCP_PYTHON), "-m", "benchmarks.fastmcp_peer", "step", str(count)),
+                        environ_for(place),
                     )
-            elif OTHER_PYTHON.exists():
-                command = (str(OTHER_PYTHON), "-m", "benchmarks.sdk", str(count))
-                measures["mcp 1.x"] = command_output(command, environ(place))
-            medians = interleaved(measures, extent)
+            elif MCP1_PYTHON.exists():
+                command = (str(MCP1_PYTHON), "-m", "benchmarks.sdk", str(count))
+                measures["mcp 1.x"] = command_output_measure(command, environ_for(place))
+            medians = measure_interleaved(measures, scale)
             floor, mine = medians.pop("floor"), medians.pop("ours")
             found.append(
                 Figure(f"auth step, {name}, async", "µs", mine, "a fixed header", floor, 1.25, medians)
             )
-            blocking = interleaved(
+            blocking = measure_interleaved(
                 {
-                    "floor": partial(blocking_microseconds, fixed_header(library), request, response, count),
-                    "ours": partial(blocking_microseconds, ours, request, response, count),
+                    "floor": partial(
+                        measure_blocking_flow_microseconds,
+                        make_fixed_header_auth(library),
+                        request,
+                        response,
+                        count,
+                    ),
+                    "ours": partial(measure_blocking_flow_microseconds, ours, request, response, count),
                 },
-                extent,
+                scale,
             )
             found.append(
                 Figure(

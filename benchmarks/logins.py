@@ -16,19 +16,19 @@ from mcp.client.auth import OAuthClientProvider
 from mcp.shared.auth import AuthorizationCodeResult
 
 from benchmarks.given import REDIRECT_URI
-from benchmarks.measuring import Extent, Figure
-from benchmarks.sdk import Storage, provider
+from benchmarks.measuring import Figure, Scale
+from benchmarks.sdk import MemoryStorage, make_provider
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
 
-DOCUMENT_URL = "https://client.example/metadata.json"
+CLIENT_METADATA_URL = "https://client.example/metadata.json"
 _PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
-_ACCEPT = {"Accept": "application/json, text/event-stream"}
+_ACCEPT_HEADERS = {"Accept": "application/json, text/event-stream"}
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Person:
             return str((await browser.get(url, follow_redirects=False)).headers["location"])
 
 
-class Ours:
+class OurClient:
     """Our service and one httpx2 client, in one process after another."""
 
     def __init__(self, demo: Demo, clock: Clock, home: Path, options: ServerOptions, person: Person) -> None:
@@ -67,56 +67,64 @@ class Ours:
         """Begin again with what is on the disk."""
         self._service = AuthService(self._home, clock=self._clock)
 
-    def forget_time(self) -> None:
+    def expire_token(self) -> None:
         """Nothing to do: the clock is handed in."""
 
     async def call(self) -> None:
         """Make one call, and log in where a person is needed."""
         async with httpx2.AsyncClient(
-            auth=McpAuth(self._service.session(self._server)), headers=_ACCEPT
+            auth=McpAuth(self._service.session(self._server)), headers=_ACCEPT_HEADERS
         ) as client:
             try:
                 response = await client.post(self._server.url, json=_PING)
             except AuthorizationRequired as needed:
                 here, said = Origin("terminal"), needed.challenge
-                login = await self._service.begin(
+                login = await self._service.start_login(
                     self._server,
                     here,
                     redirect_uri=REDIRECT_URI,
                     challenge=said if isinstance(said, Challenge) else None,
                 )
-                await self._service.finish(login.id, await self._person.approve(login.request.url), here)
+                await self._service.complete_login(
+                    login.id, await self._person.approve(login.request.url), here
+                )
                 response = await client.post(self._server.url, json=_PING)
             response.raise_for_status()
 
 
-class Sdk:
+class SdkClient:
     """The MCP SDK 2.x, its storage kept over restarts."""
 
-    def __init__(self, demo: Demo, document_url: str | None, person: Person) -> None:
-        self._url, self._document_url, self._person = demo.mcp_url, document_url, person
-        self._storage, self._redirect = Storage(), ""
+    def __init__(self, demo: Demo, client_metadata_url: str | None, person: Person) -> None:
+        self._url, self._client_metadata_url, self._person = demo.mcp_url, client_metadata_url, person
+        self._storage, self._redirect_url = MemoryStorage(), ""
         self._provider: OAuthClientProvider
         self.restart()
 
     def restart(self) -> None:
         """Begin again with what the storage has."""
-        self._provider = provider(self._url, self._storage, self._show, self._answer, self._document_url)
+        self._provider = make_provider(
+            self._url,
+            self._storage,
+            self._approve,
+            self._read_authorization_response,
+            self._client_metadata_url,
+        )
 
-    def forget_time(self) -> None:
+    def expire_token(self) -> None:
         """Let the token be over by the clock, which cannot be handed in."""
         self._provider.context.token_expiry_time = time.time() - 1
 
     async def call(self) -> None:
         """Make one call; the provider asks the person itself."""
-        async with httpx2.AsyncClient(auth=self._provider, headers=_ACCEPT) as client:
+        async with httpx2.AsyncClient(auth=self._provider, headers=_ACCEPT_HEADERS) as client:
             (await client.post(self._url, json=_PING)).raise_for_status()
 
-    async def _show(self, url: str) -> None:
-        self._redirect = await self._person.approve(url)
+    async def _approve(self, url: str) -> None:
+        self._redirect_url = await self._person.approve(url)
 
-    async def _answer(self) -> AuthorizationCodeResult:
-        found = {name: values[0] for name, values in parse_qs(urlsplit(self._redirect).query).items()}
+    async def _read_authorization_response(self) -> AuthorizationCodeResult:
+        found = {name: values[0] for name, values in parse_qs(urlsplit(self._redirect_url).query).items()}
         return AuthorizationCodeResult(code=found["code"], state=found["state"], iss=found.get("iss"))
 
 
@@ -124,64 +132,64 @@ class Sdk:
 class Situation:
     """What has happened before the call, and what the call may cost at the least."""
 
-    what: str
-    requests: int
-    prompts: int
-    happens: Callable[[Demo, Clock, Ours | Sdk], Awaitable[None]]
-    cimd: bool = False
-    preregistered: bool = False
+    label: str
+    min_requests: int
+    min_prompts: int
+    prepare: Callable[[Demo, Clock, OurClient | SdkClient], Awaitable[None]]
+    uses_cimd: bool = False
+    is_preregistered: bool = False
 
 
-async def _nothing(_demo: Demo, _clock: Clock, _client: Ours | Sdk) -> None:
+async def _do_nothing(_demo: Demo, _clock: Clock, _client: OurClient | SdkClient) -> None:
     return
 
 
-async def _restart(_demo: Demo, _clock: Clock, client: Ours | Sdk) -> None:
+async def _call_and_restart(_demo: Demo, _clock: Clock, client: OurClient | SdkClient) -> None:
     await client.call()
     client.restart()
 
 
-async def _expiry(_demo: Demo, clock: Clock, client: Ours | Sdk) -> None:
+async def _let_token_expire(_demo: Demo, clock: Clock, client: OurClient | SdkClient) -> None:
     await client.call()
     clock.now += 7200
-    client.forget_time()
+    client.expire_token()
 
 
-async def _expiry_and_restart(_demo: Demo, clock: Clock, client: Ours | Sdk) -> None:
+async def _let_token_expire_and_restart(_demo: Demo, clock: Clock, client: OurClient | SdkClient) -> None:
     await client.call()
     clock.now += 7200
     client.restart()
 
 
-async def _access_revoked(demo: Demo, _clock: Clock, client: Ours | Sdk) -> None:
+async def _revoke_access_tokens(demo: Demo, _clock: Clock, client: OurClient | SdkClient) -> None:
     await client.call()
-    demo.server.ledger.revoke_access_tokens()
+    demo.authorization_server.ledger.revoke_access_tokens()
 
 
-async def _both_revoked(demo: Demo, _clock: Clock, client: Ours | Sdk) -> None:
+async def _revoke_all_tokens(demo: Demo, _clock: Clock, client: OurClient | SdkClient) -> None:
     await client.call()
-    demo.server.ledger.revoke_everything()
+    demo.authorization_server.ledger.revoke_everything()
 
 
 SITUATIONS = (
-    Situation("no credentials", 6, 1, _nothing),
-    Situation("no credentials, client ID metadata document", 5, 1, _nothing, cimd=True),
-    Situation("no credentials, pre-registered client", 5, 1, _nothing, preregistered=True),
-    Situation("token valid, after a restart", 1, 0, _restart),
-    Situation("access token over, same process", 2, 0, _expiry),
-    Situation("access token over, after a restart", 2, 0, _expiry_and_restart),
-    Situation("access token revoked", 3, 0, _access_revoked),
-    Situation("both tokens revoked", 4, 1, _both_revoked),
+    Situation("no credentials", 6, 1, _do_nothing),
+    Situation("no credentials, client ID metadata document", 5, 1, _do_nothing, uses_cimd=True),
+    Situation("no credentials, pre-registered client", 5, 1, _do_nothing, is_preregistered=True),
+    Situation("token valid, after a restart", 1, 0, _call_and_restart),
+    Situation("access token over, same process", 2, 0, _let_token_expire),
+    Situation("access token over, after a restart", 2, 0, _let_token_expire_and_restart),
+    Situation("access token revoked", 3, 0, _revoke_access_tokens),
+    Situation("both tokens revoked", 4, 1, _revoke_all_tokens),
 )
 
 
 @contextmanager
-def _stage(situation: Situation) -> Generator[tuple[Demo, Clock, Path]]:
+def _run_demo(situation: Situation) -> Generator[tuple[Demo, Clock, Path]]:
     clock = Clock()
-    behaviour = Behaviour(auto_approve=True, cimd_supported=situation.cimd)
-    with tempfile.TemporaryDirectory() as folder, running(behaviour, clock=clock) as demo:
-        demo.server.client_documents[DOCUMENT_URL] = {
-            "client_id": DOCUMENT_URL,
+    behaviour = Behaviour(auto_approve=True, cimd_supported=situation.uses_cimd)
+    with tempfile.TemporaryDirectory() as folder, serve_demo(behaviour, clock=clock) as demo:
+        demo.authorization_server.client_documents[CLIENT_METADATA_URL] = {
+            "client_id": CLIENT_METADATA_URL,
             "client_name": "bench",
             "redirect_uris": [REDIRECT_URI],
             "grant_types": ["authorization_code", "refresh_token"],
@@ -191,41 +199,43 @@ def _stage(situation: Situation) -> Generator[tuple[Demo, Clock, Path]]:
         yield demo, clock, Path(folder)
 
 
-def counted(situation: Situation, *, ours: bool) -> tuple[int, int]:
+def count_requests(situation: Situation, *, is_ours: bool) -> tuple[int, int]:
     """Play a situation; returns requests until the first 200 and prompts."""
-    with _stage(situation) as (demo, clock, home):
+    with _run_demo(situation) as (demo, clock, home):
         options = ServerOptions(
-            client_id=demo.server.add_client(REDIRECT_URI).client_id if situation.preregistered else None,
-            client_metadata_url=DOCUMENT_URL if situation.cimd else None,
+            client_id=demo.authorization_server.add_client(REDIRECT_URI).client_id
+            if situation.is_preregistered
+            else None,
+            client_metadata_url=CLIENT_METADATA_URL if situation.uses_cimd else None,
         )
         person = Person()
-        client: Ours | Sdk
-        if ours:
-            client = Ours(demo, clock, home, options, person)
+        client: OurClient | SdkClient
+        if is_ours:
+            client = OurClient(demo, clock, home, options, person)
         else:
-            client = Sdk(demo, options.client_metadata_url, person)
+            client = SdkClient(demo, options.client_metadata_url, person)
 
-        async def play() -> tuple[int, int]:
-            await situation.happens(demo, clock, client)
-            before, person.prompts = len(demo.server.requests), 0
+        async def count_call() -> tuple[int, int]:
+            await situation.prepare(demo, clock, client)
+            before, person.prompts = len(demo.authorization_server.requests), 0
             await client.call()
             # What the person's browser asks for is not ours to save.
-            return len(demo.server.requests) - before - person.prompts, person.prompts
+            return len(demo.authorization_server.requests) - before - person.prompts, person.prompts
 
-        return asyncio.run(play())
+        return asyncio.run(count_call())
 
 
-def figures(extent: Extent) -> list[Figure]:
+def measure_figures(scale: Scale) -> list[Figure]:
     """Count once: counts have no noise."""
     found: list[Figure] = []
-    for situation in SITUATIONS[: extent.of(len(SITUATIONS), 1)]:
-        (requests, prompts) = counted(situation, ours=True)
+    for situation in SITUATIONS[: scale.choose_size(len(SITUATIONS), 1)]:
+        (requests, prompts) = count_requests(situation, is_ours=True)
         # The SDK takes no client of the operator's without an OAuthClientInformationFull in its storage.
-        peer = {} if situation.preregistered else {"mcp 2.x": counted(situation, ours=False)}
-        what, least = situation.what, "the least there can be"
+        peer = {} if situation.is_preregistered else {"mcp 2.x": count_requests(situation, is_ours=False)}
+        what, least = situation.label, "the least there can be"
         peers = {name: float(made) for name, (made, _) in peer.items()}
-        found.append(Figure(f"requests: {what}", "", requests, least, situation.requests, 1, peers))
-        if situation.prompts or prompts or any(asked for _, asked in peer.values()):
+        found.append(Figure(f"requests: {what}", "", requests, least, situation.min_requests, 1, peers))
+        if situation.min_prompts or prompts or any(asked for _, asked in peer.values()):
             peers = {name: float(asked) for name, (_, asked) in peer.items()}
-            found.append(Figure(f"prompts: {what}", "", prompts, least, situation.prompts, 1, peers))
+            found.append(Figure(f"prompts: {what}", "", prompts, least, situation.min_prompts, 1, peers))
     return found

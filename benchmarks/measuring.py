@@ -15,15 +15,15 @@ Measure = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class Scale:
     """How much to measure: rounds that count, and sizes; `small` only proves that everything still runs."""
 
     rounds: int = 5
-    small: bool = False
+    is_small: bool = False
 
-    def of(self, size: int, small: int) -> int:
+    def choose_size(self, size: int, small_size: int) -> int:
         """Return a size, or its small stand-in."""
-        return small if self.small else size
+        return small_size if self.is_small else size
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class Figure:
     @property
     def ratio(self) -> float | None:
         """Ours over the base; None where the base is nothing at all."""
-        return self.times(self.ours)
+        return self.ratio_of(self.ours)
 
-    def times(self, value: float) -> float | None:
+    def ratio_of(self, value: float) -> float | None:
         """Return how many times the base a value is; None where the base is nothing at all."""
         return value / self.base if self.base else None
 
@@ -55,7 +55,9 @@ class Figure:
         return "ok" if self.ours <= self.goal * self.base else "missed"
 
 
-def interleaved(measures: Mapping[str, Measure], extent: Extent, times: int = 1) -> dict[str, float]:
+def measure_interleaved(
+    measures: Mapping[str, Measure], scale: Scale, rounds_factor: int = 1
+) -> dict[str, float]:
     """Take each measure once a round, each round from another one on, and return the medians by name.
 
     There are `times` as many rounds as the extent says, and one before them that only fills caches. The
@@ -63,16 +65,16 @@ def interleaved(measures: Mapping[str, Measure], extent: Extent, times: int = 1)
     """
     names = list(measures)
     taken: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(1 if extent.small else 1 + extent.rounds * times):
+    for number in range(1 if scale.is_small else 1 + scale.rounds * rounds_factor):
         first = number % len(names)
         for name in (*names[first:], *names[:first]):
             value = measures[name]()
-            if number or extent.small:
+            if number or scale.is_small:
                 taken[name].append(value)
     return {name: median(values) for name, values in taken.items()}
 
 
-def command_milliseconds(command: Sequence[str], environ: Mapping[str, str]) -> Measure:
+def command_time_measure(command: Sequence[str], environ: Mapping[str, str]) -> Measure:
     """Return a measure of a command's wall time; it raises CalledProcessError where the command fails."""
 
     def measure() -> float:
@@ -83,7 +85,7 @@ def command_milliseconds(command: Sequence[str], environ: Mapping[str, str]) -> 
     return measure
 
 
-def command_output(command: Sequence[str], environ: Mapping[str, str]) -> Measure:
+def command_output_measure(command: Sequence[str], environ: Mapping[str, str]) -> Measure:
     """Return a measure that is the number which a command prints."""
 
     def measure() -> float:

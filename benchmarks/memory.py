@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.given import NAME, PYTHON, environ, home
-from benchmarks.measuring import Extent, Figure, Measure, command_output, interleaved
-from benchmarks.server import TOKEN, serving
+from benchmarks.given import PYTHON, SERVER_NAME, environ_for, logged_in_home
+from benchmarks.measuring import Figure, Measure, Scale, command_output_measure, measure_interleaved
+from benchmarks.server import TOKEN, run_server
 
-_RESIDENT = """
+_RESIDENT_CODE = """
 def resident():  # KiB
     try:
         with open("/proc/self/status") as status:
@@ -15,8 +15,8 @@ def resident():  # KiB
         import resource, sys
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
 """
-_ONE = (
-    _RESIDENT
+_ONE_SESSION_CODE = (
+    _RESIDENT_CODE
     + """
 import asyncio
 import {library}
@@ -29,8 +29,8 @@ async def main():
 asyncio.run(main())
 """
 )
-_USERS = (
-    _RESIDENT
+_USERS_CODE = (
+    _RESIDENT_CODE
     + """
 import os
 from pathlib import Path
@@ -53,34 +53,38 @@ print((resident() - before) / {count})
 """
 )
 # What the issue allows; a Session, its key, its header and the auth object.
-_USER_GOAL_KIB = 4.5
+_MAX_USER_KIB = 4.5
 
 
-def figures(extent: Extent) -> list[Figure]:
+def measure_figures(scale: Scale) -> list[Figure]:
     """Measure resident memory in fresh processes."""
     found: list[Figure] = []
-    with serving() as origin, home(f"{origin}/delay/0") as place:
-        env, url = environ(place), f"{origin}/delay/0"
+    with run_server() as origin, logged_in_home(f"{origin}/delay/0") as place:
+        env, url = environ_for(place), f"{origin}/delay/0"
 
-        def printed(code: str, **parts: object) -> Measure:
-            return command_output((PYTHON, "-c", code.format(url=url, **parts)), env)
+        def output_measure(code: str, **fields: object) -> Measure:
+            return command_output_measure((PYTHON, "-c", code.format(url=url, **fields)), env)
 
         for library in ("httpx", "httpx2"):
             fixed = f'headers={{"Authorization": "Bearer {TOKEN}"}}'
             setup = f"from hermes_mcp_auth_remote.auth.{library} import McpAuth"
             measures = {
-                "floor": printed(_ONE, library=library, setup="", client=fixed),
-                "ours": printed(_ONE, library=library, setup=setup, client=f'auth=McpAuth("{NAME}")'),
+                "floor": output_measure(_ONE_SESSION_CODE, library=library, setup="", client=fixed),
+                "ours": output_measure(
+                    _ONE_SESSION_CODE, library=library, setup=setup, client=f'auth=McpAuth("{SERVER_NAME}")'
+                ),
             }
             if library == "httpx2":
-                sdk = "from benchmarks.sdk import provider, stored"
-                auth = f'auth=provider("{url}", stored("{TOKEN}"))'
-                measures["mcp 2.x"] = printed(_ONE, library=library, setup=sdk, client=auth)
-            medians = interleaved(measures, extent)
+                sdk = "from benchmarks.sdk import make_provider, make_storage_with_token"
+                auth = f'auth=make_provider("{url}", make_storage_with_token("{TOKEN}"))'
+                measures["mcp 2.x"] = output_measure(
+                    _ONE_SESSION_CODE, library=library, setup=sdk, client=auth
+                )
+            medians = measure_interleaved(measures, scale)
             floor, ours = medians.pop("floor"), medians.pop("ours")
             what = f"resident with one session, {library}"
             found.append(Figure(what, "MiB", ours, "a fixed header", floor, 1.3, medians))
-        users = printed(_USERS, count=extent.of(5000, 500))
-        each = interleaved({"ours": users}, extent)["ours"]
-        found.append(Figure("each further user", "KiB", each, "allowed", _USER_GOAL_KIB, 1))
+        users = output_measure(_USERS_CODE, count=scale.choose_size(5000, 500))
+        each = measure_interleaved({"ours": users}, scale)["ours"]
+        found.append(Figure("each further user", "KiB", each, "allowed", _MAX_USER_KIB, 1))
     return found

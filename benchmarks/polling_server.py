@@ -16,12 +16,12 @@ from contextlib import contextmanager, suppress
 
 from benchmarks.measuring import ROOT
 
-_PENDING = b'{"error":"authorization_pending"}'
-_CODE = b"device_code="
+_PENDING_BODY = b'{"error":"authorization_pending"}'
+_CODE_PARAMETER = b"device_code="
 
 
 @contextmanager
-def serving() -> Generator[str]:
+def run_server() -> Generator[str]:
     """Run the server until the block ends; gives its origin."""
     command = [sys.executable, "-m", "benchmarks.polling_server"]
     with subprocess.Popen(
@@ -38,27 +38,27 @@ def serving() -> Generator[str]:
             process.stdin.close()
 
 
-class Noted:
+class PollTimes:
     """When each code was polled last, and how long after the time before."""
 
     def __init__(self) -> None:
-        self.last: dict[bytes, float] = {}
-        self.gaps: list[float] = []
+        self.last_poll_at: dict[bytes, float] = {}
+        self.gap_seconds: list[float] = []
 
-    def poll(self, code: bytes) -> None:
+    def record_poll(self, code: bytes) -> None:
         now = time.monotonic()
-        before = self.last.get(code)
-        self.last[code] = now
+        before = self.last_poll_at.get(code)
+        self.last_poll_at[code] = now
         if before is not None:
-            self.gaps.append(now - before)
+            self.gap_seconds.append(now - before)
 
     def report(self) -> bytes:
-        return json.dumps({"codes": len(self.last), "gaps": sorted(self.gaps)}).encode()
+        return json.dumps({"codes": len(self.last_poll_at), "gaps": sorted(self.gap_seconds)}).encode()
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, noted: Noted) -> None:
-        self._noted = noted
+    def __init__(self, poll_times: PollTimes) -> None:
+        self._poll_times = poll_times
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,23 +79,23 @@ class _Connection(asyncio.Protocol):
             if len(rest) < length:
                 return
             body, self._data = rest[:length], rest[length:]
-            self._answer(head.split(b" ", 2)[1], body)
+            self._respond(head.split(b" ", 2)[1], body)
 
-    def _answer(self, path: bytes, body: bytes) -> None:
+    def _respond(self, path: bytes, body: bytes) -> None:
         status, said = b"200 OK", b"{}"
         if path == b"/begin":
-            self._noted.gaps.clear()
+            self._poll_times.gap_seconds.clear()
         elif path == b"/report":
-            said = self._noted.report()
+            said = self._poll_times.report()
         else:
-            self._noted.poll(body.partition(_CODE)[2].partition(b"&")[0])
-            status, said = b"400 Bad Request", _PENDING
+            self._poll_times.record_poll(body.partition(_CODE_PARAMETER)[2].partition(b"&")[0])
+            status, said = b"400 Bad Request", _PENDING_BODY
         head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         self._transport.write(head % (status, len(said)) + said)
 
 
 async def _serve() -> None:
-    noted = Noted()
+    noted = PollTimes()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Connection(noted), "127.0.0.1", 0, backlog=4096)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)

@@ -19,7 +19,7 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAu
 REDIRECT_URI = "http://127.0.0.1:51234/callback"
 
 
-class Storage:
+class MemoryStorage:
     """Tokens and client in memory, or at first from a file; counts nothing, checks nothing."""
 
     def __init__(self, file: Path | None = None) -> None:
@@ -45,13 +45,13 @@ class FileStorage:
     """Tokens in a file, replaced as a whole, and the client of `login.json`: what a careful program does."""
 
     def __init__(self, home: Path) -> None:
-        self.login: Any = json.loads((home / "login.json").read_bytes())
+        self.login_document: Any = json.loads((home / "login.json").read_bytes())
         self._file = home / "sdk.json"
 
     async def get_tokens(self) -> OAuthToken | None:
         if self._file.exists():
             return OAuthToken.model_validate_json(self._file.read_bytes())
-        return OAuthToken.model_validate(self.login["tokens"])
+        return OAuthToken.model_validate(self.login_document["tokens"])
 
     async def set_tokens(self, tokens: OAuthToken) -> None:
         temporary = self._file.with_suffix(f".{os.getpid()}")
@@ -59,50 +59,58 @@ class FileStorage:
         temporary.replace(self._file)
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
-        return OAuthClientInformationFull.model_validate(self.login["client"])
+        return OAuthClientInformationFull.model_validate(self.login_document["client"])
 
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
         """Keep the one there is."""
 
 
-async def told_provider(url: str, storage: FileStorage, nobody: Callable[..., Awaitable[Any]]) -> Any:  # noqa: ANN401
+async def make_provider_with_expiry(
+    url: str, storage: FileStorage, refuse_login: Callable[..., Awaitable[Any]]
+) -> Any:  # noqa: ANN401
     """Return a provider that was told what it does not store: when the token ends, and the metadata."""
-    auth: Any = provider(url, storage, nobody, nobody)
+    auth: Any = make_provider(url, storage, refuse_login, refuse_login)
     await auth._initialize()  # noqa: SLF001  as FastMCP does
-    auth.context.token_expiry_time = storage.login["expires_at"]
-    auth.context.oauth_metadata = OAuthMetadata.model_validate(storage.login["metadata"])
+    auth.context.token_expiry_time = storage.login_document["expires_at"]
+    auth.context.oauth_metadata = OAuthMetadata.model_validate(storage.login_document["metadata"])
     return auth
 
 
-def provider(
+def make_provider(
     url: str,
-    storage: Storage | FileStorage,
-    show: Callable[[str], Awaitable[None]] | None = None,
-    answer: Callable[[], Awaitable[Any]] | None = None,
-    document_url: str | None = None,
+    storage: MemoryStorage | FileStorage,
+    redirect_handler: Callable[[str], Awaitable[None]] | None = None,
+    callback_handler: Callable[[], Awaitable[Any]] | None = None,
+    client_metadata_url: str | None = None,
 ) -> OAuthClientProvider:
     """Return a provider for the server at `url`."""
     metadata = OAuthClientMetadata.model_validate(
         {"client_name": "bench", "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": "none"}
     )
-    return OAuthClientProvider(url, metadata, storage, show, answer, client_metadata_url=document_url)
+    return OAuthClientProvider(
+        url, metadata, storage, redirect_handler, callback_handler, client_metadata_url=client_metadata_url
+    )
 
 
-def stored(access_token: str) -> Storage:
+def make_storage_with_token(access_token: str) -> MemoryStorage:
     """Return a storage with a token that is good for an hour."""
-    storage = Storage()
+    storage = MemoryStorage()
     storage.tokens = OAuthToken(access_token=access_token, token_type="Bearer", expires_in=3600)
     return storage
 
 
 def main() -> None:
     """Print the cost of the auth step."""
-    from benchmarks.driving import microseconds
+    from benchmarks.driving import measure_flow_microseconds
 
     library: Any = getattr(oauth2, "httpx2", None) or oauth2.httpx  # type: ignore[attr-defined]
     request = library.Request("POST", "http://127.0.0.1:9/mcp", json={})
-    auth = provider("http://127.0.0.1:9/mcp", stored("an-access-token"))
-    print(asyncio.run(microseconds(auth, request, library.Response(200, request=request), int(sys.argv[1]))))
+    auth = make_provider("http://127.0.0.1:9/mcp", make_storage_with_token("an-access-token"))
+    print(
+        asyncio.run(
+            measure_flow_microseconds(auth, request, library.Response(200, request=request), int(sys.argv[1]))
+        )
+    )
 
 
 if __name__ == "__main__":

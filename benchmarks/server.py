@@ -17,11 +17,11 @@ from starlette.types import Receive, Scope, Send
 from benchmarks.measuring import ROOT
 
 TOKEN = "an-access-token-of-a-usual-length-for-the-benchmarks"
-_EXPECTED = f"Bearer {TOKEN}".encode()
+_EXPECTED_AUTHORIZATION = f"Bearer {TOKEN}".encode()
 
 
 @contextmanager
-def serving() -> Generator[str]:
+def run_server() -> Generator[str]:
     """Run the server until the block ends; gives its origin."""
     command = [sys.executable, "-m", "benchmarks.server"]
     with subprocess.Popen(
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 async def _app(scope: Scope, _receive: Receive, send: Send) -> None:
-    if dict(scope["headers"]).get(b"authorization") != _EXPECTED:
+    if dict(scope["headers"]).get(b"authorization") != _EXPECTED_AUTHORIZATION:
         status = 401
     else:
         status = 200

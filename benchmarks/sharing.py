@@ -12,80 +12,96 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.given import BENCH_PYTHON, PYTHON, REDIRECT_URI, environ
+from benchmarks.given import FASTMCP_PYTHON, PYTHON, REDIRECT_URI, environ_for
 from benchmarks.logins import Person
-from benchmarks.measuring import ROOT, Extent, Figure
+from benchmarks.measuring import ROOT, Figure, Scale
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key, Origin, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Server
 
-PROCESSES = 8
-CALLS = 20
-_LIFE_SECONDS = 1.0
+PROCESS_COUNT = 8
+CALLS_PER_PROCESS = 20
+_TOKEN_LIFETIME_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SharingResult:
     """What came of it; `lost` counts the processes that need a login for their next call."""
 
     refreshes: int
-    answered: int
-    lost: int
+    successful_calls: int
+    logins_needed: int
 
 
-def figures(extent: Extent) -> list[Figure]:
+def measure_figures(scale: Scale) -> list[Figure]:
     """Count once, by client. The server rotates, and a refresh token that comes twice ends the session."""
-    processes, calls = extent.of(PROCESSES, 1), extent.of(CALLS, 3)
+    processes, calls = scale.choose_size(PROCESS_COUNT, 1), scale.choose_size(CALLS_PER_PROCESS, 3)
     kinds = {"ours": PYTHON, "mcp 2.x": PYTHON, "mcp 2.x, told the expiry": PYTHON}
-    if BENCH_PYTHON.exists():
-        kinds["fastmcp"] = str(BENCH_PYTHON)
-    found = {kind: outcome(kind, python, processes, calls) for kind, python in kinds.items()}
+    if FASTMCP_PYTHON.exists():
+        kinds["fastmcp"] = str(FASTMCP_PYTHON)
+    found = {kind: measure_sharing(kind, python, processes, calls) for kind, python in kinds.items()}
     ours = found.pop("ours")
     what, all_calls = f"{processes} processes, {calls} calls each, one expired token", processes * calls
 
-    def peers(name: str) -> dict[str, float]:
-        return {kind: float(getattr(each, name)) for kind, each in found.items()}
+    def peer_values(field_name: str) -> dict[str, float]:
+        return {kind: float(getattr(each, field_name)) for kind, each in found.items()}
 
     return [
-        Figure(f"refreshes: {what}", "", ours.refreshes, "one for all", 1, 1, peers("refreshes")),
-        Figure(f"calls answered: {what}", "", ours.answered, "all", all_calls, None, peers("answered")),
-        Figure(f"logins needed afterwards: {what}", "", ours.lost, "all", processes, 0, peers("lost")),
+        Figure(f"refreshes: {what}", "", ours.refreshes, "one for all", 1, 1, peer_values("refreshes")),
+        Figure(
+            f"calls answered: {what}",
+            "",
+            ours.successful_calls,
+            "all",
+            all_calls,
+            None,
+            peer_values("successful_calls"),
+        ),
+        Figure(
+            f"logins needed afterwards: {what}",
+            "",
+            ours.logins_needed,
+            "all",
+            processes,
+            0,
+            peer_values("logins_needed"),
+        ),
     ]
 
 
-def outcome(kind: str, python: str, processes: int, calls: int) -> Outcome:
+def measure_sharing(kind: str, python: str, processes: int, calls: int) -> SharingResult:
     """Let the processes of one client go at once, and then each of them once more, its token revoked."""
     # One origin: some clients look for the token endpoint beside the MCP server, and elsewhere find none.
     with (
         tempfile.TemporaryDirectory(prefix="mcp-auth-bench-") as folder,
-        running(
-            Behaviour(auto_approve=True, access_token_seconds=_LIFE_SECONDS), separate_origins=False
+        serve_demo(
+            Behaviour(auto_approve=True, access_token_seconds=_TOKEN_LIFETIME_SECONDS), separate_origins=False
         ) as demo,
     ):
-        home, ledger = Path(folder), demo.server.ledger
-        _log_in(home, demo)
-        with _callers(python, kind, demo.ping_url, home, processes) as callers:
-            while any(ledger.live(token) for token in list(ledger.access_tokens)):
+        home, ledger = Path(folder), demo.authorization_server.ledger
+        _log_in_to_demo(home, demo)
+        with _run_callers(python, kind, demo.ping_url, home, processes) as callers:
+            while any(ledger.find_live_token(token) for token in list(ledger.access_tokens)):
                 time.sleep(0.05)
-            demo.server.change(access_token_seconds=3600)
-            answered = sum(_called(callers, calls))
-            refreshes = demo.server.count("refresh")
+            demo.authorization_server.change_behaviour(access_token_seconds=3600)
+            answered = sum(_count_calls(callers, calls))
+            refreshes = demo.authorization_server.count_requests("refresh")
             ledger.revoke_access_tokens()
-            lost = sum(not _called([caller], 1)[0] for caller in callers)
-        return Outcome(refreshes, answered, lost)
+            lost = sum(not _count_calls([caller], 1)[0] for caller in callers)
+        return SharingResult(refreshes, answered, lost)
 
 
-def _log_in(home: Path, demo: Demo) -> None:
+def _log_in_to_demo(home: Path, demo: Demo) -> None:
     async def log_in() -> None:
         service, here = AuthService(home), Origin("terminal")
-        login = await service.begin(Server("bench", demo.ping_url), here, redirect_uri=REDIRECT_URI)
-        await service.finish(login.id, await Person().approve(login.request.url), here)
+        login = await service.start_login(Server("bench", demo.ping_url), here, redirect_uri=REDIRECT_URI)
+        await service.complete_login(login.id, await Person().approve(login.request.url), here)
 
     asyncio.run(log_in())
-    stored = FileStore(home).read(Key("bench"))
+    stored = FileStore(home).read(CredentialKey("bench"))
     assert stored.tokens is not None
     assert stored.client is not None
     kept = {
@@ -96,7 +112,7 @@ def _log_in(home: Path, demo: Demo) -> None:
             "redirect_uris": [REDIRECT_URI],
             "token_endpoint_auth_method": "none",
         },
-        "metadata": demo.server.metadata(),
+        "metadata": demo.authorization_server.metadata(),
     }
     (home / "login.json").write_text(json.dumps(kept), encoding="utf-8")
 
@@ -107,19 +123,19 @@ def _sdk_tokens(tokens: Tokens) -> dict[str, object]:
         "access_token": tokens.access_token.reveal(),
         "refresh_token": tokens.refresh_token.reveal(),
         "token_type": "Bearer",
-        "expires_in": int(_LIFE_SECONDS),
+        "expires_in": int(_TOKEN_LIFETIME_SECONDS),
         "scope": " ".join(sorted(tokens.scope or ())),
     }
 
 
 @contextmanager
-def _callers(
+def _run_callers(
     python: str, kind: str, url: str, home: Path, count: int
 ) -> Generator[list[subprocess.Popen[str]]]:
     command = [python, "-m", "benchmarks.caller", kind, url, str(home)]
     callers = [
         subprocess.Popen(
-            command, cwd=ROOT, env=environ(home), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, cwd=ROOT, env=environ_for(home), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         for _ in range(count)
     ]
@@ -134,7 +150,7 @@ def _callers(
             caller.communicate()
 
 
-def _called(callers: list[subprocess.Popen[str]], count: int) -> list[int]:
+def _count_calls(callers: list[subprocess.Popen[str]], count: int) -> list[int]:
     """Let all of them call at once; returns how many calls of each were answered."""
     for caller in callers:
         assert caller.stdin is not None

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from benchmarks.given import BENCH_PYTHON, COMMAND, NAME, OTHER_PYTHON, PYTHON, environ, home
-from benchmarks.measuring import Extent, Figure, Measure, command_milliseconds, interleaved
-from benchmarks.server import TOKEN, serving
+from benchmarks.given import (
+    COMMAND,
+    FASTMCP_PYTHON,
+    MCP1_PYTHON,
+    PYTHON,
+    SERVER_NAME,
+    environ_for,
+    logged_in_home,
+)
+from benchmarks.measuring import Figure, Measure, Scale, command_time_measure, measure_interleaved
+from benchmarks.server import TOKEN, run_server
 
-_FIRST = """
+_FIRST_CALL_CODE = """
 import asyncio
 import {library}
 {setup}
@@ -16,54 +24,54 @@ async def main():
         assert response.status_code == 200, response
 asyncio.run(main())
 """
-_OURS = "from hermes_mcp_auth_remote.auth.{library} import McpAuth"
-_SDK = """
+_OUR_SETUP_CODE = "from hermes_mcp_auth_remote.auth.{library} import McpAuth"
+_SDK_SETUP_CODE = """
 from pathlib import Path
-from benchmarks.sdk import Storage, provider
-auth = provider("{url}", Storage(Path("{file}")))
+from benchmarks.sdk import MemoryStorage, make_provider
+auth = make_provider("{url}", MemoryStorage(Path("{file}")))
 """
 
 
-def figures(extent: Extent) -> list[Figure]:
+def measure_figures(scale: Scale) -> list[Figure]:
     """Measure all of start-up."""
-    return [*_commands_and_imports(extent), *_first_answers(extent)]
+    return [*_measure_commands_and_imports(scale), *_measure_first_responses(scale)]
 
 
-def _commands_and_imports(extent: Extent) -> list[Figure]:
-    with home() as place:
-        env = environ(place)
+def _measure_commands_and_imports(scale: Scale) -> list[Figure]:
+    with logged_in_home() as place:
+        env = environ_for(place)
 
-        def command(*arguments: str) -> Measure:
-            return command_milliseconds(arguments, env)
+        def command_measure(*arguments: str) -> Measure:
+            return command_time_measure(arguments, env)
 
-        def python(code: str) -> Measure:
-            return command(PYTHON, "-c", code)
+        def python_measure(code: str) -> Measure:
+            return command_measure(PYTHON, "-c", code)
 
-        tokens_file = str(place / "mcp-tokens" / f"{NAME}.json")
-        quick = interleaved(
+        tokens_file = str(place / "mcp-tokens" / f"{SERVER_NAME}.json")
+        quick = measure_interleaved(
             {
-                "bare": python("pass"),
-                "print": python(f"print(open({tokens_file!r}).read())"),
-                "token": command(COMMAND, "token", NAME),
-                "help": command(COMMAND, "--help"),
-                "httpx": python("import httpx"),
-                "ours.httpx": python("import hermes_mcp_auth_remote.auth.httpx"),
-                "httpx2": python("import httpx2"),
-                "ours.httpx2": python("import hermes_mcp_auth_remote.auth.httpx2"),
+                "bare": python_measure("pass"),
+                "print": python_measure(f"print(open({tokens_file!r}).read())"),
+                "token": command_measure(COMMAND, "token", SERVER_NAME),
+                "help": command_measure(COMMAND, "--help"),
+                "httpx": python_measure("import httpx"),
+                "ours.httpx": python_measure("import hermes_mcp_auth_remote.auth.httpx"),
+                "httpx2": python_measure("import httpx2"),
+                "ours.httpx2": python_measure("import hermes_mcp_auth_remote.auth.httpx2"),
             },
             # They are quick, and the noise of a process start is of their own size.
-            extent,
-            times=3,
+            scale,
+            rounds_factor=3,
         )
         slow = {
-            "ours": python("import hermes_mcp_auth_remote.auth.httpx2"),
-            "mcp 2.x": python("import mcp.client.auth"),
+            "ours": python_measure("import hermes_mcp_auth_remote.auth.httpx2"),
+            "mcp 2.x": python_measure("import mcp.client.auth"),
         }
-        if OTHER_PYTHON.exists():
-            slow["mcp 1.x"] = command(str(OTHER_PYTHON), "-c", "import mcp.client.auth")
-        if BENCH_PYTHON.exists():
-            slow["fastmcp"] = command(str(BENCH_PYTHON), "-c", "import fastmcp.client.auth")
-        peers = interleaved(slow, extent)
+        if MCP1_PYTHON.exists():
+            slow["mcp 1.x"] = command_measure(str(MCP1_PYTHON), "-c", "import mcp.client.auth")
+        if FASTMCP_PYTHON.exists():
+            slow["fastmcp"] = command_measure(str(FASTMCP_PYTHON), "-c", "import fastmcp.client.auth")
+        peers = measure_interleaved(slow, scale)
     bare = quick["bare"]
     ours = peers.pop("ours")
     return [
@@ -83,26 +91,32 @@ def _commands_and_imports(extent: Extent) -> list[Figure]:
     ]
 
 
-def _first_answers(extent: Extent) -> list[Figure]:
+def _measure_first_responses(scale: Scale) -> list[Figure]:
     found: list[Figure] = []
-    with serving() as origin, home(f"{origin}/delay/0") as place:
-        env, url = environ(place), f"{origin}/delay/0"
+    with run_server() as origin, logged_in_home(f"{origin}/delay/0") as place:
+        env, url = environ_for(place), f"{origin}/delay/0"
 
-        def first(library: str, setup: str, client: str) -> Measure:
-            code = _FIRST.format(library=library, setup=setup, client=client, url=url)
-            return command_milliseconds((PYTHON, "-c", code), env)
+        def first_response_measure(library: str, setup: str, client: str) -> Measure:
+            code = _FIRST_CALL_CODE.format(library=library, setup=setup, client=client, url=url)
+            return command_time_measure((PYTHON, "-c", code), env)
 
-        sdk = first("httpx2", _SDK.format(url=url, file=place / "sdk.json"), "auth=auth")
+        sdk = first_response_measure(
+            "httpx2", _SDK_SETUP_CODE.format(url=url, file=place / "sdk.json"), "auth=auth"
+        )
         for library, others in (("httpx", {}), ("httpx2", {"mcp 2.x": sdk})):
-            medians = interleaved(
+            medians = measure_interleaved(
                 {
-                    "floor": first(library, "", f'headers={{"Authorization": "Bearer {TOKEN}"}}'),
-                    "ours": first(library, _OURS.format(library=library), f'auth=McpAuth("{NAME}")'),
+                    "floor": first_response_measure(
+                        library, "", f'headers={{"Authorization": "Bearer {TOKEN}"}}'
+                    ),
+                    "ours": first_response_measure(
+                        library, _OUR_SETUP_CODE.format(library=library), f'auth=McpAuth("{SERVER_NAME}")'
+                    ),
                 },
-                extent,
-                times=2,
+                scale,
+                rounds_factor=2,
             )
-            peers = interleaved(others, extent) if others else {}
+            peers = measure_interleaved(others, scale) if others else {}
             what = f"process start to the first 200, {library}"
             found.append(Figure(what, "ms", medians["ours"], "a fixed header", medians["floor"], 1.4, peers))
     return found

@@ -10,32 +10,44 @@ from dataclasses import asdict
 
 from benchmarks.measuring import Figure
 
-_HEAD = ("figure", "unit", "ours", "measured against", "ratio", "goal", "", "peers (over the same base)")
+_COLUMN_TITLES = (
+    "figure",
+    "unit",
+    "ours",
+    "measured against",
+    "ratio",
+    "goal",
+    "",
+    "peers (over the same base)",
+)
 
 
-def markdown(figures: Sequence[Figure], seconds: float) -> str:
+def format_markdown(figures: Sequence[Figure], elapsed_seconds: float) -> str:
     """Draw the table, its columns aligned for reading in a terminal."""
-    rows = [_HEAD, *map(_row, figures)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    rows = [_COLUMN_TITLES, *map(_format_row, figures)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMN_TITLES))]
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in _cells(row, widths)) + " |" for row in rows
+        "| " + " | ".join(cell.ljust(width) for cell, width in _cells_with_widths(row, widths)) + " |"
+        for row in rows
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join([*lines, "", f"{_machine()}, {seconds:.0f} s."])
+    return "\n".join([*lines, "", f"{_describe_machine()}, {elapsed_seconds:.0f} s."])
 
 
-def as_json(figures: Sequence[Figure], seconds: float) -> str:
+def format_json(figures: Sequence[Figure], elapsed_seconds: float) -> str:
     """Write the figures as JSON."""
     rows = [{**asdict(each), "ratio": each.ratio, "verdict": each.verdict} for each in figures]
-    return json.dumps({"machine": _machine(), "seconds": seconds, "figures": rows}, indent=2)
+    return json.dumps({"machine": _describe_machine(), "seconds": elapsed_seconds, "figures": rows}, indent=2)
 
 
-def _cells(row: Sequence[str], widths: Sequence[int]) -> zip[tuple[str, int]]:
+def _cells_with_widths(row: Sequence[str], widths: Sequence[int]) -> zip[tuple[str, int]]:
     return zip(row, widths, strict=True)
 
 
-def _row(figure: Figure) -> tuple[str, ...]:
-    peers = ", ".join(f"{name} {value:.4g}{_times(figure, value)}" for name, value in figure.peers.items())
+def _format_row(figure: Figure) -> tuple[str, ...]:
+    peers = ", ".join(
+        f"{name} {value:.4g}{_format_ratio(figure, value)}" for name, value in figure.peers.items()
+    )
     return (
         figure.what,
         figure.unit,
@@ -48,11 +60,11 @@ def _row(figure: Figure) -> tuple[str, ...]:
     )
 
 
-def _times(figure: Figure, value: float) -> str:
-    times = figure.times(value)
+def _format_ratio(figure: Figure, value: float) -> str:
+    times = figure.ratio_of(value)
     return "" if times is None else f" ({times:.2f} ×)"
 
 
-def _machine() -> str:
+def _describe_machine() -> str:
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return f"{platform.system()}, Python {platform.python_version()}, {os.cpu_count()} cores{load}"

@@ -15,18 +15,18 @@ from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen
-from hermes_mcp_auth_remote.terminal.text import connected
-from hermes_mcp_auth_remote.values import Key, Origin, Secret
+from hermes_mcp_auth_remote.terminal.text import connection_summary
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret
 
-FILE = Path(__file__).with_name("login.svg")
+SVG_PATH = Path(__file__).with_name("login.svg")
 COLUMNS = 80
 NOW = 1_795_536_000.0  # 2026-11-24 16:00 UTC
-CHAR, LINE, MODULE, MARGIN = 8.4, 18, 4, 20
+CHAR_WIDTH, LINE_HEIGHT, MODULE_SIZE, MARGIN = 8.4, 18, 4, 20
 ISSUER = "https://login.notes.example"
 URL = f"{ISSUER}/authorize?client_id=hermes&request_uri=urn:example:6esc_11ACC5bwc014ltc14eY22c"
 
 
-def screen() -> str:
+def render_screen() -> str:
     """Return the terminal's text: a login, a wrong paste, the right one."""
     os.environ["TZ"] = "UTC"
     time.tzset()
@@ -37,7 +37,7 @@ def screen() -> str:
         redirect_uri="http://127.0.0.1:52117/callback",
         client=Client("hermes"),
         issuer=ISSUER,
-        iss_required=True,
+        is_iss_required=True,
         token_endpoint=f"{ISSUER}/token",
         authorization_endpoint=f"{ISSUER}/authorize",
         resource="https://mcp.notes.example/mcp",
@@ -45,12 +45,12 @@ def screen() -> str:
     )
     login = Login(
         id="-" * 22,
-        key=Key("notes"),
+        key=CredentialKey("notes"),
         server_url="https://mcp.notes.example/mcp",
         request=request,
         authorization_server=AuthorizationServer(ISSUER, f"{ISSUER}/authorize", f"{ISSUER}/token"),
         origin=Origin("terminal"),
-        begun_at=NOW,
+        started_at=NOW,
         expires_at=NOW + 600,
     )
     connection = Connection(
@@ -60,11 +60,11 @@ def screen() -> str:
     shown = io.TextIOWrapper(kept, "utf-8")
     plain = PlainScreen(shown, COLUMNS, 0, lambda: NOW)
     print("$ hermes-mcp-auth login notes\n", file=shown)
-    plain.show(login, opened=False, port=52117)
+    plain.show(login, browser_opened=False, port=52117)
     print("[61 characters]", file=shown)
-    plain.refused(PasteRefused("That address carries no code: it is not the one your browser ended on."))
+    plain.show_refusal(PasteRefused("That address carries no code: it is not the one your browser ended on."))
     print("[312 characters]", file=shown)
-    print(connected(connection, NOW + 120, COLUMNS), file=shown)
+    print(connection_summary(connection, NOW + 120, COLUMNS), file=shown)
     shown.flush()
     return re.sub(r"\x1b\[[0-9;]*m", "", kept.getvalue().decode())
 
@@ -74,14 +74,14 @@ def draw(text: str) -> str:
     y, parts = float(MARGIN), list[str]()
     for line in text.splitlines():
         if line.strip() and not line.strip(" ▀▄█"):
-            parts.extend(_modules(line, y))
-            y += 2 * MODULE
+            parts.extend(_draw_modules(line, y))
+            y += 2 * MODULE_SIZE
             continue
         for start in range(0, max(len(line), 1), COLUMNS):
-            y += LINE
+            y += LINE_HEIGHT
             shown = escape(line[start : start + COLUMNS])
             parts.append(f'<text x="{MARGIN}" y="{y:g}" xml:space="preserve">{shown}</text>')
-    width, height = COLUMNS * CHAR + 2 * MARGIN, y + 2 * MARGIN
+    width, height = COLUMNS * CHAR_WIDTH + 2 * MARGIN, y + 2 * MARGIN
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img">'
         "<title>A login in a terminal: the address and its QR code, a wrong paste, the right one.</title>"
@@ -91,18 +91,20 @@ def draw(text: str) -> str:
     )
 
 
-def _modules(line: str, y: float) -> list[str]:
-    light = f'<rect x="{MARGIN}" y="{y:g}" width="{len(line) * MODULE}" height="{2 * MODULE}" fill="#fff"/>'
+def _draw_modules(line: str, y: float) -> list[str]:
+    size = f'width="{len(line) * MODULE_SIZE}" height="{2 * MODULE_SIZE}"'
+    light = f'<rect x="{MARGIN}" y="{y:g}" {size} fill="#fff"/>'
     parts = [light]
     for column, character in enumerate(line):
-        x = MARGIN + column * MODULE
+        x = MARGIN + column * MODULE_SIZE
         top, height = {"█": (0, 2), "▀": (0, 1), "▄": (1, 1)}.get(character, (0, 0))
         if height:
             parts.append(
-                f'<rect x="{x}" y="{y + top * MODULE:g}" width="{MODULE}" height="{height * MODULE}"/>'
+                f'<rect x="{x}" y="{y + top * MODULE_SIZE:g}" '
+                f'width="{MODULE_SIZE}" height="{height * MODULE_SIZE}"/>'
             )
     return parts
 
 
 if __name__ == "__main__":
-    FILE.write_text(draw(screen()), "utf-8")
+    SVG_PATH.write_text(draw(render_screen()), "utf-8")

@@ -25,7 +25,7 @@ def main(name: str, options: list[str]) -> None:
     for number, seed in enumerate(harness.SEEDS):
         (folder / f"seed-{number}").write_bytes(seed)
     found = f"-artifact_prefix={folder.parent}/{name}-"
-    atheris.Setup([f"fuzz {name}", *LIMITS, found, *options, str(folder)], harness.one_input)
+    atheris.Setup([f"fuzz {name}", *LIMITS, found, *options, str(folder)], harness.fuzz_one_input)
     atheris.Fuzz()
 
 

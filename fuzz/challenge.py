@@ -1,19 +1,19 @@
 """Header lines of a 401, one to a line: `challenge` never raises, and bounds what it hands on."""
 
-from fuzz.given import check, sample
-from hermes_mcp_auth_remote.oauth.challenge import MAX_RESOURCE_METADATA, read_challenge
+from fuzz.given import check, read_sample
+from hermes_mcp_auth_remote.oauth.challenge import MAX_RESOURCE_METADATA_URLS, read_challenge
 
 SEEDS = (
-    sample("sentry/challenge.txt"),
+    read_sample("sentry/challenge.txt"),
     b'Bearer realm=\'a\', scope="read write", error=insufficient_scope\nDPoP algs="ES256"',
     b'Negotiate, Basic realm="x\\"y" , Bearer  resource_metadata = https://a.example/b',
 )
 
 
-def one_input(data: bytes) -> None:
+def fuzz_one_input(data: bytes) -> None:
     """Read them."""
     challenge = read_challenge(data.decode("latin-1").split("\n"))
-    check(len(challenge.resource_metadata) <= MAX_RESOURCE_METADATA, "too many requests")
+    check(len(challenge.resource_metadata) <= MAX_RESOURCE_METADATA_URLS, "too many requests")
     check(
         all(word.isascii() and word.isprintable() for word in challenge.scope or ()), "a scope that is none"
     )

@@ -31,7 +31,7 @@ SEEDS = (
 _HOME = tempfile.TemporaryDirectory(prefix="hermes-fuzz-")
 
 
-def one_input(data: bytes) -> None:
+def fuzz_one_input(data: bytes) -> None:
     """Read all that are configured, and one by its name."""
     config, _, env = data.partition(b"#env\n")
     home = Path(_HOME.name)

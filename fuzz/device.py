@@ -2,10 +2,10 @@
 
 from contextlib import suppress
 
-from fuzz.given import BAD_JSON, NOW, OK_JSON, answer, check, client, server
+from fuzz.given import BAD_JSON, NOW, OK_JSON, check, make_authorization_server, make_client, make_response
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization, read_device_authorization_response
-from hermes_mcp_auth_remote.oauth.device_polling import Pending, begin_polling, next_poll
+from hermes_mcp_auth_remote.oauth.device_polling import PollState, advance_poll, start_polling
 from hermes_mcp_auth_remote.oauth.urls import is_safe_url
 from hermes_mcp_auth_remote.values import Secret
 
@@ -17,18 +17,18 @@ SEEDS = (
     BAD_JSON + b'{"error":"authorization_pending"}',
     OK_JSON + b'{"access_token":"t","token_type":"Bearer"}',
 )
-_ASKED = DeviceAuthorization(Secret("d"), "WDJB-MJHT", "https://as.example/device")
+_DEVICE_AUTHORIZATION = DeviceAuthorization(Secret("d"), "WDJB-MJHT", "https://as.example/device")
 
 
-def one_input(data: bytes) -> None:
+def fuzz_one_input(data: bytes) -> None:
     """Read it as either."""
-    response = answer(data)
+    response = make_response(data)
     with suppress(McpAuthError):
         found = read_device_authorization_response(response, "https://as.example")
         check(is_safe_url(found.verification_uri), "an unsafe address")
         check(found.user_code.isascii() and found.user_code.isprintable(), "a code that cannot be typed")
         check(found.interval_seconds >= 1, "polled without a pause")
-    pending = begin_polling(server(), client(), _ASKED, NOW)
-    follows = next_poll(pending, response, pending.next_at)
-    if isinstance(follows, Pending):
+    pending = start_polling(make_authorization_server(), make_client(), _DEVICE_AUTHORIZATION, NOW)
+    follows = advance_poll(pending, response, pending.next_at)
+    if isinstance(follows, PollState):
         check(follows.next_at >= pending.next_at + 5, "polled too early")

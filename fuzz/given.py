@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest, authorization_request
 from hermes_mcp_auth_remote.oauth.client import Client
-from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server_from_document
 from hermes_mcp_auth_remote.oauth.wire import Response
 from hermes_mcp_auth_remote.values import Secret
 
@@ -17,25 +17,25 @@ STATE = "the-state-of-this-login"
 NOW = 1_800_000_000.0
 
 _STATUSES = (200, 201, 400, 401, 403, 429, 500, 302)
-_TYPES = ("application/json", "application/x-www-form-urlencoded", "text/html; charset=utf-8", "")
+_CONTENT_TYPES = ("application/json", "application/x-www-form-urlencoded", "text/html; charset=utf-8", "")
 OK_JSON, OK_FORM, BAD_JSON = b"\x00\x00", b"\x00\x01", b"\x02\x00"
 
 
-def sample(name: str) -> bytes:
+def read_sample(name: str) -> bytes:
     """Return what a real server is reported to have sent."""
     return (SAMPLES / name).read_bytes()
 
 
-def answer(data: bytes) -> Response:
+def make_response(data: bytes) -> Response:
     """Make an answer: a byte for the status, one for the type, the rest is its body."""
     head, body = data[:2].ljust(2, b"\0"), data[2:]
-    kind = _TYPES[head[1] % len(_TYPES)]
+    kind = _CONTENT_TYPES[head[1] % len(_CONTENT_TYPES)]
     return Response(_STATUSES[head[0] % len(_STATUSES)], (("content-type", kind),) if kind else (), body)
 
 
-def server() -> AuthorizationServer:
+def make_authorization_server() -> AuthorizationServer:
     """Return an authorization server that has everything."""
-    return authorization_server(
+    return authorization_server_from_document(
         {
             "issuer": ISSUER,
             "authorization_endpoint": f"{ISSUER}/authorize",
@@ -48,23 +48,23 @@ def server() -> AuthorizationServer:
     )
 
 
-def client() -> Client:
+def make_client() -> Client:
     """Return a public client of it."""
     return Client("client-1", redirect_uris=(REDIRECT_URI,))
 
 
-def request() -> AuthorizationRequest:
+def make_authorization_request() -> AuthorizationRequest:
     """Return the request of a login that waits."""
     return authorization_request(
-        server(),
-        client(),
+        make_authorization_server(),
+        make_client(),
         redirect_uri=REDIRECT_URI,
         state=Secret(STATE),
         code_verifier=Secret("the-verifier-of-this-login"),
     )
 
 
-def check(ok: object, what: str) -> None:
+def check(condition: object, message: str) -> None:
     """Fail where something that must hold does not."""
-    if not ok:
-        raise AssertionError(what)
+    if not condition:
+        raise AssertionError(message)

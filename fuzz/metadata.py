@@ -3,7 +3,7 @@
 import json
 from contextlib import suppress
 
-from fuzz.given import ISSUER, OK_JSON, answer, check, sample, server
+from fuzz.given import ISSUER, OK_JSON, check, make_authorization_server, make_response, read_sample
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.metadata import (
     read_authorization_server_response,
@@ -13,17 +13,17 @@ from hermes_mcp_auth_remote.oauth.urls import is_safe_url, origin_of
 
 URL = "https://mcp.stripe.example/mcp"
 SEEDS = (
-    OK_JSON + sample("stripe/prm.json"),
-    OK_JSON + json.dumps(server().document).encode(),
+    OK_JSON + read_sample("stripe/prm.json"),
+    OK_JSON + json.dumps(make_authorization_server().document).encode(),
     OK_JSON
     + b'{"resource":"https://mcp.stripe.example","authorization_servers":["https://\\u0430.example/"]}',
     OK_JSON + b"<!doctype html>",
 )
 
 
-def one_input(data: bytes) -> None:
+def fuzz_one_input(data: bytes) -> None:
     """Read it as either."""
-    response = answer(data)
+    response = make_response(data)
     with suppress(McpAuthError):
         resource = read_protected_resource_response(response, URL)
         check(is_safe_url(resource.authorization_servers[0]), "an unsafe issuer")

@@ -2,24 +2,24 @@
 
 from contextlib import suppress
 
-from fuzz.given import ISSUER, REDIRECT_URI, STATE, check, request
+from fuzz.given import ISSUER, REDIRECT_URI, STATE, check, make_authorization_request
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
 
-ADDRESS = f"{REDIRECT_URI}?code=c0de&state={STATE}&iss={ISSUER}"
+PASTED_URL = f"{REDIRECT_URI}?code=c0de&state={STATE}&iss={ISSUER}"
 SEEDS = (
-    ADDRESS.encode(),
-    f"Here: <{ADDRESS.replace('&', '&amp;')}>, thanks!".encode(),
-    ADDRESS.replace("?", "?\n").encode(),
-    f"[link]({ADDRESS})".encode(),
+    PASTED_URL.encode(),
+    f"Here: <{PASTED_URL.replace('&', '&amp;')}>, thanks!".encode(),
+    PASTED_URL.replace("?", "?\n").encode(),
+    f"[link]({PASTED_URL})".encode(),
     f"127.0.0.1:8765/callback?error=access_denied&state={STATE}&iss={ISSUER}".encode(),
     b"4/0AbCdEfGhIjKlMnOpQrStUv",
     "\u201c\u200bcode=c0de\u201d".encode("utf-16"),
 )
-_REQUEST = request()
+_REQUEST = make_authorization_request()
 
 
-def one_input(data: bytes) -> None:
+def fuzz_one_input(data: bytes) -> None:
     """Paste it, where a bare code may be pasted and where none may."""
     text = data.decode("utf-8", "surrogateescape")
     for accept in (False, True):

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from fuzz.given import NOW, check
-from hermes_mcp_auth_remote.store.files.fast_token import valid_token
+from hermes_mcp_auth_remote.store.files.fast_token import read_valid_token
 
 BINDING = b'{"server": "demo", "login_needed": null}'
 SEEDS = (
@@ -18,12 +18,12 @@ _FOLDER = Path(_HOME.name) / "mcp-tokens"
 _FOLDER.mkdir(mode=0o700)
 
 
-def one_input(data: bytes) -> None:
+def fuzz_one_input(data: bytes) -> None:
     """Look for a token."""
     binding, _, tokens = data.partition(b"\n")
     for name, content in (("demo.binding.json", binding), ("demo.json", tokens)):
         descriptor = os.open(_FOLDER / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-    token = valid_token(_HOME.name, "demo", NOW)
+    token = read_valid_token(_HOME.name, "demo", NOW)
     check(token is None or (token.isascii() and token.isprintable() and token), "a token that is none")

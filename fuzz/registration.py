@@ -3,10 +3,18 @@
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from fuzz.given import ISSUER, OK_JSON, REDIRECT_URI, answer, check, sample, server
+from fuzz.given import (
+    ISSUER,
+    OK_JSON,
+    REDIRECT_URI,
+    check,
+    make_authorization_server,
+    make_response,
+    read_sample,
+)
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.oauth.client import authenticate, read_registration_response
-from hermes_mcp_auth_remote.store.codec import client_document, to_bytes
+from hermes_mcp_auth_remote.oauth.client import authenticate_client, read_registration_response
+from hermes_mcp_auth_remote.store.codec import client_document, encode_document
 
 SEEDS = (
     b"\x01\x00" + b'{"client_id":"c","client_secret":"s","client_secret_expires_at":0,"redirect_uris":["x"]}',
@@ -15,15 +23,15 @@ SEEDS = (
     b"\x02\x00" + b'{"error":"invalid_redirect_uri","error_description":"no"}',
     OK_JSON
     + b'{"client_id":"c","redirect_uris":["http://127.0.0.1:8765/callback","http://[","a://b:99999"]}',
-    b"\x04\x02" + sample("figma/registration.txt"),
+    b"\x04\x02" + read_sample("figma/registration.txt"),
 )
 
 
-def one_input(data: bytes) -> None:
+def fuzz_one_input(data: bytes) -> None:
     """Read it, and authenticate."""
     with suppress(McpAuthError):
-        client = read_registration_response(answer(data), server(), REDIRECT_URI)
-        check(client.client_id and client.registered, "no client")
+        client = read_registration_response(make_response(data), make_authorization_server(), REDIRECT_URI)
+        check(client.client_id and client.is_registered, "no client")
         check(all(urlsplit(uri).port != -1 for uri in client.redirect_uris), "a redirect URI that is none")
-        to_bytes(client_document(client))
-        authenticate(client, ISSUER, {"grant_type": "authorization_code"})
+        encode_document(client_document(client))
+        authenticate_client(client, ISSUER, {"grant_type": "authorization_code"})

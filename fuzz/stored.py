@@ -3,19 +3,19 @@
 import json
 from collections.abc import Callable, Mapping
 
-from fuzz.given import ISSUER, NOW, check, client, server
+from fuzz.given import ISSUER, NOW, check, make_authorization_server, make_client
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.codec import (
     binding_document,
     client_document,
-    from_bytes,
+    decode_document,
+    encode_document,
     metadata_document,
     read_binding,
     read_client,
     read_metadata,
     read_tokens,
-    to_bytes,
     tokens_document,
 )
 from hermes_mcp_auth_remote.store.login_codec import login_document, read_login
@@ -25,28 +25,34 @@ Document = Mapping[str, object]
 _TOKENS = Tokens(Secret("t"))
 
 
-def _tokens(document: Document) -> Document:
+def _round_trip_tokens(document: Document) -> Document:
     return tokens_document(read_tokens(document, NOW, "a.json"))
 
 
-def _client(document: Document) -> Document:
+def _round_trip_client(document: Document) -> Document:
     return client_document(read_client(document, "a.client.json"))
 
 
-def _metadata(document: Document) -> Document:
+def _round_trip_metadata(document: Document) -> Document:
     return metadata_document(read_metadata(document, "a.meta.json"))
 
 
-def _binding(document: Document) -> Document:
+def _round_trip_binding(document: Document) -> Document:
     return binding_document(read_binding(document, _TOKENS, "a.binding.json"), _TOKENS)
 
 
-def _login(document: Document) -> Document:
+def _round_trip_login(document: Document) -> Document:
     return login_document(read_login(document, "a.json"))
 
 
-_FILES: tuple[Callable[[Document], Document], ...] = (_tokens, _client, _metadata, _binding, _login)
-_LOGIN = {
+_ROUND_TRIPS: tuple[Callable[[Document], Document], ...] = (
+    _round_trip_tokens,
+    _round_trip_client,
+    _round_trip_metadata,
+    _round_trip_binding,
+    _round_trip_login,
+)
+_LOGIN_DOCUMENT = {
     "version": 1,
     "id": "a-login-that-nobody-guesses",
     "server": "demo",
@@ -60,7 +66,7 @@ _LOGIN = {
     "pastes": 0,
     "failure": None,
     "failure_code": None,
-    "authorization_server": metadata_document(server()),
+    "authorization_server": metadata_document(make_authorization_server()),
     "request": {
         "url": f"{ISSUER}/authorize",
         "state": "s",
@@ -88,22 +94,22 @@ _LOGIN = {
 }
 SEEDS = (
     b"\x00" + b'{"access_token":"t","token_type":"Bearer","expires_in":3600,"expires_at":1.8e9,"scope":"a"}',
-    b"\x01" + json.dumps(client_document(client())).encode(),
+    b"\x01" + json.dumps(client_document(make_client())).encode(),
     b"\x01" + b'{"client_id":"c","redirect_uris":["http://127.0[.0.1:8765/callback","http://a:99999/"]}',
-    b"\x02" + json.dumps(metadata_document(server())).encode(),
+    b"\x02" + json.dumps(metadata_document(make_authorization_server())).encode(),
     b"\x03" + b'{"version":1,"server":"demo","server_url":"https://a.example","issuer":"https://as.example",'
     b'"client_id":"c","resource":null,"requested_scope":["a"],"connected_at":1.8e9,"login_needed":null}',
-    b"\x04" + json.dumps(_LOGIN).encode(),
+    b"\x04" + json.dumps(_LOGIN_DOCUMENT).encode(),
 )
 
 
-def one_input(data: bytes) -> None:
+def fuzz_one_input(data: bytes) -> None:
     """Read one of the files, named by the first byte."""
-    read_and_write = _FILES[(data[0] if data else 0) % len(_FILES)]
+    read_and_write = _ROUND_TRIPS[(data[0] if data else 0) % len(_ROUND_TRIPS)]
     try:
-        written = to_bytes(read_and_write(from_bytes(data[1:], "a.json")))
+        written = encode_document(read_and_write(decode_document(data[1:], "a.json")))
     except McpAuthError:
         return
-    again = to_bytes(read_and_write(from_bytes(written, "a.json")))
+    again = encode_document(read_and_write(decode_document(written, "a.json")))
     # A lifetime beyond a century is cut, each time a little; all else stays.
-    check(again == written or read_and_write is _tokens, "written and read, it is another")
+    check(again == written or read_and_write is _round_trip_tokens, "written and read, it is another")

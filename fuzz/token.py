@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from fuzz.given import BAD_JSON, NOW, OK_FORM, OK_JSON, answer, check, sample
+from fuzz.given import BAD_JSON, NOW, OK_FORM, OK_JSON, check, make_response, read_sample
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.token import read_token_response
 
@@ -10,18 +10,18 @@ SEEDS = (
     OK_JSON
     + b'{"access_token":"t","token_type":"bearer","expires_in":"3600","refresh_token":"r","scope":"a b"}',
     OK_JSON + b'{"access_token":"t","token_type":"DPoP","id_token":"e30.eyJlbWFpbCI6ImFAYiJ9.c2ln"}',
-    OK_FORM + sample("github/token.txt"),
-    OK_JSON + sample("slack/token.json"),
-    OK_JSON + sample("slack/refused.json"),
+    OK_FORM + read_sample("github/token.txt"),
+    OK_JSON + read_sample("slack/token.json"),
+    OK_JSON + read_sample("slack/refused.json"),
     BAD_JSON + b'{"error":"invalid_grant","error_description":"spent"}',
 )
 
 
-def one_input(data: bytes) -> None:
+def fuzz_one_input(data: bytes) -> None:
     """Read it as the answer to a plain request and to one with a proof."""
     for proven in (False, True):
         with suppress(McpAuthError):
-            tokens = read_token_response(answer(data), NOW, "as.example", proven=proven)
+            tokens = read_token_response(make_response(data), NOW, "as.example", has_proof=proven)
             token = tokens.access_token.reveal()
             check(token.isascii() and token.isprintable() and token, "a token that no header can carry")
             check(tokens.expires_at is None or tokens.expires_at > NOW, "a token of the past")

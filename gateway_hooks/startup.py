@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def loading() -> Generator[None]:
+def pause_garbage_collection() -> Generator[None]:
     """Import inside the block what a process is about; what is there then is never looked through again.
 
     For whoever owns the process. A full look through the libraries' objects takes up to a tenth of a second:

@@ -32,7 +32,7 @@ __all__ = [
     "open_session",
 ]
 
-_HOMES = {
+_MODULE_BY_NAME = {
     "AuthService": "service",
     "Connection": "login",
     "Login": "login",
@@ -48,11 +48,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULE_BY_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_BY_NAME[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from hermes_mcp_auth_remote.timeouts import LAST_LOOK_SECONDS, LAST_LOOKS
+from hermes_mcp_auth_remote.timeouts import FINAL_POLL_SECONDS, FINAL_POLLS
 
 
 class Deadline:
@@ -16,44 +16,52 @@ class Deadline:
     event loop reads what its sockets hold. So after the limit the loop goes around a few times more.
     """
 
-    __slots__ = ("_at", "_handle", "_loop", "_scope")
+    __slots__ = (
+        "_expires_at",
+        "_loop",
+        "_timeout",
+        "_timer",
+    )
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, timeout_seconds: float) -> None:
         """Set a limit of so many seconds from now. Must be called in an event loop."""
         self._loop = asyncio.get_running_loop()
-        self._scope = asyncio.timeout(None)
-        self._at = self._loop.time() + seconds
-        self._handle: asyncio.TimerHandle | None = None
+        self._timeout = asyncio.timeout(None)
+        self._expires_at = self._loop.time() + timeout_seconds
+        self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         """Start the block that the limit is for."""
-        await self._scope.__aenter__()
-        self._handle = self._loop.call_at(self._at, self._look, LAST_LOOKS)
+        await self._timeout.__aenter__()
+        self._timer = self._loop.call_at(self._expires_at, self._poll_sockets, FINAL_POLLS)
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Raise TimeoutError if the limit ended the block."""
-        if self._handle is not None:
-            self._handle.cancel()
-        await self._scope.__aexit__(kind, error, traceback)
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._timeout.__aexit__(error_type, error, traceback)
 
     @property
     def has_passed(self) -> bool:
         """True if the limit ended the block."""
-        return self._scope.expired()
+        return self._timeout.expired()
 
-    def move_to(self, at: float) -> None:
+    def reschedule(self, expires_at: float) -> None:
         """Move the limit to another time of the event loop's clock."""
-        if self._handle is not None:
-            self._handle.cancel()
-        self._handle = self._loop.call_at(at, self._look, LAST_LOOKS)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(expires_at, self._poll_sockets, FINAL_POLLS)
 
-    def _look(self, left: int) -> None:
-        if left:
+    def _poll_sockets(self, polls_left: int) -> None:
+        if polls_left:
             # Each timer costs one more poll of the sockets, however late the loop is.
-            self._handle = self._loop.call_later(LAST_LOOK_SECONDS, self._look, left - 1)
+            self._timer = self._loop.call_later(FINAL_POLL_SECONDS, self._poll_sockets, polls_left - 1)
         else:
-            self._handle = None
-            self._scope.reschedule(self._loop.time())
+            self._timer = None
+            self._timeout.reschedule(self._loop.time())

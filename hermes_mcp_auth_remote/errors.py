@@ -46,15 +46,15 @@ stand in a message.
 
 from __future__ import annotations
 
-MAX_WORDS_CHARS = 300
+MAX_SERVER_MESSAGE_CHARS = 300
 
 
-def clean_words(text: str) -> str:
+def clean_server_message(text: str) -> str:
     """Return a server's text on one line, without control characters, cut at 300 characters."""
     # The first cut bounds the work, the second one the result.
-    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * MAX_WORDS_CHARS])
+    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * MAX_SERVER_MESSAGE_CHARS])
     words = " ".join(printable.split())
-    return words if len(words) <= MAX_WORDS_CHARS else words[: MAX_WORDS_CHARS - 1] + "…"
+    return words if len(words) <= MAX_SERVER_MESSAGE_CHARS else words[: MAX_SERVER_MESSAGE_CHARS - 1] + "…"
 
 
 class McpAuthError(Exception):
@@ -67,11 +67,11 @@ class McpAuthError(Exception):
     code = "error"
     advice = "Run the command again; if it fails in the same way, please report it."
 
-    def __init__(self, message: str, advice: str | None = None, *, server_words: str = "") -> None:
+    def __init__(self, message: str, advice: str | None = None, *, server_message: str = "") -> None:
         super().__init__(message)
         if advice is not None:
             self.advice = advice
-        self.server_words = clean_words(server_words)
+        self.server_message = clean_server_message(server_message)
 
 
 class ConfigError(McpAuthError):
@@ -92,11 +92,11 @@ class ServerNotFound(ConfigError):
         message: str,
         advice: str | None = None,
         *,
-        server_words: str = "",
+        server_message: str = "",
         config_files: str | None = None,
     ) -> None:
         """`config_files` is the identity of the files that do not name it (`hermes.config_identity`)."""
-        super().__init__(message, advice, server_words=server_words)
+        super().__init__(message, advice, server_message=server_message)
         self.config_files = config_files
 
 
@@ -107,7 +107,7 @@ class ServerError(McpAuthError):
     advice = "The server's operator has to mend this; report it to them."
 
 
-class UnreadableAnswer(ServerError):
+class MalformedResponse(ServerError):
     """An answer is not what the step defines: HTML, truncated JSON, a list, a missing member."""
 
     code = "unreadable_answer"
@@ -144,20 +144,20 @@ class PkceNotSupported(ServerError):
     )
 
 
-class RegistrationRefused(ServerError):
+class RegistrationError(ServerError):
     """Dynamic client registration was refused or answered something else (RFC 7591 section 3.2.2)."""
 
     code = "registration_refused"
     advice = "Register a client at the provider by hand and set `oauth.client_id` for this server."
 
 
-class ClientIdNeeded(RegistrationRefused):
+class ClientIdRequired(RegistrationError):
     """The authorization server admits only clients that were registered by hand."""
 
     code = "client_id_needed"
 
 
-class TokenRefused(ServerError):
+class TokenError(ServerError):
     """The token endpoint answered with an error; `.error` is its code (RFC 6749 section 5.2).
 
     `.error` is one of `oauth.token_errors.KNOWN_ERRORS`, else "unknown error", or "status 400" for a response
@@ -174,15 +174,15 @@ class TokenRefused(ServerError):
         error: str,
         advice: str | None = None,
         *,
-        server_words: str = "",
+        server_message: str = "",
         verdict: str = "final",
     ) -> None:
-        super().__init__(message, advice, server_words=server_words)
+        super().__init__(message, advice, server_message=server_message)
         self.error = error
         self.verdict = verdict
 
 
-class DeviceRefused(TokenRefused):
+class DeviceAuthorizationError(TokenError):
     """The device authorization endpoint gives no code, or does not exist (RFC 8628 section 3.2).
 
     `.error` is its code: "invalid_scope" where the device flow may not have that scope, "unauthorized_client"
@@ -219,7 +219,7 @@ class StillExchanging(TimedOut):
     advice = "The login goes on by itself. Look at its status in two minutes."
 
 
-class AnswerTooLarge(NetworkError):
+class ResponseTooLarge(NetworkError):
     """The answer is larger than any honest one."""
 
     code = "answer_too_large"
@@ -269,9 +269,9 @@ class AuthorizationDenied(LoginError):
     code = "authorization_denied"
 
     def __init__(
-        self, message: str, error: str, advice: str | None = None, *, server_words: str = ""
+        self, message: str, error: str, advice: str | None = None, *, server_message: str = ""
     ) -> None:
-        super().__init__(message, advice, server_words=server_words)
+        super().__init__(message, advice, server_message=server_message)
         self.error = error
 
 
@@ -312,20 +312,20 @@ class AuthorizationRequired(McpAuthError):
 
     def __init__(
         self,
-        server: str,
+        server_name: str,
         *,
         reason: str = "nobody has logged in yet",
         login_id: str | None = None,
         expires_at: float | None = None,
         challenge: object | None = None,
-        server_words: str = "",
+        server_message: str = "",
     ) -> None:
         super().__init__(
-            f"{server} needs a login: {reason}.",
-            f"Run `hermes-mcp-auth login {server}`.",
-            server_words=server_words,
+            f"{server_name} needs a login: {reason}.",
+            f"Run `hermes-mcp-auth login {server_name}`.",
+            server_message=server_message,
         )
-        self.server = server
+        self.server_name = server_name
         self.reason = reason
         self.login_id = login_id
         self.expires_at = expires_at

@@ -16,10 +16,10 @@ import time
 from contextvars import ContextVar, Token
 from typing import Self
 
-from hermes_mcp_auth_remote.fork import begin_anew_in_children
-from hermes_mcp_auth_remote.timeouts import SILENT_SECONDS, STORE_SECONDS
+from hermes_mcp_auth_remote.fork import reset_after_fork
+from hermes_mcp_auth_remote.timeouts import EXIT_NOTICE_DELAY_SECONDS, STORE_SECONDS
 
-_current: ContextVar[ExitHold | None] = ContextVar("exit_hold", default=None)
+_current_hold: ContextVar[ExitHold | None] = ContextVar("exit_hold", default=None)
 
 
 class ExitHold:
@@ -28,100 +28,106 @@ class ExitHold:
     Used once, in the task that sends the request.
     """
 
-    __slots__ = ("_is_abandoned", "_token", "awaited", "host", "until")
+    __slots__ = (
+        "_context_token",
+        "_is_cancelled",
+        "description",
+        "holds_until",
+        "host",
+    )
 
     def __init__(self) -> None:
-        self._is_abandoned = False
-        self._token: Token[ExitHold | None] | None = None
+        self._is_cancelled = False
+        self._context_token: Token[ExitHold | None] | None = None
         # The host that got the token request; None: nothing was sent.
         self.host: str | None = None
         # What the process waits for at its end, in words; and until when, by the monotonic clock.
-        self.awaited = ""
-        self.until = -math.inf
+        self.description = ""
+        self.holds_until = -math.inf
 
     def __enter__(self) -> Self:
         """Make this the hold of the current task."""
-        self._token = _current.set(self)
+        self._context_token = _current_hold.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Let the process end."""
-        if self._token is not None:
-            _current.reset(self._token)
-        _process.remove(self)
+        if self._context_token is not None:
+            _current_hold.reset(self._context_token)
+        _process_holds.remove(self)
 
-    def note_sent(self, host: str, seconds: float) -> None:
+    def hold_for_response(self, host: str, timeout_seconds: float) -> None:
         """Hold up the exit: a token request goes to `host`, and is read for at most `seconds`.
 
         Raises CancelledError if nothing may be sent any more: the process ends, or `abandon` was called.
         """
-        with _process.changed:
-            if self._is_abandoned or (_process.is_ending and self.host is None):
+        with _process_holds.condition:
+            if self._is_cancelled or (_process_holds.is_ending and self.host is None):
                 # Loaded here: commands that ask nobody for anything load no event loop.
                 from asyncio import CancelledError  # noqa: PLC0415
 
                 raise CancelledError
             self.host = host
-            self._hold(f"{host} to answer a token request", seconds)
+            self._hold_exit(f"{host} to answer a token request", timeout_seconds)
 
-    def note_storing(self, name: str, seconds: float) -> None:
+    def hold_for_storing(self, server_name: str, timeout_seconds: float) -> None:
         """Hold up the exit: tokens of the server `name` came and exist nowhere else until they are stored."""
-        with _process.changed:
-            self._hold(f"the tokens of {name} to be stored", seconds)
+        with _process_holds.condition:
+            self._hold_exit(f"the tokens of {server_name} to be stored", timeout_seconds)
 
-    def _hold(self, awaited: str, seconds: float) -> None:
-        self.awaited = awaited
-        self.until = time.monotonic() + seconds + STORE_SECONDS
-        _process.holds.add(self)
+    def _hold_exit(self, description: str, timeout_seconds: float) -> None:
+        self.description = description
+        self.holds_until = time.monotonic() + timeout_seconds + STORE_SECONDS
+        _process_holds.holds.add(self)
 
-    def abandon(self) -> bool:
+    def cancel_if_unsent(self) -> bool:
         """Make sure that nothing is sent from now on; False if it was sent already."""
-        with _process.changed:
-            self._is_abandoned = self.host is None
-            return self._is_abandoned
+        with _process_holds.condition:
+            self._is_cancelled = self.host is None
+            return self._is_cancelled
 
 
-class _Process:
+class _ProcessHolds:
     """The holds of this process."""
 
     def __init__(self) -> None:
-        self.forked()
-        begin_anew_in_children(self)
+        self.reset_in_child()
+        reset_after_fork(self)
 
-    def forked(self) -> None:
+    def reset_in_child(self) -> None:
         """Forget all holds in a child process: it does not have the parent's threads."""
-        self.changed = threading.Condition()
+        self.condition = threading.Condition()
         self.holds: set[ExitHold] = set()
         self.is_ending = False
         self.was_interrupted = False
-        self.gave_up = False
+        self.has_given_up = False
 
     def remove(self, hold: ExitHold) -> None:
-        with self.changed:
+        with self.condition:
             self.holds.discard(hold)
-            self.changed.notify_all()
+            self.condition.notify_all()
 
 
-_process = _Process()
+_process_holds = _ProcessHolds()
 
 
-def note_sent(host: str, seconds: float) -> None:
+def hold_exit_for_response(host: str, timeout_seconds: float) -> None:
     """Tell the hold of the current task, if it has one; raises as `ExitHold.note_sent` does."""
-    hold = _current.get()
+    hold = _current_hold.get()
     if hold is not None:
-        hold.note_sent(host, seconds)
+        hold.hold_for_response(host, timeout_seconds)
 
 
-def note_storing(name: str, seconds: float) -> None:
+def hold_exit_for_storing(server_name: str, timeout_seconds: float) -> None:
     """Tell the hold of the current task, if it has one, that the tokens of a server are being stored."""
-    hold = _current.get()
+    hold = _current_hold.get()
     if hold is not None:
-        hold.note_storing(name, seconds)
+        hold.hold_for_storing(server_name, timeout_seconds)
 
 
-def note_interrupt() -> None:
+def record_interrupt() -> None:
     """Say at once what the exit waits for: the user has pressed Ctrl-C."""
-    _process.was_interrupted = True
+    _process_holds.was_interrupted = True
 
 
 def wait_for_sent_requests() -> None:
@@ -130,37 +136,37 @@ def wait_for_sent_requests() -> None:
     For the end of the process, and before it replaces itself (exec). Says on standard error what it waits
     for. Raises KeyboardInterrupt; it then waits no more, however often it is called.
     """
-    with _process.changed:
-        _process.is_ending = True
-    if _process.gave_up:
+    with _process_holds.condition:
+        _process_holds.is_ending = True
+    if _process_holds.has_given_up:
         return
-    said_at = time.monotonic() + (0.0 if _process.was_interrupted else SILENT_SECONDS)
+    said_at = time.monotonic() + (0.0 if _process_holds.was_interrupted else EXIT_NOTICE_DELAY_SECONDS)
     is_said = False
     try:
-        with _process.changed:
+        with _process_holds.condition:
             while (left := _seconds_left()) > 0:
                 now = time.monotonic()
                 if not is_said and now >= said_at:
                     is_said = True
-                    _say(left)
+                    _print_wait_notice(left)
                 # In steps: on Windows a wait without an end ignores Ctrl-C.
-                _process.changed.wait(min(left, 1.0 if is_said else max(said_at - now, 0.0)))
+                _process_holds.condition.wait(min(left, 1.0 if is_said else max(said_at - now, 0.0)))
     except KeyboardInterrupt:
-        _process.gave_up = True
+        _process_holds.has_given_up = True
         raise
 
 
 def _seconds_left() -> float:
     now = time.monotonic()
-    return max((hold.until - now for hold in _process.holds), default=0.0)
+    return max((hold.holds_until - now for hold in _process_holds.holds), default=0.0)
 
 
-def _say(seconds: float) -> None:
-    awaited, *more = sorted({hold.awaited for hold in _process.holds})
+def _print_wait_notice(remaining_seconds: float) -> None:
+    awaited, *more = sorted({hold.description for hold in _process_holds.holds})
     if more:
         awaited += f" (and {len(more)} more)"
-    again = "again " if _process.was_interrupted else ""
-    text = f"Waiting for {awaited}, at most {math.ceil(seconds)} s; Ctrl-C {again}ends at once."
+    again = "again " if _process_holds.was_interrupted else ""
+    text = f"Waiting for {awaited}, at most {math.ceil(remaining_seconds)} s; Ctrl-C {again}ends at once."
     # The terminal may be gone, and a process without one has no standard error at all.
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(f"{text}\n")

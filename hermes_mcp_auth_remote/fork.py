@@ -7,26 +7,26 @@ from typing import Protocol
 from weakref import WeakSet
 
 
-class Forked(Protocol):
+class Resettable(Protocol):
     """Something with locks, threads or work under way."""
 
-    def forked(self) -> None:
+    def reset_in_child(self) -> None:
         """Begin anew, in a child process, while no other thread runs."""
         ...
 
 
-_of_this_process: WeakSet[Forked] = WeakSet()
+_registered_objects: WeakSet[Resettable] = WeakSet()
 
 
-def begin_anew_in_children(thing: Forked) -> None:
+def reset_after_fork(obj: Resettable) -> None:
     """Call `thing.forked()` in every child that is forked from now on, for as long as the thing lives."""
-    _of_this_process.add(thing)
+    _registered_objects.add(obj)
 
 
-def _after_fork() -> None:
-    for thing in list(_of_this_process):
-        thing.forked()
+def _reset_registered_objects() -> None:
+    for thing in list(_registered_objects):
+        thing.reset_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_reset_registered_objects)

@@ -62,16 +62,16 @@ def config_identity(home: str | os.PathLike[str]) -> str:
     identities: list[str] = []
     for name in CONFIG_FILES:
         path = os.path.join(home, name)
-        identities.append(file_identity(_status(path, follow=False), _status(path, follow=True)))
+        identities.append(file_identity(_read_status(path, follow=False), _read_status(path, follow=True)))
     return join_identities(*identities)
 
 
-def file_identity(link: os.stat_result | None, file: os.stat_result | None) -> str:
+def file_identity(link_status: os.stat_result | None, file_status: os.stat_result | None) -> str:
     """Return the identity of one file: of its path (`lstat`) and of what the path leads to; None: missing.
 
     The time of the last change (ctime) is part of it, because `cp -p` and `mv` bring older times of writing.
     """
-    return f"{_numbers(link)}/{_numbers(file)}"
+    return f"{_format_status(link_status)}/{_format_status(file_status)}"
 
 
 def join_identities(config: str, env: str) -> str:
@@ -79,19 +79,19 @@ def join_identities(config: str, env: str) -> str:
     return f"{config} {env}"
 
 
-def _status(path: str, *, follow: bool) -> os.stat_result | None:
+def _read_status(path: str, *, follow: bool) -> os.stat_result | None:
     try:
         return os.stat(path, follow_symlinks=follow)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _numbers(status: os.stat_result | None) -> str:
+def _format_status(status: os.stat_result | None) -> str:
     if status is None:
         return "-"
     return f"{status.st_ino}.{status.st_size}.{status.st_ctime_ns}.{status.st_mtime_ns}"
 
 
-def file_stem(server: str) -> str:
+def file_stem(server_name: str) -> str:
     """Turn a server's name into Hermes's file stem. Not reversible: `my.server` and `my_server` share one."""
-    return re.sub(r"[^\w\-]", "_", server).strip("_")[:128] or "default"
+    return re.sub(r"[^\w\-]", "_", server_name).strip("_")[:128] or "default"

@@ -30,16 +30,16 @@ from typing import Literal, Protocol
 from hermes_mcp_auth_remote.errors import LoginAlreadyUsed, LoginCancelled, LoginError, LoginExpired
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
-from hermes_mcp_auth_remote.oauth.device_polling import Pending
+from hermes_mcp_auth_remote.oauth.device_polling import PollState
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.urls import host_of
-from hermes_mcp_auth_remote.values import Entropy, Key, Origin
+from hermes_mcp_auth_remote.values import CredentialKey, Entropy, Origin
 
-Status = Literal["waiting", "exchanging", "done", "failed", "expired", "cancelled"]
-Event = Literal["claim", "release", "succeed", "fail", "expire", "cancel", "switch"]
+LoginStatus = Literal["waiting", "exchanging", "done", "failed", "expired", "cancelled"]
+LoginEvent = Literal["claim", "release", "succeed", "fail", "expire", "cancel", "switch"]
 
-TABLE: Mapping[tuple[Status, Event], Status] = {
+TRANSITIONS: Mapping[tuple[LoginStatus, LoginEvent], LoginStatus] = {
     ("waiting", "claim"): "exchanging",
     ("waiting", "expire"): "expired",
     ("waiting", "cancel"): "cancelled",
@@ -50,13 +50,13 @@ TABLE: Mapping[tuple[Status, Event], Status] = {
     ("exchanging", "release"): "waiting",
 }
 
-ID_BYTES = 16
-MAX_PASTES = 5
+LOGIN_ID_BYTES = 16
+MAX_PASTE_ATTEMPTS = 5
 
 
 def new_login_id(entropy: Entropy) -> str:
     """Make the unguessable id of a login, which stands behind an option as it is: no hyphen comes first."""
-    login_id = entropy(ID_BYTES)
+    login_id = entropy(LOGIN_ID_BYTES)
     return f"0{login_id[1:]}" if login_id.startswith("-") else login_id
 
 
@@ -78,28 +78,28 @@ class Login:
     """
 
     id: str
-    key: Key
+    key: CredentialKey
     server_url: str
     request: AuthorizationRequest
     authorization_server: AuthorizationServer
     origin: Origin
-    begun_at: float
+    started_at: float
     expires_at: float
-    status: Status = "waiting"
+    status: LoginStatus = "waiting"
     added_scope: frozenset[str] = frozenset()
-    pastes: int = 0
+    paste_attempts: int = 0
     failure: tuple[str, str] | None = None
     # Tells programs which leaf of the error tree it was.
     failure_code: str | None = None
-    failure_words: str = ""
-    device: Pending | None = None
+    server_message: str = ""
+    poll_state: PollState | None = None
     polled_by: str | None = None
-    messages: tuple[str, ...] = ()
+    message_ids: tuple[str, ...] = ()
 
     @property
-    def shown_code(self) -> DeviceAuthorization | None:
+    def device_authorization(self) -> DeviceAuthorization | None:
         """What the person is shown of a device login: user code and address; None for a login by a code."""
-        return None if self.device is None else self.device.request.authorization
+        return None if self.poll_state is None else self.poll_state.parameters.authorization
 
     @property
     def is_over(self) -> bool:
@@ -112,9 +112,9 @@ class Login:
         return self.request.url
 
     @property
-    def issuer_host(self) -> str:
+    def authorization_host(self) -> str:
         """The host that the person will log in at, for comparing with the browser's address bar."""
-        code = self.shown_code
+        code = self.device_authorization
         return host_of(self.request.authorization_endpoint if code is None else code.verification_uri)
 
 
@@ -122,7 +122,7 @@ class Login:
 class Connection:
     """What a person reads once connected: who, where, with which scope, until when (epoch seconds)."""
 
-    key: Key
+    key: CredentialKey
     server_url: str
     issuer: str
     account: str | None
@@ -142,18 +142,18 @@ class Connection:
     # What came of the last refresh, None if it succeeded or none was due.
     refresh_failure: RefreshFailure | None = None
 
-    def renews(self, now: float) -> bool:
+    def can_refresh_at(self, now: float) -> bool:
         """True where the session goes on by itself once the access token has ended."""
         ends = self.refresh_expires_at
         return self.can_refresh and (ends is None or ends > now)
 
-    def near_end(self, now: float) -> float | None:
+    def upcoming_expiry(self, now: float) -> float | None:
         """Return the end that only a person can put off, where it is near or past; None where it is not.
 
         All times are in epoch seconds. Whether the session is over already, `login_needed` says.
         """
         ends, ahead = self.expires_at, TOKEN_WARNING_SECONDS
-        if self.renews(now):
+        if self.can_refresh_at(now):
             ends, ahead = self.refresh_expires_at, SESSION_WARNING_SECONDS
         return ends if ends is not None and ends - now < ahead else None
 
@@ -165,20 +165,20 @@ class Prompter(Protocol):
         """Put the login before the person. What comes back goes to `AuthService.finish`."""
         ...
 
-    async def settled(self, login: Login, connection: Connection | None) -> None:
+    async def show_outcome(self, login: Login, connection: Connection | None) -> None:
         """Say how it ended: connected, or `login.status` and `login.failure`."""
         ...
 
 
-def follow(login: Login, event: Event) -> Login:
+def apply_event(login: Login, event: LoginEvent) -> Login:
     """Return the login after an event; raises LoginExpired, LoginCancelled or LoginAlreadyUsed."""
-    after = TABLE.get((login.status, event))
+    after = TRANSITIONS.get((login.status, event))
     if after is None:
-        raise refusal(login)
+        raise login_state_error(login)
     return replace(login, status=after)
 
 
-def refusal(login: Login) -> LoginError:
+def login_state_error(login: Login) -> LoginError:
     """Say why a login that is over, or claimed, takes no more."""
     if login.status == "expired":
         return LoginExpired("This login was not finished in time.")
@@ -186,25 +186,27 @@ def refusal(login: Login) -> LoginError:
         return LoginCancelled("This login was cancelled.")
     if login.status == "failed":
         message, advice = login.failure or ("This login failed.", LoginError.advice)
-        return LoginError(message, advice, server_words=login.failure_words)
+        return LoginError(message, advice, server_message=login.server_message)
     return LoginAlreadyUsed("This login was used already.")
 
 
-def is_from(login: Login, here: Origin) -> bool:
+def matches_origin(login: Login, origin: Origin) -> bool:
     """True where `here` is the place, and the person, that a login was begun for.
 
     Begun for a user elsewhere, it names no chat and no bot: wherever that user is asked.
     """
     begun = login.origin
-    return here == replace(begun, chat=begun.chat or here.chat, bot=begun.bot or here.bot)
+    return origin == replace(
+        begun, chat_id=begun.chat_id or origin.chat_id, bot_id=begun.bot_id or origin.bot_id
+    )
 
 
-def is_same_question(one: Login, other: Login) -> bool:
+def is_same_prompt(login: Login, other_login: Login) -> bool:
     """True where one answer would answer both: the same state is waited for, the same code is polled."""
-    code, other_code = one.shown_code, other.shown_code
+    code, other_code = login.device_authorization, other_login.device_authorization
     if (code and code.device_code) != (other_code and other_code.device_code):
         return False
-    return one.request.state == other.request.state
+    return login.request.state == other_login.request.state
 
 
 def is_expired(login: Login, now: float) -> bool:

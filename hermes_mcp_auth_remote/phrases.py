@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.oauth.urls import host_of
 SERVER_SAYS = "The server says"
 _QUOTATION_MARKS = str.maketrans(dict.fromkeys('“”„‟"', "'"))
 
-BY_DEFAULT = "whatever the provider grants by default"
+DEFAULT_SCOPE_TEXT = "whatever the provider grants by default"
 
 
 def other_hosts(login: Login) -> list[str]:
@@ -22,34 +22,36 @@ def other_hosts(login: Login) -> list[str]:
     A server without `iss` cannot be told from one that sends people to another's page and takes the code
     (RFC 9700 section 4.4): the person may know better.
     """
-    request, at = login.request, login.issuer_host
+    request, at = login.request, login.authorization_host
     others = [host for host in map(host_of, (request.token_endpoint, request.issuer)) if host != at]
     return list(dict.fromkeys(others))
 
 
-def address(url: str) -> str:
+def display_url(url: str) -> str:
     """Return a server's URL as people see it: what follows a question mark may be a key."""
     before, mark, _ = url.partition("#")[0].partition("?")
     return f"{before}?…" if mark else before
 
 
-def about(connection: Connection) -> list[tuple[str, str]]:
+def connection_rows(connection: Connection) -> list[tuple[str, str]]:
     """Say what is known of a connection, whether it holds or not."""
-    rows = [("Address", address(connection.server_url))]
+    rows = [("Address", display_url(connection.server_url))]
     if connection.account:
         rows.append(("As", connection.account))
-    rows.append(("Access", scope(connection.scope) if connection.scope else "as granted by the provider"))
+    rows.append(
+        ("Access", display_scope(connection.scope) if connection.scope else "as granted by the provider")
+    )
     if connection.missing_scope:
-        rows.append(("Not granted", scope(connection.missing_scope)))
+        rows.append(("Not granted", display_scope(connection.missing_scope)))
     return rows
 
 
-def scope(names: Iterable[str] | None) -> str:
+def display_scope(scopes: Iterable[str] | None) -> str:
     """Write a scope for people."""
-    return " ".join(sorted(names or ())) or BY_DEFAULT
+    return " ".join(sorted(scopes or ())) or DEFAULT_SCOPE_TEXT
 
 
-def duration(seconds: float) -> str:
+def display_duration(seconds: float) -> str:
     """Write a time span roughly: "10 minutes", "3 hours"."""
     for size, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if seconds >= size:
@@ -58,11 +60,11 @@ def duration(seconds: float) -> str:
     return "less than a minute"
 
 
-def quoted_words(words: str) -> str:
+def quote_server_message(message: str) -> str:
     """Write a server's words for people, in quotation marks that the words cannot end."""
-    return f"“{shown(words).translate(_QUOTATION_MARKS)}”"
+    return f"“{replace_unprintable(message).translate(_QUOTATION_MARKS)}”"
 
 
-def shown(text: str) -> str:
+def replace_unprintable(text: str) -> str:
     """Replace what a terminal would obey, or what would hide or turn round the text beside it."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -17,24 +17,24 @@ QUIET_MODULES = 4
 # A wider code is hard to scan, also where a terminal has room for it.
 MAX_COLUMNS = 80
 # Fixed black and white of the 256 colours; the first sixteen are the theme's to change.
-_BLACK_ON_WHITE, _PLAIN = "\x1b[38;5;16;48;5;231m", "\x1b[0m"
+_BLACK_ON_WHITE, _RESET = "\x1b[38;5;16;48;5;231m", "\x1b[0m"
 _BLOCKS = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
 
 
-def terminal_blocks(text: str, columns: int, *, colour: bool = True) -> str | None:
+def render_terminal_blocks(text: str, columns: int, *, colour: bool = True) -> str | None:
     """Draw a QR code in half blocks, two modules to a character; lines end in a line feed.
 
     None where it would be wider than `columns`, or than 80: a wrapped code cannot be scanned. Without
     colour, light modules are drawn as blocks, which is right on a dark background; most scanners take both.
     """
-    matrix = _matrix(text, min(columns, MAX_COLUMNS))
+    matrix = _make_matrix(text, min(columns, MAX_COLUMNS))
     if matrix is None:
         return None
     if len(matrix) % 2:
         matrix.append([False] * len(matrix))
     if not colour:
         matrix = [[not dark for dark in row] for row in matrix]
-    before, after = (_BLACK_ON_WHITE, _PLAIN) if colour else ("", "")
+    before, after = (_BLACK_ON_WHITE, _RESET) if colour else ("", "")
     lines = (
         "".join(_BLOCKS[pair] for pair in zip(above, below, strict=True))
         for above, below in zip(matrix[::2], matrix[1::2], strict=True)
@@ -42,12 +42,12 @@ def terminal_blocks(text: str, columns: int, *, colour: bool = True) -> str | No
     return "".join(f"{before}{line}{after}\n" for line in lines)
 
 
-def png(text: str, *, scale: int = 8) -> bytes | None:
+def render_png(text: str, *, scale: int = 8) -> bytes | None:
     """Draw a QR code as a black and white PNG, `scale` pixels to a module; None where no code is that large.
 
     The limit is 2953 bytes of text; beyond about 1000 a phone has trouble.
     """
-    matrix = _matrix(text, None)
+    matrix = _make_matrix(text, None)
     if matrix is None:
         return None
     side = len(matrix) * scale
@@ -65,7 +65,7 @@ def png(text: str, *, scale: int = 8) -> bytes | None:
     )
 
 
-def _matrix(text: str, widest: int | None) -> list[list[bool]] | None:
+def _make_matrix(text: str, max_modules: int | None) -> list[list[bool]] | None:
     """Return rows of modules, True for dark, with the quiet zone; None where they are more than `widest`."""
     code = QRCode(error_correction=ERROR_CORRECT_L, border=QUIET_MODULES)
     code.add_data(text)
@@ -75,7 +75,7 @@ def _matrix(text: str, widest: int | None) -> list[list[bool]] | None:
         # qrcode 7.4 says overflow by a ValueError about version 41.
         return None
     # Known before the modules are worked out, which is what takes the time.
-    if widest is not None and 17 + 4 * version + 2 * QUIET_MODULES > widest:
+    if max_modules is not None and 17 + 4 * version + 2 * QUIET_MODULES > max_modules:
         return None
     code.make(fit=False)
     return [[bool(dark) for dark in row] for row in code.get_matrix()]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, cast
 
 from hermes_mcp_auth_remote.errors import ConfigError, StoreCorrupt
 from hermes_mcp_auth_remote.oauth.client import Signer
-from hermes_mcp_auth_remote.oauth.dpop import ALGORITHM, Prover
-from hermes_mcp_auth_remote.oauth.jws import SigningKey, base64url, signed_jwt
+from hermes_mcp_auth_remote.oauth.dpop import DPOP_ALGORITHM, Prover
+from hermes_mcp_auth_remote.oauth.jws import SigningKey, base64url_encode, sign_jwt
 from hermes_mcp_auth_remote.values import Clock, Entropy, Secret
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 # RFC 7523 section 3: used at once; the rest is for clocks that differ.
-ASSERTION_SECONDS = 120
+ASSERTION_LIFETIME_SECONDS = 120
 MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 # A private key or a JWT; nothing honest is longer.
 MAX_FILE_BYTES = 65_536
@@ -45,10 +45,10 @@ def new_proof_key() -> Secret:
 
     key = ec.generate_private_key(ec.SECP256R1())
     private = key.private_numbers().private_value.to_bytes(_COORDINATE_BYTES, "big")
-    return Secret(json.dumps({**_public(key), "d": base64url(private)}))
+    return Secret(json.dumps({**_public_jwk(key), "d": base64url_encode(private)}))
 
 
-def prover(proof_key: Secret, clock: Clock, entropy: Entropy) -> Prover:
+def load_prover(proof_key: Secret, clock: Clock, entropy: Entropy) -> Prover:
     """Return the prover of a key that `new_proof_key` made; raises StoreCorrupt for anything else."""
     check_can_sign("Proofs (DPoP)")
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
@@ -61,16 +61,16 @@ def prover(proof_key: Secret, clock: Clock, entropy: Entropy) -> Prover:
     except (ValueError, KeyError, RecursionError):
         # Without a cause, which might quote it.
         raise StoreCorrupt("The stored proof key is not one of ours.", "Log in again.") from None
-    return Prover(SigningKey(ALGORITHM, _public(key), _es256(key)), clock, entropy)
+    return Prover(SigningKey(DPOP_ALGORITHM, _public_jwk(key), _es256_signer(key)), clock, entropy)
 
 
-def client_signer(path: str, key_id: str | None, clock: Clock, entropy: Entropy) -> Signer:
+def load_client_signer(path: str, key_id: str | None, clock: Clock, entropy: Entropy) -> Signer:
     """Return what signs client assertions with the operator's private key (RFC 7523 sections 2.2 and 3).
 
     The file is PEM, unencrypted: P-256 (ES256), RSA of at least 2048 bits (RS256) or Ed25519 (EdDSA). It is
     read here; raises ConfigError, which names the file and never its content.
     """
-    key = _operators_key(path, key_id)
+    key = _load_private_key(path, key_id)
 
     def sign(client_id: str, audience: str) -> Secret:
         now = int(clock())
@@ -79,32 +79,32 @@ def client_signer(path: str, key_id: str | None, clock: Clock, entropy: Entropy)
             "sub": client_id,
             "aud": audience,
             "iat": now,
-            "exp": now + ASSERTION_SECONDS,
+            "exp": now + ASSERTION_LIFETIME_SECONDS,
             "jti": entropy(_JTI_BYTES),
         }
-        return Secret(signed_jwt(key, {"typ": "JWT"}, claims))
+        return Secret(sign_jwt(key, {"typ": "JWT"}, claims))
 
     return sign
 
 
-def read_token_file(path: str, key: str) -> Secret:
+def read_token_file(path: str, option_name: str) -> Secret:
     """Read a token that somebody else keeps fresh in a file; `key` is the one of config.yaml that names it.
 
     Raises ConfigError, which names the file and never its content.
     """
-    text = _read(path, key).strip()
+    text = _read_file(path, option_name).strip()
     if not text or not text.isascii() or not text.decode("ascii", "replace").isprintable() or b" " in text:
-        raise ConfigError(f"{path} (`oauth.{key}`) does not hold one token and nothing else.")
+        raise ConfigError(f"{path} (`oauth.{option_name}`) does not hold one token and nothing else.")
     return Secret(text.decode("ascii"))
 
 
-def _operators_key(path: str, key_id: str | None) -> SigningKey:
+def _load_private_key(path: str, key_id: str | None) -> SigningKey:
     check_can_sign("`oauth.private_key_file`")
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415
 
-    data = _read(path, "private_key_file")
+    data = _read_file(path, "private_key_file")
     wrong = ConfigError(
         f"{path} (`oauth.private_key_file`) holds no private key that we sign with.",
         "Use an unencrypted PEM file with a P-256, RSA (2048 bits or more) or Ed25519 key.",
@@ -114,21 +114,21 @@ def _operators_key(path: str, key_id: str | None) -> SigningKey:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise wrong from None
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
-        return SigningKey("ES256", _public(key), _es256(key), key_id)
+        return SigningKey("ES256", _public_jwk(key), _es256_signer(key), key_id)
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= MIN_RSA_BITS:
-        return SigningKey("RS256", {"kty": "RSA"}, _rs256(key), key_id)
+        return SigningKey("RS256", {"kty": "RSA"}, _rs256_signer(key), key_id)
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return SigningKey("EdDSA", {"kty": "OKP", "crv": "Ed25519"}, key.sign, key_id)
     raise wrong
 
 
-def _public(key: EllipticCurvePrivateKey) -> dict[str, str]:
+def _public_jwk(key: EllipticCurvePrivateKey) -> dict[str, str]:
     numbers = key.public_key().public_numbers()
-    x, y = (base64url(n.to_bytes(_COORDINATE_BYTES, "big")) for n in (numbers.x, numbers.y))
+    x, y = (base64url_encode(n.to_bytes(_COORDINATE_BYTES, "big")) for n in (numbers.x, numbers.y))
     return {"kty": "EC", "crv": "P-256", "x": x, "y": y}
 
 
-def _es256(key: EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
+def _es256_signer(key: EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
     from cryptography.hazmat.primitives.asymmetric import ec, utils  # noqa: PLC0415
     from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
 
@@ -142,30 +142,31 @@ def _es256(key: EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
     return sign
 
 
-def _rs256(key: RSAPrivateKey) -> Callable[[bytes], bytes]:
+def _rs256_signer(key: RSAPrivateKey) -> Callable[[bytes], bytes]:
     from cryptography.hazmat.primitives.asymmetric import padding  # noqa: PLC0415
     from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
 
     return lambda data: key.sign(data, padding.PKCS1v15(), SHA256())
 
 
-def _read(path: str, key: str) -> bytes:
+def _read_file(path: str, option_name: str) -> bytes:
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(
-            f"{path} (`oauth.{key}`) cannot be read: {error.strerror}.", "Check the path and its permissions."
+            f"{path} (`oauth.{option_name}`) cannot be read: {error.strerror}.",
+            "Check the path and its permissions.",
         ) from None
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path} (`oauth.{key}`) is larger than 64 KiB.")
+        raise ConfigError(f"{path} (`oauth.{option_name}`) is larger than 64 KiB.")
     return data
 
 
-def check_can_sign(what: str) -> None:
+def check_can_sign(feature: str) -> None:
     """Raise ConfigError where what is asked for needs a key, and nothing here can sign."""
     if not can_sign():
         raise ConfigError(
-            f"{what} need the package `cryptography`, which is not installed.",
+            f"{feature} need the package `cryptography`, which is not installed.",
             "Install it: pip install cryptography.",
         )

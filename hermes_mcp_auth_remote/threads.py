@@ -16,30 +16,30 @@ from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from hermes_mcp_auth_remote.fork import begin_anew_in_children
-from hermes_mcp_auth_remote.traceback_redaction import hidden_locals, hide_locals
+from hermes_mcp_auth_remote.fork import reset_after_fork
+from hermes_mcp_auth_remote.traceback_redaction import hide_locals, hiding_locals
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-FILE_THREADS = 8
+MAX_FILE_THREADS = 8
 # For the libraries of a program whose event loop is ours. They look up a name or two.
 MAX_LIBRARY_THREADS = 32
 
 
-class _FileThreads:
+class _FileExecutor:
     """The executor for file work; a forked child gets a new one."""
 
     def __init__(self) -> None:
-        self.forked()
-        begin_anew_in_children(self)
+        self.reset_in_child()
+        reset_after_fork(self)
 
-    def forked(self) -> None:
+    def reset_in_child(self) -> None:
         """Replace the executor, whose threads a child process does not have."""
-        self.executor = ThreadPoolExecutor(FILE_THREADS, "mcp-auth-files")
+        self.executor = ThreadPoolExecutor(MAX_FILE_THREADS, "mcp-auth-files")
 
 
-_file_threads = _FileThreads()
+_file_executor = _FileExecutor()
 
 
 async def run_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -50,11 +50,11 @@ async def run_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwa
     context = contextvars.copy_context()
 
     def call() -> T:
-        with hidden_locals():
+        with hiding_locals():
             return context.run(function, *args, **kwargs)
 
     try:
-        work = asyncio.get_running_loop().run_in_executor(_file_threads.executor, call)
+        work = asyncio.get_running_loop().run_in_executor(_file_executor.executor, call)
     except RuntimeError as error:
         # This one says that the work is not in the queue, for the interpreter is ending. A poll that brings
         # tokens at that moment still has to store them.
@@ -74,8 +74,8 @@ async def run_in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P
 
     def call() -> None:
         done: Future[T] = Future()
-        _complete(done, partial(context.run, function, *args, **kwargs))
-        hand_over(outcome, done)
+        _set_outcome(done, partial(context.run, function, *args, **kwargs))
+        set_result_threadsafe(outcome, done)
 
     threading.Thread(target=call, name="mcp-auth-call", daemon=True).start()
     return (await outcome).result()
@@ -90,7 +90,7 @@ class DaemonExecutor(ThreadPoolExecutor):
 
     def __init__(self) -> None:
         super().__init__(1)
-        self._places = threading.Semaphore(MAX_LIBRARY_THREADS)
+        self._free_slots = threading.Semaphore(MAX_LIBRARY_THREADS)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a thread for a call and return its future."""
@@ -103,21 +103,21 @@ class DaemonExecutor(ThreadPoolExecutor):
                 return fn(*args, **kwargs)
             finally:
                 # Before the caller hears of it, who may come again at once.
-                self._places.release()
+                self._free_slots.release()
 
-        if not self._places.acquire(blocking=False):
+        if not self._free_slots.acquire(blocking=False):
             future.set_exception(OSError(errno.EAGAIN, "too many calls wait for a server"))
             return future
         try:
-            work = partial(_complete, future, call)
+            work = partial(_set_outcome, future, call)
             threading.Thread(target=work, name="mcp-auth-library", daemon=True).start()
         except RuntimeError:
-            self._places.release()
+            self._free_slots.release()
             raise
         return future
 
 
-def _complete(future: Future[T], call: Callable[[], T]) -> None:
+def _set_outcome(future: Future[T], call: Callable[[], T]) -> None:
     """Set a future to what a call returns or raises."""
     try:
         value = call()
@@ -128,13 +128,13 @@ def _complete(future: Future[T], call: Callable[[], T]) -> None:
         future.set_result(value)
 
 
-def hand_over(future: asyncio.Future[T], outcome: T) -> None:
+def set_result_threadsafe(future: asyncio.Future[T], result: T) -> None:
     """Set a future's result from any thread; does nothing if its waiter or its event loop is gone."""
     # RuntimeError: the loop has closed.
     with suppress(RuntimeError):
-        future.get_loop().call_soon_threadsafe(_settle, future, outcome)
+        future.get_loop().call_soon_threadsafe(_set_result_if_pending, future, result)
 
 
-def _settle(future: asyncio.Future[T], outcome: T) -> None:
+def _set_result_if_pending(future: asyncio.Future[T], result: T) -> None:
     if not future.done():
-        future.set_result(outcome)
+        future.set_result(result)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TimeLimits:
     """Time limits in seconds. Tests pass smaller ones; nothing else changes them."""
 
     # For one response, redirects included. A token request that was sent has `flight_seconds`.
@@ -21,7 +21,7 @@ class Limits:
     # No request of an exchange is sent later than this after the exchange began: the last one needs time too.
     send_seconds: float = 45.0
     # For all requests of an exchange together: whatever was sent is read until then.
-    flight_seconds: float = 90.0
+    exchange_seconds: float = 90.0
     # How long a process waits for the lock under which another one refreshes: longer than a flight.
     lock_seconds: float = 100.0
     # How long a process waits for that lock if its own token is due but still good.
@@ -30,18 +30,18 @@ class Limits:
     # way. After that the process that claimed the login is gone.
     claim_seconds: float = 200.0
     # For all that is asked before a person sees a login.
-    begin_seconds: float = 60.0
+    login_start_seconds: float = 60.0
     # How long a process that ends waits for what is not a token request that was sent.
     exit_seconds: float = 1.0
 
 
-LIMITS = Limits()
+TIME_LIMITS = TimeLimits()
 
 # A limit that has passed is not final: a process that was stopped finds its timers expired and the response
 # in the socket. The event loop polls its sockets so many times more, with so many seconds in between.
-LAST_LOOKS = 10
-LAST_LOOK_SECONDS = 0.02
+FINAL_POLLS = 10
+FINAL_POLL_SECONDS = 0.02
 # What may be left to do after the last response of a flight: files to write.
 STORE_SECONDS = 5.0
 # A process that ends says what it waits for if that takes longer than this.
-SILENT_SECONDS = 0.5
+EXIT_NOTICE_DELAY_SECONDS = 0.5

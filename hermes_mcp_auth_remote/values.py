@@ -68,7 +68,7 @@ class Secret:
         raise TypeError(message)
 
 
-def secret_of(text: str | Secret) -> Secret:
+def as_secret(text: str | Secret) -> Secret:
     """Return a text that masks itself, for parameters that callers may give as plain text."""
     return text if isinstance(text, Secret) else Secret(text)
 
@@ -141,10 +141,10 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class CredentialKey:
     """Whose credentials for which server: the name under which the store keeps them."""
 
-    server: str
+    server_name: str
     owner: Owner = None
 
 
@@ -158,8 +158,8 @@ class Origin:
     """
 
     platform: str
-    chat: str = ""
-    thread: str = ""
-    user: str = ""
+    chat_id: str = ""
+    thread_id: str = ""
+    user_id: str = ""
     # Which bot: a person's private chats with two of them have the same id in Telegram.
-    bot: str = ""
+    bot_id: str = ""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_mcp_auth_remote.config import find_server, home, load_servers, server_from_url
+from hermes_mcp_auth_remote.config import find_server, hermes_home_path, load_servers, server_from_url
 from hermes_mcp_auth_remote.config.files import read_variables
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFound
 from hermes_mcp_auth_remote.values import Secret, Server, ServerOptions
@@ -33,9 +33,9 @@ def write(tmp_path: Path) -> Write:
 
 def test_home_is_the_environments_or_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert home({"HERMES_HOME": "/srv/hermes"}) == Path("/srv/hermes")
-    assert home({"HERMES_HOME": "~/elsewhere"}) == tmp_path / "elsewhere"
-    assert home({}) == home({"HERMES_HOME": " "}) == tmp_path / ".hermes"
+    assert hermes_home_path({"HERMES_HOME": "/srv/hermes"}) == Path("/srv/hermes")
+    assert hermes_home_path({"HERMES_HOME": "~/elsewhere"}) == tmp_path / "elsewhere"
+    assert hermes_home_path({}) == hermes_home_path({"HERMES_HOME": " "}) == tmp_path / ".hermes"
 
 
 def test_only_enabled_entries_with_a_url_and_auth_oauth_are_loaded(write: Write) -> None:

@@ -11,7 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.config import chats, load_servers
-from hermes_mcp_auth_remote.config.chats import Chats, People, Webhook, bot_token, checked_token, load_chats
+from hermes_mcp_auth_remote.config.chats import (
+    ChatSettings,
+    PlatformSettings,
+    Webhook,
+    load_chat_settings,
+    read_bot_token,
+    validate_bot_token,
+)
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError
 from hermes_mcp_auth_remote.values import Secret
 from tests.requirements import covers
@@ -28,10 +35,10 @@ def written(home: Path, yaml: str, env: str = "") -> Path:
 
 
 def test_without_the_section_the_operator_has_decided_nothing(tmp_path: Path) -> None:
-    assert load_chats(tmp_path, {}) is None
-    assert load_chats(written(tmp_path, "mcp_servers: {}"), {}) is None
-    assert load_chats(written(tmp_path, "mcp_auth_chats:"), {}) is None
-    assert load_chats(written(tmp_path, "mcp_auth_chats: {}"), {}) == Chats()
+    assert load_chat_settings(tmp_path, {}) is None
+    assert load_chat_settings(written(tmp_path, "mcp_servers: {}"), {}) is None
+    assert load_chat_settings(written(tmp_path, "mcp_auth_chats:"), {}) is None
+    assert load_chat_settings(written(tmp_path, "mcp_auth_chats: {}"), {}) == ChatSettings()
 
 
 def test_every_key_is_read_and_hermess_own_sections_are_left_alone(tmp_path: Path) -> None:
@@ -57,15 +64,15 @@ def test_every_key_is_read_and_hermess_own_sections_are_left_alone(tmp_path: Pat
         """,
         "PEOPLE=9, 10",
     )
-    assert load_chats(home, {}) == Chats(
+    assert load_chat_settings(home, {}) == ChatSettings(
         owners="per_user",
-        telegram=People(
+        telegram=PlatformSettings(
             allow=frozenset({"7", "8", "9", "10"}),
             admins=frozenset({"7"}),
-            device=False,
+            allows_device=False,
             webhook=Webhook("https://bot.example/hook", "0.0.0.0", 80, "/c", "/k"),
         ),
-        discord=People(
+        discord=PlatformSettings(
             admins=frozenset(),
             roles=frozenset({"11", "12"}),
             admin_roles=frozenset({"13"}),
@@ -77,13 +84,13 @@ def test_every_key_is_read_and_hermess_own_sections_are_left_alone(tmp_path: Pat
 
 @covers("operators-choice")
 def test_the_owners_are_the_operators_choice() -> None:
-    assert Chats().owner("telegram", "7") is None
-    assert Chats("per_user").owner("telegram", "7") == "telegram:7"
+    assert ChatSettings().owner("telegram", "7") is None
+    assert ChatSettings("per_user").owner("telegram", "7") == "telegram:7"
 
 
 def test_a_platform_without_device_logins_leaves_them_to_the_others() -> None:
-    assert Chats().device_platforms is None
-    off = Chats(telegram=People(device=False))
+    assert ChatSettings().device_platforms is None
+    off = ChatSettings(telegram=PlatformSettings(allows_device=False))
     assert off.device_platforms == frozenset({"terminal", "discord"})
 
 
@@ -126,7 +133,7 @@ def test_a_platform_without_device_logins_leaves_them_to_the_others() -> None:
 )
 def test_a_mistake_is_named_with_its_key(tmp_path: Path, yaml: str, message: str, advice: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        load_chats(written(tmp_path, f"mcp_auth_chats:\n  {yaml}\n"), {})
+        load_chat_settings(written(tmp_path, f"mcp_auth_chats:\n  {yaml}\n"), {})
     assert message in str(refused.value)
     assert refused.value.advice.startswith(advice)
     assert refused.value.advice
@@ -140,21 +147,21 @@ VALUES = st.recursive(
 PLATFORM = st.dictionaries(st.sampled_from([*chats.TELEGRAM_KEYS, *chats.DISCORD_KEYS]), VALUES, max_size=3)
 
 
-@given(st.dictionaries(st.sampled_from(chats.KEYS), VALUES | PLATFORM, max_size=3))
+@given(st.dictionaries(st.sampled_from(chats.SECTION_KEYS), VALUES | PLATFORM, max_size=3))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 def test_whatever_is_written_there_is_read_or_refused_with_its_name(tmp_path: Path, section: object) -> None:
     import yaml
 
     try:
-        load_chats(written(tmp_path, yaml.safe_dump({"mcp_auth_chats": section})), {})
+        load_chat_settings(written(tmp_path, yaml.safe_dump({"mcp_auth_chats": section})), {})
     except McpAuthError as refused:
         assert "mcp_auth_chats" in str(refused)  # noqa: PT017
 
 
 def test_every_key_is_documented() -> None:
     page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text("utf-8")
-    said = page.partition(f"`{chats.SECTION}`")[2]
-    keys = {*chats.KEYS, *chats.TELEGRAM_KEYS, *chats.DISCORD_KEYS, *chats.WEBHOOK_KEYS}
+    said = page.partition(f"`{chats.SECTION_NAME}`")[2]
+    keys = {*chats.SECTION_KEYS, *chats.TELEGRAM_KEYS, *chats.DISCORD_KEYS, *chats.WEBHOOK_KEYS}
     assert {key for key in keys if not re.search(rf"[`{{ ]{key}\b", said)} == set()
 
 
@@ -162,12 +169,12 @@ def test_every_key_is_documented() -> None:
     ("env", "environ"), [(f"TELEGRAM_BOT_TOKEN={TOKEN}\n", {}), ("", {"TELEGRAM_BOT_TOKEN": f" {TOKEN}\n"})]
 )
 def test_a_bots_token_is_where_hermes_has_it(tmp_path: Path, env: str, environ: dict[str, str]) -> None:
-    assert bot_token("telegram", written(tmp_path, "", env), environ) == Secret(TOKEN)
+    assert read_bot_token("telegram", written(tmp_path, "", env), environ) == Secret(TOKEN)
 
 
 def test_a_missing_token_is_said_with_where_it_belongs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no token for the Discord bot") as refused:
-        bot_token("discord", tmp_path, {"DISCORD_BOT_TOKEN": " "})
+        read_bot_token("discord", tmp_path, {"DISCORD_BOT_TOKEN": " "})
     assert "DISCORD_BOT_TOKEN" in refused.value.advice
     assert "--discord-token-file" in refused.value.advice
 
@@ -176,5 +183,5 @@ def test_a_missing_token_is_said_with_where_it_belongs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [f"{TOKEN} two", f"{TOKEN}\nX: y", f"{TOKEN}/../x", f"{TOKEN}é"])
 def test_what_can_be_no_token_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        checked_token(text, "telegram")
+        validate_bot_token(text, "telegram")
     assert TOKEN not in f"{refused.value} {refused.value.advice} {refused.value!r}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.config import find_server
 from hermes_mcp_auth_remote.errors import ConfigError
-from hermes_mcp_auth_remote.oauth.hosts import MAX_NAME_CHARS, host_name, is_same_host
+from hermes_mcp_auth_remote.oauth.hosts import MAX_HOST_NAME_CHARS, is_listed_host, normalize_host_name
 from tests.requirements import covers
 
 
@@ -70,10 +70,10 @@ def test_what_is_no_text_is_refused(tmp_path: Path, value: object) -> None:
 @given(st.text(max_size=300))
 def test_a_name_in_its_form_stays_as_it_is_and_all_else_is_a_value_error(text: str) -> None:
     try:
-        name = host_name(text)
+        name = normalize_host_name(text)
     except ValueError:
-        assert not is_same_host(text, frozenset({text}))
+        assert not is_listed_host(text, frozenset({text}))
         return
-    assert host_name(name) == name == name.lower()
-    assert len(name) <= MAX_NAME_CHARS
-    assert is_same_host(f"{name.upper()}.", frozenset({name}))
+    assert normalize_host_name(name) == name == name.lower()
+    assert len(name) <= MAX_HOST_NAME_CHARS
+    assert is_listed_host(f"{name.upper()}.", frozenset({name}))

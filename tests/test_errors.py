@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.errors import (
     AuthorizationDenied,
     AuthorizationRequired,
     McpAuthError,
-    TokenRefused,
+    TokenError,
 )
 from tests.requirements import covers
 
@@ -30,7 +30,7 @@ KINDS = [kind for kind in tree(McpAuthError) if kind.__module__ == errors.__name
 def made(kind: type[McpAuthError], advice: str | None = None) -> McpAuthError:
     if issubclass(kind, AuthorizationRequired):
         return kind("linear")
-    if issubclass(kind, TokenRefused | AuthorizationDenied):
+    if issubclass(kind, TokenError | AuthorizationDenied):
         return kind("It broke.", "invalid_grant", advice)
     return kind("It broke.", advice)
 
@@ -70,7 +70,7 @@ def test_every_kind_has_a_docstring_and_advice_that_is_a_sentence(kind: type[Mcp
 
 
 def test_a_refused_token_and_a_denied_login_carry_the_server_s_code() -> None:
-    assert TokenRefused("x", "invalid_grant").error == "invalid_grant"
+    assert TokenError("x", "invalid_grant").error == "invalid_grant"
     assert AuthorizationDenied("x", "access_denied").error == "access_denied"
 
 
@@ -78,4 +78,4 @@ def test_a_required_login_names_the_server_and_the_command_and_no_url() -> None:
     error = AuthorizationRequired("linear", reason="the session is over", login_id="7", expires_at=1.0)
     assert str(error) == "linear needs a login: the session is over."
     assert error.advice == "Run `hermes-mcp-auth login linear`."
-    assert (error.server, error.login_id, error.expires_at) == ("linear", "7", 1.0)
+    assert (error.server_name, error.login_id, error.expires_at) == ("linear", "7", 1.0)

@@ -20,12 +20,12 @@ sent, go = threading.Event(), threading.Event()
 def work():
     with exit_hold.ExitHold() as hold:
         if {sends}:
-            hold.note_sent("as.example", {seconds})
+            hold.hold_for_response("as.example", {seconds})
         sent.set()
         os.read(0, 100)
         if {late}:
             try:
-                hold.note_sent("as.example", 5)
+                hold.hold_for_response("as.example", 5)
             finally:
                 print("sent late", flush=True)
         print("stored", flush=True)
@@ -71,7 +71,7 @@ def test_what_was_not_sent_holds_up_no_exit() -> None:
 
 @covers("exit-waits")
 def test_no_exit_waits_longer_than_the_request_lasts() -> None:
-    process = started("exit_hold._process.holds.copy().pop().until = time.monotonic() + 0.6")
+    process = started("exit_hold._process_holds.holds.copy().pop().holds_until = time.monotonic() + 0.6")
     assert said(process, 1)
     assert process.wait(20) == 0
     process.communicate()
@@ -106,7 +106,8 @@ def test_nothing_is_sent_by_a_process_that_ends() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="There, exec starts another process.")
 def test_a_process_that_becomes_a_command_waits_first() -> None:
     become = (
-        "from hermes_mcp_auth_remote.cli.run import _become; _become(['echo', 'became'], {'PATH': '/bin'})"
+        "from hermes_mcp_auth_remote.cli.run import _exec_command; "
+        "_exec_command(['echo', 'became'], {'PATH': '/bin'})"
     )
     process = started(become)
     assert said(process, 35)

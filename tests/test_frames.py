@@ -12,7 +12,7 @@ from types import TracebackType
 
 import pytest
 
-from hermes_mcp_auth_remote.traceback_redaction import hidden_locals, hide_locals, hides_locals
+from hermes_mcp_auth_remote.traceback_redaction import hide_locals, hiding_locals, with_hidden_locals
 from tests.trackers import Trackers, caught
 
 SECRET = "s3cret-that-a-frame-holds"
@@ -73,7 +73,7 @@ def links_of(error: BaseException) -> list[TracebackType]:
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_function(trackers: Trackers, failure: Callable[[str], None]) -> None:
     assert trackers.leaks(caught(lambda: failure("".join(SECRET))))
-    error = caught(lambda: hides_locals(failure)("".join(SECRET)))
+    error = caught(lambda: with_hidden_locals(failure)("".join(SECRET)))
     assert trackers.leaks(error) == []
     assert failure.__name__ in [each.tb_frame.f_code.co_name for each in links_of(error)]
 
@@ -89,14 +89,14 @@ def test_the_lines_stay(failure: Callable[[str], None]) -> None:
         told = "".join(traceback.format_exception(error.with_traceback(links.tb_next)))
         return [line for line in told.splitlines() if not re.fullmatch(r"[ |]*[~^]+", line)]
 
-    without = [line for line in told(hides_locals(failure)) if "/frames.py" not in line]
+    without = [line for line in told(with_hidden_locals(failure)) if "/traceback_redaction.py" not in line]
     assert [line for line in without if "return call(" not in line] == told(failure)
 
 
 def test_a_coroutine_and_who_waits_for_it(trackers: Trackers) -> None:
     live: list[str] = []
 
-    @hides_locals
+    @with_hidden_locals
     async def work(text: str) -> None:
         kept = [text]
         del text
@@ -114,7 +114,7 @@ def test_a_coroutine_and_who_waits_for_it(trackers: Trackers) -> None:
 
 def test_an_async_generator(trackers: Trackers) -> None:
     async def produce(text: list[str]) -> AsyncGenerator[int]:
-        with hidden_locals():
+        with hiding_locals():
             kept = text.pop()
             yield 1
             fail(kept)
@@ -127,7 +127,7 @@ def test_an_async_generator(trackers: Trackers) -> None:
 
 
 def test_a_class(trackers: Trackers) -> None:
-    @hides_locals
+    @with_hidden_locals
     class Thing:
         def __init__(self, text: str = "") -> None:
             if text:
@@ -169,7 +169,7 @@ def test_an_error_that_the_caller_was_handling_keeps_its_variables() -> None:
         try:
             theirs()
         except LookupError:
-            hides_locals(fail)("text")
+            with_hidden_locals(fail)("text")
 
     after = caught(both)
     before = after.__context__
@@ -196,11 +196,11 @@ def test_frames_that_still_run_go_on() -> None:
 
 
 def test_stand_ins_keep_nothing_alive_and_nested_functions_cost_no_more() -> None:
-    nested = hides_locals(hides_locals(hides_locals(fail)))
+    nested = with_hidden_locals(with_hidden_locals(with_hidden_locals(fail)))
     error = caught(lambda: nested("text"))
     gc.collect()
     frames = [each.tb_frame for each in links_of(error)][-4:]
-    assert [frame.f_code.co_name for frame in frames] == ["run", "run", "run", "fail"]
+    assert [frame.f_code.co_name for frame in frames] == ["call_sync", "call_sync", "call_sync", "fail"]
     assert [frame.f_back for frame in frames] == [None] * 4
     assert [frame.f_locals for frame in frames] == [{}] * 4
     # Else `executing`, which sentry-sdk and IPython use if they find it, looks for the instruction for ever.

@@ -54,7 +54,7 @@ def mutations(seeds: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
 @pytest.mark.parametrize("name", HARNESSES)
 def test_what_fuzzing_begins_with_is_survived(name: str) -> None:
     for seed in (b"", *harness(name).SEEDS):
-        harness(name).one_input(seed)
+        harness(name).fuzz_one_input(seed)
 
 
 @covers("no-crash")
@@ -65,7 +65,7 @@ def test_nothing_but_our_own_errors_is_raised(name: str) -> None:
     @settings(max_examples=150, deadline=None)
     @given(mutations(fuzzed.SEEDS) | st.binary(max_size=500))
     def survived(data: bytes) -> None:
-        fuzzed.one_input(data)
+        fuzzed.fuzz_one_input(data)
 
     survived()
 
@@ -78,4 +78,4 @@ def test_a_megabyte_of_one_word_is_no_matter(name: str, word: bytes) -> None:
     fuzzed = harness(name)
     seed = fuzzed.SEEDS[0]
     for head in (b"", b"\x00\x00", seed[: len(seed) // 2]):
-        fuzzed.one_input(head + word * (1_000_000 // len(word)))
+        fuzzed.fuzz_one_input(head + word * (1_000_000 // len(word)))

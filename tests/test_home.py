@@ -122,7 +122,7 @@ for server in ("notes", {SERVER!r}):
         print(3, error, error.advice)
 
 async def attend():
-    Plugin()._attend_safely(types.SimpleNamespace(adapters={{}}))
+    Plugin()._start_or_log(types.SimpleNamespace(adapters={{}}))
 asyncio.run(attend())
 
 for argv in {COMMANDS!r}:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from hermes_mcp_auth_remote.errors import ConfigError, StoreCorrupt
-from hermes_mcp_auth_remote.signing import client_signer, new_proof_key, prover, read_token_file
+from hermes_mcp_auth_remote.signing import load_client_signer, load_prover, new_proof_key, read_token_file
 from hermes_mcp_auth_remote.values import Secret
 from tests.requirements import covers
 
@@ -38,7 +38,7 @@ def pem(path: Path, key: PrivateKey | ec.EllipticCurvePrivateKey, password: byte
 @pytest.mark.parametrize("algorithm", KEYS)
 def test_a_client_assertion_is_what_rfc_7523_says(tmp_path: Path, algorithm: str) -> None:
     key = KEYS[algorithm]
-    sign = client_signer(pem(tmp_path / "key.pem", key), "kid-1", lambda: NOW, lambda _: "j")
+    sign = load_client_signer(pem(tmp_path / "key.pem", key), "kid-1", lambda: NOW, lambda _: "j")
     token = sign("client-1", "https://as.example").reveal()
     assert jwt.get_unverified_header(token) == {"alg": algorithm, "kid": "kid-1", "typ": "JWT"}
     claims = jwt.decode(
@@ -70,7 +70,7 @@ def test_a_key_that_cannot_be_used_is_refused_by_its_path(tmp_path: Path, kind: 
     elif kind != "missing":
         path.write_bytes(b"s3cret" * (3 if kind == "garbage" else 20_000))
     with pytest.raises(ConfigError, match="private_key_file") as caught:
-        client_signer(str(path), None, lambda: NOW, lambda _: "j")
+        load_client_signer(str(path), None, lambda: NOW, lambda _: "j")
     assert str(path) in str(caught.value)
     assert "s3cret" not in f"{caught.value} {caught.value.advice}"
     assert caught.value.__cause__ is None
@@ -98,14 +98,14 @@ def test_a_token_file_is_read_anew_at_each_use(tmp_path: Path) -> None:
 )
 def test_a_proof_key_that_is_not_ours_is_refused(text: str) -> None:
     with pytest.raises(StoreCorrupt) as caught:
-        prover(Secret(text), lambda: NOW, lambda _: "j")
+        load_prover(Secret(text), lambda: NOW, lambda _: "j")
     assert "s3cret" not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
 @covers("dpop-key")
 def test_every_key_is_another_one() -> None:
-    first, second = (prover(new_proof_key(), lambda: NOW, lambda _: "j") for _ in range(2))
+    first, second = (load_prover(new_proof_key(), lambda: NOW, lambda _: "j") for _ in range(2))
     assert first.thumbprint != second.thumbprint
 
 

@@ -9,7 +9,7 @@ import pytest
 import zxingcpp
 from PIL import Image
 
-from hermes_mcp_auth_remote.qr import png, terminal_blocks
+from hermes_mcp_auth_remote.qr import render_png, render_terminal_blocks
 
 SHORT = "https://login.example/device?user_code=WDJB-MJHT"
 LONG = "https://login.example/authorize?" + "&".join(f"p{n}=v%C3%A4lue-{n}" for n in range(120))
@@ -34,7 +34,7 @@ def scan(image: Image.Image, *, inverted: bool = False) -> list[str]:
 
 
 def test_the_blocks_scan_in_fixed_colours_whatever_the_theme() -> None:
-    blocks = terminal_blocks(SHORT, 80)
+    blocks = render_terminal_blocks(SHORT, 80)
     assert blocks is not None
     lines = _COLOURED.findall(blocks)
     assert "".join(f"\x1b[38;5;16;48;5;231m{line}\x1b[0m\n" for line in lines) == blocks
@@ -42,7 +42,7 @@ def test_the_blocks_scan_in_fixed_colours_whatever_the_theme() -> None:
 
 
 def test_without_colour_the_blocks_scan_on_a_dark_terminal_and_mostly_on_a_light_one() -> None:
-    blocks = terminal_blocks(SHORT, 80, colour=False)
+    blocks = render_terminal_blocks(SHORT, 80, colour=False)
     assert blocks is not None
     assert "\x1b" not in blocks
     assert scan(photograph(blocks, ink=255, paper=0)) == [SHORT]
@@ -50,7 +50,7 @@ def test_without_colour_the_blocks_scan_on_a_dark_terminal_and_mostly_on_a_light
 
 
 def test_four_light_modules_surround_the_code() -> None:
-    blocks = terminal_blocks(SHORT, 80)
+    blocks = render_terminal_blocks(SHORT, 80)
     assert blocks is not None
     lines = _COLOURED.findall(blocks)
     assert {line[:4] + line[-4:] for line in lines} == {" " * 8}
@@ -59,18 +59,18 @@ def test_four_light_modules_surround_the_code() -> None:
 
 
 def test_a_code_is_never_wider_than_the_terminal_or_than_eighty_columns() -> None:
-    blocks = terminal_blocks(SHORT, 200)
+    blocks = render_terminal_blocks(SHORT, 200)
     assert blocks is not None
     width = len(_COLOURED.findall(blocks)[0])
-    assert terminal_blocks(SHORT, width) == blocks
-    assert terminal_blocks(SHORT, width - 1) is None
-    assert terminal_blocks(SHORT, 0) is None
-    assert terminal_blocks("x" * 600, 1000) is None
+    assert render_terminal_blocks(SHORT, width) == blocks
+    assert render_terminal_blocks(SHORT, width - 1) is None
+    assert render_terminal_blocks(SHORT, 0) is None
+    assert render_terminal_blocks("x" * 600, 1000) is None
 
 
 @pytest.mark.parametrize("text", [SHORT, LONG, "x", "12345", "UPPER:CASE"])
 def test_a_png_scans(text: str) -> None:
-    data = png(text)
+    data = render_png(text)
     assert data is not None
     with Image.open(io.BytesIO(data)) as image:
         image.load()
@@ -81,7 +81,7 @@ def test_a_png_scans(text: str) -> None:
 
 @pytest.mark.parametrize("scale", [1, 3, 8])
 def test_a_png_is_whole_at_any_scale(scale: int) -> None:
-    data = png(SHORT, scale=scale)
+    data = render_png(SHORT, scale=scale)
     assert data is not None
     with Image.open(io.BytesIO(data)) as image:
         image.load()
@@ -91,6 +91,6 @@ def test_a_png_is_whole_at_any_scale(scale: int) -> None:
 
 
 def test_what_no_code_can_hold_gives_none() -> None:
-    assert png("x" * 2953) is not None
-    assert png("x" * 2954) is None
-    assert terminal_blocks("x" * 2954, 80) is None
+    assert render_png("x" * 2953) is not None
+    assert render_png("x" * 2954) is None
+    assert render_terminal_blocks("x" * 2954, 80) is None

@@ -65,7 +65,7 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
 
 
 def test_the_picture_shows_what_the_program_shows_now() -> None:
-    script = "import picture, sys; sys.stdout.write(picture.draw(picture.screen()))"
+    script = "import picture, sys; sys.stdout.write(picture.draw(picture.render_screen()))"
     drawn = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT / "docs", capture_output=True, check=True
     ).stdout.decode()

@@ -17,36 +17,36 @@ import pytest
 
 from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.messages import ENGLISH
-from gateway_hooks.dialog.platform import Abilities
-from gateway_hooks.dialog.rendering import Conversation
-from gateway_hooks.hermes.agent_tool import ask as ask_for_login
+from gateway_hooks.dialog.platform import Capabilities
+from gateway_hooks.dialog.rendering import Renderer
+from gateway_hooks.hermes.agent_tool import prompt_user as ask_for_login
 from hermes_mcp_auth_remote import errors
-from hermes_mcp_auth_remote.cli.connection_status import Standing
+from hermes_mcp_auth_remote.cli.connection_status import ConnectionStatus
 from hermes_mcp_auth_remote.errors import (
-    MAX_WORDS_CHARS,
+    MAX_SERVER_MESSAGE_CHARS,
     AuthorizationDenied,
     AuthorizationRequired,
     LoginError,
     McpAuthError,
     NetworkError,
-    TokenRefused,
+    TokenError,
 )
-from hermes_mcp_auth_remote.flows.discovery import find
-from hermes_mcp_auth_remote.flows.login_preparation import Chance, prepare
+from hermes_mcp_auth_remote.flows.discovery import run_discovery
+from hermes_mcp_auth_remote.flows.login_preparation import LoginNonces, prepare_login
 from hermes_mcp_auth_remote.flows.machine_grants import check_audience, exchange_for_id_jag
-from hermes_mcp_auth_remote.login import Login, refusal
-from hermes_mcp_auth_remote.oauth.authorization import push
+from hermes_mcp_auth_remote.login import Login, login_state_error
+from hermes_mcp_auth_remote.oauth.authorization import push_request
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
-from hermes_mcp_auth_remote.oauth.client import Client, register
-from hermes_mcp_auth_remote.oauth.device import authorize_device
-from hermes_mcp_auth_remote.oauth.device_polling import Failed, begin_polling, next_poll
+from hermes_mcp_auth_remote.oauth.client import Client, register_client
+from hermes_mcp_auth_remote.oauth.device import obtain_device_authorization
+from hermes_mcp_auth_remote.oauth.device_polling import PollFailure, advance_poll, start_polling
 from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
-from hermes_mcp_auth_remote.oauth.token import Place, exchange, refresh
+from hermes_mcp_auth_remote.oauth.token import TokenEndpoint, exchange_code, refresh_tokens
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.login_codec import login_document, read_login
-from hermes_mcp_auth_remote.terminal.text import trouble
-from hermes_mcp_auth_remote.values import IdentityProvider, Key, Origin, Secret, Server
+from hermes_mcp_auth_remote.terminal.text import error_text
+from hermes_mcp_auth_remote.values import CredentialKey, IdentityProvider, Origin, Secret, Server
 from tests.oauth.parties import CODE, ISSUER, NOW, OLD, REDIRECT_URI, STATE, VERIFIER, client, request, server
 from tests.oauth.parties import metadata as as_metadata
 from tests.oauth.polls import waiting
@@ -71,10 +71,10 @@ def tree(kind: type[McpAuthError]) -> Iterator[type[McpAuthError]]:
 
 def made(kind: type[McpAuthError], words: str) -> McpAuthError:
     if issubclass(kind, AuthorizationRequired):
-        return kind("linear", server_words=words)
-    if issubclass(kind, TokenRefused | AuthorizationDenied):
-        return kind("It broke.", "invalid_grant", server_words=words)
-    return kind("It broke.", server_words=words)
+        return kind("linear", server_message=words)
+    if issubclass(kind, TokenError | AuthorizationDenied):
+        return kind("It broke.", "invalid_grant", server_message=words)
+    return kind("It broke.", server_message=words)
 
 
 def check_is_ours(error: BaseException) -> None:
@@ -89,8 +89,8 @@ def check_is_ours(error: BaseException) -> None:
 
 def check_words(error: McpAuthError) -> None:
     """Fail if the words are not cut, on one line and harmless."""
-    assert len(error.server_words) <= MAX_WORDS_CHARS
-    assert error.server_words.isprintable()
+    assert len(error.server_message) <= MAX_SERVER_MESSAGE_CHARS
+    assert error.server_message.isprintable()
 
 
 @covers("server-words")
@@ -99,13 +99,13 @@ def test_every_kind_of_error_keeps_a_servers_words_apart_and_cut(kind: type[McpA
     error = made(kind, HOSTILE)
     check_is_ours(error)
     check_words(error)
-    assert error.server_words.startswith(f"{ORDER}” [31m {LINK} AAA")
-    assert error.server_words.endswith("…")
-    shown = trouble(error, 80)
+    assert error.server_message.startswith(f"{ORDER}” [31m {LINK} AAA")
+    assert error.server_message.endswith("…")
+    shown = error_text(error, 80)
     assert f"The server says: “{ORDER}' [31m" in " ".join(shown.split())
     assert "\x1b" not in shown
-    assert made(kind, "").server_words == ""
-    assert "says" not in trouble(made(kind, ""))
+    assert made(kind, "").server_message == ""
+    assert "says" not in error_text(made(kind, ""))
 
 
 def outcome_of(steps: Exchange[Any], *responses: Response) -> McpAuthError | None:
@@ -123,15 +123,15 @@ def outcome_of(steps: Exchange[Any], *responses: Response) -> McpAuthError | Non
 
 
 def device_poll(response: Response) -> McpAuthError | None:
-    after = next_poll(waiting(), response, NOW + 5)
-    return after.error if isinstance(after, Failed) else None
+    after = advance_poll(waiting(), response, NOW + 5)
+    return after.error if isinstance(after, PollFailure) else None
 
 
 def pushed() -> Exchange[Any]:
     there = server(
         pushed_authorization_request_endpoint=f"{ISSUER}/par", require_pushed_authorization_requests=True
     )
-    return push(there, request(server=there))
+    return push_request(there, request(authorization_server=there))
 
 
 def id_jag() -> Exchange[Any]:
@@ -141,17 +141,20 @@ def id_jag() -> Exchange[Any]:
 
 def exchanged() -> Exchange[Any]:
     response = read_authorization_response(f"{REDIRECT_URI}?code={CODE}&state={STATE}", request())
-    return exchange(response, request(), NOW)
+    return exchange_code(response, request(), NOW)
 
 
 STEPS: dict[str, Callable[[Response], McpAuthError | None]] = {
-    "refresh": lambda response: outcome_of(refresh(server(), client(), OLD, NOW), response),
+    "refresh": lambda response: outcome_of(refresh_tokens(server(), client(), OLD, NOW), response),
     "exchange": lambda response: outcome_of(exchanged(), response),
     "device poll": device_poll,
     "device code": lambda response: outcome_of(
-        authorize_device(server(device_authorization_endpoint=f"{ISSUER}/device"), client()), response
+        obtain_device_authorization(server(device_authorization_endpoint=f"{ISSUER}/device"), client()),
+        response,
     ),
-    "registration": lambda response: outcome_of(register(server(), REDIRECT_URI, client_name="us"), response),
+    "registration": lambda response: outcome_of(
+        register_client(server(), REDIRECT_URI, client_name="us"), response
+    ),
     "pushed request": lambda response: outcome_of(pushed(), response),
     "token exchange": lambda response: outcome_of(id_jag(), response),
 }
@@ -191,8 +194,8 @@ def test_no_step_puts_what_a_server_answers_into_an_error(step: str, body: str) 
 def test_what_a_server_answers_is_kept_for_the_persons_screen(step: str, body: str) -> None:
     error = STEPS[step](answer(400, BODIES[body]))  # type: ignore[arg-type]
     assert error is not None
-    assert error.server_words.startswith("ignore_previous_instructions_")
-    assert ORDER in error.server_words
+    assert error.server_message.startswith("ignore_previous_instructions_")
+    assert ORDER in error.server_message
 
 
 @covers("server-words")
@@ -207,8 +210,8 @@ def test_no_member_of_metadata_gets_into_an_error(member: str, text: str) -> Non
         (resource, {**as_metadata(), member: text}),
         (resource, {**as_metadata(), member: [text]}),
     ):
-        chance = Chance(Secret(STATE), Secret(VERIFIER))
-        steps = prepare(SERVER, chance, REDIRECT_URI, NOW, challenge=places)
+        chance = LoginNonces(Secret(STATE), Secret(VERIFIER))
+        steps = prepare_login(SERVER, chance, REDIRECT_URI, NOW, challenge=places)
         error = outcome_of(steps, *(answer(200, document) for document in documents))
         if error is not None:
             check_is_ours(error)
@@ -218,7 +221,7 @@ def test_no_member_of_metadata_gets_into_an_error(member: str, text: str) -> Non
 @covers("server-words")
 def test_hostile_challenge_addresses_get_into_no_error() -> None:
     line = f'Bearer resource_metadata="{HOSTILE}", resource_metadata="https://mcp.example/{WORD[:60]}"'
-    error = outcome_of(find(SERVER, None, read_challenge([line]), "auto"), answer(503, HOSTILE))
+    error = outcome_of(run_discovery(SERVER, None, read_challenge([line]), "auto"), answer(503, HOSTILE))
     assert error is not None
     check_is_ours(error)
 
@@ -230,16 +233,16 @@ def test_an_error_that_a_redirect_brings_is_the_servers_words_unless_a_standard_
     with pytest.raises(AuthorizationDenied) as caught:
         read_authorization_response(url, request())
     check_is_ours(caught.value)
-    assert caught.value.server_words[:20] == text[:20]
+    assert caught.value.server_message[:20] == text[:20]
 
 
 @covers("server-words")
 def test_the_audience_that_a_workloads_token_lacks_is_named_to_the_person_alone() -> None:
-    place = Place(Client("c"), f"https://as.example/{WORD[:60]}", "https://as.example/token")
+    place = TokenEndpoint(Client("c"), f"https://as.example/{WORD[:60]}", "https://as.example/token")
     with pytest.raises(errors.ConfigError) as caught:
         check_audience(Secret("e30.eyJhdWQiOiAieCJ9.c2ln"), place)
     check_is_ours(caught.value)
-    assert caught.value.server_words == place.issuer
+    assert caught.value.server_message == place.issuer
 
 
 @covers("server-words")
@@ -250,35 +253,43 @@ def test_the_scope_of_a_403_is_asked_of_the_person_and_never_told_to_the_caller(
     session = AuthService(tmp_path, clock=lambda: NOW).session(SERVER)
     line = f'Bearer error="insufficient_scope", scope="{WORD} {LINK}", error_description="{HOSTILE[:900]}"'
     with pytest.raises(AuthorizationRequired) as caught:
-        asyncio.run(session.challenged("Bearer t", 403, [line]))
+        asyncio.run(session.handle_challenge("Bearer t", 403, [line]))
     check_is_ours(caught.value)
     assert str(caught.value) == "x needs a login: this request needs more access."
-    assert LINK in caught.value.server_words
+    assert LINK in caught.value.server_message
     assert "ignore" not in caplog.text.lower()
 
 
 def failed_login() -> Login:
     return Login(
-        "id", Key("x"), URL, request(), server(), Origin("telegram"), NOW, NOW + 600, status="failed"
+        "id",
+        CredentialKey("x"),
+        URL,
+        request(),
+        server(),
+        Origin("telegram"),
+        NOW,
+        NOW + 600,
+        status="failed",
     )
 
 
 @covers("server-words")
 def test_what_ended_a_login_keeps_the_words_apart_on_the_disk_too() -> None:
-    words = made(LoginError, HOSTILE).server_words
-    login = replace(failed_login(), failure=("It broke.", "Try."), failure_code="login", failure_words=words)
+    words = made(LoginError, HOSTILE).server_message
+    login = replace(failed_login(), failure=("It broke.", "Try."), failure_code="login", server_message=words)
     document = json.loads(json.dumps(login_document(login)))
     again = read_login(document, "path")
-    assert again.failure_words == words
-    error = refusal(again)
+    assert again.server_message == words
+    error = login_state_error(again)
     check_is_ours(error)
-    assert error.server_words == words
+    assert error.server_message == words
     # An older version wrote no such member, and put the words into the message.
     document.pop("failure_words")
     document |= {"failure_code": "token_refused", "failure": [f"as.example refused: {HOSTILE}", "Try."]}
     older = read_login(document, "path")
-    check_is_ours(refusal(older))
-    assert ORDER in older.failure_words
+    check_is_ours(login_state_error(older))
+    assert ORDER in older.server_message
 
 
 def texts(card: Card) -> str:
@@ -287,24 +298,27 @@ def texts(card: Card) -> str:
 
 @covers("server-words")
 def test_screens_of_people_show_the_words_cut_and_quoted() -> None:
-    error = TokenRefused("as.example refused.", "invalid_grant", server_words=HOSTILE)
-    conversation = Conversation(Abilities(), ENGLISH)
-    login = replace(failed_login(), failure=("It broke.", "Try."), failure_words=error.server_words)
-    for card in (conversation.trouble("Title", error), conversation.ended(login, None, NOW, "tag")):
-        (row,) = (row for row in card.rows if row.label == ENGLISH.server_says)
-        assert row.quoted
+    error = TokenError("as.example refused.", "invalid_grant", server_message=HOSTILE)
+    conversation = Renderer(Capabilities(), ENGLISH)
+    login = replace(failed_login(), failure=("It broke.", "Try."), server_message=error.server_message)
+    for card in (conversation.error_card("Title", error), conversation.outcome_card(login, None, NOW, "tag")):
+        (row,) = (row for row in card.rows if row.label == ENGLISH.server_message_label)
+        assert row.is_quoted
         assert row.value.startswith(f"“{ORDER}' ")
         assert row.value.endswith("…”")
         assert len(row.value) <= 300
         assert "\x1b" not in texts(card)
         assert "\u202e" not in texts(card)
-    shown = Standing(Key("x"), "x", error=error).paragraph(NOW, 80)
+    shown = ConnectionStatus(CredentialKey("x"), "x", error=error).to_text(NOW, 80)
     assert f"“{ORDER}'" in shown
-    assert "ignore" not in json.dumps(Standing(Key("x"), "x", error=error).event(NOW)).lower()
+    assert (
+        "ignore"
+        not in json.dumps(ConnectionStatus(CredentialKey("x"), "x", error=error).to_event(NOW)).lower()
+    )
 
 
 @covers("server-words")
-@pytest.mark.parametrize("kind", [TokenRefused, NetworkError, errors.StoreCorrupt, errors.IssuerMismatch])
+@pytest.mark.parametrize("kind", [TokenError, NetworkError, errors.StoreCorrupt, errors.IssuerMismatch])
 def test_what_the_hermes_plugin_tells_the_model_holds_none_of_them(kind: type[McpAuthError]) -> None:
     async def refuse() -> str:
         raise made(kind, HOSTILE)
@@ -322,9 +336,9 @@ def test_what_the_hermes_plugin_tells_the_model_holds_none_of_them(kind: type[Mc
 
 @covers("server-words")
 def test_a_device_login_that_fails_keeps_the_words() -> None:
-    code = waiting().request.authorization
-    pending = begin_polling(server(), client(), code, NOW)
-    after = next_poll(pending, answer(400, {"error": WORD, "error_description": HOSTILE}), NOW + 5)
-    assert isinstance(after, Failed)
+    code = waiting().parameters.authorization
+    pending = start_polling(server(), client(), code, NOW)
+    after = advance_poll(pending, answer(400, {"error": WORD, "error_description": HOSTILE}), NOW + 5)
+    assert isinstance(after, PollFailure)
     check_is_ours(after.error)
-    assert ORDER in after.error.server_words
+    assert ORDER in after.error.server_message

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.threads import (
-    FILE_THREADS,
+    MAX_FILE_THREADS,
     MAX_LIBRARY_THREADS,
     DaemonExecutor,
     run_file_work,
@@ -54,7 +54,7 @@ def test_file_work_has_a_few_threads_that_all_event_loops_share() -> None:
 
     for _ in range(3):
         assert asyncio.run(main()) == list(range(50))
-    assert len(seen) <= FILE_THREADS
+    assert len(seen) <= MAX_FILE_THREADS
     assert all(name.startswith("mcp-auth-files") for name in seen)
 
 
@@ -108,13 +108,13 @@ atexit.register(lambda: print(asyncio.run(run_file_work(lambda: "last file")), f
 
 FORKED = """
 import asyncio, os, threading
-from hermes_mcp_auth_remote.threads import FILE_THREADS, run_file_work
+from hermes_mcp_auth_remote.threads import MAX_FILE_THREADS, run_file_work
 
 held = threading.Event()
 def hold():
     asyncio.run(run_file_work(held.wait))
 
-threads = [threading.Thread(target=hold) for _ in range(FILE_THREADS)]
+threads = [threading.Thread(target=hold) for _ in range(MAX_FILE_THREADS)]
 for thread in threads:
     thread.start()
 child = os.fork()

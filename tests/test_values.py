@@ -10,7 +10,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server, ServerOptions
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret, Server, ServerOptions
 from tests.requirements import covers
 
 TEXT = "s3cret-that-was-minted"
@@ -59,10 +59,12 @@ def test_a_server_with_secrets_in_options_and_headers_masks_them() -> None:
 
 
 def test_keys_and_origins_are_values() -> None:
-    assert Key("x") == Key("x", None) != Key("x", "telegram:42")
-    assert len({Origin("telegram", "1", user="2"), Origin("telegram", "1", "", "2"), Origin("terminal")}) == 2
+    assert CredentialKey("x") == CredentialKey("x", None) != CredentialKey("x", "telegram:42")
+    assert (
+        len({Origin("telegram", "1", user_id="2"), Origin("telegram", "1", "", "2"), Origin("terminal")}) == 2
+    )
     with pytest.raises(FrozenInstanceError):
-        Key("x").owner = "telegram:42"  # type: ignore[misc]
+        CredentialKey("x").owner = "telegram:42"  # type: ignore[misc]
 
 
 def test_a_secret_with_half_a_character_compares_like_any_other() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_hooks.dialog.rendering import Conversation
-from hermes_mcp_auth_remote.phrases import address
-from hermes_mcp_auth_remote.terminal.text import connected, introduction
+from gateway_hooks.dialog.rendering import Renderer
+from hermes_mcp_auth_remote.phrases import display_url
+from hermes_mcp_auth_remote.terminal.text import connection_summary, login_summary
 from tests.gateway_hooks import made
 from tests.gateway_hooks.test_cards import all_of, cards_of
 from tests.oauth.parties import NOW
@@ -28,15 +28,15 @@ WITH_KEY = f"https://mcp.example/mcp?api_key={KEY}"
     ],
 )
 def test_an_address_is_said_without_what_may_be_a_key(url: str, said: str) -> None:
-    assert address(url) == said
+    assert display_url(url) == said
 
 
 @covers("address-key")
 def test_a_key_in_a_servers_address_is_shown_in_no_chat_and_on_no_screen() -> None:
     login, found = made.made(server_url=WITH_KEY), made.connected(server_url=WITH_KEY)
-    screens = [introduction(login, NOW), connected(found, NOW)]
+    screens = [login_summary(login, NOW), connection_summary(found, NOW)]
     for each in (login, made.with_code(login)):
-        for card in cards_of(each, found, Conversation(), NOW, "words"):
+        for card in cards_of(each, found, Renderer(), NOW, "words"):
             screens += all_of(card)
     said = "\n".join(screens)
     assert KEY not in said

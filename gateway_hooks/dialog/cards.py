@@ -13,7 +13,7 @@ from typing import Literal
 Style = Literal["plain", "bold", "code"]
 
 # What an action looks like, "mcp:cancel:<login id>"; Telegram has room for 64 bytes.
-PREFIX = "mcp:"
+ACTION_PREFIX = "mcp:"
 # Nobody reads on, and no card may pass a platform's limit: 4096 characters, the address among them.
 MAX_VALUE_CHARS = 300
 
@@ -36,7 +36,7 @@ class Row:
 
     label: str
     value: str
-    quoted: bool = False
+    is_quoted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def spans(card: Card, *, with_link: bool) -> Iterator[tuple[str, Style]]:
         yield "\n", "plain"
         for row in card.rows:
             yield f"\n{row.label}: ", "plain"
-            yield row.value, "code" if row.quoted else "plain"
+            yield row.value, "code" if row.is_quoted else "plain"
     if with_link and card.link is not None:
         yield f"\n\n{card.link.label}:\n", "plain"
         yield card.link.url, "plain"
@@ -79,28 +79,28 @@ def spans(card: Card, *, with_link: bool) -> Iterator[tuple[str, Style]]:
     yield from _paragraphs(card.after_code)
 
 
-def short(text: str, most: int = MAX_VALUE_CHARS) -> str:
+def truncate(text: str, max_units: int = MAX_VALUE_CHARS) -> str:
     """Cut a long value, visibly; `most` is in UTF-16 units, by which platforms count."""
     units = text.encode("utf-16-le", "surrogatepass")
-    if len(units) <= 2 * most:
+    if len(units) <= 2 * max_units:
         return text
-    return units[: 2 * (most - 1)].decode("utf-16-le", "ignore") + "…"
+    return units[: 2 * (max_units - 1)].decode("utf-16-le", "ignore") + "…"
 
 
-def action(verb: str, argument: str = "") -> str:
+def encode_action(verb: str, argument: str = "") -> str:
     """Write what a button brings back."""
-    return f"{PREFIX}{verb}:{argument}"
+    return f"{ACTION_PREFIX}{verb}:{argument}"
 
 
-def read_action(text: str) -> tuple[str, str] | None:
+def decode_action(text: str) -> tuple[str, str] | None:
     """Read what a button brought, verb and argument; None where the button is not ours."""
-    if not text.startswith(PREFIX):
+    if not text.startswith(ACTION_PREFIX):
         return None
-    verb, separator, argument = text.removeprefix(PREFIX).partition(":")
+    verb, separator, argument = text.removeprefix(ACTION_PREFIX).partition(":")
     return (verb, argument) if separator else None
 
 
-def in_rows(buttons: Iterable[Button], width: int = 2) -> tuple[tuple[Button, ...], ...]:
+def arrange_in_rows(buttons: Iterable[Button], width: int = 2) -> tuple[tuple[Button, ...], ...]:
     """Lay out buttons, so many to a row: a phone is narrow."""
     known = list(buttons)
     return tuple(tuple(known[at : at + width]) for at in range(0, len(known), width))

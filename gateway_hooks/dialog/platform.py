@@ -22,7 +22,7 @@ class MessageGone(ChatError):
 
 
 @dataclass(frozen=True, slots=True)
-class Abilities:
+class Capabilities:
     """What a platform's people can be offered; a conversation speaks accordingly.
 
     `forms`: an answer can be typed where nobody else sees it, and stays in no history. `deletes`: the bot may
@@ -30,24 +30,24 @@ class Abilities:
     what stands before a command's name, such as "/" or "/mcpauth ".
     """
 
-    buttons: bool = True
-    forms: bool = False
-    deletes: bool = True
-    copies: bool = True
-    commands: str = "/"
+    has_buttons: bool = True
+    has_forms: bool = False
+    can_delete: bool = True
+    can_copy: bool = True
+    command_prefix: str = "/"
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
     """Who is speaking, as the platform vouches for it: ids as text; `roles` and `guild` where it has such."""
 
-    user: str
+    user_id: str
     roles: frozenset[str] = frozenset()
-    guild: str = ""
+    guild_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class IncomingEvent:
     """One thing that a person did: a command, a plain message, or a button.
 
     `message` is the id of the message that they wrote, `on` of the one whose button they pressed; empty
@@ -61,12 +61,12 @@ class Heard:
     sender: Sender
     command: str = ""
     text: str = field(default="", repr=False)
-    pressed: str = ""
-    message: str = ""
-    on: str = ""
-    beside: str = field(default="", repr=False)
-    parts: tuple[str, ...] = field(default=(), repr=False)
-    beside_message: str = ""
+    callback_data: str = ""
+    message_id: str = ""
+    pressed_message_id: str = ""
+    quoted_text: str = field(default="", repr=False)
+    extra_texts: tuple[str, ...] = field(default=(), repr=False)
+    quoted_message_id: str = ""
 
 
 class Chat(Protocol):
@@ -90,15 +90,15 @@ class Chat(Protocol):
         """Write a message with a picture and return its id; raises CannotWrite, ChatError."""
         ...
 
-    async def edit(self, message: str, card: Card) -> None:
+    async def edit(self, message_id: str, card: Card) -> None:
         """Change a message of ours; raises MessageGone, ChatError."""
         ...
 
-    async def delete(self, message: str) -> bool:
+    async def delete(self, message_id: str) -> bool:
         """Delete a message, ours or theirs; False where the platform does not let us."""
         ...
 
-    async def note(self, text: str) -> None:
+    async def show_toast(self, text: str) -> None:
         """Answer a press with a word that does not stay; does nothing where there was none."""
         ...
 
@@ -112,27 +112,27 @@ class Platform(Protocol):
         ...
 
     @property
-    def bot(self) -> str:
+    def bot_id(self) -> str:
         """The bot's own id, for `Origin.bot`."""
         ...
 
     @property
-    def can(self) -> Abilities:
+    def capabilities(self) -> Capabilities:
         """What it offers."""
         ...
 
-    def private_chat(self, user: str) -> Chat:
+    def private_chat(self, user_id: str) -> Chat:
         """Return the chat in which the bot writes to a user without being spoken to; nobody else reads it.
 
         Its `origin` is that of a login which is asked for there.
         """
         ...
 
-    async def sender(self, user: str) -> Sender:
+    async def fetch_sender(self, user_id: str) -> Sender:
         """Return a user as they would be heard, for asking the policy about them; raises ChatError."""
         ...
 
-    def invitation(self, payload: str) -> str | None:
+    def deep_link(self, payload: str) -> str | None:
         """Return an address that opens the private chat and brings `payload` back as a start command's text.
 
         None where the platform has none. The payload has at most 64 characters of A-Z, a-z, 0-9, _ and -.

@@ -10,7 +10,7 @@ from gateway_hooks.dialog.platform import Sender
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.values import Owner
 
-Owners = Literal["shared", "per_user"]
+OwnershipMode = Literal["shared", "per_user"]
 
 # A person can hardly follow more at once (RFC 8628 section 5.1 and RFC 10027 ask for a cap).
 MAX_WAITING_PER_USER = 3
@@ -18,7 +18,7 @@ MAX_STARTS_PER_HOUR = 10
 # All people of one bot together: far more than ever log in at once, and little enough to keep up with.
 MAX_WAITING = 1000
 # An unknown person is answered so often, and then no more.
-STRANGER_SECONDS = 3600.0
+UNKNOWN_USER_REPLY_SECONDS = 3600.0
 
 Refusal = Literal["too_many", "too_often", "too_busy"]
 
@@ -34,11 +34,11 @@ class Policy(Protocol):
         """True where this person may connect and disconnect."""
         ...
 
-    def owner(self, platform: str, user: str) -> Owner:
+    def owner(self, platform: str, user_id: str) -> Owner:
         """Return whose tokens a login of this user becomes; None for those that all share."""
         ...
 
-    def caretakers(self) -> tuple[str, ...]:
+    def reminder_recipients(self) -> tuple[str, ...]:
         """Return the users who hear that a shared connection needs a person."""
         ...
 
@@ -56,13 +56,13 @@ class AllowList:
     roles: frozenset[str] = frozenset()
     admin_roles: frozenset[str] = frozenset()
     guilds: frozenset[str] = frozenset()
-    owners: Owners = "shared"
+    owners: OwnershipMode = "shared"
 
     def may_talk(self, sender: Sender) -> bool:
         """True where the person, or one of their roles, is listed."""
-        if sender.user in self.users or sender.user in (self.admins or ()):
+        if sender.user_id in self.users or sender.user_id in (self.admins or ()):
             return True
-        return self._has(self.roles | self.admin_roles, sender)
+        return self._has_role(self.roles | self.admin_roles, sender)
 
     def may_change(self, sender: Sender) -> bool:
         """True for everybody's own tokens; shared ones are for administrators, where any are named."""
@@ -70,30 +70,30 @@ class AllowList:
             return False
         if self.owners == "per_user" or (self.admins is None and not self.admin_roles):
             return True
-        return sender.user in (self.admins or ()) or self._has(self.admin_roles, sender)
+        return sender.user_id in (self.admins or ()) or self._has_role(self.admin_roles, sender)
 
-    def _has(self, roles: frozenset[str], sender: Sender) -> bool:
+    def _has_role(self, role_ids: frozenset[str], sender: Sender) -> bool:
         """True where one of the roles is the sender's, in a guild whose roles count."""
-        return bool(sender.roles & roles) and (not self.guilds or sender.guild in self.guilds)
+        return bool(sender.roles & role_ids) and (not self.guilds or sender.guild_id in self.guilds)
 
-    def owner(self, platform: str, user: str) -> Owner:
+    def owner(self, platform: str, user_id: str) -> Owner:
         """Return "platform:user", or None where all share."""
-        return f"{platform}:{user}" if self.owners == "per_user" else None
+        return f"{platform}:{user_id}" if self.owners == "per_user" else None
 
-    def caretakers(self) -> tuple[str, ...]:
+    def reminder_recipients(self) -> tuple[str, ...]:
         """Return the administrators; without any, the one person on the list, where there is but one."""
         if self.admins is not None:
             return tuple(sorted(self.admins))
         return tuple(self.users) if len(self.users) == 1 else ()
 
 
-def refusal(logins: Iterable[Login], platform: str, user: str, now: float) -> Refusal | None:
+def refusal(logins: Iterable[Login], platform: str, user_id: str, now: float) -> Refusal | None:
     """Say why a person may not begin another login now; None where they may. `now` is in epoch seconds."""
     here = [login for login in logins if login.origin.platform == platform]
     waiting = [login for login in here if login.status == "waiting"]
-    theirs = [login for login in here if login.origin.user == user]
+    theirs = [login for login in here if login.origin.user_id == user_id]
     if sum(login.status == "waiting" for login in theirs) >= MAX_WAITING_PER_USER:
         return "too_many"
-    if sum(login.begun_at > now - 3600 for login in theirs) >= MAX_STARTS_PER_HOUR:
+    if sum(login.started_at > now - 3600 for login in theirs) >= MAX_STARTS_PER_HOUR:
         return "too_often"
     return "too_busy" if len(waiting) >= MAX_WAITING else None

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from hermes_mcp_auth_remote.config import find_server, server_names
 from hermes_mcp_auth_remote.errors import McpAuthError, ServerNotFound
-from hermes_mcp_auth_remote.store.files.private_files import SETTLE_NS
+from hermes_mcp_auth_remote.store.files.private_files import MTIME_RESOLUTION_NS
 from hermes_mcp_auth_remote.values import Server
 
 TAG_CHARS = 16
@@ -31,41 +31,41 @@ class Servers(Protocol):
         ...
 
 
-class Configured:
+class ConfigServers:
     """What config.yaml names, as it is at the time: the operator may change it while the bot runs."""
 
     def __init__(self, home: Path, environ: Mapping[str, str] = os.environ) -> None:
         self._home = home
         self._environ = environ
-        self._read = _Read((), {})
+        self._snapshot = _ConfigSnapshot((), {})
 
     def names(self) -> list[str]:
         """List the servers that use OAuth, also those with a mistake in their entries."""
-        return list(self._current().names)
+        return list(self._current_snapshot().names)
 
     def find(self, name: str) -> Server:
         """Return one of them."""
-        read = self._current()
+        read = self._current_snapshot()
         if name not in read.names:
             raise ServerNotFound(f"No server {name} is configured here.", "Choose one of those that are.")
         if name not in read.servers:
             read.servers[name] = find_server(name, self._home, self._environ)
         return read.servers[name]
 
-    def _current(self) -> _Read:
+    def _current_snapshot(self) -> _ConfigSnapshot:
         """Return what was read, if the files are as they were then, else read anew."""
-        versions = tuple(_version(self._home / name) for name in ("config.yaml", ".env"))
-        if self._read.versions != versions:
+        versions = tuple(_file_version(self._home / name) for name in ("config.yaml", ".env"))
+        if self._snapshot.versions != versions:
             names = tuple(server_names(self._home, self._environ))
-            read = _Read(versions, {}, names)
-            is_settled = time.time_ns() - max(each[0] for each in versions) > SETTLE_NS
-            self._read = read if is_settled else replace(read, versions=())
+            read = _ConfigSnapshot(versions, {}, names)
+            is_settled = time.time_ns() - max(each[0] for each in versions) > MTIME_RESOLUTION_NS
+            self._snapshot = read if is_settled else replace(read, versions=())
             return read
-        return self._read
+        return self._snapshot
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _ConfigSnapshot:
     """What the files said in those versions; servers as they are asked for."""
 
     versions: tuple[tuple[int, ...], ...]
@@ -73,7 +73,7 @@ class _Read:
     names: tuple[str, ...] = ()
 
 
-def _version(path: Path) -> tuple[int, ...]:
+def _file_version(path: Path) -> tuple[int, ...]:
     """Return when a file was last changed (nanoseconds), and what else tells it from what it was."""
     try:
         file, link = path.stat(), path.lstat()
@@ -84,7 +84,7 @@ def _version(path: Path) -> tuple[int, ...]:
     return changed_at, file.st_mtime_ns, file.st_size, file.st_ino, link.st_ctime_ns, link.st_ino
 
 
-class Listed:
+class StaticServers:
     """Servers that a program hands in."""
 
     def __init__(self, servers: Iterable[Server]) -> None:
@@ -101,19 +101,19 @@ class Listed:
         return self._servers[name]
 
 
-def tag(server: str) -> str:
+def tag_of(server_name: str) -> str:
     """Return what stands for a server's name in a button, which has no room for long ones."""
-    return sha256(server.encode("utf-8", "surrogatepass")).hexdigest()[:TAG_CHARS]
+    return sha256(server_name.encode("utf-8", "surrogatepass")).hexdigest()[:TAG_CHARS]
 
 
-def named(servers: Servers, name: str, server_tag: str = "") -> Server | None:
+def resolve_server(servers: Servers, name: str, server_tag: str = "") -> Server | None:
     """Return the server of a name, as a person may write it, or of a tag; None where there is no such.
 
     Raises ConfigError where its entry has a mistake.
     """
     names = servers.names()
     if server_tag:
-        found = next((each for each in names if tag(each) == server_tag), None)
+        found = next((each for each in names if tag_of(each) == server_tag), None)
     elif name in names:
         found = name
     else:

@@ -10,12 +10,12 @@ import aiohttp
 import discord
 from discord.ext import commands
 
-from gateway_hooks.dialog.messages import ENGLISH, Words
+from gateway_hooks.dialog.messages import ENGLISH, Messages
 from gateway_hooks.dialog.policy import Policy
 from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.discord import McpLogins, Options
-from gateway_hooks.discord.api_url import lead
-from gateway_hooks.discord.render import NOBODY
+from gateway_hooks.discord.api_url import use_api_url
+from gateway_hooks.discord.render import NO_MENTIONS
 from gateway_hooks.log_redaction import redact_discord_logs
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.service import AuthService
@@ -29,26 +29,26 @@ log = logging.getLogger(__name__)
 class LoginBot(commands.Bot):
     """Carries the cog, and no commands of its own."""
 
-    def __init__(self, started: Callable[[str], None] | None = None) -> None:
+    def __init__(self, on_started: Callable[[str], None] | None = None) -> None:
         super().__init__(
             command_prefix=commands.when_mentioned,
             help_command=None,
             intents=discord.Intents(guilds=True, guild_messages=True, dm_messages=True),
-            allowed_mentions=NOBODY,
+            allowed_mentions=NO_MENTIONS,
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
             max_messages=None,
             # How long after the last guild the library waits for more before it says that it is ready.
             guild_ready_timeout=0.5,
         )
-        self._started = started
+        self._on_started = on_started
 
     async def on_message(self, message: discord.Message, /) -> None:
         """Take no message for a command: the cog hears them."""
 
     async def on_ready(self) -> None:
         """Say who it is, once."""
-        started, self._started = self._started, None
+        started, self._on_started = self._on_started, None
         if started is not None and self.user is not None:
             started(str(self.user))
 
@@ -60,9 +60,9 @@ async def run_bot(
     policy: Policy,
     *,
     api_url: str | None = None,
-    guilds: Sequence[int] = (),
-    words: Words = ENGLISH,
-    started: Callable[[str], None] | None = None,
+    guild_ids: Sequence[int] = (),
+    messages: Messages = ENGLISH,
+    on_started: Callable[[str], None] | None = None,
 ) -> None:
     """Run until cancelled. `api_url` is the base of another endpoint's REST, such as ".../api/v10".
 
@@ -70,11 +70,11 @@ async def run_bot(
     where the token is not taken.
     """
     redact_discord_logs()
-    bot = LoginBot(started)
+    bot = LoginBot(on_started)
     if api_url is not None:
-        lead(bot, api_url)
+        use_api_url(bot, api_url)
     async with bot:
-        await bot.add_cog(McpLogins(bot, service, servers, policy, words, Options(guilds=guilds)))
+        await bot.add_cog(McpLogins(bot, service, servers, policy, messages, Options(guild_ids=guild_ids)))
         await _log_in(bot, token)
         # From here on the library comes back by itself.
         await bot.connect()

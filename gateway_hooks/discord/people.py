@@ -9,58 +9,58 @@ import discord
 
 from gateway_hooks.dialog.platform import Sender
 from gateway_hooks.dialog.policy import AllowList, Policy
-from gateway_hooks.discord.errors import refusals
+from gateway_hooks.discord.errors import translate_errors
 from hermes_mcp_auth_remote.values import Clock
 
 # Outside a guild each is asked; a bot for logins lives in one or two.
 MAX_GUILDS = 20
 # How long what was asked holds, so that a person who writes much is not looked up each time.
-KNOWN_SECONDS = 30.0
-MAX_KNOWN = 1000
+SENDER_CACHE_SECONDS = 30.0
+MAX_CACHED_SENDERS = 1000
 
 
 @dataclass(slots=True)
-class People:
+class SenderLookup:
     """Looks people up as the policy needs them."""
 
-    bot: discord.Client
+    client: discord.Client
     policy: Policy
     clock: Clock = time.time
-    _known: dict[str, tuple[float, Sender]] = field(default_factory=dict[str, tuple[float, Sender]])
+    _cache: dict[str, tuple[float, Sender]] = field(default_factory=dict[str, tuple[float, Sender]])
 
-    async def heard(self, who: discord.User | discord.Member) -> Sender:
+    async def sender_for(self, user: discord.User | discord.Member) -> Sender:
         """Return who is speaking: with the roles that came along, in a guild; else as `find` does."""
-        return sender_of(who) if isinstance(who, discord.Member) else await self.find(str(who.id))
+        return sender_of(user) if isinstance(user, discord.Member) else await self.find_sender(str(user.id))
 
-    async def find(self, user: str) -> Sender:
+    async def find_sender(self, user_id: str) -> Sender:
         """Return a user as they are in the guild that the policy thinks best of; raises ChatError.
 
         Without a guild's word a person has no roles. Only the guilds in which the bot is are asked, and only
         where the person's id alone does not do.
         """
-        bare = Sender(user)
+        bare = Sender(user_id)
         if self.policy.may_change(bare):
             return bare
         now = self.clock()
-        at, known = self._known.get(user, (0.0, bare))
-        if not at or not now - KNOWN_SECONDS < at <= now:
-            known = await self._look_up(bare)
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[user] = (now, known)
+        at, known = self._cache.get(user_id, (0.0, bare))
+        if not at or not now - SENDER_CACHE_SECONDS < at <= now:
+            known = await self._fetch_from_guilds(bare)
+            if len(self._cache) >= MAX_CACHED_SENDERS:
+                self._cache.clear()
+            self._cache[user_id] = (now, known)
         return known
 
-    async def _look_up(self, bare: Sender) -> Sender:
-        found = bare
-        for guild in self._guilds()[:MAX_GUILDS]:
+    async def _fetch_from_guilds(self, sender_without_roles: Sender) -> Sender:
+        found = sender_without_roles
+        for guild in self._relevant_guilds()[:MAX_GUILDS]:
             try:
-                with refusals():
+                with translate_errors():
                     try:
-                        member = await guild.fetch_member(int(bare.user))
+                        member = await guild.fetch_member(int(sender_without_roles.user_id))
                     except discord.NotFound:
                         continue
             except ValueError:
-                return bare
+                return sender_without_roles
             sender = sender_of(member)
             if self.policy.may_change(sender):
                 return sender
@@ -68,9 +68,9 @@ class People:
                 found = sender
         return found
 
-    def _guilds(self) -> list[discord.Guild]:
+    def _relevant_guilds(self) -> list[discord.Guild]:
         """Return those in which a role may count."""
-        guilds, policy = list(self.bot.guilds), self.policy
+        guilds, policy = list(self.client.guilds), self.policy
         if not isinstance(policy, AllowList):
             return guilds
         named = policy.roles | policy.admin_roles

@@ -15,22 +15,22 @@ from typing import cast
 import discord
 from discord import ui
 
-from gateway_hooks.dialog.cards import Button, Card, short
-from gateway_hooks.dialog.messages import Words
+from gateway_hooks.dialog.cards import Button, Card, truncate
+from gateway_hooks.dialog.messages import Messages
 
 MAX_TITLE_CHARS = 256
 MAX_DESCRIPTION_CHARS = 4096
 MAX_EMBED_CHARS = 6000
 MAX_LABEL_CHARS = 80
-MAX_LINK_CHARS = 512
+MAX_BUTTON_URL_CHARS = 512
 # Beside all that a prompt says, within the 6000; a longer address comes as a file.
-MAX_ADDRESS_CHARS = 3000
-MAX_WINDOW_CHARS = 45
+MAX_URL_IN_TEXT_CHARS = 3000
+MAX_MODAL_TEXT_CHARS = 45
 MAX_INPUT_CHARS = 4000
-MAX_ROWS, MAX_IN_ROW = 5, 5
+MAX_ROWS, MAX_BUTTONS_PER_ROW = 5, 5
 
-PICTURE, ADDRESS = "qr.png", "address.txt"
-NOBODY = discord.AllowedMentions.none()
+QR_FILE_NAME, URL_FILE_NAME = "qr.png", "address.txt"
+NO_MENTIONS = discord.AllowedMentions.none()
 
 _COLOURS = {"plain": 0x5865F2, "good": 0x248046, "bad": 0xDA373C}
 _STYLES = {
@@ -39,13 +39,13 @@ _STYLES = {
     "bad": discord.ButtonStyle.danger,
 }
 # What would be markup, a mention, an emoji or a masked link.
-_MARKS = str.maketrans({mark: f"\\{mark}" for mark in "\\*_~|[]<>"})
+_MARKDOWN_ESCAPES = str.maketrans({mark: f"\\{mark}" for mark in "\\*_~|[]<>"})
 # Nothing but a Link is a link: what a server says might look like one.
-_NO_LINK = ":\u2060//"
+_UNLINKED_SCHEME_SEPARATOR = ":\u2060//"
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RenderedMessage:
     """What a message is made of; `view` is None where there is nothing to press.."""
 
     embeds: list[discord.Embed]
@@ -53,46 +53,50 @@ class Drawn:
     files: list[discord.File] = field(default_factory=list[discord.File])
 
 
-def drawn(card: Card, png: bytes | None = None) -> Drawn:
+def render_card(card: Card, png: bytes | None = None) -> RenderedMessage:
     """Draw a card, with a picture below it."""
-    opens = card.link is not None and len(card.link.url) <= MAX_LINK_CHARS
+    opens = card.link is not None and len(card.link.url) <= MAX_BUTTON_URL_CHARS
     embeds = _embeds(card, with_link=not opens)
     files: list[discord.File] = []
     if png is not None:
-        embeds[-1].set_image(url=f"attachment://{PICTURE}")
-        files.append(discord.File(io.BytesIO(png), PICTURE))
-    if card.link is not None and len(card.link.url) > MAX_ADDRESS_CHARS:
-        files.append(discord.File(io.BytesIO(card.link.url.encode()), ADDRESS))
-    return Drawn(embeds, _view(card, with_link=opens), files)
+        embeds[-1].set_image(url=f"attachment://{QR_FILE_NAME}")
+        files.append(discord.File(io.BytesIO(png), QR_FILE_NAME))
+    if card.link is not None and len(card.link.url) > MAX_URL_IN_TEXT_CHARS:
+        files.append(discord.File(io.BytesIO(card.link.url.encode()), URL_FILE_NAME))
+    return RenderedMessage(embeds, _view(card, with_link=opens), files)
 
 
-def window(action: str, words: Words) -> ui.Modal:
+def make_answer_modal(custom_id: str, messages: Messages) -> ui.Modal:
     """Return the window in which an answer is typed; what is sent off comes back under `action`.
 
     Nothing waits for it in this process: whichever runs then takes it.
     """
-    modal = ui.Modal(title=short(words.form_title, MAX_WINDOW_CHARS), custom_id=action)
+    modal = ui.Modal(title=truncate(messages.form_title, MAX_MODAL_TEXT_CHARS), custom_id=custom_id)
     answer = ui.TextInput[ui.Modal](custom_id="answer", max_length=MAX_INPUT_CHARS)
-    modal.add_item(ui.Label[ui.Modal](text=short(words.form_label, MAX_WINDOW_CHARS), component=answer))
+    modal.add_item(
+        ui.Label[ui.Modal](text=truncate(messages.form_label, MAX_MODAL_TEXT_CHARS), component=answer)
+    )
     modal.stop()
     return modal
 
 
-def typed(components: object) -> str:
+def read_typed_answer(components: object) -> str:
     """Return what was typed into a window that comes back; "" where there is nothing of ours in it."""
     if isinstance(components, list):
-        return next((text for each in cast("list[object]", components) if (text := typed(each))), "")
+        return next(
+            (text for each in cast("list[object]", components) if (text := read_typed_answer(each))), ""
+        )
     if not isinstance(components, dict):
         return ""
     held = cast("dict[str, object]", components)
     if held.get("custom_id") == "answer" and isinstance(held.get("value"), str):
         return str(held["value"])
-    return typed(held.get("component")) or typed(held.get("components"))
+    return read_typed_answer(held.get("component")) or read_typed_answer(held.get("components"))
 
 
 def _embeds(card: Card, *, with_link: bool) -> list[discord.Embed]:
     colour = _COLOURS[card.tone]
-    title = short(_plain(card.title), MAX_TITLE_CHARS)
+    title = truncate(_escape_markdown(card.title), MAX_TITLE_CHARS)
     embeds = [discord.Embed(title=title, colour=colour)]
     room = MAX_EMBED_CHARS - len(title)
     text = ""
@@ -112,17 +116,19 @@ def _embeds(card: Card, *, with_link: bool) -> list[discord.Embed]:
 def _blocks(card: Card, *, with_link: bool) -> Iterator[str]:
     """Yield a card's parts as Discord's Markdown, each with the line break before it."""
     for row in card.rows:
-        yield f"\n**{_plain(row.label)}:** {_code(row.value) if row.quoted else _plain(row.value)}"
+        value = _inline_code(row.value) if row.is_quoted else _escape_markdown(row.value)
+        yield f"\n**{_escape_markdown(row.label)}:** {value}"
     if with_link and card.link is not None:
         # In angle brackets it is still a link, and no punctuation beside it becomes part of it.
-        is_short = len(card.link.url) <= MAX_ADDRESS_CHARS
-        yield f"\n\n**{_plain(card.link.label)}:**\n{f'<{card.link.url}>' if is_short else f'`{ADDRESS}`'}"
+        is_short = len(card.link.url) <= MAX_URL_IN_TEXT_CHARS
+        target = f"<{card.link.url}>" if is_short else f"`{URL_FILE_NAME}`"
+        yield f"\n\n**{_escape_markdown(card.link.label)}:**\n{target}"
     for paragraph in card.paragraphs:
-        yield f"\n\n{_plain(paragraph)}"
+        yield f"\n\n{_escape_markdown(paragraph)}"
     if card.code:
-        yield f"\n```\n{_without_ticks(card.code)}\n```"
+        yield f"\n```\n{_replace_backticks(card.code)}\n```"
     for paragraph in card.after_code:
-        yield f"\n{_plain(paragraph)}\n"
+        yield f"\n{_escape_markdown(paragraph)}\n"
 
 
 def _view(card: Card, *, with_link: bool) -> ui.View | None:
@@ -130,11 +136,13 @@ def _view(card: Card, *, with_link: bool) -> ui.View | None:
         [_button(button) for button in row if button.action] for row in card.buttons
     ]
     if with_link and card.link is not None:
-        rows.insert(0, [ui.Button(label=short(card.link.label, MAX_LABEL_CHARS), url=card.link.url)])
+        rows.insert(0, [ui.Button(label=truncate(card.link.label, MAX_LABEL_CHARS), url=card.link.url)])
     rows = [row for row in rows if row]
     if len(rows) > MAX_ROWS:
-        everything = [button for row in rows for button in row][: MAX_ROWS * MAX_IN_ROW]
-        rows = [everything[at : at + MAX_IN_ROW] for at in range(0, len(everything), MAX_IN_ROW)]
+        everything = [button for row in rows for button in row][: MAX_ROWS * MAX_BUTTONS_PER_ROW]
+        rows = [
+            everything[at : at + MAX_BUTTONS_PER_ROW] for at in range(0, len(everything), MAX_BUTTONS_PER_ROW)
+        ]
     if not rows:
         return None
     view = ui.View(timeout=None)
@@ -148,18 +156,18 @@ def _view(card: Card, *, with_link: bool) -> ui.View | None:
 
 
 def _button(button: Button) -> ui.Button[ui.View]:
-    label = short(button.label, MAX_LABEL_CHARS)
+    label = truncate(button.label, MAX_LABEL_CHARS)
     return ui.Button(label=label, custom_id=button.action, style=_STYLES[button.tone])
 
 
-def _plain(text: str) -> str:
-    return _without_ticks(text).translate(_MARKS).replace("://", _NO_LINK)
+def _escape_markdown(text: str) -> str:
+    return _replace_backticks(text).translate(_MARKDOWN_ESCAPES).replace("://", _UNLINKED_SCHEME_SEPARATOR)
 
 
-def _code(text: str) -> str:
-    return f"`{_without_ticks(text)}`" if text.strip() else "–"
+def _inline_code(text: str) -> str:
+    return f"`{_replace_backticks(text)}`" if text.strip() else "–"
 
 
-def _without_ticks(text: str) -> str:
+def _replace_backticks(text: str) -> str:
     # A modifier letter that looks the same, and ends no code.
     return text.replace("`", "\u02cb")

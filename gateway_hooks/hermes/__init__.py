@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 from hermes_mcp_auth_remote.errors import McpAuthError
 
 if TYPE_CHECKING:
-    from gateway_hooks.hermes.agent_tool import AgentAsks
-    from gateway_hooks.hermes.runtime import Inside
+    from gateway_hooks.hermes.agent_tool import AgentLogins
+    from gateway_hooks.hermes.runtime import GatewayRuntime
 
 COMMAND = "mcpauth"
-ABOUT = "Connect MCP servers, and see which are connected"
-HINT = "[server | connect NAME | disconnect NAME | list]"
-TYPED_ELSEWHERE = f"Log in with `hermes {COMMAND} NAME` in a terminal, or by /{COMMAND} NAME in a chat."
-TOOL = "connect_mcp_server"
+COMMAND_DESCRIPTION = "Connect MCP servers, and see which are connected"
+COMMAND_ARGS_HINT = "[server | connect NAME | disconnect NAME | list]"
+LOGIN_INSTRUCTIONS = f"Log in with `hermes {COMMAND} NAME` in a terminal, or by /{COMMAND} NAME in a chat."
+TOOL_NAME = "connect_mcp_server"
 TOOLSET = "mcpauth"
-SCHEMA: dict[str, object] = {
-    "name": TOOL,
+TOOL_SCHEMA: dict[str, object] = {
+    "name": TOOL_NAME,
     "description": (
         "Ask the user to log in to an MCP server of the configuration whose tools are missing because nobody "
         "has logged in. The user gets a private message; nothing else is needed of you."
@@ -40,8 +40,8 @@ SCHEMA: dict[str, object] = {
     },
 }
 # A gateway that is not there by then is none.
-WAIT_SECONDS = 600.0
-POLL_SECONDS = 0.05
+GATEWAY_WAIT_SECONDS = 600.0
+GATEWAY_POLL_SECONDS = 0.05
 
 log = logging.getLogger(__name__)
 
@@ -50,70 +50,79 @@ class Plugin:
     """What is registered: it passes everything on to what runs inside the gateway, once that is there."""
 
     def __init__(self) -> None:
-        self.inside: Inside | None = None
-        self._asks: AgentAsks | None = None
+        self.runtime: GatewayRuntime | None = None
+        self._agent_logins: AgentLogins | None = None
 
-    def attend(self, gateway: Any) -> None:  # noqa: ANN401  Hermes's own
+    def ensure_started(self, gateway: Any) -> None:  # noqa: ANN401  Hermes's own
         """Begin inside this gateway, on its event loop, unless that has happened."""
-        if self.inside is None or self.inside.gateway is not gateway:
-            from gateway_hooks.hermes.agent_tool import AgentAsks  # noqa: PLC0415  first needed here
-            from gateway_hooks.hermes.runtime import Inside  # noqa: PLC0415
+        if self.runtime is None or self.runtime.gateway is not gateway:
+            from gateway_hooks.hermes.agent_tool import AgentLogins  # noqa: PLC0415  first needed here
+            from gateway_hooks.hermes.runtime import GatewayRuntime  # noqa: PLC0415
 
-            inside = Inside(gateway)
+            inside = GatewayRuntime(gateway)
             inside.start()
-            self.inside, self._asks = inside, AgentAsks(inside)
+            self.runtime, self._agent_logins = inside, AgentLogins(inside)
 
-    def before_dispatch(self, event: Any = None, gateway: Any = None, **_: object) -> dict[str, str] | None:  # noqa: ANN401
+    def on_pre_gateway_dispatch(
+        self,
+        event: Any = None,  # noqa: ANN401  Hermes's own
+        gateway: Any = None,  # noqa: ANN401  Hermes's own
+        **_: object,
+    ) -> dict[str, str] | None:
         """Take what is ours before Hermes and its model see it: the hook `pre_gateway_dispatch`."""
         try:
             if gateway is not None:
-                self.attend(gateway)
-            return None if self.inside is None else self.inside.hear(event)
+                self.ensure_started(gateway)
+            return None if self.runtime is None else self.runtime.handle_event(event)
         except Exception as fault:  # noqa: BLE001  Hermes would log its text
             log.error("A message could not be looked at: %s.", type(fault).__name__)  # noqa: TRY400
-            return self._withheld(event)
+            return self._skip_if_code(event)
 
     @staticmethod
-    def _withheld(event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
+    def _skip_if_code(event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
         try:
-            from gateway_hooks.hermes.commands import withheld  # noqa: PLC0415  first needed here
+            from gateway_hooks.hermes.commands import skip_if_code  # noqa: PLC0415  first needed here
 
-            return withheld(event)
+            return skip_if_code(event)
         except Exception:  # noqa: BLE001  what cannot be told from a code goes to nobody
             return {"action": "skip", "reason": "a fault"}
 
-    def after_tool(
+    def on_transform_tool_result(
         self, tool_name: str = "", result: object = None, status: str = "", **_: object
     ) -> str | None:
         """Tell the model that its user has been asked to log in: the hook `transform_tool_result`."""
         try:
-            return None if self._asks is None else self._asks.after_tool(tool_name, result, status)
+            return (
+                None
+                if self._agent_logins is None
+                else self._agent_logins.transform_tool_result(tool_name, result, status)
+            )
         except Exception as fault:  # noqa: BLE001  Hermes would log its text
             log.error("A tool's result could not be looked at: %s.", type(fault).__name__)  # noqa: TRY400
             return None
 
-    def connect(self, arguments: Mapping[str, object], **_: object) -> str:
+    def connect_mcp_server(self, arguments: Mapping[str, object], **_: object) -> str:
         """Ask for a login: what the model's tool does."""
         server = str(arguments.get("server", ""))
-        said = TYPED_ELSEWHERE if self._asks is None else self._asks.connect(server)
+        said = LOGIN_INSTRUCTIONS if self._agent_logins is None else self._agent_logins.request_login(server)
         return json.dumps({"result": said})
 
     def wait_for_gateway(self) -> None:
         """Begin as soon as the gateway's adapters are there, before the first message is."""
         from gateway_hooks.hermes.internals import running_gateway  # noqa: PLC0415  first needed here
 
-        end = time.monotonic() + WAIT_SECONDS
-        while self.inside is None and time.monotonic() < end:
+        end = time.monotonic() + GATEWAY_WAIT_SECONDS
+        while self.runtime is None and time.monotonic() < end:
             gateway = running_gateway()
             loop = getattr(gateway, "_gateway_loop", None)
             if loop is not None:
-                loop.call_soon_threadsafe(self._attend_safely, gateway)
+                loop.call_soon_threadsafe(self._start_or_log, gateway)
                 return
-            time.sleep(POLL_SECONDS)
+            time.sleep(GATEWAY_POLL_SECONDS)
 
-    def _attend_safely(self, gateway: Any) -> None:  # noqa: ANN401
+    def _start_or_log(self, gateway: Any) -> None:  # noqa: ANN401
         try:
-            self.attend(gateway)
+            self.ensure_started(gateway)
         except McpAuthError as error:
             log.error("The gateway could not be attended: %s %s", error, error.advice)  # noqa: TRY400
         except Exception as fault:  # noqa: BLE001  the first message tries again
@@ -123,37 +132,47 @@ class Plugin:
 def register(ctx: Any) -> None:  # noqa: ANN401  Hermes's own
     """Register what Hermes calls: the hook, the command in chats, and `hermes mcpauth`."""
     plugin = Plugin()
-    ctx.register_hook("pre_gateway_dispatch", plugin.before_dispatch)
-    ctx.register_hook("transform_tool_result", plugin.after_tool)
-    ctx.register_tool(TOOL, TOOLSET, SCHEMA, plugin.connect, description=str(SCHEMA["description"]))
+    ctx.register_hook("pre_gateway_dispatch", plugin.on_pre_gateway_dispatch)
+    ctx.register_hook("transform_tool_result", plugin.on_transform_tool_result)
+    ctx.register_tool(
+        TOOL_NAME,
+        TOOLSET,
+        TOOL_SCHEMA,
+        plugin.connect_mcp_server,
+        description=str(TOOL_SCHEMA["description"]),
+    )
     # Reached where the hook took nothing, such as in a terminal's own chat.
-    ctx.register_command(COMMAND, _say_where, description=ABOUT, args_hint=HINT)
-    ctx.register_cli_command(COMMAND, ABOUT, _options, _log_in, description=ABOUT)
+    ctx.register_command(
+        COMMAND, _show_login_instructions, description=COMMAND_DESCRIPTION, args_hint=COMMAND_ARGS_HINT
+    )
+    ctx.register_cli_command(
+        COMMAND, COMMAND_DESCRIPTION, _add_arguments, _run_cli_command, description=COMMAND_DESCRIPTION
+    )
     if "gateway" in sys.argv[1:]:
-        _guard_logs()
+        _redact_logs()
         threading.Thread(target=plugin.wait_for_gateway, name="mcp-auth-waits", daemon=True).start()
 
 
-def _say_where(_arguments: str) -> str:
-    return TYPED_ELSEWHERE
+def _show_login_instructions(_arguments: str) -> str:
+    return LOGIN_INSTRUCTIONS
 
 
-def _guard_logs() -> None:
+def _redact_logs() -> None:
     """Keep codes out of what the chat libraries log while they are debugged."""
     from gateway_hooks.log_redaction import redact_logs  # noqa: PLC0415  for a gateway only
 
     redact_logs()
 
 
-def _options(parser: Any) -> None:  # noqa: ANN401  an argparse subparser
+def _add_arguments(parser: Any) -> None:  # noqa: ANN401  an argparse subparser
     parser.add_argument("server", nargs="?", help="its name in config.yaml; without, say what is connected")
     parser.add_argument("--flow", choices=("auto", "loopback", "device", "paste"), help="how to log in")
 
 
-def _log_in(given: Any) -> None:  # noqa: ANN401  an argparse.Namespace
+def _run_cli_command(arguments: Any) -> None:  # noqa: ANN401  an argparse.Namespace
     """Do what `hermes-mcp-auth login`, or `status`, does in the terminal; exits with its code."""
     from hermes_mcp_auth_remote.cli.__main__ import main  # noqa: PLC0415  for this command only
 
-    if not given.server:
+    if not arguments.server:
         sys.exit(main(["status"]))
-    sys.exit(main(["login", given.server, *(["--flow", given.flow] if given.flow else [])]))
+    sys.exit(main(["login", arguments.server, *(["--flow", arguments.flow] if arguments.flow else [])]))

@@ -16,134 +16,145 @@ from contextlib import suppress
 from typing import Any, cast
 
 from gateway_hooks.hermes import internals as hermes
-from gateway_hooks.hermes.adapter import Seat
-from gateway_hooks.hermes.mcp_tools import server_of
+from gateway_hooks.hermes.adapter import HermesAdapter
+from gateway_hooks.hermes.mcp_tools import server_for_tool
 from gateway_hooks.hermes.policy import HermesSender
-from gateway_hooks.hermes.runtime import Inside
+from gateway_hooks.hermes.runtime import GatewayRuntime
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
-from hermes_mcp_auth_remote.http.client import run
+from hermes_mcp_auth_remote.http.client import run_exchange
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Secret, Server
 
 # How long a tool's result waits for the question to be asked: discovery and registration take two seconds.
-ASK_SECONDS = 40.0
-SHOWN_SECONDS = 0.1
+PROMPT_TIMEOUT_SECONDS = 40.0
+PROMPT_POLL_SECONDS = 0.1
 # A server whose calls fail for other reasons is not looked at for each of them.
-AGAIN_SECONDS = 20.0
+RECHECK_SECONDS = 20.0
 
-ASKED = (
+USER_PROMPTED = (
     "The user has just been asked, in a private message, to log in to {server}: say so in one sentence, and "
     "do not call its tools before they have."
 )
-ASKED_BEFORE = (
+PROMPT_NOT_ANSWERED = (
     "The user was asked to log in to {server} and has not done so: say that they can type /mcpauth {server}."
 )
-NOT_THEIRS = "Somebody who administers this bot has to log in to {server} first: say so in one sentence."
-NOBODY = "Nobody can be asked here; `hermes mcpauth {server}` in a terminal logs in."
-WORKS = "{server} is connected."
+ADMIN_LOGIN_NEEDED = (
+    "Somebody who administers this bot has to log in to {server} first: say so in one sentence."
+)
+NO_USER_TO_PROMPT = "Nobody can be asked here; `hermes mcpauth {server}` in a terminal logs in."
+ALREADY_CONNECTED = "{server} is connected."
 
 log = logging.getLogger(__name__)
 
 
-class AgentAsks:
+class AgentLogins:
     """What the model's calls bring about. Called in the threads of agents."""
 
-    def __init__(self, inside: Inside) -> None:
-        self._inside = inside
-        self._looked_at: dict[str, float] = {}
+    def __init__(self, runtime: GatewayRuntime) -> None:
+        self._runtime = runtime
+        self._recheck_at: dict[str, float] = {}
 
-    def after_tool(self, tool: str, result: object, status: str) -> str | None:
+    def transform_tool_result(self, tool_name: str, result: object, status: str) -> str | None:
         """Return what the model is told instead of a tool's result, None where that is to stay."""
-        told = _document(result)
+        told = _parse_result(result)
         needed = told.get("needs_reauth") is True
-        if not tool.startswith("mcp__") or not (needed or status == "error" or "error" in told):
+        if not tool_name.startswith("mcp__") or not (needed or status == "error" or "error" in told):
             return None
-        where = self._where()
-        seat = None if where is None else self._inside.seat_at(where)
+        where = self._current_source()
+        seat = None if where is None else self._runtime.adapter_for_source(where)
         if seat is None:
             return None
         try:
-            server = server_of(tool, seat.servers.names())
+            server = server_for_tool(tool_name, seat.servers.names())
         except McpAuthError:
             return None
         now = time.monotonic()
-        if server is None or (not needed and now < self._looked_at.get(server, 0.0)):
+        if server is None or (not needed and now < self._recheck_at.get(server, 0.0)):
             return None
-        self._looked_at[server] = now + AGAIN_SECONDS
-        said = self._asked(seat, server, where)
+        self._recheck_at[server] = now + RECHECK_SECONDS
+        said = self._prompt_user_blocking(seat, server, where)
         return None if said is None else json.dumps({"error": said, "needs_reauth": True, "server": server})
 
-    def connect(self, server: str) -> str:
+    def request_login(self, server_name: str) -> str:
         """Ask for a login of a server; returns what the model is told."""
-        where = self._where()
-        seat = None if where is None else self._inside.seat_at(where)
+        where = self._current_source()
+        seat = None if where is None else self._runtime.adapter_for_source(where)
         if seat is None:
-            return NOBODY.format(server=server)
-        return self._asked(seat, server, where) or WORKS.format(server=server)
+            return NO_USER_TO_PROMPT.format(server=server_name)
+        return self._prompt_user_blocking(seat, server_name, where) or ALREADY_CONNECTED.format(
+            server=server_name
+        )
 
-    def _where(self) -> Any:  # noqa: ANN401  Hermes's own
+    def _current_source(self) -> Any:  # noqa: ANN401  Hermes's own
         """Return the place whose turn it is, as Hermes describes it; None where it is nobody's."""
         platform, user, chat = (hermes.session_value(name) for name in ("PLATFORM", "USER_ID", "CHAT_ID"))
-        seat = self._inside.seat_of(platform, hermes.session_value("PROFILE"))
+        seat = self._runtime.adapter_for_platform(platform, hermes.session_value("PROFILE"))
         if seat is None or not user or not chat:
             return None
-        kind = "dm" if seat.is_private(chat, user) else "group"
+        kind = "dm" if seat.is_private_chat(chat, user) else "group"
         thread = hermes.session_value("THREAD_ID") or None
-        where = hermes.source(seat.attached, user, chat, kind, thread_id=thread)
-        return where if where is not None and seat.speaker(where) else None
+        where = hermes.make_source(seat.adapter_ref, user, chat, kind, thread_id=thread)
+        return where if where is not None and seat.user_id_of(where) else None
 
-    def _asked(self, seat: Seat, server: str, where: Any) -> str | None:  # noqa: ANN401
+    def _prompt_user_blocking(self, adapter: HermesAdapter, server_name: str, source: Any) -> str | None:  # noqa: ANN401
         with suppress(RuntimeError):
             # Where Hermes calls from an event loop, that loop is not kept waiting.
             asyncio.get_running_loop()
             return None
-        future = asyncio.run_coroutine_threadsafe(ask(seat, server, where, self._inside), self._inside.loop)
+        future = asyncio.run_coroutine_threadsafe(
+            prompt_user(adapter, server_name, source, self._runtime), self._runtime.loop
+        )
         try:
-            return future.result(ASK_SECONDS)
+            return future.result(PROMPT_TIMEOUT_SECONDS)
         except Exception as fault:  # noqa: BLE001  Hermes would log its text
             future.cancel()
-            log.warning("A login of %s could not be asked for: %s.", server, type(fault).__name__)
+            log.warning("A login of %s could not be asked for: %s.", server_name, type(fault).__name__)
             return None
 
 
-async def ask(seat: Seat, name: str, where: Any, inside: Inside) -> str | None:  # noqa: ANN401
+async def prompt_user(
+    adapter: HermesAdapter,
+    server_name: str,
+    source: Any,  # noqa: ANN401  Hermes's own
+    runtime: GatewayRuntime,
+) -> str | None:
     """Ask for a login where one is needed; returns what the model is told, None where it is not."""
-    sender = HermesSender(str(where.user_id), where=where)
+    sender = HermesSender(str(source.user_id), source=source)
     try:
-        server = await run_file_work(seat.servers.find, name)
+        server = await run_file_work(adapter.servers.find, server_name)
     except McpAuthError as trouble:
         return f"{trouble} {trouble.advice}"
-    session = seat.service.session(server)
+    session = adapter.service.session(server)
     try:
-        refused = await _refused(session, server)
+        refused = await _find_rejected_header(session, server)
     except AuthorizationRequired:
         refused = Secret("")
     except McpAuthError as trouble:
         return f"{trouble} {trouble.advice}"
     if refused is None:
         # The tokens are good, or have just become so: Hermes finds them.
-        await inside.connect(name)
+        await runtime.connect_server(server_name)
         return None
-    if not seat.policy.may_change(sender):
-        return NOT_THEIRS.format(server=name)
+    if not adapter.policy.may_change(sender):
+        return ADMIN_LOGIN_NEEDED.format(server=server_name)
 
-    async def asked() -> None:
+    async def request_header() -> None:
         # What it raises is why nobody was asked, or how that ended.
-        with seat.desk.asking(sender, seat.chat(where)), suppress(McpAuthError):
-            await (session.challenged(refused, 401, ()) if refused else session.header())
+        with adapter.dispatcher.prompt_in(sender, adapter.chat_for(source)), suppress(McpAuthError):
+            await (session.handle_challenge(refused, 401, ()) if refused else session.header())
 
-    asking = seat.spawn(asked())
+    asking = adapter.spawn(request_header())
     while not asking.done():
-        waiting = [each for each in seat.waiting() if each.key == session.key and each.messages]
-        if any(each.origin.user == sender.user for each in waiting):
-            return ASKED.format(server=name)
-        await asyncio.wait({asking}, timeout=SHOWN_SECONDS)
-    return ASKED_BEFORE.format(server=name)
+        waiting = [each for each in adapter.waiting_logins() if each.key == session.key and each.message_ids]
+        if any(each.origin.user_id == sender.user_id for each in waiting):
+            return USER_PROMPTED.format(server=server_name)
+        await asyncio.wait({asking}, timeout=PROMPT_POLL_SECONDS)
+    return PROMPT_NOT_ANSWERED.format(server=server_name)
 
 
-async def _refused(session: Session, server: Server) -> Secret | None:
+async def _find_rejected_header(session: Session, server: Server) -> Secret | None:
     """Return the header that the server refuses for good; None where the session works.
 
     Raises AuthorizationRequired where there is none, or nothing but a person helps.
@@ -152,11 +163,11 @@ async def _refused(session: Session, server: Server) -> Secret | None:
     if session.prover is not None:
         # A request of its own would need a proof; what is bound to a key is not lost that easily.
         return None
-    answer = await run(_probe(server.url, header), server)
+    answer = await run_exchange(_probe(server.url, header), server)
     if answer.status != 401:
         return None
     try:
-        await session.challenged(header, 401, answer.header_all("www-authenticate"))
+        await session.handle_challenge(header, 401, answer.header_all("www-authenticate"))
     except AuthorizationRequired:
         return header
     return None
@@ -173,7 +184,7 @@ def _probe(url: str, header: Secret) -> Exchange[Response]:
     return response
 
 
-def _document(result: object) -> Mapping[str, object]:
+def _parse_result(result: object) -> Mapping[str, object]:
     try:
         found: object = json.loads(result) if isinstance(result, str) else None
     except ValueError:

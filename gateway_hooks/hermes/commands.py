@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from gateway_hooks.dialog.intents import carries_answer
-from gateway_hooks.hermes.cached_files import cached_texts
+from gateway_hooks.dialog.intents import contains_authorization_response
+from gateway_hooks.hermes.cached_files import cached_texts_with_codes
 from gateway_hooks.hermes.internals import COMMAND
 
 # What Hermes is told to do with what is ours.
 SKIP = {"action": "skip", "reason": "a login"}
-_TYPED = re.compile(rf"(?is)\s*/{COMMAND}(?:@(\w+))?(?:\s+(.*))?")
+_COMMAND_PATTERN = re.compile(rf"(?is)\s*/{COMMAND}(?:@(\w+))?(?:\s+(.*))?")
 # What follows the command, and what the conversation calls it.
 _VERBS = {
     "": "connections",
@@ -30,20 +30,22 @@ _VERBS = {
 _MAX_WORD_CHARS = 19
 
 
-def withheld(event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
+def skip_if_code(hermes_event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
     """Return what Hermes does with an event that could not be looked at: nothing, if it carries a code."""
     names = ("text", "reply_to_text", "channel_context")
-    said = [str(getattr(event, name, None) or "") for name in names] + list(cached_texts(event).values())
-    return SKIP if any(carries_answer(each) for each in said) else None
+    said = [str(getattr(hermes_event, name, None) or "") for name in names] + list(
+        cached_texts_with_codes(hermes_event).values()
+    )
+    return SKIP if any(contains_authorization_response(each) for each in said) else None
 
 
-def read_command(text: str, bot: str = "") -> tuple[str, str] | None:
+def parse_command(text: str, bot_name: str = "") -> tuple[str, str] | None:
     """Read "/mcpauth ..." as the conversation's command and its text; None for what is not ours.
 
     `bot` is our name, for commands that name one. A word that is no verb names a server to connect.
     """
-    found = _TYPED.fullmatch(text)
-    if found is None or (found[1] or bot).lower() != bot.lower():
+    found = _COMMAND_PATTERN.fullmatch(text)
+    if found is None or (found[1] or bot_name).lower() != bot_name.lower():
         return None
     rest = (found[2] or "").strip()
     verb, _, argument = rest.partition(" ")
@@ -51,7 +53,7 @@ def read_command(text: str, bot: str = "") -> tuple[str, str] | None:
     return ("connect", rest) if command is None else (command, argument.strip())
 
 
-def without_ours(text: str, is_ours: Callable[[str], bool]) -> tuple[list[str], str]:
+def split_merged_message(text: str, is_ours: Callable[[str], bool]) -> tuple[list[str], str]:
     """Split a message that Hermes has merged of several: lines that are ours, and what may go on to others.
 
     Nothing goes on where a line beside ours could be part of a code.

@@ -10,16 +10,16 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from hermes_mcp_auth_remote.traceback_redaction import hide_locals, place_of
+from hermes_mcp_auth_remote.traceback_redaction import hide_locals, raise_location
 
 
 @contextmanager
-def contained(what: str, log: logging.Logger) -> Generator[None]:
+def log_errors(message: str, log: logging.Logger) -> Generator[None]:
     """Log what an Exception in the block is and where it was raised, without its text, and go on."""
     try:
         yield
     except Exception as fault:  # noqa: BLE001  whatever it is, the callers must not get it
-        log.error("%s, by a fault of ours: %s in %s.", what, type(fault).__name__, place_of(fault))  # noqa: TRY400
+        log.error("%s, by a fault of ours: %s in %s.", message, type(fault).__name__, raise_location(fault))  # noqa: TRY400
     except BaseException as ending:
         hide_locals(ending)
         raise

@@ -18,21 +18,21 @@ from weakref import WeakValueDictionary
 from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.platform import CannotWrite, Chat, ChatError, MessageGone, Platform
 from gateway_hooks.dialog.policy import Policy
-from gateway_hooks.dialog.rendering import Conversation, next_mark
-from gateway_hooks.dialog.servers import Servers, tag
-from gateway_hooks.runtime.prompt_cache import Prompts
+from gateway_hooks.dialog.rendering import Renderer, next_countdown_at
+from gateway_hooks.dialog.servers import Servers, tag_of
+from gateway_hooks.runtime.prompt_cache import PromptCache
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.files.private_files import SETTLE_NS
+from hermes_mcp_auth_remote.store.files.private_files import MTIME_RESOLUTION_NS
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Clock, Server
 
-LOOK_SECONDS = 0.3
+SYNC_INTERVAL_SECONDS = 0.3
 # After a platform did not take a message.
 RETRY_SECONDS = 5.0
 # How often it is asked whether a person may still do what their device is about to.
-RIGHTS_SECONDS = 15.0
+PERMISSION_CHECK_SECONDS = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ OnConnected = Callable[[Login, Connection], Awaitable[None]]
 """What the application around us does once somebody has connected a server; it raises nothing."""
 
 
-class Board:
+class PromptMessages:
     """The messages that show logins on one platform."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Board:
         platform: Platform,
         servers: Servers,
         policy: Policy,
-        conversation: Conversation,
+        renderer: Renderer,
         clock: Clock = time.time,
         on_connected: OnConnected | None = None,
     ) -> None:
@@ -57,241 +57,241 @@ class Board:
         self._platform = platform
         self._servers = servers
         self._policy = policy
-        self._conversation = conversation
-        self._prompts = Prompts(conversation, service.allows_device, clock)
+        self._renderer = renderer
+        self._prompt_cache = PromptCache(renderer, service.allows_device, clock)
         self._clock = clock
         self._on_connected = on_connected
         # What each login's prompt shows, where it was shown, and who works on it.
-        self._shown: dict[str, Card] = {}
+        self._shown_cards: dict[str, Card] = {}
         self._chats: dict[str, Chat] = {}
-        self._working: dict[str, asyncio.Task[None]] = {}
-        self._polling: dict[str, asyncio.Task[None]] = {}
-        self._not_before: dict[str, float] = {}
+        self._update_tasks: dict[str, asyncio.Task[None]] = {}
+        self._poll_tasks: dict[str, asyncio.Task[None]] = {}
+        self._retry_at: dict[str, float] = {}
         # A login's list of messages is read and written by one at a time.
-        self._noting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._seen_at = -1
-        self._look_at = 0.0
-        self._poked = asyncio.Event()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._synced_changed_at = -1
+        self._next_sync_at = 0.0
+        self._wake_event = asyncio.Event()
 
     async def run(self) -> None:
         """Keep messages up to date until cancelled."""
         try:
             while True:
-                self._poked.clear()
+                self._wake_event.clear()
                 try:
-                    await self.look()
+                    await self.sync()
                 except McpAuthError as trouble:
                     log.warning("The logins cannot be read: %s", trouble)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        await self._poked.wait()
+                    async with asyncio.timeout(SYNC_INTERVAL_SECONDS):
+                        await self._wake_event.wait()
         finally:
-            tasks = (*self._working.values(), *self._polling.values())
+            tasks = (*self._update_tasks.values(), *self._poll_tasks.values())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         """Look at once: something has just happened."""
-        self._seen_at = -1
-        self._poked.set()
+        self._synced_changed_at = -1
+        self._wake_event.set()
 
-    async def look(self) -> None:
+    async def sync(self) -> None:
         """Look at all logins once, where one has changed or it is time; raises StoreError."""
-        now, changed_at = self._clock(), self._service.logins_changed_at()
-        if changed_at == self._seen_at and now < self._look_at:
+        now, changed_at = self._clock(), self._service.logins_changed_at_ns()
+        if changed_at == self._synced_changed_at and now < self._next_sync_at:
             return
         # What is shown while we read is not forgotten.
-        remembered = {*self._shown, *self._chats, *self._not_before}
-        logins = [each for each in await run_file_work(self._service.logins) if self._is_here(each)]
-        self._seen_at = changed_at if time.time_ns() - changed_at > SETTLE_NS else -1
-        self._look_at = min((self._due(each, now) for each in logins), default=math.inf)
+        remembered = {*self._shown_cards, *self._chats, *self._retry_at}
+        logins = [each for each in await run_file_work(self._service.logins) if self._is_for_this_bot(each)]
+        self._synced_changed_at = changed_at if time.time_ns() - changed_at > MTIME_RESOLUTION_NS else -1
+        self._next_sync_at = min((self._next_due_at(each, now) for each in logins), default=math.inf)
         for login in logins:
-            if login.id not in self._working and self._not_before.get(login.id, 0.0) <= now:
-                self._attend(login)
-        self._forget(remembered, logins)
+            if login.id not in self._update_tasks and self._retry_at.get(login.id, 0.0) <= now:
+                self._schedule_updates(login)
+        self._forget_absent(remembered, logins)
 
-    async def show(self, login: Login, chat: Chat, message: str = "") -> None:
+    async def show(self, login: Login, chat: Chat, message_id: str = "") -> None:
         """Show a login that waits in this chat, in a message of ours that is there; raises ChatError."""
-        async with self._noted(login.id):
-            await self._show(login, chat, message)
+        async with self._lock_for(login.id):
+            await self._show_locked(login, chat, message_id)
 
-    async def _show(self, login: Login, chat: Chat, message: str = "") -> None:
+    async def _show_locked(self, login: Login, chat: Chat, message_id: str = "") -> None:
         self._chats[login.id] = chat
-        card = self._prompts.card(login)
-        if message:
+        card = self._prompt_cache.card(login)
+        if message_id:
             try:
-                await chat.edit(message, card)
+                await chat.edit(message_id, card)
             except MessageGone:
-                message = ""
-        if not message:
-            message = await chat.send(card)
-        self._shown[login.id] = card
+                message_id = ""
+        if not message_id:
+            message_id = await chat.send(card)
+        self._shown_cards[login.id] = card
         # What showed it before goes when the login is over.
-        await self._service.note_prompt(login.id, message)
+        await self._service.save_prompt_message(login.id, message_id)
 
-    async def add(self, login_id: str, message: str, chat: Chat) -> None:
+    async def add_message(self, login_id: str, message_id: str, chat: Chat) -> None:
         """Let a message of ours go when the login is over, or goes on in another way; raises StoreError."""
-        async with self._noted(login_id):
-            login = await self._fresh(login_id)
-            if login.is_over and not login.messages:
+        async with self._lock_for(login_id):
+            login = await self._read_login(login_id)
+            if login.is_over and not login.message_ids:
                 # All that showed it is tidied away already.
-                await self._delete([message], chat)
+                await self._delete_messages([message_id], chat)
             else:
-                await self._service.note_messages(login_id, (*login.messages, message))
+                await self._service.save_messages(login_id, (*login.message_ids, message_id))
 
-    async def clear(self, login_id: str, chat: Chat) -> None:
+    async def delete_extra_messages(self, login_id: str, chat: Chat) -> None:
         """Delete the messages beside the prompt: what they show counts no more."""
-        async with self._noted(login_id):
-            messages = (await self._fresh(login_id)).messages
-            await self._delete(messages[1:], chat)
-            await self._service.note_messages(login_id, messages[:1])
+        async with self._lock_for(login_id):
+            messages = (await self._read_login(login_id)).message_ids
+            await self._delete_messages(messages[1:], chat)
+            await self._service.save_messages(login_id, messages[:1])
 
-    def _noted(self, login_id: str) -> asyncio.Lock:
-        return self._noting.setdefault(login_id, asyncio.Lock())
+    def _lock_for(self, login_id: str) -> asyncio.Lock:
+        return self._locks.setdefault(login_id, asyncio.Lock())
 
-    async def _fresh(self, login_id: str) -> Login:
+    async def _read_login(self, login_id: str) -> Login:
         return await run_file_work(self._service.login, login_id)
 
-    async def _delete(self, messages: Iterable[str], chat: Chat) -> None:
-        for message in messages:
+    async def _delete_messages(self, message_ids: Iterable[str], chat: Chat) -> None:
+        for message in message_ids:
             with contextlib.suppress(ChatError):
                 await chat.delete(message)
 
-    def _is_here(self, login: Login) -> bool:
+    def _is_for_this_bot(self, login: Login) -> bool:
         origin = login.origin
-        return origin.platform == self._platform.name and origin.bot in {"", self._platform.bot}
+        return origin.platform == self._platform.name and origin.bot_id in {"", self._platform.bot_id}
 
-    def _due(self, login: Login, now: float) -> float:
+    def _next_due_at(self, login: Login, now: float) -> float:
         """Return when there may be something to do about a login that nothing happens to."""
         if login.is_over:
-            return self._not_before.get(login.id, math.inf) if login.messages else math.inf
-        return max(next_mark(login, now), self._not_before.get(login.id, 0.0))
+            return self._retry_at.get(login.id, math.inf) if login.message_ids else math.inf
+        return max(next_countdown_at(login, now), self._retry_at.get(login.id, 0.0))
 
-    def _attend(self, login: Login) -> None:
-        is_for_a_device = login.status == "waiting" and login.device is not None and login.messages
-        if is_for_a_device and login.id not in self._polling:
-            self._polling[login.id] = asyncio.create_task(self._settled(login))
+    def _schedule_updates(self, login: Login) -> None:
+        is_for_a_device = login.status == "waiting" and login.poll_state is not None and login.message_ids
+        if is_for_a_device and login.id not in self._poll_tasks:
+            self._poll_tasks[login.id] = asyncio.create_task(self._wait_for_device(login))
         if login.is_over:
-            if login.messages:
-                self._work(login, self._finish)
-        elif login.messages:
-            if self._shown.get(login.id) != self._prompts.card(login):
-                self._work(login, self._edit)
-        elif login.origin.user and not login.origin.bot and login.status == "waiting":
-            self._work(login, self._show_for_another)
+            if login.message_ids:
+                self._start_update(login, self._show_outcome)
+        elif login.message_ids:
+            if self._shown_cards.get(login.id) != self._prompt_cache.card(login):
+                self._start_update(login, self._update_prompt)
+        elif login.origin.user_id and not login.origin.bot_id and login.status == "waiting":
+            self._start_update(login, self._show_login_of_other_process)
 
-    async def _show_for_another(self, login: Login) -> None:
+    async def _show_login_of_other_process(self, login: Login) -> None:
         """Show a login that another process began for a user of this platform."""
-        if login.status != "waiting" or login.messages or not await self._may_go_on(login):
+        if login.status != "waiting" or login.message_ids or not await self._cancel_unless_allowed(login):
             return
-        await self._know(login)
-        user = login.origin.user
+        await self._register_server(login)
+        user = login.origin.user_id
         try:
-            await self._show(login, self._platform.private_chat(user))
+            await self._show_locked(login, self._platform.private_chat(user))
         except CannotWrite:
             log.warning("The bot may not write to user %s, who has to open the chat first.", user)
             await self._service.cancel(login.id)
 
-    async def _edit(self, login: Login) -> None:
-        if login.is_over or not login.messages:
+    async def _update_prompt(self, login: Login) -> None:
+        if login.is_over or not login.message_ids:
             return
-        prompt, *others = login.messages
-        card = self._prompts.card(login)
+        prompt, *others = login.message_ids
+        card = self._prompt_cache.card(login)
         with contextlib.suppress(CannotWrite):
             try:
-                await self._chat(login).edit(prompt, card)
+                await self._chat_for(login).edit(prompt, card)
             except MessageGone:
                 # The person deleted it, or it is out of reach: shown anew, in private.
-                self._chats[login.id] = private = self._platform.private_chat(login.origin.user)
+                self._chats[login.id] = private = self._platform.private_chat(login.origin.user_id)
                 message = await private.send(card)
-                await self._service.note_messages(login.id, (message, *others))
-        self._shown[login.id] = card
+                await self._service.save_messages(login.id, (message, *others))
+        self._shown_cards[login.id] = card
 
-    async def _finish(self, login: Login) -> None:
+    async def _show_outcome(self, login: Login) -> None:
         """Say how a login ended, and take away what was shown beside it."""
-        if not login.messages:
+        if not login.message_ids:
             return
-        prompt, *others = login.messages
-        chat, found = self._chat(login), await self._connection(login)
-        card = self._conversation.ended(login, found, self._clock(), tag(login.key.server))
+        prompt, *others = login.message_ids
+        chat, found = self._chat_for(login), await self._connection(login)
+        card = self._renderer.outcome_card(login, found, self._clock(), tag_of(login.key.server_name))
         # Whoever cannot be written to is not tried again and again.
         with contextlib.suppress(CannotWrite):
             try:
                 await chat.edit(prompt, card)
             except MessageGone:
-                await self._platform.private_chat(login.origin.user).send(card)
-        await self._delete(others, chat)
-        await self._service.note_messages(login.id, ())
+                await self._platform.private_chat(login.origin.user_id).send(card)
+        await self._delete_messages(others, chat)
+        await self._service.save_messages(login.id, ())
         if found is not None and self._on_connected is not None:
             await self._on_connected(login, found)
 
     async def _connection(self, login: Login) -> Connection | None:
         if login.status != "done":
             return None
-        server = Server(login.key.server, login.server_url)
+        server = Server(login.key.server_name, login.server_url)
         return await run_file_work(self._service.connection, server, login.key.owner)
 
-    def _chat(self, login: Login) -> Chat:
-        return self._chats.get(login.id) or self._platform.private_chat(login.origin.user)
+    def _chat_for(self, login: Login) -> Chat:
+        return self._chats.get(login.id) or self._platform.private_chat(login.origin.user_id)
 
-    async def _settled(self, login: Login) -> None:
+    async def _wait_for_device(self, login: Login) -> None:
         """Ask for a device's tokens, whoever began the login; one process among all does."""
         try:
-            await self._know(login)
-            ending = asyncio.create_task(self._service.settled(login.id))
+            await self._register_server(login)
+            ending = asyncio.create_task(self._service.wait_for_login(login.id))
             try:
                 while not ending.done():
                     with contextlib.suppress(ChatError):
-                        await self._may_go_on(login)
-                    await asyncio.wait({ending}, timeout=RIGHTS_SECONDS)
+                        await self._cancel_unless_allowed(login)
+                    await asyncio.wait({ending}, timeout=PERMISSION_CHECK_SECONDS)
                 await ending
             finally:
                 ending.cancel()
         except Exception as trouble:  # noqa: BLE001  one login's trouble is not another's
-            self._put_off(login, trouble)
+            self._postpone(login, trouble)
         finally:
-            del self._polling[login.id]
-            self.poke()
+            del self._poll_tasks[login.id]
+            self.wake()
 
-    async def _may_go_on(self, login: Login) -> bool:
+    async def _cancel_unless_allowed(self, login: Login) -> bool:
         """Cancel a login, and return False, where its user may not log in (any more); raises ChatError."""
-        if self._policy.may_change(await self._platform.sender(login.origin.user)):
+        if self._policy.may_change(await self._platform.fetch_sender(login.origin.user_id)):
             return True
-        user = login.origin.user
-        log.warning("A login of %s for user %s was cancelled: not on the list.", login.key.server, user)
+        user = login.origin.user_id
+        log.warning("A login of %s for user %s was cancelled: not on the list.", login.key.server_name, user)
         await self._service.cancel(login.id)
         return False
 
-    async def _know(self, login: Login) -> None:
+    async def _register_server(self, login: Login) -> None:
         """Give the service the server's own options (a CA, an allowed network), where it has an entry."""
         with contextlib.suppress(McpAuthError):
-            self._service.know(await run_file_work(self._servers.find, login.key.server))
+            self._service.register_server(await run_file_work(self._servers.find, login.key.server_name))
 
-    def _work(self, login: Login, work: Callable[[Login], Awaitable[None]]) -> None:
-        async def worked() -> None:
+    def _start_update(self, login: Login, update: Callable[[Login], Awaitable[None]]) -> None:
+        async def run_update() -> None:
             try:
-                async with self._noted(login.id):
+                async with self._lock_for(login.id):
                     # Something may have happened since it was read.
-                    await work(await self._fresh(login.id))
+                    await update(await self._read_login(login.id))
             except Exception as trouble:  # noqa: BLE001  one login's trouble is not another's
-                self._put_off(login, trouble)
+                self._postpone(login, trouble)
             finally:
-                del self._working[login.id]
-                self.poke()
+                del self._update_tasks[login.id]
+                self.wake()
 
-        self._working[login.id] = asyncio.create_task(worked())
+        self._update_tasks[login.id] = asyncio.create_task(run_update())
 
-    def _put_off(self, login: Login, trouble: Exception) -> None:
+    def _postpone(self, login: Login, error: Exception) -> None:
         """Leave a login alone for a while."""
         # What a library says may hold anything.
-        is_ours = isinstance(trouble, (ChatError, McpAuthError))
-        said = str(trouble) if is_ours else type(trouble).__name__
-        log.warning("A login of %s could not be brought up to date: %s", login.key.server, said)
-        self._not_before[login.id] = self._clock() + RETRY_SECONDS
+        is_ours = isinstance(error, (ChatError, McpAuthError))
+        said = str(error) if is_ours else type(error).__name__
+        log.warning("A login of %s could not be brought up to date: %s", login.key.server_name, said)
+        self._retry_at[login.id] = self._clock() + RETRY_SECONDS
 
-    def _forget(self, remembered: Iterable[str], logins: Iterable[Login]) -> None:
-        for login_id in set(remembered) - {each.id for each in logins if not each.is_over or each.messages}:
-            for memory in (self._shown, self._chats, self._not_before):
+    def _forget_absent(self, login_ids: Iterable[str], logins: Iterable[Login]) -> None:
+        for login_id in set(login_ids) - {each.id for each in logins if not each.is_over or each.message_ids}:
+            for memory in (self._shown_cards, self._chats, self._retry_at):
                 memory.pop(login_id, None)
-            self._prompts.forget(login_id)
+            self._prompt_cache.forget(login_id)

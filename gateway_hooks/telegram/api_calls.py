@@ -23,32 +23,32 @@ Sleep = Callable[[float], Awaitable[None]]
 MAX_WAIT_SECONDS = 60.0
 MAX_TRIES = 3
 # Telegram takes some thirty messages a second; more connections than that needs only cost time.
-MAX_UNDER_WAY = 8
-_UNREACHABLE = re.compile(
+MAX_CONCURRENT_CALLS = 8
+_UNREACHABLE_CHAT = re.compile(
     r"(?i)chat not found|user not found|peer_id_invalid|have no rights to send|not enough rights to send"
 )
 
 
-class Calls:
+class ApiCalls:
     """Makes the calls of one bot. A chat that Telegram lets wait keeps no other one waiting."""
 
     def __init__(self, sleep: Sleep = asyncio.sleep) -> None:
         self._sleep = sleep
-        self._under_way = asyncio.Semaphore(MAX_UNDER_WAY)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._call_slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
+        self._chat_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def in_turn(self, chat: str, call: Callable[[], Awaitable[T]]) -> T:
+    async def call_in_order(self, chat_id: str, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call once those before it in this chat are through; else as `at_once`."""
-        lock = self._turns.setdefault(chat, asyncio.Lock())
+        lock = self._chat_locks.setdefault(chat_id, asyncio.Lock())
 
-        async def admitted() -> T:
-            async with self._under_way:
+        async def call_with_slot() -> T:
+            async with self._call_slots:
                 return await call()
 
         async with lock:
-            return await self.at_once(admitted)
+            return await self.call_now(call_with_slot)
 
-    async def at_once(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def call_now(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call; raises BadRequest where the caller may know better, CannotWrite, ChatError.
 
         A call whose answer was lost is made again, although it may have been carried out: without its prompt
@@ -59,13 +59,13 @@ class Calls:
             try:
                 return await call()
             except RetryAfter as limited:
-                seconds = _seconds(limited)
+                seconds = _retry_seconds(limited)
                 waited += seconds
                 if waited > MAX_WAIT_SECONDS:
                     raise ChatError(f"Telegram asks to wait {seconds:.0f} seconds.") from None
                 await self._sleep(seconds)
             except BadRequest as refused:
-                if _UNREACHABLE.search(refused.message):
+                if _UNREACHABLE_CHAT.search(refused.message):
                     raise CannotWrite("The bot knows no such chat, or may not write there.") from None
                 raise
             except NetworkError:
@@ -74,23 +74,23 @@ class Calls:
                     raise ChatError("Telegram cannot be reached.") from None
                 await self._sleep(2.0 ** (tries - 1))
             except TelegramError as trouble:
-                raise _translated(trouble) from None
+                raise _to_chat_error(trouble) from None
 
 
-def _translated(trouble: TelegramError) -> ChatError:
-    if isinstance(trouble, Forbidden):
+def _to_chat_error(error: TelegramError) -> ChatError:
+    if isinstance(error, Forbidden):
         return CannotWrite("The bot may not write there.")
-    if isinstance(trouble, InvalidToken):
+    if isinstance(error, InvalidToken):
         return ChatError("Telegram does not take this bot's token.")
-    return ChatError(f"Telegram refused: {type(trouble).__name__}.")
+    return ChatError(f"Telegram refused: {type(error).__name__}.")
 
 
-def why(refused: TelegramError) -> str:
+def refusal_reason(error: TelegramError) -> str:
     """Return Telegram's reason up to what it quotes, which may be an address."""
-    return re.split(r"['\"`«]|https?:", refused.message)[0].strip()[:100]
+    return re.split(r"['\"`«]|https?:", error.message)[0].strip()[:100]
 
 
-def _seconds(limited: RetryAfter) -> float:
+def _retry_seconds(error: RetryAfter) -> float:
     # A number or a time span, depending on the library's version and settings.
-    after = limited.retry_after
+    after = error.retry_after
     return after.total_seconds() if isinstance(after, timedelta) else float(after)

@@ -12,10 +12,10 @@ from typing import cast
 
 from telegram import Bot, Chat, ChatFullInfo, Message, TelegramObject, Update, User
 
-from gateway_hooks.dialog.code_detection import MAX_SEARCHED_CHARS, SEPARATOR, may_carry_code
+from gateway_hooks.dialog.code_detection import MAX_SEARCHED_CHARS, SEPARATOR, may_contain_code
 
 # The bot's API numbers and names these; no person writes them.
-_NOT_WRITTEN = frozenset(
+_MACHINE_FIELDS = frozenset(
     {
         "file_id",
         "file_unique_id",
@@ -34,42 +34,44 @@ _NOT_WRITTEN = frozenset(
     }
 )
 # What others wrote, and the update shows along with a message.
-_OF_OTHERS = frozenset({"reply_to_message", "external_reply", "quote", "pinned_message", "reply_to_story"})
-_NAMES = (User, Chat, ChatFullInfo, Bot)
+_QUOTED_FIELDS = frozenset(
+    {"reply_to_message", "external_reply", "quote", "pinned_message", "reply_to_story"}
+)
+_NAMED_TYPES = (User, Chat, ChatFullInfo, Bot)
 
 
 @dataclass(frozen=True, slots=True)
-class Pieces:
+class MessageTexts:
     """Texts that may hold a code: those of whoever sent the update, and those that it shows of others."""
 
-    own: tuple[str, ...] = field(default=(), repr=False)
-    of_others: tuple[str, ...] = field(default=(), repr=False)
+    own_texts: tuple[str, ...] = field(default=(), repr=False)
+    quoted_texts: tuple[str, ...] = field(default=(), repr=False)
 
     @property
-    def beside(self) -> str:
+    def quoted_text(self) -> str:
         """Return the texts of others as one, which no address goes across."""
-        return SEPARATOR.join(self.of_others)
+        return SEPARATOR.join(self.quoted_texts)
 
 
-def collect(update: Update, bot: str, *known: str) -> Pieces:
+def collect_texts(update: Update, bot_id: str, *excluded: str) -> MessageTexts:
     """Return the texts that may hold a code, each once, without those that are `known`.
 
     `bot` is our bot's id: what it wrote itself, such as the address of a login, is not searched.
     """
     own, of_others, left = dict[str, None](), dict[str, None](), MAX_SEARCHED_CHARS
-    for text, is_of_others in _texts(update, bot):
+    for text, is_of_others in _texts(update, bot_id):
         left -= len(text)
         if left < 0:
             break
-        if text not in known or is_of_others:
+        if text not in excluded or is_of_others:
             (of_others if is_of_others else own)[text] = None
-    return Pieces(
-        tuple(text for text in own if may_carry_code(text)),
-        tuple(text for text in of_others if may_carry_code(text)),
+    return MessageTexts(
+        tuple(text for text in own if may_contain_code(text)),
+        tuple(text for text in of_others if may_contain_code(text)),
     )
 
 
-def _texts(update: Update, bot: str) -> Iterator[tuple[str, bool]]:
+def _texts(update: Update, bot_id: str) -> Iterator[tuple[str, bool]]:
     """Yield each text of an update, and whether it is of others than who sent the update."""
     waiting: list[tuple[object, bool]] = [(update, False)]
     while waiting:
@@ -78,19 +80,19 @@ def _texts(update: Update, bot: str) -> Iterator[tuple[str, bool]]:
             yield value, is_of_others
         elif isinstance(value, (list, tuple)):
             waiting += [(each, is_of_others) for each in reversed(cast("list[object]", value))]
-        elif isinstance(value, (TelegramObject, Mapping)) and not isinstance(value, _NAMES):
-            if isinstance(value, Message) and _is_from(value, bot):
+        elif isinstance(value, (TelegramObject, Mapping)) and not isinstance(value, _NAMED_TYPES):
+            if isinstance(value, Message) and _is_from_bot(value, bot_id):
                 continue
-            skipped = _NOT_WRITTEN
+            skipped = _MACHINE_FIELDS
             if (
                 isinstance(value, Message)
                 and value.reply_to_message
-                and _is_from(value.reply_to_message, bot)
+                and _is_from_bot(value.reply_to_message, bot_id)
             ):
                 # A part of our own message, perhaps of the link that opens a login.
-                skipped = _NOT_WRITTEN | {"quote"}
+                skipped = _MACHINE_FIELDS | {"quote"}
             waiting += [
-                (each, is_of_others or name in _OF_OTHERS)
+                (each, is_of_others or name in _QUOTED_FIELDS)
                 for name, each in reversed(
                     list(_members(cast("TelegramObject | Mapping[str, object]", value)))
                 )
@@ -111,5 +113,5 @@ def _members(value: TelegramObject | Mapping[str, object]) -> Iterator[tuple[str
                 yield name, member
 
 
-def _is_from(message: Message, bot: str) -> bool:
-    return message.from_user is not None and str(message.from_user.id) == bot
+def _is_from_bot(message: Message, bot_id: str) -> bool:
+    return message.from_user is not None and str(message.from_user.id) == bot_id

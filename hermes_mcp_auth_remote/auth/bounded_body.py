@@ -15,9 +15,9 @@ from threading import Lock, Timer
 from typing import Any, Protocol
 
 # Decoded in pieces: brotli and zstd make megabytes of a few bytes, and the libraries' decoders know no limit.
-_PIECE_BYTES = 16
+_DECODE_CHUNK_BYTES = 16
 # What a task decodes or unpacks before others get their turn.
-_PARTS_PER_TURN = 64
+_CHUNKS_PER_TURN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ class BodyLimits:
     A part costs the same however short it is: a body of one-byte chunks is cut by `parts`.
     """
 
-    bytes: int = 65_536
-    seconds: float = 2.0
-    parts: int = 2048
+    max_bytes: int = 65_536
+    timeout_seconds: float = 2.0
+    max_chunks: int = 2048
 
 
-LIMITS = BodyLimits()
+BODY_LIMITS = BodyLimits()
 
 
 class Headers(Protocol):
@@ -78,33 +78,33 @@ class StreamedResponse(Protocol):
         ...
 
 
-class _Taken:
+class _PartialBody:
     """What was read of one body so far."""
 
     def __init__(self, limits: BodyLimits) -> None:
         self.raw = bytearray()
-        self.is_whole = False
+        self.is_complete = False
         self._limits = limits
-        self._parts = 0
-        self._deadline = time.monotonic() + limits.seconds
+        self._chunk_count = 0
+        self._deadline = time.monotonic() + limits.timeout_seconds
 
-    def take(self, part: bytes) -> bool:
+    def add_chunk(self, chunk: bytes) -> bool:
         """Keep a part; False if a limit is reached."""
-        self.raw += part
-        self._parts += 1
+        self.raw += chunk
+        self._chunk_count += 1
         return (
-            len(self.raw) <= self._limits.bytes
-            and self._parts < self._limits.parts
+            len(self.raw) <= self._limits.max_bytes
+            and self._chunk_count < self._limits.max_chunks
             and time.monotonic() < self._deadline
         )
 
     @property
-    def ends_a_turn(self) -> bool:
+    def should_yield(self) -> bool:
         """True if other tasks should run before the next part."""
-        return self._parts % _PARTS_PER_TURN == 0
+        return self._chunk_count % _CHUNKS_PER_TURN == 0
 
 
-async def bound_body(response: StreamedResponse) -> None:
+async def limit_body(response: StreamedResponse) -> None:
     """Read a response's body within LIMITS and put it in place of `response.stream`.
 
     A body that exceeds them is cut there, and its connection closed. So is one that breaks off: a refusal is
@@ -115,25 +115,25 @@ async def bound_body(response: StreamedResponse) -> None:
 
     if response.is_stream_consumed or response.is_closed:
         return
-    limits, stream = LIMITS, response.stream
-    taken = _Taken(limits)
+    limits, stream = BODY_LIMITS, response.stream
+    taken = _PartialBody(limits)
     try:
         # TimeoutError: cut. The rest are errors of the library, which this module does not import.
         with suppress(Exception):
-            async with asyncio.timeout(limits.seconds):
+            async with asyncio.timeout(limits.timeout_seconds):
                 async for part in stream:
-                    if not taken.take(part):
+                    if not taken.add_chunk(part):
                         break
-                    if taken.ends_a_turn:
+                    if taken.should_yield:
                         await asyncio.sleep(0)
                 else:
-                    taken.is_whole = True
+                    taken.is_complete = True
     finally:
         await stream.aclose()
-    _put_back(response, stream, taken, limits)
+    _replace_stream(response, stream, taken, limits)
 
 
-def bound_body_blocking(response: StreamedResponse) -> None:
+def limit_body_blocking(response: StreamedResponse) -> None:
     """Do what `bound_body` does, for a synchronous client.
 
     A blocked read of HTTP/1.1 is ended by shutting its socket down. On HTTP/2, whose socket other requests
@@ -142,22 +142,22 @@ def bound_body_blocking(response: StreamedResponse) -> None:
     """
     if response.is_stream_consumed or response.is_closed:
         return
-    limits, stream = LIMITS, response.stream
-    taken = _Taken(limits)
+    limits, stream = BODY_LIMITS, response.stream
+    taken = _PartialBody(limits)
     try:
-        with suppress(Exception), _shut_down_after(limits.seconds, response.extensions):
+        with suppress(Exception), _shut_down_after(limits.timeout_seconds, response.extensions):
             for part in stream:
-                if not taken.take(part):
+                if not taken.add_chunk(part):
                     break
             else:
-                taken.is_whole = True
+                taken.is_complete = True
     finally:
         stream.close()
-    _put_back(response, stream, taken, limits)
+    _replace_stream(response, stream, taken, limits)
 
 
 @contextmanager
-def _shut_down_after(seconds: float, extensions: Mapping[str, Any]) -> Generator[None]:
+def _shut_down_after(timeout_seconds: float, extensions: Mapping[str, Any]) -> Generator[None]:
     """Shut a response's own connection down after so many seconds, unless the block ends first."""
     connection = _own_socket(extensions)
     if connection is None:
@@ -173,7 +173,7 @@ def _shut_down_after(seconds: float, extensions: Mapping[str, Any]) -> Generator
                 with suppress(OSError):
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
-    timer = Timer(seconds, shut_down)
+    timer = Timer(timeout_seconds, shut_down)
     timer.daemon = True
     timer.start()
     try:
@@ -192,11 +192,13 @@ def _own_socket(extensions: Mapping[str, Any]) -> socket.socket | None:
     return found if isinstance(found, socket.socket) else None
 
 
-def _put_back(response: StreamedResponse, stream: object, taken: _Taken, limits: BodyLimits) -> None:
-    body, is_whole = bytes(taken.raw[: limits.bytes]), taken.is_whole
+def _replace_stream(
+    response: StreamedResponse, stream: object, partial_body: _PartialBody, limits: BodyLimits
+) -> None:
+    body, is_whole = bytes(partial_body.raw[: limits.max_bytes]), partial_body.is_complete
     codings = [c.strip() for line in response.headers.get_list("content-encoding") for c in line.split(",")]
     if len(codings) == 1:
-        decoded, is_decoded = _decode(response, codings[0], body, limits)
+        decoded, is_decoded = _decode_body(response, codings[0], body, limits)
         if not (is_whole and is_decoded):
             body, is_whole = decoded, False
     elif codings:
@@ -214,15 +216,17 @@ def _put_back(response: StreamedResponse, stream: object, taken: _Taken, limits:
         response.__setattr__("elapsed", elapsed)
 
 
-def _decode(response: StreamedResponse, coding: str, body: bytes, limits: BodyLimits) -> tuple[bytes, bool]:
+def _decode_body(
+    response: StreamedResponse, content_coding: str, body: bytes, limits: BodyLimits
+) -> tuple[bytes, bool]:
     """Decompress with the library's own decoder; returns what fits, and True if that is all."""
-    pieces = (body[start : start + _PIECE_BYTES] for start in range(0, len(body), _PIECE_BYTES))
+    pieces = (body[start : start + _DECODE_CHUNK_BYTES] for start in range(0, len(body), _DECODE_CHUNK_BYTES))
     plain = bytearray()
     try:
-        for part in _response_like(response, {"content-encoding": coding}, pieces).iter_bytes():
+        for part in _response_like(response, {"content-encoding": content_coding}, pieces).iter_bytes():
             plain += part
-            if len(plain) > limits.bytes:
-                return bytes(plain[: limits.bytes]), False
+            if len(plain) > limits.max_bytes:
+                return bytes(plain[: limits.max_bytes]), False
     except Exception:  # noqa: BLE001  the library's DecodingError; this module imports neither library
         return bytes(plain), False
     return bytes(plain), True

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from hermes_mcp_auth_remote.auth.bounded_body import StreamedResponse, bound_body, bound_body_blocking
-from hermes_mcp_auth_remote.traceback_redaction import hidden_locals
-from hermes_mcp_auth_remote.values import Secret, secret_of
+from hermes_mcp_auth_remote.auth.bounded_body import StreamedResponse, limit_body, limit_body_blocking
+from hermes_mcp_auth_remote.traceback_redaction import hiding_locals
+from hermes_mcp_auth_remote.values import Secret, as_secret
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ class SessionServer(Protocol):
 class Prover(Protocol):
     """What proves the key that a token is bound to: `oauth.dpop.Prover`."""
 
-    def proof(self, method: str, url: str, access_token: str | None = None, /) -> str: ...
-    def heed(self, url: str, nonce: str | None, /) -> bool: ...
+    def create_proof(self, method: str, url: str, access_token: str | None = None, /) -> str: ...
+    def remember_nonce(self, url: str, nonce: str | None, /) -> bool: ...
 
 
 class Session(Protocol):
@@ -75,13 +75,15 @@ class Session(Protocol):
     def header_now(self) -> str | None: ...
     async def header(self) -> str: ...
     def header_blocking(self) -> str: ...
-    async def challenged(self, refused: str, status: int, www_authenticate: list[str], /) -> str | None: ...
-    def challenged_blocking(
-        self, refused: str, status: int, www_authenticate: list[str], /
+    async def handle_challenge(
+        self, refused_header: str, status: int, www_authenticate: list[str], /
+    ) -> str | None: ...
+    def handle_challenge_blocking(
+        self, refused_header: str, status: int, www_authenticate: list[str], /
     ) -> str | None: ...
 
 
-def session_of(server: str | Session) -> Session:
+def resolve_session(server: str | Session) -> Session:
     """Return a session as it is, or the operator's session of a server's name or URL."""
     if not isinstance(server, str):
         return server
@@ -91,44 +93,44 @@ def session_of(server: str | Session) -> Session:
     return open_session(server)
 
 
-Place = tuple[str, str, int | None]
+UrlOrigin = tuple[str, str, int | None]
 """Scheme, host and port of a URL."""
 
 
-def place(url: Url) -> Place:
+def url_origin(url: Url) -> UrlOrigin:
     """Return where a URL leads, for comparing."""
     return url.scheme, url.host, url.port
 
 
-def _speaks_of_the_token(response: AuthResponse, where: Place) -> bool:
+def _is_token_refusal(response: AuthResponse, server_origin: UrlOrigin) -> bool:
     # After a redirect to elsewhere, what answered never saw the token.
-    return response.status_code in {401, 403} and place(response.url) == where
+    return response.status_code in {401, 403} and url_origin(response.url) == server_origin
 
 
-def _put(session: Session, request: AuthRequest, header: Secret) -> Prover | None:
+def _add_authorization(session: Session, request: AuthRequest, header: Secret) -> Prover | None:
     """Put the token on a request, and where it is bound to a key, a proof for this request alone."""
     prover = session.prover
     if header:
         request.headers["Authorization"] = header.reveal()
         if prover is not None:
             _, _, access_token = header.reveal().partition(" ")
-            request.headers["DPoP"] = prover.proof(request.method, str(request.url), access_token)
+            request.headers["DPoP"] = prover.create_proof(request.method, str(request.url), access_token)
     return prover
 
 
-def _wants_nonce(prover: Prover, response: AuthResponse) -> bool:
+def _should_retry_with_nonce(prover: Prover, response: AuthResponse) -> bool:
     """Remember the nonce that the server wants in proofs; True where it refused for the lack of it alone.
 
     RFC 9449 section 9: it says so with a 401, and may send another nonce with any answer (section 8.2).
     """
     nonces = response.headers.get_list("dpop-nonce")
-    is_new = prover.heed(str(response.url), nonces[0] if nonces else None)
+    is_new = prover.remember_nonce(str(response.url), nonces[0] if nonces else None)
     lines = response.headers.get_list("www-authenticate")
     return is_new and response.status_code == 401 and any("use_dpop_nonce" in line for line in lines)
 
 
 @dataclass(frozen=True, slots=True)
-class Wait(Generic[T]):
+class PendingCall(Generic[T]):
     """Something that the flow waits for, as an asynchronous and as a blocking call."""
 
     asynchronous: Callable[[], Awaitable[T]]
@@ -136,62 +138,66 @@ class Wait(Generic[T]):
 
 
 def _bearer_steps(
-    session: Session, where: Place, request: Q, sent: tuple[Secret, AuthResponse] | None
-) -> Generator[Q | Wait[Any], Any]:
+    session: Session, server_origin: UrlOrigin, request: Q, first_attempt: tuple[Secret, AuthResponse] | None
+) -> Generator[Q | PendingCall[Any], Any]:
     """Yield the request each time it is to be sent (and take its response), and a Wait for all else.
 
     `sent` is the header that the request was sent with, and the response to that, if it was sent already.
     """
-    if place(request.url) != where:
+    if url_origin(request.url) != server_origin:
         yield request
         return
-    if sent is None:
+    if first_attempt is None:
         # A Secret, since these frames wait for servers and people.
-        header = secret_of(session.header_now() or (yield Wait(session.header, session.header_blocking)))
-        response = yield from _send(session, request, header)
+        header = as_secret(
+            session.header_now() or (yield PendingCall(session.header, session.header_blocking))
+        )
+        response = yield from _send_with_token(session, request, header)
     else:
-        header, response = sent
-    if not _speaks_of_the_token(response, where):
+        header, response = first_attempt
+    if not _is_token_refusal(response, server_origin):
         return
     # An unread body holds its connection, and a pool of one would starve while a person is waited for.
-    yield _bound(response)
+    yield _limit_body(response)
     status, lines = response.status_code, response.headers.get_list("www-authenticate")
-    renewed = yield Wait(
-        lambda: session.challenged(header.reveal(), status, lines),
-        lambda: session.challenged_blocking(header.reveal(), status, lines),
+    renewed = yield PendingCall(
+        lambda: session.handle_challenge(header.reveal(), status, lines),
+        lambda: session.handle_challenge_blocking(header.reveal(), status, lines),
     )
     if renewed is None:
         return
-    renewed = secret_of(renewed)
-    response = yield from _send(session, request, renewed)
-    if _speaks_of_the_token(response, where):
+    renewed = as_secret(renewed)
+    response = yield from _send_with_token(session, request, renewed)
+    if _is_token_refusal(response, server_origin):
         # The caller's now; a plain `client.post` reads it without any limit of its own.
-        yield _bound(response)
-    _note(response, where)
+        yield _limit_body(response)
+    _warn_if_refused(response, server_origin)
 
 
-def _send(session: Session, request: Q, header: Secret) -> Generator[Q | Wait[Any], Any, AuthResponse]:
+def _send_with_token(
+    session: Session, request: Q, header: Secret
+) -> Generator[Q | PendingCall[Any], Any, AuthResponse]:
     """Send the request with a header, and once more if the server refused only the nonce of its proof."""
-    prover = _put(session, request, header)
+    prover = _add_authorization(session, request, header)
     response: AuthResponse = yield request
-    if prover is not None and _wants_nonce(prover, response):
-        yield _bound(response)
-        _put(session, request, header)
+    if prover is not None and _should_retry_with_nonce(prover, response):
+        yield _limit_body(response)
+        _add_authorization(session, request, header)
         response = yield request
-        _wants_nonce(prover, response)
+        _should_retry_with_nonce(prover, response)
     return response
 
 
-def _bound(response: AuthResponse) -> Wait[None]:
-    return Wait(partial(bound_body, response), partial(bound_body_blocking, response))
+def _limit_body(response: AuthResponse) -> PendingCall[None]:
+    return PendingCall(partial(limit_body, response), partial(limit_body_blocking, response))
 
 
-def _put_from_memory(session: Session, where: Place, request: AuthRequest) -> str | None:
+def _add_cached_authorization(session: Session, server_origin: UrlOrigin, request: AuthRequest) -> str | None:
     """Put a token that is in memory on a request; returns the header, None if more than that has to be done.
 
     The hot path: with this, both drivers send most requests without a second generator.
     """
-    if place(request.url) != where:
+    if url_origin(request.url) != server_origin:
         return None
     # In this order: another thread that brings a bound token sets its prover before its header.
     header = session.header_now()
@@ -201,7 +207,9 @@ def _put_from_memory(session: Session, where: Place, request: AuthRequest) -> st
     return header
 
 
-async def bearer_flow(session: Session, where: Place, request: Q) -> AsyncGenerator[Q, AuthResponse]:
+async def bearer_flow(
+    session: Session, server_origin: UrlOrigin, request: Q
+) -> AsyncGenerator[Q, AuthResponse]:
     """Send a request with the session's token, and after a 401 once more with another one.
 
     A request that leads anywhere but to `where` goes without: the token is that server's alone. So does one
@@ -209,45 +217,51 @@ async def bearer_flow(session: Session, where: Place, request: Q) -> AsyncGenera
     403, 64 KiB are read, in two seconds at most (`body`). Raises AuthorizationRequired where only a person
     can help, a NetworkError or StoreError.
     """
-    sent, header = None, _put_from_memory(session, where, request)
+    sent, header = None, _add_cached_authorization(session, server_origin, request)
     if header is not None:
         response = yield request
-        if not _speaks_of_the_token(response, where):
+        if not _is_token_refusal(response, server_origin):
             return
         sent, header = (Secret(header), response), None
-    steps = _bearer_steps(session, where, request, sent)
-    with hidden_locals():
+    steps = _bearer_steps(session, server_origin, request, sent)
+    with hiding_locals():
         try:
             step = next(steps)
             while True:
-                step = steps.send((await step.asynchronous()) if isinstance(step, Wait) else (yield step))
+                step = steps.send(
+                    (await step.asynchronous()) if isinstance(step, PendingCall) else (yield step)
+                )
         except StopIteration:
             return
         finally:
             steps.close()
 
 
-def blocking_bearer_flow(session: Session, where: Place, request: Q) -> Generator[Q, AuthResponse]:
+def bearer_flow_blocking(
+    session: Session, server_origin: UrlOrigin, request: Q
+) -> Generator[Q, AuthResponse]:
     """Do what `bearer_flow` does, for a synchronous client: the inherited one would send no token."""
-    sent, header = None, _put_from_memory(session, where, request)
+    sent, header = None, _add_cached_authorization(session, server_origin, request)
     if header is not None:
         response = yield request
-        if not _speaks_of_the_token(response, where):
+        if not _is_token_refusal(response, server_origin):
             return
         sent, header = (Secret(header), response), None
-    steps = _bearer_steps(session, where, request, sent)
-    with hidden_locals():
+    steps = _bearer_steps(session, server_origin, request, sent)
+    with hiding_locals():
         try:
             step = next(steps)
             while True:
-                step = steps.send(step.blocking() if isinstance(step, Wait) else (yield step))
+                step = steps.send(step.blocking() if isinstance(step, PendingCall) else (yield step))
         except StopIteration:
             return
         finally:
             steps.close()
 
 
-def _note(response: AuthResponse, where: Place) -> None:
+def _warn_if_refused(response: AuthResponse, server_origin: UrlOrigin) -> None:
     # Twice is enough: what a fresh token cannot open, a third one will not.
     if response.status_code == 401:
-        _log.warning("%s refuses a token that was renewed just now; its operator has to look.", where[1])
+        _log.warning(
+            "%s refuses a token that was renewed just now; its operator has to look.", server_origin[1]
+        )

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Protocol, TypeVar, cast
 
-from hermes_mcp_auth_remote.auth.flow import bearer_flow, blocking_bearer_flow, place
-from hermes_mcp_auth_remote.auth.storage import Context, SharedTokenStorage
+from hermes_mcp_auth_remote.auth.flow import bearer_flow, bearer_flow_blocking, url_origin
+from hermes_mcp_auth_remote.auth.storage import SdkContext, SharedTokenStorage
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
-from hermes_mcp_auth_remote.traceback_redaction import hidden_locals
+from hermes_mcp_auth_remote.traceback_redaction import hiding_locals
 from hermes_mcp_auth_remote.values import Secret
 
-Flow = AsyncGenerator[Any, Any]
+RequestFlow = AsyncGenerator[Any, Any]
 """Requests out, responses in: of httpx or of httpx2, whichever the SDK stands on."""
 
 
@@ -26,11 +26,11 @@ class Provider(Protocol):
     """What we need of an OAuthClientProvider."""
 
     @property
-    def context(self) -> Context:
+    def context(self) -> SdkContext:
         """All that it knows."""
         ...
 
-    def async_auth_flow(self, request: Any, /) -> Flow:  # noqa: ANN401
+    def async_auth_flow(self, request: Any, /) -> RequestFlow:  # noqa: ANN401
         """Run by httpx for each request."""
         ...
 
@@ -41,22 +41,25 @@ P = TypeVar("P", bound=Provider)
 def shared_provider(base: type[P]) -> type[P]:
     """Return a subclass of a provider's class, made and used as that is, whose tokens are everybody's."""
 
-    def async_auth_flow(self: Provider, request: Any) -> Flow:  # noqa: ANN401
-        return _flow(
-            _storage(self), self.context, lambda it: base.async_auth_flow(cast("P", self), it), request
+    def async_auth_flow(self: Provider, request: Any) -> RequestFlow:  # noqa: ANN401
+        return _shared_flow(
+            _ensure_shared_storage(self),
+            self.context,
+            lambda it: base.async_auth_flow(cast("P", self), it),
+            request,
         )
 
     def sync_auth_flow(self: Provider, request: Any) -> Generator[Any, Any]:  # noqa: ANN401
         # The SDK's own serves no synchronous client: it would send no token.
-        storage = _storage(self)
-        where = place(type(request.url)(storage.server.url))
-        return blocking_bearer_flow(storage.session, where, request)
+        storage = _ensure_shared_storage(self)
+        where = url_origin(type(request.url)(storage.server.url))
+        return bearer_flow_blocking(storage.session, where, request)
 
     members = {"async_auth_flow": async_auth_flow, "sync_auth_flow": sync_auth_flow, "__doc__": base.__doc__}
     return cast("type[P]", type(f"Shared{base.__name__}", (base,), members))
 
 
-def _storage(provider: Provider) -> SharedTokenStorage:
+def _ensure_shared_storage(provider: Provider) -> SharedTokenStorage:
     context = provider.context
     storage = context.storage
     if not isinstance(storage, SharedTokenStorage):
@@ -65,17 +68,17 @@ def _storage(provider: Provider) -> SharedTokenStorage:
     return storage
 
 
-async def _flow(
+async def _shared_flow(
     storage: SharedTokenStorage,
-    context: Context,
-    own: Callable[[Any], Flow],
+    context: SdkContext,
+    start_sdk_flow: Callable[[Any], RequestFlow],
     request: Any,  # noqa: ANN401
-) -> Flow:
-    where = place(type(request.url)(storage.server.url))
-    with hidden_locals():
+) -> RequestFlow:
+    where = url_origin(type(request.url)(storage.server.url))
+    with hiding_locals():
         refused: Any = None
         sent: Secret | None = None
-        ours: Flow = bearer_flow(storage.session, where, request)
+        ours: RequestFlow = bearer_flow(storage.session, where, request)
         try:
             outgoing = await anext(ours)
             while True:
@@ -88,8 +91,8 @@ async def _flow(
             request.headers.pop("DPoP", None)
         finally:
             await ours.aclose()
-        async with storage.logging_in():
-            found = await storage.authorization()
+        async with storage.login_lock():
+            found = await storage.authorization_header()
             authorization = None if found is None else Secret(found)
             del found
             if authorization is not None and authorization != sent:
@@ -101,7 +104,7 @@ async def _flow(
             context.clear_tokens()
             context.current_tokens = await storage.get_tokens()
             context.client_info = await storage.get_client_info()
-            theirs = own(request)
+            theirs = start_sdk_flow(request)
             try:
                 outgoing = await anext(theirs)
                 # It begins with the request itself, whose answer is known already.

@@ -17,21 +17,21 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError, McpAuthError
 from hermes_mcp_auth_remote.oauth.authorization import select_resource
 from hermes_mcp_auth_remote.oauth.client import Client, client_from_document
-from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server_from_document
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource
-from hermes_mcp_auth_remote.oauth.wire import scope_set, scope_text
-from hermes_mcp_auth_remote.phrases import address
+from hermes_mcp_auth_remote.oauth.wire import format_scope, parse_scope
+from hermes_mcp_auth_remote.phrases import display_url
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.default import default_service, open_session
 from hermes_mcp_auth_remote.store.codec import client_document
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.threads import run_file_work
-from hermes_mcp_auth_remote.traceback_redaction import hides_locals
+from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Clock, Owner, Secret, Server
 
 
-class Context(Protocol):
+class SdkContext(Protocol):
     """What we need of the SDK's OAuthContext; its own types differ from version to version."""
 
     server_url: str
@@ -50,7 +50,7 @@ class Context(Protocol):
         ...
 
 
-@hides_locals
+@with_hidden_locals
 class SharedTokenStorage:
     """`OAuthClientProvider(url, metadata, SharedTokenStorage(url), ...)`; a server's name, URL or value.
 
@@ -74,20 +74,20 @@ class SharedTokenStorage:
         self._clock = clock
         self.session = self._service.session(self.server, owner)
         # Set by `auth.provider`: how the SDK found its way to the tokens that it brings.
-        self.context: Context | None = None
+        self.context: SdkContext | None = None
         self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         # Registered, but of no use to anybody before its first tokens.
-        self._registered: OAuthClientInformationFull | None = None
-        binding = self._service.stored(self.server, owner).binding
+        self._registered_client: OAuthClientInformationFull | None = None
+        binding = self._service.read_credentials(self.server, owner).binding
         if binding is not None and canonical_resource(binding.server_url) != canonical_resource(
             self.server.url
         ):
             raise ConfigError(
-                f"The name {self.server.name} already stands for {address(binding.server_url)}.",
+                f"The name {self.server.name} already stands for {display_url(binding.server_url)}.",
                 "Give the new server a name of its own in config.yaml.",
             )
 
-    def logging_in(self) -> asyncio.Lock:
+    def login_lock(self) -> asyncio.Lock:
         """Return what lets one request ask the person, for all that wait in this event loop."""
         loop = asyncio.get_running_loop()
         # A program may run one loop after another; a lock knows only one.
@@ -95,7 +95,7 @@ class SharedTokenStorage:
             self._lock = loop, asyncio.Lock()
         return self._lock[1]
 
-    async def authorization(self) -> str | None:
+    async def authorization_header(self) -> str | None:
         """Return a valid Authorization header's value, refreshed; None where only a person can help."""
         try:
             return await self.session.header()
@@ -108,25 +108,25 @@ class SharedTokenStorage:
         Without the refresh token: who uses it elsewhere ends the session for all. Raises a NetworkError or
         StoreError: a provider that is down for a moment is no reason to ask a person.
         """
-        authorization = await self.authorization()
+        authorization = await self.authorization_header()
         # The SDK sends no proofs of possession.
         if authorization is None or self.session.prover is not None:
             return None
-        tokens = (await run_file_work(self._service.stored, self.server, self._owner)).tokens
+        tokens = (await run_file_work(self._service.read_credentials, self.server, self._owner)).tokens
         ends = tokens.expires_at if tokens is not None else None
         scope = tokens.scope if tokens is not None else None
         return OAuthToken(
             access_token=authorization.partition(" ")[2],
             expires_in=None if ends is None else max(int(ends - self._clock()), 0),
-            scope=scope_text(scope) if scope else None,
+            scope=format_scope(scope) if scope else None,
         )
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
         """Return the client to log in with, None where one has to be registered first."""
-        if self._registered is not None:
-            return self._registered
+        if self._registered_client is not None:
+            return self._registered_client
         options = self.server.options
-        stored = await run_file_work(self._service.stored, self.server, self._owner)
+        stored = await run_file_work(self._service.read_credentials, self.server, self._owner)
         client, ours = stored.client, self._redirect_uris()
         if options.client_id is not None:
             method = options.token_endpoint_auth_method or (
@@ -143,43 +143,47 @@ class SharedTokenStorage:
 
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
         """Keep a client in memory until its first tokens: the stored ones are still the old client's."""
-        self._registered = client_info
+        self._registered_client = client_info
 
     async def set_tokens(self, tokens: OAuthToken) -> None:
         """Store what a login brought, with its client and its authorization server; raises StoreError."""
-        stored = await run_file_work(self._service.stored, self.server, self._owner)
+        stored = await run_file_work(self._service.read_credentials, self.server, self._owner)
         now, client = self._clock(), stored.client
-        info = (self.context.client_info if self.context is not None else None) or self._registered
+        info = (self.context.client_info if self.context is not None else None) or self._registered_client
         if info is not None:
-            client = _client(info)
+            client = _client_from_info(info)
         same_client = (
             client is not None and stored.client is not None and (client.client_id == stored.client.client_id)
         )
-        issuer, resource = await self._found(stored.authorization_server if same_client else None)
+        issuer, resource = await self._find_authorization_server(
+            stored.authorization_server if same_client else None
+        )
         fresh = Tokens(
             access_token=Secret(tokens.access_token),
             refresh_token=Secret(tokens.refresh_token) if tokens.refresh_token else None,
-            scope=scope_set(tokens.scope) or None if tokens.scope else None,
+            scope=parse_scope(tokens.scope) or None if tokens.scope else None,
             expires_at=None if tokens.expires_in is None else now + tokens.expires_in,
             obtained_at=now,
         )
         binding: Binding | None = None
         if client is not None and issuer is not None:
             binding = Binding(
-                server=self.server.name,
+                server_name=self.server.name,
                 server_url=self.server.url,
                 issuer=issuer.issuer,
                 client_id=client.client_id,
                 resource=resource,
-                requested_scope=self._requested(),
+                requested_scope=self._requested_scope(),
                 connected_at=now,
                 config_files=self.server.config_files,
             )
-        await self._service.keep(self.server, Credentials(fresh, client, issuer, binding), self._owner)
-        self._registered = None
+        await self._service.save_credentials(
+            self.server, Credentials(fresh, client, issuer, binding), self._owner
+        )
+        self._registered_client = None
 
-    async def _found(
-        self, known: AuthorizationServer | None
+    async def _find_authorization_server(
+        self, stored_authorization_server: AuthorizationServer | None
     ) -> tuple[AuthorizationServer | None, str | None]:
         """Return where the SDK logged in, and the resource to name there; `known` is the stored one."""
         override = self.server.options.resource
@@ -187,11 +191,19 @@ class SharedTokenStorage:
         try:
             if self.context is not None and self.context.oauth_metadata is not None:
                 document = self.context.oauth_metadata.model_dump(mode="json", exclude_none=True)
-                found, resource = authorization_server(document), self.context.get_resource_url()
+                found, resource = (
+                    authorization_server_from_document(document),
+                    self.context.get_resource_url(),
+                )
                 # What the server itself published says more, and spells its issuer as it does.
-                return (known if known is not None and _is_same(known, found) else found), resource
-            if known is not None:
-                return known, resource
+                return (
+                    stored_authorization_server
+                    if stored_authorization_server is not None
+                    and _is_same_authorization_server(stored_authorization_server, found)
+                    else found
+                ), resource
+            if stored_authorization_server is not None:
+                return stored_authorization_server, resource
             discovery = await self._service.discover(self.server)
         except McpAuthError:
             # The tokens are good until they end; then somebody logs in again.
@@ -204,18 +216,18 @@ class SharedTokenStorage:
             return [str(uri) for uri in self.context.client_metadata.redirect_uris or ()]
         return () if self._redirect_uri is None else (self._redirect_uri,)
 
-    def _requested(self) -> frozenset[str] | None:
+    def _requested_scope(self) -> frozenset[str] | None:
         scope = self.context.client_metadata.scope if self.context is not None else None
-        return scope_set(scope) if isinstance(scope, str) else None
+        return parse_scope(scope) if isinstance(scope, str) else None
 
 
-def _client(info: OAuthClientInformationFull) -> Client:
-    client = client_from_document(info.model_dump(mode="json", exclude_none=True))
+def _client_from_info(client_info: OAuthClientInformationFull) -> Client:
+    client = client_from_document(client_info.model_dump(mode="json", exclude_none=True))
     # The id of a client ID metadata document is its URL, and nobody registered it.
     is_document = client.client_id.startswith("https://") and client.client_secret is None
-    return replace(client, registered=not is_document)
+    return replace(client, is_registered=not is_document)
 
 
-def _is_same(one: AuthorizationServer, other: AuthorizationServer) -> bool:
-    same_issuer = one.issuer.rstrip("/") == other.issuer.rstrip("/")
-    return same_issuer and one.token_endpoint == other.token_endpoint
+def _is_same_authorization_server(first: AuthorizationServer, second: AuthorizationServer) -> bool:
+    same_issuer = first.issuer.rstrip("/") == second.issuer.rstrip("/")
+    return same_issuer and first.token_endpoint == second.token_endpoint

@@ -8,10 +8,10 @@ import time
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.hermes_home import hermes_home
-from hermes_mcp_auth_remote.store.files.fast_token import valid_token
+from hermes_mcp_auth_remote.store.files.fast_token import read_valid_token
 
 # What a shell shows for a process that SIGPIPE ended.
-BROKEN_PIPE = 141
+BROKEN_PIPE_EXIT_CODE = 141
 
 
 def run() -> None:
@@ -22,25 +22,25 @@ def run() -> None:
 def main(argv: list[str]) -> int:
     """Run a command; returns its exit code."""
     try:
-        if _fast_token(argv):
+        if _print_fast_token(argv):
             return 0
         return _dispatch(argv)
     except BrokenPipeError:
         # Whoever read us has seen enough.
-        _write_no_more()
-        return BROKEN_PIPE
+        _discard_stdout()
+        return BROKEN_PIPE_EXIT_CODE
     except (McpAuthError, KeyboardInterrupt, OSError) as error:
-        from hermes_mcp_auth_remote.cli.arguments import own_words
-        from hermes_mcp_auth_remote.cli.output import fail, interrupted, refused_by_the_system
+        from hermes_mcp_auth_remote.cli.arguments import own_arguments
+        from hermes_mcp_auth_remote.cli.output import error_from_os_error, report_error, report_interrupt
 
-        as_json = "--json" in own_words(argv)
+        as_json = "--json" in own_arguments(argv)
         if isinstance(error, McpAuthError):
-            return fail(error, as_json=as_json)
+            return report_error(error, as_json=as_json)
         if isinstance(error, KeyboardInterrupt):
-            return interrupted(error, as_json=as_json)
+            return report_interrupt(error, as_json=as_json)
         # A standard output on a full disk, for one.
-        _write_no_more()
-        return fail(refused_by_the_system(error), as_json=False)
+        _discard_stdout()
+        return report_error(error_from_os_error(error), as_json=False)
     except BaseException as error:
         from hermes_mcp_auth_remote.traceback_redaction import hide_locals
 
@@ -49,11 +49,11 @@ def main(argv: list[str]) -> int:
         raise
 
 
-def _fast_token(argv: list[str]) -> bool:
+def _print_fast_token(argv: list[str]) -> bool:
     """Print a stored token that is beyond doubt, or its header, without loading anything else."""
     if len(argv) != 2 or argv[0] not in {"token", "header"} or argv[1].startswith("-"):
         return False
-    token = valid_token(hermes_home(os.environ), argv[1], time.time())
+    token = read_valid_token(hermes_home(os.environ), argv[1], time.time())
     if token is not None:
         print(token if argv[0] == "token" else f"Authorization: Bearer {token}", flush=True)
     return token is not None
@@ -61,13 +61,13 @@ def _fast_token(argv: list[str]) -> bool:
 
 def _dispatch(argv: list[str]) -> int:
     # Each verb loads what it needs and no more.
-    from hermes_mcp_auth_remote.cli.arguments import parsed, parser
-    from hermes_mcp_auth_remote.cli.output import plain_where_need_be
+    from hermes_mcp_auth_remote.cli.arguments import build_parser, parse_arguments
+    from hermes_mcp_auth_remote.cli.output import substitute_unencodable
     from hermes_mcp_auth_remote.cli.verbs import load_verb
 
-    plain_where_need_be(sys.stdout, sys.stderr)
-    top = parser()
-    options = parsed(top, argv)
+    substitute_unencodable(sys.stdout, sys.stderr)
+    top = build_parser()
+    options = parse_arguments(top, argv)
     if options.version:
         from importlib.metadata import version
 
@@ -80,7 +80,7 @@ def _dispatch(argv: list[str]) -> int:
     return load_verb(options.verb)(options)
 
 
-def _write_no_more() -> None:
+def _discard_stdout() -> None:
     """Keep Python from trying, and complaining, again while it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 

@@ -25,7 +25,7 @@ _STATUS = """\
 Lists servers and logins, and asks no server. States: connected, expired, login
 needed, not connected; with --json with "_" for the blank, or an error's code.
 Where config.yaml speaks of chats, it ends with whose tokens those use."""
-_PRINT = """\
+_PRINT_HELP = """\
 Prints a valid access token and a line feed; refreshes it first where need be.
 Exit code 4: somebody has to log in."""
 _HEADER = """\
@@ -66,25 +66,25 @@ Logs in to an MCP server on this machine, which brings its own authorization
 server, and calls a tool there. Without a terminal, by itself. Keeps nothing."""
 
 
-def _wide(prog: str) -> argparse.HelpFormatter:
+def _make_formatter(prog: str) -> argparse.HelpFormatter:
     # Our own line breaks, and one width everywhere: the README quotes these texts.
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=22, width=80)
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """Build the parser; `verb` names the module of `cli` that runs it."""
     top = argparse.ArgumentParser(
         "hermes-mcp-auth",
         description="Log in to remote MCP servers from a machine without a browser.",
         epilog=_EPILOG,
-        formatter_class=_wide,
+        formatter_class=_make_formatter,
         allow_abbrev=False,
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = top.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
-    add = partial(verbs.add_parser, formatter_class=_wide, allow_abbrev=False)
+    add = partial(verbs.add_parser, formatter_class=_make_formatter, allow_abbrev=False)
     login = add("login", help="log in to a server", description=_LOGIN)
-    _server(login, optional=True)
+    _add_server_arguments(login, is_optional=True)
     login.add_argument("--url", help="the server's address, where no config.yaml has it")
     login.add_argument(
         "--flow",
@@ -107,11 +107,11 @@ def parser() -> argparse.ArgumentParser:
         help="finish one that was begun: wait for its code, or take an address from standard input",
     )
     status = add("status", help="list servers and logins", description=_STATUS)
-    _server(status, optional=True)
-    token = add("token", help="print a valid access token", description=_PRINT)
-    _server(token)
+    _add_server_arguments(status, is_optional=True)
+    token = add("token", help="print a valid access token", description=_PRINT_HELP)
+    _add_server_arguments(token)
     header = add("header", help="print it as a header, for curl", description=_HEADER)
-    _server(header)
+    _add_server_arguments(header)
     run = add(
         "run",
         help="run a command with a fresh token",
@@ -119,46 +119,46 @@ def parser() -> argparse.ArgumentParser:
         usage="%(prog)s [-h] [--owner OWNER] [--env VARIABLE]\n"
         "                           server -- command ...",
     )
-    _whose(run, optional=False)
+    _add_server_and_owner(run, is_optional=False)
     run.add_argument("--env", metavar="VARIABLE", help="put the token into this variable of the command")
     run.set_defaults(refuse=run.error, command=[])
     logout = add("logout", help="revoke and delete a login", description=_LOGOUT)
-    _server(logout, optional=True)
+    _add_server_arguments(logout, is_optional=True)
     logout.add_argument("--all", action="store_true", help="every login; asks nothing")
     logout.set_defaults(refuse=logout.error)
     doctor = add("doctor", help="say what is wrong with a server", description=_DOCTOR)
-    _server(doctor)
-    _serve(add("serve", help="log people in from Telegram or Discord", description=_SERVE))
+    _add_server_arguments(doctor)
+    _add_serve_arguments(add("serve", help="log people in from Telegram or Discord", description=_SERVE))
     demo = add("demo", help="log in to an MCP server on this machine", description=_DEMO)
     demo.add_argument("--flow", choices=_FLOWS, help="as for login")
     demo.add_argument("--json", action="store_true", help="write JSON, a line per event")
     return top
 
 
-def parsed(top: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+def parse_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Parse; what stands behind `run ... --` is a command with options of its own, and left as it is."""
-    options = top.parse_args(own_words(argv))
+    options = parser.parse_args(own_arguments(argv))
     if options.verb == "run":
-        options.command = argv[len(own_words(argv)) + 1 :]
+        options.command = argv[len(own_arguments(argv)) + 1 :]
     return options
 
 
-def own_words(argv: list[str]) -> list[str]:
+def own_arguments(argv: list[str]) -> list[str]:
     """Return the words that are for us: all but another command's."""
     return argv[: argv.index("--")] if argv[:1] == ["run"] and "--" in argv else argv
 
 
-def _serve(serve: argparse.ArgumentParser) -> None:
-    serve.add_argument("--telegram", action="store_true", help="run the bot at Telegram")
-    serve.add_argument("--discord", action="store_true", help="run the bot at Discord")
-    serve.add_argument(
+def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--telegram", action="store_true", help="run the bot at Telegram")
+    parser.add_argument("--discord", action="store_true", help="run the bot at Discord")
+    parser.add_argument(
         "--allow",
         metavar="ID",
         action="append",
         default=[],
         help="a user who may, or several (ID,ID); with both bots, telegram:ID or discord:ID",
     )
-    serve.add_argument(
+    parser.add_argument(
         "--admin",
         metavar="ID",
         action="append",
@@ -166,18 +166,18 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         help="a user who may, and who alone may change what is shared",
     )
     for platform in ("telegram", "discord"):
-        serve.add_argument(f"--{platform}-token-file", metavar="PATH", help="a file with the bot's token")
-        serve.add_argument(f"--{platform}-api", metavar="URL", help="another server than the platform's own")
-    serve.add_argument("--json", action="store_true", help="write JSON, a line per event")
-    serve.set_defaults(refuse=serve.error)
+        parser.add_argument(f"--{platform}-token-file", metavar="PATH", help="a file with the bot's token")
+        parser.add_argument(f"--{platform}-api", metavar="URL", help="another server than the platform's own")
+    parser.add_argument("--json", action="store_true", help="write JSON, a line per event")
+    parser.set_defaults(refuse=parser.error)
 
 
-def _whose(verb: argparse.ArgumentParser, *, optional: bool) -> None:
-    nargs = "?" if optional else None
-    verb.add_argument("server", nargs=nargs, help="its name in config.yaml, or its address")
-    verb.add_argument("--owner", help="whose, such as telegram:42; default: the operator's own")
+def _add_server_and_owner(parser: argparse.ArgumentParser, *, is_optional: bool) -> None:
+    nargs = "?" if is_optional else None
+    parser.add_argument("server", nargs=nargs, help="its name in config.yaml, or its address")
+    parser.add_argument("--owner", help="whose, such as telegram:42; default: the operator's own")
 
 
-def _server(verb: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    _whose(verb, optional=optional)
-    verb.add_argument("--json", action="store_true", help="write JSON, a line per event")
+def _add_server_arguments(parser: argparse.ArgumentParser, *, is_optional: bool = False) -> None:
+    _add_server_and_owner(parser, is_optional=is_optional)
+    parser.add_argument("--json", action="store_true", help="write JSON, a line per event")

@@ -14,18 +14,19 @@ from types import TracebackType
 from typing import Self, TextIO
 from urllib.parse import urlsplit
 
-from hermes_mcp_auth_remote.cli.login import screen_for, ways
-from hermes_mcp_auth_remote.cli.output import put, tell
+from hermes_mcp_auth_remote.cli.connection_output import print_connection
+from hermes_mcp_auth_remote.cli.login import detect_answer_channels, screen_for
+from hermes_mcp_auth_remote.cli.output import print_json
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.terminal.answers import Screen
-from hermes_mcp_auth_remote.terminal.input import Lines, open_lines
-from hermes_mcp_auth_remote.terminal.prompt import Ways, log_in
-from hermes_mcp_auth_remote.terminal.screen import size
-from hermes_mcp_auth_remote.terminal.text import WIDEST, filled
+from hermes_mcp_auth_remote.terminal.input import LineSource, open_line_source
+from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
+from hermes_mcp_auth_remote.terminal.screen import terminal_size
+from hermes_mcp_auth_remote.terminal.text import MAX_COLUMNS, wrap_text
 from hermes_mcp_auth_remote.threads import run_in_own_thread
 from hermes_mcp_auth_remote.values import Flow, Server
 
@@ -36,19 +37,19 @@ try:
 
     from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
     from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-    from hermes_mcp_auth_remote.demo.servers import Demo, running
+    from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 except ImportError:
     raise ConfigError(
         "The demo's servers are not installed.", "Run `pip install 'hermes-mcp-auth-remote[demo,httpx2]'`."
     ) from None
 
 # Nobody wants to look at a demo that waits.
-DEVICE_SECONDS = 2
+DEVICE_INTERVAL_SECONDS = 2
 INTRODUCTION = (
     "This is a demo: an MCP server and its authorization server run on this machine, and you log in to them "
     "as you would to Linear or Notion. Nothing leaves this machine, and nothing is kept."
 )
-HINT = (
+APPROVE_HINT = (
     "In this demo, the address leads to this machine. If no browser here can open it, type approve and "
     "press Enter: the demo then plays the browser, and pastes for you."
 )
@@ -57,87 +58,117 @@ HINT = (
 def run(options: argparse.Namespace) -> int:
     """Serve, log in, call a tool; by itself where there is no terminal."""
     if not options.json:
-        _print(INTRODUCTION, sys.stdout)
-    behaviour = Behaviour(with_device=options.flow == "device", device_interval_seconds=DEVICE_SECONDS)
-    with running(behaviour) as demo, tempfile.TemporaryDirectory() as home:
+        _print_paragraph(INTRODUCTION, sys.stdout)
+    behaviour = Behaviour(
+        with_device=options.flow == "device", device_interval_seconds=DEVICE_INTERVAL_SECONDS
+    )
+    with serve_demo(behaviour) as demo, tempfile.TemporaryDirectory() as home:
         server = Server("demo", demo.mcp_url)
         service = AuthService(Path(home))
         alone = not os.isatty(0)
-        stage = _Stage(screen_for(options, service), hint=not alone and not options.json)
+        stage = _RecordingScreen(screen_for(options, service), with_hint=not alone and not options.json)
         flow: Flow = options.flow or ("paste" if alone else "auto")
-        lines = _Approving(demo, stage, None if alone else open_lines(), as_json=options.json)
-        connection = run_until_stopped(log_in(service, server, stage, lines, _ways(ways(flow), alone=alone)))
-        tell(connection, as_json=options.json)
+        lines = _ApprovingLineSource(demo, stage, None if alone else open_line_source(), as_json=options.json)
+        connection = run_until_stopped(
+            log_in(
+                service,
+                server,
+                stage,
+                lines,
+                _demo_channels(detect_answer_channels(flow), is_unattended=alone),
+            )
+        )
+        print_connection(connection, as_json=options.json)
         answer = run_until_stopped(_call_tool(service.session(server)))
     if options.json:
-        put({"event": "tool_result", "tool": "whoami", "text": answer})
+        print_json({"event": "tool_result", "tool": "whoami", "text": answer})
     else:
         print(f"\nThe MCP SDK called the tool `whoami` with your token; it answered: {answer}")
         print("\nNow a real one: hermes-mcp-auth login --url https://mcp.linear.app/mcp")
     return 0
 
 
-def _ways(judged: Ways, *, alone: bool) -> Ways:
+def _demo_channels(detected: AnswerChannels, *, is_unattended: bool) -> AnswerChannels:
     # Without a terminal the answer is pasted by the demo, which is what a person would do.
-    return Ways(judged.open_browser, listen=not alone, at_keyboard=judged.at_keyboard, flow=judged.flow)
+    return AnswerChannels(
+        detected.open_browser,
+        should_listen=not is_unattended,
+        at_keyboard=detected.at_keyboard,
+        flow=detected.flow,
+    )
 
 
-class _Stage:
+class _RecordingScreen:
     """The screen, remembering the login that is shown on it."""
 
-    def __init__(self, screen: Screen, *, hint: bool) -> None:
+    def __init__(self, screen: Screen, *, with_hint: bool) -> None:
         self._screen = screen
-        self._hint = hint
-        self.refused, self.count, self.expired = screen.refused, screen.count, screen.expired
-        self.shown: asyncio.Queue[Login] = asyncio.Queue()
+        self._with_hint = with_hint
+        self.show_refusal, self.show_countdown, self.show_expiry = (
+            screen.show_refusal,
+            screen.show_countdown,
+            screen.show_expiry,
+        )
+        self.shown_logins: asyncio.Queue[Login] = asyncio.Queue()
 
-    def show(self, login: Login, *, opened: bool, port: int | None) -> None:
-        self._screen.show(login, opened=opened, port=port)
-        if self._hint and not opened:
-            _print(HINT if login.device is None else HINT.replace(", and pastes for you", ""), sys.stderr)
-            if login.device is not None:
-                self.count(login, anew=True)
-        self.shown.put_nowait(login)
+    def show(self, login: Login, *, browser_opened: bool, port: int | None) -> None:
+        self._screen.show(login, browser_opened=browser_opened, port=port)
+        if self._with_hint and not browser_opened:
+            _print_paragraph(
+                APPROVE_HINT
+                if login.poll_state is None
+                else APPROVE_HINT.replace(", and pastes for you", ""),
+                sys.stderr,
+            )
+            if login.poll_state is not None:
+                self.show_countdown(login, on_new_line=True)
+        self.shown_logins.put_nowait(login)
 
 
-class _Approving:
+class _ApprovingLineSource:
     """Lines from the keyboard, in which `approve` becomes the address that a browser would end on.
 
     Without a keyboard, that is the only line.
     """
 
-    def __init__(self, demo: Demo, stage: _Stage, keyboard: Lines | None, *, as_json: bool) -> None:
+    def __init__(
+        self, demo: Demo, screen: _RecordingScreen, keyboard: LineSource | None, *, as_json: bool
+    ) -> None:
         self._demo = demo
-        self._stage = stage
+        self._screen = screen
         self._keyboard = keyboard
         self._as_json = as_json
         self._login: Login | None = None
 
-    async def line(self) -> str | None:
+    async def read_line(self) -> str | None:
         """Return the next line."""
         if self._login is None:
-            self._login = await self._stage.shown.get()
+            self._login = await self._screen.shown_logins.get()
             if self._keyboard is None:
-                return await self._approved(self._login)
+                return await self._approve(self._login)
         if self._keyboard is None:
             return None
-        line = await self._keyboard.line()
-        while not self._stage.shown.empty():
+        line = await self._keyboard.read_line()
+        while not self._screen.shown_logins.empty():
             # It was changed over, or has another code.
-            self._login = self._stage.shown.get_nowait()
+            self._login = self._screen.shown_logins.get_nowait()
         approves = line is not None and line.strip().lower() == "approve"
-        return await self._approved(self._login) if approves else line
+        return await self._approve(self._login) if approves else line
 
-    async def _approved(self, login: Login) -> str:
-        self._demo.server.change(auto_approve=True)
-        if login.shown_code is not None:
+    async def _approve(self, login: Login) -> str:
+        self._demo.authorization_server.change_behaviour(auto_approve=True)
+        if login.device_authorization is not None:
             if not self._as_json:
-                _print("The demo opens the address and approves.", sys.stdout)
-            await run_in_own_thread(_last_address, login.shown_code.verification_uri_complete or "")
+                _print_paragraph("The demo opens the address and approves.", sys.stdout)
+            await run_in_own_thread(
+                _fetch_redirect, login.device_authorization.verification_uri_complete or ""
+            )
             return ""
         if not self._as_json:
-            _print("The demo opens the address, approves, and pastes what the browser ended on.", sys.stdout)
-        return await run_in_own_thread(_last_address, login.authorization_url)
+            _print_paragraph(
+                "The demo opens the address, approves, and pastes what the browser ended on.", sys.stdout
+            )
+        return await run_in_own_thread(_fetch_redirect, login.authorization_url)
 
     async def __aenter__(self) -> Self:
         if self._keyboard is not None:
@@ -151,11 +182,11 @@ class _Approving:
             await self._keyboard.__aexit__(kind, error, trace)
 
 
-def _print(paragraph: str, stream: TextIO) -> None:
-    print(filled(paragraph, size(stream)[0] or WIDEST), end="\n\n", file=stream, flush=True)
+def _print_paragraph(paragraph: str, stream: TextIO) -> None:
+    print(wrap_text(paragraph, terminal_size(stream)[0] or MAX_COLUMNS), end="\n\n", file=stream, flush=True)
 
 
-def _last_address(url: str) -> str:
+def _fetch_redirect(url: str) -> str:
     """Open the consent page, which approves at once, and return where it sends the browser."""
     where = urlsplit(url)
     connection = HTTPConnection(where.netloc)
@@ -172,8 +203,8 @@ async def _call_tool(session: Session) -> str:
         Client(streamable_http_client(session.server.url, http_client=http_client)) as client,
     ):
         result = await client.call_tool("whoami", {})
-        return _text(result.content)
+        return _join_text(result.content)
 
 
-def _text(content: Iterable[object]) -> str:
+def _join_text(content: Iterable[object]) -> str:
     return " ".join(str(getattr(part, "text", "")) for part in content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hermes_mcp_auth_remote.cli.output import put
+from hermes_mcp_auth_remote.cli.output import print_json
 from hermes_mcp_auth_remote.cli.token import valid_authorization
 
 
@@ -13,7 +13,7 @@ def run(options: argparse.Namespace) -> int:
     _, authorization = valid_authorization(options.server, options.owner)
     if options.json:
         # An object of headers, which is what programs with a helper for headers read.
-        put({"Authorization": authorization})
+        print_json({"Authorization": authorization})
     else:
         print(f"Authorization: {authorization}", flush=True)
     return 0

@@ -9,17 +9,18 @@ import sys
 import time
 from dataclasses import dataclass
 
-from hermes_mcp_auth_remote.cli.output import put, tell
-from hermes_mcp_auth_remote.cli.servers import addressed, named, the_home
+from hermes_mcp_auth_remote.cli.connection_output import print_connection
+from hermes_mcp_auth_remote.cli.output import print_json
+from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server, server_at_url
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, StillExchanging
-from hermes_mcp_auth_remote.login import Connection, Login, refusal
+from hermes_mcp_auth_remote.login import Connection, Login, login_state_error
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.answers import HERE, Race, Screen
-from hermes_mcp_auth_remote.terminal.browser import evidence, open_browser
-from hermes_mcp_auth_remote.terminal.input import open_lines
-from hermes_mcp_auth_remote.terminal.prompt import Ways, log_in
-from hermes_mcp_auth_remote.terminal.screen import PlainScreen, size
+from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, Screen
+from hermes_mcp_auth_remote.terminal.browser import detect_browser_support, open_browser
+from hermes_mcp_auth_remote.terminal.input import open_line_source
+from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
+from hermes_mcp_auth_remote.terminal.screen import PlainScreen, terminal_size
 from hermes_mcp_auth_remote.values import Flow, Server
 
 
@@ -29,35 +30,39 @@ def run(options: argparse.Namespace) -> int:
         from hermes_mcp_auth_remote.cli.via import run as ask
 
         return ask(options)
-    service, owner = AuthService(the_home()), options.owner
+    service, owner = AuthService(current_home()), options.owner
     if options.finish is not None:
         screen = screen_for(options, service)
-        tell(run_until_stopped(_finish(service, options.finish, screen)), as_json=options.json)
+        print_connection(
+            run_until_stopped(_complete_login(service, options.finish, screen)), as_json=options.json
+        )
         return 0
     url = options.url
-    server = named(options.server, owner) if url is None else addressed(url, options.server, owner)
+    server = (
+        resolve_server(options.server, owner) if url is None else server_at_url(url, options.server, owner)
+    )
     screen, flow = screen_for(options, service), options.flow or server.options.flow
     if options.no_wait:
-        login = run_until_stopped(service.begin(server, HERE, owner=owner, flow=flow))
-        screen.show(login, opened=False, port=None)
+        login = run_until_stopped(service.start_login(server, TERMINAL_ORIGIN, owner=owner, flow=flow))
+        screen.show(login, browser_opened=False, port=None)
         if not options.json:
-            what = "To paste it later" if login.device is None else "To wait for it later"
+            what = "To paste it later" if login.poll_state is None else "To wait for it later"
             print(f"{what}: hermes-mcp-auth login --finish {login.id}", flush=True)
         return 0
-    judged = ways(flow)
-    connection = run_until_stopped(log_in(service, server, screen, open_lines(), judged, owner))
-    tell(connection, as_json=options.json)
+    judged = detect_answer_channels(flow)
+    connection = run_until_stopped(log_in(service, server, screen, open_line_source(), judged, owner))
+    print_connection(connection, as_json=options.json)
     return 0
 
 
-def ways(flow: Flow) -> Ways:
+def detect_answer_channels(flow: Flow) -> AnswerChannels:
     """Judge how a login here gets its answer: by a browser that is here, a device, or a paste."""
-    here = evidence(os.environ, sys.platform, os.path.exists)
+    here = detect_browser_support(os.environ, sys.platform, os.path.exists)
     browse = flow == "loopback" or (flow == "auto" and here.can_open)
-    return Ways(
+    return AnswerChannels(
         open_browser=open_browser if browse else None,
         # A redirect that reaches this machine, by a forwarded port, is as good as a paste.
-        listen=True,
+        should_listen=True,
         at_keyboard=os.isatty(0),
         flow="loopback" if browse else flow,
     )
@@ -70,7 +75,7 @@ def screen_for(options: argparse.Namespace, service: AuthService) -> Screen:
     # https://no-color.org, and terminals that show escapes instead of obeying them.
     in_place = os.environ.get("TERM") != "dumb"
     colour = in_place and not os.environ.get("NO_COLOR")
-    columns, rows = size(sys.stderr)
+    columns, rows = terminal_size(sys.stderr)
     with_qr = not getattr(options, "no_qr", False)
     device = service.allows_device
     return PlainScreen(sys.stderr, columns, rows, time.time, with_qr, colour, in_place, device)
@@ -80,15 +85,15 @@ def screen_for(options: argparse.Namespace, service: AuthService) -> Screen:
 class JsonScreen:
     """A JSON object per line. The URL in it is for the person who logs in; keep it from a model."""
 
-    def show(self, login: Login, *, opened: bool, port: int | None) -> None:
+    def show(self, login: Login, *, browser_opened: bool, port: int | None) -> None:
         """Write a login that waits."""
-        code = login.shown_code
+        code = login.device_authorization
         if code is not None:
-            put(
+            print_json(
                 {
                     "event": "device",
                     "login_id": login.id,
-                    "server": login.key.server,
+                    "server": login.key.server_name,
                     "owner": login.key.owner,
                     "issuer": login.request.issuer,
                     "user_code": code.user_code,
@@ -99,57 +104,57 @@ class JsonScreen:
                 }
             )
             return
-        put(
+        print_json(
             {
                 "event": "waiting",
                 "login_id": login.id,
-                "server": login.key.server,
+                "server": login.key.server_name,
                 "owner": login.key.owner,
                 "issuer": login.request.issuer,
                 "authorization_url": login.authorization_url,
                 "scope": sorted(login.request.scope) if login.request.scope is not None else None,
                 "redirect_uri": login.request.redirect_uri,
                 "listening": port is not None,
-                "browser_opened": opened,
+                "browser_opened": browser_opened,
                 "expires_at": login.expires_at,
             }
         )
 
-    def refused(self, error: McpAuthError) -> None:
+    def show_refusal(self, error: McpAuthError) -> None:
         """Write why an answer did not count."""
-        put({"event": "refused", "error": error.code, "message": str(error), "advice": error.advice})
+        print_json({"event": "refused", "error": error.code, "message": str(error), "advice": error.advice})
 
-    def count(self, login: Login, *, anew: bool = False) -> None:
+    def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
         """Write nothing: programs know `expires_at`."""
 
-    def expired(self, login: Login) -> None:
+    def show_expiry(self, login: Login) -> None:
         """Write that a line on standard input begins another login, with a new code."""
-        put({"event": "expired", "login_id": login.id})
+        print_json({"event": "expired", "login_id": login.id})
 
 
-async def _finish(service: AuthService, login_id: str, screen: Screen) -> Connection:
+async def _complete_login(service: AuthService, login_id: str, screen: Screen) -> Connection:
     login = service.login(login_id)
     if login.status != "waiting":
         # Before anything is pasted for nothing.
-        raise refusal(login)
+        raise login_state_error(login)
     with contextlib.suppress(ConfigError):
         # With the server's own options (a CA, an allowed network), where a configuration has them.
-        service.know(named(login.key.server, login.key.owner))
-    if login.device is not None:
-        race = Race(service, screen, Server(login.key.server, login.server_url))
+        service.register_server(resolve_server(login.key.server_name, login.key.owner))
+    if login.poll_state is not None:
+        race = LoginAnswers(service, screen, Server(login.key.server_name, login.server_url))
         race.login = login
-        screen.show(login, opened=False, port=None)
-        return await race.run(login, open_lines(), at_keyboard=os.isatty(0))
+        screen.show(login, browser_opened=False, port=None)
+        return await race.wait_for_connection(login, open_line_source(), at_keyboard=os.isatty(0))
     if os.isatty(0):
         print("Paste the address that the browser ended on, and press Enter:", file=sys.stderr, flush=True)
-    async with open_lines() as lines:
-        text = await lines.line()
+    async with open_line_source() as lines:
+        text = await lines.read_line()
     try:
-        return await service.finish(login_id, text or "", HERE)
+        return await service.complete_login(login_id, text or "", TERMINAL_ORIGIN)
     except StillExchanging as late:
-        screen.refused(late)
-    over = await service.settled(login_id)
-    connection = service.connection(Server(login.key.server, login.server_url), login.key.owner)
+        screen.show_refusal(late)
+    over = await service.wait_for_login(login_id)
+    connection = service.connection(Server(login.key.server_name, login.server_url), login.key.owner)
     if over.status != "done" or connection is None:
-        raise refusal(over)
+        raise login_state_error(over)
     return connection

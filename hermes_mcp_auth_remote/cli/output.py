@@ -8,7 +8,6 @@ import io
 import json
 import signal
 import sys
-import time
 from collections.abc import Mapping
 from typing import TextIO
 
@@ -21,9 +20,7 @@ from hermes_mcp_auth_remote.errors import (
     ServerError,
     StoreError,
 )
-from hermes_mcp_auth_remote.login import Connection
-from hermes_mcp_auth_remote.terminal.screen import size
-from hermes_mcp_auth_remote.terminal.text import connected
+from hermes_mcp_auth_remote.terminal.screen import terminal_size
 
 # Documented in `--help` and the README; programs rely on them.
 EXIT_CODES: Mapping[type[McpAuthError], int] = {
@@ -35,17 +32,17 @@ EXIT_CODES: Mapping[type[McpAuthError], int] = {
     StoreError: 8,
 }
 # What a shell shows for a process that a signal ended.
-SIGNALLED = 128
+SIGNAL_EXIT_CODE_BASE = 128
 
-_PLAIN = {"✓": "+", "✗": "x"}
+_ASCII_SUBSTITUTES = {"✓": "+", "✗": "x"}
 
 
-class Stopped(KeyboardInterrupt):
+class StoppedBySignal(KeyboardInterrupt):
     """Ended by SIGTERM or SIGHUP, in the way that Ctrl-C ends things."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, signal_number: int) -> None:
         super().__init__()
-        self.number = number
+        self.signal_number = signal_number
 
 
 def exit_code(error: McpAuthError) -> int:
@@ -53,40 +50,46 @@ def exit_code(error: McpAuthError) -> int:
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
 
 
-def fail(error: McpAuthError, *, as_json: bool) -> int:
+def report_error(error: McpAuthError, *, as_json: bool) -> int:
     """Say what went wrong and what to do, and return the exit code."""
     if as_json:
         answer: dict[str, object] = {"error": error.code, "message": str(error), "advice": error.advice}
         if isinstance(error, AuthorizationRequired):
-            answer |= {"server": error.server, "login_id": error.login_id, "expires_at": error.expires_at}
-        put(answer)
+            answer |= {
+                "server": error.server_name,
+                "login_id": error.login_id,
+                "expires_at": error.expires_at,
+            }
+        print_json(answer)
     else:
         # Loaded here, for a command that succeeds with JSON needs no words.
-        from hermes_mcp_auth_remote.terminal.screen import size
-        from hermes_mcp_auth_remote.terminal.text import trouble
+        from hermes_mcp_auth_remote.terminal.screen import terminal_size
+        from hermes_mcp_auth_remote.terminal.text import error_text
 
-        print(trouble(error, size(sys.stderr)[0]), file=sys.stderr, flush=True)
+        print(error_text(error, terminal_size(sys.stderr)[0]), file=sys.stderr, flush=True)
     return exit_code(error)
 
 
-def interrupted(by: KeyboardInterrupt, *, as_json: bool) -> int:
+def report_interrupt(interrupt: KeyboardInterrupt, *, as_json: bool) -> int:
     """Say that somebody ended the command, and return the exit code."""
     # Loaded with the first Ctrl-C; most commands end without one.
-    from hermes_mcp_auth_remote.exit_hold import note_interrupt
+    from hermes_mcp_auth_remote.exit_hold import record_interrupt
 
     # Python's exit waits for token requests that were sent, and says so; the second Ctrl-C ends it at once.
-    note_interrupt()
+    record_interrupt()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # The terminal may be what went away.
     with contextlib.suppress(OSError):
         if as_json:
-            put({"error": "interrupted", "message": "Cancelled.", "advice": "Run the command again."})
+            print_json({"error": "interrupted", "message": "Cancelled.", "advice": "Run the command again."})
         else:
             print("\nCancelled.", file=sys.stderr, flush=True)
-    return SIGNALLED + (by.number if isinstance(by, Stopped) else signal.SIGINT)
+    return SIGNAL_EXIT_CODE_BASE + (
+        interrupt.signal_number if isinstance(interrupt, StoppedBySignal) else signal.SIGINT
+    )
 
 
-def refused_by_the_system(error: OSError) -> McpAuthError:
+def error_from_os_error(error: OSError) -> McpAuthError:
     """Make an error for people of one that nobody foresaw."""
     what = f"{error.filename}: " if error.filename else "An input or output failed: "
     return McpAuthError(
@@ -95,50 +98,28 @@ def refused_by_the_system(error: OSError) -> McpAuthError:
     )
 
 
-def put(answer: Mapping[str, object]) -> None:
+def print_json(document: Mapping[str, object]) -> None:
     """Write one JSON object on a line of standard output."""
-    print(json.dumps(answer), flush=True)
+    print(json.dumps(document), flush=True)
 
 
-def say(paragraph: str) -> None:
+def print_paragraph(paragraph: str) -> None:
     """Write a paragraph for people to standard error, as wide as it shows."""
-    from hermes_mcp_auth_remote.terminal.screen import size
-    from hermes_mcp_auth_remote.terminal.text import filled
+    from hermes_mcp_auth_remote.terminal.text import wrap_text
 
-    print(filled(paragraph, size(sys.stderr)[0]), file=sys.stderr, flush=True)
+    print(wrap_text(paragraph, terminal_size(sys.stderr)[0]), file=sys.stderr, flush=True)
 
 
-def plain_where_need_be(*streams: TextIO) -> None:
+def substitute_unencodable(*streams: TextIO) -> None:
     """Let these streams write a likeness of what their encoding lacks, instead of failing."""
-    codecs.register_error("hermes-plain", _likeness)
+    codecs.register_error("hermes-plain", _substitute)
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):  # None where it was closed
             stream.reconfigure(errors="hermes-plain")
 
 
-def _likeness(error: UnicodeError) -> tuple[str, int]:
+def _substitute(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(character, "?") for character in lacking), error.end
-
-
-def tell(connection: Connection, *, as_json: bool) -> None:
-    """Say what is connected."""
-    if as_json:
-        put(
-            {
-                "event": "connected",
-                "server": connection.key.server,
-                "owner": connection.key.owner,
-                "url": connection.server_url,
-                "issuer": connection.issuer,
-                "account": connection.account,
-                "scope": sorted(connection.scope) if connection.scope is not None else None,
-                "missing_scope": sorted(connection.missing_scope),
-                "expires_at": connection.expires_at,
-                "can_refresh": connection.can_refresh,
-            }
-        )
-    else:
-        print(connected(connection, time.time(), size(sys.stdout)[0]), flush=True)
+    return "".join(_ASCII_SUBSTITUTES.get(character, "?") for character in lacking), error.end

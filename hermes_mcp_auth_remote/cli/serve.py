@@ -18,19 +18,19 @@ from pathlib import Path
 
 from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import AllowList
-from gateway_hooks.dialog.servers import Configured
-from gateway_hooks.startup import loading
-from hermes_mcp_auth_remote.cli.output import put, say
-from hermes_mcp_auth_remote.cli.servers import the_home
+from gateway_hooks.dialog.servers import ConfigServers
+from gateway_hooks.startup import pause_garbage_collection
+from hermes_mcp_auth_remote.cli.output import print_json, print_paragraph
+from hermes_mcp_auth_remote.cli.servers import current_home
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.config.chats import (
     PLATFORMS,
-    SECTION,
-    Chats,
-    People,
-    bot_token,
-    checked_token,
-    load_chats,
+    SECTION_NAME,
+    ChatSettings,
+    PlatformSettings,
+    load_chat_settings,
+    read_bot_token,
+    validate_bot_token,
 )
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, Unreachable
 from hermes_mcp_auth_remote.hermes_home import expand_user
@@ -39,9 +39,9 @@ from hermes_mcp_auth_remote.store.files.private_files import read_private
 from hermes_mcp_auth_remote.values import Secret
 
 # How a stranger gets an answer.
-_HELLO = {"telegram": "Write /start to it", "discord": "Use its command /connections"}
+_FIRST_STEPS = {"telegram": "Write /start to it", "discord": "Use its command /connections"}
 # Runs until cancelled; hears a function that is told the bot's name once it has started.
-Runs = Callable[[Callable[[str], None]], Coroutine[object, object, None]]
+BotRunner = Callable[[Callable[[str], None]], Coroutine[object, object, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class Bot:
 
     platform: str
     policy: AllowList
-    is_for_nobody: bool
-    runs: Runs
+    has_no_users: bool
+    run_bot: BotRunner
 
     @property
     def title(self) -> str:
@@ -65,26 +65,28 @@ def run(options: argparse.Namespace) -> int:
     if not wanted:
         options.refuse("name a bot to run: --telegram, --discord or both")
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
-    home = the_home()
-    chats = load_chats(home, os.environ) or Chats()
+    home = current_home()
+    chats = load_chat_settings(home, os.environ) or ChatSettings()
     service = AuthService(home, device_platforms=chats.device_platforms)
-    servers = Configured(home)
-    bots = [_bot(platform, options, home, chats, service, servers) for platform in wanted]
+    servers = ConfigServers(home)
+    bots = [_make_bot(platform, options, home, chats, service, servers) for platform in wanted]
     if not options.json and not servers.names():
-        say(f"No server is configured yet: people see those that you add to {home / 'config.yaml'} at once.")
+        print_paragraph(
+            f"No server is configured yet: people see those that you add to {home / 'config.yaml'} at once."
+        )
     try:
-        run_until_stopped(serve(bots, lambda bot, name: _tell(bot, name, as_json=options.json)))
+        run_until_stopped(run_bots(bots, lambda bot, name: _report_started(bot, name, as_json=options.json)))
     except KeyboardInterrupt:
         if not options.json:
             # The terminal may be what went away.
             with contextlib.suppress(OSError):
-                say("Stopped.")
+                print_paragraph("Stopped.")
     return 0
 
 
-async def serve(bots: list[Bot], started: Callable[[Bot, str], None]) -> None:
+async def run_bots(bots: list[Bot], on_started: Callable[[Bot, str], None]) -> None:
     """Run bots until cancelled; the first that ends ends all. Raises the McpAuthError that it ended of."""
-    tasks = [asyncio.create_task(_watched(bot, started)) for bot in bots]
+    tasks = [asyncio.create_task(_run_bot_or_raise(bot, on_started)) for bot in bots]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -95,9 +97,9 @@ async def serve(bots: list[Bot], started: Callable[[Bot, str], None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _watched(bot: Bot, started: Callable[[Bot, str], None]) -> None:
+async def _run_bot_or_raise(bot: Bot, on_started: Callable[[Bot, str], None]) -> None:
     try:
-        await bot.runs(lambda name: started(bot, name))
+        await bot.run_bot(lambda name: on_started(bot, name))
     except McpAuthError:
         raise
     except ChatError as trouble:
@@ -112,26 +114,26 @@ async def _watched(bot: Bot, started: Callable[[Bot, str], None]) -> None:
     raise McpAuthError(f"The {bot.title} bot has ended.")
 
 
-def _bot(
+def _make_bot(
     platform: str,
     options: argparse.Namespace,
     home: Path,
-    chats: Chats,
+    chats: ChatSettings,
     service: AuthService,
-    servers: Configured,
+    servers: ConfigServers,
 ) -> Bot:
     """Put a bot together; raises ConfigError, StoreUnsafe."""
-    people = chats.people(platform)
+    people = chats.platform_settings(platform)
     alone = not all(getattr(options, each) for each in PLATFORMS)
-    policy = _policy(
+    policy = _make_policy(
         people,
         chats,
-        frozenset(_named(options.allow, platform, "--allow", alone=alone)),
-        frozenset(_named(options.admin, platform, "--admin", alone=alone)),
+        frozenset(_parse_user_ids(options.allow, platform, "--allow", is_only_platform=alone)),
+        frozenset(_parse_user_ids(options.admin, platform, "--admin", is_only_platform=alone)),
     )
-    token = _token(platform, getattr(options, f"{platform}_token_file"), home, os.environ)
+    token = _read_token(platform, getattr(options, f"{platform}_token_file"), home, os.environ)
     try:
-        with loading():
+        with pause_garbage_collection():
             runner = import_module(f"gateway_hooks.{platform}.bot")
     except ImportError as missing:
         # The libraries are called as their platforms are.
@@ -154,21 +156,23 @@ def _bot(
             key=people.webhook.key and Path(people.webhook.key),
         )
 
-    def runs(started: Callable[[str], None]) -> Coroutine[object, object, None]:
+    def run_bot(on_started: Callable[[str], None]) -> Coroutine[object, object, None]:
         work: Coroutine[object, object, None] = runner.run_bot(
-            token, service, servers, policy, started=started, **further
+            token, service, servers, policy, on_started=on_started, **further
         )
         return work
 
     is_for_nobody = not (policy.users or policy.admins or policy.roles or policy.admin_roles)
-    return Bot(platform, policy, is_for_nobody, runs)
+    return Bot(platform, policy, is_for_nobody, run_bot)
 
 
-def _policy(people: People, chats: Chats, allowed: frozenset[str], admins: frozenset[str]) -> AllowList:
+def _make_policy(
+    people: PlatformSettings, chats: ChatSettings, allowed_ids: frozenset[str], admin_ids: frozenset[str]
+) -> AllowList:
     """Add those whom the command names to those whom config.yaml names."""
     return AllowList(
-        users=people.allow | allowed,
-        admins=people.admins if not admins else (people.admins or frozenset()) | admins,
+        users=people.allow | allowed_ids,
+        admins=people.admins if not admin_ids else (people.admins or frozenset()) | admin_ids,
         roles=people.roles,
         admin_roles=people.admin_roles,
         guilds=people.guilds,
@@ -176,15 +180,17 @@ def _policy(people: People, chats: Chats, allowed: frozenset[str], admins: froze
     )
 
 
-def _named(words: list[str], platform: str, option: str, *, alone: bool) -> Iterator[str]:
+def _parse_user_ids(
+    values: list[str], platform: str, option: str, *, is_only_platform: bool
+) -> Iterator[str]:
     """Yield the ids that are meant for a platform: "7", "7,8", "telegram:7"; raises ConfigError."""
-    for word in (word for each in words for word in re.split(r"[\s,]+", each) if word):
+    for word in (word for each in values for word in re.split(r"[\s,]+", each) if word):
         named, separator, user = word.rpartition(":")
         if not re.fullmatch(r"[0-9]{1,20}", user) or (separator and named not in PLATFORMS):
             raise ConfigError(
                 f"{option} takes ids, which are numbers.", "The bot tells whoever writes to it their id."
             )
-        if not separator and not alone:
+        if not separator and not is_only_platform:
             raise ConfigError(
                 f"{option} does not say of which platform the id is.",
                 f"Write {option} telegram:ID or discord:ID.",
@@ -193,34 +199,37 @@ def _named(words: list[str], platform: str, option: str, *, alone: bool) -> Iter
             yield user
 
 
-def _token(platform: str, path: str | None, home: Path, environ: Mapping[str, str]) -> Secret:
+def _read_token(platform: str, path: str | None, home: Path, environ: Mapping[str, str]) -> Secret:
     if path is None:
-        return bot_token(platform, home, environ)
+        return read_bot_token(platform, home, environ)
     data = read_private(expand_user(path, f"Write the path of --{platform}-token-file in full."))
     if data is None:
         raise ConfigError(f"There is no file {path}.", "Put the bot's token into it, alone, mode 0600.")
-    return checked_token(data.decode("utf-8", "replace").strip(), platform)
+    return validate_bot_token(data.decode("utf-8", "replace").strip(), platform)
 
 
-def _tell(bot: Bot, name: str, *, as_json: bool) -> None:
+def _report_started(bot: Bot, bot_name: str, *, as_json: bool) -> None:
     """Say that a bot has started, for whom, and whose the tokens are."""
     owners = bot.policy.owners
     if as_json:
-        put(
+        print_json(
             {
                 "event": "serving",
                 "platform": bot.platform,
-                "bot": name,
+                "bot": bot_name,
                 "owners": owners,
-                "nobody": bot.is_for_nobody,
+                "nobody": bot.has_no_users,
             }
         )
         return
     whose = "share the operator's tokens" if owners == "shared" else "use tokens of their own"
-    say(f"{bot.title}: {name} is at work. All who may use it {whose} ({SECTION}.owners). Ctrl-C stops it.")
-    if bot.is_for_nobody:
-        how = _HELLO[bot.platform]
-        say(
+    print_paragraph(
+        f"{bot.title}: {bot_name} is at work. All who may use it {whose} ({SECTION_NAME}.owners). "
+        "Ctrl-C stops it."
+    )
+    if bot.has_no_users:
+        how = _FIRST_STEPS[bot.platform]
+        print_paragraph(
             f"Nobody may use it yet. {how}, and it answers with your id; then start it again with "
-            f"--allow ID, or list the id under {SECTION}.{bot.platform}.allow in config.yaml."
+            f"--allow ID, or list the id under {SECTION_NAME}.{bot.platform}.allow in config.yaml."
         )

@@ -8,52 +8,52 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from hermes_mcp_auth_remote.config import home, server_from_url
+from hermes_mcp_auth_remote.config import hermes_home_path, server_from_url
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, StoreError
-from hermes_mcp_auth_remote.phrases import address
-from hermes_mcp_auth_remote.service.default import server_named
+from hermes_mcp_auth_remote.phrases import display_url
+from hermes_mcp_auth_remote.service.default import server_by_name
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key, Owner, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 
-def the_home() -> Path:
+def current_home() -> Path:
     """Return the HERMES_HOME of this process."""
-    return home(os.environ)
+    return hermes_home_path(os.environ)
 
 
-def named(name: str | None, owner: Owner = None) -> Server:
+def resolve_server(name: str | None, owner: Owner = None) -> Server:
     """Return the server that a command names, by name or address; raises ConfigError, ServerNotFound."""
     if name is None:
         raise ConfigError("No server was named.", "Name one of config.yaml, or pass its address with --url.")
-    return server_named(name, owner)
+    return server_by_name(name, owner)
 
 
-def known(key: Key) -> Server:
+def server_for_key(key: CredentialKey) -> Server:
     """Return the server of what is stored, with the options of config.yaml where it has them; never raises.
 
     Where nothing names its address any more, the authorization server's stands in: that is where a
     revocation goes.
     """
     with contextlib.suppress(ConfigError, StoreError):
-        return named(key.server, key.owner)
+        return resolve_server(key.server_name, key.owner)
     try:
-        stored = FileStore(the_home()).read(key)
+        stored = FileStore(current_home()).read(key)
     except StoreError:
-        return Server(key.server, "")
+        return Server(key.server_name, "")
     if stored.binding is not None:
-        return Server(key.server, stored.binding.server_url)
+        return Server(key.server_name, stored.binding.server_url)
     issuer = stored.authorization_server
-    return Server(key.server, "" if issuer is None else issuer.issuer)
+    return Server(key.server_name, "" if issuer is None else issuer.issuer)
 
 
-def addressed(url: str, name: str | None, owner: Owner = None) -> Server:
+def server_at_url(url: str, name: str | None, owner: Owner = None) -> Server:
     """Return the server at an address, for a login; raises ConfigError.
 
     Also where its name already stands for another address: that one's credentials would be replaced.
     """
     server = server_from_url(url, name)
     try:
-        known = named(server.name, owner)
+        known = resolve_server(server.name, owner)
     except ServerNotFound as not_found:
         return replace(server, config_files=not_found.config_files)
     except (ConfigError, StoreError):
@@ -61,14 +61,14 @@ def addressed(url: str, name: str | None, owner: Owner = None) -> Server:
         return server
     if known.url != server.url:
         raise ConfigError(
-            f"The name {server.name} already stands for {address(known.url)}.",
+            f"The name {server.name} already stands for {display_url(known.url)}.",
             f"Give the new one a name of its own: hermes-mcp-auth login NAME --url {shlex.quote(server.url)}",
         )
     # With its options from config.yaml, where it has an entry there.
     return known
 
 
-def login_command(server: str, owner: Owner = None) -> str:
+def login_command(server_argument: str, owner: Owner = None) -> str:
     """Return what to type for a login; `server` as it was named, an address too."""
-    words = ["hermes-mcp-auth", "login", server, *(["--owner", owner] if owner else [])]
+    words = ["hermes-mcp-auth", "login", server_argument, *(["--owner", owner] if owner else [])]
     return shlex.join(words)

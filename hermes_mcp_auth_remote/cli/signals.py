@@ -8,7 +8,7 @@ import sys
 from collections.abc import Coroutine
 from typing import TypeVar
 
-from hermes_mcp_auth_remote.cli.output import Stopped
+from hermes_mcp_auth_remote.cli.output import StoppedBySignal
 from hermes_mcp_auth_remote.threads import DaemonExecutor
 
 T = TypeVar("T")
@@ -18,13 +18,13 @@ def run_until_stopped(work: Coroutine[object, object, T]) -> T:
     """Run to the end and return what came of it; raises KeyboardInterrupt, or Stopped for another signal."""
     stopped: list[int] = []
 
-    async def watched() -> T:
+    async def run_with_signal_handlers() -> T:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         # A chat platform's library looks its names up there, and a name server may never answer.
         loop.set_default_executor(DaemonExecutor())
 
-        def stop(number: int) -> None:
-            stopped.append(number)
+        def stop(signal_number: int) -> None:
+            stopped.append(signal_number)
             if task is not None:
                 task.cancel()
 
@@ -36,8 +36,8 @@ def run_until_stopped(work: Coroutine[object, object, T]) -> T:
         return await work
 
     try:
-        return asyncio.run(watched())
+        return asyncio.run(run_with_signal_handlers())
     except asyncio.CancelledError:
         if not stopped:
             raise
-        raise Stopped(stopped[0]) from None
+        raise StoppedBySignal(stopped[0]) from None

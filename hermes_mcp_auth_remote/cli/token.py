@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from contextlib import suppress
 
-from hermes_mcp_auth_remote.cli.output import put
-from hermes_mcp_auth_remote.cli.servers import login_command, named, the_home
+from hermes_mcp_auth_remote.cli.output import print_json
+from hermes_mcp_auth_remote.cli.servers import current_home, login_command, resolve_server
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError, StoreError
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource
@@ -21,8 +21,8 @@ def run(options: argparse.Namespace) -> int:
     session, authorization = valid_authorization(options.server, options.owner)
     access_token = authorization.partition(" ")[2]
     if options.json:
-        found = AuthService(the_home()).connection(session.server, options.owner)
-        put(
+        found = AuthService(current_home()).connection(session.server, options.owner)
+        print_json(
             {
                 "server": session.server.name,
                 "url": session.server.url,
@@ -42,7 +42,7 @@ def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
     Raises AuthorizationRequired where somebody has to log in first, ConfigError for a token that is of no
     use to anybody but us.
     """
-    session = AuthService(the_home()).session(named(name, owner), owner)
+    session = AuthService(current_home()).session(resolve_server(name, owner), owner)
     try:
         authorization = run_until_stopped(session.header())
     except AuthorizationRequired as needed:
@@ -61,7 +61,7 @@ def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
 
 def _note_config(session: Session) -> None:
     """Note which config.yaml and .env give this address, so that the next `token` takes the fast path."""
-    server, store = session.server, FileStore(the_home())
+    server, store = session.server, FileStore(current_home())
     if server.config_files is None:
         return
     # A shortcut only: a lock that is held, or a disk that refuses, costs the next call its speed.
@@ -74,6 +74,6 @@ def _note_config(session: Session) -> None:
         lock = store.lock(session.key)
         if lock.try_acquire():
             try:
-                store.note_config(session.key, binding.server_url, server.config_files)
+                store.save_config_identity(session.key, binding.server_url, server.config_files)
             finally:
                 lock.release()

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 from hermes_mcp_auth_remote.config.files import (
     ConfigFile,
     entries_in,
+    read_config_file,
     read_entries,
-    read_file,
     read_variables,
     variables_in,
 )
@@ -27,8 +27,8 @@ from hermes_mcp_auth_remote.config.section import Section
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, UnsafeUrl
 from hermes_mcp_auth_remote.hermes_home import file_stem, hermes_home, join_identities
 from hermes_mcp_auth_remote.oauth.urls import safe_url
-from hermes_mcp_auth_remote.oauth.wire import FRAMING
-from hermes_mcp_auth_remote.traceback_redaction import hides_locals
+from hermes_mcp_auth_remote.oauth.wire import FRAMING_HEADERS
+from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import (
     MAX_LOGIN_SECONDS,
     Flow,
@@ -39,7 +39,7 @@ from hermes_mcp_auth_remote.values import (
     ServerOptions,
 )
 
-_DEFAULT = ServerOptions()
+_DEFAULT_OPTIONS = ServerOptions()
 # "browser" is Hermes's word for the code flow with a listener.
 _FLOWS: Mapping[str, Flow] = {
     "auto": "auto",
@@ -49,8 +49,8 @@ _FLOWS: Mapping[str, Flow] = {
     "device": "device",
 }
 # RFC 8252 section 7.3: the listener is for this machine alone.
-_HOSTS = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "::1": "::1", "[::1]": "::1"}
-_METHODS = {m: m for m in ("none", "client_secret_basic", "client_secret_post", "private_key_jwt")}
+_LOOPBACK_HOSTS = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "::1": "::1", "[::1]": "::1"}
+_AUTH_METHODS = {m: m for m in ("none", "client_secret_basic", "client_secret_post", "private_key_jwt")}
 _APPLICATION_TYPES: Mapping[str, Literal["native", "web"]] = {"native": "native", "web": "web"}
 _GRANTS: Mapping[str, Grant] = {
     "authorization_code": "authorization_code",
@@ -63,36 +63,36 @@ _SUBJECT_TYPES: Mapping[str, Literal["id_token", "refresh_token"]] = {
     "refresh_token": "refresh_token",
 }
 # What each grant cannot do without.
-_NEEDED: Mapping[Grant, tuple[str, ...]] = {
+_REQUIRED_KEYS: Mapping[Grant, tuple[str, ...]] = {
     "authorization_code": (),
     "client_credentials": ("client_id",),
     "jwt_bearer": ("client_id", "assertion_file"),
     "enterprise": ("client_id", "identity_provider"),
 }
-_MAX_LISTED = 10
+_MAX_LISTED_NAMES = 10
 
 
-def home(environ: Mapping[str, str]) -> Path:
+def hermes_home_path(environ: Mapping[str, str]) -> Path:
     """Return Hermes's home: HERMES_HOME, else ~/.hermes."""
     return Path(hermes_home(environ))
 
 
-@hides_locals
+@with_hidden_locals
 def load_servers(home: Path, environ: Mapping[str, str]) -> dict[str, Server]:
     """Read every enabled server that Hermes uses OAuth for, by name; empty where there is no config.yaml.
 
     Raises ConfigError, which names the file, the line or the key.
     """
-    config, env = read_file(home / "config.yaml"), read_file(home / ".env")
+    config, env = read_config_file(home / "config.yaml"), read_config_file(home / ".env")
     entries, variables = entries_in(config), variables_in(env, environ)
-    ours = [name for name, entry in entries.items() if _is_ours(name, entry, variables)]
+    ours = [name for name, entry in entries.items() if _uses_oauth(name, entry, variables)]
     for name in ours:
-        _check_stem(name, ours)
-    servers = {name: _server(name, entries[name], variables) for name in ours}
-    return {name: _from(server, entries[name], config, env) for name, server in servers.items()}
+        _check_unique_stem(name, ours)
+    servers = {name: _read_server(name, entries[name], variables) for name in ours}
+    return {name: _with_config_files(server, entries[name], config, env) for name, server in servers.items()}
 
 
-@hides_locals
+@with_hidden_locals
 def server_names(home: Path, environ: Mapping[str, str]) -> list[str]:
     """List the enabled servers that Hermes uses OAuth for, also those whose entries have a mistake.
 
@@ -100,49 +100,51 @@ def server_names(home: Path, environ: Mapping[str, str]) -> list[str]:
     """
     entries = read_entries(home / "config.yaml")
     variables = read_variables(home / ".env", environ)
-    return [name for name, entry in entries.items() if _names_oauth(name, entry, variables)]
+    return [name for name, entry in entries.items() if _uses_oauth_or_is_invalid(name, entry, variables)]
 
 
-def _names_oauth(name: str, entry: object, variables: Mapping[str, str]) -> bool:
+def _uses_oauth_or_is_invalid(name: str, entry: object, variables: Mapping[str, str]) -> bool:
     try:
-        return _is_ours(name, entry, variables)
+        return _uses_oauth(name, entry, variables)
     except ConfigError:
         return True
 
 
-@hides_locals
+@with_hidden_locals
 def find_server(name: str, home: Path, environ: Mapping[str, str]) -> Server:
     """Read one server by its name, also where its entry says nothing about `auth`.
 
     Raises ServerNotFound, which lists the names that come close, or ConfigError.
     """
-    config = read_file(home / "config.yaml")
+    config = read_config_file(home / "config.yaml")
     entries = entries_in(config)
     if name not in entries:
-        raise _not_found(name, [known for known, entry in entries.items() if _has_url(entry)], config)
+        raise _server_not_found(name, [known for known, entry in entries.items() if _has_url(entry)], config)
     entry = entries[name]
-    if "command" in _members(entry) and not _has_url(entry):
+    if "command" in _as_mapping(entry) and not _has_url(entry):
         raise ConfigError(f"{name} is a stdio server, it needs no login.", "Log in to a server with a `url`.")
-    _check_stem(name, [known for known, entry in entries.items() if _has_url(entry)])
-    env = read_file(home / ".env")
-    return _from(_server(name, entry, variables_in(env, environ)), entry, config, env)
+    _check_unique_stem(name, [known for known, entry in entries.items() if _has_url(entry)])
+    env = read_config_file(home / ".env")
+    return _with_config_files(_read_server(name, entry, variables_in(env, environ)), entry, config, env)
 
 
-def _from(server: Server, entry: object, config: ConfigFile, env: ConfigFile) -> Server:
+def _with_config_files(
+    server: Server, entry: object, config_file: ConfigFile, env_file: ConfigFile
+) -> Server:
     """Return a server with the identity of the files that give it its address, if nothing else does."""
-    if "${" in str(_members(entry).get("url", "")):
+    if "${" in str(_as_mapping(entry).get("url", "")):
         # The environment of the process that asks has a say as well.
         return server
-    return replace(server, config_files=_identity(config, env))
+    return replace(server, config_files=_join_file_identities(config_file, env_file))
 
 
-def _identity(config: ConfigFile, env: ConfigFile) -> str | None:
-    if config.identity is None or env.identity is None:
+def _join_file_identities(config_file: ConfigFile, env_file: ConfigFile) -> str | None:
+    if config_file.identity is None or env_file.identity is None:
         return None
-    return join_identities(config.identity, env.identity)
+    return join_identities(config_file.identity, env_file.identity)
 
 
-@hides_locals
+@with_hidden_locals
 def server_from_url(url: str, name: str | None = None) -> Server:
     """Make a server of a bare address; the name is given, or a slug of the address such as "linear-app".
 
@@ -161,27 +163,27 @@ def server_from_url(url: str, name: str | None = None) -> Server:
     return Server(name or slug[:64].strip("-") or "server", checked)
 
 
-def _members(entry: object) -> Mapping[str, object]:
+def _as_mapping(entry: object) -> Mapping[str, object]:
     return cast("Mapping[str, object]", entry) if isinstance(entry, dict) else {}
 
 
 def _has_url(entry: object) -> bool:
-    return bool(_members(entry).get("url"))
+    return bool(_as_mapping(entry).get("url"))
 
 
-def _is_ours(name: str, entry: object, variables: Mapping[str, str]) -> bool:
-    members = _members(entry)
+def _uses_oauth(name: str, entry: object, variables: Mapping[str, str]) -> bool:
+    members = _as_mapping(entry)
     if not members.get("url") or members.get("enabled", True) is False:
         return False
     at = Section(f"mcp_servers.{name}", members, variables)
-    return isinstance(members.get("auth"), str) and _says_oauth(at)
+    return isinstance(members.get("auth"), str) and _has_oauth_auth(at)
 
 
-def _says_oauth(at: Section) -> bool:
-    return (at.text("auth") or "").lower() == "oauth"
+def _has_oauth_auth(section: Section) -> bool:
+    return (section.string("auth") or "").lower() == "oauth"
 
 
-def _check_stem(name: str, names: list[str]) -> None:
+def _check_unique_stem(name: str, names: list[str]) -> None:
     # Two servers of one stem would overwrite each other's tokens.
     for other in names:
         if other != name and file_stem(other) == file_stem(name):
@@ -191,106 +193,123 @@ def _check_stem(name: str, names: list[str]) -> None:
             )
 
 
-def _not_found(name: str, known: list[str], config: ConfigFile) -> ServerNotFound:
+def _server_not_found(name: str, known_names: list[str], config_file: ConfigFile) -> ServerNotFound:
     try:
-        config_files = _identity(config, read_file(config.path.with_name(".env")))
+        config_files = _join_file_identities(
+            config_file, read_config_file(config_file.path.with_name(".env"))
+        )
     except ConfigError:
         config_files = None
-    path, advice = config.path, None
-    close = get_close_matches(name, known, cutoff=0.5)
+    path, advice = config_file.path, None
+    close = get_close_matches(name, known_names, cutoff=0.5)
     if close:
         what, advice = f"No server {name} in {path}.", f"Did you mean {' or '.join(close)}?"
-    elif known:
-        what = f"No server {name} in {path}; it has {', '.join(sorted(known)[:_MAX_LISTED])}."
+    elif known_names:
+        what = f"No server {name} in {path}; it has {', '.join(sorted(known_names)[:_MAX_LISTED_NAMES])}."
     else:
         what = f"No server {name}: {path} names no server with a `url`."
     return ServerNotFound(what, advice, config_files=config_files)
 
 
-def _server(name: str, entry: object, variables: Mapping[str, str]) -> Server:
+def _read_server(name: str, entry: object, variables: Mapping[str, str]) -> Server:
     at = Section(f"mcp_servers.{name}", entry, variables)
     url = at.url("url")
     if url is None:
-        raise ConfigError(f"{at.where}.url is missing.")
-    if at.text("auth") is not None and not _says_oauth(at):
-        raise ConfigError(f"{at.where}.auth is not `oauth`.", "Set `auth: oauth` for this server.")
+        raise ConfigError(f"{at.key_path}.url is missing.")
+    if at.string("auth") is not None and not _has_oauth_auth(at):
+        raise ConfigError(f"{at.key_path}.auth is not `oauth`.", "Set `auth: oauth` for this server.")
     headers = at.section("headers")
     for header in headers.members:
-        if header.strip().lower() in FRAMING:
-            raise ConfigError(f"{headers.where}.{header} is set by each connection itself; take it out.")
-    values = {key: Secret(headers.text(key) or "") for key in headers.members}
-    return Server(name, safe_url(url, "address"), _options(at, at.section("oauth")), values)
+        if header.strip().lower() in FRAMING_HEADERS:
+            raise ConfigError(f"{headers.key_path}.{header} is set by each connection itself; take it out.")
+    values = {key: Secret(headers.string(key) or "") for key in headers.members}
+    return Server(name, safe_url(url, "address"), _read_options(at, at.section("oauth")), values)
 
 
-def _options(at: Section, oauth: Section) -> ServerOptions:
-    verify = at.members.get("ssl_verify", True)
-    certificate, key = at.certificate()
-    secret, scope, cap = oauth.text("client_secret"), oauth.texts("scope"), oauth.texts("scope_cap")
-    params = oauth.section("authorize_params")
-    grant = oauth.one_of("grant", _GRANTS) or _DEFAULT.grant
-    for needed in _NEEDED[grant]:
-        if not oauth.members.get(needed):
-            raise ConfigError(f"{oauth.where}.grant is `{grant}`, which needs {oauth.where}.{needed}.")
-    document_url = None if oauth.members.get("cimd") is False else oauth.url("client_metadata_url")
+def _read_options(section: Section, oauth_section: Section) -> ServerOptions:
+    verify = section.members.get("ssl_verify", True)
+    certificate, key = section.client_certificate()
+    secret, scope, cap = (
+        oauth_section.string("client_secret"),
+        oauth_section.string_list("scope"),
+        oauth_section.string_list("scope_cap"),
+    )
+    params = oauth_section.section("authorize_params")
+    grant = oauth_section.choice("grant", _GRANTS) or _DEFAULT_OPTIONS.grant
+    for needed in _REQUIRED_KEYS[grant]:
+        if not oauth_section.members.get(needed):
+            raise ConfigError(
+                f"{oauth_section.key_path}.grant is `{grant}`, which needs {oauth_section.key_path}.{needed}."
+            )
+    document_url = (
+        None if oauth_section.members.get("cimd") is False else oauth_section.url("client_metadata_url")
+    )
     return ServerOptions(
-        client_id=oauth.text("client_id"),
+        client_id=oauth_section.string("client_id"),
         client_secret=Secret(secret) if secret else None,
-        client_name=oauth.text("client_name") or _DEFAULT.client_name,
+        client_name=oauth_section.string("client_name") or _DEFAULT_OPTIONS.client_name,
         client_metadata_url=document_url,
-        private_key_file=oauth.path("private_key_file"),
-        private_key_id=oauth.text("private_key_id"),
-        token_endpoint_auth_method=oauth.one_of("token_endpoint_auth_method", _METHODS),
-        application_type=oauth.one_of("application_type", _APPLICATION_TYPES),
+        private_key_file=oauth_section.path("private_key_file"),
+        private_key_id=oauth_section.string("private_key_id"),
+        token_endpoint_auth_method=oauth_section.choice("token_endpoint_auth_method", _AUTH_METHODS),
+        application_type=oauth_section.choice("application_type", _APPLICATION_TYPES),
         scope=frozenset(scope) if scope else None,
         scope_cap=frozenset(cap) if cap is not None else None,
-        redirect_uri=oauth.url("redirect_uri"),
-        redirect_host=oauth.one_of("redirect_host", _HOSTS) or _DEFAULT.redirect_host,
-        redirect_port=oauth.whole("redirect_port", 0, 65535) or 0,
-        authorization_server=oauth.url("authorization_server"),
-        trusted_issuers=frozenset(oauth.texts("trusted_issuers") or ()),
-        resource=False if oauth.members.get("resource") is False else oauth.text("resource"),
-        authorize_params={name: params.text(name) or "" for name in params.members},
-        allow_missing_pkce=oauth.flag("allow_missing_pkce"),
-        allow_addresses=oauth.networks("allow_addresses"),
-        allow_hosts=oauth.hosts("allow_hosts"),
-        flow=_flow(oauth),
-        device=_may_use_device(oauth),
+        redirect_uri=oauth_section.url("redirect_uri"),
+        redirect_host=oauth_section.choice("redirect_host", _LOOPBACK_HOSTS)
+        or _DEFAULT_OPTIONS.redirect_host,
+        redirect_port=oauth_section.integer("redirect_port", 0, 65535) or 0,
+        authorization_server=oauth_section.url("authorization_server"),
+        trusted_issuers=frozenset(oauth_section.string_list("trusted_issuers") or ()),
+        resource=False
+        if oauth_section.members.get("resource") is False
+        else oauth_section.string("resource"),
+        authorize_params={name: params.string(name) or "" for name in params.members},
+        allow_missing_pkce=oauth_section.boolean("allow_missing_pkce"),
+        allow_addresses=oauth_section.networks("allow_addresses"),
+        allow_hosts=oauth_section.hosts("allow_hosts"),
+        flow=_read_flow(oauth_section),
+        device=_can_use_device(oauth_section),
         grant=grant,
-        assertion_file=oauth.path("assertion_file"),
-        identity_provider=_identity_provider(oauth),
-        dpop=None if oauth.members.get("dpop") is None else oauth.flag("dpop"),
-        user_agent=oauth.text("user_agent"),
-        login_seconds=min(oauth.whole("timeout", 1, None) or _DEFAULT.login_seconds, MAX_LOGIN_SECONDS),
+        assertion_file=oauth_section.path("assertion_file"),
+        identity_provider=_read_identity_provider(oauth_section),
+        dpop=None if oauth_section.members.get("dpop") is None else oauth_section.boolean("dpop"),
+        user_agent=oauth_section.string("user_agent"),
+        login_seconds=min(
+            oauth_section.integer("timeout", 1, None) or _DEFAULT_OPTIONS.login_seconds, MAX_LOGIN_SECONDS
+        ),
         verify_tls=verify if isinstance(verify, bool) else True,
-        ca_file=None if isinstance(verify, bool) else at.path("ssl_verify"),
+        ca_file=None if isinstance(verify, bool) else section.path("ssl_verify"),
         client_cert=certificate,
         client_key=key,
     )
 
 
-def _may_use_device(oauth: Section) -> bool:
-    return oauth.members.get("device") is None or oauth.flag("device")
+def _can_use_device(oauth_section: Section) -> bool:
+    return oauth_section.members.get("device") is None or oauth_section.boolean("device")
 
 
-def _flow(oauth: Section) -> Flow:
-    flow = oauth.one_of("flow", _FLOWS) or _DEFAULT.flow
-    if flow == "device" and not _may_use_device(oauth):
-        raise ConfigError(f"{oauth.where}.flow is `device`, which {oauth.where}.device turns off.")
+def _read_flow(oauth_section: Section) -> Flow:
+    flow = oauth_section.choice("flow", _FLOWS) or _DEFAULT_OPTIONS.flow
+    if flow == "device" and not _can_use_device(oauth_section):
+        raise ConfigError(
+            f"{oauth_section.key_path}.flow is `device`, which {oauth_section.key_path}.device turns off."
+        )
     return flow
 
 
-def _identity_provider(oauth: Section) -> IdentityProvider | None:
-    at = oauth.section("identity_provider")
+def _read_identity_provider(oauth_section: Section) -> IdentityProvider | None:
+    at = oauth_section.section("identity_provider")
     if not at.members:
         return None
-    endpoint, file, client_id = at.url("token_endpoint"), at.path("token_file"), at.text("client_id")
+    endpoint, file, client_id = at.url("token_endpoint"), at.path("token_file"), at.string("client_id")
     if endpoint is None or file is None or client_id is None:
-        raise ConfigError(f"{at.where} needs token_endpoint, token_file and client_id.")
-    secret = at.text("client_secret")
+        raise ConfigError(f"{at.key_path} needs token_endpoint, token_file and client_id.")
+    secret = at.string("client_secret")
     return IdentityProvider(
         endpoint,
         file,
         client_id,
         Secret(secret) if secret else None,
-        at.one_of("subject_type", _SUBJECT_TYPES) or "id_token",
+        at.choice("subject_type", _SUBJECT_TYPES) or "id_token",
     )

@@ -14,23 +14,23 @@ from typing import Literal
 from hermes_mcp_auth_remote.config.files import read_section, read_variables
 from hermes_mcp_auth_remote.config.section import Section
 from hermes_mcp_auth_remote.errors import ConfigError
-from hermes_mcp_auth_remote.traceback_redaction import hides_locals
+from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Owner, Secret
 
-Owners = Literal["shared", "per_user"]
+OwnershipMode = Literal["shared", "per_user"]
 
-SECTION = "mcp_auth_chats"
+SECTION_NAME = "mcp_auth_chats"
 # What may stand in the section, in each platform's, and in Telegram's webhook.
-KEYS = ("owners", "telegram", "discord")
+SECTION_KEYS = ("owners", "telegram", "discord")
 TELEGRAM_KEYS = ("allow", "admins", "device", "webhook")
 DISCORD_KEYS = ("allow", "admins", "roles", "admin_roles", "guilds", "device")
 WEBHOOK_KEYS = ("url", "listen", "port", "certificate", "key")
 
 # Where a login is asked for; a platform beyond these has no word in this section.
 PLATFORMS = ("telegram", "discord")
-_OWNERS: Mapping[str, Owners] = {"shared": "shared", "per_user": "per_user"}
+_OWNERSHIP_MODES: Mapping[str, OwnershipMode] = {"shared": "shared", "per_user": "per_user"}
 # As Hermes calls them.
-TOKENS = {"telegram": "TELEGRAM_BOT_TOKEN", "discord": "DISCORD_BOT_TOKEN"}
+TOKEN_VARIABLES = {"telegram": "TELEGRAM_BOT_TOKEN", "discord": "DISCORD_BOT_TOKEN"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True)
-class People:
+class PlatformSettings:
     """Who may talk to the bot of one platform, and how. Ids are text.
 
     `admins` change what is shared; None: everybody who may talk. `device`: logins may go by a code for
@@ -60,64 +60,64 @@ class People:
     roles: frozenset[str] = frozenset()
     admin_roles: frozenset[str] = frozenset()
     guilds: frozenset[str] = frozenset()
-    device: bool = True
+    allows_device: bool = True
     webhook: Webhook | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Chats:
+class ChatSettings:
     """What the operator has decided about chats."""
 
-    owners: Owners = "shared"
-    telegram: People = People()
-    discord: People = People()
+    owners: OwnershipMode = "shared"
+    telegram: PlatformSettings = PlatformSettings()
+    discord: PlatformSettings = PlatformSettings()
 
-    def people(self, platform: str) -> People:
+    def platform_settings(self, platform: str) -> PlatformSettings:
         """Return who may talk on a platform."""
         return self.telegram if platform == "telegram" else self.discord
 
-    def owner(self, platform: str, user: str) -> Owner:
+    def owner(self, platform: str, user_id: str) -> Owner:
         """Return whose tokens a login of this user becomes; None for those that all share."""
-        return f"{platform}:{user}" if self.owners == "per_user" else None
+        return f"{platform}:{user_id}" if self.owners == "per_user" else None
 
     @property
     def device_platforms(self) -> frozenset[str] | None:
         """Where logins may go by a code for another device; None: everywhere."""
-        off = [platform for platform in PLATFORMS if not self.people(platform).device]
+        off = [platform for platform in PLATFORMS if not self.platform_settings(platform).allows_device]
         return frozenset({"terminal", *PLATFORMS}.difference(off)) if off else None
 
 
-@hides_locals
-def load_chats(home: Path, environ: Mapping[str, str]) -> Chats | None:
+@with_hidden_locals
+def load_chat_settings(home: Path, environ: Mapping[str, str]) -> ChatSettings | None:
     """Read the section, None where there is none; raises ConfigError, which names the key."""
     path = home / "config.yaml"
-    found = read_section(path, SECTION)
+    found = read_section(path, SECTION_NAME)
     if found is None:
         return None
-    at = Section(SECTION, found, read_variables(home / ".env", environ))
-    at.refuse_others(KEYS)
-    return Chats(
-        at.one_of("owners", _OWNERS) or "shared",
-        _people(at.section("telegram"), TELEGRAM_KEYS),
-        _people(at.section("discord"), DISCORD_KEYS),
+    at = Section(SECTION_NAME, found, read_variables(home / ".env", environ))
+    at.refuse_unknown_keys(SECTION_KEYS)
+    return ChatSettings(
+        at.choice("owners", _OWNERSHIP_MODES) or "shared",
+        _read_platform_settings(at.section("telegram"), TELEGRAM_KEYS),
+        _read_platform_settings(at.section("discord"), DISCORD_KEYS),
     )
 
 
-@hides_locals
-def bot_token(platform: str, home: Path, environ: Mapping[str, str]) -> Secret:
+@with_hidden_locals
+def read_bot_token(platform: str, home: Path, environ: Mapping[str, str]) -> Secret:
     """Return a bot's token from `.env` or the environment, as Hermes has it; raises ConfigError."""
-    name = TOKENS[platform]
+    name = TOKEN_VARIABLES[platform]
     text = read_variables(home / ".env", environ).get(name, "").strip()
     if not text:
         raise ConfigError(
             f"There is no token for the {platform.title()} bot.",
             f"Put {name}=... into {home / '.env'} or the environment, or pass --{platform}-token-file PATH.",
         )
-    return checked_token(text, platform)
+    return validate_bot_token(text, platform)
 
 
-@hides_locals
-def checked_token(text: str, platform: str) -> Secret:
+@with_hidden_locals
+def validate_bot_token(text: str, platform: str) -> Secret:
     """Refuse what can be no bot's token, before it ends in an address or a header."""
     if not (text.isascii() and text.isprintable()) or " " in text or "/" in text:
         raise ConfigError(
@@ -127,30 +127,35 @@ def checked_token(text: str, platform: str) -> Secret:
     return Secret(text)
 
 
-def _people(at: Section, keys: tuple[str, ...]) -> People:
-    at.refuse_others(keys)
+def _read_platform_settings(section: Section, known_keys: tuple[str, ...]) -> PlatformSettings:
+    section.refuse_unknown_keys(known_keys)
     # An empty list of administrators is a list: nobody changes what is shared.
-    admins = at.ids("admins")
-    return People(
-        allow=at.ids("allow") or frozenset(),
+    admins = section.ids("admins")
+    return PlatformSettings(
+        allow=section.ids("allow") or frozenset(),
         admins=admins,
-        roles=at.ids("roles") or frozenset(),
-        admin_roles=at.ids("admin_roles") or frozenset(),
-        guilds=at.ids("guilds") or frozenset(),
-        device=at.members.get("device") is None or at.flag("device"),
-        webhook=_webhook(at.section("webhook")),
+        roles=section.ids("roles") or frozenset(),
+        admin_roles=section.ids("admin_roles") or frozenset(),
+        guilds=section.ids("guilds") or frozenset(),
+        allows_device=section.members.get("device") is None or section.boolean("device"),
+        webhook=_read_webhook(section.section("webhook")),
     )
 
 
-def _webhook(at: Section) -> Webhook | None:
-    at.refuse_others(WEBHOOK_KEYS)
-    url = at.url("url")
+def _read_webhook(section: Section) -> Webhook | None:
+    section.refuse_unknown_keys(WEBHOOK_KEYS)
+    url = section.url("url")
     if url is None:
-        if at.members:
-            raise ConfigError(f"{at.where} needs {at.where}.url, the https address that Telegram calls.")
+        if section.members:
+            raise ConfigError(
+                f"{section.key_path} needs {section.key_path}.url, the https address that Telegram calls."
+            )
         return None
-    usual, certificate, key = Webhook(url), at.path("certificate"), at.path("key")
+    usual, certificate, key = Webhook(url), section.path("certificate"), section.path("key")
     if (certificate is None) != (key is None):
-        raise ConfigError(f"{at.where} needs both {at.where}.certificate and {at.where}.key, or neither.")
-    listen, port = at.text("listen") or usual.listen, at.whole("port", 1, 65535) or usual.port
+        raise ConfigError(
+            f"{section.key_path} needs both {section.key_path}.certificate and {section.key_path}.key, "
+            "or neither."
+        )
+    listen, port = section.string("listen") or usual.listen, section.integer("port", 1, 65535) or usual.port
     return Webhook(url, listen, port, certificate, key)

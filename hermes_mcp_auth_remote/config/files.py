@@ -24,9 +24,9 @@ _ASSIGNMENT = re.compile(
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
 # A file that was changed less than this before it is read may change again within one tick of its clock.
-_SETTLE_NS = 50_000_000
+_MTIME_RESOLUTION_NS = 50_000_000
 # The clock of some file systems (FAT, HFS+, older NFS) counts seconds, or pairs of seconds.
-_COARSE_SETTLE_NS = 3_000_000_000
+_COARSE_MTIME_RESOLUTION_NS = 3_000_000_000
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -42,7 +42,7 @@ class ConfigFile:
     identity: str | None
 
 
-def read_file(path: Path) -> ConfigFile:
+def read_config_file(path: Path) -> ConfigFile:
     """Read a file with the identity of what is read, whatever replaces it meanwhile; raises ConfigError."""
     now = time.time_ns()
     try:
@@ -60,22 +60,24 @@ def read_file(path: Path) -> ConfigFile:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Mend its permissions.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text.", "Save it as UTF-8.") from None
-    return ConfigFile(path, text, file_identity(link, status) if _is_settled(status, now) else None)
+    return ConfigFile(
+        path, text, file_identity(link, status) if _can_detect_later_changes(status, now) else None
+    )
 
 
-def _is_settled(status: os.stat_result, now: int) -> bool:
+def _can_detect_later_changes(status: os.stat_result, now_ns: int) -> bool:
     """True if a change after `now` (epoch nanoseconds) cannot get the same time as the last change.
 
     Windows has no time of the last change; there, `st_ctime` is when the file was made.
     """
     changed_at = status.st_ctime_ns if os.name == "posix" else status.st_mtime_ns
     is_coarse = changed_at % 1_000_000_000 == 0
-    return now - changed_at > (_COARSE_SETTLE_NS if is_coarse else _SETTLE_NS)
+    return now_ns - changed_at > (_COARSE_MTIME_RESOLUTION_NS if is_coarse else _MTIME_RESOLUTION_NS)
 
 
 def read_entries(path: Path) -> dict[str, object]:
     """Read the `mcp_servers` mapping of a config.yaml; raises ConfigError as `entries_in` does."""
-    return entries_in(read_file(path))
+    return entries_in(read_config_file(path))
 
 
 def entries_in(file: ConfigFile) -> dict[str, object]:
@@ -100,7 +102,7 @@ def read_section(path: Path, name: str) -> object:
 
     Raises ConfigError as `read_entries` does.
     """
-    return _section_in(read_file(path), name)
+    return _section_in(read_config_file(path), name)
 
 
 def _section_in(file: ConfigFile, name: str) -> object:
@@ -114,7 +116,7 @@ def _section_in(file: ConfigFile, name: str) -> object:
 
 def read_variables(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Return what `${VAR}` can mean: the environment, and over it the .env file, as in Hermes."""
-    return variables_in(read_file(path), environ)
+    return variables_in(read_config_file(path), environ)
 
 
 def variables_in(file: ConfigFile, environ: Mapping[str, str]) -> dict[str, str]:

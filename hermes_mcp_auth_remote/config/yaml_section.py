@@ -20,7 +20,7 @@ def parse_section(text: str, name: str, path: Path) -> object:
     try:
         loader = loader_class(text)
         try:
-            section = _section_of(loader.get_single_node(), name, path)
+            section = _find_section(loader.get_single_node(), name, path)
             if section is None:
                 return None
             _refuse_duplicates(section, path, set())
@@ -37,36 +37,36 @@ def parse_section(text: str, name: str, path: Path) -> object:
         raise ConfigError(f"{path}: `{name}` holds a value that YAML cannot read.") from None
 
 
-def _section_of(root: yaml.Node | None, name: str, path: Path) -> yaml.Node | None:
+def _find_section(root: yaml.Node | None, name: str, path: Path) -> yaml.Node | None:
     if not isinstance(root, yaml.MappingNode):
         return None
     pairs = cast("list[tuple[yaml.Node, yaml.Node]]", root.value)
     found = [pair for pair in pairs if pair[0].value == name]
     if len(found) > 1:
-        raise _duplicate(found[1][0], path)
+        raise _duplicate_key_error(found[1][0], path)
     return found[0][1] if found else None
 
 
-def _refuse_duplicates(node: yaml.Node, path: Path, seen: set[int]) -> None:
+def _refuse_duplicates(node: yaml.Node, path: Path, visited_ids: set[int]) -> None:
     """Refuse a key given twice: YAML takes the last, and the operator may be looking at the first."""
     # Aliases share nodes, and may even go in circles.
-    if id(node) in seen:
+    if id(node) in visited_ids:
         return
-    seen.add(id(node))
+    visited_ids.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for item in cast("list[yaml.Node]", node.value):
-            _refuse_duplicates(item, path, seen)
+            _refuse_duplicates(item, path, visited_ids)
     elif isinstance(node, yaml.MappingNode):
         keys: set[str] = set()
         for key, value in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in keys:
-                    raise _duplicate(key, path)
+                    raise _duplicate_key_error(key, path)
                 keys.add(key.value)
-            _refuse_duplicates(value, path, seen)
+            _refuse_duplicates(value, path, visited_ids)
 
 
-def _duplicate(key: yaml.Node, path: Path) -> ConfigError:
+def _duplicate_key_error(key: yaml.Node, path: Path) -> ConfigError:
     line = key.start_mark.line + 1 if key.start_mark else 0
     return ConfigError(
         f"{path}, line {line}: the key `{key.value}` is given twice.", "Delete one of the two."

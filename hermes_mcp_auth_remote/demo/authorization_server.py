@@ -13,19 +13,25 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour, WellKnown
-from hermes_mcp_auth_remote.demo.consent import Consents, refusal_page, unanswerable
-from hermes_mcp_auth_remote.demo.device import Devices
-from hermes_mcp_auth_remote.demo.ledger import Asked, OAuthError
+from hermes_mcp_auth_remote.demo.consent import PendingConsents, refusal_page, stale_page
+from hermes_mcp_auth_remote.demo.device import DeviceEndpoints
+from hermes_mcp_auth_remote.demo.ledger import OAuthError, ValidatedRequest
 from hermes_mcp_auth_remote.demo.pages import consent_page, page_headers
 from hermes_mcp_auth_remote.demo.registration import Registration
-from hermes_mcp_auth_remote.demo.state import NO_STORE, Controls, absent, present, refused
-from hermes_mcp_auth_remote.demo.tokens import Tokens
+from hermes_mcp_auth_remote.demo.state import (
+    NO_STORE,
+    ServerState,
+    error_response,
+    not_found_response,
+    without_none,
+)
+from hermes_mcp_auth_remote.demo.tokens import TokenEndpoints
 from hermes_mcp_auth_remote.demo.validation import (
-    ErrorResponse,
-    Unredirectable,
-    check_authorization,
+    RedirectableError,
+    UnredirectableRequest,
+    check_authorization_request,
     read_form,
-    unrepeated,
+    reject_duplicates,
 )
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 from hermes_mcp_auth_remote.values import Clock, Entropy
@@ -34,13 +40,13 @@ MAX_PARAMETERS = 100
 
 
 @dataclass(slots=True)
-class _Pushed:
+class _PushedRequest:
     client_id: str
     parameters: Mapping[str, str]
     expires_at: float
 
 
-class AuthorizationServer(Controls):
+class AuthorizationServer(ServerState):
     """One authorization server; `routes` are its endpoints."""
 
     def __init__(
@@ -53,20 +59,20 @@ class AuthorizationServer(Controls):
         entropy: Entropy = secrets.token_urlsafe,
     ) -> None:
         super().__init__(origin, behaviour, resources=resources, clock=clock, entropy=entropy)
-        self._consents = Consents[Asked](self.ledger, "/consent")
-        self._pushed: dict[str, _Pushed] = {}
-        self._registration, tokens = Registration(self), Tokens(self)
-        devices = Devices(self, self._registration)
+        self._consents = PendingConsents[ValidatedRequest](self.ledger, "/consent")
+        self._pushed_requests: dict[str, _PushedRequest] = {}
+        self._registration, tokens = Registration(self), TokenEndpoints(self)
+        devices = DeviceEndpoints(self, self._registration)
         self.routes = [
-            Route("/.well-known/{document:path}", self._metadata),
-            Route("/{prefix:path}/.well-known/openid-configuration", self._metadata),
+            Route("/.well-known/{document:path}", self._serve_metadata),
+            Route("/{prefix:path}/.well-known/openid-configuration", self._serve_metadata),
             Route("/register", self._registration.register, methods=["POST"]),
-            Route("/par", self._push, methods=["POST"]),
+            Route("/par", self._push_request, methods=["POST"]),
             Route("/authorize", self._authorize, methods=["GET"]),
-            Route("/consent", self._consent, methods=["POST"]),
+            Route("/consent", self._decide_consent, methods=["POST"]),
             Route("/token", tokens.token, methods=["POST"]),
             Route("/device_authorization", devices.authorize, methods=["POST"]),
-            Route("/device", devices.page, methods=["GET"]),
+            Route("/device", devices.show_page, methods=["GET"]),
             Route("/device", devices.decide, methods=["POST"]),
             Route("/revoke", tokens.revoke, methods=["POST"]),
         ]
@@ -95,102 +101,104 @@ class AuthorizationServer(Controls):
             "client_id_metadata_document_supported": True if how.cimd_supported else None,
             **how.metadata_overrides,
         }
-        return present(document)
+        return without_none(document)
 
-    async def _metadata(self, request: Request) -> Response:
+    async def _serve_metadata(self, request: Request) -> Response:
         path = self.behaviour.issuer_path
         places: Mapping[WellKnown, str] = {
             "rfc8414": f"/.well-known/oauth-authorization-server{path}",
             "openid_inserted": f"/.well-known/openid-configuration{path}",
             "openid_appended": f"{path}/.well-known/openid-configuration",
         }
-        if request.url.path not in {places[place] for place in self.behaviour.metadata_at}:
-            return absent()
+        if request.url.path not in {places[place] for place in self.behaviour.metadata_locations}:
+            return not_found_response()
         return JSONResponse(self.metadata(openid="openid" in request.url.path))
 
     # Authorization (RFC 6749 section 4.1, RFC 9126)
 
-    async def _push(self, request: Request) -> Response:
+    async def _push_request(self, request: Request) -> Response:
         if not self.behaviour.with_par:
-            return absent()
+            return not_found_response()
         try:
             form = read_form(request.headers.get("content-type", ""), await request.body())
-            self._registration.client(form.get("client_id"))
-            client = self.authenticated(form, request)
-            check_authorization(client, form, self.known_resources, self.behaviour)
+            self._registration.find_client(form.get("client_id"))
+            client = self.authenticate(form, request)
+            check_authorization_request(client, form, self.accepted_resources, self.behaviour)
         except OAuthError as refusal:
-            return refused(refusal)
-        except Unredirectable as refusal:
-            return refused(OAuthError("invalid_request", str(refusal)))
-        except ErrorResponse as refusal:
-            return refused(OAuthError(refusal.error, refusal.description))
+            return error_response(refusal)
+        except UnredirectableRequest as refusal:
+            return error_response(OAuthError("invalid_request", str(refusal)))
+        except RedirectableError as refusal:
+            return error_response(OAuthError(refusal.error, refusal.description))
         uri = f"urn:ietf:params:oauth:request_uri:{self.ledger.entropy(24)}"
         seconds = self.behaviour.par_seconds
-        self._pushed[uri] = _Pushed(client.client_id, form, self.ledger.clock() + seconds)
+        self._pushed_requests[uri] = _PushedRequest(client.client_id, form, self.ledger.clock() + seconds)
         return JSONResponse({"request_uri": uri, "expires_in": int(seconds)}, 201, NO_STORE)
 
     async def _authorize(self, request: Request) -> Response:
         try:
             pairs = parse_qsl(request.url.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
-            parameters = self._unpushed(unrepeated(pairs))
-            client = self._registration.client(parameters.get("client_id"))
-            asked = check_authorization(client, parameters, self.known_resources, self.behaviour)
-        except (OAuthError, Unredirectable, ValueError) as refusal:
+            parameters = self._resolve_request_uri(reject_duplicates(pairs))
+            client = self._registration.find_client(parameters.get("client_id"))
+            asked = check_authorization_request(client, parameters, self.accepted_resources, self.behaviour)
+        except (OAuthError, UnredirectableRequest, ValueError) as refusal:
             text = refusal.description if isinstance(refusal, OAuthError) else str(refusal)
             return refusal_page(text)
-        except ErrorResponse as refusal:
+        except RedirectableError as refusal:
             answer = {"error": refusal.error, "error_description": refusal.description}
             return self._redirect(refusal.redirect_uri, refusal.state, answer)
         if self.behaviour.auto_approve:
-            return self._approved(asked)
-        return self._ask(asked)
+            return self._approve(asked)
+        return self._ask_consent(asked)
 
-    def _unpushed(self, parameters: Mapping[str, str]) -> Mapping[str, str]:
+    def _resolve_request_uri(self, parameters: Mapping[str, str]) -> Mapping[str, str]:
         uri = parameters.get("request_uri")
         if uri is None:
             if self.behaviour.require_par:
                 raise OAuthError("invalid_request", "The request must be pushed first.")
             return parameters
         # RFC 9126 section 4: single use, and only for the client that pushed it.
-        pushed = self._pushed.pop(uri, None)
+        pushed = self._pushed_requests.pop(uri, None)
         known = pushed is not None and pushed.client_id == parameters.get("client_id")
         if pushed is None or not known or self.ledger.clock() >= pushed.expires_at:
             raise OAuthError("invalid_request", "The pushed request is unknown, used or expired.")
         return {**pushed.parameters, "client_id": pushed.client_id}
 
-    def _ask(self, asked: Asked) -> Response:
-        question = self._consents.ask(asked)
+    def _ask_consent(self, validated_request: ValidatedRequest) -> Response:
+        question = self._consents.create(validated_request)
         page = consent_page(
-            client=asked.client.name,
+            client=validated_request.client.name,
             account=self.behaviour.account,
-            scope=asked.scope,
-            resource=asked.resource,
-            redirect_uri=asked.redirect_uri,
+            scope=validated_request.scope,
+            resource=validated_request.resource,
+            redirect_uri=validated_request.redirect_uri,
             request_id=question.request_id,
             csrf_token=question.csrf_token,
         )
-        answer = HTMLResponse(page, headers=page_headers(asked.redirect_uri))
-        return self._consents.mark(question, answer, secure=self.origin.startswith("https:"))
+        answer = HTMLResponse(page, headers=page_headers(validated_request.redirect_uri))
+        return self._consents.set_cookie(question, answer, secure=self.origin.startswith("https:"))
 
-    async def _consent(self, request: Request) -> Response:
+    async def _decide_consent(self, request: Request) -> Response:
         try:
             form = read_form(request.headers.get("content-type", ""), await request.body())
         except OAuthError as refusal:
             return refusal_page(refusal.description)
-        asked = self._consents.answered(form, request)
+        asked = self._consents.take_subject(form, request)
         if asked is None:
-            return unanswerable()
+            return stale_page()
         if form.get("decision") != "approve":
             answer = {"error": "access_denied", "error_description": "The person denied it."}
             return self._redirect(asked.redirect_uri, asked.state, answer)
-        return self._approved(asked)
+        return self._approve(asked)
 
-    def _approved(self, asked: Asked) -> Response:
-        code = self.ledger.issue_code(asked, self.behaviour)
-        return self._redirect(asked.redirect_uri, asked.state, {"code": code})
+    def _approve(self, validated_request: ValidatedRequest) -> Response:
+        code = self.ledger.issue_code(validated_request, self.behaviour)
+        return self._redirect(validated_request.redirect_uri, validated_request.state, {"code": code})
 
-    def _redirect(self, redirect_uri: str, state: str | None, answer: Mapping[str, str]) -> Response:
-        parameters = dict(answer)
+    def _redirect(
+        self, redirect_uri: str, state: str | None, response_parameters: Mapping[str, str]
+    ) -> Response:
+        parameters = dict(response_parameters)
         if state is not None:
             parameters["state"] = state
         if self.behaviour.iss_supported or self.behaviour.iss_value is not None:

@@ -43,7 +43,7 @@ class Behaviour:
 
     # Metadata (RFC 8414): the issuer's path, where it is published, and how its `issuer` is spelt.
     issuer_path: str = ""
-    metadata_at: tuple[WellKnown, ...] = ("rfc8414",)
+    metadata_locations: tuple[WellKnown, ...] = ("rfc8414",)
     metadata_issuer: str | None = None
     metadata_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
     pkce_advertised: bool = True
@@ -75,7 +75,7 @@ class Behaviour:
     with_device: bool = False
     device_interval_seconds: float | None = 5
     device_seconds: float = 600
-    device_complete: bool = True
+    with_verification_uri_complete: bool = True
     # True leaves the endpoint out of the RFC 8414 document: only those of OpenID Connect name it.
     device_only_in_openid: bool = False
     # Scope that the device flow gives, None for all: as Google keeps Gmail out of its own.
@@ -89,18 +89,18 @@ class Behaviour:
     rotate: bool = True
     reuse_grace_seconds: float = 0
     refresh_revokes_access: bool = False
-    id_token: bool = True
+    with_id_token: bool = True
     account: str = "ada@example.com"
     token_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
     form_encoded_tokens: bool = False
     with_revocation: bool = True
 
     # Protected resources (RFC 9728, RFC 6750): where their metadata is, and what a 401 says of it.
-    resource_metadata_at: tuple[Literal["path", "root"], ...] = ("path",)
+    resource_metadata_locations: tuple[Literal["path", "root"], ...] = ("path",)
     resource_identifier: Literal["path", "origin"] = "path"
     resource_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
-    challenge_metadata: bool = True
-    challenge_scope: bool = True
+    challenge_names_metadata: bool = True
+    challenge_names_scope: bool = True
     # Raw header lines in place of the challenge; "{metadata}" and "{scope}" are filled in.
     challenge_lines: tuple[str, ...] | None = None
     required_scope: frozenset[str] = frozenset({"mcp:tools"})
@@ -139,11 +139,11 @@ class Fault:
     delay_seconds: float = 0
     gate: Gate | None = None
     hang_up: bool = False
-    after: bool = False
+    after_processing: bool = False
 
 
 @dataclass(slots=True)
-class Recorded:
+class RecordedRequest:
     """One request as it came in; `status` follows once it is answered. Header names are lower case."""
 
     step: Step
@@ -183,21 +183,21 @@ def step_of(method: str, path: str, body: bytes) -> Step:
         return "authorization" if method == "GET" else "other"
     if path.endswith("/ping"):
         return "ping"
-    return _STEPS.get(path, "mcp" if "mcp" in path else "other")
+    return _STEP_BY_PATH.get(path, "mcp" if "mcp" in path else "other")
 
 
 def _token_step(body: bytes) -> Step:
-    for grant, step in _GRANTS.items():
+    for grant, step in _STEP_BY_GRANT.items():
         if b"grant_type=" + grant in body:
             return step
     return "token"
 
 
-_GRANTS: Mapping[bytes, Step] = {
+_STEP_BY_GRANT: Mapping[bytes, Step] = {
     b"refresh_token": "refresh",
     b"urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code": "device_poll",
 }
-_STEPS: Mapping[str, Step] = {
+_STEP_BY_PATH: Mapping[str, Step] = {
     "/register": "registration",
     "/par": "pushed_request",
     "/consent": "consent",

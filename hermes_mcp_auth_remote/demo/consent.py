@@ -19,56 +19,56 @@ CONSENT_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Question(Generic[T]):
+class ConsentRequest(Generic[T]):
     """One question: what it is about, and the two texts that its form carries."""
 
-    about: T
+    subject: T
     request_id: str
     csrf_token: str
     expires_at: float
 
 
-class Consents(Generic[T]):
+class PendingConsents(Generic[T]):
     """The questions of one page, which is at `path`."""
 
     def __init__(self, ledger: Ledger, path: str) -> None:
         self._ledger = ledger
         self._path = path
-        self._questions: dict[str, Question[T]] = {}
+        self._requests: dict[str, ConsentRequest[T]] = {}
 
-    def ask(self, about: T) -> Question[T]:
+    def create(self, subject: T) -> ConsentRequest[T]:
         """Begin a question."""
         request_id, csrf_token = self._ledger.entropy(16), self._ledger.entropy(24)
-        question = Question(about, request_id, csrf_token, self._ledger.clock() + CONSENT_SECONDS)
-        self._questions[request_id] = question
+        question = ConsentRequest(subject, request_id, csrf_token, self._ledger.clock() + CONSENT_SECONDS)
+        self._requests[request_id] = question
         return question
 
-    def mark(self, question: Question[T], answer: Response, *, secure: bool) -> Response:
+    def set_cookie(self, consent_request: ConsentRequest[T], response: Response, *, secure: bool) -> Response:
         """Let the browser that is shown the page, and no other, answer it."""
-        answer.set_cookie(
-            _cookie(question.request_id),
-            question.csrf_token,
+        response.set_cookie(
+            _cookie_name(consent_request.request_id),
+            consent_request.csrf_token,
             path=self._path,
             secure=secure,
             httponly=True,
             samesite="strict",
         )
-        return answer
+        return response
 
-    def answered(self, form: Mapping[str, str], request: Request) -> T | None:
+    def take_subject(self, form: Mapping[str, str], request: Request) -> T | None:
         """Return what an answer is about, once; None where it is late, repeated, or another browser's."""
-        question = self._questions.pop(form.get("request", ""), None)
-        said = (form.get("csrf", ""), request.cookies.get(_cookie(form.get("request", "")), ""))
+        question = self._requests.pop(form.get("request", ""), None)
+        said = (form.get("csrf", ""), request.cookies.get(_cookie_name(form.get("request", "")), ""))
         if (
             question is None
             or not all(secrets.compare_digest(text.encode(), question.csrf_token.encode()) for text in said)
             or self._ledger.clock() >= question.expires_at
         ):
             return None
-        return question.about
+        return question.subject
 
 
-def unanswerable() -> Response:
+def stale_page() -> Response:
     """Say that an answer did not count."""
     return refusal_page("This page was answered already, or has expired.")
 
@@ -78,5 +78,5 @@ def refusal_page(text: str) -> Response:
     return HTMLResponse(error_page(text), 400, page_headers())
 
 
-def _cookie(request_id: str) -> str:
+def _cookie_name(request_id: str) -> str:
     return f"consent-{request_id}"

@@ -7,66 +7,74 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from hermes_mcp_auth_remote.demo.consent import Consents, refusal_page, unanswerable
+from hermes_mcp_auth_remote.demo.consent import PendingConsents, refusal_page, stale_page
 from hermes_mcp_auth_remote.demo.device_ledger import Device
 from hermes_mcp_auth_remote.demo.ledger import OAuthError
 from hermes_mcp_auth_remote.demo.pages import consent_page, decided_page, page_headers, user_code_page
 from hermes_mcp_auth_remote.demo.registration import Registration
-from hermes_mcp_auth_remote.demo.state import NO_STORE, Controls, absent, present, refused
-from hermes_mcp_auth_remote.demo.validation import check_device_authorization, read_form
+from hermes_mcp_auth_remote.demo.state import (
+    NO_STORE,
+    ServerState,
+    error_response,
+    not_found_response,
+    without_none,
+)
+from hermes_mcp_auth_remote.demo.validation import check_device_authorization_request, read_form
 
 
-class Devices:
+class DeviceEndpoints:
     """All three endpoints; the device's polls go to the token endpoint."""
 
-    def __init__(self, controls: Controls, registration: Registration) -> None:
-        self._controls = controls
+    def __init__(self, state: ServerState, registration: Registration) -> None:
+        self._state = state
         self._registration = registration
-        self._consents = Consents[Device](controls.ledger, "/device")
+        self._consents = PendingConsents[Device](state.ledger, "/device")
 
     async def authorize(self, request: Request) -> Response:
         """Give a device its codes (RFC 8628 section 3.2)."""
-        how = self._controls.behaviour
+        how = self._state.behaviour
         if not how.with_device:
-            return absent()
+            return not_found_response()
         try:
             form = read_form(request.headers.get("content-type", ""), await request.body())
-            self._registration.client(form.get("client_id"))
-            client = self._controls.authenticated(form, request)
-            scope, resource = check_device_authorization(client, form, self._controls.known_resources, how)
+            self._registration.find_client(form.get("client_id"))
+            client = self._state.authenticate(form, request)
+            scope, resource = check_device_authorization_request(
+                client, form, self._state.accepted_resources, how
+            )
         except OAuthError as refusal:
-            return refused(refusal)
-        device_code, device = self._controls.devices.issue(client, scope, resource, how)
-        uri, interval = f"{self._controls.origin}/device", how.device_interval_seconds
+            return error_response(refusal)
+        device_code, device = self._state.devices.issue(client, scope, resource, how)
+        uri, interval = f"{self._state.origin}/device", how.device_interval_seconds
         complete = f"{uri}?{urlencode({'user_code': device.user_code})}"
         answer: dict[str, object | None] = {
             "device_code": device_code,
             "user_code": device.user_code,
             "verification_uri": uri,
-            "verification_uri_complete": complete if how.device_complete else None,
+            "verification_uri_complete": complete if how.with_verification_uri_complete else None,
             "expires_in": int(how.device_seconds),
             "interval": interval if interval is None or interval % 1 else int(interval),
             **how.device_overrides,
         }
-        return JSONResponse(present(answer), 200, NO_STORE)
+        return JSONResponse(without_none(answer), 200, NO_STORE)
 
-    async def page(self, request: Request) -> Response:
+    async def show_page(self, request: Request) -> Response:
         """Ask for the user code, or, where the address has it, for consent (RFC 8628 section 3.3)."""
-        if not self._controls.behaviour.with_device:
-            return absent()
+        if not self._state.behaviour.with_device:
+            return not_found_response()
         typed = request.query_params.get("user_code")
         if typed is None:
             return HTMLResponse(user_code_page(), headers=page_headers(has_form=True))
-        device = self._controls.devices.find(typed)
+        device = self._state.devices.find(typed)
         if device is None:
             text = "No device waits with that code. Compare it with what your device shows now."
             return HTMLResponse(user_code_page(text), 400, page_headers(has_form=True))
-        if self._controls.behaviour.auto_approve:
-            return self._decided(device, approves=True)
-        question = self._consents.ask(device)
+        if self._state.behaviour.auto_approve:
+            return self._apply_decision(device, approves=True)
+        question = self._consents.create(device)
         page = consent_page(
             client=device.client.name,
-            account=self._controls.behaviour.account,
+            account=self._state.behaviour.account,
             scope=device.scope,
             resource=device.resource,
             request_id=question.request_id,
@@ -74,7 +82,7 @@ class Devices:
             user_code=device.user_code,
         )
         answer = HTMLResponse(page, headers=page_headers(has_form=True))
-        return self._consents.mark(question, answer, secure=self._controls.origin.startswith("https:"))
+        return self._consents.set_cookie(question, answer, secure=self._state.origin.startswith("https:"))
 
     async def decide(self, request: Request) -> Response:
         """Take the person's decision."""
@@ -82,13 +90,13 @@ class Devices:
             form = read_form(request.headers.get("content-type", ""), await request.body())
         except OAuthError as refusal:
             return refusal_page(refusal.description)
-        device = self._consents.answered(form, request)
+        device = self._consents.take_subject(form, request)
         if device is None:
-            return unanswerable()
-        return self._decided(device, approves=form.get("decision") == "approve")
+            return stale_page()
+        return self._apply_decision(device, approves=form.get("decision") == "approve")
 
-    def _decided(self, device: Device, *, approves: bool) -> Response:
-        if not self._controls.devices.decide(device, "approved" if approves else "denied"):
-            return unanswerable()
+    def _apply_decision(self, device: Device, *, approves: bool) -> Response:
+        if not self._state.devices.decide(device, "approved" if approves else "denied"):
+            return stale_page()
         text = "Your device is connected" if approves else "Your device was not connected"
         return HTMLResponse(decided_page(text), headers=page_headers())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.ledger import DemoClient, Family, Ledger, OAuthError
+from hermes_mcp_auth_remote.demo.ledger import DemoClient, Ledger, OAuthError, TokenFamily
 
 Decision = Literal["approved", "denied"]
 
@@ -15,9 +15,9 @@ Decision = Literal["approved", "denied"]
 DEFAULT_INTERVAL_SECONDS = 5.0
 SLOW_DOWN_SECONDS = 5.0
 # Timers may fire that early, however well the client counts.
-SLACK_SECONDS = 0.05
+TIMER_SLACK_SECONDS = 0.05
 # RFC 8628 section 6.1: no vowels, so that no code is a word.
-LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+USER_CODE_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Device:
     interval_seconds: float
     decision: Decision | None = None
     polled_at: float | None = None
-    family: Family | None = None
+    family: TokenFamily | None = None
 
 
 class DeviceLedger:
@@ -51,7 +51,7 @@ class DeviceLedger:
             client,
             scope,
             resource,
-            self._user_code(),
+            self._new_user_code(),
             self._ledger.clock() + behaviour.device_seconds,
             DEFAULT_INTERVAL_SECONDS if interval is None else interval,
         )
@@ -59,25 +59,27 @@ class DeviceLedger:
         self.by_device_code[device_code] = device
         return device_code, device
 
-    def _user_code(self) -> str:
+    def _new_user_code(self) -> str:
         number = int.from_bytes(hashlib.sha256(self._ledger.entropy(16).encode()).digest())
-        letters = "".join(LETTERS[number // 20**place % 20] for place in range(8))
+        letters = "".join(USER_CODE_LETTERS[number // 20**place % 20] for place in range(8))
         return f"{letters[:4]}-{letters[4:]}"
 
     def find(self, user_code: str) -> Device | None:
         """Find the device that waits with a user code, however that was typed (RFC 8628 section 6.1)."""
-        typed = "".join(c for c in user_code.upper() if c in LETTERS)
+        typed = "".join(c for c in user_code.upper() if c in USER_CODE_LETTERS)
         devices = list(self.by_device_code.values())
-        return next((d for d in devices if d.user_code.replace("-", "") == typed and self._waits(d)), None)
+        return next(
+            (d for d in devices if d.user_code.replace("-", "") == typed and self._is_waiting(d)), None
+        )
 
     def decide(self, device: Device, decision: Decision) -> bool:
         """Take a person's decision; False where it comes too late or a second time."""
-        if not self._waits(device):
+        if not self._is_waiting(device):
             return False
         device.decision = decision
         return True
 
-    def _waits(self, device: Device) -> bool:
+    def _is_waiting(self, device: Device) -> bool:
         return device.decision is None and self._ledger.clock() < device.expires_at
 
     def poll(self, client: DemoClient, device_code: str) -> Device:
@@ -91,7 +93,7 @@ class DeviceLedger:
         last, device.polled_at = device.polled_at, now
         if now >= device.expires_at:
             raise OAuthError("expired_token", "The device code has expired.")
-        if last is not None and now < last + device.interval_seconds - SLACK_SECONDS:
+        if last is not None and now < last + device.interval_seconds - TIMER_SLACK_SECONDS:
             device.interval_seconds += SLOW_DOWN_SECONDS
             raise OAuthError("slow_down", "The poll came before its time.")
         if device.decision is None:
@@ -100,8 +102,8 @@ class DeviceLedger:
             raise OAuthError("access_denied", "The person denied it.")
         return device
 
-    def redeem(self, device: Device, behaviour: Behaviour) -> Family:
+    def redeem(self, device: Device, behaviour: Behaviour) -> TokenFamily:
         """Use up an approved device's code."""
         scope = device.scope if behaviour.grant_scopes is None else device.scope & behaviour.grant_scopes
-        device.family = Family(device.client.client_id, scope, device.resource)
+        device.family = TokenFamily(device.client.client_id, scope, device.resource)
         return device.family

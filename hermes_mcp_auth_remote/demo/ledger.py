@@ -27,13 +27,13 @@ class DemoClient:
     client_id: str
     name: str
     redirect_uris: tuple[str, ...]
-    method: str = "none"
+    auth_method: str = "none"
     secret: str | None = field(default=None, repr=False)
     grant_types: tuple[str, ...] = ("authorization_code", "refresh_token")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ValidatedRequest:
     """An authorization request that was found good: what the person is asked to approve."""
 
     client: DemoClient
@@ -45,17 +45,17 @@ class Asked:
 
 
 @dataclass(slots=True)
-class Code:
+class AuthorizationCode:
     """An authorization code; `family` is what its redemption began."""
 
-    asked: Asked
+    request: ValidatedRequest
     expires_at: float
-    family: Family | None = None
-    used: bool = False
+    family: TokenFamily | None = None
+    is_used: bool = False
 
 
 @dataclass(slots=True)
-class Family:
+class TokenFamily:
     """All tokens that came of one approval; they live and die together."""
 
     client_id: str
@@ -68,7 +68,7 @@ class Family:
 class AccessToken:
     """A live or dead access token."""
 
-    family: Family
+    family: TokenFamily
     scope: frozenset[str]
     expires_at: float
     revoked: bool = False
@@ -78,12 +78,12 @@ class AccessToken:
 class RefreshToken:
     """A refresh token; `used_at` is set once it was rotated away."""
 
-    family: Family
+    family: TokenFamily
     used_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class IssuedTokens:
     """One token answer, before it is written out."""
 
     access_token: str = field(repr=False)
@@ -97,45 +97,47 @@ class Ledger:
     def __init__(self, clock: Clock = time.time, entropy: Entropy = secrets.token_urlsafe) -> None:
         self.clock = clock
         self.entropy = entropy
-        self.minted: set[str] = set()
+        self.minted_secrets: set[str] = set()
         self.clients: dict[str, DemoClient] = {}
-        self.codes: dict[str, Code] = {}
+        self.codes: dict[str, AuthorizationCode] = {}
         self.access_tokens: dict[str, AccessToken] = {}
         self.refresh_tokens: dict[str, RefreshToken] = {}
 
-    def mint(self, prefix: str, size: int = 24) -> str:
+    def mint(self, prefix: str, size_bytes: int = 24) -> str:
         """Make a secret of `size` random bytes and remember that it is one."""
-        secret = f"{prefix}_{self.entropy(size)}"
-        self.minted.add(secret)
+        secret = f"{prefix}_{self.entropy(size_bytes)}"
+        self.minted_secrets.add(secret)
         return secret
 
-    def issue_code(self, asked: Asked, behaviour: Behaviour) -> str:
+    def issue_code(self, request: ValidatedRequest, behaviour: Behaviour) -> str:
         """Mint a code for an approved request."""
         code = self.mint("code")
-        self.codes[code] = Code(asked, self.clock() + behaviour.code_seconds)
+        self.codes[code] = AuthorizationCode(request, self.clock() + behaviour.code_seconds)
         return code
 
-    def redeem_code(self, client: DemoClient, text: str, behaviour: Behaviour) -> tuple[Asked, Family]:
+    def redeem_code(
+        self, client: DemoClient, text: str, behaviour: Behaviour
+    ) -> tuple[ValidatedRequest, TokenFamily]:
         """Use up a code; raises OAuthError. What remains to be checked burns it too.
 
         RFC 6749 section 4.1.2: if a code is used more than once, the server "SHOULD revoke (when possible)
         all tokens previously issued based on that authorization code".
         """
         code = self.codes.get(text)
-        if code is None or code.asked.client.client_id != client.client_id:
+        if code is None or code.request.client.client_id != client.client_id:
             raise OAuthError("invalid_grant", "The code is unknown, or another client's.")
-        if code.used:
+        if code.is_used:
             if code.family is not None:
                 code.family.revoked = True
             raise OAuthError("invalid_grant", "The code was used before; its tokens are revoked.")
-        code.used = True
+        code.is_used = True
         if self.clock() >= code.expires_at:
             raise OAuthError("invalid_grant", "The code has expired.")
-        scope = code.asked.scope
+        scope = code.request.scope
         if behaviour.grant_scopes is not None:
             scope &= behaviour.grant_scopes
-        code.family = Family(client.client_id, scope, code.asked.resource)
-        return code.asked, code.family
+        code.family = TokenFamily(client.client_id, scope, code.request.resource)
+        return code.request, code.family
 
     def redeem_refresh_token(self, client: DemoClient, text: str, behaviour: Behaviour) -> RefreshToken:
         """Find a live refresh token; reuse of a rotated one revokes its family. Raises OAuthError."""
@@ -149,22 +151,26 @@ class Ledger:
         return token
 
     def issue_tokens(
-        self, family: Family, scope: frozenset[str], behaviour: Behaviour, old: RefreshToken | None = None
-    ) -> Granted:
+        self,
+        family: TokenFamily,
+        scope: frozenset[str],
+        behaviour: Behaviour,
+        previous: RefreshToken | None = None,
+    ) -> IssuedTokens:
         """Mint an access token and, where due, a refresh token in place of `old`."""
         now = self.clock()
-        if old is not None and behaviour.refresh_revokes_access:
+        if previous is not None and behaviour.refresh_revokes_access:
             self.revoke_access_tokens(family)
         access_token, refresh_token = self.mint("at"), None
         self.access_tokens[access_token] = AccessToken(family, scope, now + behaviour.access_token_seconds)
-        if behaviour.issue_refresh_token and (old is None or behaviour.rotate):
+        if behaviour.issue_refresh_token and (previous is None or behaviour.rotate):
             refresh_token = self.mint("rt")
             self.refresh_tokens[refresh_token] = RefreshToken(family)
-            if old is not None and old.used_at is None:
-                old.used_at = now
-        return Granted(access_token, refresh_token, scope)
+            if previous is not None and previous.used_at is None:
+                previous.used_at = now
+        return IssuedTokens(access_token, refresh_token, scope)
 
-    def live(self, access_token: str) -> AccessToken | None:
+    def find_live_token(self, access_token: str) -> AccessToken | None:
         """Return an access token that is good right now, else None."""
         token = self.access_tokens.get(access_token)
         good = token and not token.revoked and not token.family.revoked and self.clock() < token.expires_at
@@ -182,7 +188,7 @@ class Ledger:
         else:
             found.revoked = True
 
-    def revoke_access_tokens(self, family: Family | None = None) -> None:
+    def revoke_access_tokens(self, family: TokenFamily | None = None) -> None:
         """Let every access token (of one family) die early; refresh tokens stay good."""
         for token in list(self.access_tokens.values()):
             if family is None or token.family is family:
@@ -203,10 +209,10 @@ class Ledger:
         """Take in a client; a new id and a secret are minted where the method needs them."""
         client_id = client.client_id or f"client-{self.entropy(9)}"
         secret = client.secret
-        if client.method != "none" and secret is None:
+        if client.auth_method != "none" and secret is None:
             secret = self.mint("secret")
         elif secret is not None:
-            self.minted.add(secret)
+            self.minted_secrets.add(secret)
         client = replace(client, client_id=client_id, secret=secret)
         self.clients[client_id] = client
         return client

@@ -24,20 +24,20 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from hermes_mcp_auth_remote.demo.ledger import AccessToken
-from hermes_mcp_auth_remote.demo.state import Controls, absent
+from hermes_mcp_auth_remote.demo.state import ServerState, not_found_response
 
 MCP_PATH = "/mcp"
 PING_PATH = "/api/ping"
-WELL_KNOWN = "/.well-known/oauth-protected-resource"
+METADATA_PATH = "/.well-known/oauth-protected-resource"
 
-_NUMBERS = {
+_ADD_SCHEMA = {
     "type": "object",
     "properties": {"a": {"type": "number"}, "b": {"type": "number"}},
     "required": ["a", "b"],
 }
 _TOOLS = [
     Tool(name="whoami", description="Says as whom you are logged in.", input_schema={"type": "object"}),
-    Tool(name="add", description="Adds two numbers.", input_schema=_NUMBERS),
+    Tool(name="add", description="Adds two numbers.", input_schema=_ADD_SCHEMA),
 ]
 
 
@@ -47,15 +47,17 @@ class ProtectedResources:
     `Behaviour.resource_identifier` "origin" makes them one resource together.
     """
 
-    def __init__(self, origin: str, controls: Controls, paths: tuple[str, ...] = (MCP_PATH,)) -> None:
+    def __init__(self, origin: str, state: ServerState, paths: tuple[str, ...] = (MCP_PATH,)) -> None:
         self.origin = origin
-        self._controls = controls
+        self._state = state
         self._paths = paths
-        server: Server[Any] = Server("demo", version="1", on_list_tools=_list_tools, on_call_tool=self._call)
-        self._manager = StreamableHTTPSessionManager(server, stateless=True, json_response=True)
-        controls.resources |= {origin, *(origin + path for path in (*paths, PING_PATH))}
+        server: Server[Any] = Server(
+            "demo", version="1", on_list_tools=_list_tools, on_call_tool=self._call_tool
+        )
+        self._session_manager = StreamableHTTPSessionManager(server, stateless=True, json_response=True)
+        state.resources |= {origin, *(origin + path for path in (*paths, PING_PATH))}
         self.routes: list[BaseRoute] = [
-            Route(WELL_KNOWN + "{path:path}", self._metadata),
+            Route(METADATA_PATH + "{path:path}", self._serve_metadata),
             Route(PING_PATH, self._ping, methods=["GET", "POST"]),
             *(Route(path, _Endpoint(self)) for path in paths),
         ]
@@ -63,23 +65,23 @@ class ProtectedResources:
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[None]:
         """Run the MCP server's sessions; once per instance."""
-        async with self._manager.run():
+        async with self._session_manager.run():
             yield
 
-    def identifier(self, path: str) -> str:
+    def resource_identifier(self, path: str) -> str:
         """Return the resource identifier of a path."""
-        return self.origin + ("" if self._controls.behaviour.resource_identifier == "origin" else path)
+        return self.origin + ("" if self._state.behaviour.resource_identifier == "origin" else path)
 
-    async def _metadata(self, request: Request) -> Response:
-        how, path = self._controls.behaviour, request.path_params["path"]
-        places = {*self._paths, PING_PATH} if "path" in how.resource_metadata_at else set[str]()
-        if "root" in how.resource_metadata_at:
+    async def _serve_metadata(self, request: Request) -> Response:
+        how, path = self._state.behaviour, request.path_params["path"]
+        places = {*self._paths, PING_PATH} if "path" in how.resource_metadata_locations else set[str]()
+        if "root" in how.resource_metadata_locations:
             places.add("")
         if path not in places:
-            return absent()
+            return not_found_response()
         document: dict[str, object | None] = {
-            "resource": self.identifier(path),
-            "authorization_servers": [self._controls.issuer],
+            "resource": self.resource_identifier(path),
+            "authorization_servers": [self._state.issuer],
             "scopes_supported": sorted(how.required_scope),
             "bearer_methods_supported": ["header"],
             **how.resource_overrides,
@@ -87,50 +89,52 @@ class ProtectedResources:
         return JSONResponse({name: value for name, value in document.items() if value is not None})
 
     async def _ping(self, request: Request) -> Response:
-        token = self.check(request)
+        token = self.check_token(request)
         if isinstance(token, Response):
             return token
-        if self._controls.behaviour.ping_delay_seconds:
-            await anyio.sleep(self._controls.behaviour.ping_delay_seconds)
-        return JSONResponse({"pong": True, "account": self._controls.behaviour.account})
+        if self._state.behaviour.ping_delay_seconds:
+            await anyio.sleep(self._state.behaviour.ping_delay_seconds)
+        return JSONResponse({"pong": True, "account": self._state.behaviour.account})
 
-    def check(self, request: Request, needed: frozenset[str] = frozenset()) -> AccessToken | Response:
+    def check_token(
+        self, request: Request, required_scope: frozenset[str] = frozenset()
+    ) -> AccessToken | Response:
         """Check the bearer token (RFC 6750): return it, or the 401 or 403 that says what is wrong."""
-        how, path = self._controls.behaviour, request.url.path
+        how, path = self._state.behaviour, request.url.path
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         known = scheme == "Bearer" if how.exact_bearer else scheme.lower() == "bearer"
-        needed |= how.required_scope
+        required_scope |= how.required_scope
         if not known or not text:
             # RFC 6750 section 3.1: without credentials the answer "SHOULD NOT include an error code".
-            return self._challenge(path, needed, 401)
-        token = self._controls.ledger.live(text)
+            return self._challenge_response(path, required_scope, 401)
+        token = self._state.ledger.find_live_token(text)
         # A token for another resource is no token here (MCP: "MUST validate that [it was] issued for them").
-        if token is None or token.family.resource not in self._audiences(path):
-            return self._challenge(path, needed, 401, "invalid_token")
-        if not needed <= token.scope:
-            return self._challenge(path, needed, 403, "insufficient_scope")
+        if token is None or token.family.resource not in self._accepted_audiences(path):
+            return self._challenge_response(path, required_scope, 401, "invalid_token")
+        if not required_scope <= token.scope:
+            return self._challenge_response(path, required_scope, 403, "insufficient_scope")
         return token
 
-    def _audiences(self, path: str) -> set[object]:
-        how = self._controls.behaviour
-        audiences: set[object] = {self.identifier(path), how.resource_overrides.get("resource", "")}
-        if "root" in how.resource_metadata_at:
+    def _accepted_audiences(self, path: str) -> set[object]:
+        how = self._state.behaviour
+        audiences: set[object] = {self.resource_identifier(path), how.resource_overrides.get("resource", "")}
+        if "root" in how.resource_metadata_locations:
             audiences.add(self.origin)
         # Where the authorization server asks for no resource, its tokens are for everything here.
         if not (how.require_resource and how.accepts_resource):
             audiences.add(None)
         return audiences
 
-    def _challenge(
-        self, path: str, needed: frozenset[str], status: int, error: str | None = None
+    def _challenge_response(
+        self, path: str, required_scope: frozenset[str], status: int, error: str | None = None
     ) -> Response:
-        how = self._controls.behaviour
-        by_path = path if "path" in how.resource_metadata_at else ""
-        metadata, scope = f"{self.origin}{WELL_KNOWN}{by_path}", " ".join(sorted(needed))
+        how = self._state.behaviour
+        by_path = path if "path" in how.resource_metadata_locations else ""
+        metadata, scope = f"{self.origin}{METADATA_PATH}{by_path}", " ".join(sorted(required_scope))
         parameters = {
             "error": error,
-            "resource_metadata": metadata if how.challenge_metadata else None,
-            "scope": scope if how.challenge_scope or error == "insufficient_scope" else None,
+            "resource_metadata": metadata if how.challenge_names_metadata else None,
+            "scope": scope if how.challenge_names_scope or error == "insufficient_scope" else None,
         }
         said = ", ".join(f'{name}="{value}"' for name, value in parameters.items() if value)
         lines = how.challenge_lines if how.challenge_lines is not None else (f"Bearer {said}".rstrip(),)
@@ -140,24 +144,24 @@ class ProtectedResources:
             answer.headers.append("WWW-Authenticate", filled)
         return answer
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve_mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one MCP request, once its token is found good."""
-        how, (method, tool) = self._controls.behaviour, _called(scope.get("body", b""))
+        how, (method, tool) = self._state.behaviour, _parse_call(scope.get("body", b""))
         if method not in how.open_methods:
-            token = self.check(Request(scope), how.tool_scope.get(tool, frozenset()))
+            token = self.check_token(Request(scope), how.tool_scope.get(tool, frozenset()))
             if isinstance(token, Response):
                 await token(scope, receive, send)
                 return
-        await self._manager.handle_request(scope, receive, send)
+        await self._session_manager.handle_request(scope, receive, send)
 
-    async def _call(self, _context: object, params: CallToolRequestParams) -> CallToolResult:
+    async def _call_tool(self, _context: object, params: CallToolRequestParams) -> CallToolResult:
         arguments = cast("Mapping[str, object]", params.arguments or {})
         if params.name == "whoami":
-            return _text(self._controls.behaviour.account)
+            return _text_result(self._state.behaviour.account)
         numbers = [arguments.get(name) for name in ("a", "b")]
         if params.name == "add" and all(isinstance(n, int | float) for n in numbers):
-            return _text(str(sum(cast("list[float]", numbers))))
-        return _text("There is no such tool, or its arguments are wrong.", is_error=True)
+            return _text_result(str(sum(cast("list[float]", numbers))))
+        return _text_result("There is no such tool, or its arguments are wrong.", is_error=True)
 
 
 class _Endpoint:
@@ -167,18 +171,18 @@ class _Endpoint:
         self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._resources.serve(scope, receive, send)
+        await self._resources.serve_mcp(scope, receive, send)
 
 
 async def _list_tools(_context: object, _params: PaginatedRequestParams | None) -> ListToolsResult:
     return ListToolsResult(tools=_TOOLS)
 
 
-def _text(text: str, *, is_error: bool = False) -> CallToolResult:
+def _text_result(text: str, *, is_error: bool = False) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=is_error)
 
 
-def _called(body: bytes) -> tuple[str, str]:
+def _parse_call(body: bytes) -> tuple[str, str]:
     """Return the JSON-RPC method of a body, and the tool that it calls."""
     try:
         message: object = json.loads(body)

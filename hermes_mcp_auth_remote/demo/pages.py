@@ -81,12 +81,12 @@ This is a demo on this machine: nothing real is granted.</p>""",
     )
 
 
-def user_code_page(trouble: str = "") -> str:
+def user_code_page(error: str = "") -> str:
     """Write the page on which a person enters the code that their device shows (RFC 8628 section 3.3)."""
     return _page(
         "Connect a device",
         f"""<h1>Enter the code that your device shows</h1>
-{f"<p>{escape(trouble)}</p>" if trouble else ""}
+{f"<p>{escape(error)}</p>" if error else ""}
 <form method="get" action="/device">
 <input type="text" name="user_code" aria-label="Code" autocomplete="off" autocapitalize="characters"
 spellcheck="false" required autofocus>
@@ -120,7 +120,7 @@ def page_headers(redirect_uri: str | None = None, *, has_form: bool = False) -> 
     """Return the headers of a page; browsers apply `form-action` to the redirect too, so it is named."""
     target = "'self'" if has_form else "'none'"
     if redirect_uri is not None:
-        target = f"'self' {_source(redirect_uri)}"
+        target = f"'self' {_csp_source(redirect_uri)}"
     return {
         "Content-Security-Policy": (
             f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action {target}; "
@@ -156,6 +156,6 @@ def _origin(uri: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _source(uri: str) -> str:
+def _csp_source(uri: str) -> str:
     # A host-source of CSP knows no IPv6 literal.
     return "http:" if "[" in urlsplit(uri).netloc else _origin(uri)

@@ -10,7 +10,13 @@ from starlette.responses import JSONResponse, Response
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.ledger import DemoClient, OAuthError
-from hermes_mcp_auth_remote.demo.state import NO_STORE, Controls, absent, present, refused
+from hermes_mcp_auth_remote.demo.state import (
+    NO_STORE,
+    ServerState,
+    error_response,
+    not_found_response,
+    without_none,
+)
 from hermes_mcp_auth_remote.demo.validation import check_redirect_uri
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 
@@ -18,52 +24,52 @@ from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 class Registration:
     """The registration endpoint, and the look-up of clients."""
 
-    def __init__(self, controls: Controls) -> None:
-        self._controls = controls
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
 
     async def register(self, request: Request) -> Response:
         """Register a client (RFC 7591 section 3)."""
-        if not self._controls.behaviour.with_registration:
-            return absent()
+        if not self._state.behaviour.with_registration:
+            return not_found_response()
         try:
-            client = self._registered(await request.body(), request.headers.get("content-type", ""))
+            client = self._register_document(await request.body(), request.headers.get("content-type", ""))
         except OAuthError as refusal:
-            return refused(refusal)
+            return error_response(refusal)
         answer: dict[str, object | None] = {
             "client_id": client.client_id,
-            "client_id_issued_at": int(self._controls.ledger.clock()),
+            "client_id_issued_at": int(self._state.ledger.clock()),
             "client_secret": client.secret,
             "client_secret_expires_at": None if client.secret is None else 0,
             "client_name": client.name,
             "redirect_uris": list(client.redirect_uris),
             "grant_types": list(client.grant_types),
             "response_types": ["code"],
-            "token_endpoint_auth_method": client.method,
-            **self._controls.behaviour.registration_overrides,
+            "token_endpoint_auth_method": client.auth_method,
+            **self._state.behaviour.registration_overrides,
         }
-        return JSONResponse(present(answer), 201, NO_STORE)
+        return JSONResponse(without_none(answer), 201, NO_STORE)
 
-    def _registered(self, body: bytes, content_type: str) -> DemoClient:
+    def _register_document(self, body: bytes, content_type: str) -> DemoClient:
         if content_type.partition(";")[0].strip().lower() != "application/json":
             raise OAuthError("invalid_client_metadata", "The body must be application/json.")
         try:
             document: object = json.loads(body)
         except ValueError:
             document = None
-        return self._controls.ledger.add_client(read_client("", document, self._controls.behaviour))
+        return self._state.ledger.add_client(read_client("", document, self._state.behaviour))
 
-    def client(self, client_id: str | None) -> DemoClient | None:
+    def find_client(self, client_id: str | None) -> DemoClient | None:
         """Find a client; one whose id is a URL is read from its metadata document, where that is offered."""
-        known = self._controls.ledger.clients.get(client_id or "")
-        document = self._controls.client_documents.get(client_id or "")
-        if known is not None or document is None or not self._controls.behaviour.cimd_supported:
+        known = self._state.ledger.clients.get(client_id or "")
+        document = self._state.client_documents.get(client_id or "")
+        if known is not None or document is None or not self._state.behaviour.cimd_supported:
             return known
         # The document's client_id "MUST match the URL of the document", and it holds no secret.
         if document.get("client_id") != client_id or "client_secret" in document:
             return None
         try:
-            return self._controls.ledger.add_client(
-                read_client(client_id or "", document, self._controls.behaviour)
+            return self._state.ledger.add_client(
+                read_client(client_id or "", document, self._state.behaviour)
             )
         except OAuthError:
             return None

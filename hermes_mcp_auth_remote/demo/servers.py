@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hermes_mcp_auth_remote.demo.authorization_server import AuthorizationServer
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.mcp_server import MCP_PATH, PING_PATH, ProtectedResources
-from hermes_mcp_auth_remote.demo.recorder import HANG_UP, Recorder
+from hermes_mcp_auth_remote.demo.recorder import HANG_UP_KEY, RecordingMiddleware
 from hermes_mcp_auth_remote.values import Clock, Entropy
 
 START_SECONDS = 20
@@ -31,13 +31,13 @@ START_SECONDS = 20
 class Demo:
     """Where everything is. `server` has the knobs, the faults and the record of both servers."""
 
-    server: AuthorizationServer
+    authorization_server: AuthorizationServer
     resources: ProtectedResources
 
     @property
     def issuer(self) -> str:
         """The authorization server's issuer identifier."""
-        return self.server.issuer
+        return self.authorization_server.issuer
 
     @property
     def mcp_url(self) -> str:
@@ -51,7 +51,7 @@ class Demo:
 
 
 @contextmanager
-def running(  # noqa: PLR0913
+def serve_demo(  # noqa: PLR0913
     behaviour: Behaviour | None = None,
     *,
     separate_origins: bool = True,
@@ -68,11 +68,11 @@ def running(  # noqa: PLR0913
     With `separate_origins` off, both servers share an origin, as servers of MCP 2025-03-26 do. `clock` dates
     codes and tokens. `host` is both bound and named in URLs. Raises OSError where the port is taken.
     """
-    sockets = [_bound(host, port)]
+    sockets = [_bind_socket(host, port)]
     scheme = "http" if ssl_certfile is None else "https"
     named = f"[{host}]" if ":" in host else host
     if separate_origins:
-        sockets.append(_bound(host, 0))
+        sockets.append(_bind_socket(host, 0))
     origins = [f"{scheme}://{named}:{bound.getsockname()[1]}" for bound in sockets]
     server = AuthorizationServer(origins[-1], behaviour, clock=clock, entropy=entropy)
     resources = ProtectedResources(origins[0], server, paths)
@@ -81,19 +81,21 @@ def running(  # noqa: PLR0913
     if not separate_origins:
         parts = [[*resources.routes, *server.routes]]
     lifespans = [resources.lifespan, _no_lifespan]
-    pairs: list[tuple[_Server, socket.socket]] = []
+    pairs: list[tuple[_UvicornServer, socket.socket]] = []
     for routes, lifespan, bound in zip(parts, lifespans, sockets, strict=False):
-        app = Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(Recorder, server.record)])
-        pairs.append((_serving(app, ssl_certfile, ssl_keyfile), bound))
-    thread = threading.Thread(target=_serve, args=(pairs,), name="demo", daemon=True)
+        app = Starlette(
+            routes=routes, lifespan=lifespan, middleware=[Middleware(RecordingMiddleware, server.record)]
+        )
+        pairs.append((_build_server(app, ssl_certfile, ssl_keyfile), bound))
+    thread = threading.Thread(target=_serve_all, args=(pairs,), name="demo", daemon=True)
     thread.start()
     try:
         for one, _ in pairs:
-            if not one.up.wait(START_SECONDS):
+            if not one.startup_done.wait(START_SECONDS):
                 raise OSError("The demo's servers did not start.")
         yield Demo(server, resources)
     finally:
-        server.heal()
+        server.clear_faults()
         server.record.closing.set()
         for one, _ in pairs:
             one.should_exit = True
@@ -102,7 +104,7 @@ def running(  # noqa: PLR0913
             bound.close()
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bind_socket(host: str, port: int) -> socket.socket:
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -113,7 +115,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _serving(app: ASGIApp, ssl_certfile: str | None, ssl_keyfile: str | None) -> _Server:
+def _build_server(app: ASGIApp, ssl_certfile: str | None, ssl_keyfile: str | None) -> _UvicornServer:
     config = uvicorn.Config(
         app,
         loop="asyncio",
@@ -129,21 +131,21 @@ def _serving(app: ASGIApp, ssl_certfile: str | None, ssl_keyfile: str | None) ->
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
     )
-    server = _Server(config)
-    config.app = _hanging_up(app, server)
+    server = _UvicornServer(config)
+    config.app = _add_hang_up(app, server)
     return server
 
 
-class _Server(uvicorn.Server):
+class _UvicornServer(uvicorn.Server):
     """A server that says when it is up."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.up = threading.Event()
+        self.startup_done = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self.up.set()
+        self.startup_done.set()
 
     def hang_up(self, client: tuple[str, int]) -> None:
         """Cut the connection of one client, without an answer."""
@@ -153,20 +155,20 @@ class _Server(uvicorn.Server):
                 transport.abort()
 
 
-def _hanging_up(app: ASGIApp, server: _Server) -> ASGIApp:
-    async def with_hang_up(scope: Scope, receive: Receive, send: Send) -> None:
+def _add_hang_up(app: ASGIApp, server: _UvicornServer) -> ASGIApp:
+    async def call_with_hang_up(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope = {**scope, HANG_UP: partial(server.hang_up, scope["client"])}
+            scope = {**scope, HANG_UP_KEY: partial(server.hang_up, scope["client"])}
         await app(scope, receive, send)
 
-    return with_hang_up
+    return call_with_hang_up
 
 
-def _serve(pairs: Sequence[tuple[_Server, socket.socket]]) -> None:
-    async def serve() -> None:
+def _serve_all(pairs: Sequence[tuple[_UvicornServer, socket.socket]]) -> None:
+    async def gather_servers() -> None:
         await asyncio.gather(*(server.serve(sockets=[bound]) for server, bound in pairs))
 
-    asyncio.run(serve())
+    asyncio.run(gather_servers())
 
 
 @asynccontextmanager

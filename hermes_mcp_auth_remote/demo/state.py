@@ -10,17 +10,17 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour, Fault, Gate, Recorded, Step
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour, Fault, Gate, RecordedRequest, Step
 from hermes_mcp_auth_remote.demo.device_ledger import DeviceLedger
 from hermes_mcp_auth_remote.demo.ledger import DemoClient, Ledger, OAuthError
-from hermes_mcp_auth_remote.demo.recorder import Record
+from hermes_mcp_auth_remote.demo.recorder import RequestRecord
 from hermes_mcp_auth_remote.demo.validation import authenticate_client
 from hermes_mcp_auth_remote.values import Clock, Entropy
 
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
-class Controls:
+class ServerState:
     """Knobs, state and record of one authorization server and its resources; good from any thread."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Controls:
         self.behaviour = behaviour or Behaviour()
         # The identifiers that tokens may be asked for (RFC 8707).
         self.resources = resources
-        self.record = Record()
+        self.record = RequestRecord()
         self.ledger = Ledger(clock, entropy)
         self.devices = DeviceLedger(self.ledger)
         # Client ID metadata documents by their URL: as if they had been fetched.
@@ -48,26 +48,26 @@ class Controls:
         return self.origin + self.behaviour.issuer_path
 
     @property
-    def known_resources(self) -> frozenset[str]:
+    def accepted_resources(self) -> frozenset[str]:
         """The resources that tokens may be asked for, with the spelling that an override publishes."""
         spelt = self.behaviour.resource_overrides.get("resource")
         return self.resources | {spelt} if isinstance(spelt, str) else self.resources
 
     @property
-    def requests(self) -> list[Recorded]:
+    def requests(self) -> list[RecordedRequest]:
         """Every request to this server and to the protected resources, in order."""
         return self.record.requests
 
     @property
-    def minted(self) -> set[str]:
+    def minted_secrets(self) -> set[str]:
         """Every secret that ever left: codes, tokens, client secrets."""
-        return self.ledger.minted
+        return self.ledger.minted_secrets
 
-    def count(self, step: Step) -> int:
+    def count_requests(self, step: Step) -> int:
         """Count the requests of one step so far."""
-        return self.record.count(step)
+        return self.record.count_requests(step)
 
-    def change(self, **knobs: object) -> None:
+    def change_behaviour(self, **knobs: object) -> None:
         """Turn some knobs of `behaviour`, the others stay."""
         self.behaviour = replace(self.behaviour, **knobs)  # type: ignore[arg-type]
 
@@ -80,62 +80,62 @@ class Controls:
         headers: Mapping[str, str] | None = None,
         delay_seconds: float = 0,
         hang_up: bool = False,
-        after: bool = False,
+        after_processing: bool = False,
         times: int | None = 1,
     ) -> None:
         """Play a `Fault` for the next `times` requests of a step, None for all of them until `heal`."""
         encoded = body.encode() if isinstance(body, str) else body
-        fault = Fault(status, encoded, headers or {}, delay_seconds, None, hang_up, after)
-        self.record.fail(step, fault, times)
+        fault = Fault(status, encoded, headers or {}, delay_seconds, None, hang_up, after_processing)
+        self.record.add_fault(step, fault, times)
 
-    def hold(self, step: Step, *, after: bool = False) -> Gate:
+    def hold(self, step: Step, *, after_processing: bool = False) -> Gate:
         """Hold every request of a step until `open` is called on the gate that comes back."""
-        return self.record.hold(step, after=after)
+        return self.record.hold(step, after_processing=after_processing)
 
-    def heal(self) -> None:
+    def clear_faults(self) -> None:
         """Forget all faults, and open every gate."""
-        self.record.heal()
+        self.record.clear_faults()
 
     def add_client(
         self,
         *redirect_uris: str,
-        method: str = "none",
+        auth_method: str = "none",
         client_id: str = "",
         secret: str | None = None,
         name: str = "A client registered by hand",
         grant_types: tuple[str, ...] = ("authorization_code", "refresh_token"),
     ) -> DemoClient:
         """Register a client by hand; a missing id, or a secret that the method needs, is minted."""
-        client = DemoClient(client_id, name, redirect_uris, method, secret, grant_types)
+        client = DemoClient(client_id, name, redirect_uris, auth_method, secret, grant_types)
         return self.ledger.add_client(client)
 
-    def authenticated(self, form: Mapping[str, str], request: Request) -> DemoClient:
+    def authenticate(self, form: Mapping[str, str], request: Request) -> DemoClient:
         """Authenticate the client of a back-channel request; raises OAuthError."""
         authorization = request.headers.get("authorization")
         return authenticate_client(self.ledger.clients, form, authorization, self.behaviour)
 
 
-def needed(form: Mapping[str, str], name: str) -> str:
+def require_parameter(form: Mapping[str, str], name: str) -> str:
     """Return a parameter; raises OAuthError where it is missing."""
     if name not in form:
         raise OAuthError("invalid_request", f"The {name} parameter is missing.")
     return form[name]
 
 
-def present(document: Mapping[str, object | None]) -> dict[str, object]:
+def without_none(document: Mapping[str, object | None]) -> dict[str, object]:
     """Leave out what is None."""
     return {name: value for name, value in document.items() if value is not None}
 
 
-def refused(refusal: OAuthError) -> Response:
+def error_response(error: OAuthError) -> Response:
     """Answer with an error (RFC 6749 section 5.2)."""
     headers = dict(NO_STORE)
-    if refusal.status == 401:
+    if error.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="authorization server"'
-    answer = {"error": refusal.error, "error_description": refusal.description}
-    return JSONResponse(answer, refusal.status, headers)
+    answer = {"error": error.error, "error_description": error.description}
+    return JSONResponse(answer, error.status, headers)
 
 
-def absent() -> Response:
+def not_found_response() -> Response:
     """Answer like a server that has no such endpoint."""
     return Response("Not Found", 404, media_type="text/plain")

@@ -10,100 +10,107 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from hermes_mcp_auth_remote.demo.ledger import DemoClient, Granted, OAuthError
-from hermes_mcp_auth_remote.demo.state import NO_STORE, Controls, absent, needed, present, refused
+from hermes_mcp_auth_remote.demo.ledger import DemoClient, IssuedTokens, OAuthError
+from hermes_mcp_auth_remote.demo.state import (
+    NO_STORE,
+    ServerState,
+    error_response,
+    not_found_response,
+    require_parameter,
+    without_none,
+)
 from hermes_mcp_auth_remote.demo.validation import check_resource, check_verifier, read_form
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 
 
-class Tokens:
+class TokenEndpoints:
     """Both endpoints."""
 
-    def __init__(self, controls: Controls) -> None:
-        self._controls = controls
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
 
     async def token(self, request: Request) -> Response:
         """Exchange a code or a device code, or refresh."""
         try:
             form = read_form(request.headers.get("content-type", ""), await request.body())
-            client = self._controls.authenticated(form, request)
-            granted = self._granted(client, form)
+            client = self._state.authenticate(form, request)
+            granted = self._grant(client, form)
         except OAuthError as refusal:
-            return refused(refusal)
+            return error_response(refusal)
         answer: dict[str, object | None] = {
             "access_token": granted.access_token,
             "token_type": "Bearer",
-            "expires_in": int(self._controls.behaviour.access_token_seconds),
+            "expires_in": int(self._state.behaviour.access_token_seconds),
             "refresh_token": granted.refresh_token,
             "scope": " ".join(sorted(granted.scope)),
-            "id_token": self._id_token(client) if self._controls.behaviour.id_token else None,
-            **self._controls.behaviour.token_overrides,
+            "id_token": self._id_token(client) if self._state.behaviour.with_id_token else None,
+            **self._state.behaviour.token_overrides,
         }
-        if self._controls.behaviour.form_encoded_tokens:
+        if self._state.behaviour.form_encoded_tokens:
             media_type = "application/x-www-form-urlencoded"
-            return Response(urlencode(present(answer)), 200, NO_STORE, media_type)
-        return JSONResponse(present(answer), 200, NO_STORE)
+            return Response(urlencode(without_none(answer)), 200, NO_STORE, media_type)
+        return JSONResponse(without_none(answer), 200, NO_STORE)
 
-    def _granted(self, client: DemoClient, form: Mapping[str, str]) -> Granted:
+    def _grant(self, client: DemoClient, form: Mapping[str, str]) -> IssuedTokens:
         grant_type = form.get("grant_type")
-        devices = [DEVICE_GRANT] if self._controls.behaviour.with_device else []
+        devices = [DEVICE_GRANT] if self._state.behaviour.with_device else []
         if grant_type not in {"authorization_code", "refresh_token", *devices}:
             raise OAuthError("unsupported_grant_type", "That grant type is not offered here.")
         if grant_type not in client.grant_types:
             raise OAuthError("unauthorized_client", "The client did not register for that grant.")
         if grant_type == "refresh_token":
-            return self._refreshed(client, form)
+            return self._refresh(client, form)
         if grant_type == DEVICE_GRANT:
-            device = self._controls.devices.poll(client, needed(form, "device_code"))
-            check_resource(form.get("resource"), device.resource, self._controls.behaviour)
-            family = self._controls.devices.redeem(device, self._controls.behaviour)
-            return self._controls.ledger.issue_tokens(family, family.scope, self._controls.behaviour)
-        asked, family = self._controls.ledger.redeem_code(
-            client, needed(form, "code"), self._controls.behaviour
+            device = self._state.devices.poll(client, require_parameter(form, "device_code"))
+            check_resource(form.get("resource"), device.resource, self._state.behaviour)
+            family = self._state.devices.redeem(device, self._state.behaviour)
+            return self._state.ledger.issue_tokens(family, family.scope, self._state.behaviour)
+        asked, family = self._state.ledger.redeem_code(
+            client, require_parameter(form, "code"), self._state.behaviour
         )
         # RFC 6749 section 4.1.3: "their values MUST be identical".
-        if needed(form, "redirect_uri") != asked.redirect_uri:
+        if require_parameter(form, "redirect_uri") != asked.redirect_uri:
             raise OAuthError("invalid_grant", "The redirect_uri is not the one of the request.")
         check_verifier(form.get("code_verifier"), asked.code_challenge)
-        check_resource(form.get("resource"), family.resource, self._controls.behaviour)
-        return self._controls.ledger.issue_tokens(family, family.scope, self._controls.behaviour)
+        check_resource(form.get("resource"), family.resource, self._state.behaviour)
+        return self._state.ledger.issue_tokens(family, family.scope, self._state.behaviour)
 
-    def _refreshed(self, client: DemoClient, form: Mapping[str, str]) -> Granted:
-        old = self._controls.ledger.redeem_refresh_token(
-            client, needed(form, "refresh_token"), self._controls.behaviour
+    def _refresh(self, client: DemoClient, form: Mapping[str, str]) -> IssuedTokens:
+        old = self._state.ledger.redeem_refresh_token(
+            client, require_parameter(form, "refresh_token"), self._state.behaviour
         )
         family = old.family
-        check_resource(form.get("resource"), family.resource, self._controls.behaviour)
+        check_resource(form.get("resource"), family.resource, self._state.behaviour)
         scope = frozenset(form.get("scope", "").split()) or family.scope
         # RFC 6749 section 6: it "MUST NOT include any scope not originally granted".
         if not scope <= family.scope:
             raise OAuthError("invalid_scope", "The scope goes beyond what was granted.")
-        return self._controls.ledger.issue_tokens(family, scope, self._controls.behaviour, old)
+        return self._state.ledger.issue_tokens(family, scope, self._state.behaviour, old)
 
     def _id_token(self, client: DemoClient) -> str:
         # Unsigned: it only tells a person who they are, over the connection that the tokens came by.
-        now = int(self._controls.ledger.clock())
+        now = int(self._state.ledger.clock())
         claims = {
-            "iss": self._controls.issuer,
+            "iss": self._state.issuer,
             "aud": client.client_id,
             "sub": "user-1",
-            "email": self._controls.behaviour.account,
+            "email": self._state.behaviour.account,
             "iat": now,
             "exp": now + 3600,
         }
         parts = (json.dumps(part).encode() for part in ({"alg": "none"}, claims))
         token = ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts) + "."
-        self._controls.minted.add(token)
+        self._state.minted_secrets.add(token)
         return token
 
     async def revoke(self, request: Request) -> Response:
         """Revoke a token."""
-        if not self._controls.behaviour.with_revocation:
-            return absent()
+        if not self._state.behaviour.with_revocation:
+            return not_found_response()
         try:
             form = read_form(request.headers.get("content-type", ""), await request.body())
-            client = self._controls.authenticated(form, request)
-            self._controls.ledger.revoke(client, needed(form, "token"))
+            client = self._state.authenticate(form, request)
+            self._state.ledger.revoke(client, require_parameter(form, "token"))
         except OAuthError as refusal:
-            return refused(refusal)
+            return error_response(refusal)
         return Response(status_code=200, headers=NO_STORE)

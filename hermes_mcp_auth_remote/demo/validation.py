@@ -10,18 +10,18 @@ from hmac import compare_digest
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.ledger import Asked, DemoClient, OAuthError
+from hermes_mcp_auth_remote.demo.ledger import DemoClient, OAuthError, ValidatedRequest
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 
 MAX_FORM_FIELDS = 100
 
 
-class Unredirectable(Exception):
+class UnredirectableRequest(Exception):
     """An authorization request whose redirect URI cannot be trusted: a page says so, nothing redirects."""
 
 
-class ErrorResponse(Exception):
+class RedirectableError(Exception):
     """An error to redirect with (RFC 6749 section 4.1.2.1)."""
 
     def __init__(self, redirect_uri: str, state: str | None, error: str, description: str) -> None:
@@ -40,10 +40,10 @@ def read_form(content_type: str, body: bytes) -> dict[str, str]:
         pairs = parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
         raise OAuthError("invalid_request", "The body is not a form.") from None
-    return unrepeated(pairs)
+    return reject_duplicates(pairs)
 
 
-def unrepeated(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+def reject_duplicates(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Return the parameters; raises OAuthError for a repeated one.
 
     RFC 6749 section 3.2: "parameters MUST NOT be included more than once". An empty one counts as omitted.
@@ -76,7 +76,7 @@ def authenticate_client(
     client = clients.get(client_id or "")
     if client is None:
         raise OAuthError("invalid_client", "The client is unknown.", 401)
-    if method != client.method or method not in behaviour.auth_methods:
+    if method != client.auth_method or method not in behaviour.auth_methods:
         raise OAuthError("invalid_client", f"The client does not authenticate with {method} here.", 401)
     if client.secret is not None and not compare_digest((secret or "").encode(), client.secret.encode()):
         raise OAuthError("invalid_client", "The client secret is wrong.", 401)
@@ -117,29 +117,29 @@ def check_redirect_uri(uri: object, behaviour: Behaviour, application_type: str 
     return uri
 
 
-def check_authorization(
+def check_authorization_request(
     client: DemoClient | None,
     parameters: Mapping[str, str],
     resources: frozenset[str],
     behaviour: Behaviour,
-) -> Asked:
+) -> ValidatedRequest:
     """Check an authorization request; raises Unredirectable or ErrorResponse."""
     if client is None:
-        raise Unredirectable("The application that sent you here is not registered.")
+        raise UnredirectableRequest("The application that sent you here is not registered.")
     redirect_uri, state = parameters.get("redirect_uri"), parameters.get("state")
     if redirect_uri is None or not _is_registered(redirect_uri, client, behaviour):
-        raise Unredirectable("The application wants you sent to an address that it did not register.")
+        raise UnredirectableRequest("The application wants you sent to an address that it did not register.")
 
     try:
-        challenge = _checked_challenge(parameters)
-        resource = _checked_resource(parameters.get("resource"), resources, behaviour)
-        scope = _checked_scope(parameters.get("scope", ""), behaviour)
+        challenge = _validate_challenge(parameters)
+        resource = _validate_resource(parameters.get("resource"), resources, behaviour)
+        scope = _validate_scope(parameters.get("scope", ""), behaviour)
     except OAuthError as refusal:
-        raise ErrorResponse(redirect_uri, state, refusal.error, refusal.description) from None
-    return Asked(client, redirect_uri, state, challenge, scope, resource)
+        raise RedirectableError(redirect_uri, state, refusal.error, refusal.description) from None
+    return ValidatedRequest(client, redirect_uri, state, challenge, scope, resource)
 
 
-def _checked_challenge(parameters: Mapping[str, str]) -> str:
+def _validate_challenge(parameters: Mapping[str, str]) -> str:
     # RFC 9126 section 2.1: a pushed request "MUST NOT" hold a request_uri; elsewhere it was resolved by now.
     if "request" in parameters or "request_uri" in parameters:
         raise OAuthError("request_not_supported", "Request objects are not supported.")
@@ -152,7 +152,7 @@ def _checked_challenge(parameters: Mapping[str, str]) -> str:
     return challenge
 
 
-def _checked_resource(resource: str | None, resources: frozenset[str], behaviour: Behaviour) -> str | None:
+def _validate_resource(resource: str | None, resources: frozenset[str], behaviour: Behaviour) -> str | None:
     if resource is not None and (not behaviour.accepts_resource or resource not in resources):
         raise OAuthError("invalid_target", "The resource is not known here.")
     if resource is None and behaviour.require_resource and behaviour.accepts_resource:
@@ -160,7 +160,7 @@ def _checked_resource(resource: str | None, resources: frozenset[str], behaviour
     return resource
 
 
-def _checked_scope(text: str, behaviour: Behaviour) -> frozenset[str]:
+def _validate_scope(text: str, behaviour: Behaviour) -> frozenset[str]:
     scope = frozenset(text.split())
     if behaviour.scopes_supported is not None and not scope <= {*behaviour.scopes_supported, "openid"}:
         raise OAuthError("invalid_scope", "A scope is not known here.")
@@ -193,16 +193,16 @@ def _without_loopback_port(uri: str) -> str:
     return parts._replace(netloc=host).geturl()
 
 
-def check_device_authorization(
+def check_device_authorization_request(
     client: DemoClient, form: Mapping[str, str], resources: frozenset[str], behaviour: Behaviour
 ) -> tuple[frozenset[str], str | None]:
     """Check a device authorization request (RFC 8628 section 3.1); returns scope and resource."""
     if DEVICE_GRANT not in client.grant_types:
         raise OAuthError("unauthorized_client", "The client did not register for the device grant.")
-    scope = _checked_scope(form.get("scope", ""), behaviour)
+    scope = _validate_scope(form.get("scope", ""), behaviour)
     if behaviour.device_scopes is not None and not scope <= behaviour.device_scopes:
         raise OAuthError("invalid_scope", "The device flow does not give that scope.")
-    return scope, _checked_resource(form.get("resource"), resources, behaviour)
+    return scope, _validate_resource(form.get("resource"), resources, behaviour)
 
 
 def check_verifier(code_verifier: str | None, code_challenge: str) -> None:
@@ -216,8 +216,8 @@ def check_verifier(code_verifier: str | None, code_challenge: str) -> None:
         raise OAuthError("invalid_grant", "The code_verifier does not match.")
 
 
-def check_resource(given: str | None, granted: str | None, behaviour: Behaviour) -> None:
+def check_resource(requested: str | None, granted: str | None, behaviour: Behaviour) -> None:
     """Check a token request's resource against what was approved (RFC 8707 section 2.2)."""
-    missing = given is None and granted is not None and behaviour.require_resource
-    if missing or (given is not None and given != granted):
+    missing = requested is None and granted is not None and behaviour.require_resource
+    if missing or (requested is not None and requested != granted):
         raise OAuthError("invalid_target", "The resource is not the one that was approved.")

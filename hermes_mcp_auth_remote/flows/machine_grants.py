@@ -12,25 +12,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
-from hermes_mcp_auth_remote.errors import ConfigError, TokenRefused, UnreadableAnswer
-from hermes_mcp_auth_remote.flows.client_selection import Held, check_binding
-from hermes_mcp_auth_remote.flows.discovery import probe
-from hermes_mcp_auth_remote.flows.login_preparation import wants_proofs
+from hermes_mcp_auth_remote.errors import ConfigError, MalformedResponse, TokenError
+from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin, check_client_issuer
+from hermes_mcp_auth_remote.flows.discovery import probe_server
+from hermes_mcp_auth_remote.flows.login_preparation import should_use_dpop
 from hermes_mcp_auth_remote.oauth.authorization import select_resource, select_scope
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate, configured_client
+from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate_client, configured_client
 from hermes_mcp_auth_remote.oauth.dpop import Prover
-from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, discover
-from hermes_mcp_auth_remote.oauth.token import Place, Tokens, ask, demand_bound
-from hermes_mcp_auth_remote.oauth.token_errors import granted_document
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, discover_metadata
+from hermes_mcp_auth_remote.oauth.token import TokenEndpoint, Tokens, request_tokens, require_dpop
+from hermes_mcp_auth_remote.oauth.token_errors import read_granted_document
 from hermes_mcp_auth_remote.oauth.urls import host_of
-from hermes_mcp_auth_remote.oauth.wire import Document, Exchange, Form, post_form, scope_text, text_member
+from hermes_mcp_auth_remote.oauth.wire import Document, Exchange, Form, format_scope, post_form, string_member
 from hermes_mcp_auth_remote.values import IdentityProvider, Secret, Server
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105  a grant's name
 ID_JAG = "urn:ietf:params:oauth:token-type:id-jag"
-_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:"  # noqa: S105  the beginning of a name
+_TOKEN_TYPE_PREFIX = "urn:ietf:params:oauth:token-type:"  # noqa: S105  the beginning of a name
 
 CLIENT_CREDENTIALS_STEP = "client credentials request"
 ASSERTION_STEP = "assertion grant request"
@@ -38,7 +38,7 @@ EXCHANGE_STEP = "token exchange"
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class GrantInputs:
     """What a grant without a person stands on, read or made at the edge a moment ago.
 
     `assertion` is the workload's JWT, or the token of the identity provider that `oauth.identity_provider`
@@ -51,7 +51,7 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class GrantResult:
     """Tokens, and all that belongs to them; `tokens.scheme` says whether the prover's key does, too."""
 
     tokens: Tokens
@@ -61,14 +61,14 @@ class Granted:
     scope: frozenset[str] | None
 
 
-def obtain(
+def obtain_tokens(
     server: Server,
-    means: Means,
+    inputs: GrantInputs,
     now: float,
     *,
-    held: Held | None = None,
+    previous_login: PreviousLogin | None = None,
     challenge: Challenge | None = None,
-) -> Exchange[Granted]:
+) -> Exchange[GrantResult]:
     """Take a server's URL to tokens, by the grant that its options name. `now` is in epoch seconds.
 
     Raises ConfigError where the options do not suffice, TokenRefused, any other ServerError or NetworkError.
@@ -76,46 +76,57 @@ def obtain(
     options = server.options
     answered = challenge
     if answered is None:
-        answered = yield from probe(server)
+        answered = yield from probe_server(server)
     answered = answered or Challenge()
-    found = yield from discover(
+    found = yield from discover_metadata(
         server.url,
         answered,
         trusted_issuers=options.trusted_issuers,
-        authorization_server=options.authorization_server,
-        prefer_issuer=held.issuer if held else None,
+        configured_issuer=options.authorization_server,
+        preferred_issuer=previous_login.issuer if previous_login else None,
     )
     issuer = found.authorization_server
-    client = _client(server, issuer, held, means.sign)
-    had = held.scope if held is not None and answered.insufficient_scope else frozenset[str]()
-    scope = select_scope(found, answered, configured=options.scope, held=had, cap=options.scope_cap)
+    client = _configured_client(server, issuer, previous_login, inputs.sign)
+    had = (
+        previous_login.scope
+        if previous_login is not None and answered.has_insufficient_scope
+        else frozenset[str]()
+    )
+    scope = select_scope(
+        found, answered, configured_scope=options.scope, granted_scope=had, scope_cap=options.scope_cap
+    )
     if scope and not options.scope:
         # There is nothing to be offline from: whoever needs a new token asks again.
         scope = scope - {"offline_access"} or None
     resource = select_resource(server.url, found.protected_resource, options.resource)
-    prover = means.prover if wants_proofs(server, found, answered) else None
-    place = Place(client, issuer.issuer, issuer.token_endpoint, means.sign, prover)
-    tokens = yield from _ask(server, place, means.assertion, resource, scope, now)
-    demand_bound(tokens, options, host_of(issuer.issuer))
+    prover = inputs.prover if should_use_dpop(server, found, answered) else None
+    place = TokenEndpoint(client, issuer.issuer, issuer.token_endpoint, inputs.sign, prover)
+    tokens = yield from _request_tokens(server, place, inputs.assertion, resource, scope, now)
+    require_dpop(tokens, options, host_of(issuer.issuer))
     # RFC 6749 section 5.1: scope is "OPTIONAL, if identical to the scope requested by the client".
     tokens = tokens if tokens.scope is not None else replace(tokens, scope=scope)
     # RFC 6749 section 4.4.3: "A refresh token SHOULD NOT be included"; we would not use it.
-    return Granted(replace(tokens, refresh_token=None), client, issuer, resource, scope)
+    return GrantResult(replace(tokens, refresh_token=None), client, issuer, resource, scope)
 
 
-def _client(server: Server, issuer: AuthorizationServer, held: Held | None, sign: Signer | None) -> Client:
+def _configured_client(
+    server: Server,
+    authorization_server: AuthorizationServer,
+    previous_login: PreviousLogin | None,
+    sign: Signer | None,
+) -> Client:
     options = server.options
     if options.client_id is None:
         raise ConfigError(f"The grant `{options.grant}` of {server.name} needs `oauth.client_id`.")
-    check_binding(options.client_id, issuer, held or Held())
+    check_client_issuer(options.client_id, authorization_server, previous_login or PreviousLogin())
     method = options.token_endpoint_auth_method or ("private_key_jwt" if sign is not None else None)
-    client = configured_client(issuer, options.client_id, options.client_secret, method, "")
+    client = configured_client(authorization_server, options.client_id, options.client_secret, method, "")
     return replace(client, redirect_uris=())
 
 
-def _ask(
+def _request_tokens(
     server: Server,
-    place: Place,
+    token_endpoint: TokenEndpoint,
     assertion: Secret | None,
     resource: str | None,
     scope: frozenset[str] | None,
@@ -123,46 +134,53 @@ def _ask(
 ) -> Exchange[Tokens]:
     options = server.options
     if options.grant == "client_credentials":
-        form = _form("client_credentials", resource, scope)
-        return (yield from ask(place, CLIENT_CREDENTIALS_STEP, form, now))
+        form = _grant_form("client_credentials", resource, scope)
+        return (yield from request_tokens(token_endpoint, CLIENT_CREDENTIALS_STEP, form, now))
     if assertion is None:
         raise ConfigError(f"The grant `{options.grant}` of {server.name} needs a token in a file.")
     if options.grant == "enterprise" and options.identity_provider is not None:
         provider = options.identity_provider
-        assertion = yield from exchange_for_id_jag(provider, assertion, place.issuer, resource, scope)
+        assertion = yield from exchange_for_id_jag(
+            provider, assertion, token_endpoint.issuer, resource, scope
+        )
     else:
-        check_audience(assertion, place)
-    form = {**_form(JWT_BEARER, resource, scope), "assertion": assertion}
-    return (yield from ask(place, ASSERTION_STEP, form, now))
+        check_audience(assertion, token_endpoint)
+    form = {**_grant_form(JWT_BEARER, resource, scope), "assertion": assertion}
+    return (yield from request_tokens(token_endpoint, ASSERTION_STEP, form, now))
 
 
-def _form(grant_type: str, resource: str | None, scope: frozenset[str] | None) -> Form:
+def _grant_form(grant_type: str, resource: str | None, scope: frozenset[str] | None) -> Form:
     form: dict[str, str | Secret] = {"grant_type": grant_type}
     if resource is not None:
         form["resource"] = resource
     if scope:
-        form["scope"] = scope_text(scope)
+        form["scope"] = format_scope(scope)
     return form
 
 
-def check_audience(assertion: Secret, place: Place) -> None:
+def check_audience(assertion: Secret, token_endpoint: TokenEndpoint) -> None:
     """Refuse to show a workload's JWT to anybody but whom it is addressed to; raises ConfigError.
 
     A server that names another authorization server than the JWT does could pass it on to the right one.
     """
-    audience = _claims(assertion).get("aud")
+    audience = _decode_claims(assertion).get("aud")
     named = cast("list[object]", audience) if isinstance(audience, list) else [audience]
-    ours = {place.issuer, place.issuer.rstrip("/"), place.issuer.rstrip("/") + "/", place.token_endpoint}
+    ours = {
+        token_endpoint.issuer,
+        token_endpoint.issuer.rstrip("/"),
+        token_endpoint.issuer.rstrip("/") + "/",
+        token_endpoint.url,
+    }
     if not any(isinstance(each, str) and each in ours for each in named):
         raise ConfigError(
-            f"The token in `oauth.assertion_file` is not addressed to {host_of(place.issuer)}.",
+            f"The token in `oauth.assertion_file` is not addressed to {host_of(token_endpoint.issuer)}.",
             "Have it issued with the issuer of that authorization server as its audience, or set "
             "`oauth.authorization_server`.",
-            server_words=place.issuer,
+            server_message=token_endpoint.issuer,
         )
 
 
-def _claims(assertion: Secret) -> Document:
+def _decode_claims(assertion: Secret) -> Document:
     try:
         _, payload, _ = assertion.reveal().split(".")
         claims: object = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -187,24 +205,24 @@ def exchange_for_id_jag(
     method = "none" if provider.client_secret is None else "client_secret_basic"
     client = Client(provider.client_id, provider.client_secret, method)
     form = {
-        **_form(TOKEN_EXCHANGE, resource, scope),
+        **_grant_form(TOKEN_EXCHANGE, resource, scope),
         "requested_token_type": ID_JAG,
         "audience": audience,
         "subject_token": subject_token,
-        "subject_token_type": _TOKEN_TYPE + provider.subject_type,
+        "subject_token_type": _TOKEN_TYPE_PREFIX + provider.subject_type,
     }
-    fields, headers = authenticate(client, provider.token_endpoint, form)
+    fields, headers = authenticate_client(client, provider.token_endpoint, form)
     response = yield post_form(provider.token_endpoint, EXCHANGE_STEP, fields, headers)
     host = host_of(provider.token_endpoint)
     secrets = tuple(secret for secret in (subject_token, provider.client_secret) if secret is not None)
     try:
-        document = granted_document(response, host, EXCHANGE_STEP, secrets)
-    except TokenRefused as refused:
+        document = read_granted_document(response, host, EXCHANGE_STEP, secrets)
+    except TokenError as refused:
         refused.advice = (
             "Sign in at your identity provider again, so that `token_file` holds a token it takes."
         )
         raise
-    id_jag = text_member(document, "access_token")
+    id_jag = string_member(document, "access_token")
     if id_jag is None or document.get("issued_token_type") != ID_JAG:
-        raise UnreadableAnswer(f"{host} answered the {EXCHANGE_STEP} without an ID-JAG.")
+        raise MalformedResponse(f"{host} answered the {EXCHANGE_STEP} without an ID-JAG.")
     return Secret(id_jag)

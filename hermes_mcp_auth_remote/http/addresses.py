@@ -46,18 +46,18 @@ class AddressPolicy:
     on loopback. Neither opens link-local addresses or others where clouds keep their credentials.
     """
 
-    loopback: bool = False
-    intranet: bool = False
-    networks: tuple[Network, ...] = ()
+    allows_loopback: bool = False
+    allows_intranet: bool = False
+    allowed_networks: tuple[Network, ...] = ()
 
     def allows(self, address: Address) -> bool:
         """True where a connection to this very address may be made."""
-        inner = embedded(address)
-        if any(each in network for network in self.networks for each in (address, inner)):
+        inner = unwrap_ipv4(address)
+        if any(each in network for network in self.allowed_networks for each in (address, inner)):
             return True
         if inner.is_loopback:
-            return self.loopback
-        return self.intranet if is_intranet(inner) else _is_public(inner)
+            return self.allows_loopback
+        return self.allows_intranet if is_intranet(inner) else _is_public(inner)
 
 
 def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:
@@ -73,13 +73,13 @@ def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:
 
 def is_intranet(address: Address) -> bool:
     """True for an address of a private network (RFC 1918, RFC 6598, RFC 4193) that serves no cloud's keys."""
-    inner = embedded(address)
+    inner = unwrap_ipv4(address)
     return inner not in _CLOUD_METADATA and any(inner in network for network in _INTRANET)
 
 
 def is_cloud_metadata(address: Address) -> bool:
     """True for an address where a cloud hands out credentials."""
-    return embedded(address) in _CLOUD_METADATA
+    return unwrap_ipv4(address) in _CLOUD_METADATA
 
 
 def _is_public(address: Address) -> bool:
@@ -90,7 +90,7 @@ def _is_public(address: Address) -> bool:
     return address.version == 4 or address in _PUBLIC_IPV6
 
 
-def embedded(address: Address) -> Address:
+def unwrap_ipv4(address: Address) -> Address:
     """Return the IPv4 address inside an IPv6 one (mapped, 6to4, Teredo, NAT64), else the address."""
     if isinstance(address, IPv4Address):
         return address
@@ -105,7 +105,7 @@ def embedded(address: Address) -> Address:
     return address
 
 
-def literal(host: str) -> Address | None:
+def parse_ip_literal(host: str) -> Address | None:
     """Return the address that a host is written as, None for a name. Odd spellings are names to resolve."""
     try:
         return ip_address(host.strip("[]"))

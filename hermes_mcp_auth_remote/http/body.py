@@ -6,35 +6,35 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterable, Callable
 
-from hermes_mcp_auth_remote.errors import AnswerTooLarge, Unreachable
+from hermes_mcp_auth_remote.errors import ResponseTooLarge, Unreachable
 from hermes_mcp_auth_remote.oauth.wire import MAX_BODY_BYTES
 
 # A part (a chunk, a packet) costs the same however short it is: so many may be, then 64 bytes on average.
-MAX_SHORT_PARTS = 2048
-MIN_PART_BYTES = 64
+MAX_SHORT_CHUNKS = 2048
+MIN_CHUNK_BYTES = 64
 # After so many, other tasks run.
-_PARTS_PER_TURN = 64
+_CHUNKS_PER_TURN = 64
 
 
 async def read_body(
-    parts: AsyncIterable[bytes], host: str, step: str, note_part: Callable[[], object]
+    chunks: AsyncIterable[bytes], host: str, step: str, on_chunk: Callable[[], object]
 ) -> bytes:
     """Read a body to its end; raises AnswerTooLarge beyond 1 MiB, or beyond 2048 parts of a few bytes.
 
     `note_part` is called at each part.
     """
     body, count = _Body(), 0
-    async for part in parts:
-        note_part()
+    async for part in chunks:
+        on_chunk()
         body.data += part
         # While this waits for more, no variable shows what has come.
         del part
         count += 1
         if len(body.data) > MAX_BODY_BYTES:
-            raise AnswerTooLarge(f"{host} answered the {step} with more than 1 MiB.")
-        if count > MAX_SHORT_PARTS + len(body.data) // MIN_PART_BYTES:
-            raise AnswerTooLarge(f"{host} answered the {step} with too many parts of a few bytes.")
-        if count % _PARTS_PER_TURN == 0:
+            raise ResponseTooLarge(f"{host} answered the {step} with more than 1 MiB.")
+        if count > MAX_SHORT_CHUNKS + len(body.data) // MIN_CHUNK_BYTES:
+            raise ResponseTooLarge(f"{host} answered the {step} with too many parts of a few bytes.")
+        if count % _CHUNKS_PER_TURN == 0:
             await asyncio.sleep(0)
     return bytes(body.data)
 
@@ -48,12 +48,12 @@ class _Body:
         self.data = bytearray()
 
 
-def decoded(body: bytes, encoding: str | None, host: str) -> bytes:
+def decompress_body(body: bytes, content_encoding: str | None, host: str) -> bytes:
     """Undo gzip or deflate, which some servers send unasked; raises Unreachable, AnswerTooLarge.
 
     `encoding` is the Content-Encoding. RFC 9110 section 8.4.1.
     """
-    if (encoding or "identity").strip().lower() == "identity" or not body:
+    if (content_encoding or "identity").strip().lower() == "identity" or not body:
         return body
     try:
         # 32: gzip or deflate, whichever it is; anything else fails here.
@@ -62,7 +62,7 @@ def decoded(body: bytes, encoding: str | None, host: str) -> bytes:
     except zlib.error:
         raise Unreachable(f"{host} sent an answer that cannot be decompressed.") from None
     if len(plain) > MAX_BODY_BYTES:
-        raise AnswerTooLarge(f"{host} sent an answer that unpacks to more than 1 MiB.")
+        raise ResponseTooLarge(f"{host} sent an answer that unpacks to more than 1 MiB.")
     if not unpacking.eof:
         raise Unreachable(f"{host} sent a compressed answer that is cut off.")
     return plain

@@ -23,45 +23,50 @@ import httpcore
 
 from hermes_mcp_auth_remote.deadline import Deadline
 from hermes_mcp_auth_remote.errors import (
-    AnswerTooLarge,
     ConfigError,
     HostNotChecked,
     NetworkError,
     RedirectRefused,
+    ResponseTooLarge,
     TimedOut,
     Unreachable,
     UnsafeUrl,
 )
-from hermes_mcp_auth_remote.exit_hold import note_sent
+from hermes_mcp_auth_remote.exit_hold import hold_exit_for_response
 from hermes_mcp_auth_remote.http.addresses import AddressPolicy, read_networks
-from hermes_mcp_auth_remote.http.body import decoded, read_body
+from hermes_mcp_auth_remote.http.body import decompress_body, read_body
 from hermes_mcp_auth_remote.http.framing import LimitedBackend, LimitedStream, TooMuchFraming
-from hermes_mcp_auth_remote.http.log_suppression import unlogged
+from hermes_mcp_auth_remote.http.log_suppression import mute_httpcore_logs
 from hermes_mcp_auth_remote.http.proxies import proxy_for
-from hermes_mcp_auth_remote.http.ssrf_guard import Guard, Resolve, remembering, resolver_for
+from hermes_mcp_auth_remote.http.ssrf_guard import Resolver, SsrfGuard, make_caching_resolver, resolver_for
 from hermes_mcp_auth_remote.http.tls import tls_context
-from hermes_mcp_auth_remote.http.transport_errors import SPENT, WAYS_TO_FAIL, network_error, timed_out
+from hermes_mcp_auth_remote.http.transport_errors import (
+    SENT_REQUEST_ADVICE,
+    TRANSPORT_ERRORS,
+    network_error,
+    timeout_error,
+)
 from hermes_mcp_auth_remote.http.trusted_hosts import trusted_hosts
-from hermes_mcp_auth_remote.oauth.hosts import is_same_host
+from hermes_mcp_auth_remote.oauth.hosts import is_listed_host
 from hermes_mcp_auth_remote.oauth.urls import MAX_URL_CHARS, host_of, is_loopback_host, origin_of, safe_url
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
-from hermes_mcp_auth_remote.timeouts import LIMITS, Limits
+from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
 from hermes_mcp_auth_remote.values import Secret, Server
 
 T = TypeVar("T")
 
-ANSWER_SECONDS = LIMITS.response_seconds
+RESPONSE_SECONDS = TIME_LIMITS.response_seconds
 CONNECT_SECONDS = 10.0
 # A network whose names only its proxy can resolve must not use up the whole time on our own look-up.
-LOOK_UP_SECONDS = 3.0
+TRUSTED_LOOKUP_SECONDS = 3.0
 # A name that is refused unless we can resolve it may take longer: a second name server may have to answer.
-CHECK_SECONDS = 10.0
+UNTRUSTED_LOOKUP_SECONDS = 10.0
 MAX_REDIRECTS = 3
 # To one origin at once, which only many exchanges together reach.
 MAX_CONNECTIONS = 64
 # Servers close idle connections after five seconds, some sooner; a request must not cross that.
 IDLE_SECONDS = 2.0
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 # RFC 9110 section 5.1 and 5.5: what a header may consist of.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -76,14 +81,14 @@ def user_agent() -> str:
         return "hermes-mcp-auth-remote"
 
 
-async def run(
+async def run_exchange(
     exchange: Exchange[T],
     server: Server,
     *,
     environ: Mapping[str, str] = os.environ,
-    resolve: Resolve | None = None,
-    answer_seconds: float = ANSWER_SECONDS,
-    limits: Limits = LIMITS,
+    resolve: Resolver | None = None,
+    response_seconds: float = RESPONSE_SECONDS,
+    limits: TimeLimits = TIME_LIMITS,
 ) -> T:
     """Run an exchange to its end on behalf of one configured server, and return what it returns.
 
@@ -92,43 +97,43 @@ async def run(
     certificates and headers that cannot be used. `answer_seconds` is for one response; `limits` says how long
     a token request is read, and how long all requests last together.
     """
-    async with Connections(server, environ, resolve, answer_seconds, limits) as connections:
-        return await connections.run(exchange)
+    async with HttpClient(server, environ, resolve, response_seconds, limits) as connections:
+        return await connections.run_exchange(exchange)
 
 
-class Connections(AsyncExitStack):
+class HttpClient(AsyncExitStack):
     """Connections on behalf of one server, closed with the block; each name is resolved once."""
 
     def __init__(
         self,
         server: Server,
         environ: Mapping[str, str],
-        resolve: Resolve | None,
-        answer_seconds: float,
-        limits: Limits = LIMITS,
+        resolve: Resolver | None,
+        response_seconds: float,
+        limits: TimeLimits = TIME_LIMITS,
     ) -> None:
         super().__init__()
         self._server = server
         self._environ = environ
-        self._resolve = remembering(resolve or resolver_for(server.url))
-        self._answer_seconds = answer_seconds
+        self._resolve = make_caching_resolver(resolve or resolver_for(server.url))
+        self._response_seconds = response_seconds
         self._limits = limits
         self._policy = AddressPolicy(
-            loopback=is_loopback_host(host_of(server.url)),
-            networks=read_networks(server.options.allow_addresses),
+            allows_loopback=is_loopback_host(host_of(server.url)),
+            allowed_networks=read_networks(server.options.allow_addresses),
         )
         self._trusted_hosts = trusted_hosts(server)
         self._pools: dict[str, httpcore.AsyncConnectionPool] = {}
-        self._opening = asyncio.Lock()
+        self._pools_lock = asyncio.Lock()
 
-    async def run(self, exchange: Exchange[T]) -> T:
+    async def run_exchange(self, exchange: Exchange[T]) -> T:
         """Run an exchange; several at once may share the connections. As `run` does."""
         started = asyncio.get_running_loop().time()
         try:
             request = next(exchange)
             while True:
                 try:
-                    response = await self.answer(request, started)
+                    response = await self.send_request(request, started)
                 except NetworkError as trouble:
                     request = exchange.throw(trouble)
                 else:
@@ -137,67 +142,71 @@ class Connections(AsyncExitStack):
             result: T = end.value
             return result
 
-    async def answer(self, request: Request, started: float) -> Response:
+    async def send_request(self, request: Request, started_at: float) -> Response:
         """Send a request and read its answer, following what redirects may be followed.
 
         `started` is when its exchange began, by the event loop's clock.
         """
         now = asyncio.get_running_loop().time()
-        if now - started > self._limits.send_seconds:
+        if now - started_at > self._limits.send_seconds:
             raise TimedOut(
-                f"The {request.step} was not sent: what came before it took {now - started:.0f} s."
+                f"The {request.step} was not sent: what came before it took {now - started_at:.0f} s."
             )
-        ends = started + self._limits.flight_seconds
-        sending = Sending(request, Deadline(min(self._answer_seconds, ends - now)), ends)
+        ends = started_at + self._limits.exchange_seconds
+        sending = RequestAttempt(request, Deadline(min(self._response_seconds, ends - now)), ends)
         try:
             try:
                 async with sending.deadline:
-                    return await self._followed(request, sending)
+                    return await self._send_following_redirects(request, sending)
             except TimeoutError:
-                raise sending.timed_out() from None
+                raise sending.timeout_error() from None
         except NetworkError as trouble:
-            sending.correct(trouble)
+            sending.correct_advice(trouble)
             raise
 
-    async def _followed(self, request: Request, sending: Sending) -> Response:
+    async def _send_following_redirects(self, request: Request, attempt: RequestAttempt) -> Response:
         for _ in range(MAX_REDIRECTS + 1):
-            response, host = await self._asked(request, sending), host_of(request.url)
+            response, host = await self._send_with_retry(request, attempt), host_of(request.url)
             location = response.header("location")
-            if response.status not in _REDIRECTS or location is None or not request.follow_redirects:
+            if response.status not in _REDIRECT_STATUSES or location is None or not request.follow_redirects:
                 encoding = response.header("content-encoding")
-                return replace(response, body=decoded(response.body, encoding, host))
+                return replace(response, body=decompress_body(response.body, encoding, host))
             if request.method != "GET":
                 raise RedirectRefused(
                     f"{host} redirects the {request.step} elsewhere; a POST is never redirected.",
                     "If the server moved, put its new address into the configuration.",
                 )
-            request = _redirected(request, location)
+            request = _redirect_request(request, location)
         raise RedirectRefused(f"{host_of(request.url)} redirects the {request.step} in circles.")
 
-    async def _asked(self, request: Request, sending: Sending) -> Response:
-        pool = await self._pool(request.url)
+    async def _send_with_retry(self, request: Request, attempt: RequestAttempt) -> Response:
+        pool = await self._pool_for(request.url)
         try:
             try:
-                return await self._sent(pool, request, sending)
+                return await self._send_once(pool, request, attempt)
             except Unreachable:
                 # There was no connection yet, so once more is safe; phones and laptops wake up like this.
-                return await self._sent(pool, request, sending)
+                return await self._send_once(pool, request, attempt)
         except TooMuchFraming:
             host = host_of(request.url)
-            raise AnswerTooLarge(f"{host} answered the {request.step} with too many header lines.") from None
-        except WAYS_TO_FAIL as error:
+            raise ResponseTooLarge(
+                f"{host} answered the {request.step} with too many header lines."
+            ) from None
+        except TRANSPORT_ERRORS as error:
             raise network_error(error, host_of(request.url), request.step) from None
 
-    async def _sent(self, pool: httpcore.AsyncConnectionPool, request: Request, sending: Sending) -> Response:
+    async def _send_once(
+        self, pool: httpcore.AsyncConnectionPool, request: Request, attempt: RequestAttempt
+    ) -> Response:
         # Reading and writing have the deadline around them alone, which polls the socket once more.
-        extensions: dict[str, Any] = {"timeout": {"connect": min(CONNECT_SECONDS, self._answer_seconds)}}
+        extensions: dict[str, Any] = {"timeout": {"connect": min(CONNECT_SECONDS, self._response_seconds)}}
         if request.method == "POST":
-            extensions["trace"] = sending.trace
-        with unlogged():
+            extensions["trace"] = attempt.trace
+        with mute_httpcore_logs():
             async with pool.stream(
                 request.method,
                 _httpcore_url(request.url),
-                headers=_headers(request, self._server.options.user_agent or user_agent()),
+                headers=_encode_headers(request, self._server.options.user_agent or user_agent()),
                 content=request.body or (b"" if request.method == "POST" else None),
                 extensions=extensions,
             ) as answer:
@@ -205,35 +214,37 @@ class Connections(AsyncExitStack):
                 # An event stream has no end to wait for, and nothing that any step reads.
                 if (response.header("content-type") or "").lower().startswith("text/event-stream"):
                     return response
-                note_event = _event_noter(answer)
+                note_event = _counter_reset_for(answer)
                 note_event()
                 parts = answer.aiter_stream()
                 return replace(
                     response, body=await read_body(parts, host_of(request.url), request.step, note_event)
                 )
 
-    async def _pool(self, url: str) -> httpcore.AsyncConnectionPool:
+    async def _pool_for(self, url: str) -> httpcore.AsyncConnectionPool:
         origin = origin_of(url)
-        async with self._opening:
+        async with self._pools_lock:
             if origin not in self._pools:
-                self._pools[origin] = await self._opened(url)
+                self._pools[origin] = await self._open_pool(url)
             return self._pools[origin]
 
-    async def _opened(self, url: str) -> httpcore.AsyncConnectionPool:
+    async def _open_pool(self, url: str) -> httpcore.AsyncConnectionPool:
         host, own_host = host_of(url), host_of(self._server.url)
         proxy = proxy_for(url, self._environ)
-        guard = Guard(
+        guard = SsrfGuard(
             self._policy,
             own_host,
             proxy_host=proxy.url.host.decode("ascii") if proxy else None,
             resolve=self._resolve,
         )
         if proxy is not None:
-            await self._check_behind_proxy(guard, host, urlsplit(url).port or 443)
+            await self._check_proxied_host(guard, host, urlsplit(url).port or 443)
             if proxy.url.scheme == b"https":
-                proxy.ssl_context = self._tls(own_host=False)
+                proxy.ssl_context = self._tls_context(is_server_host=False)
         pool = httpcore.AsyncConnectionPool(
-            ssl_context=self._tls(own_host=host == own_host) if url.startswith("https:") else None,
+            ssl_context=self._tls_context(is_server_host=host == own_host)
+            if url.startswith("https:")
+            else None,
             proxy=proxy,
             max_connections=MAX_CONNECTIONS,
             keepalive_expiry=IDLE_SECONDS,
@@ -242,17 +253,21 @@ class Connections(AsyncExitStack):
         self.push_async_callback(guard.aclose)
         return await self.enter_async_context(pool)
 
-    async def _check_behind_proxy(self, guard: Guard, host: str, port: int) -> None:
+    async def _check_proxied_host(self, guard: SsrfGuard, host: str, port: int) -> None:
         """Check a name that the proxy will resolve; raises AddressRefused, or HostNotChecked.
 
         For a name that this machine does not resolve in time we cannot tell where the proxy goes. Only the
         operator can trust such a name: metadata would otherwise send our requests to inner hosts.
         """
-        is_trusted = is_same_host(host, self._trusted_hosts)
-        seconds = LOOK_UP_SECONDS if is_trusted else min(CHECK_SECONDS, self._answer_seconds / 2)
+        is_trusted = is_listed_host(host, self._trusted_hosts)
+        seconds = (
+            TRUSTED_LOOKUP_SECONDS
+            if is_trusted
+            else min(UNTRUSTED_LOOKUP_SECONDS, self._response_seconds / 2)
+        )
         try:
             async with asyncio.timeout(seconds):
-                is_checked = bool(await guard.checked(host, port))
+                is_checked = bool(await guard.resolve_allowed(host, port))
         except (Unreachable, TimeoutError):
             is_checked = False
         if not is_checked and not is_trusted:
@@ -262,31 +277,33 @@ class Connections(AsyncExitStack):
                 f"If you trust that host, add {host} to `oauth.allow_hosts` of this server in config.yaml.",
             )
 
-    def _tls(self, *, own_host: bool) -> ssl.SSLContext:
-        return tls_context(self._server.options, self._environ, own_host=own_host)
+    def _tls_context(self, *, is_server_host: bool) -> ssl.SSLContext:
+        return tls_context(self._server.options, self._environ, is_server_host=is_server_host)
 
 
-def _read_headers(answer: httpcore.Response) -> tuple[tuple[str, str], ...]:
-    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in answer.headers)
+def _read_headers(httpcore_response: httpcore.Response) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in httpcore_response.headers
+    )
 
 
-def _event_noter(answer: httpcore.Response) -> Callable[[], object]:
+def _counter_reset_for(httpcore_response: httpcore.Response) -> Callable[[], object]:
     """Return what tells the response's connection that its head, or a part of its body, was read."""
-    extensions = cast("Mapping[str, object]", answer.extensions)  # pyright: ignore[reportUnknownMemberType]
+    extensions = cast("Mapping[str, object]", httpcore_response.extensions)  # pyright: ignore[reportUnknownMemberType]
     connection = extensions.get("network_stream")
     # It is another kind of stream after a 101.
-    return connection.note_event if isinstance(connection, LimitedStream) else lambda: None
+    return connection.reset_counters if isinstance(connection, LimitedStream) else lambda: None
 
 
-class Sending:
+class RequestAttempt:
     """A request under way: whether its server may have got it, and until when its response is read."""
 
-    __slots__ = ("_ends", "_request", "deadline", "was_sent")
+    __slots__ = ("_exchange_ends_at", "_request", "deadline", "was_sent")
 
-    def __init__(self, request: Request, deadline: Deadline, ends: float) -> None:
+    def __init__(self, request: Request, deadline: Deadline, exchange_ends_at: float) -> None:
         """`ends` is when the exchange ends at the latest, by the event loop's clock."""
         self._request = request
-        self._ends = ends
+        self._exchange_ends_at = exchange_ends_at
         self.deadline = deadline
         self.was_sent = False
 
@@ -294,23 +311,25 @@ class Sending:
         """Hear of each step of httpcore (its `trace` extension); a proxy's CONNECT is not the request."""
         if event != "http11.send_request_headers.started" or info["request"].method != b"POST":
             return
-        if self._request.brings_tokens:
+        if self._request.is_token_request:
             # Raises CancelledError, before anything is sent, if the process is about to end.
-            note_sent(host_of(self._request.url), self._ends - asyncio.get_running_loop().time())
-            self.deadline.move_to(self._ends)
+            hold_exit_for_response(
+                host_of(self._request.url), self._exchange_ends_at - asyncio.get_running_loop().time()
+            )
+            self.deadline.reschedule(self._exchange_ends_at)
         self.was_sent = True
 
-    def timed_out(self) -> TimedOut:
+    def timeout_error(self) -> TimedOut:
         """Make the error of a deadline that has passed."""
-        return timed_out(host_of(self._request.url), self._request.step, was_sent=self.was_sent)
+        return timeout_error(host_of(self._request.url), self._request.step, was_sent=self.was_sent)
 
-    def correct(self, trouble: NetworkError) -> None:
+    def correct_advice(self, error: NetworkError) -> None:
         """Promise no longer that nothing was lost, if the server may have taken what the request spends."""
-        if self.was_sent and self._request.brings_tokens and trouble.advice == NetworkError.advice:
-            trouble.advice = SPENT
+        if self.was_sent and self._request.is_token_request and error.advice == NetworkError.advice:
+            error.advice = SENT_REQUEST_ADVICE
 
 
-def _redirected(request: Request, location: str) -> Request:
+def _redirect_request(request: Request, location: str) -> Request:
     host = host_of(request.url)
     try:
         # What is cut here is still too long for a URL.
@@ -323,11 +342,15 @@ def _redirected(request: Request, location: str) -> Request:
     return replace(request, url=url, headers=tuple(h for h in request.headers if h[0] == "accept"))
 
 
-def _headers(request: Request, named: str) -> list[tuple[bytes, bytes]]:
+def _encode_headers(request: Request, default_user_agent: str) -> list[tuple[bytes, bytes]]:
     """Write out a request's headers, with ours where it has none of that name; raises ConfigError."""
     given = {name.lower() for name, _ in request.headers}
     # httpcore's own Host forgets the brackets of an IPv6 address.
-    ours = (("host", urlsplit(request.url).netloc), ("user-agent", named), ("accept-encoding", "identity"))
+    ours = (
+        ("host", urlsplit(request.url).netloc),
+        ("user-agent", default_user_agent),
+        ("accept-encoding", "identity"),
+    )
     own = ((name, value.reveal() if isinstance(value, Secret) else value) for name, value in request.headers)
     sent = [*(header for header in ours if header[0] not in given), *own]
     for name, value in sent:

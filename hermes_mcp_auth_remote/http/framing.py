@@ -15,10 +15,10 @@ from typing import Any
 import httpcore
 
 # Parsing this much takes some 20 ms at worst (chunks or 1xx responses of a few bytes).
-READ_BYTES = 4096
+MAX_READ_BYTES = 4096
 # Between two events. A large honest head has a hundred lines, and h11 refuses one of more than 100 KiB.
-MAX_LINES = 500
-MAX_BYTES = 262_144
+MAX_FRAMING_LINES = 500
+MAX_FRAMING_BYTES = 262_144
 
 
 class TooMuchFraming(Exception):
@@ -30,27 +30,27 @@ class LimitedStream(httpcore.AsyncNetworkStream):
 
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner
-        self.note_event()
+        self.reset_counters()
 
-    def note_event(self) -> None:
+    def reset_counters(self) -> None:
         """Begin to count anew: the head was read, or a part of the body."""
-        self._lines = self._bytes = 0
+        self._line_count = self._byte_count = 0
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  httpcore's
         """Read at most 4 KiB; other tasks run first."""
         # All that was read since the last event was framing, or there would have been another one.
-        if self._lines > MAX_LINES or self._bytes > MAX_BYTES:
+        if self._line_count > MAX_FRAMING_LINES or self._byte_count > MAX_FRAMING_BYTES:
             raise TooMuchFraming
         # What TLS has decrypted already is returned at once.
         await asyncio.sleep(0)
-        data = await self._inner.read(min(max_bytes, READ_BYTES), timeout)
-        self._lines += data.count(b"\n")
-        self._bytes += len(data)
+        data = await self._inner.read(min(max_bytes, MAX_READ_BYTES), timeout)
+        self._line_count += data.count(b"\n")
+        self._byte_count += len(data)
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  httpcore's
         """Write a part of a request, whose response is counted on its own."""
-        self.note_event()
+        self.reset_counters()
         await self._inner.write(buffer, timeout)
 
     async def aclose(self) -> None:

@@ -11,19 +11,19 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_ours: ContextVar[bool] = ContextVar("hermes_mcp_auth_remote_unlogged", default=False)
+_is_muted: ContextVar[bool] = ContextVar("hermes_mcp_auth_remote_unlogged", default=False)
 
 
 # A filter counts for one logger, not for those below it. Connections and TLS stay in the log: no secrets.
 for _name in ("httpcore.http11", "httpcore.socks"):
-    logging.getLogger(_name).addFilter(lambda _record: not _ours.get())
+    logging.getLogger(_name).addFilter(lambda _record: not _is_muted.get())
 
 
 @contextmanager
-def unlogged() -> Generator[None]:
+def mute_httpcore_logs() -> Generator[None]:
     """Write nothing of what this task sends and receives to httpcore's log until the block ends."""
-    token = _ours.set(True)
+    token = _is_muted.set(True)
     try:
         yield
     finally:
-        _ours.reset(token)
+        _is_muted.reset(token)

@@ -8,71 +8,71 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hermes_mcp_auth_remote.http.client import Connections
-from hermes_mcp_auth_remote.http.ssrf_guard import Resolve
+from hermes_mcp_auth_remote.http.client import HttpClient
+from hermes_mcp_auth_remote.http.ssrf_guard import Resolver
 from hermes_mcp_auth_remote.oauth.wire import Exchange
-from hermes_mcp_auth_remote.timeouts import LIMITS, Limits
+from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
 from hermes_mcp_auth_remote.values import Server
 
 T = TypeVar("T")
 
 # Then names are looked up anew, and certificates and proxies read.
-KEEP_SECONDS = 60.0
+CLIENT_LIFETIME_SECONDS = 60.0
 
 
 @dataclass(slots=True)
-class _Place:
+class _PooledClient:
     server: Server
-    connections: Connections
-    until: float
-    users: int = 0
+    http_client: HttpClient
+    expires_at: float
+    active_exchanges: int = 0
 
 
-class KeptConnections:
+class HttpClientPool:
     """Runs exchanges as `http.client.run` does, under the same limits; for one event loop."""
 
     def __init__(
         self,
         *,
         environ: Mapping[str, str] = os.environ,
-        resolve: Resolve | None = None,
-        limits: Limits = LIMITS,
+        resolve: Resolver | None = None,
+        limits: TimeLimits = TIME_LIMITS,
     ) -> None:
         self._limits = limits
         self._environ = environ
         self._resolve = resolve
-        self._places: dict[tuple[str, str], _Place] = {}
+        self._clients: dict[tuple[str, str], _PooledClient] = {}
 
     async def __call__(self, exchange: Exchange[T], server: Server) -> T:
         """Run an exchange to its end on behalf of a server, and return what it returns."""
-        place = await self._place(server)
-        place.users += 1
+        place = await self._get_or_create_client(server)
+        place.active_exchanges += 1
         try:
-            return await place.connections.run(exchange)
+            return await place.http_client.run_exchange(exchange)
         finally:
-            place.users -= 1
-            if place is not self._places.get((server.name, server.url)):
-                await self._closed(place)
+            place.active_exchanges -= 1
+            if place is not self._clients.get((server.name, server.url)):
+                await self._close_if_idle(place)
 
     async def aclose(self) -> None:
         """Close all connections that are not in use; those that are, close after use."""
-        places, self._places = list(self._places.values()), {}
+        places, self._clients = list(self._clients.values()), {}
         for place in places:
-            await self._closed(place)
+            await self._close_if_idle(place)
 
-    async def _place(self, server: Server) -> _Place:
+    async def _get_or_create_client(self, server: Server) -> _PooledClient:
         key, now = (server.name, server.url), asyncio.get_running_loop().time()
-        known = self._places.get(key)
-        if known is not None and known.until > now and known.server == server:
+        known = self._clients.get(key)
+        if known is not None and known.expires_at > now and known.server == server:
             return known
-        connections = Connections(
+        connections = HttpClient(
             server, self._environ, self._resolve, self._limits.response_seconds, self._limits
         )
-        place = self._places[key] = _Place(server, connections, now + KEEP_SECONDS)
+        place = self._clients[key] = _PooledClient(server, connections, now + CLIENT_LIFETIME_SECONDS)
         if known is not None:
-            await self._closed(known)
+            await self._close_if_idle(known)
         return place
 
-    async def _closed(self, place: _Place) -> None:
-        if not place.users:
-            await place.connections.aclose()
+    async def _close_if_idle(self, pooled_client: _PooledClient) -> None:
+        if not pooled_client.active_exchanges:
+            await pooled_client.http_client.aclose()

@@ -14,54 +14,54 @@ from hermes_mcp_auth_remote.http.addresses import (
     AddressPolicy,
     is_cloud_metadata,
     is_intranet,
-    literal,
+    parse_ip_literal,
 )
-from hermes_mcp_auth_remote.http.dns import look_ups
+from hermes_mcp_auth_remote.http.dns import threaded_resolver
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 
-Resolve = Callable[[str, int], Awaitable[list[Address]]]
+Resolver = Callable[[str, int], Awaitable[list[Address]]]
 """Takes a host name and a port, returns its addresses in the order to try; raises OSError."""
 
 # Where a name has several addresses, a dead one must not use up the whole time.
-FIRST_ADDRESS_SECONDS = 3.0
+CONNECT_ATTEMPT_SECONDS = 3.0
 
 
-async def resolve(host: str, port: int) -> list[Address]:
+async def resolve_host(host: str, port: int) -> list[Address]:
     """Ask the system's resolver (without blocking the event loop) for a host's addresses."""
     return await resolver_for(host)(host, port)
 
 
-def resolver_for(server: str) -> Resolve:
+def resolver_for(quota_key: str) -> Resolver:
     """Return a resolver that asks the system on behalf of one server, within its share of the threads.
 
     `server` is any text that tells servers apart, such as a server's URL.
     """
 
-    async def resolve(host: str, port: int) -> list[Address]:
-        if is_loopback_host(host) and literal(host) is None:
+    async def resolve_for_quota(host: str, port: int) -> list[Address]:
+        if is_loopback_host(host) and parse_ip_literal(host) is None:
             # RFC 6761 section 6.3: localhost is loopback, whatever a resolver says.
             return [ip_address("127.0.0.1"), ip_address("::1")]
-        return await look_ups.addresses(host, port, server)
+        return await threaded_resolver.resolve(host, port, quota_key)
 
-    return resolve
+    return resolve_for_quota
 
 
-def remembering(resolve: Resolve) -> Resolve:
+def make_caching_resolver(resolve: Resolver) -> Resolver:
     """Return a resolver that asks once for each name, so that within an exchange a name leads to one place.
 
     An answer that changes between two questions is how DNS rebinding gets past a check.
     """
     known: dict[str, list[Address]] = {}
 
-    async def remembered(host: str, port: int) -> list[Address]:
+    async def resolve_once(host: str, port: int) -> list[Address]:
         if host not in known:
             known[host] = await resolve(host, port)
         return known[host]
 
-    return remembered
+    return resolve_once
 
 
-class Guard(httpcore.AsyncNetworkBackend):
+class SsrfGuard(httpcore.AsyncNetworkBackend):
     """Lets connections through to addresses that the policy allows, and to the operator's proxy.
 
     `server_host` is the host of the MCP server that the operator configured: where it stands on the
@@ -74,14 +74,14 @@ class Guard(httpcore.AsyncNetworkBackend):
         server_host: str,
         *,
         proxy_host: str | None = None,
-        resolve: Resolve = resolve,
+        resolve: Resolver = resolve_host,
     ) -> None:
         self._policy = policy
         self._server_host = server_host
         self._proxy_host = proxy_host
         self._resolve = resolve
         self._inner = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
-        self._opened: list[httpcore.AsyncNetworkStream] = []
+        self._streams: list[httpcore.AsyncNetworkStream] = []
 
     async def connect_tcp(
         self,
@@ -94,13 +94,13 @@ class Guard(httpcore.AsyncNetworkBackend):
         """Connect to a checked address of a host; raises AddressRefused, TimedOut or Unreachable."""
         if host == self._proxy_host:
             # The operator's own choice, and most often on the intranet.
-            addresses, name = await self._addresses(host, port), f"The proxy {host}"
+            addresses, name = await self._resolve_addresses(host, port), f"The proxy {host}"
         else:
-            addresses, name = await self.checked(host, port), host
+            addresses, name = await self.resolve_allowed(host, port), host
         trouble: NetworkError = Unreachable(f"{name} has no address.")
         for position, address in enumerate(addresses):
             last = position == len(addresses) - 1
-            limit = timeout if last or timeout is None else min(timeout, FIRST_ADDRESS_SECONDS)
+            limit = timeout if last or timeout is None else min(timeout, CONNECT_ATTEMPT_SECONDS)
             try:
                 stream = await self._inner.connect_tcp(
                     str(address), port, limit, local_address, socket_options
@@ -110,28 +110,28 @@ class Guard(httpcore.AsyncNetworkBackend):
             except (httpcore.ConnectError, OSError):
                 trouble = Unreachable(f"{name} refused the connection, or there is no way to it.")
             else:
-                self._opened.append(stream)
+                self._streams.append(stream)
                 return stream
         raise trouble
 
     async def aclose(self) -> None:
         """Close every connection; httpcore itself forgets one that is cancelled amid its TLS handshake."""
-        while self._opened:
-            await self._opened.pop().aclose()
+        while self._streams:
+            await self._streams.pop().aclose()
 
-    async def checked(self, host: str, port: int) -> list[Address]:
+    async def resolve_allowed(self, host: str, port: int) -> list[Address]:
         """Return a host's addresses, every one allowed; raises AddressRefused or Unreachable."""
-        addresses = await self._addresses(host, port)
+        addresses = await self._resolve_addresses(host, port)
         # One bad address is enough: a name that leads both outside and inside is a trap.
         for address in addresses:
-            if not self._policy.allows(address) and not await self._stands_with_server(address, port):
+            if not self._policy.allows(address) and not await self._is_on_server_network(address, port):
                 raise AddressRefused(
                     f"{host} leads to an internal address, where no public server should send us."
                 )
         return addresses
 
-    async def _addresses(self, host: str, port: int) -> list[Address]:
-        known = literal(host)
+    async def _resolve_addresses(self, host: str, port: int) -> list[Address]:
+        known = parse_ip_literal(host)
         if known is not None:
             return [known]
         try:
@@ -139,14 +139,14 @@ class Guard(httpcore.AsyncNetworkBackend):
         except (OSError, UnicodeError):
             raise Unreachable(f"The name {host} could not be resolved.") from None
 
-    async def _stands_with_server(self, address: Address, port: int) -> bool:
-        if address == literal(self._server_host):
+    async def _is_on_server_network(self, address: Address, port: int) -> bool:
+        if address == parse_ip_literal(self._server_host):
             # The operator wrote this very address down.
             return not is_cloud_metadata(address)
         if not is_intranet(address):
             return False
         try:
-            own = await self._addresses(self._server_host, port)
+            own = await self._resolve_addresses(self._server_host, port)
         except Unreachable:
             return False
         return bool(own) and all(is_intranet(each) for each in own)

@@ -14,24 +14,30 @@ from hermes_mcp_auth_remote.hermes_home import expand_user
 from hermes_mcp_auth_remote.values import ServerOptions
 
 
-def tls_context(options: ServerOptions, environ: Mapping[str, str], *, own_host: bool) -> ssl.SSLContext:
+def tls_context(
+    options: ServerOptions, environ: Mapping[str, str], *, is_server_host: bool
+) -> ssl.SSLContext:
     """Return the TLS context for a connection; raises ConfigError for files that cannot be used.
 
     `own_host` is True for the MCP server's own host. There, `ca_file` is all that is trusted, a client
     certificate is shown, and `ssl_verify: false` counts. Everywhere else `ca_file` is trusted besides the
     usual authorities: SSL_CERT_FILE and SSL_CERT_DIR, else the system's and certifi's.
     """
-    ca_file = _expanded(options.ca_file)
+    ca_file = _expand_path(options.ca_file)
     usual = (environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None)
-    client = (_expanded(options.client_cert), _expanded(options.client_key)) if own_host else (None, None)
+    client = (
+        (_expand_path(options.client_cert), _expand_path(options.client_key))
+        if is_server_host
+        else (None, None)
+    )
     files = (ca_file, *usual, *client)
     try:
-        return _context(
+        return _build_context(
             ca_file,
-            None if own_host and ca_file else usual,
+            None if is_server_host and ca_file else usual,
             client,
-            tuple(_stamp(file) for file in files),
-            verify=options.verify_tls or not own_host,
+            tuple(_mtime_ns(file) for file in files),
+            verify=options.verify_tls or not is_server_host,
         )
     except (OSError, ssl.SSLError):
         raise ConfigError(
@@ -41,11 +47,11 @@ def tls_context(options: ServerOptions, environ: Mapping[str, str], *, own_host:
         ) from None
 
 
-def _expanded(file: str | None) -> str | None:
+def _expand_path(file: str | None) -> str | None:
     return expand_user(file, "Write the paths of certificate files in full.") if file else None
 
 
-def _stamp(file: str | None) -> int:
+def _mtime_ns(file: str | None) -> int:
     # A long-lived process must see a renewed certificate. SSL_CERT_DIR may list several directories.
     try:
         return Path(file).stat().st_mtime_ns if file else 0
@@ -54,11 +60,11 @@ def _stamp(file: str | None) -> int:
 
 
 @lru_cache(maxsize=32)  # 17 ms each, and shareable
-def _context(
+def _build_context(
     ca_file: str | None,
-    usual: tuple[str | None, str | None] | None,
-    client: tuple[str | None, str | None],
-    _stamps: tuple[int, ...],
+    default_ca_paths: tuple[str | None, str | None] | None,
+    client_certificate: tuple[str | None, str | None],
+    _mtimes_ns: tuple[int, ...],
     *,
     verify: bool,
 ) -> ssl.SSLContext:
@@ -66,13 +72,13 @@ def _context(
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_file:
         context.load_verify_locations(ca_file)
-    if usual is not None and any(usual):
-        context.load_verify_locations(*usual)
-    elif usual is not None:
+    if default_ca_paths is not None and any(default_ca_paths):
+        context.load_verify_locations(*default_ca_paths)
+    elif default_ca_paths is not None:
         # Either may be missing: a container has no system store, a company's CA is in no package.
         context.load_default_certs()
         context.load_verify_locations(certifi.where())
-    certificate, key = client
+    certificate, key = client_certificate
     if certificate:
         # Without a password of ours, OpenSSL asks the terminal for one, and waits.
         context.load_cert_chain(certificate, key, password="")

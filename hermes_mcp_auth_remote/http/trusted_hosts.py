@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from hermes_mcp_auth_remote.errors import ConfigError
-from hermes_mcp_auth_remote.oauth.hosts import host_name
+from hermes_mcp_auth_remote.oauth.hosts import normalize_host_name
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.values import Server
 
@@ -21,7 +21,7 @@ def trusted_hosts(server: Server) -> frozenset[str]:
     if options.identity_provider is not None:
         urls.append(options.identity_provider.token_endpoint)
     try:
-        names = {host_name(text) for text in options.allow_hosts}
+        names = {normalize_host_name(text) for text in options.allow_hosts}
     except ValueError:
         raise ConfigError(
             "`oauth.allow_hosts` holds something that is no host name.",
@@ -30,5 +30,5 @@ def trusted_hosts(server: Server) -> frozenset[str]:
     for url in urls:
         # An address: the address policy alone decides about these.
         with suppress(ValueError):
-            names.add(host_name(host_of(url)))
+            names.add(normalize_host_name(host_of(url)))
     return frozenset(names)

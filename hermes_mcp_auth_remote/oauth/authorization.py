@@ -9,35 +9,35 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunsplit
 
-from hermes_mcp_auth_remote.errors import NetworkError, PkceNotSupported, TokenRefused, UnreadableAnswer
+from hermes_mcp_auth_remote.errors import MalformedResponse, NetworkError, PkceNotSupported, TokenError
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate
+from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate_client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery, ProtectedResource
 from hermes_mcp_auth_remote.oauth.token_errors import (
     UNKNOWN_ERROR,
     canonical_error,
     error_code,
-    server_words,
+    read_server_message,
 )
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of, safe_url
 from hermes_mcp_auth_remote.oauth.wire import (
     Exchange,
     Request,
     Response,
-    lifetime_seconds,
+    format_scope,
+    parse_scope,
+    parse_seconds,
     post_form,
     read_json_object,
-    scope_set,
-    scope_text,
-    text_member,
+    string_member,
 )
 from hermes_mcp_auth_remote.values import Secret
 
-PUSHED_REQUEST = "pushed authorization request"
+PUSHED_REQUEST_STEP = "pushed authorization request"
 STATE_BYTES = 32  # 256 bits; security best practice asks for 128 at least
-VERIFIER_BYTES = 48  # 64 characters, of the 43 to 128 that RFC 7636 section 4.1 allows
+CODE_VERIFIER_BYTES = 48  # 64 characters, of the 43 to 128 that RFC 7636 section 4.1 allows
 # A shorter life than this leaves no time to pick up a phone (RFC 9126 section 2.2 suggests 5 to 600 s).
-MIN_PUSHED_SECONDS = 120
+MIN_PUSHED_LIFETIME_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class AuthorizationRequest:
     redirect_uri: str
     client: Client
     issuer: str
-    iss_required: bool
+    is_iss_required: bool
     token_endpoint: str
     authorization_endpoint: str
     resource: str | None
     scope: frozenset[str] | None
     trusted_issuers: frozenset[str] = frozenset()
     lifetime_seconds: float | None = None
-    dpop: bool = False
+    uses_dpop: bool = False
 
 
 def code_challenge(code_verifier: Secret) -> str:
@@ -70,24 +70,26 @@ def code_challenge(code_verifier: Secret) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def check_pkce(server: AuthorizationServer, *, allow_missing_pkce: bool = False) -> None:
+def check_pkce(authorization_server: AuthorizationServer, *, allow_missing_pkce: bool = False) -> None:
     """Refuse a server that does not advertise S256.
 
     MCP 2026-07-28: where `code_challenge_methods_supported` is absent "MCP clients MUST refuse to proceed".
     """
-    methods = server.code_challenge_methods_supported
+    methods = authorization_server.code_challenge_methods_supported
     if (methods is None or "S256" not in methods) and not allow_missing_pkce:
         said = "does not say that it supports" if methods is None else "does not support"
-        raise PkceNotSupported(f"{host_of(server.issuer)} {said} PKCE with S256, which protects the code.")
+        raise PkceNotSupported(
+            f"{host_of(authorization_server.issuer)} {said} PKCE with S256, which protects the code."
+        )
 
 
 def select_scope(
     discovery: Discovery,
     challenge: Challenge,
     *,
-    configured: frozenset[str] | None = None,
-    held: frozenset[str] = frozenset(),
-    cap: frozenset[str] | None = None,
+    configured_scope: frozenset[str] | None = None,
+    granted_scope: frozenset[str] = frozenset(),
+    scope_cap: frozenset[str] | None = None,
 ) -> frozenset[str] | None:
     """Choose the scope to ask for; None sends no `scope` at all.
 
@@ -96,18 +98,18 @@ def select_scope(
     Never the authorization server's whole catalogue (quirk 26).
     """
     resource = discovery.protected_resource
-    listed = scope_set(" ".join(resource.scopes_supported or ())) if resource else None
-    chosen = configured or challenge.scope or listed
-    if configured and challenge.insufficient_scope:
-        chosen = configured | (challenge.scope or frozenset())
-    wanted = (chosen or frozenset()) | held
+    listed = parse_scope(" ".join(resource.scopes_supported or ())) if resource else None
+    chosen = configured_scope or challenge.scope or listed
+    if configured_scope and challenge.has_insufficient_scope:
+        chosen = configured_scope | (challenge.scope or frozenset())
+    wanted = (chosen or frozenset()) | granted_scope
     if not wanted:
         return None
-    if cap is not None:
+    if scope_cap is not None:
         # No `scope` at all means "your default", which may be wider than the cap.
-        wanted = wanted & cap or cap
+        wanted = wanted & scope_cap or scope_cap
     # An operator's own `scope` is taken at its word.
-    if not configured and "offline_access" in (discovery.authorization_server.scopes_supported or ()):
+    if not configured_scope and "offline_access" in (discovery.authorization_server.scopes_supported or ()):
         wanted |= {"offline_access"}
     return wanted or None
 
@@ -131,7 +133,7 @@ def select_resource(
 
 
 def authorization_request(  # noqa: PLR0913
-    server: AuthorizationServer,
+    authorization_server: AuthorizationServer,
     client: Client,
     *,
     redirect_uri: str,
@@ -139,7 +141,7 @@ def authorization_request(  # noqa: PLR0913
     code_verifier: Secret,
     scope: frozenset[str] | None = None,
     resource: str | None = None,
-    extra: Mapping[str, str] | None = None,
+    extra_parameters: Mapping[str, str] | None = None,
     trusted_issuers: frozenset[str] = frozenset(),
 ) -> AuthorizationRequest:
     """Build the authorization request (RFC 6749 section 4.1.1) with PKCE, state and resource."""
@@ -152,31 +154,34 @@ def authorization_request(  # noqa: PLR0913
         "code_challenge_method": "S256",
     }
     if scope:
-        parameters["scope"] = scope_text(scope)
-        if "offline_access" in scope and server.is_openid:
+        parameters["scope"] = format_scope(scope)
+        if "offline_access" in scope and authorization_server.is_openid:
             # OpenID Connect Core section 11: offline_access is ignored without consent.
             parameters["prompt"] = "consent"
     if resource is not None:
         parameters["resource"] = resource
     # An operator may add parameters, but not replace those that the login's safety hangs on.
-    parameters = {**parameters, **{k: v for k, v in (extra or {}).items() if k not in _FIXED}}
+    parameters = {
+        **parameters,
+        **{k: v for k, v in (extra_parameters or {}).items() if k not in _RESERVED_PARAMETERS},
+    }
     return AuthorizationRequest(
-        url=_with_query(server.authorization_endpoint, parameters),
+        url=_with_query(authorization_server.authorization_endpoint, parameters),
         state=state,
         code_verifier=code_verifier,
         redirect_uri=redirect_uri,
         client=client,
-        issuer=server.issuer,
-        iss_required=server.authorization_response_iss_parameter_supported,
-        token_endpoint=server.token_endpoint,
-        authorization_endpoint=server.authorization_endpoint,
+        issuer=authorization_server.issuer,
+        is_iss_required=authorization_server.authorization_response_iss_parameter_supported,
+        token_endpoint=authorization_server.token_endpoint,
+        authorization_endpoint=authorization_server.authorization_endpoint,
         resource=resource,
         scope=scope,
         trusted_issuers=trusted_issuers,
     )
 
 
-_FIXED = frozenset(
+_RESERVED_PARAMETERS = frozenset(
     {
         "response_type",
         "client_id",
@@ -195,48 +200,49 @@ def _with_query(url: str, parameters: Mapping[str, str]) -> str:
     # RFC 6749 section 3.1: the endpoint's own query "MUST be retained when adding additional parameters", and
     # none "MUST be included more than once"; an endpoint that brings a redirect_uri of its own is hostile.
     parts = urlsplit(url)
-    ours = _FIXED | parameters.keys()
+    ours = _RESERVED_PARAMETERS | parameters.keys()
     kept = (pair for pair in parts.query.split("&") if unquote_plus(pair.partition("=")[0]) not in ours)
     query = "&".join(part for part in (*kept, urlencode(parameters)) if part)
     return safe_url(urlunsplit(parts._replace(query=query, fragment="")), "authorization URL")
 
 
-def push(
-    server: AuthorizationServer, request: AuthorizationRequest, *, sign: Signer | None = None
+def push_request(
+    authorization_server: AuthorizationServer, request: AuthorizationRequest, *, sign: Signer | None = None
 ) -> Exchange[AuthorizationRequest]:
     """Push the request to the server, where it has an endpoint for that (RFC 9126); else return it unchanged.
 
     What is gained: parameters that nobody on the way can read or change, and a URL short enough for a QR
     code. A server that only offers it, and fails or gives too little time, gets the plain request.
     """
-    if server.pushed_authorization_request_endpoint is None:
+    if authorization_server.pushed_authorization_request_endpoint is None:
         return request
-    required = server.require_pushed_authorization_requests
+    required = authorization_server.require_pushed_authorization_requests
     secrets = tuple(s for s in (request.state, request.client.client_secret) if s is not None)
     try:
-        response = yield pushed_request(server, request, sign=sign)
+        response = yield pushed_authorization_request(authorization_server, request, sign=sign)
         uri, seconds = read_pushed_response(response, secrets)
-    except (UnreadableAnswer, TokenRefused, NetworkError) as error:
+    except (MalformedResponse, TokenError, NetworkError) as error:
         # A client that is no longer known would only be refused later, before the person's eyes.
-        if required or (isinstance(error, TokenRefused) and error.error == "invalid_client"):
+        if required or (isinstance(error, TokenError) and error.error == "invalid_client"):
             raise
         return request
-    if seconds < MIN_PUSHED_SECONDS and not required:
+    if seconds < MIN_PUSHED_LIFETIME_SECONDS and not required:
         return request
     url = _with_query(
-        server.authorization_endpoint, {"client_id": request.client.client_id, "request_uri": uri}
+        authorization_server.authorization_endpoint,
+        {"client_id": request.client.client_id, "request_uri": uri},
     )
     return replace(request, url=url, lifetime_seconds=seconds or None)
 
 
-def pushed_request(
-    server: AuthorizationServer, request: AuthorizationRequest, *, sign: Signer | None = None
+def pushed_authorization_request(
+    authorization_server: AuthorizationServer, request: AuthorizationRequest, *, sign: Signer | None = None
 ) -> Request:
     """Build the POST that carries the request's own parameters (RFC 9126 section 2.1)."""
-    endpoint = server.pushed_authorization_request_endpoint or ""
+    endpoint = authorization_server.pushed_authorization_request_endpoint or ""
     pairs: dict[str, str] = dict(parse_qsl(urlsplit(request.url).query))
-    form, headers = authenticate(request.client, server.issuer, pairs, sign=sign)
-    return post_form(endpoint, PUSHED_REQUEST, form, headers)
+    form, headers = authenticate_client(request.client, authorization_server.issuer, pairs, sign=sign)
+    return post_form(endpoint, PUSHED_REQUEST_STEP, form, headers)
 
 
 def read_pushed_response(response: Response, secrets: tuple[Secret, ...] = ()) -> tuple[str, float]:
@@ -244,14 +250,14 @@ def read_pushed_response(response: Response, secrets: tuple[Secret, ...] = ()) -
 
     Raises TokenRefused or UnreadableAnswer; `secrets` are kept out of their messages.
     """
-    document = read_json_object(response.body, f"answer to the {PUSHED_REQUEST}")
+    document = read_json_object(response.body, f"answer to the {PUSHED_REQUEST_STEP}")
     if not response.ok:
         code = error_code(document)
         error = f"status {response.status}" if code is None else canonical_error(code)
         said = f"an error of its own (status {response.status})" if error == UNKNOWN_ERROR else error
-        words = server_words(document, *secrets)
-        raise TokenRefused(f"The {PUSHED_REQUEST} was refused: {said}.", error, server_words=words)
-    uri = text_member(document, "request_uri")
+        words = read_server_message(document, *secrets)
+        raise TokenError(f"The {PUSHED_REQUEST_STEP} was refused: {said}.", error, server_message=words)
+    uri = string_member(document, "request_uri")
     if uri is None:
-        raise UnreadableAnswer(f"The answer to the {PUSHED_REQUEST} holds no request_uri.")
-    return uri, lifetime_seconds(document.get("expires_in")) or 0.0
+        raise MalformedResponse(f"The answer to the {PUSHED_REQUEST_STEP} holds no request_uri.")
+    return uri, parse_seconds(document.get("expires_in")) or 0.0

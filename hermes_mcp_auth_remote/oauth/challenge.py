@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from hermes_mcp_auth_remote.oauth.wire import scope_set
+from hermes_mcp_auth_remote.oauth.wire import parse_scope
 
 # Beyond it, in all lines together, it is an attack, not a challenge; also bounds the scanner below.
 MAX_HEADER_CHARS = 16_384
 # Words, parameters and separators in all lines together: a challenge has a dozen.
 MAX_TOKENS = 1000
 # Each one costs a request; nobody is known to send more than two.
-MAX_RESOURCE_METADATA = 4
+MAX_RESOURCE_METADATA_URLS = 4
 
 # auth-param = token BWS "=" BWS ( token / quoted-string ); single quotes are in the field (quirk 9).
-_PARAM = re.compile(
+_AUTH_PARAM = re.compile(
     r"""([A-Za-z0-9!#$%&'*+.^_`|~-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s,"']+))"""
 )
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]*)(?=[ \t,]|$)")
@@ -40,12 +40,12 @@ class Challenge:
     is_dpop_only: bool = False
 
     @property
-    def insufficient_scope(self) -> bool:
+    def has_insufficient_scope(self) -> bool:
         """True for a 403 that a wider scope would cure (RFC 6750 section 3.1)."""
         return self.error == "insufficient_scope"
 
 
-def read_challenge(headers: Iterable[str]) -> Challenge:
+def read_challenge(header_lines: Iterable[str]) -> Challenge:
     """Read the WWW-Authenticate header lines of one response; never raises.
 
     Only the Bearer scheme counts (a DPoP challenge carries the same parameters and counts too). Odd spaces,
@@ -55,52 +55,52 @@ def read_challenge(headers: Iterable[str]) -> Challenge:
     scopes: list[str] = []
     error: str | None = None
     schemes: set[str] = set()
-    for scheme, name, value in islice(_tokens(headers), MAX_TOKENS):
+    for scheme, name, value in islice(_iter_tokens(header_lines), MAX_TOKENS):
         if scheme not in {"bearer", "dpop"}:
             continue
         schemes.add(scheme)
         if name == "resource_metadata" and value and value not in metadata:
-            if len(metadata) < MAX_RESOURCE_METADATA:
+            if len(metadata) < MAX_RESOURCE_METADATA_URLS:
                 metadata.append(value)
         elif name == "scope":
             scopes.append(value)
         elif name == "error" and error is None:
             error = value
-    return Challenge(tuple(metadata), scope_set(" ".join(scopes)) or None, error, schemes == {"dpop"})
+    return Challenge(tuple(metadata), parse_scope(" ".join(scopes)) or None, error, schemes == {"dpop"})
 
 
-def _tokens(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def _iter_tokens(header_lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     left = MAX_HEADER_CHARS
-    for line in lines:
+    for line in header_lines:
         if left <= 0:
             return
         # A line costs as much as a word, even an empty one.
         yield "", "", ""
-        yield from _parameters(line[:left])
+        yield from _iter_parameters(line[:left])
         left -= len(line)
 
 
-def _parameters(line: str) -> Iterator[tuple[str, str, str]]:
+def _iter_parameters(header_line: str) -> Iterator[tuple[str, str, str]]:
     """Walk one header line: yields (scheme, name, value), the names in lower case.
 
     A scheme, and what is no parameter, comes with an empty name: the caller counts the steps.
     """
     scheme, position = "", 0
-    while position < len(line):
-        if found := _SEPARATOR.match(line, position):
+    while position < len(header_line):
+        if found := _SEPARATOR.match(header_line, position):
             position = found.end()
             yield scheme, "", ""
-        elif found := _PARAM.match(line, position):
+        elif found := _AUTH_PARAM.match(header_line, position):
             quoted, single, bare = found.group(2, 3, 4)
             value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else (single or bare or "")
             yield scheme, found.group(1).lower(), value.strip()
             position = found.end()
-        elif found := _SCHEME.match(line, position):
+        elif found := _SCHEME.match(header_line, position):
             scheme = found.group(1).lower()
             position = found.end()
             yield scheme, "", ""
         else:
             # A whole word at a time, or a long one would cost quadratic time.
-            junk = _JUNK.match(line, position)
+            junk = _JUNK.match(header_line, position)
             position = junk.end() if junk else position + 1
             yield scheme, "", ""

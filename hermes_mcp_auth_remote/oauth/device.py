@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from hermes_mcp_auth_remote.errors import (
-    DeviceRefused,
+    DeviceAuthorizationError,
+    MalformedResponse,
     NetworkError,
     ServerError,
-    UnreadableAnswer,
     UnsafeUrl,
 )
-from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT, Client, Signer, authenticate
+from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT, Client, Signer, authenticate_client
 from hermes_mcp_auth_remote.oauth.metadata import (
-    AUTHORIZATION_SERVER,
+    AUTHORIZATION_SERVER_STEP,
     AuthorizationServer,
     read_authorization_server_response,
 )
@@ -25,7 +25,7 @@ from hermes_mcp_auth_remote.oauth.token_errors import (
     UNKNOWN_ERROR,
     canonical_error,
     error_code,
-    server_words,
+    read_server_message,
 )
 from hermes_mcp_auth_remote.oauth.urls import (
     authorization_server_urls,
@@ -40,23 +40,23 @@ from hermes_mcp_auth_remote.oauth.wire import (
     Form,
     Request,
     Response,
-    get,
-    lifetime_seconds,
+    format_scope,
+    get_json,
+    parse_seconds,
     post_form,
     read_json_or_form,
-    scope_text,
-    text_member,
-    texts_member,
+    string_list,
+    string_member,
 )
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Secret
 
-DEVICE_AUTHORIZATION = "device authorization"
+DEVICE_AUTHORIZATION_STEP = "device authorization"
 # RFC 8628 section 3.2: "If no value is provided, clients MUST use 5 as the default."
 DEFAULT_INTERVAL_SECONDS = 5.0
 # Below it we would do a server harm that cannot have meant it.
 MIN_INTERVAL_SECONDS = 1.0
 # Half an hour is the longest in use; a code that lives longer is only longer in danger.
-MAX_DEVICE_SECONDS = 1800.0
+MAX_DEVICE_CODE_SECONDS = 1800.0
 # To be read aloud and typed; RFC 8628 section 6.1 suggests eight letters.
 MAX_USER_CODE_CHARS = 64
 
@@ -76,63 +76,74 @@ class DeviceAuthorization:
     interval_seconds: float = DEFAULT_INTERVAL_SECONDS
 
 
-def may_use_device(client: Client) -> bool:
+def can_use_device_flow(client: Client) -> bool:
     """True where a client is registered for the device grant (RFC 7591 section 2), or only a try can tell.
 
     Where False, register anew: such a client is refused, as unauthorized_client (quirk 23), or with whatever
     else a server thinks of (oidc-provider says invalid_request).
     """
-    return not client.registered or DEVICE_GRANT in (texts_member(client.document, "grant_types") or ())
+    return not client.is_registered or DEVICE_GRANT in (string_list(client.document, "grant_types") or ())
 
 
 def find_device_endpoint(
-    issuer: str, server: AuthorizationServer, trusted_issuers: Iterable[str] = ()
+    issuer: str, authorization_server: AuthorizationServer, trusted_issuers: Iterable[str] = ()
 ) -> Exchange[AuthorizationServer]:
     """Look for the device endpoint in the OpenID documents, where the first document lacks it (quirk 46).
 
     `issuer` is spelt as discovery was given it. Returns the server with what was found, or unchanged; a
     document that cannot be had, or is another issuer's, changes nothing.
     """
-    if server.device_authorization_endpoint is not None or server.is_guessed:
-        return server
+    if (
+        authorization_server.device_authorization_endpoint is not None
+        or authorization_server.uses_default_endpoints
+    ):
+        return authorization_server
     # The first place is RFC 8414's, which has spoken already or is empty.
     for url in authorization_server_urls(safe_url(issuer, "issuer"))[1:]:
         try:
-            response = yield get(url, AUTHORIZATION_SERVER)
+            response = yield get_json(url, AUTHORIZATION_SERVER_STEP)
             if not response.ok:
                 continue
             found = read_authorization_server_response(response, issuer, frozenset(trusted_issuers))
         except NetworkError:
-            return server
+            return authorization_server
         except ServerError:
             continue
         # A code from one server is worth nothing at the token endpoint of another.
-        same = (found.issuer, found.token_endpoint) == (server.issuer, server.token_endpoint)
+        same = (found.issuer, found.token_endpoint) == (
+            authorization_server.issuer,
+            authorization_server.token_endpoint,
+        )
         if same and found.device_authorization_endpoint is not None:
-            return _with_endpoint(server, found)
-    return server
+            return _with_device_endpoint(authorization_server, found)
+    return authorization_server
 
 
-def _with_endpoint(server: AuthorizationServer, found: AuthorizationServer) -> AuthorizationServer:
+def _with_device_endpoint(
+    authorization_server: AuthorizationServer, openid_metadata: AuthorizationServer
+) -> AuthorizationServer:
     # Whoever names the endpoint also knows the grants; both go into what is stored.
     names = ("device_authorization_endpoint", "grant_types_supported")
-    kept = {name: value for name, value in server.document.items() if name not in names}
-    document: Document = {**kept, **{name: found.document[name] for name in names if name in found.document}}
+    kept = {name: value for name, value in authorization_server.document.items() if name not in names}
+    document: Document = {
+        **kept,
+        **{name: openid_metadata.document[name] for name in names if name in openid_metadata.document},
+    }
     return replace(
-        server,
-        device_authorization_endpoint=found.device_authorization_endpoint,
-        grant_types_supported=found.grant_types_supported,
+        authorization_server,
+        device_authorization_endpoint=openid_metadata.device_authorization_endpoint,
+        grant_types_supported=openid_metadata.grant_types_supported,
         document=document,
     )
 
 
-def authorize_device(
-    server: AuthorizationServer,
+def obtain_device_authorization(
+    authorization_server: AuthorizationServer,
     client: Client,
     *,
     scope: frozenset[str] | None = None,
     resource: str | None = None,
-    extra: Mapping[str, str] | None = None,
+    extra_parameters: Mapping[str, str] | None = None,
     sign: Signer | None = None,
 ) -> Exchange[DeviceAuthorization]:
     """Ask for a device code and a user code (RFC 8628 section 3.1).
@@ -142,49 +153,60 @@ def authorize_device(
     """
     secrets = () if client.client_secret is None else (client.client_secret,)
 
-    def ask(who: Client) -> Exchange[DeviceAuthorization]:
+    def attempt(attempted_client: Client) -> Exchange[DeviceAuthorization]:
         response = yield device_authorization_request(
-            server, who, scope=scope, resource=resource, extra=extra, sign=sign
+            authorization_server,
+            attempted_client,
+            scope=scope,
+            resource=resource,
+            extra_parameters=extra_parameters,
+            sign=sign,
         )
-        return read_device_authorization_response(response, server.issuer, secrets)
+        return read_device_authorization_response(response, authorization_server.issuer, secrets)
 
     try:
-        return (yield from ask(client))
-    except DeviceRefused as refused:
-        if refused.error != "invalid_client" or client.method != "client_secret_basic":
+        return (yield from attempt(client))
+    except DeviceAuthorizationError as refused:
+        if refused.error != "invalid_client" or client.auth_method != "client_secret_basic":
             raise
         try:
-            return (yield from ask(replace(client, method="client_secret_post")))
-        except DeviceRefused:
+            return (yield from attempt(replace(client, auth_method="client_secret_post")))
+        except DeviceAuthorizationError:
             raise refused from None
 
 
 def device_authorization_request(
-    server: AuthorizationServer,
+    authorization_server: AuthorizationServer,
     client: Client,
     *,
     scope: frozenset[str] | None = None,
     resource: str | None = None,
-    extra: Mapping[str, str] | None = None,
+    extra_parameters: Mapping[str, str] | None = None,
     sign: Signer | None = None,
 ) -> Request:
     """Build the device authorization request; raises DeviceRefused where there is no such endpoint.
 
     `extra` are an operator's own parameters, such as an audience.
     """
-    if server.device_authorization_endpoint is None:
-        raise DeviceRefused(f"{host_of(server.issuer)} offers no device flow.", "unsupported_grant_type")
-    form: dict[str, str | Secret] = {k: v for k, v in (extra or {}).items() if k not in _FIXED}
+    if authorization_server.device_authorization_endpoint is None:
+        raise DeviceAuthorizationError(
+            f"{host_of(authorization_server.issuer)} offers no device flow.", "unsupported_grant_type"
+        )
+    form: dict[str, str | Secret] = {
+        k: v for k, v in (extra_parameters or {}).items() if k not in _RESERVED_PARAMETERS
+    }
     if scope:
-        form.setdefault("scope", scope_text(scope))
+        form.setdefault("scope", format_scope(scope))
     if resource is not None:
         form.setdefault("resource", resource)
     fields: Form
-    fields, headers = authenticate(client, server.issuer, form, sign=sign)
-    return post_form(server.device_authorization_endpoint, DEVICE_AUTHORIZATION, fields, headers)
+    fields, headers = authenticate_client(client, authorization_server.issuer, form, sign=sign)
+    return post_form(
+        authorization_server.device_authorization_endpoint, DEVICE_AUTHORIZATION_STEP, fields, headers
+    )
 
 
-_FIXED = frozenset({"client_id", "client_secret", "client_assertion", "client_assertion_type"})
+_RESERVED_PARAMETERS = frozenset({"client_id", "client_secret", "client_assertion", "client_assertion_type"})
 
 
 def read_device_authorization_response(
@@ -196,14 +218,15 @@ def read_device_authorization_response(
     seconds.
     """
     host = host_of(issuer)
-    what = f"answer to the {DEVICE_AUTHORIZATION} at {host}"
+    what = f"answer to the {DEVICE_AUTHORIZATION_STEP} at {host}"
     if response.status >= 500 or response.status == 429:
-        raise UnreadableAnswer(
-            f"{host} answered the {DEVICE_AUTHORIZATION} with status {response.status}.", "Try again later."
+        raise MalformedResponse(
+            f"{host} answered the {DEVICE_AUTHORIZATION_STEP} with status {response.status}.",
+            "Try again later.",
         )
     try:
         document = read_json_or_form(response, what)
-    except UnreadableAnswer:
+    except MalformedResponse:
         if response.ok:
             raise
         document = dict[str, object]()
@@ -211,30 +234,30 @@ def read_device_authorization_response(
         code = error_code(document)
         error = f"status {response.status}" if code is None else canonical_error(code)
         said = f"an error of its own (status {response.status})" if error == UNKNOWN_ERROR else error
-        raise DeviceRefused(
-            f"{host} refused the {DEVICE_AUTHORIZATION}: {said}.",
+        raise DeviceAuthorizationError(
+            f"{host} refused the {DEVICE_AUTHORIZATION_STEP}: {said}.",
             error,
-            _REFUSAL_ADVICE.get(error),
-            server_words=server_words(document, *secrets),
+            _ERROR_ADVICE.get(error),
+            server_message=read_server_message(document, *secrets),
         )
-    device_code, user_code = text_member(document, "device_code"), text_member(document, "user_code")
+    device_code, user_code = string_member(document, "device_code"), string_member(document, "user_code")
     if device_code is None:
-        raise UnreadableAnswer(f"The {what} holds no device code.")
+        raise MalformedResponse(f"The {what} holds no device code.")
     user_code = (user_code or "").strip()
     if not user_code or not user_code.isascii() or len(user_code) > MAX_USER_CODE_CHARS:
-        raise UnreadableAnswer(f"The {what} holds no user code that a person could enter.")
-    uri, complete = _verification_uris(document, what, issuer)
+        raise MalformedResponse(f"The {what} holds no user code that a person could enter.")
+    uri, complete = _read_verification_uris(document, what, issuer)
     return DeviceAuthorization(
         Secret(device_code),
         user_code,
         uri,
         complete,
-        min(lifetime_seconds(document.get("expires_in")) or MAX_LOGIN_SECONDS, MAX_DEVICE_SECONDS),
-        max(lifetime_seconds(document.get("interval")) or DEFAULT_INTERVAL_SECONDS, MIN_INTERVAL_SECONDS),
+        min(parse_seconds(document.get("expires_in")) or MAX_LOGIN_SECONDS, MAX_DEVICE_CODE_SECONDS),
+        max(parse_seconds(document.get("interval")) or DEFAULT_INTERVAL_SECONDS, MIN_INTERVAL_SECONDS),
     )
 
 
-_REFUSAL_ADVICE = {
+_ERROR_ADVICE = {
     "invalid_scope": (
         "This provider's device flow does not give that scope: log in by pasting instead, or set "
         "`oauth.scope` for this server to what it gives."
@@ -247,13 +270,13 @@ _REFUSAL_ADVICE = {
 }
 
 
-def _verification_uris(document: Document, what: str, issuer: str) -> tuple[str, str | None]:
+def _read_verification_uris(document: Document, label: str, issuer: str) -> tuple[str, str | None]:
     # Google says "url".
-    uri = text_member(document, "verification_uri") or text_member(document, "verification_url")
+    uri = string_member(document, "verification_uri") or string_member(document, "verification_url")
     if uri is None:
-        raise UnreadableAnswer(f"The {what} names no address to enter the user code at.")
+        raise MalformedResponse(f"The {label} names no address to enter the user code at.")
     checked = endpoint_url(uri, "`verification_uri`", issuer)
-    complete = text_member(document, "verification_uri_complete") or text_member(
+    complete = string_member(document, "verification_uri_complete") or string_member(
         document, "verification_url_complete"
     )
     try:

@@ -18,14 +18,14 @@ from hermes_mcp_auth_remote.errors import (
     AuthorizationDenied,
     HostNotChecked,
     LoginExpired,
+    MalformedResponse,
     McpAuthError,
     NetworkError,
     ServerError,
     TimedOut,
     Unreachable,
-    UnreadableAnswer,
 )
-from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT, Client, Signer, authenticate
+from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT, Client, Signer, authenticate_client
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens, read_token_response
@@ -35,23 +35,23 @@ from hermes_mcp_auth_remote.oauth.wire import (
     Document,
     Request,
     Response,
-    lifetime_seconds,
+    parse_seconds,
     post_form,
     read_json_or_form,
 )
 from hermes_mcp_auth_remote.values import Secret
 
-POLL = "device poll"
+POLL_STEP = "device poll"
 # RFC 8628 section 3.5: "the interval MUST be increased by 5 seconds for this and all subsequent requests".
 SLOW_DOWN_SECONDS = 5.0
 # At most eight intervals: a network that comes back must not cost the person a minute.
 MAX_DOUBLINGS = 3
 # Polls in a row, at least a minute at the usual five seconds.
-MAX_NOT_CHECKED = 3
+MAX_UNCHECKED_FAILURES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceRequest:
+class DevicePollParameters:
     """A device authorization as asked for and answered, with all that polling needs; it does not change.
 
     `expires_at` is in epoch seconds.
@@ -67,66 +67,66 @@ class DeviceRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PollState:
     """A device login between two polls. `next_at` is in epoch seconds, `failures` counts those in a row."""
 
-    request: DeviceRequest
+    parameters: DevicePollParameters
     next_at: float
     interval_seconds: float
     failures: int = 0
 
     @property
-    def wakes_at(self) -> float:
+    def next_action_at(self) -> float:
         """When there is something to do: the next poll, or the end, whichever comes first."""
-        return min(self.next_at, self.request.expires_at)
+        return min(self.next_at, self.parameters.expires_at)
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class PollFailure:
     """The end of a device login without tokens."""
 
     error: McpAuthError
 
 
-def begin_polling(
-    server: AuthorizationServer,
+def start_polling(
+    authorization_server: AuthorizationServer,
     client: Client,
     authorization: DeviceAuthorization,
     now: float,
     *,
     scope: frozenset[str] | None = None,
     resource: str | None = None,
-) -> Pending:
+) -> PollState:
     """Return the first Pending. `now`, in epoch seconds, is when the device authorization was asked for."""
-    request = DeviceRequest(
+    request = DevicePollParameters(
         authorization,
         client,
-        server.issuer,
-        server.token_endpoint,
+        authorization_server.issuer,
+        authorization_server.token_endpoint,
         now + authorization.lifetime_seconds,
         resource,
         scope,
     )
-    return Pending(request, now + authorization.interval_seconds, authorization.interval_seconds)
+    return PollState(request, now + authorization.interval_seconds, authorization.interval_seconds)
 
 
-def poll_request(pending: Pending, *, sign: Signer | None = None) -> Request:
+def poll_request(poll_state: PollState, *, sign: Signer | None = None) -> Request:
     """Build one device access token request (RFC 8628 section 3.4)."""
-    asked = pending.request
+    asked = poll_state.parameters
     form: dict[str, str | Secret] = {
         "grant_type": DEVICE_GRANT,
         "device_code": asked.authorization.device_code,
     }
     if asked.resource is not None:
         form["resource"] = asked.resource
-    fields, headers = authenticate(asked.client, asked.issuer, form, sign=sign)
+    fields, headers = authenticate_client(asked.client, asked.issuer, form, sign=sign)
     # The poll that brings the tokens looks like every other one, and spends the device code.
-    return post_form(asked.token_endpoint, POLL, fields, headers, brings_tokens=True)
+    return post_form(asked.token_endpoint, POLL_STEP, fields, headers, is_token_request=True)
 
 
-def next_poll(
-    pending: Pending, outcome: Response | NetworkError | None, now: float, *, proven: bool = False
-) -> Pending | Tokens | Failed:
+def advance_poll(
+    poll_state: PollState, outcome: Response | NetworkError | None, now: float, *, has_proof: bool = False
+) -> PollState | Tokens | PollFailure:
     """Say what follows from a poll's outcome, None where only time went by. `now` is in epoch seconds.
 
     With `proven` the poll carried a proof, and the tokens may be bound to its key (RFC 9449 section 5).
@@ -134,79 +134,83 @@ def next_poll(
     LoginExpired, TokenRefused, UnreadableAnswer, or a NetworkError that waiting will not mend.
     """
     if outcome is None:
-        return _unless_expired(pending, now)
+        return _fail_if_expired(poll_state, now)
     if isinstance(outcome, NetworkError):
         # Reset, unresolved, in time: these pass. A redirect or an address that we refuse does not. Behind a
         # proxy, a name that is not resolved is refused; that passes a few times.
         passing = isinstance(outcome, Unreachable | TimedOut) or type(outcome) is NetworkError
         if isinstance(outcome, HostNotChecked):
-            passing = pending.failures < MAX_NOT_CHECKED
-        return _backed_off(pending, None, now) if passing else Failed(outcome)
-    document = _document(outcome)
-    waiting = _told_to_wait(pending, document)
+            passing = poll_state.failures < MAX_UNCHECKED_FAILURES
+        return _back_off(poll_state, None, now) if passing else PollFailure(outcome)
+    document = _read_document(outcome)
+    waiting = _apply_wait_response(poll_state, document)
     if waiting is not None:
-        return _unless_expired(replace(waiting, next_at=now + waiting.interval_seconds, failures=0), now)
+        return _fail_if_expired(replace(waiting, next_at=now + waiting.interval_seconds, failures=0), now)
     code = error_code(document)
     if outcome.status >= 500 or outcome.status in {408, 429} or code in TEMPORARY_ERRORS:
-        return _backed_off(pending, outcome, now)
-    return _ended(pending, outcome, canonical_error(code), now, proven=proven)
+        return _back_off(poll_state, outcome, now)
+    return _finish_poll(poll_state, outcome, canonical_error(code), now, has_proof=has_proof)
 
 
-def _told_to_wait(pending: Pending, document: Document) -> Pending | None:
+def _apply_wait_response(poll_state: PollState, document: Document) -> PollState | None:
     # Whatever the status: 400 by the standard, Google says 428 and 403, GitHub 200.
     match canonical_error(error_code(document)):
         case "authorization_pending":
-            return pending
+            return poll_state
         case "slow_down":
             # GitHub also says what the interval is now.
-            said = lifetime_seconds(document.get("interval")) or 0.0
-            return replace(pending, interval_seconds=max(pending.interval_seconds + SLOW_DOWN_SECONDS, said))
-        case "invalid_client" if pending.request.client.method == "client_secret_basic":
+            said = parse_seconds(document.get("interval")) or 0.0
+            return replace(
+                poll_state, interval_seconds=max(poll_state.interval_seconds + SLOW_DOWN_SECONDS, said)
+            )
+        case "invalid_client" if poll_state.parameters.client.auth_method == "client_secret_basic":
             # Once more with post (quirk 17), and no more with Basic then.
-            client = replace(pending.request.client, method="client_secret_post")
-            return replace(pending, request=replace(pending.request, client=client))
+            client = replace(poll_state.parameters.client, auth_method="client_secret_post")
+            return replace(poll_state, parameters=replace(poll_state.parameters, client=client))
         case _:
             return None
 
 
-def _document(response: Response) -> Document:
+def _read_document(response: Response) -> Document:
     try:
-        return read_json_or_form(response, POLL)
-    except UnreadableAnswer:
+        return read_json_or_form(response, POLL_STEP)
+    except MalformedResponse:
         return {}
 
 
-def _ended(pending: Pending, response: Response, error: str, now: float, *, proven: bool) -> Tokens | Failed:
-    asked = pending.request
+def _finish_poll(
+    poll_state: PollState, response: Response, error: str, now: float, *, has_proof: bool
+) -> Tokens | PollFailure:
+    asked = poll_state.parameters
     if error == "access_denied":
         host = host_of(asked.issuer)
-        return Failed(AuthorizationDenied(f"Access was denied at {host}.", "access_denied"))
+        return PollFailure(AuthorizationDenied(f"Access was denied at {host}.", "access_denied"))
     # Keycloak has forgotten the code by the time that it expires.
     if error == "expired_token" or (error == "invalid_grant" and now >= asked.expires_at):
-        return Failed(_expired())
+        return PollFailure(_expiry_error())
     secrets = (asked.authorization.device_code, asked.client.client_secret)
     known = tuple(secret for secret in secrets if secret is not None)
     try:
         host = host_of(asked.token_endpoint)
-        tokens = read_token_response(response, now, host, POLL, known, proven=proven)
+        tokens = read_token_response(response, now, host, POLL_STEP, known, has_proof=has_proof)
     except ServerError as trouble:
-        return Failed(trouble)
+        return PollFailure(trouble)
     # RFC 6749 section 5.1: scope is "OPTIONAL, if identical to the scope requested by the client".
     return tokens if tokens.scope is not None else replace(tokens, scope=asked.scope)
 
 
-def _backed_off(pending: Pending, response: Response | None, now: float) -> Pending | Failed:
+def _back_off(poll_state: PollState, response: Response | None, now: float) -> PollState | PollFailure:
     # RFC 8628 section 3.5: on a timeout "clients MUST unilaterally reduce their polling frequency".
-    failures = pending.failures + 1
-    wait = pending.interval_seconds * 2.0 ** min(failures, MAX_DOUBLINGS)
-    asked_to = lifetime_seconds(response.header("retry-after")) if response else None
-    waiting = replace(pending, next_at=now + max(wait, asked_to or 0.0), failures=failures)
-    return _unless_expired(waiting, now)
+    failures = poll_state.failures + 1
+    wait = poll_state.interval_seconds * 2.0 ** min(failures, MAX_DOUBLINGS)
+    asked_to = parse_seconds(response.header("retry-after")) if response else None
+    waiting = replace(poll_state, next_at=now + max(wait, asked_to or 0.0), failures=failures)
+    return _fail_if_expired(waiting, now)
 
 
-def _unless_expired(pending: Pending, now: float) -> Pending | Failed:
-    return Failed(_expired()) if now >= pending.request.expires_at else pending
+def _fail_if_expired(poll_state: PollState, now: float) -> PollState | PollFailure:
+    return PollFailure(_expiry_error()) if now >= poll_state.parameters.expires_at else poll_state
 
 
-def _expired() -> LoginExpired:
+def _expiry_error() -> LoginExpired:
     return LoginExpired("The code was not entered in time.", "Begin a new login; it comes with a new code.")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 # RFC 7638 section 3.2: what of a public key is hashed, by its kind.
-_REQUIRED = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}
+_THUMBPRINT_MEMBERS = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,31 +20,31 @@ class SigningKey:
     """
 
     algorithm: str
-    public: Mapping[str, str]
+    public_jwk: Mapping[str, str]
     sign: Callable[[bytes], bytes] = field(repr=False)
     key_id: str | None = None
 
 
-def signed_jwt(key: SigningKey, header: Mapping[str, object], claims: Mapping[str, object]) -> str:
+def sign_jwt(key: SigningKey, header: Mapping[str, object], claims: Mapping[str, object]) -> str:
     """Sign claims as a compact JWS (RFC 7515 section 7.1); `alg` and `kid` come from the key."""
     whole: dict[str, object] = {**header, "alg": key.algorithm}
     if key.key_id is not None:
         whole["kid"] = key.key_id
-    signing_input = f"{_part(whole)}.{_part(claims)}"
-    return f"{signing_input}.{base64url(key.sign(signing_input.encode('ascii')))}"
+    signing_input = f"{_encode_part(whole)}.{_encode_part(claims)}"
+    return f"{signing_input}.{base64url_encode(key.sign(signing_input.encode('ascii')))}"
 
 
-def thumbprint(public: Mapping[str, str]) -> str:
+def jwk_thumbprint(public_jwk: Mapping[str, str]) -> str:
     """Return a public JWK's SHA-256 thumbprint (RFC 7638 section 3)."""
-    required = {name: public[name] for name in _REQUIRED[public["kty"]]}
+    required = {name: public_jwk[name] for name in _THUMBPRINT_MEMBERS[public_jwk["kty"]]}
     canonical = json.dumps(required, sort_keys=True, separators=(",", ":"))
-    return base64url(hashlib.sha256(canonical.encode()).digest())
+    return base64url_encode(hashlib.sha256(canonical.encode()).digest())
 
 
-def base64url(data: bytes) -> str:
+def base64url_encode(data: bytes) -> str:
     """Encode without padding (RFC 7515 section 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def _part(members: Mapping[str, object]) -> str:
-    return base64url(json.dumps(members, separators=(",", ":")).encode())
+def _encode_part(members: Mapping[str, object]) -> str:
+    return base64url_encode(json.dumps(members, separators=(",", ":")).encode())

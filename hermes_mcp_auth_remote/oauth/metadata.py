@@ -14,40 +14,40 @@ from hermes_mcp_auth_remote.errors import (
     AddressRefused,
     DiscoveryFailed,
     IssuerMismatch,
+    MalformedResponse,
     McpAuthError,
     NetworkError,
     ServerError,
-    UnreadableAnswer,
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.urls import (
     authorization_server_urls,
     canonical_resource,
+    covers_url,
     endpoint_url,
     host_of,
     is_safe_url,
-    is_trusted,
+    is_trusted_issuer,
     origin_of,
     protected_resource_urls,
-    resource_covers,
     safe_url,
 )
 from hermes_mcp_auth_remote.oauth.wire import (
     Document,
     Exchange,
     Response,
-    get,
+    get_json,
     read_json_object,
-    text_member,
-    texts_member,
+    string_list,
+    string_member,
 )
 
-PROTECTED_RESOURCE = "protected resource metadata"
-AUTHORIZATION_SERVER = "authorization server metadata"
+PROTECTED_RESOURCE_STEP = "protected resource metadata"
+AUTHORIZATION_SERVER_STEP = "authorization server metadata"
 # Each one that fails costs up to three requests.
-MAX_ISSUERS = 4
+MAX_ISSUERS_TRIED = 4
 # Of a list; a resource has one or two.
-MAX_ISSUERS_LISTED = 8
+MAX_ISSUERS_READ = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class AuthorizationServer:
     authorization_response_iss_parameter_supported: bool = False
     is_openid: bool = False
     # True where nothing was published and the endpoints are the defaults of MCP 2025-03-26.
-    is_guessed: bool = False
+    uses_default_endpoints: bool = False
     document: Document = field(default_factory=dict[str, object], repr=False)
 
 
@@ -95,13 +95,13 @@ class Discovery:
     protected_resource: ProtectedResource | None = None
 
 
-def discover(
+def discover_metadata(
     server_url: str,
     challenge: Challenge,
     *,
     trusted_issuers: Iterable[str] = (),
-    authorization_server: str | None = None,
-    prefer_issuer: str | None = None,
+    configured_issuer: str | None = None,
+    preferred_issuer: str | None = None,
 ) -> Exchange[Discovery]:
     """Find the authorization server of an MCP server, in the order of the MCP specification.
 
@@ -110,23 +110,23 @@ def discover(
     Raises DiscoveryFailed, IssuerMismatch, UnsafeUrl or a NetworkError.
     """
     # Who is asked on the operator's own word needs no second one.
-    trusted = frozenset(trusted_issuers) | {authorization_server or ""}
+    trusted = frozenset(trusted_issuers) | {configured_issuer or ""}
     try:
         resource = yield from discover_protected_resource(server_url, challenge)
     except (ServerError, NetworkError):
-        if authorization_server is None:
+        if configured_issuer is None:
             raise
         resource = None
-    if authorization_server is not None:
-        issuers: tuple[str, ...] = (authorization_server,)
+    if configured_issuer is not None:
+        issuers: tuple[str, ...] = (configured_issuer,)
     elif resource is not None:
-        preferred = (prefer_issuer or "").rstrip("/")
+        preferred = (preferred_issuer or "").rstrip("/")
         known = sorted(resource.authorization_servers, key=lambda issuer: issuer.rstrip("/") != preferred)
-        issuers = tuple(known[:MAX_ISSUERS])
+        issuers = tuple(known[:MAX_ISSUERS_TRIED])
     else:
         # MCP 2025-03-26: "the authorization base URL [is] the MCP server URL [without] path".
         found = yield from discover_authorization_server(origin_of(server_url), trusted)
-        return Discovery(found or default_endpoints(server_url), None)
+        return Discovery(found or default_authorization_server(server_url), None)
     first_trouble: McpAuthError | None = None
     for issuer in issuers:
         try:
@@ -152,10 +152,12 @@ def discover_protected_resource(server_url: str, challenge: Challenge) -> Exchan
     places = (*challenge.resource_metadata, *protected_resource_urls(server_url))
     for url in dict.fromkeys(places):
         try:
-            response = yield get(safe_url(url, f"address of the {PROTECTED_RESOURCE}"), PROTECTED_RESOURCE)
+            response = yield get_json(
+                safe_url(url, f"address of the {PROTECTED_RESOURCE_STEP}"), PROTECTED_RESOURCE_STEP
+            )
             if response.ok:
                 return read_protected_resource_response(response, server_url)
-            _check_absent(response, PROTECTED_RESOURCE)
+            _check_absent(response, PROTECTED_RESOURCE_STEP)
         except AddressRefused:
             raise
         except (ServerError, NetworkError) as error:
@@ -167,26 +169,26 @@ def discover_protected_resource(server_url: str, challenge: Challenge) -> Exchan
 
 def read_protected_resource_response(response: Response, server_url: str) -> ProtectedResource:
     """Read protected resource metadata and check that it speaks of this server (RFC 9728 section 3.3)."""
-    document = read_json_object(response.body, PROTECTED_RESOURCE)
-    resource = text_member(document, "resource")
+    document = read_json_object(response.body, PROTECTED_RESOURCE_STEP)
+    resource = string_member(document, "resource")
     if resource is None:
         # RFC 9728 section 2 makes it REQUIRED; without it the document may be of any server.
-        raise UnreadableAnswer(f"The {PROTECTED_RESOURCE} names no `resource`.")
+        raise MalformedResponse(f"The {PROTECTED_RESOURCE_STEP} names no `resource`.")
     safe_url(resource, "`resource` of the protected resource metadata")
-    if not resource_covers(resource, server_url):
+    if not covers_url(resource, server_url):
         raise DiscoveryFailed(
-            f"The {PROTECTED_RESOURCE} speaks of {host_of(resource)}, not of the server that was asked.",
+            f"The {PROTECTED_RESOURCE_STEP} speaks of {host_of(resource)}, not of the server that was asked.",
             "Do not log in there; check the server's address and report it to its operator.",
         )
-    issuers = texts_member(document, "authorization_servers", MAX_ISSUERS_LISTED)
+    issuers = string_list(document, "authorization_servers", MAX_ISSUERS_READ)
     if not issuers:
-        raise DiscoveryFailed(f"The {PROTECTED_RESOURCE} lists no authorization server.")
+        raise DiscoveryFailed(f"The {PROTECTED_RESOURCE_STEP} lists no authorization server.")
     # One good address is enough; the others are never fetched.
     issuers = tuple(issuer for issuer in issuers if is_safe_url(issuer)) or issuers
     safe_url(issuers[0], "issuer in the protected resource metadata")
     # `dpop_signing_alg_values_supported` only offers proofs (RFC 9728 section 2).
     requires_dpop = document.get("dpop_bound_access_tokens_required") is True
-    return ProtectedResource(resource, issuers, texts_member(document, "scopes_supported"), requires_dpop)
+    return ProtectedResource(resource, issuers, string_list(document, "scopes_supported"), requires_dpop)
 
 
 def discover_authorization_server(
@@ -196,10 +198,10 @@ def discover_authorization_server(
     trouble: McpAuthError | None = None
     for url in authorization_server_urls(safe_url(issuer, "issuer")):
         try:
-            response = yield get(url, AUTHORIZATION_SERVER)
+            response = yield get_json(url, AUTHORIZATION_SERVER_STEP)
             if response.ok:
                 return read_authorization_server_response(response, issuer, trusted_issuers)
-            _check_absent(response, AUTHORIZATION_SERVER)
+            _check_absent(response, AUTHORIZATION_SERVER_STEP)
         except (ServerError, NetworkError) as error:
             if isinstance(error, NetworkError):
                 # The same host failed once; its other well-known places would only make the user wait.
@@ -210,11 +212,11 @@ def discover_authorization_server(
     return None
 
 
-def _check_absent(response: Response, what: str) -> None:
+def _check_absent(response: Response, label: str) -> None:
     """Raise DiscoveryFailed unless a status means "there is no such document here"."""
     if response.status >= 500 or response.status == 429:
         raise DiscoveryFailed(
-            f"The {what} could not be read: the server answered {response.status}.",
+            f"The {label} could not be read: the server answered {response.status}.",
             "Try again later; if it lasts, the server's operator has to mend it.",
         )
 
@@ -227,15 +229,15 @@ def read_authorization_server_response(
     RFC 8414 section 3.3: the `issuer` "MUST be identical" to the one that built the URL. Two tolerances: a
     bare trailing slash where the issuer has no path (quirk 1), and what `is_trusted` takes (quirks 2, 3).
     """
-    document = read_json_object(response.body, AUTHORIZATION_SERVER)
-    published = text_member(document, "issuer")
+    document = read_json_object(response.body, AUTHORIZATION_SERVER_STEP)
+    published = string_member(document, "issuer")
     if published is None:
-        raise UnreadableAnswer(f"The {AUTHORIZATION_SERVER} names no `issuer`.")
+        raise MalformedResponse(f"The {AUTHORIZATION_SERVER_STEP} names no `issuer`.")
     shown, asked = safe_url(published, "issuer"), safe_url(issuer, "issuer")
     if (
         published != issuer
-        and not _same_but_for_slash(published, issuer)
-        and not is_trusted(published, issuer, trusted_issuers)
+        and not _differs_only_by_slash(published, issuer)
+        and not is_trusted_issuer(published, issuer, trusted_issuers)
     ):
         # A path may hold anything: only the origins, which were checked, are our own words.
         is_same_origin = origin_of(shown) == origin_of(asked)
@@ -243,58 +245,61 @@ def read_authorization_server_response(
         raise IssuerMismatch(
             f"The metadata of {origin_of(asked)} names another issuer, at {origin_of(shown)}.",
             f"If you trust that, add exactly {them}, to `oauth.trusted_issuers` of this server.",
-            server_words=shown if is_same_origin else f"{shown} and {asked}",
+            server_message=shown if is_same_origin else f"{shown} and {asked}",
         )
-    return authorization_server(document)
+    return authorization_server_from_document(document)
 
 
-def _same_but_for_slash(published: str, issuer: str) -> bool:
-    one, other = urlsplit(published), urlsplit(issuer)
+def _differs_only_by_slash(published_issuer: str, requested_issuer: str) -> bool:
+    one, other = urlsplit(published_issuer), urlsplit(requested_issuer)
     bare = all(p.path in {"", "/"} and not p.query and not p.fragment for p in (one, other))
-    return bare and origin_of(published) == origin_of(issuer)
+    return bare and origin_of(published_issuer) == origin_of(requested_issuer)
 
 
-def authorization_server(document: Document) -> AuthorizationServer:
+def authorization_server_from_document(document: Document) -> AuthorizationServer:
     """Turn a metadata document into a value, every URL of it checked; raises UnreadableAnswer, UnsafeUrl."""
-    issuer = text_member(document, "issuer")
+    issuer = string_member(document, "issuer")
 
-    def endpoint(name: str) -> str | None:
-        value = text_member(document, name)
+    def read_endpoint(name: str) -> str | None:
+        value = string_member(document, name)
         return None if value is None else endpoint_url(value, f"`{name}`", issuer or "")
 
-    authorization_endpoint, token_endpoint = endpoint("authorization_endpoint"), endpoint("token_endpoint")
+    authorization_endpoint, token_endpoint = (
+        read_endpoint("authorization_endpoint"),
+        read_endpoint("token_endpoint"),
+    )
     if issuer is None or authorization_endpoint is None or token_endpoint is None:
-        raise UnreadableAnswer(
-            f"The {AUTHORIZATION_SERVER} lacks `authorization_endpoint` or `token_endpoint`."
+        raise MalformedResponse(
+            f"The {AUTHORIZATION_SERVER_STEP} lacks `authorization_endpoint` or `token_endpoint`."
         )
     safe_url(issuer, "issuer")
     return AuthorizationServer(
         issuer=issuer,
         authorization_endpoint=authorization_endpoint,
         token_endpoint=token_endpoint,
-        registration_endpoint=endpoint("registration_endpoint"),
-        revocation_endpoint=endpoint("revocation_endpoint"),
-        device_authorization_endpoint=endpoint("device_authorization_endpoint"),
-        pushed_authorization_request_endpoint=endpoint("pushed_authorization_request_endpoint"),
+        registration_endpoint=read_endpoint("registration_endpoint"),
+        revocation_endpoint=read_endpoint("revocation_endpoint"),
+        device_authorization_endpoint=read_endpoint("device_authorization_endpoint"),
+        pushed_authorization_request_endpoint=read_endpoint("pushed_authorization_request_endpoint"),
         require_pushed_authorization_requests=document.get("require_pushed_authorization_requests") is True,
-        code_challenge_methods_supported=texts_member(document, "code_challenge_methods_supported"),
-        token_endpoint_auth_methods_supported=texts_member(document, "token_endpoint_auth_methods_supported"),
-        scopes_supported=texts_member(document, "scopes_supported"),
-        grant_types_supported=texts_member(document, "grant_types_supported"),
+        code_challenge_methods_supported=string_list(document, "code_challenge_methods_supported"),
+        token_endpoint_auth_methods_supported=string_list(document, "token_endpoint_auth_methods_supported"),
+        scopes_supported=string_list(document, "scopes_supported"),
+        grant_types_supported=string_list(document, "grant_types_supported"),
         client_id_metadata_document_supported=document.get("client_id_metadata_document_supported") is True,
         authorization_response_iss_parameter_supported=(
             document.get("authorization_response_iss_parameter_supported") is True
         ),
         is_openid="id_token_signing_alg_values_supported" in document,
-        is_guessed=document.get("hermes_mcp_auth_guessed") is True,
+        uses_default_endpoints=document.get("hermes_mcp_auth_guessed") is True,
         document=document,
     )
 
 
-def default_endpoints(server_url: str) -> AuthorizationServer:
+def default_authorization_server(server_url: str) -> AuthorizationServer:
     """Build the default endpoints of MCP 2025-03-26 for a server that publishes no metadata at all."""
     origin = origin_of(canonical_resource(server_url))
-    return authorization_server(
+    return authorization_server_from_document(
         {
             "issuer": origin,
             "authorization_endpoint": f"{origin}/authorize",

@@ -18,7 +18,7 @@ MAX_ADDRESSES = 8
 MIN_WRAPPED_CHARS = 20
 
 # Colours, and the marks that a terminal puts around a paste.
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_ESCAPE_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 # Zero-width and directional characters and byte order marks come with copying from chats.
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
@@ -27,65 +27,65 @@ _AMPERSAND = re.compile(r"&(?:amp;|#0*38;|#x0*26;)+", re.IGNORECASE)
 _OPENING = "<([{\"'`*_~|“‘"
 _CLOSING = {"<": ">", "(": ")", "[": "]", "{": "}", "“": "”", "‘": "’"}
 # Not what a code itself may begin or end with.
-_AROUND_CODE = "<>()[]{}\"'`“”‘’"
+_CODE_DELIMITERS = "<>()[]{}\"'`“”‘’"
 # No browser leaves these unescaped in an address.
-_BEFORE_END = re.compile(r"[^\s<>\"`“”‘’]*")
+_ADDRESS_CHARS = re.compile(r"[^\s<>\"`“”‘’]*")
 _PUNCTUATION = ".,;:!?'*)]}|"
 # An `iss` inside a query is an address too, but "https://http://" is a phone's.
-_NOT_INSIDE = r"(?<![A-Za-z0-9=%&?.+/@-])"
+_NOT_INSIDE_ADDRESS = r"(?<![A-Za-z0-9=%&?.+/@-])"
 _SCHEME = r"(?i:https?(?:://|%3a%2f%2f))"
 
 
-def cleaned(text: str) -> str:
+def clean_text(text: str) -> str:
     """Return the text without what is invisible, and with plain ampersands."""
-    text = _INVISIBLE.sub("", _ESCAPES.sub("", text))
+    text = _INVISIBLE.sub("", _ESCAPE_SEQUENCES.sub("", text))
     return _AMPERSAND.sub("&", text).strip()
 
 
-def candidates(text: str, netloc: str) -> Iterator[str]:
+def extract_candidates(text: str, netloc: str) -> Iterator[str]:
     """Yield what the person may have meant, likeliest first: addresses, or queries of one, each once.
 
     `netloc` is the redirect URI's host and port, for phones that hide the scheme. Takes at most
     MAX_PASTE_CHARS characters; the work is linear in them.
     """
-    text = cleaned(text)
+    text = clean_text(text)
     seen: set[str] = set()
-    for start in _starts(text, netloc):
-        for candidate in _readings(text, start):
+    for start in _find_starts(text, netloc):
+        for candidate in _iter_candidates_at(text, start):
             if candidate not in seen:
                 seen.add(candidate)
                 yield candidate
 
 
-def bare(text: str) -> str:
+def extract_bare_code(text: str) -> str:
     """Return a code that was pasted alone, without what a chat or a person put around it."""
-    text = cleaned(text).strip(_AROUND_CODE).strip()
+    text = clean_text(text).strip(_CODE_DELIMITERS).strip()
     # Copied out of an address bar, it is still escaped.
     return unquote(text) if re.search(r"%[0-9A-Fa-f]{2}", text) else text
 
 
-def _starts(text: str, netloc: str) -> list[int]:
-    address = rf"{_NOT_INSIDE}(?:{_SCHEME}|(?i:{re.escape(netloc)}/))|(?<=://){_SCHEME}"
+def _find_starts(text: str, netloc: str) -> list[int]:
+    address = rf"{_NOT_INSIDE_ADDRESS}(?:{_SCHEME}|(?i:{re.escape(netloc)}/))|(?<=://){_SCHEME}"
     found = (match.start() for match in re.finditer(address, text))
     first = len(text) - len(text.lstrip(_OPENING))
     return list(dict.fromkeys((first, *itertools.islice(found, MAX_ADDRESSES))))
 
 
-def _readings(text: str, start: int) -> Iterator[str]:
+def _iter_candidates_at(text: str, start: int) -> Iterator[str]:
     before, tail = text[:start].rstrip(_OPENING), text[start:]
     closing = "".join(_CLOSING.get(c, c) for c in reversed(text[len(before) : start]))
     if re.match(r"(?i)https?%3a%2f%2f", tail):
         tail = unquote(tail)
     readings = [
         reading
-        for whole in (_rejoined(tail), tail, "".join(tail.split()))
-        for reading in _endings(whole, closing, has_prose=bool(before.strip()))
+        for whole in (_rejoin_lines(tail), tail, "".join(tail.split()))
+        for reading in _iter_endings(whole, closing, has_prose=bool(before.strip()))
     ]
     yield from readings
     yield from (unquote(reading) for reading in readings if "%3d" in reading.lower())
 
 
-def _rejoined(text: str) -> str:
+def _rejoin_lines(text: str) -> str:
     """Join lines that were broken at the edge of a window, as long as they look like that.
 
     A single word on the line below an address looks like that, too; it only counts where the code is last.
@@ -99,13 +99,13 @@ def _rejoined(text: str) -> str:
     return "".join(joined) + " " + " ".join(lines[len(joined) :])
 
 
-def _endings(text: str, closing: str, *, has_prose: bool) -> Iterator[str]:
+def _iter_endings(text: str, closing: str, *, has_prose: bool) -> Iterator[str]:
     """Yield where the address at the text's start may end.
 
     A code may end in punctuation; a sentence does, so where there is one, the address ends before that.
     """
-    word, rest = _split_at_end(text)
-    inner, outer = _split_at_end(closing)
+    word, rest = _split_address(text)
+    inner, outer = _split_address(closing)
     is_closed = closing != "" and word.endswith(inner) and rest.startswith(outer)
     if is_closed:
         word = word.removesuffix(inner)
@@ -114,7 +114,7 @@ def _endings(text: str, closing: str, *, has_prose: bool) -> Iterator[str]:
     yield from (trimmed, word) if in_a_sentence else (word, trimmed)
 
 
-def _split_at_end(text: str) -> tuple[str, str]:
-    found = _BEFORE_END.match(text)
+def _split_address(text: str) -> tuple[str, str]:
+    found = _ADDRESS_CHARS.match(text)
     end = found.end() if found else 0
     return text[:end], text[end:]

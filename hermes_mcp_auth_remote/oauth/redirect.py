@@ -13,22 +13,28 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, PasteRefused
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
-from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, bare, candidates
+from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, extract_bare_code, extract_candidates
 from hermes_mcp_auth_remote.oauth.token_errors import UNKNOWN_ERROR, canonical_error
-from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host, is_safe_url, is_trusted, split_url
+from hermes_mcp_auth_remote.oauth.urls import (
+    host_of,
+    is_loopback_host,
+    is_safe_url,
+    is_trusted_issuer,
+    split_url,
+)
 from hermes_mcp_auth_remote.values import Secret
 
 # Shorter words are typing, not codes.
 MIN_BARE_CODE_CHARS = 10
 # An honest one has four or five; providers add a few of their own.
-MAX_FIELDS = 100
+MAX_QUERY_FIELDS = 100
 
-_PARAMETERS = frozenset({"code", "state", "iss", "error"})
-_ADVICE_WHOLE = (
+_RESPONSE_PARAMETERS = frozenset({"code", "state", "iss", "error"})
+_WHOLE_ADDRESS_ADVICE = (
     "Copy the whole address from your browser's address bar, from the first to the last character."
 )
 
-_door = object()
+_CONSTRUCTION_KEY = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +46,10 @@ class AuthorizationResponse:
 
     code: Secret
     is_bare: bool
-    door: object = field(repr=False, compare=False)
+    construction_key: object = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.door is not _door:
+        if self.construction_key is not _CONSTRUCTION_KEY:
             message = "an AuthorizationResponse only comes out of read_authorization_response"
             raise TypeError(message)
 
@@ -61,23 +67,23 @@ def read_authorization_response(
     if not text.strip():
         raise PasteRefused("Nothing was pasted.")
     refusal: PasteRefused | None = None
-    for candidate in candidates(text, urlsplit(request.redirect_uri).netloc):
+    for candidate in extract_candidates(text, urlsplit(request.redirect_uri).netloc):
         try:
-            found = _parameters(candidate, request)
+            found = _read_parameters(candidate, request)
             if found is not None:
-                return _checked(found, request)
+                return _check_response(found, request)
         except PasteRefused as error:
             refusal = refusal or error
     if refusal is not None:
         raise refusal
-    return _bare_code(bare(text), request, accept=accept_bare_code)
+    return _read_bare_code(extract_bare_code(text), request, accept_bare_code=accept_bare_code)
 
 
-def answers(text: str, request: AuthorizationRequest) -> bool:
+def matches_state(text: str, request: AuthorizationRequest) -> bool:
     """True where a text carries this request's state, whatever else is wrong with it. Never raises."""
-    for candidate in candidates(text[:MAX_PASTE_CHARS], urlsplit(request.redirect_uri).netloc):
+    for candidate in extract_candidates(text[:MAX_PASTE_CHARS], urlsplit(request.redirect_uri).netloc):
         try:
-            found = _parameters(candidate, request)
+            found = _read_parameters(candidate, request)
         except PasteRefused:
             continue
         if found is not None and Secret(found.get("state", "")) == request.state:
@@ -85,7 +91,7 @@ def answers(text: str, request: AuthorizationRequest) -> bool:
     return False
 
 
-def _parameters(candidate: str, request: AuthorizationRequest) -> dict[str, str] | None:
+def _read_parameters(candidate: str, request: AuthorizationRequest) -> dict[str, str] | None:
     """Read the parameters of a redirect URL or of its query alone; None where it is neither."""
     where = _split_redirect(candidate, request)
     if where is None:
@@ -93,10 +99,12 @@ def _parameters(candidate: str, request: AuthorizationRequest) -> dict[str, str]
     for part in where:
         # A code may hold "+" unescaped only by a server's mistake; the form rules apply (RFC 6749 App. B).
         try:
-            fields = parse_qsl(part, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+            fields = parse_qsl(part, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
         except ValueError:
-            raise PasteRefused("That address carries more than any answer does.", _ADVICE_WHOLE) from None
-        pairs = [(name, value) for name, value in fields if name in _PARAMETERS]
+            raise PasteRefused(
+                "That address carries more than any answer does.", _WHOLE_ADDRESS_ADVICE
+            ) from None
+        pairs = [(name, value) for name, value in fields if name in _RESPONSE_PARAMETERS]
         if not pairs:
             continue
         if len({name for name, _ in pairs}) != len(pairs):
@@ -104,7 +112,7 @@ def _parameters(candidate: str, request: AuthorizationRequest) -> dict[str, str]
             raise PasteRefused("That address carries a parameter twice; no honest one does.")
         return dict(pairs)
     raise PasteRefused(
-        "That address carries no code: it is not the one your browser ended on.", _ADVICE_WHOLE
+        "That address carries no code: it is not the one your browser ended on.", _WHOLE_ADDRESS_ADVICE
     )
 
 
@@ -124,7 +132,7 @@ def _split_redirect(candidate: str, request: AuthorizationRequest) -> tuple[str,
         return None
     parts = _split_pasted(url)
     if parts is None:
-        raise PasteRefused("That is not an address.", _ADVICE_WHOLE)
+        raise PasteRefused("That is not an address.", _WHOLE_ADDRESS_ADVICE)
     # Phones also put https in front of a loopback address that they cannot reach (quirk 40).
     same_scheme = parts.scheme.lower() == expected.scheme or is_loopback_host(expected.hostname or "")
     same_place = parts.netloc.lower() == expected.netloc.lower()
@@ -153,11 +161,11 @@ def _split_pasted(url: str) -> SplitResult | None:
     return parts
 
 
-def _checked(found: dict[str, str], request: AuthorizationRequest) -> AuthorizationResponse:
-    state, issuer = found.get("state"), found.get("iss")
+def _check_response(parameters: dict[str, str], request: AuthorizationRequest) -> AuthorizationResponse:
+    state, issuer = parameters.get("state"), parameters.get("iss")
     if not state:
         raise PasteRefused(
-            "That address carries no state, so it cannot be told whose login it is.", _ADVICE_WHOLE
+            "That address carries no state, so it cannot be told whose login it is.", _WHOLE_ADDRESS_ADVICE
         )
     if Secret(state) != request.state:
         raise PasteRefused(
@@ -166,36 +174,36 @@ def _checked(found: dict[str, str], request: AuthorizationRequest) -> Authorizat
         )
     # MCP 2026-07-28, RFC 9207 section 2.4: simple string comparison, for errors too, and on a mismatch the
     # error's text is neither acted on nor shown.
-    if issuer is not None and issuer != request.issuer and not _is_trusted(issuer, request):
+    if issuer is not None and issuer != request.issuer and not _is_trusted_issuer(issuer, request):
         raise PasteRefused(
             "That answer comes from another authorization server than the one that was asked.",
             "Do not continue if you did not expect that; if you trust both, their issuers belong into "
             "`oauth.trusted_issuers`.",
         )
-    if issuer is None and request.iss_required:
+    if issuer is None and request.is_iss_required:
         raise PasteRefused(
             f"{host_of(request.issuer)} promises to say who it is (iss), and that address does not.",
-            _ADVICE_WHOLE,
+            _WHOLE_ADDRESS_ADVICE,
         )
-    if "error" in found:
-        raise _denied(found, request)
-    code = found.get("code")
+    if "error" in parameters:
+        raise _denial_error(parameters, request)
+    code = parameters.get("code")
     if not code:
-        raise PasteRefused("That address carries no code.", _ADVICE_WHOLE)
+        raise PasteRefused("That address carries no code.", _WHOLE_ADDRESS_ADVICE)
     if not (code.isascii() and code.isprintable()):
         # RFC 6749 appendix A.11: a code is printable ASCII. Sending anything else would only end the login.
-        raise PasteRefused("That address was damaged on its way: its code is none.", _ADVICE_WHOLE)
-    return AuthorizationResponse(Secret(code), is_bare=False, door=_door)
+        raise PasteRefused("That address was damaged on its way: its code is none.", _WHOLE_ADDRESS_ADVICE)
+    return AuthorizationResponse(Secret(code), is_bare=False, construction_key=_CONSTRUCTION_KEY)
 
 
-def _is_trusted(issuer: str, request: AuthorizationRequest) -> bool:
-    return is_safe_url(issuer) and is_trusted(issuer, request.issuer, request.trusted_issuers)
+def _is_trusted_issuer(issuer: str, request: AuthorizationRequest) -> bool:
+    return is_safe_url(issuer) and is_trusted_issuer(issuer, request.issuer, request.trusted_issuers)
 
 
-def _denied(found: dict[str, str], request: AuthorizationRequest) -> AuthorizationDenied:
-    error = found["error"]
+def _denial_error(parameters: dict[str, str], request: AuthorizationRequest) -> AuthorizationDenied:
+    error = parameters["error"]
     # Whoever wrote the address may have put a secret here, too.
-    secrets = (request.state.reveal(), found.get("code"))
+    secrets = (request.state.reveal(), parameters.get("code"))
     words = "" if any(s and s in error for s in secrets) else error
     error = canonical_error(error)
     host = host_of(request.issuer)
@@ -212,11 +220,13 @@ def _denied(found: dict[str, str], request: AuthorizationRequest) -> Authorizati
         f"{host} answered the login with an error: {said}.",
         error,
         advice,
-        server_words=words if error == UNKNOWN_ERROR else "",
+        server_message=words if error == UNKNOWN_ERROR else "",
     )
 
 
-def _bare_code(text: str, request: AuthorizationRequest, *, accept: bool) -> AuthorizationResponse:
+def _read_bare_code(
+    text: str, request: AuthorizationRequest, *, accept_bare_code: bool
+) -> AuthorizationResponse:
     # Some pages show "code#state" for copying.
     code, separator, state = text.partition("#")
     plausible = re.fullmatch(rf"[!-~]{{{MIN_BARE_CODE_CHARS},}}", code) and not re.search(r"://|&|\?", code)
@@ -224,13 +234,13 @@ def _bare_code(text: str, request: AuthorizationRequest, *, accept: bool) -> Aut
         raise PasteRefused("That is not the address your browser ended on.")
     if separator and Secret(state) != request.state:
         raise PasteRefused("That code belongs to another login, perhaps an older one.")
-    if not separator and not accept:
-        raise PasteRefused("A code alone does not say which login it belongs to.", _ADVICE_WHOLE)
-    if request.iss_required:
+    if not separator and not accept_bare_code:
+        raise PasteRefused("A code alone does not say which login it belongs to.", _WHOLE_ADDRESS_ADVICE)
+    if request.is_iss_required:
         # RFC 9207: a server that promises iss is held to it, and a code alone carries none.
         raise PasteRefused(
             f"For {host_of(request.issuer)} the code alone is not enough: the whole address also says who "
             "answered.",
-            _ADVICE_WHOLE,
+            _WHOLE_ADDRESS_ADVICE,
         )
-    return AuthorizationResponse(Secret(code), is_bare=not separator, door=_door)
+    return AuthorizationResponse(Secret(code), is_bare=not separator, construction_key=_CONSTRUCTION_KEY)

@@ -8,23 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.errors import (
-    AnswerTooLarge,
+    MalformedResponse,
     McpAuthError,
     RedirectRefused,
-    RegistrationRefused,
+    RegistrationError,
+    ResponseTooLarge,
     ServerError,
-    TokenRefused,
-    UnreadableAnswer,
+    TokenError,
 )
 
 # While the old token works, nobody waits: the first pause, and the longest one.
-ALIVE_PAUSE_SECONDS = 15.0
-MAX_ALIVE_PAUSE_SECONDS = 300.0
+VALID_TOKEN_PAUSE_SECONDS = 15.0
+MAX_VALID_TOKEN_PAUSE_SECONDS = 300.0
 # Once it has ended, everybody waits.
-ENDED_PAUSE_SECONDS = 5.0
-MAX_ENDED_PAUSE_SECONDS = 30.0
+EXPIRED_TOKEN_PAUSE_SECONDS = 5.0
+MAX_EXPIRED_TOKEN_PAUSE_SECONDS = 30.0
 # A server that has lost its data base may answer 401 for a moment.
-UNAUTHORIZED_SECONDS = 60.0
+UNAUTHORIZED_GRACE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class RefreshFailure:
     def pause_seconds(self) -> float:
         """How long after this failure no refresh is sent; longer each time that the server has answered."""
         first, longest = (
-            (ALIVE_PAUSE_SECONDS, MAX_ALIVE_PAUSE_SECONDS)
+            (VALID_TOKEN_PAUSE_SECONDS, MAX_VALID_TOKEN_PAUSE_SECONDS)
             if self.was_alive
-            else (ENDED_PAUSE_SECONDS, MAX_ENDED_PAUSE_SECONDS)
+            else (EXPIRED_TOKEN_PAUSE_SECONDS, MAX_EXPIRED_TOKEN_PAUSE_SECONDS)
         )
         if not self.is_answered:
             # A network comes back at once, and asking costs nobody else anything.
@@ -70,12 +70,12 @@ class RefreshFailure:
         """When the next refresh may be sent while nothing else changes; None for a session that is over."""
         return None if self.is_final else self.last_at + self.pause_seconds
 
-    def may_retry(self, now: float, *, is_alive: bool) -> bool:
+    def can_retry(self, now: float, *, is_token_valid: bool) -> bool:
         """True if a refresh may be sent now. `is_alive` says whether the access token still works.
 
         When the access token ends, one more refresh is sent, whatever was said before.
         """
-        if self.was_alive and not is_alive:
+        if self.was_alive and not is_token_valid:
             return True
         if self.is_final:
             return False
@@ -85,51 +85,55 @@ class RefreshFailure:
     def as_error(self) -> McpAuthError:
         """Return the error that this failure was, for a process that did not see it."""
         by_kind: dict[str, type[McpAuthError]] = {
-            each.code: each for each in (UnreadableAnswer, RedirectRefused, AnswerTooLarge)
+            each.code: each for each in (MalformedResponse, RedirectRefused, ResponseTooLarge)
         }
         made = by_kind.get(self.kind)
         if made is not None:
-            return made(self.message, self.advice, server_words=self.server_words)
-        return TokenRefused(
-            self.message, self.error or "", self.advice, server_words=self.server_words, verdict="passing"
+            return made(self.message, self.advice, server_message=self.server_words)
+        return TokenError(
+            self.message, self.error or "", self.advice, server_message=self.server_words, verdict="passing"
         )
 
 
-def after_failure(
-    before: RefreshFailure | None, trouble: McpAuthError, now: float, *, is_alive: bool
+def build_refresh_failure(
+    previous_failure: RefreshFailure | None, error: McpAuthError, now: float, *, is_token_valid: bool
 ) -> RefreshFailure:
     """Return what is known once a refresh has failed. `now` is in epoch seconds; `before` the last failure.
 
     A 401 without a word is final if it comes twice, 60 s apart.
     """
-    if before is not None and before.last_at > now:
+    if previous_failure is not None and previous_failure.last_at > now:
         # The clock was set back.
-        before = None
-    verdict = trouble.verdict if isinstance(trouble, TokenRefused) else "passing"
-    unauthorized_at = None if before is None else before.unauthorized_at
+        previous_failure = None
+    verdict = error.verdict if isinstance(error, TokenError) else "passing"
+    unauthorized_at = None if previous_failure is None else previous_failure.unauthorized_at
     if verdict == "unauthorized" and unauthorized_at is None:
         unauthorized_at = now
     lasts = (
         verdict == "unauthorized"
         and unauthorized_at is not None
-        and now - unauthorized_at >= UNAUTHORIZED_SECONDS
+        and now - unauthorized_at >= UNAUTHORIZED_GRACE_SECONDS
     )
     # RegistrationRefused: there is no key or secret to authenticate with, so nothing was sent.
-    is_answered = isinstance(trouble, ServerError | RedirectRefused | AnswerTooLarge)
-    is_answered = is_answered and not isinstance(trouble, RegistrationRefused)
-    in_phase = before.in_phase if before is not None and before.was_alive == is_alive else 0
+    is_answered = isinstance(error, ServerError | RedirectRefused | ResponseTooLarge)
+    is_answered = is_answered and not isinstance(error, RegistrationError)
+    in_phase = (
+        previous_failure.in_phase
+        if previous_failure is not None and previous_failure.was_alive == is_token_valid
+        else 0
+    )
     return RefreshFailure(
-        first_at=now if before is None else before.first_at,
+        first_at=now if previous_failure is None else previous_failure.first_at,
         last_at=now,
-        failures=1 if before is None else before.failures + 1,
+        failures=1 if previous_failure is None else previous_failure.failures + 1,
         in_phase=in_phase + is_answered,
-        was_alive=is_alive,
+        was_alive=is_token_valid,
         is_final=verdict == "final" or lasts,
-        message=str(trouble),
-        advice=trouble.advice,
-        kind=trouble.code,
-        error=trouble.error if isinstance(trouble, TokenRefused) else None,
-        server_words=trouble.server_words,
+        message=str(error),
+        advice=error.advice,
+        kind=error.code,
+        error=error.error if isinstance(error, TokenError) else None,
+        server_words=error.server_message,
         unauthorized_at=unauthorized_at,
         is_answered=is_answered,
     )

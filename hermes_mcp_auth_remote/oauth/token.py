@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-from hermes_mcp_auth_remote.errors import TokenRefused, UnreadableAnswer
+from hermes_mcp_auth_remote.errors import MalformedResponse, TokenError
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
-from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate
-from hermes_mcp_auth_remote.oauth.dpop import Prover, proven
+from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate_client
+from hermes_mcp_auth_remote.oauth.dpop import Prover, send_with_proof
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse
-from hermes_mcp_auth_remote.oauth.token_errors import granted_document
+from hermes_mcp_auth_remote.oauth.token_errors import read_granted_document
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import (
     MAX_MEMBER_CHARS,
@@ -24,20 +24,20 @@ from hermes_mcp_auth_remote.oauth.wire import (
     Headers,
     Request,
     Response,
-    lifetime_seconds,
+    format_scope,
+    parse_scope,
+    parse_seconds,
     post_form,
-    quote,
-    scope_set,
-    scope_text,
-    text_member,
+    sanitize,
+    string_member,
 )
 from hermes_mcp_auth_remote.values import Secret, ServerOptions
 
-TOKEN = "token request"  # noqa: S105  a step's name
-REFRESH = "refresh"
-REVOCATION = "revocation"
+TOKEN_STEP = "token request"  # noqa: S105  a step's name
+REFRESH_STEP = "refresh"
+REVOCATION_STEP = "revocation"
 
-Scheme = Literal["Bearer", "DPoP"]
+TokenScheme = Literal["Bearer", "DPoP"]
 """How a token goes on a request; a DPoP token is good only with a proof of its key (RFC 9449 section 7.1)."""
 
 
@@ -52,19 +52,19 @@ class Tokens:
     refresh_expires_at: float | None = None
     obtained_at: float | None = None
     account: str | None = None
-    scheme: Scheme = "Bearer"
+    scheme: TokenScheme = "Bearer"
 
     @property
-    def authorization(self) -> str:
+    def authorization_header(self) -> str:
         """The Authorization header's value; never "bearer", which some servers refuse (quirk 21)."""
         return f"{self.scheme} {self.access_token.reveal()}"
 
-    def is_in(self, header: Secret | None) -> bool:
+    def matches_header(self, authorization_header: Secret | None) -> bool:
         """True if an Authorization header's value carries this access token."""
-        return Secret(self.authorization) == header
+        return Secret(self.authorization_header) == authorization_header
 
 
-def exchange(
+def exchange_code(
     response: AuthorizationResponse,
     request: AuthorizationRequest,
     now: float,
@@ -85,14 +85,14 @@ def exchange(
     }
     if request.resource is not None:
         form["resource"] = request.resource
-    place = Place(request.client, request.issuer, request.token_endpoint, sign, prover)
-    tokens = yield from ask(place, TOKEN, form, now)
+    place = TokenEndpoint(request.client, request.issuer, request.token_endpoint, sign, prover)
+    tokens = yield from request_tokens(place, TOKEN_STEP, form, now)
     # RFC 6749 section 5.1: scope is "OPTIONAL, if identical to the scope requested by the client".
     return tokens if tokens.scope is not None else replace(tokens, scope=request.scope)
 
 
-def refresh(
-    server: AuthorizationServer,
+def refresh_tokens(
+    authorization_server: AuthorizationServer,
     client: Client,
     tokens: Tokens,
     now: float,
@@ -108,14 +108,16 @@ def refresh(
     Raises TokenRefused ("invalid_grant" where the session is over), UnreadableAnswer.
     """
     if tokens.refresh_token is None:
-        raise TokenRefused("There is no refresh token.", "invalid_grant")
+        raise TokenError("There is no refresh token.", "invalid_grant")
     form: dict[str, str | Secret] = {"grant_type": "refresh_token", "refresh_token": tokens.refresh_token}
     if resource is not None:
         form["resource"] = resource
     if scope:
-        form["scope"] = scope_text(scope)
-    place = Place(client, server.issuer, server.token_endpoint, sign, prover)
-    fresh = yield from ask(place, REFRESH, form, now)
+        form["scope"] = format_scope(scope)
+    place = TokenEndpoint(
+        client, authorization_server.issuer, authorization_server.token_endpoint, sign, prover
+    )
+    fresh = yield from request_tokens(place, REFRESH_STEP, form, now)
     return replace(
         fresh,
         # A server that does not rotate leaves it out; the old one then stays good (quirk 33).
@@ -127,41 +129,43 @@ def refresh(
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TokenEndpoint:
     """A token endpoint, and who we are there."""
 
     client: Client
     issuer: str
-    token_endpoint: str
+    url: str
     sign: Signer | None = None
     prover: Prover | None = None
 
 
-def ask(place: Place, step: str, form: Form, now: float) -> Exchange[Tokens]:
+def request_tokens(token_endpoint: TokenEndpoint, step: str, form: Form, now: float) -> Exchange[Tokens]:
     """Send one token request; where Basic is refused as invalid_client, once more with post (quirk 17)."""
-    client, endpoint = place.client, place.token_endpoint
+    client, endpoint = token_endpoint.client, token_endpoint.url
 
-    def attempt(method: str | None = None) -> Exchange[Tokens]:
-        fields, headers = authenticate(client, place.issuer, form, sign=place.sign, method=method)
+    def attempt(auth_method: str | None = None) -> Exchange[Tokens]:
+        fields, headers = authenticate_client(
+            client, token_endpoint.issuer, form, sign=token_endpoint.sign, auth_method=auth_method
+        )
         secrets = tuple(v for v in (*fields.values(), client.client_secret) if isinstance(v, Secret))
         # A server that quotes our header quotes the secret.
         secrets += tuple(
             Secret(value.reveal().removeprefix("Basic ")) for _, value in headers if isinstance(value, Secret)
         )
-        request = post_form(endpoint, step, fields, headers, brings_tokens=True)
-        response = yield from proven(request, place.prover)
+        request = post_form(endpoint, step, fields, headers, is_token_request=True)
+        response = yield from send_with_proof(request, token_endpoint.prover)
         return read_token_response(
-            response, now, host_of(endpoint), step, secrets, proven=place.prover is not None
+            response, now, host_of(endpoint), step, secrets, has_proof=token_endpoint.prover is not None
         )
 
     try:
         return (yield from attempt())
-    except TokenRefused as refused:
-        if refused.error != "invalid_client" or client.method != "client_secret_basic":
+    except TokenError as refused:
+        if refused.error != "invalid_client" or client.auth_method != "client_secret_basic":
             raise
         try:
             return (yield from attempt("client_secret_post"))
-        except TokenRefused:
+        except TokenError:
             raise refused from None
 
 
@@ -169,20 +173,22 @@ def read_token_response(
     response: Response,
     now: float,
     host: str,
-    step: str = TOKEN,
+    step: str = TOKEN_STEP,
     secrets: tuple[Secret, ...] = (),
     *,
-    proven: bool = False,
+    has_proof: bool = False,
 ) -> Tokens:
     """Read a token answer, JSON or form; raises TokenRefused or UnreadableAnswer. `now` in epoch seconds.
 
     Only where a proof was sent (`proven`) may the token be a DPoP token: nobody else could use it.
     """
-    document = granted_document(response, host, step, secrets)
-    return _read_tokens(_flattened(document), now, f"answer to the {step} at {host}", proven=proven)
+    document = read_granted_document(response, host, step, secrets)
+    return _read_tokens(
+        _flatten_nested_token(document), now, f"answer to the {step} at {host}", has_proof=has_proof
+    )
 
 
-def _flattened(document: Document) -> Document:
+def _flatten_nested_token(document: Document) -> Document:
     # Slack nests the user's token (quirk 31).
     inner = document.get("authed_user")
     if not document.get("access_token") and isinstance(inner, dict) and document.get("ok") is True:
@@ -190,50 +196,48 @@ def _flattened(document: Document) -> Document:
     return document
 
 
-def _read_tokens(document: Document, now: float, what: str, *, proven: bool) -> Tokens:
-    access_token = text_member(document, "access_token")
+def _read_tokens(document: Document, now: float, label: str, *, has_proof: bool) -> Tokens:
+    access_token = string_member(document, "access_token")
     if (
         access_token is None
         or not (access_token.isascii() and access_token.isprintable())
         or " " in access_token
     ):
-        raise UnreadableAnswer(f"The {what} holds no usable access token.")
-    scheme = (text_member(document, "token_type") or "bearer").lower()
+        raise MalformedResponse(f"The {label} holds no usable access token.")
+    scheme = (string_member(document, "token_type") or "bearer").lower()
     # RFC 6749 section 7.1: a client "MUST NOT use an access token if it does not understand the token type".
-    is_bound = proven and scheme == "dpop"
+    is_bound = has_proof and scheme == "dpop"
     if scheme not in {"bearer", "user"} and not is_bound:
-        raise UnreadableAnswer(f"The {what} grants a token that is not a Bearer token.")
-    refresh_token, scope = text_member(document, "refresh_token"), document.get("scope")
-    expires_in = lifetime_seconds(document.get("expires_in"))
-    refresh_in = lifetime_seconds(
-        document.get("refresh_token_expires_in", document.get("refresh_expires_in"))
-    )
+        raise MalformedResponse(f"The {label} grants a token that is not a Bearer token.")
+    refresh_token, scope = string_member(document, "refresh_token"), document.get("scope")
+    expires_in = parse_seconds(document.get("expires_in"))
+    refresh_in = parse_seconds(document.get("refresh_token_expires_in", document.get("refresh_expires_in")))
     return Tokens(
         access_token=Secret(access_token),
         refresh_token=Secret(refresh_token) if refresh_token else None,
         # GitHub and Slack put commas between them.
-        scope=(scope_set(scope.replace(",", " ")) or None) if isinstance(scope, str) else None,
+        scope=(parse_scope(scope.replace(",", " ")) or None) if isinstance(scope, str) else None,
         expires_at=None if expires_in is None else now + expires_in,
         refresh_expires_at=None if refresh_in is None else now + refresh_in,
         obtained_at=now,
-        account=account_of(document.get("id_token")),
+        account=account_from_id_token(document.get("id_token")),
         scheme="DPoP" if is_bound else "Bearer",
     )
 
 
-def demand_bound(tokens: Tokens, options: ServerOptions, host: str) -> None:
+def require_dpop(tokens: Tokens, options: ServerOptions, host: str) -> None:
     """Refuse tokens without a key of ours where the operator demands one; raises UnreadableAnswer.
 
     RFC 9449 section 5: a server that binds no tokens answers a proof with Bearer all the same.
     """
     if options.dpop and tokens.scheme != "DPoP":
-        raise UnreadableAnswer(
+        raise MalformedResponse(
             f"{host} granted a token that is bound to no key, and `oauth.dpop` demands one.",
             "Have the provider bind tokens to keys (DPoP), or take `oauth.dpop: true` out of the settings.",
         )
 
 
-def account_of(id_token: object) -> str | None:
+def account_from_id_token(id_token: object) -> str | None:
     """Return who logged in, for people to read: e-mail, name or subject of an ID token, else None.
 
     Not verified: OpenID Connect Core section 3.1.3.7 lets TLS to the token endpoint stand in for the
@@ -250,21 +254,26 @@ def account_of(id_token: object) -> str | None:
         return None
     known = cast("Document", claims)
     for name in ("email", "preferred_username", "name", "sub"):
-        if shown := quote(known.get(name)):
+        if shown := sanitize(known.get(name)):
             return shown
     return None
 
 
 def revocation_request(
-    server: AuthorizationServer, client: Client, token: Secret, hint: str, *, sign: Signer | None = None
+    authorization_server: AuthorizationServer,
+    client: Client,
+    token: Secret,
+    token_type_hint: str,
+    *,
+    sign: Signer | None = None,
 ) -> Request | None:
     """Build a revocation request (RFC 7009 section 2.1), or None where the server has no endpoint.
 
     `hint` is "access_token" or "refresh_token".
     """
-    if server.revocation_endpoint is None:
+    if authorization_server.revocation_endpoint is None:
         return None
-    form: Form = {"token": token, "token_type_hint": hint}
+    form: Form = {"token": token, "token_type_hint": token_type_hint}
     headers: Headers
-    fields, headers = authenticate(client, server.issuer, form, sign=sign)
-    return post_form(server.revocation_endpoint, REVOCATION, fields, headers)
+    fields, headers = authenticate_client(client, authorization_server.issuer, form, sign=sign)
+    return post_form(authorization_server.revocation_endpoint, REVOCATION_STEP, fields, headers)

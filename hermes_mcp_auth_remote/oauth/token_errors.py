@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, cast
 
-from hermes_mcp_auth_remote.errors import TokenRefused, UnreadableAnswer
-from hermes_mcp_auth_remote.oauth.wire import Document, Response, quote, read_json_or_form
+from hermes_mcp_auth_remote.errors import MalformedResponse, TokenError
+from hermes_mcp_auth_remote.oauth.wire import Document, Response, read_json_or_form, sanitize
 from hermes_mcp_auth_remote.values import Secret
 
 Verdict = Literal["granted", "passing", "ours", "unauthorized", "final"]
@@ -54,7 +54,7 @@ _STANDARD_ERRORS = frozenset(
     }
 )
 # What GitHub, Slack and Microsoft say instead, as their documentation lists it.
-_OTHER_NAMES: Mapping[str, str] = {
+_VENDOR_ERROR_NAMES: Mapping[str, str] = {
     "bad_refresh_token": "invalid_grant",
     "invalid_refresh_token": "invalid_grant",
     "bad_verification_code": "invalid_grant",
@@ -83,12 +83,14 @@ TEMPORARY_ERRORS = frozenset(
     }
 )
 # Our request was wrong, by a setting or a clock: that says nothing of the refresh token.
-OUR_ERRORS = frozenset({"unsupported_grant_type", "invalid_scope", "invalid_target", "invalid_dpop_proof"})
-KNOWN_ERRORS = _STANDARD_ERRORS | TEMPORARY_ERRORS | _OTHER_NAMES.keys()
+BAD_REQUEST_ERRORS = frozenset(
+    {"unsupported_grant_type", "invalid_scope", "invalid_target", "invalid_dpop_proof"}
+)
+KNOWN_ERRORS = _STANDARD_ERRORS | TEMPORARY_ERRORS | _VENDOR_ERROR_NAMES.keys()
 UNKNOWN_ERROR = "unknown error"
 
-_ADVICE_LATER = "Try again later; nothing was lost."
-_REFUSAL_ADVICE = {
+_RETRY_LATER_ADVICE = "Try again later; nothing was lost."
+_ERROR_ADVICE = {
     "invalid_grant": "Begin a new login; a code is good once and for about a minute.",
     "invalid_client": (
         "The provider no longer knows this client: begin a new login to register again, or check "
@@ -120,16 +122,16 @@ def classify_token_response(status: int, document: Document | None, *, is_html: 
         return "granted"
     # A gateway's `{"error": "Not Found"}` is no OAuth error; PHP sends JSON as text/html.
     is_of_gateway = (is_html or status in {403, 404}) and code not in KNOWN_ERRORS
-    if is_passing_status(status) or is_of_gateway or code in TEMPORARY_ERRORS:
+    if is_temporary_status(status) or is_of_gateway or code in TEMPORARY_ERRORS:
         return "passing"
-    if code in OUR_ERRORS:
+    if code in BAD_REQUEST_ERRORS:
         return "ours"
     if has_error:
         return "final"
     return "unauthorized" if status == 401 else "passing"
 
 
-def is_passing_status(status: int) -> bool:
+def is_temporary_status(status: int) -> bool:
     """True for a status that says nothing lasting, whatever the body says: 408, 429, 5xx, a redirect."""
     return status in {408, 429} or status >= 500 or 300 <= status < 400
 
@@ -152,10 +154,10 @@ def canonical_error(code: str | None) -> str:
     """Return the standard's name of an error code; "unknown error" for a code that is in no list of ours."""
     if code is None or code not in KNOWN_ERRORS:
         return UNKNOWN_ERROR
-    return _OTHER_NAMES.get(code, code)
+    return _VENDOR_ERROR_NAMES.get(code, code)
 
 
-def server_words(document: Document, *secrets: Secret) -> str:
+def read_server_message(document: Document, *secrets: Secret) -> str:
     """Return what an error response says beyond a code that we know; the secrets are masked."""
     error = document.get("error")
     nested: Document = cast("Document", error) if isinstance(error, Mapping) else {}
@@ -163,17 +165,17 @@ def server_words(document: Document, *secrets: Secret) -> str:
     own = code if code is not None and canonical_error(code) != code else ""
     said = document.get("error_description") or nested.get("message") or nested.get("error_description")
     words = (own, said, document.get("error_uri"))
-    return ": ".join(each for each in (quote(word, *secrets) for word in words) if each)
+    return ": ".join(each for each in (sanitize(word, *secrets) for word in words) if each)
 
 
-def granted_document(response: Response, host: str, step: str, secrets: tuple[Secret, ...]) -> Document:
+def read_granted_document(response: Response, host: str, step: str, secrets: tuple[Secret, ...]) -> Document:
     """Return what a token endpoint granted; raises TokenRefused or UnreadableAnswer."""
     status = response.status
-    if is_passing_status(status):
-        raise UnreadableAnswer(f"{host} answered the {step} with status {status}.", _ADVICE_LATER)
+    if is_temporary_status(status):
+        raise MalformedResponse(f"{host} answered the {step} with status {status}.", _RETRY_LATER_ADVICE)
     try:
         document = read_json_or_form(response, f"answer to the {step} at {host}")
-    except UnreadableAnswer:
+    except MalformedResponse:
         if classify_token_response(status, None, is_html=is_html_response(response)) == "unauthorized":
             document = dict[str, object]()
         else:
@@ -181,22 +183,22 @@ def granted_document(response: Response, host: str, step: str, secrets: tuple[Se
     verdict = classify_token_response(status, document, is_html=is_html_response(response))
     if verdict == "granted":
         return document
-    raise _refusal(document, verdict, status, host, step, secrets)
+    raise _token_error(document, verdict, status, host, step, secrets)
 
 
-def _refusal(
+def _token_error(
     document: Document, verdict: Verdict, status: int, host: str, step: str, secrets: tuple[Secret, ...]
-) -> TokenRefused:
+) -> TokenError:
     error = canonical_error(error_code(document)) if has_error_member(document) else f"status {status}"
     said = f"an error of its own (status {status})" if error == UNKNOWN_ERROR else error
-    advice = _REFUSAL_ADVICE.get(error)
+    advice = _ERROR_ADVICE.get(error)
     if advice is None and verdict == "passing":
-        advice = _ADVICE_LATER
-    return TokenRefused(
+        advice = _RETRY_LATER_ADVICE
+    return TokenError(
         f"{host} refused the {step}: {said}.",
         error,
         advice,
-        server_words=server_words(document, *secrets),
+        server_message=read_server_message(document, *secrets),
         verdict=verdict,
     )
 

@@ -20,13 +20,13 @@ _MAX_AUTHORITY_CHARS = 2 * MAX_HOST_CHARS
 # As urlsplit finds it: what follows the first "//", up to a path, query or fragment.
 _AUTHORITY = re.compile(r"[^/?#]*//([^/?#]*)")
 # What urlsplit takes out before it looks.
-_DROPPED = re.compile(r"[\t\r\n]")
+_IGNORED_CHARS = re.compile(r"[\t\r\n]")
 # The characters that IDNA takes for a dot (RFC 3490 section 3.1).
-_DOT = re.compile("[.\u3002\uff0e\uff61]")
-_SAFE = "!$%&'()*+,-./:;=?@_~[]"
+_DOT_CHARS = re.compile("[.\u3002\uff0e\uff61]")
+_SAFE_CHARS = "!$%&'()*+,-./:;=?@_~[]"
 # What is left of RFC 3986 section 3.2.2 once browsers had their say: no percent signs, which they decode.
-_FORBIDDEN = re.compile(r'[\x00-\x20\x7f\\<>"^`{|}]')
-_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?")
+_FORBIDDEN_CHARS = re.compile(r'[\x00-\x20\x7f\\<>"^`{|}]')
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?")
 
 
 def is_loopback_host(host: str) -> bool:
@@ -40,24 +40,24 @@ def is_loopback_host(host: str) -> bool:
         return False
 
 
-def safe_url(text: str, what: str) -> str:
+def safe_url(text: str, label: str) -> str:
     """Parse and write out a URL that may be shown, opened and fetched; raises UnsafeUrl otherwise.
 
     https only, or http on loopback; no user information, no control characters, no white space, at most
     8192 characters. What comes out was put together again from its parts, so that no parser after us can
     read it differently (CVE-2025-6514 began with an `authorization_endpoint`).
     """
-    return urlunsplit(_checked(text, what))
+    return urlunsplit(_check_url(text, label))
 
 
-def endpoint_url(text: str, what: str, issuer: str) -> str:
+def endpoint_url(text: str, label: str, issuer: str) -> str:
     """Return the safe URL of an issuer's endpoint; raises UnsafeUrl, also for one on loopback alone.
 
     Else a server far away could have this machine's browser ask something of this machine.
     """
-    url = safe_url(text, what)
+    url = safe_url(text, label)
     if is_loopback_host(host_of(url)) and not is_loopback_host(host_of(issuer)):
-        raise UnsafeUrl(f"The {what} is on this machine, but the issuer is not.")
+        raise UnsafeUrl(f"The {label} is on this machine, but the issuer is not.")
     return url
 
 
@@ -80,39 +80,41 @@ def is_uri(text: str) -> bool:
 
 def split_url(text: str) -> SplitResult:
     """Split a URL of any shape as urlsplit does, in bounded time; raises ValueError, also for a long host."""
-    authority = _AUTHORITY.match(_DROPPED.sub("", text))
+    authority = _AUTHORITY.match(_IGNORED_CHARS.sub("", text))
     if authority is not None and len(authority[1]) > _MAX_AUTHORITY_CHARS:
         message = "a URL's host is too long"
         raise ValueError(message)
     return urlsplit(text)
 
 
-def _checked(text: str, what: str) -> SplitResult:
+def _check_url(text: str, label: str) -> SplitResult:
     if len(text) > MAX_URL_CHARS:
-        raise UnsafeUrl(f"The {what} is longer than {MAX_URL_CHARS} characters.")
-    if _FORBIDDEN.search(text):
-        raise UnsafeUrl(f"The {what} contains characters that no URL may hold.")
-    taken_apart = _take_apart(text)
+        raise UnsafeUrl(f"The {label} is longer than {MAX_URL_CHARS} characters.")
+    if _FORBIDDEN_CHARS.search(text):
+        raise UnsafeUrl(f"The {label} contains characters that no URL may hold.")
+    taken_apart = _parse_url(text)
     if taken_apart is None:
-        raise UnsafeUrl(f"The {what} is not a URL.")
+        raise UnsafeUrl(f"The {label} is not a URL.")
     parts, host, port = taken_apart
     scheme = parts.scheme.lower()
     if not host or (scheme not in {"https", "http"}):
-        raise UnsafeUrl(f"The {what} is not an https URL.")
+        raise UnsafeUrl(f"The {label} is not an https URL.")
     if scheme == "http" and not is_loopback_host(host):
-        raise UnsafeUrl(f"The {what} is plain http; only https is safe away from this machine.")
+        raise UnsafeUrl(f"The {label} is plain http; only https is safe away from this machine.")
     if parts.username is not None or parts.password is not None:
-        raise UnsafeUrl(f"The {what} carries user information before its host.")
-    if not _is_host(host):
-        raise UnsafeUrl(f"The {what} names no host that every program reads alike.")
+        raise UnsafeUrl(f"The {label} carries user information before its host.")
+    if not _is_valid_host(host):
+        raise UnsafeUrl(f"The {label} names no host that every program reads alike.")
     netloc = f"[{host}]" if ":" in host else host
     if port is not None and port != {"https": 443, "http": 80}[scheme]:
         netloc += f":{port}"
-    path, query, fragment = (quote(part, safe=_SAFE) for part in (parts.path, parts.query, parts.fragment))
+    path, query, fragment = (
+        quote(part, safe=_SAFE_CHARS) for part in (parts.path, parts.query, parts.fragment)
+    )
     return SplitResult(scheme, netloc, path, query, fragment)
 
 
-def _take_apart(text: str) -> tuple[SplitResult, str, int | None] | None:
+def _parse_url(text: str) -> tuple[SplitResult, str, int | None] | None:
     """Return a URL's parts, host and port; None if it is no URL.
 
     The library's ValueError quotes the URL: it must not become the context of an error of ours.
@@ -128,7 +130,7 @@ def _take_apart(text: str) -> tuple[SplitResult, str, int | None] | None:
 def _ascii_host(parts: SplitResult) -> str:
     host = parts.hostname or ""
     # NFKC is the first step of IDNA, and the quick one.
-    labels = _DOT.split(host if host.isascii() else normalize("NFKC", host[: MAX_HOST_CHARS + 1]))
+    labels = _DOT_CHARS.split(host if host.isascii() else normalize("NFKC", host[: MAX_HOST_CHARS + 1]))
     if len(host) > MAX_HOST_CHARS or any(len(label) > MAX_LABEL_CHARS for label in labels):
         message = "a URL's host is too long"
         raise ValueError(message)
@@ -136,9 +138,9 @@ def _ascii_host(parts: SplitResult) -> str:
     return host if host.isascii() else host.encode("idna").decode("ascii").lower()
 
 
-def _is_host(host: str) -> bool:
+def _is_valid_host(host: str) -> bool:
     if ":" not in host:
-        return _NAME.fullmatch(host) is not None
+        return _HOST_NAME.fullmatch(host) is not None
     try:
         return IPv6Address(host).scope_id is None
     except ValueError:
@@ -156,30 +158,34 @@ def host_of(url: str) -> str:
 
 def origin_of(url: str) -> str:
     """Return scheme, host and port of a safe URL, in lower case and without a default port."""
-    parts = _checked(url, "address")
+    parts = _check_url(url, "address")
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def is_trusted(named: str, asked: str, trusted_issuers: frozenset[str]) -> bool:
+def is_trusted_issuer(published_issuer: str, requested_issuer: str, trusted_issuers: frozenset[str]) -> bool:
     """True where `asked` may speak as `named`: that is listed, and `asked` is too or is of its origin.
 
     Whom we ask is named by a server that may be hostile. If the issuer it claims to be were enough, any
     server could borrow the name of one that its operator trusts, and have the codes and secrets meant for it.
     """
-    asked_spellings, named_spellings = ({url, safe_url(url, "issuer")} for url in (asked, named))
+    asked_spellings, named_spellings = (
+        {url, safe_url(url, "issuer")} for url in (requested_issuer, published_issuer)
+    )
     if not named_spellings & trusted_issuers:
         return False
-    return origin_of(named) == origin_of(asked) or bool(asked_spellings & trusted_issuers)
+    return origin_of(published_issuer) == origin_of(requested_issuer) or bool(
+        asked_spellings & trusted_issuers
+    )
 
 
 def canonical_resource(url: str) -> str:
     """Return the resource indicator of a server's URL (RFC 8707 section 2): no fragment, no bare slash."""
-    parts = _checked(url, "server address")
+    parts = _check_url(url, "server address")
     path = "" if parts.path == "/" else parts.path
     return urlunsplit(parts._replace(path=path, fragment=""))
 
 
-def resource_covers(resource: str, url: str) -> bool:
+def covers_url(resource: str, url: str) -> bool:
     """True where a protected resource's identifier is the server's URL, its origin, or a parent path.
 
     RFC 9728 section 3.3 wants equality; servers with several endpoints publish their origin (quirk 10).
@@ -193,15 +199,15 @@ def resource_covers(resource: str, url: str) -> bool:
     return ours.path.rstrip("/") == parent or ours.path.startswith(parent + "/")
 
 
-def well_known(url: str, name: str) -> str:
+def well_known_url(url: str, name: str) -> str:
     """Insert `/.well-known/<name>` between host and path, keeping both (RFC 8414 §3.1, RFC 9728 §3.1)."""
-    parts = _checked(url, "address")
+    parts = _check_url(url, "address")
     return urlunsplit(parts._replace(path=f"/.well-known/{name}{parts.path.rstrip('/')}", fragment=""))
 
 
-def well_known_appended(url: str, name: str) -> str:
+def appended_well_known_url(url: str, name: str) -> str:
     """Append `/.well-known/<name>` to the path (OpenID Connect Discovery 1.0 section 4)."""
-    parts = _checked(url, "address")
+    parts = _check_url(url, "address")
     path = f"{parts.path.rstrip('/')}/.well-known/{name}"
     return urlunsplit(parts._replace(path=path, query="", fragment=""))
 
@@ -211,14 +217,14 @@ def protected_resource_urls(server_url: str) -> tuple[str, ...]:
 
     RFC 9728 section 3.1 keeps the query, but many a server files by path alone (quirk 12).
     """
-    by_path = well_known(server_url, "oauth-protected-resource")
-    root = well_known(origin_of(server_url), "oauth-protected-resource")
+    by_path = well_known_url(server_url, "oauth-protected-resource")
+    root = well_known_url(origin_of(server_url), "oauth-protected-resource")
     return tuple(dict.fromkeys((by_path, by_path.partition("?")[0], root)))
 
 
 def authorization_server_urls(issuer: str) -> tuple[str, ...]:
     """List the places of an issuer's metadata, in the order that the MCP specification demands."""
-    rfc8414 = well_known(issuer, "oauth-authorization-server")
-    inserted = well_known(issuer, "openid-configuration")
-    appended = well_known_appended(issuer, "openid-configuration")
+    rfc8414 = well_known_url(issuer, "oauth-authorization-server")
+    inserted = well_known_url(issuer, "openid-configuration")
+    appended = appended_well_known_url(issuer, "openid-configuration")
     return tuple(dict.fromkeys((rfc8414, inserted, appended)))

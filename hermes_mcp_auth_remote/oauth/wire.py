@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeGuard, TypeVar, cast
 from urllib.parse import parse_qsl, quote_plus, urlencode
 
-from hermes_mcp_auth_remote.errors import UnreadableAnswer
+from hermes_mcp_auth_remote.errors import MalformedResponse
 from hermes_mcp_auth_remote.values import Secret
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ Form = Mapping[str, str | Secret]
 
 # No honest metadata, registration or token answer comes near it.
 MAX_BODY_BYTES = 1_048_576
-MAX_TEXT_CHARS = 200
+MAX_SANITIZED_CHARS = 200
 # What follows keeps the work on one response short; a megabyte of commas would hold up everybody else.
 # Commas, colons, opening brackets and braces of a JSON document: a large honest one has a few hundred.
 MAX_JSON_MARKS = 20_000
@@ -30,17 +30,17 @@ MAX_JSON_MARKS = 20_000
 MAX_MEMBER_CHARS = 65_536
 MAX_FORM_BYTES = 32_768
 # Members of one list; the rest are not looked at.
-MAX_MEMBERS = 1000
+MAX_LIST_MEMBERS = 1000
 # More can be granted than a URL can ask for: 500 names of Google's are 30 000 characters.
 MAX_SCOPE_CHARS = MAX_MEMBER_CHARS
 # Of a server's own words, before they are masked and shortened.
-MAX_QUOTED_CHARS = 16_384
+MAX_SANITIZE_INPUT_CHARS = 16_384
 MAX_NUMBER_CHARS = 64
 # A century: beyond it a lifetime is junk, and time arithmetic on it is not worth a crash.
 MAX_LIFETIME_SECONDS = 3_155_760_000.0
 # What is a connection's own to say (RFC 9110 section 7.6.1, RFC 9112 section 6): another Content-Length would
 # have the server read the rest of a request as the next one.
-FRAMING = frozenset(
+FRAMING_HEADERS = frozenset(
     {
         "connection",
         "content-length",
@@ -73,7 +73,7 @@ class Request:
     headers: Headers = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
     follow_redirects: bool = True
-    brings_tokens: bool = False
+    is_token_request: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +105,25 @@ A driver may throw a NetworkError in place of a response.
 """
 
 
-def get(url: str, step: str) -> Request:
+def get_json(url: str, step: str) -> Request:
     """Build a GET for a JSON document."""
     return Request("GET", url, step, (("accept", "application/json"),))
 
 
-def own_headers(headers: Mapping[str, Secret]) -> Headers:
+def configured_headers(headers: Mapping[str, Secret]) -> Headers:
     """Write out an operator's static headers for the server itself, without any that would break framing."""
     named = ((name.lower(), value) for name, value in headers.items())
-    return tuple(header for header in named if header[0] not in FRAMING)
+    return tuple(header for header in named if header[0] not in FRAMING_HEADERS)
 
 
 def post_form(
-    url: str, step: str, form: Form, headers: Headers = (), *, brings_tokens: bool = False
+    url: str, step: str, form: Form, headers: Headers = (), *, is_token_request: bool = False
 ) -> Request:
     """Build a form POST that asks for JSON (GitHub answers a form otherwise: quirk 30)."""
     fields = {name: value.reveal() if isinstance(value, Secret) else value for name, value in form.items()}
     fixed = (("accept", "application/json"), ("content-type", "application/x-www-form-urlencoded"))
     body = urlencode(fields).encode()
-    return Request("POST", url, step, fixed + headers, body, brings_tokens=brings_tokens)
+    return Request("POST", url, step, fixed + headers, body, is_token_request=is_token_request)
 
 
 def post_json(url: str, step: str, document: Document, headers: Headers = ()) -> Request:
@@ -132,18 +132,18 @@ def post_json(url: str, step: str, document: Document, headers: Headers = ()) ->
     return Request("POST", url, step, fixed + headers, json.dumps(document).encode())
 
 
-def read_json_object(body: bytes, what: str) -> Document:
+def read_json_object(body: bytes, label: str) -> Document:
     """Read a JSON object of at most 1 MiB and 20 000 values; raises UnreadableAnswer for anything else."""
     if len(body) > MAX_BODY_BYTES:
-        raise UnreadableAnswer(f"The {what} is larger than 1 MiB.")
+        raise MalformedResponse(f"The {label} is larger than 1 MiB.")
     if sum(body.count(mark) for mark in (b",", b":", b"[", b"{")) > MAX_JSON_MARKS:
-        raise UnreadableAnswer(f"The {what} holds more values than any honest one.")
+        raise MalformedResponse(f"The {label} holds more values than any honest one.")
     document = _parse_json(body)
     if document is _NOT_JSON:
         shape = "an HTML page" if body.lstrip()[:1] == b"<" else "not JSON"
-        raise UnreadableAnswer(f"The {what} is {shape}.")
+        raise MalformedResponse(f"The {label} is {shape}.")
     if not isinstance(document, dict):
-        raise UnreadableAnswer(f"The {what} is JSON, but not an object.")
+        raise MalformedResponse(f"The {label} is JSON, but not an object.")
     return cast("Document", document)
 
 
@@ -166,27 +166,27 @@ def _parse_form(body: bytes) -> dict[str, str] | None:
         return None
 
 
-def read_json_or_form(response: Response, what: str) -> Document:
+def read_json_or_form(response: Response, label: str) -> Document:
     """Read a JSON object, or a form where the server says or shows that it sent one (quirk 30)."""
     media_type = (response.header("content-type") or "").partition(";")[0].strip().lower()
     shows_form = response.body.lstrip()[:1] not in b"{[<" and b"=" in response.body
     if shows_form and media_type != "application/json":
         if len(response.body) > MAX_FORM_BYTES:
-            raise UnreadableAnswer(f"The {what} is a form of more than 32 KiB.")
+            raise MalformedResponse(f"The {label} is a form of more than 32 KiB.")
         form = _parse_form(response.body)
         if form is None:
-            raise UnreadableAnswer(f"The {what} is neither JSON nor a form.")
+            raise MalformedResponse(f"The {label} is neither JSON nor a form.")
         return form
-    return read_json_object(response.body, what)
+    return read_json_object(response.body, label)
 
 
-def text_member(document: Document, name: str) -> str | None:
+def string_member(document: Document, name: str) -> str | None:
     """Return a non-empty string member of at most 65 536 characters, else None."""
     value = document.get(name)
-    return value if _is_text(value) else None
+    return value if _is_valid_string(value) else None
 
 
-def texts_member(document: Document, name: str, limit: int = MAX_MEMBERS) -> tuple[str, ...] | None:
+def string_list(document: Document, name: str, limit: int = MAX_LIST_MEMBERS) -> tuple[str, ...] | None:
     """Return the strings (as `text_member`) among a list's first `limit` members, in order.
 
     None if the member is no list.
@@ -194,15 +194,15 @@ def texts_member(document: Document, name: str, limit: int = MAX_MEMBERS) -> tup
     value = document.get(name)
     if not isinstance(value, list):
         return None
-    return tuple(item for item in cast("list[object]", value)[:limit] if _is_text(item))
+    return tuple(item for item in cast("list[object]", value)[:limit] if _is_valid_string(item))
 
 
-def _is_text(value: object) -> TypeGuard[str]:
+def _is_valid_string(value: object) -> TypeGuard[str]:
     # JSON can spell half of a surrogate pair, which no encoding can then write.
     return isinstance(value, str) and 0 < len(value) <= MAX_MEMBER_CHARS and value.isprintable()
 
 
-def lifetime_seconds(value: object) -> float | None:
+def parse_seconds(value: object) -> float | None:
     """Read an `expires_in` of any shape; None for missing, zero, negative or junk (quirk 32). In seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -215,7 +215,7 @@ def lifetime_seconds(value: object) -> float | None:
     return min(seconds, MAX_LIFETIME_SECONDS) if math.isfinite(seconds) and seconds > 0 else None
 
 
-def scope_set(text: str) -> frozenset[str]:
+def parse_scope(text: str) -> frozenset[str]:
     """Split a space-separated scope; empty text is the empty set, words that are no scope are left out.
 
     So is what comes after 65 536 characters.
@@ -226,21 +226,21 @@ def scope_set(text: str) -> frozenset[str]:
     return frozenset(word for word in text.split() if _SCOPE_TOKEN.fullmatch(word))
 
 
-def scope_text(scope: Iterable[str]) -> str:
+def format_scope(scope: Iterable[str]) -> str:
     """Join a scope as it goes over the wire, in a stable order."""
     return " ".join(sorted(scope))
 
 
-def quote(text: object, *secrets: Secret) -> str:
+def sanitize(text: object, *secrets: Secret) -> str:
     """Make a server's own words fit to show: printable, on one line, short, without these secrets."""
     if not isinstance(text, str):
         return ""
     spellings = {s for secret in secrets for s in (secret.reveal(), quote_plus(secret.reveal()))} - {""}
-    is_long, text = len(text) > MAX_QUOTED_CHARS, text[:MAX_QUOTED_CHARS]
+    is_long, text = len(text) > MAX_SANITIZE_INPUT_CHARS, text[:MAX_SANITIZE_INPUT_CHARS]
     for spelling in spellings:
         text = text.replace(spelling, "****")
     if is_long and spellings:
         # Half a secret may stand before the cut.
         text = text[: -max(map(len, spellings))]
-    shown = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_TEXT_CHARS]).split())
-    return shown if len(shown) <= MAX_TEXT_CHARS else shown[: MAX_TEXT_CHARS - 1] + "…"
+    shown = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_SANITIZED_CHARS]).split())
+    return shown if len(shown) <= MAX_SANITIZED_CHARS else shown[: MAX_SANITIZED_CHARS - 1] + "…"

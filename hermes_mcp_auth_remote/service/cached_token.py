@@ -10,38 +10,38 @@ from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.files.credential_files import Version
 
 # A request on its way must not outlive its token; a tenth of a short life is enough.
-REFRESH_AHEAD_SECONDS = 60.0
-REFRESH_AHEAD_SHARE = 0.1
+REFRESH_MARGIN_SECONDS = 60.0
+REFRESH_MARGIN_FRACTION = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class CachedToken:
     """A header to send: fresh until then, good until then (epoch seconds), from that version of the file.
 
     `prover` is set where the token needs a proof with every request.
     Between `fresh_until` and `good_until` a refresh is due while the old token still works.
     """
 
-    authorization: str = field(repr=False)
-    fresh_until: float
-    good_until: float
+    authorization_header: str = field(repr=False)
+    refresh_at: float
+    usable_until: float
     version: Version | None
     prover: Prover | None = None
 
 
-def _ahead_seconds(tokens: Tokens) -> float:
+def _margin_seconds(tokens: Tokens) -> float:
     if tokens.expires_at is None or tokens.obtained_at is None:
-        return REFRESH_AHEAD_SECONDS
+        return REFRESH_MARGIN_SECONDS
     life = max(tokens.expires_at - tokens.obtained_at, 0.0)
-    return min(REFRESH_AHEAD_SECONDS, life * REFRESH_AHEAD_SHARE)
+    return min(REFRESH_MARGIN_SECONDS, life * REFRESH_MARGIN_FRACTION)
 
 
-def fresh_until(tokens: Tokens) -> float:
+def refresh_at(tokens: Tokens) -> float:
     """Return until when tokens need no refresh, in epoch seconds; infinite where they say no end."""
-    return math.inf if tokens.expires_at is None else tokens.expires_at - _ahead_seconds(tokens)
+    return math.inf if tokens.expires_at is None else tokens.expires_at - _margin_seconds(tokens)
 
 
-def ready(tokens: Tokens, version: Version | None, prover: Prover | None = None) -> Ready:
+def make_cached_token(tokens: Tokens, version: Version | None, prover: Prover | None = None) -> CachedToken:
     """Make a header of tokens that the store holds in that version."""
-    good_until = math.inf if tokens.expires_at is None else tokens.expires_at - _ahead_seconds(tokens) / 10
-    return Ready(tokens.authorization, fresh_until(tokens), good_until, version, prover)
+    good_until = math.inf if tokens.expires_at is None else tokens.expires_at - _margin_seconds(tokens) / 10
+    return CachedToken(tokens.authorization_header, refresh_at(tokens), good_until, version, prover)

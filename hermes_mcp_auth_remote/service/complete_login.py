@@ -15,80 +15,84 @@ from hermes_mcp_auth_remote.errors import (
     McpAuthError,
     PasteRefused,
     StoreError,
-    TokenRefused,
+    TokenError,
 )
-from hermes_mcp_auth_remote.exit_hold import note_storing
+from hermes_mcp_auth_remote.exit_hold import hold_exit_for_storing
 from hermes_mcp_auth_remote.login import (
-    Event,
     Login,
-    Status,
-    follow,
+    LoginEvent,
+    LoginStatus,
+    apply_event,
     is_expired,
-    is_from,
-    is_same_question,
-    refusal,
+    is_same_prompt,
+    login_state_error,
+    matches_origin,
 )
-from hermes_mcp_auth_remote.oauth.token import Tokens, demand_bound
+from hermes_mcp_auth_remote.oauth.token import Tokens, require_dpop
 from hermes_mcp_auth_remote.oauth.urls import host_of
-from hermes_mcp_auth_remote.service.connections import revoke
-from hermes_mcp_auth_remote.service.dependencies import World
-from hermes_mcp_auth_remote.service.single_flight import held, landed
+from hermes_mcp_auth_remote.service.connections import revoke_tokens
+from hermes_mcp_auth_remote.service.dependencies import Dependencies
+from hermes_mcp_auth_remote.service.single_flight import acquire_lock, join
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.threads import run_file_work
-from hermes_mcp_auth_remote.timeouts import LIMITS
-from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server
+from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret, Server
 
 # Whoever claimed a login is gone after that.
-EXCHANGE_SECONDS = LIMITS.claim_seconds
+CLAIM_SECONDS = TIME_LIMITS.claim_seconds
 
 
-class Ending:
+class LoginCompletion:
     """Brings logins to their end, whoever brought what ends them."""
 
-    def __init__(self, world: World, server_of: Callable[[Login], Server]) -> None:
-        self._world = world
+    def __init__(self, deps: Dependencies, server_of: Callable[[Login], Server]) -> None:
+        self._deps = deps
         self._server_of = server_of
 
     def get(self, login_id: str) -> Login:
         """Return a login as it is now, expired where its time is over; raises LoginNotFound."""
-        return self.judged(self._world.store.logins.get(login_id))
+        return self.with_expiry(self._deps.store.logins.get(login_id))
 
-    def judged(self, login: Login) -> Login:
+    def with_expiry(self, login: Login) -> Login:
         """Return a login that was read as the clock has it: expired, or failed, where its time is over."""
-        now = self._world.clock()
+        now = self._deps.clock()
         if is_expired(login, now):
-            return self._world.store.logins.change(login.id, _expired)
+            return self._deps.store.logins.change(login.id, _expire_login)
         if login.status == "exchanging" and now >= login.expires_at:
-            if self._world.exchanges.is_under_way(login.id) or self._world.keeping.is_under_way(login.id):
+            if self._deps.exchange_flights.is_running(login.id) or self._deps.storing_flights.is_running(
+                login.id
+            ):
                 # The clock was set, or the machine slept: this process goes on with it.
                 return login
             # What it brought may be on the disk already.
-            self._world.store.settle(login.key)
-            if (settled := self._world.store.logins.get(login.id)).status != "exchanging":
+            self._deps.store.recover_login(login.key)
+            if (settled := self._deps.store.logins.get(login.id)).status != "exchanging":
                 return settled
-            if self._world.store.is_being_stored(login.key, login.id):
+            if self._deps.store.is_partially_stored(login.key, login.id):
                 # The process is stopped while it stores: it will not ask again whether the login has failed.
                 return login
             gone = LoginError("The process that finished this login did not live to its end.")
-            return self._failed(login.id, gone, was="exchanging")
+            return self._fail_login(login.id, gone, expected_status="exchanging")
         return login
 
     def claim(self, login: Login) -> Login:
         """Take a login for the exchange of what answers it; one caller can, others get a LoginError."""
-        now = self._world.clock()
+        now = self._deps.clock()
 
-        def claim(it: Login) -> Login:
+        def apply_claim(current: Login) -> Login:
             # Time went by since it was read.
-            it = _expired(it) if is_expired(it, now) else it
-            if it.status == "waiting" and not is_same_question(it, login):
+            current = _expire_login(current) if is_expired(current, now) else current
+            if current.status == "waiting" and not is_same_prompt(current, login):
                 raise PasteRefused("This login has just been changed over elsewhere.", "Look at it again.")
             # From now on the time is not the person's, but the exchange's.
-            return replace(follow(it, "claim"), expires_at=now + EXCHANGE_SECONDS)
+            return replace(apply_event(current, "claim"), expires_at=now + CLAIM_SECONDS)
 
-        return self._world.store.logins.change(login.id, claim)
+        return self._deps.store.logins.change(login.id, apply_claim)
 
-    async def complete(self, login: Login, tokens: Tokens, proof_key: Secret | None) -> Credentials:
+    async def save_granted_tokens(
+        self, login: Login, tokens: Tokens, proof_key: Secret | None
+    ) -> Credentials:
         """Store what a claimed login brought, and return it.
 
         Raises UnreadableAnswer for tokens that are bound to no key where the operator demands one, a
@@ -96,105 +100,107 @@ class Ending:
         as best it goes), or a StoreError. The login has failed then.
         """
         config_files = self._server_of(login).config_files
-        credentials = credentials_of(login, tokens, proof_key, self._world.clock(), config_files)
+        credentials = credentials_of(login, tokens, proof_key, self._deps.clock(), config_files)
         try:
-            demand_bound(tokens, self._server_of(login).options, host_of(login.request.issuer))
+            require_dpop(tokens, self._server_of(login).options, host_of(login.request.issuer))
         except McpAuthError as trouble:
-            await run_file_work(self._abandon, login, trouble)
-            await self.revoke(login, tokens)
+            await run_file_work(self._fail_exchange, login, trouble)
+            await self.revoke_unused_tokens(login, tokens)
             raise
-        note_storing(login.key.server, self._world.limits.lock_seconds)
+        hold_exit_for_storing(login.key.server_name, self._deps.limits.lock_seconds)
         try:
             # By server: what cannot be stored is revoked, and that server may never answer.
-            flight = self._world.keeping.join(
-                login.id, lambda: self._keep(login, credentials), login.server_url
+            flight = self._deps.storing_flights.submit(
+                login.id, lambda: self._save_credentials(login, credentials), login.server_url
             )
         except RuntimeError:
             # The process is about to end, and starts no threads any more.
-            return await self._keep(login, credentials)
-        return await landed(flight) or credentials
+            return await self._save_credentials(login, credentials)
+        return await join(flight) or credentials
 
-    async def _keep(self, login: Login, granted: Credentials) -> Credentials:
+    async def _save_credentials(self, login: Login, new_credentials: Credentials) -> Credentials:
         """Store what a login brought, in a flight's own thread, and return it."""
-        store, credentials = self._world.store, granted
+        store, credentials = self._deps.store, new_credentials
         try:
             # A refresh under way elsewhere must not write its answer over the new tokens.
-            async with held(store.lock(login.key), self._world.limits.lock_seconds):
-                now = _as_known(store.logins, login)
+            async with acquire_lock(store.lock(login.key), self._deps.limits.lock_seconds):
+                now = _reread_login(store.logins, login)
                 if now.status == "exchanging":
                     with contextlib.suppress(StoreError):
-                        credentials = lasting(store.read(login.key), credentials)
-                    store.replace(login.key, credentials, login.id)
+                        credentials = carry_over_refresh_token(store.read(login.key), credentials)
+                    store.save_login(login.key, credentials, login.id)
                     with contextlib.suppress(StoreError, LoginError):
-                        store.logins.change(login.id, lambda it: follow(it, "succeed"))
+                        store.logins.change(login.id, lambda it: apply_event(it, "succeed"))
                     return credentials
         except StoreError as trouble:
-            self._abandon(login, trouble)
+            self._fail_exchange(login, trouble)
             # What cannot be stored must not stay good over there; an error may come after the tokens were.
-            if granted.tokens is not None and not self._is_stored(login.key, granted.tokens):
-                await self.revoke(login, granted.tokens)
+            if new_credentials.tokens is not None and not self._is_stored(login.key, new_credentials.tokens):
+                await self.revoke_unused_tokens(login, new_credentials.tokens)
             raise
         # Whoever logged out, or was told that it is over, must not find themselves logged in.
-        if granted.tokens is not None:
-            await self.revoke(login, granted.tokens)
-        raise refusal(now)
+        if new_credentials.tokens is not None:
+            await self.revoke_unused_tokens(login, new_credentials.tokens)
+        raise login_state_error(now)
 
-    def _is_stored(self, key: Key, tokens: Tokens) -> bool:
+    def _is_stored(self, key: CredentialKey, tokens: Tokens) -> bool:
         try:
-            stored = self._world.store.read(key).tokens
+            stored = self._deps.store.read(key).tokens
         except StoreError:
             return False
         return stored is not None and stored.access_token == tokens.access_token
 
-    async def revoke(self, login: Login, tokens: Tokens) -> None:
+    async def revoke_unused_tokens(self, login: Login, tokens: Tokens) -> None:
         """Revoke tokens that came for nothing, as best it goes."""
         server = self._server_of(login)
         unwanted = Credentials(tokens, login.request.client, login.authorization_server)
         with contextlib.suppress(McpAuthError):
-            await self._world.run(revoke(unwanted, self._world.signer(server)), server)
+            await self._deps.run_exchange(revoke_tokens(unwanted, self._deps.signer_for(server)), server)
 
-    async def end_all(self, key: Key) -> None:
+    async def end_logins(self, key: CredentialKey) -> None:
         """Cancel the logins of a server and owner that wait, and let those fail that are being exchanged."""
         left = LoginError("This login was ended by a logout.")
-        for login in await run_file_work(self._world.store.logins.all):
+        for login in await run_file_work(self._deps.store.logins.list_all):
             if login.key == key and not login.is_over:
                 await run_file_work(
-                    self._world.store.logins.change,
+                    self._deps.store.logins.change,
                     login.id,
-                    lambda it: follow(it, "cancel") if it.status == "waiting" else it,
+                    lambda it: apply_event(it, "cancel") if it.status == "waiting" else it,
                 )
-                await run_file_work(self._abandon, login, left)
+                await run_file_work(self._fail_exchange, login, left)
 
-    def _abandon(self, login: Login, why: McpAuthError) -> None:
+    def _fail_exchange(self, login: Login, error: McpAuthError) -> None:
         """Let a login fail that was being exchanged; what the disk says to that hides nothing from people."""
         with contextlib.suppress(StoreError, LoginError):
-            self._failed(login.id, why, was="exchanging")
-            self._drop_unknown(login, why)
+            self._fail_login(login.id, error, expected_status="exchanging")
+            self._drop_unknown_client(login, error)
 
-    def refuse(self, login: Login, why: McpAuthError) -> None:
+    def fail_device_login(self, login: Login, error: McpAuthError) -> None:
         """Let a login fail whose device was refused, unless it has been changed over since."""
-        is_same = is_same_question(self._world.store.logins.get(login.id), login)
+        is_same = is_same_prompt(self._deps.store.logins.get(login.id), login)
         if is_same:
-            self._failed(login.id, why, was="waiting")
-            self._drop_unknown(login, why)
+            self._fail_login(login.id, error, expected_status="waiting")
+            self._drop_unknown_client(login, error)
 
-    def _drop_unknown(self, login: Login, why: McpAuthError) -> None:
-        if isinstance(why, TokenRefused) and why.error == "invalid_client":
+    def _drop_unknown_client(self, login: Login, error: McpAuthError) -> None:
+        if isinstance(error, TokenError) and error.error == "invalid_client":
             # The next login registers anew; with this client nothing could be refreshed either.
-            self._world.store.drop_client(login.key, login.request.client)
+            self._deps.store.drop_client(login.key, login.request.client)
 
-    def _failed(self, login_id: str, why: McpAuthError, *, was: Status) -> Login:
+    def _fail_login(self, login_id: str, error: McpAuthError, *, expected_status: LoginStatus) -> Login:
         """Let a login of this status fail, and return it; one of another status stays as it is."""
 
-        def change(login: Login) -> Login:
-            if login.status != was:
+        def apply_failure(login: Login) -> Login:
+            if login.status != expected_status:
                 return login
-            failure = (str(why), why.advice)
-            event: Event = "expire" if was == "waiting" and isinstance(why, LoginExpired) else "fail"
-            after = replace(follow(login, event), failure=failure, failure_code=why.code)
-            return replace(after, failure_words=why.server_words)
+            failure = (str(error), error.advice)
+            event: LoginEvent = (
+                "expire" if expected_status == "waiting" and isinstance(error, LoginExpired) else "fail"
+            )
+            after = replace(apply_event(login, event), failure=failure, failure_code=error.code)
+            return replace(after, server_message=error.server_message)
 
-        return self._world.store.logins.change(login_id, change)
+        return self._deps.store.logins.change(login_id, apply_failure)
 
 
 def credentials_of(
@@ -206,7 +212,7 @@ def credentials_of(
     """
     request = login.request
     binding = Binding(
-        server=login.key.server,
+        server_name=login.key.server_name,
         server_url=login.server_url,
         issuer=request.issuer,
         client_id=request.client.client_id,
@@ -221,7 +227,7 @@ def credentials_of(
     return replace(found, proof_key=proof_key) if tokens.scheme == "DPoP" else found
 
 
-def lasting(old: Credentials, new: Credentials) -> Credentials:
+def carry_over_refresh_token(old: Credentials, new: Credentials) -> Credentials:
     """Keep the old refresh token where a provider grants one at the first consent alone (quirk 27).
 
     Only one that would bring what was granted now: of the same account, known by name, at the same client,
@@ -241,26 +247,26 @@ def lasting(old: Credentials, new: Credentials) -> Credentials:
     return replace(new, tokens=kept, binding=binding)
 
 
-def binds_the_code(login: Login) -> bool:
+def has_confirmed_pkce(login: Login) -> bool:
     """True where PKCE is known to be in use: all that ties a code alone to this login."""
     issuer = login.authorization_server
-    return "S256" in (issuer.code_challenge_methods_supported or ()) and not issuer.is_guessed
+    return "S256" in (issuer.code_challenge_methods_supported or ()) and not issuer.uses_default_endpoints
 
 
-def may_finish(login: Login, here: Origin) -> bool:
+def can_complete(login: Login, origin: Origin) -> bool:
     """True where an answer that comes from here counts for a login."""
     # Whoever sits at a terminal of this account can read the store anyway; a chat is held to the chat.
-    return here.platform == "terminal" or is_from(login, here)
+    return origin.platform == "terminal" or matches_origin(login, origin)
 
 
-def _expired(login: Login) -> Login:
+def _expire_login(login: Login) -> Login:
     if login.status != "waiting":
         return login
     late = LoginExpired("This login was not finished in time.")
-    return replace(follow(login, "expire"), failure=(str(late), late.advice), failure_code=late.code)
+    return replace(apply_event(login, "expire"), failure=(str(late), late.advice), failure_code=late.code)
 
 
-def _as_known(store: LoginFiles, login: Login) -> Login:
+def _reread_login(store: LoginFiles, login: Login) -> Login:
     """Return a login as it is stored; as it was where its record cannot be had, which ends nothing."""
     try:
         return store.get(login.id)

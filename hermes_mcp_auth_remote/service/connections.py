@@ -11,11 +11,14 @@ from hermes_mcp_auth_remote.oauth.token import revocation_request
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.values import Key
+from hermes_mcp_auth_remote.values import CredentialKey
 
 
-def connection(
-    key: Key, server_url: str, credentials: Credentials, failure: RefreshFailure | None = None
+def connection_from_credentials(
+    key: CredentialKey,
+    server_url: str,
+    credentials: Credentials,
+    refresh_failure: RefreshFailure | None = None,
 ) -> Connection:
     """Say what stored credentials amount to, for people; `failure` is what came of the last refresh."""
     tokens, binding, issuer = credentials.tokens, credentials.binding, credentials.authorization_server
@@ -29,28 +32,28 @@ def connection(
         scope=granted,
         expires_at=tokens.expires_at if tokens else None,
         can_refresh=bool(tokens and tokens.refresh_token and credentials.client and issuer)
-        and not (failure and failure.is_final),
+        and not (refresh_failure and refresh_failure.is_final),
         missing_scope=(asked or frozenset()) - granted if granted is not None else frozenset(),
-        login_needed=_login_needed(credentials, failure),
+        login_needed=_login_needed_reason(credentials, refresh_failure),
         refreshed_at=_refreshed_at(credentials),
         refresh_expires_at=tokens.refresh_expires_at if tokens else None,
         obtained_at=tokens.obtained_at if tokens else None,
-        refresh_failure=failure,
+        refresh_failure=refresh_failure,
     )
 
 
-def session_ended(issuer: AuthorizationServer) -> str:
+def session_ended_reason(authorization_server: AuthorizationServer) -> str:
     """Say why a login is needed once an authorization server has refused the refresh token for good."""
-    return f"{host_of(issuer.issuer)} has ended the session"
+    return f"{host_of(authorization_server.issuer)} has ended the session"
 
 
-def _login_needed(credentials: Credentials, failure: RefreshFailure | None) -> str | None:
+def _login_needed_reason(credentials: Credentials, refresh_failure: RefreshFailure | None) -> str | None:
     binding, issuer = credentials.binding, credentials.authorization_server
     if binding is not None and binding.login_needed is not None:
         return binding.login_needed
     # Tokens that Hermes wrote have no binding that could say it.
-    is_over = failure is not None and failure.is_final and not failure.was_alive
-    return session_ended(issuer) if is_over and issuer is not None else None
+    is_over = refresh_failure is not None and refresh_failure.is_final and not refresh_failure.was_alive
+    return session_ended_reason(issuer) if is_over and issuer is not None else None
 
 
 def _refreshed_at(credentials: Credentials) -> float | None:
@@ -65,7 +68,7 @@ def _refreshed_at(credentials: Credentials) -> float | None:
     return obtained if is_later else noted
 
 
-def revoke(credentials: Credentials, sign: Signer | None = None) -> Exchange[bool]:
+def revoke_tokens(credentials: Credentials, sign: Signer | None = None) -> Exchange[bool]:
     """Revoke the refresh token, then the access token (RFC 7009 §2.1); True where that ended the session.
 
     Best effort: a server without the endpoint, or out of reach, stops nobody from logging out. Some servers

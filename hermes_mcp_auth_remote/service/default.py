@@ -6,13 +6,13 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from hermes_mcp_auth_remote.config import find_server, home, server_from_url
+from hermes_mcp_auth_remote.config import find_server, hermes_home_path, server_from_url
 from hermes_mcp_auth_remote.errors import ServerNotFound
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.traceback_redaction import hides_locals
-from hermes_mcp_auth_remote.values import Key, Owner, Server
+from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
+from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 
 @lru_cache(maxsize=8)
@@ -23,29 +23,29 @@ def service_at(home: Path) -> AuthService:
 
 def default_service() -> AuthService:
     """Return the service of this process's HERMES_HOME."""
-    return service_at(home(os.environ))
+    return service_at(hermes_home_path(os.environ))
 
 
-@hides_locals
-def server_named(name: str, owner: Owner = None) -> Server:
+@with_hidden_locals
+def server_by_name(name: str, owner: Owner = None) -> Server:
     """Return a server by its URL, by its name in config.yaml, or by the name that a login by URL gave it.
 
     Raises ConfigError, ServerNotFound, StoreError.
     """
     if "://" in name:
         return server_from_url(name)
-    here = home(os.environ)
+    here = hermes_home_path(os.environ)
     try:
         return find_server(name, here, os.environ)
     except ServerNotFound as not_found:
         # Logged in to by its address: no config knows it, its credentials do.
-        binding = FileStore(here).read(Key(name, owner)).binding
+        binding = FileStore(here).read(CredentialKey(name, owner)).binding
         if binding is None:
             raise
         return Server(name, binding.server_url, config_files=not_found.config_files)
 
 
-@hides_locals
+@with_hidden_locals
 def open_session(server: str) -> Session:
     """Return the operator's session of a server, by its URL or its name; raises as `server_named` does."""
-    return service_at(home(os.environ)).session(server_named(server))
+    return service_at(hermes_home_path(os.environ)).session(server_by_name(server))

@@ -3,46 +3,52 @@
 from __future__ import annotations
 
 from hermes_mcp_auth_remote.errors import ConfigError
-from hermes_mcp_auth_remote.flows.client_selection import Held
-from hermes_mcp_auth_remote.flows.machine_grants import Granted, Means, obtain
+from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin
+from hermes_mcp_auth_remote.flows.machine_grants import GrantInputs, GrantResult, obtain_tokens
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.service.dependencies import World
+from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.signing import can_sign, check_can_sign, new_proof_key, read_token_file
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.values import Key, Secret, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
 
 
-async def granted(
-    world: World, server: Server, key: Key, stored: Credentials, challenge: Challenge | None
+async def request_machine_tokens(
+    deps: Dependencies,
+    server: Server,
+    key: CredentialKey,
+    credentials: Credentials,
+    challenge: Challenge | None,
 ) -> Credentials:
     """Ask for tokens, and return all that is to be stored; reads small files, so it runs in a flight.
 
     `stored` is what there was: its issuer is the only one that gets what the operator configured. Raises
     ConfigError, a ServerError or NetworkError.
     """
-    held = Held(
-        stored.client,
-        stored.binding.issuer if stored.binding else None,
-        (stored.tokens.scope if stored.tokens else None) or frozenset(),
+    held = PreviousLogin(
+        credentials.client,
+        credentials.binding.issuer if credentials.binding else None,
+        (credentials.tokens.scope if credentials.tokens else None) or frozenset(),
     )
-    proof_key = _proof_key(server, stored)
-    means = Means(world.signer(server), _assertion(server), world.prover(proof_key))
-    now = world.clock()
-    found = await world.run(obtain(server, means, now, held=held, challenge=challenge), server)
+    proof_key = _select_proof_key(server, credentials)
+    means = GrantInputs(deps.signer_for(server), _read_assertion(server), deps.prover_for(proof_key))
+    now = deps.clock()
+    found = await deps.run_exchange(
+        obtain_tokens(server, means, now, previous_login=held, challenge=challenge), server
+    )
     bound = proof_key if found.tokens.scheme == "DPoP" else None
-    binding = _binding(server, key, found, now)
+    binding = _make_binding(server, key, found, now)
     return Credentials(found.tokens, found.client, found.authorization_server, binding, bound)
 
 
-def _proof_key(server: Server, stored: Credentials) -> Secret | None:
+def _select_proof_key(server: Server, credentials: Credentials) -> Secret | None:
     if server.options.dpop:
         check_can_sign("Proofs (DPoP)")
     if server.options.dpop is False or not can_sign():
         return None
-    return stored.proof_key or new_proof_key()
+    return credentials.proof_key or new_proof_key()
 
 
-def _assertion(server: Server) -> Secret | None:
+def _read_assertion(server: Server) -> Secret | None:
     options = server.options
     if options.grant == "jwt_bearer":
         if options.assertion_file is None:
@@ -55,15 +61,15 @@ def _assertion(server: Server) -> Secret | None:
     return None
 
 
-def _binding(server: Server, key: Key, found: Granted, now: float) -> Binding:
+def _make_binding(server: Server, key: CredentialKey, grant_result: GrantResult, now: float) -> Binding:
     return Binding(
-        server=key.server,
+        server_name=key.server_name,
         server_url=server.url,
-        issuer=found.authorization_server.issuer,
-        client_id=found.client.client_id,
-        resource=found.resource,
-        requested_scope=found.scope,
-        account=found.tokens.account,
+        issuer=grant_result.authorization_server.issuer,
+        client_id=grant_result.client.client_id,
+        resource=grant_result.resource,
+        requested_scope=grant_result.scope,
+        account=grant_result.tokens.account,
         connected_at=now,
         config_files=server.config_files,
     )

@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.flows.discovery import Found
+from hermes_mcp_auth_remote.flows.discovery import DiscoveryResult
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.values import Flow, Server
 
 T = TypeVar("T")
-_Place = tuple[int, str, str | None, Flow, bool]
+_SharingKey = tuple[int, str, str | None, Flow, bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DiscoveryKey:
     """All that the outcome of a look depends on; `issuer` is preferred where there are several.
 
     `is_new` where nothing is held from an earlier login, and nobody listens on a port of their own.
@@ -35,63 +35,75 @@ class Question:
     issuer: str | None
     challenge: Challenge | None
     flow: Flow
-    is_new: bool = False
+    can_share_client: bool = False
 
 
 @dataclass(slots=True, eq=False)
-class _Look:
-    question: Question
+class _RunningDiscovery:
+    discovery_key: DiscoveryKey
     # None where whoever looked was cancelled.
-    outcome: Future[Found | None] = field(default_factory=Future[Found | None])
+    outcome: Future[DiscoveryResult | None] = field(default_factory=Future[DiscoveryResult | None])
 
 
-class Looks:
+class SharedDiscovery:
     """The looks under way. Any thread or event loop may use it."""
 
     def __init__(self) -> None:
-        self._under_way: dict[_Place, _Look] = {}
+        self._running: dict[_SharingKey, _RunningDiscovery] = {}
 
-    async def run(
+    async def discover_and_continue(
         self,
-        run: Callable[[Exchange[T], Server], Awaitable[T]],
-        question: Question,
-        look: Callable[[], Exchange[Found]],
-        go_on: Callable[[Found], Exchange[T]],
+        run_exchange: Callable[[Exchange[T], Server], Awaitable[T]],
+        discovery_key: DiscoveryKey,
+        discover: Callable[[], Exchange[DiscoveryResult]],
+        continue_with: Callable[[DiscoveryResult], Exchange[T]],
     ) -> T:
         """Look at a server, or take what a look under way at the same question finds, and go on.
 
         Raises what either raises.
         """
         # A forked child has not the threads in which its parent's looks go on.
-        key = (os.getpid(), question.server.name, question.issuer, question.flow, question.is_new)
-        mine = _Look(question)
-        while (theirs := self._under_way.setdefault(key, mine)) is not mine and theirs.question == question:
+        key = (
+            os.getpid(),
+            discovery_key.server.name,
+            discovery_key.issuer,
+            discovery_key.flow,
+            discovery_key.can_share_client,
+        )
+        mine = _RunningDiscovery(discovery_key)
+        while (
+            theirs := self._running.setdefault(key, mine)
+        ) is not mine and theirs.discovery_key == discovery_key:
             # Shielded: one who is cancelled cancels nobody else.
             found = await asyncio.shield(asyncio.wrap_future(theirs.outcome))
             if found is not None:
-                return await run(go_on(found), question.server)
+                return await run_exchange(continue_with(found), discovery_key.server)
             # Whoever looked was cancelled, or ran out of time: one of those who wait looks now.
-            self._take_off(key, theirs)
+            self._remove_running(key, theirs)
         try:
-            return await run(_told(mine.outcome, look, go_on), question.server)
+            return await run_exchange(
+                _discover_and_publish(mine.outcome, discover, continue_with), discovery_key.server
+            )
         finally:
             if not mine.outcome.done():
                 mine.outcome.set_result(None)
-            self._take_off(key, mine)
+            self._remove_running(key, mine)
 
-    def _take_off(self, key: _Place, look: _Look) -> None:
-        if self._under_way.get(key) is look:
-            del self._under_way[key]
+    def _remove_running(self, key: _SharingKey, running: _RunningDiscovery) -> None:
+        if self._running.get(key) is running:
+            del self._running[key]
 
 
-def _told(
-    outcome: Future[Found | None], look: Callable[[], Exchange[Found]], go_on: Callable[[Found], Exchange[T]]
+def _discover_and_publish(
+    outcome: Future[DiscoveryResult | None],
+    discover: Callable[[], Exchange[DiscoveryResult]],
+    continue_with: Callable[[DiscoveryResult], Exchange[T]],
 ) -> Exchange[T]:
     """Look, tell those who wait, and go on."""
     try:
-        found = yield from look()
+        found = yield from discover()
     except McpAuthError as trouble:
         outcome.set_exception(trouble)
         raise
     outcome.set_result(found)
-    return (yield from go_on(found))
+    return (yield from continue_with(found))

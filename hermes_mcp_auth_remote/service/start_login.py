@@ -10,26 +10,31 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from hermes_mcp_auth_remote.errors import ConfigError, TimedOut
-from hermes_mcp_auth_remote.flows.client_selection import Held, find_and_enrol
-from hermes_mcp_auth_remote.flows.discovery import find
-from hermes_mcp_auth_remote.flows.login_preparation import Chance, Prepared, prepare, switched
-from hermes_mcp_auth_remote.login import Login, follow, new_login_id
-from hermes_mcp_auth_remote.oauth.authorization import STATE_BYTES, VERIFIER_BYTES
+from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin, discover_and_register
+from hermes_mcp_auth_remote.flows.discovery import run_discovery
+from hermes_mcp_auth_remote.flows.login_preparation import (
+    LoginNonces,
+    PreparedLogin,
+    prepare_login,
+    prepare_switch,
+)
+from hermes_mcp_auth_remote.login import Login, apply_event, new_login_id
+from hermes_mcp_auth_remote.oauth.authorization import CODE_VERIFIER_BYTES, STATE_BYTES
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client, Signer
-from hermes_mcp_auth_remote.oauth.device_polling import Pending, begin_polling
+from hermes_mcp_auth_remote.oauth.device_polling import PollState, start_polling
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
-from hermes_mcp_auth_remote.service.dependencies import World
-from hermes_mcp_auth_remote.service.shared_discovery import Question
+from hermes_mcp_auth_remote.service.dependencies import Dependencies
+from hermes_mcp_auth_remote.service.shared_discovery import DiscoveryKey
 from hermes_mcp_auth_remote.signing import can_sign, check_can_sign
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.threads import run_file_work
-from hermes_mcp_auth_remote.timeouts import LIMITS
+from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
 from hermes_mcp_auth_remote.values import (
     MAX_LOGIN_SECONDS,
+    CredentialKey,
     Entropy,
     Flow,
-    Key,
     Origin,
     Secret,
     Server,
@@ -39,13 +44,13 @@ from hermes_mcp_auth_remote.values import (
 T = TypeVar("T")
 
 # Each answer has a limit of its own; there are up to a dozen.
-BEGIN_SECONDS = LIMITS.begin_seconds
+LOGIN_START_SECONDS = TIME_LIMITS.login_start_seconds
 
 
-async def begun(
-    world: World,
+async def start_login(
+    deps: Dependencies,
     server: Server,
-    key: Key,
+    key: CredentialKey,
     origin: Origin,
     *,
     redirect_uri: str | None = None,
@@ -62,86 +67,88 @@ async def begun(
             f"{server.name} needs no login: its `oauth.grant` is `{server.options.grant}`, without a person.",
             f"Use it as it is; `hermes-mcp-auth token {server.name}` fetches a token.",
         )
-    flow = _flow(world, server, origin, flow)
-    stored, known, sign = await run_file_work(_known, world, server, key)
-    is_new = redirect_uri is None and known == Held()
+    flow = _select_flow(deps, server, origin, flow)
+    stored, known, sign = await run_file_work(_read_stored_state, deps, server, key)
+    is_new = redirect_uri is None and known == PreviousLogin()
     if redirect_uri is None:
-        redirect_uri = redirect_uri_for(server, stored.client, world.entropy)
+        redirect_uri = redirect_uri_for(server, stored.client, deps.entropy)
     if server.options.dpop:
         check_can_sign("Proofs (DPoP)")
-    begun_at = world.clock()
+    begun_at = deps.clock()
     preparing = partial(
-        prepare,
+        prepare_login,
         server,
-        _chance(world.entropy),
+        _new_login_nonces(deps.entropy),
         redirect_uri,
         begun_at,
-        held=known,
+        previous_login=known,
         sign=sign,
-        can_prove=can_sign(),
+        can_use_dpop=can_sign(),
         flow=flow,
     )
     look = (
-        partial(find_and_enrol, server, challenge, flow, redirect_uri, begun_at)
+        partial(discover_and_register, server, challenge, flow, redirect_uri, begun_at)
         if is_new
-        else partial(find, server, known.issuer, challenge, flow)
+        else partial(run_discovery, server, known.issuer, challenge, flow)
     )
-    question = Question(server, known.issuer, challenge, flow, is_new)
-    looking = world.looks.run(world.run, question, look, lambda found: preparing(found=found))
-    prepared = await _in_time(looking, server)
-    now = world.clock()
-    device, expires_at = _life(prepared, server, begun_at, now)
+    question = DiscoveryKey(server, known.issuer, challenge, flow, is_new)
+    looking = deps.shared_discovery.discover_and_continue(
+        deps.run_exchange, question, look, lambda found: preparing(discovery_result=found)
+    )
+    prepared = await _with_time_limit(looking, server)
+    now = deps.clock()
+    device, expires_at = _polling_and_expiry(prepared, server, begun_at, now)
     granted = stored.tokens.scope if stored.tokens and stored.tokens.scope else frozenset[str]()
     return Login(
-        id=new_login_id(world.entropy),
+        id=new_login_id(deps.entropy),
         key=key,
         server_url=server.url,
         request=prepared.request,
         authorization_server=prepared.authorization_server,
         origin=origin,
-        begun_at=now,
+        started_at=now,
         expires_at=expires_at,
         added_scope=(prepared.request.scope or frozenset()) - granted if granted else frozenset(),
-        device=device,
+        poll_state=device,
     )
 
 
-async def changed_over(world: World, server: Server, login: Login, flow: Flow) -> Login:
+async def switch_flow(deps: Dependencies, server: Server, login: Login, flow: Flow) -> Login:
     """Return a login that waits by another flow, or for another code; nothing is stored yet.
 
     Raises whatever stands in the way; the login is then as it was.
     """
-    follow(login, "switch")
-    flow = _flow(world, server, login.origin, flow)
-    sign = await run_file_work(world.signer, server)
-    before, asked_at = Prepared(login.request, login.authorization_server), world.clock()
+    apply_event(login, "switch")
+    flow = _select_flow(deps, server, login.origin, flow)
+    sign = await run_file_work(deps.signer_for, server)
+    before, asked_at = PreparedLogin(login.request, login.authorization_server), deps.clock()
     device = flow == "device"
-    switching = switched(server, before, _chance(world.entropy), device=device, sign=sign)
-    after = await _in_time(world.run(switching, server), server)
-    pending, expires_at = _life(after, server, asked_at, world.clock())
+    switching = prepare_switch(server, before, _new_login_nonces(deps.entropy), to_device=device, sign=sign)
+    after = await _with_time_limit(deps.run_exchange(switching, server), server)
+    pending, expires_at = _polling_and_expiry(after, server, asked_at, deps.clock())
     return replace(
         login,
         request=after.request,
         authorization_server=after.authorization_server,
         expires_at=expires_at,
-        pastes=0,
-        device=pending,
+        paste_attempts=0,
+        poll_state=pending,
         polled_by=None,
     )
 
 
-async def _in_time(work: Awaitable[T], server: Server) -> T:
+async def _with_time_limit(awaitable: Awaitable[T], server: Server) -> T:
     """Do all that servers are asked for a login, while a person waits; raises TimedOut."""
     try:
-        async with asyncio.timeout(BEGIN_SECONDS):
-            return await work
+        async with asyncio.timeout(LOGIN_START_SECONDS):
+            return await awaitable
     except TimeoutError:
         raise TimedOut(
             f"{host_of(server.url)} and its authorization server took too long to begin a login."
         ) from None
 
 
-def _flow(world: World, server: Server, origin: Origin, flow: Flow | None) -> Flow:
+def _select_flow(deps: Dependencies, server: Server, origin: Origin, flow: Flow | None) -> Flow:
     """Settle the flow: as asked for, else as configured; raises ConfigError where devices are turned off."""
     configured = server.options.flow
     if flow is None:
@@ -149,7 +156,7 @@ def _flow(world: World, server: Server, origin: Origin, flow: Flow | None) -> Fl
         flow = "paste" if configured == "auto" else configured
     elif flow == "auto":
         flow = configured
-    if flow not in {"auto", "device"} or world.allows_device(server, origin):
+    if flow not in {"auto", "device"} or deps.allows_device(server, origin):
         return flow
     if flow == "auto":
         return "paste"
@@ -159,9 +166,15 @@ def _flow(world: World, server: Server, origin: Origin, flow: Flow | None) -> Fl
     )
 
 
-def _life(prepared: Prepared, server: Server, asked_at: float, now: float) -> tuple[Pending | None, float]:
+def _polling_and_expiry(
+    prepared_login: PreparedLogin, server: Server, requested_at: float, now: float
+) -> tuple[PollState | None, float]:
     """Say what is polled, and until when the login waits, in epoch seconds."""
-    request, code, wanted = prepared.request, prepared.device, server.options.login_seconds
+    request, code, wanted = (
+        prepared_login.request,
+        prepared_login.device_authorization,
+        server.options.login_seconds,
+    )
     seconds = min(wanted, MAX_LOGIN_SECONDS)
     if code is None:
         if request.lifetime_seconds is not None:
@@ -170,34 +183,36 @@ def _life(prepared: Prepared, server: Server, asked_at: float, now: float) -> tu
     if wanted < MAX_LOGIN_SECONDS:
         # The operator wants it shorter than the server does; else the server's word counts.
         code = replace(code, lifetime_seconds=min(code.lifetime_seconds, wanted))
-    pending = begin_polling(
-        prepared.authorization_server,
+    pending = start_polling(
+        prepared_login.authorization_server,
         request.client,
         code,
-        asked_at,
+        requested_at,
         scope=request.scope,
         resource=request.resource,
     )
-    return replace(pending, next_at=now + pending.interval_seconds), pending.request.expires_at
+    return replace(pending, next_at=now + pending.interval_seconds), pending.parameters.expires_at
 
 
-def _chance(entropy: Entropy) -> Chance:
-    return Chance(state=Secret(entropy(STATE_BYTES)), code_verifier=Secret(entropy(VERIFIER_BYTES)))
+def _new_login_nonces(entropy: Entropy) -> LoginNonces:
+    return LoginNonces(state=Secret(entropy(STATE_BYTES)), code_verifier=Secret(entropy(CODE_VERIFIER_BYTES)))
 
 
-def _known(world: World, server: Server, key: Key) -> tuple[Credentials, Held, Signer | None]:
+def _read_stored_state(
+    deps: Dependencies, server: Server, key: CredentialKey
+) -> tuple[Credentials, PreviousLogin, Signer | None]:
     """Read what files hold for a login to come; raises StoreError, ConfigError."""
-    stored = world.store.read(key)
-    return stored, _held(world, key, stored), world.signer(server)
+    stored = deps.store.read(key)
+    return stored, _previous_login(deps, key, stored), deps.signer_for(server)
 
 
-def _held(world: World, key: Key, stored: Credentials) -> Held:
-    issuer = stored.authorization_server
-    return Held(
-        client=stored.client,
+def _previous_login(deps: Dependencies, key: CredentialKey, credentials: Credentials) -> PreviousLogin:
+    issuer = credentials.authorization_server
+    return PreviousLogin(
+        client=credentials.client,
         issuer=issuer.issuer if issuer else None,
-        scope=(stored.tokens.scope if stored.tokens else None) or frozenset(),
-        metadata_document_refused=world.store.is_metadata_document_refused(key),
+        scope=(credentials.tokens.scope if credentials.tokens else None) or frozenset(),
+        is_cimd_disabled=deps.store.is_cimd_disabled(key),
     )
 
 
@@ -216,7 +231,7 @@ def redirect_uri_for(server: Server, client: Client | None, entropy: Entropy) ->
     options = server.options
     if options.redirect_uri is not None:
         return options.redirect_uri
-    if client is not None and client.registered and client.redirect_uris and not options.redirect_port:
+    if client is not None and client.is_registered and client.redirect_uris and not options.redirect_port:
         known = urlsplit(client.redirect_uris[0])
         host = known.hostname or ""
         # A host that was configured since counts; the default gives way to what the provider took.

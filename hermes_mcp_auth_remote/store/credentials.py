@@ -21,7 +21,7 @@ class Binding:
     config.yaml and a .env that give the server this address in any environment; None: not known.
     """
 
-    server: str
+    server_name: str
     server_url: str
     issuer: str
     client_id: str
@@ -51,48 +51,48 @@ class Credentials:
     proof_key: Secret | None = None
 
 
-def agreed(found: Credentials, *, is_of_tokens: bool) -> Credentials:
+def reconcile(credentials: Credentials, *, matches_tokens: bool) -> Credentials:
     """Return what belongs together of files that several programs write.
 
     `is_of_tokens` is True where the binding says that it speaks of these very tokens. Then it counts, and a
     client or metadata of somebody else is left out: a refresh token is for its own issuer alone (RFC 9700
     section 4.4). Else whoever wrote other tokens wrote the other client or metadata as well.
     """
-    binding, client, server = found.binding, found.client, found.authorization_server
+    binding, client, server = credentials.binding, credentials.client, credentials.authorization_server
     if binding is None:
-        return found
+        return credentials
     if client is not None and client.client_id != binding.client_id:
         client = None
     if server is not None:
         # Hermes's rewriting appends a slash to a bare issuer; the server's own spelling is what counts.
-        server = replace(server, issuer=binding.issuer) if _is_issuer(binding, server) else None
+        server = replace(server, issuer=binding.issuer) if _matches_issuer(binding, server) else None
     is_contradicted = (client is None, server is None) != (
-        found.client is None,
-        found.authorization_server is None,
+        credentials.client is None,
+        credentials.authorization_server is None,
     )
-    if is_contradicted and not is_of_tokens:
-        return replace(found, binding=None)
-    tokens = found.tokens
+    if is_contradicted and not matches_tokens:
+        return replace(credentials, binding=None)
+    tokens = credentials.tokens
     if tokens is not None:
         tokens = replace(tokens, account=binding.account, refresh_expires_at=binding.refresh_expires_at)
-    return replace(found, tokens=tokens, client=client, authorization_server=server)
+    return replace(credentials, tokens=tokens, client=client, authorization_server=server)
 
 
-def binding_of(found: Credentials, server: str, server_url: str) -> Binding:
+def infer_binding(credentials: Credentials, server_name: str, server_url: str) -> Binding:
     """Return the binding of stored tokens; one that Hermes wrote is made of what lies beside them."""
-    issuer, client = found.authorization_server, found.client
-    return found.binding or Binding(
-        server=server,
+    issuer, client = credentials.authorization_server, credentials.client
+    return credentials.binding or Binding(
+        server_name=server_name,
         server_url=server_url,
         issuer=issuer.issuer if issuer else "",
         client_id=client.client_id if client else "",
     )
 
 
-def _is_issuer(binding: Binding, server: AuthorizationServer) -> bool:
-    if server.issuer == binding.issuer:
+def _matches_issuer(binding: Binding, authorization_server: AuthorizationServer) -> bool:
+    if authorization_server.issuer == binding.issuer:
         return True
     try:
-        return canonical_resource(server.issuer) == canonical_resource(binding.issuer)
+        return canonical_resource(authorization_server.issuer) == canonical_resource(binding.issuer)
     except McpAuthError:
         return False

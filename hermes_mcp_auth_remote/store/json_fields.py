@@ -9,96 +9,96 @@ from typing import cast
 from hermes_mcp_auth_remote.errors import StoreCorrupt
 from hermes_mcp_auth_remote.oauth.wire import Document
 
-VERSION = 1
+FORMAT_VERSION = 1
 
 
-class Members:
+class DocumentReader:
     """A JSON object of ours; every reader raises StoreCorrupt for a member of another kind."""
 
     def __init__(self, document: object, path: str) -> None:
         if not isinstance(document, Mapping):
             raise StoreCorrupt(f"{path} lacks a part.")
-        self.all = cast("Document", document)
+        self.document = cast("Document", document)
         self._path = path
 
-    def check_version(self, *known: int) -> None:
+    def check_version(self, *accepted_versions: int) -> None:
         """Refuse what another version of this program wrote in a way that this one does not know."""
-        if self.all.get("version") not in (known or (VERSION,)):
+        if self.document.get("version") not in (accepted_versions or (FORMAT_VERSION,)):
             raise StoreCorrupt(
                 f"{self._path} was written by another version of hermes-mcp-auth.",
                 "Update hermes-mcp-auth, or delete that file and log in again.",
             )
 
-    def _wrong(self, name: str) -> StoreCorrupt:
+    def _member_error(self, name: str) -> StoreCorrupt:
         return StoreCorrupt(f"{self._path}: `{name}` is missing or of the wrong kind.")
 
-    def maybe_text(self, name: str) -> str | None:
+    def optional_string(self, name: str) -> str | None:
         """Return a text or None."""
-        value = self.all.get(name)
+        value = self.document.get(name)
         if value is None or isinstance(value, str):
             return value
-        raise self._wrong(name)
+        raise self._member_error(name)
 
-    def text(self, name: str) -> str:
+    def string(self, name: str) -> str:
         """Return a text."""
-        value = self.maybe_text(name)
+        value = self.optional_string(name)
         if value is None:
-            raise self._wrong(name)
+            raise self._member_error(name)
         return value
 
-    def maybe_number(self, name: str) -> float | None:
+    def optional_number(self, name: str) -> float | None:
         """Return a finite number or None."""
-        value = self.all.get(name)
+        value = self.document.get(name)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._wrong(name)
+            raise self._member_error(name)
         try:
             number = float(value)
         except OverflowError:
-            raise self._wrong(name) from None
+            raise self._member_error(name) from None
         if not math.isfinite(number):
-            raise self._wrong(name)
+            raise self._member_error(name)
         return number
 
     def number(self, name: str) -> float:
         """Return a finite number."""
-        value = self.maybe_number(name)
+        value = self.optional_number(name)
         if value is None:
-            raise self._wrong(name)
+            raise self._member_error(name)
         return value
 
-    def flag(self, name: str) -> bool:
+    def boolean(self, name: str) -> bool:
         """Return true or false."""
-        value = self.all.get(name)
+        value = self.document.get(name)
         if not isinstance(value, bool):
-            raise self._wrong(name)
+            raise self._member_error(name)
         return value
 
-    def maybe_texts(self, name: str) -> tuple[str, ...] | None:
+    def optional_string_list(self, name: str) -> tuple[str, ...] | None:
         """Return a list of texts or None."""
-        value = self.all.get(name)
+        value = self.document.get(name)
         if value is None:
             return None
         if not isinstance(value, list):
-            raise self._wrong(name)
+            raise self._member_error(name)
         items = cast("list[object]", value)
         if not all(isinstance(item, str) for item in items):
-            raise self._wrong(name)
+            raise self._member_error(name)
         return tuple(cast("list[str]", value))
 
-    def texts(self, name: str) -> tuple[str, ...]:
+    def string_list(self, name: str) -> tuple[str, ...]:
         """Return a list of texts."""
-        value = self.maybe_texts(name)
+        value = self.optional_string_list(name)
         if value is None:
-            raise self._wrong(name)
+            raise self._member_error(name)
         return value
 
-    def maybe_set(self, name: str) -> frozenset[str] | None:
+    def optional_string_set(self, name: str) -> frozenset[str] | None:
         """Return a list of texts as a set, or None."""
-        value = self.maybe_texts(name)
+        value = self.optional_string_list(name)
         return None if value is None else frozenset(value)
 
-    def part(self, name: str) -> Members:
+    def child(self, name: str) -> DocumentReader:
         """Return a member that is an object."""
-        return Members(self.all.get(name), self._path)
+        return DocumentReader(self.document.get(name), self._path)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
-from hermes_mcp_auth_remote.terminal.key_sequences import Typing
+from hermes_mcp_auth_remote.terminal.key_sequences import LineEditor
 
 if sys.platform == "win32":
     import _thread
@@ -38,13 +38,13 @@ else:
 # A line from a pipe that is longer is cut, and refused for its length by whoever reads it.
 MAX_PIPED_CHARS = 16_385
 _READ_BYTES = 65_536
-_PASTES_MARKED, _PASTES_PLAIN = b"\x1b[?2004h", b"\x1b[?2004l"
+_BRACKETED_PASTE_ON, _BRACKETED_PASTE_OFF = b"\x1b[?2004h", b"\x1b[?2004l"
 
 
-class Lines(Protocol):
+class LineSource(Protocol):
     """Where text comes from: a Keyboard or a pipe; used as `async with`."""
 
-    async def line(self) -> str | None:
+    async def read_line(self) -> str | None:
         """Return the next line, without its end; None once there will be no more. May be cancelled."""
         ...
 
@@ -55,36 +55,36 @@ class Lines(Protocol):
     ) -> None: ...
 
 
-def open_lines() -> Lines:
+def open_line_source() -> LineSource:
     """Return standard input: the keyboard where it is a terminal, else a pipe."""
     if sys.platform == "win32":
-        return PipedLines(_console_key) if os.isatty(0) else PipedLines()
-    return Keyboard.open() if os.isatty(0) else PipedLines()
+        return ThreadedLineSource(_console_key) if os.isatty(0) else ThreadedLineSource()
+    return Keyboard.open() if os.isatty(0) else ThreadedLineSource()
 
 
-class PipedLines:
+class ThreadedLineSource:
     """Lines from something that can only be waited for by a thread; the thread begins with the first line.
 
     `read` returns bytes, and b"" at the end.
     """
 
-    def __init__(self, read: Callable[[], bytes] = lambda: os.read(0, 4096)) -> None:
-        self._read = read
+    def __init__(self, read_bytes: Callable[[], bytes] = lambda: os.read(0, 4096)) -> None:
+        self._read_bytes = read_bytes
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
         self._thread: threading.Thread | None = None
-        self._ended = False
+        self._is_ended = False
 
-    async def line(self) -> str | None:
+    async def read_line(self) -> str | None:
         """Return the next line, of at most 16385 characters; None at the end."""
-        if self._ended:
+        if self._is_ended:
             return None
         if self._thread is None:
             loop = asyncio.get_running_loop()
             # Nothing can interrupt its read, so that it must not keep the process from ending.
-            self._thread = threading.Thread(target=self._pump, args=(loop,), daemon=True)
+            self._thread = threading.Thread(target=self._read_in_thread, args=(loop,), daemon=True)
             self._thread.start()
         text = await self._lines.get()
-        self._ended = text is None
+        self._is_ended = text is None
         return text
 
     async def __aenter__(self) -> Self:
@@ -95,16 +95,16 @@ class PipedLines:
     ) -> None:
         """Leave the rest unread."""
 
-    def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
-        typing = Typing(MAX_PIPED_CHARS)
+    def _read_in_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        typing = LineEditor(MAX_PIPED_CHARS)
         # RuntimeError: the loop is over, and nobody wants more.
         with contextlib.suppress(RuntimeError):
             while True:
                 try:
-                    data = self._read()
+                    data = self._read_bytes()
                 except OSError:
                     data = b""
-                for line in typing.feed(data) if data else typing.end():
+                for line in typing.feed(data) if data else typing.finish():
                     loop.call_soon_threadsafe(self._lines.put_nowait, line)
                     if line is None:
                         return
@@ -118,33 +118,35 @@ class Keyboard:
     the way out, also out of SIGTERM, SIGQUIT and a suspension, the terminal is as it was before.
     """
 
-    def __init__(self, terminal: int, screen: int) -> None:
-        self._terminal = terminal
-        self._screen = screen
-        self._typing = Typing()
-        self._shown = 0
+    def __init__(self, terminal_fd: int, output_fd: int) -> None:
+        self._terminal_fd = terminal_fd
+        self._output_fd = output_fd
+        self._line_editor = LineEditor()
+        self._label_length = 0
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
-        self._ended = False
-        self._before = termios.tcgetattr(terminal)
-        self._signals: list[signal.Signals] = []
+        self._is_ended = False
+        self._original_attributes = termios.tcgetattr(terminal_fd)
+        self._handled_signals: list[signal.Signals] = []
 
     @classmethod
-    def open(cls, terminal: int = 0) -> Self:
+    def open(cls, terminal_fd: int = 0) -> Self:
         """Make a keyboard of a terminal's file descriptor; entering it changes the terminal.
 
         Raises termios.error where it is no terminal.
         """
-        return cls(terminal, next((fd for fd in (2, 1) if terminal == 0 and os.isatty(fd)), terminal))
+        return cls(
+            terminal_fd, next((fd for fd in (2, 1) if terminal_fd == 0 and os.isatty(fd)), terminal_fd)
+        )
 
-    async def line(self) -> str | None:
+    async def read_line(self) -> str | None:
         """Return the next line; None after Ctrl-D, or when the terminal is gone."""
-        if self._ended and self._lines.empty():
+        if self._is_ended and self._lines.empty():
             return None
         return await self._lines.get()
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._terminal, self._readable)
+        loop.add_reader(self._terminal_fd, self._read_available)
         if threading.current_thread() is threading.main_thread():
             for number, act in (
                 (signal.SIGTERM, self._terminate),
@@ -155,87 +157,87 @@ class Keyboard:
                 # What the program around us handles, or ignores, is its own affair.
                 if signal.getsignal(number) is signal.SIG_DFL:
                     loop.add_signal_handler(number, act, number)
-                    self._signals.append(number)
-        self._take()
+                    self._handled_signals.append(number)
+        self._configure_terminal()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         loop = asyncio.get_running_loop()
-        loop.remove_reader(self._terminal)
-        for number in self._signals:
+        loop.remove_reader(self._terminal_fd)
+        for number in self._handled_signals:
             loop.remove_signal_handler(number)
-        if self._shown:
+        if self._label_length:
             self._write(b"\n")
-        self._give_back()
+        self._restore_terminal()
         # The rest of a paste would go to the shell, and into its history.
         with contextlib.suppress(termios.error):
-            termios.tcflush(self._terminal, termios.TCIFLUSH)
+            termios.tcflush(self._terminal_fd, termios.TCIFLUSH)
 
-    def _take(self) -> None:
-        raw = termios.tcgetattr(self._terminal)
+    def _configure_terminal(self) -> None:
+        raw = termios.tcgetattr(self._terminal_fd)
         # ISIG stays, so that Ctrl-C and Ctrl-Z work. Without ICRNL a "\r\n" can be told from two line breaks.
         raw[0] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR | termios.ISTRIP)
         raw[3] &= ~(termios.ICANON | termios.ECHO | termios.ECHONL | termios.IEXTEN)
         raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
-        termios.tcsetattr(self._terminal, termios.TCSANOW, raw)
-        self._mark(_PASTES_MARKED)
+        termios.tcsetattr(self._terminal_fd, termios.TCSANOW, raw)
+        self._write_escape(_BRACKETED_PASTE_ON)
 
-    def _give_back(self) -> None:
-        self._mark(_PASTES_PLAIN)
+    def _restore_terminal(self) -> None:
+        self._write_escape(_BRACKETED_PASTE_OFF)
         # termios.error: the terminal is gone.
         with contextlib.suppress(termios.error):
-            termios.tcsetattr(self._terminal, termios.TCSANOW, self._before)
+            termios.tcsetattr(self._terminal_fd, termios.TCSANOW, self._original_attributes)
 
-    def _mark(self, mark: bytes) -> None:
+    def _write_escape(self, escape: bytes) -> None:
         # A terminal that knows no escapes would show them.
         if os.environ.get("TERM") != "dumb":
-            self._write(mark)
+            self._write(escape)
 
-    def _terminate(self, number: signal.Signals) -> None:
-        self._give_back()
-        asyncio.get_running_loop().remove_signal_handler(number)
-        os.kill(os.getpid(), number)
+    def _terminate(self, signal_number: signal.Signals) -> None:
+        self._restore_terminal()
+        asyncio.get_running_loop().remove_signal_handler(signal_number)
+        os.kill(os.getpid(), signal_number)
 
-    def _suspend(self, number: signal.Signals) -> None:
-        self._give_back()
+    def _suspend(self, signal_number: signal.Signals) -> None:
+        self._restore_terminal()
         loop = asyncio.get_running_loop()
-        loop.remove_signal_handler(number)
+        loop.remove_signal_handler(signal_number)
         # Not SIGSTOP: where no shell could continue us (`ssh -t host command`), the kernel ignores this one.
-        os.kill(os.getpid(), number)
-        loop.add_signal_handler(number, self._suspend, number)
-        self._resume(number)
+        os.kill(os.getpid(), signal_number)
+        loop.add_signal_handler(signal_number, self._suspend, signal_number)
+        self._resume(signal_number)
 
     def _resume(self, _: signal.Signals) -> None:
         with contextlib.suppress(termios.error):
-            self._take()
+            self._configure_terminal()
 
-    def _readable(self) -> None:
+    def _read_available(self) -> None:
         try:
-            data = os.read(self._terminal, _READ_BYTES)
+            data = os.read(self._terminal_fd, _READ_BYTES)
         except BlockingIOError:
             return
         except OSError:  # EIO: the terminal is gone
             data = b""
-        for line in self._typing.feed(data) if data else self._typing.end():
+        for line in self._line_editor.feed(data) if data else self._line_editor.finish():
             if line is not None:
-                self._show(len(line))
+                self._show_character_count(len(line))
             self._write(b"\n")
-            self._shown = 0
+            self._label_length = 0
             self._lines.put_nowait(line)
             if line is None:
-                self._ended = True
-                asyncio.get_running_loop().remove_reader(self._terminal)
+                self._is_ended = True
+                asyncio.get_running_loop().remove_reader(self._terminal_fd)
                 return
-        self._show(self._typing.characters)
+        self._show_character_count(self._line_editor.character_count)
 
-    def _show(self, characters: int) -> None:
-        label = f"[{characters} character{'s' * (characters != 1)}]" if characters else ""
-        gap = max(self._shown - len(label), 0)
-        self._write(("\b" * self._shown + label + " " * gap + "\b" * gap).encode())
-        self._shown = len(label)
+    def _show_character_count(self, character_count: int) -> None:
+        label = f"[{character_count} character{'s' * (character_count != 1)}]" if character_count else ""
+        gap = max(self._label_length - len(label), 0)
+        self._write(("\b" * self._label_length + label + " " * gap + "\b" * gap).encode())
+        self._label_length = len(label)
 
     def _write(self, data: bytes) -> None:
         with contextlib.suppress(OSError):
-            os.write(self._screen, data)
+            os.write(self._output_fd, data)

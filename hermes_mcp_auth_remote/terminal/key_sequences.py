@@ -7,30 +7,34 @@ from collections.abc import Mapping
 from typing import Literal
 
 # Four times what any authorization response has; the reader of the text refuses it long before.
-MAX_CHARS = 65_536
-_PASTE_BEGINS, _PASTE_ENDS = "200~", "201~"
-_LONGEST_SEQUENCE = 32
+MAX_LINE_CHARS = 65_536
+_PASTE_START, _PASTE_END = "200~", "201~"
+_MAX_SEQUENCE_CHARS = 32
 
-Mode = Literal["text", "escape", "sequence", "third", "string"]
+ParserState = Literal["text", "escape", "sequence", "third", "string"]
 # What comes after ESC: CSI, SS3, and OSC, DCS, PM, APC, SOS (ECMA-48 section 8.3).
-_INTRODUCERS: Mapping[str, Mode] = {"[": "sequence", "O": "third", **dict.fromkeys("]P^_X", "string")}
+_STATE_AFTER_ESCAPE: Mapping[str, ParserState] = {
+    "[": "sequence",
+    "O": "third",
+    **dict.fromkeys("]P^_X", "string"),
+}
 
 
-class Typing:
+class LineEditor:
     """Takes bytes as they come and gives out whole lines; what does not fit into a line is dropped."""
 
-    def __init__(self, most_characters: int = MAX_CHARS) -> None:
-        self._most = most_characters
+    def __init__(self, max_chars: int = MAX_LINE_CHARS) -> None:
+        self._max_chars = max_chars
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text: list[str] = []
-        self._mode: Mode = "text"
+        self._state: ParserState = "text"
         self._sequence = ""
         self._in_paste = False
         self._after_return = False
-        self._ended = False
+        self._is_ended = False
 
     @property
-    def characters(self) -> int:
+    def character_count(self) -> int:
         """How many characters the line has so far."""
         return len(self._text)
 
@@ -38,68 +42,68 @@ class Typing:
         """Return the lines that these bytes end; None for Ctrl-D, after which nothing more comes."""
         lines: list[str | None] = []
         for character in self._decoder.decode(data):
-            if self._ended:
+            if self._is_ended:
                 break
             if character == "\n" and self._after_return:
                 self._after_return = False
                 continue
             self._after_return = character == "\r"
-            if self._mode == "text" or character in "\r\n":
-                self._mode = "text"
-                self._take(character, lines)
+            if self._state == "text" or character in "\r\n":
+                self._state = "text"
+                self._process_character(character, lines)
             else:
-                self._skip(character, lines)
+                self._skip_sequence(character, lines)
         return lines
 
-    def end(self) -> list[str | None]:
+    def finish(self) -> list[str | None]:
         """Return what is left when no more bytes come: the line without an end, if any, and None."""
-        return [self._line(), None] if self._text else [None]
+        return [self._take_line(), None] if self._text else [None]
 
-    def _take(self, character: str, lines: list[str | None]) -> None:
+    def _process_character(self, character: str, lines: list[str | None]) -> None:
         if character == "\x1b":
-            self._mode = "escape"
+            self._state = "escape"
         elif character in "\r\n" and not self._in_paste:
-            lines.append(self._line())
+            lines.append(self._take_line())
         elif character in "\r\n":
-            self._add("\n")
+            self._append("\n")
         elif character == "\t" or (character >= " " and not "\x7f" <= character <= "\x9f"):
-            self._add(character)
+            self._append(character)
         elif not self._in_paste:
-            self._edit(character, lines)
+            self._apply_editing_key(character, lines)
 
-    def _edit(self, character: str, lines: list[str | None]) -> None:
+    def _apply_editing_key(self, character: str, lines: list[str | None]) -> None:
         if character in "\x7f\b":
             del self._text[-1:]
         elif character == "\x15":  # Ctrl-U
             self._text.clear()
         elif character == "\x04":  # Ctrl-D
-            self._ended = True
+            self._is_ended = True
             lines.append(None)
 
-    def _skip(self, character: str, lines: list[str | None]) -> None:
+    def _skip_sequence(self, character: str, lines: list[str | None]) -> None:
         """Follow a control sequence to its end, dropping it."""
         if character == "\x1b":
-            self._mode = "escape"
-        elif self._mode == "escape":
+            self._state = "escape"
+        elif self._state == "escape":
             self._sequence = ""
-            self._mode = _INTRODUCERS.get(character, "text")
+            self._state = _STATE_AFTER_ESCAPE.get(character, "text")
             # Any other key after a lone Escape is meant; the backslash ends a string.
-            if self._mode == "text" and character != "\\":
-                self._take(character, lines)
-        elif self._mode == "sequence":
+            if self._state == "text" and character != "\\":
+                self._process_character(character, lines)
+        elif self._state == "sequence":
             self._sequence += character
-            if "@" <= character <= "~" or len(self._sequence) > _LONGEST_SEQUENCE:
-                self._mode = "text"
-                if self._sequence in {_PASTE_BEGINS, _PASTE_ENDS}:
-                    self._in_paste = self._sequence == _PASTE_BEGINS
-        elif self._mode == "third" or character == "\a":
-            self._mode = "text"
+            if "@" <= character <= "~" or len(self._sequence) > _MAX_SEQUENCE_CHARS:
+                self._state = "text"
+                if self._sequence in {_PASTE_START, _PASTE_END}:
+                    self._in_paste = self._sequence == _PASTE_START
+        elif self._state == "third" or character == "\a":
+            self._state = "text"
 
-    def _add(self, character: str) -> None:
-        if len(self._text) < self._most:
+    def _append(self, character: str) -> None:
+        if len(self._text) < self._max_chars:
             self._text.append(character)
 
-    def _line(self) -> str:
+    def _take_line(self) -> str:
         text = "".join(self._text)
         self._text.clear()
         return text

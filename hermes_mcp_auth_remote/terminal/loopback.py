@@ -19,11 +19,11 @@ from typing import Self
 import h11
 
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, NetworkError
-from hermes_mcp_auth_remote.terminal.page import HEADERS, Page, document
+from hermes_mcp_auth_remote.terminal.page import HEADERS, Page, render_page
 from hermes_mcp_auth_remote.traceback_redaction import hide_locals
 from hermes_mcp_auth_remote.values import Secret
 
-Decide = Callable[[Secret], Awaitable[Page]]
+RedirectHandler = Callable[[Secret], Awaitable[Page]]
 """Takes a redirect URL as it came in and returns what the browser shall show."""
 
 # Other programs on this machine set cookies for 127.0.0.1 too, and a browser sends them all.
@@ -37,7 +37,7 @@ CLOSE_SECONDS = 2.0
 # "localhost" may need one port free in both families.
 _PORT_TRIES = 10
 
-_REFUSALS = {
+_REFUSAL_TEXTS = {
     400: "That request could not be understood.",
     404: "There is nothing at this address.",
     405: "This address takes a browser's redirect only.",
@@ -49,25 +49,30 @@ class Listener:
     """Listens for redirects until it is closed: `async with await Listener.open(…) as listener`."""
 
     def __init__(
-        self, decide: Decide, host: str, path: str, sockets: list[socket.socket], head_seconds: float
+        self,
+        handle_redirect: RedirectHandler,
+        host: str,
+        path: str,
+        sockets: list[socket.socket],
+        head_seconds: float,
     ) -> None:
         port: int = sockets[0].getsockname()[1]
         self._port = port
         name = f"[{host}]" if ":" in host else host
         self._origin = f"{name}:{port}"
-        self._hosts = {self._origin, name} if port == 80 else {self._origin}
+        self._allowed_hosts = {self._origin, name} if port == 80 else {self._origin}
         self._path = path
-        self._decide = decide
+        self._handle_redirect = handle_redirect
         self._sockets = sockets
         self._servers: list[asyncio.Server] = []
-        self._reading: dict[asyncio.StreamWriter, None] = {}
+        self._pending_writers: dict[asyncio.StreamWriter, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._head_seconds = head_seconds
 
     @classmethod
     async def open(
         cls,
-        decide: Decide,
+        handle_redirect: RedirectHandler,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -81,7 +86,7 @@ class Listener:
         request may take to arrive. Raises ConfigError for another host, NetworkError for a port in use.
         """
         name = host.strip("[]")
-        listener = cls(decide, name, path, _bind(name, port), head_seconds)
+        listener = cls(handle_redirect, name, path, _bind(name, port), head_seconds)
         for bound in listener._sockets:
             listener._servers.append(await asyncio.start_server(listener._accept, sock=bound))
         return listener
@@ -100,7 +105,7 @@ class Listener:
         """Stop listening; pages under way get two seconds to reach their browser."""
         for server in self._servers:
             server.close()
-        for writer in list(self._reading):
+        for writer in list(self._pending_writers):
             writer.transport.abort()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
@@ -117,14 +122,14 @@ class Listener:
         await self.close()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._reading) >= MAX_CONNECTIONS:
-            next(iter(self._reading)).transport.abort()
-        self._reading[writer] = None
+        if len(self._pending_writers) >= MAX_CONNECTIONS:
+            next(iter(self._pending_writers)).transport.abort()
+        self._pending_writers[writer] = None
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._served)
+        task.add_done_callback(self._finish_task)
 
-    def _served(self, task: asyncio.Task[None]) -> None:
+    def _finish_task(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             hide_locals(error)
@@ -139,14 +144,16 @@ class Listener:
                 async with asyncio.timeout(self._head_seconds):
                     request = await _read_request(connection, reader)
             finally:
-                self._reading.pop(writer, None)
+                self._pending_writers.pop(writer, None)
             if request is None:
                 return
             status, page = (
-                (request, _refusal(request)) if isinstance(request, int) else await self._answer(request)
+                (request, _refusal_page(request))
+                if isinstance(request, int)
+                else await self._respond(request)
             )
-            bodiless = isinstance(request, _Asked) and request.method == b"HEAD"
-            writer.write(_response(connection, status, page, bodiless=bodiless))
+            bodiless = isinstance(request, _Request) and request.method == b"HEAD"
+            writer.write(_encode_response(connection, status, page, bodiless=bodiless))
             async with asyncio.timeout(CLOSE_SECONDS):
                 await writer.drain()
                 # Closing on a browser that still sends would take the page away from it.
@@ -159,23 +166,23 @@ class Listener:
         finally:
             writer.transport.abort()
 
-    async def _answer(self, request: _Asked) -> tuple[int, Page]:
+    async def _respond(self, request: _Request) -> tuple[int, Page]:
         # Another name in Host means DNS rebinding: a page elsewhere made the browser come here.
-        if request.host.lower() not in self._hosts:
-            return 400, _refusal(400)
+        if request.host.lower() not in self._allowed_hosts:
+            return 400, _refusal_page(400)
         if request.target.reveal().partition("?")[0] != self._path:
-            return 404, _refusal(404)
+            return 404, _refusal_page(404)
         if request.method != b"GET":
-            return 405, _refusal(405)
+            return 405, _refusal_page(405)
         try:
-            page = await self._decide(Secret(f"http://{self._origin}{request.target.reveal()}"))
+            page = await self._handle_redirect(Secret(f"http://{self._origin}{request.target.reveal()}"))
         except McpAuthError as error:
             page = Page(ok=False, title="Not connected", text=f"{error} {error.advice}")
         return (200 if page.ok else 400), page
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Request:
     """What a browser asks for; the target carries the code."""
 
     method: bytes
@@ -183,7 +190,7 @@ class _Asked:
     host: str
 
 
-async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader) -> _Asked | int | None:
+async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader) -> _Request | int | None:
     """Read one request's head: a status where it is none, None where a connection was opened for nothing."""
     try:
         while True:
@@ -191,16 +198,16 @@ async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader
             if isinstance(event, h11.Request):
                 host = next((value for name, value in event.headers if name == b"host"), b"")
                 target = Secret(event.target.decode("ascii", "replace"))
-                return _Asked(event.method, target, host.decode("ascii", "replace"))
+                return _Request(event.method, target, host.decode("ascii", "replace"))
             if event is not h11.NEED_DATA:
                 return None
             connection.receive_data(await reader.read(_CHUNK_BYTES))
     except h11.RemoteProtocolError as error:
-        return error.error_status_hint if error.error_status_hint in _REFUSALS else 400
+        return error.error_status_hint if error.error_status_hint in _REFUSAL_TEXTS else 400
 
 
-def _response(connection: h11.Connection, status: int, page: Page, *, bodiless: bool) -> bytes:
-    body = document(page)
+def _encode_response(connection: h11.Connection, status: int, page: Page, *, bodiless: bool) -> bytes:
+    body = render_page(page)
     headers = [*HEADERS, ("Content-Length", str(len(body))), ("Connection", "close")]
     if status == 405:
         headers.append(("Allow", "GET"))
@@ -208,8 +215,8 @@ def _response(connection: h11.Connection, status: int, page: Page, *, bodiless: 
     return head if bodiless else head + (connection.send(h11.Data(data=body)) or b"")
 
 
-def _refusal(status: int) -> Page:
-    return Page(ok=False, title="Nothing to see here", text=_REFUSALS[status])
+def _refusal_page(status: int) -> Page:
+    return Page(ok=False, title="Nothing to see here", text=_REFUSAL_TEXTS[status])
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:

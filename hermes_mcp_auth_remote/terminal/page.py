@@ -14,14 +14,14 @@ _STYLE = (
 )
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
-_POLICY = (
+_CONTENT_SECURITY_POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 HEADERS = (
     ("Content-Type", "text/html; charset=utf-8"),
-    ("Content-Security-Policy", _POLICY),
+    ("Content-Security-Policy", _CONTENT_SECURITY_POLICY),
     # The page's own address holds the code.
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
@@ -38,7 +38,7 @@ class Page:
     text: str
 
 
-def document(page: Page) -> bytes:
+def render_page(page: Page) -> bytes:
     """Write a page out as HTML."""
     title, text = escape(page.title), escape(page.text)
     return (

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from hermes_mcp_auth_remote.errors import LoginExpired, McpAuthError
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.answers import HERE, Race, Screen, listener_for
-from hermes_mcp_auth_remote.terminal.input import Lines
+from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, Screen, open_listener
+from hermes_mcp_auth_remote.terminal.input import LineSource
 from hermes_mcp_auth_remote.terminal.loopback import Listener
 from hermes_mcp_auth_remote.threads import run_file_work
-from hermes_mcp_auth_remote.traceback_redaction import hides_locals
+from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Flow, Owner, Server
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class AnswerChannels:
     """How this terminal may get its answer.
 
     `flow` is what the login is begun with: "auto" means that a device is as good as a paste.
@@ -28,18 +28,18 @@ class Ways:
     """
 
     open_browser: Callable[[str], bool] | None = None
-    listen: bool = True
+    should_listen: bool = True
     at_keyboard: bool = False
     flow: Flow | None = None
 
 
-@hides_locals
+@with_hidden_locals
 async def log_in(
     service: AuthService,
     server: Server,
     screen: Screen,
-    lines: Lines,
-    ways: Ways,
+    line_source: LineSource,
+    channels: AnswerChannels,
     owner: Owner = None,
 ) -> Connection:
     """Log in to a server from this terminal; returns what is connected.
@@ -49,38 +49,43 @@ async def log_in(
     keyboard is offered another one.
     """
     while True:
-        race = Race(service, screen, server)
+        race = LoginAnswers(service, screen, server)
         try:
-            return await _raced(race, service, server, lines, ways, owner)
+            return await _run_login(race, service, server, line_source, channels, owner)
         except LoginExpired:
             login = race.login
-            if login is None or login.device is None or not ways.at_keyboard:
+            if login is None or login.poll_state is None or not channels.at_keyboard:
                 raise
-            screen.expired(login)
-            async with lines:
-                if await lines.line() is None:
+            screen.show_expiry(login)
+            async with line_source:
+                if await line_source.read_line() is None:
                     raise
 
 
-async def _raced(
-    race: Race, service: AuthService, server: Server, lines: Lines, ways: Ways, owner: Owner
+async def _run_login(
+    answers: LoginAnswers,
+    service: AuthService,
+    server: Server,
+    line_source: LineSource,
+    channels: AnswerChannels,
+    owner: Owner,
 ) -> Connection:
-    redirect_uri, listener = await _place(service, server, owner, race, ways)
+    redirect_uri, listener = await _choose_redirect_uri(service, server, owner, answers, channels)
     try:
-        login = race.login = await service.begin(
-            server, HERE, owner=owner, redirect_uri=redirect_uri, flow=ways.flow
+        login = answers.login = await service.start_login(
+            server, TERMINAL_ORIGIN, owner=owner, redirect_uri=redirect_uri, flow=channels.flow
         )
         try:
             if listener is not None and login.request.redirect_uri != listener.redirect_uri:
                 # The provider wants loopback spelled in another way.
                 await listener.close()
-                listener = await listener_for(race, login.request.redirect_uri)
+                listener = await open_listener(answers, login.request.redirect_uri)
             # Without a listener the browser would end nowhere, in front of the person's eyes.
-            browse = ways.open_browser if listener is not None and login.device is None else None
+            browse = channels.open_browser if listener is not None and login.poll_state is None else None
             opened = browse is not None and browse(login.authorization_url)
-            race.port = None if listener is None else listener.port
-            race.screen.show(login, opened=opened, port=race.port)
-            return await race.run(login, lines, at_keyboard=ways.at_keyboard)
+            answers.port = None if listener is None else listener.port
+            answers.screen.show(login, browser_opened=opened, port=answers.port)
+            return await answers.wait_for_connection(login, line_source, at_keyboard=channels.at_keyboard)
         except BaseException:
             # Does nothing to a login that is over. What ended it counts, not a disk that fails us on top.
             with contextlib.suppress(McpAuthError):
@@ -91,17 +96,17 @@ async def _raced(
             await listener.close()
 
 
-async def _place(
-    service: AuthService, server: Server, owner: Owner, race: Race, ways: Ways
+async def _choose_redirect_uri(
+    service: AuthService, server: Server, owner: Owner, answers: LoginAnswers, channels: AnswerChannels
 ) -> tuple[str, Listener | None]:
     """Choose the redirect URI, and listen there where that can be."""
     redirect_uri = await run_file_work(service.redirect_uri, server, owner)
-    if not ways.listen:
+    if not channels.should_listen:
         return redirect_uri, None
-    listener = await listener_for(race, redirect_uri)
+    listener = await open_listener(answers, redirect_uri)
     is_fixed = server.options.redirect_uri is not None or server.options.redirect_port
     if listener is None and not is_fixed:
         # Somebody sits on the port, perhaps another login of ours: take a new one, and register it.
         redirect_uri = service.new_redirect_uri(server)
-        listener = await listener_for(race, redirect_uri)
+        listener = await open_listener(answers, redirect_uri)
     return redirect_uri, listener

@@ -10,23 +10,23 @@ from typing import TextIO
 from hermes_mcp_auth_remote.errors import McpAuthError, StillExchanging
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
-from hermes_mcp_auth_remote.phrases import duration, shown
-from hermes_mcp_auth_remote.qr import terminal_blocks
+from hermes_mcp_auth_remote.phrases import display_duration, replace_unprintable
+from hermes_mcp_auth_remote.qr import render_terminal_blocks
 from hermes_mcp_auth_remote.terminal.text import (
-    WIDEST,
-    compare_code,
+    MAX_COLUMNS,
     countdown,
-    filled,
-    how_to_enter,
-    introduction,
+    error_text,
+    login_summary,
     next_step,
     next_step_for_device,
-    trouble,
+    user_code_hint,
+    verification_uri_hint,
+    wrap_text,
 )
 from hermes_mcp_auth_remote.values import Clock
 
 # Seconds before the end at which it is said once more where it cannot be said in place.
-_MARKS = frozenset({60, 300})
+_COUNTDOWN_MARKS_SECONDS = frozenset({60, 300})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,74 +44,79 @@ class PlainScreen:
     # False where the operator has turned devices off (`AuthService.allows_device`).
     allows_device: Callable[[Login], bool] = lambda _login: True
 
-    def show(self, login: Login, *, opened: bool, port: int | None) -> None:
+    def show(self, login: Login, *, browser_opened: bool, port: int | None) -> None:
         """Show a login that waits. What the person needs first comes last: a tall QR code scrolls."""
-        columns = self.columns or WIDEST
-        self._say(introduction(login, self.clock(), columns), "")
-        if login.shown_code is not None:
-            self._show_code(login, login.shown_code, columns)
+        columns = self.columns or MAX_COLUMNS
+        self._print_lines(login_summary(login, self.clock(), columns), "")
+        if login.device_authorization is not None:
+            self._show_code(login, login.device_authorization, columns)
             return
-        if self.with_qr and self.columns and not opened:
-            self._say(*self._qr(login.authorization_url))
+        if self.with_qr and self.columns and not browser_opened:
+            self._print_lines(*self._qr_lines(login.authorization_url))
         # Not wrapped, not indented, nothing around it: it is copied whole.
-        self._say(login.authorization_url, "")
+        self._print_lines(login.authorization_url, "")
         device = self.allows_device(login)
-        self._say(next_step(login, opened=opened, port=port, columns=columns, device=device), "")
+        self._print_lines(
+            next_step(login, browser_opened=browser_opened, port=port, columns=columns, allows_device=device),
+            "",
+        )
 
     def _show_code(self, login: Login, code: DeviceAuthorization, columns: int) -> None:
         if self.with_qr and self.columns:
-            self._say(*self._qr(code.verification_uri_complete or code.verification_uri))
-        user_code = shown(code.user_code)
+            self._print_lines(*self._qr_lines(code.verification_uri_complete or code.verification_uri))
+        user_code = replace_unprintable(code.user_code)
         bold = ("\x1b[1m", "\x1b[m") if self.colour and self.columns else ("", "")
-        self._say(how_to_enter(code, columns), "", code.verification_uri, "")
+        self._print_lines(verification_uri_hint(code, columns), "", code.verification_uri, "")
         # Each alone on its line: a double click, or a screen reader, gets it whole.
-        self._say(compare_code(code, columns), "", user_code.join(bold), "", next_step_for_device(columns))
-        self.count(login, anew=True)
+        self._print_lines(
+            user_code_hint(code, columns), "", user_code.join(bold), "", next_step_for_device(columns)
+        )
+        self.show_countdown(login, on_new_line=True)
 
-    def refused(self, error: McpAuthError) -> None:
+    def show_refusal(self, error: McpAuthError) -> None:
         """Say why an answer did not count."""
         # That one says itself how the login goes on.
         waits = [] if isinstance(error, StillExchanging) else ["  The login still waits."]
-        self._say(trouble(error, self.columns), *waits)
+        self._print_lines(error_text(error, self.columns), *waits)
 
-    def count(self, login: Login, *, anew: bool = False) -> None:
+    def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
         """Say how long the code is still good: in place on a terminal, elsewhere only towards the end."""
         left = login.expires_at - self.clock()
         line = countdown(left)
         if self.columns <= len(line) or not self.in_place:
-            if not anew and int(left) in _MARKS:
-                self._say(f"The code is good for {duration(left)} more.")
-        elif anew:
-            self._say(line)
+            if not on_new_line and int(left) in _COUNTDOWN_MARKS_SECONDS:
+                self._print_lines(f"The code is good for {display_duration(left)} more.")
+        elif on_new_line:
+            self._print_lines(line)
         else:
             # The cursor is on the line below, where something may be typed already.
             self.stream.write(f"\x1b7\x1b[1A\r{line}\x1b[K\x1b8")
             self.stream.flush()
 
-    def expired(self, login: Login) -> None:
+    def show_expiry(self, login: Login) -> None:
         """Say that a code has expired, and that Enter gets another one."""
-        name = shown(login.key.server)
+        name = replace_unprintable(login.key.server_name)
         said = f"The code for {name} has expired. Press Enter for a new one; Ctrl-C ends this."
-        self._say(filled(said, self.columns))
+        self._print_lines(wrap_text(said, self.columns))
 
-    def _qr(self, url: str) -> list[str]:
-        blocks = terminal_blocks(url, self.columns, colour=self.colour)
+    def _qr_lines(self, url: str) -> list[str]:
+        blocks = render_terminal_blocks(url, self.columns, colour=self.colour)
         if blocks is None:
             return [
-                filled("(No QR code: for this address it is too wide for this window.)", self.columns),
+                wrap_text("(No QR code: for this address it is too wide for this window.)", self.columns),
                 "",
             ]
         if not _can_encode(blocks, self.stream.encoding):
             return []
         too_tall = self.rows and blocks.count("\n") > self.rows
         hint = "(To scan the code, which is taller than this window, enlarge it and scroll up.)"
-        return [blocks, *([filled(hint, self.columns), ""] if too_tall else [])]
+        return [blocks, *([wrap_text(hint, self.columns), ""] if too_tall else [])]
 
-    def _say(self, *lines: str) -> None:
+    def _print_lines(self, *lines: str) -> None:
         print(*lines, sep="\n", file=self.stream, flush=True)
 
 
-def size(stream: TextIO) -> tuple[int, int]:
+def terminal_size(stream: TextIO) -> tuple[int, int]:
     """Return columns and rows of the terminal that a stream goes to, zeros where it goes to none."""
     try:
         columns, rows = os.get_terminal_size(stream.fileno())

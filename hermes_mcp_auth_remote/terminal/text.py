@@ -11,43 +11,50 @@ from collections.abc import Iterable
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
-from hermes_mcp_auth_remote.oauth.client import offers_device
+from hermes_mcp_auth_remote.oauth.client import supports_device_flow
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 from hermes_mcp_auth_remote.phrases import (
     SERVER_SAYS,
-    about,
-    address,
-    duration,
+    connection_rows,
+    display_duration,
+    display_scope,
+    display_url,
     other_hosts,
-    quoted_words,
-    scope,
-    shown,
+    quote_server_message,
+    replace_unprintable,
 )
 
-YES, NO = "✓", "✗"
+CHECK_MARK, CROSS_MARK = "✓", "✗"
 # Prose is hard to read where lines are longer, and hardly wraps well where they are shorter.
-WIDEST, NARROWEST = 80, 30
+MAX_COLUMNS, MIN_COLUMNS = 80, 30
 
 
-def introduction(login: Login, now: float, columns: int = WIDEST) -> str:
+def login_summary(login: Login, now: float, columns: int = MAX_COLUMNS) -> str:
     """Say what is about to happen: which server, which authorization server, which scope, until when."""
-    request, at = login.request, login.issuer_host
+    request, at = login.request, login.authorization_host
     rows = [
-        ("Server", f"{login.key.server}  {address(login.server_url)}"),
+        ("Server", f"{login.key.server_name}  {display_url(login.server_url)}"),
         ("You log in at", f"{at}  (compare it with your browser's address bar)"),
     ]
     if others := other_hosts(login):
         rows.append(("Tokens come from", "  ".join(others)))
-    rows.append(("Access", scope(request.scope)))
+    rows.append(("Access", display_scope(request.scope)))
     if login.added_scope:
-        rows.append(("New", scope(login.added_scope)))
-    rows.append(("Open until", f"{clock_time(login.expires_at, now)}  ({duration(login.expires_at - now)})"))
+        rows.append(("New", display_scope(login.added_scope)))
+    rows.append(
+        ("Open until", f"{clock_time(login.expires_at, now)}  ({display_duration(login.expires_at - now)})")
+    )
     return table(rows, columns)
 
 
 def next_step(
-    login: Login, *, opened: bool, port: int | None, columns: int = WIDEST, device: bool = True
+    login: Login,
+    *,
+    browser_opened: bool,
+    port: int | None,
+    columns: int = MAX_COLUMNS,
+    allows_device: bool = True,
 ) -> str:
     """Say what the person does now; `opened` where a browser was, `port` the loopback port listened on.
 
@@ -57,7 +64,7 @@ def next_step(
     unreachable = "the browser ends on a page that cannot be reached: that is expected."
     paste = "Copy that page's whole address, paste it here and press Enter."
     forward = ""
-    if opened:
+    if browser_opened:
         said = (
             "A browser was opened: go on there, and this ends by itself. If none came up, open the address "
             f"above. On another device {unreachable} {paste}"
@@ -69,30 +76,30 @@ def next_step(
     else:
         said = f"Open the address on any device and approve. {paste.replace('that', 'the last')}"
     warning = "Paste it nowhere else, and only for a login that you asked for. Ctrl-C cancels."
-    may_switch = device and offers_device(issuer)
+    may_switch = allows_device and supports_device_flow(issuer)
     other = "(Type code to enter a code on the other device instead.)" if may_switch else ""
-    return "\n".join(filled(each, columns) for each in (said, forward, other, warning) if each)
+    return "\n".join(wrap_text(each, columns) for each in (said, forward, other, warning) if each)
 
 
-def how_to_enter(code: DeviceAuthorization, columns: int = WIDEST) -> str:
+def verification_uri_hint(code: DeviceAuthorization, columns: int = MAX_COLUMNS) -> str:
     """Say, above the address, what to do with the code for a device."""
     scan = "Scan the QR code, or open" if code.verification_uri_complete else "Open"
-    return filled(f"{scan} this address on any device, and log in there:", columns)
+    return wrap_text(f"{scan} this address on any device, and log in there:", columns)
 
 
-def compare_code(code: DeviceAuthorization, columns: int = WIDEST) -> str:
+def user_code_hint(code: DeviceAuthorization, columns: int = MAX_COLUMNS) -> str:
     """Say, above the user code, what to do with it."""
     if code.verification_uri_complete is None:
-        return filled("Enter this code there:", columns)
-    return filled("Enter this code there. If it is there already, compare it letter by letter:", columns)
+        return wrap_text("Enter this code there:", columns)
+    return wrap_text("Enter this code there. If it is there already, compare it letter by letter:", columns)
 
 
-def next_step_for_device(columns: int = WIDEST) -> str:
+def next_step_for_device(columns: int = MAX_COLUMNS) -> str:
     """Say what comes next, and what never to do (RFC 8628 section 5.4)."""
     said = "This ends by itself once you have approved. Send the code to nobody, and approve only a login "
     said += "that you asked for, just now and here: whoever asked for it gets the access."
     words = "Type new for another code, paste to paste an address instead. Ctrl-C cancels."
-    return "\n".join(filled(each, columns) for each in (said, words))
+    return "\n".join(wrap_text(each, columns) for each in (said, words))
 
 
 def countdown(seconds: float) -> str:
@@ -101,13 +108,15 @@ def countdown(seconds: float) -> str:
     return f"Waiting: the code is good for {minutes}:{rest:02d}"
 
 
-def connected(connection: Connection, now: float, columns: int = WIDEST) -> str:
+def connection_summary(connection: Connection, now: float, columns: int = MAX_COLUMNS) -> str:
     """Say who or what is connected, with which scope, until when."""
-    rows = [*about(connection), ("Lasts", lasts(connection, now))]
-    return f"{YES} {shown(connection.key.server)}: connected\n{table(rows, columns)}"
+    rows = [*connection_rows(connection), ("Lasts", connection_lifetime(connection, now))]
+    return (
+        f"{CHECK_MARK} {replace_unprintable(connection.key.server_name)}: connected\n{table(rows, columns)}"
+    )
 
 
-def lasts(connection: Connection, now: float) -> str:
+def connection_lifetime(connection: Connection, now: float) -> str:
     """Say how long a connection lasts, or that it renews itself."""
     if connection.expires_at is None:
         return "until the provider ends it"
@@ -116,15 +125,15 @@ def lasts(connection: Connection, now: float) -> str:
         return f"as long as the provider lets it (renews itself, next by {when})"
     if connection.expires_at <= now:
         return f"it ended at {when}"
-    return f"until {when} ({duration(connection.expires_at - now)}), then log in again"
+    return f"until {when} ({display_duration(connection.expires_at - now)}), then log in again"
 
 
-def trouble(error: McpAuthError, columns: int = 0) -> str:
+def error_text(error: McpAuthError, columns: int = 0) -> str:
     """Say what went wrong, what the server said about it, and what to do, on a line each."""
-    lines = [filled(f"{NO} {shown(str(error))}", columns)]
-    if error.server_words:
-        lines.append(filled(f"{SERVER_SAYS}: {quoted_words(error.server_words)}", columns, 2))
-    return "\n".join([*lines, filled(shown(error.advice), columns, 2)])
+    lines = [wrap_text(f"{CROSS_MARK} {replace_unprintable(str(error))}", columns)]
+    if error.server_message:
+        lines.append(wrap_text(f"{SERVER_SAYS}: {quote_server_message(error.server_message)}", columns, 2))
+    return "\n".join([*lines, wrap_text(replace_unprintable(error.advice), columns, 2)])
 
 
 def clock_time(epoch_seconds: float, now: float) -> str:
@@ -136,7 +145,7 @@ def clock_time(epoch_seconds: float, now: float) -> str:
     return time.strftime("%H:%M" if moment[:3] == today[:3] else "%Y-%m-%d %H:%M", moment)
 
 
-def table(rows: Iterable[tuple[str, str]], columns: int = WIDEST) -> str:
+def table(rows: Iterable[tuple[str, str]], columns: int = MAX_COLUMNS) -> str:
     """Write labelled lines, the values below one another, long ones on several lines."""
     rows = list(rows)
     indent = max(len(label) for label, _ in rows) + 4
@@ -144,18 +153,20 @@ def table(rows: Iterable[tuple[str, str]], columns: int = WIDEST) -> str:
     for label, value in rows:
         if 0 < columns <= 2 * indent:
             # Labels would take half the room: values go below them.
-            lines.append(f"  {label}\n{filled(shown(value), columns, 4)}")
+            lines.append(f"  {label}\n{wrap_text(replace_unprintable(value), columns, 4)}")
         else:
-            lines.append(f"  {label}".ljust(indent) + filled(shown(value), columns, indent).lstrip())
+            lines.append(
+                f"  {label}".ljust(indent) + wrap_text(replace_unprintable(value), columns, indent).lstrip()
+            )
     return "\n".join(lines)
 
 
-def filled(text: str, columns: int, indent: int = 0) -> str:
+def wrap_text(text: str, columns: int, indent: int = 0) -> str:
     """Wrap a paragraph for a terminal, not at all where there is none (0).
 
     An address, or any other word longer than a line, stays whole and where it is: the terminal breaks it.
     """
-    width = min(max(columns, NARROWEST), WIDEST) - indent if columns else len(text)
+    width = min(max(columns, MIN_COLUMNS), MAX_COLUMNS) - indent if columns else len(text)
     lines = [""]
     for word in re.split(r"(?<=[^ ]) (?! )", text):
         with_word = f"{lines[-1]} {word}" if lines[-1] else word

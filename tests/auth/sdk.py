@@ -70,4 +70,4 @@ def files(home: Path) -> dict[str, bytes]:
 
 def steps(demo: Demo) -> list[str]:
     """Return what was asked of the demo, in order."""
-    return [request.step for request in demo.server.requests]
+    return [request.step for request in demo.authorization_server.requests]

@@ -91,7 +91,7 @@ def sent(demo: Demo) -> list[tuple[str, bool]]:
     """Return the steps that came in, and whether each carried a token."""
     return [
         (each.step, "bearer" in each.headers.get("authorization", "").lower())
-        for each in demo.server.requests
+        for each in demo.authorization_server.requests
     ]
 
 
@@ -104,17 +104,17 @@ def test_a_request_carries_the_token(ask: Any, session: Session, demo: Demo) -> 
 def test_quirk_21_the_scheme_is_spelt_as_every_server_knows_it(
     ask: Any, session: Session, demo: Demo
 ) -> None:
-    demo.server.change(exact_bearer=True, token_overrides={"token_type": "bearer"})
+    demo.authorization_server.change_behaviour(exact_bearer=True, token_overrides={"token_type": "bearer"})
     assert ask(session, "GET", demo.ping_url).status_code == 200
 
 
 def test_after_a_401_the_request_goes_again_with_its_body_and_a_new_token(
     ask: Any, session: Session, demo: Demo
 ) -> None:
-    demo.server.ledger.revoke_access_tokens()
+    demo.authorization_server.ledger.revoke_access_tokens()
     answer = ask(session, "POST", demo.ping_url, json={"text": "twice the same"}, headers={"X-Mine": "kept"})
     assert answer.status_code == 200
-    first, refresh, second = demo.server.requests
+    first, refresh, second = demo.authorization_server.requests
     assert (first.step, refresh.step, second.step) == ("ping", "refresh", "ping")
     assert first.body == second.body != b""
     assert first.headers["x-mine"] == second.headers["x-mine"] == "kept"
@@ -124,14 +124,16 @@ def test_after_a_401_the_request_goes_again_with_its_body_and_a_new_token(
 
 
 def test_a_401_that_stays_ends_after_two_tries(ask: Any, session: Session, demo: Demo) -> None:
-    demo.server.fail_next("ping", status=401, headers={"WWW-Authenticate": "Bearer"}, times=None)
+    demo.authorization_server.fail_next(
+        "ping", status=401, headers={"WWW-Authenticate": "Bearer"}, times=None
+    )
     assert ask(session, "GET", demo.ping_url).status_code == 401
     assert sent(demo) == [("ping", True), ("refresh", False), ("ping", True)]
 
 
 @covers("body-read")
 def test_a_pool_of_one_connection_does_not_starve(ask: Any, session: Session, demo: Demo) -> None:
-    demo.server.fail_next("ping", status=401, body=b"x" * 300_000)
+    demo.authorization_server.fail_next("ping", status=401, body=b"x" * 300_000)
     assert ask(session, "GET", demo.ping_url, client={"connections": 1}).status_code == 200
     assert sent(demo) == [("ping", True), ("refresh", False), ("ping", True)]
 
@@ -140,8 +142,8 @@ def test_a_pool_of_one_connection_does_not_starve(ask: Any, session: Session, de
 def test_a_request_that_waits_for_a_token_holds_no_connection(
     binding: Binding, session: Session, demo: Demo
 ) -> None:
-    demo.server.fail_next("ping", status=401, body=b"x" * 300_000)
-    gate = demo.server.hold("refresh")
+    demo.authorization_server.fail_next("ping", status=401, body=b"x" * 300_000)
+    gate = demo.authorization_server.hold("refresh")
 
     async def main() -> None:
         async with binding.client(session, connections=1) as client:
@@ -158,30 +160,30 @@ def test_a_request_that_waits_for_a_token_holds_no_connection(
 def test_a_plain_403_is_the_caller_s_and_one_for_scope_needs_a_person(
     ask: Any, session: Session, demo: Demo
 ) -> None:
-    demo.server.fail_next("ping", status=403, body=b"not for you")
+    demo.authorization_server.fail_next("ping", status=403, body=b"not for you")
     answer = ask(session, "GET", demo.ping_url)
     assert (answer.status_code, answer.content) == (403, b"not for you")
-    demo.server.change(required_scope=frozenset({"mcp:tools", "mcp:write"}))
+    demo.authorization_server.change_behaviour(required_scope=frozenset({"mcp:tools", "mcp:write"}))
     with pytest.raises(AuthorizationRequired, match="this request needs more access") as caught:
         ask(session, "GET", demo.ping_url)
     # The names of scopes are the server's own words, which a model must not read.
     assert "mcp:write" not in str(caught.value)
-    assert "mcp:write" in (caught.value.server_words or "")
-    assert demo.server.count("refresh") == 0
+    assert "mcp:write" in (caught.value.server_message or "")
+    assert demo.authorization_server.count_requests("refresh") == 0
 
 
 @covers("no-address")
 def test_a_person_is_asked_for_by_an_error_that_holds_no_address(
     ask: Any, session: Session, demo: Demo
 ) -> None:
-    demo.server.ledger.revoke_everything()
+    demo.authorization_server.ledger.revoke_everything()
     with pytest.raises(AuthorizationRequired) as caught:
         ask(session, "GET", demo.ping_url)
     error = caught.value
     told = f"{error} {error.advice} {error!r} {error.reason}"
     assert "://" not in told
     assert demo.ping_url not in told
-    assert (error.server, error.login_id) == ("notes", None)
+    assert (error.server_name, error.login_id) == ("notes", None)
 
 
 @covers("token-address")
@@ -193,7 +195,7 @@ def test_a_request_that_leads_elsewhere_goes_without_the_token(
 ) -> None:
     port = httpx.URL(demo.ping_url).port
     ask(session, "GET", url.format(issuer=demo.issuer, port=port), headers={"Authorization": "Basic mine"})
-    assert demo.server.requests[-1].headers["authorization"] == "Basic mine"
+    assert demo.authorization_server.requests[-1].headers["authorization"] == "Basic mine"
     assert ("refresh", False) not in sent(demo)
 
 
@@ -201,15 +203,19 @@ def test_a_request_that_leads_elsewhere_goes_without_the_token(
 def test_a_redirect_elsewhere_takes_no_token_along_and_its_401_says_nothing_of_ours(
     ask: Any, session: Session, demo: Demo
 ) -> None:
-    demo.server.fail_next("ping", status=307, headers={"Location": f"{demo.issuer}/elsewhere"}, times=None)
-    demo.server.fail_next("other", status=401, headers={"WWW-Authenticate": "Bearer"}, times=None)
+    demo.authorization_server.fail_next(
+        "ping", status=307, headers={"Location": f"{demo.issuer}/elsewhere"}, times=None
+    )
+    demo.authorization_server.fail_next(
+        "other", status=401, headers={"WWW-Authenticate": "Bearer"}, times=None
+    )
     answer = ask(session, "POST", demo.ping_url, content=b"x", client={"follow_redirects": True})
     assert answer.status_code == 401
     assert sent(demo) == [("ping", True), ("other", False)]
 
 
 def test_a_redirect_on_the_same_server_keeps_the_token(ask: Any, session: Session, demo: Demo) -> None:
-    demo.server.fail_next("ping", status=307, headers={"Location": "/api/ping?again=1"})
+    demo.authorization_server.fail_next("ping", status=307, headers={"Location": "/api/ping?again=1"})
     answer = ask(session, "GET", demo.ping_url, client={"follow_redirects": True})
     assert answer.status_code == 200
     assert sent(demo) == [("ping", True), ("ping", True)]
@@ -219,7 +225,7 @@ def test_a_refresh_that_fails_for_the_moment_raises_what_happened(
     ask: Any, session: Session, demo: Demo, clock: MovedClock
 ) -> None:
     clock.now += 3600
-    demo.server.fail_next("refresh", hang_up=True)
+    demo.authorization_server.fail_next("refresh", hang_up=True)
     with pytest.raises(NetworkError):
         ask(session, "GET", demo.ping_url)
     assert sent(demo) == [("refresh", False)]
@@ -229,13 +235,13 @@ def test_a_refresh_that_fails_for_the_moment_raises_what_happened(
 def test_a_hundred_requests_at_once_are_all_under_way_before_one_is_answered(
     binding: Binding, session: Session, demo: Demo
 ) -> None:
-    gate = demo.server.hold("ping")
+    gate = demo.authorization_server.hold("ping")
 
     async def main() -> set[int]:
         async with binding.client(session) as client:
             calls = [asyncio.create_task(client.get(demo.ping_url)) for _ in range(100)]
             async with asyncio.timeout(30):
-                while demo.server.count("ping") < 100:
+                while demo.authorization_server.count_requests("ping") < 100:
                     await asyncio.wait(calls, timeout=0.02)
             assert not any(call.done() for call in calls)
             gate.open()
@@ -255,13 +261,16 @@ def test_a_hundred_requests_with_an_expired_token_wait_for_one_refresh(
             return {answer.status_code for answer in await asyncio.gather(*calls)}
 
     assert asyncio.run(main()) == {200}
-    assert (demo.server.count("refresh"), demo.server.count("ping")) == (1, 100)
+    assert (
+        demo.authorization_server.count_requests("refresh"),
+        demo.authorization_server.count_requests("ping"),
+    ) == (1, 100)
 
 
 @covers("side-by-side")
 def test_a_slow_answer_holds_nothing_that_others_need(binding: Binding, session: Session, demo: Demo) -> None:
     gate = Gate()
-    demo.server.record.fail("ping", Fault(gate=gate))
+    demo.authorization_server.record.add_fault("ping", Fault(gate=gate))
 
     async def main() -> None:
         async with binding.client(session) as client:
@@ -269,7 +278,7 @@ def test_a_slow_answer_holds_nothing_that_others_need(binding: Binding, session:
             await asyncio.to_thread(gate.arrived.wait, 20)
             assert (await client.get(demo.ping_url)).status_code == 200
             # Not even where the token dies meanwhile.
-            demo.server.ledger.revoke_access_tokens()
+            demo.authorization_server.ledger.revoke_access_tokens()
             assert (await client.get(demo.ping_url)).status_code == 200
             assert not slow.done()
             gate.open()
@@ -286,13 +295,13 @@ def test_a_flow_that_is_closed_early_leaves_the_session_usable(
         flow = auth.async_auth_flow(request)
         await anext(flow)
         await flow.aclose()
-        gate = demo.server.hold("ping")
+        gate = demo.authorization_server.hold("ping")
         async with binding.client(session) as client:
             call = asyncio.create_task(client.get(demo.ping_url))
             await asyncio.to_thread(gate.arrived.wait, 20)
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
-            demo.server.heal()
+            demo.authorization_server.clear_faults()
             assert (await client.get(demo.ping_url)).status_code == 200
 
     asyncio.run(main())
@@ -310,7 +319,7 @@ def test_a_server_is_named_by_its_entry_in_config_yaml_by_its_address_or_by_its_
     (home / "config.yaml").write_text(entry)
     asyncio.run(log_in(default_service(), Server("notes", demo.ping_url)))
     asyncio.run(log_in(default_service(), server_from_url(demo.ping_url)))
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     # What `login --url` called it, which no config.yaml knows.
     by_login = server_from_url(demo.ping_url).name
     for name in ("notes", demo.ping_url, by_login):
@@ -335,12 +344,12 @@ def test_the_mcp_sdk_2_calls_a_tool_and_goes_on_when_its_token_dies(service: Aut
                 (content,) = (await client.call_tool("whoami", {})).content
                 assert isinstance(content, TextContent)
                 texts.append(content.text)
-                demo.server.ledger.revoke_access_tokens()
+                demo.authorization_server.ledger.revoke_access_tokens()
             return texts
 
     assert asyncio.run(main()) == ["ada@example.com"] * 2
-    assert demo.server.count("refresh") == 1
-    assert demo.server.count("token") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
+    assert demo.authorization_server.count_requests("token") == 1
 
 
 ALONE = """

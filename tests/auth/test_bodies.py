@@ -28,7 +28,7 @@ from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
-LIMITS = BodyLimits(seconds=0.1)
+LIMITS = BodyLimits(timeout_seconds=0.1)
 # 20 MB in 20 KB, and those once more.
 PACKED = gzip.compress(b"\0" * 20_000_000)
 PACKED_TWICE = gzip.compress(PACKED)
@@ -173,10 +173,10 @@ class FakeSession:
     async def header(self) -> str:
         return "Bearer old"
 
-    async def challenged(self, refused: str, status: int, lines: list[str]) -> str | None:
+    async def handle_challenge(self, refused: str, status: int, lines: list[str]) -> str | None:
         return self.renewed
 
-    def challenged_blocking(self, refused: str, status: int, lines: list[str]) -> str | None:
+    def handle_challenge_blocking(self, refused: str, status: int, lines: list[str]) -> str | None:
         return self.renewed
 
 
@@ -242,7 +242,7 @@ def named(way: Any) -> str:
 @pytest.fixture(params=WAYS, ids=named)
 def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
     how, library, streamed = request.param
-    monkeypatch.setattr(hermes_mcp_auth_remote.auth.bounded_body, "LIMITS", LIMITS)
+    monkeypatch.setattr(hermes_mcp_auth_remote.auth.bounded_body, "BODY_LIMITS", LIMITS)
 
     def call(session: FakeSession, times: int = 1) -> list[Got]:
         got: list[Got] = how(library, OURS[library], session, times, streamed=streamed)
@@ -285,7 +285,7 @@ def test_a_hostile_refusal_that_is_the_caller_s_has_a_bounded_body(ask: Ask, nam
         # The pool's only connection is free for the next request.
         refused, fine = ask(FakeSession(peer.url, renewed=None), 2)
         assert refused[0] == status
-        assert 0 < len(refused[1]) <= LIMITS.bytes
+        assert 0 < len(refused[1]) <= LIMITS.max_bytes
         assert fine == (200, b"ok")
 
 
@@ -307,17 +307,17 @@ def test_the_refusal_of_the_second_try_is_bounded_too(ask: Ask, name: str) -> No
     with serving(saying(refusal(b"content-length: 0\r\n\r\n")), HOSTILE[name], saying(OK)) as peer:
         refused, fine = ask(FakeSession(peer.url), 2)
         assert refused[0] == 401
-        assert 0 < len(refused[1]) <= LIMITS.bytes
+        assert 0 < len(refused[1]) <= LIMITS.max_bytes
         assert fine == (200, b"ok")
 
 
 class FakeProver:
     """Wants one more nonce with each response."""
 
-    def proof(self, method: str, url: str, access_token: str | None = None) -> str:
+    def create_proof(self, method: str, url: str, access_token: str | None = None) -> str:
         return "a-proof"
 
-    def heed(self, url: str, nonce: str | None) -> bool:
+    def remember_nonce(self, url: str, nonce: str | None) -> bool:
         return nonce is not None
 
 
@@ -335,7 +335,7 @@ def test_a_refusal_for_a_nonce_is_bounded_too(ask: Ask, name: str) -> None:
         session.prover = FakeProver()  # type: ignore[assignment]
         (refused, fine) = ask(session, 2)
         assert refused[0] == 401
-        assert 0 < len(refused[1]) <= LIMITS.bytes
+        assert 0 < len(refused[1]) <= LIMITS.max_bytes
         assert fine == (200, b"ok")
 
 
@@ -346,10 +346,10 @@ def packed(plain: bytes) -> bytes:
 
 @covers("refusal-bounded")
 def test_a_gzip_bomb_in_a_refusal_goes_off_in_nobody_s_memory(ask: Ask) -> None:
-    assert len(PACKED) < LIMITS.bytes
+    assert len(PACKED) < LIMITS.max_bytes
     bomb = refusal(b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n%b" % (len(PACKED), PACKED))
     with serving(saying(bomb), saying(bomb), saying(OK)) as peer:
-        assert ask(FakeSession(peer.url, renewed=None)) == [(401, b"\0" * LIMITS.bytes)]
+        assert ask(FakeSession(peer.url, renewed=None)) == [(401, b"\0" * LIMITS.max_bytes)]
         assert ask(FakeSession(peer.url)) == [(200, b"ok")]
 
 
@@ -368,7 +368,10 @@ def test_bombs_inside_each_other_stay_packed(ask: Ask) -> None:
         (refusal(CHUNKED + b"4\r\nnot \r\n5\r\ntoday\r\n0\r\n\r\n"), b"not today"),
         (refusal(b"content-length: 0\r\n\r\n"), b""),
         (packed(b"not today"), b"not today"),
-        (refusal(b"content-length: %d\r\n\r\n%b" % (LIMITS.bytes, b"x" * LIMITS.bytes)), b"x" * LIMITS.bytes),
+        (
+            refusal(b"content-length: %d\r\n\r\n%b" % (LIMITS.max_bytes, b"x" * LIMITS.max_bytes)),
+            b"x" * LIMITS.max_bytes,
+        ),
     ],
     ids=["plain", "chunked", "empty", "gzip", "as long as the limit"],
 )
@@ -381,7 +384,7 @@ def test_an_honest_refusal_is_the_caller_s_whole_and_its_connection_used_again(
 
 
 def test_a_response_that_is_no_refusal_is_not_read(ask: Ask) -> None:
-    body = b"x" * (2 * LIMITS.bytes)
+    body = b"x" * (2 * LIMITS.max_bytes)
     said = b"HTTP/1.1 500 Oh\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
     with serving(saying(said)) as peer:
         assert ask(FakeSession(peer.url)) == [(500, body)]
@@ -470,4 +473,4 @@ def test_a_transport_without_a_socket_is_bounded_between_its_parts() -> None:
     auth = hermes_mcp_auth_remote.auth.httpx.McpAuth(FakeSession("http://h/", renewed=None))
     with httpx.Client(auth=auth, transport=httpx.MockTransport(answer)) as client:
         response = client.get("http://h/")
-    assert response.content == b"x" * LIMITS.bytes
+    assert response.content == b"x" * LIMITS.max_bytes

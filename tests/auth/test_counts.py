@@ -33,7 +33,7 @@ def call(service: AuthService, server: Server) -> None:
 
 
 def steps(demo: Demo) -> list[str]:
-    return [request.step for request in demo.server.requests if request.step not in PERSON]
+    return [request.step for request in demo.authorization_server.requests if request.step not in PERSON]
 
 
 def cold(service: AuthService, server: Server) -> None:
@@ -54,7 +54,7 @@ def test_cold_six_requests_and_one_person(service: AuthService, server: Server, 
         "token",
         "ping",
     ]
-    assert demo.server.count("consent") == 1
+    assert demo.authorization_server.count_requests("consent") == 1
 
 
 @covers("request-counts")
@@ -62,8 +62,8 @@ def test_cold_five_with_a_client_id_metadata_document(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     uri = "https://hermes.example/callback"
-    demo.server.change(cimd_supported=True)
-    demo.server.client_documents[DOCUMENT] = {
+    demo.authorization_server.change_behaviour(cimd_supported=True)
+    demo.authorization_server.client_documents[DOCUMENT] = {
         "client_id": DOCUMENT,
         "client_name": "Hermes",
         "redirect_uris": [uri],
@@ -80,7 +80,7 @@ def test_cold_five_with_a_client_that_was_registered_by_hand(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     uri = "http://127.0.0.1:8765/callback"
-    client = demo.server.add_client(uri)
+    client = demo.authorization_server.add_client(uri)
     cold(service, replace(server, options=ServerOptions(client_id=client.client_id, redirect_port=8765)))
     assert len(steps(demo)) == 5
     assert "registration" not in steps(demo)
@@ -91,7 +91,7 @@ def test_a_valid_token_one_request_in_the_same_process_and_after_a_restart(
     session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path, clock: MovedClock
 ) -> None:
     for service in (session_kept, AuthService(tmp_path, clock=clock)):
-        demo.server.requests.clear()
+        demo.authorization_server.requests.clear()
         call(service, server)
         assert steps(demo) == ["ping"]
 
@@ -123,13 +123,13 @@ def test_a_revoked_token_three_requests_and_nobody(
     *,
     restarted: bool,
 ) -> None:
-    demo.server.ledger.revoke_access_tokens()
+    demo.authorization_server.ledger.revoke_access_tokens()
     call(AuthService(tmp_path, clock=clock) if restarted else session_kept, server)
     assert steps(demo) == ["ping", "refresh", "ping"]
 
 
 def test_both_revoked_one_person_once(session_kept: AuthService, server: Server, demo: Demo) -> None:
-    demo.server.ledger.revoke_everything()
+    demo.authorization_server.ledger.revoke_everything()
     with pytest.raises(AuthorizationRequired):
         call(session_kept, server)
     # Whoever met the 401 hands on what it said, and the server is not asked again.
@@ -137,9 +137,9 @@ def test_both_revoked_one_person_once(session_kept: AuthService, server: Server,
     challenge = read_challenge([f'Bearer resource_metadata="{prm}"'])
 
     async def main() -> None:
-        login = await session_kept.begin(server, TERMINAL, challenge=challenge)
+        login = await session_kept.start_login(server, TERMINAL, challenge=challenge)
         answer = await asyncio.to_thread(approve, login.authorization_url)
-        await session_kept.finish(login.id, answer, TERMINAL)
+        await session_kept.complete_login(login.id, answer, TERMINAL)
 
     asyncio.run(main())
     call(session_kept, server)
@@ -152,4 +152,7 @@ def test_both_revoked_one_person_once(session_kept: AuthService, server: Server,
         "ping",
     ]
     # Beside the person's own visit, one look whether the provider still knows us.
-    assert (demo.server.count("authorization"), demo.server.count("consent")) == (2, 1)
+    assert (
+        demo.authorization_server.count_requests("authorization"),
+        demo.authorization_server.count_requests("consent"),
+    ) == (2, 1)

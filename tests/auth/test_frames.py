@@ -34,20 +34,22 @@ LIBRARIES = {
     "httpx2": (httpx2, hermes_mcp_auth_remote.auth.httpx2.McpAuth),
 }
 FAULTS = (
-    "service.renewal.refresh",
+    "service.refresh.refresh_tokens",
     "oauth.token.read_token_response",
     "http.client.read_body",
-    "store.files.FileStore.replace_tokens",
-    "service.renewal.ready",
-    "service.sessions.Session._use",
-    "auth.flow._bound",
-    "auth.flow._send",
+    "store.files.credential_files.FileStore.save_tokens",
+    "service.refresh.make_cached_token",
+    "service.sessions.Session._set_cached_token",
+    "auth.flow._limit_body",
+    "auth.flow._send_with_token",
 )
 
 
 @pytest.fixture
 def trackers(demo: Demo) -> Iterator[Trackers]:
-    one = Trackers(demo.server.minted, {GRANTED["access_token"], GRANTED["refresh_token"]})
+    one = Trackers(
+        demo.authorization_server.minted_secrets, {GRANTED["access_token"], GRANTED["refresh_token"]}
+    )
     with one.logging():
         yield one
     assert one.sent_leaks() == []
@@ -77,7 +79,7 @@ def test_a_refresh_that_fails_at_a_request(
 ) -> None:
     clock.now += 3600
     body = json.dumps({**GRANTED, "token_type": "mac"})
-    demo.server.fail_next("refresh", times=None, status=200, body=body)
+    demo.authorization_server.fail_next("refresh", times=None, status=200, body=body)
     error = caught(lambda: ask(session_kept.session(server), demo.ping_url))
     assert isinstance(error, McpAuthError)
     assert trackers.leaks(error) == []
@@ -96,7 +98,7 @@ def test_a_fault_at_a_request_that_is_refused(
 ) -> None:
     # With a token in memory, which the flow keeps while it waits for another one.
     asyncio.run(session_kept.session(server).header())
-    demo.server.ledger.revoke_access_tokens()
+    demo.authorization_server.ledger.revoke_access_tokens()
     held = boom(monkeypatch, trackers, where)
     error = caught(lambda: ask(session_kept.session(server), demo.ping_url))
     assert isinstance(error, Boom)
@@ -111,7 +113,9 @@ def provider_of(service: AuthService, server: Server) -> OAuthClientProvider:
 
 
 @covers("tracebacks-masked")
-@pytest.mark.parametrize("where", ["service.sessions.Session.header", "store.files.FileStore.replace_tokens"])
+@pytest.mark.parametrize(
+    "where", ["service.sessions.Session.header", "store.files.credential_files.FileStore.save_tokens"]
+)
 def test_a_fault_at_the_sdk_s_provider_and_its_storage(
     session_kept: AuthService,
     server: Server,
@@ -144,7 +148,7 @@ def test_a_config_that_cannot_be_read(
     monkeypatch.setenv("HERMES_HOME", str(home))
     (home / "config.yaml").write_text(json.dumps({"mcp_servers": {"notes": entry}}))
     with monkeypatch.context() as patch:
-        boom(patch, trackers, "config._server")
+        boom(patch, trackers, "config._read_server")
         for _, auth in LIBRARIES.values():
             error = caught(lambda auth=auth: auth("notes"))  # type: ignore[misc]
             assert isinstance(error, Boom)

@@ -12,7 +12,7 @@ import pytest
 
 from hermes_mcp_auth_remote.auth.httpx import McpAuth
 from hermes_mcp_auth_remote.oauth.dpop import Prover
-from hermes_mcp_auth_remote.signing import new_proof_key, prover
+from hermes_mcp_auth_remote.signing import load_prover, new_proof_key
 from hermes_mcp_auth_remote.values import Server
 from tests.requirements import covers
 
@@ -27,7 +27,9 @@ class Bound:
 
     def __init__(self) -> None:
         numbers = itertools.count()
-        self.prover: Prover | None = prover(new_proof_key(), lambda: 0.0, lambda _: f"jti-{next(numbers)}")
+        self.prover: Prover | None = load_prover(
+            new_proof_key(), lambda: 0.0, lambda _: f"jti-{next(numbers)}"
+        )
         self.challenges = 0
 
     def header_now(self) -> str:
@@ -39,10 +41,10 @@ class Bound:
     def header_blocking(self) -> str:
         raise AssertionError
 
-    async def challenged(self, *_: Any) -> None:
+    async def handle_challenge(self, *_: Any) -> None:
         self.challenges += 1
 
-    def challenged_blocking(self, *_: Any) -> None:
+    def handle_challenge_blocking(self, *_: Any) -> None:
         self.challenges += 1
 
 

@@ -67,17 +67,17 @@ def test_what_the_sdk_logged_in_is_everybodys_and_renews_itself(
     ours = another(tmp_path, clock)
     found = ours.connection(server)
     assert found is not None
-    assert found.issuer == demo.server.issuer
+    assert found.issuer == demo.authorization_server.issuer
     assert found.can_refresh
-    stored = ours.stored(server)
+    stored = ours.read_credentials(server)
     assert stored.tokens is not None
     assert stored.binding is not None
     assert stored.binding.resource == server.url
     token = asyncio.run(ours.session(server).header())
-    assert token == stored.tokens.authorization
+    assert token == stored.tokens.authorization_header
     clock.now += 4000
     assert asyncio.run(ours.session(server).header()) != token
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 @covers("sdk-storage")
@@ -112,12 +112,12 @@ def test_a_token_that_ends_or_is_revoked_while_the_sdk_runs_is_renewed_by_us(
     person = Person()
     provider = provider_of(storage_of(session_kept, server, clock), person, server.url)
     assert ask(provider, server.url) == [200]
-    demo.server.ledger.revoke_access_tokens()
+    demo.authorization_server.ledger.revoke_access_tokens()
     assert ask(provider, server.url, 10) == [200] * 10
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
     clock.now += 4000
     assert ask(provider, server.url, 10) == [200] * 10
-    assert demo.server.count("refresh") == 2
+    assert demo.authorization_server.count_requests("refresh") == 2
     assert person.asked == []
 
 
@@ -131,7 +131,7 @@ def test_what_another_process_refreshed_is_used(
     clock.now += 4000
     asyncio.run(another(tmp_path, clock).session(server).header())
     assert ask(provider, server.url) == [200]
-    assert (demo.server.count("refresh"), person.asked) == (1, [])
+    assert (demo.authorization_server.count_requests("refresh"), person.asked) == (1, [])
 
 
 @covers("sdk-provider")
@@ -141,33 +141,36 @@ def test_ten_requests_that_need_a_person_ask_one_once(
 ) -> None:
     if before != "nobody":
         logged_in(tmp_path, demo, clock)
-        demo.server.ledger.revoke_everything()
+        demo.authorization_server.ledger.revoke_everything()
     person = Person()
     provider = provider_of(storage_of(service, server, clock), person, server.url)
     assert ask(provider, server.url, 10) == [200] * 10
     assert len(person.asked) == 1
-    assert demo.server.count("token") == 1
-    demo.server.requests.clear()
+    assert demo.authorization_server.count_requests("token") == 1
+    demo.authorization_server.requests.clear()
     clock.now += 4000
     assert ask(provider, server.url, 10) == [200] * 10
-    assert (len(person.asked), demo.server.count("refresh")) == (1, 1)
+    assert (len(person.asked), demo.authorization_server.count_requests("refresh")) == (1, 1)
 
 
 def test_the_refused_answer_is_not_asked_for_again(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
 ) -> None:
-    demo.server.ledger.revoke_everything()
+    demo.authorization_server.ledger.revoke_everything()
     provider = provider_of(storage_of(session_kept, server, clock), Person(), server.url)
     assert ask(provider, server.url) == [200]
     # One refused, one answered.
-    assert (demo.server.count("ping"), demo.server.count("refresh")) == (2, 1)
+    assert (
+        demo.authorization_server.count_requests("ping"),
+        demo.authorization_server.count_requests("refresh"),
+    ) == (2, 1)
 
 
 @covers("sdk-provider")
 def test_a_login_that_fails_leaves_what_was_stored(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
 ) -> None:
-    demo.server.ledger.revoke_everything()
+    demo.authorization_server.ledger.revoke_everything()
     before = files(tmp_path)
     provider = provider_of(storage_of(session_kept, server, clock), Person(deny), server.url)
     with pytest.raises(OAuthFlowError):
@@ -185,7 +188,7 @@ def test_a_provider_that_is_down_is_an_error_and_no_reason_to_ask_a_person(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
 ) -> None:
     clock.now += 4000
-    demo.server.fail_next("refresh", status=503, times=None)
+    demo.authorization_server.fail_next("refresh", status=503, times=None)
     person = Person()
     provider = provider_of(storage_of(session_kept, server, clock), person, server.url)
     with pytest.raises((ServerError, NetworkError)):
@@ -197,7 +200,7 @@ def test_a_provider_that_is_down_is_an_error_and_no_reason_to_ask_a_person(
 def test_more_scope_is_asked_for_by_the_sdk_on_top_of_what_was_granted(
     session_kept: AuthService, demo: Demo, clock: MovedClock, server: Server
 ) -> None:
-    demo.server.change(required_scope=frozenset({"mcp:write"}))
+    demo.authorization_server.change_behaviour(required_scope=frozenset({"mcp:write"}))
     person = Person()
     provider = provider_of(storage_of(session_kept, server, clock), person, server.url)
     assert ask(provider, server.url) == [200]
@@ -233,10 +236,10 @@ def test_the_sdk_logs_in_again_with_the_client_that_it_registered(
 ) -> None:
     person = Person()
     assert ask(provider_of(storage_of(service, server, clock), person, server.url), server.url) == [200]
-    demo.server.ledger.revoke_everything()
+    demo.authorization_server.ledger.revoke_everything()
     fresh = storage_of(another(tmp_path, clock), server, clock)
     assert ask(provider_of(fresh, person, server.url), server.url) == [200]
-    assert (len(person.asked), demo.server.count("registration")) == (2, 1)
+    assert (len(person.asked), demo.authorization_server.count_requests("registration")) == (2, 1)
 
 
 def test_a_configured_client_is_handed_out(service: AuthService, server: Server, clock: MovedClock) -> None:
@@ -269,11 +272,11 @@ def test_a_client_of_the_sdks_is_not_stored_before_its_tokens_are(
     def goes_away(url: str) -> str:
         raise TimeoutError
 
-    demo.server.ledger.revoke_everything()
+    demo.authorization_server.ledger.revoke_everything()
     provider = provider_of(storage_of(session_kept, server, clock), Person(goes_away), server.url)
     with pytest.raises(TimeoutError):
         ask(provider, server.url)
-    assert demo.server.count("registration") == 1
+    assert demo.authorization_server.count_requests("registration") == 1
     assert files(tmp_path)["notes.client.json"] == before["notes.client.json"]
 
 
@@ -286,7 +289,7 @@ def test_tokens_are_kept_also_where_nobody_finds_the_authorization_server(
         from tests.browserless import approve
 
         ended = approve(url)
-        demo.server.fail_next("protected_resource_metadata", status=503, times=None)
+        demo.authorization_server.fail_next("protected_resource_metadata", status=503, times=None)
         return ended
 
     person.does = approves_and_breaks
@@ -313,7 +316,7 @@ def test_a_server_whose_metadata_is_known_is_named_as_a_login_of_ours_names_it(
         # The second time, all but the resource is in the store already.
         for token in ("a-first-token", "a-second-token"):
             await storage.set_tokens(OAuthToken(access_token=token, expires_in=3600))
-            binding = service.stored(server).binding
+            binding = service.read_credentials(server).binding
             assert binding is not None
             assert binding.resource == (demo.ping_url if resource is None else resource or None)
 
@@ -342,7 +345,7 @@ def test_a_synchronous_client_is_served_too(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
 ) -> None:
     provider = provider_of(storage_of(session_kept, server, clock), Person(), server.url)
-    demo.server.ledger.revoke_access_tokens()
+    demo.authorization_server.ledger.revoke_access_tokens()
     with httpx2.Client(auth=provider, timeout=20) as client:
         assert client.get(server.url).status_code == 200
 
@@ -385,7 +388,7 @@ def test_a_session_of_the_sdk_calls_tools_over_a_refresh(
 
     first, second = asyncio.run(main())
     assert first == second
-    assert (len(person.asked), demo.server.count("refresh") > 0) == (1, True)
+    assert (len(person.asked), demo.authorization_server.count_requests("refresh") > 0) == (1, True)
 
 
 class Watched(asyncio.Lock):
@@ -414,7 +417,7 @@ def test_a_login_elsewhere_while_a_request_waits_for_one_is_used(
 
     async def main() -> int:
         lock = Watched()
-        monkeypatch.setattr(storage, "logging_in", lambda: lock)
+        monkeypatch.setattr(storage, "login_lock", lambda: lock)
         await lock.acquire()
         lock.waited.clear()
         async with httpx2.AsyncClient(auth=provider, timeout=20) as client:
@@ -436,4 +439,4 @@ def test_a_provider_serves_one_event_loop_after_another(
     for times in (1, 2):
         assert ask(provider, server.url, 10) == [200] * 10
         assert len(person.asked) == times
-        demo.server.ledger.revoke_everything()
+        demo.authorization_server.ledger.revoke_everything()

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.measuring import Extent, Figure, interleaved
-from benchmarks.table import markdown
+from benchmarks.measuring import Figure, Scale, measure_interleaved
+from benchmarks.table import format_markdown
 
 pytestmark = pytest.mark.slow
 
@@ -18,11 +18,11 @@ SLOW = {"chats", "polling"}
     "name", [pytest.param(name, marks=[pytest.mark.soak] if name in SLOW else []) for name in BENCHMARKS]
 )
 def test_every_benchmark_still_runs_and_fits_the_table(name: str) -> None:
-    found = BENCHMARKS[name](Extent(rounds=1, small=True))
+    found = BENCHMARKS[name](Scale(rounds=1, is_small=True))
     assert found
     # A server that refuses, a command that fails: either would have raised. What is measured is there.
     assert all(figure.base > 0 for figure in found)
-    lines = markdown(found, 0).splitlines()
+    lines = format_markdown(found, 0).splitlines()
     assert len({line.count("|") for line in lines[: 2 + len(found)]}) == 1
 
 
@@ -35,7 +35,7 @@ def test_the_measures_take_turns_and_the_first_round_does_not_count() -> None:
 
     one, two = [99.0, 1.0, 3.0, 2.0], [99.0, 30.0, 10.0, 20.0]
     measures = {"one": lambda: measure("one", one), "two": lambda: measure("two", two)}
-    medians = interleaved(measures, Extent(rounds=3))
+    medians = measure_interleaved(measures, Scale(rounds=3))
     assert medians == {"one": 2.0, "two": 20.0}
     assert order == ["one", "two", "two", "one", "one", "two", "two", "one"]
 

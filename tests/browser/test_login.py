@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import running
+from hermes_mcp_auth_remote.demo.servers import serve_demo
 from tests.cli.commands import Cli
 from tests.parts.chromium import chromium
 from tests.tripwire import guard
@@ -26,9 +26,9 @@ def test_the_browser_ends_on_our_page_and_the_command_by_itself(tmp_path: Path, 
     browser.write_text(BROWSER)
     browser.chmod(0o700)
     os.mkfifo(asked)
-    with running() as demo, chromium() as page:
-        guard(demo.server.minted)
-        cli = Cli(tmp_path / "home", demo.server.minted)
+    with serve_demo() as demo, chromium() as page:
+        guard(demo.authorization_server.minted_secrets)
+        cli = Cli(tmp_path / "home", demo.authorization_server.minted_secrets)
         cli.configure(demo.mcp_url)
         with cli.started("login", "demo", "--json", env={"BROWSER": str(browser)}) as login:
             waiting = login.event()

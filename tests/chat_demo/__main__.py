@@ -19,7 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import Server
@@ -45,7 +45,7 @@ alone looks again; `bye` ends it.
 def main() -> None:
     """Play it."""
     name = sys.argv[1] if sys.argv[1:] else "telegram"
-    with tempfile.TemporaryDirectory() as home, running(Behaviour(device_interval_seconds=1)) as demo:
+    with tempfile.TemporaryDirectory() as home, serve_demo(Behaviour(device_interval_seconds=1)) as demo:
         service, server = AuthService(Path(home)), Server("demo", demo.mcp_url)
         stage = STAGES[name](service, [server])
         with stage.running():
@@ -77,7 +77,7 @@ class Person:
         print("Ada opens the page on her phone and approves; her browser ends on a page that is not there.\n")
         self._approves()
         self._does("She answers with that page's address:", self._pastes, CONNECTED)
-        self._demo.server.change(with_device=True)
+        self._demo.authorization_server.change_behaviour(with_device=True)
         again = f"Once more, {stage.connect}; the provider has device codes now:"
         self._does(again, lambda: stage.types(stage.connect), "enter this code")
         print("Ada opens the page on her phone, and approves the code there. She answers nothing.\n")

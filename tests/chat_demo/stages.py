@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 
 from gateway_hooks.dialog.policy import AllowList
-from gateway_hooks.dialog.servers import Listed
+from gateway_hooks.dialog.servers import StaticServers
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret, Server
 from tests.parts import bot_api, discord_api
@@ -28,7 +28,7 @@ class Stage(ABC):
 
     def __init__(self, service: AuthService, servers: list[Server]) -> None:
         self.service = service
-        self.servers = Listed(servers)
+        self.servers = StaticServers(servers)
 
     @abstractmethod
     @contextmanager

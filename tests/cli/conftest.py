@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests.cli.commands import Cli
 from tests.parts import bot_api
 from tests.parts.bot_api import BotApi
@@ -17,22 +17,22 @@ from tests.tripwire import guard
 
 @pytest.fixture(scope="module")
 def one_demo() -> Iterator[Demo]:
-    with running(paths=("/mcp", "/other/mcp")) as demo:
+    with serve_demo(paths=("/mcp", "/other/mcp")) as demo:
         yield demo
 
 
 @pytest.fixture
 def demo(one_demo: Demo) -> Demo:
-    one_demo.server.behaviour = Behaviour()
-    one_demo.server.heal()
-    one_demo.server.requests.clear()
-    guard(one_demo.server.minted)
+    one_demo.authorization_server.behaviour = Behaviour()
+    one_demo.authorization_server.clear_faults()
+    one_demo.authorization_server.requests.clear()
+    guard(one_demo.authorization_server.minted_secrets)
     return one_demo
 
 
 @pytest.fixture
 def cli(demo: Demo, tmp_path: Path) -> Cli:
-    cli = Cli(tmp_path / "home", demo.server.minted)
+    cli = Cli(tmp_path / "home", demo.authorization_server.minted_secrets)
     cli.configure(demo.mcp_url)
     return cli
 

@@ -64,7 +64,7 @@ def test_every_wrong_paste_says_why_and_the_right_one_still_logs_in(cli: Cli, de
             login.send(right + "\n")
             assert login.event()["event"] == "connected"
             assert login.end().code == 0
-        assert demo.server.count("token") == 1
+        assert demo.authorization_server.count_requests("token") == 1
         other.send(foreign + "\n")
         assert other.event()["event"] == "connected"
     again = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=right.encode())
@@ -96,7 +96,7 @@ def test_a_server_that_answers_badly_is_named_and_nothing_is_lost(
 ) -> None:
     cli_with_a_login(cli, demo)
     before = cli.files()
-    demo.server.fail_next(step, times=None, **fault)  # type: ignore[arg-type]
+    demo.authorization_server.fail_next(step, times=None, **fault)  # type: ignore[arg-type]
     # On another port, so that the client has to be registered anew.
     cli.configure(demo.mcp_url, redirect_port=1)
     ended = cli.run("login", "demo", "--json")
@@ -132,7 +132,7 @@ def cli_with_a_login(cli: Cli, demo: Demo) -> None:
 def test_metadata_that_points_astray_is_refused_and_never_shown(
     cli: Cli, demo: Demo, member: str, value: object
 ) -> None:
-    demo.server.change(metadata_overrides={member: value})
+    demo.authorization_server.change_behaviour(metadata_overrides={member: value})
     ended = cli.run("login", "demo")
     assert ended.code == SERVER
     assert ended.err.startswith("✗ ")
@@ -160,7 +160,9 @@ def test_a_server_out_of_reach_is_said_to_be(cli: Cli, demo: Demo) -> None:
 def test_a_token_answer_with_junk_ends_the_login_and_keeps_the_old_one(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     before = cli.files()
-    demo.server.change(token_overrides={"access_token": "two words", "expires_in": "soon", "scope": ["a"]})
+    demo.authorization_server.change_behaviour(
+        token_overrides={"access_token": "two words", "expires_in": "soon", "scope": ["a"]}
+    )
     with cli.started("login", "demo", "--json") as login:
         login.send(approve(login.event()["authorization_url"]) + "\n")
         ended = login.end()
@@ -283,7 +285,7 @@ def test_a_name_of_bytes_that_are_no_text_or_steer_the_terminal_is_refused_in_wo
 
 
 def test_an_account_that_would_steer_the_terminal_is_shown_harmless(cli: Cli, demo: Demo) -> None:
-    demo.server.change(account="eve\x1b]0;owned\x07\u202e@example.com")
+    demo.authorization_server.change_behaviour(account="eve\x1b]0;owned\x07\u202e@example.com")
     log_in(cli, demo)
     shown = cli.run("status").out
     assert "\x1b" not in shown

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def devices(demo: Demo) -> Demo:
-    demo.server.change(with_device=True, device_interval_seconds=1)
+    demo.authorization_server.change_behaviour(with_device=True, device_interval_seconds=1)
     return demo
 
 
@@ -96,7 +96,7 @@ def test_a_code_that_is_denied_and_one_that_nobody_enters(cli: Cli, devices: Dem
         deny_device(login.event()["verification_uri_complete"])
         ended = login.end()
     assert ended.code == 5
-    devices.server.change(device_seconds=1)
+    devices.authorization_server.change_behaviour(device_seconds=1)
     ended = cli.run("login", "demo", "--json")
     assert ended.code == 5
     assert [each.get("event", each.get("error")) for each in ended.events] == ["device", "login_expired"]
@@ -115,16 +115,18 @@ def test_a_login_that_was_begun_is_waited_for_by_another_process(cli: Cli, devic
 
 @covers("device-one-poller")
 def test_a_command_that_is_killed_is_followed_by_another(cli: Cli, devices: Demo) -> None:
-    gate = devices.server.hold("device_poll", after=True)
+    gate = devices.authorization_server.hold("device_poll", after_processing=True)
     with cli.started("login", "demo", "--json") as login:
         event = login.event()
         assert gate.arrived.wait(20)
         login.signal(signal.SIGKILL)
         login.process.wait()
-        devices.server.heal()
+        devices.authorization_server.clear_faults()
     approve_device(event["verification_uri_complete"])
     assert cli.run("login", "--finish", event["login_id"]).code == 0
-    assert all(each.interval_seconds == 1 for each in devices.server.devices.by_device_code.values())
+    assert all(
+        each.interval_seconds == 1 for each in devices.authorization_server.devices.by_device_code.values()
+    )
 
 
 def shown_code(screen: Terminal) -> str:
@@ -157,11 +159,11 @@ def test_the_countdown_goes_on_in_its_place_while_somebody_types(cli: Cli, devic
 @covers("device-switch")
 @pytest.mark.tmux
 def test_a_code_that_expires_on_a_terminal_and_a_change_over(cli: Cli, devices: Demo) -> None:
-    devices.server.change(device_seconds=2, device_complete=False)
+    devices.authorization_server.change_behaviour(device_seconds=2, with_verification_uri_complete=False)
     command = [*COMMAND, "login", "demo", "--no-qr"]
     with terminal(command, env=cli.environ(), columns=80, rows=100) as screen:
         screen.wait_for("has expired. Press Enter")
-        devices.server.change(device_seconds=600)
+        devices.authorization_server.change_behaviour(device_seconds=600)
         screen.press("Enter")
         screen.wait_for("good for 9:5")
         screen.send("paste")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests.cli.commands import COMMAND, Cli, Ended, log_in
 from tests.cli.test_screens import compare
 from tests.parts.certificates import Certificates, certificates
@@ -32,11 +32,11 @@ def everything(cli: Cli) -> dict[Path, bytes]:
 def examined(cli: Cli, demo: Demo, *arguments: str) -> Ended:
     """Run the doctor, and see that it left no trace anywhere."""
     before = everything(cli)
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     ended = cli.run("doctor", *(arguments or ("demo",)))
-    assert {request.step for request in demo.server.requests} <= HARMLESS
-    assert demo.server.count("mcp") <= 1
-    targets = [(request.step, request.target) for request in demo.server.requests]
+    assert {request.step for request in demo.authorization_server.requests} <= HARMLESS
+    assert demo.authorization_server.count_requests("mcp") <= 1
+    targets = [(request.step, request.target) for request in demo.authorization_server.requests]
     assert len(targets) == len(set(targets)), "nothing is asked twice"
     assert everything(cli) == before
     assert ended.err == ""
@@ -84,10 +84,14 @@ SCREENS: dict[str, tuple[int, dict[str, object]]] = {
     "no-authorization-server": (6, {"resource_overrides": {"authorization_servers": None}}),
     "another-resource": (6, {"resource_overrides": {"resource": "https://elsewhere.example/mcp"}}),
     "entra": (0, {"metadata_overrides": {"msgraph_host": "graph.example"}}),
-    "no-metadata": (6, {"metadata_at": ()}),
+    "no-metadata": (6, {"metadata_locations": ()}),
     "no-authorization": (
         6,
-        {"open_methods": frozenset({"initialize"}), "resource_metadata_at": (), "metadata_at": ()},
+        {
+            "open_methods": frozenset({"initialize"}),
+            "resource_metadata_locations": (),
+            "metadata_locations": (),
+        },
     ),
 }
 
@@ -96,7 +100,7 @@ SCREENS: dict[str, tuple[int, dict[str, object]]] = {
 @pytest.mark.parametrize("name", SCREENS)
 def test_what_is_wrong_is_shown_and_ends_with_one_remedy(cli: Cli, demo: Demo, name: str) -> None:
     code, knobs = SCREENS[name]
-    demo.server.change(**knobs)
+    demo.authorization_server.change_behaviour(**knobs)
     ended = examined(cli, demo)
     assert ended.code == code
     golden(name, ended, cli)
@@ -115,7 +119,7 @@ def test_what_is_wrong_is_shown_and_ends_with_one_remedy(cli: Cli, demo: Demo, n
 def test_a_server_that_answers_badly_is_shown(
     cli: Cli, demo: Demo, name: str, step: str, fault: dict[str, object], code: int
 ) -> None:
-    demo.server.fail_next(step, times=None, **fault)  # type: ignore[arg-type]
+    demo.authorization_server.fail_next(step, times=None, **fault)  # type: ignore[arg-type]
     before = everything(cli)
     ended = cli.run("doctor", "demo")
     assert (ended.code, everything(cli)) == (code, before)
@@ -124,7 +128,9 @@ def test_a_server_that_answers_badly_is_shown(
 
 def test_a_redirect_is_a_line_of_its_own(cli: Cli, demo: Demo) -> None:
     moved = f"{demo.issuer}/.well-known/oauth-authorization-server?moved=1"
-    demo.server.fail_next("authorization_server_metadata", status=302, headers={"Location": moved})
+    demo.authorization_server.fail_next(
+        "authorization_server_metadata", status=302, headers={"Location": moved}
+    )
     said = answer(cli, demo)
     assert [(each["status"], each["was"]) for each in said["steps"][2:4]] == [
         (302, f"sends us to {moved}"),
@@ -147,7 +153,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(scope="module")
 def over_tls(authority: Certificates) -> Iterator[Demo]:
-    with running(ssl_certfile=str(authority.cert_file), ssl_keyfile=str(authority.key_file)) as demo:
+    with serve_demo(ssl_certfile=str(authority.cert_file), ssl_keyfile=str(authority.key_file)) as demo:
         yield demo
 
 
@@ -168,8 +174,10 @@ def test_authorities_that_were_named_are_said_and_used(
 
 
 def test_a_server_of_2025_03_26_is_well(cli: Cli) -> None:
-    behaviour = Behaviour(resource_metadata_at=(), challenge_metadata=False, metadata_at=())
-    with running(behaviour, separate_origins=False) as demo:
+    behaviour = Behaviour(
+        resource_metadata_locations=(), challenge_names_metadata=False, metadata_locations=()
+    )
+    with serve_demo(behaviour, separate_origins=False) as demo:
         cli.configure(demo.mcp_url)
         ended = examined(cli, demo)
         assert ended.code == 0
@@ -179,7 +187,7 @@ def test_a_server_of_2025_03_26_is_well(cli: Cli) -> None:
 
 @pytest.mark.tmux
 def test_a_narrow_terminal_breaks_nothing_but_addresses(cli: Cli, demo: Demo) -> None:
-    demo.server.change(with_registration=False)
+    demo.authorization_server.change_behaviour(with_registration=False)
     with terminal([*COMMAND, "doctor", "demo"], env=cli.environ(), columns=72, rows=60) as screen:
         assert screen.wait_for_exit() == 6
         text = screen.joined()
@@ -196,18 +204,18 @@ def test_a_narrow_terminal_breaks_nothing_but_addresses(cli: Cli, demo: Demo) ->
         {"with_registration": False},
         {"pkce_advertised": False},
         {"metadata_issuer": "https://login.example"},
-        {"metadata_at": ()},
+        {"metadata_locations": ()},
         {"metadata_overrides": {"token_endpoint": "http://169.254.169.254/"}},
         {"metadata_overrides": {"authorization_endpoint": "javascript:alert(1)"}},
         {"resource_overrides": {"authorization_servers": ["https://10.0.0.1"]}},
         {"resource_overrides": {"resource": None}},
         {"challenge_lines": ('Bearer resource_metadata="{metadata}", error="\u00ff"',)},
         {"open_methods": frozenset({"initialize"})},
-        {"open_methods": frozenset({"initialize"}), "resource_metadata_at": ()},
+        {"open_methods": frozenset({"initialize"}), "resource_metadata_locations": ()},
     ],
 )
 def test_what_it_finds_is_what_a_login_meets(cli: Cli, demo: Demo, knobs: dict[str, object]) -> None:
-    demo.server.change(**knobs)
+    demo.authorization_server.change_behaviour(**knobs)
     found = answer(cli, demo)
     login = cli.run("login", "demo", "--json", "--no-wait")
     if login.code == 0:
@@ -219,7 +227,7 @@ def test_what_it_finds_is_what_a_login_meets(cli: Cli, demo: Demo, knobs: dict[s
 
 
 def test_what_a_server_supports_is_said_whole(cli: Cli, demo: Demo) -> None:
-    demo.server.change(
+    demo.authorization_server.change_behaviour(
         with_par=True,
         with_device=True,
         cimd_supported=True,
@@ -234,12 +242,12 @@ def test_what_a_server_supports_is_said_whole(cli: Cli, demo: Demo) -> None:
     assert (said["scopes"], said["challenged_scope"]) == (["mcp:tools"], ["mcp:tools"])
     assert said["offline_access"] is True
     assert "refresh_token" in said["grants"]
-    assert demo.server.count("pushed_request") == 0
+    assert demo.authorization_server.count_requests("pushed_request") == 0
 
 
 def test_a_device_endpoint_that_only_the_openid_document_names_is_found(cli: Cli, demo: Demo) -> None:
-    demo.server.change(
-        with_device=True, device_only_in_openid=True, metadata_at=("rfc8414", "openid_appended")
+    demo.authorization_server.change_behaviour(
+        with_device=True, device_only_in_openid=True, metadata_locations=("rfc8414", "openid_appended")
     )
     assert answer(cli, demo)["supports"]["device_issuer"] == demo.issuer
     cli.configure(demo.mcp_url, device=False)
@@ -251,14 +259,14 @@ def test_a_login_that_stands_is_told_and_its_secrets_are_not(cli: Cli, demo: Dem
     said = answer(cli, demo)
     assert said["stored"] == ["tokens", "refresh token", "client", "metadata", "binding"]
     assert said["remedy"] == "Nothing is wrong, and you are connected."
-    demo.server.change(pkce_advertised=False)
+    demo.authorization_server.change_behaviour(pkce_advertised=False)
     assert answer(cli, demo)["problems"][0]["code"] == "pkce_not_supported"
 
 
 def test_a_file_that_cannot_be_read_comes_before_all_that_a_server_did(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     (cli.home / "mcp-tokens" / "demo.json").write_text("[]")
-    demo.server.change(with_registration=False)
+    demo.authorization_server.change_behaviour(with_registration=False)
     ended = examined(cli, demo, "demo", "--json")
     assert ended.code == 8
     codes = [each["code"] for each in ended.events[0]["problems"]]
@@ -341,7 +349,7 @@ def test_a_server_is_examined_by_its_address_too(cli: Cli, demo: Demo) -> None:
 @covers("no-escape")
 def test_nothing_that_a_server_says_steers_the_terminal(cli: Cli, demo: Demo) -> None:
     evil = "https://login.example/\u202e\u001b[2J\n✓ Nothing is wrong"
-    demo.server.change(
+    demo.authorization_server.change_behaviour(
         metadata_overrides={"issuer": evil, "grant_types_supported": [evil]},
         resource_overrides={"scopes_supported": [evil], "authorization_servers": [demo.issuer, evil]},
     )

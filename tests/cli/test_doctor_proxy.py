@@ -16,7 +16,9 @@ PROXY = {"HTTPS_PROXY": "http://127.0.0.1:9"}
 
 @covers("unchecked-host", "doctor")
 def test_a_host_that_cannot_be_checked_is_named_with_what_to_set(cli: Cli, demo: Demo) -> None:
-    demo.server.change(resource_overrides={"authorization_servers": [f"https://{HOST}"]})
+    demo.authorization_server.change_behaviour(
+        resource_overrides={"authorization_servers": [f"https://{HOST}"]}
+    )
     said = cli.run("doctor", "demo", "--json", env=PROXY)
     [event] = said.events
     [problem] = event["problems"]
@@ -36,7 +38,9 @@ def test_a_host_that_cannot_be_checked_is_named_with_what_to_set(cli: Cli, demo:
 @covers("unchecked-host", "doctor")
 def test_the_advice_works_as_printed(cli: Cli, demo: Demo) -> None:
     """Then the proxy is asked: here it is down, which is said as it is of any host."""
-    demo.server.change(resource_overrides={"authorization_servers": [f"https://{HOST}"]})
+    demo.authorization_server.change_behaviour(
+        resource_overrides={"authorization_servers": [f"https://{HOST}"]}
+    )
     cli.configure(demo.mcp_url, allow_hosts=[HOST])
     said = cli.run("doctor", "demo", "--json", env=PROXY).events[0]
     assert said["problems"][0]["code"] == "unreachable"
@@ -47,7 +51,9 @@ def test_the_advice_works_as_printed(cli: Cli, demo: Demo) -> None:
 
 @covers("unchecked-host")
 def test_a_login_says_the_same_and_exits_as_for_any_network(cli: Cli, demo: Demo) -> None:
-    demo.server.change(resource_overrides={"authorization_servers": [f"https://{HOST}"]})
+    demo.authorization_server.change_behaviour(
+        resource_overrides={"authorization_servers": [f"https://{HOST}"]}
+    )
     said = cli.run("login", "demo", "--json", env=PROXY)
     assert (said.code, said.events[0]["error"]) == (7, "host_not_checked")
     text = " ".join(cli.run("login", "demo", env=PROXY).err.split())

@@ -92,7 +92,9 @@ def test_a_fault_at_a_login(cli: Cli, demo: Demo, envelopes: Path, fault: str) -
     finally:
         process.kill()
         process.communicate()
-    trackers = Trackers(demo.server.minted, {answer.partition("code=")[2].partition("&")[0]})
+    trackers = Trackers(
+        demo.authorization_server.minted_secrets, {answer.partition("code=")[2].partition("&")[0]}
+    )
     assert process.returncode == 1
     check(envelopes, out + err, trackers)
 
@@ -106,7 +108,10 @@ def test_a_fault_at_a_token(cli: Cli, demo: Demo, envelopes: Path) -> None:
     (folder / "demo.json").write_text(json.dumps({**tokens, "expires_at": time.time() + 3600}))
     (folder / "demo.json").chmod(0o600)
     trackers = Trackers({"configured-client-secret", *tokens.values()})
-    for fault in ("hermes_mcp_auth_remote.config._options", "hermes_mcp_auth_remote.service.refresh.ready"):
+    for fault in (
+        "hermes_mcp_auth_remote.config._read_options",
+        "hermes_mcp_auth_remote.service.refresh.make_cached_token",
+    ):
         ended = subprocess.run(
             [sys.executable, *COMMAND[1:], "token", "demo"],
             env=environ(cli, envelopes, fault),

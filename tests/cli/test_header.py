@@ -19,11 +19,11 @@ pytestmark = pytest.mark.slow
 
 def test_the_header_and_a_line_feed_are_all_that_is_printed(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     token = cli.stored()["access_token"]
     ended = cli.run("header", "demo", may_show=[token])
     assert (ended.code, ended.out, ended.err) == (0, f"Authorization: Bearer {token}\n", "")
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 @covers("fast-token")
@@ -46,17 +46,24 @@ def test_a_valid_token_is_printed_as_a_header_without_loading_a_client(cli: Cli,
 def test_an_ended_token_is_refreshed_first(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     cli.change_stored(expires_at=time.time() - 1)
-    ended = cli.run("header", "demo", may_show=demo.server.minted)
+    ended = cli.run("header", "demo", may_show=demo.authorization_server.minted_secrets)
     assert ended.out == f"Authorization: Bearer {cli.stored()['access_token']}\n"
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 def test_as_json_it_is_an_object_of_headers(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo, "demo", "--owner", "telegram:42")
-    ended = cli.run("header", "demo", "--owner", "telegram:42", "--json", may_show=demo.server.minted)
+    ended = cli.run(
+        "header",
+        "demo",
+        "--owner",
+        "telegram:42",
+        "--json",
+        may_show=demo.authorization_server.minted_secrets,
+    )
     [headers] = ended.events
     assert list(headers) == ["Authorization"]
-    assert headers["Authorization"].removeprefix("Bearer ") in demo.server.minted
+    assert headers["Authorization"].removeprefix("Bearer ") in demo.authorization_server.minted_secrets
 
 
 def test_nobody_has_logged_in(cli: Cli) -> None:
@@ -76,10 +83,10 @@ def test_nobody_has_logged_in(cli: Cli) -> None:
 def test_curl_takes_it_by_a_pipe_and_as_an_argument(cli: Cli, demo: Demo, line: str) -> None:
     cli.configure(demo.ping_url)
     log_in(cli, demo)
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     body = cli.home / "body.json"
     body.write_text('{"jsonrpc": "2.0", "id": 1, "method": "ping"}')
     script = line.format(command=" ".join(COMMAND), body=body, url=demo.ping_url)
     done = subprocess.run(["sh", "-c", script], capture_output=True, env=cli.environ(), check=False)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert [request.status for request in demo.server.requests] == [200]
+    assert [request.status for request in demo.authorization_server.requests] == [200]

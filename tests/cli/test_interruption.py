@@ -13,7 +13,7 @@ import pytest
 from hermes_mcp_auth_remote.demo.behaviour import Step
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key
+from hermes_mcp_auth_remote.values import CredentialKey
 from tests.browserless import approve, fetch
 from tests.cli.commands import Cli, Started, log_in
 from tests.requirements import covers
@@ -67,7 +67,7 @@ def test_while_a_login_waits(cli: Cli, demo: Demo, number: signal.Signals) -> No
     "step", ["protected_resource_metadata", "authorization_server_metadata", "registration"]
 )
 def test_before_the_login_is_shown(cli: Cli, demo: Demo, step: Step) -> None:
-    gate = demo.server.hold(step)
+    gate = demo.authorization_server.hold(step)
     with cli.started("login", "demo", "--json") as login:
         assert gate.arrived.wait(20)
         login.signal(signal.SIGINT)
@@ -80,7 +80,7 @@ def test_before_the_login_is_shown(cli: Cli, demo: Demo, step: Step) -> None:
 def test_while_the_code_is_exchanged(cli: Cli, demo: Demo, number: signal.Signals) -> None:
     log_in(cli, demo)
     before = cli.files()
-    gate = demo.server.hold("token")
+    gate = demo.authorization_server.hold("token")
     with cli.started("login", "demo", "--json") as login:
         waiting = login.event()
         answer = approve(waiting["authorization_url"])
@@ -94,15 +94,15 @@ def test_while_the_code_is_exchanged(cli: Cli, demo: Demo, number: signal.Signal
     assert cli.files() != before
     again = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=answer.encode())
     assert (again.code, again.events[0]["error"]) == (5, "login_already_used")
-    assert demo.server.count("token") == 2
-    assert demo.server.count("revocation") == 0
+    assert demo.authorization_server.count_requests("token") == 2
+    assert demo.authorization_server.count_requests("revocation") == 0
 
 
 @covers("interrupted", "exit-waits")
 def test_twice_while_the_code_is_exchanged_ends_at_once_and_changes_nothing(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     before = cli.files()
-    gate = demo.server.hold("token")
+    gate = demo.authorization_server.hold("token")
     with cli.started("login", "demo", "--json") as login:
         login.send(approve(login.event()["authorization_url"]) + "\n")
         assert gate.arrived.wait(20)
@@ -117,7 +117,7 @@ def test_twice_while_the_code_is_exchanged_ends_at_once_and_changes_nothing(cli:
 def test_while_another_process_has_the_lock_nothing_is_waited_for(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     cli.change_stored(expires_at=1)
-    lock = FileStore(cli.home).lock(Key("demo"))
+    lock = FileStore(cli.home).lock(CredentialKey("demo"))
     assert lock.try_acquire()
     with cli.started("token", "demo") as token:
         # The thread that waits for the lock (Linux).
@@ -127,13 +127,13 @@ def test_while_another_process_has_the_lock_nothing_is_waited_for(cli: Cli, demo
         ended = token.end()
     lock.release()
     assert (ended.code, ended.out, ended.err) == (130, "", "\nCancelled.\n")
-    assert demo.server.count("refresh") == 0
+    assert demo.authorization_server.count_requests("refresh") == 0
 
 
 def test_while_a_redirect_is_exchanged_the_browser_gets_no_wrong_news(cli: Cli, demo: Demo) -> None:
     import threading
 
-    gate = demo.server.hold("token")
+    gate = demo.authorization_server.hold("token")
     pages: list[object] = []
 
     def browse(url: str) -> None:
@@ -158,7 +158,7 @@ def test_while_a_redirect_is_exchanged_the_browser_gets_no_wrong_news(cli: Cli, 
 def test_while_a_token_is_refreshed_nothing_is_lost(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     cli.change_stored(expires_at=1)
-    gate = demo.server.hold("refresh", after=True)
+    gate = demo.authorization_server.hold("refresh", after_processing=True)
     with cli.started("token", "demo") as token:
         assert gate.arrived.wait(20)
         token.signal(signal.SIGINT)
@@ -169,16 +169,16 @@ def test_while_a_token_is_refreshed_nothing_is_lost(cli: Cli, demo: Demo) -> Non
         assert waits(token)
         gate.open()
         assert token.end().code == 130
-    demo.server.heal()
+    demo.authorization_server.clear_faults()
     assert cli.run("token", "demo", may_show=[cli.stored()["access_token"]]).code == 0
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 @covers("exit-waits")
 def test_twice_ends_at_once_and_in_silence(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     cli.change_stored(expires_at=1)
-    gate = demo.server.hold("refresh")
+    gate = demo.authorization_server.hold("refresh")
     with cli.started("token", "demo") as token:
         assert gate.arrived.wait(20)
         token.signal(signal.SIGINT)
@@ -194,7 +194,7 @@ def test_twice_ends_at_once_and_in_silence(cli: Cli, demo: Demo) -> None:
 def test_a_logout_that_is_cancelled_keeps_the_files(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     before = cli.files()
-    gate = demo.server.hold("revocation")
+    gate = demo.authorization_server.hold("revocation")
     with cli.started("logout", "demo", "--json") as logout:
         assert gate.arrived.wait(20)
         logout.signal(signal.SIGINT)

@@ -42,7 +42,7 @@ def test_a_paste_logs_in_and_a_program_reads_how(cli: Cli, demo: Demo) -> None:
     assert connected["missing_scope"] == []
     assert connected["can_refresh"] is True
     assert not is_listening(waiting["redirect_uri"])
-    assert cli.stored()["access_token"] in demo.server.minted
+    assert cli.stored()["access_token"] in demo.authorization_server.minted_secrets
 
 
 def test_a_redirect_that_reaches_the_listener_logs_in_and_nothing_is_pasted(cli: Cli, demo: Demo) -> None:
@@ -82,7 +82,7 @@ def test_another_process_finishes_the_login_and_this_one_says_so(cli: Cli, demo:
         assert login.process.wait(20) == 0
     again = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=answer)
     assert (again.code, again.events[0]["error"]) == (5, "login_already_used")
-    assert demo.server.count("token") == 1
+    assert demo.authorization_server.count_requests("token") == 1
 
 
 def test_a_login_is_begun_now_and_finished_later(cli: Cli, demo: Demo) -> None:
@@ -166,9 +166,11 @@ def test_two_logins_for_one_server_do_not_disturb_each_other(cli: Cli, demo: Dem
 def test_the_owner_has_credentials_of_their_own(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo, "demo", "--owner", "telegram:42")
     assert cli.run("token", "demo").code == 4
-    ended = cli.run("token", "demo", "--owner", "telegram:42", may_show=demo.server.minted)
+    ended = cli.run(
+        "token", "demo", "--owner", "telegram:42", may_show=demo.authorization_server.minted_secrets
+    )
     assert ended.code == 0
-    assert ended.out.strip() in demo.server.minted
+    assert ended.out.strip() in demo.authorization_server.minted_secrets
     listed = cli.run("status", "--json").events
     assert [(each["owner"], each["state"]) for each in listed] == [
         (None, "not_connected"),
@@ -217,4 +219,4 @@ def test_a_server_that_needs_no_person_is_not_logged_in_to(
     assert "demo needs no login: its `oauth.grant` is `client_credentials`" in ended.err
     assert "`hermes-mcp-auth token demo` fetches a token." in ended.err
     assert "ours-alone" not in ended.err
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []

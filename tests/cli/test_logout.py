@@ -19,20 +19,20 @@ def test_logout_revokes_both_tokens_deletes_all_and_may_be_repeated(cli: Cli, de
     assert first.events == [
         {"server": "demo", "owner": None, "was_connected": True, "revoked": True, "logins_cancelled": 0}
     ]
-    assert demo.server.count("revocation") == 2
+    assert demo.authorization_server.count_requests("revocation") == 2
     assert cli.files() == {}
     second = cli.run("logout", "demo", "--json")
     assert second.code == 0
     assert second.events == [
         {"server": "demo", "owner": None, "was_connected": False, "revoked": False, "logins_cancelled": 0}
     ]
-    assert demo.server.count("revocation") == 2
+    assert demo.authorization_server.count_requests("revocation") == 2
     assert cli.run("logout", "demo").out == "✓ demo: nobody was logged in.\n"
 
 
 def test_logout_deletes_also_where_the_provider_is_down_and_says_so(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    demo.server.fail_next("revocation", hang_up=True, times=None)
+    demo.authorization_server.fail_next("revocation", hang_up=True, times=None)
     ended = cli.run("logout", "demo")
     assert ended.code == 0
     assert "The provider did not revoke the tokens" in " ".join(ended.out.split())
@@ -67,7 +67,7 @@ def everybody(cli: Cli, demo: Demo) -> list[tuple[str, str | None]]:
     log_in(cli, demo)
     log_in(cli, demo, "demo", "--owner", "telegram:42")
     log_in(cli, demo, "other", "--url", other, "--owner", "telegram:42")
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     return [("demo", None), ("demo", "telegram:42"), ("other", "telegram:42")]
 
 
@@ -87,7 +87,7 @@ def test_logout_of_all_asks_nothing_and_leaves_nobody(cli: Cli, demo: Demo) -> N
     assert [(each["server"], each["owner"], each["revoked"]) for each in ended.events] == [
         (*each, True) for each in whose
     ]
-    assert demo.server.count("revocation") == 6
+    assert demo.authorization_server.count_requests("revocation") == 6
     assert cli.files() == {}
     again = cli.run("logout", "--all")
     assert (again.code, again.out) == (0, "✓ Nobody was logged in.\n")
@@ -137,7 +137,7 @@ def test_what_failed_is_said_with_what_to_do(cli: Cli, demo: Demo) -> None:
 
 def test_a_provider_that_is_down_keeps_nobody_logged_in(cli: Cli, demo: Demo) -> None:
     everybody(cli, demo)
-    demo.server.fail_next("revocation", hang_up=True, times=None)
+    demo.authorization_server.fail_next("revocation", hang_up=True, times=None)
     ended = cli.run("logout", "--all", "--json")
     assert ended.code == 0
     assert [each["revoked"] for each in ended.events] == [False] * 3
@@ -186,7 +186,7 @@ def test_a_login_that_waits_is_cancelled_so_that_nobody_finishes_it(
     assert (ended.code, ended.out) == (0, "✓ demo: the login that waited is cancelled.\n")
     late = cli.run("login", "--finish", begun["login_id"], "--json", stdin=answer.encode())
     assert (late.code, late.events[-1]["error"]) == (5, "login_cancelled")
-    assert demo.server.count("token") == 0
+    assert demo.authorization_server.count_requests("token") == 0
     assert cli.files() == {}
 
 

@@ -52,7 +52,7 @@ def test_the_commands_options_are_its_own(cli: Cli, demo: Demo, tmp_path: Path) 
     theirs = ("--env", "X", "--json", "--", "-h", "--owner", "a b", "", "$HOME")
     argv, environ = shown(cli, tmp_path / "it", "demo", "--owner", "telegram:42", "--env", "T", after=theirs)
     assert argv == list(theirs)
-    assert environ["T"] in demo.server.minted
+    assert environ["T"] in demo.authorization_server.minted_secrets
 
 
 @covers("run-environment")
@@ -62,7 +62,7 @@ def test_an_ended_token_is_refreshed_for_a_command_that_reads_the_store(
     log_in(cli, demo)
     cli.change_stored(expires_at=time.time() - 1)
     shown(cli, tmp_path / "it", "demo")
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
     assert cli.stored()["expires_at"] > time.time()
 
 
@@ -133,8 +133,8 @@ def test_what_is_no_command_line_is_refused_before_anything_is_asked(
     cli: Cli, demo: Demo, arguments: tuple[str, ...], why: str
 ) -> None:
     log_in(cli, demo)
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     ended = cli.run("run", *arguments)
     assert ended.code == 2
     assert why in ended.err
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []

@@ -59,7 +59,7 @@ def shown_login(screen: Terminal) -> str:
 
 @pytest.mark.tmux
 def test_a_login_with_a_qr_code_a_wrong_paste_and_the_right_one(cli: Cli, demo: Demo) -> None:
-    demo.server.change(with_par=True)
+    demo.authorization_server.change_behaviour(with_par=True)
     with terminal([*COMMAND, "login", "demo"], env=cli.environ(), columns=80, rows=60) as screen:
         url = shown_login(screen)
         assert all(len(line) <= 80 for line in screen.screen().splitlines())
@@ -138,14 +138,16 @@ def test_the_status_in_all_its_states(cli: Cli, demo: Demo) -> None:
     other = demo.mcp_url.replace("/mcp", "/other/mcp")
     names = ("connected", "ended", "expired", "corrupt")
     for name in names:
-        demo.server.change(issue_refresh_token=name != "expired")
+        demo.authorization_server.change_behaviour(issue_refresh_token=name != "expired")
         log_in(cli, demo, name, "--url", demo.mcp_url if name != "ended" else other)
-    demo.server.change(grant_scopes=frozenset({"mcp:tools"}), issue_refresh_token=True)
+    demo.authorization_server.change_behaviour(
+        grant_scopes=frozenset({"mcp:tools"}), issue_refresh_token=True
+    )
     log_in(cli, demo, "connected", "--owner", "telegram:42", "--url", demo.mcp_url)
     cli.change_stored("expired", expires_at=1_000_000)
     cli.change_stored("ended", expires_at=1_000_000)
     (cli.home / "mcp-tokens" / "corrupt.json").write_text("[]")
-    demo.server.fail_next("refresh", status=400, body='{"error": "invalid_grant"}')
+    demo.authorization_server.fail_next("refresh", status=400, body='{"error": "invalid_grant"}')
     assert cli.run("token", "ended").code == 4
     entries: dict[str, object] = {
         name: {"url": demo.mcp_url if name != "ended" else other, "auth": "oauth"} for name in names
@@ -163,7 +165,7 @@ def test_logout_with_and_without_the_provider(cli: Cli, demo: Demo) -> None:
     said = cli.run("logout", "demo").out
     said += cli.run("logout", "demo").out
     log_in(cli, demo)
-    demo.server.fail_next("revocation", status=503, times=None)
+    demo.authorization_server.fail_next("revocation", status=503, times=None)
     compare("logout", said + cli.run("logout", "demo").out, cli)
 
 
@@ -180,7 +182,7 @@ def test_an_error_of_each_kind(cli: Cli, demo: Demo) -> None:
     says(3, "token", "dmeo")
     says(4, "token", "demo")
     says(5, "login", "demo", stdin=b"nonsense\n")
-    demo.server.change(pkce_advertised=False)
+    demo.authorization_server.change_behaviour(pkce_advertised=False)
     says(6, "login", "demo")
     says(7, "login", "http://127.0.0.1:9/mcp")
     (cli.home / "mcp-tokens" / "demo.json").write_text("[]")

@@ -15,8 +15,8 @@ import pytest
 
 from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import AllowList
-from hermes_mcp_auth_remote.cli.serve import Bot, _named, _policy, serve
-from hermes_mcp_auth_remote.config.chats import Chats, People
+from hermes_mcp_auth_remote.cli.serve import Bot, _make_policy, _parse_user_ids, run_bots
+from hermes_mcp_auth_remote.config.chats import ChatSettings, PlatformSettings
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerError, Unreachable
 from tests.browserless import approve
@@ -57,7 +57,7 @@ def test_a_newcomer_learns_their_id_from_the_bot_and_can_do_nothing_else(
     # The library may say that it stopped with an update in its hands.
     assert (ended.code, ended.out, ended.err.splitlines()[-1]) == (0, "", "Stopped.")
     assert [each.text for each in api.messages(anna) if each.from_bot and each.id > said_again.id] == []
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 @covers("serve")
@@ -82,7 +82,7 @@ def test_a_person_on_the_list_logs_in_and_the_bot_stops_cleanly(
 def test_the_configuration_says_who_may_whose_the_tokens_are_and_whether_a_device_may_do(
     cli: Cli, demo: Demo, api: BotApi
 ) -> None:
-    demo.server.change(with_device=True)
+    demo.authorization_server.change_behaviour(with_device=True)
     anna, bob = known(api), known(api, 8, "Bob")
     section = {"owners": "per_user", "telegram": {"allow": [7], "device": False}}
     entry = {"url": demo.mcp_url, "auth": "oauth"}
@@ -253,12 +253,12 @@ def test_a_port_that_is_taken_ends_the_command_with_a_sentence(cli: Cli, api: Bo
 
 
 def bot_that(runs: Callable[[Callable[[str], None]], object], platform: str = "telegram") -> Bot:
-    return Bot(platform, AllowList(), is_for_nobody=True, runs=runs)  # type: ignore[arg-type]
+    return Bot(platform, AllowList(), has_no_users=True, run_bot=runs)  # type: ignore[arg-type]
 
 
 async def _serve(*bots: Bot) -> list[str]:
     started: list[str] = []
-    await serve(list(bots), lambda bot, name: started.append(f"{bot.platform}:{name}"))
+    await run_bots(list(bots), lambda bot, name: started.append(f"{bot.platform}:{name}"))
     return started
 
 
@@ -299,25 +299,27 @@ def test_the_first_bot_that_ends_ends_all_with_a_sentence(
 
 def test_ids_are_taken_as_people_write_them() -> None:
     words = ["7,8", "telegram:9", "discord:10"]
-    assert list(_named(words, "telegram", "--allow", alone=True)) == ["7", "8", "9"]
-    assert list(_named(words[1:], "discord", "--allow", alone=False)) == ["10"]
+    assert list(_parse_user_ids(words, "telegram", "--allow", is_only_platform=True)) == ["7", "8", "9"]
+    assert list(_parse_user_ids(words[1:], "discord", "--allow", is_only_platform=False)) == ["10"]
 
 
 def test_the_command_adds_to_the_lists_of_the_configuration() -> None:
-    people = People(allow=frozenset({"1"}), roles=frozenset({"5"}))
+    people = PlatformSettings(allow=frozenset({"1"}), roles=frozenset({"5"}))
     none, some = frozenset[str](), frozenset({"7"})
-    assert _policy(people, Chats(), some, none) == AllowList(frozenset({"1", "7"}), None, frozenset({"5"}))
-    assert _policy(people, Chats("per_user"), none, some) == AllowList(
+    assert _make_policy(people, ChatSettings(), some, none) == AllowList(
+        frozenset({"1", "7"}), None, frozenset({"5"})
+    )
+    assert _make_policy(people, ChatSettings("per_user"), none, some) == AllowList(
         frozenset({"1"}), some, frozenset({"5"}), owners="per_user"
     )
-    closed = People(admins=frozenset())
-    assert _policy(closed, Chats(), none, none).admins == frozenset()
+    closed = PlatformSettings(admins=frozenset())
+    assert _make_policy(closed, ChatSettings(), none, none).admins == frozenset()
 
 
 def test_no_option_takes_a_token() -> None:
-    from hermes_mcp_auth_remote.cli.arguments import parser
+    from hermes_mcp_auth_remote.cli.arguments import build_parser
 
-    verbs = next(each for each in parser()._actions if isinstance(each, argparse._SubParsersAction))
+    verbs = next(each for each in build_parser()._actions if isinstance(each, argparse._SubParsersAction))
     options = {option for each in verbs.choices["serve"]._actions for option in each.option_strings}
     assert {option for option in options if "token" in option} == {
         "--telegram-token-file",

@@ -38,7 +38,7 @@ def test_configured_servers_and_stored_logins_are_listed_together(cli: Cli, demo
         ("another", "not_connected"),
         ("demo", "connected"),
     ]
-    assert demo.server.count("mcp") == 1, "only the login itself asked the server"
+    assert demo.authorization_server.count_requests("mcp") == 1, "only the login itself asked the server"
 
 
 def test_a_broken_entry_hides_no_other_and_is_named(cli: Cli, demo: Demo) -> None:
@@ -91,7 +91,7 @@ def test_a_corrupt_file_of_one_server_hides_no_other(cli: Cli, demo: Demo) -> No
 
 
 def test_an_expired_login_without_a_refresh_token_is_expired(cli: Cli, demo: Demo) -> None:
-    demo.server.change(issue_refresh_token=False)
+    demo.authorization_server.change_behaviour(issue_refresh_token=False)
     log_in(cli, demo)
     assert states(cli) == {"demo": "connected"}
     cli.change_stored(expires_at=1_000_000)
@@ -102,7 +102,7 @@ def test_an_expired_login_without_a_refresh_token_is_expired(cli: Cli, demo: Dem
 
 
 def test_scope_that_was_asked_for_and_not_granted_is_shown(cli: Cli, demo: Demo) -> None:
-    demo.server.change(grant_scopes=frozenset({"mcp:tools"}))
+    demo.authorization_server.change_behaviour(grant_scopes=frozenset({"mcp:tools"}))
     log_in(cli, demo)
     assert cli.run("status", "--json").events[0]["missing_scope"] == ["offline_access"]
     assert "Not granted  offline_access" in cli.run("status").out
@@ -130,7 +130,7 @@ def test_a_refresh_is_told_with_its_time_and_what_comes_next(cli: Cli, demo: Dem
     cli.change_stored(expires_at=1)
     assert "renews itself when it is used" in cli.run("status").out
     started = time.time()
-    assert cli.run("token", "demo", may_show=demo.server.minted).code == 0
+    assert cli.run("token", "demo", may_show=demo.authorization_server.minted_secrets).code == 0
     after = cli.run("status", "--json").events[0]
     assert started - 1 <= after["refreshed_at"] <= time.time()
     assert after["expires_at"] == cli.stored()["expires_at"]
@@ -170,7 +170,7 @@ def test_a_session_with_a_known_end_is_warned_of_three_days_ahead(
 def test_a_login_that_cannot_renew_itself_is_warned_of_an_hour_ahead(
     cli: Cli, demo: Demo, minutes: int, *, warns: bool
 ) -> None:
-    demo.server.change(issue_refresh_token=False)
+    demo.authorization_server.change_behaviour(issue_refresh_token=False)
     log_in(cli, demo)
     cli.change_stored(expires_at=time.time() + minutes * 60)
     event = cli.run("status", "--json").events[0]
@@ -188,7 +188,7 @@ def test_a_session_whose_end_has_passed_renews_no_more(cli: Cli, demo: Demo) -> 
 
 
 def test_a_grant_without_a_person_never_expires_and_warns_of_nothing(cli: Cli, demo: Demo) -> None:
-    demo.server.change(issue_refresh_token=False)
+    demo.authorization_server.change_behaviour(issue_refresh_token=False)
     log_in(cli, demo)
     cli.change_stored(expires_at=1)
     cli.configure(demo.mcp_url, grant="client_credentials", client_id="us", client_secret="ours")

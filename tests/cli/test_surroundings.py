@@ -36,7 +36,7 @@ def test_an_encoding_without_our_marks_gets_a_likeness(
 
 
 def test_an_account_that_the_encoding_lacks_is_no_accident(cli: Cli, demo: Demo) -> None:
-    demo.server.change(account="Ада 🦊")
+    demo.authorization_server.change_behaviour(account="Ада 🦊")
     log_in(cli, demo)
     listed = cli.run("status", env={"PYTHONIOENCODING": "ascii"})
     assert listed.code == 0
@@ -57,7 +57,7 @@ def test_an_account_that_the_encoding_lacks_is_no_accident(cli: Cli, demo: Demo)
 def test_the_qr_code_keeps_to_what_the_terminal_can(
     cli: Cli, demo: Demo, env: Mapping[str, str], *, escapes: bool, blocks: bool
 ) -> None:
-    demo.server.change(with_par=True)
+    demo.authorization_server.change_behaviour(with_par=True)
     # Behind `env`, for tmux sets TERM itself.
     words = ["env", *(f"{name}={value}" for name, value in env.items()), *COMMAND, "login", "demo"]
     typed = cli.home / "typed"

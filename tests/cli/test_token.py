@@ -28,11 +28,11 @@ sys.exit(code)
 
 def test_a_valid_token_and_a_line_feed_are_all_that_is_printed(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     token = cli.stored()["access_token"]
     ended = cli.run("token", "demo", may_show=[token])
     assert (ended.code, ended.out, ended.err) == (0, f"{token}\n", "")
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 @covers("fast-token")
@@ -66,7 +66,7 @@ def test_help_loads_no_client(cli: Cli) -> None:
 def test_two_at_once_with_an_expired_token_refresh_once(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     cli.change_stored(expires_at=time.time() - 1)
-    gate = demo.server.hold("refresh")
+    gate = demo.authorization_server.hold("refresh")
     with cli.started("token", "demo") as one, cli.started("token", "demo") as two:
         assert gate.arrived.wait(20)
         gate.open()
@@ -74,7 +74,7 @@ def test_two_at_once_with_an_expired_token_refresh_once(cli: Cli, demo: Demo) ->
         assert [one.process.returncode, two.process.returncode] == [0, 0]
     token = cli.stored()["access_token"]
     assert [out.decode() for out, _ in endings] == [f"{token}\n"] * 2
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 def test_json_says_what_the_token_is_for_and_until_when(cli: Cli, demo: Demo) -> None:
@@ -119,11 +119,11 @@ def test_what_to_run_is_what_this_command_can_be_told_from(cli: Cli, demo: Demo)
 def test_a_session_that_the_provider_ended_needs_a_login_and_is_asked_for_once(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     cli.change_stored(expires_at=1)
-    demo.server.fail_next("refresh", status=400, body='{"error": "invalid_grant"}', times=None)
+    demo.authorization_server.fail_next("refresh", status=400, body='{"error": "invalid_grant"}', times=None)
     for _ in range(2):
         ended = cli.run("token", "demo", "--json")
         assert (ended.code, ended.events[0]["error"]) == (4, "authorization_required")
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
     assert cli.run("status", "--json").events[0]["state"] == "login_needed"
 
 
@@ -131,7 +131,7 @@ def test_a_provider_that_is_down_loses_nothing(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     cli.change_stored(expires_at=1)
     before = cli.files()
-    demo.server.fail_next("refresh", status=503, body="<html>", times=None)
+    demo.authorization_server.fail_next("refresh", status=503, body="<html>", times=None)
     assert cli.run("token", "demo", "--json").code in {6, 7}
     assert cli.files() == before
 

@@ -19,7 +19,7 @@ from hermes_mcp_auth_remote.config import find_server
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.hermes_home import config_identity
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key
+from hermes_mcp_auth_remote.values import CredentialKey
 from tests.cli.commands import Cli, log_in
 from tests.requirements import covers
 from tests.store.given import credentials_of
@@ -69,12 +69,12 @@ def cli(tmp_path: Path) -> Cli:
 def store_login(cli: Cli, **environ: str) -> None:
     """Store what a login stores."""
     settle()
-    server, stored = find_server("demo", cli.home, environ), credentials_of(0, Key("demo"))
+    server, stored = find_server("demo", cli.home, environ), credentials_of(0, CredentialKey("demo"))
     assert stored.tokens is not None
     assert stored.binding is not None
     tokens = replace(stored.tokens, expires_at=time.time() + 3600)
     binding = replace(stored.binding, server_url=server.url, config_files=server.config_files)
-    FileStore(cli.home).replace(Key("demo"), replace(stored, tokens=tokens, binding=binding))
+    FileStore(cli.home).save_login(CredentialKey("demo"), replace(stored, tokens=tokens, binding=binding))
 
 
 def settle() -> None:
@@ -248,9 +248,9 @@ def test_what_another_address_is_bound_to_is_not_noted(cli: Cli) -> None:
     store_login(cli)
     store, path = FileStore(cli.home), cli.home / "mcp-tokens" / "demo.binding.json"
     before = path.read_bytes()
-    store.note_config(Key("demo"), f"{URL}/elsewhere", "an identity")
+    store.save_config_identity(CredentialKey("demo"), f"{URL}/elsewhere", "an identity")
     assert path.read_bytes() == before
     path.write_text(json.dumps({**json.loads(before), "before": {}}))
     before = path.read_bytes()
-    store.note_config(Key("demo"), URL, "an identity")
+    store.save_config_identity(CredentialKey("demo"), URL, "an identity")
     assert path.read_bytes() == before

@@ -33,7 +33,7 @@ def test_a_command_waits_while_a_person_answers_in_their_chat(cli: Cli, demo: De
         ended = login.end()
         shown(api, anna, "demo: connected")
     assert ended.code == 0
-    assert cli.run("token", "demo", may_show=demo.server.minted).code == 0
+    assert cli.run("token", "demo", may_show=demo.authorization_server.minted_secrets).code == 0
 
 
 @covers("via")
@@ -51,7 +51,7 @@ def test_in_words_and_without_an_address_on_the_screen(cli: Cli, demo: Demo, api
 
 @covers("via")
 def test_a_code_for_another_device_ends_it_for_both(cli: Cli, demo: Demo, api: BotApi) -> None:
-    demo.server.change(with_device=True, device_interval_seconds=1)
+    demo.authorization_server.change_behaviour(with_device=True, device_interval_seconds=1)
     anna = known(api)
     with serving(cli, api, "--allow", "7"), cli.started(*VIA, "--json") as login:
         login.event()
@@ -160,7 +160,7 @@ def test_a_session_that_a_cron_job_finds_dead_makes_one_message_over_restarts_of
     anna = known(api)
     log_in(cli, demo)
     cli.change_stored(expires_at=1)
-    demo.server.fail_next("refresh", status=400, body='{"error": "invalid_grant"}', times=None)
+    demo.authorization_server.fail_next("refresh", status=400, body='{"error": "invalid_grant"}', times=None)
     for _ in range(3):
         assert cli.run("token", "demo").code == 4
     with serving(cli, api, "--allow", "7"):
@@ -176,7 +176,7 @@ def test_a_session_that_a_cron_job_finds_dead_makes_one_message_over_restarts_of
         api.press(anna, told[0], "Log in again")
         prompt = shown(api, anna, "Connect demo")
         assert prompt.id == told[0].id
-        demo.server.heal()
+        demo.authorization_server.clear_faults()
         api.say(anna, approve(url_of(prompt)))
         assert shown(api, anna, "demo: connected").id == told[0].id
-    assert cli.run("token", "demo", may_show=demo.server.minted).code == 0
+    assert cli.run("token", "demo", may_show=demo.authorization_server.minted_secrets).code == 0

@@ -75,18 +75,18 @@ class Approving:
             # Without a token first: what the server then says is what the login is to ask for.
             return ""
 
-    async def challenged(self, refused: str, status: int, www_authenticate: list[str]) -> str | None:
+    async def handle_challenge(self, refused: str, status: int, www_authenticate: list[str]) -> str | None:
         try:
-            return await self._session.challenged(refused, status, www_authenticate)
+            return await self._session.handle_challenge(refused, status, www_authenticate)
         except AuthorizationRequired:
             await self._log_in(read_challenge(www_authenticate))
             return await self._session.header()
 
     async def _log_in(self, challenge: Challenge) -> None:
-        login = await self._service.begin(self.server, HERE, challenge=challenge)
+        login = await self._service.start_login(self.server, HERE, challenge=challenge)
         async with httpx2.AsyncClient() as browser:
             page = await browser.get(login.request.url)
-        await self._service.finish(login.id, page.headers["location"], HERE)
+        await self._service.complete_login(login.id, page.headers["location"], HERE)
 
 
 def options(folder: Path) -> ServerOptions:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests.demo.player import MovedClock, Player
 
 
@@ -18,15 +18,15 @@ def clock() -> MovedClock:
 
 @pytest.fixture(scope="module")
 def one_demo(clock: MovedClock) -> Iterator[Demo]:
-    with running(paths=("/mcp", "/other/mcp"), clock=clock) as demo:
+    with serve_demo(paths=("/mcp", "/other/mcp"), clock=clock) as demo:
         yield demo
 
 
 @pytest.fixture
 def demo(one_demo: Demo) -> Demo:
-    one_demo.server.behaviour = Behaviour()
-    one_demo.server.heal()
-    one_demo.server.requests.clear()
+    one_demo.authorization_server.behaviour = Behaviour()
+    one_demo.authorization_server.clear_faults()
+    one_demo.authorization_server.requests.clear()
     return one_demo
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests import tripwire
 from tests.demo.player import MovedClock
 
@@ -19,16 +19,16 @@ def clock() -> MovedClock:
 
 @pytest.fixture(scope="module")
 def one_demo(clock: MovedClock) -> Iterator[Demo]:
-    with running(clock=clock) as demo:
+    with serve_demo(clock=clock) as demo:
         yield demo
 
 
 @pytest.fixture
 def demo(one_demo: Demo, clock: MovedClock) -> Iterator[Demo]:
     clock.now = MovedClock().now
-    one_demo.server.behaviour = Behaviour()
-    one_demo.server.heal()
-    one_demo.server.requests.clear()
-    tripwire.guard(one_demo.server.minted)
+    one_demo.authorization_server.behaviour = Behaviour()
+    one_demo.authorization_server.clear_faults()
+    one_demo.authorization_server.requests.clear()
+    tripwire.guard(one_demo.authorization_server.minted_secrets)
     yield one_demo
-    one_demo.server.heal()
+    one_demo.authorization_server.clear_faults()

@@ -48,7 +48,7 @@ class Player:
             **changes,
         }
         present = {name: value for name, value in document.items() if value is not None}
-        return httpx.post(f"{self.demo.server.origin}/register", json=present)
+        return httpx.post(f"{self.demo.authorization_server.origin}/register", json=present)
 
     def parameters(self, **changes: str | None) -> dict[str, str]:
         parameters: dict[str, str | None] = {
@@ -65,7 +65,7 @@ class Player:
         return {name: value for name, value in parameters.items() if value is not None}
 
     def url(self, **changes: str | None) -> str:
-        return f"{self.demo.server.origin}/authorize?{urlencode(self.parameters(**changes))}"
+        return f"{self.demo.authorization_server.origin}/authorize?{urlencode(self.parameters(**changes))}"
 
     def authorize(self, **changes: str | None) -> httpx.Response:
         return httpx.get(self.url(**changes))
@@ -77,7 +77,7 @@ class Player:
         client_id = None if "auth" in kwargs else self.client["client_id"]
         fields = {"client_id": client_id, **form}
         present = {name: value for name, value in fields.items() if value is not None}
-        return httpx.post(self.demo.server.origin + path, data=present, **kwargs)
+        return httpx.post(self.demo.authorization_server.origin + path, data=present, **kwargs)
 
     def exchange(self, code: str, /, **changes: str | None) -> httpx.Response:
         return self.ask("/token", self.exchange_form(code, **changes))

@@ -32,10 +32,13 @@ def test_metadata_is_at_the_place_of_rfc_8414_and_says_what_is_offered(demo: Dem
 def test_metadata_of_an_issuer_with_a_path_is_only_at_the_places_chosen(
     demo: Demo, place: str, path: str
 ) -> None:
-    demo.server.change(issuer_path="/tenant", metadata_at=(place,))
-    assert httpx.get(demo.server.origin + path).json()["issuer"] == f"{demo.server.origin}/tenant"
-    demo.server.change(metadata_at=())
-    assert httpx.get(demo.server.origin + path).status_code == 404
+    demo.authorization_server.change_behaviour(issuer_path="/tenant", metadata_locations=(place,))
+    assert (
+        httpx.get(demo.authorization_server.origin + path).json()["issuer"]
+        == f"{demo.authorization_server.origin}/tenant"
+    )
+    demo.authorization_server.change_behaviour(metadata_locations=())
+    assert httpx.get(demo.authorization_server.origin + path).status_code == 404
 
 
 def test_a_login_from_registration_to_refresh(demo: Demo, player: Player) -> None:
@@ -54,7 +57,7 @@ def test_a_login_from_registration_to_refresh(demo: Demo, player: Player) -> Non
     assert again["access_token"] != tokens["access_token"]
     assert again["refresh_token"] != tokens["refresh_token"]
     secrets = {answer["code"], tokens["access_token"], again["access_token"], again["refresh_token"]}
-    assert secrets <= demo.server.minted
+    assert secrets <= demo.authorization_server.minted_secrets
 
 
 def test_a_denied_request_comes_back_with_access_denied_state_and_iss(demo: Demo, player: Player) -> None:
@@ -114,7 +117,7 @@ def test_a_faulty_request_is_redirected_back_with_its_error(
 
 def test_any_port_of_a_loopback_redirect_uri_passes_only_where_the_knob_says_so(player: Player) -> None:
     other_port = "http://127.0.0.1:50000/callback"
-    player.demo.server.change(any_loopback_port=True)
+    player.demo.authorization_server.change_behaviour(any_loopback_port=True)
     assert player.authorize(redirect_uri=other_port).status_code == 200
     assert player.authorize(redirect_uri="http://127.0.0.1:50000/other").status_code == 400
     assert player.authorize(redirect_uri="http://127.0.0.1.evil.example/callback").status_code == 400
@@ -126,7 +129,7 @@ def test_a_consent_page_is_answered_once_in_time_and_only_by_the_browser_that_sa
 ) -> None:
     _, headers, page = fetch("GET", player.url())
     action, fields = read_consent(page)
-    url = player.demo.server.origin + action
+    url = player.demo.authorization_server.origin + action
     cookie = "" if fault == "no cookie" else headers["set-cookie"].partition(";")[0]
     if fault == "wrong token":
         fields["csrf"] = "guess"
@@ -172,9 +175,9 @@ def test_a_client_id_metadata_document_counts_only_where_it_is_offered_and_true(
 ) -> None:
     url = "https://app.example/client.json"
     document = {"client_id": url, "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": "none"}
-    demo.server.client_documents = {url: document, f"{url}?copy": document}
+    demo.authorization_server.client_documents = {url: document, f"{url}?copy": document}
     assert player.authorize(client_id=url).status_code == 400
-    demo.server.change(cimd_supported=True)
+    demo.authorization_server.change_behaviour(cimd_supported=True)
     assert player.authorize(client_id=url).status_code == 200
     assert player.authorize(client_id=f"{url}?copy").status_code == 400
 
@@ -182,7 +185,7 @@ def test_a_client_id_metadata_document_counts_only_where_it_is_offered_and_true(
 def test_a_pushed_request_is_good_once_for_its_client_and_in_time(
     clock: MovedClock, demo: Demo, player: Player
 ) -> None:
-    demo.server.change(with_par=True, require_par=True)
+    demo.authorization_server.change_behaviour(with_par=True, require_par=True)
     assert player.authorize().status_code == 400
 
     def pushed() -> str:
@@ -193,13 +196,13 @@ def test_a_pushed_request_is_good_once_for_its_client_and_in_time(
 
     def url(uri: str, client_id: str) -> str:
         query = urlencode({"client_id": client_id, "request_uri": uri})
-        return f"{demo.server.origin}/authorize?{query}"
+        return f"{demo.authorization_server.origin}/authorize?{query}"
 
     ours, uri = player.client["client_id"], pushed()
     code = parameters_of(approve(url(uri, ours)))["code"]
     assert player.exchange(code).status_code == 200
     assert httpx.get(url(uri, ours)).status_code == 400
-    demo.server.change(with_par=True)
+    demo.authorization_server.change_behaviour(with_par=True)
     assert httpx.get(url(pushed(), Player(demo).client["client_id"])).status_code == 400
     late = pushed()
     clock.now += 300
@@ -219,5 +222,5 @@ def test_a_pushed_request_is_good_once_for_its_client_and_in_time(
 def test_a_faulty_pushed_request_is_refused_at_once(
     demo: Demo, player: Player, changes: dict[str, str | None], error: tuple[int, str]
 ) -> None:
-    demo.server.change(with_par=True)
+    demo.authorization_server.change_behaviour(with_par=True)
     assert refusal(player.ask("/par", dict(player.parameters(**changes)))) == error

@@ -49,7 +49,7 @@ class DevicePlayer(Player):
 
 @pytest.fixture
 def player(demo: Demo) -> DevicePlayer:
-    demo.server.change(with_device=True)
+    demo.authorization_server.change_behaviour(with_device=True)
     return DevicePlayer(demo)
 
 
@@ -72,8 +72,11 @@ def test_a_device_is_approved_by_link_or_by_a_code_however_it_is_typed(
     assert (tokens["token_type"], tokens["scope"]) == ("Bearer", "mcp:tools")
     assert player.call(tokens["access_token"]).status_code != 401
     assert player.refresh(tokens["refresh_token"]).status_code == 200
-    assert {device["device_code"], tokens["access_token"]} <= player.demo.server.minted
-    assert [player.demo.server.count(step) for step in ("device_authorization", "device_poll")] == [1, 1]
+    assert {device["device_code"], tokens["access_token"]} <= player.demo.authorization_server.minted_secrets
+    assert [
+        player.demo.authorization_server.count_requests(step)
+        for step in ("device_authorization", "device_poll")
+    ] == [1, 1]
 
 
 def test_a_device_that_waits_is_pending_and_one_that_hurries_is_slowed_down_for_good(
@@ -93,7 +96,7 @@ def test_a_device_that_waits_is_pending_and_one_that_hurries_is_slowed_down_for_
 
 
 def test_without_an_interval_it_is_five_seconds(clock: MovedClock, player: DevicePlayer) -> None:
-    player.demo.server.change(device_interval_seconds=None)
+    player.demo.authorization_server.change_behaviour(device_interval_seconds=None)
     device = player.device()
     assert "interval" not in device
     assert refusal(player.poll(device)) == WAITS
@@ -104,7 +107,7 @@ def test_without_an_interval_it_is_five_seconds(clock: MovedClock, player: Devic
 
 
 def test_a_code_expires_for_the_device_and_for_the_person(clock: MovedClock, player: DevicePlayer) -> None:
-    player.demo.server.change(device_seconds=60)
+    player.demo.authorization_server.change_behaviour(device_seconds=60)
     approved, waiting = player.device(), player.device()
     assert waiting["expires_in"] == 60
     clock.now += 59
@@ -220,7 +223,7 @@ def test_the_poll_names_the_same_resource_and_a_wrong_one_uses_nothing_up(
 
 
 def test_a_confidential_client_authenticates_for_its_device(demo: Demo) -> None:
-    demo.server.change(with_device=True)
+    demo.authorization_server.change_behaviour(with_device=True)
     player = DevicePlayer(demo, token_endpoint_auth_method="client_secret_post")
     assert refusal(player.authorize_device()) == (401, "invalid_client")
     device = player.device(client_secret=player.client["client_secret"])
@@ -242,9 +245,11 @@ def test_off_by_default_there_is_neither_endpoint_nor_page_nor_grant(demo: Demo)
 
 
 def test_the_knobs_leave_out_the_complete_address_and_what_rfc_8414_would_say(player: DevicePlayer) -> None:
-    server, issuer = player.demo.server, player.issuer
+    server, issuer = player.demo.authorization_server, player.issuer
     both = ("rfc8414", "openid_appended")
-    server.change(device_complete=False, device_only_in_openid=True, metadata_at=both)
+    server.change_behaviour(
+        with_verification_uri_complete=False, device_only_in_openid=True, metadata_locations=both
+    )
     assert "verification_uri_complete" not in player.device()
     plain = httpx.get(f"{issuer}/.well-known/oauth-authorization-server").json()
     openid = httpx.get(f"{issuer}/.well-known/openid-configuration").json()
@@ -252,27 +257,27 @@ def test_the_knobs_leave_out_the_complete_address_and_what_rfc_8414_would_say(pl
     assert DEVICE_GRANT not in plain["grant_types_supported"]
     assert openid["device_authorization_endpoint"] == f"{issuer}/device_authorization"
     assert DEVICE_GRANT in openid["grant_types_supported"]
-    server.change(device_scopes=frozenset({"mcp:write"}), device_overrides={"user_code": None})
+    server.change_behaviour(device_scopes=frozenset({"mcp:write"}), device_overrides={"user_code": None})
     assert refusal(player.authorize_device()) == (400, "invalid_scope")
     assert "user_code" not in player.device(scope="mcp:write")
 
 
 def test_auto_approve_approves_whoever_opens_the_address(player: DevicePlayer) -> None:
-    player.demo.server.change(auto_approve=True)
+    player.demo.authorization_server.change_behaviour(auto_approve=True)
     device = player.device()
     assert refusal(player.poll(device)) == WAITS
     assert "Your device is connected" in approve_device(device["verification_uri_complete"])
 
 
 def test_faults_and_counters_know_the_steps(clock: MovedClock, player: DevicePlayer) -> None:
-    server = player.demo.server
+    server = player.demo.authorization_server
     server.fail_next("device_authorization", status=503)
     assert player.authorize_device().status_code == 503
     device = player.device()
     server.fail_next("device_poll", status=502)
     assert player.poll(device).status_code == 502
     assert refusal(player.poll(device)) == WAITS, "what a gateway swallowed is no poll to the server"
-    assert (server.count("device_poll"), server.count("token")) == (2, 0)
+    assert (server.count_requests("device_poll"), server.count_requests("token")) == (2, 0)
 
 
 def test_the_pages_of_a_device_are_usable_with_a_form_and_load_nothing(player: DevicePlayer) -> None:

@@ -47,7 +47,7 @@ def test_a_token_is_good_at_its_own_resource_only(demo: Demo) -> None:
 
 
 def test_with_one_identifier_for_the_origin_a_token_is_good_everywhere(demo: Demo) -> None:
-    demo.server.change(resource_identifier="origin")
+    demo.authorization_server.change_behaviour(resource_identifier="origin")
     player = Player(demo)
     code = player.code(resource=demo.resources.origin)
     token = player.exchange(code, resource=demo.resources.origin).json()["access_token"]
@@ -56,7 +56,9 @@ def test_with_one_identifier_for_the_origin_a_token_is_good_everywhere(demo: Dem
 
 
 def test_metadata_only_at_the_root_names_the_origin_and_its_tokens_are_good(demo: Demo) -> None:
-    demo.server.change(resource_metadata_at=("root",), challenge_metadata=False)
+    demo.authorization_server.change_behaviour(
+        resource_metadata_locations=("root",), challenge_names_metadata=False
+    )
     place = f"{demo.resources.origin}/.well-known/oauth-protected-resource"
     assert httpx.get(f"{place}/mcp").status_code == 404
     resource = httpx.get(place).json()["resource"]
@@ -68,27 +70,27 @@ def test_metadata_only_at_the_root_names_the_origin_and_its_tokens_are_good(demo
 
 def test_a_resource_can_be_spelt_oddly(demo: Demo) -> None:
     odd = f"{demo.mcp_url}/"
-    demo.server.change(resource_overrides={"resource": odd})
+    demo.authorization_server.change_behaviour(resource_overrides={"resource": odd})
     player = Player(demo)
     token = player.exchange(player.code(resource=odd), resource=odd).json()["access_token"]
     assert player.call(token).status_code == 200
 
 
 def test_a_narrow_scope_gets_403_and_the_scope_that_it_takes(demo: Demo) -> None:
-    demo.server.change(tool_scope={"add": frozenset({"mcp:write"})})
+    demo.authorization_server.change_behaviour(tool_scope={"add": frozenset({"mcp:write"})})
     player = Player(demo)
     token = player.tokens()["access_token"]
     assert player.call(token).status_code == 200
     answer = player.call(token, method="tools/call")
     assert answer.status_code == 403
-    assert challenge_of(answer).insufficient_scope
+    assert challenge_of(answer).has_insufficient_scope
     assert challenge_of(answer).scope == frozenset({"mcp:tools", "mcp:write"})
     wider = player.tokens(scope="mcp:tools mcp:write")["access_token"]
     assert player.call(wider, method="tools/call").status_code == 200
 
 
 def test_open_methods_need_no_token(demo: Demo) -> None:
-    demo.server.change(open_methods=frozenset({"ping"}))
+    demo.authorization_server.change_behaviour(open_methods=frozenset({"ping"}))
     player = Player(demo)
     assert player.call(None).status_code == 200
     assert player.call(None, method="tools/call").status_code == 401
@@ -99,13 +101,13 @@ def test_the_scheme_may_be_spelt_in_any_case_unless_the_knob_says_otherwise(demo
     ask = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
     headers = {"Accept": "application/json, text/event-stream", "Authorization": f"bearer {token}"}
     assert httpx.post(demo.mcp_url, json=ask, headers=headers).status_code == 200
-    demo.server.change(exact_bearer=True)
+    demo.authorization_server.change_behaviour(exact_bearer=True)
     assert httpx.post(demo.mcp_url, json=ask, headers=headers).status_code == 401
 
 
 def test_the_challenge_can_be_written_by_hand(demo: Demo) -> None:
     lines = ("Basic realm='x'", "Bearer resource_metadata='{metadata}', scope='{scope}'")
-    demo.server.change(challenge_lines=lines)
+    demo.authorization_server.change_behaviour(challenge_lines=lines)
     answer = httpx.post(demo.mcp_url, json={})
     assert len(answer.headers.get_list("www-authenticate")) == 2
     assert challenge_of(answer).scope == frozenset({"mcp:tools"})
@@ -159,11 +161,11 @@ def test_the_sdks_own_client_logs_in_calls_tools_and_logs_in_again_once_refused(
 
     assert asyncio.run(call("whoami", {})) == "ada@example.com"
     assert memory.tokens is not None
-    assert memory.tokens.access_token in demo.server.minted
+    assert memory.tokens.access_token in demo.authorization_server.minted_secrets
     assert memory.tokens.refresh_token is not None
     assert asyncio.run(call("add", {"a": 2, "b": 3.5})) == "5.5"
     assert len(landed) == 1
 
-    demo.server.ledger.revoke_access_tokens()
+    demo.authorization_server.ledger.revoke_access_tokens()
     assert asyncio.run(call("add", {"a": 1, "b": 1})) == "2"
-    assert (len(landed), demo.server.count("registration")) == (2, 1)
+    assert (len(landed), demo.authorization_server.count_requests("registration")) == (2, 1)

@@ -12,7 +12,7 @@ import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.pages import consent_page, error_page, page_headers
-from hermes_mcp_auth_remote.demo.servers import running
+from hermes_mcp_auth_remote.demo.servers import serve_demo
 from tests.demo.player import Player, parameters_of
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ def test_the_pages_load_nothing_and_may_not_be_framed_or_remembered() -> None:
 
 
 def test_the_server_sends_these_headers_with_both_pages() -> None:
-    with running() as demo:
+    with serve_demo() as demo:
         player = Player(demo)
         for answer in (player.authorize(), player.authorize(client_id="nobody")):
             assert answer.headers["x-frame-options"] == "DENY"
@@ -66,7 +66,10 @@ def test_a_person_with_a_browser_approves_and_lands_on_the_redirect_uri(tmp_path
     assert chromium, "This test needs chromium: apt-get install chromium"
     family = socket.AF_INET6 if "[" in host else socket.AF_INET
     # Somebody has to listen there, or the browser shows an error of its own in place of the address.
-    with running(Behaviour()) as demo, socket.create_server((host.strip("[]"), 0), family=family) as landing:
+    with (
+        serve_demo(Behaviour()) as demo,
+        socket.create_server((host.strip("[]"), 0), family=family) as landing,
+    ):
         redirect_uri = f"http://{host}:{landing.getsockname()[1]}/callback"
         player = Player(demo, redirect_uris=[redirect_uri])
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -96,7 +99,7 @@ def test_a_person_with_a_browser_approves_and_lands_on_the_redirect_uri(tmp_path
 
 
 def test_a_page_that_was_refused_says_so_in_words() -> None:
-    with running() as demo:
+    with serve_demo() as demo:
         answer = httpx.get(f"{demo.issuer}/authorize")
         assert answer.status_code == 400
         assert "is not registered" in answer.text

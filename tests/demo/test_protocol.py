@@ -8,20 +8,20 @@ import httpx
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
-from hermes_mcp_auth_remote.errors import AuthorizationDenied, TokenRefused
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
+from hermes_mcp_auth_remote.errors import AuthorizationDenied, TokenError
 from hermes_mcp_auth_remote.oauth.authorization import (
     AuthorizationRequest,
     authorization_request,
-    push,
+    push_request,
     select_resource,
     select_scope,
 )
 from hermes_mcp_auth_remote.oauth.challenge import read_challenge
-from hermes_mcp_auth_remote.oauth.client import register
-from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, discover
+from hermes_mcp_auth_remote.oauth.client import register_client
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, discover_metadata
 from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
-from hermes_mcp_auth_remote.oauth.token import exchange, refresh
+from hermes_mcp_auth_remote.oauth.token import exchange_code, refresh_tokens
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
 from hermes_mcp_auth_remote.values import Secret
 from tests.browserless import approve, deny
@@ -50,9 +50,9 @@ def run(steps: Exchange[T]) -> T:
 def begin(demo: Demo) -> tuple[AuthorizationServer, AuthorizationRequest]:
     refused = httpx.get(demo.ping_url)
     challenge = read_challenge(refused.headers.get_list("www-authenticate"))
-    found = run(discover(demo.ping_url, challenge))
+    found = run(discover_metadata(demo.ping_url, challenge))
     server = found.authorization_server
-    client = run(register(server, REDIRECT_URI, client_name="Ours"))
+    client = run(register_client(server, REDIRECT_URI, client_name="Ours"))
     request = authorization_request(
         server,
         client,
@@ -62,7 +62,7 @@ def begin(demo: Demo) -> tuple[AuthorizationServer, AuthorizationRequest]:
         scope=select_scope(found, challenge),
         resource=select_resource(demo.ping_url, found.protected_resource),
     )
-    return server, run(push(server, request))
+    return server, run(push_request(server, request))
 
 
 @pytest.mark.parametrize(
@@ -72,27 +72,29 @@ def begin(demo: Demo) -> tuple[AuthorizationServer, AuthorizationRequest]:
         Behaviour(with_par=True, require_par=True),
         Behaviour(auth_methods=("client_secret_basic",)),
         Behaviour(auth_methods=("client_secret_post",), form_encoded_tokens=True),
-        Behaviour(issuer_path="/tenant", metadata_at=("openid_appended",)),
+        Behaviour(issuer_path="/tenant", metadata_locations=("openid_appended",)),
         Behaviour(resource_identifier="origin"),
-        Behaviour(resource_metadata_at=("root",), challenge_metadata=False, challenge_scope=False),
+        Behaviour(
+            resource_metadata_locations=("root",), challenge_names_metadata=False, challenge_names_scope=False
+        ),
     ],
     ids=["strict", "par", "basic", "post and form", "issuer with a path", "origin", "root metadata"],
 )
 def test_a_whole_login(behaviour: Behaviour) -> None:
-    with running(behaviour) as demo:
+    with serve_demo(behaviour) as demo:
         server, request = begin(demo)
         response = read_authorization_response(approve(request.url), request)
-        tokens = run(exchange(response, request, 0.0))
+        tokens = run(exchange_code(response, request, 0.0))
         assert (tokens.account, tokens.expires_at) == ("ada@example.com", 3600.0)
-        renewed = run(refresh(server, request.client, tokens, 0.0, resource=request.resource))
-        answer = httpx.get(demo.ping_url, headers={"Authorization": renewed.authorization})
+        renewed = run(refresh_tokens(server, request.client, tokens, 0.0, resource=request.resource))
+        answer = httpx.get(demo.ping_url, headers={"Authorization": renewed.authorization_header})
         assert answer.json()["pong"] is True
-        with pytest.raises(TokenRefused):
-            run(exchange(response, request, 0.0))
+        with pytest.raises(TokenError):
+            run(exchange_code(response, request, 0.0))
 
 
 def test_a_denied_login() -> None:
-    with running() as demo:
+    with serve_demo() as demo:
         _, request = begin(demo)
         with pytest.raises(AuthorizationDenied) as caught:
             read_authorization_response(deny(request.url), request)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trustme
 
-from hermes_mcp_auth_remote.demo.servers import running
+from hermes_mcp_auth_remote.demo.servers import serve_demo
 from tests.browserless import approve, fetch
 from tests.demo.player import Player
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 def test_ports_and_threads_are_gone_at_the_end() -> None:
     before = set(threading.enumerate())
-    with running() as demo:
+    with serve_demo() as demo:
         port = httpx.URL(demo.mcp_url).port
         assert httpx.get(demo.ping_url).status_code == 401
     assert {thread.name for thread in set(threading.enumerate()) - before} == set()
@@ -30,25 +30,25 @@ def test_ports_and_threads_are_gone_at_the_end() -> None:
 
 
 def test_several_demos_run_side_by_side() -> None:
-    with running() as one, running() as other:
+    with serve_demo() as one, serve_demo() as other:
         token = Player(one).tokens()["access_token"]
         assert Player(other).call(token).status_code == 401
-        assert one.server.count("token") == 1
-        assert other.server.count("token") == 0
+        assert one.authorization_server.count_requests("token") == 1
+        assert other.authorization_server.count_requests("token") == 0
 
 
 def test_a_taken_port_is_an_error_and_a_free_one_is_used() -> None:
-    with running() as demo:
+    with serve_demo() as demo:
         port = httpx.URL(demo.mcp_url).port or 0
-        with pytest.raises(OSError, match="use"), running(port=port):
+        with pytest.raises(OSError, match="use"), serve_demo(port=port):
             pass
-    with running(port=port) as again:
+    with serve_demo(port=port) as again:
         assert again.mcp_url == f"http://127.0.0.1:{port}/mcp"
         assert httpx.get(again.ping_url).status_code == 401
 
 
 def test_a_body_that_raises_still_ends_the_servers() -> None:
-    with pytest.raises(KeyError), running() as demo:
+    with pytest.raises(KeyError), serve_demo() as demo:
         raise KeyError
     with pytest.raises(httpx.ConnectError):
         httpx.get(demo.ping_url)
@@ -61,13 +61,13 @@ def test_over_tls_all_urls_are_https(tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(ca_file)
     issued.cert_chain_pems[0].write_to_path(certificate)
     issued.private_key_pem.write_to_path(key)
-    with running(ssl_certfile=str(certificate), ssl_keyfile=str(key), host="localhost") as demo:
+    with serve_demo(ssl_certfile=str(certificate), ssl_keyfile=str(key), host="localhost") as demo:
         assert demo.issuer.startswith("https://localhost:")
         url = f"{demo.issuer}/.well-known/oauth-authorization-server"
         status, _, text = fetch("GET", url, ca_file=str(ca_file))
         assert (status, demo.issuer in text) == (200, True)
         uri = "http://127.0.0.1:5000/callback"
-        client = demo.server.add_client(uri)
+        client = demo.authorization_server.add_client(uri)
         with httpx.Client(verify=ssl.create_default_context(cafile=str(ca_file))) as http:
             assert http.get(demo.ping_url).status_code == 401
         query = (
@@ -79,8 +79,10 @@ def test_over_tls_all_urls_are_https(tmp_path: Path) -> None:
 
 def test_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    with running() as demo:
+    with serve_demo() as demo:
         player = Player(demo)
         player.call(player.tokens()["access_token"])
     ours = [record.getMessage() for record in caplog.records if not record.name.startswith("http")]
-    assert not [text for text in ours if any(secret in text for secret in demo.server.minted)]
+    assert not [
+        text for text in ours if any(secret in text for secret in demo.authorization_server.minted_secrets)
+    ]

@@ -64,7 +64,7 @@ def test_reuse_of_a_rotated_refresh_token_revokes_its_family(player: Player) -> 
 
 
 def test_reuse_within_the_grace_period_is_forgiven(clock: MovedClock, player: Player) -> None:
-    player.demo.server.change(reuse_grace_seconds=30)
+    player.demo.authorization_server.change_behaviour(reuse_grace_seconds=30)
     tokens = player.tokens()
     assert player.refresh(tokens["refresh_token"]).status_code == 200
     clock.now += 29
@@ -74,7 +74,7 @@ def test_reuse_within_the_grace_period_is_forgiven(clock: MovedClock, player: Pl
 
 
 def test_without_rotation_the_refresh_token_stays_and_is_not_repeated(player: Player) -> None:
-    player.demo.server.change(rotate=False)
+    player.demo.authorization_server.change_behaviour(rotate=False)
     tokens = player.tokens()
     for _ in range(2):
         answer = player.refresh(tokens["refresh_token"])
@@ -94,7 +94,7 @@ def test_a_refresh_may_narrow_the_scope_but_not_widen_it(player: Player) -> None
 def test_a_confidential_client_authenticates_in_its_own_way_only(demo: Demo, method: str) -> None:
     player = Player(demo, token_endpoint_auth_method=method)
     secret = player.client["client_secret"]
-    assert secret in demo.server.minted
+    assert secret in demo.authorization_server.minted_secrets
     by_post: dict[str, str | None] = {"client_secret": secret}
     right, wrong = player.code(), player.code()
     if method == "client_secret_basic":
@@ -116,7 +116,7 @@ def test_a_public_client_that_sends_a_secret_is_refused(player: Player) -> None:
 
 def test_a_client_that_the_server_forgot_is_invalid(player: Player) -> None:
     code = player.code()
-    player.demo.server.ledger.forget_clients()
+    player.demo.authorization_server.ledger.forget_clients()
     assert refusal(player.exchange(code)) == (401, "invalid_client")
 
 
@@ -134,7 +134,7 @@ def test_revoking_a_refresh_token_ends_the_session_an_access_token_only_itself(p
 
 
 def test_a_form_that_is_none_or_repeats_itself_is_refused(demo: Demo) -> None:
-    url = f"{demo.server.origin}/token"
+    url = f"{demo.authorization_server.origin}/token"
     assert refusal(httpx.post(url, json={"grant_type": "refresh_token"})) == (400, "invalid_request")
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     assert refusal(httpx.post(url, content="code=a&code=b", headers=form)) == (400, "invalid_request")

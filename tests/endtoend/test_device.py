@@ -21,12 +21,12 @@ pytestmark = pytest.mark.node
 @covers("device-poll", "dpop-key")
 def test_tokens_that_a_device_brings_are_bound_to_a_key_too(tmp_path: Path) -> None:
     async def story(service: AuthService, server: Server) -> Login:
-        login = await service.begin(server, Origin("terminal"), flow="auto")
-        code = login.shown_code
+        login = await service.start_login(server, Origin("terminal"), flow="auto")
+        code = login.device_authorization
         assert code is not None
         await asyncio.to_thread(approve_device, code.verification_uri, code.user_code)
         async with asyncio.timeout(60):
-            return await service.settled(login.id)
+            return await service.wait_for_login(login.id)
 
     with (
         oidc_provider(OidcOptions(features=FEATURES | {"dPoP"})) as op,
@@ -39,7 +39,7 @@ def test_tokens_that_a_device_brings_are_bound_to_a_key_too(tmp_path: Path) -> N
         session = AuthService(tmp_path).session(server)
         first = asyncio.run(session.header())
         assert first.startswith("DPoP ")
-        second = asyncio.run(session.challenged(first, 401, []))
+        second = asyncio.run(session.handle_challenge(first, 401, []))
         assert second is not None
         assert second.startswith("DPoP ")
         assert second != first

@@ -69,19 +69,19 @@ def test_a_login_a_request_a_refresh_and_a_logout(real: Real, tmp_path: Path) ->
     async def story() -> None:
         now = 0.0
         service = AuthService(tmp_path)
-        login = await service.begin(real.server, HERE)
+        login = await service.start_login(real.server, HERE)
         assert login.request.scope == frozenset({"mcp:tools", "offline_access"})
         pushed = real.op.options.require_pushed_authorization_requests
         assert ("request_uri=" in login.authorization_url) is pushed
         redirect = await asyncio.to_thread(real.approved, login)
-        connection = await service.finish(login.id, redirect, HERE)
+        connection = await service.complete_login(login.id, redirect, HERE)
         assert connection.scope is not None
         assert "mcp:tools" in connection.scope
         assert connection.can_refresh
         async with real.client(service) as client:
             assert (await client.post(real.resource.url)).status_code == 200
         with pytest.raises(LoginAlreadyUsed):
-            await service.finish(login.id, redirect, HERE)
+            await service.complete_login(login.id, redirect, HERE)
 
         # Another process, hours later: no memory, an access token that ended, one refresh.
         assert connection.expires_at is not None
@@ -119,13 +119,13 @@ def test_a_login_a_request_a_refresh_and_a_logout(real: Real, tmp_path: Path) ->
 def test_a_denial_ends_the_login_and_keeps_what_was_there(real: Real, tmp_path: Path) -> None:
     async def story() -> None:
         service = AuthService(tmp_path)
-        first = await service.begin(real.server, HERE)
-        await service.finish(first.id, await asyncio.to_thread(real.approved, first), HERE)
+        first = await service.start_login(real.server, HERE)
+        await service.complete_login(first.id, await asyncio.to_thread(real.approved, first), HERE)
         kept = {path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").glob("*.json")}
-        second = await service.begin(real.server, HERE)
+        second = await service.start_login(real.server, HERE)
         redirect = await asyncio.to_thread(deny_oidc, second.authorization_url, ca_file=real.op.ca_file)
         with pytest.raises(AuthorizationDenied):
-            await service.finish(second.id, redirect, HERE)
+            await service.complete_login(second.id, redirect, HERE)
         assert service.login(second.id).status == "failed"
         assert kept == {path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").glob("*.json")}
 
@@ -135,11 +135,11 @@ def test_a_denial_ends_the_login_and_keeps_what_was_there(real: Real, tmp_path: 
 def test_a_second_login_uses_the_client_that_was_registered(real: Real, tmp_path: Path) -> None:
     async def story() -> None:
         service = AuthService(tmp_path)
-        first = await service.begin(real.server, HERE)
-        await service.finish(first.id, await asyncio.to_thread(real.approved, first), HERE)
-        second = await service.begin(real.server, HERE)
+        first = await service.start_login(real.server, HERE)
+        await service.complete_login(first.id, await asyncio.to_thread(real.approved, first), HERE)
+        second = await service.start_login(real.server, HERE)
         assert second.request.client.client_id == first.request.client.client_id
-        await service.finish(second.id, await asyncio.to_thread(real.approved, second), HERE)
+        await service.complete_login(second.id, await asyncio.to_thread(real.approved, second), HERE)
 
     asyncio.run(story())
 
@@ -148,5 +148,5 @@ def test_a_certificate_of_an_unknown_authority_is_refused_in_words(tmp_path: Pat
     with oidc_provider(OidcOptions(https=True)) as op, protected_resource(op) as resource:
         server = replace(Real(op, resource).server, options=ServerOptions())
         with pytest.raises(Exception, match="certificate") as refused:
-            asyncio.run(AuthService(tmp_path).begin(server, HERE))
+            asyncio.run(AuthService(tmp_path).start_login(server, HERE))
         assert "SSL_CERT_FILE" in getattr(refused.value, "advice", "")

@@ -36,9 +36,9 @@ def resource(op: OidcProvider) -> Iterator[ProtectedResource]:
 
 
 async def log_in(service: AuthService, server: Server) -> None:
-    login = await service.begin(server, HERE)
+    login = await service.start_login(server, HERE)
     redirect = await asyncio.to_thread(approve_oidc, login.authorization_url)
-    await service.finish(login.id, redirect, HERE)
+    await service.complete_login(login.id, redirect, HERE)
 
 
 @covers("dpop-key", "dpop-proof")
@@ -58,7 +58,7 @@ def test_the_key_of_a_session_outlives_the_process_and_ends_with_the_session(
 
         # Another process; the server takes the refresh token from nobody but who has the key.
         later = AuthService(tmp_path).session(server)
-        second = await later.challenged(first, 401, [])
+        second = await later.handle_challenge(first, 401, [])
         assert second is not None
         assert second.startswith("DPoP ")
         assert second != first

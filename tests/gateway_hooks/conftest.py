@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway_hooks.dialog.messages import ENGLISH, Words
+from gateway_hooks.dialog.messages import ENGLISH, Messages
 from gateway_hooks.dialog.policy import Policy
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
@@ -32,7 +32,7 @@ def begin(tmp_path: Path, demo: Demo, clock: MovedClock, runner: asyncio.Runner)
     """Start the bot; another one is the same after a restart, where it is given the same place."""
 
     def begin_one(
-        *names: str, policy: Policy | None = None, place: Place | None = None, words: Words = ENGLISH
+        *names: str, policy: Policy | None = None, place: Place | None = None, words: Messages = ENGLISH
     ) -> Talk:
         service = AuthService(tmp_path, clock=clock)
         return Talk(runner, service, servers_of(demo, *names), clock, policy=policy, place=place, words=words)

@@ -14,11 +14,18 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gateway_hooks.dialog.cards import Button, Card, spans
-from gateway_hooks.dialog.messages import ENGLISH, Words
-from gateway_hooks.dialog.platform import Abilities, CannotWrite, ChatError, Heard, MessageGone, Sender
+from gateway_hooks.dialog.messages import ENGLISH, Messages
+from gateway_hooks.dialog.platform import (
+    CannotWrite,
+    Capabilities,
+    ChatError,
+    IncomingEvent,
+    MessageGone,
+    Sender,
+)
 from gateway_hooks.dialog.policy import AllowList, Policy
-from gateway_hooks.dialog.servers import Listed, Servers
-from gateway_hooks.runtime.dispatcher import Desk
+from gateway_hooks.dialog.servers import Servers, StaticServers
+from gateway_hooks.runtime.dispatcher import Dispatcher
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
@@ -85,7 +92,9 @@ class RoomChat:
 
     def __init__(self, place: Place, room: Room, user: str, thread: str = "") -> None:
         self._place, self.room = place, room
-        self._origin = Origin(PLATFORM, chat=room.name, thread=thread, user=user, bot=place.bot)
+        self._origin = Origin(
+            PLATFORM, chat_id=room.name, thread_id=thread, user_id=user, bot_id=place.bot_id
+        )
 
     @property
     def origin(self) -> Origin:
@@ -104,27 +113,27 @@ class RoomChat:
         assert png.startswith(b"\x89PNG")
         return self.room.put("bot", card=card, png=png)
 
-    async def edit(self, message: str, card: Card) -> None:
+    async def edit(self, message_id: str, card: Card) -> None:
         await self._may_write("edit", card)
         if self.room.failing_edits:
             self.room.failing_edits -= 1
             raise ChatError("The platform is out of reach.")
-        found = self.room.messages.get(message)
+        found = self.room.messages.get(message_id)
         if found is None:
             raise MessageGone("That message is gone.")
         if found.author != "bot" or found.png:
             raise ChatError("That message cannot be edited to a text.")
         found.card, found.edits = card, found.edits + 1
 
-    async def delete(self, message: str) -> bool:
+    async def delete(self, message_id: str) -> bool:
         self.room.calls.append("delete")
-        found = self.room.messages.get(message)
+        found = self.room.messages.get(message_id)
         if found is None or (found.author != "bot" and self.room.cannot_delete):
             return False
-        self.room.deleted.append(self.room.messages.pop(message))
+        self.room.deleted.append(self.room.messages.pop(message_id))
         return True
 
-    async def note(self, text: str) -> None:
+    async def show_toast(self, text: str) -> None:
         self.room.notes.append(text)
 
     async def _may_write(self, call: str, card: Card) -> None:
@@ -175,8 +184,8 @@ def utf16(text: str) -> int:
 class Place:
     """The `Platform`: one private room per user, and groups."""
 
-    def __init__(self, can: Abilities | None = None, bot: str = BOT) -> None:
-        self.can, self.bot, self.name = can or Abilities(), bot, PLATFORM
+    def __init__(self, capabilities: Capabilities | None = None, bot_id: str = BOT) -> None:
+        self.capabilities, self.bot_id, self.name = capabilities or Capabilities(), bot_id, PLATFORM
         self.private: dict[str, Room] = {}
         self.groups: dict[str, Room] = {}
         self.senders: dict[str, Sender] = {}
@@ -188,13 +197,13 @@ class Place:
     def group(self, name: str) -> Room:
         return self.groups.setdefault(name, Room(name, is_private=False))
 
-    def private_chat(self, user: str) -> RoomChat:
-        return RoomChat(self, self.room(user), user)
+    def private_chat(self, user_id: str) -> RoomChat:
+        return RoomChat(self, self.room(user_id), user_id)
 
-    async def sender(self, user: str) -> Sender:
-        return self.senders.get(user, Sender(user))
+    async def fetch_sender(self, user_id: str) -> Sender:
+        return self.senders.get(user_id, Sender(user_id))
 
-    def invitation(self, payload: str) -> str | None:
+    def deep_link(self, payload: str) -> str | None:
         assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", payload)
         return f"https://parlour.example/bot?start={payload}" if self.has_invitations else None
 
@@ -211,13 +220,13 @@ class Talk:
         *,
         policy: Policy | None = None,
         place: Place | None = None,
-        words: Words = ENGLISH,
+        words: Messages = ENGLISH,
     ) -> None:
         self._runner = runner
         self.service, self.place = service, place or Place()
         self.policy = policy or AllowList(users=frozenset({"ada", "bob"}))
         self.connected: list[tuple[Login, Connection]] = []
-        self.desk = Desk(
+        self.desk = Dispatcher(
             service, self.place, servers, self.policy, words, clock=clock, on_connected=self._note_connected
         )
 
@@ -241,24 +250,24 @@ class Talk:
         self.run(self.settled())
 
     async def settled(self) -> None:
-        board = self.desk.board
+        board = self.desk.prompt_messages
         for _ in range(20):
-            board.poke()
-            await board.look()
-            if not board._working:
+            board.wake()
+            await board.sync()
+            if not board._update_tasks:
                 return
-            await asyncio.gather(*board._working.values())
+            await asyncio.gather(*board._update_tasks.values())
         raise AssertionError("The board never comes to rest.")
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Run the bot until something has come about."""
 
         async def main() -> None:
-            running = asyncio.create_task(self.desk.board.run())
+            running = asyncio.create_task(self.desk.prompt_messages.run())
             try:
                 await until(holds)
                 # Not in the middle of something.
-                await asyncio.gather(*self.desk.board._working.values())
+                await asyncio.gather(*self.desk.prompt_messages._update_tasks.values())
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
@@ -266,7 +275,7 @@ class Talk:
         self.run(main())
 
     def waiting(self) -> list[Login]:
-        return self.service.waiting()
+        return self.service.waiting_logins()
 
     @property
     def login(self) -> Login:
@@ -294,21 +303,23 @@ class Person:
 
     pastes = says
 
-    def _spoken(self, text: str) -> Heard:
+    def _spoken(self, text: str) -> IncomingEvent:
         message = self.room.put(self.user, text=text)
         if not text.startswith("/"):
-            return Heard(self.sender, text=text, message=message)
+            return IncomingEvent(self.sender, text=text, message_id=message)
         command, _, rest = text[1:].partition(" ")
-        return Heard(self.sender, command=command, text=rest, message=message)
+        return IncomingEvent(self.sender, command=command, text=rest, message_id=message)
 
     def presses(self, label: str, text: str = "") -> bool:
         """Press the newest button of that label, in a form with `text`."""
         message, button = self.button(label)
-        return self._acts(Heard(self.sender, pressed=button.action, text=text, on=message.id))
+        return self._acts(
+            IncomingEvent(self.sender, callback_data=button.action, text=text, pressed_message_id=message.id)
+        )
 
     def presses_again(self, action: str, on: str) -> bool:
         """Press a button that may not be there any more."""
-        return self._acts(Heard(self.sender, pressed=action, on=on))
+        return self._acts(IncomingEvent(self.sender, callback_data=action, pressed_message_id=on))
 
     def button(self, label: str) -> tuple[Message, Button]:
         for message in reversed(self.room.messages.values()):
@@ -330,20 +341,20 @@ class Person:
         """Return all that is there to read."""
         return str(self.room)
 
-    def _acts(self, heard: Heard) -> bool:
-        taken = self._talk.run(self._talk.desk.hear(heard, self.chat))
+    def _acts(self, heard: IncomingEvent) -> bool:
+        taken = self._talk.run(self._talk.desk.handle(heard, self.chat))
         self._talk.settle()
         return taken
 
 
-def servers_of(demo: Demo, *names: str) -> Listed:
-    return Listed(Server(name, demo.ping_url) for name in names or ("notes",))
+def servers_of(demo: Demo, *names: str) -> StaticServers:
+    return StaticServers(Server(name, demo.ping_url) for name in names or ("notes",))
 
 
 def without_secrets(text: str, *logins: Login) -> str:
     """Put placeholders for addresses and codes, and for what differs from run to run."""
     for login in logins:
-        code = login.shown_code
+        code = login.device_authorization
         if code is None:
             text = text.replace(login.authorization_url, "<authorization URL>")
         else:

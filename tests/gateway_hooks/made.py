@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
-from hermes_mcp_auth_remote.oauth.device_polling import begin_polling
-from hermes_mcp_auth_remote.values import Key, Origin, Secret
+from hermes_mcp_auth_remote.oauth.device_polling import start_polling
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret
 from tests.oauth.parties import ISSUER, NOW, client, request, server
 
-ADA = Origin("parlour", chat="private-ada", user="ada", bot="900")
-BOB = Origin("parlour", chat="private-bob", user="bob", bot="900")
-GROUP = Origin("parlour", chat="kitchen", user="ada", bot="900")
+ADA = Origin("parlour", chat_id="private-ada", user_id="ada", bot_id="900")
+BOB = Origin("parlour", chat_id="private-bob", user_id="bob", bot_id="900")
+GROUP = Origin("parlour", chat_id="kitchen", user_id="ada", bot_id="900")
 USER_CODE = "WDJB-MJHT"
 
 
@@ -22,12 +22,12 @@ def made(origin: Origin = ADA, login_id: str = "login-1", **members: object) -> 
     """Make a login that waits for a paste."""
     known = Login(
         id=login_id,
-        key=Key("notes"),
+        key=CredentialKey("notes"),
         server_url="https://mcp.example/mcp",
         request=request(scope=frozenset({"read"})),
         authorization_server=server(),
         origin=origin,
-        begun_at=NOW,
+        started_at=NOW,
         expires_at=NOW + 600,
     )
     return replace(known, **members)  # type: ignore[arg-type]
@@ -36,12 +36,12 @@ def made(origin: Origin = ADA, login_id: str = "login-1", **members: object) -> 
 def with_code(login: Login, user_code: str = USER_CODE, complete: str | None = None) -> Login:
     """Make a login wait for a code that is entered elsewhere."""
     asked = DeviceAuthorization(Secret("d3vice"), user_code, f"{ISSUER}/device", complete)
-    return replace(login, device=begin_polling(server(), client(), asked, NOW))
+    return replace(login, poll_state=start_polling(server(), client(), asked, NOW))
 
 
 def connected(**members: object) -> Connection:
     known = Connection(
-        key=Key("notes"),
+        key=CredentialKey("notes"),
         server_url="https://mcp.example/mcp",
         issuer=ISSUER,
         account="ada@example.com",
@@ -72,13 +72,13 @@ def logins(draw: st.DrawFn) -> Login:
         redirect_uri=draw(st.sampled_from(["http://127.0.0.1:1/callback", "https://hosted.example/cb"])),
     )
     login = made(
-        key=Key(draw(TEXTS), draw(st.sampled_from([None, "parlour:ada"]))),
+        key=CredentialKey(draw(TEXTS), draw(st.sampled_from([None, "parlour:ada"]))),
         server_url=f"https://mcp.example/{draw(TEXTS)}",
         request=asked,
         added_scope=draw(SCOPES) or frozenset(),
         status=draw(st.sampled_from(["waiting", "exchanging", "done", "failed", "expired", "cancelled"])),
         failure=draw(st.none() | st.tuples(TEXTS, TEXTS)),
-        begun_at=draw(MOMENTS),
+        started_at=draw(MOMENTS),
         expires_at=draw(MOMENTS),
     )
     codes = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=64)
@@ -89,7 +89,7 @@ def logins(draw: st.DrawFn) -> Login:
 def connections(draw: st.DrawFn) -> Connection:
     """Draw any connection."""
     return connected(
-        key=Key(draw(TEXTS), draw(st.sampled_from([None, "parlour:ada"]))),
+        key=CredentialKey(draw(TEXTS), draw(st.sampled_from([None, "parlour:ada"]))),
         account=draw(st.none() | TEXTS),
         scope=draw(SCOPES),
         missing_scope=draw(SCOPES) or frozenset(),

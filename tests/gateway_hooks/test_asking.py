@@ -25,14 +25,14 @@ def calling(talk: Talk, user: Person, *acts: Act, where: Person | None = None) -
 
     async def call() -> str | AuthorizationRequired:
         place = where or user
-        with talk.desk.asking(user.sender, place.chat, wait_seconds=20):
+        with talk.desk.prompt_in(user.sender, place.chat, wait_seconds=20):
             try:
                 return await talk.desk.session("notes", user.user).header()
             except AuthorizationRequired as needed:
                 return needed
 
     async def story() -> str | AuthorizationRequired:
-        running, waiting = asyncio.create_task(talk.desk.board.run()), asyncio.create_task(call())
+        running, waiting = asyncio.create_task(talk.desk.prompt_messages.run()), asyncio.create_task(call())
         try:
             for act in acts:
                 await act()
@@ -52,7 +52,7 @@ def is_shown(person: Person, title: str) -> Act:
 def hears(talk: Talk, person: Person, text: Callable[[], str]) -> Act:
     async def said() -> None:
         spoken = await asyncio.to_thread(text)
-        assert await talk.desk.hear(person._spoken(spoken), person.chat)
+        assert await talk.desk.handle(person._spoken(spoken), person.chat)
 
     return said
 
@@ -112,13 +112,13 @@ def test_where_the_bot_may_not_write_first_the_group_gets_a_link_and_the_call_go
 @covers("chat-asks")
 def test_ten_calls_make_one_message(talk: Talk, ada: Person) -> None:
     async def story() -> list[str]:
-        running = asyncio.create_task(talk.desk.board.run())
-        with talk.desk.asking(ada.sender, ada.chat):
+        running = asyncio.create_task(talk.desk.prompt_messages.run())
+        with talk.desk.prompt_in(ada.sender, ada.chat):
             session = talk.desk.session("notes", "ada")
             calls = [asyncio.create_task(session.header()) for _ in range(10)]
         await until(lambda: ada.sees() == ["Connect notes"])
         answer = await asyncio.to_thread(approve, talk.login.authorization_url)
-        await talk.desk.hear(ada._spoken(answer), ada.chat)
+        await talk.desk.handle(ada._spoken(answer), ada.chat)
         headers = await asyncio.gather(*calls)
         await until(lambda: ada.sees() == ["notes: connected"])
         running.cancel()
@@ -168,7 +168,7 @@ def test_a_call_for_somebody_who_may_not_log_in_asks_nobody_and_no_server(
     ada = talk.person("ada")
     assert isinstance(calling(talk, ada), AuthorizationRequired)
     assert ada.sees() == []
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 @covers("chat-asks", "chat-owners")

@@ -15,20 +15,20 @@ from telegram import Update
 
 from gateway_hooks.dialog.cards import Card, Link
 from gateway_hooks.dialog.messages import ENGLISH
-from gateway_hooks.dialog.platform import Chat, Heard, Sender
+from gateway_hooks.dialog.platform import Chat, IncomingEvent, Sender
 from gateway_hooks.dialog.policy import AllowList
-from gateway_hooks.dialog.servers import Configured
-from gateway_hooks.discord.texts import collect
+from gateway_hooks.dialog.servers import ConfigServers
+from gateway_hooks.discord.texts import collect_texts
 from gateway_hooks.hermes import adapter as seats
 from gateway_hooks.hermes import internals
-from gateway_hooks.hermes.adapter import Seat
-from gateway_hooks.hermes.internals import Attached
-from gateway_hooks.hermes.plain_text import text
+from gateway_hooks.hermes.adapter import HermesAdapter
+from gateway_hooks.hermes.internals import AdapterRef
+from gateway_hooks.hermes.plain_text import render_markdown
 from gateway_hooks.hermes.policy import HermesPolicy
-from gateway_hooks.hermes.runtime import NO_PEOPLE, guard_lines
+from gateway_hooks.hermes.runtime import PLATFORMS_WITHOUT_USERS, redact_adapter_logs
 from gateway_hooks.runtime import login_actions
-from gateway_hooks.telegram.render import draw
-from gateway_hooks.telegram.updates import read
+from gateway_hooks.telegram.render import render_card
+from gateway_hooks.telegram.updates import parse_update
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
@@ -53,11 +53,11 @@ class Changing:
     def may_change(self, sender: Sender) -> bool:
         return self.now.may_change(sender)
 
-    def owner(self, platform: str, user: str) -> Owner:
-        return self.now.owner(platform, user)
+    def owner(self, platform: str, user_id: str) -> Owner:
+        return self.now.owner(platform, user_id)
 
-    def caretakers(self) -> tuple[str, ...]:
-        return self.now.caretakers()
+    def reminder_recipients(self) -> tuple[str, ...]:
+        return self.now.reminder_recipients()
 
 
 DEMOTED = AllowList(users=frozenset({"ada"}), admins=frozenset({"eve"}))
@@ -100,13 +100,13 @@ def test_who_loses_the_right_gets_no_further_by_old_buttons(
 
 @covers("chat-listed", "chat-admins")
 def test_a_device_of_somebody_who_was_removed_connects_nothing(begin: Begin, demo: Demo) -> None:
-    demo.server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
+    demo.authorization_server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
     policy = Changing()
     talk = begin(policy=policy)
     ada = talk.person("ada")
     ada.says("/connect notes")
     login = talk.login
-    assert login.shown_code is not None
+    assert login.device_authorization is not None
     policy.now = REMOVED
     # As after a restart: another bot in the same rooms.
     again = begin(policy=policy, place=talk.place)
@@ -134,24 +134,24 @@ def test_who_cannot_be_written_to_is_not_tried_every_five_seconds(begin: Begin, 
 def test_a_button_pressed_without_end_asks_the_provider_so_often_only(
     begin: Begin, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(login_actions, "MAX_CHANGES", 3)
-    demo.server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
+    monkeypatch.setattr(login_actions, "MAX_FLOW_CHANGES", 3)
+    demo.authorization_server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
     talk = begin()
     ada = talk.person("ada")
     ada.says("/connect notes")
-    before = demo.server.count("device_authorization")
+    before = demo.authorization_server.count_requests("device_authorization")
     for _ in range(6):
         ada.presses("New code")
-    assert demo.server.count("device_authorization") == before + 3
+    assert demo.authorization_server.count_requests("device_authorization") == before + 3
     assert ENGLISH.too_often in ada.room.notes
     ada.presses("Cancel")
     assert talk.waiting() == []
 
 
-def seat(home: Path, platform: str, *, listens: bool = False) -> Seat:
+def seat(home: Path, platform: str, *, listens: bool = False) -> HermesAdapter:
     gateway: Any = SimpleNamespace(_is_user_authorized=lambda _: listens, config=None)
-    attached = Attached(SimpleNamespace(), SimpleNamespace(value=platform))
-    return Seat(gateway, attached, AuthService(home), Configured(home))
+    attached = AdapterRef(SimpleNamespace(), SimpleNamespace(value=platform))
+    return HermesAdapter(gateway, attached, AuthService(home), ConfigServers(home))
 
 
 def place(chat: str, user: str = "U1") -> SimpleNamespace:
@@ -162,25 +162,27 @@ def place(chat: str, user: str = "U1") -> SimpleNamespace:
 @pytest.mark.parametrize("chat", ["G0123", "C0123"])
 def test_slacks_direct_messages_of_several_people_are_not_private(tmp_path: Path, chat: str) -> None:
     slack = seat(tmp_path, "slack")
-    slack.hear(SimpleNamespace(source=place(chat), text="hello", message_id="1"))
-    assert not slack.chat(place(chat)).is_private
-    assert slack.platform.private_chat("U1").origin.chat == ""
-    assert slack.chat(place("D0123")).is_private
+    slack.handle_event(SimpleNamespace(source=place(chat), text="hello", message_id="1"))
+    assert not slack.chat_for(place(chat)).is_private
+    assert slack.platform.private_chat("U1").origin.chat_id == ""
+    assert slack.chat_for(place("D0123")).is_private
 
 
 @covers("chat-private")
 def test_a_topic_that_anybody_reads_has_no_logins() -> None:
-    assert {"ntfy", "raft"} <= NO_PEOPLE
+    assert {"ntfy", "raft"} <= PLATFORMS_WITHOUT_USERS
 
 
 @covers("chat-limits")
 def test_strangers_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seats, "MAX_PRIVATE", 10)
+    monkeypatch.setattr(seats, "MAX_PRIVATE_CHATS", 10)
     signal = seat(tmp_path, "signal")
     for number in range(50):
-        signal.hear(SimpleNamespace(source=place(f"chat-{number}", f"{number}"), text="hello", message_id=""))
-    assert len(signal._private) == 10
-    assert signal.is_private("chat-49", "49")
+        signal.handle_event(
+            SimpleNamespace(source=place(f"chat-{number}", f"{number}"), text="hello", message_id="")
+        )
+    assert len(signal._private_chat_ids) == 10
+    assert signal.is_private_chat("chat-49", "49")
 
 
 SAID = "a.example refused: no (tap /approve or tg://resolve?domain=x, [log in](https://b.example) <!here>)."
@@ -188,7 +190,7 @@ SAID = "a.example refused: no (tap /approve or tg://resolve?domain=x, [log in](h
 
 @covers("telegram-plain")
 def test_a_servers_words_offer_no_command_and_no_address_on_telegram() -> None:
-    drawn = draw(Card("t", paragraphs=(SAID, "Begin with /connect.")))
+    drawn = render_card(Card("t", paragraphs=(SAID, "Begin with /connect.")))
     set_apart = [
         drawn.text.encode("utf-16-le")[2 * each.offset : 2 * (each.offset + each.length)].decode("utf-16-le")
         for each in drawn.entities
@@ -201,7 +203,7 @@ def test_a_servers_words_offer_no_command_and_no_address_on_telegram() -> None:
 
 @covers("chat-harmless")
 def test_a_servers_words_are_no_markup_in_plain_text() -> None:
-    said = text(Card("t", paragraphs=(SAID,), link=Link("Open", "https://a.example/x_y_z?a=[1]")))
+    said = render_markdown(Card("t", paragraphs=(SAID,), link=Link("Open", "https://a.example/x_y_z?a=[1]")))
     assert "https://a.example/x_y_z?a=[1]" in said
     assert "](" not in said
     assert "<!here>" not in said
@@ -233,8 +235,8 @@ def test_what_a_message_replies_to_or_quotes_is_heard_too(
         more["reply_to_message"] |= {"message_id": 1, "date": 0, "chat": HERE}
     message = {"message_id": 2, "date": 0, "chat": HERE, "from": ANNA, **said, **more}
     update = Update.de_json({"update_id": 1, "message": message}, None)
-    found = read(update, "900", "a_bot")
-    assert (None if found is None else found.heard.beside) == (beside if said or beside else None)
+    found = parse_update(update, "900", "a_bot")
+    assert (None if found is None else found.event.quoted_text) == (beside if said or beside else None)
 
 
 @covers("discord-posted")
@@ -243,9 +245,9 @@ def test_what_a_message_on_discord_replies_to_or_forwards_is_heard_too() -> None
     written.author.bot = False
     reply = MagicMock(spec=discord.Message, content="right?", message_snapshots=[])
     reply.reference.resolved = written
-    assert (collect(reply, "900").text, collect(reply, "900").beside) == ("right?", ADDRESS)
+    assert (collect_texts(reply, "900").text, collect_texts(reply, "900").quoted_text) == ("right?", ADDRESS)
     forward = MagicMock(spec=discord.Message, content="", message_snapshots=[written], reference=None)
-    assert (collect(forward, "900").text, collect(forward, "900").beside) == (ADDRESS, "")
+    assert (collect_texts(forward, "900").text, collect_texts(forward, "900").quoted_text) == (ADDRESS, "")
 
 
 @covers("chat-ours")
@@ -255,15 +257,15 @@ def test_a_reply_to_an_address_does_not_reach_the_model_of_hermes(
 ) -> None:
     slack = seat(tmp_path, "slack")
     event = SimpleNamespace(source=place("D1"), text=text_, message_id="1", reply_to_text=ADDRESS)
-    heard: list[Heard] = []
+    heard: list[IncomingEvent] = []
 
-    def take(one: Heard, _: Chat) -> bool:
+    def take(one: IncomingEvent, _: Chat) -> bool:
         heard.append(one)
         return True
 
-    monkeypatch.setattr(slack, "take", take)
-    assert slack.hear(event) is not None
-    assert [each.beside for each in heard] == [ADDRESS]
+    monkeypatch.setattr(slack, "claim_event", take)
+    assert slack.handle_event(event) is not None
+    assert [each.quoted_text for each in heard] == [ADDRESS]
 
 
 @covers("chat-exposed", "chat-listed")
@@ -314,11 +316,14 @@ def test_who_may_not_run_the_command_of_hermes_is_kept_from_sending_a_code_by_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(HermesPolicy, "may_run", lambda *_: False)
-    monkeypatch.setattr(internals, "source", lambda *_, **__: place("D1"))
+    monkeypatch.setattr(internals, "make_source", lambda *_, **__: place("D1"))
     slack = seat(tmp_path, "slack", listens=True)
-    heard = Heard(Sender("U1"), text=f"/mcpauth {ADDRESS}")
-    assert slack._meant(heard, slack.chat(place("D1"))) is not None
-    assert slack._meant(Heard(Sender("U1"), text="/mcpauth list"), slack.chat(place("D1"))) is None
+    heard = IncomingEvent(Sender("U1"), text=f"/mcpauth {ADDRESS}")
+    assert slack._event_if_ours(heard, slack.chat_for(place("D1"))) is not None
+    assert (
+        slack._event_if_ours(IncomingEvent(Sender("U1"), text="/mcpauth list"), slack.chat_for(place("D1")))
+        is None
+    )
 
 
 @covers("telegram-log", "discord-log")
@@ -326,8 +331,8 @@ def test_a_code_typed_after_a_command_of_hermes_is_in_no_line_of_its_adapters(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     adapter = type("Adapter", (), {"__module__": "an_adapter_of_hermes"})()
-    guard_lines(adapter)
-    guard_lines(adapter)
+    redact_adapter_logs(adapter)
+    redact_adapter_logs(adapter)
     logging.getLogger("an_adapter_of_hermes").warning(
         "slash '%s' invoked by user=%s", f"/mcpauth {ADDRESS}", "anna"
     )

@@ -11,13 +11,13 @@ import pytest
 
 from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import AllowList
-from gateway_hooks.dialog.servers import Listed
-from gateway_hooks.runtime.reminders import Attention
+from gateway_hooks.dialog.servers import StaticServers
+from gateway_hooks.runtime.reminders import ExpiryReminders
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import StoreCorrupt
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key, Origin, Owner, Server, ServerOptions
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Owner, Server, ServerOptions
 from tests.browserless import approve
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.conftest import Begin
@@ -46,15 +46,15 @@ def connected(tmp_path: Path, demo: Demo, clock: MovedClock) -> AuthService:
 
 def ended(home: Path, owner: Owner = None) -> None:
     """Leave what a cron job leaves that found the session dead."""
-    store, key = FileStore(home), Key("notes", owner)
+    store, key = FileStore(home), CredentialKey("notes", owner)
     stored = store.read(key)
     assert stored.binding is not None
-    store.replace(key, replace(stored, binding=replace(stored.binding, login_needed=REASON)))
+    store.save_login(key, replace(stored, binding=replace(stored.binding, login_needed=REASON)))
 
 
 def lasting(home: Path, *, until: float, since: float, renews_until: float | None = None) -> None:
     """Let the access token end then, and the session as well, unless it renews itself until another time."""
-    store, key = FileStore(home), Key("notes")
+    store, key = FileStore(home), CredentialKey("notes")
     stored = store.read(key)
     assert stored.tokens is not None
     tokens = replace(stored.tokens, expires_at=until, obtained_at=since, refresh_expires_at=renews_until)
@@ -62,12 +62,12 @@ def lasting(home: Path, *, until: float, since: float, renews_until: float | Non
         tokens = replace(tokens, refresh_token=None)
     assert stored.binding is not None
     binding = replace(stored.binding, refresh_expires_at=renews_until)
-    store.replace(key, replace(stored, tokens=tokens, binding=binding))
+    store.save_login(key, replace(stored, tokens=tokens, binding=binding))
 
 
 def look(talk: Talk, times: int = 1) -> None:
     for _ in range(times):
-        talk.run(talk.desk._attention.look())
+        talk.run(talk.desk._reminders.check_sessions())
 
 
 def told(talk: Talk, user: str = "ada") -> list[str]:
@@ -109,7 +109,7 @@ def test_its_button_begins_the_login_in_that_very_message_and_the_next_end_is_to
     assert ada.sees() == [CONNECTED]
     look(talk, 3)
     assert ada.sees() == [CONNECTED]
-    assert connected.notices.all() == []
+    assert connected.notices.list_all() == []
     ended(tmp_path)
     look(talk, 3)
     assert ada.sees() == [CONNECTED, NEEDED]
@@ -199,9 +199,9 @@ def test_the_owner_hears_of_their_own_session_and_nobody_else(
     server = Server("notes", demo.ping_url)
 
     async def log_in_for(owner: str) -> None:
-        login = await connected.begin(server, Origin("terminal"), owner=owner)
+        login = await connected.start_login(server, Origin("terminal"), owner=owner)
         answer = await asyncio.to_thread(approve, login.authorization_url)
-        await connected.finish(login.id, answer, Origin("terminal"))
+        await connected.complete_login(login.id, answer, Origin("terminal"))
 
     owners = ("parlour:ada", "parlour:eve", "elsewhere:bob")
     for owner in owners:
@@ -263,7 +263,7 @@ def test_a_platform_that_fails_for_a_while_is_tried_again_and_a_closed_chat_ever
     with monkeypatch.context() as patch:
         patch.setattr(RoomChat, "send", failing)
         look(talk, 2)
-    assert connected.notices.all() == []
+    assert connected.notices.list_all() == []
     talk.place.room("ada").cannot_write = True
     look(talk, 5)
     assert talk.place.room("ada").calls == ["send"]
@@ -285,7 +285,7 @@ def test_of_two_processes_with_one_bot_one_tells_it(
     talks = [begin(policy=ONE, place=place) for _ in range(4)]
 
     async def at_once() -> None:
-        await asyncio.gather(*(talk.desk._attention.look() for talk in talks))
+        await asyncio.gather(*(talk.desk._reminders.check_sessions() for talk in talks))
 
     talks[0].run(at_once())
     assert told(talks[0]) == [NEEDED]
@@ -299,9 +299,9 @@ def test_servers_that_are_gone_and_grants_without_a_person_are_nobodys_trouble(
     look(talk)
     context = talk.desk._context
     for options in (ServerOptions(grant="client_credentials", client_id="us"), ServerOptions()):
-        listed = Listed([Server("notes", demo.ping_url, options)])
-        attention = Attention(replace(context, servers=listed))
-        talk.run(attention.look())
+        listed = StaticServers([Server("notes", demo.ping_url, options)])
+        attention = ExpiryReminders(replace(context, servers=listed))
+        talk.run(attention.check_sessions())
         assert told(talk) == ([NEEDED] if options.grant == "authorization_code" else [])
 
 

@@ -32,18 +32,18 @@ def other(tmp_path: Path, clock: MovedClock) -> AuthService:
 
 async def look_by_itself(talk: Talk) -> None:
     """Look as the running board does where nothing but the time has changed; to the end of what it does."""
-    board = talk.desk.board
-    await board.look()
-    await asyncio.gather(*board._working.values())
+    board = talk.desk.prompt_messages
+    await board.sync()
+    await asyncio.gather(*board._update_tasks.values())
     await rested(talk)
 
 
 async def rested(talk: Talk) -> None:
     """Look until the disk's clock has surely gone on since the last change."""
-    board = talk.desk.board
-    while board._seen_at == -1:
-        await board.look()
-        await asyncio.gather(*board._working.values())
+    board = talk.desk.prompt_messages
+    while board._synced_changed_at == -1:
+        await board.sync()
+        await asyncio.gather(*board._update_tasks.values())
         await asyncio.sleep(0.02)
 
 
@@ -56,8 +56,8 @@ def test_over_ten_minutes_a_prompt_is_edited_at_four_moments(
     for second in range(1, 611):
         clock.now = begun + second
         before = ada.room.calls.count("edit")
-        talk.run(talk.desk.board.look())
-        if talk.desk.board._working:
+        talk.run(talk.desk.prompt_messages.sync())
+        if talk.desk.prompt_messages._update_tasks:
             talk.settle()
         edited += [second] * (ada.room.calls.count("edit") - before)
     assert edited == [300, 480, 540, 600]
@@ -70,7 +70,7 @@ def test_where_nothing_has_changed_nothing_is_read(
     ada.says("/connect notes")
     talk.run(rested(talk))
     monkeypatch.setattr(talk.service, "logins", None)
-    talk.run(talk.desk.board.look())
+    talk.run(talk.desk.prompt_messages.sync())
 
 
 @covers("chat-survives")
@@ -86,7 +86,7 @@ def test_after_a_restart_the_prompt_is_kept_up_and_the_answer_counts(begin: Begi
     again.pastes(approve(login.authorization_url))
     assert again.sees() == ["notes: connected"]
     assert len(again.room.messages) == 2
-    assert [each.key.server for each, _ in second.connected] == ["notes"]
+    assert [each.key.server_name for each, _ in second.connected] == ["notes"]
 
 
 @covers("chat-survives")
@@ -110,14 +110,14 @@ def test_what_another_process_does_is_shown(ada: Person, talk: Talk, other: Auth
     login = talk.login
     if how == "finished":
         answer = approve(login.authorization_url)
-        talk.run(other.finish(login.id, answer, Origin("terminal")))
+        talk.run(other.complete_login(login.id, answer, Origin("terminal")))
     elif how == "cancelled":
         talk.run(other.cancel(login.id))
     else:
         denied = f"{login.request.redirect_uri}?error=access_denied&state={login.request.state.reveal()}"
         issuer = f"{denied}&iss={login.request.issuer}"
         with pytest.raises(Exception, match="denied"):
-            talk.run(other.finish(login.id, issuer, Origin("terminal")))
+            talk.run(other.complete_login(login.id, issuer, Origin("terminal")))
     talk.until(lambda: ada.sees() != ["Connect notes", "Scan this to connect notes"] and len(ada.sees()) == 1)
     assert ada.sees() == ["notes: connected" if how == "finished" else "notes: not connected"]
 
@@ -132,7 +132,7 @@ def test_once_it_is_over_only_the_prompt_stays_whatever_was_shown_beside_it(ada:
     assert len(ada.sees()) == 5
     ada.pastes(approve(talk.login.authorization_url))
     assert ada.sees() == ["notes: connected"]
-    assert talk.service.logins()[-1].messages == ()
+    assert talk.service.logins()[-1].message_ids == ()
 
 
 @covers("chat-tidy")
@@ -142,11 +142,11 @@ def test_a_picture_that_comes_after_the_end_goes_at_once(ada: Person, talk: Talk
 
     async def late() -> None:
         ada.room.held = asyncio.Event()
-        pressed = replace(ada._spoken(""), pressed=ada.button("QR code")[1].action, message="")
-        drawing = asyncio.create_task(talk.desk.hear(pressed, ada.chat))
+        pressed = replace(ada._spoken(""), callback_data=ada.button("QR code")[1].action, message_id="")
+        drawing = asyncio.create_task(talk.desk.handle(pressed, ada.chat))
         await talk.service.cancel(login.id)
-        while not talk.desk.board._working:
-            await talk.desk.board.look()
+        while not talk.desk.prompt_messages._update_tasks:
+            await talk.desk.prompt_messages.sync()
             await asyncio.sleep(0)
         ada.room.held.set()
         await drawing
@@ -161,11 +161,11 @@ def test_a_prompt_that_the_person_deleted_comes_back_at_the_next_change(
     ada: Person, talk: Talk, clock: MovedClock
 ) -> None:
     ada.says("/connect notes")
-    del ada.room.messages[talk.login.messages[0]]
+    del ada.room.messages[talk.login.message_ids[0]]
     clock.now += 300
     talk.settle()
     assert ada.sees() == ["Connect notes"]
-    del ada.room.messages[talk.login.messages[0]]
+    del ada.room.messages[talk.login.message_ids[0]]
     ada.pastes(approve(talk.login.authorization_url))
     assert ada.sees() == ["notes: connected"]
 
@@ -216,17 +216,17 @@ def test_one_slow_chat_holds_up_no_other(begin: Begin, demo: Demo, clock: MovedC
     people = [talk.person(f"user-{number}") for number in range(100)]
 
     async def begun(number: int, person: Person) -> None:
-        origin = Origin(PLATFORM, chat=person.room.name, user=person.user, bot=talk.place.bot)
+        origin = Origin(PLATFORM, chat_id=person.room.name, user_id=person.user, bot_id=talk.place.bot_id)
         login = replace(template, id=f"{number:022d}", origin=origin)
-        talk.service._world.store.logins.add(login)
-        await talk.desk.board.show(login, person.chat)
+        talk.service._deps.store.logins.add(login)
+        await talk.desk.prompt_messages.show(login, person.chat)
 
     async def story() -> None:
         await asyncio.gather(*(begun(*each) for each in enumerate(people)))
         slow = people[0].room
         slow.held = asyncio.Event()
         clock.now += 300
-        running = asyncio.create_task(talk.desk.board.run())
+        running = asyncio.create_task(talk.desk.prompt_messages.run())
         await until(lambda: all("(5 minutes)" in person.reads() for person in people[1:]))
         assert "(10 minutes)" in people[0].reads()
         slow.held.set()
@@ -234,7 +234,9 @@ def test_one_slow_chat_holds_up_no_other(begin: Begin, demo: Demo, clock: MovedC
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
-    template = talk.run(talk.service.begin(talk.desk._context.servers.find("notes"), Origin("terminal")))
+    template = talk.run(
+        talk.service.start_login(talk.desk._context.servers.find("notes"), Origin("terminal"))
+    )
     talk.run(story())
     assert [person.room.calls.count("edit") for person in people] == [1] * 100
 
@@ -244,11 +246,11 @@ def test_a_login_begun_for_a_user_by_a_command_elsewhere_is_shown_and_finished(
     ada: Person, talk: Talk, other: AuthService
 ) -> None:
     server = talk.desk._context.servers.find("notes")
-    login = talk.run(other.begin(server, Origin(PLATFORM, user="ada")))
+    login = talk.run(other.start_login(server, Origin(PLATFORM, user_id="ada")))
     talk.until(lambda: ada.sees() == ["Connect notes"])
     assert ada.pastes(approve(login.authorization_url))
     assert ada.sees() == ["notes: connected"]
-    assert talk.run(other.settled(login.id)).status == "done"
+    assert talk.run(other.wait_for_login(login.id)).status == "done"
 
 
 @covers("begun-elsewhere", "chat-listed")
@@ -256,7 +258,7 @@ def test_a_login_begun_for_somebody_who_is_not_listed_is_cancelled_and_not_shown
     talk: Talk, other: AuthService, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = talk.desk._context.servers.find("notes")
-    login = talk.run(other.begin(server, Origin(PLATFORM, user="eve")))
+    login = talk.run(other.start_login(server, Origin(PLATFORM, user_id="eve")))
     talk.settle()
     assert talk.person("eve").sees() == []
     assert other.login(login.id).status == "cancelled"
@@ -268,27 +270,30 @@ def test_a_login_for_a_user_whom_the_bot_may_not_write_to_is_cancelled(
 ) -> None:
     ada.room.cannot_write = True
     server = talk.desk._context.servers.find("notes")
-    login = talk.run(other.begin(server, Origin(PLATFORM, user="ada")))
+    login = talk.run(other.start_login(server, Origin(PLATFORM, user_id="ada")))
     talk.settle()
     assert other.login(login.id).status == "cancelled"
 
 
 @pytest.mark.parametrize(
     "origin",
-    [Origin("elsewhere", user="ada"), Origin(PLATFORM, chat="private-ada", user="ada", bot="901")],
+    [
+        Origin("elsewhere", user_id="ada"),
+        Origin(PLATFORM, chat_id="private-ada", user_id="ada", bot_id="901"),
+    ],
     ids=["platform", "bot"],
 )
 def test_logins_of_other_places_are_left_alone(
     talk: Talk, other: AuthService, ada: Person, origin: Origin
 ) -> None:
     server = talk.desk._context.servers.find("notes")
-    login = talk.run(other.begin(server, origin))
+    login = talk.run(other.start_login(server, origin))
     talk.settle()
     assert ada.sees() == []
     assert other.login(login.id).status == "waiting"
     # Nor is a message touched that has the same id here.
     ada.room.put("bot", card=Card("Something else"))
-    talk.run(other.note_messages(login.id, ("1",)))
+    talk.run(other.save_messages(login.id, ("1",)))
     talk.run(other.cancel(login.id))
     talk.settle()
     assert ada.sees() == ["Something else"]
@@ -304,7 +309,7 @@ def test_logins_that_cannot_be_read_stop_the_board_for_no_longer_than_that(
     ada.says("/connect notes")
     with monkeypatch.context() as patched:
         patched.setattr(talk.service, "logins", unreadable)
-        talk.desk.board.poke()
+        talk.desk.prompt_messages.wake()
         talk.until(lambda: "The disk is gone." in caplog.text)
     talk.run(talk.service.cancel(talk.login.id))
     talk.until(lambda: ada.sees() == ["notes: not connected"])
@@ -321,8 +326,8 @@ def test_while_logins_cannot_be_read_no_code_goes_on_to_others(
     answer = approve(talk.login.authorization_url)
     with monkeypatch.context() as patched:
         patched.setattr(talk.service, "logins", unreadable)
-        assert talk.run(talk.desk.hear(ada._spoken(answer), ada.chat))
-        assert not talk.run(talk.desk.hear(ada._spoken("hello"), ada.chat))
+        assert talk.run(talk.desk.handle(ada._spoken(answer), ada.chat))
+        assert not talk.run(talk.desk.handle(ada._spoken("hello"), ada.chat))
     assert answer not in ada.reads()
     assert "The disk is gone." in ada.reads()
 

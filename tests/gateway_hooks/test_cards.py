@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gateway_hooks
-from gateway_hooks.dialog.cards import Button, Card, Link, Row, action, read_action, short, spans
-from gateway_hooks.dialog.connection_rendering import Lists, Standing
-from gateway_hooks.dialog.messages import ENGLISH, Words
-from gateway_hooks.dialog.platform import Abilities
+from gateway_hooks.dialog.cards import Button, Card, Link, Row, decode_action, encode_action, spans, truncate
+from gateway_hooks.dialog.connection_rendering import ConnectionRenderer, ServerStatus
+from gateway_hooks.dialog.messages import ENGLISH, Messages
+from gateway_hooks.dialog.platform import Capabilities
 from gateway_hooks.dialog.policy import Refusal
-from gateway_hooks.dialog.rendering import Conversation, next_mark
+from gateway_hooks.dialog.rendering import Renderer, next_countdown_at
 from hermes_mcp_auth_remote.errors import LoginError, PasteRefused, StoreCorrupt
 from hermes_mcp_auth_remote.login import Connection, Login
-from hermes_mcp_auth_remote.values import Key
+from hermes_mcp_auth_remote.values import CredentialKey
 from tests.gateway_hooks.given import MAX_ACTION_BYTES, check, plain, utf16
 from tests.gateway_hooks.made import TEXTS, USER_CODE, connected, connections, logins, made, with_code
 from tests.oauth.parties import NOW
@@ -30,12 +30,12 @@ from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
-SENTENCES = {field.name: field.default for field in fields(Words) if isinstance(field.default, str)}
+SENTENCES = {field.name: field.default for field in fields(Messages) if isinstance(field.default, str)}
 SOURCES = sorted(Path(gateway_hooks.__file__).parent.rglob("*.py"))
 ABILITIES = [
-    Abilities(),
-    Abilities(forms=True, deletes=False),
-    Abilities(buttons=False, deletes=False, copies=False, commands="/mcpauth "),
+    Capabilities(),
+    Capabilities(has_forms=True, can_delete=False),
+    Capabilities(has_buttons=False, can_delete=False, can_copy=False, command_prefix="/mcpauth "),
 ]
 
 
@@ -51,43 +51,43 @@ def all_of(card: Card) -> Iterator[str]:
 
 
 def cards_of(
-    login: Login, found: Connection, conversation: Conversation, now: float, wild: str
+    login: Login, found: Connection, conversation: Renderer, now: float, wild: str
 ) -> Iterator[Card]:
     """Yield every card that a login, a connection and a text can be shown in."""
-    lists, trouble = Lists(conversation), LoginError(wild, wild)
+    lists, trouble = ConnectionRenderer(conversation), LoginError(wild, wild)
     if login.status in {"waiting", "exchanging"}:
-        yield conversation.prompt(login, now)
-        yield conversation.prompt(login, now, may_use_device=False)
-        yield conversation.qr(login)[1]
-        yield conversation.qr_too_dense(login)
+        yield conversation.prompt_card(login, now)
+        yield conversation.prompt_card(login, now, may_use_device=False)
+        yield conversation.qr_text_and_caption(login)[1]
+        yield conversation.qr_too_large_card(login)
     else:
-        yield conversation.ended(login, found, now, "0123456789abcdef")
-        yield conversation.ended(login, None, now, "0123456789abcdef")
-    yield conversation.connected(found, now)
-    yield conversation.trouble(conversation.words.connections_title, trouble)
-    yield lists.servers([wild, login.key.server])
-    yield lists.servers([f"{wild}{number}" for number in range(30)])
-    yield lists.servers([])
+        yield conversation.outcome_card(login, found, now, "0123456789abcdef")
+        yield conversation.outcome_card(login, None, now, "0123456789abcdef")
+    yield conversation.connected_card(found, now)
+    yield conversation.error_card(conversation.messages.connections_title, trouble)
+    yield lists.server_choice_card([wild, login.key.server_name])
+    yield lists.server_choice_card([f"{wild}{number}" for number in range(30)])
+    yield lists.server_choice_card([])
     standings = [
-        Standing("notes", found),
-        Standing(wild, replace(found, login_needed=None)),
-        Standing(wild, trouble=StoreCorrupt(wild)),
-        Standing(wild, waits=True),
-        Standing(wild),
+        ServerStatus("notes", found),
+        ServerStatus(wild, replace(found, login_needed=None)),
+        ServerStatus(wild, error=StoreCorrupt(wild)),
+        ServerStatus(wild, has_waiting_login=True),
+        ServerStatus(wild),
     ]
-    yield lists.connections(standings, login.key.owner, now, may=True)
-    many = [Standing(f"{wild}{number}", found) for number in range(30)]
-    yield lists.connections(many, login.key.owner, now, may=True)
-    yield lists.connections([], login.key.owner, now, may=True)
-    yield lists.sure(wild, login.key.owner)
-    yield lists.kept(wild)
-    yield lists.disconnected(wild, revoked=True)
-    yield lists.disconnected(wild, revoked=False)
+    yield lists.connections_card(standings, login.key.owner, now, may_change=True)
+    many = [ServerStatus(f"{wild}{number}", found) for number in range(30)]
+    yield lists.connections_card(many, login.key.owner, now, may_change=True)
+    yield lists.connections_card([], login.key.owner, now, may_change=True)
+    yield lists.disconnect_confirmation_card(wild, login.key.owner)
+    yield lists.still_connected_card(wild)
+    yield lists.disconnected_card(wild, is_revoked=True)
+    yield lists.disconnected_card(wild, is_revoked=False)
     refusals: tuple[Refusal, ...] = ("too_many", "too_often", "too_busy")
-    yield from (lists.refused(why, 3) for why in refusals)
-    yield lists.stranger(wild)
-    yield lists.help()
-    yield lists.attention(found, now)
+    yield from (lists.refusal_card(why, 3) for why in refusals)
+    yield lists.unknown_user_card(wild)
+    yield lists.help_card()
+    yield lists.reminder_card(found, now)
 
 
 @covers("chat-harmless", "no-crash")
@@ -95,10 +95,10 @@ def cards_of(
 @settings(deadline=None)
 @given(login=logins(), found=connections(), wild=TEXTS, later=st.floats(-1000, 2000))
 def test_no_card_is_steered_overfull_or_unfilled_whatever_servers_call_things(
-    can: Abilities, login: Login, found: Connection, wild: str, later: float
+    can: Capabilities, login: Login, found: Connection, wild: str, later: float
 ) -> None:
-    conversation = Conversation(can)
-    now = login.begun_at + later
+    conversation = Renderer(can)
+    now = login.started_at + later
     for card in cards_of(login, found, conversation, now, wild):
         for text in all_of(card):
             assert all(each.isprintable() or each == "\n" for each in text), text
@@ -111,7 +111,7 @@ def test_no_card_is_steered_overfull_or_unfilled_whatever_servers_call_things(
 
 @covers("chat-harmless")
 @pytest.mark.parametrize("can", ABILITIES, ids=["chat", "forms", "plain"])
-def test_the_fullest_card_fits(can: Abilities) -> None:
+def test_the_fullest_card_fits(can: Capabilities) -> None:
     wild, host = "\U0001f600" * 400, "long." * 200
     asked = replace(
         made().request,
@@ -119,10 +119,12 @@ def test_the_fullest_card_fits(can: Abilities) -> None:
         authorization_endpoint=f"https://{host}/authorize",
         token_endpoint=f"https://x{host}/token",
     )
-    login = made(server_url=wild, request=asked, added_scope=frozenset({wild}), key=Key(wild))
-    found = connected(key=Key(wild), account=wild, scope=frozenset({wild}), missing_scope=frozenset({wild}))
+    login = made(server_url=wild, request=asked, added_scope=frozenset({wild}), key=CredentialKey(wild))
+    found = connected(
+        key=CredentialKey(wild), account=wild, scope=frozenset({wild}), missing_scope=frozenset({wild})
+    )
     for each in (login, with_code(login, "W" * 64)):
-        for card in cards_of(each, found, Conversation(can), NOW, wild):
+        for card in cards_of(each, found, Renderer(can), NOW, wild):
             assert utf16(plain(card, with_link=False)) <= 4096
 
 
@@ -131,9 +133,9 @@ def test_the_fullest_card_fits(can: Abilities) -> None:
     "wild", ["\u202eevil", "a\x1b[2Jb", "zero\u200bwidth", "line\nbreak", "\u2066\ud800"]
 )
 @pytest.mark.parametrize("can", ABILITIES, ids=["chat", "forms", "plain"])
-def test_what_would_turn_round_or_hide_text_is_replaced(wild: str, can: Abilities) -> None:
+def test_what_would_turn_round_or_hide_text_is_replaced(wild: str, can: Capabilities) -> None:
     found = connected(account=wild, scope=frozenset({wild}))
-    for card in cards_of(made(), found, Conversation(can), NOW, wild):
+    for card in cards_of(made(), found, Renderer(can), NOW, wild):
         for text in all_of(card):
             assert wild not in text, card.title
 
@@ -141,14 +143,16 @@ def test_what_would_turn_round_or_hide_text_is_replaced(wild: str, can: Abilitie
 @covers("chat-harmless")
 def test_what_others_wrote_is_marked_as_quoted() -> None:
     login = made(added_scope=frozenset({"write"}))
-    prompt = Conversation().prompt(login, NOW)
-    quoted = {row.value for row in prompt.rows if row.quoted}
+    prompt = Renderer().prompt_card(login, NOW)
+    quoted = {row.value for row in prompt.rows if row.is_quoted}
     assert {"https://mcp.example/mcp", "as.example", "read", "write"} <= quoted
     found = connected(account="https://evil.example/@everyone", missing_scope=frozenset({"write"}))
-    card = Conversation().connected(found, NOW, "tag")
-    assert {row.value for row in card.rows if row.quoted} == {found.account, "read", "write"}
-    listed = Lists(Conversation()).connections([Standing("notes", found)], None, NOW, may=True)
-    assert [row.quoted for row in listed.rows if "evil.example" in row.value] == [True]
+    card = Renderer().connected_card(found, NOW, "tag")
+    assert {row.value for row in card.rows if row.is_quoted} == {found.account, "read", "write"}
+    listed = ConnectionRenderer(Renderer()).connections_card(
+        [ServerStatus("notes", found)], None, NOW, may_change=True
+    )
+    assert [row.is_quoted for row in listed.rows if "evil.example" in row.value] == [True]
 
 
 @covers("chat-words")
@@ -162,7 +166,7 @@ def test_every_sentence_is_used_and_no_other_is_asked_for() -> None:
 
 
 def _is_words(node: ast.expr) -> bool:
-    return ast.unparse(node).rpartition(".")[2] in {"words", "ENGLISH"}
+    return ast.unparse(node).rpartition(".")[2] in {"words", "messages", "ENGLISH"}
 
 
 @covers("chat-words")
@@ -178,7 +182,7 @@ def test_a_sentence_is_a_thought_with_known_blanks(name: str) -> None:
 
 @covers("chat-words")
 @pytest.mark.parametrize("can", ABILITIES, ids=["chat", "forms", "plain"])
-def test_in_a_translation_nothing_english_is_left(can: Abilities) -> None:
+def test_in_a_translation_nothing_english_is_left(can: Capabilities) -> None:
     """Each sentence is given in capitals; what is still in small letters was written elsewhere."""
     sentences = {name: _translated(text) for name, text in SENTENCES.items()}
     capitals = replace(ENGLISH, **sentences)  # type: ignore[arg-type]
@@ -194,7 +198,7 @@ def test_in_a_translation_nothing_english_is_left(can: Abilities) -> None:
         replace(login, status="failed"),
     ):
         found = connected(account="ADA", scope=frozenset({"READ"}))
-        shown += cards_of(each, found, Conversation(can, capitals), NOW, "WILD")
+        shown += cards_of(each, found, Renderer(can, capitals), NOW, "WILD")
     for card in shown:
         for text in all_of(card):
             left = re.sub(r"as\.example|notes|/mcpauth |/|connections|connect|disconnect", "", text)
@@ -212,19 +216,22 @@ def _translated(sentence: str) -> str:
 @covers("chat-words")
 def test_what_errors_say_can_be_translated_by_their_code() -> None:
     words = replace(ENGLISH, errors={"paste_refused": ("Falsch.", "Noch einmal.")})
-    card = Conversation(words=words).trouble("!", PasteRefused("That is not it."))
+    card = Renderer(messages=words).error_card("!", PasteRefused("That is not it."))
     assert card.paragraphs == ("Falsch.", "Noch einmal.")
     login = made(status="failed", failure=("That is not it.", "Again."), failure_code="paste_refused")
-    assert Conversation(words=words).ended(login, None, NOW, "t").paragraphs == ("Falsch.", "Noch einmal.")
-    assert Conversation().ended(login, None, NOW, "t").paragraphs == ("That is not it.", "Again.")
+    assert Renderer(messages=words).outcome_card(login, None, NOW, "t").paragraphs == (
+        "Falsch.",
+        "Noch einmal.",
+    )
+    assert Renderer().outcome_card(login, None, NOW, "t").paragraphs == ("That is not it.", "Again.")
 
 
 @covers("device-screen")
 def test_a_device_prompt_shows_the_code_alone_and_says_to_compare_it_and_to_whom_it_belongs() -> None:
-    card = Conversation().prompt(with_code(made(), complete="https://as.example/device?user_code=X"), NOW)
+    card = Renderer().prompt_card(with_code(made(), complete="https://as.example/device?user_code=X"), NOW)
     assert card.code == USER_CODE
     assert (USER_CODE, "code") in list(spans(card, with_link=False))
-    assert card.after_code == (ENGLISH.compare_code, ENGLISH.ends_alone)
+    assert card.after_code == (ENGLISH.compare_code, ENGLISH.device_login_ends_itself)
     assert card.link == Link("Open the page", "https://as.example/device?user_code=X")
     copies = [button.copy for row in card.buttons for button in row if button.copy]
     assert copies == [USER_CODE]
@@ -232,7 +239,7 @@ def test_a_device_prompt_shows_the_code_alone_and_says_to_compare_it_and_to_whom
 
 
 def test_what_is_secret_or_for_one_person_is_in_no_repr() -> None:
-    card = Conversation().prompt(made(), NOW)
+    card = Renderer().prompt_card(made(), NOW)
     assert card.link is not None
     assert card.link.url not in repr(card)
     assert "hidden" not in repr(Button("Copy", copy="hidden"))
@@ -257,27 +264,29 @@ def test_what_is_secret_or_for_one_person_is_in_no_repr() -> None:
 def test_a_prompt_counts_down_at_few_moments(left: float, said: str, next_left: float) -> None:
     login = made()
     now = login.expires_at - left
-    (row,) = [row for row in Conversation().prompt(login, now).rows if row.label == ENGLISH.open_until]
+    (row,) = [row for row in Renderer().prompt_card(login, now).rows if row.label == ENGLISH.expiry_label]
     assert f"({said})" in row.value
-    assert next_mark(login, now) == login.expires_at - next_left
+    assert next_countdown_at(login, now) == login.expires_at - next_left
 
 
 @settings(deadline=None)
 @given(left=st.floats(0.001, 5000))
 def test_between_two_marks_a_prompt_stays_the_same(left: float) -> None:
-    login = made(begun_at=NOW - 86_400 * 3)
+    login = made(started_at=NOW - 86_400 * 3)
     now = login.expires_at - left
-    mark, conversation = next_mark(login, now), Conversation()
+    mark, conversation = next_countdown_at(login, now), Renderer()
     assert now < mark <= login.expires_at
     # But for the date, which is named where it is another day than now.
-    before = conversation.prompt(login, now).rows[-1].value.partition("(")[2]
-    assert conversation.prompt(login, now + (mark - now) / 2).rows[-1].value.partition("(")[2] == before
+    before = conversation.prompt_card(login, now).rows[-1].value.partition("(")[2]
+    assert conversation.prompt_card(login, now + (mark - now) / 2).rows[-1].value.partition("(")[2] == before
 
 
 def test_the_other_hosts_that_take_part_are_named() -> None:
     login = made(request=replace(made().request, token_endpoint="https://tokens.example/token"))
-    (row,) = [row for row in Conversation().prompt(login, NOW).rows if row.label == ENGLISH.tokens_from]
-    assert row == Row("Tokens come from", "tokens.example", quoted=True)
+    (row,) = [
+        row for row in Renderer().prompt_card(login, NOW).rows if row.label == ENGLISH.token_hosts_label
+    ]
+    assert row == Row("Tokens come from", "tokens.example", is_quoted=True)
 
 
 @pytest.mark.parametrize(
@@ -291,20 +300,20 @@ def test_the_other_hosts_that_take_part_are_named() -> None:
     ],
 )
 def test_how_long_a_connection_lasts(found: Connection, said: str) -> None:
-    assert Conversation().lasts(found, NOW) == said
+    assert Renderer().connection_lifetime(found, NOW) == said
 
 
 @settings(deadline=None)
 @given(verb=st.from_regex(r"[a-z]+", fullmatch=True), argument=st.text(max_size=40))
 def test_what_a_button_brings_back_is_read_as_it_was_written(verb: str, argument: str) -> None:
-    assert read_action(action(verb, argument)) == (verb, argument)
+    assert decode_action(encode_action(verb, argument)) == (verb, argument)
 
 
 def test_a_long_value_is_cut_visibly() -> None:
-    assert short("x" * 301) == "x" * 299 + "…"
-    assert short("x" * 300) == "x" * 300
+    assert truncate("x" * 301) == "x" * 299 + "…"
+    assert truncate("x" * 300) == "x" * 300
     # Not through the middle of a character.
-    assert short("\U0001f600" * 151) == "\U0001f600" * 149 + "…"
+    assert truncate("\U0001f600" * 151) == "\U0001f600" * 149 + "…"
 
 
 def test_the_checks_of_the_platform_for_tests_bite() -> None:

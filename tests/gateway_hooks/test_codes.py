@@ -12,15 +12,22 @@ import pytest
 from gateway_hooks.dialog.code_detection import (
     MAX_SEARCHED_CHARS,
     SEPARATOR,
-    carries_redirect,
+    collect_redirect_locations,
+    contains_redirect,
     login_by_state,
-    may_carry_code,
-    redirects_of,
+    may_contain_code,
 )
-from gateway_hooks.dialog.intents import Answer, Exposed, NotOurs, Stray, meaning, without_links
-from gateway_hooks.dialog.platform import Heard, Sender
-from gateway_hooks.dialog.servers import Listed, redirect_uris
-from gateway_hooks.hermes.cached_files import cached_texts, delete_cached
+from gateway_hooks.dialog.intents import (
+    Answer,
+    ExposedAnswer,
+    UnmatchedAnswer,
+    UnrelatedEvent,
+    parse_intent,
+    without_links,
+)
+from gateway_hooks.dialog.platform import IncomingEvent, Sender
+from gateway_hooks.dialog.servers import StaticServers, redirect_uris
+from gateway_hooks.hermes.cached_files import cached_texts_with_codes, delete_cached_file
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS
 from hermes_mcp_auth_remote.values import Origin, Secret, Server, ServerOptions
@@ -36,11 +43,11 @@ AT_HOSTED = f"{HOSTED}?code=abc&state=def"
 @covers("chat-ours", "paste-mangled")
 @pytest.mark.parametrize("mangling", MANGLED)
 def test_an_address_is_known_however_it_is_written(mangling: str) -> None:
-    ours = redirects_of((), [HOSTED])
-    assert carries_redirect(MANGLED[mangling](LOOSE))
-    assert carries_redirect(MANGLED[mangling](AT_HOSTED), ours)
-    assert not carries_redirect(MANGLED[mangling](AT_HOSTED))
-    assert not carries_redirect(MANGLED[mangling](ELSEWHERE), ours)
+    ours = collect_redirect_locations((), [HOSTED])
+    assert contains_redirect(MANGLED[mangling](LOOSE))
+    assert contains_redirect(MANGLED[mangling](AT_HOSTED), ours)
+    assert not contains_redirect(MANGLED[mangling](AT_HOSTED))
+    assert not contains_redirect(MANGLED[mangling](ELSEWHERE), ours)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +69,8 @@ def test_an_address_is_known_however_it_is_written(mangling: str) -> None:
     ],
 )
 def test_ways_to_name_loopback(text: str) -> None:
-    assert carries_redirect(text)
-    assert may_carry_code(text)
+    assert contains_redirect(text)
+    assert may_contain_code(text)
 
 
 @covers("chat-ours")
@@ -93,19 +100,19 @@ def test_ways_to_name_loopback(text: str) -> None:
     ],
 )
 def test_what_is_nobodys_answer_to_us_goes_on(text: str) -> None:
-    assert not carries_redirect(text)
+    assert not contains_redirect(text)
     for is_private in (True, False):
-        heard = Heard(Sender("ada"), text=text, beside=text, parts=(text,))
-        assert meaning(heard, ADA, [with_code(made())], is_private=is_private) == NotOurs()
+        heard = IncomingEvent(Sender("ada"), text=text, quoted_text=text, extra_texts=(text,))
+        assert parse_intent(heard, ADA, [with_code(made())], is_private=is_private) == UnrelatedEvent()
 
 
 @covers("chat-ours")
 @pytest.mark.parametrize("value", ["{code}", "${CODE}", "$CODE", "%s", "[code]", ":code"])
 def test_a_template_of_a_redirect_goes_on_while_a_login_waits(value: str) -> None:
     text = f"url = 'http://localhost:8000/callback?code={value}&state={value}'"
-    heard = Heard(Sender("ada"), text=text, parts=(text,))
-    assert meaning(heard, ADA, [made()], is_private=True) == NotOurs()
-    assert meaning(heard, GROUP, [made()], is_private=False) == NotOurs()
+    heard = IncomingEvent(Sender("ada"), text=text, extra_texts=(text,))
+    assert parse_intent(heard, ADA, [made()], is_private=True) == UnrelatedEvent()
+    assert parse_intent(heard, GROUP, [made()], is_private=False) == UnrelatedEvent()
 
 
 @covers("chat-ours")
@@ -114,8 +121,8 @@ def test_a_quote_of_a_part_of_our_link_takes_no_message_away(start: int) -> None
     quote = f"Open this: {made().authorization_url[start:]}\nor ask again"
     assert STATE in quote
     assert without_links(quote, [made()]) == "Open this: \nor ask again"
-    heard = Heard(Sender("ada"), text="what is that?", beside=quote)
-    assert meaning(heard, ADA, [made()], is_private=True) == NotOurs()
+    heard = IncomingEvent(Sender("ada"), text="what is that?", quoted_text=quote)
+    assert parse_intent(heard, ADA, [made()], is_private=True) == UnrelatedEvent()
     # The state with anything else around it is no part of the link.
     assert without_links(f"http://x/?code=1&state={STATE}", [made()]).endswith(STATE)
 
@@ -125,37 +132,45 @@ def test_a_quote_of_a_part_of_our_link_takes_no_message_away(start: int) -> None
     "text", [STATE, f"state: {STATE}", "\u200b".join(STATE), f"{STATE[:9]}\n{STATE[9:]}"]
 )
 def test_a_state_that_is_waited_for_is_taken_alone(text: str) -> None:
-    heard = Heard(Sender("ada"), text="look", parts=(text,))
-    assert meaning(heard, ADA, [made()], is_private=True) == Answer(made())
-    assert meaning(heard, GROUP, [made()], is_private=False) == Exposed(made())
-    elsewhere = Origin("parlour", chat="elsewhere", user="eve", bot="900")
-    assert meaning(heard, elsewhere, [made()], is_private=True) == Stray()
+    heard = IncomingEvent(Sender("ada"), text="look", extra_texts=(text,))
+    assert parse_intent(heard, ADA, [made()], is_private=True) == Answer(made())
+    assert parse_intent(heard, GROUP, [made()], is_private=False) == ExposedAnswer(made())
+    elsewhere = Origin("parlour", chat_id="elsewhere", user_id="eve", bot_id="900")
+    assert parse_intent(heard, elsewhere, [made()], is_private=True) == UnmatchedAnswer()
     # The record of a login that is over has no state any more.
     over = made(status="done", request=replace(request(), state=Secret("")))
-    assert meaning(heard, ADA, [over], is_private=True) == NotOurs()
+    assert parse_intent(heard, ADA, [over], is_private=True) == UnrelatedEvent()
 
 
 @covers("chat-ours")
 def test_the_redirect_uri_of_a_login_that_waits_needs_no_state() -> None:
     asked = replace(request(), redirect_uri=HOSTED)
-    heard = Heard(Sender("eve"), text="look", parts=(f"{HOSTED}?code=abc",))
-    here = Origin("parlour", chat="private-eve", user="eve", bot="900")
-    assert meaning(heard, here, [made(request=asked)], is_private=True) == Stray()
-    assert meaning(heard, here, [made(request=asked, status="expired")], is_private=True) == NotOurs()
-    whole = replace(heard, parts=(AT_HOSTED,))
-    assert meaning(whole, here, [made(request=asked, status="expired")], is_private=True) == Stray()
-    assert meaning(whole, here, [], is_private=True) == NotOurs()
-    assert meaning(whole, here, [], is_private=True, configured=[HOSTED]) == Stray()
+    heard = IncomingEvent(Sender("eve"), text="look", extra_texts=(f"{HOSTED}?code=abc",))
+    here = Origin("parlour", chat_id="private-eve", user_id="eve", bot_id="900")
+    assert parse_intent(heard, here, [made(request=asked)], is_private=True) == UnmatchedAnswer()
+    assert (
+        parse_intent(heard, here, [made(request=asked, status="expired")], is_private=True)
+        == UnrelatedEvent()
+    )
+    whole = replace(heard, extra_texts=(AT_HOSTED,))
+    assert (
+        parse_intent(whole, here, [made(request=asked, status="expired")], is_private=True)
+        == UnmatchedAnswer()
+    )
+    assert parse_intent(whole, here, [], is_private=True) == UnrelatedEvent()
+    assert parse_intent(whole, here, [], is_private=True, configured_uris=[HOSTED]) == UnmatchedAnswer()
 
 
 def test_the_link_of_a_login_that_is_replied_to_is_no_code() -> None:
     asked = replace(request(), url=f"https://as.example/authorize?state={STATE}&code_challenge=x")
-    heard = Heard(Sender("ada"), text="what is that?", beside=f"Open {asked.url} please", beside_message="3")
-    assert meaning(heard, ADA, [made(request=asked)], is_private=True) == NotOurs()
+    heard = IncomingEvent(
+        Sender("ada"), text="what is that?", quoted_text=f"Open {asked.url} please", quoted_message_id="3"
+    )
+    assert parse_intent(heard, ADA, [made(request=asked)], is_private=True) == UnrelatedEvent()
 
 
 def test_redirect_uris_are_those_of_entries_without_a_mistake() -> None:
-    class Broken(Listed):
+    class Broken(StaticServers):
         def find(self, name: str) -> Server:
             if name == "broken":
                 raise ConfigError("No.", "Mend it.")
@@ -187,8 +202,8 @@ def test_the_work_grows_with_the_length_alone(unit: str) -> None:
     def seconds(size: int) -> float:
         text = unit * (size // len(unit))
         began = time.process_time()
-        carries_redirect(text, redirects_of([made()]))
-        may_carry_code(text)
+        contains_redirect(text, collect_redirect_locations([made()]))
+        may_contain_code(text)
         return time.process_time() - began
 
     seconds(10_000)
@@ -225,9 +240,12 @@ def test_only_files_are_read_and_only_those_of_the_cache_are_deleted(tmp_path: P
         media_urls=[*(str(tmp_path / name) for name in names), "https://cdn.example/a.txt", None],
         media_types=["text/plain", "", "image/png", "text/plain"],
     )
-    assert {path.name: text for path, text in cached_texts(event).items()} == {"a.txt": LOOSE, "b.txt": LOOSE}
+    assert {path.name: text for path, text in cached_texts_with_codes(event).items()} == {
+        "a.txt": LOOSE,
+        "b.txt": LOOSE,
+    }
     # Without Hermes nothing is known to be its cache.
-    assert not delete_cached(tmp_path / "a.txt")
+    assert not delete_cached_file(tmp_path / "a.txt")
     assert (tmp_path / "a.txt").exists()
 
 
@@ -237,7 +255,7 @@ def test_all_files_of_a_message_are_searched_as_one_message_is(tmp_path: Path) -
         (tmp_path / f"{number}.log").write_text("code " * (MAX_SEARCHED_CHARS // 5))
     (tmp_path / "5.txt").write_text(LOOSE)
     event = SimpleNamespace(media_urls=[str(each) for each in sorted(tmp_path.iterdir())])
-    texts = list(cached_texts(event).values())
+    texts = list(cached_texts_with_codes(event).values())
     assert sum(map(len, texts)) <= MAX_SEARCHED_CHARS + 5 * MAX_PASTE_CHARS
     # A file that holds an address alone is read whole, whatever came before it.
     assert texts[-1] == LOOSE

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway_hooks.dialog.platform import Abilities
-from gateway_hooks.dialog.servers import Configured, Listed, named, tag
+from gateway_hooks.dialog.platform import Capabilities
+from gateway_hooks.dialog.servers import ConfigServers, StaticServers, resolve_server, tag_of
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.values import Key, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Server
 from tests.browserless import approve
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.conftest import Begin
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 def connect(talk: Talk, person: Person, name: str = "notes") -> None:
     person.says(f"/connect {name}")
-    (login,) = [each for each in talk.waiting() if each.key.server == name]
+    (login,) = [each for each in talk.waiting() if each.key.server_name == name]
     person.pastes(approve(login.authorization_url))
 
 
@@ -49,13 +49,13 @@ def test_connections_are_listed_and_ended_from_the_list(begin: Begin, demo: Demo
     seen.append(ada.reads())
     compare("chat_connections", "\n\n--------\n\n".join(seen))
     assert talk.service.connection(talk.desk._context.servers.find("notes")) is None
-    assert demo.server.count("revocation") >= 1
+    assert demo.authorization_server.count_requests("revocation") >= 1
     assert ada.room.notes[-1] == "One moment…"
 
 
 def test_what_the_provider_did_not_revoke_is_told(ada: Person, talk: Talk, demo: Demo) -> None:
     connect(talk, ada)
-    demo.server.fail_next("revocation", status=503, times=None)
+    demo.authorization_server.fail_next("revocation", status=503, times=None)
     ada.presses("Disconnect")
     ada.presses("Yes, disconnect")
     assert "The provider did not confirm that it revoked them" in ada.reads()
@@ -77,7 +77,7 @@ def test_the_account_that_is_not_ones_own_is_disconnected_from_where_it_is_named
 
 
 def test_disconnecting_can_be_typed_also_where_a_name_has_spaces(begin: Begin) -> None:
-    talk = begin("my notes", place=Place(Abilities(buttons=False, commands="/mcpauth ")))
+    talk = begin("my notes", place=Place(Capabilities(has_buttons=False, command_prefix="/mcpauth ")))
     ada = talk.person("ada")
     connect(talk, ada, "my notes")
     ada.says("/disconnect my notes")
@@ -91,7 +91,7 @@ def test_a_name_that_nobody_knows_leads_to_the_list(ada: Person, talk: Talk) -> 
     connect(talk, ada)
     ada.says("/disconnect something yes")
     assert ada.last.title == "Connections"
-    assert talk.service.keys() == [Key("notes")]
+    assert talk.service.keys() == [CredentialKey("notes")]
 
 
 def test_a_session_that_is_over_and_one_that_cannot_be_read_are_told_apart(
@@ -101,12 +101,12 @@ def test_a_session_that_is_over_and_one_that_cannot_be_read_are_told_apart(
     ada = talk.person("ada")
     for name in ("notes", "mail"):
         connect(talk, ada, name)
-    demo.server.ledger.revoke_everything()
+    demo.authorization_server.ledger.revoke_everything()
     session = talk.desk.session("notes", "ada")
 
     async def used() -> None:
         with pytest.raises(Exception, match="needs a login"):
-            await session.challenged(await session.header(), 401, [])
+            await session.handle_challenge(await session.header(), 401, [])
 
     talk.run(used())
     (tmp_path / "mcp-tokens" / "mail.json").write_text("{")
@@ -124,10 +124,10 @@ def test_a_message_that_is_gone_is_answered_in_a_new_one(ada: Person) -> None:
 
 
 def test_help_is_for_those_who_may(ada: Person, talk: Talk) -> None:
-    talk.run(talk.desk.help(ada._spoken("/help"), ada.chat))
+    talk.run(talk.desk.send_help(ada._spoken("/help"), ada.chat))
     assert "/connect: log in to a server" in ada.reads()
     eve = talk.person("eve")
-    talk.run(talk.desk.help(eve._spoken("/help"), eve.chat))
+    talk.run(talk.desk.send_help(eve._spoken("/help"), eve.chat))
     assert eve.sees() == ["I do not know you"]
 
 
@@ -140,7 +140,7 @@ def test_a_mistake_in_the_configuration_is_said(
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"mcp_servers": entries}))
     service = AuthService(tmp_path, clock=clock)
-    talk = Talk(runner, service, Configured(tmp_path, {}), clock)
+    talk = Talk(runner, service, ConfigServers(tmp_path, {}), clock)
     ada = talk.person("ada")
     ada.says("/connections")
     assert "notes: not connected" in ada.reads()
@@ -158,7 +158,7 @@ def test_a_mistake_in_the_configuration_is_said(
 def test_where_no_server_is_configured_that_is_said(
     tmp_path: Path, clock: MovedClock, runner: asyncio.Runner
 ) -> None:
-    talk = Talk(runner, AuthService(tmp_path, clock=clock), Listed([]), clock)
+    talk = Talk(runner, AuthService(tmp_path, clock=clock), StaticServers([]), clock)
     ada = talk.person("ada")
     for act in ("/connections", "/connect", "/connect notes"):
         ada.says(act)
@@ -166,23 +166,25 @@ def test_where_no_server_is_configured_that_is_said(
 
 
 def test_servers_are_found_by_name_in_any_case_where_that_is_clear_and_by_tag() -> None:
-    servers = Listed(Server(name, "https://mcp.example/mcp") for name in ("notes", "Mail", "mail", "x" * 300))
+    servers = StaticServers(
+        Server(name, "https://mcp.example/mcp") for name in ("notes", "Mail", "mail", "x" * 300)
+    )
     for name, found in (("notes", "notes"), ("NOTES", "notes"), ("mail", "mail"), ("Mail", "Mail")):
-        server = named(servers, name)
+        server = resolve_server(servers, name)
         assert server is not None
         assert server.name == found
-    assert named(servers, "MAIL") is None
-    assert named(servers, "") is None
-    long = named(servers, "", tag("x" * 300))
+    assert resolve_server(servers, "MAIL") is None
+    assert resolve_server(servers, "") is None
+    long = resolve_server(servers, "", tag_of("x" * 300))
     assert long is not None
     assert long.name == "x" * 300
-    assert named(servers, "", "0123456789abcdef") is None
+    assert resolve_server(servers, "", "0123456789abcdef") is None
     with pytest.raises(ServerNotFound):
         servers.find("nobody")
 
 
 def test_configured_servers_are_read_anew_each_time(tmp_path: Path) -> None:
-    servers = Configured(tmp_path, {})
+    servers = ConfigServers(tmp_path, {})
     file = tmp_path / "config.yaml"
     for name in ("one", "two"):
         file.write_text(
@@ -217,7 +219,7 @@ def test_an_answer_that_says_nothing_of_its_login_is_held_against_the_latest(
     ada.says("/connect mail")
     first, second = talk.waiting()
     ada.pastes("a1" * 20)
-    assert [talk.service.login(each.id).pastes for each in (first, second)] == [0, 1]
+    assert [talk.service.login(each.id).paste_attempts for each in (first, second)] == [0, 1]
     assert "That did not finish the login of mail" in ada.sees()
     assert "a1a1" not in ada.reads()
 
@@ -230,10 +232,10 @@ def test_a_login_that_another_finishes_at_the_same_moment_is_not_said_to_have_fa
 
     async def twice() -> None:
         heard = [replace(ada._spoken(answer)) for _ in range(2)]
-        await asyncio.gather(*(talk.desk.hear(each, ada.chat) for each in heard))
+        await asyncio.gather(*(talk.desk.handle(each, ada.chat) for each in heard))
         await talk.settled()
 
     talk.run(twice())
-    assert demo.server.count("token") == 1
+    assert demo.authorization_server.count_requests("token") == 1
     assert "notes: connected" in ada.sees()
     assert answer not in ada.reads()

@@ -14,9 +14,9 @@ import zxingcpp
 from PIL import Image
 
 from gateway_hooks.dialog.rendering import MAX_QR_BYTES
-from gateway_hooks.dialog.servers import Listed
+from gateway_hooks.dialog.servers import StaticServers
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server, ServerOptions
@@ -32,18 +32,18 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def going() -> Iterator[Demo]:
     # By the clock on the wall, for polls go by it.
-    with running() as demo:
+    with serve_demo() as demo:
         yield demo
 
 
 @pytest.fixture
 def demo(going: Demo) -> Iterator[Demo]:
-    going.server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
-    going.server.heal()
-    going.server.requests.clear()
-    tripwire.guard(going.server.minted)
+    going.authorization_server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
+    going.authorization_server.clear_faults()
+    going.authorization_server.requests.clear()
+    tripwire.guard(going.authorization_server.minted_secrets)
     yield going
-    going.server.heal()
+    going.authorization_server.clear_faults()
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def ada(talk: Talk) -> Person:
 
 
 def code_of(talk: Talk) -> DeviceAuthorization:
-    code = talk.login.shown_code
+    code = talk.login.device_authorization
     assert code is not None
     return code
 
@@ -108,7 +108,7 @@ def test_from_a_code_to_pasting_and_back(ada: Person, talk: Talk) -> None:
     # What was shown of the code is gone with it.
     assert decoded(ada) == []
     assert first.user_code not in ada.reads()
-    assert talk.login.shown_code is None
+    assert talk.login.device_authorization is None
     url = talk.login.authorization_url
     ada.presses("QR code")
     assert decoded(ada) == [url]
@@ -135,7 +135,7 @@ def test_a_new_code_takes_the_place_of_the_old_one(ada: Person, talk: Talk) -> N
 def test_a_code_that_cannot_be_had_leaves_the_login_as_it_was(ada: Person, talk: Talk, demo: Demo) -> None:
     ada.says("/connect notes")
     first = code_of(talk)
-    demo.server.fail_next("device_authorization", status=503, times=None)
+    demo.authorization_server.fail_next("device_authorization", status=503, times=None)
     ada.presses("New code")
     assert code_of(talk) == first
     assert ada.sees() == ["Connect notes", "Connect notes"]
@@ -153,10 +153,10 @@ def test_a_code_is_waited_for_after_a_restart(
     page = page_of(talk)
 
     async def gone() -> None:
-        board = talk.desk.board
-        for task in (*board._working.values(), *board._polling.values()):
+        board = talk.desk.prompt_messages
+        for task in (*board._update_tasks.values(), *board._poll_tasks.values()):
             task.cancel()
-        await asyncio.gather(*board._polling.values(), return_exceptions=True)
+        await asyncio.gather(*board._poll_tasks.values(), return_exceptions=True)
 
     talk.run(gone())
     approve_device(page)
@@ -178,9 +178,9 @@ def test_where_codes_are_turned_off_none_is_offered(
 def test_a_picture_that_no_camera_could_read_is_not_sent_and_that_is_said(
     tmp_path: Path, demo: Demo, runner: asyncio.Runner
 ) -> None:
-    demo.server.change(with_device=False)
+    demo.authorization_server.change_behaviour(with_device=False)
     wide = ServerOptions(scope=frozenset(f"mcp:scope-number-{n:03}" for n in range(60)))
-    servers = Listed([Server("notes", demo.ping_url, wide)])
+    servers = StaticServers([Server("notes", demo.ping_url, wide)])
     talk = Talk(runner, AuthService(tmp_path), servers, time.time)
     ada = talk.person("ada")
     ada.says("/connect notes")
@@ -194,10 +194,10 @@ def test_a_picture_that_no_camera_could_read_is_not_sent_and_that_is_said(
 
 @covers("qr-fits")
 def test_the_densest_picture_that_is_sent_can_be_read() -> None:
-    from hermes_mcp_auth_remote.qr import png
+    from hermes_mcp_auth_remote.qr import render_png
 
     text = "https://as.example/authorize?" + "x" * (MAX_QR_BYTES - 29)
-    drawn = png(text)
+    drawn = render_png(text)
     assert drawn is not None
     with Image.open(io.BytesIO(drawn)) as image:
         (found,) = zxingcpp.read_barcodes(image.convert("L"))

@@ -24,17 +24,17 @@ from tests.trackers import Trackers, caught
 pytestmark = pytest.mark.slow
 
 FAULTS = (
-    "service.AuthService.finish",
-    "service.logins.exchange",
+    "service.AuthService.complete_login",
+    "service.logins.exchange_code",
     "oauth.token.read_token_response",
-    "store.files.tokens_document",
+    "store.files.credential_files.tokens_document",
     "service.sessions.Session.adopt",
 )
 
 
 @pytest.fixture
 def trackers(demo: Demo) -> Iterator[Trackers]:
-    one = Trackers(demo.server.minted)
+    one = Trackers(demo.authorization_server.minted_secrets)
     with one.logging():
         yield one
     assert one.sent_leaks() == []
@@ -122,14 +122,14 @@ def test_what_keeps_messages_up_to_date_raises_without_variables(
 ) -> None:
     ada.says("/connect notes")
     answer_of(talk, trackers)
-    boom(monkeypatch, trackers, "store.documents.from_bytes")
+    boom(monkeypatch, trackers, "store.codec.decode_document")
 
     def fail(*_given: object) -> None:
         kept = [each.request.state.reveal() for each in talk.waiting()]
         raise Boom(len(kept))
 
-    monkeypatch.setattr("gateway_hooks.runtime.message_sync.Board._attend", fail)
-    talk.desk.board.poke()
+    monkeypatch.setattr("gateway_hooks.runtime.message_sync.PromptMessages._schedule_updates", fail)
+    talk.desk.prompt_messages.wake()
     error = caught(talk.desk.run())
     assert isinstance(error, ExceptionGroup)
     assert trackers.leaks(error) == []
@@ -163,8 +163,8 @@ def test_a_fault_at_a_paste_in_plain_text_inside_hermes(
 
     async def main(text: list[str]) -> None:
         signal = seat(tmp_path, "signal", listens=True)
-        signal.attached.adapter.send = Adapter().send
-        said = signal.hear(SimpleNamespace(source=place("D0123"), text=text.pop(), message_id="1"))
+        signal.adapter_ref.platform_adapter.send = Adapter().send
+        said = signal.handle_event(SimpleNamespace(source=place("D0123"), text=text.pop(), message_id="1"))
         assert said is not None
         await asyncio.gather(*signal._tasks, return_exceptions=True)
 
@@ -172,8 +172,8 @@ def test_a_fault_at_a_paste_in_plain_text_inside_hermes(
         raise Boom("an error that nobody expects")
 
     if where == "desk":
-        monkeypatch.setattr("gateway_hooks.runtime.login_actions.Answering.stray", fail)
+        monkeypatch.setattr("gateway_hooks.runtime.login_actions.LoginActions.reject_unmatched_answer", fail)
     else:
-        monkeypatch.setattr("gateway_hooks.hermes.adapter.meaning", fail)
+        monkeypatch.setattr("gateway_hooks.hermes.adapter.parse_intent", fail)
     asyncio.run(main([f"http://127.0.0.1:51234/callback?code={code}&state=some-state"]))
     check_logged(caplog, trackers, "Boom")

@@ -158,7 +158,7 @@ def test_an_exposed_login_ends_also_where_no_other_can_begin(
     ada.says("/connect notes")
     first = talk.login
     answer = approve(first.authorization_url)
-    demo.server.fail_next("protected_resource_metadata", status=503, times=None)
+    demo.authorization_server.fail_next("protected_resource_metadata", status=503, times=None)
     ada_in_group.pastes(answer)
     assert talk.service.login(first.id).status == "cancelled"
     assert talk.waiting() == []
@@ -201,7 +201,7 @@ def test_an_answer_in_a_group_to_a_login_begun_by_a_command_elsewhere(
 ) -> None:
     server = talk.desk._context.servers.find("notes")
     other = AuthService(tmp_path, clock=clock)
-    first = talk.run(other.begin(server, Origin("parlour", user="ada")))
+    first = talk.run(other.start_login(server, Origin("parlour", user_id="ada")))
     talk.settle()
     ada_in_group.pastes(approve(first.authorization_url))
     assert other.login(first.id).status == "cancelled"

@@ -10,9 +10,9 @@ import pytest
 
 import gateway_hooks.hermes.runtime
 from gateway_hooks.hermes import Plugin, internals
-from gateway_hooks.hermes.agent_tool import NOBODY, AgentAsks
+from gateway_hooks.hermes.agent_tool import NO_USER_TO_PROMPT, AgentLogins
 from gateway_hooks.hermes.commands import SKIP
-from gateway_hooks.hermes.runtime import Inside
+from gateway_hooks.hermes.runtime import GatewayRuntime
 from tests.gateway_hooks.test_attacks import ADDRESS, place, seat
 from tests.requirements import covers
 
@@ -21,27 +21,27 @@ from tests.requirements import covers
 def test_a_fault_at_a_message_of_hermes_lets_no_code_through(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    inside = object.__new__(Inside)
-    monkeypatch.setattr(Inside, "look", lambda _: 1 / 0)
-    assert inside.hear(SimpleNamespace(text="hello", source=None)) is None
-    assert inside.hear(SimpleNamespace(text=ADDRESS, source=None)) == SKIP
-    assert inside.hear(SimpleNamespace(text="right?", reply_to_text=ADDRESS, source=None)) == SKIP
+    inside = object.__new__(GatewayRuntime)
+    monkeypatch.setattr(GatewayRuntime, "sync_adapters", lambda _: 1 / 0)
+    assert inside.handle_event(SimpleNamespace(text="hello", source=None)) is None
+    assert inside.handle_event(SimpleNamespace(text=ADDRESS, source=None)) == SKIP
+    assert inside.handle_event(SimpleNamespace(text="right?", reply_to_text=ADDRESS, source=None)) == SKIP
 
 
 @covers("chat-ours")
 def test_a_gateway_that_cannot_be_attended_lets_no_code_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Plugin, "attend", lambda *_: 1 / 0)
+    monkeypatch.setattr(Plugin, "ensure_started", lambda *_: 1 / 0)
     plugin = Plugin()
     for event in (SimpleNamespace(text=ADDRESS), SimpleNamespace(text="right?", reply_to_text=ADDRESS)):
-        assert plugin.before_dispatch(event, gateway=object()) == SKIP
-    assert plugin.before_dispatch(SimpleNamespace(text="hello"), gateway=object()) is None
+        assert plugin.on_pre_gateway_dispatch(event, gateway=object()) == SKIP
+    assert plugin.on_pre_gateway_dispatch(SimpleNamespace(text="hello"), gateway=object()) is None
 
 
 @covers("chat-ours")
 def test_where_nothing_can_be_told_from_a_code_nothing_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Plugin, "attend", lambda *_: 1 / 0)
-    monkeypatch.setattr("gateway_hooks.hermes.commands.withheld", lambda _: 1 / 0)
-    said = Plugin().before_dispatch(SimpleNamespace(text="hello"), gateway=object())
+    monkeypatch.setattr(Plugin, "ensure_started", lambda *_: 1 / 0)
+    monkeypatch.setattr("gateway_hooks.hermes.commands.skip_if_code", lambda _: 1 / 0)
+    said = Plugin().on_pre_gateway_dispatch(SimpleNamespace(text="hello"), gateway=object())
     assert said is not None
     assert said["action"] == "skip"
 
@@ -51,12 +51,12 @@ def test_where_nothing_can_be_told_from_a_code_nothing_goes_on(monkeypatch: pyte
 def test_an_adapter_that_is_not_known_yet_lets_no_person_s_code_through(
     platform: str, said: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inside = object.__new__(Inside)
-    monkeypatch.setattr(Inside, "look", lambda _: None)
-    monkeypatch.setattr(Inside, "seat_at", lambda *_: None)
+    inside = object.__new__(GatewayRuntime)
+    monkeypatch.setattr(GatewayRuntime, "sync_adapters", lambda _: None)
+    monkeypatch.setattr(GatewayRuntime, "adapter_for_source", lambda *_: None)
     source = SimpleNamespace(platform=SimpleNamespace(value=platform))
-    assert inside.hear(SimpleNamespace(text=ADDRESS, source=source)) == said
-    assert inside.hear(SimpleNamespace(text="hello", source=source)) is None
+    assert inside.handle_event(SimpleNamespace(text=ADDRESS, source=source)) == said
+    assert inside.handle_event(SimpleNamespace(text="hello", source=source)) is None
 
 
 @covers("hermes-moved")
@@ -75,12 +75,12 @@ def test_a_gateway_that_could_not_be_attended_is_tried_again(monkeypatch: pytest
         def hear(self, _event: object) -> None:
             """Take nothing."""
 
-    monkeypatch.setattr(gateway_hooks.hermes.runtime, "Inside", Late)
+    monkeypatch.setattr(gateway_hooks.hermes.runtime, "GatewayRuntime", Late)
     plugin, gateway = Plugin(), object()
     for _ in range(3):
-        assert plugin.before_dispatch(SimpleNamespace(text="hello"), gateway=gateway) is None
+        assert plugin.on_pre_gateway_dispatch(SimpleNamespace(text="hello"), gateway=gateway) is None
     assert Late.starts == 2
-    assert plugin.inside is not None
+    assert plugin.runtime is not None
 
 
 @covers("hermes-kept-out")
@@ -98,21 +98,23 @@ def test_a_gateway_that_could_not_be_attended_is_tried_again(monkeypatch: pytest
     ],
 )
 def test_groups_and_channels_are_nobody(tmp_path: Path, platform: str, user: Any, speaker: str) -> None:
-    assert seat(tmp_path, platform).speaker(place("-1001234", user)) == speaker
+    assert seat(tmp_path, platform).user_id_of(place("-1001234", user)) == speaker
 
 
 @covers("hermes-asks")
 def test_where_nobody_speaks_the_agent_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    telegram, inside = seat(tmp_path, "telegram", listens=True), object.__new__(Inside)
+    telegram, inside = seat(tmp_path, "telegram", listens=True), object.__new__(GatewayRuntime)
     turn = {"PLATFORM": "telegram", "USER_ID": "1087968824", "CHAT_ID": "-1001"}
     monkeypatch.setattr(internals, "session_value", lambda name: turn.get(name, ""))
-    monkeypatch.setattr(internals, "source", lambda *_, **__: place("-1001", "1087968824"))
-    for find in ("seat_of", "seat_at"):
-        monkeypatch.setattr(Inside, find, lambda *_: telegram)
-    asks = AgentAsks(inside)
-    assert asks.connect("notes") == NOBODY.format(server="notes")
+    monkeypatch.setattr(internals, "make_source", lambda *_, **__: place("-1001", "1087968824"))
+    for find in ("adapter_for_platform", "adapter_for_source"):
+        monkeypatch.setattr(GatewayRuntime, find, lambda *_: telegram)
+    asks = AgentLogins(inside)
+    assert asks.request_login("notes") == NO_USER_TO_PROMPT.format(server="notes")
     assert (
-        asks.after_tool("mcp__notes__whoami", {"error": "needs a login", "needs_reauth": True}, "error")
+        asks.transform_tool_result(
+            "mcp__notes__whoami", {"error": "needs a login", "needs_reauth": True}, "error"
+        )
         is None
     )
     assert telegram.service.logins() == []

@@ -10,7 +10,7 @@ import pytest
 from gateway_hooks.dialog.platform import Sender
 from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.policy import HermesPolicy
-from hermes_mcp_auth_remote.values import Key
+from hermes_mcp_auth_remote.values import CredentialKey
 from tests.requirements import covers
 
 ANNA = Sender("42")
@@ -19,7 +19,7 @@ ANNA = Sender("42")
 @covers("hermes-moved")
 def test_what_is_missing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
-        assert hermes.part("hermes_is_not_here", "anything", "nothing follows") is None
+        assert hermes.import_attribute("hermes_is_not_here", "anything", "nothing follows") is None
     said = "Hermes has no hermes_is_not_here.anything: nothing follows."
     assert [record.getMessage() for record in caplog.records].count(said) == 1
 
@@ -27,19 +27,19 @@ def test_what_is_missing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
 @covers("hermes-moved", "hermes-who")
 @pytest.mark.parametrize("gateway", [None, SimpleNamespace(), SimpleNamespace(_is_user_authorized=None)])
 def test_a_hermes_that_cannot_be_asked_lets_nobody_in(gateway: Any) -> None:
-    policy = HermesPolicy(gateway, hermes.Attached(None, SimpleNamespace(value="telegram")))
+    policy = HermesPolicy(gateway, hermes.AdapterRef(None, SimpleNamespace(value="telegram")))
     assert not policy.may_talk(ANNA)
     assert not policy.may_change(ANNA)
 
 
 @covers("hermes-moved", "hermes-who")
 def test_without_rules_about_commands_nobody_changes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hermes, "source", lambda *_, **__: object())
+    monkeypatch.setattr(hermes, "make_source", lambda *_, **__: object())
     gateway = SimpleNamespace(_is_user_authorized=lambda _: True)
-    policy = HermesPolicy(gateway, hermes.Attached(None, SimpleNamespace(value="telegram")))
+    policy = HermesPolicy(gateway, hermes.AdapterRef(None, SimpleNamespace(value="telegram")))
     assert policy.may_talk(ANNA)
     assert not policy.may_change(ANNA)
-    assert Key("notes", policy.owner("telegram", "42")) == Key("notes")
+    assert CredentialKey("notes", policy.owner("telegram", "42")) == CredentialKey("notes")
 
 
 def test_there_is_no_gateway_in_this_process() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_hooks.hermes.commands import read_command, without_ours
+from gateway_hooks.hermes.commands import parse_command, split_merged_message
 from tests.requirements import covers
 
 ADDRESS = "http://127.0.0.1:1/callback?code=abc&state=def"
@@ -33,7 +33,7 @@ ADDRESS = "http://127.0.0.1:1/callback?code=abc&state=def"
     ],
 )
 def test_one_command_says_all(typed: str, meant: tuple[str, str] | None) -> None:
-    assert read_command(typed, "bot") == meant
+    assert parse_command(typed, "bot") == meant
 
 
 @covers("hermes-belt")
@@ -49,4 +49,4 @@ def test_one_command_says_all(typed: str, meant: tuple[str, str] | None) -> None
     ],
 )
 def test_what_was_merged_is_told_apart(text: str, ours: list[str], rest: str) -> None:
-    assert without_ours(text, lambda line: line.startswith("http")) == (ours, rest)
+    assert split_merged_message(text, lambda line: line.startswith("http")) == (ours, rest)

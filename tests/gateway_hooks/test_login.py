@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway_hooks.dialog.platform import Abilities
+from gateway_hooks.dialog.platform import Capabilities
 from hermes_mcp_auth_remote.demo.servers import Demo
-from hermes_mcp_auth_remote.login import MAX_PASTES
+from hermes_mcp_auth_remote.login import MAX_PASTE_ATTEMPTS
 from tests.browserless import approve, deny
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.conftest import Begin
@@ -52,15 +52,15 @@ def test_a_login_by_pasting(talk: Talk, ada: Person) -> None:
 @covers("chat-prompt")
 def test_a_prompt_names_server_host_scope_end_and_begin_and_who_should_go_on(talk: Talk, ada: Person) -> None:
     ada.says("/connect notes")
-    text, login, words = ada.reads(), talk.login, talk.desk._context.words
+    text, login, words = ada.reads(), talk.login, talk.desk._context.messages
     for said in (
         login.server_url,
-        login.issuer_host,
+        login.authorization_host,
         "mcp:tools",
         "08:10 UTC (10 minutes)",
-        words.only_if,
-        words.paste_nowhere_else.format(clock="08:00"),
-        words.for_all,
+        words.continue_warning,
+        words.paste_warning.format(clock="08:00"),
+        words.token_owner_everyone,
     ):
         assert said in text, said
     assert ada.last.link is not None
@@ -74,7 +74,7 @@ def test_a_login_that_is_denied_says_so_and_offers_another(ada: Person, talk: Ta
     assert "Access was denied" in ada.reads()
     ada.presses("Try again")
     assert ada.sees() == ["Connect notes"]
-    assert talk.login.messages == (next(reversed(ada.room.messages)),)
+    assert talk.login.message_ids == (next(reversed(ada.room.messages)),)
 
 
 def test_a_login_that_is_cancelled(ada: Person, talk: Talk) -> None:
@@ -116,7 +116,7 @@ def test_an_answer_that_cannot_be_deleted_is_used_and_the_person_is_told_to_dele
 def test_an_answer_is_deleted_before_it_is_used(ada: Person, talk: Talk, demo: Demo) -> None:
     ada.says("/connect notes")
     answer = approve(talk.login.authorization_url)
-    demo.server.fail_next("token", status=503)
+    demo.authorization_server.fail_next("token", status=503)
     ada.pastes(answer)
     assert answer not in ada.reads()
     assert ada.room.calls.index("delete") < ada.room.calls.index("edit")
@@ -127,8 +127,8 @@ def test_refusals_repeat_nothing_of_the_paste_and_the_fifth_ends_the_login(ada: 
     ada.says("/connect notes")
     login = talk.login
     wrong = f"{login.request.redirect_uri}?code=not-the-right-code-1234&state=not-the-right-state"
-    for number in range(MAX_PASTES):
-        assert talk.service.login(login.id).pastes == number
+    for number in range(MAX_PASTE_ATTEMPTS):
+        assert talk.service.login(login.id).paste_attempts == number
         assert ada.pastes(wrong)
         bot_said = "\n".join(str(each) for each in ada.room.messages.values() if each.author == "bot")
         assert "not-the-right" not in bot_said
@@ -150,7 +150,7 @@ def test_an_answer_that_was_used_is_refused_deleted_and_does_not_go_on_to_anybod
     assert answer not in ada.reads()
     assert ada.sees() == ["notes: connected", "No login of yours waits for that"]
     assert "/connect" in ada.reads()
-    assert demo.server.count("token") == 1
+    assert demo.authorization_server.count_requests("token") == 1
 
 
 @covers("sender-binding")
@@ -181,7 +181,7 @@ def test_the_button_of_anothers_login_does_nothing(ada: Person, talk: Talk, labe
 def test_a_code_alone_counts_where_the_provider_does_not_say_who_it_is_and_only_one_login_waits(
     begin: Begin, demo: Demo
 ) -> None:
-    demo.server.change(iss_supported=False)
+    demo.authorization_server.change_behaviour(iss_supported=False)
     talk = begin("notes", "mail")
     ada = talk.person("ada")
     ada.says("/connect notes")
@@ -197,7 +197,7 @@ def test_a_code_alone_counts_where_the_provider_does_not_say_who_it_is_and_only_
 
 
 def test_with_forms_the_answer_comes_in_a_form_and_one_that_was_written_is_exposed(begin: Begin) -> None:
-    talk = begin(place=Place(Abilities(forms=True, deletes=False)))
+    talk = begin(place=Place(Capabilities(has_forms=True, can_delete=False)))
     ada = talk.person("ada")
     ada.room.cannot_delete = True
     ada.says("/connect notes")
@@ -224,7 +224,7 @@ def test_a_login_of_the_same_server_takes_the_place_of_the_one_that_waits(ada: P
 def test_a_login_that_cannot_begin_leaves_the_one_that_waits(ada: Person, talk: Talk, demo: Demo) -> None:
     ada.says("/connect notes")
     first = talk.login
-    demo.server.fail_next("protected_resource_metadata", status=503, times=None)
+    demo.authorization_server.fail_next("protected_resource_metadata", status=503, times=None)
     ada.says("/connect notes")
     assert ada.last.title == "notes: not connected"
     assert talk.login.id == first.id
@@ -238,14 +238,14 @@ def test_which_server_is_asked_where_none_is_named_or_none_is_known_by_that_name
         assert ada.last.title == "Connect which server?"
     ada.presses("mail")
     assert ada.last.title == "Connect mail"
-    assert talk.login.key.server == "mail"
+    assert talk.login.key.server_name == "mail"
     # In the place of the question.
     assert len(ada.room.cards()) == 2
 
 
 def test_a_name_counts_in_any_case(ada: Person, talk: Talk) -> None:
     ada.says("/connect NOTES")
-    assert talk.login.key.server == "notes"
+    assert talk.login.key.server_name == "notes"
 
 
 def test_nobody_elses_words_are_taken(ada: Person, talk: Talk) -> None:
@@ -267,7 +267,7 @@ def test_nobody_elses_words_are_taken(ada: Person, talk: Talk) -> None:
 
 
 def test_without_buttons_the_same_can_be_typed(begin: Begin) -> None:
-    talk = begin(place=Place(Abilities(buttons=False, commands="/mcpauth ")))
+    talk = begin(place=Place(Capabilities(has_buttons=False, command_prefix="/mcpauth ")))
     ada = talk.person("ada")
     ada.says("/connect notes")
     assert "Answer with a word: /mcpauth qr, /mcpauth cancel." in ada.reads()

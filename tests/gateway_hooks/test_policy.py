@@ -8,9 +8,9 @@ from gateway_hooks.dialog.platform import Sender
 from gateway_hooks.dialog.policy import (
     MAX_STARTS_PER_HOUR,
     MAX_WAITING,
-    STRANGER_SECONDS,
+    UNKNOWN_USER_REPLY_SECONDS,
     AllowList,
-    Owners,
+    OwnershipMode,
     Refusal,
     refusal,
 )
@@ -73,7 +73,7 @@ def test_who_may(policy: AllowList, sender: Sender, talks: bool, changes: bool) 
     ],
 )
 def test_who_hears_of_trouble(policy: AllowList, caretakers: tuple[str, ...]) -> None:
-    assert policy.caretakers() == caretakers
+    assert policy.reminder_recipients() == caretakers
 
 
 @covers("chat-owners")
@@ -96,7 +96,7 @@ def several(count: int, origin: object = ADA, **members: object) -> list[Login]:
         (several(3, status="cancelled"), None),
         (several(MAX_STARTS_PER_HOUR - 1, status="done"), None),
         (several(MAX_STARTS_PER_HOUR, status="done"), "too_often"),
-        (several(MAX_STARTS_PER_HOUR, status="done", begun_at=NOW - 3601), None),
+        (several(MAX_STARTS_PER_HOUR, status="done", started_at=NOW - 3601), None),
         (several(MAX_WAITING - 1, BOB), None),
         (several(MAX_WAITING, BOB), "too_busy"),
     ],
@@ -112,10 +112,10 @@ def test_a_fourth_login_at_once_is_refused_and_asks_no_server(begin: Begin, demo
     ada = talk.person("ada")
     for name in ("notes", "mail", "tasks"):
         ada.says(f"/connect {name}")
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     ada.says("/connect maps")
     assert "3 logins of yours wait already." in ada.reads()
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
     # One in the place of another is none more.
     ada.says("/connect mail")
     assert ada.last.title == "Connect mail"
@@ -131,12 +131,12 @@ def test_the_eleventh_login_within_an_hour_is_refused(
     for _ in range(MAX_STARTS_PER_HOUR):
         ada.says("/connect notes")
         ada.presses("Cancel")
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     ada.says("/connect notes")
     assert "Try again later." in ada.reads()
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
     talk.person("bob").says("/connect notes")
-    assert talk.login.origin.user == "bob"
+    assert talk.login.origin.user_id == "bob"
     clock.now += 3600
     ada.says("/connect notes")
     assert ada.last.title == "Connect notes"
@@ -151,7 +151,7 @@ def test_logins_that_are_asked_for_at_once_are_counted_one_by_one(begin: Begin) 
         import asyncio
 
         heard = [ada._spoken(f"/connect {name}") for name in "abcdef"]
-        await asyncio.gather(*(talk.desk.hear(each, ada.chat) for each in heard))
+        await asyncio.gather(*(talk.desk.handle(each, ada.chat) for each in heard))
 
     talk.run(all_at_once())
     assert len(talk.waiting()) == 3
@@ -170,11 +170,11 @@ def test_a_stranger_is_told_so_once_an_hour_and_begins_nothing(
     assert len(eve.sees()) == 1
     # What is not meant for us goes on, to whoever knows them.
     assert not eve.says("hello")
-    clock.now += STRANGER_SECONDS
+    clock.now += UNKNOWN_USER_REPLY_SECONDS
     eve.says("/connect notes")
     assert len(eve.sees()) == 2
     assert talk.waiting() == []
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 @covers("chat-listed")
@@ -196,11 +196,11 @@ def test_only_an_administrator_changes_what_all_share_and_all_may_see_it(begin: 
     ada, bob = talk.person("ada"), talk.person("bob")
     ada.says("/connect notes")
     ada.pastes(approve(talk.login.authorization_url))
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     for said in ("/connect notes", "/disconnect notes", "/disconnect notes yes"):
         bob.says(said)
         assert "only an administrator of this bot may change them" in str(bob.room.cards()[-1])
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
     bob.says("/connections")
     assert "notes: connected as ada@example.com" in bob.reads()
     assert bob.last.buttons == ()
@@ -231,7 +231,7 @@ def test_tokens_of_ones_own_are_seen_and_ended_by_their_owner_alone(begin: Begin
 
 @covers("chat-owners")
 @pytest.mark.parametrize("owners", ["shared", "per_user"])
-def test_a_login_waits_for_whoever_began_it_alone(begin: Begin, owners: Owners) -> None:
+def test_a_login_waits_for_whoever_began_it_alone(begin: Begin, owners: OwnershipMode) -> None:
     talk = begin(policy=AllowList(users=frozenset({"ada", "bob"}), owners=owners))
     ada, bob = talk.person("ada"), talk.person("bob")
     ada.says("/connect notes")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import gateway_hooks.dialog.servers
-from gateway_hooks.dialog.servers import Configured
+from gateway_hooks.dialog.servers import ConfigServers
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
 
 NOTES = "mcp_servers:\n  notes: {url: 'https://notes.example/mcp', auth: oauth}\n"
@@ -46,7 +46,7 @@ def test_files_that_have_not_changed_are_not_read_again(
     written(tmp_path, NOTES)
     # The time of the last change (ctime) cannot be put back.
     time.sleep(0.06)
-    servers = Configured(tmp_path, {})
+    servers = ConfigServers(tmp_path, {})
     for _ in range(3):
         assert servers.names() == ["notes"]
         assert servers.find("notes").url == "https://notes.example/mcp"
@@ -56,7 +56,7 @@ def test_files_that_have_not_changed_are_not_read_again(
 def test_a_change_that_puts_the_time_of_writing_back_is_seen(tmp_path: Path) -> None:
     written(tmp_path, NOTES)
     time.sleep(0.06)
-    servers, before = Configured(tmp_path, {}), (tmp_path / "config.yaml").stat()
+    servers, before = ConfigServers(tmp_path, {}), (tmp_path / "config.yaml").stat()
     assert servers.find("notes").url == "https://notes.example/mcp"
     (tmp_path / "config.yaml").write_text(NOTES.replace("notes.example", "moved.example"))
     os.utime(tmp_path / "config.yaml", ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -64,7 +64,7 @@ def test_a_change_that_puts_the_time_of_writing_back_is_seen(tmp_path: Path) -> 
 
 
 def test_what_the_operator_changes_counts_at_once(tmp_path: Path) -> None:
-    servers = Configured(tmp_path, {})
+    servers = ConfigServers(tmp_path, {})
     assert servers.names() == []
     written(tmp_path, NOTES, age_seconds=30)
     assert servers.names() == ["notes"]
@@ -84,7 +84,7 @@ def test_what_the_operator_changes_counts_at_once(tmp_path: Path) -> None:
 def test_a_change_just_after_a_look_is_seen_although_its_time_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    servers, path = Configured(tmp_path, {}), tmp_path / "config.yaml"
+    servers, path = ConfigServers(tmp_path, {}), tmp_path / "config.yaml"
     just_now = time.time_ns()
     monkeypatch.setattr(
         gateway_hooks.dialog.servers, "time", SimpleNamespace(time_ns=lambda: just_now + 10**6)
@@ -98,7 +98,7 @@ def test_a_change_just_after_a_look_is_seen_although_its_time_is_the_same(
 
 
 def test_a_mistake_is_said_each_time_until_it_is_mended(tmp_path: Path) -> None:
-    servers = Configured(tmp_path, {})
+    servers = ConfigServers(tmp_path, {})
     written(tmp_path, "mcp_servers: [", age_seconds=30)
     for _ in range(2):
         with pytest.raises(ConfigError, match="not valid YAML"):

@@ -19,7 +19,7 @@ from typing import Any
 
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key
+from hermes_mcp_auth_remote.values import CredentialKey
 from tests import tripwire
 from tests.hermes.leaks import Secrets, assert_nothing_leaked
 from tests.parts.hermes_gateway import Gateway
@@ -103,11 +103,11 @@ class SharedGateway:
     def _reset(self, servers: Iterable[str]) -> None:
         self.model.start_over()
         service, store = AuthService(self.home), FileStore(self.home)
-        for login in service.waiting():
+        for login in service.waiting_logins():
             asyncio.run(service.cancel(login.id))
-        self._wait_for_tools({each.key.server for each in service.logins() if each.status == "done"})
+        self._wait_for_tools({each.key.server_name for each in service.logins() if each.status == "done"})
         for name in servers:
-            store.delete(Key(name))
+            store.delete(CredentialKey(name))
         self.hermes.settings["mcp_servers"] = {}
         self.hermes.write_settings()
         if self.hermes.is_running:

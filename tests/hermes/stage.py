@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests import tripwire
@@ -185,13 +185,15 @@ class SharedStage:
         _, ben = self.next_person("Ben")
         notes, later = names or (f"notes{number}", f"later{number}")
         home, hermes = self.shared.home, self.shared.hermes
-        with running(behaviour or Behaviour(), paths=("/mcp", "/later")) as demo:
+        with serve_demo(behaviour or Behaviour(), paths=("/mcp", "/later")) as demo:
             urls = {notes: demo.resources.origin + "/mcp", later: demo.resources.origin + "/later"}
             for name in connected:
                 full = {"notes": notes, "later": later}[name]
                 store_tokens(home, Server(full, urls[full]))
             servers = entries(urls, call_seconds)
-            with self.shared.one_test(servers, demo.server.minted, reload=bool(connected)) as found:
+            with self.shared.one_test(
+                servers, demo.authorization_server.minted_secrets, reload=bool(connected)
+            ) as found:
                 yield Stage(
                     self.api,
                     anna,
@@ -308,12 +310,12 @@ def on_stage(
     `connected` have tokens at the start, `beside` is the folder of another plugin.
     """
     with (
-        running(behaviour or Behaviour(), paths=("/mcp", "/later")) as demo,
+        serve_demo(behaviour or Behaviour(), paths=("/mcp", "/later")) as demo,
         bot_api.running(privacy_mode=privacy_mode) as api,
         model() as stand_in,
     ):
         tripwire.guard([api.token])
-        tripwire.guard(demo.server.minted)
+        tripwire.guard(demo.authorization_server.minted_secrets)
         urls = {"notes": demo.resources.origin + "/mcp", "later": demo.resources.origin + "/later"}
         for name in connected:
             asyncio.run(log_in(AuthService(home), Server(name, urls[name])))
@@ -331,4 +333,13 @@ def on_stage(
             settings=settings,
             verbosity=verbosity,
         ) as hermes:
-            yield Stage(api, anna, ben, stand_in, hermes, demo, home, Secrets(minted=demo.server.minted))
+            yield Stage(
+                api,
+                anna,
+                ben,
+                stand_in,
+                hermes,
+                demo,
+                home,
+                Secrets(minted=demo.authorization_server.minted_secrets),
+            )

@@ -116,7 +116,7 @@ def test_a_held_answer_keeps_the_turn_open(hermes: SharedStage) -> None:
 def test_a_session_that_ends_while_it_is_connected_lets_the_call_run_out(hermes: SharedStage) -> None:
     with hermes.stage("notes", call_seconds=SHORT_CALL_SECONDS) as chat:
         chat.ask("What can you do?", until="Understood.")
-        chat.demo.server.ledger.revoke_everything()
+        chat.demo.authorization_server.ledger.revoke_everything()
         chat.model.will(Call(f"mcp__{chat.notes}__whoami"), "I cannot tell.")
         chat.ask("Who am I?", until="I cannot tell.")
         # Not the `needs_reauth` of its source: the transport dies, and nobody answers the call.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests import tripwire
@@ -54,21 +54,24 @@ def call(home: Path, demo: Demo) -> str:
 
 
 def test_the_mcp_sdk_1_calls_a_tool_with_our_token_and_goes_on_when_it_dies(tmp_path: Path) -> None:
-    with running(Behaviour(auto_approve=True)) as demo:
-        tripwire.guard(demo.server.minted)
+    with serve_demo(Behaviour(auto_approve=True)) as demo:
+        tripwire.guard(demo.authorization_server.minted_secrets)
         entry = f"mcp_servers:\n  notes:\n    url: {demo.mcp_url}\n    auth: oauth\n"
         (tmp_path / "config.yaml").write_text(entry)
 
         async def log_in() -> None:
             service = AuthService(tmp_path)
-            login = await service.begin(Server("notes", demo.mcp_url), Origin("terminal"))
-            await service.finish(
+            login = await service.start_login(Server("notes", demo.mcp_url), Origin("terminal"))
+            await service.complete_login(
                 login.id, await asyncio.to_thread(approve, login.authorization_url), Origin("terminal")
             )
 
         asyncio.run(log_in())
         assert call(tmp_path, demo) == "1 5.5"
-        assert demo.server.count("refresh") == 0
-        demo.server.ledger.revoke_access_tokens()
+        assert demo.authorization_server.count_requests("refresh") == 0
+        demo.authorization_server.ledger.revoke_access_tokens()
         assert call(tmp_path, demo) == "1 5.5"
-        assert (demo.server.count("refresh"), demo.server.count("token")) == (1, 1)
+        assert (
+            demo.authorization_server.count_requests("refresh"),
+            demo.authorization_server.count_requests("token"),
+        ) == (1, 1)

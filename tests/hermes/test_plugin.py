@@ -59,7 +59,7 @@ def test_a_paste_during_a_turn_is_taken_too(hermes: SharedStage) -> None:
 def test_a_call_whose_session_is_over_asks_once_in_private_and_tells_the_model(hermes: SharedStage) -> None:
     with hermes.stage("notes", call_seconds=SHORT_CALL_SECONDS) as stage:
         stage.ask("What can you do?", until="Understood.")
-        stage.demo.server.ledger.revoke_everything()
+        stage.demo.authorization_server.ledger.revoke_everything()
         stage.model.will(Call(f"mcp__{stage.notes}__whoami"), "Please log in.")
         stage.ask("Who am I?", until="Please log in.")
         assert "has just been asked" in stage.model.tool_results()[-1]

@@ -22,7 +22,7 @@ def moved(self):
     raise AttributeError("_app")
 
 def register(ctx):
-    gateway_hooks.hermes.telegram.TelegramSeat.start = moved
+    gateway_hooks.hermes.telegram.HermesTelegramAdapter.start = moved
 """
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests.browserless import approve
 from tests.hermes.stage import CALL_SECONDS, PLUGIN, SECONDS, Stage, parts_of
 from tests.parts import bot_api, discord_api
@@ -63,7 +63,7 @@ def wait_until_deleted(stage: Both, written: Message, where: User | Chat) -> Non
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     home = tmp_path_factory.mktemp("home")
     with (
-        running(Behaviour(), paths=("/mcp", "/later")) as demo,
+        serve_demo(Behaviour(), paths=("/mcp", "/later")) as demo,
         bot_api.running(privacy_mode=False) as telegram,
         discord_api.running() as discord,
         model() as stand_in,

@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests import tripwire
 from tests.browserless import approve
 from tests.hermes.leaks import Secrets, assert_nothing_leaked
@@ -94,9 +94,11 @@ class SharedScene:
         number = next(self._numbers)
         ada, notes = self.people[number], f"notes{number}"
         guild = self.api.guild(f"Home {number}", [ada], channels=["general"])
-        with running(Behaviour()) as demo:
+        with serve_demo(Behaviour()) as demo:
             servers = entries({notes: demo.mcp_url})
-            with self.shared.one_test(servers, demo.server.minted, reload=False) as found:
+            with self.shared.one_test(
+                servers, demo.authorization_server.minted_secrets, reload=False
+            ) as found:
                 channel = guild.channel("general")
                 yield Scene(self.api, ada, channel, self.shared.model, self.shared.hermes, demo, notes, found)
 

@@ -29,7 +29,7 @@ def test_who_may_no_longer_talk_finishes_nothing_and_hermes_hears_nothing(hermes
         stage.api.say(stage.ben, "Are you there?")
         stage.said("Understood.", stage.ben)
         assert not stage.tokens()
-        login = next(iter(AuthService(stage.home).waiting()))
+        login = next(iter(AuthService(stage.home).waiting_logins()))
         asyncio.run(AuthService(stage.home).cancel(login.id))
         # What she wrote stands in her chat, and nowhere else.
         stage.leaked_nowhere_but(stage.api.private(stage.anna))

@@ -28,7 +28,7 @@ def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStage]:
 def test_a_login_begun_in_the_chat_is_finished_in_a_terminal(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         address = stage.begin()
-        (login,) = AuthService(stage.home).waiting()
+        (login,) = AuthService(stage.home).waiting_logins()
         done = finish(stage.home, login.id, address)
         assert done.returncode == 0, done.stderr
         stage.said(f"{stage.notes}: connected")

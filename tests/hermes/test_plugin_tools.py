@@ -114,10 +114,10 @@ def test_a_connected_server_goes_on_with_the_new_token(hermes: SharedStage) -> N
         stage.api.say(stage.anna, stage.begin())
         stage.said(f"{stage.notes}: connected")
         stage.live()
-        before = stage.demo.server.count("token")
+        before = stage.demo.authorization_server.count_requests("token")
         assert "ada@example.com" in whoami(stage)
         assert "ada@example.com" in whoami(stage, stage.later)
-        assert stage.demo.server.count("token") == before
+        assert stage.demo.authorization_server.count_requests("token") == before
         stage.nothing_leaked()
 
 
@@ -125,7 +125,7 @@ def test_a_connected_server_goes_on_with_the_new_token(hermes: SharedStage) -> N
 def test_a_server_whose_token_died_is_there_again_without_a_restart(hermes: SharedStage) -> None:
     with hermes.stage("notes", "later", call_seconds=SHORT_CALL_SECONDS) as stage:
         stage.ask("What can you do?", until="Understood.")
-        stage.demo.server.ledger.revoke_everything()
+        stage.demo.authorization_server.ledger.revoke_everything()
         whoami(stage)
         # It gives up, and takes the server's tools away.
         stage.api.wait(lambda: has_given_up(stage), PARK_SECONDS)
@@ -176,7 +176,7 @@ def test_what_hermes_has_stays_until_the_new_tokens_are_there(hermes: SharedStag
         stage.said(f"{stage.notes}: not connected")
         assert kept(stage.home) == before
         # A provider that takes no code any more.
-        stage.demo.server.change(code_seconds=-1)
+        stage.demo.authorization_server.change_behaviour(code_seconds=-1)
         stage.api.say(stage.anna, stage.begin())
         stage.api.wait(lambda: len(stage.shown(f"{stage.notes}: not connected")) == 2, SECONDS)
         assert kept(stage.home) == before

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.values import Key, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Server
 from tests import tripwire
 from tests.hermes.storage_process import hermes_storage
 from tests.requirements import covers
@@ -105,8 +105,8 @@ class App:
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
-    with running(Behaviour(auto_approve=True)) as demo:
-        tripwire.guard(demo.server.minted)
+    with serve_demo(Behaviour(auto_approve=True)) as demo:
+        tripwire.guard(demo.authorization_server.minted_secrets)
         entry = f"mcp_servers:\n  notes:\n    url: {demo.ping_url}\n    auth: oauth\n"
         (tmp_path / "config.yaml").write_text(entry)
         yield demo
@@ -140,7 +140,7 @@ def test_a_login_of_the_sdk_1_is_ours_and_hermess(
     app = started(apps, PYTHON, tmp_path, demo.ping_url, kind)
     assert app.calls() == {"sdk": 1, "statuses": [200], "asked": 1}
     service, server = AuthService(tmp_path), Server("notes", demo.ping_url)
-    tokens = service.stored(server).tokens
+    tokens = service.read_credentials(server).tokens
     assert tokens is not None
     assert tokens.refresh_token is not None
     with hermes_storage(tmp_path) as storage:
@@ -148,11 +148,11 @@ def test_a_login_of_the_sdk_1_is_ours_and_hermess(
     assert hermes["tokens"]["access_token"] == tokens.access_token.reveal()
     assert hermes["tokens"]["refresh_token"] == tokens.refresh_token.reveal()
     assert hermes["client"]["redirect_uris"] == ["http://localhost:3030/callback"]
-    assert hermes["metadata"]["token_endpoint"].startswith(demo.server.issuer)
+    assert hermes["metadata"]["token_endpoint"].startswith(demo.authorization_server.issuer)
     ended(tmp_path)
-    assert asyncio.run(service.session(server).header()) != tokens.authorization
-    assert demo.server.count("refresh") == 1
-    assert service.keys() == [Key("notes")]
+    assert asyncio.run(service.session(server).header()) != tokens.authorization_header
+    assert demo.authorization_server.count_requests("refresh") == 1
+    assert service.keys() == [CredentialKey("notes")]
 
 
 @covers("sdk-provider")
@@ -164,16 +164,16 @@ def test_processes_of_both_sdks_refresh_an_ended_token_once(
     assert first.calls() == {"sdk": 1, "statuses": [200] * 10, "asked": 1}
     assert second.calls() == {"sdk": 2, "statuses": [200] * 10, "asked": 0}
     for _ in range(2):
-        before = demo.server.count("refresh")
+        before = demo.authorization_server.count_requests("refresh")
         ended(tmp_path)
-        demo.server.ledger.revoke_access_tokens()
+        demo.authorization_server.ledger.revoke_access_tokens()
         first.go()
         second.go()
         answers = [json.loads(app.line()) for app in (first, second)]
         assert [answer["statuses"] for answer in answers] == [[200] * 10] * 2
         assert [answer["asked"] for answer in answers] == [1, 0]
-        assert demo.server.count("refresh") == before + 1
-    assert demo.server.count("token") == 1
+        assert demo.authorization_server.count_requests("refresh") == before + 1
+    assert demo.authorization_server.count_requests("token") == 1
 
 
 @covers("sdk-provider")
@@ -182,6 +182,6 @@ def test_the_sdk_1_asks_a_person_once_where_the_session_is_over(
 ) -> None:
     app = started(apps, PYTHON, tmp_path, demo.ping_url, "shared", 10)
     assert app.calls()["statuses"] == [200] * 10
-    demo.server.ledger.revoke_everything()
+    demo.authorization_server.ledger.revoke_everything()
     assert app.calls() == {"sdk": 1, "statuses": [200] * 10, "asked": 2}
-    assert demo.server.count("registration") == 1
+    assert demo.authorization_server.count_requests("registration") == 1

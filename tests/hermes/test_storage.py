@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key, Secret
+from hermes_mcp_auth_remote.values import CredentialKey, Secret
 from tests.hermes.storage_process import HermesStorage, hermes_storage
 from tests.store.given import KEY, NOW, REDIRECT_URI, credentials_of
 
@@ -46,7 +46,7 @@ def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HermesStorage]:
 
 
 def test_hermes_reads_what_we_wrote(tmp_path: Path, hermes: HermesStorage) -> None:
-    FileStore(tmp_path).replace(KEY, credentials_of())
+    FileStore(tmp_path).save_login(KEY, credentials_of())
     found = hermes.read(tmp_path)
     expires_in = found["tokens"].pop("expires_in")
     assert 0 < expires_in <= NOW + 3600
@@ -72,7 +72,7 @@ def test_hermes_reads_what_we_wrote(tmp_path: Path, hermes: HermesStorage) -> No
 def test_hermes_finds_our_files_under_any_servers_name(
     tmp_path: Path, hermes: HermesStorage, server: str
 ) -> None:
-    FileStore(tmp_path).replace(Key(server), credentials_of(0, Key(server)))
+    FileStore(tmp_path).save_login(CredentialKey(server), credentials_of(0, CredentialKey(server)))
     assert hermes.read(tmp_path, server)["tokens"]["access_token"] == "access-0"
 
 
@@ -82,7 +82,7 @@ def test_hermes_reads_a_client_whose_registration_was_sloppy(tmp_path: Path, her
     sloppy = {"client_uri": "", "logo_uri": None, "client_id_issued_at": "yesterday", "contacts": "me"}
     odd = {"grant_types": "code", "response_types": None, "scope": ["a"], "client_name": None}
     client = replace(stored.client, document={**sloppy, **odd, "client_secret_expires_at": None})
-    FileStore(tmp_path).replace(KEY, replace(stored, client=client))
+    FileStore(tmp_path).save_login(KEY, replace(stored, client=client))
     assert hermes.read(tmp_path)["client"]["client_id"] == "client-0"
 
 
@@ -98,10 +98,10 @@ def test_we_read_what_hermes_wrote(tmp_path: Path, hermes: HermesStorage) -> Non
     assert found.tokens.obtained_at is not None
     assert found.tokens.expires_at - found.tokens.obtained_at == 600
     assert found.client is not None
-    assert (found.client.client_id, found.client.method) == ("by-hermes", "none")
+    assert (found.client.client_id, found.client.auth_method) == ("by-hermes", "none")
     assert found.authorization_server is not None
     assert found.authorization_server.token_endpoint == "https://as9.example/token"
-    assert FileStore(tmp_path).keys() == [KEY]
+    assert FileStore(tmp_path).list_keys() == [KEY]
 
 
 def test_tokens_that_hermes_refreshed_are_noticed_and_stay_bound(
@@ -110,8 +110,8 @@ def test_tokens_that_hermes_refreshed_are_noticed_and_stay_bound(
     store = FileStore(tmp_path)
     stored = credentials_of()
     assert stored.binding is not None
-    store.replace(KEY, stored)
-    store.mark(KEY, replace(stored.binding, login_needed="the provider ended the session"))
+    store.save_login(KEY, stored)
+    store.save_binding(KEY, replace(stored.binding, login_needed="the provider ended the session"))
     before = store.version(KEY)
     hermes.run(tmp_path, REFRESH)
     assert store.version(KEY) != before
@@ -127,7 +127,7 @@ def test_hermes_may_rewrite_every_file_and_the_binding_still_holds(
 ) -> None:
     store = FileStore(tmp_path)
     stored = credentials_of()
-    store.replace(KEY, stored)
+    store.save_login(KEY, stored)
     hermes.run(tmp_path, REWRITE)
     assert (
         json.loads((tmp_path / "mcp-tokens/notes.meta.json").read_text())["issuer"] == "https://as0.example/"
@@ -142,7 +142,7 @@ def test_hermes_may_rewrite_every_file_and_the_binding_still_holds(
 
 def test_a_login_that_hermes_made_since_is_not_taken_for_ours(tmp_path: Path, hermes: HermesStorage) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
+    store.save_login(KEY, credentials_of())
     hermes.run(tmp_path, WRITE)
     assert store.read(KEY).binding is None
 
@@ -152,7 +152,7 @@ def test_a_client_that_hermes_dropped_leaves_tokens_and_binding(
 ) -> None:
     store = FileStore(tmp_path)
     stored = credentials_of()
-    store.replace(KEY, stored)
+    store.save_login(KEY, stored)
     hermes.run(tmp_path, "assert storage.poison_client_registration()")
     found = store.read(KEY)
     assert (found.client, found.authorization_server) == (None, None)
@@ -165,7 +165,7 @@ def test_whoever_locks_as_later_versions_of_hermes_do_keeps_us_out(
     tmp_path: Path, hermes: HermesStorage
 ) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
+    store.save_login(KEY, credentials_of())
     with hermes.locked(tmp_path):
         assert not store.lock(KEY).try_acquire()
     with store.lock(KEY).hold(1):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from hermes_mcp_auth_remote.http.addresses import literal
+from hermes_mcp_auth_remote.http.addresses import parse_ip_literal
 
 
 class Names:
@@ -25,7 +25,7 @@ class Names:
         self._changed = threading.Condition(self._lock)
 
     def getaddrinfo(self, host: str, port: int, *_: Any, **__: Any) -> list[Any]:
-        if literal(host) is not None:
+        if parse_ip_literal(host) is not None:
             # Clients of the tests themselves ask for these.
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
         with self._changed:

@@ -12,9 +12,9 @@ from ipaddress import ip_address
 from typing import Any
 
 from hermes_mcp_auth_remote.http.addresses import Address
-from hermes_mcp_auth_remote.http.client import run
-from hermes_mcp_auth_remote.http.ssrf_guard import Resolve
-from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, get
+from hermes_mcp_auth_remote.http.client import run_exchange
+from hermes_mcp_auth_remote.http.ssrf_guard import Resolver
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, get_json
 from hermes_mcp_auth_remote.values import Server, ServerOptions
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
@@ -189,13 +189,13 @@ async def fetch(server: Server | Peer, *requests: Request, **options: Any) -> li
     """Run requests (default: a GET of the server itself) with an empty environment unless one is given."""
     configured = server if isinstance(server, Server) else Server("s", server.url("/mcp"))
     options.setdefault("environ", {})
-    answers: list[Response] = await run(
-        asking(*(requests or (get(configured.url, "step"),))), configured, **options
+    answers: list[Response] = await run_exchange(
+        asking(*(requests or (get_json(configured.url, "step"),))), configured, **options
     )
     return answers
 
 
-def leading(*answers: str | list[str], asked: list[str] | None = None) -> Resolve:
+def leading(*answers: str | list[str], asked: list[str] | None = None) -> Resolver:
     """A resolver that gives one answer after the other (the last one for good), noting what it was asked."""
     left = [[each] if isinstance(each, str) else each for each in answers]
 
@@ -208,7 +208,7 @@ def leading(*answers: str | list[str], asked: list[str] | None = None) -> Resolv
     return resolve
 
 
-def leading_by_name(**names: str | list[str]) -> Resolve:
+def leading_by_name(**names: str | list[str]) -> Resolver:
     """A resolver that knows a few names, written with `_` for a dot, and no others."""
     known = {name.replace("_", "."): [v] if isinstance(v, str) else v for name, v in names.items()}
 

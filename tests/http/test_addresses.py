@@ -7,11 +7,11 @@ import pytest
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.http.addresses import (
     AddressPolicy,
-    embedded,
     is_cloud_metadata,
     is_intranet,
-    literal,
+    parse_ip_literal,
     read_networks,
+    unwrap_ipv4,
 )
 from tests.requirements import covers
 
@@ -74,7 +74,7 @@ CLOUD = [
     "fd00:ec2::254",
     "fd20:ce::254",
 ]
-OPEN = AddressPolicy(loopback=True, intranet=True)
+OPEN = AddressPolicy(allows_loopback=True, allows_intranet=True)
 
 
 @covers("address-policy")
@@ -86,16 +86,16 @@ def test_a_public_address_is_always_allowed(text: str) -> None:
 @covers("address-policy")
 @pytest.mark.parametrize("text", LOOPBACK)
 def test_loopback_is_allowed_only_where_it_was_opened(text: str) -> None:
-    assert not AddressPolicy(intranet=True).allows(ip_address(text))
-    assert AddressPolicy(loopback=True).allows(ip_address(text))
+    assert not AddressPolicy(allows_intranet=True).allows(ip_address(text))
+    assert AddressPolicy(allows_loopback=True).allows(ip_address(text))
 
 
 @covers("address-policy")
 @pytest.mark.parametrize("text", INTRANET)
 def test_the_intranet_is_allowed_only_where_it_was_opened(text: str) -> None:
     assert is_intranet(ip_address(text))
-    assert not AddressPolicy(loopback=True).allows(ip_address(text))
-    assert AddressPolicy(intranet=True).allows(ip_address(text))
+    assert not AddressPolicy(allows_loopback=True).allows(ip_address(text))
+    assert AddressPolicy(allows_intranet=True).allows(ip_address(text))
 
 
 @covers("address-policy")
@@ -110,8 +110,10 @@ def test_what_is_neither_public_nor_an_intranet_is_never_allowed_by_its_surround
 def test_the_operator_s_list_opens_every_address(text: str) -> None:
     address = ip_address(text)
     plain = str(address).partition("%")[0]
-    assert AddressPolicy(networks=read_networks([plain])).allows(address)
-    assert AddressPolicy(networks=read_networks([str(embedded(address)).partition("%")[0]])).allows(address)
+    assert AddressPolicy(allowed_networks=read_networks([plain])).allows(address)
+    assert AddressPolicy(
+        allowed_networks=read_networks([str(unwrap_ipv4(address)).partition("%")[0]])
+    ).allows(address)
 
 
 @pytest.mark.parametrize("text", CLOUD)
@@ -120,7 +122,7 @@ def test_addresses_where_clouds_hand_out_credentials_are_known_in_every_spelling
 
 
 def test_the_operator_s_list_opens_nothing_beside_it() -> None:
-    policy = AddressPolicy(networks=read_networks([" 10.1.2.3/16 ", "fd00:1::/64"]))
+    policy = AddressPolicy(allowed_networks=read_networks([" 10.1.2.3/16 ", "fd00:1::/64"]))
     assert policy.allows(ip_address("10.1.255.255"))
     assert policy.allows(ip_address("fd00:1::9"))
     assert not policy.allows(ip_address("10.2.0.0"))
@@ -138,10 +140,10 @@ def test_what_is_no_network_is_a_mistake_in_the_configuration(text: str) -> None
 def test_an_odd_spelling_of_an_address_is_no_literal_so_that_the_resolver_s_reading_is_checked(
     host: str,
 ) -> None:
-    assert literal(host) is None
+    assert parse_ip_literal(host) is None
 
 
 def test_literals_are_read_with_and_without_brackets() -> None:
-    assert literal("[::1]") == literal("::1") == ip_address("::1")
-    assert literal("10.0.0.1") == ip_address("10.0.0.1")
-    assert literal("mcp.example") is None
+    assert parse_ip_literal("[::1]") == parse_ip_literal("::1") == ip_address("::1")
+    assert parse_ip_literal("10.0.0.1") == ip_address("10.0.0.1")
+    assert parse_ip_literal("mcp.example") is None

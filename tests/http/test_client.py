@@ -14,9 +14,9 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import ConfigError, NetworkError, Unreachable
 from hermes_mcp_auth_remote.http.addresses import Address
-from hermes_mcp_auth_remote.http.client import run, user_agent
-from hermes_mcp_auth_remote.http.log_suppression import unlogged
-from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, get, post_form
+from hermes_mcp_auth_remote.http.client import run_exchange, user_agent
+from hermes_mcp_auth_remote.http.log_suppression import mute_httpcore_logs
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, get_json, post_form
 from hermes_mcp_auth_remote.values import Server, ServerOptions
 from tests.http.peers import Answer, Heard, always, configured, fetch, leading, listening, reply, serving
 from tests.requirements import covers
@@ -37,7 +37,7 @@ def sent(*requests: Request, host: str = "127.0.0.1", **options: str) -> list[He
 
 
 def test_we_name_ourselves_unless_told_otherwise() -> None:
-    request = get("http://127.0.0.1:{port}/", "step")
+    request = get_json("http://127.0.0.1:{port}/", "step")
     own = replace(request, headers=(*request.headers, ("User-Agent", "Third/3")))
     assert user_agent().startswith("hermes-mcp-auth-remote/")
     assert [h.headers["user-agent"] for h in sent(request)] == [user_agent()]
@@ -45,7 +45,7 @@ def test_we_name_ourselves_unless_told_otherwise() -> None:
 
 
 def test_nothing_goes_out_that_the_request_does_not_say() -> None:
-    heard = sent(get("http://127.0.0.1:{port}/a?b=c", "step"))[0]
+    heard = sent(get_json("http://127.0.0.1:{port}/a?b=c", "step"))[0]
     assert set(heard.headers) == {"host", "user-agent", "accept-encoding", "accept"}
     assert heard.headers["accept-encoding"] == "identity"
     form = sent(post_form("http://127.0.0.1:{port}/", "step", {"a": "b"}))[0]
@@ -56,12 +56,12 @@ def test_nothing_goes_out_that_the_request_does_not_say() -> None:
 
 def test_a_target_is_sent_as_it_is_written() -> None:
     paths = ["/a;v=1", "/a%2Fb/;x?y=%20&z", "/?a=b?c"]
-    heard = sent(*(get(f"http://127.0.0.1:{{port}}{path}", "step") for path in paths))
+    heard = sent(*(get_json(f"http://127.0.0.1:{{port}}{path}", "step") for path in paths))
     assert [h.target for h in heard] == paths
 
 
 def test_an_ipv6_literal_keeps_its_brackets() -> None:
-    heard = sent(get("http://[::1]:{port}/", "step"), host="::1")[0]
+    heard = sent(get_json("http://[::1]:{port}/", "step"), host="::1")[0]
     assert heard.headers["host"].startswith("[::1]:")
 
 
@@ -75,9 +75,9 @@ def test_a_host_of_another_alphabet_is_asked_for_in_ascii() -> None:
             with pytest.raises(NetworkError, match=r"^xn--bcher-kva\.example"):
                 await fetch(
                     server,
-                    get(url, "step"),
+                    get_json(url, "step"),
                     resolve=leading("127.0.0.1", asked=asked),
-                    answer_seconds=0.1,
+                    response_seconds=0.1,
                 )
 
     asyncio.run(main())
@@ -122,7 +122,7 @@ def test_a_post_whose_answer_was_lost_is_not_sent_again(how: str) -> None:
         async with serving(lose) as peer:
             request = post_form(peer.url("/token"), "token request", {"code": "x"})
             with pytest.raises(NetworkError):
-                await fetch(peer, request, answer_seconds=0.3 if how == "silence" else 10)
+                await fetch(peer, request, response_seconds=0.3 if how == "silence" else 10)
             return len(peer.heard)
 
     assert asyncio.run(main()) == 1
@@ -138,7 +138,7 @@ def test_a_post_over_a_kept_connection_that_the_server_ends_is_sent_once() -> No
 
     async def main() -> tuple[list[str], int]:
         async with serving(first_only) as peer:
-            first, second = get(peer.url("/a"), "step"), post_form(peer.url("/b"), "step", {})
+            first, second = get_json(peer.url("/a"), "step"), post_form(peer.url("/b"), "step", {})
             with pytest.raises(Unreachable):
                 await fetch(peer, first, second)
             return [h.target for h in peer.heard], peer.connections
@@ -179,7 +179,7 @@ def test_a_connection_that_is_refused_twice_is_unreachable() -> None:
 def test_one_connection_serves_an_exchange_and_closes_with_it() -> None:
     async def main() -> tuple[int, int]:
         async with serving(always(reply())) as peer:
-            await fetch(peer, *[get(peer.url(f"/{n}"), "step") for n in range(5)])
+            await fetch(peer, *[get_json(peer.url(f"/{n}"), "step") for n in range(5)])
             await asyncio.wait_for(peer.left.wait(), 5)
             return len(peer.heard), peer.connections
 
@@ -213,11 +213,11 @@ def test_an_exchange_that_fails_by_itself_closes_its_connection() -> None:
         async with serving(always(reply())) as peer:
 
             def exchange() -> Exchange[None]:
-                yield get(peer.url("/"), "step")
+                yield get_json(peer.url("/"), "step")
                 raise Own
 
             with pytest.raises(Own):
-                await run(exchange(), Server("s", peer.url("/mcp")), environ={})
+                await run_exchange(exchange(), Server("s", peer.url("/mcp")), environ={})
             await asyncio.wait_for(peer.left.wait(), 5)
 
     asyncio.run(main())
@@ -226,10 +226,10 @@ def test_an_exchange_that_fails_by_itself_closes_its_connection() -> None:
 def test_an_exchange_without_requests_returns_at_once() -> None:
     def nothing() -> Exchange[int]:
         if False:
-            yield get("https://mcp.example/", "step")
+            yield get_json("https://mcp.example/", "step")
         return 7
 
-    assert asyncio.run(run(nothing(), Server("s", "https://mcp.example/mcp"), environ={})) == 7
+    assert asyncio.run(run_exchange(nothing(), Server("s", "https://mcp.example/mcp"), environ={})) == 7
 
 
 def test_exchanges_run_in_several_loops_and_threads_at_once() -> None:
@@ -238,7 +238,7 @@ def test_exchanges_run_in_several_loops_and_threads_at_once() -> None:
     def once(port: int) -> None:
         async def main() -> int:
             server = Server("s", f"http://127.0.0.1:{port}/mcp")
-            return (await fetch(server, get(f"http://127.0.0.1:{port}/", "step")))[0].status
+            return (await fetch(server, get_json(f"http://127.0.0.1:{port}/", "step")))[0].status
 
         statuses.append(asyncio.run(main()))
 
@@ -277,7 +277,7 @@ SECRETS = {
 async def _leaky(peer_url: str, ask: Callable[..., Awaitable[object]]) -> None:
     own = (("authorization", "Bearer token-of-a-user"),)
     url = f"{peer_url}?code=code-of-a-login&state=state-of-a-login"
-    await ask(replace(get(url, "step"), headers=own, follow_redirects=False))
+    await ask(replace(get_json(url, "step"), headers=own, follow_redirects=False))
 
 
 def leaky() -> Answer:
@@ -342,7 +342,7 @@ def test_the_caller_s_own_debug_log_is_left_alone(caplog: pytest.LogCaptureFixtu
 
 def test_quiet_ends_with_its_block(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("httpcore.http11")
-    with unlogged():
+    with mute_httpcore_logs():
         log.debug("inside")
     log.debug("outside")
     assert [record.getMessage() for record in caplog.records] == ["outside"]
@@ -354,10 +354,10 @@ def test_the_environment_s_proxies_are_the_process_s_own_where_none_is_handed_in
     monkeypatch.setenv("HTTPS_PROXY", "ftp://proxy.example")
 
     def exchange() -> Exchange[int]:
-        return (yield get("https://mcp.example/", "step")).status
+        return (yield get_json("https://mcp.example/", "step")).status
 
     with pytest.raises(ConfigError, match="proxy in the environment"):
-        asyncio.run(run(exchange(), Server("s", "https://mcp.example/mcp")))
+        asyncio.run(run_exchange(exchange(), Server("s", "https://mcp.example/mcp")))
 
 
 @covers("dns-rebinding")
@@ -367,7 +367,7 @@ def test_within_an_exchange_a_name_leads_to_one_place() -> None:
         async with serving(always(reply(), hang_up=True)) as peer:
             url = peer.url("/mcp", "mcp.localhost")
             moving = leading("127.0.0.1", "10.0.0.1", asked=asked)
-            await fetch(Server("s", url), get(url, "step"), get(url, "step"), resolve=moving)
+            await fetch(Server("s", url), get_json(url, "step"), get_json(url, "step"), resolve=moving)
             return asked, peer.connections
 
     assert asyncio.run(main()) == (["mcp.localhost"], 2)

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import httpcore
 import pytest
 
-from hermes_mcp_auth_remote.errors import AnswerTooLarge
+from hermes_mcp_auth_remote.errors import ResponseTooLarge
 from hermes_mcp_auth_remote.http.framing import (
-    MAX_BYTES,
-    MAX_LINES,
-    READ_BYTES,
+    MAX_FRAMING_BYTES,
+    MAX_FRAMING_LINES,
+    MAX_READ_BYTES,
     LimitedStream,
     TooMuchFraming,
 )
@@ -52,13 +52,13 @@ def chunked(*parts: bytes) -> bytes:
     ids=["hints", "short hints", "long hints", "header lines", "trailers"],
 )
 def test_lines_without_end_are_refused(answer: Answer) -> None:
-    with pytest.raises(AnswerTooLarge, match="answered the step with too many header lines"):
+    with pytest.raises(ResponseTooLarge, match="answered the step with too many header lines"):
         answered(answer)
 
 
 @covers("bounded-work")
 def test_a_body_of_many_chunks_of_one_byte_is_refused() -> None:
-    with pytest.raises(AnswerTooLarge, match="too many parts of a few bytes"):
+    with pytest.raises(ResponseTooLarge, match="too many parts of a few bytes"):
         answered(chunked(*[b"x"] * 3000))
 
 
@@ -88,7 +88,7 @@ def test_a_few_hints_and_a_hundred_header_lines_are_honest() -> None:
 @covers("bounded-work")
 @pytest.mark.parametrize(
     ("said", "turns"),
-    [(reply(200, b"x" * 1_000_000), 1_000_000 // READ_BYTES), (chunked(*[b"x"] * 2000), 2000 // 64)],
+    [(reply(200, b"x" * 1_000_000), 1_000_000 // MAX_READ_BYTES), (chunked(*[b"x"] * 2000), 2000 // 64)],
     ids=["large", "short chunks"],
 )
 def test_other_tasks_run_while_a_response_is_read(said: bytes, turns: int) -> None:
@@ -135,7 +135,11 @@ def reads(stream: LimitedStream) -> Iterator[bytes]:
 @covers("bounded-work")
 @pytest.mark.parametrize(
     ("unit", "most"),
-    [(b"x", MAX_BYTES // READ_BYTES + 1), (b"a:\r\n", 1), (b"x" * 99 + b"\n", MAX_LINES // 40 + 1)],
+    [
+        (b"x", MAX_FRAMING_BYTES // MAX_READ_BYTES + 1),
+        (b"a:\r\n", 1),
+        (b"x" * 99 + b"\n", MAX_FRAMING_LINES // 40 + 1),
+    ],
 )
 def test_a_connection_is_read_in_short_pieces_and_not_far_without_an_event(unit: bytes, most: int) -> None:
     inner = FakeStream(unit)
@@ -144,9 +148,9 @@ def test_a_connection_is_read_in_short_pieces_and_not_far_without_an_event(unit:
         for _ in reads(stream):
             pass
     assert len(inner.asked) <= most
-    assert set(inner.asked) == {READ_BYTES}
+    assert set(inner.asked) == {MAX_READ_BYTES}
     # A part of a body came of it; or another request is written.
-    stream.note_event()
+    stream.reset_counters()
     assert asyncio.run(stream.read(10)) == (unit * 10)[:10]
 
 
@@ -155,6 +159,6 @@ def test_each_request_of_a_connection_is_counted_on_its_own() -> None:
         stream = LimitedStream(FakeStream(b"a:\r\n"))
         for _ in range(5):
             await stream.write(b"GET / HTTP/1.1\r\n\r\n")
-            await stream.read(4 * MAX_LINES)
+            await stream.read(4 * MAX_FRAMING_LINES)
 
     asyncio.run(main())

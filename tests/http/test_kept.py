@@ -8,16 +8,16 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import AddressRefused
 from hermes_mcp_auth_remote.http import pooled
-from hermes_mcp_auth_remote.http.pooled import KeptConnections
-from hermes_mcp_auth_remote.oauth.wire import get
+from hermes_mcp_auth_remote.http.pooled import HttpClientPool
+from hermes_mcp_auth_remote.oauth.wire import get_json
 from hermes_mcp_auth_remote.values import Server
 from tests.http.peers import Peer, always, asking, configured, leading, leading_by_name, reply, serving
 
 pytestmark = pytest.mark.slow
 
 
-async def ask(connections: KeptConnections, server: Server, path: str = "/") -> None:
-    [answer] = await connections(asking(get(f"{server.url.removesuffix('/')}{path}", "step")), server)
+async def ask(connections: HttpClientPool, server: Server, path: str = "/") -> None:
+    [answer] = await connections(asking(get_json(f"{server.url.removesuffix('/')}{path}", "step")), server)
     assert answer.status == 200
 
 
@@ -28,7 +28,7 @@ def server_of(peer: Peer, name: str = "s") -> Server:
 def test_exchanges_one_after_another_share_a_connection_and_closing_ends_it() -> None:
     async def main() -> None:
         async with serving(always(reply())) as peer:
-            connections = KeptConnections(environ={})
+            connections = HttpClientPool(environ={})
             for _ in range(5):
                 await ask(connections, server_of(peer))
             assert (peer.connections, len(peer.heard)) == (1, 5)
@@ -48,7 +48,7 @@ def test_many_exchanges_at_once_share_what_is_open(monkeypatch: pytest.MonkeyPat
 
     async def main() -> None:
         async with serving(always(reply())) as peer:
-            connections = KeptConnections(environ={})
+            connections = HttpClientPool(environ={})
             await asyncio.gather(*(ask(connections, server_of(peer)) for _ in range(200)))
             assert peer.connections <= 64
             assert len(peer.heard) == 200
@@ -60,7 +60,7 @@ def test_many_exchanges_at_once_share_what_is_open(monkeypatch: pytest.MonkeyPat
 def test_servers_share_nothing_and_new_options_count_at_once() -> None:
     async def main() -> None:
         async with serving(always(reply())) as peer:
-            connections = KeptConnections(environ={})
+            connections = HttpClientPool(environ={})
             await ask(connections, server_of(peer, "one"))
             await ask(connections, server_of(peer, "other"))
             await ask(connections, configured(peer.url("/")))
@@ -76,10 +76,10 @@ def test_after_a_while_names_are_looked_up_anew(monkeypatch: pytest.MonkeyPatch)
         async with serving(always(reply())) as peer:
             asked: list[str] = []
             resolve = leading("127.0.0.1", asked=asked)
-            connections = KeptConnections(environ={}, resolve=resolve)
+            connections = HttpClientPool(environ={}, resolve=resolve)
             server = configured(peer.url("/", host="localhost"))
             for seconds in (60.0, 60.0, 0.0, 0.0):
-                monkeypatch.setattr(pooled, "KEEP_SECONDS", seconds)
+                monkeypatch.setattr(pooled, "CLIENT_LIFETIME_SECONDS", seconds)
                 await ask(connections, server)
             # The first is kept for a minute, whatever is said later.
             assert (len(asked), peer.connections) == (1, 1)
@@ -96,10 +96,10 @@ def test_an_address_that_is_refused_is_refused_here_too() -> None:
     resolve = leading_by_name(poll_example="10.0.0.1", mcp_example="93.184.215.14")
 
     async def main() -> None:
-        connections = KeptConnections(environ={}, resolve=resolve)
+        connections = HttpClientPool(environ={}, resolve=resolve)
         with pytest.raises(AddressRefused):
             await connections(
-                asking(get("https://poll.example/", "step")), Server("s", "https://mcp.example/")
+                asking(get_json("https://poll.example/", "step")), Server("s", "https://mcp.example/")
             )
         await connections.aclose()
 
@@ -116,7 +116,7 @@ def test_what_is_in_use_is_closed_after_use() -> None:
             writer.write(reply())
 
         async with serving(answer) as peer:
-            connections = KeptConnections(environ={})
+            connections = HttpClientPool(environ={})
             waiting = asyncio.create_task(ask(connections, server_of(peer)))
             async with asyncio.timeout(20):
                 await asked.wait()

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from hermes_mcp_auth_remote.errors import NetworkError, TimedOut, Unreachable
-from hermes_mcp_auth_remote.http.client import run
-from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, get, post_form
-from hermes_mcp_auth_remote.timeouts import LIMITS
+from hermes_mcp_auth_remote.http.client import run_exchange
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, get_json, post_form
+from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
 from tests.http.peers import Heard, Peer, always, configured, fetch, leading, reply, serving
 from tests.jumping import Jumping, jump
 from tests.requirements import covers
@@ -21,7 +21,7 @@ STEP = "token request"
 
 
 def token_request(peer: Peer, path: str = "/token") -> Request:
-    return post_form(peer.url(path), STEP, {"code": "x"}, brings_tokens=True)
+    return post_form(peer.url(path), STEP, {"code": "x"}, is_token_request=True)
 
 
 def registration(peer: Peer) -> Request:
@@ -43,7 +43,7 @@ def test_the_response_to_a_token_request_is_read_after_the_limit_of_other_reques
         async with serving(answering(go)) as peer:
             asking = asyncio.create_task(fetch(peer, token_request(peer)))
             await peer.asked.wait()
-            await jump.pass_time(LIMITS.flight_seconds - 5)
+            await jump.pass_time(TIME_LIMITS.exchange_seconds - 5)
             assert not asking.done()
             go.set()
             return (await asking)[0]
@@ -55,13 +55,13 @@ def test_the_response_to_a_token_request_is_read_after_the_limit_of_other_reques
 @pytest.mark.parametrize(
     ("request_of", "seconds", "said"),
     [
-        (token_request, LIMITS.flight_seconds, "got the token request but did not answer"),
+        (token_request, TIME_LIMITS.exchange_seconds, "got the token request but did not answer"),
         (
             lambda peer: post_form(peer.url(), "registration", {}),
             20,
             "got the registration but did not answer",
         ),
-        (lambda peer: get(peer.url(), "registration"), 20, "did not answer the registration"),
+        (lambda peer: get_json(peer.url(), "registration"), 20, "did not answer the registration"),
     ],
     ids=["token request", "POST", "GET"],
 )
@@ -79,7 +79,7 @@ def test_every_request_has_a_limit_and_a_post_that_was_sent_has_its_own_sentence
             with pytest.raises(TimedOut) as late:
                 await asking
             assert str(late.value) == f"127.0.0.1 {said} in time."
-            assert ("nothing was lost" in late.value.advice) != request.brings_tokens
+            assert ("nothing was lost" in late.value.advice) != request.is_token_request
             assert len(peer.heard) == 1
 
     asyncio.run(main())
@@ -90,7 +90,7 @@ def test_a_proxy_that_makes_no_connection_did_not_get_the_token_request(jump: Ju
     async def main() -> None:
         async with serving() as proxy:
             server = configured("https://as.example/mcp")
-            request = post_form("https://as.example/token", STEP, {}, brings_tokens=True)
+            request = post_form("https://as.example/token", STEP, {}, is_token_request=True)
             asking = asyncio.create_task(
                 fetch(server, request, environ={"https_proxy": proxy.url()}, resolve=leading("1.1.1.1"))
             )
@@ -113,7 +113,7 @@ def test_a_connection_that_dies_after_a_token_request_was_sent_may_have_lost_som
                 await fetch(peer, token_request(peer))
             assert "nothing was lost" not in lost.value.advice
             with pytest.raises(Unreachable) as other:
-                await fetch(peer, get(peer.url(), "step"))
+                await fetch(peer, get_json(peer.url(), "step"))
             assert "nothing was lost" in other.value.advice
 
     asyncio.run(main())
@@ -131,12 +131,12 @@ def test_no_request_is_sent_once_those_before_it_took_too_long(jump: Jumping) ->
 
     async def answer(heard: Heard, writer: asyncio.StreamWriter) -> None:
         writer.write(reply())
-        jump(LIMITS.send_seconds + 1)
+        jump(TIME_LIMITS.send_seconds + 1)
 
     async def main() -> None:
         async with serving(answer) as peer:
-            asking = exchange(get(peer.url("/a"), "step"), token_request(peer))
-            said = await run(asking, configured(peer.url("/mcp")), environ={})
+            asking = exchange(get_json(peer.url("/a"), "step"), token_request(peer))
+            said = await run_exchange(asking, configured(peer.url("/mcp")), environ={})
             assert said.startswith("The token request was not sent")
             assert [heard.target for heard in peer.heard] == ["/a"]
 
@@ -153,7 +153,7 @@ def test_at_the_limit_the_socket_is_read_once_more(jump: Jumping, *, brings_toke
 
     async def main() -> Response:
         async with serving(answer) as peer:
-            request = post_form(peer.url("/token"), STEP, {}, brings_tokens=brings_tokens)
+            request = post_form(peer.url("/token"), STEP, {}, is_token_request=brings_tokens)
             return (await fetch(peer, request))[0]
 
     assert asyncio.run(main()).status == 200

@@ -6,9 +6,9 @@ import zlib
 
 import pytest
 
-from hermes_mcp_auth_remote.errors import AnswerTooLarge, NetworkError, TimedOut, Unreachable
-from hermes_mcp_auth_remote.http.client import run
-from hermes_mcp_auth_remote.oauth.wire import MAX_BODY_BYTES, Exchange, Response, get
+from hermes_mcp_auth_remote.errors import NetworkError, ResponseTooLarge, TimedOut, Unreachable
+from hermes_mcp_auth_remote.http.client import run_exchange
+from hermes_mcp_auth_remote.oauth.wire import MAX_BODY_BYTES, Exchange, Response, get_json
 from hermes_mcp_auth_remote.values import Server
 from tests.http.peers import Answer, Heard, always, fetch, listening, reply, serving
 from tests.requirements import covers
@@ -24,7 +24,7 @@ def answered(answer: Answer | bytes, *, seconds: float = 10.0, hang_up: bool = F
     async def main() -> Response:
         says = answer if callable(answer) else always(answer, hang_up=hang_up)
         async with serving(says) as peer:
-            response: Response = (await fetch(peer, answer_seconds=seconds))[0]
+            response: Response = (await fetch(peer, response_seconds=seconds))[0]
             await peer.left.wait()
             return response
 
@@ -52,15 +52,15 @@ def test_an_answer_of_exactly_the_limit_is_taken_whole() -> None:
 @covers("answer-limits")
 @pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 10_000_000])
 def test_a_larger_answer_is_refused(size: int) -> None:
-    with pytest.raises(AnswerTooLarge, match="127\\.0\\.0\\.1 answered the step with more than 1 MiB"):
+    with pytest.raises(ResponseTooLarge, match="127\\.0\\.0\\.1 answered the step with more than 1 MiB"):
         answered(reply(200, b"x" * size))
 
 
 @covers("answer-limits")
 def test_an_answer_without_end_is_refused() -> None:
-    with pytest.raises(AnswerTooLarge):
+    with pytest.raises(ResponseTooLarge):
         answered(dripping(b"x" * 65536, b"HTTP/1.1 200 OK\r\n\r\n"))
-    with pytest.raises(AnswerTooLarge):
+    with pytest.raises(ResponseTooLarge):
         answered(
             dripping(
                 b"8000\r\n%b\r\n" % (b"x" * 32768), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -125,7 +125,7 @@ def test_identity_and_an_empty_body_need_no_unpacking() -> None:
 def test_a_gzip_bomb_is_refused_before_it_goes_off() -> None:
     bomb = gzip.compress(b"\0" * 200_000_000, 1, mtime=0)
     assert len(bomb) < MAX_BODY_BYTES
-    with pytest.raises(AnswerTooLarge, match="unpacks to more than 1 MiB"):
+    with pytest.raises(ResponseTooLarge, match="unpacks to more than 1 MiB"):
         answered(reply(200, bomb, {"content-encoding": "gzip"}))
 
 
@@ -183,7 +183,7 @@ def test_a_reset_connection_is_a_clear_error() -> None:
 def test_a_banner_before_any_request_is_not_taken_for_an_answer() -> None:
     async def main() -> None:
         async with listening(b"220 mail.example ESMTP\r\n") as peer:
-            await fetch(peer, answer_seconds=0.2)
+            await fetch(peer, response_seconds=0.2)
 
     with pytest.raises(NetworkError):
         asyncio.run(main())
@@ -228,12 +228,12 @@ def test_after_a_failed_request_an_exchange_goes_on_over_a_fresh_connection() ->
                 seen: list[object] = []
                 for path in ("/broken", "/whole", "/again"):
                     try:
-                        seen.append((yield get(peer.url(path), "step")).status)
+                        seen.append((yield get_json(peer.url(path), "step")).status)
                     except NetworkError as trouble:
                         seen.append(trouble.code)
                 return seen
 
-            seen = await run(exchange(), Server("s", peer.url("/mcp")), environ={})
+            seen = await run_exchange(exchange(), Server("s", peer.url("/mcp")), environ={})
             return [*seen, peer.connections]
 
     assert asyncio.run(main()) == ["unreachable", 200, 200, 2]

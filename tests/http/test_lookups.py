@@ -16,8 +16,13 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import TimedOut, Unreachable
 from hermes_mcp_auth_remote.http import dns
-from hermes_mcp_auth_remote.http.dns import MAX_PER_NAME, MAX_PER_SERVER, STALE_SECONDS, NameLookUps
-from hermes_mcp_auth_remote.http.ssrf_guard import resolve
+from hermes_mcp_auth_remote.http.dns import (
+    MAX_THREADS_PER_HOST,
+    MAX_THREADS_PER_SERVER,
+    STALE_LOOKUP_SECONDS,
+    ThreadedResolver,
+)
+from hermes_mcp_auth_remote.http.ssrf_guard import resolve_host
 from hermes_mcp_auth_remote.threads import run_file_work
 from tests.http.names import Names, resolving
 from tests.http.peers import always, configured, fetch, reply, serving
@@ -35,23 +40,23 @@ def names() -> Iterator[Names]:
         yield names
 
 
-async def asked_in_vain(look_ups: NameLookUps, *hosts: str, server: str = HOSTILE) -> None:
+async def asked_in_vain(look_ups: ThreadedResolver, *hosts: str, server: str = HOSTILE) -> None:
     """Ask for names until the caller's time is up, which is at once."""
-    tasks = [asyncio.create_task(look_ups.addresses(host, 443, server)) for host in hosts]
+    tasks = [asyncio.create_task(look_ups.resolve(host, 443, server)) for host in hosts]
     await asyncio.sleep(0)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def address(look_ups: NameLookUps, host: str, server: str = HONEST) -> str:
+async def address(look_ups: ThreadedResolver, host: str, server: str = HONEST) -> str:
     async with asyncio.timeout(20):
-        return str((await look_ups.addresses(host, 443, server))[0])
+        return str((await look_ups.resolve(host, 443, server))[0])
 
 
 @covers("look-up-shared")
 def test_callers_that_ask_for_one_name_at_once_share_one_look_up(names: Names) -> None:
-    look_ups = NameLookUps()
+    look_ups = ThreadedResolver()
 
     async def main() -> list[str]:
         tasks = [asyncio.create_task(address(look_ups, "slow.example")) for _ in range(8)]
@@ -69,7 +74,7 @@ def test_callers_that_ask_for_one_name_at_once_share_one_look_up(names: Names) -
 def test_callers_in_several_loops_share_one_look_up_and_one_that_leaves_takes_no_answer_from_others(
     names: Names,
 ) -> None:
-    look_ups = NameLookUps()
+    look_ups = ThreadedResolver()
     found: list[str] = []
     others = [
         threading.Thread(target=lambda: found.append(asyncio.run(address(look_ups, "slow.example"))))
@@ -87,16 +92,16 @@ def test_callers_in_several_loops_share_one_look_up_and_one_that_leaves_takes_no
 
 
 def test_an_error_reaches_every_caller_and_the_next_one_asks_anew(names: Names) -> None:
-    look_ups = NameLookUps()
+    look_ups = ThreadedResolver()
 
     async def main() -> None:
-        asked = [asyncio.create_task(look_ups.addresses("dead.example", 443, HOSTILE)) for _ in range(3)]
+        asked = [asyncio.create_task(look_ups.resolve("dead.example", 443, HOSTILE)) for _ in range(3)]
         await asyncio.sleep(0)
         names.release("dead.example")
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [socket.gaierror] * 3
         with pytest.raises(socket.gaierror):
-            await look_ups.addresses("dead.example", 443, HOSTILE)
+            await look_ups.resolve("dead.example", 443, HOSTILE)
 
     asyncio.run(main())
     assert names.asked == ["dead.example"] * 2
@@ -104,45 +109,48 @@ def test_an_error_reaches_every_caller_and_the_next_one_asks_anew(names: Names) 
 
 @covers("look-up-bounds")
 def test_a_flood_of_dead_names_takes_the_places_of_its_own_server_only(names: Names) -> None:
-    look_ups = NameLookUps()
+    look_ups = ThreadedResolver()
 
     async def main() -> str:
         await asked_in_vain(look_ups, *(f"{number}.dead.example" for number in range(200)))
-        await asyncio.to_thread(names.wait_asked, MAX_PER_SERVER)
+        await asyncio.to_thread(names.wait_asked, MAX_THREADS_PER_SERVER)
         return await address(look_ups, "honest.example")
 
     assert asyncio.run(main()) == "1.1.1.1"
-    assert Counter(name.endswith(".dead.example") for name in names.asked) == {True: MAX_PER_SERVER, False: 1}
+    assert Counter(name.endswith(".dead.example") for name in names.asked) == {
+        True: MAX_THREADS_PER_SERVER,
+        False: 1,
+    }
 
 
 @covers("look-up-bounds")
 def test_many_hostile_servers_leave_a_place_for_each_server_that_has_none(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dns, "MAX_SHARED", 2 * MAX_PER_SERVER)
-    look_ups = NameLookUps()
+    monkeypatch.setattr(dns, "MAX_SHARED_THREADS", 2 * MAX_THREADS_PER_SERVER)
+    look_ups = ThreadedResolver()
 
     async def main() -> str:
         for server in range(20):
-            hosts = (f"{number}.{server}.dead.example" for number in range(MAX_PER_SERVER))
+            hosts = (f"{number}.{server}.dead.example" for number in range(MAX_THREADS_PER_SERVER))
             await asked_in_vain(look_ups, *hosts, server=f"https://{server}.example/mcp")
         return await address(look_ups, "honest.example")
 
     assert asyncio.run(main()) == "1.1.1.1"
     per_server = Counter(name.split(".")[1] for name in names.asked if name.endswith(".dead.example"))
     # The first servers have all of theirs, and each of the others has one.
-    assert sorted(per_server.values(), reverse=True) == [MAX_PER_SERVER] * 2 + [1] * 18
+    assert sorted(per_server.values(), reverse=True) == [MAX_THREADS_PER_SERVER] * 2 + [1] * 18
 
 
 @covers("look-up-bounds")
 def test_a_place_is_given_back_when_the_thread_ends_and_not_when_its_caller_leaves(names: Names) -> None:
-    look_ups = NameLookUps()
-    dead = [f"{number}.dead.example" for number in range(MAX_PER_SERVER)]
+    look_ups = ThreadedResolver()
+    dead = [f"{number}.dead.example" for number in range(MAX_THREADS_PER_SERVER)]
 
     async def main() -> str:
         await asked_in_vain(look_ups, *dead)
         waiting = asyncio.create_task(address(look_ups, "honest.example", HOSTILE))
-        await asyncio.to_thread(names.wait_asked, MAX_PER_SERVER)
+        await asyncio.to_thread(names.wait_asked, MAX_THREADS_PER_SERVER)
         # A look-up of another server ends meanwhile: this gives the waiting one no place.
         await address(look_ups, "other.example")
         assert not waiting.done()
@@ -156,8 +164,8 @@ def test_a_place_is_given_back_when_the_thread_ends_and_not_when_its_caller_leav
 
 @covers("look-up-bounds")
 def test_a_look_up_that_all_its_callers_left_is_never_begun(names: Names) -> None:
-    look_ups = NameLookUps()
-    dead = [f"{number}.dead.example" for number in range(MAX_PER_SERVER)]
+    look_ups = ThreadedResolver()
+    dead = [f"{number}.dead.example" for number in range(MAX_THREADS_PER_SERVER)]
 
     async def main() -> str:
         await asked_in_vain(look_ups, *dead, "left.example")
@@ -174,7 +182,7 @@ def test_the_names_of_waiting_servers_are_asked_for_in_turn(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dns, "MAX_THREADS", 1)
-    look_ups = NameLookUps()
+    look_ups = ThreadedResolver()
 
     async def main() -> None:
         first = asyncio.create_task(address(look_ups, "first.example", "first"))
@@ -194,17 +202,17 @@ def test_the_names_of_waiting_servers_are_asked_for_in_turn(
 @covers("look-up-shared")
 def test_a_look_up_that_hangs_does_not_stop_its_name_for_those_who_ask_later(names: Names) -> None:
     now = 0.0
-    look_ups = NameLookUps(lambda: now)
+    look_ups = ThreadedResolver(lambda: now)
     hung = "mcp.example"
 
     async def main() -> str:
         nonlocal now
         await asked_in_vain(look_ups, hung)
         await asyncio.to_thread(names.wait_asked, 1)
-        now = STALE_SECONDS - 1
+        now = STALE_LOOKUP_SECONDS - 1
         await asked_in_vain(look_ups, hung)
         assert len(names.asked) == 1
-        now = STALE_SECONDS
+        now = STALE_LOOKUP_SECONDS
         # The network is back; the first look-up still hangs.
         names.known[hung] = "1.1.1.5"
         return await address(look_ups, hung, HOSTILE)
@@ -216,23 +224,23 @@ def test_a_look_up_that_hangs_does_not_stop_its_name_for_those_who_ask_later(nam
 @covers("look-up-bounds")
 def test_one_name_that_hangs_for_good_takes_a_bounded_part_of_its_server_s_places(names: Names) -> None:
     now = 0.0
-    look_ups = NameLookUps(lambda: now)
+    look_ups = ThreadedResolver(lambda: now)
 
     async def main() -> str:
         nonlocal now
         for _ in range(10):
             await asked_in_vain(look_ups, "dead.example")
-            now += STALE_SECONDS
+            now += STALE_LOOKUP_SECONDS
         return await address(look_ups, "honest.example", HOSTILE)
 
     assert asyncio.run(main()) == "1.1.1.1"
-    assert names.asked.count("dead.example") == MAX_PER_NAME
+    assert names.asked.count("dead.example") == MAX_THREADS_PER_HOST
 
 
 def test_where_no_thread_can_be_started_the_name_is_unreachable_and_no_place_is_lost(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look_ups = NameLookUps()
+    look_ups = ThreadedResolver()
 
     def refused(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -240,7 +248,7 @@ def test_where_no_thread_can_be_started_the_name_is_unreachable_and_no_place_is_
     async def main() -> str:
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", refused)
-            for _ in range(MAX_PER_SERVER + 1):
+            for _ in range(MAX_THREADS_PER_SERVER + 1):
                 with pytest.raises(OSError, match="no thread"):
                     await address(look_ups, "honest.example")
         return await address(look_ups, "honest.example")
@@ -251,14 +259,14 @@ def test_where_no_thread_can_be_started_the_name_is_unreachable_and_no_place_is_
 def test_a_look_up_that_ends_after_its_event_loop_says_nothing(
     names: Names, caplog: pytest.LogCaptureFixture
 ) -> None:
-    look_ups = NameLookUps()
+    look_ups = ThreadedResolver()
     caplog.set_level(logging.DEBUG)
     asyncio.run(asked_in_vain(look_ups, "dead.example"))
     names.wait_asked(1)
 
     async def abandoned() -> None:
         loop = asyncio.get_running_loop()
-        task = loop.create_task(look_ups.addresses("dead.example", 443, HOSTILE))
+        task = loop.create_task(look_ups.resolve("dead.example", 443, HOSTILE))
         await asyncio.sleep(0)
         # As a loop that is stopped leaves its tasks.
         task.cancel()
@@ -273,7 +281,7 @@ def test_a_look_up_that_ends_after_its_event_loop_says_nothing(
 def test_a_request_ends_at_its_limit_and_its_event_loop_too_whatever_the_resolver_does(names: Names) -> None:
     async def main() -> None:
         with pytest.raises(TimedOut, match=r"dead\.example did not answer"):
-            await fetch(configured("https://dead.example/mcp"), answer_seconds=0.05)
+            await fetch(configured("https://dead.example/mcp"), response_seconds=0.05)
 
     # The resolver hangs until the test ends.
     asyncio.run(main())
@@ -316,7 +324,7 @@ def test_what_the_system_does_not_know_is_unreachable_and_literal_addresses_are_
     with pytest.raises(Unreachable, match=r"The name dead\.example could not be resolved"):
         asyncio.run(fetch(configured("https://dead.example/mcp")))
     with pytest.raises(socket.gaierror):
-        asyncio.run(resolve("dead.example", 443))
+        asyncio.run(resolve_host("dead.example", 443))
     assert set(names.asked) == {"dead.example"}
     with pytest.raises(Unreachable):
         asyncio.run(fetch(configured("https://127.0.0.1:1/mcp")))
@@ -325,8 +333,8 @@ def test_what_the_system_does_not_know_is_unreachable_and_literal_addresses_are_
 
 FORKED = """
 import asyncio, os, socket, threading, time
-from hermes_mcp_auth_remote.http.ssrf_guard import resolve
-from hermes_mcp_auth_remote.http.dns import MAX_PER_SERVER
+from hermes_mcp_auth_remote.http.ssrf_guard import resolve_host
+from hermes_mcp_auth_remote.http.dns import MAX_THREADS_PER_SERVER
 from hermes_mcp_auth_remote.http.ssrf_guard import resolver_for
 
 asked = threading.Semaphore(0)
@@ -339,7 +347,7 @@ socket.getaddrinfo = getaddrinfo
 
 async def flood():
     tasks = [asyncio.ensure_future(resolver_for("s")(f"{n}.dead.example", 443)) for n in range(9)]
-    for _ in range(MAX_PER_SERVER):
+    for _ in range(MAX_THREADS_PER_SERVER):
         while not asked.acquire(blocking=False):
             await asyncio.sleep(0.01)
     for task in tasks:

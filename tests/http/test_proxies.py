@@ -14,7 +14,7 @@ from hermes_mcp_auth_remote.errors import AddressRefused, ConfigError, RedirectR
 from hermes_mcp_auth_remote.http import client
 from hermes_mcp_auth_remote.http.addresses import Address
 from hermes_mcp_auth_remote.http.proxies import proxy_for
-from hermes_mcp_auth_remote.oauth.wire import get, post_form
+from hermes_mcp_auth_remote.oauth.wire import get_json, post_form
 from tests.http.peers import (
     Answer,
     Peer,
@@ -217,7 +217,7 @@ PUBLIC = leading_by_name(mcp_example="1.1.1.1", auth_example="1.1.1.2", inside_e
 async def through(peer: Peer, proxy: str, issued: Certificates, *hosts: str) -> list[int]:
     """Fetch from hosts through a proxy; returns the statuses."""
     server = configured("https://mcp.example/mcp", ca_file=str(issued.ca_file), allow_addresses=())
-    requests = [get(f"https://{host}/", "step") for host in hosts or ("mcp.example",)]
+    requests = [get_json(f"https://{host}/", "step") for host in hosts or ("mcp.example",)]
     environ = {"HTTPS_PROXY": proxy}
     return [each.status for each in await fetch(server, *requests, environ=environ, resolve=PUBLIC)]
 
@@ -254,7 +254,7 @@ def test_a_name_that_only_the_proxy_can_resolve_is_reached(issued: Certificates)
 def test_a_resolver_that_hangs_does_not_stop_what_the_proxy_can_resolve(
     issued: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "LOOK_UP_SECONDS", 0.05)
+    monkeypatch.setattr(client, "TRUSTED_LOOKUP_SECONDS", 0.05)
 
     async def hanging(host: str, port: int) -> list[Address]:
         await asyncio.Event().wait()
@@ -346,7 +346,7 @@ def test_no_proxy_is_asked_for_an_internal_address(issued: Certificates, host: s
             environ = {"HTTPS_PROXY": proxy.url()}
             resolver = {"resolve": known} if host == "inside.example" else {}
             with pytest.raises(AddressRefused):
-                await fetch(server, get(f"https://{host}/", "step"), environ=environ, **resolver)
+                await fetch(server, get_json(f"https://{host}/", "step"), environ=environ, **resolver)
             return proxy.connections
 
     assert asyncio.run(main()) == 0
@@ -365,7 +365,7 @@ def test_the_proxy_s_own_host_is_no_way_in() -> None:
                 host = "10.0.0.1" if "10.0.0.1" in environ["HTTPS_PROXY"] else "127.0.0.1"
                 url = f"https://{host}:{proxy.port}/"
                 with pytest.raises(AddressRefused):
-                    await fetch(configured(URL, allow_addresses=()), get(url, "step"), environ=environ)
+                    await fetch(configured(URL, allow_addresses=()), get_json(url, "step"), environ=environ)
             assert proxy.connections == 0
 
     asyncio.run(main())
@@ -377,7 +377,7 @@ def test_redirects_are_checked_behind_a_proxy_too(issued: Certificates) -> None:
         moved: Answer = always(reply(302, b"", {"location": location}))
         async with serving(moved, tls=serving_tls(issued)) as peer, proxying(peer) as proxy:
             server = configured(URL, ca_file=str(issued.ca_file), allow_addresses=())
-            request = get(URL, "step") if method == "GET" else post_form(URL, "step", {})
+            request = get_json(URL, "step") if method == "GET" else post_form(URL, "step", {})
             error = AddressRefused if method == "GET" else RedirectRefused
             with pytest.raises(error):
                 await fetch(server, request, environ={"HTTPS_PROXY": proxy.url()}, resolve=PUBLIC)

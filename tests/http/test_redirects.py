@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from hermes_mcp_auth_remote.errors import AddressRefused, RedirectRefused, Unreachable
-from hermes_mcp_auth_remote.oauth.wire import Request, get, post_form
+from hermes_mcp_auth_remote.oauth.wire import Request, get_json, post_form
 from tests.http.peers import (
     Answer,
     Heard,
@@ -157,7 +157,7 @@ def test_three_redirects_are_followed() -> None:
 
     async def main() -> bytes:
         async with serving(count) as peer:
-            return (await fetch(peer, get(peer.url("/0"), "step")))[0].body
+            return (await fetch(peer, get_json(peer.url("/0"), "step")))[0].body
 
     assert asyncio.run(main()) == b"there"
 
@@ -183,7 +183,7 @@ def test_a_post_is_never_redirected(status: int) -> None:
 def test_a_redirect_that_is_asked_for_as_such_is_handed_over(method: Literal["GET", "POST"]) -> None:
     async def main() -> tuple[int, str | None]:
         async with serving(redirecting("https://evil.example/?error=x")) as peer:
-            request = replace(get(peer.url("/authorize"), "step"), method=method, follow_redirects=False)
+            request = replace(get_json(peer.url("/authorize"), "step"), method=method, follow_redirects=False)
             response = (await fetch(peer, request))[0]
             return response.status, response.header("location")
 

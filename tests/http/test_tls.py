@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, TimedOut, Unreachable
 from hermes_mcp_auth_remote.http.tls import tls_context
-from hermes_mcp_auth_remote.oauth.wire import get
+from hermes_mcp_auth_remote.oauth.wire import get_json
 from hermes_mcp_auth_remote.values import ServerOptions
 from tests.http.peers import always, configured, fetch, leading, listening, reply, serving
 from tests.requirements import covers
@@ -82,7 +82,7 @@ def reached(
             url = peer.url("/mcp", host, "https")
             server = configured(url if own else "https://elsewhere.example/mcp", **options)
             resolve = leading("127.0.0.1")
-            response = await fetch(server, get(url, "step"), resolve=resolve, environ=environ or {})
+            response = await fetch(server, get_json(url, "step"), resolve=resolve, environ=environ or {})
             return response[0].status, len(peer.heard)
 
     return asyncio.run(main())
@@ -196,8 +196,8 @@ def test_a_client_certificate_that_cannot_be_used_is_a_mistake_in_the_configurat
         Path(key).write_bytes(issuer.authority.issue_cert("x.example").private_key_pem.bytes())
     options = ServerOptions(client_cert=certificate, client_key=key)
     with pytest.raises(ConfigError, match="certificate file"):
-        tls_context(options, {}, own_host=True)
-    assert tls_context(options, {}, own_host=False).verify_mode == ssl.CERT_REQUIRED
+        tls_context(options, {}, is_server_host=True)
+    assert tls_context(options, {}, is_server_host=False).verify_mode == ssl.CERT_REQUIRED
 
 
 def test_an_encrypted_client_key_asks_no_terminal_for_its_password(issuer: Issuer) -> None:
@@ -205,7 +205,7 @@ def test_an_encrypted_client_key_asks_no_terminal_for_its_password(issuer: Issue
     program = (
         "import sys; from hermes_mcp_auth_remote.http.tls import tls_context as c; "
         "from hermes_mcp_auth_remote.values import ServerOptions as O; "
-        "c(O(client_cert=sys.argv[1], client_key=sys.argv[2]), {}, own_host=True)"
+        "c(O(client_cert=sys.argv[1], client_key=sys.argv[2]), {}, is_server_host=True)"
     )
     child = pexpect.spawn(sys.executable, ["-c", program, certificate, key], timeout=30)
     assert child.expect(["pass phrase", "must not be encrypted|ConfigError"]) == 1
@@ -238,12 +238,15 @@ def test_a_renewed_certificate_is_seen_without_a_restart(tmp_path: Path) -> None
 
 def test_contexts_are_shared_as_long_as_nothing_changes(issuer: Issuer) -> None:
     options = ServerOptions(ca_file=str(issuer.ca_file))
-    first = tls_context(options, {}, own_host=True)
-    assert tls_context(options, {}, own_host=True) is first
-    assert tls_context(options, {}, own_host=False) is not first
-    unverified = tls_context(ServerOptions(verify_tls=False), {}, own_host=True)
+    first = tls_context(options, {}, is_server_host=True)
+    assert tls_context(options, {}, is_server_host=True) is first
+    assert tls_context(options, {}, is_server_host=False) is not first
+    unverified = tls_context(ServerOptions(verify_tls=False), {}, is_server_host=True)
     assert unverified.verify_mode == ssl.CERT_NONE
-    assert tls_context(ServerOptions(verify_tls=False), {}, own_host=False).verify_mode == ssl.CERT_REQUIRED
+    assert (
+        tls_context(ServerOptions(verify_tls=False), {}, is_server_host=False).verify_mode
+        == ssl.CERT_REQUIRED
+    )
 
 
 def test_a_handshake_that_never_ends_is_timed_out_and_closed() -> None:
@@ -251,7 +254,7 @@ def test_a_handshake_that_never_ends_is_timed_out_and_closed() -> None:
         async with listening() as peer:
             server = configured(peer.url("/mcp", "mcp.example", "https"))
             with pytest.raises(TimedOut):
-                await fetch(server, resolve=leading("127.0.0.1"), answer_seconds=0.2)
+                await fetch(server, resolve=leading("127.0.0.1"), response_seconds=0.2)
             await asyncio.wait_for(peer.left.wait(), 5)
 
     asyncio.run(main())

@@ -19,13 +19,13 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.http import client, proxies
 from hermes_mcp_auth_remote.http.addresses import Address
-from hermes_mcp_auth_remote.http.client import run
-from hermes_mcp_auth_remote.http.pooled import KeptConnections
-from hermes_mcp_auth_remote.http.ssrf_guard import Resolve
-from hermes_mcp_auth_remote.http.traced import Seen, run_watched
+from hermes_mcp_auth_remote.http.client import run_exchange
+from hermes_mcp_auth_remote.http.pooled import HttpClientPool
+from hermes_mcp_auth_remote.http.ssrf_guard import Resolver
+from hermes_mcp_auth_remote.http.traced import TracedRequest, run_traced_exchange
 from hermes_mcp_auth_remote.oauth.challenge import read_challenge
-from hermes_mcp_auth_remote.oauth.metadata import discover
-from hermes_mcp_auth_remote.oauth.wire import Request, get, post_form
+from hermes_mcp_auth_remote.oauth.metadata import discover_metadata
+from hermes_mcp_auth_remote.oauth.wire import Request, get_json, post_form
 from hermes_mcp_auth_remote.values import IdentityProvider, Server
 from tests.http.names import resolving
 from tests.http.peers import (
@@ -77,7 +77,7 @@ class Attempt:
         self.options = options
         self.asked: list[str] = []
         self.received: list[tuple[str, str]] = []
-        self.resolve: Resolve = KNOWN
+        self.resolve: Resolver = KNOWN
         self.seconds = 20.0
         self.answer: Callable[[Heard, asyncio.StreamWriter], Awaitable[None]] = always(reply())
 
@@ -88,7 +88,7 @@ class Attempt:
     def run(self, *requests: Request, environ: Mapping[str, str] | None = None) -> list[int]:
         async def work(proxy: Peer) -> list[int]:
             surroundings = {"HTTPS_PROXY": proxy.url()} if environ is None else environ
-            more = {"environ": surroundings, "resolve": self.resolve, "answer_seconds": self.seconds}
+            more = {"environ": surroundings, "resolve": self.resolve, "response_seconds": self.seconds}
             return [each.status for each in await fetch(self.server, *requests, **more)]
 
         statuses: list[int] = self.with_proxy(work)
@@ -116,7 +116,7 @@ def test_a_name_that_this_machine_does_not_resolve_is_asked_of_no_proxy(
     attempt = Attempt(issued)
     url = f"https://{host}/token"
     with pytest.raises(HostNotChecked) as caught:
-        attempt.run(get(url, "step") if method == "GET" else post_form(url, "step", {"code": "c"}))
+        attempt.run(get_json(url, "step") if method == "GET" else post_form(url, "step", {"code": "c"}))
     assert attempt.asked == []
     assert str(caught.value) == (
         f"The addresses of {host} cannot be checked: this machine does not resolve its name, and the proxy "
@@ -134,7 +134,7 @@ def test_a_name_that_is_answered_too_late_is_asked_of_no_proxy(
 ) -> None:
     """Also where the whole request has hardly more time than the check."""
     if seconds > 1:
-        monkeypatch.setattr(client, "CHECK_SECONDS", 0.05)
+        monkeypatch.setattr(client, "UNTRUSTED_LOOKUP_SECONDS", 0.05)
     attempt = Attempt(issued)
     attempt.resolve, attempt.seconds = hanging, seconds
     with pytest.raises(HostNotChecked):
@@ -144,11 +144,13 @@ def test_a_name_that_is_answered_too_late_is_asked_of_no_proxy(
 
 @covers("unchecked-host")
 def test_the_system_s_resolver_is_no_other(issued: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(client, "UNTRUSTED_LOOKUP_SECONDS", 0.05)
     attempt = Attempt(issued)
 
     async def work(proxy: Peer) -> None:
-        await fetch(attempt.server, get(f"https://{INNER}/", "step"), environ={"HTTPS_PROXY": proxy.url()})
+        await fetch(
+            attempt.server, get_json(f"https://{INNER}/", "step"), environ={"HTTPS_PROXY": proxy.url()}
+        )
 
     with resolving() as names, pytest.raises(HostNotChecked):
         attempt.with_proxy(work)
@@ -171,7 +173,7 @@ def test_a_host_that_the_operator_names_is_asked_of_the_proxy(
     issued: Certificates, options: dict[str, Any], written: str
 ) -> None:
     attempt = Attempt(issued, **options)
-    request = get(f"https://{written}/", "step")
+    request = get_json(f"https://{written}/", "step")
     if written.endswith("."):
         # TLS has no name with the root's dot; the way to the proxy is what counts.
         with pytest.raises(Unreachable):
@@ -192,7 +194,7 @@ def test_a_host_is_allowed_in_every_spelling_of_its_name(
 ) -> None:
     attempt = Attempt(issued, allow_hosts=(allowed,))
     # As `safe_url` writes it out.
-    request = get(f"https://{written.encode('idna').decode()}/", "step")
+    request = get_json(f"https://{written.encode('idna').decode()}/", "step")
     assert attempt.run(request) == [200]
     assert attempt.asked == ["xn--bcher-kva.example:443"]
 
@@ -201,7 +203,7 @@ def test_a_host_is_allowed_in_every_spelling_of_its_name(
 def test_the_server_s_own_host_needs_no_permission_on_any_port(issued: Certificates) -> None:
     attempt = Attempt(issued)
     attempt.resolve = leading_by_name()
-    assert attempt.run(get(URL, "step"), get("https://mcp.example:8443/", "step")) == [200, 200]
+    assert attempt.run(get_json(URL, "step"), get_json("https://mcp.example:8443/", "step")) == [200, 200]
     assert attempt.asked == ["mcp.example:443", "mcp.example:8443"]
 
 
@@ -220,7 +222,7 @@ def test_the_server_s_own_host_needs_no_permission_on_any_port(issued: Certifica
 def test_a_host_is_allowed_by_its_whole_name_only(issued: Certificates, allowed: str) -> None:
     attempt = Attempt(issued, allow_hosts=(allowed,))
     with pytest.raises(HostNotChecked):
-        attempt.run(get(f"https://{INNER}/", "step"))
+        attempt.run(get_json(f"https://{INNER}/", "step"))
     assert attempt.asked == []
 
 
@@ -256,7 +258,7 @@ def test_a_host_is_allowed_by_its_whole_name_only(issued: Certificates, allowed:
 def test_what_is_no_host_name_is_a_mistake_of_the_configuration(issued: Certificates, wrong: str) -> None:
     attempt = Attempt(issued, allow_hosts=("auth.example", wrong))
     with pytest.raises(ConfigError, match=r"`oauth\.allow_hosts` holds something that is no host name"):
-        attempt.run(get(URL, "step"))
+        attempt.run(get_json(URL, "step"))
     assert attempt.asked == []
 
 
@@ -269,7 +271,7 @@ def test_an_allowed_host_whose_address_is_known_is_checked_all_the_same(
     for options in ({"allow_hosts": (host,)}, {"authorization_server": f"https://{host}"}, {}):
         attempt = Attempt(issued, **options)
         with pytest.raises(AddressRefused) as caught:
-            attempt.run(get(f"https://{host}/", "step"))
+            attempt.run(get_json(f"https://{host}/", "step"))
         assert type(caught.value) is AddressRefused
         assert attempt.asked == []
 
@@ -280,7 +282,7 @@ def test_a_literal_address_stays_under_the_policy_of_addresses(issued: Certifica
     for server in ("https://auth.example", f"https://{host}"):
         attempt = Attempt(issued, authorization_server=server)
         with pytest.raises(AddressRefused) as caught:
-            attempt.run(get(f"https://{host}/", "step"))
+            attempt.run(get_json(f"https://{host}/", "step"))
         assert type(caught.value) is AddressRefused
         assert attempt.asked == []
 
@@ -295,11 +297,11 @@ def test_a_redirect_is_checked_by_the_same_rule(issued: Certificates) -> None:
     attempt = Attempt(issued)
     attempt.answer = once
     with pytest.raises(HostNotChecked):
-        attempt.run(get(URL, "step"))
+        attempt.run(get_json(URL, "step"))
     assert attempt.asked == ["mcp.example:443"]
     attempt = Attempt(issued, allow_hosts=(INNER,))
     attempt.answer = once
-    assert attempt.run(get(URL, "step")) == [200]
+    assert attempt.run(get_json(URL, "step")) == [200]
     assert attempt.asked == ["mcp.example:443", f"{INNER}:443"]
 
 
@@ -312,7 +314,7 @@ def test_without_a_proxy_on_its_way_a_name_that_is_not_resolved_is_out_of_reach_
 ) -> None:
     attempt = Attempt(issued)
     with pytest.raises(Unreachable, match="could not be resolved"):
-        attempt.run(get(f"https://{INNER}/", "step"), environ=environ)
+        attempt.run(get_json(f"https://{INNER}/", "step"), environ=environ)
 
 
 @covers("unchecked-host")
@@ -325,7 +327,7 @@ def test_every_kind_of_proxy_is_asked_for_checked_names_only(
     monkeypatch.setattr(proxies, "find_spec", lambda name: name)
     attempt = Attempt(issued)
     with pytest.raises(HostNotChecked):
-        attempt.run(get(f"https://{INNER}/", "step"), environ={variable: f"{scheme}://127.0.0.1:9"})
+        attempt.run(get_json(f"https://{INNER}/", "step"), environ={variable: f"{scheme}://127.0.0.1:9"})
 
 
 @covers("unchecked-host")
@@ -356,13 +358,13 @@ def test_metadata_of_a_public_server_makes_us_send_nothing_to_an_inner_host(issu
     async def work(proxy: Peer) -> list[str]:
         environ = {"HTTPS_PROXY": proxy.url()}
         way: dict[str, Any] = {"environ": environ, "resolve": KNOWN}
-        found = await run(discover(URL, read_challenge(())), attempt.server, **way)
+        found = await run_exchange(discover_metadata(URL, read_challenge(())), attempt.server, **way)
         known = found.authorization_server
         refused: list[str] = []
         for endpoint in (known.registration_endpoint, known.token_endpoint):
             assert endpoint is not None
-            for each in (run, KeptConnections(**way)):
-                more = way if each is run else {}
+            for each in (run_exchange, HttpClientPool(**way)):
+                more = way if each is run_exchange else {}
                 with pytest.raises(NetworkError) as caught:
                     await each(asking(post_form(endpoint, "step", {"code": "c"})), attempt.server, **more)
                 refused.append(caught.value.code)
@@ -375,16 +377,16 @@ def test_metadata_of_a_public_server_makes_us_send_nothing_to_an_inner_host(issu
 
 @covers("unchecked-host")
 def test_who_watches_is_told_that_nothing_went_to_the_proxy(issued: Certificates) -> None:
-    seen: list[Seen] = []
+    seen: list[TracedRequest] = []
     attempt = Attempt(issued)
 
     async def work(proxy: Peer) -> None:
-        requests = asking(get(URL, "first"), get(f"https://{INNER}/", "second"))
+        requests = asking(get_json(URL, "first"), get_json(f"https://{INNER}/", "second"))
         environ = {"HTTPS_PROXY": proxy.url()}
         with resolving(mcp_example="1.1.1.1") as names:
             names.refused.add(INNER)
             with pytest.raises(HostNotChecked):
-                await run_watched(requests, attempt.server, seen.append, environ=environ)
+                await run_traced_exchange(requests, attempt.server, seen.append, environ=environ)
 
     attempt.with_proxy(work)
     assert [(each.request.step, each.proxy is None) for each in seen] == [("first", False), ("second", True)]

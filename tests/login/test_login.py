@@ -10,61 +10,61 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import LoginAlreadyUsed, LoginCancelled, LoginError, LoginExpired
 from hermes_mcp_auth_remote.login import (
-    TABLE,
+    TRANSITIONS,
     Connection,
-    Event,
     Login,
-    Status,
-    follow,
+    LoginEvent,
+    LoginStatus,
+    apply_event,
     is_expired,
+    login_state_error,
     new_login_id,
-    refusal,
 )
-from hermes_mcp_auth_remote.values import Key, Origin
+from hermes_mcp_auth_remote.values import CredentialKey, Origin
 from tests.oauth.parties import NOW, STATE, VERIFIER, request, server
 from tests.requirements import covers
 
 LOGIN = Login(
     id="login-1",
-    key=Key("linear", "telegram:42"),
+    key=CredentialKey("linear", "telegram:42"),
     server_url="https://mcp.example/mcp",
     request=request(),
     authorization_server=server(),
-    origin=Origin("telegram", "42", user="42"),
-    begun_at=NOW,
+    origin=Origin("telegram", "42", user_id="42"),
+    started_at=NOW,
     expires_at=NOW + 600,
 )
-STATUSES: tuple[Status, ...] = get_args(Status)
-EVENTS: tuple[Event, ...] = get_args(Event)
+STATUSES: tuple[LoginStatus, ...] = get_args(LoginStatus)
+EVENTS: tuple[LoginEvent, ...] = get_args(LoginEvent)
 
 
 @covers("login-table")
 @pytest.mark.parametrize(("status", "event"), list(itertools.product(STATUSES, EVENTS)))
-def test_what_is_not_in_the_table_does_not_happen(status: Status, event: Event) -> None:
+def test_what_is_not_in_the_table_does_not_happen(status: LoginStatus, event: LoginEvent) -> None:
     login = replace(LOGIN, status=status)
-    if (status, event) in TABLE:
-        assert follow(login, event) == replace(login, status=TABLE[status, event])
+    if (status, event) in TRANSITIONS:
+        assert apply_event(login, event) == replace(login, status=TRANSITIONS[status, event])
     else:
         with pytest.raises(LoginError):
-            follow(login, event)
+            apply_event(login, event)
 
 
 @covers("login-table")
 def test_a_login_is_claimed_once_and_done_only_by_way_of_a_claim() -> None:
-    claimed = follow(LOGIN, "claim")
+    claimed = apply_event(LOGIN, "claim")
     with pytest.raises(LoginAlreadyUsed):
-        follow(claimed, "claim")
+        apply_event(claimed, "claim")
     with pytest.raises(LoginAlreadyUsed):
-        follow(follow(claimed, "succeed"), "claim")
-    assert [before for before, event in TABLE if TABLE[before, event] == "done"] == ["exchanging"]
+        apply_event(apply_event(claimed, "succeed"), "claim")
+    assert [before for before, event in TRANSITIONS if TRANSITIONS[before, event] == "done"] == ["exchanging"]
 
 
 @covers("login-table")
 def test_nothing_leads_out_of_a_login_that_is_over() -> None:
     over = {status for status in STATUSES if replace(LOGIN, status=status).is_over}
     assert over == {"done", "failed", "expired", "cancelled"}
-    assert over.isdisjoint(before for before, _ in TABLE)
-    assert set(STATUSES) == {before for before, _ in TABLE} | set(TABLE.values())
+    assert over.isdisjoint(before for before, _ in TRANSITIONS)
+    assert set(STATUSES) == {before for before, _ in TRANSITIONS} | set(TRANSITIONS.values())
 
 
 @pytest.mark.parametrize(
@@ -77,26 +77,26 @@ def test_nothing_leads_out_of_a_login_that_is_over() -> None:
         ("failed", LoginError, "login"),
     ],
 )
-def test_a_login_that_takes_no_more_says_why(status: Status, kind: type[LoginError], code: str) -> None:
-    error = refusal(replace(LOGIN, status=status))
+def test_a_login_that_takes_no_more_says_why(status: LoginStatus, kind: type[LoginError], code: str) -> None:
+    error = login_state_error(replace(LOGIN, status=status))
     assert type(error) is kind
     assert error.code == code
 
 
 def test_a_failed_login_repeats_its_own_failure() -> None:
-    error = refusal(replace(LOGIN, status="failed", failure=("It was denied.", "Ask the owner.")))
+    error = login_state_error(replace(LOGIN, status="failed", failure=("It was denied.", "Ask the owner.")))
     assert (str(error), error.advice) == ("It was denied.", "Ask the owner.")
 
 
 def test_only_a_waiting_login_expires_and_does_so_at_its_end() -> None:
     assert not is_expired(LOGIN, NOW + 599.9)
     assert is_expired(LOGIN, NOW + 600)
-    assert not is_expired(follow(LOGIN, "claim"), NOW + 601)
+    assert not is_expired(apply_event(LOGIN, "claim"), NOW + 601)
 
 
 @covers("no-secret")
 def test_a_login_shows_its_host_and_masks_what_it_keeps() -> None:
-    assert LOGIN.issuer_host == "as.example"
+    assert LOGIN.authorization_host == "as.example"
     assert LOGIN.authorization_url == LOGIN.request.url
     for secret in (STATE, VERIFIER, LOGIN.request.url):
         assert secret not in repr(LOGIN)

@@ -8,11 +8,11 @@ from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import (
     AuthorizationServer,
     Discovery,
-    authorization_server,
-    discover,
+    authorization_server_from_document,
+    discover_metadata,
 )
 from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
-from hermes_mcp_auth_remote.oauth.token import Tokens, exchange, refresh
+from hermes_mcp_auth_remote.oauth.token import Tokens, exchange_code, refresh_tokens
 from hermes_mcp_auth_remote.values import Secret
 from tests.playbook import Play, play
 
@@ -58,7 +58,7 @@ def metadata(issuer: str = ISSUER, **members: object) -> dict[str, object]:
 
 def server(**members: object) -> AuthorizationServer:
     """Build an authorization server whose metadata differs by these members."""
-    return authorization_server(metadata(**{"issuer": ISSUER, **members}))  # type: ignore[arg-type]
+    return authorization_server_from_document(metadata(**{"issuer": ISSUER, **members}))  # type: ignore[arg-type]
 
 
 def client(**members: object) -> Client:
@@ -69,7 +69,7 @@ def client(**members: object) -> Client:
 def request(**members: object) -> AuthorizationRequest:
     """Build the request of one waiting login, or another by these members."""
     arguments: dict[str, object] = {
-        "server": server(),
+        "authorization_server": server(),
         "client": client(),
         "redirect_uri": REDIRECT_URI,
         "state": Secret(STATE),
@@ -85,16 +85,16 @@ def prm(*issuers: str, resource: str = URL, **members: object) -> dict[str, obje
 
 def found(issuer: str, *, resource: str = URL, trusted_issuers: tuple[str, ...] = ()) -> Play[Discovery]:
     """Play up to the protected resource metadata, which names the issuer."""
-    script = play(discover(URL, NAMED, trusted_issuers=trusted_issuers))
+    script = play(discover_metadata(URL, NAMED, trusted_issuers=trusted_issuers))
     return script.expects(f"{PRM}/mcp").answers(200, prm(issuer, resource=resource))
 
 
 def exchanging(**members: object) -> Play[Tokens]:
     asked = request(**members)
     response = read_authorization_response(f"{REDIRECT_URI}?code={CODE}&state={STATE}", asked)
-    return play(exchange(response, asked, NOW))
+    return play(exchange_code(response, asked, NOW))
 
 
 def refreshing(*, scope: frozenset[str] | None = None, **members: object) -> Play[Tokens]:
     who = client(**members)
-    return play(refresh(server(), who, OLD, NOW, resource="https://mcp.example", scope=scope))
+    return play(refresh_tokens(server(), who, OLD, NOW, resource="https://mcp.example", scope=scope))

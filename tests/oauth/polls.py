@@ -9,7 +9,7 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
-from hermes_mcp_auth_remote.oauth.device_polling import Failed, Pending, begin_polling, next_poll
+from hermes_mcp_auth_remote.oauth.device_polling import PollFailure, PollState, advance_poll, start_polling
 from hermes_mcp_auth_remote.oauth.wire import Response
 from hermes_mcp_auth_remote.values import Secret
 from tests.oauth.parties import GRANTED, HTML, ISSUER, NOW, client, server
@@ -25,21 +25,21 @@ TAKEN = answer(200, GRANTED)
 
 def waiting(
     *, interval: float = 5, lifetime: float = 600, who: Client | None = None, resource: str | None = None
-) -> Pending:
+) -> PollState:
     device = DeviceAuthorization(
         Secret(DEVICE_CODE), "WDJB-MJHT", f"{ISSUER}/device", None, lifetime, interval
     )
     scope = frozenset({"mcp:tools"})
-    return begin_polling(server(), who or client(), device, NOW, scope=scope, resource=resource)
+    return start_polling(server(), who or client(), device, NOW, scope=scope, resource=resource)
 
 
-def still(pending: Pending, outcome: Response | NetworkError | None, now: float) -> Pending:
-    after = next_poll(pending, outcome, now)
-    assert isinstance(after, Pending), after
+def still(pending: PollState, outcome: Response | NetworkError | None, now: float) -> PollState:
+    after = advance_poll(pending, outcome, now)
+    assert isinstance(after, PollState), after
     return after
 
 
-def ended(pending: Pending, outcome: Response | NetworkError | None, now: float = NOW + 5) -> McpAuthError:
-    after = next_poll(pending, outcome, now)
-    assert isinstance(after, Failed), after
+def ended(pending: PollState, outcome: Response | NetworkError | None, now: float = NOW + 5) -> McpAuthError:
+    after = advance_poll(pending, outcome, now)
+    assert isinstance(after, PollFailure), after
     return after.error

@@ -7,17 +7,17 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from hermes_mcp_auth_remote.errors import (
+    MalformedResponse,
     PkceNotSupported,
     TimedOut,
-    TokenRefused,
-    UnreadableAnswer,
+    TokenError,
     UnsafeUrl,
 )
 from hermes_mcp_auth_remote.oauth.authorization import (
     AuthorizationRequest,
     check_pkce,
     code_challenge,
-    push,
+    push_request,
     select_resource,
     select_scope,
 )
@@ -52,9 +52,9 @@ def selected(
             server(scopes_supported=offered), ProtectedResource("https://mcp.example", (ISSUER,), listed)
         ),
         Challenge(scope=frozenset(challenged.split()) if challenged else None, error=error),
-        configured=frozenset(configured.split()) if configured else None,
-        held=frozenset(held.split()),
-        cap=frozenset(cap.split()) if cap else None,
+        configured_scope=frozenset(configured.split()) if configured else None,
+        granted_scope=frozenset(held.split()),
+        scope_cap=frozenset(cap.split()) if cap else None,
     )
     return None if scope is None else " ".join(sorted(scope))
 
@@ -67,7 +67,7 @@ def test_quirk_13_missing_code_challenge_methods_are_refused_and_can_be_overridd
         check_pkce(party)
     assert "allow_missing_pkce" in caught.value.advice
     check_pkce(party, allow_missing_pkce=True)
-    assert query(request(server=party))["code_challenge_method"] == "S256"
+    assert query(request(authorization_server=party))["code_challenge_method"] == "S256"
     check_pkce(server())
 
 
@@ -106,8 +106,8 @@ def test_quirk_24_offline_access_is_added_where_the_authorization_server_lists_i
 def test_quirk_24_openid_gets_prompt_consent_with_offline_access_and_others_do_not() -> None:
     scope = frozenset({"offline_access"})
     openid = server(id_token_signing_alg_values_supported=["RS256"])
-    assert query(request(server=openid, scope=scope))["prompt"] == "consent"
-    assert "prompt" not in query(request(server=openid, scope=frozenset({"read"})))
+    assert query(request(authorization_server=openid, scope=scope))["prompt"] == "consent"
+    assert "prompt" not in query(request(authorization_server=openid, scope=frozenset({"read"})))
     assert "prompt" not in query(request(scope=scope))
 
 
@@ -171,9 +171,9 @@ def test_the_endpoint_s_own_query_stays_but_brings_no_parameter_of_ours() -> Non
     endpoint = (
         f"{ISSUER}/authorize?tenant=7&redirect_uri=https%3A%2F%2Fevil.example&st%61te=x&client_id=evil#f"
     )
-    made = query(request(server=server(authorization_endpoint=endpoint)))
+    made = query(request(authorization_server=server(authorization_endpoint=endpoint)))
     assert made == {"tenant": "7", **query(request())}
-    assert "#" not in request(server=server(authorization_endpoint=endpoint)).url
+    assert "#" not in request(authorization_server=server(authorization_endpoint=endpoint)).url
 
 
 @covers("safe-urls")
@@ -195,7 +195,7 @@ def test_quirk_28_the_resource_is_the_server_s_own_spelling_and_can_be_turned_of
 
 def pushing(*, required: bool = False) -> Play[AuthorizationRequest]:
     party = server(pushed_authorization_request_endpoint=PAR, require_pushed_authorization_requests=required)
-    return play(push(party, request(server=party, resource="https://mcp.example")))
+    return play(push_request(party, request(authorization_server=party, resource="https://mcp.example")))
 
 
 @covers("pushed", "resource-everywhere")
@@ -211,7 +211,7 @@ def test_a_pushed_request_carries_everything_and_its_url_carries_none_of_it() ->
 @covers("pushed")
 def test_without_an_endpoint_nothing_is_pushed() -> None:
     made = request()
-    play(push(server(), made)).returns(made)
+    play(push_request(server(), made)).returns(made)
 
 
 @covers("pushed")
@@ -243,8 +243,8 @@ def test_a_timeout_of_an_optional_push_gets_the_plain_request_and_of_a_required_
 
 @covers("pushed")
 def test_a_required_push_that_fails_is_raised_and_one_of_short_life_is_used() -> None:
-    pushing(required=True).expects(f"POST {PAR}").answers(500, "<html>").raises(UnreadableAnswer)
-    pushing(required=True).expects(f"POST {PAR}").answers(400, {"error": "x"}).raises(TokenRefused)
+    pushing(required=True).expects(f"POST {PAR}").answers(500, "<html>").raises(MalformedResponse)
+    pushing(required=True).expects(f"POST {PAR}").answers(400, {"error": "x"}).raises(TokenError)
     script = pushing(required=True).expects(f"POST {PAR}")
     made = script.answers(201, {"request_uri": "urn:example:1", "expires_in": 60}).returns()
     assert made.lifetime_seconds == 60.0
@@ -253,15 +253,15 @@ def test_a_required_push_that_fails_is_raised_and_one_of_short_life_is_used() ->
 @covers("stale-client", "no-secret")
 def test_quirk_19_a_push_by_a_forgotten_client_is_raised_without_the_state_it_echoes() -> None:
     script = pushing().expects(f"POST {PAR}")
-    error = script.answers(401, {"error": "invalid_client", "error_description": STATE}).raises(TokenRefused)
+    error = script.answers(401, {"error": "invalid_client", "error_description": STATE}).raises(TokenError)
     assert error.error == "invalid_client"
     echoing = pushing(required=True).expects(f"POST {PAR}").answers(400, {"error": f"bad {STATE}"})
-    assert STATE not in repr(echoing.raises(TokenRefused))
+    assert STATE not in repr(echoing.raises(TokenError))
 
 
 def test_a_client_with_a_secret_authenticates_its_push() -> None:
     party = server(pushed_authorization_request_endpoint=PAR)
-    who = client(client_secret=Secret("s3cret"), method="client_secret_post")
-    script = play(push(party, request(server=party, client=who)))
+    who = client(client_secret=Secret("s3cret"), auth_method="client_secret_post")
+    script = play(push_request(party, request(authorization_server=party, client=who)))
     script.expects(f"POST {PAR}", form={"client_secret": "s3cret", "client_id": "client-1"})
     script.answers(201, {"request_uri": "urn:example:1", "expires_in": 300}).returns()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.errors import McpAuthError, UnreadableAnswer, UnsafeUrl
+from hermes_mcp_auth_remote.errors import MalformedResponse, McpAuthError, UnsafeUrl
 from hermes_mcp_auth_remote.oauth import metadata as metadata_module
 from hermes_mcp_auth_remote.oauth import urls
 from hermes_mcp_auth_remote.oauth.authorization import authorization_request
@@ -24,12 +24,12 @@ from hermes_mcp_auth_remote.oauth.challenge import read_challenge
 from hermes_mcp_auth_remote.oauth.client import read_registration_response
 from hermes_mcp_auth_remote.oauth.device import read_device_authorization_response
 from hermes_mcp_auth_remote.oauth.metadata import (
-    MAX_ISSUERS_LISTED,
+    MAX_ISSUERS_READ,
     read_authorization_server_response,
     read_protected_resource_response,
 )
-from hermes_mcp_auth_remote.oauth.redirect import answers, read_authorization_response
-from hermes_mcp_auth_remote.oauth.token import account_of, read_token_response
+from hermes_mcp_auth_remote.oauth.redirect import matches_state, read_authorization_response
+from hermes_mcp_auth_remote.oauth.token import account_from_id_token, read_token_response
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_safe_url, is_uri, safe_url
 from hermes_mcp_auth_remote.oauth.wire import (
     MAX_BODY_BYTES,
@@ -37,12 +37,12 @@ from hermes_mcp_auth_remote.oauth.wire import (
     MAX_MEMBER_CHARS,
     MAX_SCOPE_CHARS,
     Response,
-    lifetime_seconds,
-    quote,
+    parse_scope,
+    parse_seconds,
     read_json_object,
-    scope_set,
-    text_member,
-    texts_member,
+    sanitize,
+    string_list,
+    string_member,
 )
 from hermes_mcp_auth_remote.values import Secret
 from tests.oauth.parties import ISSUER, NOW, REDIRECT_URI, STATE, VERIFIER, client, metadata, server
@@ -127,7 +127,7 @@ def device(document: dict[str, Any]) -> Callable[[], object]:
 
 def pasted(text: str) -> Callable[[], object]:
     def read() -> None:
-        answers(text, REQUEST)
+        matches_state(text, REQUEST)
         read_authorization_response(text[:16_384], REQUEST, accept_bare_code=True)
 
     return read
@@ -253,8 +253,8 @@ def test_of_thousands_of_issuers_a_few_are_looked_at(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(metadata_module, "is_safe_url", noting)
     issuers = [f"https://bücher{number}.example" for number in range(9_000)]
     found = read_protected_resource_response(response({**RESOURCE, "authorization_servers": issuers}), URL)
-    assert looked_at == issuers[:MAX_ISSUERS_LISTED]
-    assert found.authorization_servers == tuple(issuers[:MAX_ISSUERS_LISTED])
+    assert looked_at == issuers[:MAX_ISSUERS_READ]
+    assert found.authorization_servers == tuple(issuers[:MAX_ISSUERS_READ])
 
 
 @covers("bounded-work")
@@ -266,7 +266,7 @@ def test_a_document_of_too_many_values_is_not_even_parsed(monkeypatch: pytest.Mo
         raise AssertionError
 
     monkeypatch.setattr(json, "loads", parse)
-    with pytest.raises(UnreadableAnswer, match="holds more values than any honest one"):
+    with pytest.raises(MalformedResponse, match="holds more values than any honest one"):
         read_json_object(b'{"a": [' + b",".join([b"1"] * MAX_JSON_MARKS) + b"]}", "document")
 
 
@@ -324,24 +324,24 @@ def test_a_challenge_is_read_as_before_up_to_its_limits() -> None:
 @covers("bounded-work")
 def test_a_long_scope_is_cut_between_two_words() -> None:
     words = [f"scope:{number:05}" for number in range(10_000)]
-    kept = scope_set(" ".join(words))
+    kept = parse_scope(" ".join(words))
     assert kept == set(words[: len(kept)])
     assert MAX_SCOPE_CHARS - 30 < len(" ".join(kept)) <= MAX_SCOPE_CHARS
-    assert scope_set("a" * (MAX_SCOPE_CHARS + 1)) == frozenset()
-    assert scope_set("a" * MAX_SCOPE_CHARS) == {"a" * MAX_SCOPE_CHARS}
+    assert parse_scope("a" * (MAX_SCOPE_CHARS + 1)) == frozenset()
+    assert parse_scope("a" * MAX_SCOPE_CHARS) == {"a" * MAX_SCOPE_CHARS}
 
 
 @covers("bounded-work")
 def test_longer_members_and_the_rest_of_a_list_do_not_count() -> None:
     longest = "x" * MAX_MEMBER_CHARS
-    assert text_member({"a": longest}, "a") == longest
-    assert text_member({"a": longest + "x"}, "a") is None
-    assert texts_member({"a": ["b", longest + "x", "c"]}, "a") == ("b", "c")
-    assert texts_member({"a": [1, "b", "c", "d"]}, "a", 3) == ("b", "c")
-    assert lifetime_seconds("3600") == 3600
-    assert lifetime_seconds("1" * 65) is None
-    assert account_of(id_token({"email": "ada@example.com"})) == "ada@example.com"
-    assert account_of(id_token({"email": "ada@example.com", "x": "y" * MAX_MEMBER_CHARS})) is None
+    assert string_member({"a": longest}, "a") == longest
+    assert string_member({"a": longest + "x"}, "a") is None
+    assert string_list({"a": ["b", longest + "x", "c"]}, "a") == ("b", "c")
+    assert string_list({"a": [1, "b", "c", "d"]}, "a", 3) == ("b", "c")
+    assert parse_seconds("3600") == 3600
+    assert parse_seconds("1" * 65) is None
+    assert account_from_id_token(id_token({"email": "ada@example.com"})) == "ada@example.com"
+    assert account_from_id_token(id_token({"email": "ada@example.com", "x": "y" * MAX_MEMBER_CHARS})) is None
 
 
 @covers("no-secret")
@@ -351,5 +351,5 @@ def test_half_a_secret_before_the_cut_is_not_shown(offset: int) -> None:
     secret = Secret("a-secret")
     text = "a-secret" * 100
     text += " " * (offset - len(text)) + "a-secret" * 100
-    assert "a-s" not in quote(text, secret)
-    assert quote("x" + text, secret).startswith("x****")
+    assert "a-s" not in sanitize(text, secret)
+    assert sanitize("x" + text, secret).startswith("x****")

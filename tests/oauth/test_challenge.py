@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_mcp_auth_remote.oauth.challenge import MAX_RESOURCE_METADATA, Challenge, read_challenge
+from hermes_mcp_auth_remote.oauth.challenge import MAX_RESOURCE_METADATA_URLS, Challenge, read_challenge
 from tests.playbook import sample
 from tests.requirements import covers
 
@@ -88,7 +88,7 @@ def test_quirk_8_two_resource_metadata_parameters_are_kept_in_order() -> None:
 @covers("fetch-bounds")
 def test_a_hundred_metadata_addresses_cost_no_hundred_requests() -> None:
     line = "Bearer " + ", ".join(f'resource_metadata="https://h.example/{n}"' for n in range(100))
-    assert len(read_challenge([line]).resource_metadata) == MAX_RESOURCE_METADATA
+    assert len(read_challenge([line]).resource_metadata) == MAX_RESOURCE_METADATA_URLS
 
 
 @covers("no-crash")
@@ -118,4 +118,4 @@ def test_nothing_a_server_may_send_raises(lines: list[str]) -> None:
 def test_a_megabyte_of_hostile_header_is_read_at_once(unit: str, in_lines: bool) -> None:  # noqa: FBT001
     text = "Bearer " + unit * (1_000_000 // len(unit))
     lines = [text[n : n + 1000] for n in range(0, len(text), 1000)] if in_lines else [text]
-    assert len(read_challenge(lines).resource_metadata) <= MAX_RESOURCE_METADATA
+    assert len(read_challenge(lines).resource_metadata) <= MAX_RESOURCE_METADATA_URLS

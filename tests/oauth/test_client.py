@@ -7,19 +7,19 @@ import json
 
 import pytest
 
-from hermes_mcp_auth_remote.errors import ClientIdNeeded, RegistrationRefused, UnreadableAnswer
+from hermes_mcp_auth_remote.errors import ClientIdRequired, MalformedResponse, RegistrationError
 from hermes_mcp_auth_remote.oauth.client import (
-    ASSERTION_TYPE,
+    CLIENT_ASSERTION_TYPE,
     DEVICE_GRANT,
     Client,
-    authenticate,
+    authenticate_client,
     client_from_document,
     configured_client,
     metadata_document_client,
-    register,
+    register_client,
     registration_request,
 )
-from hermes_mcp_auth_remote.oauth.device import may_use_device
+from hermes_mcp_auth_remote.oauth.device import can_use_device_flow
 from hermes_mcp_auth_remote.oauth.wire import MAX_LIFETIME_SECONDS
 from hermes_mcp_auth_remote.values import Secret
 from tests.oauth.parties import ISSUER, REDIRECT_URI, client, server
@@ -32,12 +32,12 @@ HTTPS_URI = "https://hermes.example/callback"
 
 
 def registering(redirect_uri: str = REDIRECT_URI, /, **members: object) -> Play[Client]:
-    return play(register(server(**members), redirect_uri, client_name="Hermes"))
+    return play(register_client(server(**members), redirect_uri, client_name="Hermes"))
 
 
 @covers("client-id-needed")
 def test_quirk_14_no_registration_endpoint_stops_without_a_request_and_says_what_to_register() -> None:
-    error = registering(registration_endpoint=None).raises(ClientIdNeeded)
+    error = registering(registration_endpoint=None).raises(ClientIdRequired)
     assert REDIRECT_URI in error.advice
     assert "oauth.client_id" in error.advice
 
@@ -46,7 +46,7 @@ def test_quirk_14_no_registration_endpoint_stops_without_a_request_and_says_what
 def test_quirk_15_403_forbidden_in_plain_text_names_allow_listing_and_client_name() -> None:
     script = registering().expects(REGISTER, json={"client_name": "Hermes"})
     error = script.answers(403, sample("figma/registration"), {"content-type": "text/plain"}).raises(
-        RegistrationRefused, "status 403"
+        RegistrationError, "status 403"
     )
     assert "oauth.client_name" in error.advice
     assert "only clients it knows" in error.advice
@@ -66,7 +66,7 @@ def test_quirk_16_a_client_secret_although_none_was_asked_for_is_kept_and_used(
 ) -> None:
     script = registering().expects(REGISTER, json={"token_endpoint_auth_method": "none"})
     taken = script.answers(201, {"client_id": "c", "client_secret": "s3cret", **answered}).returns()
-    assert (taken.client_secret, taken.method) == (Secret("s3cret"), method)
+    assert (taken.client_secret, taken.auth_method) == (Secret("s3cret"), method)
 
 
 @covers("auth-method")
@@ -88,15 +88,18 @@ def test_quirk_17_basic_is_never_used_where_only_post_is_listed(
     party = server(token_endpoint_auth_methods_supported=offered)
     document = json.loads(registration_request(party, REDIRECT_URI, client_name="Hermes").body)
     assert document["token_endpoint_auth_method"] == asked
-    assert configured_client(party, "c", Secret("s"), None, REDIRECT_URI).method == configured
-    assert configured_client(party, "c", None, None, REDIRECT_URI).method == "none"
-    assert configured_client(party, "c", Secret("s"), "client_secret_post", "").method == "client_secret_post"
+    assert configured_client(party, "c", Secret("s"), None, REDIRECT_URI).auth_method == configured
+    assert configured_client(party, "c", None, None, REDIRECT_URI).auth_method == "none"
+    assert (
+        configured_client(party, "c", Secret("s"), "client_secret_post", "").auth_method
+        == "client_secret_post"
+    )
 
 
 @covers("auth-method")
 def test_quirk_17_basic_form_urlencodes_id_and_secret() -> None:
-    party = client(client_id="https://a b", client_secret=Secret("p:ä+%"), method="client_secret_basic")
-    form, headers = authenticate(party, ISSUER, {"grant_type": "x"})
+    party = client(client_id="https://a b", client_secret=Secret("p:ä+%"), auth_method="client_secret_basic")
+    form, headers = authenticate_client(party, ISSUER, {"grant_type": "x"})
     assert form == {"grant_type": "x"}
     ((name, value),) = headers
     assert name == "authorization"
@@ -105,12 +108,14 @@ def test_quirk_17_basic_form_urlencodes_id_and_secret() -> None:
 
 
 def test_an_assertion_is_signed_for_the_issuer() -> None:
-    party = client(method="private_key_jwt")
-    form, headers = authenticate(party, ISSUER, {}, sign=lambda who, audience: Secret(f"{who}>{audience}"))
+    party = client(auth_method="private_key_jwt")
+    form, headers = authenticate_client(
+        party, ISSUER, {}, sign=lambda who, audience: Secret(f"{who}>{audience}")
+    )
     assert headers == ()
     assert form == {
         "client_id": "client-1",
-        "client_assertion_type": ASSERTION_TYPE,
+        "client_assertion_type": CLIENT_ASSERTION_TYPE,
         "client_assertion": Secret(f"client-1>{ISSUER}"),
     }
 
@@ -119,8 +124,8 @@ def test_an_assertion_is_signed_for_the_issuer() -> None:
     "method", ["private_key_jwt", "client_secret_jwt", "client_secret_post", "tls_client_auth"]
 )
 def test_a_method_without_its_key_or_secret_is_refused_before_anything_is_sent(method: str) -> None:
-    with pytest.raises(RegistrationRefused, match=method):
-        authenticate(client(method=method), ISSUER, {})
+    with pytest.raises(RegistrationError, match=method):
+        authenticate_client(client(auth_method=method), ISSUER, {})
 
 
 @covers("registered-uri")
@@ -128,14 +133,14 @@ def test_quirk_18_the_client_says_which_redirect_uri_was_registered() -> None:
     script = registering().expects(REGISTER, json={"redirect_uris": [REDIRECT_URI]})
     taken = script.answers(201, {"client_id": "c", "redirect_uris": [REDIRECT_URI, HTTPS_URI]}).returns()
     assert taken.redirect_uris == (REDIRECT_URI, HTTPS_URI)
-    assert taken.registered
+    assert taken.is_registered
 
 
 @covers("cimd-flag")
 def test_quirk_20_a_metadata_document_is_a_client_id_and_its_support_has_to_be_true() -> None:
     url = "https://hermes.example/client.json"
     assert metadata_document_client(url, REDIRECT_URI) == Client(url, redirect_uris=(REDIRECT_URI,))
-    assert metadata_document_client(url, REDIRECT_URI, signs=True).method == "private_key_jwt"
+    assert metadata_document_client(url, REDIRECT_URI, has_private_key=True).auth_method == "private_key_jwt"
     assert server(client_id_metadata_document_supported=True).client_id_metadata_document_supported
     assert not server(client_id_metadata_document_supported="true").client_id_metadata_document_supported
     assert not server().client_id_metadata_document_supported
@@ -162,7 +167,7 @@ def test_quirk_22_the_other_spelling_of_loopback_is_tried_once(
 def test_quirk_22_none_of_loopback_is_taken_and_the_message_names_an_https_redirect() -> None:
     refusal: dict[str, object] = {"error": "invalid_redirect_uri"}
     script = registering().expects(REGISTER).answers(400, refusal).expects(REGISTER).answers(400, refusal)
-    error = script.raises(RegistrationRefused)
+    error = script.raises(RegistrationError)
     assert "https `oauth.redirect_uri`" in error.advice
     assert REDIRECT_URI in error.advice
 
@@ -171,7 +176,7 @@ def test_quirk_22_none_of_loopback_is_taken_and_the_message_names_an_https_redir
 @pytest.mark.parametrize("error", ["invalid_redirect_uri", "invalid_client_metadata", "slow_down"])
 def test_quirk_22_an_https_redirect_uri_or_another_refusal_is_not_retried(error: str) -> None:
     uri = HTTPS_URI if error == "invalid_redirect_uri" else REDIRECT_URI
-    registering(uri).expects(REGISTER).answers(400, {"error": error}).raises(RegistrationRefused, error)
+    registering(uri).expects(REGISTER).answers(400, {"error": error}).raises(RegistrationError, error)
 
 
 @covers("application-type")
@@ -209,21 +214,21 @@ def test_quirk_23_the_device_grant_is_registered_where_it_is_offered_and_nowhere
     script = registering(**members).expects(REGISTER, json={"grant_types": grants})
     # Many a server repeats nothing of what was registered.
     taken = script.answers(201, {"client_id": "c"}).returns()
-    assert may_use_device(taken) is (DEVICE_GRANT in grants)
+    assert can_use_device_flow(taken) is (DEVICE_GRANT in grants)
 
 
 @covers("device-grant")
 def test_quirk_23_what_the_server_says_it_registered_counts_also_once_it_was_stored() -> None:
     script = registering(**DEVICE).expects(REGISTER)
     fewer = script.answers(201, {"client_id": "c", "grant_types": GRANTS}).returns()
-    assert not may_use_device(fewer)
-    assert not may_use_device(client_from_document(fewer.document))
-    assert not may_use_device(client_from_document({"client_id": "c"})), (
+    assert not can_use_device_flow(fewer)
+    assert not can_use_device_flow(client_from_document(fewer.document))
+    assert not can_use_device_flow(client_from_document({"client_id": "c"})), (
         "registered before there were devices"
     )
-    assert may_use_device(client_from_document({"client_id": "c", "grant_types": [DEVICE_GRANT]}))
+    assert can_use_device_flow(client_from_document({"client_id": "c", "grant_types": [DEVICE_GRANT]}))
     by_hand = configured_client(server(**DEVICE), "c", None, None, REDIRECT_URI)
-    assert may_use_device(by_hand), "only its maker knows; a try tells"
+    assert can_use_device_flow(by_hand), "only its maker knows; a try tells"
 
 
 @covers("device-grant")
@@ -239,10 +244,10 @@ def test_a_device_grant_that_is_refused_after_all_is_left_out_once(refusal: dict
     script.answers(400, refusal).expects(
         REGISTER, json={"grant_types": GRANTS, "redirect_uris": [REDIRECT_URI]}
     )
-    assert not may_use_device(script.answers(201, {"client_id": "c"}).returns())
+    assert not can_use_device_flow(script.answers(201, {"client_id": "c"}).returns())
     script = registering(**DEVICE).expects(REGISTER).answers(400, refusal).expects(REGISTER)
-    script.answers(500).raises(RegistrationRefused, "status 400")
-    registering().expects(REGISTER).answers(400, refusal).raises(RegistrationRefused, "status 400")
+    script.answers(500).raises(RegistrationError, "status 400")
+    registering().expects(REGISTER).answers(400, refusal).raises(RegistrationError, "status 400")
 
 
 def test_the_scope_that_will_be_asked_for_is_registered() -> None:
@@ -254,7 +259,7 @@ def test_the_scope_that_will_be_asked_for_is_registered() -> None:
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_registration_that_fails_for_now_says_try_again_later(status: int) -> None:
     script = registering().expects(REGISTER).answers(status, "<h1>Oops</h1>")
-    script.raises(RegistrationRefused, "Try again later")
+    script.raises(RegistrationError, "Try again later")
 
 
 @pytest.mark.parametrize(
@@ -264,13 +269,13 @@ def test_a_registration_that_fails_for_now_says_try_again_later(status: int) -> 
 )
 def test_a_registration_answer_without_a_usable_id_is_refused(body: object) -> None:
     script = registering().expects(REGISTER).answers(201, body)  # type: ignore[arg-type]
-    script.raises(UnreadableAnswer)
+    script.raises(MalformedResponse)
 
 
 def test_an_answer_with_another_redirect_uri_than_asked_is_refused() -> None:
     body: dict[str, object] = {"client_id": "c", "redirect_uris": ["https://evil.example/"]}
     script = registering(HTTPS_URI).expects(REGISTER).answers(201, body)
-    script.raises(RegistrationRefused, "another redirect URI")
+    script.raises(RegistrationError, "another redirect URI")
 
 
 @pytest.mark.parametrize(
@@ -293,5 +298,5 @@ def test_any_client_secret_expires_at_is_survived(value: object, ends: float | N
 
 
 def test_client_information_without_an_id_is_refused() -> None:
-    with pytest.raises(UnreadableAnswer):
+    with pytest.raises(MalformedResponse):
         client_from_document({"client_secret": "s"})

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from hermes_mcp_auth_remote.errors import (
-    DeviceRefused,
-    RegistrationRefused,
+    DeviceAuthorizationError,
+    MalformedResponse,
+    RegistrationError,
     TimedOut,
-    TokenRefused,
-    UnreadableAnswer,
+    TokenError,
     UnsafeUrl,
 )
 from hermes_mcp_auth_remote.oauth.device import (
-    MAX_DEVICE_SECONDS,
+    MAX_DEVICE_CODE_SECONDS,
     DeviceAuthorization,
-    authorize_device,
+    obtain_device_authorization,
 )
 from hermes_mcp_auth_remote.values import Secret
 from tests.oauth.parties import (
@@ -42,8 +42,8 @@ ANSWERED: dict[str, object] = {
 
 
 def authorizing(**members: object) -> Play[DeviceAuthorization]:
-    arguments: dict[str, object] = {"server": WITH_DEVICE, "client": client(), **members}
-    return play(authorize_device(**arguments))  # type: ignore[arg-type]
+    arguments: dict[str, object] = {"authorization_server": WITH_DEVICE, "client": client(), **members}
+    return play(obtain_device_authorization(**arguments))  # type: ignore[arg-type]
 
 
 def answered(**members: object) -> DeviceAuthorization:
@@ -92,26 +92,31 @@ def test_an_operator_adds_an_audience_but_never_another_client() -> None:
 
 @covers("device-endpoint")
 def test_without_an_endpoint_nothing_is_sent_and_none_is_guessed() -> None:
-    error = authorizing(server=server()).raises(DeviceRefused, "offers no device flow")
+    error = authorizing(authorization_server=server()).raises(
+        DeviceAuthorizationError, "offers no device flow"
+    )
     assert error.error == "unsupported_grant_type"
     assert "oauth.flow: paste" in error.advice
 
 
 @covers("auth-method")
 def test_quirk_17_basic_refused_as_invalid_client_is_tried_once_more_with_post() -> None:
-    who = client(client_secret=Secret("s3cret"), method="client_secret_basic")
+    who = client(client_secret=Secret("s3cret"), auth_method="client_secret_basic")
     refused: dict[str, object] = {"error": "invalid_client"}
     script = authorizing(client=who).expects(DEVICE, form={"client_secret": None} | {"resource": None})
     script.answers(401, refused).expects(DEVICE, form={"client_secret": "s3cret"})
     script.answers(200, ANSWERED).returns()
     script = authorizing(client=who).expects(DEVICE).answers(401, refused).expects(DEVICE)
-    assert script.answers(400, {"error": "invalid_request"}).raises(DeviceRefused).error == "invalid_client"
+    assert (
+        script.answers(400, {"error": "invalid_request"}).raises(DeviceAuthorizationError).error
+        == "invalid_client"
+    )
     script = authorizing().expects(DEVICE).answers(401, refused)
-    assert script.raises(DeviceRefused, "register again").error == "invalid_client"
+    assert script.raises(DeviceAuthorizationError, "register again").error == "invalid_client"
 
 
 def test_a_client_that_cannot_authenticate_is_refused_before_anything_is_sent() -> None:
-    authorizing(client=client(method="private_key_jwt")).raises(RegistrationRefused)
+    authorizing(client=client(auth_method="private_key_jwt")).raises(RegistrationError)
 
 
 # What the person is shown
@@ -140,7 +145,15 @@ def test_quirk_46_an_interval_that_is_missing_or_junk_is_five_seconds(value: obj
 @covers("device-answer")
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [(None, 600), ("x", 600), (0, 600), ("60", 60), (1800, 1800), (10**400, 600), (1e12, MAX_DEVICE_SECONDS)],
+    [
+        (None, 600),
+        ("x", 600),
+        (0, 600),
+        ("60", 60),
+        (1800, 1800),
+        (10**400, 600),
+        (1e12, MAX_DEVICE_CODE_SECONDS),
+    ],
 )
 def test_a_lifetime_is_survived_and_never_longer_than_half_an_hour(value: object, seconds: float) -> None:
     assert answered(expires_in=value).lifetime_seconds == seconds
@@ -154,7 +167,7 @@ def test_a_lifetime_is_survived_and_never_longer_than_half_an_hour(value: object
 )
 def test_a_user_code_that_nobody_could_type_is_refused_unshown(code: object) -> None:
     script = authorizing().expects(DEVICE).answers(200, {**ANSWERED, "user_code": code})
-    error = script.raises(UnreadableAnswer, "no user code")
+    error = script.raises(MalformedResponse, "no user code")
     assert not isinstance(code, str) or len(code.strip()) < 3 or code not in str(error)
 
 
@@ -181,7 +194,7 @@ def test_an_unsafe_verification_uri_is_never_shown(uri: str) -> None:
     if uri.isprintable():
         script.raises(UnsafeUrl, "verification_uri")
     else:
-        script.raises(UnreadableAnswer, "no address")
+        script.raises(MalformedResponse, "no address")
 
 
 @covers("device-answer", "safe-urls")
@@ -229,7 +242,7 @@ def test_google_spells_it_verification_url() -> None:
 @pytest.mark.parametrize("member", ["device_code", "verification_uri"])
 @pytest.mark.parametrize("value", [None, "", 7, "a\x00"])
 def test_an_answer_without_a_device_code_or_address_is_refused(member: str, value: object) -> None:
-    authorizing().expects(DEVICE).answers(200, {**ANSWERED, member: value}).raises(UnreadableAnswer)
+    authorizing().expects(DEVICE).answers(200, {**ANSWERED, member: value}).raises(MalformedResponse)
 
 
 @covers("form-answer")
@@ -251,8 +264,8 @@ def test_a_form_is_read_as_github_sends_it() -> None:
 def test_quirk_47_a_scope_that_the_device_flow_may_not_have_says_so_and_names_pasting(status: int) -> None:
     script = authorizing(scope=frozenset({"https://mail.example/"})).expects(DEVICE)
     refusal: dict[str, object] = {"error": "invalid_scope", "error_description": "Invalid device flow scope"}
-    error = script.answers(status, refusal).raises(DeviceRefused, "invalid_scope")
-    assert error.server_words == "Invalid device flow scope"
+    error = script.answers(status, refusal).raises(DeviceAuthorizationError, "invalid_scope")
+    assert error.server_message == "Invalid device flow scope"
     assert error.error == "invalid_scope"
     assert "pasting" in error.advice
 
@@ -260,25 +273,25 @@ def test_quirk_47_a_scope_that_the_device_flow_may_not_have_says_so_and_names_pa
 @covers("device-grant")
 def test_quirk_23_a_client_without_the_grant_shows_as_unauthorized_client() -> None:
     script = authorizing().expects(DEVICE).answers(400, {"error": "unauthorized_client"})
-    error = script.raises(DeviceRefused)
+    error = script.raises(DeviceAuthorizationError)
     assert error.error == "unauthorized_client"
-    assert isinstance(error, TokenRefused)
+    assert isinstance(error, TokenError)
 
 
 @pytest.mark.parametrize(("status", "body"), [(404, HTML), (403, b""), (401, b'{"a": 1}'), (400, b"[]")])
 def test_a_refusal_that_says_nothing_keeps_its_status(status: int, body: str | bytes) -> None:
     script = authorizing().expects(DEVICE).answers(status, body)
-    assert script.raises(DeviceRefused, f"status {status}").error == f"status {status}"
+    assert script.raises(DeviceAuthorizationError, f"status {status}").error == f"status {status}"
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_server_that_fails_for_now_says_try_again_later(status: int) -> None:
-    authorizing().expects(DEVICE).answers(status, HTML).raises(UnreadableAnswer, "Try again later")
+    authorizing().expects(DEVICE).answers(status, HTML).raises(MalformedResponse, "Try again later")
 
 
 @pytest.mark.parametrize("body", [HTML, b"", b"[]", b'{"device_code": "d'])
 def test_an_answer_that_is_not_json_is_unreadable(body: str | bytes) -> None:
-    authorizing().expects(DEVICE).answers(200, body).raises(UnreadableAnswer)
+    authorizing().expects(DEVICE).answers(200, body).raises(MalformedResponse)
 
 
 def test_a_network_failure_comes_through() -> None:
@@ -287,8 +300,8 @@ def test_a_network_failure_comes_through() -> None:
 
 @covers("no-secret")
 def test_a_server_that_echoes_the_client_secret_is_quoted_without_it() -> None:
-    who = client(client_secret=Secret("s3cret+/="), method="client_secret_post")
+    who = client(client_secret=Secret("s3cret+/="), auth_method="client_secret_post")
     script = authorizing(client=who).expects(DEVICE)
     refusal = {"error": "x s3cret+/=", "error_description": "your secret s3cret%2B%2F%3D is wrong"}
-    error = script.answers(400, refusal).raises(DeviceRefused)
+    error = script.answers(400, refusal).raises(DeviceAuthorizationError)
     assert "s3cret" not in f"{error} {error.error} {error.advice}"

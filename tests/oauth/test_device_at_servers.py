@@ -9,34 +9,34 @@ from typing import TypeVar
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import running
+from hermes_mcp_auth_remote.demo.servers import serve_demo
 from hermes_mcp_auth_remote.errors import (
     AuthorizationDenied,
-    DeviceRefused,
-    TokenRefused,
+    DeviceAuthorizationError,
+    TokenError,
 )
-from hermes_mcp_auth_remote.http.client import run
+from hermes_mcp_auth_remote.http.client import run_exchange
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.client import Client, register
+from hermes_mcp_auth_remote.oauth.client import Client, register_client
 from hermes_mcp_auth_remote.oauth.device import (
-    authorize_device,
+    can_use_device_flow,
     find_device_endpoint,
-    may_use_device,
+    obtain_device_authorization,
 )
 from hermes_mcp_auth_remote.oauth.device_polling import (
-    Failed,
-    Pending,
-    begin_polling,
-    next_poll,
+    PollFailure,
+    PollState,
+    advance_poll,
     poll_request,
+    start_polling,
 )
 from hermes_mcp_auth_remote.oauth.metadata import (
     AuthorizationServer,
-    discover,
     discover_authorization_server,
+    discover_metadata,
 )
 from hermes_mcp_auth_remote.oauth.token import Tokens
-from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, scope_text
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, format_scope
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve_device as approve_at_demo
 from tests.browserless import deny_device as deny_at_demo
@@ -69,16 +69,16 @@ class Desk:
         self.now = NOW
 
     def run(self, exchange: Exchange[T]) -> T:
-        return asyncio.run(run(exchange, self.server, environ={}))
+        return asyncio.run(run_exchange(exchange, self.server, environ={}))
 
-    def begin(self, found: AuthorizationServer, who: Client, scope: str, resource: str) -> Pending:
+    def begin(self, found: AuthorizationServer, who: Client, scope: str, resource: str) -> PollState:
         wanted = frozenset(scope.split())
-        device = self.run(authorize_device(found, who, scope=wanted, resource=resource))
-        return begin_polling(found, who, device, self.now, scope=wanted, resource=resource)
+        device = self.run(obtain_device_authorization(found, who, scope=wanted, resource=resource))
+        return start_polling(found, who, device, self.now, scope=wanted, resource=resource)
 
-    def poll(self, pending: Pending) -> Pending | Tokens | Failed:
-        self.now = pending.wakes_at
-        return next_poll(pending, self.run(once(poll_request(pending))), self.now)
+    def poll(self, pending: PollState) -> PollState | Tokens | PollFailure:
+        self.now = pending.next_action_at
+        return advance_poll(pending, self.run(once(poll_request(pending))), self.now)
 
 
 @pytest.mark.node
@@ -88,13 +88,13 @@ def test_a_certified_server_registers_approves_and_grants(complete: bool) -> Non
     resource = "http://127.0.0.1:9/mcp"
     with oidc_provider() as op:
         desk, found = Desk(op.issuer), _discovered(op)
-        who = desk.run(register(found, REDIRECT_URI, client_name="Hermes"))
-        assert may_use_device(who)
+        who = desk.run(register_client(found, REDIRECT_URI, client_name="Hermes"))
+        assert can_use_device_flow(who)
         pending = desk.begin(found, who, "mcp:tools offline_access", resource)
-        shown = pending.request.authorization
+        shown = pending.parameters.authorization
         assert pending.next_at == NOW + 5, "it sends no interval"
         waiting = desk.poll(pending)
-        assert isinstance(waiting, Pending)
+        assert isinstance(waiting, PollState)
         assert waiting.next_at == NOW + 10
         if complete:
             assert shown.verification_uri_complete is not None
@@ -106,8 +106,8 @@ def test_a_certified_server_registers_approves_and_grants(complete: bool) -> Non
         assert tokens.refresh_token is not None
         assert "mcp:tools" in (tokens.scope or ())
         again = desk.poll(waiting)
-        assert isinstance(again, Failed)
-        assert isinstance(again.error, TokenRefused)
+        assert isinstance(again, PollFailure)
+        assert isinstance(again.error, TokenError)
 
 
 @pytest.mark.node
@@ -116,8 +116,8 @@ def test_a_certified_server_without_devices_registers_us_without_the_grant() -> 
     features = OidcOptions().features - {"deviceFlow"}
     with oidc_provider(OidcOptions(features=features)) as op:
         found = _discovered(op)
-        who = Desk(op.issuer).run(register(found, REDIRECT_URI, client_name="Hermes"))
-        assert not may_use_device(who)
+        who = Desk(op.issuer).run(register_client(found, REDIRECT_URI, client_name="Hermes"))
+        assert not can_use_device_flow(who)
         assert "POST /reg 400" not in op.log()
 
 
@@ -127,9 +127,9 @@ def test_a_certified_server_tells_an_older_client_that_it_may_not() -> None:
     with oidc_provider() as op:
         desk, found = Desk(op.issuer), _discovered(op)
         plain = server(issuer=op.issuer, registration_endpoint=found.registration_endpoint)
-        who = desk.run(register(plain, REDIRECT_URI, client_name="Hermes"))
-        assert not may_use_device(who)
-        with pytest.raises(DeviceRefused) as caught:
+        who = desk.run(register_client(plain, REDIRECT_URI, client_name="Hermes"))
+        assert not can_use_device_flow(who)
+        with pytest.raises(DeviceAuthorizationError) as caught:
             desk.begin(found, who, "mcp:tools", "http://127.0.0.1:9/mcp")
         # Not the unauthorized_client of RFC 6749 section 5.2; so ask `may_use_device` first.
         assert caught.value.error == "invalid_request"
@@ -150,37 +150,37 @@ def test_the_demo_from_an_openid_document_through_slow_down_and_outage_to_the_de
     granted: bool,  # noqa: FBT001
 ) -> None:
     behaviour = Behaviour(
-        with_device=True, device_only_in_openid=True, metadata_at=("rfc8414", "openid_appended")
+        with_device=True, device_only_in_openid=True, metadata_locations=("rfc8414", "openid_appended")
     )
     now = NOW
-    with running(behaviour, clock=lambda: now) as demo:
-        guard(demo.server.minted)
+    with serve_demo(behaviour, clock=lambda: now) as demo:
+        guard(demo.authorization_server.minted_secrets)
         desk = Desk(demo.mcp_url)
-        first = desk.run(discover(demo.mcp_url, Challenge())).authorization_server
+        first = desk.run(discover_metadata(demo.mcp_url, Challenge())).authorization_server
         assert first.device_authorization_endpoint is None
         found = desk.run(find_device_endpoint(demo.issuer, first))
-        who = desk.run(register(found, REDIRECT_URI, client_name="Hermes"))
-        pending: Pending | Tokens | Failed = desk.begin(found, who, "mcp:tools", demo.mcp_url)
-        assert isinstance(pending, Pending)
+        who = desk.run(register_client(found, REDIRECT_URI, client_name="Hermes"))
+        pending: PollState | Tokens | PollFailure = desk.begin(found, who, "mcp:tools", demo.mcp_url)
+        assert isinstance(pending, PollState)
         waits: list[tuple[float, float]] = []
         for hurry in (0.0, 2.0, 0.0, 0.0):
             before, now = now, pending.next_at - hurry
             if len(waits) == 2:
-                demo.server.fail_next("device_poll", status=502, body=HTML)
-            pending = next_poll(pending, desk.run(once(poll_request(pending))), now)
-            assert isinstance(pending, Pending), pending
+                demo.authorization_server.fail_next("device_poll", status=502, body=HTML)
+            pending = advance_poll(pending, desk.run(once(poll_request(pending))), now)
+            assert isinstance(pending, PollState), pending
             waits.append((now - before, pending.next_at - now))
         # Pending; too early, so 5 s more; a gateway's failure, so twice that; and on as before.
         assert [wait for _, wait in waits] == [5, 10, 20, 10]
-        assert pending.request.authorization.verification_uri_complete is not None
-        decide(pending.request.authorization.verification_uri_complete)
+        assert pending.parameters.authorization.verification_uri_complete is not None
+        decide(pending.parameters.authorization.verification_uri_complete)
         now = pending.next_at
-        end = next_poll(pending, desk.run(once(poll_request(pending))), now)
+        end = advance_poll(pending, desk.run(once(poll_request(pending))), now)
         if granted:
             assert isinstance(end, Tokens), end
-            assert scope_text(end.scope or ()) == "mcp:tools"
+            assert format_scope(end.scope or ()) == "mcp:tools"
         else:
-            assert isinstance(end, Failed)
+            assert isinstance(end, PollFailure)
             assert isinstance(end.error, AuthorizationDenied)
-        assert demo.server.count("authorization_server_metadata") == 2
-        assert f"{RFC8414}" in [request.path for request in demo.server.requests]
+        assert demo.authorization_server.count_requests("authorization_server_metadata") == 2
+        assert f"{RFC8414}" in [request.path for request in demo.authorization_server.requests]

@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.oauth.device import (
 )
 from hermes_mcp_auth_remote.oauth.metadata import (
     AuthorizationServer,
-    default_endpoints,
+    default_authorization_server,
 )
 from tests.oauth.parties import (
     HTML,
@@ -78,7 +78,7 @@ def test_quirk_46_an_issuer_with_a_path_is_looked_for_in_both_openid_places() ->
 @covers("device-endpoint")
 def test_an_endpoint_that_is_known_or_a_server_that_publishes_nothing_is_not_asked_about() -> None:
     assert play(find_device_endpoint(ISSUER, WITH_DEVICE)).returns() is WITH_DEVICE
-    guessed = default_endpoints("https://mcp.example/mcp")
+    guessed = default_authorization_server("https://mcp.example/mcp")
     assert play(find_device_endpoint(guessed.issuer, guessed)).returns() is guessed
 
 

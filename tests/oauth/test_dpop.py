@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_mcp_auth_remote.errors import TokenRefused, UnreadableAnswer
-from hermes_mcp_auth_remote.oauth.dpop import Prover, is_nonce, is_offered, nonce_wanted
-from hermes_mcp_auth_remote.oauth.jws import base64url, thumbprint
+from hermes_mcp_auth_remote.errors import MalformedResponse, TokenError
+from hermes_mcp_auth_remote.oauth.dpop import Prover, is_valid_nonce, requires_nonce, supports_dpop
+from hermes_mcp_auth_remote.oauth.jws import base64url_encode, jwk_thumbprint
 from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
-from hermes_mcp_auth_remote.oauth.token import Tokens, exchange, refresh
-from hermes_mcp_auth_remote.signing import new_proof_key, prover
+from hermes_mcp_auth_remote.oauth.token import Tokens, exchange_code, refresh_tokens
+from hermes_mcp_auth_remote.signing import load_prover, new_proof_key
 from tests.oauth.parties import CODE, GRANTED, NOW, OLD, REDIRECT_URI, STATE, TOKEN, client, request, server
 from tests.playbook import Play, headers_of, play
 from tests.requirements import covers
@@ -29,7 +29,7 @@ BOUND: dict[str, object] = {**GRANTED, "token_type": "DPoP"}
 @pytest.fixture
 def proving() -> Prover:
     numbers = itertools.count()
-    return prover(KEY, lambda: NOW, lambda size: f"jti-{next(numbers)}-of-{size}")
+    return load_prover(KEY, lambda: NOW, lambda size: f"jti-{next(numbers)}-of-{size}")
 
 
 def proofs(script: Play[Tokens]) -> list[dict[str, Any]]:
@@ -48,21 +48,23 @@ def read_proof(proof: str) -> dict[str, Any]:
 
 def exchanging(proving: Prover | None) -> Play[Tokens]:
     response = read_authorization_response(f"{REDIRECT_URI}?code={CODE}&state={STATE}", request())
-    return play(exchange(response, request(), NOW, prover=proving))
+    return play(exchange_code(response, request(), NOW, prover=proving))
 
 
 @covers("dpop-proof")
 def test_a_token_request_carries_a_proof_for_its_method_and_url(proving: Prover) -> None:
     script = exchanging(proving).expects(TOKEN).answers(200, BOUND)
     tokens = script.returns()
-    assert tokens.authorization == "DPoP fresh-access"
+    assert tokens.authorization_header == "DPoP fresh-access"
     (claims,) = proofs(script)
     assert claims == {"jti": "jti-0-of-16", "htm": "POST", "htu": TOKEN[5:], "iat": int(NOW)}
 
 
 @covers("dpop-proof")
 def test_a_refresh_carries_a_proof_as_well(proving: Prover) -> None:
-    script = play(refresh(server(), client(), OLD, NOW, prover=proving)).expects(TOKEN).answers(200, BOUND)
+    script = (
+        play(refresh_tokens(server(), client(), OLD, NOW, prover=proving)).expects(TOKEN).answers(200, BOUND)
+    )
     assert script.returns().scheme == "DPoP"
     assert len(proofs(script)) == 1
 
@@ -75,7 +77,7 @@ def test_a_server_that_binds_nothing_grants_a_bearer_token(proving: Prover) -> N
 @covers("dpop-proof")
 def test_a_dpop_token_is_of_no_use_to_whoever_sent_no_proof() -> None:
     script = exchanging(None).expects(TOKEN, headers={"dpop": None}).answers(200, BOUND)
-    script.raises(UnreadableAnswer, "not a Bearer token")
+    script.raises(MalformedResponse, "not a Bearer token")
 
 
 @covers("dpop-nonce")
@@ -88,14 +90,14 @@ def test_the_nonce_of_an_authorization_server_is_taken_up_once(proving: Prover, 
     assert second["nonce"] == "n-1"
     assert first["jti"] != second["jti"]
     # The one that came with the answer is for the next request.
-    assert read_proof(proving.proof("POST", TOKEN[5:]))["nonce"] == "n-2"
+    assert read_proof(proving.create_proof("POST", TOKEN[5:]))["nonce"] == "n-2"
 
 
 @covers("dpop-nonce")
 def test_a_server_that_is_never_content_is_not_asked_for_ever(proving: Prover) -> None:
     script = exchanging(proving).expects(TOKEN).answers(400, NONCE_WANTED, {"dpop-nonce": "n-1"})
     script = script.expects(TOKEN).answers(400, NONCE_WANTED, {"dpop-nonce": "n-2"})
-    assert script.raises(TokenRefused).error == "use_dpop_nonce"
+    assert script.raises(TokenError).error == "use_dpop_nonce"
 
 
 @covers("dpop-nonce")
@@ -105,30 +107,30 @@ def test_a_server_that_is_never_content_is_not_asked_for_ever(proving: Prover) -
 def test_without_a_usable_nonce_there_is_nothing_to_try_again(
     proving: Prover, headers: dict[str, str]
 ) -> None:
-    exchanging(proving).expects(TOKEN).answers(400, NONCE_WANTED, headers).raises(TokenRefused)
+    exchanging(proving).expects(TOKEN).answers(400, NONCE_WANTED, headers).raises(TokenError)
 
 
 @covers("dpop-nonce")
 def test_an_error_of_another_kind_is_not_tried_again_for_the_sake_of_a_nonce(proving: Prover) -> None:
     refused: dict[str, object] = {"error": "invalid_grant"}
-    exchanging(proving).expects(TOKEN).answers(400, refused, {"dpop-nonce": "n"}).raises(TokenRefused)
+    exchanging(proving).expects(TOKEN).answers(400, refused, {"dpop-nonce": "n"}).raises(TokenError)
 
 
 @covers("dpop-nonce")
 def test_each_server_has_its_own_nonce(proving: Prover) -> None:
-    assert proving.heed("https://as.example/token", "of-as")
-    assert not proving.heed("https://as.example/other", "of-as"), "nothing new"
-    assert proving.heed("https://mcp.example/mcp", "of-mcp")
-    assert read_proof(proving.proof("POST", "https://as.example/x"))["nonce"] == "of-as"
-    assert read_proof(proving.proof("POST", "https://mcp.example/x"))["nonce"] == "of-mcp"
-    assert "nonce" not in read_proof(proving.proof("POST", "https://else.example/x"))
+    assert proving.remember_nonce("https://as.example/token", "of-as")
+    assert not proving.remember_nonce("https://as.example/other", "of-as"), "nothing new"
+    assert proving.remember_nonce("https://mcp.example/mcp", "of-mcp")
+    assert read_proof(proving.create_proof("POST", "https://as.example/x"))["nonce"] == "of-as"
+    assert read_proof(proving.create_proof("POST", "https://mcp.example/x"))["nonce"] == "of-mcp"
+    assert "nonce" not in read_proof(proving.create_proof("POST", "https://else.example/x"))
 
 
 @covers("dpop-proof")
 def test_a_proof_for_a_protected_resource_names_the_token_and_no_query(proving: Prover) -> None:
-    claims = read_proof(proving.proof("GET", "https://mcp.example/mcp?project=1#x", "t0ken"))
+    claims = read_proof(proving.create_proof("GET", "https://mcp.example/mcp?project=1#x", "t0ken"))
     assert claims["htu"] == "https://mcp.example/mcp"
-    assert claims["ath"] == base64url(hashlib.sha256(b"t0ken").digest())
+    assert claims["ath"] == base64url_encode(hashlib.sha256(b"t0ken").digest())
 
 
 @covers("dpop-proof")
@@ -140,7 +142,7 @@ def test_the_thumbprint_is_that_of_rfc_7638() -> None:
         "y": "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA",
         "crv": "P-256",
     }
-    assert thumbprint(public) == "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+    assert jwk_thumbprint(public) == "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
 
 
 @covers("dpop-choice")
@@ -156,22 +158,22 @@ def test_the_thumbprint_is_that_of_rfc_7638() -> None:
 def test_proofs_are_offered_where_our_algorithm_is_listed(
     metadata: dict[str, object], *, offered: bool
 ) -> None:
-    assert is_offered(metadata) is offered
+    assert supports_dpop(metadata) is offered
 
 
 @covers("dpop-nonce")
 def test_a_protected_resource_says_that_it_wants_a_nonce() -> None:
-    assert nonce_wanted(['DPoP error="use_dpop_nonce", error_description="x"'])
-    assert not nonce_wanted(['DPoP error="invalid_token"'])
-    assert not nonce_wanted([])
+    assert requires_nonce(['DPoP error="use_dpop_nonce", error_description="x"'])
+    assert not requires_nonce(['DPoP error="invalid_token"'])
+    assert not requires_nonce([])
 
 
 @covers("no-crash")
 @given(st.text())
 def test_whatever_a_server_sends_as_a_nonce_is_safe_in_a_header(text: str) -> None:
-    proving = prover(KEY, lambda: NOW, lambda _: "jti")
-    assert proving.heed("https://as.example", text) is is_nonce(text)
-    proof = proving.proof("POST", "https://as.example/token")
+    proving = load_prover(KEY, lambda: NOW, lambda _: "jti")
+    assert proving.remember_nonce("https://as.example", text) is is_valid_nonce(text)
+    proof = proving.create_proof("POST", "https://as.example/token")
     assert proof.isascii()
     assert proof.isprintable()
 

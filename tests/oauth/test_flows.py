@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.errors import DeviceRefused, PkceNotSupported, TimedOut
-from hermes_mcp_auth_remote.flows.client_selection import Held
-from hermes_mcp_auth_remote.flows.login_preparation import Chance, Prepared, prepare, switched
+from hermes_mcp_auth_remote.errors import DeviceAuthorizationError, PkceNotSupported, TimedOut
+from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin
+from hermes_mcp_auth_remote.flows.login_preparation import (
+    LoginNonces,
+    PreparedLogin,
+    prepare_login,
+    prepare_switch,
+)
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 from hermes_mcp_auth_remote.values import Flow, Secret, Server, ServerOptions
@@ -21,37 +26,39 @@ PRM = "https://mcp.example/.well-known/oauth-protected-resource/mcp"
 OTHER = "https://other.example"
 DEVICE = f"{ISSUER}/device_authorization"
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
-CHANCE = Chance(Secret(STATE), Secret(VERIFIER))
+CHANCE = LoginNonces(Secret(STATE), Secret(VERIFIER))
 ANSWER = {
     "device_code": "d3vice-code",
     "user_code": "WDJB-MJHT",
     "verification_uri": f"{ISSUER}/device",
     "expires_in": 600,
 }
-WITH_GRANT = client(registered=True, client_id="held", document={"grant_types": [DEVICE_GRANT]})
+WITH_GRANT = client(is_registered=True, client_id="held", document={"grant_types": [DEVICE_GRANT]})
 REGISTERED = {"client_id": "new", "grant_types": ["authorization_code", DEVICE_GRANT]}
 
 
 def preparing(
     flow: Flow = "auto",
-    held: Held | None = None,
+    held: PreviousLogin | None = None,
     options: ServerOptions | None = None,
     issuers: tuple[str, ...] = (ISSUER,),
     **members: Any,
-) -> Play[Prepared]:
+) -> Play[PreparedLogin]:
     """Play up to the first authorization server's metadata, which differs by these members."""
     server = Server("x", URL, options or ServerOptions())
-    exchange = prepare(server, CHANCE, REDIRECT_URI, NOW, held=held, challenge=Challenge((PRM,)), flow=flow)
+    exchange = prepare_login(
+        server, CHANCE, REDIRECT_URI, NOW, previous_login=held, challenge=Challenge((PRM,)), flow=flow
+    )
     script = play(exchange)
     script.expects(f"GET {PRM}").answers(200, {"resource": URL, "authorization_servers": list(issuers)})
     script.expects(f"GET {issuers[0]}{WELL_KNOWN}")
     return script.answers(200, metadata(**members))
 
 
-def with_code(script: Play[Prepared]) -> Prepared:
+def with_code(script: Play[PreparedLogin]) -> PreparedLogin:
     prepared = script.expects(f"POST {DEVICE}").answers(200, ANSWER).returns()
-    assert prepared.device is not None
-    assert prepared.device.user_code == "WDJB-MJHT"
+    assert prepared.device_authorization is not None
+    assert prepared.device_authorization.user_code == "WDJB-MJHT"
     assert not prepared.request.url, "nobody may be shown it"
     return prepared
 
@@ -68,7 +75,7 @@ def test_auto_takes_a_device_where_one_is_offered_and_registers_for_it() -> None
 def test_the_other_flows_ask_for_no_device_and_not_one_request_more(flow: Flow) -> None:
     script = preparing(flow, device_authorization_endpoint=DEVICE)
     script.expects(f"POST {ISSUER}/register").answers(201, REGISTERED)
-    assert script.returns().device is None
+    assert script.returns().device_authorization is None
 
 
 @covers("flow-choice")
@@ -113,12 +120,12 @@ def test_an_operators_authorization_server_is_the_only_one_that_is_asked() -> No
     options = ServerOptions(authorization_server=ISSUER, client_id="mine")
     script = preparing("device", None, options, issuers=(ISSUER, OTHER))
     script.expects(f"GET {ISSUER}/.well-known/openid-configuration").answers(404)
-    script.raises(DeviceRefused, "offers no device flow")
+    script.raises(DeviceAuthorizationError, "offers no device flow")
 
 
 @covers("device-grant")
 def test_quirk_23_a_held_client_without_the_grant_is_replaced_before_it_is_refused() -> None:
-    held = Held(client(registered=True, client_id="held"), ISSUER)
+    held = PreviousLogin(client(is_registered=True, client_id="held"), ISSUER)
     script = preparing(held=held, device_authorization_endpoint=DEVICE)
     script.expects(f"POST {ISSUER}/register").answers(201, REGISTERED)
     with_code(script)
@@ -127,7 +134,7 @@ def test_quirk_23_a_held_client_without_the_grant_is_replaced_before_it_is_refus
 @covers("stale-client")
 @pytest.mark.parametrize("error", ["invalid_client", "unauthorized_client"])
 def test_quirk_19_a_held_client_that_is_refused_is_replaced_once(error: str) -> None:
-    script = preparing(held=Held(WITH_GRANT, ISSUER), device_authorization_endpoint=DEVICE)
+    script = preparing(held=PreviousLogin(WITH_GRANT, ISSUER), device_authorization_endpoint=DEVICE)
     script.expects(f"POST {DEVICE}").answers(401, {"error": error})
     script.expects(f"POST {ISSUER}/register").answers(201, REGISTERED)
     assert with_code(script).request.client.client_id == "new"
@@ -141,10 +148,10 @@ def test_quirk_47_a_device_that_is_refused_leaves_pasting_in_the_same_login(erro
         script = preparing(flow, None, options, device_authorization_endpoint=DEVICE)
         script.expects(f"POST {DEVICE}").answers(400, {"error": error})
         if flow == "device":
-            script.raises(DeviceRefused, error)
+            script.raises(DeviceAuthorizationError, error)
         else:
             prepared = script.returns()
-            assert prepared.device is None
+            assert prepared.device_authorization is None
             assert prepared.request.url
 
 
@@ -160,7 +167,7 @@ def test_a_device_endpoint_that_is_broken_leaves_pasting_too() -> None:
 def test_a_client_that_may_not_use_devices_after_all_pastes() -> None:
     script = preparing(device_authorization_endpoint=DEVICE)
     script.expects(f"POST {ISSUER}/register").answers(201, {"client_id": "new", "grant_types": ["x"]})
-    assert script.returns().device is None
+    assert script.returns().device_authorization is None
 
 
 @covers("pkce-required")
@@ -177,16 +184,16 @@ def test_an_operators_parameters_go_to_the_device_endpoint_as_well() -> None:
     options = ServerOptions(client_id="mine", authorize_params={"audience": "mcp"})
     script = preparing("device", None, options, device_authorization_endpoint=DEVICE)
     script.expects(f"POST {DEVICE}", form={"audience": "mcp", "client_id": "mine", "resource": URL})
-    assert script.answers(200, ANSWER).returns().device is not None
+    assert script.answers(200, ANSWER).returns().device_authorization is not None
 
 
 @covers("device-switch")
 def test_changing_over_to_pasting_makes_a_request_of_its_own_and_pushes_it() -> None:
-    script = preparing("auto", Held(WITH_GRANT, ISSUER), device_authorization_endpoint=DEVICE)
+    script = preparing("auto", PreviousLogin(WITH_GRANT, ISSUER), device_authorization_endpoint=DEVICE)
     before = with_code(script)
-    chance = Chance(Secret("another-state"), Secret(VERIFIER[::-1]))
-    after = play(switched(Server("x", URL), before, chance, device=False)).returns()
-    assert (after.device, after.request.state) == (None, Secret("another-state"))
+    chance = LoginNonces(Secret("another-state"), Secret(VERIFIER[::-1]))
+    after = play(prepare_switch(Server("x", URL), before, chance, to_device=False)).returns()
+    assert (after.device_authorization, after.request.state) == (None, Secret("another-state"))
     assert "another-state" in after.request.url
-    again = play(switched(Server("x", URL), after, CHANCE, device=True))
+    again = play(prepare_switch(Server("x", URL), after, CHANCE, to_device=True))
     assert with_code(again).request.scope == before.request.scope

@@ -11,13 +11,17 @@ from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.authorization import authorization_request, read_pushed_response
-from hermes_mcp_auth_remote.oauth.client import authenticate, client_from_document, read_registration_response
+from hermes_mcp_auth_remote.oauth.client import (
+    authenticate_client,
+    client_from_document,
+    read_registration_response,
+)
 from hermes_mcp_auth_remote.oauth.metadata import (
     read_authorization_server_response,
     read_protected_resource_response,
 )
 from hermes_mcp_auth_remote.oauth.token import read_token_response
-from hermes_mcp_auth_remote.oauth.wire import Response, post_form, scope_set
+from hermes_mcp_auth_remote.oauth.wire import Response, parse_scope, post_form
 from hermes_mcp_auth_remote.values import Secret
 from tests.oauth.parties import ISSUER, NOW, REDIRECT_URI, STATE, VERIFIER, client, metadata, server
 from tests.playbook import answer
@@ -125,7 +129,7 @@ def test_any_body_of_any_type_is_refused_or_read(
 @given(st.dictionaries(st.sampled_from(["client_id", "client_secret", "token_endpoint_auth_method"]), JUNK))
 def test_a_client_that_was_read_can_always_be_sent(document: dict[str, object]) -> None:
     try:
-        form, headers = authenticate(client_from_document(document), ISSUER, {"grant_type": "x"})
+        form, headers = authenticate_client(client_from_document(document), ISSUER, {"grant_type": "x"})
     except McpAuthError:
         return
     post_form(f"{ISSUER}/token", "token request", form, headers)
@@ -144,7 +148,7 @@ def test_any_scope_and_resource_make_a_safe_url_or_none(
             redirect_uri=REDIRECT_URI,
             state=Secret(STATE),
             code_verifier=Secret(VERIFIER),
-            scope=scope_set(" ".join(scope)),
+            scope=parse_scope(" ".join(scope)),
             resource=resource,
         )
     except McpAuthError:

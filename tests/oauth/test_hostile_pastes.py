@@ -149,4 +149,4 @@ def test_a_megabyte_of_hostile_paste_is_refused_at_once_and_the_longest_allowed_
 def test_the_number_of_readings_of_a_paste_does_not_grow_with_it() -> None:
     address = f"{REDIRECT_URI}?code=a "
     most = 3 * 2 * 2 * (paste.MAX_ADDRESSES + 1)
-    assert len(list(paste.candidates(address * 500, "127.0.0.1:8765"))) <= most
+    assert len(list(paste.extract_candidates(address * 500, "127.0.0.1:8765"))) <= most

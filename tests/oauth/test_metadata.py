@@ -9,7 +9,7 @@ from hermes_mcp_auth_remote.errors import (
     IssuerMismatch,
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
-from hermes_mcp_auth_remote.oauth.metadata import discover
+from hermes_mcp_auth_remote.oauth.metadata import discover_metadata
 from hermes_mcp_auth_remote.oauth.urls import origin_of
 from tests.oauth.parties import HTML, NAMED, OPENID, PRM, RFC8414, URL, found, metadata, prm
 from tests.playbook import play, sample
@@ -64,7 +64,7 @@ def test_quirk_2_and_3_another_issuer_is_refused_until_it_is_trusted_exactly(
     assert "add exactly" in error.advice
     # A path is the server's own words, which stand in no sentence of ours.
     assert origin_of(published) == published or published not in f"{error} {error.advice}"
-    told = tuple(word for word in error.server_words.split() if word.startswith("https://"))
+    told = tuple(word for word in error.server_message.split() if word.startswith("https://"))
     assert told[0] == published
 
     trusting = found(listed, trusted_issuers=told).expects(f"GET https://{host}{places[0]}")
@@ -82,17 +82,17 @@ def test_quirk_3_a_stranger_cannot_borrow_the_name_of_an_issuer_that_is_trusted(
         script.expects(f"GET https://evil.example{place}").answers(200, metadata("https://honest.example"))
     error = script.raises(IssuerMismatch)
     assert "add exactly both issuers, as they are quoted, to" in error.advice
-    assert error.server_words == "https://honest.example and https://evil.example"
+    assert error.server_message == "https://honest.example and https://evil.example"
 
 
 @covers("issuer-exact")
 def test_quirk_3_an_issuer_that_the_operator_names_may_speak_as_one_that_is_trusted() -> None:
     script = play(
-        discover(
+        discover_metadata(
             URL,
             NAMED,
             trusted_issuers=("https://honest.example",),
-            authorization_server="https://front.example",
+            configured_issuer="https://front.example",
         )
     )
     script.expects(f"{PRM}/mcp").answers(200, prm("https://as.example"))
@@ -109,20 +109,24 @@ def test_quirk_3_what_the_advice_says_to_trust_is_what_is_trusted() -> None:
 
 @covers("login-without-401")
 def test_quirk_4_a_login_that_no_401_began_finds_metadata_under_the_path() -> None:
-    script = play(discover(URL, Challenge())).expects(f"{PRM}/mcp").answers(200, prm("https://as.example"))
+    script = (
+        play(discover_metadata(URL, Challenge()))
+        .expects(f"{PRM}/mcp")
+        .answers(200, prm("https://as.example"))
+    )
     script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
 
 
 @covers("prm-by-path")
 def test_quirk_5_metadata_under_the_path_only_root_is_404_html() -> None:
-    script = play(discover(URL, Challenge((PRM[4:],)))).expects(PRM).answers(404, HTML)
+    script = play(discover_metadata(URL, Challenge((PRM[4:],)))).expects(PRM).answers(404, HTML)
     script.expects(f"{PRM}/mcp").answers(200, prm("https://as.example"))
     script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
 
 
 @covers("as-path-order")
 def test_quirk_6_an_issuer_with_a_path_rfc8414_then_openid_inserted_then_appended() -> None:
-    script = play(discover("https://mcp.stripe.example", Challenge()))
+    script = play(discover_metadata("https://mcp.stripe.example", Challenge()))
     script.expects("GET https://mcp.stripe.example/.well-known/oauth-protected-resource")
     script.answers(200, sample("stripe/prm"))
     for place in (f"{RFC8414}/mcp", f"{OPENID}/mcp"):
@@ -152,7 +156,7 @@ def test_quirk_7_no_endpoint_is_guessed_once_there_is_protected_resource_metadat
 def test_quirk_8_two_resource_metadata_first_one_404() -> None:
     url = "https://mcp.sentry.example/mcp"
     places = "GET https://mcp.sentry.example/.well-known/oauth-protected-resource"
-    script = play(discover(url, read_challenge([sample("sentry/challenge").decode()])))
+    script = play(discover_metadata(url, read_challenge([sample("sentry/challenge").decode()])))
     script.expects(f"{places}/gone").answers(404)
     script.expects(f"{places}/mcp").answers(200, prm("https://as.example", resource=url))
     script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
@@ -176,16 +180,18 @@ def test_quirk_10_and_11_a_resource_that_is_another_is_refused(resource: str) ->
 
 @covers("server-query")
 def test_quirk_12_server_url_with_a_query() -> None:
-    script = play(discover(f"{URL}?project_ref=1", Challenge()))
+    script = play(discover_metadata(f"{URL}?project_ref=1", Challenge()))
     script.expects(f"{PRM}/mcp?project_ref=1").answers(404)
     script.expects(f"{PRM}/mcp").answers(200, prm("https://as.example"))
     script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
 
 
 def test_a_server_of_2025_03_26_without_any_metadata_gets_the_default_endpoints() -> None:
-    script = play(discover(URL, Challenge())).expects(f"{PRM}/mcp").answers(404).expects(PRM).answers(404)
+    script = (
+        play(discover_metadata(URL, Challenge())).expects(f"{PRM}/mcp").answers(404).expects(PRM).answers(404)
+    )
     script.expects(f"GET https://mcp.example{RFC8414}").answers(404)
     result = script.expects(f"GET https://mcp.example{OPENID}").answers(404).returns()
     assert result.protected_resource is None
-    assert result.authorization_server.is_guessed
+    assert result.authorization_server.uses_default_endpoints
     assert result.authorization_server.token_endpoint == "https://mcp.example/token"

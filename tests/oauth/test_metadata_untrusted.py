@@ -7,12 +7,12 @@ import pytest
 from hermes_mcp_auth_remote.errors import (
     AddressRefused,
     DiscoveryFailed,
+    MalformedResponse,
     TimedOut,
-    UnreadableAnswer,
     UnsafeUrl,
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.metadata import MAX_ISSUERS, discover
+from hermes_mcp_auth_remote.oauth.metadata import MAX_ISSUERS_TRIED, discover_metadata
 from tests.oauth.parties import HTML, NAMED, OPENID, PRM, RFC8414, URL, found, metadata, prm, server
 from tests.playbook import play
 from tests.requirements import covers
@@ -21,19 +21,25 @@ from tests.requirements import covers
 @covers("prm-downgrade")
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_server_that_fails_is_not_taken_for_one_without_metadata(status: int) -> None:
-    script = play(discover(URL, Challenge())).expects(f"{PRM}/mcp").answers(status).expects(PRM).answers(404)
+    script = (
+        play(discover_metadata(URL, Challenge()))
+        .expects(f"{PRM}/mcp")
+        .answers(status)
+        .expects(PRM)
+        .answers(404)
+    )
     script.raises(DiscoveryFailed, f"answered {status}")
 
 
 @covers("prm-downgrade")
 def test_a_timeout_is_not_taken_for_absence() -> None:
-    script = play(discover(URL, Challenge())).expects(f"{PRM}/mcp").fails(TimedOut("late"))
+    script = play(discover_metadata(URL, Challenge())).expects(f"{PRM}/mcp").fails(TimedOut("late"))
     script.expects(PRM).answers(404).raises(TimedOut)
 
 
 @covers("safe-urls")
 def test_a_refused_address_ends_discovery_at_once() -> None:
-    script = play(discover(URL, NAMED)).expects(f"{PRM}/mcp").fails(AddressRefused("private"))
+    script = play(discover_metadata(URL, NAMED)).expects(f"{PRM}/mcp").fails(AddressRefused("private"))
     script.raises(AddressRefused)
 
 
@@ -41,13 +47,13 @@ def test_a_refused_address_ends_discovery_at_once() -> None:
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        (HTML, UnreadableAnswer),
-        (b'{"resource": "https://mcp.exam', UnreadableAnswer),
-        (b'{"resource": "' + b"a" * 10_000_000 + b'"}', UnreadableAnswer),
-        (b"[" * 500_000, UnreadableAnswer),
-        ([], UnreadableAnswer),
-        ({"authorization_servers": ["https://as.example"]}, UnreadableAnswer),
-        ({"resource": 7, "authorization_servers": ["https://as.example"]}, UnreadableAnswer),
+        (HTML, MalformedResponse),
+        (b'{"resource": "https://mcp.exam', MalformedResponse),
+        (b'{"resource": "' + b"a" * 10_000_000 + b'"}', MalformedResponse),
+        (b"[" * 500_000, MalformedResponse),
+        ([], MalformedResponse),
+        ({"authorization_servers": ["https://as.example"]}, MalformedResponse),
+        ({"resource": 7, "authorization_servers": ["https://as.example"]}, MalformedResponse),
         ({"resource": "javascript:alert(1)", "authorization_servers": ["https://as.example"]}, UnsafeUrl),
         ({"resource": URL}, DiscoveryFailed),
         ({"resource": URL, "authorization_servers": []}, DiscoveryFailed),
@@ -76,15 +82,15 @@ def test_a_refused_address_ends_discovery_at_once() -> None:
     ],
 )
 def test_protected_resource_metadata_that_is_none_is_never_taken_for_absence(
-    body: object, error: type[UnreadableAnswer]
+    body: object, error: type[MalformedResponse]
 ) -> None:
-    script = play(discover(URL, Challenge())).expects(f"{PRM}/mcp").answers(200, body)  # type: ignore[arg-type]
+    script = play(discover_metadata(URL, Challenge())).expects(f"{PRM}/mcp").answers(200, body)  # type: ignore[arg-type]
     script.expects(PRM).answers(404).raises(error)
 
 
 @covers("safe-urls")
 def test_an_unsafe_metadata_address_is_not_fetched() -> None:
-    script = play(discover(URL, Challenge(("file:///etc/passwd", "http://169.254.169.254/"))))
+    script = play(discover_metadata(URL, Challenge(("file:///etc/passwd", "http://169.254.169.254/"))))
     script.expects(f"{PRM}/mcp").answers(404).expects(PRM).answers(404).raises(UnsafeUrl)
 
 
@@ -118,20 +124,20 @@ def test_authorization_server_metadata_without_a_required_member_is_refused(name
     script = found("https://as.example")
     for place in (RFC8414, OPENID):
         script.expects(f"GET https://as.example{place}").answers(200, document)
-    script.raises(UnreadableAnswer, name)
+    script.raises(MalformedResponse, name)
 
 
 @covers("fetch-bounds")
 def test_a_thousand_issuers_cost_no_thousand_requests() -> None:
     issuers = [f"https://as{n}.example" for n in range(1000)]
-    script = play(discover(URL, NAMED)).expects(f"{PRM}/mcp").answers(200, prm(*issuers))
-    for issuer in issuers[:MAX_ISSUERS]:
+    script = play(discover_metadata(URL, NAMED)).expects(f"{PRM}/mcp").answers(200, prm(*issuers))
+    for issuer in issuers[:MAX_ISSUERS_TRIED]:
         script.expects(f"GET {issuer}{RFC8414}").answers(404).expects(f"GET {issuer}{OPENID}").answers(404)
     script.raises(DiscoveryFailed)
 
 
 def test_the_issuer_whose_credentials_we_hold_comes_first_whatever_its_slash() -> None:
-    script = play(discover(URL, NAMED, prefer_issuer="https://two.example/"))
+    script = play(discover_metadata(URL, NAMED, preferred_issuer="https://two.example/"))
     script.expects(f"{PRM}/mcp").answers(200, prm("https://one.example", "https://two.example"))
     script.expects(f"GET https://two.example{RFC8414}").answers(
         200, metadata("https://two.example/")
@@ -140,13 +146,13 @@ def test_the_issuer_whose_credentials_we_hold_comes_first_whatever_its_slash() -
 
 def test_one_unsafe_issuer_does_not_spoil_the_good_one_and_a_dead_one_is_passed_over() -> None:
     issuers = ("http://keycloak:8080", "https://dead.example", "https://as.example")
-    script = play(discover(URL, NAMED)).expects(f"{PRM}/mcp").answers(200, prm(*issuers))
+    script = play(discover_metadata(URL, NAMED)).expects(f"{PRM}/mcp").answers(200, prm(*issuers))
     script.expects(f"GET https://dead.example{RFC8414}").fails(TimedOut("late"))
     script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
 
 
 def test_an_authorization_server_that_the_operator_names_needs_no_protected_resource_metadata() -> None:
-    script = play(discover(URL, Challenge(), authorization_server="https://as.example"))
+    script = play(discover_metadata(URL, Challenge(), configured_issuer="https://as.example"))
     script.expects(f"{PRM}/mcp").answers(500).expects(PRM).answers(200, HTML)
     result = script.expects(f"GET https://as.example{RFC8414}").answers(200, metadata()).returns()
     assert result.protected_resource is None

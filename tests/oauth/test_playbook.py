@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from hermes_mcp_auth_remote.errors import DiscoveryFailed, ServerError, TimedOut
-from hermes_mcp_auth_remote.oauth.wire import Exchange, get, post_form
+from hermes_mcp_auth_remote.oauth.wire import Exchange, get_json, post_form
 from tests.playbook import play
 
 
 def two_requests() -> Exchange[int]:
-    first = yield get("https://h.example/1", "first")
+    first = yield get_json("https://h.example/1", "first")
     second = yield post_form("https://h.example/2", "second", {"a": "1"})
     return first.status + second.status
 
 
 def broken() -> Exchange[int]:
-    yield get("https://h.example/1", "first")
+    yield get_json("https://h.example/1", "first")
     raise DiscoveryFailed("no")
 
 

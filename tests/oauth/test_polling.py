@@ -6,18 +6,18 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import (
     AddressRefused,
-    AnswerTooLarge,
     AuthorizationDenied,
     LoginExpired,
+    MalformedResponse,
     NetworkError,
     RedirectRefused,
-    RegistrationRefused,
-    TokenRefused,
+    RegistrationError,
+    ResponseTooLarge,
+    TokenError,
     Unreachable,
-    UnreadableAnswer,
 )
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
-from hermes_mcp_auth_remote.oauth.device_polling import next_poll, poll_request
+from hermes_mcp_auth_remote.oauth.device_polling import advance_poll, poll_request
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Response
 from hermes_mcp_auth_remote.values import Secret
@@ -38,19 +38,19 @@ def test_a_poll_carries_grant_device_code_client_and_resource() -> None:
         "resource": "https://mcp.example",
     }
     assert "resource" not in form_of(poll_request(waiting()))
-    who = client(method="private_key_jwt")
+    who = client(auth_method="private_key_jwt")
     signed = poll_request(waiting(who=who), sign=lambda _, audience: Secret(f"for {audience}"))
     assert form_of(signed)["client_assertion"] == f"for {ISSUER}"
-    with pytest.raises(RegistrationRefused):
+    with pytest.raises(RegistrationError):
         poll_request(waiting(who=who))
 
 
 @covers("device-poll")
 def test_the_first_poll_waits_for_the_interval_and_the_end_comes_by_the_own_clock() -> None:
     pending = waiting(interval=7, lifetime=60)
-    assert (pending.next_at, pending.wakes_at) == (NOW + 7, NOW + 7)
-    assert pending.request.expires_at == NOW + 60
-    assert waiting(interval=100, lifetime=60).wakes_at == NOW + 60, "nothing to ask for after the end"
+    assert (pending.next_at, pending.next_action_at) == (NOW + 7, NOW + 7)
+    assert pending.parameters.expires_at == NOW + 60
+    assert waiting(interval=100, lifetime=60).next_action_at == NOW + 60, "nothing to ask for after the end"
 
 
 @covers("device-poll")
@@ -139,13 +139,13 @@ def test_by_the_own_clock_it_is_over_whatever_the_server_says(
 @covers("device-poll")
 def test_tokens_that_come_late_are_still_tokens_and_time_alone_changes_nothing() -> None:
     pending = waiting(lifetime=60)
-    assert isinstance(next_poll(pending, TAKEN, NOW + 61), Tokens)
-    assert next_poll(pending, None, NOW + 59.9) is pending
+    assert isinstance(advance_poll(pending, TAKEN, NOW + 61), Tokens)
+    assert advance_poll(pending, None, NOW + 59.9) is pending
 
 
 @covers("device-poll")
 def test_tokens_are_read_as_everywhere_and_a_scope_that_is_left_out_is_the_one_asked_for() -> None:
-    tokens = next_poll(waiting(), TAKEN, NOW + 5)
+    tokens = advance_poll(waiting(), TAKEN, NOW + 5)
     assert tokens == Tokens(
         Secret("fresh-access"),
         None,
@@ -153,7 +153,7 @@ def test_tokens_are_read_as_everywhere_and_a_scope_that_is_left_out_is_the_one_a
         expires_at=NOW + 3605,
         obtained_at=NOW + 5,
     )
-    narrowed = next_poll(waiting(), answer(200, {**GRANTED, "scope": "less"}), NOW)
+    narrowed = advance_poll(waiting(), answer(200, {**GRANTED, "scope": "less"}), NOW)
     assert isinstance(narrowed, Tokens)
     assert narrowed.scope == frozenset({"less"})
 
@@ -164,7 +164,7 @@ def test_tokens_are_read_as_everywhere_and_a_scope_that_is_left_out_is_the_one_a
 )
 def test_any_other_error_ends_it_and_keeps_its_code(error: str) -> None:
     trouble = ended(waiting(), answer(400, {"error": error}))
-    assert isinstance(trouble, TokenRefused)
+    assert isinstance(trouble, TokenError)
     assert trouble.error == error
 
 
@@ -177,13 +177,13 @@ def test_an_error_that_passes_does_not_end_it(error: str) -> None:
 @covers("device-poll")
 def test_an_error_that_no_standard_lists_ends_it_and_is_the_servers_words() -> None:
     trouble = ended(waiting(), answer(200, {"error": "odd"}))
-    assert isinstance(trouble, TokenRefused)
-    assert (trouble.error, trouble.server_words) == ("unknown error", "odd")
+    assert isinstance(trouble, TokenError)
+    assert (trouble.error, trouble.server_message) == ("unknown error", "odd")
 
 
 @covers("auth-method", "device-poll")
 def test_quirk_17_basic_refused_as_invalid_client_goes_on_with_post_and_only_once() -> None:
-    who = client(client_secret=Secret("s3cret"), method="client_secret_basic")
+    who = client(client_secret=Secret("s3cret"), auth_method="client_secret_basic")
     refused = answer(401, {"error": "invalid_client"})
     pending = waiting(who=who)
     assert "client_secret" not in form_of(poll_request(pending))
@@ -192,14 +192,14 @@ def test_quirk_17_basic_refused_as_invalid_client_goes_on_with_post_and_only_onc
     assert form_of(poll_request(posting))["client_secret"] == "s3cret"
     assert poll_request(posting).headers == poll_request(waiting()).headers
     trouble = ended(posting, refused, NOW + 10)
-    assert isinstance(trouble, TokenRefused)
+    assert isinstance(trouble, TokenError)
     assert trouble.error == "invalid_client"
 
 
 @covers("device-poll")
 @pytest.mark.parametrize(
     "trouble",
-    [RedirectRefused("x"), AddressRefused("x"), AnswerTooLarge("x")],
+    [RedirectRefused("x"), AddressRefused("x"), ResponseTooLarge("x")],
     ids=lambda e: type(e).__name__,
 )
 def test_a_way_that_waiting_does_not_mend_ends_it(trouble: NetworkError) -> None:
@@ -209,12 +209,12 @@ def test_a_way_that_waiting_does_not_mend_ends_it(trouble: NetworkError) -> None
 @covers("device-poll")
 @pytest.mark.parametrize("outcome", [answer(200, HTML), answer(404, HTML), answer(200, {}), answer(302)])
 def test_an_answer_that_is_none_ends_it_instead_of_waiting_for_the_clock(outcome: Response) -> None:
-    assert isinstance(ended(waiting(), outcome), UnreadableAnswer | TokenRefused)
+    assert isinstance(ended(waiting(), outcome), MalformedResponse | TokenError)
 
 
 @covers("no-secret")
 def test_neither_code_nor_secret_is_in_an_error_or_a_repr() -> None:
-    who = client(client_secret=Secret("s3cret"), method="client_secret_post")
+    who = client(client_secret=Secret("s3cret"), auth_method="client_secret_post")
     pending = waiting(who=who)
     words = f"{DEVICE_CODE} with s3cret"
     refused = answer(400, {"error": f"odd {DEVICE_CODE}", "error_description": words})
@@ -229,7 +229,7 @@ def test_neither_code_nor_secret_is_in_an_error_or_a_repr() -> None:
             repr(error),
             error.advice,
             repr(pending),
-            repr(next_poll(pending, outcome, NOW)),
+            repr(advance_poll(pending, outcome, NOW)),
         ):
             assert DEVICE_CODE not in shown
             assert "s3cret" not in shown

@@ -16,11 +16,11 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.oauth.device import read_device_authorization_response
 from hermes_mcp_auth_remote.oauth.device_polling import (
-    Failed,
-    Pending,
-    begin_polling,
-    next_poll,
+    PollFailure,
+    PollState,
+    advance_poll,
     poll_request,
+    start_polling,
 )
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Response
@@ -57,19 +57,20 @@ def test_no_poll_is_early_no_interval_shrinks_and_it_ends_exactly_once(
     pending = waiting(interval=interval, lifetime=lifetime)
     asked_at, slowed = NOW, 0
     for outcome, late in outcomes:
-        now = pending.wakes_at + late
+        now = pending.next_action_at + late
         if outcome is not None:
             assert (
-                now >= asked_at + pending.interval_seconds or pending.wakes_at == pending.request.expires_at
+                now >= asked_at + pending.interval_seconds
+                or pending.next_action_at == pending.parameters.expires_at
             )
-        after = next_poll(pending, outcome, now)
-        if isinstance(after, Failed):
-            assert now >= pending.request.expires_at
+        after = advance_poll(pending, outcome, now)
+        if isinstance(after, PollFailure):
+            assert now >= pending.parameters.expires_at
             assert isinstance(after.error, LoginExpired)
             return
-        assert isinstance(after, Pending), "nothing here grants"
-        assert now < after.request.expires_at
-        assert after.request == pending.request
+        assert isinstance(after, PollState), "nothing here grants"
+        assert now < after.parameters.expires_at
+        assert after.parameters == pending.parameters
         assert after.interval_seconds >= pending.interval_seconds
         if outcome is None:
             assert after is pending
@@ -80,9 +81,9 @@ def test_no_poll_is_early_no_interval_shrinks_and_it_ends_exactly_once(
         if after.failures:
             assert after.next_at >= now + 2 * after.interval_seconds
         pending, asked_at = after, now
-    end = next_poll(pending, last, pending.next_at)
+    end = advance_poll(pending, last, pending.next_at)
     assert isinstance(end, Tokens) is (last is TAKEN)
-    assert not isinstance(end, Pending)
+    assert not isinstance(end, PollState)
 
 
 @covers("no-crash")
@@ -100,11 +101,11 @@ def test_junk_in_a_polls_answer_is_an_outcome_and_never_a_crash(
 ) -> None:
     headers = {"content-type": media_type, "retry-after": retry_after}
     body = json.dumps(document).encode()
-    after = next_poll(waiting(), answer(status, body, headers), NOW + 5)
+    after = advance_poll(waiting(), answer(status, body, headers), NOW + 5)
     repr(after)
-    if isinstance(after, Pending):
+    if isinstance(after, PollState):
         assert after.next_at >= NOW + 5 + after.interval_seconds
-    elif isinstance(after, Failed):
+    elif isinstance(after, PollFailure):
         assert isinstance(after.error, McpAuthError)
 
 
@@ -113,7 +114,7 @@ def test_junk_in_a_polls_answer_is_an_outcome_and_never_a_crash(
     st.binary(), STATUS, st.sampled_from(["application/json", "application/x-www-form-urlencoded", "\x00"])
 )
 def test_any_body_of_a_polls_answer_is_an_outcome(body: bytes, status: int, media_type: str) -> None:
-    repr(next_poll(waiting(), answer(status, body, {"content-type": media_type}), NOW + 5))
+    repr(advance_poll(waiting(), answer(status, body, {"content-type": media_type}), NOW + 5))
 
 
 @covers("no-crash", "device-answer")
@@ -151,8 +152,8 @@ def test_junk_in_a_device_authorization_is_refused_or_can_be_shown_and_polled(
         return
     assert device.user_code.isprintable()
     assert device.verification_uri.startswith("https://")
-    pending = begin_polling(server(), client(), device, NOW)
-    assert NOW < pending.wakes_at <= NOW + 1800
+    pending = start_polling(server(), client(), device, NOW)
+    assert NOW < pending.next_action_at <= NOW + 1800
     poll_request(pending)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_mcp_auth_remote.errors import DiscoveryFailed, RegistrationRefused, TimedOut, TokenRefused
-from hermes_mcp_auth_remote.flows.client_selection import Held
-from hermes_mcp_auth_remote.flows.login_preparation import Chance, Prepared, prepare
+from hermes_mcp_auth_remote.errors import DiscoveryFailed, RegistrationError, TimedOut, TokenError
+from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin
+from hermes_mcp_auth_remote.flows.login_preparation import LoginNonces, PreparedLogin, prepare_login
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.values import Secret, Server, ServerOptions
 from tests.oauth.parties import ISSUER, NOW, REDIRECT_URI, STATE, VERIFIER, client, metadata
@@ -15,23 +15,27 @@ from tests.requirements import covers
 
 URL = "https://mcp.example/mcp"
 PRM = "https://mcp.example/.well-known/oauth-protected-resource"
-HELD = Held(client(registered=True, client_id="held"), ISSUER)
+HELD = PreviousLogin(client(is_registered=True, client_id="held"), ISSUER)
 DOCUMENT = "https://hermes.example/client.json"
 
 
 def preparing(
-    held: Held | None = None, options: ServerOptions | None = None, **members: object
-) -> Play[Prepared]:
+    held: PreviousLogin | None = None, options: ServerOptions | None = None, **members: object
+) -> Play[PreparedLogin]:
     """Play up to the authorization server's metadata, which differs by these members."""
     server = Server("x", URL, options or ServerOptions())
-    chance = Chance(Secret(STATE), Secret(VERIFIER))
-    script = play(prepare(server, chance, REDIRECT_URI, NOW, held=held, challenge=Challenge((f"{PRM}/mcp",))))
+    chance = LoginNonces(Secret(STATE), Secret(VERIFIER))
+    script = play(
+        prepare_login(
+            server, chance, REDIRECT_URI, NOW, previous_login=held, challenge=Challenge((f"{PRM}/mcp",))
+        )
+    )
     script.expects(f"GET {PRM}/mcp").answers(200, {"resource": URL, "authorization_servers": [ISSUER]})
     script.expects(f"GET {ISSUER}/.well-known/oauth-authorization-server")
     return script.answers(200, metadata(**members))  # type: ignore[arg-type]
 
 
-def page(script: Play[Prepared], client_id: str, status: int) -> Play[Prepared]:
+def page(script: Play[PreparedLogin], client_id: str, status: int) -> Play[PreparedLogin]:
     """Expect the look at the authorization page for a client that is known."""
     shown = preparing(options=ServerOptions(client_id=client_id)).returns().request.url
     return script.expects(f"GET {shown}").answers(status)
@@ -41,7 +45,7 @@ def page(script: Play[Prepared], client_id: str, status: int) -> Play[Prepared]:
 def test_a_configured_client_comes_before_a_held_one() -> None:
     options = ServerOptions(client_id="mine", client_secret=Secret("s3cret"), client_metadata_url=DOCUMENT)
     made = preparing(HELD, options, client_id_metadata_document_supported=True).returns().request
-    assert (made.client.client_id, made.client.method) == ("mine", "client_secret_basic")
+    assert (made.client.client_id, made.client.auth_method) == ("mine", "client_secret_basic")
 
 
 @covers("client-priority")
@@ -54,7 +58,7 @@ def test_quirk_20_a_metadata_document_comes_before_registration_unless_it_was_re
     options = ServerOptions(client_metadata_url=DOCUMENT)
     advertised = preparing(None, options, client_id_metadata_document_supported=True)
     assert advertised.returns().request.client.client_id == DOCUMENT
-    for held, flag in ((Held(metadata_document_refused=True), True), (None, None)):
+    for held, flag in ((PreviousLogin(is_cimd_disabled=True), True), (None, None)):
         script = preparing(held, options, client_id_metadata_document_supported=flag)
         script.expects(f"POST {ISSUER}/register").answers(201, {"client_id": "new"})
         assert script.returns().request.client.client_id == "new"
@@ -72,14 +76,14 @@ def test_quirk_19_a_forgotten_client_is_registered_anew_before_a_person_sees_the
 @pytest.mark.parametrize(
     "held",
     [
-        Held(client(registered=True, redirect_uris=("http://127.0.0.1:1/callback",)), ISSUER),
-        Held(client(registered=True), "https://other.example"),
-        Held(client(registered=True, secret_expires_at=NOW), ISSUER),
-        Held(client(registered=False), ISSUER),
+        PreviousLogin(client(is_registered=True, redirect_uris=("http://127.0.0.1:1/callback",)), ISSUER),
+        PreviousLogin(client(is_registered=True), "https://other.example"),
+        PreviousLogin(client(is_registered=True, secret_expires_at=NOW), ISSUER),
+        PreviousLogin(client(is_registered=False), ISSUER),
     ],
     ids=["another redirect URI (quirk 18)", "another issuer", "its secret expired", "not registered"],
 )
-def test_a_held_client_that_does_not_fit_is_registered_anew(held: Held) -> None:
+def test_a_held_client_that_does_not_fit_is_registered_anew(held: PreviousLogin) -> None:
     script = preparing(held).expects(f"POST {ISSUER}/register", json={"redirect_uris": [REDIRECT_URI]})
     assert script.answers(201, {"client_id": "new"}).returns().request.client.client_id == "new"
 
@@ -87,17 +91,17 @@ def test_a_held_client_that_does_not_fit_is_registered_anew(held: Held) -> None:
 @covers("client-binding")
 def test_a_configured_client_does_not_follow_a_server_that_moved_to_another_issuer() -> None:
     options = ServerOptions(client_id="mine", client_secret=Secret("s3cret"))
-    before = Held(client(client_id="mine"), "https://before.example")
-    error = preparing(before, options).raises(RegistrationRefused, "before.example")
+    before = PreviousLogin(client(client_id="mine"), "https://before.example")
+    error = preparing(before, options).raises(RegistrationError, "before.example")
     assert "s3cret" not in f"{error} {error.advice}"
-    anew = Held(client(client_id="earlier"), "https://before.example")
+    anew = PreviousLogin(client(client_id="earlier"), "https://before.example")
     assert preparing(anew, options).returns().request.client.client_id == "mine"
 
 
 @covers("login-without-401")
 def test_quirk_4_a_server_that_answers_200_and_publishes_nothing_is_not_sent_to_a_guessed_endpoint() -> None:
-    chance = Chance(Secret(STATE), Secret(VERIFIER))
-    script = play(prepare(Server("x", URL), chance, REDIRECT_URI, NOW))
+    chance = LoginNonces(Secret(STATE), Secret(VERIFIER))
+    script = play(prepare_login(Server("x", URL), chance, REDIRECT_URI, NOW))
     script.expects(f"POST {URL}", json={"method": "initialize"}).answers(200, {"jsonrpc": "2.0"})
     for place in (f"{PRM}/mcp", PRM):
         script.expects(f"GET {place}").answers(404)
@@ -112,8 +116,12 @@ def test_cold_four_requests_before_the_person_three_where_the_challenge_is_known
 ) -> None:
     challenge = None if asked_first else Challenge((f"{PRM}/mcp",))
     script = play(
-        prepare(
-            Server("x", URL), Chance(Secret(STATE), Secret(VERIFIER)), REDIRECT_URI, NOW, challenge=challenge
+        prepare_login(
+            Server("x", URL),
+            LoginNonces(Secret(STATE), Secret(VERIFIER)),
+            REDIRECT_URI,
+            NOW,
+            challenge=challenge,
         )
     )
     if asked_first:
@@ -130,7 +138,9 @@ def test_cold_four_requests_before_the_person_three_where_the_challenge_is_known
 @covers("login-without-401")
 @pytest.mark.parametrize("status", [200, 404, 500])
 def test_quirk_4_discovery_goes_on_where_the_first_request_is_answered_without_a_401(status: int) -> None:
-    script = play(prepare(Server("x", URL), Chance(Secret(STATE), Secret(VERIFIER)), REDIRECT_URI, NOW))
+    script = play(
+        prepare_login(Server("x", URL), LoginNonces(Secret(STATE), Secret(VERIFIER)), REDIRECT_URI, NOW)
+    )
     script.expects(f"POST {URL}").answers(status, "<html>")
     script.expects(f"GET {PRM}/mcp").answers(200, {"resource": URL, "authorization_servers": [ISSUER]})
     script.expects(f"GET {ISSUER}/.well-known/oauth-authorization-server").answers(200, metadata())
@@ -142,7 +152,7 @@ def test_the_first_request_carries_the_operator_s_own_headers_and_no_other_does(
     # What would break the request's framing stays out, wherever the server's value comes from.
     broken = {"Content-Length": Secret("1"), "Transfer-Encoding": Secret("chunked"), "Host": Secret("else")}
     server = Server("x", URL, headers={"X-Tenant": Secret("t3nant"), **broken})
-    script = play(prepare(server, Chance(Secret(STATE), Secret(VERIFIER)), REDIRECT_URI, NOW))
+    script = play(prepare_login(server, LoginNonces(Secret(STATE), Secret(VERIFIER)), REDIRECT_URI, NOW))
     sent = {"x-tenant": "t3nant", "content-length": None, "transfer-encoding": None, "host": None}
     script.expects(f"POST {URL}", headers=sent).answers(401)
     for place, document in (
@@ -159,8 +169,8 @@ TAKEN: dict[str, object] = {"request_uri": "urn:pushed:1", "expires_in": 300}
 
 
 def pushing(
-    held: Held | None = None, options: ServerOptions | None = None, **members: object
-) -> Play[Prepared]:
+    held: PreviousLogin | None = None, options: ServerOptions | None = None, **members: object
+) -> Play[PreparedLogin]:
     """Play up to the pushed request."""
     return preparing(held, options, pushed_authorization_request_endpoint=PUSH, **members)
 
@@ -181,7 +191,7 @@ def test_quirk_19_a_forgotten_client_whose_request_is_pushed_is_registered_anew_
     again = pushing(HELD).expects(f"POST {PUSH}").answers(401, {"error": "invalid_client"})
     again.expects(f"POST {ISSUER}/register").answers(201, {"client_id": "new"})
     again.expects(f"POST {PUSH}").answers(401, {"error": "invalid_client"})
-    again.raises(TokenRefused, "invalid_client")
+    again.raises(TokenError, "invalid_client")
 
 
 @covers("pushed", "cimd-flag")
@@ -200,7 +210,7 @@ def test_a_client_that_registration_would_not_better_ends_the_login(options: Ser
     if options is None:
         script.expects(f"POST {ISSUER}/register").answers(201, {"client_id": "new"})
     script.expects(f"POST {PUSH}").answers(401, {"error": "invalid_client"})
-    script.raises(TokenRefused, "invalid_client")
+    script.raises(TokenError, "invalid_client")
 
 
 def test_a_look_at_the_page_that_fails_on_its_way_stops_nothing() -> None:
@@ -212,9 +222,11 @@ def test_a_look_at_the_page_that_fails_on_its_way_stops_nothing() -> None:
 @covers("step-up")
 def test_quirk_38_a_step_up_asks_for_what_was_granted_as_well() -> None:
     challenge = Challenge((f"{PRM}/mcp",), frozenset({"write"}), "insufficient_scope")
-    held = Held(scope=frozenset({"read"}))
-    chance = Chance(Secret(STATE), Secret(VERIFIER))
-    script = play(prepare(Server("x", URL), chance, REDIRECT_URI, NOW, held=held, challenge=challenge))
+    held = PreviousLogin(scope=frozenset({"read"}))
+    chance = LoginNonces(Secret(STATE), Secret(VERIFIER))
+    script = play(
+        prepare_login(Server("x", URL), chance, REDIRECT_URI, NOW, previous_login=held, challenge=challenge)
+    )
     script.expects(f"GET {PRM}/mcp").answers(200, {"resource": URL, "authorization_servers": [ISSUER]})
     script.expects(f"GET {ISSUER}/.well-known/oauth-authorization-server").answers(200, metadata())
     script.expects(f"POST {ISSUER}/register", json={"scope": "read write"}).answers(201, {"client_id": "new"})

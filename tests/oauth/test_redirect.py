@@ -240,7 +240,9 @@ def test_quirk_25_an_error_for_this_login_ends_it_with_its_code_and_none_of_its_
 )
 def test_a_bare_code_passes_only_where_it_may_and_says_that_it_is_bare(text: str) -> None:
     response = read_authorization_response(text, request(), accept_bare_code=True)
-    assert response == AuthorizationResponse(Secret(CODE), is_bare=True, door=response.door)
+    assert response == AuthorizationResponse(
+        Secret(CODE), is_bare=True, construction_key=response.construction_key
+    )
     assert "alone" in refused(text)
     assert "is not enough" in refused(text, accept_bare_code=True, server=WITH_ISS)
 
@@ -273,7 +275,7 @@ def test_typing_is_no_bare_code(text: str) -> None:
 @covers("one-door")
 def test_only_the_door_makes_a_response() -> None:
     with pytest.raises(TypeError, match="only comes out of"):
-        AuthorizationResponse(Secret(CODE), is_bare=False, door=object())
+        AuthorizationResponse(Secret(CODE), is_bare=False, construction_key=object())
 
 
 @covers("no-secret")

@@ -6,20 +6,20 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import (
     ConfigError,
+    MalformedResponse,
     McpAuthError,
     RedirectRefused,
-    RegistrationRefused,
+    RegistrationError,
     TimedOut,
-    TokenRefused,
-    UnreadableAnswer,
+    TokenError,
 )
-from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure, after_failure
+from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure, build_refresh_failure
 from tests.requirements import covers
 
 NOW = 1_800_000_000.0
-DOWN = UnreadableAnswer("as.example answered the refresh with status 503.", "Try again later.")
-DEAD = TokenRefused("as.example refused the refresh: invalid_grant.", "invalid_grant")
-BARE = TokenRefused("as.example refused the refresh: status 401.", "status 401", verdict="unauthorized")
+DOWN = MalformedResponse("as.example answered the refresh with status 503.", "Try again later.")
+DEAD = TokenError("as.example refused the refresh: invalid_grant.", "invalid_grant")
+BARE = TokenError("as.example refused the refresh: status 401.", "status 401", verdict="unauthorized")
 LOST = TimedOut("as.example did not answer in time.")
 
 
@@ -27,7 +27,7 @@ def failures(
     *outcomes: tuple[float, McpAuthError], is_alive: bool, before: RefreshFailure | None = None
 ) -> RefreshFailure:
     for seconds, trouble in outcomes:
-        before = after_failure(before, trouble, NOW + seconds, is_alive=is_alive)
+        before = build_refresh_failure(before, trouble, NOW + seconds, is_token_valid=is_alive)
     assert before is not None
     return before
 
@@ -40,15 +40,15 @@ def test_the_pause_grows_while_the_server_answers_and_is_bounded() -> None:
     ):
         failure: RefreshFailure | None = None
         for number, pause in enumerate(pauses):
-            failure = after_failure(failure, DOWN, NOW + 1000 * number, is_alive=is_alive)
+            failure = build_refresh_failure(failure, DOWN, NOW + 1000 * number, is_token_valid=is_alive)
             assert failure.pause_seconds == pause
             at = NOW + 1000 * number
             assert failure.retry_at == at + pause
-            assert not failure.may_retry(at, is_alive=is_alive)
-            assert not failure.may_retry(at + pause - 0.1, is_alive=is_alive)
-            assert failure.may_retry(at + pause, is_alive=is_alive)
+            assert not failure.can_retry(at, is_token_valid=is_alive)
+            assert not failure.can_retry(at + pause - 0.1, is_token_valid=is_alive)
+            assert failure.can_retry(at + pause, is_token_valid=is_alive)
             # A clock that was set back locks nobody out.
-            assert failure.may_retry(at - 1, is_alive=is_alive)
+            assert failure.can_retry(at - 1, is_token_valid=is_alive)
             assert (failure.failures, failure.first_at) == (number + 1, NOW)
 
 
@@ -63,10 +63,10 @@ def test_a_network_that_fails_makes_no_pause_longer() -> None:
 @pytest.mark.parametrize("trouble", [DOWN, DEAD, BARE, LOST])
 def test_when_the_access_token_ends_one_more_refresh_is_sent(trouble: McpAuthError) -> None:
     failure = failures((0, trouble), is_alive=True)
-    assert not failure.may_retry(NOW + 1, is_alive=True)
-    assert failure.may_retry(NOW + 1, is_alive=False)
+    assert not failure.can_retry(NOW + 1, is_token_valid=True)
+    assert failure.can_retry(NOW + 1, is_token_valid=False)
     again = failures((1, trouble), is_alive=False, before=failure)
-    assert not again.may_retry(NOW + 1, is_alive=False)
+    assert not again.can_retry(NOW + 1, is_token_valid=False)
     assert again.pause_seconds == 5
 
 
@@ -75,7 +75,7 @@ def test_a_session_that_is_over_is_never_asked_about_again() -> None:
     failure = failures((0, DEAD), is_alive=False)
     assert failure.is_final
     assert failure.retry_at is None
-    assert not any(failure.may_retry(NOW + seconds, is_alive=False) for seconds in (-1, 0, 60, 1e9))
+    assert not any(failure.can_retry(NOW + seconds, is_token_valid=False) for seconds in (-1, 0, 60, 1e9))
 
 
 @covers("refresh-verdict")
@@ -107,11 +107,11 @@ def test_a_401_without_a_word_is_final_if_it_comes_twice_a_minute_apart(
     [
         (DOWN, True, False),
         (DEAD, True, True),
-        (TokenRefused("x", "invalid_scope", verdict="ours"), True, False),
+        (TokenError("x", "invalid_scope", verdict="ours"), True, False),
         (RedirectRefused("x"), True, False),
         (LOST, False, False),
         (ConfigError("x"), False, False),
-        (RegistrationRefused("There is no key to sign with."), False, False),
+        (RegistrationError("There is no key to sign with."), False, False),
     ],
 )
 def test_what_is_told_to_other_processes(trouble: McpAuthError, *, is_answered: bool, is_final: bool) -> None:
@@ -125,14 +125,14 @@ def test_what_is_told_to_other_processes(trouble: McpAuthError, *, is_answered: 
     [
         DOWN,
         RedirectRefused("as.example redirects.", "Do this."),
-        TokenRefused("x", "invalid_scope", "Do.", server_words="odd", verdict="ours"),
+        TokenError("x", "invalid_scope", "Do.", server_message="odd", verdict="ours"),
     ],
 )
 def test_another_process_gets_an_error_that_says_the_same(trouble: McpAuthError) -> None:
     error = failures((0, trouble), is_alive=False).as_error()
     assert type(error) is type(trouble)
-    assert (str(error), error.advice, error.server_words) == (
+    assert (str(error), error.advice, error.server_message) == (
         str(trouble),
         trouble.advice,
-        trouble.server_words,
+        trouble.server_message,
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_mcp_auth_remote.errors import TokenRefused, UnreadableAnswer
+from hermes_mcp_auth_remote.errors import MalformedResponse, TokenError
 from hermes_mcp_auth_remote.oauth.token import (
     Tokens,
     read_token_response,
 )
-from hermes_mcp_auth_remote.oauth.wire import MAX_LIFETIME_SECONDS, get, lifetime_seconds
+from hermes_mcp_auth_remote.oauth.wire import MAX_LIFETIME_SECONDS, get_json, parse_seconds
 from hermes_mcp_auth_remote.values import Secret
 from tests.oauth.parties import (
     CODE,
@@ -56,7 +56,7 @@ def test_quirk_28_and_29_a_refresh_carries_the_resource_and_the_scope_only_where
 
 @covers("auth-method")
 def test_quirk_17_basic_refused_as_invalid_client_is_retried_once_with_post() -> None:
-    who = client(client_secret=Secret("s3cret"), method="client_secret_basic")
+    who = client(client_secret=Secret("s3cret"), auth_method="client_secret_basic")
     refused: dict[str, object] = {"error": "invalid_client"}
     script = exchanging(client=who)
     script.expects(TOKEN, form={"client_id": None, "client_secret": None}).answers(401, refused)
@@ -65,28 +65,28 @@ def test_quirk_17_basic_refused_as_invalid_client_is_retried_once_with_post() ->
 
     script = exchanging(client=who).expects(TOKEN).answers(401, refused)
     script.expects(TOKEN).answers(400, {"error": "invalid_request"})
-    assert script.raises(TokenRefused).error == "invalid_client"
+    assert script.raises(TokenError).error == "invalid_client"
 
 
 @covers("auth-method", "stale-client")
 @pytest.mark.parametrize("method", ["none", "client_secret_post"])
 def test_quirk_19_a_forgotten_client_is_asked_for_once_and_shows_as_invalid_client(method: str) -> None:
-    who = client(client_secret=Secret("s3cret"), method=method)
+    who = client(client_secret=Secret("s3cret"), auth_method=method)
     script = exchanging(client=who).expects(TOKEN).answers(401, {"error": "invalid_client"})
-    assert script.raises(TokenRefused, "begin a new login to register again").error == "invalid_client"
+    assert script.raises(TokenError, "begin a new login to register again").error == "invalid_client"
 
 
 @covers("bearer-case")
 @pytest.mark.parametrize("token_type", ["bearer", "Bearer", "BEARER", None])
 def test_quirk_21_a_lower_case_token_type_goes_out_as_bearer(token_type: str | None) -> None:
     script = exchanging().expects(TOKEN).answers(200, {**GRANTED, "token_type": token_type})
-    assert script.returns().authorization == "Bearer fresh-access"
+    assert script.returns().authorization_header == "Bearer fresh-access"
 
 
 @pytest.mark.parametrize("token_type", ["DPoP", "mac", "N_A"])
 def test_a_token_that_is_no_bearer_token_is_refused(token_type: str) -> None:
     script = exchanging().expects(TOKEN).answers(200, {**GRANTED, "token_type": token_type})
-    script.raises(UnreadableAnswer, "not a Bearer token")
+    script.raises(MalformedResponse, "not a Bearer token")
 
 
 @covers("invalid-scope")
@@ -97,7 +97,7 @@ def test_quirk_25_a_refused_scope_or_resource_keeps_its_code_and_says_what_to_se
     error: str, advice: str
 ) -> None:
     script = exchanging().expects(TOKEN).answers(400, {"error": error})
-    assert script.raises(TokenRefused, advice).error == error
+    assert script.raises(TokenError, advice).error == error
 
 
 @covers("form-answer")
@@ -124,27 +124,27 @@ def test_quirk_30_json_is_read_whatever_it_says_it_is(media_type: str) -> None:
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        ({"error": "invalid_grant", "access_token": "x"}, TokenRefused),
-        ({"error": {"code": 7}, "access_token": "x"}, TokenRefused),
-        (sample("slack/refused"), TokenRefused),
-        (b"error=bad_verification_code&error_description=x", TokenRefused),
-        ({"access_token": ""}, UnreadableAnswer),
-        ({"access_token": None}, UnreadableAnswer),
-        ({"access_token": "two words"}, UnreadableAnswer),
-        ({"access_token": "line\r\nX-Evil: 1"}, UnreadableAnswer),
-        ({"access_token": "\u043f"}, UnreadableAnswer),
-        ({"access_token": ["x"]}, UnreadableAnswer),
-        ({"authed_user": {"access_token": "x"}}, UnreadableAnswer),
-        ({}, UnreadableAnswer),
-        ([], UnreadableAnswer),
-        ("<html>", UnreadableAnswer),
-        (b"", UnreadableAnswer),
-        (b"\xff\xfe=", UnreadableAnswer),
-        (b"a=b&" * 200, UnreadableAnswer),
-        (b"a=" + b"b" * 2_000_000, UnreadableAnswer),
+        ({"error": "invalid_grant", "access_token": "x"}, TokenError),
+        ({"error": {"code": 7}, "access_token": "x"}, TokenError),
+        (sample("slack/refused"), TokenError),
+        (b"error=bad_verification_code&error_description=x", TokenError),
+        ({"access_token": ""}, MalformedResponse),
+        ({"access_token": None}, MalformedResponse),
+        ({"access_token": "two words"}, MalformedResponse),
+        ({"access_token": "line\r\nX-Evil: 1"}, MalformedResponse),
+        ({"access_token": "\u043f"}, MalformedResponse),
+        ({"access_token": ["x"]}, MalformedResponse),
+        ({"authed_user": {"access_token": "x"}}, MalformedResponse),
+        ({}, MalformedResponse),
+        ([], MalformedResponse),
+        ("<html>", MalformedResponse),
+        (b"", MalformedResponse),
+        (b"\xff\xfe=", MalformedResponse),
+        (b"a=b&" * 200, MalformedResponse),
+        (b"a=" + b"b" * 2_000_000, MalformedResponse),
     ],
 )
-def test_quirk_31_a_200_that_grants_nothing_is_a_failure(body: object, kind: type[TokenRefused]) -> None:
+def test_quirk_31_a_200_that_grants_nothing_is_a_failure(body: object, kind: type[TokenError]) -> None:
     headers = {"content-type": "text/plain"} if isinstance(body, bytes) else None
     script = exchanging().expects(TOKEN).answers(200, body, headers)  # type: ignore[arg-type]
     script.raises(kind)
@@ -182,7 +182,7 @@ def test_quirk_31_slack_nests_the_token_in_authed_user() -> None:
     ids=lambda value: f"{value!r:.20}",
 )
 def test_quirk_32_any_expires_in_is_survived(value: object, seconds: float | None) -> None:
-    assert lifetime_seconds(value) == seconds
+    assert parse_seconds(value) == seconds
     read = read_token_response(answer(200, {**GRANTED, "expires_in": value}), NOW, "as.example")
     assert read.expires_at == (None if seconds is None else NOW + seconds)
 
@@ -194,15 +194,15 @@ def test_quirk_32_a_missing_expires_in_is_unknown() -> None:
 
 @covers("no-secret")
 def test_a_server_that_quotes_our_basic_header_or_form_reveals_no_secret() -> None:
-    who = client(client_secret=Secret("s3/cr+t"), method="client_secret_basic")
+    who = client(client_secret=Secret("s3/cr+t"), auth_method="client_secret_basic")
     header = "Basic Y2xpZW50LTE6czMlMkZjciUyQnQ="
     script = exchanging(client=who).expects(TOKEN, headers={"authorization": header})
     script.answers(400, {"error": "bad", "error_description": f"got {header} and s3%2Fcr%2Bt and s3/cr+t"})
-    error = script.raises(TokenRefused)
+    error = script.raises(TokenError)
     assert str(error) == "as.example refused the token request: an error of its own (status 400)."
-    assert error.server_words == "bad: got Basic **** and **** and ****"
+    assert error.server_message == "bad: got Basic **** and **** and ****"
 
 
 @covers("no-secret")
 def test_a_request_shows_no_url_which_may_hold_the_state() -> None:
-    assert "St4te" not in repr(get("https://as.example/authorize?state=St4te", "preflight"))
+    assert "St4te" not in repr(get_json("https://as.example/authorize?state=St4te", "preflight"))

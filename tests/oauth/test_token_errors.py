@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_mcp_auth_remote.errors import TokenRefused, UnreadableAnswer
-from hermes_mcp_auth_remote.oauth.token import refresh
+from hermes_mcp_auth_remote.errors import MalformedResponse, TokenError
+from hermes_mcp_auth_remote.oauth.token import refresh_tokens
 from hermes_mcp_auth_remote.oauth.token_errors import (
-    OUR_ERRORS,
+    BAD_REQUEST_ERRORS,
     TEMPORARY_ERRORS,
     canonical_error,
     classify_token_response,
     error_code,
-    granted_document,
-    server_words,
+    read_granted_document,
+    read_server_message,
 )
 from hermes_mcp_auth_remote.oauth.wire import Document
 from hermes_mcp_auth_remote.values import Secret
@@ -98,7 +98,11 @@ ROWS: list[tuple[int, Document | None, bool, str]] = [
     *((200, {"ok": False, "error": code}, False, "passing") for code in sorted(TEMPORARY_ERRORS)),
     (403, {"error": "slow_down"}, False, "passing"),
     (401, {"error": "temporarily_unavailable"}, False, "passing"),
-    *((status, {"error": code}, False, "ours") for code in sorted(OUR_ERRORS) for status in (200, 400, 403)),
+    *(
+        (status, {"error": code}, False, "ours")
+        for code in sorted(BAD_REQUEST_ERRORS)
+        for status in (200, 400, 403)
+    ),
 ]
 
 
@@ -121,7 +125,7 @@ def test_the_temporary_errors_and_ours_are_those_of_the_rule() -> None:
     # Slack's spelling of rate_limited, and RFC 9449 section 8: a nonce is no news about a refresh token.
     assert TEMPORARY_ERRORS - named == {"ratelimited", "use_dpop_nonce"}
     # RFC 9449 section 5: a proof that is refused says nothing of a refresh token.
-    assert {"unsupported_grant_type", "invalid_scope", "invalid_target"} == OUR_ERRORS - {
+    assert {"unsupported_grant_type", "invalid_scope", "invalid_target"} == BAD_REQUEST_ERRORS - {
         "invalid_dpop_proof"
     }
 
@@ -130,30 +134,30 @@ def test_the_temporary_errors_and_ours_are_those_of_the_rule() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "media_type", "kind", "verdict"),
     [
-        (503, b'{"error": "invalid_grant"}', "application/json", UnreadableAnswer, None),
-        (429, b'{"error": "invalid_grant"}', "application/json", UnreadableAnswer, None),
-        (408, b"", "", UnreadableAnswer, None),
-        (302, b'{"error": "invalid_grant"}', "application/json", UnreadableAnswer, None),
-        (200, b"<html>", "text/html", UnreadableAnswer, None),
-        (400, b"\xef\xbb\xbf<html>", "", UnreadableAnswer, None),
-        (404, b"Not Found", "text/plain", UnreadableAnswer, None),
-        (401, b"<html>Sign in", "text/html", UnreadableAnswer, None),
-        (401, b"", "", TokenRefused, "unauthorized"),
-        (401, b"Unauthorized", "text/plain", TokenRefused, "unauthorized"),
-        (404, b'{"error": "Not Found"}', "application/json", TokenRefused, "passing"),
-        (200, b"error=bad_refresh_token", "application/x-www-form-urlencoded", TokenRefused, "final"),
-        (200, b'{"ok": false}', "application/json", TokenRefused, "final"),
-        (400, b'{"error": "invalid_scope"}', "text/html; charset=utf-8", TokenRefused, "ours"),
+        (503, b'{"error": "invalid_grant"}', "application/json", MalformedResponse, None),
+        (429, b'{"error": "invalid_grant"}', "application/json", MalformedResponse, None),
+        (408, b"", "", MalformedResponse, None),
+        (302, b'{"error": "invalid_grant"}', "application/json", MalformedResponse, None),
+        (200, b"<html>", "text/html", MalformedResponse, None),
+        (400, b"\xef\xbb\xbf<html>", "", MalformedResponse, None),
+        (404, b"Not Found", "text/plain", MalformedResponse, None),
+        (401, b"<html>Sign in", "text/html", MalformedResponse, None),
+        (401, b"", "", TokenError, "unauthorized"),
+        (401, b"Unauthorized", "text/plain", TokenError, "unauthorized"),
+        (404, b'{"error": "Not Found"}', "application/json", TokenError, "passing"),
+        (200, b"error=bad_refresh_token", "application/x-www-form-urlencoded", TokenError, "final"),
+        (200, b'{"ok": false}', "application/json", TokenError, "final"),
+        (400, b'{"error": "invalid_scope"}', "text/html; charset=utf-8", TokenError, "ours"),
     ],
 )
 def test_a_refresh_raises_by_that_rule(
     status: int,
     body: bytes,
     media_type: str,
-    kind: type[TokenRefused | UnreadableAnswer],
+    kind: type[TokenError | MalformedResponse],
     verdict: str | None,
 ) -> None:
-    script = play(refresh(server(), client(), OLD, NOW)).expects("POST https://as.example/token")
+    script = play(refresh_tokens(server(), client(), OLD, NOW)).expects("POST https://as.example/token")
     error = script.answers(status, body, {"content-type": media_type}).raises(kind)
     assert getattr(error, "verdict", None) == verdict
 
@@ -171,10 +175,10 @@ def test_a_refresh_raises_by_that_rule(
     ],
 )
 def test_an_error_has_the_standards_name(code: str, standard: str) -> None:
-    with pytest.raises(TokenRefused) as caught:
-        granted_document(answer(200, {"error": code}), "as.example", "token request", ())
+    with pytest.raises(TokenError) as caught:
+        read_granted_document(answer(200, {"error": code}), "as.example", "token request", ())
     assert caught.value.error == standard
-    assert caught.value.server_words == ("" if code == standard else code)
+    assert caught.value.server_message == ("" if code == standard else code)
 
 
 @covers("refresh-verdict")
@@ -198,4 +202,4 @@ def test_a_code_is_read_out_of_any_shape(error: object, code: str | None) -> Non
 @covers("refresh-verdict", "no-secret")
 def test_the_servers_words_hold_no_secret() -> None:
     said: Document = {"error": "odd s3cret", "error_description": "s3cret", "error_uri": "https://h/s3cret"}
-    assert server_words(said, Secret("s3cret")) == "odd ****: ****: https://h/****"
+    assert read_server_message(said, Secret("s3cret")) == "odd ****: ****: https://h/****"

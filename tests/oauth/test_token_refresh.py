@@ -7,11 +7,11 @@ import json
 
 import pytest
 
-from hermes_mcp_auth_remote.errors import TokenRefused, UnreadableAnswer
+from hermes_mcp_auth_remote.errors import MalformedResponse, TokenError
 from hermes_mcp_auth_remote.oauth.token import (
     Tokens,
-    account_of,
-    refresh,
+    account_from_id_token,
+    refresh_tokens,
     revocation_request,
 )
 from hermes_mcp_auth_remote.values import Secret
@@ -59,8 +59,8 @@ def test_quirk_33_a_rotated_refresh_token_replaces_the_old_one_and_its_end() -> 
 
 
 def test_without_a_refresh_token_nothing_is_sent() -> None:
-    script = play(refresh(server(), client(), Tokens(Secret("x")), NOW))
-    assert script.raises(TokenRefused).error == "invalid_grant"
+    script = play(refresh_tokens(server(), client(), Tokens(Secret("x")), NOW))
+    assert script.raises(TokenError).error == "invalid_grant"
 
 
 @covers("refresh-failures")
@@ -78,42 +78,42 @@ def test_without_a_refresh_token_nothing_is_sent() -> None:
 def test_quirk_34_a_refresh_that_fails_for_now_does_not_look_like_a_dead_session(
     status: int, body: dict[str, object] | str | None
 ) -> None:
-    refreshing().expects(TOKEN).answers(status, body).raises(UnreadableAnswer)
+    refreshing().expects(TOKEN).answers(status, body).raises(MalformedResponse)
 
 
 @covers("refresh-failures")
 def test_quirk_34_invalid_grant_keeps_its_code() -> None:
     script = refreshing().expects(TOKEN).answers(400, {"error": "invalid_grant", "error_description": "gone"})
-    error = script.raises(TokenRefused, "new login")
+    error = script.raises(TokenError, "new login")
     assert error.error == "invalid_grant"
     assert str(error) == "as.example refused the refresh: invalid_grant."
-    assert error.server_words == "gone"
+    assert error.server_message == "gone"
 
 
 @covers("no-secret")
 def test_a_server_that_echoes_our_secrets_does_not_bring_them_before_anybody_s_eyes() -> None:
-    who = client(client_secret=Secret("s3cret+/="), method="client_secret_post")
+    who = client(client_secret=Secret("s3cret+/="), auth_method="client_secret_post")
     echo = f"{CODE} and {VERIFIER} and s3cret+/= and s3cret%2B%2F%3D"
     body: dict[str, object] = {"error": CODE, "error_description": echo}
-    error = exchanging(client=who).expects(TOKEN).answers(400, body).raises(TokenRefused)
+    error = exchanging(client=who).expects(TOKEN).answers(400, body).raises(TokenError)
     for secret in (CODE, VERIFIER, "s3cret"):
         assert secret not in f"{error} {error.advice} {error.error} {error!r}"
 
 
 @covers("no-secret")
 def test_an_assertion_that_is_echoed_is_not_shown() -> None:
-    who = client(method="private_key_jwt")
-    script = play(refresh(server(), who, OLD, NOW, sign=lambda *_: Secret("s1gned.assertion")))
+    who = client(auth_method="private_key_jwt")
+    script = play(refresh_tokens(server(), who, OLD, NOW, sign=lambda *_: Secret("s1gned.assertion")))
     script.expects(TOKEN, form={"client_assertion": "s1gned.assertion"})
     error = script.answers(400, {"error": "invalid_client", "error_description": "s1gned.assertion"}).raises(
-        TokenRefused
+        TokenError
     )
     assert "s1gned" not in str(error)
 
 
 @covers("no-secret")
 def test_tokens_and_requests_mask_themselves() -> None:
-    script = refreshing(client_secret=Secret("s3cret"), method="client_secret_basic")
+    script = refreshing(client_secret=Secret("s3cret"), auth_method="client_secret_basic")
     tokens = script.expects(TOKEN).answers(200, {**GRANTED, "refresh_token": "next-refresh"}).returns()
     shown = f"{tokens!r} {script.requests!r}"
     for secret in ("fresh-access", "next-refresh", "old-refresh", "s3cret"):
@@ -142,7 +142,7 @@ def id_token(payload: bytes) -> str:
     ],
 )
 def test_who_logged_in_is_read_from_any_id_token_or_not_at_all(token: object, account: str | None) -> None:
-    assert account_of(token) == account
+    assert account_from_id_token(token) == account
 
 
 @covers("revocation")

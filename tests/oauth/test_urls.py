@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hermes_mcp_auth_remote.errors import UnsafeUrl
 from hermes_mcp_auth_remote.oauth.urls import (
     canonical_resource,
+    covers_url,
     host_of,
     is_loopback_host,
     protected_resource_urls,
-    resource_covers,
     safe_url,
 )
 from tests.requirements import covers
@@ -142,7 +142,7 @@ def test_loopback_is_told_from_its_look_alikes(host: str, *, expected: bool) -> 
 def test_quirk_10_and_11_a_resource_covers_its_path_and_below_on_its_own_origin(
     resource: str, *, covered: bool
 ) -> None:
-    assert resource_covers(resource, "https://mcp.example/a/mcp") is covered
+    assert covers_url(resource, "https://mcp.example/a/mcp") is covered
 
 
 @covers("resource-choice")

@@ -46,14 +46,14 @@ def parent_issuer(stage: Stage) -> None:
 
 @quirk(4, "only tools/call gives 401, initialize and tools/list answer 200: login discovers anyway")
 def open_methods(stage: Stage) -> None:
-    stage.plays(open_methods=frozenset({"initialize", "tools/list"}), challenge_metadata=False)
+    stage.plays(open_methods=frozenset({"initialize", "tools/list"}), challenge_names_metadata=False)
     stage.server = type(stage.server)("notes", stage.demo.mcp_url)
     assert stage.connect().issuer == stage.demo.issuer
 
 
 @quirk(5, "protected resource metadata only under the path, the root is a 404: found")
 def under_the_path(stage: Stage) -> None:
-    stage.plays(challenge_metadata=False, resource_metadata_at=("path",))
+    stage.plays(challenge_names_metadata=False, resource_metadata_locations=("path",))
     root = stage.demo.resources.origin + "/.well-known/oauth-protected-resource"
     assert httpx.get(root).status_code == 404
     assert stage.connect().issuer == stage.demo.issuer
@@ -62,15 +62,15 @@ def under_the_path(stage: Stage) -> None:
 @quirk(6, "an issuer with a path: RFC 8414, then OpenID inserted, then OpenID appended")
 def issuer_with_a_path(stage: Stage) -> None:
     for place in ("rfc8414", "openid_inserted", "openid_appended"):
-        stage.plays(issuer_path="/mcp", metadata_at=(place,))
+        stage.plays(issuer_path="/mcp", metadata_locations=(place,))
         assert stage.connect().issuer == stage.demo.issuer
 
 
 @quirk(7, "only openid-configuration: used; no /authorize is built at the resource")
 def openid_only(stage: Stage) -> None:
-    stage.plays(metadata_at=("openid_inserted",))
+    stage.plays(metadata_locations=("openid_inserted",))
     stage.connect()
-    stage.plays(metadata_at=())
+    stage.plays(metadata_locations=())
     with pytest.raises(ServerError):
         stage.begin()
     assert len(stage.asked("authorization")) == 1
@@ -125,7 +125,7 @@ def two_paths(stage: Stage) -> None:
 def query(stage: Stage) -> None:
     stage.server = type(stage.server)("notes", f"{stage.demo.ping_url}?project_ref=1")
     stage.connect()
-    assert stage.demo.server.requests[0].query == {"project_ref": "1"}
+    assert stage.demo.authorization_server.requests[0].query == {"project_ref": "1"}
     assert stage.asked("token")[0].form["resource"] == stage.demo.ping_url
 
 

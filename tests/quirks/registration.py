@@ -8,7 +8,7 @@ import pytest
 from hermes_mcp_auth_remote.errors import (
     AuthorizationDenied,
     LoginError,
-    RegistrationRefused,
+    RegistrationError,
 )
 from tests.quirks.stage import Stage, quirk
 
@@ -16,7 +16,7 @@ from tests.quirks.stage import Stage, quirk
 @quirk(14, "no registration endpoint: stops, says what to set and register; no guessed /register")
 def no_registration(stage: Stage) -> None:
     stage.plays(with_registration=False)
-    with pytest.raises(RegistrationRefused) as refused:
+    with pytest.raises(RegistrationError) as refused:
         stage.begin()
     assert "oauth.client_id" in refused.value.advice
     assert "/callback" in f"{refused.value} {refused.value.advice}"
@@ -25,11 +25,11 @@ def no_registration(stage: Stage) -> None:
 
 @quirk(15, "registration answers 403 Forbidden in plain text: the provider admits client names it knows")
 def forbidden(stage: Stage) -> None:
-    stage.demo.server.fail_next("registration", status=403, body=b"Forbidden", times=None)
-    with pytest.raises(RegistrationRefused) as refused:
+    stage.demo.authorization_server.fail_next("registration", status=403, body=b"Forbidden", times=None)
+    with pytest.raises(RegistrationError) as refused:
         stage.begin()
     assert "client_name" in refused.value.advice
-    stage.demo.server.heal()
+    stage.demo.authorization_server.clear_faults()
     stage.configure(client_name="A name they know")
     stage.connect()
     assert b"A name they know" in stage.asked("registration")[-1].body
@@ -68,7 +68,7 @@ def registered_port(stage: Stage) -> None:
 def forgotten(stage: Stage) -> None:
     stage.connect()
     before = stage.stored.tokens
-    stage.demo.server.ledger.forget_clients()
+    stage.demo.authorization_server.ledger.forget_clients()
     login = stage.begin()
     assert len(stage.asked("registration")) == 2
     assert stage.stored.tokens == before
@@ -82,7 +82,7 @@ def document_refused(stage: Stage) -> None:
     stage.configure(client_metadata_url="https://hermes.example/client.json")
     stage.connect()
     assert stage.stored.client is not None
-    assert stage.stored.client.registered
+    assert stage.stored.client.is_registered
     assert len(stage.asked("registration")) == 1
 
 
@@ -104,7 +104,7 @@ def redirect_policy(stage: Stage) -> None:
         stage.connect()
     stage.plays(redirect_hosts=())
     stage.server = type(stage.server)("fresh", stage.server.url)
-    with pytest.raises(RegistrationRefused) as refused:
+    with pytest.raises(RegistrationError) as refused:
         stage.begin()
     assert "redirect_uri" in refused.value.advice
 
@@ -114,7 +114,7 @@ def device_grant(stage: Stage) -> None:
     stage.connect()
     stage.plays(with_device=True)
     login = stage.begin("device")
-    assert login.device is not None
+    assert login.poll_state is not None
     assert b"device_code" in stage.asked("registration")[-1].body
     assert len(stage.asked("registration")) == 2
 
@@ -144,7 +144,7 @@ def refused_scope(stage: Stage) -> None:
 
 @quirk(26, "scopes_supported is [] or ['']: no scope is sent, a configured one wins, never all")
 def empty_scopes(stage: Stage) -> None:
-    stage.plays(challenge_scope=False, scopes_supported=("mcp:tools", "mcp:write"))
+    stage.plays(challenge_names_scope=False, scopes_supported=("mcp:tools", "mcp:write"))
     for listed in ([], [""]):
         stage.plays(resource_overrides={"scopes_supported": listed})
         stage.begin()

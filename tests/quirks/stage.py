@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hermes_mcp_auth_remote.demo.behaviour import Recorded, Step
+from hermes_mcp_auth_remote.demo.behaviour import RecordedRequest, Step
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
@@ -31,18 +31,18 @@ class Stage:
 
     def plays(self, **knobs: Any) -> None:
         """Let the servers behave so from now on."""
-        self.demo.server.change(**knobs)
+        self.demo.authorization_server.change_behaviour(**knobs)
 
     def configure(self, **options: Any) -> None:
         """Set options as an operator does."""
         self.server = replace(self.server, options=ServerOptions(**options))
 
     def begin(self, flow: Flow | None = None) -> Login:
-        return asyncio.run(self.service.begin(self.server, TERMINAL, flow=flow))
+        return asyncio.run(self.service.start_login(self.server, TERMINAL, flow=flow))
 
     def finish(self, login: Login, text: str | None = None) -> Connection:
         answer = approve(login.authorization_url) if text is None else text
-        return asyncio.run(self.service.finish(login.id, answer, TERMINAL))
+        return asyncio.run(self.service.complete_login(login.id, answer, TERMINAL))
 
     def connect(self) -> Connection:
         """Log in as a person who approves."""
@@ -54,11 +54,11 @@ class Stage:
 
     @property
     def stored(self) -> Credentials:
-        return self.service.stored(self.server)
+        return self.service.read_credentials(self.server)
 
-    def asked(self, step: Step) -> list[Recorded]:
+    def asked(self, step: Step) -> list[RecordedRequest]:
         """Return the requests of a step, in order."""
-        return [request for request in self.demo.server.requests if request.step == step]
+        return [request for request in self.demo.authorization_server.requests if request.step == step]
 
 
 @dataclass(frozen=True)

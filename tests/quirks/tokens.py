@@ -62,7 +62,7 @@ def no_rotation(stage: Stage) -> None:
     assert stage.stored.tokens.refresh_token == before.refresh_token
     stage.plays(rotate=True, token_overrides={})
     stage.clock.now += 3600
-    assert stage.header() == stage.stored.tokens.authorization
+    assert stage.header() == stage.stored.tokens.authorization_header
     assert stage.stored.tokens.refresh_token != before.refresh_token
 
 
@@ -72,7 +72,7 @@ def refresh_trouble(stage: Stage) -> None:
     before = stage.stored.tokens
     stage.clock.now += 3600
     for status, body in ((503, b""), (500, b"<html>"), (200, b"<html>")):
-        stage.demo.server.fail_next("refresh", status=status, body=body)
+        stage.demo.authorization_server.fail_next("refresh", status=status, body=body)
         with pytest.raises(McpAuthError) as trouble:
             stage.header()
         assert not isinstance(trouble.value, AuthorizationRequired)
@@ -80,7 +80,7 @@ def refresh_trouble(stage: Stage) -> None:
         # Each one is another process; all of them leave the server alone for a while.
         stage.clock.now += 60
     stage.header()
-    stage.demo.server.ledger.revoke_everything()
+    stage.demo.authorization_server.ledger.revoke_everything()
     stage.clock.now += 3600
     with pytest.raises(AuthorizationRequired):
         stage.header()
@@ -96,13 +96,13 @@ def refused_token(stage: Stage) -> None:
     refused = asyncio.run(session.header())
     lines = ['Bearer error="invalid_token"']
     adopted = f"Bearer {rotated_elsewhere(stage.home, stage.demo)}"
-    assert asyncio.run(session.challenged(refused, 401, lines)) == adopted
+    assert asyncio.run(session.handle_challenge(refused, 401, lines)) == adopted
     assert stage.asked("refresh") == []
-    refreshed = asyncio.run(session.challenged(adopted, 401, lines))
+    refreshed = asyncio.run(session.handle_challenge(adopted, 401, lines))
     assert len(stage.asked("refresh")) == 1
-    stage.demo.server.ledger.revoke_everything()
+    stage.demo.authorization_server.ledger.revoke_everything()
     with pytest.raises(AuthorizationRequired):
-        asyncio.run(session.challenged(refreshed or "", 401, lines))
+        asyncio.run(session.handle_challenge(refreshed or "", 401, lines))
 
 
 @quirk(37, "a tool's result of 200 says 'token expired': nothing is refreshed blindly")
@@ -127,9 +127,9 @@ def step_up(stage: Stage) -> None:
     session = stage.service.session(stage.server)
     lines = ['Bearer error="insufficient_scope", scope="mcp:write"']
     with pytest.raises(AuthorizationRequired) as needed:
-        asyncio.run(session.challenged(asyncio.run(session.header()), 403, lines))
+        asyncio.run(session.handle_challenge(asyncio.run(session.header()), 403, lines))
     challenge = needed.value.challenge
-    login = asyncio.run(stage.service.begin(stage.server, TERMINAL, challenge=challenge))  # type: ignore[arg-type]
+    login = asyncio.run(stage.service.start_login(stage.server, TERMINAL, challenge=challenge))  # type: ignore[arg-type]
     assert {"mcp:tools", "mcp:write"} <= (login.request.scope or frozenset())
     assert stage.asked("refresh") == []
 
@@ -175,7 +175,7 @@ def wrong_paste(stage: Stage) -> None:
     "the token answer is lost after the state was claimed: a fresh link, and no code sent twice",
 )
 def lost_answer(stage: Stage) -> None:
-    stage.demo.server.fail_next("token", hang_up=True, after=True)
+    stage.demo.authorization_server.fail_next("token", hang_up=True, after_processing=True)
     login = stage.begin()
     back = approve(login.authorization_url)
     with pytest.raises(NetworkError):
@@ -197,7 +197,7 @@ def two_logins(stage: Stage) -> None:
 
 @quirk(44, "the phone says that the page cannot be reached: the person was told beforehand")
 def unreachable(stage: Stage) -> None:
-    said = next_step(stage.begin(), opened=False, port=None)
+    said = next_step(stage.begin(), browser_opened=False, port=None)
     said = " ".join(said.split())
     assert "page that cannot be reached: that is expected" in said
     assert "Copy that page's whole address" in said
@@ -209,16 +209,16 @@ def device(stage: Stage) -> None:
         with_device=True,
         device_only_in_openid=True,
         device_interval_seconds=None,
-        metadata_at=("rfc8414", "openid_inserted"),
+        metadata_locations=("rfc8414", "openid_inserted"),
     )
     login = stage.begin("device")
-    assert login.device is not None
-    assert login.device.interval_seconds == 5
+    assert login.poll_state is not None
+    assert login.poll_state.interval_seconds == 5
 
 
 @quirk(47, "the device flow refuses the scope: pasting goes on in the same login")
 def device_scope(stage: Stage) -> None:
     stage.plays(with_device=True, device_scopes=frozenset[str]())
     login = stage.begin("auto")
-    assert login.device is None
+    assert login.poll_state is None
     stage.finish(login)

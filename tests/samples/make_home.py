@@ -16,16 +16,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.notice_files import Notice
-from hermes_mcp_auth_remote.values import Key, Origin, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Server
 from tests.browserless import approve
 
 NOW = 1_800_000_000.0
 TERMINAL = Origin("terminal")
 OWNER = "telegram:42"
-ANNA = Origin("telegram", chat="42", user="42")
+ANNA = Origin("telegram", chat_id="42", user_id="42")
 CONFIG = """\
 mcp_servers:
   notes:
@@ -41,9 +41,9 @@ mcp_servers:
 
 
 async def log_in(service: AuthService, server: Server, origin: Origin, owner: str | None = None) -> None:
-    login = await service.begin(server, origin, owner=owner)
+    login = await service.start_login(server, origin, owner=owner)
     answer = await asyncio.to_thread(approve, login.authorization_url)
-    await service.finish(login.id, answer, origin)
+    await service.complete_login(login.id, answer, origin)
 
 
 async def write_home(service: AuthService, demo: Demo) -> None:
@@ -52,13 +52,13 @@ async def write_home(service: AuthService, demo: Demo) -> None:
     calendar = Server("calendar", demo.resources.origin + "/later")
     await log_in(service, notes, TERMINAL)
     await log_in(service, notes, ANNA, OWNER)
-    waiting = await service.begin(calendar, ANNA, owner=OWNER)
-    await service.note_messages(waiting.id, ("1001", "1002"))
-    await service.begin(calendar, TERMINAL, flow="device")
-    cancelled = await service.begin(notes, TERMINAL)
+    waiting = await service.start_login(calendar, ANNA, owner=OWNER)
+    await service.save_messages(waiting.id, ("1001", "1002"))
+    await service.start_login(calendar, TERMINAL, flow="device")
+    cancelled = await service.start_login(notes, TERMINAL)
     await service.cancel(cancelled.id)
     notice = Notice(
-        "telegram", "42", Key("notes", OWNER), is_over=False, at=NOW, of_tokens=NOW, message="1003"
+        "telegram", "42", CredentialKey("notes", OWNER), is_over=False, at=NOW, of_tokens=NOW, message="1003"
     )
     service.notices.change(lambda _: [notice])
 
@@ -73,17 +73,17 @@ def main(destination: Path) -> None:
     )
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(plain, paths=("/mcp", "/later")) as demo,
-        running(bound) as bound_demo,
+        serve_demo(plain, paths=("/mcp", "/later")) as demo,
+        serve_demo(bound) as bound_demo,
     ):
         home = Path(folder, "home")
         service = AuthService(home, clock=lambda: NOW)
         asyncio.run(write_home(service, demo))
         asyncio.run(log_in(service, Server("bound", bound_demo.mcp_url), TERMINAL))
         hosts = {
-            demo.server.origin: "https://as.notes.example",
+            demo.authorization_server.origin: "https://as.notes.example",
             demo.resources.origin: "https://mcp.notes.example",
-            bound_demo.server.origin: "https://as.bound.example",
+            bound_demo.authorization_server.origin: "https://as.bound.example",
             bound_demo.resources.origin: "https://mcp.bound.example",
         }
         shutil.rmtree(destination, ignore_errors=True)

@@ -43,7 +43,7 @@ def finish(service: AuthService, login_id: str) -> None:
     """Finish a login with the text on standard input; say how that went."""
     _say("ready")
     try:
-        asyncio.run(service.finish(login_id, sys.stdin.readline().strip(), Origin("terminal")))
+        asyncio.run(service.complete_login(login_id, sys.stdin.readline().strip(), Origin("terminal")))
     except McpAuthError as error:
         _say(error.code)
     else:
@@ -74,7 +74,7 @@ def call(service: AuthService, url: str, times: str) -> None:
 def wait(service: AuthService, login_id: str) -> None:
     """Wait for a login's end, with a clock that goes; say what it was."""
     _say("ready")
-    _say(asyncio.run(service.settled(login_id)).status)
+    _say(asyncio.run(service.wait_for_login(login_id)).status)
 
 
 def refresh(service: AuthService, url: str) -> None:
@@ -123,7 +123,7 @@ def stopped(service: AuthService, url: str, flag: str) -> None:
 async def _refresh(session: Session) -> None:
     header: str | None = await session.header()
     while header is not None:
-        header = await session.challenged(header, 401, ['Bearer error="invalid_token"'])
+        header = await session.handle_challenge(header, 401, ['Bearer error="invalid_token"'])
 
 
 _VERBS = (finish, call, wait, refresh, stopped)

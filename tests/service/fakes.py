@@ -14,7 +14,7 @@ from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.timeouts import LIMITS, Limits
+from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
 from hermes_mcp_auth_remote.values import Secret, Server
 from tests.playbook import answer, form_of
 from tests.store.given import KEY, NOW, credentials_of
@@ -48,8 +48,8 @@ class FakeServer:
             request = next(exchange)
             while True:
                 self.requests.append(request)
-                if request.brings_tokens:
-                    exit_hold.note_sent("as0.example", 90.0)
+                if request.is_token_request:
+                    exit_hold.hold_exit_for_response("as0.example", 90.0)
                 await asyncio.to_thread(self.gate.wait, 10)
                 is_token_request = request.url.endswith("/token")
                 request = exchange.send(self.respond(request) if is_token_request else answer(200, {}))
@@ -62,8 +62,8 @@ class FakeServer:
         return [form_of(each)[member] for each in self.requests if each.url.endswith(path)]
 
 
-def service_at(home: Path, server: FakeServer, now: float, limits: Limits = LIMITS) -> AuthService:
-    return AuthService(home, run=server.run, clock=lambda: now, limits=limits)
+def service_at(home: Path, server: FakeServer, now: float, limits: TimeLimits = TIME_LIMITS) -> AuthService:
+    return AuthService(home, run_exchange=server.run, clock=lambda: now, limits=limits)
 
 
 def header(service: AuthService, server: Server = SERVER) -> str:
@@ -73,7 +73,7 @@ def header(service: AuthService, server: Server = SERVER) -> str:
 def seeded(home: Path, *, credentials: Credentials | None = None) -> FileStore:
     """Return a store that holds credentials."""
     store = FileStore(home)
-    store.replace(KEY, credentials_of(0) if credentials is None else credentials)
+    store.save_login(KEY, credentials_of(0) if credentials is None else credentials)
     return store
 
 

@@ -12,13 +12,13 @@ from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key, Origin, Owner, Secret, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Owner, Secret, Server
 from tests.browserless import approve
 from tests.demo.player import MovedClock
 
-KEY = Key("notes")
+KEY = CredentialKey("notes")
 TERMINAL = Origin("terminal")
-CHAT = Origin("telegram", chat="7", thread="1", user="42")
+CHAT = Origin("telegram", chat_id="7", thread_id="1", user_id="42")
 
 
 def server_of(demo: Demo) -> Server:
@@ -28,16 +28,16 @@ def server_of(demo: Demo) -> Server:
 async def log_in(
     service: AuthService, server: Server, origin: Origin = TERMINAL, owner: Owner = None
 ) -> Connection:
-    login = await service.begin(server, origin, owner=owner)
+    login = await service.start_login(server, origin, owner=owner)
     answer = await asyncio.to_thread(approve, login.authorization_url)
-    return await service.finish(login.id, answer, origin)
+    return await service.complete_login(login.id, answer, origin)
 
 
 def logged_in(home: Path, demo: Demo, clock: MovedClock) -> AuthService:
     """Return a service with a session; the requests that it took are not counted."""
     service = AuthService(home, clock=clock)
     asyncio.run(log_in(service, server_of(demo)))
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     return service
 
 
@@ -50,17 +50,17 @@ def kept(home: Path) -> dict[str, bytes]:
 def without_binding(home: Path) -> None:
     """Leave what Hermes would have written: everything but our own record."""
     store = FileStore(home)
-    store.replace(KEY, replace(store.read(KEY), binding=None))
+    store.save_login(KEY, replace(store.read(KEY), binding=None))
 
 
 def rotated_elsewhere(home: Path, demo: Demo) -> str:
     """Refresh like a writer that takes no lock, and return the new access token."""
-    store, ledger = FileStore(home), demo.server.ledger
+    store, ledger = FileStore(home), demo.authorization_server.ledger
     stored = store.read(KEY)
     assert stored.tokens is not None
     assert stored.tokens.refresh_token is not None
     old = ledger.refresh_tokens[stored.tokens.refresh_token.reveal()]
-    granted = ledger.issue_tokens(old.family, old.family.scope, demo.server.behaviour, old)
+    granted = ledger.issue_tokens(old.family, old.family.scope, demo.authorization_server.behaviour, old)
     assert granted.refresh_token is not None
     fresh = replace(
         stored.tokens,
@@ -69,7 +69,7 @@ def rotated_elsewhere(home: Path, demo: Demo) -> str:
         expires_at=ledger.clock() + 3600,
         obtained_at=ledger.clock(),
     )
-    store.replace_tokens(KEY, fresh, None)
+    store.save_tokens(KEY, fresh, None)
     return granted.access_token
 
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from hermes_mcp_auth_remote.errors import NetworkError, TimedOut, Unreachable
 from hermes_mcp_auth_remote.oauth.client import Client
-from hermes_mcp_auth_remote.oauth.metadata import authorization_server
+from hermes_mcp_auth_remote.oauth.metadata import authorization_server_from_document
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
@@ -80,8 +80,8 @@ class Model:
         tokens = self._issued(Session())
         return Credentials(
             tokens,
-            Client(CLIENT_ID, None, "none", (), registered=True),
-            authorization_server(metadata()),
+            Client(CLIENT_ID, None, "none", (), is_registered=True),
+            authorization_server_from_document(metadata()),
             Binding("notes", URL, ISSUER, CLIENT_ID, URL, connected_at=self.clock()),
         )
 

@@ -18,9 +18,9 @@ from hermes_mcp_auth_remote.errors import LoginError, McpAuthError, NetworkError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.complete_login import EXCHANGE_SECONDS
+from hermes_mcp_auth_remote.service.complete_login import CLAIM_SECONDS
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key, Origin, Secret, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret, Server
 from tests.demo.player import MovedClock
 from tests.oauth.parties import ISSUER, metadata
 from tests.playbook import answer
@@ -72,7 +72,7 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.world, self.clock = World(), MovedClock()
-        self.service = AuthService(Path(self.folder.name), run=self.world.run, clock=self.clock)
+        self.service = AuthService(Path(self.folder.name), run_exchange=self.world.run, clock=self.clock)
         self.began = self.clock.now
         self.status: dict[str, str] = {}
         self.ends: dict[str, float] = {}
@@ -88,14 +88,14 @@ class AnyOrder(RuleBasedStateMachine):
 
     def finish(self, login: Login, text: str) -> McpAuthError | None:
         try:
-            asyncio.run(self.service.finish(login.id, text, HERE))
+            asyncio.run(self.service.complete_login(login.id, text, HERE))
         except McpAuthError as error:
             return error
         return None
 
     @rule(target=logins)
     def begin(self) -> Login:
-        login = asyncio.run(self.service.begin(Server("notes", URL), HERE))
+        login = asyncio.run(self.service.start_login(Server("notes", URL), HERE))
         self.status[login.id], self.ends[login.id] = "waiting", login.expires_at
         return login
 
@@ -140,9 +140,9 @@ class AnyOrder(RuleBasedStateMachine):
     def be_killed_while_exchanging(self, login: Login) -> None:
         if self.status[login.id] == "waiting":
             address = self.address(login, code="a-code-of-the-dead")
-            self.service._logins._claim(login.id, Secret(address), HERE)
+            self.service._logins._parse_and_claim(login.id, Secret(address), HERE)
             self.status[login.id] = "exchanging"
-            self.ends[login.id] = self.clock() + EXCHANGE_SECONDS
+            self.ends[login.id] = self.clock() + CLAIM_SECONDS
 
     # What has been over for an hour is removed, and would be found no more.
     @precondition(lambda self: self.clock.now - self.began < 3000)
@@ -164,7 +164,7 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def no_code_is_sent_twice_and_only_a_grant_is_stored(self) -> None:
         assert set(self.world.codes.values()) <= {1}
-        tokens = FileStore(Path(self.folder.name)).read(Key("notes")).tokens
+        tokens = FileStore(Path(self.folder.name)).read(CredentialKey("notes")).tokens
         assert (tokens.access_token.reveal() if tokens else None) == self.stored
 
 

@@ -15,7 +15,7 @@ from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, AuthorizationRequired
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.prompting import QUIET_SECONDS, asking
+from hermes_mcp_auth_remote.service.prompting import PROMPT_COOLDOWN_SECONDS, prompting
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests.browserless import approve, deny
 from tests.demo.player import MovedClock
@@ -24,7 +24,7 @@ from tests.service.given import CHAT, log_in
 
 pytestmark = pytest.mark.slow
 
-ELSEWHERE = Origin("telegram", chat="8", user="43")
+ELSEWHERE = Origin("telegram", chat_id="8", user_id="43")
 
 
 class Chat:
@@ -48,9 +48,9 @@ class Chat:
     async def _answer(self, login: Login, does: Callable[[str], str]) -> None:
         text = await asyncio.to_thread(does, login.authorization_url)
         with contextlib.suppress(AuthorizationDenied):
-            await self.service.finish(login.id, text, login.origin)
+            await self.service.complete_login(login.id, text, login.origin)
 
-    async def settled(self, login: Login, connection: Connection | None) -> None:
+    async def show_outcome(self, login: Login, connection: Connection | None) -> None:
         self.told.append((login.status, connection))
         self.was_told.set()
 
@@ -62,7 +62,7 @@ def test_ten_calls_that_find_nobody_logged_in_make_one_prompt_and_all_go_on(
     async def story() -> None:
         chat = Chat(service)
         async with httpx.AsyncClient(auth=McpAuth(service.session(server)), trust_env=False) as client:
-            with asking(chat, CHAT, may_connect_shared=True):
+            with prompting(chat, CHAT, can_connect_shared=True):
                 answers = await asyncio.gather(*(client.get(server.url) for _ in range(10)))
         assert [answer.status_code for answer in answers] == [200] * 10
         assert len(chat.shown) == 1
@@ -71,7 +71,7 @@ def test_ten_calls_that_find_nobody_logged_in_make_one_prompt_and_all_go_on(
         ((status, connection),) = chat.told
         assert status == "done"
         assert connection is not None
-        assert demo.server.count("token") == 1
+        assert demo.authorization_server.count_requests("token") == 1
 
     asyncio.run(story())
 
@@ -82,10 +82,10 @@ def test_a_session_that_died_at_the_provider_asks_in_the_middle_of_a_call_and_th
 ) -> None:
     async def story() -> None:
         await log_in(service, server)
-        demo.server.ledger.revoke_everything()
+        demo.authorization_server.ledger.revoke_everything()
         chat = Chat(service)
         async with httpx.AsyncClient(auth=McpAuth(service.session(server)), trust_env=False) as client:
-            with asking(chat, CHAT, may_connect_shared=True):
+            with prompting(chat, CHAT, can_connect_shared=True):
                 assert (await client.get(server.url)).status_code == 200
         assert len(chat.shown) == 1
 
@@ -100,7 +100,7 @@ def test_where_nobody_can_be_asked_the_call_fails_at_once_and_names_a_login_that
         with pytest.raises(AuthorizationRequired) as first:
             await service.session(server).header()
         assert first.value.login_id is None
-        waiting = await service.begin(server, CHAT)
+        waiting = await service.start_login(server, CHAT)
         with pytest.raises(AuthorizationRequired) as second:
             await service.session(server).header()
         assert second.value.login_id == waiting.id
@@ -117,7 +117,7 @@ def test_a_call_waits_no_longer_than_its_caller_says_and_the_login_goes_on(
     async def story() -> None:
         chat = Chat(service, does=None)
         with (
-            asking(chat, CHAT, wait_seconds=1.0, may_connect_shared=True),
+            prompting(chat, CHAT, wait_seconds=1.0, can_connect_shared=True),
             pytest.raises(AuthorizationRequired) as late,
         ):
             await service.session(server).header()
@@ -125,9 +125,11 @@ def test_a_call_waits_no_longer_than_its_caller_says_and_the_login_goes_on(
         assert late.value.login_id == login.id
         assert service.login(login.id).status == "waiting"
         # The next call joins it, and the person's answer serves it.
-        with asking(chat, CHAT, may_connect_shared=True):
+        with prompting(chat, CHAT, can_connect_shared=True):
             waiting = asyncio.create_task(service.session(server).header())
-            await service.finish(login.id, await asyncio.to_thread(approve, login.authorization_url), CHAT)
+            await service.complete_login(
+                login.id, await asyncio.to_thread(approve, login.authorization_url), CHAT
+            )
             assert (await waiting).startswith("Bearer ")
         assert chat.shown == [login]
 
@@ -138,12 +140,12 @@ def test_a_login_that_another_process_of_the_same_chat_has_begun_is_joined(
     service: AuthService, server: Server, tmp_path: Path, clock: MovedClock
 ) -> None:
     async def story() -> None:
-        login = await AuthService(tmp_path, clock=clock).begin(server, CHAT)
+        login = await AuthService(tmp_path, clock=clock).start_login(server, CHAT)
         chat = Chat(service)
-        with asking(chat, CHAT, may_connect_shared=True):
+        with prompting(chat, CHAT, can_connect_shared=True):
             waiting = asyncio.create_task(service.session(server).header())
             text = await asyncio.to_thread(approve, login.authorization_url)
-            await AuthService(tmp_path, clock=clock).finish(login.id, text, CHAT)
+            await AuthService(tmp_path, clock=clock).complete_login(login.id, text, CHAT)
             assert (await waiting).startswith("Bearer ")
         assert chat.shown == []
 
@@ -153,9 +155,9 @@ def test_a_login_that_another_process_of_the_same_chat_has_begun_is_joined(
 def test_two_chats_are_asked_each_for_itself(service: AuthService, server: Server) -> None:
     async def story() -> None:
         one, other = Chat(service, does=None), Chat(service, does=None)
-        with asking(one, CHAT, wait_seconds=1.0, may_connect_shared=True):
+        with prompting(one, CHAT, wait_seconds=1.0, can_connect_shared=True):
             first = asyncio.create_task(service.session(server).header())
-        with asking(other, ELSEWHERE, wait_seconds=1.0, may_connect_shared=True):
+        with prompting(other, ELSEWHERE, wait_seconds=1.0, can_connect_shared=True):
             second = asyncio.create_task(service.session(server).header())
         for ended in await asyncio.gather(first, second, return_exceptions=True):
             assert isinstance(ended, AuthorizationRequired), ended
@@ -178,7 +180,7 @@ def test_a_person_who_said_no_is_not_asked_again_by_the_next_call_but_is_later(
 
         async def call() -> None:
             with (
-                asking(chat, CHAT, may_connect_shared=True),
+                prompting(chat, CHAT, can_connect_shared=True),
                 pytest.raises(AuthorizationRequired, match="login"),
             ):
                 await session.header()
@@ -191,9 +193,9 @@ def test_a_person_who_said_no_is_not_asked_again_by_the_next_call_but_is_later(
         assert service.login(chat.shown[0].id).status == status
         await call()
         assert len(chat.shown) == 1
-        clock.now += QUIET_SECONDS[status]
+        clock.now += PROMPT_COOLDOWN_SECONDS[status]
         chat.does = approve
-        with asking(chat, CHAT, may_connect_shared=True):
+        with prompting(chat, CHAT, can_connect_shared=True):
             assert (await session.header()).startswith("Bearer ")
         assert len(chat.shown) == 2
 
@@ -204,12 +206,14 @@ def test_a_caller_that_gives_up_leaves_the_login_to_the_others(service: AuthServ
     async def story() -> None:
         chat = Chat(service, does=None)
         session = service.session(server)
-        with asking(chat, CHAT, may_connect_shared=True):
+        with prompting(chat, CHAT, can_connect_shared=True):
             calls = [asyncio.create_task(session.header()) for _ in range(3)]
             await chat.was_shown.wait()
             calls[0].cancel()
             (login,) = chat.shown
-            await service.finish(login.id, await asyncio.to_thread(approve, login.authorization_url), CHAT)
+            await service.complete_login(
+                login.id, await asyncio.to_thread(approve, login.authorization_url), CHAT
+            )
             headers = await asyncio.gather(*calls[1:])
         assert headers[0] == headers[1]
         assert len(chat.shown) == 1
@@ -227,7 +231,7 @@ def test_a_prompter_that_cannot_show_a_login_leaves_none_waiting(
 
     async def story() -> None:
         chat = Broken(service)
-        with asking(chat, CHAT, may_connect_shared=True), pytest.raises(ConnectionError):
+        with prompting(chat, CHAT, can_connect_shared=True), pytest.raises(ConnectionError):
             await service.session(server).header()
         assert service.login(chat.shown[0].id).status == "cancelled"
 
@@ -247,14 +251,14 @@ def test_a_403_asks_for_the_union_of_scopes_once_shows_what_is_new_and_the_call_
         sent = await session.header()
         chat = Chat(service)
         lines = ['Bearer error="insufficient_scope", scope="mcp:admin"']
-        with asking(chat, CHAT, may_connect_shared=True):
-            renewed = await session.challenged(sent, 403, lines)
+        with prompting(chat, CHAT, can_connect_shared=True):
+            renewed = await session.handle_challenge(sent, 403, lines)
         assert renewed not in {None, sent}
         (login,) = chat.shown
         assert login.request.scope == before.scope | {"mcp:admin"}
         assert login.added_scope == frozenset({"mcp:admin"})
 
-    demo.server.change(scopes_supported=("mcp:tools", "mcp:admin", "offline_access"))
+    demo.authorization_server.change_behaviour(scopes_supported=("mcp:tools", "mcp:admin", "offline_access"))
     asyncio.run(story())
 
 
@@ -264,14 +268,14 @@ def test_a_fresh_token_that_is_still_refused_stops_after_two_tries_and_says_so(
 ) -> None:
     async def story() -> None:
         await log_in(service, server)
-        demo.server.requests.clear()
-        demo.server.fail_next("ping", status=401, times=None)
+        demo.authorization_server.requests.clear()
+        demo.authorization_server.fail_next("ping", status=401, times=None)
         chat = Chat(service)
         async with httpx.AsyncClient(auth=McpAuth(service.session(server)), trust_env=False) as client:
-            with asking(chat, CHAT, may_connect_shared=True):
+            with prompting(chat, CHAT, can_connect_shared=True):
                 assert (await client.get(server.url)).status_code == 401
-        assert demo.server.count("ping") == 2
-        assert demo.server.count("refresh") == 1
+        assert demo.authorization_server.count_requests("ping") == 2
+        assert demo.authorization_server.count_requests("refresh") == 1
         assert chat.shown == []
         assert "127.0.0.1 refuses a token that was renewed just now" in caplog.text
 
@@ -283,14 +287,14 @@ def test_a_synchronous_client_asks_as_well(service: AuthService, server: Server)
         async def show(self, login: Login) -> None:
             self.shown.append(login)
             text = await asyncio.to_thread(approve, login.authorization_url)
-            await self.service.finish(login.id, text, login.origin)
+            await self.service.complete_login(login.id, text, login.origin)
 
     async def made() -> Chat:
         return Patient(service)
 
     chat = asyncio.run(made())
     auth = McpAuth(service.session(server))
-    with httpx.Client(auth=auth, trust_env=False) as client, asking(chat, CHAT, may_connect_shared=True):
+    with httpx.Client(auth=auth, trust_env=False) as client, prompting(chat, CHAT, can_connect_shared=True):
         assert client.get(server.url).status_code == 200
     assert len(chat.shown) == 1
 
@@ -306,7 +310,7 @@ def test_a_chat_user_logs_in_for_nobody_else_and_for_everybody_only_where_the_op
     async def story() -> None:
         chat = Chat(service)
         session = service.session(server, owner)
-        with asking(chat, CHAT):
+        with prompting(chat, CHAT):
             if asked:
                 assert (await session.header()).startswith("Bearer ")
             else:
@@ -329,10 +333,10 @@ def test_a_server_that_wants_another_scope_with_each_call_rings_once(
         for number in range(12):
             lines = [f'Bearer error="insufficient_scope", scope="mcp:more{number}"']
             with (
-                asking(chat, CHAT, wait_seconds=1.0, may_connect_shared=True),
+                prompting(chat, CHAT, wait_seconds=1.0, can_connect_shared=True),
                 pytest.raises(AuthorizationRequired) as refused,
             ):
-                await session.challenged(sent, 403, lines)
+                await session.handle_challenge(sent, 403, lines)
             assert refused.value.login_id == chat.shown[0].id
         assert len(chat.shown) == 1
 
@@ -343,9 +347,9 @@ def test_a_login_at_another_address_of_the_same_name_is_not_joined(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     async def story() -> None:
-        await service.begin(Server(server.name, demo.mcp_url), CHAT)
+        await service.start_login(Server(server.name, demo.mcp_url), CHAT)
         chat = Chat(service)
-        with asking(chat, CHAT, may_connect_shared=True):
+        with prompting(chat, CHAT, can_connect_shared=True):
             assert (await service.session(server).header()).startswith("Bearer ")
         assert len(chat.shown) == 1
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.cli.connection_status import Standing
+from hermes_mcp_auth_remote.cli.connection_status import ConnectionStatus
 from hermes_mcp_auth_remote.demo.servers import Demo
-from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError, TokenRefused, UnreadableAnswer
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, MalformedResponse, McpAuthError, TokenError
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.refresh import BACK_OFF_SECONDS, RETRY_SECONDS
+from hermes_mcp_auth_remote.service.refresh import BACKOFF_SECONDS, RETRY_SECONDS
 from hermes_mcp_auth_remote.signing import new_proof_key
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Server
@@ -59,11 +59,11 @@ class Stage:
 
     def challenged(self, refused: str) -> str | None:
         session = self.process().session(self.server)
-        return asyncio.run(session.challenged(refused, 401, ['Bearer error="invalid_token"']))
+        return asyncio.run(session.handle_challenge(refused, 401, ['Bearer error="invalid_token"']))
 
     @property
     def refreshes(self) -> int:
-        return self.demo.server.count("refresh")
+        return self.demo.authorization_server.count_requests("refresh")
 
     @property
     def connection(self) -> Connection:
@@ -73,15 +73,15 @@ class Stage:
 
     @property
     def status(self) -> str:
-        standing = Standing(KEY, "notes", self.connection)
-        return " ".join(standing.paragraph(self.clock.now, 80).split())
+        standing = ConnectionStatus(KEY, "notes", self.connection)
+        return " ".join(standing.to_text(self.clock.now, 80).split())
 
     @property
     def state(self) -> str:
-        return Standing(KEY, "notes", self.connection).state(self.clock.now)
+        return ConnectionStatus(KEY, "notes", self.connection).state(self.clock.now)
 
     def fails(self, fault: dict[str, Any]) -> None:
-        self.demo.server.fail_next("refresh", **fault, times=None)
+        self.demo.authorization_server.fail_next("refresh", **fault, times=None)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_refresh_token_that_is_dead_in_any_words_asks_the_person_and_is_sent_o
     assert stage.state == "login needed"
     # The refresh token stays until a login succeeds.
     assert kept(stage.home)["notes.json"] == before["notes.json"]
-    stage.demo.server.heal()
+    stage.demo.authorization_server.clear_faults()
     asyncio.run(log_in(stage.process(), stage.server))
     assert stage.header().startswith("Bearer ")
     assert stage.state == "connected"
@@ -120,7 +120,7 @@ def test_a_living_token_is_used_to_its_end_and_one_more_refresh_is_sent_then(sta
     stage.clock.now += 3600 - 50
     for _ in range(3):
         assert stage.header() == old
-        stage.clock.now += BACK_OFF_SECONDS
+        stage.clock.now += BACKOFF_SECONDS
     assert stage.refreshes == 1
     assert stage.state == "connected"
     assert stage.connection.login_needed is None
@@ -141,7 +141,7 @@ def test_the_one_more_refresh_may_succeed_and_clears_what_was_noted(stage: Stage
     stage.clock.now += 3600 - 50
     assert stage.header() == old
     assert list((stage.home / "mcp-tokens").glob("*.refresh-failure")) != []
-    stage.demo.server.heal()
+    stage.demo.authorization_server.clear_faults()
     stage.clock.now += 60
     assert stage.header() != old
     assert stage.connection.refresh_failure is None
@@ -156,7 +156,7 @@ def test_a_session_that_waits_in_one_process_uses_its_token_to_the_end(stage: St
     stage.clock.now += 3600 - 50
     assert asyncio.run(session.header()) == old
     eventually(lambda: stage.refreshes == 1)
-    eventually(lambda: session._world.refreshes._under_way == {})
+    eventually(lambda: session._deps.refresh_flights._running_flights == {})
     stage.clock.now += 40
     assert asyncio.run(session.header()) == old
     stage.clock.now += 20
@@ -177,22 +177,22 @@ def test_what_passes_ends_nothing_backs_off_in_all_processes_and_is_said(stage: 
     assert stage.refreshes == 1
     assert stage.state == "connected"
     assert "Refresh failed once since" in stage.status
-    stage.clock.now += BACK_OFF_SECONDS
+    stage.clock.now += BACKOFF_SECONDS
     assert stage.header() == old
-    stage.clock.now += BACK_OFF_SECONDS
+    stage.clock.now += BACKOFF_SECONDS
     assert stage.header() == old
     # The second pause is twice as long.
     assert stage.refreshes == 2
     stage.clock.now += 25
     for _ in range(3):
-        with pytest.raises((UnreadableAnswer, TokenRefused)) as caught:
+        with pytest.raises((MalformedResponse, TokenError)) as caught:
             stage.header()
         assert not isinstance(caught.value, AuthorizationRequired)
     assert stage.refreshes == 3
     assert stage.state == "refresh failing"
     assert "failed 3 times since" in stage.status
     assert kept(stage.home) == before
-    stage.demo.server.heal()
+    stage.demo.authorization_server.clear_faults()
     stage.clock.now += RETRY_SECONDS
     assert stage.header() != old
     assert stage.state == "connected"
@@ -208,10 +208,10 @@ def test_a_401_that_says_nothing_ends_the_session_if_it_comes_twice_a_minute_apa
         without_binding(stage.home)
     stage.fails({"status": 401, "body": ""})
     stage.clock.now += 3600
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenError):
         stage.header()
     stage.clock.now += 59
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenError):
         stage.header()
     assert stage.state == "refresh failing"
     stage.clock.now += 31
@@ -229,7 +229,7 @@ def test_a_refused_token_gets_its_try_although_a_refresh_has_just_failed(stage: 
     stage.fails(PASSING["503"])
     stage.clock.now += 3600 - 50
     assert stage.header() == old
-    stage.demo.server.heal()
+    stage.demo.authorization_server.clear_faults()
     # The server refuses the access token: that is its end, and no pause stands in the way.
     assert stage.challenged(old) not in {None, old}
 
@@ -243,7 +243,7 @@ def test_a_file_of_that_failure_that_is_no_such_file_counts_as_none(stage: Stage
     (path,) = (stage.home / "mcp-tokens").glob("*.refresh-failure")
     assert path.stat().st_mode & 0o777 == 0o600
     document = json.loads(path.read_text())
-    stage.demo.server.heal()
+    stage.demo.authorization_server.clear_faults()
     for text in ("", "[]", "{", json.dumps({**document, "tokens": "another's"}), '{"version": 9}'):
         path.write_text(text)
         assert stage.connection.refresh_failure is None
@@ -269,10 +269,10 @@ def test_a_session_that_is_bound_goes_on_although_nothing_requires_that(stage: S
     stored = store.read(KEY)
     assert stored.tokens is not None
     bound = replace(stored, tokens=replace(stored.tokens, scheme="DPoP"), proof_key=new_proof_key())
-    store.replace(KEY, bound)
+    store.save_login(KEY, bound)
     assert stage.header().startswith("DPoP ")
     assert stage.process().session(stage.server).header_now() is None
     stage.clock.now += 3600
     assert stage.header() != ""
-    (sent,) = (each for each in stage.demo.server.requests if each.step == "refresh")
+    (sent,) = (each for each in stage.demo.authorization_server.requests if each.step == "refresh")
     assert "dpop" in {name.lower() for name in sent.headers}

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.errors import (
     ConfigError,
-    DeviceRefused,
+    DeviceAuthorizationError,
     LoginAlreadyUsed,
     LoginCancelled,
     PasteRefused,
@@ -44,20 +44,20 @@ SLOW_DOWN = json.dumps({"error": "slow_down"})
 @pytest.fixture(scope="module")
 def going() -> Iterator[Demo]:
     # By the clock on the wall, for timers go by it.
-    with running() as demo:
+    with serve_demo() as demo:
         yield demo
 
 
 @pytest.fixture
 def demo(going: Demo) -> Iterator[Demo]:
-    going.server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
-    going.server.heal()
-    going.server.requests.clear()
-    going.server.devices.by_device_code.clear()
-    going.server.ledger.revoke_everything()
-    guard(going.server.minted)
+    going.authorization_server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
+    going.authorization_server.clear_faults()
+    going.authorization_server.requests.clear()
+    going.authorization_server.devices.by_device_code.clear()
+    going.authorization_server.ledger.revoke_everything()
+    guard(going.authorization_server.minted_secrets)
     yield going
-    going.server.heal()
+    going.authorization_server.clear_faults()
 
 
 @pytest.fixture
@@ -71,12 +71,12 @@ def server(demo: Demo) -> Server:
 
 
 def begun(service: AuthService, server: Server, origin: Origin = TERMINAL, **more: Any) -> Login:
-    return asyncio.run(service.begin(server, origin, **{"flow": "auto", **more}))
+    return asyncio.run(service.start_login(server, origin, **{"flow": "auto", **more}))
 
 
 def code_of(login: Login) -> DeviceAuthorization:
-    assert login.shown_code is not None
-    return login.shown_code
+    assert login.device_authorization is not None
+    return login.device_authorization
 
 
 def entered(login: Login, decide: Any = approve_device) -> None:
@@ -86,7 +86,7 @@ def entered(login: Login, decide: Any = approve_device) -> None:
 def settled(service: AuthService, login: Login) -> Login:
     async def main() -> Login:
         async with asyncio.timeout(SECONDS):
-            return await service.settled(login.id)
+            return await service.wait_for_login(login.id)
 
     return asyncio.run(main())
 
@@ -100,17 +100,19 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 def interval_of(service: AuthService, login: Login) -> float | None:
-    device = service.login(login.id).device
+    device = service.login(login.id).poll_state
     return None if device is None else device.interval_seconds
 
 
 def answers(demo: Demo) -> list[str]:
     """Return the status of each poll; a slow_down would be one of the demo's own, for a poll too early."""
-    return [f"{each.status}" for each in demo.server.requests if each.step == "device_poll"]
+    return [f"{each.status}" for each in demo.authorization_server.requests if each.step == "device_poll"]
 
 
 def no_poll_was_early(demo: Demo) -> bool:
-    return all(device.interval_seconds == 1 for device in demo.server.devices.by_device_code.values())
+    return all(
+        device.interval_seconds == 1 for device in demo.authorization_server.devices.by_device_code.values()
+    )
 
 
 @covers("flow-choice", "device-grant")
@@ -144,7 +146,7 @@ def test_a_login_that_is_over_is_not_polled_again_by_a_late_watcher(
     assert settled(service, login).status == "done"
     ended = threading.Event()
     # `settled` would not ask the poller: this is the caller that read the login before it ended.
-    service._logins._devices.watch(login, lambda _: ended.set())
+    service._logins._device_logins.subscribe(login, lambda _: ended.set())
     assert ended.wait(SECONDS)
     assert answers(demo) == ["200"]
 
@@ -162,14 +164,14 @@ def test_a_code_that_is_denied_fails_and_old_credentials_stay(
     over = settled(service, login)
     assert (over.status, over.failure_code) == ("failed", "authorization_denied")
     assert service.connection(server) == before
-    assert demo.server.count("registration") == 1
+    assert demo.authorization_server.count_requests("registration") == 1
 
 
 @pytest.mark.parametrize("seconds", [1, 2], ids=["before the first poll", "after one"])
 def test_a_code_that_nobody_enters_expires(
     service: AuthService, server: Server, demo: Demo, seconds: int
 ) -> None:
-    demo.server.change(device_seconds=seconds)
+    demo.authorization_server.change_behaviour(device_seconds=seconds)
     over = settled(service, begun(service, server))
     assert (over.status, over.failure_code) == ("expired", "login_expired")
     assert set(answers(demo)) <= {"400"}
@@ -178,7 +180,9 @@ def test_a_code_that_nobody_enters_expires(
 def test_the_server_may_say_first_that_a_code_has_expired(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    demo.server.fail_next("device_poll", status=400, body=json.dumps({"error": "expired_token"}))
+    demo.authorization_server.fail_next(
+        "device_poll", status=400, body=json.dumps({"error": "expired_token"})
+    )
     assert settled(service, begun(service, server)).status == "expired"
 
 
@@ -190,11 +194,11 @@ def test_two_services_that_wait_for_one_login_poll_it_once_an_interval(
     login = begun(service, server)
 
     async def main() -> list[Login]:
-        polled = demo.server.hold("device_poll")
-        waiting = [asyncio.create_task(each.settled(login.id)) for each in (service, *others, service)]
+        polled = demo.authorization_server.hold("device_poll")
+        waiting = [asyncio.create_task(each.wait_for_login(login.id)) for each in (service, *others, service)]
         assert await asyncio.to_thread(polled.arrived.wait, SECONDS)
         await asyncio.to_thread(entered, login)
-        demo.server.heal()
+        demo.authorization_server.clear_faults()
         async with asyncio.timeout(SECONDS):
             return await asyncio.gather(*waiting)
 
@@ -208,18 +212,18 @@ def test_a_poller_that_is_killed_is_followed_by_another_that_waits_an_interval_f
     service: AuthService, server: Server, demo: Demo, tmp_path: Path
 ) -> None:
     login = begun(service, server)
-    polled = demo.server.hold("device_poll", after=True)
+    polled = demo.authorization_server.hold("device_poll", after_processing=True)
     actor = start("wait", tmp_path, 0, login.id)
     try:
         assert polled.arrived.wait(SECONDS)
 
         async def main() -> Login:
-            waiting = asyncio.create_task(service.settled(login.id))
+            waiting = asyncio.create_task(service.wait_for_login(login.id))
             # Two processes wait by now, and one of them goes.
             await asyncio.to_thread(entered, login)
             actor.kill()
             await asyncio.to_thread(actor.wait)
-            demo.server.heal()
+            demo.authorization_server.clear_faults()
             async with asyncio.timeout(SECONDS):
                 return await waiting
 
@@ -228,7 +232,7 @@ def test_a_poller_that_is_killed_is_followed_by_another_that_waits_an_interval_f
         actor.kill()
         actor.communicate()
     assert no_poll_was_early(demo)
-    assert demo.server.count("device_poll") == 2
+    assert demo.authorization_server.count_requests("device_poll") == 2
 
 
 @covers("device-one-poller", "device-poll")
@@ -238,8 +242,8 @@ def test_slow_down_is_not_forgotten_by_whoever_polls_next(
     login = begun(service, server)
 
     async def main() -> None:
-        demo.server.fail_next("device_poll", status=400, body=SLOW_DOWN)
-        waiting = asyncio.create_task(service.settled(login.id))
+        demo.authorization_server.fail_next("device_poll", status=400, body=SLOW_DOWN)
+        waiting = asyncio.create_task(service.wait_for_login(login.id))
         await until(lambda: interval_of(service, login) != 1)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -247,7 +251,7 @@ def test_slow_down_is_not_forgotten_by_whoever_polls_next(
         await until(lambda: service.login(login.id).polled_by is None)
 
     asyncio.run(main())
-    left = AuthService(tmp_path).login(login.id).device
+    left = AuthService(tmp_path).login(login.id).poll_state
     assert left is not None
     assert left.interval_seconds == 6
     assert left.next_at > time.time() + 3
@@ -257,13 +261,13 @@ def test_a_restart_neither_hurries_nor_waits_for_hours_after_the_clock_was_set_b
     service: AuthService, server: Server, tmp_path: Path
 ) -> None:
     login = begun(service, server)
-    devices = service._logins._devices
+    devices = service._logins._device_logins
     logins = FileStore(tmp_path).logins
 
     def wait_of(next_at: float, polled_by: str | None = None) -> float:
-        device = replace(login.device, next_at=next_at)  # type: ignore[type-var]
-        logins.change(login.id, lambda it: replace(it, device=device, polled_by=polled_by))
-        return devices._taken(login)[1].poll_at - time.monotonic()
+        device = replace(login.poll_state, next_at=next_at)  # type: ignore[type-var]
+        logins.change(login.id, lambda it: replace(it, poll_state=device, polled_by=polled_by))
+        return devices._take_over(login)[1].next_poll_at - time.monotonic()
 
     try:
         assert wait_of(time.time() - 60) <= 0
@@ -271,40 +275,40 @@ def test_a_restart_neither_hurries_nor_waits_for_hours_after_the_clock_was_set_b
         assert wait_of(time.time() + 7200) <= 8
         assert 3 < wait_of(time.time() + 4) <= 4
     finally:
-        asyncio.run(devices.idle())
+        asyncio.run(devices.release_resources())
 
 
 def test_a_forked_child_is_another_poller_and_leaves_the_parents_lock_alone(
     service: AuthService, server: Server, tmp_path: Path
 ) -> None:
     login = begun(service, server)
-    devices = service._logins._devices
-    devices._taken(login)
+    devices = service._logins._device_logins
+    devices._take_over(login)
     logins = FileStore(tmp_path).logins
     parent = logins.get(login.id).polled_by
     assert parent is not None
-    assert logins.is_polling(parent)
-    lock = devices._lock
+    assert logins.is_poller_alive(parent)
+    lock = devices._poller_lock
     assert lock is not None
     # What a child has of the lock is a copy of the descriptor.
     lock._descriptor, original = os.dup(lock._descriptor or 0), lock._descriptor
-    devices.forked()
-    assert logins.is_polling(parent)
-    assert devices._id != parent
-    assert devices._taken(login)[1].other == parent
-    asyncio.run(devices.idle())
+    devices.reset_in_child()
+    assert logins.is_poller_alive(parent)
+    assert devices._poller_id != parent
+    assert devices._take_over(login)[1].other_poller == parent
+    asyncio.run(devices.release_resources())
     os.close(original or 0)
-    assert not logins.is_polling(parent)
+    assert not logins.is_poller_alive(parent)
 
 
 def test_cancelling_anywhere_ends_the_wait_everywhere(
     service: AuthService, server: Server, demo: Demo, tmp_path: Path
 ) -> None:
-    demo.server.change(device_interval_seconds=300)
+    demo.authorization_server.change_behaviour(device_interval_seconds=300)
     login = begun(service, server)
 
     async def main() -> Login:
-        waiting = asyncio.create_task(service.settled(login.id))
+        waiting = asyncio.create_task(service.wait_for_login(login.id))
         await asyncio.sleep(0)
         await AuthService(tmp_path).cancel(login.id)
         async with asyncio.timeout(SECONDS):
@@ -319,13 +323,13 @@ def test_a_login_that_is_cancelled_while_its_tokens_come_stays_cancelled(
 ) -> None:
     login = begun(service, server)
     entered(login)
-    gate = demo.server.hold("device_poll", after=True)
+    gate = demo.authorization_server.hold("device_poll", after_processing=True)
 
     async def main() -> Login:
-        waiting = asyncio.create_task(service.settled(login.id))
+        waiting = asyncio.create_task(service.wait_for_login(login.id))
         assert await asyncio.to_thread(gate.arrived.wait, SECONDS)
         await service.cancel(login.id)
-        demo.server.heal()
+        demo.authorization_server.clear_faults()
         async with asyncio.timeout(SECONDS):
             return await waiting
 
@@ -337,7 +341,7 @@ def test_a_login_that_is_cancelled_while_its_tokens_come_stays_cancelled(
 
 def live(demo: Demo) -> list[str]:
     """Return the refresh tokens that are good at the server."""
-    tokens = dict(demo.server.ledger.refresh_tokens)
+    tokens = dict(demo.authorization_server.ledger.refresh_tokens)
     return [token for token, granted in tokens.items() if not granted.family.revoked]
 
 
@@ -348,7 +352,7 @@ def test_a_plain_token_of_a_device_is_refused_where_the_operator_demands_a_bound
     demanding = replace(server, options=replace(server.options, dpop=True))
     login = begun(service, demanding)
     entered(login)
-    over = asyncio.run(asyncio.wait_for(service.settled(login.id), SECONDS))
+    over = asyncio.run(asyncio.wait_for(service.wait_for_login(login.id), SECONDS))
     assert (over.status, over.failure_code) == ("failed", "unreadable_answer")
     assert service.connection(server) is None
     eventually(lambda: not live(demo))
@@ -357,7 +361,7 @@ def test_a_plain_token_of_a_device_is_refused_where_the_operator_demands_a_bound
 def test_an_outage_is_waited_through(service: AuthService, server: Server, demo: Demo) -> None:
     login = begun(service, server)
     entered(login)
-    demo.server.fail_next("device_poll", hang_up=True)
+    demo.authorization_server.fail_next("device_poll", hang_up=True)
     assert settled(service, login).status == "done"
     assert answers(demo)[-1] == "200"
 
@@ -369,17 +373,17 @@ def test_a_login_goes_from_device_to_paste_and_back_with_nothing_old_left_good(
     login = begun(service, server, CHAT)
 
     async def main() -> Login:
-        waiting = asyncio.create_task(service.settled(login.id))
-        pasting = await service.switch(login.id, "paste")
-        assert (pasting.id, pasting.origin, pasting.device) == (login.id, login.origin, None)
+        waiting = asyncio.create_task(service.wait_for_login(login.id))
+        pasting = await service.switch_flow(login.id, "paste")
+        assert (pasting.id, pasting.origin, pasting.poll_state) == (login.id, login.origin, None)
         answer = await asyncio.to_thread(approve, pasting.authorization_url)
         # Somebody enters the code that was given up.
         await asyncio.to_thread(entered, login)
-        again = await service.switch(login.id, "device")
+        again = await service.switch_flow(login.id, "device")
         assert code_of(again).user_code != code_of(login).user_code
         with pytest.raises(PasteRefused, match="another device"):
-            await service.finish(login.id, answer, CHAT)
-        renewed = await service.switch(login.id, "device")
+            await service.complete_login(login.id, answer, CHAT)
+        renewed = await service.switch_flow(login.id, "device")
         assert code_of(renewed).user_code != code_of(again).user_code
         await asyncio.to_thread(entered, renewed)
         async with asyncio.timeout(SECONDS):
@@ -388,21 +392,21 @@ def test_a_login_goes_from_device_to_paste_and_back_with_nothing_old_left_good(
     assert asyncio.run(main()).status == "done"
     assert no_poll_was_early(demo)
     with pytest.raises(LoginAlreadyUsed):
-        asyncio.run(service.switch(login.id, "paste"))
+        asyncio.run(service.switch_flow(login.id, "paste"))
 
 
 @covers("device-switch")
 def test_a_login_that_changed_over_to_pasting_is_finished_by_a_paste(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    demo.server.change(require_par=True, with_par=True)
+    demo.authorization_server.change_behaviour(require_par=True, with_par=True)
     login = begun(service, server)
 
     async def main() -> None:
-        waiting = asyncio.create_task(service.settled(login.id))
-        pasting = await service.switch(login.id, "paste")
+        waiting = asyncio.create_task(service.wait_for_login(login.id))
+        pasting = await service.switch_flow(login.id, "paste")
         answer = await asyncio.to_thread(approve, pasting.authorization_url)
-        assert (await service.finish(login.id, answer, TERMINAL)).account == "ada@example.com"
+        assert (await service.complete_login(login.id, answer, TERMINAL)).account == "ada@example.com"
         async with asyncio.timeout(SECONDS):
             assert (await waiting).status == "done"
 
@@ -415,27 +419,27 @@ def test_a_switch_that_fails_leaves_the_login_as_it_was(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     login = begun(service, server, flow="paste")
-    demo.server.change(with_device=False)
-    with pytest.raises(DeviceRefused):
-        asyncio.run(service.switch(login.id, "device"))
-    demo.server.change(with_device=True, device_scopes=frozenset[str]())
-    with pytest.raises(DeviceRefused) as refused:
-        asyncio.run(service.switch(login.id, "device"))
+    demo.authorization_server.change_behaviour(with_device=False)
+    with pytest.raises(DeviceAuthorizationError):
+        asyncio.run(service.switch_flow(login.id, "device"))
+    demo.authorization_server.change_behaviour(with_device=True, device_scopes=frozenset[str]())
+    with pytest.raises(DeviceAuthorizationError) as refused:
+        asyncio.run(service.switch_flow(login.id, "device"))
     assert refused.value.error == "invalid_scope"
     assert service.login(login.id) == login
     asyncio.run(service.cancel(login.id))
     with pytest.raises(LoginCancelled):
-        asyncio.run(service.switch(login.id, "device"))
+        asyncio.run(service.switch_flow(login.id, "device"))
 
 
 @covers("device-grant", "device-switch")
 def test_quirk_23_a_client_of_before_is_registered_anew_for_devices(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    demo.server.change(with_device=False)
+    demo.authorization_server.change_behaviour(with_device=False)
     old = begun(service, server, flow="paste")
-    asyncio.run(service.finish(old.id, approve(old.authorization_url), TERMINAL))
-    demo.server.change(with_device=True)
+    asyncio.run(service.complete_login(old.id, approve(old.authorization_url), TERMINAL))
+    demo.authorization_server.change_behaviour(with_device=True)
     login = begun(service, server)
     assert login.request.client.client_id != old.request.client.client_id
     entered(login)
@@ -447,23 +451,23 @@ def test_quirk_23_a_client_of_before_is_registered_anew_for_devices(
 def test_quirk_47_a_scope_that_devices_may_not_have_is_asked_for_by_pasting_in_the_same_login(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    demo.server.change(device_scopes=frozenset[str]())
+    demo.authorization_server.change_behaviour(device_scopes=frozenset[str]())
     login = begun(service, server)
-    assert login.device is None
-    asyncio.run(service.finish(login.id, approve(login.authorization_url), TERMINAL))
-    with pytest.raises(DeviceRefused):
+    assert login.poll_state is None
+    asyncio.run(service.complete_login(login.id, approve(login.authorization_url), TERMINAL))
+    with pytest.raises(DeviceAuthorizationError):
         begun(service, server, flow="device")
 
 
 @covers("flow-choice")
 def test_whoever_cannot_show_a_code_gets_an_address(service: AuthService, server: Server) -> None:
-    assert begun(service, server, flow=None).device is None
+    assert begun(service, server, flow=None).poll_state is None
     assert begun(service, server, flow="paste").authorization_url
     configured = replace(server, options=ServerOptions(flow="paste"))
-    assert begun(service, configured).device is None
+    assert begun(service, configured).poll_state is None
     configured = replace(server, options=ServerOptions(flow="device"))
     login = begun(service, configured, flow=None)
-    assert login.device is not None
+    assert login.poll_state is not None
     assert not login.authorization_url, "nobody can be shown what is not to be opened"
 
 
@@ -472,33 +476,33 @@ def test_security_2_an_operator_turns_devices_off_for_a_server_or_a_platform(
     service: AuthService, server: Server, tmp_path: Path
 ) -> None:
     off = replace(server, options=ServerOptions(device=False))
-    assert begun(service, off).device is None
+    assert begun(service, off).poll_state is None
     with pytest.raises(ConfigError):
         begun(service, off, flow="device")
     chats = AuthService(tmp_path, device_platforms={"terminal"})
-    assert begun(chats, server, CHAT).device is None
-    assert begun(chats, server, TERMINAL).device is not None
+    assert begun(chats, server, CHAT).poll_state is None
+    assert begun(chats, server, TERMINAL).poll_state is not None
     login = begun(chats, server, CHAT, flow="paste")
     with pytest.raises(ConfigError):
-        asyncio.run(chats.switch(login.id, "device"))
+        asyncio.run(chats.switch_flow(login.id, "device"))
 
 
 def test_an_operators_shorter_life_counts_and_a_longer_one_of_the_servers_too(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    demo.server.change(device_seconds=900)
+    demo.authorization_server.change_behaviour(device_seconds=900)
     login = begun(service, server)
-    assert 600 < login.expires_at - login.begun_at <= 900
+    assert 600 < login.expires_at - login.started_at <= 900
     short = replace(server, options=ServerOptions(login_seconds=60))
     login = begun(service, short)
-    assert 50 < login.expires_at - login.begun_at <= 60
+    assert 50 < login.expires_at - login.started_at <= 60
 
 
 def test_a_device_needs_no_pkce_but_pasting_after_it_does(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    demo.server.change(pkce_advertised=False)
+    demo.authorization_server.change_behaviour(pkce_advertised=False)
     login = begun(service, server)
-    assert login.device is not None
+    assert login.poll_state is not None
     with pytest.raises(PkceNotSupported):
-        asyncio.run(service.switch(login.id, "paste"))
+        asyncio.run(service.switch_flow(login.id, "paste"))

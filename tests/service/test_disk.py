@@ -9,7 +9,7 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, StoreUnwritable
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.refresh import BACK_OFF_SECONDS
+from hermes_mcp_auth_remote.service.refresh import BACKOFF_SECONDS
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Secret, Server, ServerOptions
@@ -27,7 +27,7 @@ SERVER = Server("notes", URL)
 def model(clock: MovedClock, tmp_path: Path) -> Model:
     """A server that somebody has logged in to."""
     model = Model(clock)
-    FileStore(tmp_path).replace(KEY, model.log_in())
+    FileStore(tmp_path).save_login(KEY, model.log_in())
     return model
 
 
@@ -38,7 +38,7 @@ def session(model: Model, tmp_path: Path) -> Session:
 
 def another(model: Model, home: Path, server: Server = SERVER) -> Session:
     """The session of another process, as good as."""
-    return AuthService(home, run=model.runner("ours"), clock=model.clock).session(server)
+    return AuthService(home, run_exchange=model.runner("ours"), clock=model.clock).session(server)
 
 
 def header(session: Session) -> str:
@@ -60,8 +60,8 @@ def test_the_user_is_told_once_with_the_path_and_what_to_do(
     with full_disk():
         for _ in range(3):
             assert header(session) == "Bearer at-2"
-            clock.now += BACK_OFF_SECONDS
-        eventually(lambda: session._flights._under_way == {})
+            clock.now += BACKOFF_SECONDS
+        eventually(lambda: session._refresh_flights._running_flights == {})
     assert kept(tmp_path) == before
     assert [path.name for path in (tmp_path / "mcp-tokens").iterdir() if ".tmp" in path.name] == []
     (said,) = [
@@ -81,11 +81,11 @@ def test_what_the_disk_lacks_is_refreshed_from_memory_and_never_handed_out_once_
     with full_disk():
         refused = header(session)
         model.access["at-2"].revoked = True
-        assert asyncio.run(session.challenged(refused, 401, REFUSED)) == "Bearer at-3"
+        assert asyncio.run(session.handle_challenge(refused, 401, REFUSED)) == "Bearer at-3"
         clock.now += LIFE_SECONDS
         assert header(session) == "Bearer at-4"
     assert model.answered == {("ours", f"rt-{number}"): 1 for number in (1, 2, 3)}
-    clock.now += BACK_OFF_SECONDS
+    clock.now += BACKOFF_SECONDS
     assert header(session) == "Bearer at-4"
     eventually(lambda: b"at-4" in kept(tmp_path)["notes.json"])
     assert header(another(model, tmp_path)) == "Bearer at-4"
@@ -110,7 +110,7 @@ def test_a_session_that_ends_while_the_disk_is_full_is_asked_about_once(
         with pytest.raises(AuthorizationRequired, match="has ended the session"):
             header(one)
     assert model.answered == {("ours", "rt-1"): 1, ("ours", "rt-2"): 1}
-    FileStore(tmp_path).replace(KEY, model.log_in())
+    FileStore(tmp_path).save_login(KEY, model.log_in())
     assert model.live(header(session))
 
 
@@ -122,7 +122,7 @@ def test_what_the_disk_lacks_does_not_come_back_after_a_logout(
     with full_disk():
         header(session)
     FileStore(tmp_path).delete(KEY)
-    clock.now += BACK_OFF_SECONDS
+    clock.now += BACKOFF_SECONDS
     with pytest.raises(AuthorizationRequired, match="nobody has logged in"):
         header(session)
     assert kept(tmp_path) == {}
@@ -166,10 +166,10 @@ def test_a_grant_without_a_person_needs_no_disk(
     session = another(model, tmp_path, Server("notes", URL, options))
     with full_disk():
         one = header(session)
-        clock.now += BACK_OFF_SECONDS
+        clock.now += BACKOFF_SECONDS
         assert header(session) == one
         # What that began in the background judged the token by this time: it lands before the time moves on.
-        eventually(lambda: session._flights._under_way == {})
+        eventually(lambda: session._refresh_flights._running_flights == {})
         clock.now += LIFE_SECONDS
         assert header(session) not in {"", one}
     assert kept(tmp_path) == {}

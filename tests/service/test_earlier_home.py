@@ -11,7 +11,7 @@ import pytest
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.values import Key, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Server
 from tests.parts.earlier_home import NOW, VERSIONS, Provider, copy_home
 from tests.requirements import covers
 
@@ -24,47 +24,49 @@ pytestmark = pytest.mark.parametrize("version", VERSIONS)
 
 
 def tokens_of(service: AuthService, server: Server, owner: str | None = None) -> Tokens:
-    tokens = service.stored(server, owner).tokens
+    tokens = service.read_credentials(server, owner).tokens
     assert tokens is not None
     return tokens
 
 
 def waiting(service: AuthService, flow: str) -> Login:
-    (login,) = (each for each in service.waiting() if (each.device is not None) == (flow == "device"))
+    (login,) = (
+        each for each in service.waiting_logins() if (each.poll_state is not None) == (flow == "device")
+    )
     return login
 
 
 @covers("earlier-home")
 def test_each_session_is_read_and_its_token_is_sent(tmp_path: Path, version: str) -> None:
     service = AuthService(copy_home(tmp_path, version), clock=lambda: NOW)
-    keys = {Key("notes", None), Key("notes", USER), Key("bound", None)}
+    keys = {CredentialKey("notes", None), CredentialKey("notes", USER), CredentialKey("bound", None)}
     assert set(service.keys()) == keys
     for server, owner in ((NOTES, None), (NOTES, USER), (BOUND, None)):
-        stored = service.stored(server, owner)
+        stored = service.read_credentials(server, owner)
         assert stored.binding is not None
         assert stored.binding.server_url == server.url
         header = asyncio.run(service.session(server, owner).header())
-        assert header == tokens_of(service, server, owner).authorization
+        assert header == tokens_of(service, server, owner).authorization_header
 
 
 @covers("earlier-home")
 def test_a_session_is_refreshed_with_the_stored_client_and_metadata(tmp_path: Path, version: str) -> None:
     provider = Provider()
-    service = AuthService(copy_home(tmp_path, version), run=provider.run, clock=lambda: NOW + 3600)
+    service = AuthService(copy_home(tmp_path, version), run_exchange=provider.run, clock=lambda: NOW + 3600)
     spent = tokens_of(service, NOTES).refresh_token
     assert spent is not None
     assert asyncio.run(service.session(NOTES).header()) == "Bearer new-access-token"
     (form,) = provider.forms
     assert (form["grant_type"], form["refresh_token"]) == ("refresh_token", spent.reveal())
     assert [request.url for request in provider.requests] == ["https://as.notes.example/token"]
-    assert tokens_of(service, NOTES).authorization == "Bearer new-access-token"
+    assert tokens_of(service, NOTES).authorization_header == "Bearer new-access-token"
 
 
 @covers("earlier-home")
 def test_a_bound_session_is_refreshed_with_its_key(tmp_path: Path, version: str) -> None:
     provider = Provider()
     provider.tokens = {**provider.tokens, "token_type": "DPoP"}
-    service = AuthService(copy_home(tmp_path, version), run=provider.run, clock=lambda: NOW + 3600)
+    service = AuthService(copy_home(tmp_path, version), run_exchange=provider.run, clock=lambda: NOW + 3600)
     session = service.session(BOUND)
     assert asyncio.run(session.header()) == "DPoP new-access-token"
     assert session.prover is not None
@@ -74,32 +76,32 @@ def test_a_bound_session_is_refreshed_with_its_key(tmp_path: Path, version: str)
 @covers("earlier-home")
 def test_a_login_that_waits_for_an_address_is_finished(tmp_path: Path, version: str) -> None:
     provider = Provider()
-    service = AuthService(copy_home(tmp_path, version), run=provider.run, clock=lambda: NOW + 60)
+    service = AuthService(copy_home(tmp_path, version), run_exchange=provider.run, clock=lambda: NOW + 60)
     login = waiting(service, "code")
-    assert login.messages == ("1001", "1002")
+    assert login.message_ids == ("1001", "1002")
     query = {
         "code": "an-authorization-code",
         "state": login.request.state.reveal(),
         "iss": "https://as.notes.example",
     }
     address = f"{login.request.redirect_uri}?{urlencode(query)}"
-    asyncio.run(service.finish(login.id, address, login.origin))
+    asyncio.run(service.complete_login(login.id, address, login.origin))
     assert provider.forms[0]["code_verifier"] == login.request.code_verifier.reveal()
-    assert tokens_of(service, CALENDAR, USER).authorization == "Bearer new-access-token"
+    assert tokens_of(service, CALENDAR, USER).authorization_header == "Bearer new-access-token"
 
 
 @covers("earlier-home")
 def test_a_login_by_a_device_is_polled_and_ends(tmp_path: Path, version: str) -> None:
     provider = Provider()
-    service = AuthService(copy_home(tmp_path, version), run=provider.run, clock=lambda: NOW + 60)
+    service = AuthService(copy_home(tmp_path, version), run_exchange=provider.run, clock=lambda: NOW + 60)
     login = waiting(service, "device")
-    assert asyncio.run(service.settled(login.id)).status == "done"
+    assert asyncio.run(service.wait_for_login(login.id)).status == "done"
     assert provider.forms[0]["grant_type"] == "urn:ietf:params:oauth:grant-type:device_code"
-    assert tokens_of(service, CALENDAR).authorization == "Bearer new-access-token"
+    assert tokens_of(service, CALENDAR).authorization_header == "Bearer new-access-token"
 
 
 @covers("earlier-home")
 def test_notices_are_read(tmp_path: Path, version: str) -> None:
-    (notice,) = AuthService(copy_home(tmp_path, version), clock=lambda: NOW).notices.all()
-    assert (notice.platform, notice.user, notice.key) == ("telegram", "42", Key("notes", USER))
+    (notice,) = AuthService(copy_home(tmp_path, version), clock=lambda: NOW).notices.list_all()
+    assert (notice.platform, notice.user, notice.key) == ("telegram", "42", CredentialKey("notes", USER))
     assert (notice.at, notice.message) == (NOW, "1003")

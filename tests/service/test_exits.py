@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve_device
@@ -26,19 +26,19 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def demo() -> Iterator[Demo]:
-    with running(Behaviour(with_device=True, device_interval_seconds=1)) as demo:
-        guard(demo.server.minted)
+    with serve_demo(Behaviour(with_device=True, device_interval_seconds=1)) as demo:
+        guard(demo.authorization_server.minted_secrets)
         yield demo
-        demo.server.heal()
+        demo.authorization_server.clear_faults()
 
 
 @covers("exit-waits", "late-tokens")
 def test_a_poll_that_is_out_while_a_program_ends_is_a_login(demo: Demo, tmp_path: Path) -> None:
     service = AuthService(tmp_path)
-    login = asyncio.run(service.begin(Server("notes", demo.ping_url), TERMINAL, flow="device"))
-    assert login.shown_code is not None
-    approve_device(login.shown_code.verification_uri_complete or "")
-    gate = demo.server.hold("device_poll", after=True)
+    login = asyncio.run(service.start_login(Server("notes", demo.ping_url), TERMINAL, flow="device"))
+    assert login.device_authorization is not None
+    approve_device(login.device_authorization.verification_uri_complete or "")
+    gate = demo.authorization_server.hold("device_poll", after_processing=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.service.actor", "wait", str(tmp_path), "0", login.id],
         cwd=ROOT,
@@ -54,5 +54,5 @@ def test_a_poll_that_is_out_while_a_program_ends_is_a_login(demo: Demo, tmp_path
         gate.open()
         process.communicate(timeout=20)
     assert service.login(login.id).status == "done"
-    assert demo.server.count("device_poll") == 1
-    assert demo.server.count("revocation") == 0
+    assert demo.authorization_server.count_requests("device_poll") == 1
+    assert demo.authorization_server.count_requests("revocation") == 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from hermes_mcp_auth_remote.service.single_flight import MAX_FLIGHTS_AT_ONCE, Flights
+from hermes_mcp_auth_remote.service.single_flight import MAX_THREADS_PER_LANE, SingleFlight
 
 
 def test_a_server_that_is_slow_for_many_holds_up_nobody_at_another_one() -> None:
-    flights: Flights[str] = Flights("test")
+    flights: SingleFlight[str] = SingleFlight("test")
     go_on, lock, inside = threading.Event(), threading.Lock(), 0
     most = 0
 
@@ -26,12 +26,12 @@ def test_a_server_that_is_slow_for_many_holds_up_nobody_at_another_one() -> None
     async def quick() -> str:
         return "quick"
 
-    held = [flights.join(number, slow, "slow") for number in range(2 * MAX_FLIGHTS_AT_ONCE)]
+    held = [flights.submit(number, slow, "slow") for number in range(2 * MAX_THREADS_PER_LANE)]
     try:
-        assert flights.join("other", quick, "quick").result(10) == "quick"
+        assert flights.submit("other", quick, "quick").result(10) == "quick"
         assert not any(flight.done() for flight in held)
     finally:
         go_on.set()
     assert {flight.result(20) for flight in held} == {"slow"}
-    assert most <= MAX_FLIGHTS_AT_ONCE
-    assert flights.join("again", quick, "slow").result(10) == "quick"
+    assert most <= MAX_THREADS_PER_LANE
+    assert flights.submit("again", quick, "slow").result(10) == "quick"

@@ -35,7 +35,9 @@ GRANTED = {
 
 @pytest.fixture
 def trackers(demo: Demo) -> Iterator[Trackers]:
-    one = Trackers(demo.server.minted, {GRANTED["access_token"], GRANTED["refresh_token"]})
+    one = Trackers(
+        demo.authorization_server.minted_secrets, {GRANTED["access_token"], GRANTED["refresh_token"]}
+    )
     with one.logging():
         yield one
     assert one.sent_leaks() == []
@@ -45,7 +47,7 @@ def trackers(demo: Demo) -> Iterator[Trackers]:
 def secret_server(server: Server, demo: Demo) -> Server:
     """A client that authenticates by a header (RFC 6749 section 2.3.1)."""
     uri = "http://127.0.0.1:51234/callback"
-    client = demo.server.add_client(uri, method="client_secret_basic")
+    client = demo.authorization_server.add_client(uri, auth_method="client_secret_basic")
     assert client.secret is not None
     secret = Secret(client.secret)
     return replace(
@@ -56,7 +58,7 @@ def secret_server(server: Server, demo: Demo) -> Server:
 
 def begun(service: AuthService, server: Server, trackers: Trackers) -> tuple[Login, str]:
     """Return a login that waits, and what its person would paste."""
-    login = asyncio.run(service.begin(server, TERMINAL))
+    login = asyncio.run(service.start_login(server, TERMINAL))
     answer = approve(login.authorization_url)
     trackers.more |= {login.request.state.reveal(), login.request.code_verifier.reveal()}
     trackers.more |= {parse_qs(urlsplit(answer).query)["code"][0]}
@@ -64,7 +66,7 @@ def begun(service: AuthService, server: Server, trackers: Trackers) -> tuple[Log
 
 
 def finishing(service: AuthService, login: Login, answer: str) -> Awaitable[object]:
-    return service.finish(login.id, answer, TERMINAL)
+    return service.complete_login(login.id, answer, TERMINAL)
 
 
 PASTES: dict[str, Callable[[str], str]] = {
@@ -108,7 +110,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "not gzip": {"status": 200, "body": json.dumps(GRANTED), "headers": {"content-encoding": "gzip"}},
     "a redirect": {"status": 302, "body": json.dumps(GRANTED), "headers": {"location": "https://a.example/"}},
     "nothing": {"hang_up": True},
-    "nothing any more": {"hang_up": True, "after": True},
+    "nothing any more": {"hang_up": True, "after_processing": True},
     "too much": {"status": 200, "body": json.dumps({**GRANTED, "x": "y" * 2_000_000})},
     "too much of it": {"status": 200, "body": json.dumps({**GRANTED, "x": ["y"] * 30_000})},
 }
@@ -120,7 +122,7 @@ def test_a_token_endpoint_that_fails_at_a_login(
     service: AuthService, secret_server: Server, demo: Demo, trackers: Trackers, kind: str
 ) -> None:
     login, answer = begun(service, secret_server, trackers)
-    demo.server.fail_next("token", times=None, **ANSWERS[kind])
+    demo.authorization_server.fail_next("token", times=None, **ANSWERS[kind])
     error = caught(finishing(service, login, answer))
     assert isinstance(error, McpAuthError)
     assert trackers.leaks(error) == []
@@ -139,11 +141,11 @@ def test_a_token_endpoint_that_fails_at_a_refresh(
     asyncio.run(log_in(service, secret_server))
     session = service.session(secret_server)
     clock.now += 3600
-    demo.server.fail_next("refresh", times=None, **ANSWERS[kind])
+    demo.authorization_server.fail_next("refresh", times=None, **ANSWERS[kind])
     for call in (
         lambda: asyncio.run(session.header()),
         session.header_blocking,
-        lambda: asyncio.run(session.challenged("Bearer x", 401, [])),
+        lambda: asyncio.run(session.handle_challenge("Bearer x", 401, [])),
     ):
         error = caught(call)
         assert isinstance(error, McpAuthError)
@@ -172,8 +174,8 @@ def test_a_registration_that_gives_a_secret_and_cannot_be_used(
         {"client_secret": secret, "redirect_uris": ["https://elsewhere.example/"]},
         {"client_secret": secret, "client_id": None},
     ):
-        demo.server.change(registration_overrides=overrides)
-        error = caught(service.begin(server, TERMINAL))
+        demo.authorization_server.change_behaviour(registration_overrides=overrides)
+        error = caught(service.start_login(server, TERMINAL))
         assert isinstance(error, McpAuthError)
         assert trackers.leaks(error) == []
 
@@ -182,23 +184,23 @@ def test_a_registration_that_gives_a_secret_and_cannot_be_used(
 def test_a_device_poll_that_fails_with_tokens_in_its_answer(
     service: AuthService, server: Server, demo: Demo, clock: MovedClock, trackers: Trackers
 ) -> None:
-    demo.server.change(with_device=True, device_interval_seconds=1)
-    demo.server.fail_next(
+    demo.authorization_server.change_behaviour(with_device=True, device_interval_seconds=1)
+    demo.authorization_server.fail_next(
         "device_poll", times=None, status=200, body=json.dumps({**GRANTED, "token_type": "mac"})
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hermes_mcp_auth_remote.oauth.device.MIN_INTERVAL_SECONDS", 0.01)
-        demo.server.change(device_overrides={"interval": 0.01})
-        login = asyncio.run(service.begin(server, TERMINAL, flow="device"))
-    assert login.device is not None
-    trackers.more.add(login.device.request.authorization.device_code.reveal())
-    assert asyncio.run(service.settled(login.id)).status == "failed"
+        demo.authorization_server.change_behaviour(device_overrides={"interval": 0.01})
+        login = asyncio.run(service.start_login(server, TERMINAL, flow="device"))
+    assert login.poll_state is not None
+    trackers.more.add(login.poll_state.parameters.authorization.device_code.reveal())
+    assert asyncio.run(service.wait_for_login(login.id)).status == "failed"
     with pytest.MonkeyPatch.context() as patch:
-        boom(patch, trackers, "service.devices.next_poll")
-        login = asyncio.run(service.begin(server, TERMINAL, flow="device"))
-        assert login.device is not None
-        trackers.more.add(login.device.request.authorization.device_code.reveal())
-        error = caught(service.settled(login.id))
+        boom(patch, trackers, "service.device_logins.advance_poll")
+        login = asyncio.run(service.start_login(server, TERMINAL, flow="device"))
+        assert login.poll_state is not None
+        trackers.more.add(login.poll_state.parameters.authorization.device_code.reveal())
+        error = caught(service.wait_for_login(login.id))
     assert isinstance(error, RuntimeError)
     assert trackers.leaks(error) == []
 
@@ -234,48 +236,48 @@ def boom(patch: pytest.MonkeyPatch, trackers: Trackers, where: str, *, after: bo
 # of a log line may show the frames that are active then (`attach_stacktrace`).
 WAITS = frozenset(
     {
-        "service.logins.may_finish",
+        "service.logins.can_complete",
         "service.logins.read_authorization_response",
-        "service.logins.exchange",
+        "service.logins.exchange_code",
         "oauth.token.post_form",
-        "http.client._headers",
+        "http.client._encode_headers",
         "http.client.read_body",
-        "http.client.Connections._pool",
-        "service.ending.lasting",
-        "store.files.FileStore.replace",
-        "store.files.FileStore.replace_tokens",
-        "service.renewal.refresh",
-        "service.renewal.ready",
+        "http.client.HttpClient._pool_for",
+        "service.complete_login.carry_over_refresh_token",
+        "store.files.credential_files.FileStore.save_login",
+        "store.files.credential_files.FileStore.save_tokens",
+        "service.refresh.refresh_tokens",
+        "service.refresh.make_cached_token",
     }
 )
 AT_A_PASTE = (
-    "service.logins.may_finish",
+    "service.logins.can_complete",
     "service.logins.read_authorization_response",
-    "oauth.redirect.candidates",
-    "oauth.redirect._checked",
+    "oauth.redirect.extract_candidates",
+    "oauth.redirect._check_response",
     "service.logins.Logins.claim",
-    "service.logins.exchange",
-    "oauth.token.authenticate",
+    "service.logins.exchange_code",
+    "oauth.token.authenticate_client",
     "oauth.token.post_form",
     "oauth.wire.urlencode",
     "oauth.token.read_token_response",
-    "oauth.token.quote",
+    "oauth.token.sanitize",
     "oauth.token._read_tokens",
-    "oauth.token.account_of",
-    "http.client._headers",
+    "oauth.token.account_from_id_token",
+    "http.client._encode_headers",
     "http.client.read_body",
-    "http.client.decoded",
-    "http.client.Connections._pool",
-    "service.ending.credentials_of",
-    "service.ending.demand_bound",
-    "service.ending.lasting",
-    "store.files.FileStore.replace",
-    "store.files.tokens_document",
-    "store.files.to_bytes",
-    "store.commit.stage_private",
-    "store.disk.os.fsync",
+    "http.client.decompress_body",
+    "http.client.HttpClient._pool_for",
+    "service.complete_login.credentials_of",
+    "service.complete_login.require_dpop",
+    "service.complete_login.carry_over_refresh_token",
+    "store.files.credential_files.FileStore.save_login",
+    "store.files.credential_files.tokens_document",
+    "store.files.credential_files.encode_document",
+    "store.files.commit.stage_private",
+    "store.files.private_files.os.fsync",
     "service.sessions.Session.adopt",
-    "service.connection",
+    "service.connection_from_credentials",
 )
 
 
@@ -302,21 +304,21 @@ def test_a_fault_anywhere_on_the_way_of_a_paste(
 
 
 AT_A_REFRESH = (
-    "service.renewal.refresh",
-    "service.renewal.ready",
-    "oauth.token.authenticate",
+    "service.refresh.refresh_tokens",
+    "service.refresh.make_cached_token",
+    "oauth.token.authenticate_client",
     "oauth.token.post_form",
     "oauth.token.read_token_response",
     "oauth.token._read_tokens",
-    "http.client._headers",
+    "http.client._encode_headers",
     "http.client.read_body",
-    "store.files.FileStore.replace_tokens",
-    "store.files.to_bytes",
-    "store.files.write_private",
-    "store.files.read_tokens",
-    "store.files.from_bytes",
-    "store.files.read_client",
-    "service.keeping._access_token",
+    "store.files.credential_files.FileStore.save_tokens",
+    "store.files.credential_files.encode_document",
+    "store.files.credential_files.write_private",
+    "store.files.credential_files.read_tokens",
+    "store.files.credential_files.decode_document",
+    "store.files.credential_files.read_client",
+    "service.unsaved_tokens._access_token_of",
 )
 
 
@@ -340,7 +342,7 @@ def test_a_fault_anywhere_on_the_way_of_a_refresh(
     assert trackers.leaks(error) == []
     error = caught(session.header_blocking)
     assert trackers.leaks(error) == []
-    error = caught(session.challenged(refused, 401, []))
+    error = caught(session.handle_challenge(refused, 401, []))
     assert isinstance(error, Boom | McpAuthError)
     assert trackers.leaks(error) == []
     if where in WAITS:
@@ -355,15 +357,19 @@ def test_a_fault_while_logging_out_and_while_reading_what_is_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asyncio.run(log_in(service, secret_server))
-    for where in ("service.revoke", "oauth.token.post_form", "service.connections.revocation_request"):
+    for where in ("service.revoke_tokens", "oauth.token.post_form", "service.connections.revocation_request"):
         with monkeypatch.context() as patch:
             boom(patch, trackers, where)
             assert trackers.leaks(caught(service.logout(secret_server))) == []
-    for where in ("store.files.read_tokens", "store.files.from_bytes", "store.files.agreed"):
+    for where in (
+        "store.files.credential_files.read_tokens",
+        "store.files.credential_files.decode_document",
+        "store.files.credential_files.reconcile",
+    ):
         with monkeypatch.context() as patch:
             boom(patch, trackers, where)
             for call in (
-                lambda: service.stored(secret_server),
+                lambda: service.read_credentials(secret_server),
                 lambda: service.connection(secret_server),
                 lambda: service.redirect_uri(secret_server),
             ):
@@ -377,7 +383,7 @@ def test_a_login_that_is_cancelled_in_the_middle(
     service: AuthService, secret_server: Server, demo: Demo, trackers: Trackers
 ) -> None:
     login, answer = begun(service, secret_server, trackers)
-    gate = demo.server.hold("token")
+    gate = demo.authorization_server.hold("token")
 
     async def main(work: Awaitable[object]) -> None:
         task = asyncio.ensure_future(work)
@@ -394,7 +400,7 @@ def test_a_login_that_is_cancelled_in_the_middle(
 
 @covers("tracebacks-masked")
 def test_the_harness_sees_what_a_frame_holds(trackers: Trackers, demo: Demo) -> None:
-    demo.server.minted.add("a-secret-that-a-frame-holds")
+    demo.authorization_server.minted_secrets.add("a-secret-that-a-frame-holds")
 
     def fail() -> None:
         text = {"deep": [b"a-secret-that-a-frame-holds"]}
@@ -402,5 +408,5 @@ def test_the_harness_sees_what_a_frame_holds(trackers: Trackers, demo: Demo) -> 
 
     error = caught(fail)
     assert {"sentry", "rich", "traceback"} <= set(trackers.leaks(error))
-    demo.server.minted.discard("a-secret-that-a-frame-holds")
+    demo.authorization_server.minted_secrets.discard("a-secret-that-a-frame-holds")
     trackers.transport.sent.clear()

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from hermes_mcp_auth_remote.config import find_server
-from hermes_mcp_auth_remote.errors import ConfigError, TokenRefused, UnreadableAnswer
+from hermes_mcp_auth_remote.errors import ConfigError, MalformedResponse, TokenError
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import IdentityProvider, Origin, Secret, Server, ServerOptions
@@ -59,7 +59,7 @@ class Network:
         return answer(200, {"access_token": f"t{self.granted}", "token_type": "Bearer", "expires_in": 100})
 
     def service(self, home: Path) -> AuthService:
-        return AuthService(home, run=self, clock=lambda: self.now)
+        return AuthService(home, run_exchange=self, clock=lambda: self.now)
 
 
 @covers("no-person", "client-credentials")
@@ -73,9 +73,9 @@ def test_a_token_is_asked_for_kept_and_asked_for_again(tmp_path: Path) -> None:
         assert await network.service(tmp_path).session(SERVER).header() == "Bearer t1"
         network.now += 101
         assert await session.header() == "Bearer t2"
-        assert await session.challenged("Bearer t2", 401, []) == "Bearer t3"
+        assert await session.handle_challenge("Bearer t2", 401, []) == "Bearer t3"
         wider = ['Bearer error="insufficient_scope", scope="b"']
-        assert await session.challenged("Bearer t3", 403, wider) == "Bearer t4"
+        assert await session.handle_challenge("Bearer t3", 403, wider) == "Bearer t4"
         stored = network.service(tmp_path).connection(SERVER)
         assert stored is not None
         assert stored.scope == frozenset({"a", "b"})
@@ -89,7 +89,7 @@ def test_a_refusal_is_told_as_it_is_and_not_repeated_at_once(tmp_path: Path) -> 
         network = Network(refusal="unauthorized_client")
         session = network.service(tmp_path).session(SERVER)
         for _ in range(3):
-            with pytest.raises(TokenRefused, match="unauthorized_client"):
+            with pytest.raises(TokenError, match="unauthorized_client"):
                 await session.header()
         assert network.asked.count(TOKEN) == 1
         network.refusal, network.now = None, network.now + 6
@@ -107,7 +107,7 @@ def test_an_old_token_goes_on_while_it_lives(tmp_path: Path) -> None:
         network.refusal, network.now = "temporarily_unavailable", network.now + 95
         assert await network.service(tmp_path).session(SERVER).header() == "Bearer t1"
         network.now += 10
-        with pytest.raises(TokenRefused):
+        with pytest.raises(TokenError):
             await network.service(tmp_path).session(SERVER).header()
 
     asyncio.run(story())
@@ -174,7 +174,7 @@ def test_an_enterprises_whole_configuration_is_read(tmp_path: Path) -> None:
 @covers("no-person")
 def test_no_person_is_asked_to_log_in_to_what_needs_none(tmp_path: Path) -> None:
     network = Network()
-    begin = network.service(tmp_path).begin(SERVER, Origin("terminal"))
+    begin = network.service(tmp_path).start_login(SERVER, Origin("terminal"))
     with pytest.raises(ConfigError, match="job needs no login") as refused:
         asyncio.run(begin)
     assert refused.value.advice == "Use it as it is; `hermes-mcp-auth token job` fetches a token."
@@ -186,6 +186,6 @@ def test_a_plain_token_is_refused_where_the_operator_demands_a_bound_one(tmp_pat
     network = Network()
     demanding = replace(SERVER, options=replace(OPTIONS, dpop=True))
     service = network.service(tmp_path)
-    with pytest.raises(UnreadableAnswer, match="bound to no key"):
+    with pytest.raises(MalformedResponse, match="bound to no key"):
         asyncio.run(service.session(demanding).header())
     assert service.connection(demanding) is None

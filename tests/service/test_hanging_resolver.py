@@ -41,16 +41,16 @@ socket.getaddrinfo = getaddrinfo
 LIMIT = """
 import asyncio
 from hermes_mcp_auth_remote.errors import TimedOut
-from hermes_mcp_auth_remote.http.client import run
-from hermes_mcp_auth_remote.oauth.wire import get
+from hermes_mcp_auth_remote.http.client import run_exchange
+from hermes_mcp_auth_remote.oauth.wire import get_json
 from hermes_mcp_auth_remote.values import Server
 
 def exchange():
-    yield get("https://dead.example/", "step")
+    yield get_json("https://dead.example/", "step")
 
 async def main():
     try:
-        await run(exchange(), Server("s", "https://dead.example/mcp"), answer_seconds=0.1)
+        await run_exchange(exchange(), Server("s", "https://dead.example/mcp"), response_seconds=0.1)
     except TimedOut as error:
         print(error, flush=True)
 
@@ -67,13 +67,13 @@ from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key, Secret
+from hermes_mcp_auth_remote.values import CredentialKey, Secret
 
 home, url, issuer = Path(os.environ["HERMES_HOME"]), "https://dead.example/mcp", "https://auth.example"
 tokens = Tokens(Secret("access"), Secret("refresh"), expires_at=5600.0, obtained_at=2000.0)
 known = AuthorizationServer(issuer, f"{issuer}/authorize", f"{issuer}/token")
 binding = Binding("notes", url, issuer, "client")
-FileStore(home).replace(Key("notes"), Credentials(tokens, Client("client"), known, binding))
+FileStore(home).save_login(CredentialKey("notes"), Credentials(tokens, Client("client"), known, binding))
 now = 2000.0
 session = AuthService(home, clock=lambda: now).session(Server("notes", url))
 
@@ -177,7 +177,9 @@ def test_logins_at_a_dead_name_delay_no_login_elsewhere(demo: Demo, tmp_path: Pa
 
     async def main() -> list[object]:
         hostile = [
-            asyncio.create_task(service.begin(Server(f"dead{number}", "https://dead.example/mcp"), TERMINAL))
+            asyncio.create_task(
+                service.start_login(Server(f"dead{number}", "https://dead.example/mcp"), TERMINAL)
+            )
             for number in range(12)
         ]
         await asyncio.to_thread(names.wait_asked, 1)
@@ -207,9 +209,9 @@ def test_a_whole_login_and_a_call_use_nothing_of_the_default_executor(demo: Demo
 
     async def main() -> str:
         asyncio.get_running_loop().set_default_executor(_Closed(1))
-        login = await service.begin(server, TERMINAL)
+        login = await service.start_login(server, TERMINAL)
         answer = await run_in_own_thread(approve, login.authorization_url)
-        await service.finish(login.id, answer, TERMINAL)
+        await service.complete_login(login.id, answer, TERMINAL)
         assert [each.id for each in await run_file_work(service.logins)] == [login.id]
         header = await service.session(server).header()
         await service.logout(server)
@@ -228,8 +230,8 @@ def test_people_who_wait_for_a_dead_name_do_not_stop_the_file_work_of_a_bot(tmp_
     async def main() -> object:
         # A default executor with one thread, which a look-up or file work of ours would share.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-        people = [Origin("telegram", chat=str(number), user=str(number)) for number in range(8)]
-        waiting = [asyncio.create_task(service.begin(dead, person)) for person in people]
+        people = [Origin("telegram", chat_id=str(number), user_id=str(number)) for number in range(8)]
+        waiting = [asyncio.create_task(service.start_login(dead, person)) for person in people]
         await asyncio.sleep(0.1)
         async with asyncio.timeout(20):
             read = await run_file_work(service.logins)

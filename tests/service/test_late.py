@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.errors import (
     StillExchanging,
     StoreBusy,
@@ -25,8 +25,8 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.lock import FileLock
-from hermes_mcp_auth_remote.timeouts import LIMITS, Limits
-from hermes_mcp_auth_remote.values import Key, Server
+from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
+from hermes_mcp_auth_remote.values import CredentialKey, Server
 from tests.browserless import approve, approve_device
 from tests.demo.player import MovedClock
 from tests.jumping import Jumping, jump, while_waiting
@@ -39,21 +39,21 @@ pytestmark = pytest.mark.slow
 __all__ = ["jump"]
 
 # Callers leave at once.
-IMPATIENT = replace(LIMITS, caller_seconds=0.05)
+IMPATIENT = replace(TIME_LIMITS, caller_seconds=0.05)
 
 
-def impatient(home: Path, clock: Callable[[], float], limits: Limits = IMPATIENT) -> AuthService:
+def impatient(home: Path, clock: Callable[[], float], limits: TimeLimits = IMPATIENT) -> AuthService:
     return AuthService(home, clock=clock, limits=limits)
 
 
 def stored_header(home: Path) -> str:
     tokens = FileStore(home).read(KEY).tokens
     assert tokens is not None
-    return tokens.authorization
+    return tokens.authorization_header
 
 
 async def asked(service: AuthService, server: Server) -> tuple[Login, str]:
-    login = await service.begin(server, TERMINAL)
+    login = await service.start_login(server, TERMINAL)
     return login, await asyncio.to_thread(approve, login.authorization_url)
 
 
@@ -68,7 +68,7 @@ def test_a_refresh_that_is_answered_after_its_caller_left_is_stored_and_used(
 ) -> None:
     before = stored_header(tmp_path)
     clock.now += 3600
-    gate = demo.server.hold("refresh", after=True)
+    gate = demo.authorization_server.hold("refresh", after_processing=True)
     session = AuthService(tmp_path, clock=clock).session(server)
     with pytest.raises(TimedOut, match=r"127\.0\.0\.1 got a token request for notes but did not") as late:
         asyncio.run(while_waiting(session.header(), gate.arrived.is_set, jump))
@@ -76,7 +76,7 @@ def test_a_refresh_that_is_answered_after_its_caller_left_is_stored_and_used(
     gate.open()
     eventually(lambda: stored_header(tmp_path) != before)
     assert asyncio.run(session.header()) == stored_header(tmp_path)
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 @covers("late-tokens")
@@ -85,17 +85,17 @@ def test_a_caller_that_waits_no_longer_goes_on_with_a_token_that_is_due_but_good
 ) -> None:
     before = stored_header(tmp_path)
     clock.now += 3600 - 30
-    gate = demo.server.hold("refresh", after=True)
+    gate = demo.authorization_server.hold("refresh", after_processing=True)
     session = impatient(tmp_path, clock).session(server)
     assert asyncio.run(session.header()) == before
     # Refused, it is not offered again.
     with pytest.raises(TimedOut):
-        asyncio.run(session.challenged(before, 401, ["Bearer"]))
+        asyncio.run(session.handle_challenge(before, 401, ["Bearer"]))
     gate.open()
     eventually(lambda: stored_header(tmp_path) != before)
     clock.now += 2
     assert asyncio.run(session.header()) == stored_header(tmp_path)
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 @covers("late-tokens")
@@ -104,7 +104,7 @@ def test_a_caller_that_is_cancelled_loses_no_refresh(
 ) -> None:
     before = stored_header(tmp_path)
     clock.now += 3600
-    gate = demo.server.hold("refresh", after=True)
+    gate = demo.authorization_server.hold("refresh", after_processing=True)
     session = AuthService(tmp_path, clock=clock).session(server)
 
     async def main() -> None:
@@ -117,7 +117,7 @@ def test_a_caller_that_is_cancelled_loses_no_refresh(
     asyncio.run(main())
     gate.open()
     eventually(lambda: stored_header(tmp_path) != before)
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 @covers("late-tokens")
@@ -129,8 +129,8 @@ def test_a_code_that_is_answered_after_its_caller_left_is_a_login(
 
     async def main() -> Login:
         login, answer = await asked(service, server)
-        gate = demo.server.hold("token", after=True)
-        finishing = asyncio.create_task(service.finish(login.id, answer, TERMINAL))
+        gate = demo.authorization_server.hold("token", after_processing=True)
+        finishing = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
         assert await asyncio.to_thread(gate.arrived.wait, 20)
         if how == "cancelled":
             finishing.cancel()
@@ -146,7 +146,10 @@ def test_a_code_that_is_answered_after_its_caller_left_is_a_login(
     login = asyncio.run(main())
     assert ended(service, login).status == "done"
     assert asyncio.run(service.session(server).header()) == stored_header(tmp_path)
-    assert (demo.server.count("token"), demo.server.count("revocation")) == (1, 0)
+    assert (
+        demo.authorization_server.count_requests("token"),
+        demo.authorization_server.count_requests("revocation"),
+    ) == (1, 0)
 
 
 @covers("late-tokens", "interrupted")
@@ -157,19 +160,19 @@ def test_a_login_that_is_cancelled_before_its_code_was_sent_never_sends_it(
 
     async def run(exchange: Exchange[object], server: Server) -> object:
         if threading.current_thread().name != "mcp-auth-exchange":
-            return await client.run(exchange, server)
+            return await client.run_exchange(exchange, server)
         reached.set()
         await asyncio.to_thread(go.wait, 20)
         try:
-            return await client.run(exchange, server)
+            return await client.run_exchange(exchange, server)
         finally:
             over.set()
 
-    service = AuthService(tmp_path, clock=clock, run=run)  # type: ignore[arg-type]
+    service = AuthService(tmp_path, clock=clock, run_exchange=run)  # type: ignore[arg-type]
 
     async def main() -> Login:
         login, answer = await asked(service, server)
-        finishing = asyncio.create_task(service.finish(login.id, answer, TERMINAL))
+        finishing = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
         assert await asyncio.to_thread(reached.wait, 20)
         finishing.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -180,7 +183,7 @@ def test_a_login_that_is_cancelled_before_its_code_was_sent_never_sends_it(
     assert (now.status, now.failure) == ("failed", ("This login was interrupted.", "Begin a new login."))
     go.set()
     assert over.wait(20)
-    assert demo.server.count("token") == 0
+    assert demo.authorization_server.count_requests("token") == 0
 
 
 @covers("late-tokens")
@@ -197,14 +200,16 @@ def test_what_a_code_brought_and_cannot_be_stored_is_revoked(
 ) -> None:
     service, before = AuthService(tmp_path, clock=clock), kept(tmp_path)
 
-    def full(store: FileStore, key: Key, credentials: Credentials, login_id: str | None = None) -> None:
+    def full(
+        store: FileStore, key: CredentialKey, credentials: Credentials, login_id: str | None = None
+    ) -> None:
         raise StoreUnwritable("The disk is full.")
 
     async def main() -> Login:
         login, answer = await asked(service, server)
-        monkeypatch.setattr(FileStore, "replace", full)
-        gate = demo.server.hold("token", after=True)
-        finishing = asyncio.create_task(service.finish(login.id, answer, TERMINAL))
+        monkeypatch.setattr(FileStore, "save_login", full)
+        gate = demo.authorization_server.hold("token", after_processing=True)
+        finishing = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
         assert await asyncio.to_thread(gate.arrived.wait, 20)
         if how == "late":
             await jump.pass_time(21)
@@ -219,7 +224,7 @@ def test_what_a_code_brought_and_cannot_be_stored_is_revoked(
     login = asyncio.run(main())
     assert ended(service, login).failure_code == "store_unwritable"
     # The refresh token, then the access token.
-    eventually(lambda: demo.server.count("revocation") == 2)
+    eventually(lambda: demo.authorization_server.count_requests("revocation") == 2)
     assert kept(tmp_path) == before
     assert asyncio.run(session_kept.session(server).header()) == stored_header(tmp_path)
 
@@ -230,20 +235,20 @@ def test_a_token_that_is_due_but_good_is_used_while_the_lock_is_taken(
 ) -> None:
     before = stored_header(tmp_path)
     clock.now += 3600 - 30
-    limits = replace(LIMITS, due_lock_seconds=0.05)
+    limits = replace(TIME_LIMITS, due_lock_seconds=0.05)
     session = impatient(tmp_path, clock, limits).session(server)
     lock = FileStore(tmp_path).lock(KEY)
     assert lock.try_acquire()
     try:
         assert asyncio.run(session.header()) == before
-        assert demo.server.requests == []
+        assert demo.authorization_server.requests == []
     finally:
         lock.release()
     # The refresh is made up for at a later call, beside it.
     clock.now += 16
     assert asyncio.run(session.header()) == before
     eventually(lambda: stored_header(tmp_path) != before)
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 @covers("due-token")
@@ -257,10 +262,10 @@ def test_a_token_that_has_ended_is_not_used_while_the_lock_is_taken(
     try:
         with pytest.raises(TimedOut, match="another process"):
             asyncio.run(session.header())
-        assert demo.server.requests == []
+        assert demo.authorization_server.requests == []
     finally:
         lock.release()
-    eventually(lambda: demo.server.count("refresh") == 1)
+    eventually(lambda: demo.authorization_server.count_requests("refresh") == 1)
 
 
 @covers("late-tokens")
@@ -277,10 +282,10 @@ def test_no_advice_ends_a_process_that_may_be_refreshing(tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def with_device() -> Iterator[Demo]:
-    with running(Behaviour(with_device=True, device_interval_seconds=1)) as demo:
-        guard(demo.server.minted)
+    with serve_demo(Behaviour(with_device=True, device_interval_seconds=1)) as demo:
+        guard(demo.authorization_server.minted_secrets)
         yield demo
-        demo.server.heal()
+        demo.authorization_server.clear_faults()
 
 
 @covers("late-tokens", "device-poll")
@@ -289,7 +294,7 @@ def test_a_device_poll_whose_tokens_come_late_is_a_login(
     jump: Jumping, with_device: Demo, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demo = with_device
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     server = Server("notes", demo.ping_url)
     service = AuthService(tmp_path)
 
@@ -297,12 +302,12 @@ def test_a_device_poll_whose_tokens_come_late_is_a_login(
         raise StoreUnwritable("The disk is full.")
 
     async def main() -> Login:
-        login = await service.begin(server, TERMINAL, flow="device")
-        code = login.shown_code
+        login = await service.start_login(server, TERMINAL, flow="device")
+        code = login.device_authorization
         assert code is not None
         await asyncio.to_thread(approve_device, code.verification_uri_complete or "")
-        gate = demo.server.hold("device_poll", after=True)
-        waiting = asyncio.create_task(service.settled(login.id))
+        gate = demo.authorization_server.hold("device_poll", after_processing=True)
+        waiting = asyncio.create_task(service.wait_for_login(login.id))
         assert await asyncio.to_thread(gate.arrived.wait, 20)
         if how == "nobody waits":
             waiting.cancel()
@@ -310,11 +315,13 @@ def test_a_device_poll_whose_tokens_come_late_is_a_login(
         jump(21)
         if how == "cannot be claimed":
             monkeypatch.setattr(type(service._logins), "claim", busy)
-        demo.server.heal()
+        demo.authorization_server.clear_faults()
         if how == "late":
             await waiting
         elif how == "cannot be claimed":
-            await asyncio.to_thread(eventually, lambda: demo.server.count("revocation") == 2)
+            await asyncio.to_thread(
+                eventually, lambda: demo.authorization_server.count_requests("revocation") == 2
+            )
             monkeypatch.undo()
             await waiting
         return login
@@ -325,5 +332,5 @@ def test_a_device_poll_whose_tokens_come_late_is_a_login(
         assert FileStore(tmp_path).read(KEY).tokens is None
         return
     assert over.status == "done"
-    assert demo.server.count("device_poll") == 1
+    assert demo.authorization_server.count_requests("device_poll") == 1
     assert asyncio.run(service.session(server).header()) == stored_header(tmp_path)

@@ -8,11 +8,11 @@ import threading
 import pytest
 
 from hermes_mcp_auth_remote.service.poll_scheduler import (
-    AT_ONCE,
-    AT_ONCE_FOR_ONE_PLACE,
-    LATE_SECONDS,
-    Poller,
-    Watch,
+    MAX_RUNNING_STEPS,
+    MAX_RUNNING_STEPS_PER_SERVER,
+    SLOW_STEP_SECONDS,
+    Job,
+    PollScheduler,
 )
 from tests.jumping import Jumping, jump
 from tests.requirements import covers
@@ -26,29 +26,29 @@ __all__ = ["jump"]
 class Hanging(Counted):
     """Work whose steps at one place end at once, and at all others when the gate is opened."""
 
-    async def step(self, watch: Watch) -> float | None:
-        return None if watch.place == "honest" else await super().step(watch)
+    async def run_step(self, job: Job) -> float | None:
+        return None if job.quota_key == "honest" else await super().run_step(job)
 
 
 @covers("device-heap", "late-tokens")
 def test_servers_that_answer_late_leave_their_turns_to_others(jump: Jumping) -> None:
     work, told = Hanging(held=True), Told()
-    work.filled_by = AT_ONCE
-    poller = Poller(work)
-    for number in range(AT_ONCE):
-        place = f"hostile-{number // AT_ONCE_FOR_ONE_PLACE}"
-        poller.watch(f"{number}", place, told.of(f"{number}"))
+    work.filled_by = MAX_RUNNING_STEPS
+    poller = PollScheduler(work)
+    for number in range(MAX_RUNNING_STEPS):
+        place = f"hostile-{number // MAX_RUNNING_STEPS_PER_SERVER}"
+        poller.subscribe(f"{number}", place, told.of(f"{number}"))
     assert work.full.wait(SECONDS)
-    poller.watch("mine", "honest", told.of("mine"))
+    poller.subscribe("mine", "honest", told.of("mine"))
     turn = threading.Event()
-    poller._call(turn.set)
+    poller._call_in_thread(turn.set)
     assert turn.wait(SECONDS)
     assert told.troubles == {}
-    jump(LATE_SECONDS + 1)
+    jump(SLOW_STEP_SECONDS + 1)
     assert told.wait() == ["mine"]
     work.gate.set()
-    told.wait(AT_ONCE)
-    assert work.most_at_once == AT_ONCE
+    told.wait(MAX_RUNNING_STEPS)
+    assert work.most_at_once == MAX_RUNNING_STEPS
 
 
 def test_the_jumping_clock_is_a_clock(jump: Jumping) -> None:

@@ -25,10 +25,10 @@ from hypothesis.stateful import (
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, NetworkError
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.cached_token import Ready
+from hermes_mcp_auth_remote.service.cached_token import CachedToken
 from hermes_mcp_auth_remote.service.refresh import RETRY_SECONDS
-from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS, Session
-from hermes_mcp_auth_remote.service.single_flight import Flights
+from hermes_mcp_auth_remote.service.sessions import STORE_CHECK_SECONDS, Session
+from hermes_mcp_auth_remote.service.single_flight import SingleFlight
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
@@ -44,13 +44,16 @@ SECONDS = st.sampled_from([0.0, 1.0, 5.0, 15.0, 60.0, 3300.0, 3541.0, 3600.0, 36
 PROCESSES = st.sampled_from(["first", "second"])
 
 
-class AtOnce(Flights[Ready]):
+class AtOnce(SingleFlight[CachedToken]):
     """Flights that land before whoever started them goes on: nothing here depends on who is quicker."""
 
-    def join(
-        self, key: Hashable, start: Callable[[], Coroutine[object, object, Ready]], runway: Hashable = None
-    ) -> Future[Ready]:
-        flight = super().join(key, start, runway)
+    def submit(
+        self,
+        key: Hashable,
+        start: Callable[[], Coroutine[object, object, CachedToken]],
+        lane_key: Hashable = None,
+    ) -> Future[CachedToken]:
+        flight = super().submit(key, start, lane_key)
         wait([flight])
         return flight
 
@@ -75,8 +78,8 @@ class LifeCycle(RuleBasedStateMachine):
         self.home.cleanup()
 
     def _session(self, name: str) -> Session:
-        service = AuthService(Path(self.home.name), run=self.server.runner(name), clock=self.clock)
-        service._world = replace(service._world, refreshes=AtOnce(name))
+        service = AuthService(Path(self.home.name), run_exchange=self.server.runner(name), clock=self.clock)
+        service._deps = replace(service._deps, refresh_flights=AtOnce(name))
         return service.session(Server("notes", URL))
 
     @property
@@ -92,7 +95,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     @rule()
     def log_in(self) -> None:
-        self.store.replace(KEY, self.server.log_in())
+        self.store.save_login(KEY, self.server.log_in())
 
     @rule(name=PROCESSES)
     def restart(self, name: str) -> None:
@@ -139,8 +142,10 @@ class LifeCycle(RuleBasedStateMachine):
         else:
             event("answered by what only this process has" if name in self.in_memory else "answered")
             assert self.server.live(sent)
-            if seconds >= LOOK_SECONDS and not (full or name in self.in_memory):
-                assert sent in {before.authorization, self.stored.authorization}, "others went unnoticed"
+            if seconds >= STORE_CHECK_SECONDS and not (full or name in self.in_memory):
+                assert sent in {before.authorization_header, self.stored.authorization_header}, (
+                    "others went unnoticed"
+                )
         assert self.session_of(self.stored) is self.session_of(before), "another one's login was overwritten"
         if self.server.given.get(name) != given and self.stored == before:
             assert full
@@ -149,13 +154,13 @@ class LifeCycle(RuleBasedStateMachine):
             del self.in_memory[name]
 
     def after_a_401(self, session: Session, sent: str) -> str:
-        renewed = asyncio.run(session.challenged(sent, 401, REFUSED))
+        renewed = asyncio.run(session.handle_challenge(sent, 401, REFUSED))
         assert renewed not in {None, sent}, "a refused token was handed out again"
         assert renewed is not None
         if self.server.live(renewed):
             return renewed
         # What another one left is refused as well. A call ends here; this is what the next one does.
-        other = asyncio.run(session.challenged(renewed, 401, REFUSED))
+        other = asyncio.run(session.handle_challenge(renewed, 401, REFUSED))
         assert other not in {None, renewed}
         assert other is not None
         return other
@@ -192,7 +197,7 @@ class LifeCycle(RuleBasedStateMachine):
         self.server.refreshes[refresh_token.reveal()].access.revoked = True
         fresh = self.server.rotated(refresh_token.reveal())
         assert fresh is not None
-        self.store.replace_tokens(KEY, fresh, None)
+        self.store.save_tokens(KEY, fresh, None)
 
     @rule()
     def a_backup_is_made(self) -> None:

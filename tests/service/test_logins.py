@@ -20,20 +20,20 @@ from hermes_mcp_auth_remote.errors import (
     LoginError,
     LoginExpired,
     LoginNotFound,
+    MalformedResponse,
     McpAuthError,
     NetworkError,
     PasteRefused,
     ServerError,
     StoreUnwritable,
-    TokenRefused,
-    UnreadableAnswer,
+    TokenError,
 )
-from hermes_mcp_auth_remote.login import MAX_PASTES, Login
+from hermes_mcp_auth_remote.login import MAX_PASTE_ATTEMPTS, Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.complete_login import EXCHANGE_SECONDS
+from hermes_mcp_auth_remote.service.complete_login import CLAIM_SECONDS
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key, Origin, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Server
 from tests.browserless import approve, deny
 from tests.demo.player import MovedClock
 from tests.requirements import covers
@@ -57,7 +57,7 @@ def code_of(url: str) -> str:
 
 async def begun(service: AuthService, server: Server, origin: Origin = TERMINAL) -> tuple[Login, str]:
     """Begin a login, and return it with the address that the browser ends on."""
-    login = await service.begin(server, origin)
+    login = await service.start_login(server, origin)
     return login, await asyncio.to_thread(approve, login.authorization_url)
 
 
@@ -79,7 +79,7 @@ def test_a_login_ends_with_a_connection_that_says_what_is_connected(
 def test_a_login_is_stored_before_anybody_sees_it_and_nothing_else_is(
     service: AuthService, server: Server, tmp_path: Path, clock: MovedClock
 ) -> None:
-    login = asyncio.run(service.begin(server, CHAT))
+    login = asyncio.run(service.start_login(server, CHAT))
     assert AuthService(tmp_path, clock=clock).login(login.id) == login
     assert (login.status, login.expires_at) == ("waiting", clock() + 600)
     assert kept(tmp_path) == {}
@@ -91,7 +91,7 @@ def test_another_service_of_the_same_home_finishes_a_login(
 ) -> None:
     login, answer = asyncio.run(begun(service, server, CHAT))
     after_a_restart = AuthService(tmp_path, clock=clock)
-    connection = asyncio.run(after_a_restart.finish(login.id, answer, CHAT))
+    connection = asyncio.run(after_a_restart.complete_login(login.id, answer, CHAT))
     assert connection.key == KEY
     assert service.login(login.id).status == "done"
     assert asyncio.run(service.session(server).header()).startswith("Bearer at_")
@@ -103,24 +103,24 @@ def test_another_process_finishes_a_login_and_whoever_waits_hears_of_it(
 ) -> None:
     async def main() -> Login:
         login, answer = await begun(service, server)
-        waiting = asyncio.create_task(service.settled(login.id))
+        waiting = asyncio.create_task(service.wait_for_login(login.id))
         actor = start("finish", tmp_path, clock(), login.id)
         said, _ = await asyncio.to_thread(actor.communicate, answer)
         assert said.split() == ["ready", "done"]
         return await waiting
 
     assert asyncio.run(main()).status == "done"
-    assert demo.server.count("token") == 1
+    assert demo.authorization_server.count_requests("token") == 1
 
 
 @covers("single-use")
 def test_an_answer_counts_once(service: AuthService, server: Server, demo: Demo, tmp_path: Path) -> None:
     login, answer = asyncio.run(begun(service, server))
-    asyncio.run(service.finish(login.id, answer, TERMINAL))
+    asyncio.run(service.complete_login(login.id, answer, TERMINAL))
     before = kept(tmp_path)
     with pytest.raises(LoginAlreadyUsed):
-        asyncio.run(service.finish(login.id, answer, TERMINAL))
-    assert demo.server.count("token") == 1
+        asyncio.run(service.complete_login(login.id, answer, TERMINAL))
+    assert demo.authorization_server.count_requests("token") == 1
     assert kept(tmp_path) == before
 
 
@@ -128,12 +128,12 @@ def test_an_answer_counts_once(service: AuthService, server: Server, demo: Demo,
 def test_of_a_hundred_pastes_at_once_one_counts(service: AuthService, server: Server, demo: Demo) -> None:
     async def main() -> list[Any]:
         login, answer = await begun(service, server)
-        pastes = (service.finish(login.id, answer, TERMINAL) for _ in range(100))
+        pastes = (service.complete_login(login.id, answer, TERMINAL) for _ in range(100))
         return await asyncio.gather(*pastes, return_exceptions=True)
 
     outcomes = asyncio.run(main())
     assert sum(isinstance(outcome, LoginAlreadyUsed) for outcome in outcomes) == 99
-    assert demo.server.count("token") == 1
+    assert demo.authorization_server.count_requests("token") == 1
 
 
 @covers("paste-foreign")
@@ -143,10 +143,10 @@ def test_a_wrong_paste_leaves_the_login_waiting_for_the_right_one(
 ) -> None:
     login, answer = asyncio.run(begun(service, server))
     with pytest.raises(PasteRefused):
-        asyncio.run(service.finish(login.id, text, TERMINAL))
+        asyncio.run(service.complete_login(login.id, text, TERMINAL))
     assert service.login(login.id).status == "waiting"
-    assert demo.server.count("token") == 0
-    asyncio.run(service.finish(login.id, answer, TERMINAL))
+    assert demo.authorization_server.count_requests("token") == 0
+    asyncio.run(service.complete_login(login.id, answer, TERMINAL))
 
 
 @covers("paste-limit")
@@ -154,15 +154,15 @@ def test_a_chat_has_five_pastes_and_the_fifth_says_that_it_is_over(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     login, answer = asyncio.run(begun(service, server, CHAT))
-    for _ in range(MAX_PASTES - 1):
+    for _ in range(MAX_PASTE_ATTEMPTS - 1):
         with pytest.raises(PasteRefused):
-            asyncio.run(service.finish(login.id, "hello", CHAT))
+            asyncio.run(service.complete_login(login.id, "hello", CHAT))
     with pytest.raises(LoginError, match="Too many wrong answers") as caught:
-        asyncio.run(service.finish(login.id, "hello", CHAT))
+        asyncio.run(service.complete_login(login.id, "hello", CHAT))
     assert not isinstance(caught.value, PasteRefused)
     with pytest.raises(LoginError, match="Too many wrong answers"):
-        asyncio.run(service.finish(login.id, answer, CHAT))
-    assert demo.server.count("token") == 0
+        asyncio.run(service.complete_login(login.id, answer, CHAT))
+    assert demo.authorization_server.count_requests("token") == 0
 
 
 @covers("two-logins")
@@ -174,24 +174,25 @@ def test_quirk_43_two_logins_of_one_server_each_take_their_own_answer_only(
         assert one.request.state != other.request.state
         assert one.request.code_verifier != other.request.code_verifier
         with pytest.raises(PasteRefused):
-            await service.finish(one.id, second, TERMINAL)
+            await service.complete_login(one.id, second, TERMINAL)
         with pytest.raises(PasteRefused):
-            await service.finish(other.id, first, TERMINAL)
+            await service.complete_login(other.id, first, TERMINAL)
         await asyncio.gather(
-            service.finish(one.id, first, TERMINAL), service.finish(other.id, second, TERMINAL)
+            service.complete_login(one.id, first, TERMINAL),
+            service.complete_login(other.id, second, TERMINAL),
         )
 
     asyncio.run(main())
-    assert demo.server.count("token") == 2
+    assert demo.authorization_server.count_requests("token") == 2
 
 
 @covers("same-origin")
 @pytest.mark.parametrize(
     "here",
     [
-        replace(CHAT, chat="8"),
-        replace(CHAT, thread="2"),
-        replace(CHAT, user="43"),
+        replace(CHAT, chat_id="8"),
+        replace(CHAT, thread_id="2"),
+        replace(CHAT, user_id="43"),
         replace(CHAT, platform="discord"),
     ],
     ids=["another chat", "another thread", "another user", "another platform"],
@@ -200,50 +201,50 @@ def test_an_answer_counts_only_where_the_login_was_begun(
     service: AuthService, server: Server, demo: Demo, here: Origin
 ) -> None:
     login, answer = asyncio.run(begun(service, server, CHAT))
-    for _ in range(MAX_PASTES + 1):
+    for _ in range(MAX_PASTE_ATTEMPTS + 1):
         with pytest.raises(PasteRefused, match="begun somewhere else"):
-            asyncio.run(service.finish(login.id, answer, here))
+            asyncio.run(service.complete_login(login.id, answer, here))
     # Nor can a stranger use up the owner's pastes.
-    assert service.login(login.id).pastes == 0
-    assert demo.server.count("token") == 0
-    asyncio.run(service.finish(login.id, answer, CHAT))
+    assert service.login(login.id).paste_attempts == 0
+    assert demo.authorization_server.count_requests("token") == 0
+    asyncio.run(service.complete_login(login.id, answer, CHAT))
 
 
 @covers("bare-code")
 def test_a_code_alone_counts_where_no_other_login_waits(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    demo.server.change(iss_supported=False)
+    demo.authorization_server.change_behaviour(iss_supported=False)
     login, answer = asyncio.run(begun(service, server))
     with pytest.raises(PasteRefused, match="does not know that code"):
-        asyncio.run(service.finish(login.id, "code_of-another-login", TERMINAL))
-    assert service.login(login.id) == replace(login, pastes=1)
-    asyncio.run(service.finish(login.id, code_of(answer), TERMINAL))
+        asyncio.run(service.complete_login(login.id, "code_of-another-login", TERMINAL))
+    assert service.login(login.id) == replace(login, paste_attempts=1)
+    asyncio.run(service.complete_login(login.id, code_of(answer), TERMINAL))
 
 
 @covers("bare-code")
 def test_codes_that_the_provider_does_not_know_come_to_an_end_in_a_chat(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    demo.server.change(iss_supported=False)
-    login = asyncio.run(service.begin(server, CHAT))
-    for number in range(MAX_PASTES):
+    demo.authorization_server.change_behaviour(iss_supported=False)
+    login = asyncio.run(service.start_login(server, CHAT))
+    for number in range(MAX_PASTE_ATTEMPTS):
         with pytest.raises(LoginError):
-            asyncio.run(service.finish(login.id, f"a-code-of-nobody-{number}", CHAT))
+            asyncio.run(service.complete_login(login.id, f"a-code-of-nobody-{number}", CHAT))
     assert service.login(login.id).status == "failed"
-    assert demo.server.count("token") == MAX_PASTES
+    assert demo.authorization_server.count_requests("token") == MAX_PASTE_ATTEMPTS
 
 
 @covers("bare-code")
 def test_a_code_alone_does_not_count_where_pkce_is_only_hoped_for(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    demo.server.change(iss_supported=False, pkce_advertised=False)
+    demo.authorization_server.change_behaviour(iss_supported=False, pkce_advertised=False)
     hopeful = replace(server, options=replace(server.options, allow_missing_pkce=True))
     login, answer = asyncio.run(begun(service, hopeful))
     with pytest.raises(PasteRefused, match="which login"):
-        asyncio.run(service.finish(login.id, code_of(answer), TERMINAL))
-    asyncio.run(service.finish(login.id, answer, TERMINAL))
+        asyncio.run(service.complete_login(login.id, code_of(answer), TERMINAL))
+    asyncio.run(service.complete_login(login.id, answer, TERMINAL))
 
 
 @covers("bare-code")
@@ -255,32 +256,32 @@ def test_a_code_alone_does_not_count_where_pkce_is_only_hoped_for(
 def test_a_code_alone_does_not_count_where_it_may_mean_another_login(
     service: AuthService, server: Server, demo: Demo, owner: str | None, origin: Origin
 ) -> None:
-    demo.server.change(iss_supported=False)
+    demo.authorization_server.change_behaviour(iss_supported=False)
     login, answer = asyncio.run(begun(service, server))
-    other = asyncio.run(service.begin(server, origin, owner=owner))
+    other = asyncio.run(service.start_login(server, origin, owner=owner))
     with pytest.raises(PasteRefused, match="which login"):
-        asyncio.run(service.finish(login.id, code_of(answer), TERMINAL))
-    assert demo.server.count("token") == 0
+        asyncio.run(service.complete_login(login.id, code_of(answer), TERMINAL))
+    assert demo.authorization_server.count_requests("token") == 0
     asyncio.run(service.cancel(other.id))
-    asyncio.run(service.finish(login.id, code_of(answer), TERMINAL))
+    asyncio.run(service.complete_login(login.id, code_of(answer), TERMINAL))
 
 
 def test_a_denial_ends_the_login(service: AuthService, server: Server, demo: Demo) -> None:
-    login = asyncio.run(service.begin(server, TERMINAL))
+    login = asyncio.run(service.start_login(server, TERMINAL))
     with pytest.raises(AuthorizationDenied):
-        asyncio.run(service.finish(login.id, deny(login.authorization_url), TERMINAL))
+        asyncio.run(service.complete_login(login.id, deny(login.authorization_url), TERMINAL))
     over = service.login(login.id)
     assert (over.status, over.failure_code) == ("failed", "authorization_denied")
-    assert demo.server.count("token") == 0
+    assert demo.authorization_server.count_requests("token") == 0
 
 
 @covers("iss-mismatch")
 def test_a_denial_without_this_login_s_state_ends_nothing(service: AuthService, server: Server) -> None:
-    login = asyncio.run(service.begin(server, TERMINAL))
+    login = asyncio.run(service.start_login(server, TERMINAL))
     denial = deny(login.authorization_url)
     for forged in (changed(denial, state=None), changed(denial, state="x"), changed(denial, iss="https://x")):
         with pytest.raises(PasteRefused):
-            asyncio.run(service.finish(login.id, forged, TERMINAL))
+            asyncio.run(service.complete_login(login.id, forged, TERMINAL))
     assert service.login(login.id).status == "waiting"
 
 
@@ -293,9 +294,9 @@ def test_a_login_expires_by_the_clock_and_takes_nothing_more(
     assert service.login(login.id).status == "waiting"
     clock.now += 1
     with pytest.raises(LoginExpired):
-        asyncio.run(service.finish(login.id, answer, TERMINAL))
-    assert asyncio.run(service.settled(login.id)).failure_code == "login_expired"
-    assert demo.server.count("token") == 0
+        asyncio.run(service.complete_login(login.id, answer, TERMINAL))
+    assert asyncio.run(service.wait_for_login(login.id)).failure_code == "login_expired"
+    assert demo.authorization_server.count_requests("token") == 0
 
 
 def test_a_login_that_expires_while_its_answer_is_read_is_not_claimed(
@@ -306,18 +307,18 @@ def test_a_login_that_expires_while_its_answer_is_read_is_not_claimed(
         return True
 
     login, answer = asyncio.run(begun(service, server))
-    monkeypatch.setattr(type(service._logins), "_is_only_one", slowly)
+    monkeypatch.setattr(type(service._logins), "_is_only_waiting_login", slowly)
     with pytest.raises(LoginExpired):
-        asyncio.run(service.finish(login.id, answer, TERMINAL))
-    assert demo.server.count("token") == 0
+        asyncio.run(service.complete_login(login.id, answer, TERMINAL))
+    assert demo.authorization_server.count_requests("token") == 0
 
 
 def test_a_cancelled_login_takes_nothing_more(service: AuthService, server: Server, demo: Demo) -> None:
     login, answer = asyncio.run(begun(service, server))
     assert asyncio.run(service.cancel(login.id)).status == "cancelled"
     with pytest.raises(LoginCancelled):
-        asyncio.run(service.finish(login.id, answer, TERMINAL))
-    assert demo.server.count("token") == 0
+        asyncio.run(service.complete_login(login.id, answer, TERMINAL))
+    assert demo.authorization_server.count_requests("token") == 0
 
 
 @pytest.mark.parametrize("login_id", ["", "../../etc/passwd", "a-login-that-there-is-not"])
@@ -325,15 +326,15 @@ def test_an_id_that_is_none_finds_nothing(service: AuthService, login_id: str) -
     with pytest.raises(LoginNotFound):
         service.login(login_id)
     with pytest.raises(LoginNotFound):
-        asyncio.run(service.finish(login_id, "anything", TERMINAL))
+        asyncio.run(service.complete_login(login_id, "anything", TERMINAL))
 
 
 FAULTS: dict[str, tuple[dict[str, Any], type[McpAuthError]]] = {
-    "502": ({"status": 502, "body": "<html>"}, UnreadableAnswer),
-    "an error in a 200": ({"status": 200, "body": '{"error": "server_error"}'}, TokenRefused),
-    "no token": ({"status": 200, "body": '{"access_token": ""}'}, UnreadableAnswer),
+    "502": ({"status": 502, "body": "<html>"}, MalformedResponse),
+    "an error in a 200": ({"status": 200, "body": '{"error": "server_error"}'}, TokenError),
+    "no token": ({"status": 200, "body": '{"access_token": ""}'}, MalformedResponse),
     "no answer": ({"hang_up": True}, NetworkError),
-    "a lost answer": ({"hang_up": True, "after": True}, NetworkError),
+    "a lost answer": ({"hang_up": True, "after_processing": True}, NetworkError),
     "a redirect": ({"status": 307, "headers": {"Location": "https://example.com/"}}, NetworkError),
     "1 MiB": ({"status": 200, "body": b"{" + b" " * 1_100_000}, NetworkError),
 }
@@ -347,12 +348,12 @@ def test_a_code_is_sent_once_and_what_was_stored_survives_its_failure(
     fault, kind = FAULTS[name]
     before = kept(tmp_path)
     login, answer = asyncio.run(begun(session_kept, server))
-    demo.server.fail_next("token", **fault)
+    demo.authorization_server.fail_next("token", **fault)
     with pytest.raises(kind):
-        asyncio.run(session_kept.finish(login.id, answer, TERMINAL))
+        asyncio.run(session_kept.complete_login(login.id, answer, TERMINAL))
     with pytest.raises(LoginError):
-        asyncio.run(session_kept.finish(login.id, answer, TERMINAL))
-    assert demo.server.count("token") == 1
+        asyncio.run(session_kept.complete_login(login.id, answer, TERMINAL))
+    assert demo.authorization_server.count_requests("token") == 1
     assert session_kept.login(login.id).status == "failed"
     assert kept(tmp_path) == before
     assert len(before) == 4
@@ -365,10 +366,10 @@ def test_a_login_that_cannot_be_begun_leaves_what_was_stored(
 ) -> None:
     before = kept(tmp_path)
     for step in ("ping", "protected_resource_metadata", "authorization_server_metadata"):
-        demo.server.fail_next(step, status=200, body="<html>", times=None)
-        demo.server.fail_next(step, hang_up=True, times=None)
+        demo.authorization_server.fail_next(step, status=200, body="<html>", times=None)
+        demo.authorization_server.fail_next(step, hang_up=True, times=None)
     with pytest.raises((ServerError, NetworkError)):
-        asyncio.run(session_kept.begin(server, TERMINAL))
+        asyncio.run(session_kept.start_login(server, TERMINAL))
     assert kept(tmp_path) == before
 
 
@@ -381,9 +382,9 @@ def test_a_full_disk_fails_the_login_and_nothing_that_was_stored(
 
     before = kept(tmp_path)
     login, answer = asyncio.run(begun(session_kept, server))
-    monkeypatch.setattr(FileStore, "replace", full)
+    monkeypatch.setattr(FileStore, "save_login", full)
     with pytest.raises(StoreUnwritable):
-        asyncio.run(session_kept.finish(login.id, answer, TERMINAL))
+        asyncio.run(session_kept.complete_login(login.id, answer, TERMINAL))
     assert session_kept.login(login.id).failure_code == "store_unwritable"
     assert kept(tmp_path) == before
     assert asyncio.run(session_kept.session(server).header()).startswith("Bearer at_")
@@ -394,7 +395,7 @@ def test_a_login_whose_process_was_killed_while_exchanging_fails_two_minutes_lat
     service: AuthService, server: Server, tmp_path: Path, demo: Demo, clock: MovedClock
 ) -> None:
     login, answer = asyncio.run(begun(service, server))
-    gate = demo.server.hold("token")
+    gate = demo.authorization_server.hold("token")
     actor = start("finish", tmp_path, clock(), login.id)
     assert actor.stdin is not None
     actor.stdin.write(answer)
@@ -405,13 +406,13 @@ def test_a_login_whose_process_was_killed_while_exchanging_fails_two_minutes_lat
     assert actor.stdout is not None
     actor.stdout.close()
     assert service.login(login.id).status == "exchanging"
-    clock.now += EXCHANGE_SECONDS - 1
+    clock.now += CLAIM_SECONDS - 1
     assert service.login(login.id).status == "exchanging"
     with pytest.raises(LoginAlreadyUsed):
-        asyncio.run(service.finish(login.id, answer, TERMINAL))
+        asyncio.run(service.complete_login(login.id, answer, TERMINAL))
     clock.now += 1
     assert service.login(login.id).status == "failed"
-    assert demo.server.count("token") == 1
+    assert demo.authorization_server.count_requests("token") == 1
 
 
 def test_a_claim_gives_the_exchange_its_own_time(
@@ -420,16 +421,16 @@ def test_a_claim_gives_the_exchange_its_own_time(
     async def main() -> Login:
         login, answer = await begun(service, server)
         clock.now += 599
-        gate = demo.server.hold("token")
-        finishing = asyncio.create_task(service.finish(login.id, answer, TERMINAL))
+        gate = demo.authorization_server.hold("token")
+        finishing = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
         await asyncio.to_thread(gate.arrived.wait, 20)
-        clock.now += EXCHANGE_SECONDS - 1
+        clock.now += CLAIM_SECONDS - 1
         assert service.login(login.id).status == "exchanging"
         gate.open()
         await asyncio.gather(finishing, return_exceptions=True)
         return service.login(login.id)
 
-    demo.server.change(code_seconds=10_000)
+    demo.authorization_server.change_behaviour(code_seconds=10_000)
     assert asyncio.run(main()).status == "done"
 
 
@@ -440,16 +441,16 @@ def test_what_others_bring_while_a_login_is_exchanged_does_not_end_it(
     async def main() -> None:
         login, answer = await begun(service, server, CHAT)
         denial = changed(answer, code=None, error="access_denied")
-        gate = demo.server.hold("token")
-        claimed = asyncio.create_task(service.finish(login.id, answer, CHAT))
+        gate = demo.authorization_server.hold("token")
+        claimed = asyncio.create_task(service.complete_login(login.id, answer, CHAT))
         await asyncio.to_thread(gate.arrived.wait, 20)
         # A process that read the login just before it was claimed still takes it for a waiting one.
         monkeypatch.setattr(type(service._logins), "get", lambda _self, _id: login)
-        for _ in range(MAX_PASTES + 1):
+        for _ in range(MAX_PASTE_ATTEMPTS + 1):
             with pytest.raises(LoginAlreadyUsed):
-                await service.finish(login.id, "hello", CHAT)
+                await service.complete_login(login.id, "hello", CHAT)
         with pytest.raises(LoginAlreadyUsed):
-            await service.finish(login.id, denial, CHAT)
+            await service.complete_login(login.id, denial, CHAT)
         monkeypatch.undo()
         gate.open()
         await claimed
@@ -466,15 +467,15 @@ def test_ctrl_c_while_the_code_is_out_leaves_the_old_session_until_the_code_is_r
 
     async def main() -> Login:
         login, answer = await begun(session_kept, server)
-        gate = demo.server.hold("token")
-        finishing = asyncio.create_task(session_kept.finish(login.id, answer, TERMINAL))
+        gate = demo.authorization_server.hold("token")
+        finishing = asyncio.create_task(session_kept.complete_login(login.id, answer, TERMINAL))
         await asyncio.to_thread(gate.arrived.wait, 20)
         finishing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await finishing
         # The code is spent, and what comes of it is not known yet.
         assert session_kept.login(login.id).status == "exchanging"
-        demo.server.ledger.codes.clear()
+        demo.authorization_server.ledger.codes.clear()
         gate.open()
         await asyncio.to_thread(eventually, lambda: session_kept.login(login.id).is_over)
         return session_kept.login(login.id)
@@ -489,26 +490,26 @@ def test_ctrl_c_while_the_tokens_are_stored_loses_neither_them_nor_the_lock(
     service: AuthService, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storing, go = threading.Event(), threading.Event()
-    replace_really: Callable[[FileStore, Key, Credentials, str | None], None] = FileStore.replace
+    replace_really: Callable[[FileStore, CredentialKey, Credentials, str | None], None] = FileStore.save_login
 
-    def slow(store: FileStore, key: Key, credentials: Credentials, login_id: str | None) -> None:
+    def slow(store: FileStore, key: CredentialKey, credentials: Credentials, login_id: str | None) -> None:
         storing.set()
         assert go.wait(20)
         assert not store.lock(key).try_acquire()
         replace_really(store, key, credentials, login_id)
 
-    monkeypatch.setattr(FileStore, "replace", slow)
+    monkeypatch.setattr(FileStore, "save_login", slow)
 
     async def main() -> Login:
         login, answer = await begun(service, server)
-        finishing = asyncio.create_task(service.finish(login.id, answer, TERMINAL))
+        finishing = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
         await asyncio.to_thread(storing.wait, 20)
         finishing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await finishing
         assert service.login(login.id).status == "exchanging"
         go.set()
-        return await service.settled(login.id)
+        return await service.wait_for_login(login.id)
 
     assert asyncio.run(main()).status == "done"
     assert service.connection(server) is not None
@@ -519,32 +520,36 @@ def test_a_provider_that_forgot_the_client_is_met_anew_at_the_next_login(
     session_kept: AuthService, server: Server, demo: Demo
 ) -> None:
     login, answer = asyncio.run(begun(session_kept, server))
-    demo.server.ledger.forget_clients()
-    with pytest.raises(TokenRefused) as caught:
-        asyncio.run(session_kept.finish(login.id, answer, TERMINAL))
+    demo.authorization_server.ledger.forget_clients()
+    with pytest.raises(TokenError) as caught:
+        asyncio.run(session_kept.complete_login(login.id, answer, TERMINAL))
     assert caught.value.error == "invalid_client"
     assert session_kept.login(login.id).status == "failed"
     asyncio.run(log_in(session_kept, server))
-    assert demo.server.count("registration") == 1
+    assert demo.authorization_server.count_requests("registration") == 1
 
 
 @covers("logout")
 def test_logout_revokes_and_deletes_also_where_the_server_is_gone(
     session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path
 ) -> None:
-    demo.server.fail_next("revocation", hang_up=True, times=None)
+    demo.authorization_server.fail_next("revocation", hang_up=True, times=None)
     assert asyncio.run(session_kept.logout(server)) is False
     assert kept(tmp_path) == {}
     assert session_kept.session(server).header_now() is None
-    demo.server.heal()
+    demo.authorization_server.clear_faults()
     asyncio.run(log_in(session_kept, server))
     assert asyncio.run(session_kept.logout(server)) is True
-    assert all(token.family.revoked for token in list(demo.server.ledger.refresh_tokens.values())[-1:])
+    assert all(
+        token.family.revoked for token in list(demo.authorization_server.ledger.refresh_tokens.values())[-1:]
+    )
 
 
 def families_live(demo: Demo) -> list[bool]:
     """Say of each session that the server has granted whether it is live, the last one last."""
-    families = {id(token.family): token.family for token in demo.server.ledger.refresh_tokens.values()}
+    families = {
+        id(token.family): token.family for token in demo.authorization_server.ledger.refresh_tokens.values()
+    }
     return [not family.revoked for family in families.values()]
 
 
@@ -558,8 +563,8 @@ def test_a_logout_ends_a_login_that_is_being_exchanged_and_its_tokens_are_revoke
 
     async def main() -> Login:
         login, answer = await begun(service, server)
-        gate = demo.server.hold("token", after=True)
-        finishing = asyncio.create_task(service.finish(login.id, answer, TERMINAL))
+        gate = demo.authorization_server.hold("token", after_processing=True)
+        finishing = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
         assert await asyncio.to_thread(gate.arrived.wait, 20)
         await leaver.logout(server)
         gate.open()
@@ -578,18 +583,18 @@ def test_a_logout_beside_a_login_whose_tokens_are_just_stored_deletes_them(
     service: AuthService, server: Server, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storing, go = threading.Event(), threading.Event()
-    replace_really: Callable[[FileStore, Key, Credentials, str | None], None] = FileStore.replace
+    replace_really: Callable[[FileStore, CredentialKey, Credentials, str | None], None] = FileStore.save_login
 
-    def slow(store: FileStore, key: Key, credentials: Credentials, login_id: str | None) -> None:
+    def slow(store: FileStore, key: CredentialKey, credentials: Credentials, login_id: str | None) -> None:
         storing.set()
         assert go.wait(20)
         replace_really(store, key, credentials, login_id)
 
-    monkeypatch.setattr(FileStore, "replace", slow)
+    monkeypatch.setattr(FileStore, "save_login", slow)
 
     async def main() -> None:
         login, answer = await begun(service, server)
-        finishing = asyncio.create_task(service.finish(login.id, answer, TERMINAL))
+        finishing = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
         assert await asyncio.to_thread(storing.wait, 20)
         leaving = asyncio.create_task(service.logout(server))
         while service.login(login.id).status == "exchanging":  # noqa: ASYNC110  another thread's work
@@ -612,8 +617,8 @@ def test_a_plain_token_is_refused_where_the_operator_demands_a_bound_one(
 
     async def main() -> Login:
         login, answer = await begun(session_kept, demanding)
-        with pytest.raises(UnreadableAnswer, match=r"bound to no key, and `oauth\.dpop` demands one"):
-            await session_kept.finish(login.id, answer, TERMINAL)
+        with pytest.raises(MalformedResponse, match=r"bound to no key, and `oauth\.dpop` demands one"):
+            await session_kept.complete_login(login.id, answer, TERMINAL)
         return session_kept.login(login.id)
 
     over = asyncio.run(main())
@@ -636,7 +641,7 @@ def test_a_redirect_host_that_was_configured_since_counts_and_the_registered_por
     session_kept: AuthService, server: Server
 ) -> None:
     registered = session_kept.redirect_uri(server)
-    assert asyncio.run(session_kept.begin(server, TERMINAL)).request.redirect_uri == registered
+    assert asyncio.run(session_kept.start_login(server, TERMINAL)).request.redirect_uri == registered
     other = replace(server, options=replace(server.options, redirect_host="localhost"))
     assert urlsplit(session_kept.redirect_uri(other)).hostname == "localhost"
     port = replace(server, options=replace(server.options, redirect_port=8765))

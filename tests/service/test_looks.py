@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.demo.servers import Demo
-from hermes_mcp_auth_remote.errors import RegistrationRefused, ServerError, TimedOut
-from hermes_mcp_auth_remote.flows.discovery import Found, find
-from hermes_mcp_auth_remote.http.client import run
+from hermes_mcp_auth_remote.errors import RegistrationError, ServerError, TimedOut
+from hermes_mcp_auth_remote.flows.discovery import DiscoveryResult, run_discovery
+from hermes_mcp_auth_remote.http.client import run_exchange
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.shared_discovery import Looks, Question
+from hermes_mcp_auth_remote.service.shared_discovery import DiscoveryKey, SharedDiscovery
 from hermes_mcp_auth_remote.values import Secret, Server
 from tests.browserless import approve
 from tests.requirements import covers
@@ -29,19 +29,25 @@ PEOPLE = 10
 PORTS = (50001, 50002)
 
 
-def issuer_of(found: Found) -> Exchange[str]:
+def issuer_of(found: DiscoveryResult) -> Exchange[str]:
     """Go on without asking for more."""
     yield from ()
     return found.discovery.authorization_server.issuer
 
 
-def looking(looks: Looks, server: Server, people: int = PEOPLE) -> list[asyncio.Task[str]]:
-    question, look = Question(server, None, None, "paste"), partial(find, server, None, None, "paste")
-    return [asyncio.create_task(looks.run(run, question, look, issuer_of)) for _ in range(people)]
+def looking(looks: SharedDiscovery, server: Server, people: int = PEOPLE) -> list[asyncio.Task[str]]:
+    question, look = (
+        DiscoveryKey(server, None, None, "paste"),
+        partial(run_discovery, server, None, None, "paste"),
+    )
+    return [
+        asyncio.create_task(looks.discover_and_continue(run_exchange, question, look, issuer_of))
+        for _ in range(people)
+    ]
 
 
 def counted(demo: Demo) -> int:
-    return demo.server.count("protected_resource_metadata")
+    return demo.authorization_server.count_requests("protected_resource_metadata")
 
 
 @covers("looks")
@@ -49,7 +55,7 @@ def test_one_looks_for_all_who_come_meanwhile_and_the_next_one_looks_again(
     server: Server, demo: Demo
 ) -> None:
     async def main() -> None:
-        looks = Looks()
+        looks = SharedDiscovery()
         assert await asyncio.gather(*looking(looks, server)) == [demo.issuer] * PEOPLE
         assert counted(demo) == 1
         assert await asyncio.gather(*looking(looks, server)) == [demo.issuer] * PEOPLE
@@ -60,7 +66,7 @@ def test_one_looks_for_all_who_come_meanwhile_and_the_next_one_looks_again(
 
 def test_a_look_at_the_same_name_by_other_options_is_another_one(server: Server, demo: Demo) -> None:
     async def main() -> None:
-        looks, other = Looks(), replace(server, headers={"x-tenant": Secret("another")})
+        looks, other = SharedDiscovery(), replace(server, headers={"x-tenant": Secret("another")})
         await asyncio.gather(*looking(looks, server), *looking(looks, other, 1))
         assert counted(demo) == 2
 
@@ -69,15 +75,15 @@ def test_a_look_at_the_same_name_by_other_options_is_another_one(server: Server,
 
 def test_what_stops_the_one_who_looks_is_told_to_all_and_asked_once(server: Server, demo: Demo) -> None:
     async def main() -> None:
-        looks = Looks()
-        demo.server.fail_next("protected_resource_metadata", status=500, times=None)
+        looks = SharedDiscovery()
+        demo.authorization_server.fail_next("protected_resource_metadata", status=500, times=None)
         outcomes = await asyncio.gather(*looking(looks, server), return_exceptions=True)
         assert all(isinstance(each, ServerError) for each in outcomes)
         asked = counted(demo)
         with pytest.raises(ServerError):
-            await looking(Looks(), server, 1)[0]
+            await looking(SharedDiscovery(), server, 1)[0]
         assert counted(demo) == 2 * asked
-        demo.server.heal()
+        demo.authorization_server.clear_faults()
         assert await looking(looks, server, 1)[0] == demo.issuer
 
     asyncio.run(main())
@@ -85,8 +91,8 @@ def test_what_stops_the_one_who_looks_is_told_to_all_and_asked_once(server: Serv
 
 def test_who_looks_or_waits_and_is_cancelled_stops_nobody_else(server: Server, demo: Demo) -> None:
     async def main() -> None:
-        gate = demo.server.hold("protected_resource_metadata")
-        first, second, *others = looking(Looks(), server)
+        gate = demo.authorization_server.hold("protected_resource_metadata")
+        first, second, *others = looking(SharedDiscovery(), server)
         await asyncio.to_thread(gate.arrived.wait)
         second.cancel()
         first.cancel()
@@ -103,15 +109,15 @@ def test_logins_that_begin_at_once_share_a_look_and_a_client_and_nothing_secret(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     logins = asyncio.run(begun_at_once(service, server))
-    assert demo.server.count("registration") == 1
+    assert demo.authorization_server.count_requests("registration") == 1
     for secret in ("state", "code_verifier"):
         assert len({getattr(login.request, secret).reveal() for login in logins}) == PEOPLE
     (client,) = {login.request.client.client_id for login in logins}
     assert {login.request.redirect_uri for login in logins} == {logins[0].request.client.redirect_uris[0]}
     # Each of them can be finished, and is their owner's alone.
     for number, login in enumerate(logins):
-        asyncio.run(service.finish(login.id, approve(login.request.url), login.origin))
-        stored = service.stored(server, f"telegram:{number}")
+        asyncio.run(service.complete_login(login.id, approve(login.request.url), login.origin))
+        stored = service.read_credentials(server, f"telegram:{number}")
         assert stored.client is not None
         assert stored.client.client_id == client
 
@@ -120,14 +126,16 @@ def test_who_listens_on_a_port_of_their_own_registers_it(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     async def main() -> list[Login]:
-        ports = [service.begin(server, TERMINAL, owner=f"x:{port}", redirect_uri=at(port)) for port in PORTS]
-        return await asyncio.gather(*ports, service.begin(server, TERMINAL))
+        ports = [
+            service.start_login(server, TERMINAL, owner=f"x:{port}", redirect_uri=at(port)) for port in PORTS
+        ]
+        return await asyncio.gather(*ports, service.start_login(server, TERMINAL))
 
     def at(port: int) -> str:
         return f"http://127.0.0.1:{port}/callback"
 
     first, second, shared = asyncio.run(main())
-    assert demo.server.count("registration") == 3
+    assert demo.authorization_server.count_requests("registration") == 3
     assert [login.request.redirect_uri for login in (first, second)] == [at(port) for port in PORTS]
     assert shared.request.redirect_uri not in {at(port) for port in PORTS}
 
@@ -136,9 +144,9 @@ def test_who_has_a_client_keeps_it_while_others_register(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     asyncio.run(log_in(service, server, owner="telegram:0"))
-    mine = service.stored(server, "telegram:0").client
+    mine = service.read_credentials(server, "telegram:0").client
     logins = asyncio.run(begun_at_once(service, server))
-    assert demo.server.count("registration") == 2
+    assert demo.authorization_server.count_requests("registration") == 2
     assert mine is not None
     assert logins[0].request.client.client_id == mine.client_id
     assert {login.request.client.client_id for login in logins[1:]} != {mine.client_id}
@@ -150,10 +158,10 @@ def test_a_registration_that_is_refused_is_told_to_all_and_asked_once(
     async def main() -> list[Login | BaseException]:
         return await asyncio.gather(*beginning(service, server), return_exceptions=True)
 
-    demo.server.fail_next("registration", status=403)
+    demo.authorization_server.fail_next("registration", status=403)
     outcomes = asyncio.run(main())
-    assert {type(each) for each in outcomes} == {RegistrationRefused}
-    assert demo.server.count("registration") == 1
+    assert {type(each) for each in outcomes} == {RegistrationError}
+    assert demo.authorization_server.count_requests("registration") == 1
 
 
 @covers("looks")
@@ -161,8 +169,8 @@ def test_where_who_looks_gives_up_one_of_those_who_wait_looks_for_the_rest(
     server: Server, demo: Demo
 ) -> None:
     async def main() -> None:
-        gate = demo.server.hold("protected_resource_metadata")
-        first, *others = looking(Looks(), server)
+        gate = demo.authorization_server.hold("protected_resource_metadata")
+        first, *others = looking(SharedDiscovery(), server)
         await asyncio.to_thread(gate.arrived.wait)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
@@ -180,8 +188,8 @@ def test_a_login_that_servers_keep_waiting_ends_for_all_who_wait(
     async def main() -> list[Login | BaseException]:
         return await asyncio.gather(*beginning(service, server), return_exceptions=True)
 
-    monkeypatch.setattr("hermes_mcp_auth_remote.service.start_login.BEGIN_SECONDS", 0.2)
-    gate = demo.server.hold("registration")
+    monkeypatch.setattr("hermes_mcp_auth_remote.service.start_login.LOGIN_START_SECONDS", 0.2)
+    gate = demo.authorization_server.hold("registration")
     outcomes = asyncio.run(main())
     gate.open()
     assert {type(each) for each in outcomes} == {TimedOut}
@@ -193,4 +201,4 @@ async def begun_at_once(service: AuthService, server: Server) -> list[Login]:
 
 
 def beginning(service: AuthService, server: Server) -> list[Coroutine[Any, Any, Login]]:
-    return [service.begin(server, TERMINAL, owner=f"telegram:{number}") for number in range(PEOPLE)]
+    return [service.start_login(server, TERMINAL, owner=f"telegram:{number}") for number in range(PEOPLE)]

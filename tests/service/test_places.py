@@ -10,8 +10,8 @@ import pytest
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import PasteRefused
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.logins import PURGE_SECONDS
-from hermes_mcp_auth_remote.service.prompting import asking
+from hermes_mcp_auth_remote.service.logins import PURGE_INTERVAL_SECONDS
+from hermes_mcp_auth_remote.service.prompting import prompting
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests.browserless import approve
@@ -21,67 +21,71 @@ from tests.service.test_asking import Chat
 
 pytestmark = pytest.mark.slow
 
-BOT = Origin("telegram", chat="42", user="42", bot="900")
+BOT = Origin("telegram", chat_id="42", user_id="42", bot_id="900")
 
 
 @covers("sender-binding")
 @pytest.mark.parametrize(
     "elsewhere",
     [
-        Origin("discord", chat="42", user="42", bot="900"),
-        Origin("telegram", chat="43", user="42", bot="900"),
-        Origin("telegram", chat="42", user="43", bot="900"),
-        Origin("telegram", chat="42", thread="1", user="42", bot="900"),
-        Origin("telegram", chat="42", user="42", bot="901"),
+        Origin("discord", chat_id="42", user_id="42", bot_id="900"),
+        Origin("telegram", chat_id="43", user_id="42", bot_id="900"),
+        Origin("telegram", chat_id="42", user_id="43", bot_id="900"),
+        Origin("telegram", chat_id="42", thread_id="1", user_id="42", bot_id="900"),
+        Origin("telegram", chat_id="42", user_id="42", bot_id="901"),
     ],
     ids=["platform", "chat", "user", "thread", "bot"],
 )
 def test_a_login_is_finished_where_it_was_begun_by_whoever_began_it(
     service: AuthService, server: Server, elsewhere: Origin
 ) -> None:
-    login = asyncio.run(service.begin(server, BOT))
+    login = asyncio.run(service.start_login(server, BOT))
     answer = approve(login.authorization_url)
     with pytest.raises(PasteRefused, match="begun somewhere else"):
-        asyncio.run(service.finish(login.id, answer, elsewhere))
-    asyncio.run(service.finish(login.id, answer, BOT))
+        asyncio.run(service.complete_login(login.id, answer, elsewhere))
+    asyncio.run(service.complete_login(login.id, answer, BOT))
 
 
 @covers("begun-elsewhere")
 def test_a_login_begun_for_a_user_elsewhere_is_finished_in_whatever_chat_the_user_has(
     service: AuthService, server: Server
 ) -> None:
-    login = asyncio.run(service.begin(server, Origin("telegram", user="42")))
+    login = asyncio.run(service.start_login(server, Origin("telegram", user_id="42")))
     answer = approve(login.authorization_url)
     with pytest.raises(PasteRefused, match="begun somewhere else"):
-        asyncio.run(service.finish(login.id, answer, Origin("telegram", chat="42", user="43", bot="900")))
-    asyncio.run(service.finish(login.id, answer, BOT))
+        asyncio.run(
+            service.complete_login(
+                login.id, answer, Origin("telegram", chat_id="42", user_id="43", bot_id="900")
+            )
+        )
+    asyncio.run(service.complete_login(login.id, answer, BOT))
 
 
 def test_the_messages_that_show_a_login_are_known_to_every_process(
     service: AuthService, server: Server, tmp_path: Path, clock: MovedClock
 ) -> None:
-    login = asyncio.run(service.begin(server, BOT))
-    asyncio.run(service.note_messages(login.id, ("7", "8")))
-    assert AuthService(tmp_path, clock=clock).login(login.id).messages == ("7", "8")
+    login = asyncio.run(service.start_login(server, BOT))
+    asyncio.run(service.save_messages(login.id, ("7", "8")))
+    assert AuthService(tmp_path, clock=clock).login(login.id).message_ids == ("7", "8")
 
 
 def test_a_new_prompt_comes_before_the_messages_that_are_there_and_stands_once(
     service: AuthService, server: Server
 ) -> None:
-    login = asyncio.run(service.begin(server, BOT))
+    login = asyncio.run(service.start_login(server, BOT))
     for message, after in (("7", ("7",)), ("8", ("8", "7")), ("7", ("7", "8"))):
-        assert asyncio.run(service.note_prompt(login.id, message)).messages == after
-        assert service.login(login.id).messages == after
+        assert asyncio.run(service.save_prompt_message(login.id, message)).message_ids == after
+        assert service.login(login.id).message_ids == after
 
 
 def test_logins_are_read_again_only_where_they_have_changed(
     service: AuthService, server: Server, clock: MovedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = asyncio.run(service.begin(server, BOT))
-    before = service.logins_changed_at()
+    first = asyncio.run(service.start_login(server, BOT))
+    before = service.logins_changed_at_ns()
     clock.now += 1
-    second = asyncio.run(service.begin(server, BOT))
-    assert service.logins_changed_at() > before
+    second = asyncio.run(service.start_login(server, BOT))
+    assert service.logins_changed_at_ns() > before
     assert [each.id for each in service.logins()] == [first.id, second.id]
     read: list[str] = []
     get = LoginFiles.get
@@ -103,29 +107,29 @@ def test_many_who_begin_at_once_look_through_what_is_over_only_once(
     service: AuthService, server: Server, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     purged: list[float] = []
-    purge = LoginFiles.purge
+    purge = LoginFiles.remove_expired
 
     def counted(files: LoginFiles, now: float) -> None:
         purged.append(now)
         purge(files, now)
 
-    monkeypatch.setattr(LoginFiles, "purge", counted)
+    monkeypatch.setattr(LoginFiles, "remove_expired", counted)
     began = clock.now
     for _ in range(3):
-        asyncio.run(service.begin(server, BOT))
+        asyncio.run(service.start_login(server, BOT))
     assert purged == [began]
-    clock.now += PURGE_SECONDS
-    asyncio.run(service.begin(server, BOT))
+    clock.now += PURGE_INTERVAL_SECONDS
+    asyncio.run(service.start_login(server, BOT))
     # A clock that was set back does not put it off.
-    clock.now -= 10 * PURGE_SECONDS
-    asyncio.run(service.begin(server, BOT))
-    assert purged == [began, began + PURGE_SECONDS, began - 9 * PURGE_SECONDS]
+    clock.now -= 10 * PURGE_INTERVAL_SECONDS
+    asyncio.run(service.start_login(server, BOT))
+    assert purged == [began, began + PURGE_INTERVAL_SECONDS, began - 9 * PURGE_INTERVAL_SECONDS]
 
 
 def test_a_login_whose_time_is_over_is_listed_as_expired_and_written_down_as_such(
     service: AuthService, server: Server, tmp_path: Path, clock: MovedClock
 ) -> None:
-    login = asyncio.run(service.begin(server, BOT))
+    login = asyncio.run(service.start_login(server, BOT))
     clock.now = login.expires_at
     assert [each.status for each in service.logins()] == ["expired"]
     assert LoginFiles(tmp_path / "mcp-tokens").get(login.id).status == "expired"
@@ -134,17 +138,17 @@ def test_a_login_whose_time_is_over_is_listed_as_expired_and_written_down_as_suc
 def test_a_prompter_that_can_show_a_code_is_asked_with_one(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    demo.server.change(with_device=True)
+    demo.authorization_server.change_behaviour(with_device=True)
 
     async def story() -> None:
         chat = Chat(service, None)
-        with asking(chat, BOT, may_connect_shared=True, flow="auto"):
+        with prompting(chat, BOT, can_connect_shared=True, flow="auto"):
             call = asyncio.create_task(service.session(server).header())
             await asyncio.wait_for(chat.was_shown.wait(), 20)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
         (login,) = chat.shown
-        assert login.shown_code is not None
+        assert login.device_authorization is not None
         await service.cancel(login.id)
         await asyncio.wait_for(chat.was_told.wait(), 20)
 

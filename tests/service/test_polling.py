@@ -10,11 +10,11 @@ from collections.abc import Callable
 import pytest
 
 from hermes_mcp_auth_remote.service.poll_scheduler import (
-    AT_ONCE,
-    AT_ONCE_FOR_ONE_PLACE,
-    LOOK_SECONDS,
-    Poller,
-    Watch,
+    MAX_RUNNING_STEPS,
+    MAX_RUNNING_STEPS_PER_SERVER,
+    STORE_CHECK_SECONDS,
+    Job,
+    PollScheduler,
 )
 from tests.requirements import covers
 
@@ -42,32 +42,32 @@ class Counted:
         self.full = threading.Event()
         self.filled_by = 0
 
-    async def step(self, watch: Watch) -> float | None:
+    async def run_step(self, job: Job) -> float | None:
         with self.lock:
             again = self.again
-            self.steps.append(watch.name)
-            self.flying[watch.place] += 1
-            self.most[watch.place] = max(self.most[watch.place], self.flying[watch.place])
+            self.steps.append(job.job_id)
+            self.flying[job.quota_key] += 1
+            self.most[job.quota_key] = max(self.most[job.quota_key], self.flying[job.quota_key])
             self.most_at_once = max(self.most_at_once, self.flying.total())
             if self.flying.total() == self.filled_by:
                 self.full.set()
         await asyncio.to_thread(self.gate.wait, SECONDS)
         with self.lock:
-            self.flying[watch.place] -= 1
-        if watch.name == "broken":
+            self.flying[job.quota_key] -= 1
+        if job.job_id == "broken":
             raise ValueError("A step broke.")
         return again
 
-    def is_changed(self, watch: Watch) -> bool:
-        return watch.name in self.changed
+    def has_changed(self, job: Job) -> bool:
+        return job.job_id in self.changed
 
-    async def dropped(self, watch: Watch) -> None:
-        self.let_go.append(watch.name)
+    async def release_job(self, job: Job) -> None:
+        self.let_go.append(job.job_id)
 
-    async def idle(self) -> None:
+    async def release_resources(self) -> None:
         self.idles.release()
 
-    def forked(self) -> None:
+    def reset_in_child(self) -> None:
         pass
 
 
@@ -97,36 +97,36 @@ class Told:
 @covers("device-heap")
 def test_requests_in_flight_are_bounded_and_one_place_never_has_all_of_them() -> None:
     work, told = Counted(held=True), Told()
-    work.filled_by = AT_ONCE
-    poller = Poller(work)
-    for number in range(3 * AT_ONCE):
-        poller.watch(f"hanging-{number}", "hanging", told.of(f"hanging-{number}"))
-    for number in range(AT_ONCE):
-        poller.watch(f"other-{number}", "other", told.of(f"other-{number}"))
+    work.filled_by = MAX_RUNNING_STEPS
+    poller = PollScheduler(work)
+    for number in range(3 * MAX_RUNNING_STEPS):
+        poller.subscribe(f"hanging-{number}", "hanging", told.of(f"hanging-{number}"))
+    for number in range(MAX_RUNNING_STEPS):
+        poller.subscribe(f"other-{number}", "other", told.of(f"other-{number}"))
     assert work.full.wait(SECONDS)
     work.gate.set()
-    told.wait(4 * AT_ONCE)
-    assert work.most_at_once == AT_ONCE
-    assert work.most == {"hanging": AT_ONCE_FOR_ONE_PLACE, "other": AT_ONCE_FOR_ONE_PLACE}
+    told.wait(4 * MAX_RUNNING_STEPS)
+    assert work.most_at_once == MAX_RUNNING_STEPS
+    assert work.most == {"hanging": MAX_RUNNING_STEPS_PER_SERVER, "other": MAX_RUNNING_STEPS_PER_SERVER}
     assert sorted(work.steps) == sorted(told.troubles), "each once, none lost"
 
 
 @covers("device-heap")
 def test_what_is_due_beyond_the_bound_comes_later_in_the_order_in_which_it_fell_due() -> None:
     work, told = Counted(), Told()
-    poller = Poller(work)
+    poller = PollScheduler(work)
     names = [f"login-{number}" for number in range(500)]
     for name in names:
-        poller.watch(name, "one", told.of(name))
+        poller.subscribe(name, "one", told.of(name))
     told.wait(len(names))
     assert work.steps == names
 
 
 def test_a_step_that_breaks_is_told_to_whoever_waits_for_it_alone() -> None:
     told = Told()
-    poller = Poller(Counted())
+    poller = PollScheduler(Counted())
     for name in ("broken", "whole"):
-        poller.watch(name, "one", told.of(name))
+        poller.subscribe(name, "one", told.of(name))
     told.wait(2)
     assert str(told.troubles["broken"]) == "A step broke."
     assert told.troubles["whole"] is None
@@ -134,12 +134,12 @@ def test_a_step_that_breaks_is_told_to_whoever_waits_for_it_alone() -> None:
 
 def test_all_who_wait_for_one_thing_are_told_and_it_is_stepped_through_once() -> None:
     work, told, other = Counted(held=True), Told(), Told()
-    poller = Poller(work)
+    poller = PollScheduler(work)
     work.filled_by = 2
-    poller.watch("login", "one", told.of("login"))
-    poller.watch("login", "one", other.of("login"))
+    poller.subscribe("login", "one", told.of("login"))
+    poller.subscribe("login", "one", other.of("login"))
     # Calls are handled in order: once this step is in flight, both watches of the login have been added.
-    poller.watch("later", "one", told.of("later"))
+    poller.subscribe("later", "one", told.of("later"))
     assert work.full.wait(SECONDS)
     work.gate.set()
     told.wait(2)
@@ -149,23 +149,23 @@ def test_all_who_wait_for_one_thing_are_told_and_it_is_stepped_through_once() ->
 
 def test_a_watch_that_comes_after_the_end_is_stepped_through_and_told_too() -> None:
     work, told, other = Counted(), Told(), Told()
-    poller = Poller(work)
-    poller.watch("login", "one", told.of("login"))
+    poller = PollScheduler(work)
+    poller.subscribe("login", "one", told.of("login"))
     told.wait()
-    poller.watch("login", "one", other.of("login"))
+    poller.subscribe("login", "one", other.of("login"))
     assert other.wait() == ["login"]
     assert work.steps == ["login"] * 2
 
 
 def test_the_last_who_leaves_lets_it_go_and_the_thread_ends_until_it_is_needed_again() -> None:
     work, told, other = Counted(again=3600), Told(), Told()
-    poller = Poller(work)
+    poller = PollScheduler(work)
     one, two = told.of("login"), other.of("login")
     for round_ in (1, 2):
-        poller.watch("login", "one", one)
-        poller.watch("login", "one", two)
-        poller.unwatch("login", one)
-        poller.unwatch("login", two)
+        poller.subscribe("login", "one", one)
+        poller.subscribe("login", "one", two)
+        poller.unsubscribe("login", one)
+        poller.unsubscribe("login", two)
         assert work.idles.acquire(timeout=SECONDS)
         assert work.let_go == ["login"] * round_
     assert not told.troubles
@@ -180,7 +180,7 @@ class Paused(Counted):
         self.looks = threading.Event()
         self.goes_on = threading.Event()
 
-    def is_changed(self, watch: Watch) -> bool:
+    def has_changed(self, job: Job) -> bool:
         self.looks.set()
         assert self.goes_on.wait(SECONDS)
         # From here on the next step is the last.
@@ -190,12 +190,12 @@ class Paused(Counted):
 
 def test_whoever_comes_as_the_last_one_leaves_is_told_too() -> None:
     work, told, other = Paused(), Told(), Told()
-    poller = Poller(work)
+    poller = PollScheduler(work)
     one = told.of("login")
-    poller.watch("login", "one", one)
+    poller.subscribe("login", "one", one)
     assert work.looks.wait(SECONDS)
-    poller.unwatch("login", one)
-    poller.watch("login", "one", other.of("login"))
+    poller.unsubscribe("login", one)
+    poller.subscribe("login", "one", other.of("login"))
     work.goes_on.set()
     assert other.wait() == ["login"]
     assert not told.troubles
@@ -205,11 +205,11 @@ def test_whoever_comes_as_the_last_one_leaves_is_told_too() -> None:
 def test_leaving_what_is_in_flight_lets_it_come_to_its_end() -> None:
     work, told = Counted(again=3600, held=True), Told()
     work.filled_by = 1
-    poller = Poller(work)
+    poller = PollScheduler(work)
     ended = told.of("login")
-    poller.watch("login", "one", ended)
+    poller.subscribe("login", "one", ended)
     assert work.full.wait(SECONDS)
-    poller.unwatch("login", ended)
+    poller.unsubscribe("login", ended)
     work.gate.set()
     assert work.idles.acquire(timeout=SECONDS)
     assert (work.steps, work.let_go) == (["login"], ["login"])
@@ -218,29 +218,29 @@ def test_leaving_what_is_in_flight_lets_it_come_to_its_end() -> None:
 def test_what_somebody_else_changed_is_due_at_once() -> None:
     work, told = Counted(again=3600), Told()
     work.filled_by = 1
-    poller = Poller(work)
-    poller.watch("login", "one", told.of("login"))
+    poller = PollScheduler(work)
+    poller.subscribe("login", "one", told.of("login"))
     assert work.full.wait(SECONDS)
     work.again = None
     work.changed.add("login")
     told.wait()
     assert work.steps == ["login"] * 2
-    assert LOOK_SECONDS < SECONDS
+    assert STORE_CHECK_SECONDS < SECONDS
 
 
 def test_leaving_what_nobody_knows_is_nothing() -> None:
     told = Told()
-    poller = Poller(Counted())
-    poller.unwatch("nothing", told.of("nothing"))
-    poller.watch("login", "one", told.of("login"))
+    poller = PollScheduler(Counted())
+    poller.unsubscribe("nothing", told.of("nothing"))
+    poller.subscribe("login", "one", told.of("login"))
     assert told.wait() == ["login"]
 
 
 def test_a_poller_that_is_closed_begins_no_more_steps_and_waits_for_those_in_flight() -> None:
     work, told = Counted(again=0.0, held=True), Told()
     work.filled_by = 1
-    poller = Poller(work)
-    poller.watch("login", "one", told.of("login"))
+    poller = PollScheduler(work)
+    poller.subscribe("login", "one", told.of("login"))
     assert work.full.wait(SECONDS)
     threading.Timer(0, work.gate.set).start()
     poller.close()

@@ -69,27 +69,27 @@ def test_quirk_36_eight_processes_with_an_expired_rotating_token_refresh_once_an
     clock.now += 3600
     with processes("call", tmp_path, clock(), server.url, str(CALLS)) as actors:
         assert called(actors) == {200: PROCESSES * CALLS}
-        assert demo.server.count("refresh") == 1
-        assert demo.server.count("ping") == PROCESSES * CALLS
+        assert demo.authorization_server.count_requests("refresh") == 1
+        assert demo.authorization_server.count_requests("ping") == PROCESSES * CALLS
         # A server that reacts to reuse has seen none: the session is alive, and refreshes again.
-        demo.server.ledger.revoke_access_tokens()
+        demo.authorization_server.ledger.revoke_access_tokens()
         assert called(actors) == {200: PROCESSES * CALLS}
-        assert demo.server.count("refresh") == 2
+        assert demo.authorization_server.count_requests("refresh") == 2
         # It is over for everybody: one of them asks, and tells the others through the store.
-        demo.server.ledger.revoke_everything()
+        demo.authorization_server.ledger.revoke_everything()
         assert called(actors) == {"AuthorizationRequired": PROCESSES * CALLS}
         assert called(actors) == {"AuthorizationRequired": PROCESSES * CALLS}
-        assert demo.server.count("refresh") == 3
+        assert demo.authorization_server.count_requests("refresh") == 3
 
 
 @covers("one-refresh")
 def test_a_process_killed_while_it_refreshes_frees_the_others(
     tmp_path: Path, server: Server, demo: Demo, clock: MovedClock
 ) -> None:
-    demo.server.change(reuse_grace_seconds=RETRY_SECONDS)
+    demo.authorization_server.change_behaviour(reuse_grace_seconds=RETRY_SECONDS)
     logged_in(tmp_path, demo, clock)
     clock.now += 3600
-    gate = demo.server.hold("refresh")
+    gate = demo.authorization_server.hold("refresh")
     with processes("call", tmp_path, clock(), server.url, "1", count=3) as actors:
         first = actors[0]
         assert first.stdin is not None
@@ -98,18 +98,18 @@ def test_a_process_killed_while_it_refreshes_frees_the_others(
         assert gate.arrived.wait(20)
         first.kill()
         first.wait()
-        demo.server.heal()
+        demo.authorization_server.clear_faults()
         assert called(actors[1:]) == {200: 2}
-    assert demo.server.count("refresh") == 2
+    assert demo.authorization_server.count_requests("refresh") == 2
 
 
 @covers("single-use")
 def test_security_12_of_eight_processes_that_paste_one_answer_exactly_one_sends_the_code(
     service: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
 ) -> None:
-    login = asyncio.run(service.begin(server, TERMINAL))
+    login = asyncio.run(service.start_login(server, TERMINAL))
     answer = approve(login.authorization_url)
     with processes("finish", tmp_path, clock(), login.id) as actors:
         assert Counter(tell(actors, answer)) == {"done": 1, "login_already_used": PROCESSES - 1}
-    assert demo.server.count("token") == 1
+    assert demo.authorization_server.count_requests("token") == 1
     assert service.login(login.id).status == "done"

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.demo.servers import Demo
-from hermes_mcp_auth_remote.errors import AuthorizationRequired, TimedOut, Unreachable, UnreadableAnswer
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, MalformedResponse, TimedOut, Unreachable
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.signing import new_proof_key
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.timeouts import LIMITS
+from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
 from tests.requirements import covers
@@ -42,7 +42,7 @@ def test_a_refresh_token_never_goes_to_an_issuer_whose_metadata_somebody_put_the
     clock.now += 3600
     with pytest.raises(AuthorizationRequired, match="access token has ended"):
         asyncio.run(session.header())
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 @covers("token-address")
@@ -53,7 +53,7 @@ def test_another_client_beside_our_tokens_does_not_hide_that_they_are_for_anothe
     moved = replace(server, url=demo.mcp_url)
     with pytest.raises(AuthorizationRequired, match="another address"):
         asyncio.run(AuthService(tmp_path, clock=clock).session(moved).header())
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 @pytest.mark.parametrize("grant", ["authorization_code", "client_credentials"])
@@ -72,8 +72,8 @@ def test_a_caller_does_not_wait_for_a_renewal_that_hangs(
 
     clock.now += 3600
     asked = replace(server, options=replace(server.options, grant=grant))
-    limits = replace(LIMITS, caller_seconds=0.01)
-    session = AuthService(tmp_path, clock=clock, run=hang, limits=limits).session(asked)
+    limits = replace(TIME_LIMITS, caller_seconds=0.01)
+    session = AuthService(tmp_path, clock=clock, run_exchange=hang, limits=limits).session(asked)
     try:
         with pytest.raises(TimedOut, match="in time"):
             asyncio.run(session.header())
@@ -89,13 +89,13 @@ def test_a_session_of_bound_tokens_takes_no_plain_one_where_the_operator_demands
     stored = store.read(KEY)
     assert stored.tokens is not None
     bound = replace(stored, tokens=replace(stored.tokens, scheme="DPoP"), proof_key=new_proof_key())
-    store.replace(KEY, bound)
+    store.save_login(KEY, bound)
     clock.now += 3600
     before = store.read(KEY)
     demanding = replace(server, options=replace(server.options, dpop=True))
-    with pytest.raises(UnreadableAnswer, match="bound to no key"):
+    with pytest.raises(MalformedResponse, match="bound to no key"):
         asyncio.run(AuthService(tmp_path, clock=clock).session(demanding).header())
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
     # The refresh token is another one, for the old one is spent; all else is as before.
     found = store.read(KEY)
     assert found.tokens is not None

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.errors import StoreUnwritable, UnreadableAnswer
-from hermes_mcp_auth_remote.oauth.metadata import authorization_server
+from hermes_mcp_auth_remote.errors import MalformedResponse, StoreUnwritable
+from hermes_mcp_auth_remote.oauth.metadata import authorization_server_from_document
 from hermes_mcp_auth_remote.oauth.wire import Request, Response
 from hermes_mcp_auth_remote.signing import new_proof_key
 from hermes_mcp_auth_remote.store.files import private_files
@@ -47,7 +47,7 @@ def test_what_a_dead_refresh_token_came_to_says_nothing_of_its_successor(
     store, server = seeded(tmp_path), FakeServer(lambda _request: answer(400, {"error": "invalid_grant"}))
     service = service_at(tmp_path, server, DUE)
     assert header(service) == OLD
-    store.replace(store.keys()[0], with_refresh_token(credentials_of(0), "refresh-of-the-new-login"))
+    store.save_login(store.list_keys()[0], with_refresh_token(credentials_of(0), "refresh-of-the-new-login"))
     found = service.connection(SERVER)
     assert found is not None
     assert found.refresh_failure is None
@@ -55,8 +55,8 @@ def test_what_a_dead_refresh_token_came_to_says_nothing_of_its_successor(
     server.respond = grant_tokens
     if process == "the same process":
         # Its failures are in memory; the token that it uses meanwhile is not.
-        service.session(SERVER)._until = 0.0
-        service.session(SERVER)._ready = replace(service.session(SERVER)._ready, version=None)
+        service.session(SERVER)._recheck_at = 0.0
+        service.session(SERVER)._cached_token = replace(service.session(SERVER)._cached_token, version=None)
     else:
         service = service_at(tmp_path, server, DUE)
     assert header(service) == "Bearer new"
@@ -100,11 +100,11 @@ def test_a_rotated_refresh_token_is_stored_though_its_access_token_is_refused(tm
     )
     server = FakeServer()
     strict = Server(SERVER.name, SERVER.url, ServerOptions(dpop=True))
-    with pytest.raises(UnreadableAnswer, match="bound to no key"):
+    with pytest.raises(MalformedResponse, match="bound to no key"):
         header(service_at(tmp_path, server, ENDED), strict)
     assert stored_refresh_token(tmp_path) == Secret("rotated")
     # Another process waits, too, and then refreshes with what is good.
-    with pytest.raises(UnreadableAnswer, match="bound to no key"):
+    with pytest.raises(MalformedResponse, match="bound to no key"):
         header(service_at(tmp_path, server, ENDED + 1), strict)
     assert len(server.requests) == 1
     assert header(service_at(tmp_path, server, ENDED + 60)) == "Bearer new"
@@ -120,7 +120,7 @@ def test_a_late_refresh_takes_the_place_of_no_login_that_another_program_stored(
     logged_in = replace(logged_in, tokens=replace(logged_in.tokens, expires_at=ENDED + 3600))
 
     def log_in_elsewhere(request: Request) -> Response:
-        store.replace(KEY, logged_in)
+        store.save_login(KEY, logged_in)
         return grant_tokens(request)
 
     assert header(service_at(tmp_path, FakeServer(log_in_elsewhere), ENDED)) == "Bearer access-1"
@@ -135,7 +135,9 @@ def test_a_logout_revokes_the_tokens_that_the_disk_refused(tmp_path: Path, monke
     found = credentials_of(0)
     issuer = found.authorization_server
     assert issuer is not None
-    revocable = authorization_server({**issuer.document, "revocation_endpoint": f"{issuer.issuer}/revoke"})
+    revocable = authorization_server_from_document(
+        {**issuer.document, "revocation_endpoint": f"{issuer.issuer}/revoke"}
+    )
     seeded(tmp_path, credentials=replace(found, authorization_server=revocable))
     server = FakeServer()
     service = service_at(tmp_path, server, ENDED)

@@ -17,18 +17,18 @@ import pytest
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import (
     AuthorizationRequired,
+    MalformedResponse,
     McpAuthError,
     NetworkError,
-    TokenRefused,
-    UnreadableAnswer,
+    TokenError,
 )
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.refresh import BACK_OFF_SECONDS, RETRY_SECONDS
-from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS, Session
-from hermes_mcp_auth_remote.service.single_flight import Flights
+from hermes_mcp_auth_remote.service.refresh import BACKOFF_SECONDS, RETRY_SECONDS
+from hermes_mcp_auth_remote.service.sessions import STORE_CHECK_SECONDS, Session
+from hermes_mcp_auth_remote.service.single_flight import SingleFlight
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Server
 from tests.demo.player import MovedClock
 from tests.requirements import covers
 from tests.service.given import KEY, eventually, kept, log_in, rotated_elsewhere, without_binding
@@ -44,7 +44,7 @@ def header(session: Session) -> str:
 
 
 def challenged(session: Session, refused: str) -> str | None:
-    return asyncio.run(session.challenged(refused, 401, REFUSED))
+    return asyncio.run(session.handle_challenge(refused, 401, REFUSED))
 
 
 def anew(home: Path, server: Server, clock: MovedClock) -> Session:
@@ -54,7 +54,7 @@ def anew(home: Path, server: Server, clock: MovedClock) -> Session:
 
 def live(demo: Demo, authorization: str | None) -> bool:
     assert authorization is not None
-    return demo.server.ledger.live(authorization.removeprefix("Bearer ")) is not None
+    return demo.authorization_server.ledger.find_live_token(authorization.removeprefix("Bearer ")) is not None
 
 
 def broken(*_: object, **__: object) -> Any:
@@ -66,11 +66,11 @@ def test_a_valid_token_in_memory_costs_no_read_no_lock_and_no_request(
     session_kept: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = session_kept.session(server)
-    for kind, names in ((FileStore, ("read", "version", "lock")), (Flights, ("join",))):
+    for kind, names in ((FileStore, ("read", "version", "lock")), (SingleFlight, ("submit",))):
         for name in names:
             monkeypatch.setattr(kind, name, broken)
     assert session.header_now() == header(session) == session.header_blocking()
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 def test_after_a_restart_a_valid_token_is_read_once_and_asked_of_nobody(
@@ -79,7 +79,7 @@ def test_after_a_restart_a_valid_token_is_read_once_and_asked_of_nobody(
     session = anew(tmp_path, server, clock)
     assert session.header_now() is None
     assert header(session) == session.header_now() == session_kept.session(server).header_now()
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 def test_without_a_login_a_person_is_needed_and_nobody_is_asked(
@@ -89,7 +89,7 @@ def test_without_a_login_a_person_is_needed_and_nobody_is_asked(
         header(service.session(server))
     with pytest.raises(AuthorizationRequired):
         service.session(server).header_blocking()
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 @covers("one-refresh")
@@ -104,7 +104,7 @@ def test_a_hundred_coroutines_share_one_refresh(
 
     (one,) = asyncio.run(main())
     assert live(demo, one)
-    assert demo.server.count("refresh") == len(demo.server.requests) == 1
+    assert demo.authorization_server.count_requests("refresh") == len(demo.authorization_server.requests) == 1
 
 
 @covers("one-refresh")
@@ -113,7 +113,7 @@ def test_threads_with_loops_of_their_own_and_synchronous_callers_share_one_refre
 ) -> None:
     session = session_kept.session(server)
     clock.now += 3600
-    gate, together = demo.server.hold("refresh"), threading.Barrier(9)
+    gate, together = demo.authorization_server.hold("refresh"), threading.Barrier(9)
 
     def ask(ask_for: Callable[[], str]) -> str:
         together.wait(20)
@@ -128,7 +128,7 @@ def test_threads_with_loops_of_their_own_and_synchronous_callers_share_one_refre
         headers = {each.result(20) for each in waiting}
     assert len(headers) == 1
     assert live(demo, headers.pop())
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 def test_a_synchronous_caller_inside_a_running_loop_is_served_too(
@@ -148,16 +148,18 @@ def test_a_hundred_callers_whose_token_is_refused_share_one_refresh(
 ) -> None:
     session = session_kept.session(server)
     refused = header(session)
-    demo.server.ledger.revoke_access_tokens()
+    demo.authorization_server.ledger.revoke_access_tokens()
 
     async def main() -> set[str | None]:
-        return set(await asyncio.gather(*(session.challenged(refused, 401, REFUSED) for _ in range(100))))
+        return set(
+            await asyncio.gather(*(session.handle_challenge(refused, 401, REFUSED) for _ in range(100)))
+        )
 
     (one,) = asyncio.run(main())
     assert live(demo, one)
     # Whoever comes late with the old one needs no refresh of its own.
     assert challenged(session, refused) == one
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 @covers("one-refresh")
@@ -166,7 +168,7 @@ def test_a_cancelled_waiter_cancels_nothing_for_the_others(
 ) -> None:
     session = session_kept.session(server)
     clock.now += 3600
-    gate = demo.server.hold("refresh")
+    gate = demo.authorization_server.hold("refresh")
 
     async def main() -> str:
         first, second = (asyncio.create_task(session.header()) for _ in range(2))
@@ -178,7 +180,7 @@ def test_a_cancelled_waiter_cancels_nothing_for_the_others(
         return await second
 
     assert live(demo, asyncio.run(main()))
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 @covers("kept-before-use")
@@ -187,7 +189,7 @@ def test_a_refresh_goes_on_when_everybody_who_waited_is_gone(
 ) -> None:
     session = session_kept.session(server)
     clock.now += 3600
-    gate = demo.server.hold("refresh", after=True)
+    gate = demo.authorization_server.hold("refresh", after_processing=True)
 
     async def main() -> None:
         only = asyncio.create_task(session.header())
@@ -200,7 +202,7 @@ def test_a_refresh_goes_on_when_everybody_who_waited_is_gone(
     # The old refresh token is used up by now; the new one is on the disk.
     assert live(demo, header(session))
     assert live(demo, header(anew(tmp_path, server, clock)))
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 def test_a_token_is_refreshed_ahead_of_its_end_and_a_short_one_not_all_the_time(
@@ -210,7 +212,7 @@ def test_a_token_is_refreshed_ahead_of_its_end_and_a_short_one_not_all_the_time(
     old = header(session)
     clock.now += 3600 - 61
     assert header(session) == old
-    demo.server.change(access_token_seconds=20)
+    demo.authorization_server.change_behaviour(access_token_seconds=20)
     clock.now += 1
     # Ahead of the end, and no request waits for it.
     eventually(lambda: header(session) != old)
@@ -220,7 +222,7 @@ def test_a_token_is_refreshed_ahead_of_its_end_and_a_short_one_not_all_the_time(
     assert header(anew(tmp_path, server, clock)) == short
     clock.now += 1
     eventually(lambda: header(session) != short)
-    assert demo.server.count("refresh") == 2
+    assert demo.authorization_server.count_requests("refresh") == 2
 
 
 def test_a_refresh_that_is_due_holds_up_no_request_while_the_old_token_works(
@@ -229,13 +231,13 @@ def test_a_refresh_that_is_due_holds_up_no_request_while_the_old_token_works(
     session = session_kept.session(server)
     old = header(session)
     clock.now += 3600 - 60
-    gate = demo.server.hold("refresh")
+    gate = demo.authorization_server.hold("refresh")
     assert header(session) == old
     assert gate.arrived.wait(20)
     assert [header(session) for _ in range(5)] == [old] * 5
     gate.open()
     eventually(lambda: header(session) != old)
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 def test_another_writers_token_is_noticed_within_a_second_by_one_stat(
@@ -248,22 +250,22 @@ def test_another_writers_token_is_noticed_within_a_second_by_one_stat(
 ) -> None:
     session = session_kept.session(server)
     old = header(session)
-    looks: list[Key] = []
+    looks: list[CredentialKey] = []
     version = FileStore.version
 
-    def counted(store: FileStore, key: Key) -> tuple[int, int, int] | None:
+    def counted(store: FileStore, key: CredentialKey) -> tuple[int, int, int] | None:
         looks.append(key)
         return version(store, key)
 
     monkeypatch.setattr(FileStore, "version", counted)
     assert [header(session) for _ in range(100)] == [old] * 100
     assert looks == []
-    clock.now += LOOK_SECONDS
+    clock.now += STORE_CHECK_SECONDS
     assert [header(session) for _ in range(100)] == [old] * 100
     assert len(looks) == 1
     fresh = rotated_elsewhere(tmp_path, demo)
     assert header(session) == old
-    clock.now += LOOK_SECONDS
+    clock.now += STORE_CHECK_SECONDS
     assert header(session) == f"Bearer {fresh}"
 
 
@@ -291,23 +293,23 @@ def test_refreshed_tokens_that_the_disk_did_not_take_are_used_and_stored_as_soon
     with full_disk():
         fresh = header(session)
         assert live(demo, fresh)
-        clock.now += BACK_OFF_SECONDS
+        clock.now += BACKOFF_SECONDS
         assert [header(session) for _ in range(3)] == [fresh] * 3
         # As it ends, what takes its place comes of the one in memory: the other one is used up.
         clock.now += 3600
         fresh = header(session)
         assert live(demo, fresh)
-        eventually(lambda: session_kept._world.refreshes._under_way == {})
+        eventually(lambda: session_kept._deps.refresh_flights._running_flights == {})
     assert kept(tmp_path) == before
     assert [r.levelname for r in caplog.records if "memory alone" in r.getMessage()] == ["WARNING"]
-    assert demo.server.count("refresh") == 2
-    clock.now += BACK_OFF_SECONDS
+    assert demo.authorization_server.count_requests("refresh") == 2
+    clock.now += BACKOFF_SECONDS
     assert header(session) == fresh
     eventually(lambda: kept(tmp_path) != before)
     assert header(anew(tmp_path, server, clock)) == fresh
     clock.now += 3600
     assert live(demo, header(anew(tmp_path, server, clock)))
-    assert demo.server.count("refresh") == 3
+    assert demo.authorization_server.count_requests("refresh") == 3
 
 
 @covers("disk-refuses")
@@ -324,7 +326,7 @@ def test_a_login_made_meanwhile_counts_more_than_tokens_that_the_disk_did_not_ta
         mine = header(session)
     elsewhere = AuthService(tmp_path, clock=clock)
     asyncio.run(log_in(elsewhere, server))
-    clock.now += LOOK_SECONDS
+    clock.now += STORE_CHECK_SECONDS
     assert header(session) == header(elsewhere.session(server)) != mine
     clock.now += 3600
     assert live(demo, header(session))
@@ -334,34 +336,34 @@ def test_a_login_made_meanwhile_counts_more_than_tokens_that_the_disk_did_not_ta
 def test_quirk_33_a_server_that_does_not_rotate_keeps_its_refresh_token(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
 ) -> None:
-    demo.server.change(rotate=False)
+    demo.authorization_server.change_behaviour(rotate=False)
     for _ in range(3):
         clock.now += 3600
         assert live(demo, header(session_kept.session(server)))
-    assert demo.server.count("refresh") == 3
+    assert demo.authorization_server.count_requests("refresh") == 3
 
 
 @covers("expires-in")
 def test_quirk_32_a_token_without_an_end_is_refreshed_only_after_a_401(
     service: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
 ) -> None:
-    demo.server.change(token_overrides={"expires_in": None})
+    demo.authorization_server.change_behaviour(token_overrides={"expires_in": None})
     asyncio.run(log_in(service, server))
     session = anew(tmp_path, server, clock)
     clock.now += 3599
     first = header(session)
-    assert demo.server.count("refresh") == 0
-    demo.server.ledger.revoke_access_tokens()
+    assert demo.authorization_server.count_requests("refresh") == 0
+    demo.authorization_server.ledger.revoke_access_tokens()
     assert live(demo, challenged(session, first))
 
 
 TROUBLE: dict[str, tuple[dict[str, Any], type[McpAuthError]]] = {
-    "503": ({"status": 503}, UnreadableAnswer),
-    "HTML": ({"status": 200, "body": "<html>Down for maintenance</html>"}, UnreadableAnswer),
+    "503": ({"status": 503}, MalformedResponse),
+    "HTML": ({"status": 200, "body": "<html>Down for maintenance</html>"}, MalformedResponse),
     "a hang-up": ({"hang_up": True}, NetworkError),
     "temporarily_unavailable": (
         {"status": 400, "body": '{"error": "temporarily_unavailable"}'},
-        TokenRefused,
+        TokenError,
     ),
 }
 
@@ -374,27 +376,27 @@ def test_quirk_34_trouble_at_the_token_endpoint_ends_no_session_and_is_not_asked
     fault, kind = TROUBLE[name]
     session, before = session_kept.session(server), kept(tmp_path)
     old = header(session)
-    demo.server.fail_next("refresh", **fault, times=None)
+    demo.authorization_server.fail_next("refresh", **fault, times=None)
     clock.now += 3600 - 50
     # It lives for another 50 s: used, and tried again every 15 s.
     assert [header(session) for _ in range(5)] == [old] * 5
-    eventually(lambda: session._ready.fresh_until == clock.now + BACK_OFF_SECONDS)
-    assert demo.server.count("refresh") == 1
-    clock.now += BACK_OFF_SECONDS - 1
+    eventually(lambda: session._cached_token.refresh_at == clock.now + BACKOFF_SECONDS)
+    assert demo.authorization_server.count_requests("refresh") == 1
+    clock.now += BACKOFF_SECONDS - 1
     assert header(session) == old
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
     clock.now += 1
     assert header(session) == old
-    eventually(lambda: session._ready.fresh_until == clock.now + BACK_OFF_SECONDS)
-    assert demo.server.count("refresh") == 2
+    eventually(lambda: session._cached_token.refresh_at == clock.now + BACKOFF_SECONDS)
+    assert demo.authorization_server.count_requests("refresh") == 2
     # It has ended: an error, and one try in five seconds.
     clock.now += 50
     for _ in range(5):
         with pytest.raises(kind):
             header(session)
-    assert demo.server.count("refresh") == 3
+    assert demo.authorization_server.count_requests("refresh") == 3
     assert kept(tmp_path) == before
-    demo.server.heal()
+    demo.authorization_server.clear_faults()
     clock.now += RETRY_SECONDS
     assert live(demo, header(session))
 
@@ -404,11 +406,11 @@ def test_trouble_after_a_401_leaves_the_old_token_to_nobody_who_was_refused(
 ) -> None:
     session = session_kept.session(server)
     refused = header(session)
-    demo.server.fail_next("refresh", status=503, times=None)
+    demo.authorization_server.fail_next("refresh", status=503, times=None)
     for _ in range(3):
-        with pytest.raises(UnreadableAnswer):
+        with pytest.raises(MalformedResponse):
             challenged(session, refused)
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
 
 
 def test_a_setting_that_stops_the_refresh_does_not_stop_a_living_token(
@@ -438,20 +440,20 @@ def test_a_session_that_is_over_is_asked_about_once(
     if by_hermes:
         without_binding(tmp_path)
     stored = FileStore(tmp_path).read(KEY)
-    demo.server.ledger.revoke_everything()
+    demo.authorization_server.ledger.revoke_everything()
     refused = header(session)
     for _ in range(5):
         with pytest.raises(AuthorizationRequired, match="has ended the session") as caught:
             challenged(session, refused)
         assert "http" not in f"{caught.value} {caught.value.advice}"
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
     # The tokens stay; another process learns it from the disk, whoever wrote the tokens.
     assert FileStore(tmp_path).read(KEY).tokens == stored.tokens
     other = anew(tmp_path, server, clock)
     for _ in range(5):
         with pytest.raises(AuthorizationRequired):
             challenged(other, refused)
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
     asyncio.run(log_in(AuthService(tmp_path, clock=clock), server))
     assert live(demo, challenged(session, refused))
     assert live(demo, challenged(other, refused))
@@ -463,21 +465,21 @@ def test_quirk_34_what_another_writer_rotated_meanwhile_is_adopted(
 ) -> None:
     session = session_kept.session(server)
     clock.now += 3600
-    gate = demo.server.hold("refresh")
+    gate = demo.authorization_server.hold("refresh")
 
     async def main() -> str:
         asking = asyncio.create_task(session.header())
         await asyncio.to_thread(gate.arrived.wait, 20)
         # Hermes 0.19 takes no lock. The server forgives, so that only our own request fails.
         theirs = rotated_elsewhere(tmp_path, demo)
-        demo.server.heal()
+        demo.authorization_server.clear_faults()
         gate.open()
         assert await asking == f"Bearer {theirs}"
         return theirs
 
     # What is held is answered with invalid_grant: by then the refresh token is used up.
     theirs = asyncio.run(main())
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1
     assert FileStore(tmp_path).read(KEY).binding is not None
     assert session.header_now() == f"Bearer {theirs}"
 
@@ -493,7 +495,7 @@ def test_a_token_that_another_process_refreshed_is_adopted_without_a_request(
     clock.now += 3600
     theirs = rotated_elsewhere(tmp_path, demo)
     assert header(session) == f"Bearer {theirs}"
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 def test_tokens_that_hermes_wrote_work_and_refresh(
@@ -505,7 +507,7 @@ def test_tokens_that_hermes_wrote_work_and_refresh(
     assert live(demo, old)
     clock.now += 3600
     assert live(demo, header(session))
-    assert demo.server.requests[-1].form["resource"] == demo.ping_url
+    assert demo.authorization_server.requests[-1].form["resource"] == demo.ping_url
 
 
 @covers("server-query")
@@ -517,7 +519,7 @@ def test_tokens_that_hermes_wrote_refresh_where_the_servers_address_has_a_query(
     clock.now += 3600
     assert live(demo, header(anew(tmp_path, queried, clock)))
     # RFC 8707 section 2; and a key in the query is for the server alone.
-    assert demo.server.requests[-1].form["resource"] == demo.ping_url
+    assert demo.authorization_server.requests[-1].form["resource"] == demo.ping_url
 
 
 @covers("token-address")
@@ -530,7 +532,7 @@ def test_a_token_is_never_sent_to_another_address_under_the_same_name(
     for service in (session_kept, AuthService(tmp_path, clock=clock)):
         with pytest.raises(AuthorizationRequired, match="another address"):
             header(service.session(moved))
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 @covers("token-address")
@@ -539,7 +541,7 @@ def test_a_flight_of_one_address_is_not_joined_by_another(
 ) -> None:
     clock.now += 3600
     moved = replace(server, url=demo.mcp_url)
-    gate = demo.server.hold("refresh")
+    gate = demo.authorization_server.hold("refresh")
 
     async def main() -> tuple[Any, Any]:
         ours = asyncio.create_task(session_kept.session(server).header())
@@ -560,11 +562,11 @@ def test_a_caller_with_a_refused_token_never_gets_it_back(
 ) -> None:
     session = session_kept.session(server)
     refused = header(session)
-    session.forget()
-    demo.server.ledger.revoke_access_tokens()
+    session.clear_cache()
+    demo.authorization_server.ledger.revoke_access_tokens()
     reading, go, read = threading.Event(), threading.Event(), FileStore.read
 
-    def slowly(store: FileStore, key: Key) -> Credentials:
+    def slowly(store: FileStore, key: CredentialKey) -> Credentials:
         reading.set()
         assert go.wait(20)
         return read(store, key)
@@ -575,7 +577,7 @@ def test_a_caller_with_a_refused_token_never_gets_it_back(
         # A flight that knows of no refusal finds the refused token on the disk.
         first = asyncio.create_task(session.header())
         await asyncio.to_thread(reading.wait, 20)
-        second = asyncio.create_task(session.challenged(refused, 401, REFUSED))
+        second = asyncio.create_task(session.handle_challenge(refused, 401, REFUSED))
         await asyncio.wait([second], timeout=0)
         go.set()
         assert await first == refused
@@ -590,10 +592,10 @@ def test_a_flight_that_has_landed_is_not_joined(monkeypatch: pytest.MonkeyPatch)
         return len(numbers)
 
     numbers: list[int] = []
-    flights: Flights[int] = Flights("test")
+    flights: SingleFlight[int] = SingleFlight("test")
     # As in the moment between waking those who wait and being taken off the list.
-    monkeypatch.setattr(Flights, "_land", lambda *_: None)
-    assert [flights.join("key", number).result(20) for _ in range(2)] == [1, 2]
+    monkeypatch.setattr(SingleFlight, "_remove_flight", lambda *_: None)
+    assert [flights.submit("key", number).result(20) for _ in range(2)] == [1, 2]
 
 
 @covers("step-up")
@@ -605,13 +607,13 @@ def test_quirk_38_more_scope_needs_a_person_and_a_plain_403_is_the_caller_s(
     sent = header(session)
     lines = [f'Bearer error="insufficient_scope", scope="{scope}"']
     with pytest.raises(AuthorizationRequired, match="more access") as caught:
-        asyncio.run(session.challenged(sent, 403, lines))
-    assert caught.value.server_words == scope
+        asyncio.run(session.handle_challenge(sent, 403, lines))
+    assert caught.value.server_message == scope
     with pytest.raises(AuthorizationRequired):
-        session.challenged_blocking(sent, 403, lines)
-    assert asyncio.run(session.challenged(sent, 403, [])) is None
+        session.handle_challenge_blocking(sent, 403, lines)
+    assert asyncio.run(session.handle_challenge(sent, 403, [])) is None
     assert session.header_now() == sent
-    assert demo.server.requests == []
+    assert demo.authorization_server.requests == []
 
 
 def test_a_corrupt_file_is_named_and_left_as_it_is(
@@ -640,5 +642,5 @@ def test_a_forked_child_refreshes_although_its_parent_s_threads_are_not_there(
         finally:
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
-    assert demo.server.count("refresh") == 2
+    assert demo.authorization_server.count_requests("refresh") == 2
     assert live(demo, challenged(session, "Bearer old"))

@@ -15,11 +15,11 @@ import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.ledger import Ledger
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, NetworkError
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.cached_token import REFRESH_AHEAD_SHARE
-from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS, Session
+from hermes_mcp_auth_remote.service.cached_token import REFRESH_MARGIN_FRACTION
+from hermes_mcp_auth_remote.service.sessions import STORE_CHECK_SECONDS, Session
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Server
 from tests import tripwire
@@ -42,12 +42,12 @@ def call(session: Session, demo: Demo) -> bool:
     """Send a request as good as: the token, and after a 401 another one. True where that was answered."""
     sent: str | None = header(session)
     if sent is not None and not live(demo, sent):
-        sent = asyncio.run(session.challenged(sent, 401, REFUSED))
+        sent = asyncio.run(session.handle_challenge(sent, 401, REFUSED))
     return sent is not None and live(demo, sent)
 
 
 def live(demo: Demo, authorization: str) -> bool:
-    return demo.server.ledger.live(authorization.removeprefix("Bearer ")) is not None
+    return demo.authorization_server.ledger.find_live_token(authorization.removeprefix("Bearer ")) is not None
 
 
 def is_used(ledger: Ledger, home: Path) -> bool:
@@ -64,18 +64,20 @@ def test_eight_processes_call_with_tokens_of_two_seconds_and_refresh_once_per_li
     tmp_path: Path, bursts: int
 ) -> None:
     life = 2
-    with running(Behaviour(access_token_seconds=life)) as demo:
-        tripwire.guard(demo.server.minted)
-        server, ledger = server_of(demo), demo.server.ledger
+    with serve_demo(Behaviour(access_token_seconds=life)) as demo:
+        tripwire.guard(demo.authorization_server.minted_secrets)
+        server, ledger = server_of(demo), demo.authorization_server.ledger
         asyncio.run(log_in(AuthService(tmp_path), server))
         with processes("call", tmp_path, 0, server.url, str(CALLS)) as actors:
             for _ in range(bursts):
-                eventually(lambda: not any(ledger.live(token) for token in list(ledger.access_tokens)))
+                eventually(
+                    lambda: not any(ledger.find_live_token(token) for token in list(ledger.access_tokens))
+                )
                 assert called(actors) == {200: PROCESSES * CALLS}
         times = sorted(t.used_at for t in ledger.refresh_tokens.values() if t.used_at is not None)
-        assert bursts <= len(times) == demo.server.count("refresh")
+        assert bursts <= len(times) == demo.authorization_server.count_requests("refresh")
         # One in each life, however many lives a busy machine makes of the bursts.
-        fresh_seconds = life * (1 - REFRESH_AHEAD_SHARE)
+        fresh_seconds = life * (1 - REFRESH_MARGIN_FRACTION)
         assert [b - a for a, b in pairwise(times) if b - a < fresh_seconds - 0.1] == []
         assert not any(token.family.revoked for token in ledger.refresh_tokens.values())
 
@@ -85,7 +87,7 @@ def test_eight_processes_call_with_tokens_of_two_seconds_and_refresh_once_per_li
 def test_kills_of_a_process_that_refreshes_leave_whole_files_a_free_lock_and_no_lost_session(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path, kills: int
 ) -> None:
-    ledger, chance, spread = demo.server.ledger, random.Random(20), 0.08
+    ledger, chance, spread = demo.authorization_server.ledger, random.Random(20), 0.08
     with processes("refresh", tmp_path, clock(), server.url, count=1) as actors:
         # Beside the one that looks how each kill went, enough kills are to hit a process that refreshes.
         for number in itertools.count(1):
@@ -101,14 +103,14 @@ def test_kills_of_a_process_that_refreshes_leave_whole_files_a_free_lock_and_no_
             assert stored.binding is not None
             session = AuthService(tmp_path, clock=clock).session(server)
             try:
-                assert asyncio.run(session.challenged(stored.tokens.authorization, 401, REFUSED))
+                assert asyncio.run(session.handle_challenge(stored.tokens.authorization_header, 401, REFUSED))
             except AuthorizationRequired:
                 # The answer died with the process: no client can know what was in it.
                 assert is_used(ledger, tmp_path)
                 asyncio.run(log_in(AuthService(tmp_path, clock=clock), server))
             # A busy machine comes to the middle of a refresh later.
             spread = min(max(0.08, 2 * (time.perf_counter() - began)), 0.5)
-            if number >= kills and demo.server.count("refresh") > number + kills / 5:
+            if number >= kills and demo.authorization_server.count_requests("refresh") > number + kills / 5:
                 break
             assert number < 5 * kills, "hardly any kill hit a process that refreshes"
 
@@ -125,15 +127,15 @@ def test_killed_while_the_server_answers_a_session_is_lost_where_it_had_rotated_
     rotated: bool,
 ) -> None:
     before = kept(tmp_path)
-    demo.server.fail_next("refresh", status=503, delay_seconds=20, after=rotated)
+    demo.authorization_server.fail_next("refresh", status=503, delay_seconds=20, after_processing=rotated)
     with processes("refresh", tmp_path, clock(), server.url, count=1) as actors:
         (actor,) = actors
         assert actor.stdin is not None
         assert actor.stdout is not None
         actor.stdin.write("60\n")
         actor.stdin.flush()
-        eventually(lambda: demo.server.count("refresh") == 1)
-        eventually(lambda: is_used(demo.server.ledger, tmp_path) == rotated)
+        eventually(lambda: demo.authorization_server.count_requests("refresh") == 1)
+        eventually(lambda: is_used(demo.authorization_server.ledger, tmp_path) == rotated)
         actor.stdin.write("\n")
         actor.stdin.flush()
         assert actor.stdout.readline().strip() == "killed"
@@ -141,14 +143,14 @@ def test_killed_while_the_server_answers_a_session_is_lost_where_it_had_rotated_
     session = AuthService(tmp_path, clock=clock).session(server)
     refused = header(session)
     if not rotated:
-        renewed = asyncio.run(session.challenged(refused, 401, REFUSED))
+        renewed = asyncio.run(session.handle_challenge(refused, 401, REFUSED))
         assert renewed is not None
         assert live(demo, renewed)
         return
     for _ in range(3):
         with pytest.raises(AuthorizationRequired, match=r"notes needs a login: .* has ended the session"):
-            asyncio.run(session.challenged(refused, 401, REFUSED))
-    assert demo.server.count("refresh") == 2
+            asyncio.run(session.handle_challenge(refused, 401, REFUSED))
+    assert demo.authorization_server.count_requests("refresh") == 2
     assert kept(tmp_path)["notes.json"] == before["notes.json"]
     connection = AuthService(tmp_path, clock=clock).connection(server)
     assert connection is not None
@@ -167,14 +169,14 @@ def test_a_clock_five_minutes_wrong_costs_no_request_and_no_person(
 ) -> None:
     service = AuthService(tmp_path, clock=at(clock, skew))
     asyncio.run(log_in(service, server))
-    demo.server.requests.clear()
+    demo.authorization_server.requests.clear()
     for life in range(1, 4):
         clock.now += 3600 - 61
         assert live(demo, header(service.session(server)))
-        assert demo.server.count("refresh") == life - 1
+        assert demo.authorization_server.count_requests("refresh") == life - 1
         clock.now += 61
         assert live(demo, header(service.session(server)))
-        assert demo.server.count("refresh") == life
+        assert demo.authorization_server.count_requests("refresh") == life
 
 
 @covers("wrong-clock")
@@ -188,10 +190,12 @@ def test_processes_whose_clocks_differ_by_ten_minutes_share_a_session_and_do_not
         clock.now += 60
         assert call(early, demo)
         assert call(late, demo)
-        eventually(lambda: early._flights._under_way == late._flights._under_way == {})
+        eventually(
+            lambda: early._refresh_flights._running_flights == late._refresh_flights._running_flights == {}
+        )
     # Four hours: what is early by ten minutes asks that much more often.
-    assert 4 <= demo.server.count("refresh") <= 5
-    assert not is_used(demo.server.ledger, tmp_path)
+    assert 4 <= demo.authorization_server.count_requests("refresh") <= 5
+    assert not is_used(demo.authorization_server.ledger, tmp_path)
 
 
 @covers("wrong-clock")
@@ -207,7 +211,7 @@ def test_a_process_whose_clock_stands_still_or_goes_backwards_refreshes_once_per
         for _ in range(20):
             own.now -= 0 if life == "stands still" else 7
             assert call(session, demo)
-        assert demo.server.count("refresh") == lives
+        assert demo.authorization_server.count_requests("refresh") == lives
 
 
 @covers("wrong-clock")
@@ -217,12 +221,12 @@ def test_a_clock_that_is_set_back_does_not_prolong_a_back_off(
     own = MovedClock()
     own.now = clock.now = clock.now + 7200
     session = AuthService(tmp_path, clock=own).session(server)
-    demo.server.fail_next("refresh", hang_up=True)
+    demo.authorization_server.fail_next("refresh", hang_up=True)
     with pytest.raises(NetworkError):
         header(session)
     own.now -= 3600
     assert call(session, demo)
-    assert demo.server.count("refresh") == 2
+    assert demo.authorization_server.count_requests("refresh") == 2
 
 
 @covers("adopted")
@@ -240,7 +244,7 @@ def test_tokens_restored_from_a_backup_are_taken_and_their_end_is_said_and_marke
     old = header(session)
     clock.now += 3600
     assert header(session) != old
-    clock.now += LOOK_SECONDS
+    clock.now += STORE_CHECK_SECONDS
     for name, document in backup.items():
         (tmp_path / "mcp-tokens" / name).write_bytes(document)
     if restarted:
@@ -251,7 +255,7 @@ def test_tokens_restored_from_a_backup_are_taken_and_their_end_is_said_and_marke
     # Reuse has revoked the family; it is asked about once, and others are told.
     with pytest.raises(AuthorizationRequired, match="has ended the session"):
         header(AuthService(tmp_path, clock=clock).session(server))
-    assert demo.server.count("refresh") == 2
+    assert demo.authorization_server.count_requests("refresh") == 2
     assert json.loads(kept(tmp_path)["notes.json"]) == json.loads(backup["notes.json"])
     asyncio.run(log_in(AuthService(tmp_path, clock=clock), server))
     assert live(demo, header(session))
@@ -271,4 +275,4 @@ def test_a_run_in_which_hermes_and_we_refresh_by_turns_needs_nobody(
             assert header(session) == f"Bearer {theirs}"
         else:
             assert live(demo, header(session))
-    assert demo.server.count("refresh") == 3
+    assert demo.authorization_server.count_requests("refresh") == 3

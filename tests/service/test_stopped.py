@@ -17,7 +17,7 @@ import pytest
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.timeouts import LIMITS
+from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
 from tests.requirements import covers
@@ -33,7 +33,7 @@ pytestmark = [
 def stored_header(home: Path) -> str:
     tokens = FileStore(home).read(KEY).tokens
     assert tokens is not None
-    return tokens.authorization
+    return tokens.authorization_header
 
 
 @contextmanager
@@ -58,13 +58,17 @@ def test_a_process_that_was_stopped_stores_the_response_that_lies_in_its_socket(
 ) -> None:
     before, flag = stored_header(tmp_path), tmp_path / "stopped-for-long"
     clock.now += 3600
-    gate = demo.server.hold("refresh", after=True)
+    gate = demo.authorization_server.hold("refresh", after_processing=True)
     with refreshing(tmp_path, clock(), server, flag) as actor:
         assert gate.arrived.wait(20)
         os.kill(actor.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, actor.pid, os.WSTOPPED | os.WNOWAIT)
         gate.open()
-        eventually(lambda: any(each.status == 200 for each in demo.server.requests if each.step == "refresh"))
+        eventually(
+            lambda: any(
+                each.status == 200 for each in demo.authorization_server.requests if each.step == "refresh"
+            )
+        )
         assert stored_header(tmp_path) == before
         flag.touch()
     assert stored_header(tmp_path) != before
@@ -72,7 +76,7 @@ def test_a_process_that_was_stopped_stores_the_response_that_lies_in_its_socket(
     clock.now += 3600
     session = AuthService(tmp_path, clock=clock).session(server)
     assert asyncio.run(session.header()) == stored_header(tmp_path)
-    assert demo.server.count("refresh") == 2
+    assert demo.authorization_server.count_requests("refresh") == 2
 
 
 @covers("due-token")
@@ -81,16 +85,16 @@ def test_while_a_stopped_process_holds_the_lock_a_new_one_uses_the_token_that_is
 ) -> None:
     before, flag = stored_header(tmp_path), tmp_path / "never"
     clock.now += 3600 - 30
-    gate = demo.server.hold("refresh")
+    gate = demo.authorization_server.hold("refresh")
     with refreshing(tmp_path, clock(), server, flag) as actor:
         assert gate.arrived.wait(20)
         os.kill(actor.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, actor.pid, os.WSTOPPED | os.WNOWAIT)
-        limits = replace(LIMITS, due_lock_seconds=0.1)
+        limits = replace(TIME_LIMITS, due_lock_seconds=0.1)
         session = AuthService(tmp_path, clock=clock, limits=limits).session(server)
         assert asyncio.run(session.header()) == before
         gate.open()
     assert stored_header(tmp_path) != before
     clock.now += 2
     assert asyncio.run(session.header()) == stored_header(tmp_path)
-    assert demo.server.count("refresh") == 1
+    assert demo.authorization_server.count_requests("refresh") == 1

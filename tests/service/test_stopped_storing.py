@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.login import follow
+from hermes_mcp_auth_remote.login import apply_event
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.timeouts import LIMITS
+from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
 from tests.requirements import covers
 from tests.service.fakes import FakeServer, seeded, service_at
 from tests.store.given import KEY, LOGIN_ID, NOW, credentials_of, login_of
@@ -24,7 +24,7 @@ def test_a_login_that_a_stopped_process_stores_stays_exchanging_until_it_is_stor
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = seeded(tmp_path)
-    store.logins.add(replace(follow(login_of(), "claim"), key=KEY, expires_at=NOW + 10))
+    store.logins.add(replace(apply_event(login_of(), "claim"), key=KEY, expires_at=NOW + 10))
     reached, go_on, rename = threading.Event(), threading.Event(), os.replace
 
     def stop_before_tokens(source: str, target: str) -> None:
@@ -35,14 +35,14 @@ def test_a_login_that_a_stopped_process_stores_stays_exchanging_until_it_is_stor
 
     def store_login() -> None:
         with store.lock(KEY).hold(5):
-            store.replace(KEY, credentials_of(1), LOGIN_ID)
+            store.save_login(KEY, credentials_of(1), LOGIN_ID)
 
     thread = threading.Thread(target=store_login)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", stop_before_tokens)
         thread.start()
         assert reached.wait(10)
-    late = service_at(tmp_path, FakeServer(), NOW + LIMITS.claim_seconds + 60)
+    late = service_at(tmp_path, FakeServer(), NOW + TIME_LIMITS.claim_seconds + 60)
     try:
         assert late.login(LOGIN_ID).status == "exchanging"
     finally:
@@ -54,12 +54,12 @@ def test_a_login_that_a_stopped_process_stores_stays_exchanging_until_it_is_stor
 
 
 @covers("wrong-clock")
-@pytest.mark.parametrize("flights", ["exchanges", "keeping"])
+@pytest.mark.parametrize("flights", ["exchange_flights", "storing_flights"])
 def test_a_login_that_this_process_exchanges_does_not_fail_because_the_clock_was_set(
     tmp_path: Path, flights: str
 ) -> None:
     store = seeded(tmp_path)
-    store.logins.add(replace(follow(login_of(), "claim"), key=KEY, expires_at=NOW + 10))
+    store.logins.add(replace(apply_event(login_of(), "claim"), key=KEY, expires_at=NOW + 10))
     service = service_at(tmp_path, FakeServer(), NOW + 86_400)
     go_on = threading.Event()
 
@@ -67,7 +67,7 @@ def test_a_login_that_this_process_exchanges_does_not_fail_because_the_clock_was
         await asyncio.to_thread(go_on.wait, 10)
         return credentials_of(1)
 
-    flight = getattr(service._world, flights).join(LOGIN_ID, exchange)
+    flight = getattr(service._deps, flights).submit(LOGIN_ID, exchange)
     try:
         assert service.login(LOGIN_ID).status == "exchanging"
     finally:

@@ -12,9 +12,9 @@ import pytest
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import StoreUnwritable
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.complete_login import EXCHANGE_SECONDS
-from hermes_mcp_auth_remote.service.refresh import BACK_OFF_SECONDS
-from hermes_mcp_auth_remote.service.sessions import LOOK_SECONDS
+from hermes_mcp_auth_remote.service.complete_login import CLAIM_SECONDS
+from hermes_mcp_auth_remote.service.refresh import BACKOFF_SECONDS
+from hermes_mcp_auth_remote.service.sessions import STORE_CHECK_SECONDS
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve
@@ -65,7 +65,7 @@ def die_finishing(home: Path, clock: MovedClock, demo: Demo, rename: int) -> str
     server = Server("notes", demo.ping_url)
     service = AuthService(home, clock=clock)
     uri = service.new_redirect_uri(server)
-    login = asyncio.run(service.begin(server, TERMINAL, redirect_uri=uri))
+    login = asyncio.run(service.start_login(server, TERMINAL, redirect_uri=uri))
     answer, real, count = approve(login.authorization_url), os.replace, 0
 
     def counted(source: str, target: str) -> None:
@@ -78,7 +78,7 @@ def die_finishing(home: Path, clock: MovedClock, demo: Demo, rename: int) -> str
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "replace", counted)
         with pytest.raises(Death):
-            asyncio.run(service.finish(login.id, answer, TERMINAL))
+            asyncio.run(service.complete_login(login.id, answer, TERMINAL))
     return login.id
 
 
@@ -92,7 +92,7 @@ def test_a_login_that_registered_anew_survives_the_death_of_its_process(
     before = asyncio.run(session.header())
     login_id = die_finishing(tmp_path, clock, demo, rename)
     # A process that was running already notices within a second, and the next one at once.
-    clock.now += LOOK_SECONDS
+    clock.now += STORE_CHECK_SECONDS
     after = asyncio.run(session.header())
     assert after != before
     found = FileStore(tmp_path).read(KEY)
@@ -110,7 +110,7 @@ def test_a_look_at_a_login_whose_time_is_over_completes_it(
     session_kept: AuthService, demo: Demo, clock: MovedClock, tmp_path: Path
 ) -> None:
     login_id = die_finishing(tmp_path, clock, demo, RENAMES[-2])
-    clock.now += EXCHANGE_SECONDS
+    clock.now += CLAIM_SECONDS
     assert AuthService(tmp_path, clock=clock).login(login_id).status == "done"
 
 
@@ -120,11 +120,11 @@ def test_a_rotated_refresh_token_reaches_a_file_that_cannot_be_replaced(
     clock: MovedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     model = Model(clock)
-    FileStore(tmp_path).replace(KEY, model.log_in())
+    FileStore(tmp_path).save_login(KEY, model.log_in())
     refuse_renames(tmp_path, monkeypatch, number)
     for turn in range(2, 5):
         clock.now += LIFE_SECONDS
-        session = AuthService(tmp_path, run=model.runner("ours"), clock=clock).session(SERVER)
+        session = AuthService(tmp_path, run_exchange=model.runner("ours"), clock=clock).session(SERVER)
         assert asyncio.run(session.header()) == f"Bearer at-{turn}"
     assert model.can_refresh(FileStore(tmp_path).read(KEY).tokens)
 
@@ -134,14 +134,14 @@ def test_a_refresh_token_is_not_spent_for_tokens_that_cannot_be_stored(
     clock: MovedClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = Model(clock)
-    FileStore(tmp_path).replace(KEY, model.log_in())
-    session = AuthService(tmp_path, run=model.runner("ours"), clock=clock).session(SERVER)
+    FileStore(tmp_path).save_login(KEY, model.log_in())
+    session = AuthService(tmp_path, run_exchange=model.runner("ours"), clock=clock).session(SERVER)
     with pytest.MonkeyPatch.context() as patch:
         make_read_only(tmp_path, patch)
         clock.now += LIFE_SECONDS - 50
         for _ in range(3):
             assert asyncio.run(session.header()) == "Bearer at-1"
-            clock.now += BACK_OFF_SECONDS
+            clock.now += BACKOFF_SECONDS
         clock.now += 50
         with pytest.raises(StoreUnwritable, match=r"notes\.json could not be written") as caught:
             asyncio.run(session.header())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests.browserless import approve
 from tests.cli.commands import COMMAND, Cli
 from tests.parts.ports import free_port
@@ -30,14 +30,14 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
 
 @pytest.fixture
 def demo() -> Iterator[Demo]:
-    with running() as demo:
-        guard(demo.server.minted)
+    with serve_demo() as demo:
+        guard(demo.authorization_server.minted_secrets)
         yield demo
 
 
 @pytest.fixture
 def cli(demo: Demo, tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "home", demo.server.minted)
+    return Cli(tmp_path / "home", demo.authorization_server.minted_secrets)
 
 
 def over_there(cli: Cli, *arguments: str) -> list[str]:
@@ -72,7 +72,7 @@ def test_a_paste_of_six_thousand_characters_arrives_whole_and_logs_in(
     assert "✓ demo: connected" in text
     cli.check(text)
     assert "ssss" not in text
-    assert cli.stored()["access_token"] in demo.server.minted
+    assert cli.stored()["access_token"] in demo.authorization_server.minted_secrets
 
 
 @covers("forwarded")

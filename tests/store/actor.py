@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from hermes_mcp_auth_remote.errors import LoginError, StoreUnwritable
-from hermes_mcp_auth_remote.login import Login, follow
+from hermes_mcp_auth_remote.login import Login, apply_event
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import private_files
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
@@ -44,7 +44,7 @@ def claim(home: Path) -> None:
     sys.stdin.readline()
 
     def mine(login: Login) -> Login:
-        return replace(follow(login, "claim"), failure_code=str(os.getpid()))
+        return replace(apply_event(login, "claim"), failure_code=str(os.getpid()))
 
     try:
         store.logins.change(LOGIN_ID, mine)
@@ -60,7 +60,7 @@ def count(home: Path, times: str) -> None:
     _say("ready")
     sys.stdin.readline()
     for _ in range(int(times)):
-        store.logins.change(LOGIN_ID, lambda login: replace(login, pastes=login.pastes + 1))
+        store.logins.change(LOGIN_ID, lambda login: replace(login, paste_attempts=login.paste_attempts + 1))
 
 
 def enter(home: Path, times: str) -> None:
@@ -87,7 +87,7 @@ def fill(home: Path, limit: str) -> None:
     store = FileStore(home)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     try:
-        store.replace(KEY, credentials_of(1))
+        store.save_login(KEY, credentials_of(1))
     except StoreUnwritable as error:
         _say(str(error))
     else:
@@ -99,7 +99,7 @@ def write(home: Path) -> None:
     store, generation = FileStore(home), 1
     while True:
         with store.lock(KEY).hold(60):
-            store.replace(KEY, credentials_of(generation))
+            store.save_login(KEY, credentials_of(generation))
         _say(str(generation))
         generation += 1
 
@@ -108,13 +108,13 @@ def kill(home: Path, times: str) -> None:
     """Kill a writer after a few generations, say how many it had stored, wait for a line; some times over."""
     store = FileStore(home)
     for round_ in range(int(times)):
-        store.replace(KEY, credentials_of(0))
+        store.save_login(KEY, credentials_of(0))
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             for generation in range(1, 10_000):
                 with store.lock(KEY).hold(60):
-                    store.replace(KEY, credentials_of(generation))
+                    store.save_login(KEY, credentials_of(generation))
                 os.write(writing, b"x")
             os._exit(1)
         os.close(writing)
@@ -155,7 +155,7 @@ def die(home: Path, line: str, kind: str) -> None:
 
     store, new = FileStore(home), kinds(kind)[1]
     sys.settrace(trace)
-    store.replace(KEY, new)
+    store.save_login(KEY, new)
     sys.settrace(None)
 
 
@@ -165,7 +165,7 @@ def die_everywhere(base: Path, kind: str) -> None:
     while True:
         line += 1
         home = base / str(line)
-        FileStore(home).replace(KEY, kinds(kind)[0])
+        FileStore(home).save_login(KEY, kinds(kind)[0])
         child = os.fork()
         if child == 0:
             die(home, str(line), kind)

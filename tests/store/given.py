@@ -7,22 +7,22 @@ from pathlib import Path
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client
-from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server_from_document
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.values import Key, Origin, Secret
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret
 
 ROOT = Path(__file__).resolve().parents[2]
 
 NOW = 1_800_000_000.0
-KEY = Key("notes")
+KEY = CredentialKey("notes")
 REDIRECT_URI = "http://127.0.0.1:8765/callback"
 LOGIN_ID = "a-login-that-nobody-guesses"
 
 
 def server_of(generation: int = 0) -> AuthorizationServer:
     issuer = f"https://as{generation}.example"
-    return authorization_server(
+    return authorization_server_from_document(
         {
             "issuer": issuer,
             "authorization_endpoint": f"{issuer}/authorize",
@@ -35,7 +35,7 @@ def server_of(generation: int = 0) -> AuthorizationServer:
     )
 
 
-def credentials_of(generation: int = 0, key: Key = KEY) -> Credentials:
+def credentials_of(generation: int = 0, key: CredentialKey = KEY) -> Credentials:
     server = server_of(generation)
     return Credentials(
         Tokens(
@@ -52,11 +52,11 @@ def credentials_of(generation: int = 0, key: Key = KEY) -> Credentials:
             Secret(f"client-secret-{generation}"),
             "client_secret_post",
             (REDIRECT_URI,),
-            registered=True,
+            is_registered=True,
         ),
         server,
         Binding(
-            server=key.server,
+            server_name=key.server_name,
             server_url="https://notes.example/mcp",
             issuer=server.issuer,
             client_id=f"client-{generation}",
@@ -76,7 +76,7 @@ def login_of(login_id: str = LOGIN_ID) -> Login:
         Secret("client-secret-0"),
         "client_secret_post",
         (REDIRECT_URI,),
-        registered=True,
+        is_registered=True,
         document={"client_secret": "client-secret-0", "registration_access_token": "manage-0"},
     )
     request = AuthorizationRequest(
@@ -86,7 +86,7 @@ def login_of(login_id: str = LOGIN_ID) -> Login:
         redirect_uri=REDIRECT_URI,
         client=client,
         issuer=server.issuer,
-        iss_required=True,
+        is_iss_required=True,
         token_endpoint=server.token_endpoint,
         authorization_endpoint=server.authorization_endpoint,
         resource=None,
@@ -94,11 +94,11 @@ def login_of(login_id: str = LOGIN_ID) -> Login:
     )
     return Login(
         id=login_id,
-        key=Key("notes", "telegram:42"),
+        key=CredentialKey("notes", "telegram:42"),
         server_url="https://notes.example/mcp",
         request=request,
         authorization_server=server,
         origin=Origin("telegram", "7", "", "42"),
-        begun_at=NOW,
+        started_at=NOW,
         expires_at=NOW + 600,
     )

@@ -49,7 +49,7 @@ def run_mounted(verb: str, home: Path) -> None:
 
 def mount(home: Path, how: str, names: list[str]) -> Path:
     """Store generation 0, mount each file over itself from elsewhere; returns where the sources are."""
-    FileStore(home).replace(KEY, credentials_of(0))
+    FileStore(home).save_login(KEY, credentials_of(0))
     folder, sources = home / "mcp-tokens", home / "sources"
     sources.mkdir()
     if how == "inject":
@@ -105,14 +105,14 @@ def refresh(home: Path, how: str) -> None:
     store = FileStore(home)
     inode, version = (sources / NAMES[-1]).stat().st_ino, store.version(KEY)
     store.check_can_store(KEY)
-    store.replace_tokens(KEY, tokens_of(1), credentials_of(0).binding)
+    store.save_tokens(KEY, tokens_of(1), credentials_of(0).binding)
     assert store.version(KEY) != version
     assert (sources / NAMES[-1]).stat().st_ino == inode
     assert b"refresh-1" in (sources / NAMES[-1]).read_bytes()
     # A shorter one leaves no rest of the longer one.
     short = credentials_of(0).tokens
     assert short is not None
-    store.replace_tokens(KEY, short, None)
+    store.save_tokens(KEY, short, None)
     assert FileStore(home).read(KEY).tokens is not None
     assert not [path for path in (home / "mcp-tokens").iterdir() if path.suffix == ".tmp"]
 
@@ -121,18 +121,18 @@ def login(home: Path, how: str) -> None:
     """A login, a mark, a logout and another login work on four mounted files."""
     mount(home, how, NAMES)
     store = FileStore(home)
-    store.replace(KEY, credentials_of(1))
+    store.save_login(KEY, credentials_of(1))
     assert whole(store.read(KEY)) == 1
     binding = credentials_of(1).binding
     assert binding is not None
-    store.mark(KEY, binding)
+    store.save_binding(KEY, binding)
     assert store.delete(KEY)
     assert store.read(KEY) == Credentials()
-    assert store.keys() == []
+    assert store.list_keys() == []
     assert not store.delete(KEY)
-    store.replace(KEY, credentials_of(2))
+    store.save_login(KEY, credentials_of(2))
     assert whole(store.read(KEY)) == 2
-    assert store.keys() == [KEY]
+    assert store.list_keys() == [KEY]
     assert not [path for path in (home / "mcp-tokens").iterdir() if path.suffix == ".tmp"]
 
 
@@ -155,8 +155,8 @@ def read_only(home: Path, how: str) -> None:
     store = FileStore(home)
     attempts: list[Callable[[], None]] = [
         lambda: store.check_can_store(KEY),
-        lambda: store.replace_tokens(KEY, tokens_of(1), None),
-        lambda: store.replace(KEY, credentials_of(1)),
+        lambda: store.save_tokens(KEY, tokens_of(1), None),
+        lambda: store.save_login(KEY, credentials_of(1)),
     ]
     for attempt in attempts:
         with pytest.raises(StoreUnwritable) as caught:
@@ -173,7 +173,7 @@ def killed(home: Path, how: str) -> None:
     store, line, seen = FileStore(home), 0, list[int]()
     while True:
         line += 1
-        store.replace(KEY, credentials_of(0))
+        store.save_login(KEY, credentials_of(0))
         child = os.fork()
         if child == 0:
             _die_at(line, store)
@@ -200,7 +200,7 @@ def _die_at(line: int, store: FileStore) -> NoReturn:
         return trace
 
     sys.settrace(trace)
-    store.replace(KEY, credentials_of(1))
+    store.save_login(KEY, credentials_of(1))
     sys.settrace(None)
     os._exit(0)
 

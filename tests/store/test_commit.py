@@ -14,20 +14,20 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import StoreUnwritable
 from hermes_mcp_auth_remote.hermes_home import config_identity
-from hermes_mcp_auth_remote.login import follow
+from hermes_mcp_auth_remote.login import apply_event
 from hermes_mcp_auth_remote.store.codec import (
     binding_document,
     client_document,
+    encode_document,
     metadata_document,
-    to_bytes,
     tokens_document,
 )
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import private_files
 from hermes_mcp_auth_remote.store.files.commit import read_record
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.store.files.fast_token import valid_token
-from hermes_mcp_auth_remote.values import Key
+from hermes_mcp_auth_remote.store.files.fast_token import read_valid_token
+from hermes_mcp_auth_remote.values import CredentialKey
 from tests.requirements import covers
 from tests.store.given import KEY, LOGIN_ID, NOW, credentials_of, login_of
 
@@ -64,9 +64,9 @@ def die(patch: Patch, rename: int, work: Callable[[], object]) -> None:
 def die_storing(home: Path, patch: Patch, rename: int, login_id: str | None = None) -> None:
     """Store generation 0, then die while generation 1 is stored over it."""
     store = FileStore(home)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     with store.lock(KEY).hold(1):
-        die(patch, rename, lambda: store.replace(KEY, credentials_of(1), login_id))
+        die(patch, rename, lambda: store.save_login(KEY, credentials_of(1), login_id))
 
 
 def folder_of(home: Path) -> Path:
@@ -103,7 +103,7 @@ def assert_clean(home: Path) -> None:
 def refresh_as_hermes(home: Path, generation: int) -> None:
     stored = credentials_of(generation).tokens
     assert stored is not None
-    put(home, ".json", to_bytes({**tokens_document(stored), "access_token": "by-hermes"}))
+    put(home, ".json", encode_document({**tokens_document(stored), "access_token": "by-hermes"}))
 
 
 @covers("killed")
@@ -129,8 +129,8 @@ def test_every_way_to_read_completes_a_login(tmp_path: Path, monkeypatch: Patch,
     looks: list[Callable[[Path], object]] = [
         lambda home: FileStore(home).version(KEY),
         lambda home: FileStore(home).read(KEY),
-        lambda home: FileStore(home).keys(),
-        lambda home: FileStore(home).settle(KEY),
+        lambda home: FileStore(home).list_keys(),
+        lambda home: FileStore(home).recover_login(KEY),
         lock,
     ]
     for number, look in enumerate(looks):
@@ -155,36 +155,36 @@ def test_the_fast_path_leaves_a_login_that_is_half_stored_to_the_slow_one(
     # Also before the first file is replaced: the old token would be printed, and the new one is stored next.
     old, new = with_config_files(tmp_path, 0), with_config_files(tmp_path, 1)
     store = FileStore(tmp_path)
-    store.replace(KEY, old)
-    assert valid_token(tmp_path, "notes", NOW) == "access-0"
+    store.save_login(KEY, old)
+    assert read_valid_token(tmp_path, "notes", NOW) == "access-0"
     with store.lock(KEY).hold(1):
-        die(monkeypatch, BINDING, lambda: store.replace(KEY, new))
-    assert valid_token(tmp_path, "notes", NOW) is None
+        die(monkeypatch, BINDING, lambda: store.save_login(KEY, new))
+    assert read_valid_token(tmp_path, "notes", NOW) is None
     FileStore(tmp_path).read(KEY)
-    assert valid_token(tmp_path, "notes", NOW) == "access-1"
+    assert read_valid_token(tmp_path, "notes", NOW) == "access-1"
 
 
 def test_a_first_login_is_completed_and_listed(tmp_path: Path, monkeypatch: Patch) -> None:
-    store, key = FileStore(tmp_path), Key("my.server", "telegram:42")
+    store, key = FileStore(tmp_path), CredentialKey("my.server", "telegram:42")
     with store.lock(key).hold(1):
-        die(monkeypatch, TOKENS, lambda: store.replace(key, credentials_of(1, key)))
-    assert FileStore(tmp_path).keys() == [key]
+        die(monkeypatch, TOKENS, lambda: store.save_login(key, credentials_of(1, key)))
+    assert FileStore(tmp_path).list_keys() == [key]
     assert generations(store.read(key)) == NEW
 
 
 @pytest.mark.parametrize("text", ["[]", "  ", "7\n"])
 def test_a_tokens_file_that_says_nothing_useful_is_listed(tmp_path: Path, text: str) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     put(tmp_path, ".json", text.encode())
-    assert store.keys() == [KEY]
+    assert store.list_keys() == [KEY]
 
 
 def test_a_lock_that_is_busy_is_not_waited_for(tmp_path: Path, monkeypatch: Patch) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     with store.lock(KEY).hold(1):
-        die(monkeypatch, TOKENS, lambda: store.replace(KEY, credentials_of(1)))
+        die(monkeypatch, TOKENS, lambda: store.save_login(KEY, credentials_of(1)))
         found = FileStore(tmp_path).read(KEY)
         # Never the old refresh token at the new issuer.
         assert found.tokens == credentials_of(0).tokens
@@ -239,11 +239,11 @@ def test_a_login_by_hermes_stays_at_each_of_its_steps(
     assert theirs.tokens is not None
     for suffix in (".json", ".client.json", ".meta.json"):
         (folder_of(tmp_path) / f"notes{suffix}").unlink()
-    put(tmp_path, ".client.json", to_bytes(client_document(theirs.client)))
+    put(tmp_path, ".client.json", encode_document(client_document(theirs.client)))
     if not is_finished:
         assert FileStore(tmp_path).read(KEY).tokens is None
-    put(tmp_path, ".meta.json", to_bytes(metadata_document(theirs.authorization_server)))
-    put(tmp_path, ".json", to_bytes(tokens_document(theirs.tokens)))
+    put(tmp_path, ".meta.json", encode_document(metadata_document(theirs.authorization_server)))
+    put(tmp_path, ".json", encode_document(tokens_document(theirs.tokens)))
     found = FileStore(tmp_path).read(KEY)
     assert generations(found) == ("access-2", "client-2", "https://as2.example")
     assert_clean(tmp_path)
@@ -262,10 +262,10 @@ def test_a_login_by_a_version_that_knows_no_record_stays_even_with_our_metadata(
     binding = replace(one.binding, client_id="client-2")
     # Twice, for a file system that gives the inode of the replaced file to the next one.
     for _ in range(2):
-        put(tmp_path, ".binding.json", to_bytes(binding_document(binding, two.tokens)))
-        put(tmp_path, ".client.json", to_bytes(client_document(two.client)))
-        put(tmp_path, ".meta.json", to_bytes(metadata_document(one.authorization_server)))
-        put(tmp_path, ".json", to_bytes(tokens_document(two.tokens)))
+        put(tmp_path, ".binding.json", encode_document(binding_document(binding, two.tokens)))
+        put(tmp_path, ".client.json", encode_document(client_document(two.client)))
+        put(tmp_path, ".meta.json", encode_document(metadata_document(one.authorization_server)))
+        put(tmp_path, ".json", encode_document(tokens_document(two.tokens)))
     found = FileStore(tmp_path).read(KEY)
     assert generations(found) == ("access-2", "client-2", "https://as1.example")
     assert found.binding == replace(binding, account=binding.account)
@@ -283,13 +283,13 @@ def test_a_logout_by_a_version_that_knows_no_record_is_final(
         FileStore(tmp_path).delete(KEY)
         store = FileStore(tmp_path)
         with store.lock(KEY).hold(1):
-            die(monkeypatch, rename, lambda: store.replace(KEY, credentials_of(1)))
+            die(monkeypatch, rename, lambda: store.save_login(KEY, credentials_of(1)))
     # What `FileStore.delete` was before the record.
     for suffix in (".json", ".dpop.json", ".binding.json", ".client.json", ".meta.json"):
-        private_files.remove(stem + suffix)
-    private_files.sweep(stem, None)
+        private_files.remove_file(stem + suffix)
+    private_files.remove_temporary_files(stem, None)
     assert FileStore(tmp_path).read(KEY) == Credentials()
-    assert FileStore(tmp_path).keys() == []
+    assert FileStore(tmp_path).list_keys() == []
 
 
 @pytest.mark.parametrize("rename", [*BEFORE_TOKENS, END])
@@ -306,9 +306,9 @@ def test_a_login_that_was_declared_failed_is_taken_back(
     tmp_path: Path, monkeypatch: Patch, rename: int
 ) -> None:
     store = FileStore(tmp_path)
-    store.logins.add(follow(login_of(), "claim"))
+    store.logins.add(apply_event(login_of(), "claim"))
     die_storing(tmp_path, monkeypatch, rename, LOGIN_ID)
-    store.logins.change(LOGIN_ID, lambda login: follow(login, "fail"))
+    store.logins.change(LOGIN_ID, lambda login: apply_event(login, "fail"))
     assert generations(store.read(KEY)) == OLD
     assert store.read(KEY).binding == credentials_of(0).binding
     assert_clean(tmp_path)
@@ -317,7 +317,7 @@ def test_a_login_that_was_declared_failed_is_taken_back(
 @pytest.mark.parametrize("rename", [*BEFORE_TOKENS, END])
 def test_a_login_that_is_completed_has_succeeded(tmp_path: Path, monkeypatch: Patch, rename: int) -> None:
     store = FileStore(tmp_path)
-    store.logins.add(follow(login_of(), "claim"))
+    store.logins.add(apply_event(login_of(), "claim"))
     die_storing(tmp_path, monkeypatch, rename, LOGIN_ID)
     store.read(KEY)
     assert store.logins.get(LOGIN_ID).status == "done"
@@ -342,10 +342,10 @@ def test_deaths_while_a_login_is_completed_or_taken_back(
     tmp_path: Path, monkeypatch: Patch, rename: int, again: int, *, is_failed: bool
 ) -> None:
     store = FileStore(tmp_path)
-    store.logins.add(follow(login_of(), "claim"))
+    store.logins.add(apply_event(login_of(), "claim"))
     die_storing(tmp_path, monkeypatch, rename, LOGIN_ID)
     if is_failed:
-        store.logins.change(LOGIN_ID, lambda login: follow(login, "fail"))
+        store.logins.change(LOGIN_ID, lambda login: apply_event(login, "fail"))
     real, count = os.replace, 0
 
     def dying(source: str, target: str) -> None:
@@ -358,12 +358,12 @@ def test_deaths_while_a_login_is_completed_or_taken_back(
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", dying)
         try:
-            FileStore(tmp_path).settle(KEY)
+            FileStore(tmp_path).recover_login(KEY)
         except Death:
             # The next one dies in the same place, if it has so much left to do.
             count = 0
             with suppress(Death):
-                FileStore(tmp_path).settle(KEY)
+                FileStore(tmp_path).recover_login(KEY)
     assert generations(FileStore(tmp_path).read(KEY)) == (OLD if is_failed else NEW)
     assert FileStore(tmp_path).read(KEY).binding == credentials_of(0 if is_failed else 1).binding
 
@@ -390,7 +390,7 @@ def test_a_disk_that_refuses_one_file_of_a_login_keeps_the_old_one(
     tmp_path: Path, monkeypatch: Patch, rename: int
 ) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     before = {path.name: path.read_bytes() for path in folder_of(tmp_path).iterdir()}
     real, count = os.replace, 0
 
@@ -404,7 +404,7 @@ def test_a_disk_that_refuses_one_file_of_a_login_keeps_the_old_one(
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", full_once)
         with pytest.raises(StoreUnwritable):
-            store.replace(KEY, credentials_of(1))
+            store.save_login(KEY, credentials_of(1))
     assert {path.name: path.read_bytes() for path in folder_of(tmp_path).iterdir()} == before
 
 
@@ -413,7 +413,7 @@ def test_a_disk_that_refuses_one_file_of_a_login_keeps_the_old_one(
 )
 def test_a_record_that_says_nothing_is_removed_and_nothing_else(tmp_path: Path, text: str) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     private_files.write_private(folder_of(tmp_path) / ".notes.pending.tmp", text.encode())
     assert generations(store.read(KEY)) == OLD
     assert_clean(tmp_path)
@@ -422,12 +422,12 @@ def test_a_record_that_says_nothing_is_removed_and_nothing_else(tmp_path: Path, 
 
 def test_the_record_of_a_later_version_stays(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     record = folder_of(tmp_path) / ".notes.pending.tmp"
     private_files.write_private(record, b'{"version": 2}')
     assert generations(store.read(KEY)) == OLD
     assert record.exists()
-    store.replace(KEY, credentials_of(1))
+    store.save_login(KEY, credentials_of(1))
     assert generations(store.read(KEY)) == NEW
     assert not record.exists()
 
@@ -439,5 +439,5 @@ def test_a_record_is_for_its_owner_alone_and_shows_in_no_repr(tmp_path: Path, mo
     assert "refresh-" in record.read_text()
     assert "refresh-" not in repr(read_record(record))
     record.chmod(0o644)
-    FileStore(tmp_path).settle(KEY)
+    FileStore(tmp_path).recover_login(KEY)
     assert record.exists()

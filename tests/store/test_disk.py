@@ -8,6 +8,7 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe, StoreUnwritable
 from hermes_mcp_auth_remote.hermes_home import file_stem
+from hermes_mcp_auth_remote.store import MAX_FILE_BYTES
 from hermes_mcp_auth_remote.store.files import private_files
 
 
@@ -77,19 +78,19 @@ def test_another_users_file_and_directory_are_refused(
     with pytest.raises(StoreUnsafe, match="another user"):
         private_files.read_private(tmp_path / "file")
     with pytest.raises(StoreUnsafe, match="another user"):
-        private_files.private_directory(tmp_path)
+        private_files.ensure_private_directory(tmp_path)
 
 
 def test_a_file_of_a_mebibyte_is_read_and_a_larger_one_refused(tmp_path: Path) -> None:
-    private_files.write_private(tmp_path / "file", b"x" * private_files.MAX_FILE_BYTES)
-    assert len(private_files.read_private(tmp_path / "file") or b"") == private_files.MAX_FILE_BYTES
-    private_files.write_private(tmp_path / "file", b"x" * (private_files.MAX_FILE_BYTES + 1))
+    private_files.write_private(tmp_path / "file", b"x" * MAX_FILE_BYTES)
+    assert len(private_files.read_private(tmp_path / "file") or b"") == MAX_FILE_BYTES
+    private_files.write_private(tmp_path / "file", b"x" * (MAX_FILE_BYTES + 1))
     with pytest.raises(StoreCorrupt, match="1 MiB"):
         private_files.read_private(tmp_path / "file")
 
 
 def test_a_directory_is_made_private_with_all_above_it(tmp_path: Path) -> None:
-    private_files.private_directory(tmp_path / "home" / "tokens")
+    private_files.ensure_private_directory(tmp_path / "home" / "tokens")
     assert mode_of(tmp_path / "home" / "tokens") == 0o700
 
 
@@ -98,7 +99,7 @@ def test_a_directory_that_others_can_read_is_tightened(tmp_path: Path, mode: int
     folder = tmp_path / "tokens"
     folder.mkdir()
     folder.chmod(mode)
-    private_files.private_directory(folder)
+    private_files.ensure_private_directory(folder)
     assert mode_of(folder) == 0o700
 
 
@@ -108,7 +109,7 @@ def test_a_directory_that_others_can_write_to_is_refused_and_left(tmp_path: Path
     folder.mkdir()
     folder.chmod(mode)
     with pytest.raises(StoreUnsafe, match="changed by others"):
-        private_files.private_directory(folder)
+        private_files.ensure_private_directory(folder)
     with pytest.raises(StoreUnsafe, match="changed by others"):
         private_files.has_directory(folder)
     assert mode_of(folder) == mode
@@ -118,13 +119,13 @@ def test_a_link_to_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / "tokens").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreUnsafe, match="symbolic link"):
-        private_files.private_directory(tmp_path / "tokens")
+        private_files.ensure_private_directory(tmp_path / "tokens")
 
 
 def test_a_file_in_a_directorys_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_bytes(b"")
     with pytest.raises(StoreUnsafe, match="not a directory"):
-        private_files.private_directory(tmp_path / "tokens")
+        private_files.ensure_private_directory(tmp_path / "tokens")
 
 
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])

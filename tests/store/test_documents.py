@@ -9,28 +9,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnwritable, clean_words
+from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnwritable, clean_server_message
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
-from hermes_mcp_auth_remote.oauth.device_polling import DeviceRequest, Pending
-from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server
+from hermes_mcp_auth_remote.oauth.device_polling import DevicePollParameters, PollState
+from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server_from_document
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store import MAX_FILE_BYTES
 from hermes_mcp_auth_remote.store.codec import (
     client_document,
-    from_bytes,
+    decode_document,
+    encode_document,
     metadata_document,
     read_client,
     read_metadata,
     read_tokens,
-    to_bytes,
 )
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.login_codec import login_document, read_login, without_secrets
-from hermes_mcp_auth_remote.values import Key, Origin, Secret
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret
 from tests.store.given import NOW, REDIRECT_URI, server_of
 
 pytestmark = pytest.mark.slow
@@ -68,17 +68,17 @@ def authorization_servers(draw: st.DrawFn) -> AuthorizationServer:
         if draw(st.booleans()):
             known[name] = draw(st.lists(VISIBLE, max_size=3))
     flag = "authorization_response_iss_parameter_supported"
-    return authorization_server({**draw(FLAT_DOCUMENTS), **known, flag: draw(st.booleans())})
+    return authorization_server_from_document({**draw(FLAT_DOCUMENTS), **known, flag: draw(st.booleans())})
 
 
 CLIENTS = st.builds(
     Client,
     client_id=VISIBLE,
     client_secret=st.none() | SECRETS,
-    method=st.sampled_from(["client_secret_post", "client_secret_basic", "private_key_jwt"]),
+    auth_method=st.sampled_from(["client_secret_post", "client_secret_basic", "private_key_jwt"]),
     redirect_uris=st.just((REDIRECT_URI,)),
     secret_expires_at=st.none() | st.integers(1, 3_000_000_000).map(float),
-    registered=st.booleans(),
+    is_registered=st.booleans(),
     document=DOCUMENTS,
 )
 REQUESTS = st.builds(
@@ -89,14 +89,14 @@ REQUESTS = st.builds(
     redirect_uri=TEXTS,
     client=CLIENTS,
     issuer=TEXTS,
-    iss_required=st.booleans(),
+    is_iss_required=st.booleans(),
     token_endpoint=TEXTS,
     authorization_endpoint=TEXTS,
     resource=st.none() | TEXTS,
     scope=st.none() | SCOPES,
     trusted_issuers=st.frozensets(TEXTS, max_size=2),
     lifetime_seconds=st.none() | TIMES,
-    dpop=st.booleans(),
+    uses_dpop=st.booleans(),
 )
 AUTHORIZATIONS = st.builds(
     DeviceAuthorization,
@@ -110,28 +110,28 @@ AUTHORIZATIONS = st.builds(
 CODE_LOGINS = st.builds(
     Login,
     id=VISIBLE,
-    key=st.builds(Key, TEXTS, st.none() | TEXTS),
+    key=st.builds(CredentialKey, TEXTS, st.none() | TEXTS),
     server_url=TEXTS,
     request=REQUESTS,
     authorization_server=authorization_servers(),
     origin=st.builds(Origin, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS),
-    begun_at=TIMES,
+    started_at=TIMES,
     expires_at=TIMES,
     status=st.sampled_from(["waiting", "exchanging", "done", "failed", "expired", "cancelled"]),
     added_scope=st.frozensets(VISIBLE, max_size=2),
-    pastes=st.integers(0, 5),
+    paste_attempts=st.integers(0, 5),
     failure=st.none() | st.tuples(TEXTS, TEXTS),
     failure_code=st.none() | TEXTS,
-    failure_words=VISIBLE.map(clean_words),
-    messages=st.lists(VISIBLE, max_size=2).map(tuple),
-).map(lambda login: login if login.failure else replace(login, failure_words=""))
+    server_message=VISIBLE.map(clean_server_message),
+    message_ids=st.lists(VISIBLE, max_size=2).map(tuple),
+).map(lambda login: login if login.failure else replace(login, server_message=""))
 
 
 @st.composite
 def device_logins(draw: st.DrawFn) -> Login:
     login = draw(CODE_LOGINS)
     known = login.request
-    asked = DeviceRequest(
+    asked = DevicePollParameters(
         authorization=draw(AUTHORIZATIONS),
         client=known.client,
         issuer=known.issuer,
@@ -140,14 +140,14 @@ def device_logins(draw: st.DrawFn) -> Login:
         resource=known.resource,
         scope=known.scope,
     )
-    pending = Pending(asked, draw(TIMES), draw(TIMES), draw(st.integers(0, 9)))
-    return replace(login, device=pending, polled_by=draw(st.none() | VISIBLE))
+    pending = PollState(asked, draw(TIMES), draw(TIMES), draw(st.integers(0, 9)))
+    return replace(login, poll_state=pending, polled_by=draw(st.none() | VISIBLE))
 
 
 LOGINS = CODE_LOGINS | device_logins()
 BINDINGS = st.builds(
     Binding,
-    server=TEXTS,
+    server_name=TEXTS,
     server_url=TEXTS,
     issuer=TEXTS,
     client_id=TEXTS,
@@ -173,14 +173,22 @@ TOKENS = st.builds(
 
 def test_every_field_of_what_is_stored_is_generated_here() -> None:
     # A field that is added to a value and forgotten in its codec would otherwise go unnoticed.
-    known = {Login: 17, AuthorizationRequest: 14, Client: 7, Binding: 12, Tokens: 8, Origin: 5, Key: 2}
-    known |= {DeviceAuthorization: 6, DeviceRequest: 7, Pending: 4}
+    known = {
+        Login: 17,
+        AuthorizationRequest: 14,
+        Client: 7,
+        Binding: 12,
+        Tokens: 8,
+        Origin: 5,
+        CredentialKey: 2,
+    }
+    known |= {DeviceAuthorization: 6, DevicePollParameters: 7, PollState: 4}
     assert {kind: len(fields(kind)) for kind in known} == known
 
 
 @given(LOGINS)
 def test_a_login_survives_the_way_to_the_disk_and_back(login: Login) -> None:
-    document = from_bytes(to_bytes(login_document(login)), "a path")
+    document = decode_document(encode_document(login_document(login)), "a path")
     assert read_login(document, "a path") == login
 
 
@@ -192,11 +200,11 @@ def test_a_login_without_its_secrets_holds_none_and_is_else_the_same(login: Logi
     assert not request.code_verifier
     assert not request.client.client_secret
     assert not request.url
-    if bare.device is not None:
-        code = bare.device.request.authorization
+    if bare.poll_state is not None:
+        code = bare.poll_state.parameters.authorization
         assert [code.device_code, code.user_code, code.verification_uri_complete] == [Secret(""), "", None]
-        assert not bare.device.request.client.client_secret
-    rest = replace(bare, request=login.request, device=login.device, polled_by=login.polled_by)
+        assert not bare.poll_state.parameters.client.client_secret
+    rest = replace(bare, request=login.request, poll_state=login.poll_state, polled_by=login.polled_by)
     assert rest == login
     assert without_secrets(bare) == bare
 
@@ -210,14 +218,17 @@ def test_junk_in_a_logins_file_is_corrupt_and_nothing_else(junk: dict[str, objec
 
 @given(CLIENTS)
 def test_a_client_survives_the_way_to_the_disk_and_back(client: Client) -> None:
-    found = read_client(from_bytes(to_bytes(client_document(client)), "a path"), "a path")
+    found = read_client(decode_document(encode_document(client_document(client)), "a path"), "a path")
     assert replace(found, document={}) == replace(client, document={})
     assert client_document(found) == client_document(client)
 
 
 @given(authorization_servers())
 def test_metadata_survive_the_way_to_the_disk_and_back(server: AuthorizationServer) -> None:
-    assert read_metadata(from_bytes(to_bytes(metadata_document(server)), "a path"), "a path") == server
+    assert (
+        read_metadata(decode_document(encode_document(metadata_document(server)), "a path"), "a path")
+        == server
+    )
 
 
 def test_of_metadata_only_values_and_lists_of_values_are_kept() -> None:
@@ -237,7 +248,7 @@ def test_what_is_nested_deeply_is_not_larger_on_the_disk_than_on_the_wire() -> N
     for _ in range(40):
         nested = [nested]
     client = Client("client-0", document={"jwks": nested})
-    assert len(to_bytes(client_document(client))) < 2 * 30_000 * len("1, ")
+    assert len(encode_document(client_document(client))) < 2 * 30_000 * len("1, ")
 
 
 @pytest.mark.parametrize("is_nested", [False, True])
@@ -248,7 +259,7 @@ def test_what_could_not_be_read_again_is_not_written(*, is_nested: bool) -> None
         for _ in range(100_000):
             value = [value]
     with pytest.raises(StoreUnwritable, match="above 1 MiB"):
-        to_bytes({"member": value})
+        encode_document({"member": value})
 
 
 def test_metadata_that_were_made_by_hand_survive_too() -> None:
@@ -279,11 +290,11 @@ def test_credentials_survive_the_way_to_the_disk_and_back(
     server = server_of()
     binding = replace(binding, issuer=server.issuer, client_id=client.client_id)
     tokens = replace(tokens, account=binding.account, refresh_expires_at=binding.refresh_expires_at)
-    key = Key(binding.server, owner)
+    key = CredentialKey(binding.server_name, owner)
     with tempfile.TemporaryDirectory() as home:
-        FileStore(Path(home)).replace(key, Credentials(tokens, client, server, binding))
+        FileStore(Path(home)).save_login(key, Credentials(tokens, client, server, binding))
         found = FileStore(Path(home)).read(key)
-        assert FileStore(Path(home)).keys() == [key]
+        assert FileStore(Path(home)).list_keys() == [key]
     assert found.client is not None
     assert found.tokens is not None
     assert found.authorization_server == server

@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Key, Secret
+from hermes_mcp_auth_remote.values import CredentialKey, Secret
 from tests.store.given import KEY, NOW, REDIRECT_URI, credentials_of, server_of
 
 
@@ -49,14 +49,14 @@ def test_nothing_stored_reads_as_empty_and_makes_nothing(tmp_path: Path) -> None
     store = FileStore(tmp_path / "home")
     assert store.read(KEY) == Credentials()
     assert store.version(KEY) is None
-    assert store.keys() == []
+    assert store.list_keys() == []
     assert not store.delete(KEY)
     assert not (tmp_path / "home").exists()
 
 
 def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
     stored = credentials_of()
-    FileStore(tmp_path).replace(KEY, stored)
+    FileStore(tmp_path).save_login(KEY, stored)
     found = FileStore(tmp_path).read(KEY)
     assert found.tokens == stored.tokens
     assert replace(client_of(found), document={}) == stored.client
@@ -66,8 +66,8 @@ def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
 
 def test_every_file_is_its_owners_alone(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
-    store.replace(Key("notes", "telegram:42"), credentials_of())
+    store.save_login(KEY, credentials_of())
+    store.save_login(CredentialKey("notes", "telegram:42"), credentials_of())
     with store.lock(KEY).hold(1):
         pass
     for path in (tmp_path / "mcp-tokens").rglob("*"):
@@ -76,7 +76,7 @@ def test_every_file_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 def test_the_files_say_what_hermes_reads_and_no_more(tmp_path: Path) -> None:
-    FileStore(tmp_path).replace(KEY, credentials_of())
+    FileStore(tmp_path).save_login(KEY, credentials_of())
     root = tmp_path / "mcp-tokens"
     assert {path.name for path in root.iterdir()} == {
         "notes.json",
@@ -115,7 +115,7 @@ def test_a_clients_own_members_are_kept_where_hermess_reader_takes_them(tmp_path
         "issuer": "https://as0.example",
     }
     client = Client("client-0", None, "none", (REDIRECT_URI, "nonsense"), 1.9e9, document=document)
-    FileStore(tmp_path).replace(KEY, replace(credentials_of(), client=client))
+    FileStore(tmp_path).save_login(KEY, replace(credentials_of(), client=client))
     assert json.loads((tmp_path / "mcp-tokens" / "notes.client.json").read_text()) == {
         "client_id": "client-0",
         "client_id_issued_at": 1_700_000_000,
@@ -130,15 +130,15 @@ def test_a_clients_own_members_are_kept_where_hermess_reader_takes_them(tmp_path
 
 
 def test_a_client_that_was_not_registered_stays_so(tmp_path: Path) -> None:
-    client = Client("client-0", None, "none", (REDIRECT_URI,), registered=False)
-    FileStore(tmp_path).replace(KEY, replace(credentials_of(), client=client))
-    assert not client_of(FileStore(tmp_path).read(KEY)).registered
+    client = Client("client-0", None, "none", (REDIRECT_URI,), is_registered=False)
+    FileStore(tmp_path).save_login(KEY, replace(credentials_of(), client=client))
+    assert not client_of(FileStore(tmp_path).read(KEY)).is_registered
 
 
 @pytest.mark.parametrize("part", ["client", "metadata", "tokens"])
 def test_where_one_file_would_be_too_large_none_is_written(tmp_path: Path, part: str) -> None:
     store, new, much = FileStore(tmp_path), credentials_of(1), "x" * 1_100_000
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     before = {path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").iterdir()}
     if part == "client":
         new = replace(new, client=replace(client_of(new), document={"note": much}))
@@ -148,14 +148,14 @@ def test_where_one_file_would_be_too_large_none_is_written(tmp_path: Path, part:
     else:
         new = replace(new, tokens=replace(tokens_of(new), access_token=Secret(much)))
     with pytest.raises(StoreUnwritable, match="too large"):
-        store.replace(KEY, new)
+        store.save_login(KEY, new)
     assert {path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").iterdir()} == before
 
 
 def test_a_new_login_leaves_nothing_of_the_old_one(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
-    store.replace(KEY, Credentials(tokens=credentials_of(1).tokens))
+    store.save_login(KEY, credentials_of(0))
+    store.save_login(KEY, Credentials(tokens=credentials_of(1).tokens))
     found = store.read(KEY)
     assert (found.client, found.authorization_server, found.binding) == (None, None, None)
     assert tokens_of(found).access_token == Secret("access-1")
@@ -163,18 +163,16 @@ def test_a_new_login_leaves_nothing_of_the_old_one(tmp_path: Path) -> None:
 
 def test_credentials_without_tokens_do_not_take_the_tokens_away(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
-    store.replace(KEY, replace(credentials_of(1), tokens=None))
+    store.save_login(KEY, credentials_of(0))
+    store.save_login(KEY, replace(credentials_of(1), tokens=None))
     assert tokens_of(store.read(KEY)).access_token == Secret("access-0")
 
 
 def test_refreshed_tokens_change_the_version_and_keep_client_and_metadata(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     before = store.version(KEY)
-    store.replace_tokens(
-        KEY, tokens_of(credentials_of(1)), replace(binding_of(credentials_of(0)), account="x")
-    )
+    store.save_tokens(KEY, tokens_of(credentials_of(1)), replace(binding_of(credentials_of(0)), account="x"))
     assert store.version(KEY) != before
     found = store.read(KEY)
     assert tokens_of(found).refresh_token == Secret("refresh-1")
@@ -184,18 +182,18 @@ def test_refreshed_tokens_change_the_version_and_keep_client_and_metadata(tmp_pa
 
 def test_refreshed_tokens_without_a_binding_leave_the_stored_one(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
-    store.replace_tokens(KEY, tokens_of(credentials_of(1)), None)
+    store.save_login(KEY, credentials_of(0))
+    store.save_tokens(KEY, tokens_of(credentials_of(1)), None)
     # What it said of the old refresh token does not count for the new one.
     assert store.read(KEY).binding == replace(binding_of(credentials_of(0)), refresh_expires_at=None)
 
 
 def test_a_session_marked_as_over_keeps_its_tokens_and_their_version(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
+    store.save_login(KEY, credentials_of())
     before = store.version(KEY)
     over = replace(binding_of(credentials_of()), login_needed="the provider ended the session")
-    store.mark(KEY, over)
+    store.save_binding(KEY, over)
     assert store.version(KEY) == before
     found = store.read(KEY)
     assert found.binding == over
@@ -204,8 +202,10 @@ def test_a_session_marked_as_over_keeps_its_tokens_and_their_version(tmp_path: P
 
 def test_other_tokens_end_a_mark_that_was_about_the_old_ones(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
-    store.mark(KEY, replace(binding_of(credentials_of()), login_needed="the provider ended the session"))
+    store.save_login(KEY, credentials_of())
+    store.save_binding(
+        KEY, replace(binding_of(credentials_of()), login_needed="the provider ended the session")
+    )
     rewrite(tmp_path / "mcp-tokens" / "notes.json", lambda old: {**old, "access_token": "by-hermes"})
     assert binding_of(store.read(KEY)).login_needed is None
 
@@ -225,7 +225,7 @@ def test_a_binding_does_not_speak_of_somebody_elses_login(
     tmp_path: Path, name: str, member: str, value: str
 ) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
+    store.save_login(KEY, credentials_of())
     rewrite(tmp_path / "mcp-tokens" / name, lambda old: {**old, member: value})
     rewrite(tmp_path / "mcp-tokens" / "notes.json", lambda old: {**old, "access_token": "by-hermes"})
     found = store.read(KEY)
@@ -240,7 +240,7 @@ def test_our_tokens_keep_their_binding_and_are_not_paired_with_what_somebody_els
     tmp_path: Path, name: str, member: str, value: str
 ) -> None:
     store, stored = FileStore(tmp_path), credentials_of()
-    store.replace(KEY, stored)
+    store.save_login(KEY, stored)
     rewrite(tmp_path / "mcp-tokens" / name, lambda old: {**old, member: value})
     found = store.read(KEY)
     assert (found.tokens, found.binding) == (stored.tokens, stored.binding)
@@ -252,14 +252,14 @@ def test_our_tokens_keep_their_binding_and_are_not_paired_with_what_somebody_els
 @pytest.mark.parametrize("name", ["notes.client.json", "notes.meta.json"])
 def test_a_missing_file_does_not_end_the_binding(tmp_path: Path, name: str) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
+    store.save_login(KEY, credentials_of())
     (tmp_path / "mcp-tokens" / name).unlink()
     assert store.read(KEY).binding == credentials_of().binding
 
 
 def test_the_slash_that_hermes_appends_to_an_issuer_is_taken_off_again(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
+    store.save_login(KEY, credentials_of())
     rewrite(
         tmp_path / "mcp-tokens" / "notes.meta.json", lambda old: {**old, "issuer": "https://as0.example/"}
     )
@@ -276,20 +276,20 @@ def test_the_slash_that_hermes_appends_to_an_issuer_is_taken_off_again(tmp_path:
 @pytest.mark.parametrize("suffix", ["json", "client.json", "meta.json", "binding.json"])
 def test_a_corrupt_file_is_named_and_left_as_it_is(tmp_path: Path, suffix: str, text: str) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
+    store.save_login(KEY, credentials_of())
     path = put(tmp_path, f"notes.{suffix}", text)
     with pytest.raises(StoreCorrupt) as caught:
         store.read(KEY)
     assert str(path) in str(caught.value)
     assert path.read_text() == text
     # Logging in again is the way out.
-    store.replace(KEY, credentials_of())
+    store.save_login(KEY, credentials_of())
     assert store.read(KEY).binding == credentials_of().binding
 
 
 def test_a_binding_of_a_later_version_is_refused_with_advice(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
+    store.save_login(KEY, credentials_of())
     rewrite(tmp_path / "mcp-tokens" / "notes.binding.json", lambda old: {**old, "version": 2})
     with pytest.raises(StoreCorrupt, match="another version") as caught:
         store.read(KEY)
@@ -334,7 +334,7 @@ def test_junk_beside_a_good_access_token_counts_as_missing(tmp_path: Path) -> No
 @pytest.mark.parametrize("suffix", ["json", "client.json", "meta.json", "binding.json"])
 def test_a_linked_or_open_file_is_refused_and_a_new_login_heals_it(tmp_path: Path, suffix: str) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
+    store.save_login(KEY, credentials_of())
     path = tmp_path / "mcp-tokens" / f"notes.{suffix}"
     path.chmod(0o644)
     with pytest.raises(StoreUnsafe, match="open to others"):
@@ -344,7 +344,7 @@ def test_a_linked_or_open_file_is_refused_and_a_new_login_heals_it(tmp_path: Pat
     with pytest.raises(StoreUnsafe, match="symbolic link"):
         store.read(KEY)
     before = elsewhere.read_bytes()
-    store.replace(KEY, credentials_of(1))
+    store.save_login(KEY, credentials_of(1))
     assert tokens_of(store.read(KEY)).access_token == Secret("access-1")
     assert elsewhere.read_bytes() == before
 
@@ -356,17 +356,17 @@ def test_a_linked_directory_is_refused_for_reading_and_writing(tmp_path: Path) -
     with pytest.raises(StoreUnsafe):
         store.read(KEY)
     with pytest.raises(StoreUnsafe):
-        store.replace(KEY, credentials_of())
+        store.save_login(KEY, credentials_of())
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_two_servers_of_one_file_name_are_not_mixed_up(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    mine, other = Key("my.server"), Key("my_server")
-    store.replace(mine, credentials_of(0, mine))
+    mine, other = CredentialKey("my.server"), CredentialKey("my_server")
+    store.save_login(mine, credentials_of(0, mine))
     for touch in (
         lambda: store.read(other),
-        lambda: store.replace(other, credentials_of(1, other)),
+        lambda: store.save_login(other, credentials_of(1, other)),
         lambda: store.delete(other),
         lambda: store.lock(other),
     ):
@@ -393,10 +393,10 @@ def test_owners_do_not_share_and_none_reaches_out_of_its_folder(tmp_path: Path) 
         "ü",
     ]
     for number, owner in enumerate(owners):
-        store.replace(Key("notes", owner), credentials_of(number))
+        store.save_login(CredentialKey("notes", owner), credentials_of(number))
     for number, owner in enumerate(owners):
-        assert tokens_of(store.read(Key("notes", owner))).access_token == Secret(f"access-{number}")
-    found = store.keys()
+        assert tokens_of(store.read(CredentialKey("notes", owner))).access_token == Secret(f"access-{number}")
+    found = store.list_keys()
     assert {key.owner for key in found} == set(owners)
     assert {path.name for path in tmp_path.iterdir()} == {"mcp-tokens"}
     folders = [path.name for path in (tmp_path / "mcp-tokens" / "owners").iterdir()]
@@ -405,27 +405,27 @@ def test_owners_do_not_share_and_none_reaches_out_of_its_folder(tmp_path: Path) 
 
 def test_keys_carry_the_names_as_configured_and_the_stem_where_none_is_known(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    for key in (Key("my.server"), Key("my.server", "telegram:42")):
-        store.replace(key, credentials_of(0, key))
+    for key in (CredentialKey("my.server"), CredentialKey("my.server", "telegram:42")):
+        store.save_login(key, credentials_of(0, key))
     put(tmp_path, "by_hermes.json", '{"access_token": "a"}')
     put(tmp_path, "broken.json", "{")
     put(tmp_path, "broken.binding.json", "{")
     put(tmp_path, "alone.client.json", '{"client_id": "a"}')
     put(tmp_path, "renamed.json", '{"access_token": "a"}')
     put(tmp_path, "renamed.binding.json", '{"server": "something else"}')
-    assert set(store.keys()) == {
-        Key("my.server"),
-        Key("my.server", "telegram:42"),
-        Key("by_hermes"),
-        Key("broken"),
-        Key("renamed"),
+    assert set(store.list_keys()) == {
+        CredentialKey("my.server"),
+        CredentialKey("my.server", "telegram:42"),
+        CredentialKey("by_hermes"),
+        CredentialKey("broken"),
+        CredentialKey("renamed"),
     }
 
 
 def test_deleting_takes_everything_but_the_lock_and_other_servers(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
-    store.replace(Key("notes2"), credentials_of(0, Key("notes2")))
+    store.save_login(KEY, credentials_of())
+    store.save_login(CredentialKey("notes2"), credentials_of(0, CredentialKey("notes2")))
     put(tmp_path, "notes.client.json.bak", "{}")
     put(tmp_path, ".notes.json.1.abc.tmp", "a token")
     put(tmp_path, ".notes2.json.1.abc.tmp", "a token")
@@ -437,7 +437,7 @@ def test_deleting_takes_everything_but_the_lock_and_other_servers(tmp_path: Path
     }
     assert left == {"notes.json.refresh.lock"}
     assert (tmp_path / "mcp-tokens" / ".notes2.json.1.abc.tmp").exists()
-    assert tokens_of(store.read(Key("notes2"))).access_token == Secret("access-0")
+    assert tokens_of(store.read(CredentialKey("notes2"))).access_token == Secret("access-0")
 
 
 def test_a_corrupt_login_can_be_deleted(tmp_path: Path) -> None:
@@ -450,24 +450,24 @@ def test_a_corrupt_login_can_be_deleted(tmp_path: Path) -> None:
 def test_a_new_login_sweeps_away_old_leftovers_and_not_what_is_being_written(tmp_path: Path) -> None:
     old, fresh = put(tmp_path, ".notes.json.1.a.tmp", "x"), put(tmp_path, ".notes.json.2.b.tmp", "x")
     os.utime(old, (NOW - 900_000_000, NOW - 900_000_000))
-    FileStore(tmp_path).replace(KEY, credentials_of())
+    FileStore(tmp_path).save_login(KEY, credentials_of())
     assert not old.exists()
     assert fresh.exists()
 
 
 def test_a_client_that_the_provider_forgot_is_dropped_and_the_tokens_stay(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
+    store.save_login(KEY, credentials_of())
     store.drop_client(KEY, client_of(credentials_of()))
     found = store.read(KEY)
     assert found.client is None
     assert found.tokens == credentials_of().tokens
-    assert not store.is_metadata_document_refused(KEY)
+    assert not store.is_cimd_disabled(KEY)
 
 
 def test_a_client_that_was_registered_since_is_not_dropped(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(1))
+    store.save_login(KEY, credentials_of(1))
     store.drop_client(KEY, client_of(credentials_of(0)))
     assert client_of(store.read(KEY)).client_id == "client-1"
 
@@ -475,13 +475,13 @@ def test_a_client_that_was_registered_since_is_not_dropped(tmp_path: Path) -> No
 def test_a_refused_metadata_document_is_remembered_until_all_is_deleted(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     document = Client("https://me.example/client.json", None, "none", (REDIRECT_URI,))
-    assert not store.is_metadata_document_refused(KEY)
+    assert not store.is_cimd_disabled(KEY)
     # Also where nothing was stored before: this login was the first.
     store.drop_client(KEY, document)
-    assert store.is_metadata_document_refused(KEY)
+    assert store.is_cimd_disabled(KEY)
     assert (tmp_path / "mcp-tokens" / "notes.cimd-off").read_bytes() == b""
-    assert not store.is_metadata_document_refused(Key("notes", "telegram:42"))
-    store.replace(KEY, credentials_of())
-    assert store.is_metadata_document_refused(KEY)
+    assert not store.is_cimd_disabled(CredentialKey("notes", "telegram:42"))
+    store.save_login(KEY, credentials_of())
+    assert store.is_cimd_disabled(KEY)
     store.delete(KEY)
-    assert not store.is_metadata_document_refused(KEY)
+    assert not store.is_cimd_disabled(KEY)

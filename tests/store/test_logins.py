@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from hermes_mcp_auth_remote.errors import LoginAlreadyUsed, LoginNotFound, StoreCorrupt, StoreUnsafe
-from hermes_mcp_auth_remote.login import Login, Status, follow
+from hermes_mcp_auth_remote.login import Login, LoginStatus, apply_event
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.values import Secret
@@ -68,7 +68,7 @@ def test_an_unknown_id_is_not_found_with_and_without_a_store(logins: LoginFiles)
 
 def test_a_change_is_stored_and_given_back(logins: LoginFiles) -> None:
     logins.add(login_of())
-    changed = logins.change(LOGIN_ID, lambda login: follow(login, "claim"))
+    changed = logins.change(LOGIN_ID, lambda login: apply_event(login, "claim"))
     assert changed.status == "exchanging"
     assert logins.get(LOGIN_ID) == changed
     # Whoever claimed it needs its secrets for the exchange.
@@ -77,15 +77,17 @@ def test_a_change_is_stored_and_given_back(logins: LoginFiles) -> None:
 
 def test_a_change_that_is_refused_writes_nothing(tmp_path: Path, logins: LoginFiles) -> None:
     logins.add(login_of())
-    logins.change(LOGIN_ID, lambda login: follow(login, "claim"))
+    logins.change(LOGIN_ID, lambda login: apply_event(login, "claim"))
     before = path_of(tmp_path).stat()
     with pytest.raises(LoginAlreadyUsed):
-        logins.change(LOGIN_ID, lambda login: follow(login, "claim"))
+        logins.change(LOGIN_ID, lambda login: apply_event(login, "claim"))
     assert path_of(tmp_path).stat() == before
 
 
-@pytest.mark.parametrize("status", get_args(Status))
-def test_a_login_that_is_over_keeps_no_secret(tmp_path: Path, logins: LoginFiles, status: Status) -> None:
+@pytest.mark.parametrize("status", get_args(LoginStatus))
+def test_a_login_that_is_over_keeps_no_secret(
+    tmp_path: Path, logins: LoginFiles, status: LoginStatus
+) -> None:
     logins.add(login_of())
     logins.change(LOGIN_ID, lambda login: replace(login, status=status, failure=("It failed.", "Try again.")))
     text = path_of(tmp_path).read_text()
@@ -96,29 +98,29 @@ def test_a_login_that_is_over_keeps_no_secret(tmp_path: Path, logins: LoginFiles
     assert found.request.state == Secret("" if found.is_over else "state-0")
 
 
-def login_of_status(status: Status) -> Login:
+def login_of_status(status: LoginStatus) -> Login:
     return replace(login_of(), status=status)
 
 
 def test_all_logins_come_in_the_order_of_beginning_without_the_unreadable(
     tmp_path: Path, logins: LoginFiles
 ) -> None:
-    assert logins.all() == []
+    assert logins.list_all() == []
     ids = ["c" * 16, "a" * 16, "b" * 16]
     for number, login_id in enumerate(ids):
-        logins.add(replace(login_of(login_id), begun_at=NOW + number))
+        logins.add(replace(login_of(login_id), started_at=NOW + number))
     broken = path_of(tmp_path, "d" * 16)
     broken.write_text("{")
     broken.chmod(0o600)
     path_of(tmp_path, "note").write_text("not ours")
-    assert [login.id for login in logins.all()] == ids
+    assert [login.id for login in logins.list_all()] == ids
     with pytest.raises(StoreCorrupt, match=str(broken)):
         logins.get("d" * 16)
     assert broken.read_text() == "{"
 
 
 def test_what_has_been_over_for_an_hour_is_dropped_and_no_sooner(tmp_path: Path, logins: LoginFiles) -> None:
-    logins.purge(NOW)
+    logins.remove_expired(NOW)
     logins.add(login_of())
     leftover, being_written = (
         path_of(tmp_path).with_name(f".{LOGIN_ID}.json.{number}.abc.tmp") for number in (1, 2)
@@ -127,19 +129,19 @@ def test_what_has_been_over_for_an_hour_is_dropped_and_no_sooner(tmp_path: Path,
         path.write_text("a verifier")
     an_hour_ago = being_written.stat().st_mtime - 3601
     os.utime(leftover, (an_hour_ago, an_hour_ago))
-    logins.purge(NOW + 600 + 3600)
+    logins.remove_expired(NOW + 600 + 3600)
     assert logins.get(LOGIN_ID) == login_of()
     assert not leftover.exists()
     # Whatever our clock says.
     assert being_written.exists()
-    logins.purge(NOW + 600 + 3601)
-    assert logins.all() == []
+    logins.remove_expired(NOW + 600 + 3601)
+    assert logins.list_all() == []
 
 
 def test_what_is_unreadable_is_not_purged(tmp_path: Path, logins: LoginFiles) -> None:
     logins.add(login_of())
     path_of(tmp_path).write_text("{")
-    logins.purge(NOW + 1_000_000)
+    logins.remove_expired(NOW + 1_000_000)
     assert path_of(tmp_path).read_text() == "{"
 
 

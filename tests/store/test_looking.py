@@ -50,7 +50,7 @@ class Watched:
         self.arrived, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
         monkeypatch.setattr(self.files, "get", self._counted(self.files.get))
-        monkeypatch.setattr(self.files, "_look", self._held(self.files._look))
+        monkeypatch.setattr(self.files, "_scan_folder", self._held(self.files._scan_folder))
 
     def _counted(self, get: Callable[[str], Login]) -> Callable[[str], Login]:
         def counted(login_id: str) -> Login:
@@ -76,7 +76,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 def numbered(number: int) -> Login:
-    return replace(login_of(), id=f"a-login-of-number-{number}", begun_at=float(number))
+    return replace(login_of(), id=f"a-login-of-number-{number}", started_at=float(number))
 
 
 def ids(logins: list[Login]) -> list[str]:
@@ -88,48 +88,48 @@ def test_threads_that_ask_during_a_look_share_the_next_one_and_see_what_was_writ
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turnstile = Turnstile(THREADS)
-    monkeypatch.setattr(watched.files, "_looking", turnstile)
+    monkeypatch.setattr(watched.files, "_listing_lock", turnstile)
     watched.others.add(numbered(1))
     watched.go_on.clear()
     with ThreadPoolExecutor(THREADS) as threads:
-        first = threads.submit(watched.files.all)
+        first = threads.submit(watched.files.list_all)
         assert watched.arrived.wait(SECONDS)
         # Too late for the look that is under way.
         watched.others.add(numbered(2))
-        asking = [threads.submit(watched.files.all) for _ in range(THREADS - 1)]
+        asking = [threads.submit(watched.files.list_all) for _ in range(THREADS - 1)]
         turnstile.wait()
         watched.go_on.set()
         assert ids(first.result()) == [numbered(1).id]
         assert [ids(each.result()) for each in asking] == [[numbered(1).id, numbered(2).id]] * len(asking)
     assert watched.looks == 2
-    watched.files.all()
+    watched.files.list_all()
     assert watched.looks == 3
 
 
 def test_what_this_process_wrote_is_not_read_and_what_another_one_wrote_is(watched: Watched) -> None:
     files, others = watched.files, watched.others
-    assert files.all() == []
+    assert files.list_all() == []
     files.add(numbered(1))
     others.add(numbered(2))
-    assert ids(files.all()) == [numbered(1).id, numbered(2).id]
+    assert ids(files.list_all()) == [numbered(1).id, numbered(2).id]
     assert watched.read == [numbered(2).id]
     watched.read.clear()
-    changed = files.change(numbered(1).id, lambda it: replace(it, messages=("7",)))
+    changed = files.change(numbered(1).id, lambda it: replace(it, message_ids=("7",)))
     watched.read.clear()
-    assert files.all()[0] == changed
+    assert files.list_all()[0] == changed
     assert watched.read == []
-    others.change(numbered(1).id, lambda it: replace(it, messages=("7", "8")))
-    assert files.all()[0].messages == ("7", "8")
+    others.change(numbered(1).id, lambda it: replace(it, message_ids=("7", "8")))
+    assert files.list_all()[0].message_ids == ("7", "8")
     assert watched.read == [numbered(1).id]
 
 
 def test_a_login_that_is_over_is_remembered_as_it_is_stored_without_its_secrets(watched: Watched) -> None:
     files, login = watched.files, numbered(1)
-    files.all()
+    files.list_all()
     files.add(login)
     files.change(login.id, lambda it: replace(it, status="cancelled"))
     watched.read.clear()
-    (found,) = files.all()
+    (found,) = files.list_all()
     assert watched.read == []
     assert found == watched.others.get(login.id)
     assert not found.request.code_verifier.reveal()
@@ -140,14 +140,14 @@ def test_a_login_that_is_over_is_remembered_as_it_is_stored_without_its_secrets(
 def test_a_child_that_is_forked_in_the_middle_of_a_look_can_look(watched: Watched) -> None:
     watched.others.add(numbered(1))
     watched.go_on.clear()
-    looking = threading.Thread(target=watched.files.all)
+    looking = threading.Thread(target=watched.files.list_all)
     looking.start()
     assert watched.arrived.wait(SECONDS)
     child = os.fork()
     if not child:
         # The child's own event; the parent's look is still held up.
         watched.go_on.set()
-        os._exit(0 if ids(watched.files.all()) == [numbered(1).id] else 1)
+        os._exit(0 if ids(watched.files.list_all()) == [numbered(1).id] else 1)
     _, status = os.waitpid(child, 0)
     watched.go_on.set()
     looking.join(SECONDS)

@@ -16,16 +16,16 @@ from hermes_mcp_auth_remote.errors import StoreError, StoreUnsafe
 from hermes_mcp_auth_remote.store.files import file_modes, private_files
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.notice_files import NoticeFile
-from hermes_mcp_auth_remote.values import Key
+from hermes_mcp_auth_remote.values import CredentialKey
 from tests.requirements import covers
 from tests.store.given import KEY, LOGIN_ID, credentials_of, login_of
 
-OWNED = Key("notes", "telegram:42")
+OWNED = CredentialKey("notes", "telegram:42")
 
 
 @pytest.fixture(autouse=True)
 def _no_warning_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_modes, "_warned", {})
+    monkeypatch.setattr(file_modes, "_warned_stores", {})
     monkeypatch.delenv(file_modes.ALLOW_OPEN_STORE, raising=False)
 
 
@@ -34,7 +34,7 @@ def home(tmp_path: Path) -> Path:
     """All that a store holds: tokens, an owner's, a key, a login that waits, notices, locks."""
     store = FileStore(tmp_path)
     for key in (KEY, OWNED):
-        store.replace(key, credentials_of(0, key))
+        store.save_login(key, credentials_of(0, key))
         with store.lock(key).hold(1):
             pass
     store.logins.add(login_of())
@@ -61,9 +61,9 @@ def read_all(home: Path) -> None:
     for key in (KEY, OWNED):
         assert store.read(key).tokens == credentials_of(0, key).tokens
     assert store.logins.get(LOGIN_ID) == login_of()
-    assert len(store.logins.all()) == 1
-    assert sorted(store.keys(), key=str) == sorted([KEY, OWNED], key=str)
-    assert NoticeFile(store.root).all() == []
+    assert len(store.logins.list_all()) == 1
+    assert sorted(store.list_keys(), key=str) == sorted([KEY, OWNED], key=str)
+    assert NoticeFile(store.root).list_all() == []
 
 
 @covers("fs-group")
@@ -75,7 +75,7 @@ def test_what_kubernetes_opened_to_a_group_is_used_and_private_again(
     caplog.clear()
     read_all(home)
     store = FileStore(home)
-    store.replace(KEY, credentials_of(1))
+    store.save_login(KEY, credentials_of(1))
     store.logins.change(LOGIN_ID, lambda login: login)
     left_open = [path for path in all_below(home) if mode_of(path) & 0o077]
     # Nothing secret is in those: nothing is.
@@ -99,7 +99,7 @@ def test_a_file_that_is_open_to_its_group_alone_is_made_private(tmp_path: Path, 
 @covers("fs-group")
 @pytest.mark.parametrize("mode", [0o770, 0o2770, 0o775, 0o720])
 def test_a_directory_that_its_group_can_write_to_is_made_private(tmp_path: Path, mode: int) -> None:
-    for check in (private_files.private_directory, private_files.has_directory):
+    for check in (private_files.ensure_private_directory, private_files.has_directory):
         tmp_path.chmod(mode)
         check(tmp_path)
         assert mode_of(tmp_path) == 0o700
@@ -113,7 +113,10 @@ def test_another_users_file_is_never_changed(tmp_path: Path, monkeypatch: pytest
     me = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: me + 1)
     monkeypatch.setenv(file_modes.ALLOW_OPEN_STORE, "1")
-    for check, what in ((private_files.read_private, path), (private_files.private_directory, tmp_path)):
+    for check, what in (
+        (private_files.read_private, path),
+        (private_files.ensure_private_directory, tmp_path),
+    ):
         with pytest.raises(StoreUnsafe, match="another user"):
             check(what)
     assert (mode_of(path), mode_of(tmp_path)) == (0o660, 0o770)
@@ -184,7 +187,7 @@ def test_a_file_system_without_modes_is_refused_with_the_remedies_and_the_switch
 ) -> None:
     without_modes(monkeypatch, chmod, shown)
     with pytest.raises(StoreUnsafe, match="chmod changes nothing") as caught:
-        FileStore(tmp_path).replace(KEY, credentials_of())
+        FileStore(tmp_path).save_login(KEY, credentials_of())
     assert "HERMES_HOME to a directory on a disk that keeps modes" in caught.value.advice
     assert "fsGroupChangePolicy: OnRootMismatch" in caught.value.advice
     assert f"{file_modes.ALLOW_OPEN_STORE}=1" in caught.value.advice
@@ -205,7 +208,7 @@ def test_the_switch_allows_a_store_without_modes(
     monkeypatch.setenv(file_modes.ALLOW_OPEN_STORE, "1")
     store = FileStore(tmp_path)
     for key in (KEY, OWNED):
-        store.replace(key, credentials_of(0, key))
+        store.save_login(key, credentials_of(0, key))
     store.logins.add(login_of())
     NoticeFile(store.root).change(lambda _: [])
     read_all(tmp_path)
@@ -248,22 +251,22 @@ def test_nothing_is_written_into_a_file_that_is_not_private(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of())
+    store.save_login(KEY, credentials_of())
     without_modes(monkeypatch, ignore_chmod, 0o666)
     with pytest.raises(StoreUnsafe, match="mode 0666"):
-        store.replace(KEY, credentials_of(1))
+        store.save_login(KEY, credentials_of(1))
     monkeypatch.undo()
     assert store.read(KEY).tokens == credentials_of().tokens
-    assert not [path for path in all_below(tmp_path) if path.name.endswith(private_files.TEMPORARY)]
+    assert not [path for path in all_below(tmp_path) if path.name.endswith(private_files.TEMPORARY_SUFFIX)]
 
 
 def test_a_directory_without_modes_that_others_can_only_list_is_used_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    FileStore(tmp_path).replace(KEY, credentials_of())
+    FileStore(tmp_path).save_login(KEY, credentials_of())
     (tmp_path / "mcp-tokens").chmod(0o755)
     monkeypatch.setattr(os, "fchmod", refuse_chmod)
-    FileStore(tmp_path).replace(KEY, credentials_of(1))
+    FileStore(tmp_path).save_login(KEY, credentials_of(1))
     assert FileStore(tmp_path).read(KEY).tokens == credentials_of(1).tokens
 
 

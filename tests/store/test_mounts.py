@@ -40,9 +40,9 @@ def test_a_refresh_is_stored_whatever_a_rename_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     refuse_renames(tmp_path, monkeypatch, number)
-    store.replace_tokens(KEY, tokens_of(1), None)
+    store.save_tokens(KEY, tokens_of(1), None)
     found = FileStore(tmp_path).read(KEY).tokens
     assert found is not None
     assert found.refresh_token == Secret("refresh-1")
@@ -69,13 +69,13 @@ def test_a_write_in_place_that_stops_at_any_byte_is_finished(
         new = credentials_of(1).tokens
         assert new is not None
         old = old.__class__(Secret("access-0" + "x" * 60), old.refresh_token, expires_at=old.expires_at)
-    store.replace(KEY, credentials_of(0))
-    store.replace_tokens(KEY, old, None)
+    store.save_login(KEY, credentials_of(0))
+    store.save_tokens(KEY, old, None)
     refuse_renames(tmp_path, monkeypatch, errno.EBUSY)
     path, real = tmp_path / "mcp-tokens" / NAMES[-1], os.write
     size = max(len(path.read_bytes()), 200)
     for stop in range(0, size, 7):
-        store.replace_tokens(KEY, old, None)
+        store.save_tokens(KEY, old, None)
 
         def write_a_part(descriptor: int, data: bytes, stop: int = stop) -> int:
             real(descriptor, bytes(data)[:stop])
@@ -84,7 +84,7 @@ def test_a_write_in_place_that_stops_at_any_byte_is_finished(
         with monkeypatch.context() as patched:
             patched.setattr(os, "write", write_a_part)
             with pytest.raises(Death), store.lock(KEY).hold(1):
-                store.replace_tokens(KEY, new, None)
+                store.save_tokens(KEY, new, None)
         found = FileStore(tmp_path).read(KEY).tokens
         assert found is not None
         assert (found.access_token, found.refresh_token) == (new.access_token, new.refresh_token)
@@ -95,7 +95,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_write_in_place_keeps_the_old_tok
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     refuse_renames(tmp_path, monkeypatch, errno.EBUSY)
     path, real, calls = tmp_path / "mcp-tokens" / NAMES[-1], os.write, 0
     before = path.read_bytes()
@@ -112,7 +112,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_write_in_place_keeps_the_old_tok
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", full)
         with pytest.raises(StoreUnwritable, match="No space"):
-            store.replace_tokens(KEY, tokens_of(1), None)
+            store.save_tokens(KEY, tokens_of(1), None)
     assert path.read_bytes() == before
     assert not [each for each in path.parent.iterdir() if each.suffix == ".tmp"]
 
@@ -152,7 +152,7 @@ def test_a_directory_that_takes_no_file_is_noticed_before_a_refresh(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     real = os.open
 
     def refuse(path: str, flags: int, mode: int = 0o777) -> int:
@@ -167,7 +167,7 @@ def test_a_directory_that_takes_no_file_is_noticed_before_a_refresh(
 
 def test_the_check_before_a_refresh_leaves_nothing_and_says_nothing_on_a_good_disk(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     before = sorted(path.name for path in (tmp_path / "mcp-tokens").iterdir())
     store.check_can_store(KEY)
     store.check_can_store(KEY.__class__("never seen"))

@@ -12,27 +12,27 @@ import pytest
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.store.files.notice_files import Notice, NoticeFile
-from hermes_mcp_auth_remote.values import Key
+from hermes_mcp_auth_remote.values import CredentialKey
 
-KEY = Key("notes", "telegram:7")
+KEY = CredentialKey("notes", "telegram:7")
 NOTICE = Notice("telegram", "7", KEY, is_over=True, at=1.25, of_tokens=1.5, message="12")
 
 
 def test_without_a_file_nobody_was_told_and_nothing_is_made(tmp_path: Path) -> None:
-    assert NoticeFile(tmp_path / "mcp-tokens").all() == []
+    assert NoticeFile(tmp_path / "mcp-tokens").list_all() == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_notices_are_kept_in_a_private_file_that_is_no_login(tmp_path: Path) -> None:
     root = tmp_path / "mcp-tokens"
-    other = Notice("discord", "8", Key("notes"), is_over=False, at=2.0)
+    other = Notice("discord", "8", CredentialKey("notes"), is_over=False, at=2.0)
     NoticeFile(root).change(lambda notices: [*notices, NOTICE, other])
-    assert NoticeFile(root).all() == [NOTICE, other]
+    assert NoticeFile(root).list_all() == [NOTICE, other]
     file = root / "logins" / ".notices.json"
     assert file.stat().st_mode & 0o777 == 0o600
-    assert LoginFiles(root).all() == []
-    LoginFiles(root).purge(1e12)
-    assert NoticeFile(root).all() == [NOTICE, other]
+    assert LoginFiles(root).list_all() == []
+    LoginFiles(root).remove_expired(1e12)
+    assert NoticeFile(root).list_all() == [NOTICE, other]
 
 
 def test_nothing_is_written_where_nothing_changes(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_changes_at_once_lose_nothing(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(40)))
-    assert sorted(int(each.user) for each in NoticeFile(tmp_path).all()) == list(range(40))
+    assert sorted(int(each.user) for each in NoticeFile(tmp_path).list_all()) == list(range(40))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_broken_file_is_refused_and_left(tmp_path: Path, text: str) -> None:
     path = tmp_path / "logins" / ".notices.json"
     path.write_text(text)
     with pytest.raises(StoreCorrupt, match="notices"):
-        file.all()
+        file.list_all()
     with pytest.raises(StoreCorrupt):
         file.change(lambda notices: [])
     assert path.read_text() == text
@@ -83,4 +83,4 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("{}")
     (tmp_path / "logins" / ".notices.json").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreUnsafe):
-        NoticeFile(tmp_path).all()
+        NoticeFile(tmp_path).list_all()

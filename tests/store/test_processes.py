@@ -105,7 +105,7 @@ def test_a_hundred_writers_killed_at_random_leave_whole_files(tmp_path: Path) ->
 
 def test_a_reader_beside_a_writer_never_sees_half_a_file(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     actor = start("write", tmp_path)
     seen = {0}
     while len(seen) < 20 and actor.poll() is None:
@@ -176,13 +176,13 @@ def test_no_change_of_eight_processes_is_lost(tmp_path: Path) -> None:
     for actor in actors:
         actor.communicate("go\n")
         assert actor.returncode == 0
-    assert store.logins.get(login_of().id).pastes == 80
+    assert store.logins.get(login_of().id).paste_attempts == 80
 
 
 @pytest.mark.parametrize("limit", ["0", "100", "200"])
 def test_a_full_disk_leaves_what_was_stored_and_no_temporary_file(tmp_path: Path, limit: str) -> None:
     store = FileStore(tmp_path)
-    store.replace(KEY, credentials_of(0))
+    store.save_login(KEY, credentials_of(0))
     actor = start("fill", tmp_path, limit)
     said, _ = actor.communicate()
     assert "could not be written" in said

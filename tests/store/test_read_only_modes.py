@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreUnsafe
-from hermes_mcp_auth_remote.store.files.private_files import has_directory, private_directory, read_private
+from hermes_mcp_auth_remote.store.files.private_files import (
+    ensure_private_directory,
+    has_directory,
+    read_private,
+)
 from tests.requirements import covers
 from tests.service.fakes import DUE, OLD, FakeServer, header, seeded, service_at
 
@@ -36,7 +40,7 @@ def read_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("read_only")
 def test_a_due_token_is_used_from_a_read_only_directory_that_others_can_list(tmp_path: Path) -> None:
     assert header(service_at(tmp_path, FakeServer(), DUE)) == OLD
-    private_directory(tmp_path / "mcp-tokens")
+    ensure_private_directory(tmp_path / "mcp-tokens")
 
 
 @covers("disk-refuses")

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.errors import UnsafeUrl
 from hermes_mcp_auth_remote.oauth.urls import safe_url
-from hermes_mcp_auth_remote.terminal.browser import Evidence, evidence, harmless, open_browser, opener
+from hermes_mcp_auth_remote.terminal.browser import (
+    BrowserSupport,
+    browser_command,
+    detect_browser_support,
+    escape_url,
+    open_browser,
+)
 
 URL = "https://login.example/authorize?a=1&b=$(touch%20/tmp/x);c='d'"
 
@@ -21,8 +27,8 @@ URL = "https://login.example/authorize?a=1&b=$(touch%20/tmp/x);c='d'"
 HANDED_ON = "https://login.example/authorize?a=1&b=%24%28touch%20/tmp/x%29%3Bc=%27d%27"
 
 
-def judged(environ: Mapping[str, str], platform: str = "linux", *files: str) -> Evidence:
-    return evidence(environ, platform, lambda path: path in files)
+def judged(environ: Mapping[str, str], platform: str = "linux", *files: str) -> BrowserSupport:
+    return detect_browser_support(environ, platform, lambda path: path in files)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,7 @@ def judged(environ: Mapping[str, str], platform: str = "linux", *files: str) -> 
 def test_the_evidence(
     environ: Mapping[str, str], platform: str, files: tuple[str, ...], can_open: object, reason: str
 ) -> None:
-    assert judged(environ, platform, *files) == Evidence(bool(can_open), reason)
+    assert judged(environ, platform, *files) == BrowserSupport(bool(can_open), reason)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,10 @@ def test_the_evidence(
 def test_the_opener(
     environ: Mapping[str, str], platform: str, programs: set[str], arguments: tuple[str, ...] | None
 ) -> None:
-    assert opener(environ, platform, lambda name: f"/bin/{name}" if name in programs else None) == arguments
+    assert (
+        browser_command(environ, platform, lambda name: f"/bin/{name}" if name in programs else None)
+        == arguments
+    )
 
 
 def browser(tmp_path: Path) -> tuple[Path, Path]:
@@ -132,10 +141,10 @@ def test_the_url_arrives_as_one_argument_and_nothing_of_the_child_is_heard(
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters='\\<>"^`{|}%')))
 def test_what_is_handed_on_says_the_same_in_letters_that_nothing_obeys(text: str) -> None:
     asked = safe_url(f"https://as.example/{text}", "address")
-    url = harmless(asked)
+    url = escape_url(asked)
     assert not set(url) & set("$'();!*,`|<>\"\\^{} \n")
     assert unquote(url) == unquote(asked)
-    assert harmless(url) == url
+    assert escape_url(url) == url
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ import zxingcpp
 from PIL import Image
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.errors import (
-    DeviceRefused,
+    DeviceAuthorizationError,
     LoginCancelled,
     LoginError,
     LoginExpired,
@@ -25,7 +25,7 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.prompt import Ways, log_in
+from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve, approve_device, deny_device
@@ -37,32 +37,32 @@ from tests.tripwire import guard
 pytestmark = pytest.mark.slow
 
 SECONDS = 30
-AT_KEYBOARD = Ways(listen=False, at_keyboard=True, flow="auto")
+AT_KEYBOARD = AnswerChannels(should_listen=False, at_keyboard=True, flow="auto")
 
 
 @pytest.fixture(scope="module")
 def one_demo() -> Iterator[Demo]:
-    with running() as demo:
+    with serve_demo() as demo:
         yield demo
 
 
 @pytest.fixture
 def demo(one_demo: Demo) -> Demo:
-    one_demo.server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
-    one_demo.server.heal()
-    guard(one_demo.server.minted)
+    one_demo.authorization_server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
+    one_demo.authorization_server.clear_faults()
+    guard(one_demo.authorization_server.minted_secrets)
     return one_demo
 
 
 def complete_of(login: Login) -> str:
-    assert login.shown_code is not None
-    return login.shown_code.verification_uri_complete or ""
+    assert login.device_authorization is not None
+    return login.device_authorization.verification_uri_complete or ""
 
 
 class Table:
     """A login under way at a terminal that a test reads and types at."""
 
-    def __init__(self, demo: Demo, home: Path, ways: Ways = AT_KEYBOARD) -> None:
+    def __init__(self, demo: Demo, home: Path, ways: AnswerChannels = AT_KEYBOARD) -> None:
         self.service = AuthService(home)
         self.screen = Watched()
         self.lines = Typed()
@@ -118,7 +118,7 @@ def test_words_change_over_to_pasting_and_back_and_get_another_code(demo: Demo, 
         table.type("code")
         table.type(" Paste ")
         pasting = await table.shown()
-        assert (pasting.id, pasting.device) == (first.id, None)
+        assert (pasting.id, pasting.poll_state) == (first.id, None)
         answer = await asyncio.to_thread(approve, pasting.authorization_url)
         table.type("paste")
         table.type("code")
@@ -141,26 +141,26 @@ def test_words_change_over_to_pasting_and_back_and_get_another_code(demo: Demo, 
 
 def test_a_change_over_that_fails_is_told_and_the_login_still_waits(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        demo.server.change(device_scopes=frozenset[str]())
+        demo.authorization_server.change_behaviour(device_scopes=frozenset[str]())
         table = Table(demo, tmp_path)
         pasting = await table.shown()
-        assert pasting.device is None
+        assert pasting.poll_state is None
         table.type("code")
         table.type(await asyncio.to_thread(approve, pasting.authorization_url))
         await table.end()
-        assert [type(error) for error in table.screen.refusals] == [DeviceRefused]
+        assert [type(error) for error in table.screen.refusals] == [DeviceAuthorizationError]
 
     run(main())
 
 
 def test_enter_gets_a_new_code_for_one_that_expired(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        demo.server.change(device_seconds=1)
+        demo.authorization_server.change_behaviour(device_seconds=1)
         table = Table(demo, tmp_path)
         first = await table.shown()
         async with asyncio.timeout(SECONDS):
             assert (await table.screen.expiries.get()).id == first.id
-        demo.server.change(device_seconds=600)
+        demo.authorization_server.change_behaviour(device_seconds=600)
         table.type("")
         second = await table.shown()
         assert second.id != first.id
@@ -175,7 +175,7 @@ def test_a_code_that_expired_ends_it_where_nobody_wants_another(
     demo: Demo, tmp_path: Path, *, at_keyboard: bool
 ) -> None:
     async def main() -> None:
-        demo.server.change(device_seconds=1)
+        demo.authorization_server.change_behaviour(device_seconds=1)
         table = Table(demo, tmp_path, replace(AT_KEYBOARD, at_keyboard=at_keyboard))
         await table.shown()
         if at_keyboard:
@@ -207,9 +207,9 @@ def test_a_browser_that_is_here_comes_first(demo: Demo, tmp_path: Path) -> None:
         return True
 
     async def main() -> None:
-        table = Table(demo, tmp_path, Ways(open_browser, at_keyboard=True, flow="loopback"))
+        table = Table(demo, tmp_path, AnswerChannels(open_browser, at_keyboard=True, flow="loopback"))
         login = await table.shown()
-        assert login.device is None
+        assert login.poll_state is None
         assert opened == [login.authorization_url]
         table.type(await asyncio.to_thread(approve, login.authorization_url))
         await table.end()
@@ -227,7 +227,7 @@ class At:
     def __init__(self, columns: int, login: Login, **more: Any) -> None:
         self.stream = Screened()
         self.login = login
-        self.now = login.begun_at
+        self.now = login.started_at
         self.screen = PlainScreen(self.stream, columns, 60 if columns else 0, lambda: self.now, **more)
 
     def said(self, what: Callable[[], None]) -> str:
@@ -241,20 +241,20 @@ def login_with(*, complete: bool = True, user_code: str = "WDJB-MJHT") -> Login:
     from tests.login.test_login import LOGIN
 
     pending = waiting(lifetime=600)
-    code = pending.request.authorization
+    code = pending.parameters.authorization
     uri = f"{code.verification_uri}?user_code={user_code}" if complete else None
     code = replace(code, user_code=user_code, verification_uri_complete=uri)
-    device = replace(pending, request=replace(pending.request, authorization=code))
-    return replace(LOGIN, device=device)
+    device = replace(pending, parameters=replace(pending.parameters, authorization=code))
+    return replace(LOGIN, poll_state=device)
 
 
 @covers("device-screen")
 def test_security_1_the_code_and_the_address_stand_alone_with_what_never_to_do() -> None:
     at = At(80, login_with(), colour=False)
-    text = at.said(lambda: at.screen.show(at.login, opened=False, port=None))
+    text = at.said(lambda: at.screen.show(at.login, browser_opened=False, port=None))
     lines = text.splitlines()
     assert "WDJB-MJHT" in lines
-    code = at.login.shown_code
+    code = at.login.device_authorization
     assert code is not None
     assert code.verification_uri in lines
     assert max(len(line) for line in lines) <= 80
@@ -273,7 +273,7 @@ def test_security_1_the_code_and_the_address_stand_alone_with_what_never_to_do()
 def test_the_qr_code_brings_the_code_along_where_the_provider_has_such_an_address() -> None:
     for complete in (True, False):
         at = At(80, login_with(complete=complete), colour=False)
-        text = at.said(lambda at=at: at.screen.show(at.login, opened=False, port=None))  # type: ignore[misc]
+        text = at.said(lambda at=at: at.screen.show(at.login, browser_opened=False, port=None))  # type: ignore[misc]
         rows = [line for line in text.splitlines() if line and set(line) <= set("█▀▄ ")]
         image = Image.new("1", (len(rows[0]), 2 * len(rows)))
         for y, row in enumerate(rows):
@@ -281,7 +281,7 @@ def test_the_qr_code_brings_the_code_along_where_the_provider_has_such_an_addres
                 image.putpixel((x, 2 * y), character in "█▀")
                 image.putpixel((x, 2 * y + 1), character in "█▄")
         [found] = zxingcpp.read_barcodes(image.convert("L").resize((len(rows[0]) * 6, len(rows) * 12)))
-        code = at.login.shown_code
+        code = at.login.device_authorization
         assert code is not None
         assert found.text == (code.verification_uri_complete or code.verification_uri)
         assert ("compare" in text.split("Access")[1]) is complete
@@ -290,11 +290,11 @@ def test_the_qr_code_brings_the_code_along_where_the_provider_has_such_an_addres
 def test_the_countdown_stays_on_its_line_and_what_is_being_typed_where_it_is() -> None:
     at = At(80, login_with())
     at.now += 61.5
-    assert at.said(lambda: at.screen.count(at.login)) == (
+    assert at.said(lambda: at.screen.show_countdown(at.login)) == (
         "\x1b7\x1b[1A\rWaiting: the code is good for 8:58\x1b[K\x1b8"
     )
     at.now += 3600
-    assert "0:00" in at.said(lambda: at.screen.count(at.login))
+    assert "0:00" in at.said(lambda: at.screen.show_countdown(at.login))
 
 
 @pytest.mark.parametrize(("columns", "more"), [(0, {}), (80, {"in_place": False}), (30, {})])
@@ -305,32 +305,32 @@ def test_without_a_place_for_it_the_countdown_is_said_twice_and_no_more(
     said = ""
     for _ in range(600):
         at.now += 1
-        said += at.said(lambda: at.screen.count(at.login))
+        said += at.said(lambda: at.screen.show_countdown(at.login))
     assert said == "The code is good for 5 minutes more.\nThe code is good for 1 minute more.\n"
 
 
 def test_a_user_code_cannot_steer_the_terminal() -> None:
     at = At(80, login_with(user_code="AB\x1b[2J\nCD", complete=False), colour=True, with_qr=False)
-    text = at.said(lambda: at.screen.show(at.login, opened=False, port=None))
+    text = at.said(lambda: at.screen.show(at.login, browser_opened=False, port=None))
     assert re.findall(r"\x1b\[[0-9;]*[A-Za-z]", text) == ["\x1b[1m", "\x1b[m"]
     assert "AB\ufffd[2J\ufffdCD" in text
 
 
 def test_a_paste_offers_a_code_only_where_the_provider_has_one() -> None:
-    login = replace(login_with(), device=None)
+    login = replace(login_with(), poll_state=None)
     for endpoint in (None, "https://as.example/device_authorization"):
         server = replace(login.authorization_server, device_authorization_endpoint=endpoint)
         at = At(80, replace(login, authorization_server=server), with_qr=False)
-        text = at.said(lambda at=at: at.screen.show(at.login, opened=False, port=None))  # type: ignore[misc]
+        text = at.said(lambda at=at: at.screen.show(at.login, browser_opened=False, port=None))  # type: ignore[misc]
         assert ("Type code" in text) is (endpoint is not None)
 
 
 @covers("device-off")
 def test_a_paste_offers_no_code_where_the_operator_has_turned_devices_off() -> None:
-    login = replace(login_with(), device=None)
+    login = replace(login_with(), poll_state=None)
     endpoint = "https://as.example/device_authorization"
     server = replace(login.authorization_server, device_authorization_endpoint=endpoint)
     at = At(80, replace(login, authorization_server=server), with_qr=False, allows_device=lambda _: False)
-    text = at.said(lambda: at.screen.show(at.login, opened=False, port=None))
+    text = at.said(lambda: at.screen.show(at.login, browser_opened=False, port=None))
     assert "Paste it nowhere else" in text
     assert "Type code" not in text

@@ -16,7 +16,12 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from hermes_mcp_auth_remote.terminal.input import MAX_PIPED_CHARS, Keyboard, PipedLines, open_lines
+from hermes_mcp_auth_remote.terminal.input import (
+    MAX_PIPED_CHARS,
+    Keyboard,
+    ThreadedLineSource,
+    open_line_source,
+)
 from tests.requirements import covers
 
 PASTE = "http://127.0.0.1:1/callback?code=" + "c0de-that-nobody-may-see" * 900
@@ -24,12 +29,12 @@ PASTE = "http://127.0.0.1:1/callback?code=" + "c0de-that-nobody-may-see" * 900
 # Writes each line to the file, and what it sees of the keyboard to nobody.
 CHILD = """
 import asyncio, resource, sys
-from hermes_mcp_auth_remote.terminal.input import open_lines
+from hermes_mcp_auth_remote.terminal.input import open_line_source
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 async def main():
-    async with open_lines() as keyboard:
+    async with open_line_source() as keyboard:
         print("READY", flush=True)
-        while (line := await keyboard.line()) is not None:
+        while (line := await keyboard.read_line()) is not None:
             with open(sys.argv[1], "a") as file:
                 print(repr(line), file=file)
             print("TOOK", flush=True)
@@ -109,7 +114,7 @@ def within(terminal: Terminal, test: Callable[[Keyboard], Awaitable[None]]) -> s
 def test_a_paste_of_any_length_arrives_whole_and_unseen(terminal: Terminal) -> None:
     async def test(keys: Keyboard) -> None:
         line, _ = await asyncio.gather(
-            keys.line(), terminal.type(b"\x1b[200~" + PASTE.encode() + b"\x1b[201~\r")
+            keys.read_line(), terminal.type(b"\x1b[200~" + PASTE.encode() + b"\x1b[201~\r")
         )
         assert line == PASTE
 
@@ -128,7 +133,7 @@ def test_a_dumb_terminal_is_written_no_escapes_and_takes_a_paste(
     monkeypatch.setenv("TERM", "dumb")
 
     async def test(keys: Keyboard) -> None:
-        line, _ = await asyncio.gather(keys.line(), terminal.type(PASTE.encode() + b"\r"))
+        line, _ = await asyncio.gather(keys.read_line(), terminal.type(PASTE.encode() + b"\r"))
         assert line == PASTE
 
     screen = within(terminal, test)
@@ -138,7 +143,7 @@ def test_a_dumb_terminal_is_written_no_escapes_and_takes_a_paste(
 
 def test_a_long_line_from_a_terminal_that_marks_no_pastes_arrives_whole_too(terminal: Terminal) -> None:
     async def test(keys: Keyboard) -> None:
-        line, _ = await asyncio.gather(keys.line(), terminal.type(PASTE.encode() + b"\r"))
+        line, _ = await asyncio.gather(keys.read_line(), terminal.type(PASTE.encode() + b"\r"))
         assert line == PASTE
 
     assert "c0de" not in within(terminal, test)
@@ -147,7 +152,7 @@ def test_a_long_line_from_a_terminal_that_marks_no_pastes_arrives_whole_too(term
 def test_line_breaks_in_a_paste_do_not_end_the_line(terminal: Terminal) -> None:
     async def test(keys: Keyboard) -> None:
         await terminal.type(b"\x1b[200~one\rtwo\r\nthree\n\x1b[201~\ro\rq\n")
-        assert [await keys.line() for _ in range(3)] == ["one\ntwo\nthree\n", "o", "q"]
+        assert [await keys.read_line() for _ in range(3)] == ["one\ntwo\nthree\n", "o", "q"]
 
     within(terminal, test)
 
@@ -164,7 +169,7 @@ def test_only_a_count_is_shown_rewritten_in_place(terminal: Terminal) -> None:
     async def test(keys: Keyboard) -> None:
         for data, shown in steps.items():
             # A wait that is given up, as when the browser was quicker, loses nothing.
-            waiting = asyncio.create_task(keys.line())
+            waiting = asyncio.create_task(keys.read_line())
             await terminal.type(data)
             await terminal.shows(shown)
             if not data.endswith(b"\r"):
@@ -178,7 +183,7 @@ def test_only_a_count_is_shown_rewritten_in_place(terminal: Terminal) -> None:
 def test_control_d_ends_and_stays_ended(terminal: Terminal) -> None:
     async def test(keys: Keyboard) -> None:
         await terminal.type(b"first\rhalf\x04")
-        assert [await keys.line() for _ in range(3)] == ["first", None, None]
+        assert [await keys.read_line() for _ in range(3)] == ["first", None, None]
 
     within(terminal, test)
 
@@ -189,7 +194,7 @@ def test_a_terminal_that_goes_away_ends_the_lines(terminal: Terminal) -> None:
     async def main() -> None:
         async with Keyboard.open(slave) as keys:
             os.close(master)
-            assert await keys.line() is None
+            assert await keys.read_line() is None
 
     asyncio.run(main())
     os.close(slave)
@@ -199,7 +204,7 @@ def test_what_was_typed_ahead_is_kept_and_what_nobody_read_goes_to_no_shell(term
     os.write(terminal.master, b"ahead\n")
 
     async def test(keys: Keyboard) -> None:
-        assert await keys.line() == "ahead"
+        assert await keys.read_line() == "ahead"
         asyncio.get_running_loop().remove_reader(terminal.slave)
         await terminal.type(b"the rest of a paste\r")
 
@@ -330,11 +335,11 @@ def test_control_z_gives_the_shell_its_terminal_and_fg_takes_it_again(tmp_path: 
 
 def read_all(read_end: int) -> list[str | None]:
     async def main() -> list[str | None]:
-        async with PipedLines(lambda: os.read(read_end, 4096)) as lines:
+        async with ThreadedLineSource(lambda: os.read(read_end, 4096)) as lines:
             taken: list[str | None] = []
             while not taken or taken[-1] is not None:
-                taken.append(await lines.line())
-            assert await lines.line() is None
+                taken.append(await lines.read_line())
+            assert await lines.read_line() is None
             return taken
 
     return asyncio.run(main())
@@ -372,17 +377,17 @@ def test_waiting_for_a_pipe_leaves_the_loop_free_and_may_be_given_up() -> None:
     read_end, write_end = os.pipe()
 
     async def main() -> None:
-        lines = PipedLines(lambda: os.read(read_end, 4096))
-        waiting = asyncio.create_task(lines.line())
+        lines = ThreadedLineSource(lambda: os.read(read_end, 4096))
+        waiting = asyncio.create_task(lines.read_line())
         for _ in range(3):
             await asyncio.sleep(0)
         assert not waiting.done()
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         os.write(write_end, b"later\n")
-        assert await lines.line() == "later"
+        assert await lines.read_line() == "later"
         os.close(write_end)
-        assert await lines.line() is None
+        assert await lines.read_line() is None
 
     asyncio.run(main())
     os.close(read_end)
@@ -396,12 +401,12 @@ def test_standard_input_is_a_keyboard_only_where_it_is_a_terminal(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "isatty", lambda fd: False)
-    assert isinstance(open_lines(), PipedLines)
+    assert isinstance(open_line_source(), ThreadedLineSource)
     before = os.dup(0)
     try:
         os.dup2(terminal.slave, 0)
         monkeypatch.setattr(os, "isatty", lambda fd: fd == 0)
-        assert isinstance(open_lines(), Keyboard)
+        assert isinstance(open_line_source(), Keyboard)
     finally:
         os.dup2(before, 0)
         os.close(before)

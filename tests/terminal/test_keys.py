@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_mcp_auth_remote.terminal.key_sequences import MAX_CHARS, Typing
+from hermes_mcp_auth_remote.terminal.key_sequences import MAX_LINE_CHARS, LineEditor
 
 
 def typed(*pieces: bytes) -> list[str | None]:
-    typing = Typing()
+    typing = LineEditor()
     return [line for piece in pieces for line in typing.feed(piece)]
 
 
@@ -50,18 +50,18 @@ def test_what_is_typed_becomes(data: bytes, lines: list[str | None]) -> None:
 
 
 def test_what_is_left_at_the_end_is_a_line() -> None:
-    typing = Typing()
+    typing = LineEditor()
     typing.feed(b"no line end")
-    assert typing.characters == 11
-    assert typing.end() == ["no line end", None]
-    assert typing.end() == [None]
+    assert typing.character_count == 11
+    assert typing.finish() == ["no line end", None]
+    assert typing.finish() == [None]
 
 
 def test_a_line_without_end_takes_no_more_memory_than_its_limit() -> None:
-    typing = Typing()
+    typing = LineEditor()
     for _ in range(5):
-        typing.feed(b"x" * MAX_CHARS)
-    assert typing.feed(b"\ro\r") == ["x" * MAX_CHARS, "o"]
+        typing.feed(b"x" * MAX_LINE_CHARS)
+    assert typing.feed(b"\ro\r") == ["x" * MAX_LINE_CHARS, "o"]
 
 
 @given(st.lists(st.text(alphabet=st.characters(exclude_categories=["Cc", "Cs"]), max_size=20), max_size=5))

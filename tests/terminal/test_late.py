@@ -9,7 +9,7 @@ import pytest
 
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import StillExchanging
-from hermes_mcp_auth_remote.terminal.prompt import Ways
+from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels
 from tests.browserless import approve
 from tests.jumping import Jumping, jump
 from tests.requirements import covers
@@ -27,9 +27,9 @@ def test_a_code_that_is_answered_late_still_connects(
     jump: Jumping, demo: Demo, tmp_path: Path, *, at_keyboard: bool
 ) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), Ways(at_keyboard=at_keyboard))
+        race = Race(demo, tmp_path, Typed(), AnswerChannels(at_keyboard=at_keyboard))
         login = await race.shown()
-        gate = demo.server.hold("token")
+        gate = demo.authorization_server.hold("token")
         race.lines.lines.put_nowait(await asyncio.to_thread(approve, login.authorization_url))
         # The pipe ends.
         race.lines.lines.put_nowait(None)

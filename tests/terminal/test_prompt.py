@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.errors import (
     LoginCancelled,
     LoginExpired,
@@ -27,8 +27,8 @@ from hermes_mcp_auth_remote.errors import (
 )
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.answers import HERE
-from hermes_mcp_auth_remote.terminal.prompt import Ways, log_in
+from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN
+from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve, fetch
 from tests.requirements import covers
@@ -41,15 +41,15 @@ T = TypeVar("T")
 
 @pytest.fixture(scope="module")
 def one_demo() -> Iterator[Demo]:
-    with running() as demo:
+    with serve_demo() as demo:
         yield demo
 
 
 @pytest.fixture
 def demo(one_demo: Demo) -> Demo:
-    one_demo.server.behaviour = Behaviour()
-    one_demo.server.heal()
-    guard(one_demo.server.minted)
+    one_demo.authorization_server.behaviour = Behaviour()
+    one_demo.authorization_server.clear_faults()
+    guard(one_demo.authorization_server.minted_secrets)
     return one_demo
 
 
@@ -64,17 +64,17 @@ class Watched:
     opened: bool = False
     port: int | None = None
 
-    def show(self, login: Login, *, opened: bool, port: int | None) -> None:
-        self.opened, self.port = opened, port
+    def show(self, login: Login, *, browser_opened: bool, port: int | None) -> None:
+        self.opened, self.port = browser_opened, port
         self.shown.put_nowait(login)
 
-    def refused(self, error: McpAuthError) -> None:
+    def show_refusal(self, error: McpAuthError) -> None:
         self.refusals.append(error)
 
-    def count(self, login: Login, *, anew: bool = False) -> None:
+    def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
         self.counts += 1
 
-    def expired(self, login: Login) -> None:
+    def show_expiry(self, login: Login) -> None:
         self.expiries.put_nowait(login)
 
 
@@ -86,7 +86,7 @@ class Typed:
         for line in lines:
             self.lines.put_nowait(line)
 
-    async def line(self) -> str | None:
+    async def read_line(self) -> str | None:
         line = await self.lines.get()
         if isinstance(line, Exception):
             raise line
@@ -105,7 +105,12 @@ class Race:
     """One login under way in this process."""
 
     def __init__(
-        self, demo: Demo, home: Path, lines: Typed, ways: Ways, clock: Callable[[], float] = time.time
+        self,
+        demo: Demo,
+        home: Path,
+        lines: Typed,
+        ways: AnswerChannels,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.service = AuthService(home, clock=clock)
         self.server = Server("demo", demo.mcp_url)
@@ -134,7 +139,7 @@ def run(work: Coroutine[object, object, T]) -> T:
 
 def test_a_paste_wins(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), Ways(at_keyboard=True))
+        race = Race(demo, tmp_path, Typed(), AnswerChannels(at_keyboard=True))
         login = await race.shown()
         race.lines.lines.put_nowait("")
         race.lines.lines.put_nowait("wrong one")
@@ -148,7 +153,7 @@ def test_a_paste_wins(demo: Demo, tmp_path: Path) -> None:
 
 def test_a_redirect_wins_and_what_was_being_typed_is_dropped(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), Ways(at_keyboard=True))
+        race = Race(demo, tmp_path, Typed(), AnswerChannels(at_keyboard=True))
         login = await race.shown()
         assert race.screen.port == urlsplit(login.request.redirect_uri).port
         answer = await asyncio.to_thread(approve, login.authorization_url)
@@ -162,10 +167,10 @@ def test_a_redirect_wins_and_what_was_being_typed_is_dropped(demo: Demo, tmp_pat
 
 def test_another_service_with_the_same_home_wins(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), Ways())
+        race = Race(demo, tmp_path, Typed(), AnswerChannels())
         login = await race.shown()
         answer = await asyncio.to_thread(approve, login.authorization_url)
-        other = await AuthService(tmp_path).finish(login.id, answer, HERE)
+        other = await AuthService(tmp_path).complete_login(login.id, answer, TERMINAL_ORIGIN)
         assert await race.end() == other
 
     run(main())
@@ -176,7 +181,7 @@ def test_the_clock_ends_it(demo: Demo, tmp_path: Path) -> None:
 
     async def main() -> None:
         nonlocal late
-        race = Race(demo, tmp_path, Typed(), Ways(), lambda: time.time() + late)
+        race = Race(demo, tmp_path, Typed(), AnswerChannels(), lambda: time.time() + late)
         await race.shown()
         late = 601.0
         with pytest.raises(LoginExpired):
@@ -188,7 +193,7 @@ def test_the_clock_ends_it(demo: Demo, tmp_path: Path) -> None:
 
 def test_the_end_of_a_keyboard_cancels(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(None), Ways(at_keyboard=True))
+        race = Race(demo, tmp_path, Typed(None), AnswerChannels(at_keyboard=True))
         login = await race.shown()
         with pytest.raises(LoginCancelled):
             await race.end()
@@ -199,7 +204,7 @@ def test_the_end_of_a_keyboard_cancels(demo: Demo, tmp_path: Path) -> None:
 
 def test_the_end_of_a_pipe_leaves_it_to_the_listener(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(None), Ways())
+        race = Race(demo, tmp_path, Typed(None), AnswerChannels())
         login = await race.shown()
         answer = await asyncio.to_thread(approve, login.authorization_url)
         await asyncio.to_thread(fetch, "GET", answer)
@@ -213,7 +218,7 @@ def test_a_pipe_that_ends_after_a_refusal_ends_the_login_with_it(
     demo: Demo, tmp_path: Path, lines: tuple[str | None, ...]
 ) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(*lines), Ways())
+        race = Race(demo, tmp_path, Typed(*lines), AnswerChannels())
         login = await race.shown()
         with pytest.raises(PasteRefused):
             await race.end()
@@ -224,7 +229,7 @@ def test_a_pipe_that_ends_after_a_refusal_ends_the_login_with_it(
 
 def test_lines_that_break_end_the_login_instead_of_leaving_it_deaf(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(OSError("the terminal broke")), Ways(at_keyboard=True))
+        race = Race(demo, tmp_path, Typed(OSError("the terminal broke")), AnswerChannels(at_keyboard=True))
         await race.shown()
         with pytest.raises(OSError, match="the terminal broke"):
             await race.end()
@@ -235,7 +240,7 @@ def test_lines_that_break_end_the_login_instead_of_leaving_it_deaf(demo: Demo, t
 
 def test_a_store_that_is_deleted_under_it_ends_the_login(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), Ways())
+        race = Race(demo, tmp_path, Typed(), AnswerChannels())
         await race.shown()
         shutil.rmtree(tmp_path / "mcp-tokens")
         with pytest.raises(LoginNotFound):
@@ -247,7 +252,7 @@ def test_a_store_that_is_deleted_under_it_ends_the_login(demo: Demo, tmp_path: P
 
 def test_cancelling_the_caller_cancels_the_login(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), Ways())
+        race = Race(demo, tmp_path, Typed(), AnswerChannels())
         login = await race.shown()
         race.task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -260,13 +265,13 @@ def test_cancelling_the_caller_cancels_the_login(demo: Demo, tmp_path: Path) -> 
 
 @covers("race")
 def test_the_same_answer_by_paste_and_redirect_at_once_counts_once(demo: Demo, tmp_path: Path) -> None:
-    before = demo.server.count("token")
+    before = demo.authorization_server.count_requests("token")
 
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), Ways(at_keyboard=True))
+        race = Race(demo, tmp_path, Typed(), AnswerChannels(at_keyboard=True))
         login = await race.shown()
         answer = await asyncio.to_thread(approve, login.authorization_url)
-        gate = demo.server.hold("token")
+        gate = demo.authorization_server.hold("token")
         race.lines.lines.put_nowait(answer)
         await asyncio.to_thread(gate.arrived.wait, 20)
         brought = asyncio.create_task(asyncio.to_thread(fetch, "GET", answer))
@@ -275,7 +280,7 @@ def test_the_same_answer_by_paste_and_redirect_at_once_counts_once(demo: Demo, t
         await asyncio.gather(brought, return_exceptions=True)
 
     run(main())
-    assert demo.server.count("token") == before + 1
+    assert demo.authorization_server.count_requests("token") == before + 1
 
 
 def test_nothing_is_opened_where_nobody_listens(demo: Demo, tmp_path: Path) -> None:
@@ -285,7 +290,7 @@ def test_nothing_is_opened_where_nobody_listens(demo: Demo, tmp_path: Path) -> N
         asked.append(url)
         return True
 
-    async def main(ways: Ways) -> bool:
+    async def main(ways: AnswerChannels) -> bool:
         race = Race(demo, tmp_path, Typed(), ways)
         login = await race.shown()
         race.task.cancel()
@@ -293,20 +298,22 @@ def test_nothing_is_opened_where_nobody_listens(demo: Demo, tmp_path: Path) -> N
         assert asked in ([], [login.authorization_url])
         return race.screen.opened
 
-    assert not run(main(Ways(browse, listen=False)))
+    assert not run(main(AnswerChannels(browse, should_listen=False)))
     assert asked == []
-    assert run(main(Ways(browse)))
+    assert run(main(AnswerChannels(browse)))
     assert len(asked) == 1
 
 
 def test_a_registered_port_that_is_taken_gives_way_to_a_new_one(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        first = Race(demo, tmp_path, Typed(), Ways())
+        first = Race(demo, tmp_path, Typed(), AnswerChannels())
         login = await first.shown()
-        await first.service.finish(login.id, await asyncio.to_thread(approve, login.authorization_url), HERE)
+        await first.service.complete_login(
+            login.id, await asyncio.to_thread(approve, login.authorization_url), TERMINAL_ORIGIN
+        )
         await first.end()
         with socket.create_server(("127.0.0.1", first.screen.port or 0)):
-            second = Race(demo, tmp_path, Typed(), Ways())
+            second = Race(demo, tmp_path, Typed(), AnswerChannels())
             again = await second.shown()
             assert second.screen.port not in {None, first.screen.port}
             second.lines.lines.put_nowait(await asyncio.to_thread(approve, again.authorization_url))
@@ -316,10 +323,10 @@ def test_a_registered_port_that_is_taken_gives_way_to_a_new_one(demo: Demo, tmp_
 
 
 def test_a_server_that_breaks_its_rules_is_told_before_anything_is_shown(demo: Demo, tmp_path: Path) -> None:
-    demo.server.change(pkce_advertised=False)
+    demo.authorization_server.change_behaviour(pkce_advertised=False)
 
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), Ways())
+        race = Race(demo, tmp_path, Typed(), AnswerChannels())
         with pytest.raises(ServerError):
             await race.end()
         assert race.screen.shown.empty()
@@ -329,7 +336,7 @@ def test_a_server_that_breaks_its_rules_is_told_before_anything_is_shown(demo: D
 
 def test_an_error_that_cancelling_meets_does_not_hide_the_first(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), Ways())
+        race = Race(demo, tmp_path, Typed(), AnswerChannels())
         await race.shown()
         shutil.rmtree(tmp_path / "mcp-tokens")
         race.task.cancel()

@@ -12,10 +12,10 @@ import pytest
 import zxingcpp
 from PIL import Image
 
-from hermes_mcp_auth_remote.demo.servers import Demo, running
+from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.answers import HERE
-from hermes_mcp_auth_remote.terminal.screen import PlainScreen, size
+from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN
+from hermes_mcp_auth_remote.terminal.screen import PlainScreen, terminal_size
 from hermes_mcp_auth_remote.values import Server
 from tests.requirements import covers
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
-    with running() as demo:
+    with serve_demo() as demo:
         yield demo
 
 
@@ -47,11 +47,11 @@ def screened(
 
     async def main() -> str:
         service = AuthService(home)
-        login = await service.begin(Server("demo", demo.mcp_url), HERE)
+        login = await service.start_login(Server("demo", demo.mcp_url), TERMINAL_ORIGIN)
         stream = Screened()
         stream.encoding = encoding
         screen = PlainScreen(stream, columns, rows, time.time, with_qr, colour)
-        screen.show(login, opened=opened, port=4711)
+        screen.show(login, browser_opened=opened, port=4711)
         lines = stream.getvalue().splitlines()
         assert login.authorization_url in lines, "whole, alone on its line, not indented"
         return stream.getvalue()
@@ -102,5 +102,5 @@ def test_into_a_file_goes_no_qr_code(demo: Demo, tmp_path: Path) -> None:
 
 def test_a_file_has_no_size(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
-        assert size(file) == (0, 0)
-    assert size(io.StringIO()) == (0, 0)
+        assert terminal_size(file) == (0, 0)
+    assert terminal_size(io.StringIO()) == (0, 0)

@@ -8,17 +8,17 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
-from hermes_mcp_auth_remote.phrases import duration, shown
+from hermes_mcp_auth_remote.phrases import display_duration, replace_unprintable
 from hermes_mcp_auth_remote.terminal.text import (
     clock_time,
-    connected,
-    filled,
-    introduction,
-    lasts,
+    connection_lifetime,
+    connection_summary,
+    error_text,
+    login_summary,
     table,
-    trouble,
+    wrap_text,
 )
-from hermes_mcp_auth_remote.values import Key, Origin
+from hermes_mcp_auth_remote.values import CredentialKey, Origin
 from tests.oauth.parties import NOW, request, server
 from tests.requirements import covers
 
@@ -27,7 +27,7 @@ TEXT = "Open the address on any device. After you approve, the browser ends on a
 
 def connection(**members: object) -> Connection:
     known: dict[str, object] = {
-        "key": Key("demo"),
+        "key": CredentialKey("demo"),
         "server_url": "https://mcp.example/mcp",
         "issuer": "https://login.example",
         "account": None,
@@ -40,27 +40,27 @@ def connection(**members: object) -> Connection:
 
 @pytest.mark.parametrize("columns", [30, 31, 40, 57, 79, 80])
 def test_a_paragraph_fits_and_loses_no_word(columns: int) -> None:
-    lines = filled(TEXT, columns).splitlines()
+    lines = wrap_text(TEXT, columns).splitlines()
     assert max(map(len, lines)) <= columns
     assert " ".join(lines) == TEXT
 
 
 def test_a_paragraph_is_never_wider_than_prose_nor_narrower_than_a_phone() -> None:
-    assert max(map(len, filled(TEXT * 3, 300).splitlines())) <= 80
-    assert filled(TEXT, 3) == filled(TEXT, 30)
+    assert max(map(len, wrap_text(TEXT * 3, 300).splitlines())) <= 80
+    assert wrap_text(TEXT, 3) == wrap_text(TEXT, 30)
 
 
 def test_without_a_terminal_nothing_is_wrapped() -> None:
-    assert filled(TEXT * 3, 0) == TEXT * 3
+    assert wrap_text(TEXT * 3, 0) == TEXT * 3
 
 
 def test_a_word_longer_than_a_line_stays_whole_and_where_it_is() -> None:
     path = "/home/" + "x" * 90
-    assert filled(f"✗ {path} is open to others.", 40) == f"✗ {path}\nis open to others."
+    assert wrap_text(f"✗ {path} is open to others.", 40) == f"✗ {path}\nis open to others."
 
 
 def test_two_blanks_between_parts_survive() -> None:
-    assert filled("demo  https://mcp.example/mcp", 80) == "demo  https://mcp.example/mcp"
+    assert wrap_text("demo  https://mcp.example/mcp", 80) == "demo  https://mcp.example/mcp"
 
 
 def test_a_table_hangs_its_values_and_puts_them_below_where_it_is_narrow() -> None:
@@ -74,15 +74,15 @@ def test_a_table_hangs_its_values_and_puts_them_below_where_it_is_narrow() -> No
 @covers("no-escape")
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\rb", "\x07", "\u202ea", "\x9b31m", "\ud800"])
 def test_what_steers_a_terminal_is_never_said(text: str) -> None:
-    assert all(character.isprintable() for character in shown(text))
-    said = connected(connection(account=text, scope=frozenset({text}), key=Key(text)), 0.0)
-    said += trouble(McpAuthError(f"{text}.", text))
+    assert all(character.isprintable() for character in replace_unprintable(text))
+    said = connection_summary(connection(account=text, scope=frozenset({text}), key=CredentialKey(text)), 0.0)
+    said += error_text(McpAuthError(f"{text}.", text))
     assert all(character.isprintable() or character == "\n" for character in said)
     assert "a\nb" not in said
 
 
 def test_a_mistake_is_one_sentence_and_what_to_do_another() -> None:
-    assert trouble(McpAuthError("It broke.", "Mend it.")) == "✗ It broke.\n  Mend it."
+    assert error_text(McpAuthError("It broke.", "Mend it.")) == "✗ It broke.\n  Mend it."
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_mistake_is_one_sentence_and_what_to_do_another() -> None:
     ],
 )
 def test_a_duration(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+    assert display_duration(seconds) == said
 
 
 def test_a_moment_of_another_day_has_its_date() -> None:
@@ -110,14 +110,14 @@ def test_a_moment_of_another_day_has_its_date() -> None:
 
 def test_how_long_a_connection_lasts() -> None:
     now = time.time()
-    assert lasts(connection(), now) == "until the provider ends it"
-    assert "then log in again" in lasts(connection(expires_at=now + 7200), now)
-    assert lasts(connection(expires_at=now - 1), now).startswith("it ended at ")
-    assert "renews itself" in lasts(connection(expires_at=now - 1, can_refresh=True), now)
+    assert connection_lifetime(connection(), now) == "until the provider ends it"
+    assert "then log in again" in connection_lifetime(connection(expires_at=now + 7200), now)
+    assert connection_lifetime(connection(expires_at=now - 1), now).startswith("it ended at ")
+    assert "renews itself" in connection_lifetime(connection(expires_at=now - 1, can_refresh=True), now)
 
 
 def test_who_and_what_is_connected() -> None:
-    said = connected(
+    said = connection_summary(
         connection(account="ada@example.com", scope=frozenset({"b", "a"}), missing_scope=frozenset({"c"})),
         0.0,
     )
@@ -135,15 +135,15 @@ def introduced(**members: object) -> str:
     issuer = server(**members)
     login = Login(
         "1",
-        Key("demo"),
+        CredentialKey("demo"),
         "https://mcp.example/mcp",
-        request(server=issuer),
+        request(authorization_server=issuer),
         issuer,
         Origin("terminal"),
         0.0,
         600.0,
     )
-    return introduction(login, 0.0)
+    return login_summary(login, 0.0)
 
 
 def test_who_takes_the_code_is_said_where_it_is_not_where_the_person_logs_in() -> None:

@@ -54,18 +54,18 @@ from hermes_mcp_auth_remote.errors import StoreError
 from hermes_mcp_auth_remote.store.files.commit_record import (
     BLANK,
     MAX_RECORD_BYTES,
-    Part,
-    find_identity,
-    read_parts,
-    record_bytes,
+    FileChange,
+    decode_record,
+    encode_record,
+    read_identity,
     remove_or_blank,
 )
 from hermes_mcp_auth_remote.store.files.private_files import (
     NotReplaceable,
-    Place,
+    StrPath,
     overwrite_private,
     read_private,
-    remove,
+    remove_file,
     replace_staged,
     stage_private,
     sync_directory,
@@ -78,184 +78,190 @@ class Commit:
     """Files of one folder that are replaced together, in this order; `login_id` is what brought them."""
 
     folder: str
-    record: str
-    parts: tuple[Part, ...]
+    record_path: str
+    changes: tuple[FileChange, ...]
     login_id: str | None = None
 
     @property
     def is_committed(self) -> bool:
         """True if the last file has been renamed to its place."""
-        staged = self.parts[-1].staged
+        staged = self.changes[-1].staged
         return staged is not None and not self._exists(staged)
 
     def can_complete(self) -> bool:
         """True if no other program has written any of the files since. Raises StoreError."""
-        return self._is_old(self.parts[-1]) and all(self._is_known(part) for part in self.parts[:-1])
+        return self._has_old_content(self.changes[-1]) and all(
+            self._has_old_or_new_content(part) for part in self.changes[:-1]
+        )
 
     def complete(self) -> Commit:
         """Put every file that is not there yet in its place; returns what the record says then.
 
         Raises StoreError; may be repeated.
         """
-        commit = self._stage_again()
-        for number, part in enumerate(commit.parts):
-            if number == len(self.parts) - 1:
+        commit = self._restage_missing()
+        for number, part in enumerate(commit.changes):
+            if number == len(self.changes) - 1:
                 # A disk that loses power must not keep the last file and lose one of the others.
                 sync_directory(self.folder)
             if part.staged is None:
-                remove_or_blank(self.path(part))
+                remove_or_blank(self.path_for(part))
             elif self._exists(part.staged):
                 try:
-                    replace_staged(self._at(part.staged), self.path(part))
+                    replace_staged(self._path_in_folder(part.staged), self.path_for(part))
                 except NotReplaceable:
                     commit = commit.write_in_place(number)
         sync_directory(self.folder)
         return commit
 
-    def write_in_place(self, number: int) -> Commit:
+    def write_in_place(self, index: int) -> Commit:
         """Write a file that cannot be replaced; returns what the record says then. Raises StoreError."""
-        part = replace(self.parts[number], in_place=True)
-        commit = replace(self, parts=(*self.parts[:number], part, *self.parts[number + 1 :]))
-        commit.save()
-        overwrite_private(self.path(part), part.new or b"")
-        remove(self._at(part.staged or ""))
+        part = replace(self.changes[index], in_place=True)
+        commit = replace(self, changes=(*self.changes[:index], part, *self.changes[index + 1 :]))
+        commit.write_record()
+        overwrite_private(self.path_for(part), part.new or b"")
+        remove_file(self._path_in_folder(part.staged or ""))
         return commit
 
-    def take_back(self) -> None:
+    def roll_back(self) -> None:
         """Give each file that is still ours its old content again. Raises StoreError; may be repeated."""
-        is_old_session = self._is_old(self.parts[-1])
-        for part in reversed(self.parts):
+        is_old_session = self._has_old_content(self.changes[-1])
+        for part in reversed(self.changes):
             is_done = part.staged is None or not self._exists(part.staged)
-            if find_identity(self.path(part)) is None:
+            if read_identity(self.path_for(part)) is None:
                 # Removed by us, or by a program that met our client beside the old tokens.
                 is_restored = is_done and is_old_session and part.old is not None
             else:
-                is_restored = self.is_ours(part) or self._is_half_written(part)
+                is_restored = self.has_written(part) or self._is_half_written(part)
             if is_restored:
-                self._restore(part)
+                self._restore_old_content(part)
 
-    def end(self) -> None:
+    def delete_record(self) -> None:
         """Remove the record, and then what is left of the new files. Raises StoreUnwritable."""
-        remove(self.record)
+        remove_file(self.record_path)
         sync_directory(self.folder)
-        for part in self.parts:
+        for part in self.changes:
             if part.staged is not None:
                 with suppress(StoreError):
-                    remove(self._at(part.staged))
+                    remove_file(self._path_in_folder(part.staged))
 
-    def path(self, part: Part) -> str:
+    def path_for(self, change: FileChange) -> str:
         """Return the place of a file."""
-        return self._at(part.name)
+        return self._path_in_folder(change.name)
 
-    def is_ours(self, part: Part) -> bool:
+    def has_written(self, change: FileChange) -> bool:
         """True if a file is the very one that this commit wrote. Raises StoreError."""
-        identity = find_identity(self.path(part))
-        if part.new is None or identity is None:
+        identity = read_identity(self.path_for(change))
+        if change.new is None or identity is None:
             return False
-        is_same = part.in_place or identity[:3] == part.wrote
-        return is_same and self._content(part) == part.new != part.old
+        is_same = change.in_place or identity[:3] == change.wrote
+        return is_same and self._read_content(change) == change.new != change.old
 
-    def save(self) -> None:
+    def write_record(self) -> None:
         """Write the record; from here on the commit survives this process. Raises StoreUnwritable."""
-        write_private(self.record, record_bytes(self.parts, self.login_id))
+        write_private(self.record_path, encode_record(self.changes, self.login_id))
 
-    def _restore(self, part: Part) -> None:
-        path = self.path(part)
-        if part.old is None:
+    def _restore_old_content(self, change: FileChange) -> None:
+        path = self.path_for(change)
+        if change.old is None:
             remove_or_blank(path)
             return
         try:
-            write_private(path, part.old)
+            write_private(path, change.old)
         except NotReplaceable:
-            overwrite_private(path, part.old)
+            overwrite_private(path, change.old)
 
-    def _stage_again(self) -> Commit:
+    def _restage_missing(self) -> Commit:
         """Make a new file again for each that was put in its place and is not there any more."""
         if self.is_committed:
             return self
-        parts = tuple(self._restaged(part) if self._is_lost(part) else part for part in self.parts)
-        if parts == self.parts:
+        parts = tuple(self._restage(part) if self._is_missing(part) else part for part in self.changes)
+        if parts == self.changes:
             return self
-        again = replace(self, parts=parts)
-        again.save()
+        again = replace(self, changes=parts)
+        again.write_record()
         return again
 
-    def _is_lost(self, part: Part) -> bool:
-        if part.new is None or part.staged is None or self._exists(part.staged):
+    def _is_missing(self, change: FileChange) -> bool:
+        if change.new is None or change.staged is None or self._exists(change.staged):
             return False
-        return find_identity(self.path(part)) is None or self._content(part) != part.new
+        return read_identity(self.path_for(change)) is None or self._read_content(change) != change.new
 
-    def _restaged(self, part: Part) -> Part:
-        return _stage(part, self.path(part), part.new or b"")
+    def _restage(self, change: FileChange) -> FileChange:
+        return _stage_change(change, self.path_for(change), change.new or b"")
 
-    def _is_known(self, part: Part) -> bool:
-        identity = find_identity(self.path(part))
-        return identity is None or self._is_old(part) or self._content(part) == part.new
+    def _has_old_or_new_content(self, change: FileChange) -> bool:
+        identity = read_identity(self.path_for(change))
+        return identity is None or self._has_old_content(change) or self._read_content(change) == change.new
 
-    def _is_old(self, part: Part) -> bool:
-        identity = find_identity(self.path(part))
-        if identity is None or identity == part.replaces:
-            return identity == part.replaces
-        return (part.old is not None and self._content(part) == part.old) or self._is_half_written(part)
+    def _has_old_content(self, change: FileChange) -> bool:
+        identity = read_identity(self.path_for(change))
+        if identity is None or identity == change.replaces:
+            return identity == change.replaces
+        return (change.old is not None and self._read_content(change) == change.old) or self._is_half_written(
+            change
+        )
 
-    def _is_half_written(self, part: Part) -> bool:
+    def _is_half_written(self, change: FileChange) -> bool:
         """True for what a write in place leaves if it is cut off, at any byte or block."""
-        if part.old is None or not (part.in_place or part.new is None):
+        if change.old is None or not (change.in_place or change.new is None):
             return False
-        content, new = self._content(part) or b"", part.new if part.new is not None else BLANK
+        content, new = self._read_content(change) or b"", change.new if change.new is not None else BLANK
         # Shorter content is padded with spaces before it is cut; a block that was not written yet is zero.
-        rows = zip_longest(content, new, part.old, fillvalue=0x20)
-        return content != part.old and all(byte in {a, b, 0} for byte, a, b in rows)
+        rows = zip_longest(content, new, change.old, fillvalue=0x20)
+        return content != change.old and all(byte in {a, b, 0} for byte, a, b in rows)
 
-    def _content(self, part: Part) -> bytes | None:
-        return read_private(self.path(part))
+    def _read_content(self, change: FileChange) -> bytes | None:
+        return read_private(self.path_for(change))
 
     def _exists(self, name: str) -> bool:
-        return find_identity(self._at(name)) is not None
+        return read_identity(self._path_in_folder(name)) is not None
 
-    def _at(self, name: str) -> str:
+    def _path_in_folder(self, name: str) -> str:
         return os.path.join(self.folder, name)
 
 
-def begin(record: Place, contents: Mapping[str, bytes | None], login_id: str | None = None) -> Commit:
+def begin_commit(
+    record_path: StrPath, contents: Mapping[str, bytes | None], login_id: str | None = None
+) -> Commit:
     """Write new files under temporary names, and the record; the caller holds the lock. None removes a file.
 
     `contents` is by file name, in the order of writing; the last one is not None. Raises StoreUnwritable, and
     nothing has changed then.
     """
-    path_of_record: str = os.fspath(record)
+    path_of_record: str = os.fspath(record_path)
     folder = os.path.dirname(path_of_record)
-    parts: list[Part] = []
+    parts: list[FileChange] = []
     try:
         for name, new in contents.items():
             path = os.path.join(folder, name)
-            replaces, old = find_identity(path), None
+            replaces, old = read_identity(path), None
             with suppress(StoreError):
                 old = read_private(path)
-            part = Part(name, new, None, None, replaces, old)
-            parts.append(part if new is None else _stage(part, path, new))
+            part = FileChange(name, new, None, None, replaces, old)
+            parts.append(part if new is None else _stage_change(part, path, new))
         commit = Commit(folder, path_of_record, tuple(parts), login_id)
-        commit.save()
+        commit.write_record()
     except StoreError:
         for part in parts:
             if part.staged is not None:
                 with suppress(StoreError):
-                    remove(os.path.join(folder, part.staged))
+                    remove_file(os.path.join(folder, part.staged))
         raise
     return commit
 
 
-def _stage(part: Part, path: str, new: bytes) -> Part:
-    staged, status = stage_private(path, new)
+def _stage_change(change: FileChange, path: str, new_content: bytes) -> FileChange:
+    staged, status = stage_private(path, new_content)
     wrote = status.st_ino, status.st_size, status.st_mtime_ns
-    return replace(part, staged=os.path.basename(staged), wrote=wrote, in_place=False)
+    return replace(change, staged=os.path.basename(staged), wrote=wrote, in_place=False)
 
 
-def read_record(record: Place) -> Commit | None:
+def read_record(record_path: StrPath) -> Commit | None:
     """Read a record; None if there is none. Raises StoreCorrupt, StoreUnsafe, StoreUnwritable."""
-    data = read_private(record, MAX_RECORD_BYTES)
+    data = read_private(record_path, MAX_RECORD_BYTES)
     if data is None:
         return None
-    path: str = os.fspath(record)
-    parts, login_id = read_parts(data, path)
+    path: str = os.fspath(record_path)
+    parts, login_id = decode_record(data, path)
     return Commit(os.path.dirname(path), path, parts, login_id)

@@ -11,18 +11,18 @@ from typing import cast
 
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreError, StoreUnwritable
 from hermes_mcp_auth_remote.store import MAX_FILE_BYTES
-from hermes_mcp_auth_remote.store.codec import from_bytes
+from hermes_mcp_auth_remote.store.codec import decode_document
 from hermes_mcp_auth_remote.store.files.private_files import (
     NotReplaceable,
-    Place,
+    StrPath,
     overwrite_private,
     read_private,
-    remove,
+    remove_file,
 )
-from hermes_mcp_auth_remote.store.json_fields import VERSION, Members
+from hermes_mcp_auth_remote.store.json_fields import FORMAT_VERSION, DocumentReader
 
 # inode, size, mtime_ns, ctime_ns.
-Identity = tuple[int, int, int, int]
+FileIdentity = tuple[int, int, int, int]
 
 # Stands for a missing file where a mount point cannot be removed; it is no JSON of any credentials.
 BLANK = b"{}"
@@ -31,7 +31,7 @@ MAX_RECORD_BYTES = 10 * 6 * MAX_FILE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FileChange:
     """One file: its name, its new content (None: remove it), and what it replaces.
 
     `staged` is the temporary name of the new file, `wrote` its inode, size and mtime_ns. `replaces` is the
@@ -49,52 +49,55 @@ class Part:
     in_place: bool = False
 
 
-def read_parts(data: bytes, path: str) -> tuple[tuple[Part, ...], str | None]:
+def decode_record(data: bytes, path: str) -> tuple[tuple[FileChange, ...], str | None]:
     """Read a record's content: the parts and the login. Raises StoreCorrupt naming the path."""
-    members = Members(from_bytes(data, path), path)
+    members = DocumentReader(decode_document(data, path), path)
     members.check_version()
-    listed = members.all.get("parts")
+    listed = members.document.get("parts")
     if not isinstance(listed, list) or not listed:
         raise StoreCorrupt(f"{path} lists no files.")
-    parts = tuple(_read_part(Members(part, path), path) for part in cast("list[object]", listed))
-    return parts, members.maybe_text("login_id")
+    parts = tuple(_read_change(DocumentReader(part, path), path) for part in cast("list[object]", listed))
+    return parts, members.optional_string("login_id")
 
 
-def _read_part(members: Members, path: str) -> Part:
-    name, staged = members.text("name"), members.maybe_text("staged")
+def _read_change(members: DocumentReader, path: str) -> FileChange:
+    name, staged = members.string("name"), members.optional_string("staged")
     if any(os.path.basename(each) != each for each in (name, staged or "")):
         raise StoreCorrupt(f"{path} names a file of another folder.")
-    return Part(
+    return FileChange(
         name,
-        _bytes(members.maybe_text("new")),
+        _encode_content(members.optional_string("new")),
         staged,
-        _numbers(members.all.get("wrote")),
-        _numbers(members.all.get("replaces")),
-        _bytes(members.maybe_text("old")),
-        in_place=members.flag("in_place"),
+        _int_tuple(members.document.get("wrote")),
+        _int_tuple(members.document.get("replaces")),
+        _encode_content(members.optional_string("old")),
+        in_place=members.boolean("in_place"),
     )
 
 
-def _numbers(value: object) -> tuple[int, ...] | None:
+def _int_tuple(value: object) -> tuple[int, ...] | None:
     items = cast("list[object]", value) if isinstance(value, list) else []
     return tuple(item for item in items if isinstance(item, int)) or None
 
 
-def record_bytes(parts: tuple[Part, ...], login_id: str | None) -> bytes:
+def encode_record(changes: tuple[FileChange, ...], login_id: str | None) -> bytes:
     """Write a record's content, which `read_parts` reads."""
-    documents = [asdict(part) | {"new": _text(part.new), "old": _text(part.old)} for part in parts]
-    return json.dumps({"version": VERSION, "login_id": login_id, "parts": documents}).encode()
+    documents = [
+        asdict(part) | {"new": _decode_content(part.new), "old": _decode_content(part.old)}
+        for part in changes
+    ]
+    return json.dumps({"version": FORMAT_VERSION, "login_id": login_id, "parts": documents}).encode()
 
 
-def _text(data: bytes | None) -> str | None:
+def _decode_content(data: bytes | None) -> str | None:
     return None if data is None else data.decode("utf-8", "surrogateescape")
 
 
-def _bytes(text: str | None) -> bytes | None:
+def _encode_content(text: str | None) -> bytes | None:
     return None if text is None else text.encode("utf-8", "surrogateescape")
 
 
-def find_identity(path: Place) -> Identity | None:
+def read_identity(path: StrPath) -> FileIdentity | None:
     """Return what tells a file from its successor, None if there is none. Raises StoreUnwritable."""
     try:
         status = os.lstat(path)
@@ -105,17 +108,17 @@ def find_identity(path: Place) -> Identity | None:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def remove_or_blank(path: Place) -> bool:
+def remove_or_blank(path: StrPath) -> bool:
     """Remove a file, or blank a mount point; True if something was there. Raises StoreUnwritable."""
     try:
-        return remove(path)
+        return remove_file(path)
     except NotReplaceable:
         was_there = read_private(path) != BLANK
         overwrite_private(path, BLANK)
         return was_there
 
 
-def is_blank(path: Place) -> bool:
+def is_blank(path: StrPath) -> bool:
     """True if a file stands for a missing one; False also if it cannot be read."""
     try:
         # Reading each file would cost more than one look at its size.

@@ -8,24 +8,24 @@ from contextlib import suppress
 from pathlib import Path
 
 from hermes_mcp_auth_remote.errors import LoginError, StoreCorrupt, StoreError
-from hermes_mcp_auth_remote.login import follow
-from hermes_mcp_auth_remote.store.codec import BEFORE, from_bytes, to_bytes
+from hermes_mcp_auth_remote.login import apply_event
+from hermes_mcp_auth_remote.store.codec import PREVIOUS_BINDING_MEMBER, decode_document, encode_document
 from hermes_mcp_auth_remote.store.files.commit import Commit, read_record
 from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.store.files.paths import BINDING
-from hermes_mcp_auth_remote.store.files.private_files import Place, read_private, remove, write_private
+from hermes_mcp_auth_remote.store.files.private_files import StrPath, read_private, remove_file, write_private
 
 
-class SettlingLock(FileLock):
+class RecoveringLock(FileLock):
     """The lock of one server's credentials; its holder finds no login that is stored half-way.
 
     If the disk refuses, the record stays, and the holder finds what is there.
     """
 
-    def __init__(self, path: Place, settle: Callable[[], None]) -> None:
+    def __init__(self, path: StrPath, recover: Callable[[], None]) -> None:
         super().__init__(path)
-        self._settle = settle
+        self._recover = recover
 
     def try_acquire(self) -> bool:
         """Take the lock at once, or return False where it is held. Raises StoreUnsafe, StoreUnwritable."""
@@ -33,61 +33,63 @@ class SettlingLock(FileLock):
             return False
         try:
             with suppress(StoreError):
-                self._settle()
+                self._recover()
         except BaseException:
             self.release()
             raise
         return True
 
 
-def settle_files(record: Path, logins: LoginFiles) -> None:
+def recover_commit(record_path: Path, logins: LoginFiles) -> None:
     """Complete the login of a record, or take it back; the caller holds the lock. Raises StoreError.
 
     A login that was declared failed meanwhile is taken back: its user has been told.
     """
     try:
-        commit = read_record(record)
+        commit = read_record(record_path)
     except StoreCorrupt:
-        if not _is_of_later_version(record):
-            remove(record)
+        if not _has_later_version(record_path):
+            remove_file(record_path)
         raise
     if commit is None:
         return
     if commit.is_committed:
         finish_commit(commit)
-    elif not _has_failed(commit.login_id, logins) and commit.can_complete():
+    elif not _has_login_failed(commit.login_id, logins) and commit.can_complete():
         finish_commit(commit.complete())
     else:
-        commit.take_back()
-        commit.end()
+        commit.roll_back()
+        commit.delete_record()
         return
     if commit.login_id is not None:
         with suppress(StoreError, LoginError):
-            logins.change(commit.login_id, lambda login: follow(login, "succeed"))
+            logins.change(commit.login_id, lambda login: apply_event(login, "succeed"))
 
 
 def finish_commit(commit: Commit) -> None:
     """Remove the record of what is stored, and from the binding what was said of the tokens before."""
     with suppress(StoreError):
-        for part in commit.parts:
-            path = commit.path(part)
-            if part.name.endswith(BINDING) and commit.is_ours(part):
-                document = from_bytes(read_private(path) or b"", path)
-                if document.get(BEFORE) is not None:
-                    rest = {name: value for name, value in document.items() if name != BEFORE}
-                    write_private(path, to_bytes(rest))
-    commit.end()
+        for part in commit.changes:
+            path = commit.path_for(part)
+            if part.name.endswith(BINDING) and commit.has_written(part):
+                document = decode_document(read_private(path) or b"", path)
+                if document.get(PREVIOUS_BINDING_MEMBER) is not None:
+                    rest = {
+                        name: value for name, value in document.items() if name != PREVIOUS_BINDING_MEMBER
+                    }
+                    write_private(path, encode_document(rest))
+    commit.delete_record()
 
 
-def _is_of_later_version(record: Path) -> bool:
+def _has_later_version(record_path: Path) -> bool:
     try:
-        version = from_bytes(read_private(record) or b"", os.fspath(record)).get("version")
+        version = decode_document(read_private(record_path) or b"", os.fspath(record_path)).get("version")
     except StoreError:
         return False
     return isinstance(version, int) and version > 1
 
 
-def _has_failed(login_id: str | None, logins: LoginFiles) -> bool:
+def _has_login_failed(login_id: str | None, logins: LoginFiles) -> bool:
     if login_id is None:
         return False
     try:

@@ -24,56 +24,56 @@ from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Document
 from hermes_mcp_auth_remote.store.codec import (
     binding_document,
-    bound,
+    binding_for,
     client_document,
-    from_bytes,
-    is_of_tokens,
+    decode_document,
+    encode_document,
+    matches_tokens,
     metadata_document,
     read_binding,
     read_client,
     read_metadata,
     read_tokens,
-    to_bytes,
     tokens_document,
     with_config_files,
 )
-from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, agreed, binding_of
-from hermes_mcp_auth_remote.store.files.commit import begin, read_record
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, infer_binding, reconcile
+from hermes_mcp_auth_remote.store.files.commit import begin_commit, read_record
 from hermes_mcp_auth_remote.store.files.commit_record import BLANK, is_blank, remove_or_blank
-from hermes_mcp_auth_remote.store.files.commit_recovery import SettlingLock, finish_commit, settle_files
+from hermes_mcp_auth_remote.store.files.commit_recovery import RecoveringLock, finish_commit, recover_commit
 from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.store.files.paths import (
     BINDING,
+    CIMD_DISABLED,
     CLIENT,
     CLIENT_BACKUP,
+    COMMIT_RECORD,
     LOCK,
     METADATA,
-    NO_METADATA_DOCUMENT,
-    OWNERS,
-    PENDING,
+    OWNERS_FOLDER,
     PROOF_KEY,
     REFRESH_FAILURE,
     TOKENS,
     owner_folder,
-    owner_of,
+    owner_from_folder,
 )
 from hermes_mcp_auth_remote.store.files.private_files import (
     NotReplaceable,
     check_writable,
+    ensure_private_directory,
     has_directory,
-    private_directory,
     read_private,
-    sweep,
+    remove_temporary_files,
     write_private,
 )
-from hermes_mcp_auth_remote.store.files.refresh_failure_files import RefreshFailures
-from hermes_mcp_auth_remote.values import Key, Owner, Secret
+from hermes_mcp_auth_remote.store.files.refresh_failure_files import RefreshFailureFiles
+from hermes_mcp_auth_remote.values import CredentialKey, Owner, Secret
 
 Version = tuple[int, int, int]
 
 # A reader that meets a writer each time gives up on a consistent picture after this many.
-_READ_TRIES = 50
+_READ_ATTEMPTS = 50
 # Older than any write that is still under way.
 _STALE_SECONDS = 3600
 
@@ -87,209 +87,213 @@ class FileStore:
     def __init__(self, home: Path) -> None:
         self.root = Path(home) / "mcp-tokens"
         self.logins = LoginFiles(self.root)
-        self.refresh_failures = RefreshFailures(lambda key: self._path(key, REFRESH_FAILURE))
+        self.refresh_failures = RefreshFailureFiles(lambda key: self._path(key, REFRESH_FAILURE))
 
-    def read(self, key: Key) -> Credentials:
+    def read(self, key: CredentialKey) -> Credentials:
         """Read what is stored, empty where nothing is; raises StoreCorrupt, StoreUnsafe, StoreUnwritable.
 
         `tokens.account` and `.refresh_expires_at` come from the binding.
         """
         credentials = Credentials()
-        for _ in range(_READ_TRIES):
+        for _ in range(_READ_ATTEMPTS):
             version = self.version(key)
-            credentials = self._read(key, version)
+            credentials = self._read_once(key, version)
             if self.version(key) == version:
                 break
         return credentials
 
-    def _read(self, key: Key, version: Version | None) -> Credentials:
-        if not self._is_there(key):
+    def _read_once(self, key: CredentialKey, version: Version | None) -> Credentials:
+        if not self._has_folders(key):
             return Credentials()
-        tokens = self._tokens(key, version)
+        tokens = self._read_tokens(key, version)
         # Against the order of writing: what is read next is never older than what was read before.
-        server = self._metadata(key)
-        client = self._client(key)
-        proof_key = self._proof_key(key) if tokens is not None and tokens.scheme == "DPoP" else None
+        server = self._read_metadata(key)
+        client = self._read_client(key)
+        proof_key = self._read_proof_key(key) if tokens is not None and tokens.scheme == "DPoP" else None
         path = self._path(key, BINDING)
-        if (document := self._document(path)) is None:
+        if (document := self._read_document(path)) is None:
             return Credentials(tokens, client, server, proof_key=proof_key)
-        binding = read_binding(document := bound(document, tokens), tokens, str(path))
-        self._check_server(key, binding.server)
+        binding = read_binding(document := binding_for(document, tokens), tokens, str(path))
+        self._check_server_name(key, binding.server_name)
         found = Credentials(tokens, client, server, binding, proof_key)
-        return agreed(found, is_of_tokens=tokens is not None and is_of_tokens(document, tokens))
+        return reconcile(found, matches_tokens=tokens is not None and matches_tokens(document, tokens))
 
-    def replace(self, key: Key, credentials: Credentials, login_id: str | None = None) -> None:
+    def save_login(self, key: CredentialKey, credentials: Credentials, login_id: str | None = None) -> None:
         """Store a new login's credentials, all or none; raises StoreUnwritable, StoreUnsafe.
 
         A client, metadata or binding of None is removed: an old one would speak of other tokens. Tokens of
         None leave the tokens file as it is: only new ones ever take the place of old ones. The caller holds
         `lock(key)`. The login of `login_id` succeeds if another process has to complete the work.
         """
-        self._prepare(key)
+        self._prepare_folders(key)
         with suppress(StoreError):
-            settle_files(self._path(key, PENDING), self.logins)
+            recover_commit(self._path(key, COMMIT_RECORD), self.logins)
         client, server = credentials.client, credentials.authorization_server
         binding, tokens = credentials.binding, credentials.tokens
-        speaks_of = tokens if tokens is not None else self._tokens(key, self.version(key))
-        before = None if binding is None or tokens is None else self._before(key, binding, tokens)
+        speaks_of = tokens if tokens is not None else self._read_tokens(key, self.version(key))
+        before = None if binding is None or tokens is None else self._previous_binding(key, binding, tokens)
         documents: dict[str, Document | None] = {
             BINDING: None if binding is None else binding_document(binding, speaks_of, before),
             CLIENT: None if client is None else client_document(client),
             METADATA: None if server is None else metadata_document(server),
         }
         if tokens is None:
-            self._put(key, documents)
+            self._write_documents(key, documents)
             return
         proof = credentials.proof_key
         documents[PROOF_KEY] = None if proof is None else json.loads(proof.reveal())
         documents[TOKENS] = tokens_document(tokens)
-        self._commit(key, self._contents(key, documents), login_id)
+        self._commit_files(key, self._encode_documents(key, documents), login_id)
         written_at = self._path(key, TOKENS).stat().st_mtime
-        sweep(str(self._path(key, "")), written_at - _STALE_SECONDS)
+        remove_temporary_files(str(self._path(key, "")), written_at - _STALE_SECONDS)
 
-    def _commit(self, key: Key, contents: Mapping[str, bytes | None], login_id: str | None = None) -> None:
+    def _commit_files(
+        self, key: CredentialKey, contents: Mapping[str, bytes | None], login_id: str | None = None
+    ) -> None:
         """Replace files together; if the disk refuses one of them, take back the others."""
-        commit = begin(self._path(key, PENDING), contents, login_id)
+        commit = begin_commit(self._path(key, COMMIT_RECORD), contents, login_id)
         try:
             commit = commit.complete()
         except StoreError:
             with suppress(StoreError):
-                commit = read_record(commit.record) or commit
-                commit.take_back()
-                commit.end()
+                commit = read_record(commit.record_path) or commit
+                commit.roll_back()
+                commit.delete_record()
             raise
         finish_commit(commit)
 
-    def _before(self, key: Key, binding: Binding, tokens: Tokens) -> Document | None:
+    def _previous_binding(self, key: CredentialKey, binding: Binding, tokens: Tokens) -> Document | None:
         """Return the binding of the tokens that are stored, None where there are none or the same."""
         try:
             found = self.read(key)
         except StoreError:
             try:
-                found = Credentials(self._tokens(key, self.version(key)))
+                found = Credentials(self._read_tokens(key, self.version(key)))
             except StoreError:
                 # What cannot be read reaches nobody.
                 return None
         if found.tokens is None or found.tokens.access_token == tokens.access_token:
             return None
-        return binding_document(binding_of(found, key.server, binding.server_url), found.tokens)
+        return binding_document(infer_binding(found, key.server_name, binding.server_url), found.tokens)
 
-    def replace_tokens(self, key: Key, tokens: Tokens, binding: Binding | None) -> None:
+    def save_tokens(self, key: CredentialKey, tokens: Tokens, binding: Binding | None) -> None:
         """Store refreshed tokens; a binding of None leaves the stored one. Raises StoreUnwritable."""
-        self._prepare(key)
+        self._prepare_folders(key)
         document = tokens_document(tokens)
         # Tokens that are too large are refused before anything is written.
-        self._contents(key, {TOKENS: document})
+        self._encode_documents(key, {TOKENS: document})
         if binding is not None:
             # The refresh token counts: a binding of the tokens before is as if Hermes had refreshed.
             with suppress(StoreUnwritable):
-                self._put(key, {BINDING: binding_document(binding, tokens)})
-        self._put(key, {TOKENS: document})
+                self._write_documents(key, {BINDING: binding_document(binding, tokens)})
+        self._write_documents(key, {TOKENS: document})
 
-    def check_can_store(self, key: Key) -> None:
+    def check_can_store(self, key: CredentialKey) -> None:
         """Raise StoreUnwritable if new tokens certainly could not be stored, such as on a read-only mount."""
         check_writable(self._path(key, TOKENS))
 
-    def settle(self, key: Key) -> None:
+    def recover_login(self, key: CredentialKey) -> None:
         """Complete or take back what a killed process left of a login; not while the lock is held."""
-        record = self._path(key, PENDING)
+        record = self._path(key, COMMIT_RECORD)
         if not os.path.lexists(record):
             return
         with suppress(StoreError):
-            if self._is_there(key):
-                lock = self._new_lock(key)
+            if self._has_folders(key):
+                lock = self._make_lock(key)
                 lock.try_acquire()
                 lock.release()
 
-    def is_being_stored(self, key: Key, login_id: str) -> bool:
+    def is_partially_stored(self, key: CredentialKey, login_id: str) -> bool:
         """True if what a login brought is stored half-way, and `settle` could not complete it."""
         try:
-            record = read_record(self._path(key, PENDING))
+            record = read_record(self._path(key, COMMIT_RECORD))
         except StoreError:
             return False
         return record is not None and record.login_id == login_id
 
-    def mark(self, key: Key, binding: Binding) -> None:
+    def save_binding(self, key: CredentialKey, binding: Binding) -> None:
         """Store a binding alone, such as one that says why a login is needed. Raises StoreUnwritable."""
-        self._prepare(key)
-        self._put(key, {BINDING: binding_document(binding, self._tokens(key, self.version(key)))})
+        self._prepare_folders(key)
+        self._write_documents(
+            key, {BINDING: binding_document(binding, self._read_tokens(key, self.version(key)))}
+        )
 
-    def note_config(self, key: Key, server_url: str, config_files: str) -> None:
+    def save_config_identity(self, key: CredentialKey, server_url: str, config_files: str) -> None:
         """Note in the binding which config.yaml and .env give the server this address. Under `lock(key)`.
 
         Does nothing if the binding is of another address. Raises StoreUnwritable, StoreUnsafe, StoreCorrupt.
         """
-        document = self._document(self._path(key, BINDING)) or {}
+        document = self._read_document(self._path(key, BINDING)) or {}
         noted = with_config_files(document, server_url, config_files)
         if noted is not None:
-            self._put(key, {BINDING: noted})
+            self._write_documents(key, {BINDING: noted})
 
-    def drop_client(self, key: Key, client: Client) -> None:
+    def drop_client(self, key: CredentialKey, client: Client) -> None:
         """Forget a client that the provider no longer takes, so that the next login registers anew.
 
         Another client by now is left alone. For a client ID metadata document the refusal is noted, as later
         versions of Hermes do. Raises StoreUnwritable.
         """
-        self._prepare(key)
-        if not client.registered and client.client_id.startswith("https://"):
-            write_private(self._path(key, NO_METADATA_DOCUMENT), b"")
-        stored = self._client(key)
+        self._prepare_folders(key)
+        if not client.is_registered and client.client_id.startswith("https://"):
+            write_private(self._path(key, CIMD_DISABLED), b"")
+        stored = self._read_client(key)
         if stored is not None and stored.client_id == client.client_id:
             remove_or_blank(self._path(key, CLIENT))
 
-    def is_metadata_document_refused(self, key: Key) -> bool:
+    def is_cimd_disabled(self, key: CredentialKey) -> bool:
         """True where the provider turned our client ID metadata document away, until `delete`."""
-        return self._is_there(key) and os.path.lexists(self._path(key, NO_METADATA_DOCUMENT))
+        return self._has_folders(key) and os.path.lexists(self._path(key, CIMD_DISABLED))
 
-    def delete(self, key: Key) -> bool:
+    def delete(self, key: CredentialKey) -> bool:
         """Remove all but the lock file; True where something was. Raises StoreUnwritable, StoreUnsafe."""
-        if not self._is_there(key):
+        if not self._has_folders(key):
             return False
         self._refuse_other_server(key)
         # The record of tokens to come and tokens first: a crash half-way must not keep them.
-        parts = PENDING, TOKENS, PROOF_KEY, BINDING, CLIENT, METADATA, CLIENT_BACKUP, NO_METADATA_DOCUMENT
+        parts = COMMIT_RECORD, TOKENS, PROOF_KEY, BINDING, CLIENT, METADATA, CLIENT_BACKUP, CIMD_DISABLED
         removed = [remove_or_blank(self._path(key, suffix)) for suffix in (*parts, REFRESH_FAILURE)]
-        sweep(str(self._path(key, "")), None)
+        remove_temporary_files(str(self._path(key, "")), None)
         return any(removed)
 
-    def keys(self) -> list[Key]:
+    def list_keys(self) -> list[CredentialKey]:
         """List every server and owner with stored tokens; a name without a binding is its file's stem."""
-        found = [*self._keys_in(self.root, None)]
-        owners = self.root / OWNERS
+        found = [*self._list_keys_in(self.root, None)]
+        owners = self.root / OWNERS_FOLDER
         if has_directory(self.root) and has_directory(owners):
             for folder in sorted(owners.iterdir()):
-                owner = owner_of(folder.name)
+                owner = owner_from_folder(folder.name)
                 if owner is not None:
-                    found += self._keys_in(folder, owner)
+                    found += self._list_keys_in(folder, owner)
         return found
 
-    def _keys_in(self, folder: Path, owner: Owner) -> Iterator[Key]:
+    def _list_keys_in(self, folder: Path, owner: Owner) -> Iterator[CredentialKey]:
         if not has_directory(folder):
             return
-        for path in folder.glob(f".*{PENDING}"):
-            self.settle(Key(path.name[1 : -len(PENDING)], owner))
+        for path in folder.glob(f".*{COMMIT_RECORD}"):
+            self.recover_login(CredentialKey(path.name[1 : -len(COMMIT_RECORD)], owner))
         for path in sorted(folder.iterdir()):
             stem, dot, rest = path.name.partition(".")
             if dot + rest != TOKENS or not stem or is_blank(path):
                 continue
-            key = Key(stem, owner)
+            key = CredentialKey(stem, owner)
             try:
-                document = self._document(folder / f"{stem}{BINDING}")
+                document = self._read_document(folder / f"{stem}{BINDING}")
             except StoreError:
                 document = None
             server = (document or {}).get("server")
             known = isinstance(server, str) and file_stem(server) == stem
-            yield Key(server, owner) if known and isinstance(server, str) else key
+            yield CredentialKey(server, owner) if known and isinstance(server, str) else key
 
-    def version(self, key: Key) -> Version | None:
+    def version(self, key: CredentialKey) -> Version | None:
         """Return (mtime_ns, size, inode) of the tokens file, None without one. Two stats, to notice others.
 
         A login that a killed process left half-way is completed first.
         """
         # Strings: a Path for each costs more than the two stats, and this is called once a second.
-        folder, stem = f"{self._folders(key)[-1]}{os.sep}", file_stem(key.server)
-        if os.path.lexists(f"{folder}.{stem}{PENDING}"):
-            self.settle(key)
+        folder, stem = f"{self._folders(key)[-1]}{os.sep}", file_stem(key.server_name)
+        if os.path.lexists(f"{folder}.{stem}{COMMIT_RECORD}"):
+            self.recover_login(key)
         path = f"{folder}{stem}{TOKENS}"
         try:
             status = os.lstat(path)
@@ -299,84 +303,86 @@ class FileStore:
             raise StoreUnwritable(f"{path} is out of reach: {error.strerror}.") from error
         return status.st_mtime_ns, status.st_size, status.st_ino
 
-    def lock(self, key: Key) -> FileLock:
+    def lock(self, key: CredentialKey) -> FileLock:
         """Return a new lock on `<stem>.json.refresh.lock`, which later versions of Hermes lock too."""
-        self._prepare(key)
-        return self._new_lock(key)
+        self._prepare_folders(key)
+        return self._make_lock(key)
 
-    def _new_lock(self, key: Key) -> FileLock:
-        record = self._path(key, PENDING)
-        return SettlingLock(self._path(key, LOCK), lambda: settle_files(record, self.logins))
+    def _make_lock(self, key: CredentialKey) -> FileLock:
+        record = self._path(key, COMMIT_RECORD)
+        return RecoveringLock(self._path(key, LOCK), lambda: recover_commit(record, self.logins))
 
-    def _folders(self, key: Key) -> tuple[Path, ...]:
+    def _folders(self, key: CredentialKey) -> tuple[Path, ...]:
         if key.owner is None:
             return (self.root,)
-        owners = self.root / OWNERS
+        owners = self.root / OWNERS_FOLDER
         return self.root, owners, owners / owner_folder(key.owner)
 
-    def _path(self, key: Key, suffix: str) -> Path:
-        dot = "." if suffix == PENDING else ""
-        return self._folders(key)[-1] / f"{dot}{file_stem(key.server)}{suffix}"
+    def _path(self, key: CredentialKey, suffix: str) -> Path:
+        dot = "." if suffix == COMMIT_RECORD else ""
+        return self._folders(key)[-1] / f"{dot}{file_stem(key.server_name)}{suffix}"
 
-    def _is_there(self, key: Key) -> bool:
+    def _has_folders(self, key: CredentialKey) -> bool:
         return all(has_directory(folder) for folder in self._folders(key))
 
-    def _prepare(self, key: Key) -> None:
+    def _prepare_folders(self, key: CredentialKey) -> None:
         for folder in self._folders(key):
-            private_directory(folder)
+            ensure_private_directory(folder)
         self._refuse_other_server(key)
 
-    def _refuse_other_server(self, key: Key) -> None:
+    def _refuse_other_server(self, key: CredentialKey) -> None:
         try:
-            document = self._document(self._path(key, BINDING)) or {}
+            document = self._read_document(self._path(key, BINDING)) or {}
         except StoreError:
             # Whatever it is, a new file takes its place; a link is not followed.
             return
         server = document.get("server")
         if isinstance(server, str):
-            self._check_server(key, server)
+            self._check_server_name(key, server)
 
-    def _check_server(self, key: Key, server: str) -> None:
-        if server != key.server:
+    def _check_server_name(self, key: CredentialKey, stored_server_name: str) -> None:
+        if stored_server_name != key.server_name:
             raise StoreUnsafe(
                 f"{self._path(key, BINDING)} is of another server, whose name gives the same file name.",
                 "Rename one of the two servers in config.yaml; Hermes would mix them up as well.",
             )
 
-    def _document(self, path: Path) -> Document | None:
+    def _read_document(self, path: Path) -> Document | None:
         data = read_private(path)
-        return None if data is None or data == BLANK else from_bytes(data, str(path))
+        return None if data is None or data == BLANK else decode_document(data, str(path))
 
-    def _tokens(self, key: Key, version: Version | None) -> Tokens | None:
+    def _read_tokens(self, key: CredentialKey, version: Version | None) -> Tokens | None:
         path = self._path(key, TOKENS)
-        if (document := self._document(path)) is None:
+        if (document := self._read_document(path)) is None:
             return None
         return read_tokens(document, 0.0 if version is None else version[0] / 1e9, str(path))
 
-    def _client(self, key: Key) -> Client | None:
+    def _read_client(self, key: CredentialKey) -> Client | None:
         path = self._path(key, CLIENT)
-        document = self._document(path)
+        document = self._read_document(path)
         return None if document is None else read_client(document, str(path))
 
-    def _proof_key(self, key: Key) -> Secret | None:
-        document = self._document(self._path(key, PROOF_KEY))
+    def _read_proof_key(self, key: CredentialKey) -> Secret | None:
+        document = self._read_document(self._path(key, PROOF_KEY))
         return None if document is None else Secret(json.dumps(document))
 
-    def _metadata(self, key: Key) -> AuthorizationServer | None:
+    def _read_metadata(self, key: CredentialKey) -> AuthorizationServer | None:
         path = self._path(key, METADATA)
-        document = self._document(path)
+        document = self._read_document(path)
         return None if document is None else read_metadata(document, str(path))
 
-    def _contents(self, key: Key, documents: Mapping[str, Document | None]) -> dict[str, bytes | None]:
+    def _encode_documents(
+        self, key: CredentialKey, documents: Mapping[str, Document | None]
+    ) -> dict[str, bytes | None]:
         """Return files' contents by their names; raises StoreUnwritable if one is too large."""
         return {
-            self._path(key, suffix).name: None if document is None else to_bytes(document)
+            self._path(key, suffix).name: None if document is None else encode_document(document)
             for suffix, document in documents.items()
         }
 
-    def _put(self, key: Key, documents: Mapping[str, Document | None]) -> None:
+    def _write_documents(self, key: CredentialKey, documents: Mapping[str, Document | None]) -> None:
         """Write files by their suffix in this order, None removes; nothing is written if one is too large."""
-        contents, folder = self._contents(key, documents), self._folders(key)[-1]
+        contents, folder = self._encode_documents(key, documents), self._folders(key)[-1]
         for name in list(contents):
             data = contents[name]
             if data is None:
@@ -386,4 +392,4 @@ class FileStore:
                     write_private(folder / name, data)
                 except NotReplaceable:
                     # To be written in place, which needs a copy: a crash must not leave half a file.
-                    self._commit(key, {name: data})
+                    self._commit_files(key, {name: data})

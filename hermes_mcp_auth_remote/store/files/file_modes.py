@@ -15,74 +15,76 @@ import stat
 
 from hermes_mcp_auth_remote.errors import StoreUnsafe
 
-Place = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 
 ALLOW_OPEN_STORE = "HERMES_MCP_AUTH_ALLOW_OPEN_STORE"
 """Environment variable: `1` uses a store whose file system keeps no modes. Owners and links still count."""
 
 # What chmod answers on a file system that keeps no modes, if it does not just ignore the call.
-_KEEPS_NO_MODES = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+_UNSUPPORTED_ERRNOS = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 # Another process may change a mode between a change and a look at it.
-_TRIES = 3
+_ATTEMPTS = 3
 # The stores that a warning was given about, once per process.
-_warned: dict[str, object] = {}
+_warned_stores: dict[str, object] = {}
 
 _log = logging.getLogger(__name__)
 
 
-def make_private(descriptor: int, path: Place, mode: int, *, is_trusted: bool) -> None:
+def make_private(descriptor: int, path: StrPath, mode: int, *, is_trusted: bool) -> None:
     """Give an open file or directory of our own this mode, or raise StoreUnsafe.
 
     One that is not trusted keeps its mode and is refused; it would pass for private the next time.
     """
     before = os.fstat(descriptor).st_mode
     if is_trusted:
-        if _close(descriptor, path, mode, before):
+        if _set_private_mode(descriptor, path, mode, before):
             if stat.S_ISREG(before) or before & 0o020:
                 _warn_once(path)
             return
         if stat.S_ISDIR(before) and not before & 0o022:
             # Others can list it; each file in it is checked by itself.
             return
-    elif _keeps_modes(descriptor, before):
-        raise _open_to_others(path, before)
-    check_allowed(path, before)
+    elif _supports_modes(descriptor, before):
+        raise _open_to_others_error(path, before)
+    check_open_store_allowed(path, before)
 
 
-def _close(descriptor: int, path: Place, mode: int, before: int) -> bool:
+def _set_private_mode(descriptor: int, path: StrPath, mode: int, old_mode: int) -> bool:
     """Set a mode that closes a file to others; False if it has no effect. Raises StoreUnsafe."""
-    for _ in range(_TRIES):
+    for _ in range(_ATTEMPTS):
         try:
             os.fchmod(descriptor, mode)
         except OSError as error:
-            if error.errno == errno.EROFS and stat.S_ISDIR(before) and not before & 0o022:
+            if error.errno == errno.EROFS and stat.S_ISDIR(old_mode) and not old_mode & 0o022:
                 # The disk is read-only, and others can only list the directory.
                 return False
-            if error.errno not in _KEEPS_NO_MODES:
-                raise _open_to_others(path, before, is_read_only=error.errno == errno.EROFS) from error
+            if error.errno not in _UNSUPPORTED_ERRNOS:
+                raise _open_to_others_error(
+                    path, old_mode, is_read_only=error.errno == errno.EROFS
+                ) from error
             return False
         if not os.fstat(descriptor).st_mode & 0o077:
             return True
     return False
 
 
-def _keeps_modes(descriptor: int, before: int) -> bool:
+def _supports_modes(descriptor: int, old_mode: int) -> bool:
     """True unless the file system ignores or refuses a change of mode that gives access to no one."""
-    bit = stat.S_ISVTX if stat.S_ISDIR(before) else stat.S_IXUSR
-    mode, shown = stat.S_IMODE(before), {before}
+    bit = stat.S_ISVTX if stat.S_ISDIR(old_mode) else stat.S_IXUSR
+    mode, shown = stat.S_IMODE(old_mode), {old_mode}
     try:
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             # Another process may try the same now: its change must not hide the effect of this one.
             for tried in (mode | bit, mode & ~bit):
                 os.fchmod(descriptor, tried)
                 shown.add(os.fstat(descriptor).st_mode)
         os.fchmod(descriptor, mode)
     except OSError as error:
-        return error.errno not in _KEEPS_NO_MODES
+        return error.errno not in _UNSUPPORTED_ERRNOS
     return len(shown) > 1
 
 
-def check_allowed(path: Place, mode: int) -> None:
+def check_open_store_allowed(path: StrPath, mode: int) -> None:
     """Raise StoreUnsafe unless the operator allows a store whose modes mean nothing."""
     if os.environ.get(ALLOW_OPEN_STORE) != "1":
         raise StoreUnsafe(
@@ -94,7 +96,7 @@ def check_allowed(path: Place, mode: int) -> None:
         )
 
 
-def _open_to_others(path: Place, mode: int, *, is_read_only: bool = False) -> StoreUnsafe:
+def _open_to_others_error(path: StrPath, mode: int, *, is_read_only: bool = False) -> StoreUnsafe:
     name, shown = os.fspath(path), f"{stat.S_IMODE(mode):04o}"
     if is_read_only:
         return StoreUnsafe(
@@ -112,11 +114,11 @@ def _open_to_others(path: Place, mode: int, *, is_read_only: bool = False) -> St
     )
 
 
-def _warn_once(path: Place) -> None:
+def _warn_once(path: StrPath) -> None:
     """Tell the operator that a store was open to its group, once per process and store."""
     store, separator, _ = os.fspath(path).partition(f"{os.sep}mcp-tokens")
     store, mine = f"{store}{separator}", object()
-    if _warned.setdefault(store, mine) is not mine:
+    if _warned_stores.setdefault(store, mine) is not mine:
         return
     _log.warning(
         "%s was open to its group, as Kubernetes' fsGroup makes it when a pod starts. It is private again; "

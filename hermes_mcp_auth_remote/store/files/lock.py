@@ -10,8 +10,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from hermes_mcp_auth_remote.errors import StoreBusy, StoreUnsafe, StoreUnwritable
-from hermes_mcp_auth_remote.fork import begin_anew_in_children
-from hermes_mcp_auth_remote.store.files.private_files import Place
+from hermes_mcp_auth_remote.fork import reset_after_fork
+from hermes_mcp_auth_remote.store.files.private_files import StrPath
 
 if sys.platform == "win32":
     import msvcrt
@@ -33,8 +33,8 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-_OPEN = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_TAKEN = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
+_OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_LOCKED_ERRNOS = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 POLL_SECONDS = 0.01
 
 
@@ -45,7 +45,7 @@ class FileLock:
     process that dies. The directory must exist.
     """
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: StrPath) -> None:
         self.path = os.fspath(path)
         self._descriptor: int | None = None
 
@@ -54,7 +54,7 @@ class FileLock:
         if self._descriptor is not None:
             return False
         try:
-            descriptor = os.open(self.path, _OPEN, 0o600)
+            descriptor = os.open(self.path, _OPEN_FLAGS, 0o600)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise StoreUnsafe(f"{self.path} is a symbolic link.") from error
@@ -63,14 +63,14 @@ class FileLock:
             _lock(descriptor)
         except OSError as error:
             os.close(descriptor)
-            if error.errno in _TAKEN:
+            if error.errno in _LOCKED_ERRNOS:
                 return False
             raise StoreUnwritable(
                 f"{self.path} could not be locked: {error.strerror}.",
                 "Put HERMES_HOME on a file system that supports file locks.",
             ) from error
         self._descriptor = descriptor
-        begin_anew_in_children(self)
+        reset_after_fork(self)
         return True
 
     def release(self) -> None:
@@ -83,7 +83,7 @@ class FileLock:
             finally:
                 os.close(descriptor)
 
-    def forked(self) -> None:
+    def reset_in_child(self) -> None:
         """Close a forked child's copy, which would keep the file locked after the parent's death."""
         self.abandon()
 
@@ -94,12 +94,12 @@ class FileLock:
             os.close(descriptor)
 
     @contextmanager
-    def hold(self, seconds: float) -> Generator[None]:
+    def hold(self, timeout_seconds: float) -> Generator[None]:
         """Hold the lock for a block; waits up to `seconds`, then raises StoreBusy. Not for an event loop."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + timeout_seconds
         while not self.try_acquire():
             if time.monotonic() >= deadline:
-                raise StoreBusy(f"{self.path} has been locked by another process for {seconds:g} s.")
+                raise StoreBusy(f"{self.path} has been locked by another process for {timeout_seconds:g} s.")
             time.sleep(POLL_SECONDS)
         try:
             yield

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import cast
 
 from hermes_mcp_auth_remote.errors import StoreCorrupt
-from hermes_mcp_auth_remote.store.codec import from_bytes, to_bytes
+from hermes_mcp_auth_remote.store.codec import decode_document, encode_document
 from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.store.files.private_files import (
+    ensure_private_directory,
     has_directory,
-    private_directory,
     read_private,
     write_private,
 )
-from hermes_mcp_auth_remote.store.json_fields import VERSION, Members
-from hermes_mcp_auth_remote.values import Key
+from hermes_mcp_auth_remote.store.json_fields import FORMAT_VERSION, DocumentReader
+from hermes_mcp_auth_remote.values import CredentialKey
 
 # A change is one small file's read and write.
-LOCK_SECONDS = 30
+LOCK_TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class Notice:
 
     platform: str
     user: str
-    key: Key
+    key: CredentialKey
     is_over: bool
     at: float
     of_tokens: float | None = None
     message: str = ""
 
     @property
-    def about(self) -> tuple[str, str, Key]:
+    def deduplication_key(self) -> tuple[str, str, CredentialKey]:
         """Who was told about which session: there is one notice for each."""
         return self.platform, self.user, self.key
 
@@ -54,45 +54,52 @@ class NoticeFile:
         self._folder = root / "logins"
         self._path = self._folder / ".notices.json"
 
-    def all(self) -> list[Notice]:
+    def list_all(self) -> list[Notice]:
         """Return all of them; raises StoreCorrupt, StoreUnsafe, StoreUnwritable."""
         if not (has_directory(self._root) and has_directory(self._folder)):
             return []
         data = read_private(self._path)
-        return [] if data is None else _read(data, str(self._path))
+        return [] if data is None else _read_notices(data, str(self._path))
 
-    def change(self, change: Callable[[list[Notice]], Iterable[Notice]]) -> None:
+    def change(self, apply_change: Callable[[list[Notice]], Iterable[Notice]]) -> None:
         """Read, change and write them in one step; nothing is written where nothing changes.
 
         What `change` raises is passed on. Raises StoreBusy and the other StoreErrors.
         """
-        private_directory(self._root)
-        private_directory(self._folder)
-        with FileLock(self._folder / ".notices.lock").hold(LOCK_SECONDS):
-            before = self.all()
-            after = list(change(before))
+        ensure_private_directory(self._root)
+        ensure_private_directory(self._folder)
+        with FileLock(self._folder / ".notices.lock").hold(LOCK_TIMEOUT_SECONDS):
+            before = self.list_all()
+            after = list(apply_change(before))
             if after != before:
-                document = {"version": VERSION, "notices": [asdict(notice) for notice in after]}
-                write_private(self._path, to_bytes(document))
+                document = {
+                    "version": FORMAT_VERSION,
+                    "notices": [_notice_document(notice) for notice in after],
+                }
+                write_private(self._path, encode_document(document))
 
 
-def _read(data: bytes, path: str) -> list[Notice]:
-    members = Members(from_bytes(data, path), path)
+def _notice_document(notice: Notice) -> dict[str, object]:
+    return asdict(notice) | {"key": {"server": notice.key.server_name, "owner": notice.key.owner}}
+
+
+def _read_notices(data: bytes, path: str) -> list[Notice]:
+    members = DocumentReader(decode_document(data, path), path)
     members.check_version()
-    listed = members.all.get("notices")
+    listed = members.document.get("notices")
     if not isinstance(listed, list):
         raise StoreCorrupt(f"{path}: `notices` is missing or of the wrong kind.")
-    return [_notice(Members(each, path)) for each in cast("list[object]", listed)]
+    return [_read_notice(DocumentReader(each, path)) for each in cast("list[object]", listed)]
 
 
-def _notice(members: Members) -> Notice:
-    key = members.part("key")
+def _read_notice(members: DocumentReader) -> Notice:
+    key = members.child("key")
     return Notice(
-        members.text("platform"),
-        members.text("user"),
-        Key(key.text("server"), key.maybe_text("owner")),
-        members.flag("is_over"),
+        members.string("platform"),
+        members.string("user"),
+        CredentialKey(key.string("server"), key.optional_string("owner")),
+        members.boolean("is_over"),
         members.number("at"),
-        members.maybe_number("of_tokens"),
-        members.text("message"),
+        members.optional_number("of_tokens"),
+        members.string("message"),
     )

@@ -37,11 +37,11 @@ class Secrets(Collection[str]):
         self._scene = scene
 
     def __iter__(self) -> Iterator[str]:
-        for login in self._scene.store._world.store.logins.all():
+        for login in self._scene.store._deps.store.logins.list_all():
             yield login.request.state.reveal()
             yield login.request.code_verifier.reveal()
-            if login.device is not None:
-                yield login.device.request.authorization.device_code.reveal()
+            if login.poll_state is not None:
+                yield login.poll_state.parameters.authorization.device_code.reveal()
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -20,7 +20,7 @@ from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.policy import AllowList, Policy
 from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.discord import McpLogins, Options
-from gateway_hooks.discord.api_url import lead
+from gateway_hooks.discord.api_url import use_api_url
 from gateway_hooks.discord.bot import LoginBot
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.demo.servers import Demo
@@ -35,7 +35,7 @@ from tests.parts.discord_api import Channel, DiscordApi, Guild, Interaction, Mes
 T = TypeVar("T")
 
 FIELD = ENGLISH.form_label
-PASTE, QR, CANCEL = ENGLISH.paste, ENGLISH.show_qr, ENGLISH.cancel
+PASTE, QR, CANCEL = ENGLISH.paste_button, ENGLISH.qr_button, ENGLISH.cancel_button
 
 
 class Running:
@@ -59,7 +59,7 @@ class Running:
             else self.bot.get_partial_messageable(int(channel.id), guild_id=int(guild.id))
         )
         async with httpx2.AsyncClient(auth=McpAuth(self.cog.session("notes", member))) as client:
-            with self.cog.asking(member, place, wait_seconds=20):
+            with self.cog.prompt_in(member, place, wait_seconds=20):
                 return (await client.get(url, timeout=30)).status_code
 
 
@@ -93,12 +93,12 @@ class Scene:
         """Run it until left; its commands are there when this is entered."""
         chosen, made = options or Options(), list[Running]()
         with running(self.api, lambda: self._main(made, names, policy, chosen, make, servers)):
-            if chosen.adds_commands and chosen.syncs:
+            if chosen.adds_commands and chosen.syncs_commands:
                 self.api.wait(lambda: len(self._commands(chosen)) >= 3)
             yield made[0]
 
     def _commands(self, options: Options) -> list[Any]:
-        return self.api.guild_commands(self.guild) if options.guilds else self.api.commands
+        return self.api.guild_commands(self.guild) if options.guild_ids else self.api.commands
 
     async def _main(
         self,
@@ -110,7 +110,7 @@ class Scene:
         servers: Servers | None,
     ) -> None:
         bot = make()
-        lead(bot, self.api.url)
+        use_api_url(bot, self.api.url)
         cog = McpLogins(
             bot,
             AuthService(self.home, clock=self.clock),
@@ -131,7 +131,7 @@ class Scene:
 
     def login(self) -> Login:
         """The one login that waits."""
-        [login] = self.store.waiting()
+        [login] = self.store.waiting_logins()
         self.began[login.id] = login
         return login
 
@@ -161,7 +161,7 @@ class Scene:
 
     def without_secrets(self, text: str) -> str:
         for login in self.began.values():
-            code = login.shown_code
+            code = login.device_authorization
             for secret, said in (
                 (login.authorization_url, "<authorization URL>"),
                 (code.user_code if code else "", "<user code>"),
@@ -176,8 +176,8 @@ class Scene:
     def check_private(self, login: Login) -> None:
         """No address, state or user code of a login stands in a message that others see."""
         texts = [login.request.state.reveal(), login.authorization_url]
-        if login.shown_code is not None:
-            texts.append(login.shown_code.user_code)
+        if login.device_authorization is not None:
+            texts.append(login.device_authorization.user_code)
         for text in texts:
             for message in self.api.standing(text):
                 assert message.ephemeral or self.api.dm(self.ada).id == message.channel_id, message

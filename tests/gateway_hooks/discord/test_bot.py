@@ -9,7 +9,7 @@ import discord
 import pytest
 from discord.http import Route
 
-from gateway_hooks.discord.api_url import led
+from gateway_hooks.discord.api_url import route_at
 from gateway_hooks.discord.bot import LoginBot, run_bot
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.service import AuthService
@@ -41,8 +41,8 @@ def test_it_runs_until_cancelled(scene: Scene) -> None:
             servers_of(scene.demo),
             scene.policy,
             api_url=scene.api.url,
-            guilds=(int(scene.guild.id),),
-            started=started.append,
+            guild_ids=(int(scene.guild.id),),
+            on_started=started.append,
         )
 
     before = set(threads())
@@ -98,8 +98,10 @@ def test_another_client_of_the_process_stays_at_its_own_endpoint(scene: Scene) -
 def test_a_route_of_somebody_else_is_left_as_it_is() -> None:
     route = Route("GET", "/gateway")
     route.url = "https://elsewhere.example/gateway"
-    assert led(route, "http://127.0.0.1:1/api/v10").url == "https://elsewhere.example/gateway"
-    assert led(Route("GET", "/gateway"), "http://127.0.0.1:1/api").url == "http://127.0.0.1:1/api/gateway"
+    assert route_at(route, "http://127.0.0.1:1/api/v10").url == "https://elsewhere.example/gateway"
+    assert (
+        route_at(Route("GET", "/gateway"), "http://127.0.0.1:1/api").url == "http://127.0.0.1:1/api/gateway"
+    )
 
 
 def test_it_keeps_no_messages_and_no_members() -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway_hooks.dialog.cards import Button, Card, Link, Row, in_rows
+from gateway_hooks.dialog.cards import Button, Card, Link, Row, arrange_in_rows
 from gateway_hooks.dialog.messages import ENGLISH
-from gateway_hooks.discord.render import ADDRESS, drawn, typed, window
+from gateway_hooks.discord.render import URL_FILE_NAME, make_answer_modal, read_typed_answer, render_card
 from tests.parts.discord_api.components import check_modal
 from tests.parts.discord_api.limits import check_message
 from tests.requirements import covers
@@ -22,7 +22,7 @@ def body_of(card: Card, png: bytes | None = None) -> tuple[dict[str, Any], list[
 
     async def draw() -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
         # The library makes views inside a loop only.
-        shown = drawn(card, png)
+        shown = render_card(card, png)
         body: dict[str, Any] = {"embeds": [embed.to_dict() for embed in shown.embeds]}
         if shown.view is not None:
             body["components"] = shown.view.to_components()
@@ -50,7 +50,7 @@ def test_an_address_of_any_length_can_be_opened(length: int) -> None:
     url = url_of(length)
     card = Card(
         "Connect notes",
-        (Row("Server", "x" * 300, quoted=True),) * 6,
+        (Row("Server", "x" * 300, is_quoted=True),) * 6,
         ("p" * 300,) * 5,
         link=Link("Open", url),
     )
@@ -59,7 +59,7 @@ def test_an_address_of_any_length_can_be_opened(length: int) -> None:
     links = [button["url"] for button in buttons_of(body) if button.get("url")]
     assert links == ([url] if length <= 512 else [])
     assert (f"<{url}>" in text_of(body)) is (512 < length <= 3000)
-    assert files == ([] if length <= 3000 else [(ADDRESS, url.encode())])
+    assert files == ([] if length <= 3000 else [(URL_FILE_NAME, url.encode())])
 
 
 texts = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=300)
@@ -78,7 +78,9 @@ texts = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=300)
 def test_no_card_is_refused(
     title: str, rows: tuple[Row, ...], paragraphs: tuple[str, ...], code: str, names: list[str]
 ) -> None:
-    buttons = in_rows(Button(name or "-", f"mcp:connect:{number}") for number, name in enumerate(names))
+    buttons = arrange_in_rows(
+        Button(name or "-", f"mcp:connect:{number}") for number, name in enumerate(names)
+    )
     body, files = body_of(Card(title or "-", rows, paragraphs, code, buttons=buttons), b"png")
     check_message(body, files=len(files))
 
@@ -97,7 +99,7 @@ def test_no_card_is_refused(
 )
 def test_what_others_wrote_is_text(hostile: str) -> None:
     body, _ = body_of(
-        Card(hostile, (Row("As", hostile, quoted=True), Row("Is", hostile)), (hostile,), hostile)
+        Card(hostile, (Row("As", hostile, is_quoted=True), Row("Is", hostile)), (hostile,), hostile)
     )
     text = text_of(body)
     assert len(text.split("`")) == 1 + 2 + 6, "one piece of inline code, one block"
@@ -117,7 +119,7 @@ def test_a_button_that_only_copies_is_not_drawn() -> None:
 @covers("discord-limits")
 def test_the_window_for_an_answer_has_room_for_a_long_address() -> None:
     async def made() -> dict[str, Any]:
-        return window("mcp:form:" + "x" * 22, ENGLISH).to_dict()
+        return make_answer_modal("mcp:form:" + "x" * 22, ENGLISH).to_dict()
 
     modal = asyncio.run(made())
     check_modal(modal)
@@ -140,9 +142,13 @@ def test_the_window_for_an_answer_has_room_for_a_long_address() -> None:
     ],
 )
 def test_a_window_with_nothing_of_ours_in_it_brings_nothing(components: object) -> None:
-    assert typed(components) == ""
+    assert read_typed_answer(components) == ""
 
 
 def test_what_is_typed_is_found_in_a_label_or_in_a_row() -> None:
     field = {"custom_id": "answer", "value": "http://127.0.0.1/"}
-    assert typed([{"component": field}]) == typed([{"components": [field]}]) == "http://127.0.0.1/"
+    assert (
+        read_typed_answer([{"component": field}])
+        == read_typed_answer([{"components": [field]}])
+        == "http://127.0.0.1/"
+    )

@@ -41,7 +41,7 @@ class Host(commands.Bot):
     async def _hear(self, message: discord.Message) -> None:
         cog = self.get_cog("McpLogins")
         assert cog is not None
-        if message.author != self.user and not await cog.hear_message(message):  # type: ignore[attr-defined]
+        if message.author != self.user and not await cog.handle_message(message):  # type: ignore[attr-defined]
             self.heard.append(message.content or "(something)")
 
 
@@ -53,7 +53,7 @@ def hosted(scene: Scene) -> Iterator[Host]:
         made.append(Host())
         return made[0]
 
-    with scene.bot(make=make, options=Options(hears_messages=False)):
+    with scene.bot(make=make, options=Options(listens_to_messages=False)):
         yield made[0]
 
 
@@ -108,7 +108,7 @@ def test_a_code_in_any_part_of_a_message_goes_on_to_nobody(scene: Scene, channel
         eventually(lambda: api.fresh(written).deleted)
         assert [each for each in host.heard if each != "wait"] == ["hello"]
         if "bot" not in way:
-            scene.until_seen(channel, ENGLISH.exposed_title, ada)
+            scene.until_seen(channel, ENGLISH.exposed_answer_title, ada)
             eventually(lambda: scene.store.login(first.id).status == "cancelled")
         else:
             assert scene.login().id == first.id
@@ -121,7 +121,7 @@ def test_an_address_of_a_redirect_goes_on_to_nobody_though_no_login_waits(
     api, ada = scene.api, scene.ada
     with hosted(scene) as host:
         forwarded = api.say(ada, api.dm(ada), LOOSE)
-        scene.until_seen(api.dm(ada), ENGLISH.stray_title, ada)
+        scene.until_seen(api.dm(ada), ENGLISH.unmatched_answer_title, ada)
         answered = api.say(scene.bob, channel, LOOSE)
         eventually(lambda: api.fresh(answered).deleted)
         forward = api.forward(ada, channel, forwarded)
@@ -143,8 +143,8 @@ def test_the_bot_for_logins_alone_hears_of_edited_messages(scene: Scene) -> None
         scene.connect(ada)
         first, answer = scene.login(), scene.approve()
         api.edit(ada, api.say(ada, home, "wait"), answer)
-        told = scene.until_seen(home, ENGLISH.posted_title, ada)
-        assert ENGLISH.exposed_undeleted in told.text
+        told = scene.until_seen(home, ENGLISH.answer_as_message_title, ada)
+        assert ENGLISH.exposed_answer_delete_failed in told.text
         assert scene.login().id != first.id
 
 

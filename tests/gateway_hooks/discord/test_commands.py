@@ -9,7 +9,7 @@ from discord.ext import commands
 
 from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.discord import McpLogins, Options
-from gateway_hooks.discord.commands import is_same
+from gateway_hooks.discord.slash_commands import matches_registered
 from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate
 from tests.gateway_hooks.discord.given import Scene
 from tests.gateway_hooks.given import servers_of
@@ -36,7 +36,7 @@ def test_commands_are_told_once(scene: Scene) -> None:
 
 @covers("discord-commands")
 def test_in_guilds_of_the_owners_choice(scene: Scene) -> None:
-    options = Options(guilds=(int(scene.guild.id),))
+    options = Options(guild_ids=(int(scene.guild.id),))
     for _ in range(2):
         with scene.bot(options=options):
             assert names(scene.api.guild_commands(scene.guild)) == OURS
@@ -58,7 +58,7 @@ def hosting_bot() -> commands.Bot:
 @covers("discord-commands")
 def test_the_commands_of_the_bot_around_us_stay_what_they_are(scene: Scene) -> None:
     api = scene.api
-    with scene.bot(make=hosting_bot, options=Options(syncs=False)) as running:
+    with scene.bot(make=hosting_bot, options=Options(syncs_commands=False)) as running:
         running.call(running.bot.tree.sync())
         assert names(api.commands) == sorted([*OURS, "hello"])
         assert api.answer(api.slash(scene.ada, scene.channel, "hello")).content == "Hello!"
@@ -79,16 +79,16 @@ def test_a_change_is_told_alone(scene: Scene) -> None:
     with scene.bot():
         api.wait(lambda: api.syncs == 4)
     assert {one["description"] for one in api.commands} == {
-        ENGLISH.connect_about,
-        ENGLISH.connections_about,
-        ENGLISH.disconnect_about,
+        ENGLISH.connect_description,
+        ENGLISH.connections_description,
+        ENGLISH.disconnect_description,
     }
 
 
 @covers("discord-commands")
 def test_names_can_be_others(scene: Scene) -> None:
     api = scene.api
-    with scene.bot(options=Options(commands="/mcp-")):
+    with scene.bot(options=Options(command_prefix="/mcp-")):
         assert names(api.commands) == ["mcp-connect", "mcp-connections", "mcp-disconnect"]
         prompt = api.answer(api.slash(scene.ada, scene.channel, "mcp-connect", server="notes"))
         assert "Connect notes" in prompt.text
@@ -118,12 +118,12 @@ def test_a_cog_can_be_taken_away_and_added_again(scene: Scene) -> None:
 
 def test_a_cog_that_is_taken_away_leaves_nothing_at_work(scene: Scene) -> None:
     gate = Gate()
-    scene.demo.server.record.fail("authorization_server_metadata", Fault(gate=gate))
+    scene.demo.authorization_server.record.add_fault("authorization_server_metadata", Fault(gate=gate))
     with scene.bot() as running:
         scene.api.slash(scene.ada, scene.channel, "connect", server="notes")
         assert gate.arrived.wait(20)
         running.call(running.bot.remove_cog("McpLogins"))
-        assert running.cog._at_work == set()
+        assert running.cog._tasks == set()
         gate.open()
     assert scene.store.logins() == []
 
@@ -155,4 +155,4 @@ def test_a_name_that_the_bot_has_already_is_refused(scene: Scene) -> None:
     ],
 )
 def test_what_counts_as_the_same(ours: object, theirs: object, *, same: bool) -> None:
-    assert is_same(ours, theirs) is same
+    assert matches_registered(ours, theirs) is same

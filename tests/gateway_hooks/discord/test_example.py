@@ -12,7 +12,7 @@ import httpx
 from discord.ext import commands
 
 import gateway_hooks.discord as room
-from gateway_hooks.discord.api_url import lead
+from gateway_hooks.discord.api_url import use_api_url
 from hermes_mcp_auth_remote.auth.httpx import McpAuth
 from hermes_mcp_auth_remote.service import AuthService
 from tests.gateway_hooks.discord.given import Scene, running
@@ -53,7 +53,7 @@ def test_the_example_asks_and_goes_on_and_keeps_codes_from_the_agent(scene: Scen
     exec(f"async def set_up():\n{source}", names)
 
     async def main() -> None:
-        lead(bot, api.url)
+        use_api_url(bot, api.url)
         async with bot:
             vars(bot)["setup_hook"] = names["set_up"]
             await bot.start(api.token)

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.slow
 
 
 @covers("tracebacks-masked")
-@pytest.mark.parametrize("where", ["service.AuthService.finish", "chat", "message"])
+@pytest.mark.parametrize("where", ["service.AuthService.complete_login", "chat", "message"])
 def test_a_fault_at_a_paste(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
-    ada, trackers = scene.ada, Trackers(scene.demo.server.minted)
+    ada, trackers = scene.ada, Trackers(scene.demo.authorization_server.minted_secrets)
 
     def is_told() -> bool:
         return any(each.levelno >= logging.ERROR for each in caplog.records)
@@ -33,7 +33,7 @@ def test_a_fault_at_a_paste(
         answer = scene.approve()
         caplog.clear()
         if where == "message":
-            monkeypatch.setattr(McpLogins, "chat", lambda *_: 1 / 0)
+            monkeypatch.setattr(McpLogins, "chat_for", lambda *_: 1 / 0)
             scene.api.say(ada, scene.api.dm(ada), answer)
         elif where == "chat":
             monkeypatch.setattr(InteractionChat, "close", lambda *_: 1 / 0)

@@ -35,8 +35,8 @@ def test_in_a_direct_chat_it_ends_the_login_and_another_begins(scene: Scene) -> 
         prompt = scene.connect(ada)
         first, answer = scene.login(), scene.approve()
         written = api.say(ada, home, answer)
-        told = scene.until_seen(home, ENGLISH.posted_title, ada)
-        assert ENGLISH.exposed_undeleted in told.text
+        told = scene.until_seen(home, ENGLISH.answer_as_message_title, ada)
+        assert ENGLISH.exposed_answer_delete_failed in told.text
         scene.until_shows(prompt, "Cancelled")
         again = scene.until_seen(home, "Connect notes", ada)
         assert scene.login().id != first.id
@@ -55,8 +55,8 @@ def test_in_a_channel_it_goes_where_the_bot_may_delete(scene: Scene, *, may_dele
         scene.connect(ada, channel)
         first = scene.login()
         written = api.say(ada, channel, mentioning(scene, scene.approve()))
-        told = scene.until_seen(channel, ENGLISH.exposed_title, ada)
-        assert (ENGLISH.exposed_undeleted in told.text) is not may_delete
+        told = scene.until_seen(channel, ENGLISH.exposed_answer_title, ada)
+        assert (ENGLISH.exposed_answer_delete_failed in told.text) is not may_delete
         assert api.fresh(written).deleted is may_delete
         eventually(lambda: scene.store.login(first.id).status == "cancelled")
         scene.until_seen(api.dm(ada), "Connect notes", ada)
@@ -70,9 +70,9 @@ def test_where_nobody_can_be_written_to_no_other_login_begins(scene: Scene) -> N
     with scene.bot():
         scene.connect(ada)
         api.say(ada, scene.channel, mentioning(scene, scene.approve()))
-        told = scene.until_seen(scene.channel, ENGLISH.exposed_title, ada)
-        assert ENGLISH.exposed_stray in told.text
-        eventually(lambda: scene.store.waiting() == [])
+        told = scene.until_seen(scene.channel, ENGLISH.exposed_answer_title, ada)
+        assert ENGLISH.exposed_answer_without_login in told.text
+        eventually(lambda: scene.store.waiting_logins() == [])
 
 
 def test_messages_that_do_not_mention_the_bot_are_not_seen_without_the_intent(scene: Scene) -> None:
@@ -82,7 +82,7 @@ def test_messages_that_do_not_mention_the_bot_are_not_seen_without_the_intent(sc
         api.say(ada, scene.channel, scene.approve())
         # What comes after it has been heard.
         api.answer(api.slash(ada, scene.channel, "connections"))
-        assert len(scene.store.waiting()) == 1
+        assert len(scene.store.waiting_logins()) == 1
 
 
 @covers("discord-posted")
@@ -91,7 +91,7 @@ def test_a_bot_that_reads_everything_sees_every_answer(scene: Scene) -> None:
     with scene.bot(make=reading_bot):
         scene.connect(ada)
         api.say(ada, scene.channel, scene.approve())
-        scene.until_seen(scene.channel, ENGLISH.exposed_title, ada)
+        scene.until_seen(scene.channel, ENGLISH.exposed_answer_title, ada)
 
 
 def hears(running: Running, scene: Scene, user: User, channel: Channel, text: str) -> bool:
@@ -101,7 +101,7 @@ def hears(running: Running, scene: Scene, user: User, channel: Channel, text: st
     async def pass_on() -> bool:
         place = await running.bot.fetch_channel(int(channel.id))
         assert isinstance(place, discord.abc.Messageable)
-        return await running.cog.hear_message(await place.fetch_message(int(written.id)))
+        return await running.cog.handle_message(await place.fetch_message(int(written.id)))
 
     return running.call(pass_on())
 
@@ -109,17 +109,17 @@ def hears(running: Running, scene: Scene, user: User, channel: Channel, text: st
 @covers("discord-posted", "chat-ours")
 def test_a_bot_that_passes_messages_on_is_told_which_are_not_for_others(scene: Scene) -> None:
     ada, home = scene.ada, scene.api.dm(scene.ada)
-    with scene.bot(make=reading_bot, options=Options(hears_messages=False)) as running:
+    with scene.bot(make=reading_bot, options=Options(listens_to_messages=False)) as running:
         scene.connect(ada)
         answer = scene.approve()
         assert not hears(running, scene, ada, home, "hello there")
         assert not hears(running, scene, scene.bob, scene.channel, "hello there")
-        assert len(scene.store.waiting()) == 1
+        assert len(scene.store.waiting_logins()) == 1
         assert hears(running, scene, ada, home, f"look: {answer}")
-        scene.until_seen(home, ENGLISH.posted_title, ada)
+        scene.until_seen(home, ENGLISH.answer_as_message_title, ada)
         # One that was used up is nobody else's business either.
         assert hears(running, scene, ada, home, answer)
-        scene.until_seen(home, ENGLISH.posted_title, ada)
+        scene.until_seen(home, ENGLISH.answer_as_message_title, ada)
 
 
 @covers("chat-listed")
@@ -130,4 +130,4 @@ def test_a_stranger_is_not_answered_for_what_they_write(scene: Scene) -> None:
         api.say(eve, api.dm(eve), scene.approve())
         api.answer(api.slash(scene.ada, scene.channel, "connections"))
         assert [one for one in api.messages(api.dm(eve), seen_by=eve) if one.author == api.bot] == []
-    assert len(scene.store.waiting()) == 1
+    assert len(scene.store.waiting_logins()) == 1

@@ -23,7 +23,7 @@ def test_a_stranger_is_told_their_id_once_and_begins_nothing(scene: Scene) -> No
     with scene.bot():
         said = api.answer(api.slash(eve, scene.channel, "connect", server="notes"))
         assert said.ephemeral
-        assert ENGLISH.stranger.format(user=eve.id) in said.text
+        assert ENGLISH.unknown_user.format(user=eve.id) in said.text
         assert api.autocomplete(eve, scene.channel, "connect", "server", "") == []
         again = api.slash(eve, scene.channel, "connect", server="notes")
         # Nothing more is said, and nothing is left thinking.
@@ -42,7 +42,7 @@ def test_a_role_lets_people_in_wherever_they_ask(scene: Scene, *, is_direct: boo
     policy = AllowList(roles=roles_of(scene, "staff"), guilds=frozenset({scene.guild.id}))
     with scene.bot(policy=policy):
         assert "Connect notes" in scene.connect(scene.bob, place(scene.bob)).text
-        assert ENGLISH.stranger_title in scene.connect(scene.ada, place(scene.ada)).text
+        assert ENGLISH.unknown_user_title in scene.connect(scene.ada, place(scene.ada)).text
 
 
 @covers("discord-people")
@@ -51,7 +51,7 @@ def test_a_role_of_another_guild_does_not_count(scene: Scene) -> None:
     with scene.bot(policy=policy):
         for place in (scene.channel, scene.api.dm(scene.bob)):
             scene.clock.now += 3601
-            assert ENGLISH.stranger_title in scene.connect(scene.bob, place).text
+            assert ENGLISH.unknown_user_title in scene.connect(scene.bob, place).text
 
 
 @covers("discord-people")
@@ -60,7 +60,7 @@ def test_everybody_of_a_guild_is_its_own_role(scene: Scene) -> None:
     guild = frozenset({scene.guild.id})
     with scene.bot(policy=AllowList(roles=guild, guilds=guild)):
         assert "Connect notes" in scene.connect(scene.eve, scene.api.dm(scene.eve)).text
-        assert ENGLISH.stranger_title in scene.connect(stranger, scene.api.dm(stranger)).text
+        assert ENGLISH.unknown_user_title in scene.connect(stranger, scene.api.dm(stranger)).text
 
 
 @pytest.mark.parametrize("is_direct", [True, False])
@@ -78,11 +78,11 @@ def test_everybody_has_their_own_where_the_operator_says_so(scene: Scene) -> Non
     policy = AllowList(users=frozenset({scene.ada.id, scene.bob.id}), owners="per_user")
     with scene.bot(policy=policy):
         prompt = scene.connect(scene.ada)
-        assert ENGLISH.for_you in prompt.text
+        assert ENGLISH.token_owner_you in prompt.text
         scene.paste(scene.ada, prompt, scene.approve())
         scene.until_shows(prompt, "notes: connected")
         listed = scene.api.answer(scene.api.slash(scene.bob, scene.channel, "connections"))
-        assert ENGLISH.is_not_connected in listed.text
+        assert ENGLISH.status_not_connected in listed.text
     assert scene.store.connection(scene.server) is None
     assert scene.store.connection(scene.server, f"discord:{scene.ada.id}") is not None
 
@@ -112,4 +112,4 @@ def test_where_roles_cannot_be_asked_for_nobody_is_let_in(scene: Scene) -> None:
     with scene.bot(policy=AllowList(roles=roles_of(scene, "staff"))):
         api.fail_next("GET", "/members/", 403, {"message": "Missing Access", "code": 50001})
         said = api.answer(api.slash(scene.bob, api.dm(scene.bob), "connections"))
-        assert ENGLISH.stranger_title in said.text
+        assert ENGLISH.unknown_user_title in said.text

@@ -5,10 +5,10 @@ from __future__ import annotations
 import discord
 import pytest
 
-from gateway_hooks.dialog.cards import action
+from gateway_hooks.dialog.cards import encode_action
 from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.policy import AllowList
-from gateway_hooks.dialog.servers import tag
+from gateway_hooks.dialog.servers import tag_of
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.values import Origin
@@ -20,12 +20,12 @@ from tests.service.given import eventually
 
 pytestmark = pytest.mark.slow
 
-OPEN = ENGLISH.go_on_here_button
+OPEN = ENGLISH.continue_here_button
 
 
 def approve_shown(login: Login) -> None:
-    assert login.shown_code is not None
-    approve_device(login.shown_code.verification_uri_complete or "")
+    assert login.device_authorization is not None
+    approve_device(login.device_authorization.verification_uri_complete or "")
 
 
 @covers("discord-unseen")
@@ -43,7 +43,7 @@ def test_nobody_else_sees_a_prompt_or_its_picture(scene: Scene) -> None:
         # Two people at once are in nobody's way.
         other = scene.connect(scene.bob)
         assert other.ephemeral
-        assert len({login.origin.user for login in scene.store.waiting()}) == 2
+        assert len({login.origin.user_id for login in scene.store.waiting_logins()}) == 2
 
 
 @covers("discord-elsewhere", "chat-asks")
@@ -67,12 +67,12 @@ def test_where_direct_messages_are_closed_a_button_in_the_channel_is_for_one_per
     api.set_dms_open(ada, dms_open=False)
     with scene.bot() as running:
         call = running.start(running.ping(ada, scene.channel, scene.demo.ping_url, scene.guild))
-        invitation = scene.until_seen(scene.channel, ENGLISH.go_on_here, scene.bob)
+        invitation = scene.until_seen(scene.channel, ENGLISH.continue_here, scene.bob)
         login = scene.login()
         refused = api.press(scene.bob, invitation, OPEN)
-        scene.until_seen(scene.channel, ENGLISH.not_yours, scene.bob)
+        scene.until_seen(scene.channel, ENGLISH.not_your_login, scene.bob)
         api.press(scene.eve, invitation, OPEN)
-        scene.until_seen(scene.channel, ENGLISH.stranger_title, scene.eve)
+        scene.until_seen(scene.channel, ENGLISH.unknown_user_title, scene.eve)
         assert refused.original is None or refused.original.id == invitation.id
         api.press(ada, invitation, OPEN)
         prompt = scene.until_seen(scene.channel, "Log in at".lower(), ada)
@@ -98,7 +98,7 @@ def test_what_is_pressed_where_others_see_it_is_not_answered_there(scene: Scene)
 
     async def post(running: Running) -> None:
         view = discord.ui.View(timeout=None)
-        view.add_item(discord.ui.Button(label="Connect", custom_id=action("connect", tag("notes"))))
+        view.add_item(discord.ui.Button(label="Connect", custom_id=encode_action("connect", tag_of("notes"))))
         place = running.bot.get_partial_messageable(int(scene.channel.id))
         await place.send("Everybody may connect:", view=view)
 
@@ -125,14 +125,14 @@ def test_where_nobody_can_be_asked_a_call_says_so(scene: Scene) -> None:
 @covers("discord-elsewhere")
 def test_after_a_quarter_of_an_hour_a_direct_message_goes_on(scene: Scene) -> None:
     api, ada = scene.api, scene.ada
-    scene.demo.server.change(with_device=True, device_seconds=3600)
+    scene.demo.authorization_server.change_behaviour(with_device=True, device_seconds=3600)
     with scene.bot():
         prompt = scene.connect(ada)
         login = scene.login()
         scene.clock.now += 901
         again = scene.until_seen(api.dm(ada), "Connect notes", ada)
-        assert login.shown_code is not None
-        assert login.shown_code.user_code in again.text
+        assert login.device_authorization is not None
+        assert login.device_authorization.user_code in again.text
         approve_shown(login)
         scene.clock.now += 6
         scene.until_shows(again, "notes: connected")
@@ -143,7 +143,7 @@ def test_after_a_quarter_of_an_hour_a_direct_message_goes_on(scene: Scene) -> No
 @covers("discord-elsewhere")
 def test_a_press_makes_a_message_reachable_for_another_quarter_of_an_hour(scene: Scene) -> None:
     api, ada = scene.api, scene.ada
-    scene.demo.server.change(with_device=True, device_seconds=3600)
+    scene.demo.authorization_server.change_behaviour(with_device=True, device_seconds=3600)
     with scene.bot():
         prompt = scene.connect(ada)
         login = scene.login()
@@ -186,7 +186,7 @@ def test_a_window_that_is_open_during_a_restart_is_taken_by_the_new_process(scen
 @covers("discord-restart", "discord-elsewhere")
 def test_what_ends_while_nobody_runs_is_told_in_a_direct_message(scene: Scene) -> None:
     api, ada = scene.api, scene.ada
-    scene.demo.server.change(with_device=True)
+    scene.demo.authorization_server.change_behaviour(with_device=True)
     with scene.bot():
         scene.connect(ada)
         approve_shown(scene.login())
@@ -200,7 +200,7 @@ def test_what_ends_while_nobody_runs_is_told_in_a_direct_message(scene: Scene) -
 def test_a_login_begun_for_a_user_elsewhere_is_shown_and_finished_in_a_direct_message(scene: Scene) -> None:
     api, ada = scene.api, scene.ada
     with scene.bot() as running:
-        login = running.call(scene.store.begin(scene.server, Origin("discord", user=ada.id)))
+        login = running.call(scene.store.start_login(scene.server, Origin("discord", user_id=ada.id)))
         scene.began[login.id] = login
         prompt = scene.until_seen(api.dm(ada), "Connect notes", ada)
         scene.paste(ada, prompt, scene.approve())
@@ -211,5 +211,5 @@ def test_a_login_begun_for_a_user_elsewhere_is_shown_and_finished_in_a_direct_me
 def test_a_login_for_no_user_of_discords_is_cancelled(scene: Scene, user: str) -> None:
     scene.policy = AllowList(users=frozenset({user}))
     with scene.bot() as running:
-        login = running.call(scene.store.begin(scene.server, Origin("discord", user=user)))
+        login = running.call(scene.store.start_login(scene.server, Origin("discord", user_id=user)))
         eventually(lambda: scene.store.login(login.id).status == "cancelled")

@@ -8,7 +8,7 @@ import pytest
 import zxingcpp
 from PIL import Image
 
-from gateway_hooks.dialog.servers import Listed
+from gateway_hooks.dialog.servers import StaticServers
 from hermes_mcp_auth_remote.values import Server, ServerOptions
 from tests.browserless import approve_device
 from tests.gateway_hooks.discord.given import CANCEL, PASTE, QR, Scene, compare
@@ -54,12 +54,12 @@ def test_a_login_by_pasting_into_a_window(scene: Scene) -> None:
 @covers("discord-story", "discord-alone")
 def test_a_login_by_a_code_ends_by_itself(scene: Scene) -> None:
     api, ada, seen = scene.api, scene.ada, list[str]()
-    scene.demo.server.change(with_device=True)
+    scene.demo.authorization_server.change_behaviour(with_device=True)
     with scene.bot():
         prompt = scene.connect(ada)
         login = scene.login()
-        assert login.shown_code is not None
-        assert f"```\n{login.shown_code.user_code}\n```" in prompt.text
+        assert login.device_authorization is not None
+        assert f"```\n{login.device_authorization.user_code}\n```" in prompt.text
         seen.append(scene.seen(ada))
         api.press(ada, prompt, QR)
         picture = scene.until_seen(scene.channel, "Scan this", ada)
@@ -75,7 +75,7 @@ def test_a_login_by_a_code_ends_by_itself(scene: Scene) -> None:
 @covers("discord-story")
 def test_a_login_goes_on_by_a_code_and_is_cancelled(scene: Scene) -> None:
     api, ada = scene.api, scene.ada
-    scene.demo.server.change(with_device=True)
+    scene.demo.authorization_server.change_behaviour(with_device=True)
     with scene.bot():
         prompt = scene.connect(ada)
         api.press(ada, prompt, "Paste instead")
@@ -87,7 +87,7 @@ def test_a_login_goes_on_by_a_code_and_is_cancelled(scene: Scene) -> None:
         api.press(ada, prompt, "Try again")
         scene.until_shows(prompt, "Connect notes")
         assert len(api.messages(scene.channel, seen_by=ada)) == 1
-    assert len(scene.store.waiting()) == 1
+    assert len(scene.store.waiting_logins()) == 1
 
 
 @covers("discord-story")
@@ -151,7 +151,7 @@ def test_a_direct_chat_gets_plain_messages_that_last(scene: Scene) -> None:
 def test_a_long_address_stands_in_the_message_or_comes_as_a_file(scene: Scene, length: int) -> None:
     api, ada = scene.api, scene.ada
     options = ServerOptions(authorize_params={"claims": "x" * length})
-    with scene.bot(servers=Listed([Server("notes", scene.demo.ping_url, options)])):
+    with scene.bot(servers=StaticServers([Server("notes", scene.demo.ping_url, options)])):
         prompt = scene.connect(ada)
         url = scene.login().authorization_url
         assert "Open the page" not in prompt.labels

@@ -64,7 +64,7 @@ def is_waiting(interaction: Interaction) -> bool:
 @covers("discord-in-time")
 def test_an_interaction_is_acknowledged_while_the_authorization_server_takes_its_time(scene: Scene) -> None:
     api, gate = scene.api, Gate()
-    scene.demo.server.record.fail("authorization_server_metadata", Fault(gate=gate))
+    scene.demo.authorization_server.record.add_fault("authorization_server_metadata", Fault(gate=gate))
     with scene.bot():
         asked = api.slash(scene.ada, scene.channel, "connect", server="notes")
         assert gate.arrived.wait(20)
@@ -82,7 +82,7 @@ def test_a_window_that_is_sent_off_is_acknowledged_while_tokens_are_asked_for(sc
     with scene.bot():
         prompt = scene.connect(scene.ada)
         answer = scene.approve()
-        scene.demo.server.record.fail("token", Fault(gate=gate))
+        scene.demo.authorization_server.record.add_fault("token", Fault(gate=gate))
         sent = scene.paste(scene.ada, prompt, answer)
         assert gate.arrived.wait(20)
         assert sent.acknowledged_at is not None
@@ -104,11 +104,11 @@ def test_what_cannot_be_acknowledged_in_time_does_no_work(scene: Scene) -> None:
 
 def test_a_server_that_fails_is_said_with_what_to_do(scene: Scene) -> None:
     api = scene.api
-    scene.demo.server.record.fail("authorization_server_metadata", Fault(status=503), None)
+    scene.demo.authorization_server.record.add_fault("authorization_server_metadata", Fault(status=503), None)
     with scene.bot():
         said = scene.connect(scene.ada)
         assert "notes: not connected" in said.text
-        scene.demo.server.heal()
+        scene.demo.authorization_server.clear_faults()
         api.press(scene.ada, said, "Try again")
         scene.until_shows(said, "Connect notes")
 

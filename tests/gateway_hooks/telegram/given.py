@@ -18,7 +18,7 @@ from typing import Any
 from telegram.ext import Application, ApplicationBuilder, CallbackContext
 
 from gateway_hooks.dialog.policy import AllowList, Policy
-from gateway_hooks.dialog.servers import Listed
+from gateway_hooks.dialog.servers import StaticServers
 from gateway_hooks.telegram import TelegramLogins
 from gateway_hooks.telegram.bot import run_bot
 from hermes_mcp_auth_remote.demo.servers import Demo
@@ -60,8 +60,8 @@ class Scene:
         return Server("notes", self.demo.mcp_url)
 
     @property
-    def servers(self) -> Listed:
-        return Listed([self.server, Server("ping", self.demo.ping_url)])
+    def servers(self) -> StaticServers:
+        return StaticServers([self.server, Server("ping", self.demo.ping_url)])
 
     def service(self) -> AuthService:
         """Return what another process of the same home would have."""
@@ -81,7 +81,7 @@ class Scene:
                 self.servers,
                 policy,
                 api_url=self.api.origin,
-                started=lambda _: started.set(),
+                on_started=lambda _: started.set(),
                 clock=self.clock,
                 **options,
             )
@@ -134,10 +134,10 @@ class Scene:
     def stored(self) -> list[tuple[str, str | None]]:
         """Return whose tokens are stored."""
         keys = self.service().keys()
-        return [(key.server, key.owner) for key in keys]
+        return [(key.server_name, key.owner) for key in keys]
 
     def login(self) -> Login:
-        (login,) = self.service().waiting()
+        (login,) = self.service().waiting_logins()
         return login
 
     def texts(self, where: User | Chat) -> list[str]:
@@ -148,7 +148,7 @@ class Scene:
         assert self.api.unknown_parameters == []
         for press in self.api.world.pressed.values():
             assert press.answer is not None
-        for secret in self.demo.server.minted:
+        for secret in self.demo.authorization_server.minted_secrets:
             assert self.api.visible(secret) == [], "a secret stays in a chat"
             assert self.api.sent(secret) == [] or secret in _shown_once(logins), "the bot sent a secret"
         for login in logins:
@@ -156,7 +156,7 @@ class Scene:
 
 
 def _shown_once(logins: tuple[Login, ...]) -> set[str]:
-    return {code.user_code for login in logins if (code := login.shown_code) is not None}
+    return {code.user_code for login in logins if (code := login.device_authorization) is not None}
 
 
 def without_secrets(text: str) -> str:

@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 from telegram import Update
 
-from gateway_hooks.dialog.intents import NotOurs, Stray, meaning, stands_alone
-from gateway_hooks.telegram.texts import collect
-from gateway_hooks.telegram.updates import Read, read
+from gateway_hooks.dialog.intents import (
+    UnmatchedAnswer,
+    UnrelatedEvent,
+    is_independent_of_logins,
+    parse_intent,
+)
+from gateway_hooks.telegram.texts import collect_texts
+from gateway_hooks.telegram.updates import ParsedUpdate, parse_update
 from hermes_mcp_auth_remote.values import Origin
 from tests.gateway_hooks.made import made
 from tests.gateway_hooks.telegram.test_codes import LOOSE
@@ -27,8 +32,8 @@ def update(text: str, command: str = "", **members: Any) -> Update:
     return Update.de_json({"update_id": 1, "message": message | members})
 
 
-def read_update(update: Update) -> Read:
-    found = read(update, "900", "our_bot")
+def read_update(update: Update) -> ParsedUpdate:
+    found = parse_update(update, "900", "our_bot")
     assert found is not None
     return found
 
@@ -38,8 +43,8 @@ def read_update(update: Update) -> Read:
 @pytest.mark.parametrize("command", ["/start", "/connect", "/connections@our_bot", "/disconnect"])
 def test_a_code_after_a_command_is_found_whatever_stands_between_them(command: str, between: str) -> None:
     found = read_update(update(f"{command}{between}{LOOSE}", command))
-    assert not stands_alone(found.heard)
-    assert isinstance(meaning(found.heard, found.origin, (), is_private=True), Stray)
+    assert not is_independent_of_logins(found.event)
+    assert isinstance(parse_intent(found.event, found.origin, (), is_private=True), UnmatchedAnswer)
 
 
 @covers("telegram-untouched")
@@ -50,7 +55,7 @@ def test_a_quote_of_our_own_link_belongs_to_a_message_for_others(start: int) -> 
     ours = {"message_id": 4, "date": 1, "chat": PRIVATE, "from": BOT, "text": link}
     quote = {"text": link[start:], "position": start}
     found = read_update(update("what is that?", reply_to_message=ours, quote=quote))
-    assert isinstance(meaning(found.heard, found.origin, [login], is_private=True), NotOurs)
+    assert isinstance(parse_intent(found.event, found.origin, [login], is_private=True), UnrelatedEvent)
     # A quote of what others wrote is searched.
     theirs = {**ours, "from": ANNA}
-    assert collect(update("?", reply_to_message=theirs, quote=quote), "900").of_others
+    assert collect_texts(update("?", reply_to_message=theirs, quote=quote), "900").quoted_texts

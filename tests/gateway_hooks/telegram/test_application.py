@@ -217,7 +217,7 @@ def test_it_runs_by_run_polling_with_the_applications_own_hooks(scene: Scene, an
     thread.start()
 
     async def story() -> None:
-        await scene.service().begin(scene.server, Origin("telegram", user="7"))
+        await scene.service().start_login(scene.server, Origin("telegram", user_id="7"))
         prompt = await scene.shown(anna, "Connect notes")
         api.say(anna, await scene.approved(prompt))
         await scene.shown(anna, "notes: connected")
@@ -259,7 +259,7 @@ def test_the_application_hears_who_has_connected_and_may_ask_again(scene: Scene,
     connected: list[tuple[str, str | None]] = []
 
     async def on_connected(login: Login, connection: Connection) -> None:
-        connected.append((login.key.server, connection.account))
+        connected.append((login.key.server_name, connection.account))
 
     logins = scene.logins(on_connected=on_connected)
 
@@ -277,7 +277,7 @@ def test_the_application_hears_who_has_connected_and_may_ask_again(scene: Scene,
 def test_nobody_is_asked_for_an_update_that_no_person_sent(scene: Scene) -> None:
     logins = scene.logins()
     with pytest.raises(RuntimeError, match="add_to"):
-        _ = logins.desk
+        _ = logins.dispatcher
     news = {"id": -1005, "type": "channel", "title": "News"}
 
     async def story() -> None:
@@ -287,7 +287,7 @@ def test_nobody_is_asked_for_an_update_that_no_person_sent(scene: Scene) -> None
             message = {"message_id": 1, "date": 1, "chat": news, "text": "x"}
             group = {"id": -1001, "type": "supergroup", "title": "Team"}
             anonymous = {"id": 1087968824, "is_bot": True, "first_name": "Group"}
-            session = logins.desk.session("notes", "7")
+            session = logins.dispatcher.session("notes", "7")
             for update in (
                 {"channel_post": message},
                 {"message": {**message, "chat": group, "from": anonymous, "sender_chat": group}},
@@ -295,7 +295,7 @@ def test_nobody_is_asked_for_an_update_that_no_person_sent(scene: Scene) -> None
                 nobodys = Update.de_json({"update_id": 1, **update})
                 with pytest.raises(ValueError, match="Nobody"):
                     logins.session("notes", nobodys)
-                with logins.asking(nobodys), pytest.raises(AuthorizationRequired):
+                with logins.prompt_in(nobodys), pytest.raises(AuthorizationRequired):
                     await session.header()
 
     asyncio.run(story())

@@ -6,7 +6,7 @@ import asyncio
 
 from telegram.error import RetryAfter
 
-from gateway_hooks.telegram.api_calls import MAX_UNDER_WAY, Calls
+from gateway_hooks.telegram.api_calls import MAX_CONCURRENT_CALLS, ApiCalls
 
 SECONDS = 5.0
 
@@ -32,11 +32,11 @@ async def turns() -> None:
 
 def test_only_so_many_messages_are_sent_at_once_and_the_rest_follow() -> None:
     async def main() -> None:
-        calls, held = Calls(), Held()
-        chats = range(3 * MAX_UNDER_WAY)
-        sending = [asyncio.create_task(calls.in_turn(str(chat), held.call)) for chat in chats]
+        calls, held = ApiCalls(), Held()
+        chats = range(3 * MAX_CONCURRENT_CALLS)
+        sending = [asyncio.create_task(calls.call_in_order(str(chat), held.call)) for chat in chats]
         await turns()
-        assert held.arrived == MAX_UNDER_WAY
+        assert held.arrived == MAX_CONCURRENT_CALLS
         held.go_on.set()
         assert await asyncio.gather(*sending) == ["done"] * len(chats)
 
@@ -45,14 +45,17 @@ def test_only_so_many_messages_are_sent_at_once_and_the_rest_follow() -> None:
 
 def test_what_a_person_pasted_is_deleted_while_many_messages_are_under_way() -> None:
     async def main() -> None:
-        calls, held = Calls(), Held()
-        sending = [asyncio.create_task(calls.in_turn(str(chat), held.call)) for chat in range(MAX_UNDER_WAY)]
+        calls, held = ApiCalls(), Held()
+        sending = [
+            asyncio.create_task(calls.call_in_order(str(chat), held.call))
+            for chat in range(MAX_CONCURRENT_CALLS)
+        ]
         await turns()
 
         async def delete() -> bool:
             return True
 
-        assert await calls.at_once(delete)
+        assert await calls.call_now(delete)
         held.go_on.set()
         await asyncio.gather(*sending)
 
@@ -66,7 +69,7 @@ def test_chats_that_telegram_lets_wait_keep_no_other_one_waiting() -> None:
         async def sleep(_seconds: float) -> None:
             await waiting.wait()
 
-        calls, refused = Calls(sleep), set[str]()
+        calls, refused = ApiCalls(sleep), set[str]()
 
         async def limited(chat: str) -> str:
             if chat not in refused:
@@ -75,16 +78,16 @@ def test_chats_that_telegram_lets_wait_keep_no_other_one_waiting() -> None:
             return chat
 
         async def sent(chat: str) -> str:
-            return await calls.in_turn(chat, lambda: limited(chat))
+            return await calls.call_in_order(chat, lambda: limited(chat))
 
-        slow = [asyncio.create_task(sent(str(chat))) for chat in range(2 * MAX_UNDER_WAY)]
+        slow = [asyncio.create_task(sent(str(chat))) for chat in range(2 * MAX_CONCURRENT_CALLS)]
         await turns()
 
         async def at_once() -> str:
             return "another"
 
-        assert await calls.in_turn("another", at_once) == "another"
+        assert await calls.call_in_order("another", at_once) == "another"
         waiting.set()
-        assert await asyncio.gather(*slow) == [str(chat) for chat in range(2 * MAX_UNDER_WAY)]
+        assert await asyncio.gather(*slow) == [str(chat) for chat in range(2 * MAX_CONCURRENT_CALLS)]
 
     asyncio.run(asyncio.wait_for(main(), SECONDS))

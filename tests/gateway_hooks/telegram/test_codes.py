@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pytest
 from telegram import Update
 
-from gateway_hooks.telegram.texts import collect
-from gateway_hooks.telegram.updates import overheard
+from gateway_hooks.telegram.texts import collect_texts
+from gateway_hooks.telegram.updates import parse_other_update
 from tests.gateway_hooks.telegram.given import Scene, eventually
 from tests.gateway_hooks.telegram.test_application import Host, hosted
 from tests.parts.bot_api import BotApi, Message, User
@@ -255,8 +255,8 @@ def test_names_are_no_messages() -> None:
         "author_signature": LOOSE,
     }
     update = Update.de_json({"update_id": 1, "message": {**message, "reply_to_message": message}})
-    assert collect(update, "900", "hello").own == ()
-    assert overheard(update, "900") is None
+    assert collect_texts(update, "900", "hello").own_texts == ()
+    assert parse_other_update(update, "900") is None
 
 
 @covers("linear", "telegram-agent-blind")
@@ -273,8 +273,8 @@ def test_an_update_of_any_size_is_searched_once() -> None:
         "text": "x",
         "entities": entities,
     }
-    found = collect(Update.de_json({"update_id": 1, "message": message}), "900")
-    assert 0 < sum(map(len, found.own)) <= 500_000
+    found = collect_texts(Update.de_json({"update_id": 1, "message": message}), "900")
+    assert 0 < sum(map(len, found.own_texts)) <= 500_000
 
 
 def parameter(address: str, name: str) -> str:

@@ -7,8 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from telegram import MessageEntity
 
-from gateway_hooks.dialog.cards import Button, Card, Link, Row, action
-from gateway_hooks.telegram.render import MAX_CAPTION_UNITS, Drawn, can_open, cut, draw, units
+from gateway_hooks.dialog.cards import Button, Card, Link, Row, encode_action
+from gateway_hooks.telegram.render import (
+    MAX_CAPTION_UNITS,
+    RenderedMessage,
+    count_utf16_units,
+    is_button_url,
+    render_card,
+    truncate_units,
+)
 from tests.parts.bot_api import Entity
 from tests.parts.bot_api.entities import found, placed
 from tests.parts.bot_api.keyboards import read_keyboard
@@ -28,7 +35,7 @@ HOSTILE = [
 ]
 
 
-def seen(drawn: Drawn) -> list[tuple[str, str]]:
+def seen(drawn: RenderedMessage) -> list[tuple[str, str]]:
     """Return what a reader gets: each entity's type and text, also those that Telegram finds by itself."""
     given_ones = tuple(placed(Entity(e.type, e.offset, e.length), drawn.text) for e in drawn.entities)
     raw = drawn.text.encode("utf-16-le")
@@ -41,14 +48,14 @@ def seen(drawn: Drawn) -> list[tuple[str, str]]:
 def test_a_card_as_text_with_entities() -> None:
     card = Card(
         "Connect 💙 notes",
-        (Row("Server", "https://x.example/💙", quoted=True), Row("For", "you alone")),
+        (Row("Server", "https://x.example/💙", is_quoted=True), Row("For", "you alone")),
         ("Continue only if you asked.",),
         code="WDJB-MJHT",
         after_code=("Compare it.",),
         link=Link("Open the page", "https://as.example/?a=b"),
-        buttons=((Button("Cancel", action("cancel", "x")), Button("Copy", copy="WDJB-MJHT")),),
+        buttons=((Button("Cancel", encode_action("cancel", "x")), Button("Copy", copy="WDJB-MJHT")),),
     )
-    drawn = draw(card)
+    drawn = render_card(card)
     assert drawn.text == (
         "Connect 💙 notes\n\nServer: https://x.example/💙\nFor: you alone\n\nContinue only if you asked.\n\n"
         "WDJB-MJHT\n\nCompare it."
@@ -74,16 +81,16 @@ def test_what_others_wrote_is_nothing_to_tap(place: str, text: str) -> None:
     cards = {
         "title": Card(said),
         "row": Card("T", (Row("A", said),)),
-        "quoted": Card("T", (Row("A", said, quoted=True),)),
+        "quoted": Card("T", (Row("A", said, is_quoted=True),)),
         "paragraph": Card("T", paragraphs=(said,)),
         "code": Card("T", code=said),
     }
-    assert {kind for kind, _ in seen(draw(cards[place]))} <= {"bold", "code"}
+    assert {kind for kind, _ in seen(render_card(cards[place]))} <= {"bold", "code"}
 
 
 @covers("telegram-plain")
 def test_more_names_than_telegram_takes_entities_are_still_no_links() -> None:
-    drawn = draw(Card("T", paragraphs=("evil.com and " * 200,)))
+    drawn = render_card(Card("T", paragraphs=("evil.com and " * 200,)))
     assert len(drawn.entities) == ENTITIES
     assert {kind for kind, _ in seen(drawn)} == {"bold", "code"}
 
@@ -91,7 +98,7 @@ def test_more_names_than_telegram_takes_entities_are_still_no_links() -> None:
 @covers("telegram-plain")
 def test_a_command_of_ours_can_be_tapped() -> None:
     assert ("bot_command", "/connect") in seen(
-        draw(Card("Help", paragraphs=("/connect: log in to a server",)))
+        render_card(Card("Help", paragraphs=("/connect: log in to a server",)))
     )
 
 
@@ -125,8 +132,8 @@ CARDS = st.builds(
 @settings(deadline=None)
 @given(CARDS, st.sampled_from([MAX_CAPTION_UNITS, 4096]))
 def test_whatever_a_card_holds_its_message_keeps_the_limits(card: Card, most: int) -> None:
-    drawn = draw(card, most)
-    assert units(drawn.text) <= most
+    drawn = render_card(card, most)
+    assert count_utf16_units(drawn.text) <= most
     assert drawn.text == drawn.text.strip()
     assert len(drawn.entities) <= ENTITIES
     # Every entity lies within the text, and begins and ends between characters.
@@ -139,16 +146,16 @@ def test_whatever_a_card_holds_its_message_keeps_the_limits(card: Card, most: in
         urls = [
             button.url for row in (drawn.keyboard.inline_keyboard if drawn.keyboard else ()) for button in row
         ]
-        assert card.link.url in urls or in_text or drawn.address == card.link
+        assert card.link.url in urls or in_text or drawn.separate_link == card.link
 
 
 @covers("telegram-limits")
 def test_what_is_cut_is_cut_visibly_and_never_in_a_character() -> None:
-    assert cut("abc", 3) == "abc"
-    assert cut("abcd", 3) == "ab…"
-    assert cut("💙💙", 3) == "💙…"
-    drawn = draw(Card("T", code="x" * 5000))
-    assert units(drawn.text) == 4096
+    assert truncate_units("abc", 3) == "abc"
+    assert truncate_units("abcd", 3) == "ab…"
+    assert truncate_units("💙💙", 3) == "💙…"
+    drawn = render_card(Card("T", code="x" * 5000))
+    assert count_utf16_units(drawn.text) == 4096
     assert drawn.text.endswith("x…")
     assert drawn.entities[-1] == MessageEntity(MessageEntity.CODE, 3, 4093)
 
@@ -168,8 +175,8 @@ def test_what_is_cut_is_cut_visibly_and_never_in_a_character() -> None:
     ],
 )
 def test_a_button_opens_what_telegram_takes(url: str, *, opens: bool) -> None:
-    assert can_open(url) is opens
-    drawn = draw(Card("T", link=Link("Open", url)))
+    assert is_button_url(url) is opens
+    drawn = render_card(Card("T", link=Link("Open", url)))
     assert (drawn.keyboard is not None) is opens
     if not opens:
         assert url in drawn.text

@@ -18,7 +18,7 @@ from tests.trackers import Trackers
 
 
 @covers("tracebacks-masked")
-@pytest.mark.parametrize("where", ["service.AuthService.finish", "chat", "reading"])
+@pytest.mark.parametrize("where", ["service.AuthService.complete_login", "chat", "reading"])
 def test_a_fault_at_a_paste(
     scene: Scene,
     anna: User,
@@ -26,7 +26,11 @@ def test_a_fault_at_a_paste(
     caplog: pytest.LogCaptureFixture,
     where: str,
 ) -> None:
-    api, host, trackers = scene.api, Host(), Trackers(scene.demo.server.minted, {scene.api.token})
+    api, host, trackers = (
+        scene.api,
+        Host(),
+        Trackers(scene.demo.authorization_server.minted_secrets, {scene.api.token}),
+    )
 
     async def story() -> None:
         async with hosted(scene, host):
@@ -36,7 +40,7 @@ def test_a_fault_at_a_paste(
             if where == "chat":
                 monkeypatch.setattr(TelegramChat, "delete", lambda *_: 1 / 0)
             elif where == "reading":
-                monkeypatch.setattr(TelegramPlatform, "read", lambda *_: 1 / 0)
+                monkeypatch.setattr(TelegramPlatform, "read_update", lambda *_: 1 / 0)
             else:
                 boom(monkeypatch, trackers, where)
             caplog.clear()

@@ -10,7 +10,7 @@ import pytest
 from telegram import BotCommand
 
 from gateway_hooks.dialog.policy import AllowList
-from gateway_hooks.dialog.servers import Listed
+from gateway_hooks.dialog.servers import StaticServers
 from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve
 from tests.demo.player import MovedClock
@@ -22,9 +22,9 @@ from tests.requirements import covers
 pytestmark = pytest.mark.slow
 
 
-def with_long_address(scene: Scene, characters: int) -> Listed:
+def with_long_address(scene: Scene, characters: int) -> StaticServers:
     options = replace(scene.server.options, authorize_params={"hint": "x" * characters})
-    return Listed([replace(scene.server, options=options)])
+    return StaticServers([replace(scene.server, options=options)])
 
 
 @covers("telegram-limits")
@@ -38,15 +38,19 @@ def test_an_address_too_long_for_a_button_goes_into_the_text_and_on(
 ) -> None:
     api = scene.api
     logins = scene.logins()
-    logins._parts = (logins._parts[0], with_long_address(scene, characters), *logins._parts[2:])
-    scene.demo.server.change(with_device=True)
+    logins._dispatcher_arguments = (
+        logins._dispatcher_arguments[0],
+        with_long_address(scene, characters),
+        *logins._dispatcher_arguments[2:],
+    )
+    scene.demo.authorization_server.change_behaviour(with_device=True)
 
     async def story() -> None:
         async with hosted(scene, Host(), logins):
             prompt = await scene.prompt(anna)
             await api.press(anna, prompt, "Paste instead")
             await api.until(lambda: any("Send it to me" in each for each in scene.texts(anna)))
-            await eventually(lambda: len(scene.login().messages) == 1)
+            await eventually(lambda: len(scene.login().message_ids) == 1)
             await api.until(lambda: len(scene.texts(anna)) == messages)
             login, url = scene.login(), scene.login().authorization_url
             shown = [each for each in api.messages(anna) if each.from_bot]
@@ -67,7 +71,7 @@ def test_an_address_too_long_for_a_button_goes_into_the_text_and_on(
             await api.until(lambda: any("(5 minutes)" in each for each in scene.texts(anna)))
             api.say(anna, await asyncio.to_thread(approved, scene))
             await scene.shown(anna, "notes: connected")
-            await eventually(lambda: scene.service().login(login.id).messages == ())
+            await eventually(lambda: scene.service().login(login.id).message_ids == ())
             await api.until(lambda: len(scene.texts(anna)) == 1)
         scene.check(login)
         refused = {call.description.partition(":")[2][:28] for call in api.calls if not call.ok}

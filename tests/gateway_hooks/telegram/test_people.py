@@ -101,7 +101,9 @@ def test_an_answer_in_a_group_ends_its_login_and_another_begins_in_private(
             assert api.url_of(again, OPEN) != login.authorization_url
             api.say(anna, await scene.approved(again))
             await scene.shown(anna, "notes: connected")
-        assert scene.demo.server.count("token") == 1, "the code that others saw is not used"
+        assert scene.demo.authorization_server.count_requests("token") == 1, (
+            "the code that others saw is not used"
+        )
 
     asyncio.run(story())
     nothing_leaked(scene, group)
@@ -113,12 +115,12 @@ def test_no_way_of_asking_in_a_group_shows_a_login_there(scene: Scene, anna: Use
     """Not by a login's id, nor by a button that a program made up: its data may be anything."""
     api = scene.api
     group = api.group(-1001, "Team", [anna])
-    scene.demo.server.change(with_device=True)
+    scene.demo.authorization_server.change_behaviour(with_device=True)
 
     async def story() -> None:
         async with scene.bot():
             # Begun elsewhere: its origin names no chat.
-            login = await scene.service().begin(scene.server, Origin("telegram", user="7"))
+            login = await scene.service().start_login(scene.server, Origin("telegram", user_id="7"))
             await scene.shown(anna, "Connect notes")
             if way == "start":
                 api.say(anna, f"/start@{api.bot.username} mcp_{login.id}", group)
@@ -131,7 +133,7 @@ def test_no_way_of_asking_in_a_group_shows_a_login_there(scene: Scene, anna: Use
             # Whatever was asked has been done by then.
             api.say(anna, "/connections")
             await scene.shown(anna, "Connections")
-            await api.until(lambda: not scene.login().device or way == "device")
+            await api.until(lambda: not scene.login().poll_state or way == "device")
 
     asyncio.run(story())
     nothing_leaked(scene, group)
@@ -150,8 +152,8 @@ def test_two_people_who_paste_each_others_address_finish_nothing(scene: Scene, a
                 pasted = api.say(user, answer)
                 await scene.shown(user, "That did not finish the login of notes")
                 assert [each.id for each in api.deleted(user)] == [pasted.id]
-            assert len(scene.service().waiting()) == 2
-            assert scene.demo.server.count("token") == 0
+            assert len(scene.service().waiting_logins()) == 2
+            assert scene.demo.authorization_server.count_requests("token") == 0
             api.say(bob, his_answer)
             await scene.shown(bob, "notes: connected")
             api.say(anna, her_answer)
@@ -199,7 +201,7 @@ def test_a_stranger_is_told_the_id_once_and_no_server_is_asked(scene: Scene, eve
         assert len(scene.texts(eve)) == 1
 
     asyncio.run(story())
-    assert scene.demo.server.requests == []
+    assert scene.demo.authorization_server.requests == []
     assert scene.service().logins() == []
 
 
@@ -232,7 +234,7 @@ def test_what_no_person_says_is_not_heard(scene: Scene, anna: User) -> None:
         assert [call.parameters["chat_id"] for call in api.calls_of("sendMessage")] == ["7"]
 
     asyncio.run(story())
-    assert scene.demo.server.requests == []
+    assert scene.demo.authorization_server.requests == []
 
 
 @covers("telegram-people")
@@ -281,8 +283,8 @@ def test_a_user_who_is_no_number_is_never_written_to(scene: Scene) -> None:
     async def story() -> None:
         async with scene.bot(policy=policy):
             for user in ("@news", "-1001"):
-                login = await scene.service().begin(scene.server, Origin("telegram", user=user))
-                settled = await asyncio.wait_for(scene.service().settled(login.id), 20)
+                login = await scene.service().start_login(scene.server, Origin("telegram", user_id=user))
+                settled = await asyncio.wait_for(scene.service().wait_for_login(login.id), 20)
                 assert settled.status == "cancelled"
 
     asyncio.run(story())
@@ -293,8 +295,8 @@ def test_a_user_who_is_no_number_is_never_written_to(scene: Scene) -> None:
 def test_a_login_begun_elsewhere_for_a_stranger_is_cancelled_and_never_shown(scene: Scene, eve: User) -> None:
     async def story() -> None:
         async with scene.bot():
-            login = await scene.service().begin(scene.server, Origin("telegram", user=str(eve.id)))
-            settled = await asyncio.wait_for(scene.service().settled(login.id), 20)
+            login = await scene.service().start_login(scene.server, Origin("telegram", user_id=str(eve.id)))
+            settled = await asyncio.wait_for(scene.service().wait_for_login(login.id), 20)
             assert settled.status == "cancelled"
 
     asyncio.run(story())

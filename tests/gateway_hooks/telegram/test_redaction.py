@@ -28,12 +28,12 @@ def test_a_whole_login_at_debug_tells_no_secret(
     scene: Scene, anna: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     api = scene.api
-    scene.demo.server.change(with_device=True)
+    scene.demo.authorization_server.change_behaviour(with_device=True)
 
     async def story() -> list[str]:
         async with scene.bot():
             prompt = await scene.prompt(anna)
-            code = scene.login().shown_code
+            code = scene.login().device_authorization
             assert code is not None
             await api.press(anna, prompt, "Paste instead")
             await api.until(lambda: "Send it to me here" in api.messages(anna)[-1].text)

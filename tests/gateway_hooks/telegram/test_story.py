@@ -74,13 +74,13 @@ def test_a_login_by_pasting(scene: Scene, anna: User) -> None:
 @covers("telegram-story")
 def test_a_login_by_a_code_ends_by_itself(scene: Scene, anna: User) -> None:
     api, seen = scene.api, list[str]()
-    scene.demo.server.change(with_device=True)
+    scene.demo.authorization_server.change_behaviour(with_device=True)
 
     async def story() -> None:
         async with scene.bot():
             prompt = await scene.prompt(anna)
             login = scene.login()
-            code = login.shown_code
+            code = login.device_authorization
             assert code is not None
             assert api.copied_from(prompt, "Copy the code") == code.user_code
             assert [prompt.part(e) for e in prompt.entities if e.type == "code"][-1] == code.user_code
@@ -102,7 +102,7 @@ def test_a_login_by_a_code_ends_by_itself(scene: Scene, anna: User) -> None:
 @covers("telegram-story")
 def test_from_a_code_to_pasting_and_back(scene: Scene, anna: User) -> None:
     api = scene.api
-    scene.demo.server.change(with_device=True)
+    scene.demo.authorization_server.change_behaviour(with_device=True)
 
     async def story() -> None:
         async with scene.bot():
@@ -118,7 +118,7 @@ def test_from_a_code_to_pasting_and_back(scene: Scene, anna: User) -> None:
         scene.check()
 
     asyncio.run(story())
-    assert scene.service().waiting() == []
+    assert scene.service().waiting_logins() == []
 
 
 @covers("telegram-story")
@@ -129,7 +129,7 @@ def test_a_call_of_the_mcp_sdk_asks_whoever_it_works_for_and_goes_on(scene: Scen
     logins = scene.logins()
 
     async def ask_agent(update: Update, _context: Context) -> None:
-        with logins.asking(update):
+        with logins.prompt_in(update):
             auth = McpAuth(logins.session("notes", update))
             async with (
                 httpx2.AsyncClient(auth=auth, timeout=20) as http_client,
@@ -172,7 +172,7 @@ def test_a_restart_between_prompt_and_paste_loses_nothing(scene: Scene, anna: Us
             await api.press(anna, prompt, "QR code")
             await scene.shown(anna, "Scan this")
             login = scene.login()
-            await api.until(lambda: len(scene.login().messages) == 2)
+            await api.until(lambda: len(scene.login().message_ids) == 2)
         # Nobody runs the bot now.
         api.say(anna, await scene.approved(prompt))
         async with scene.bot():
@@ -190,17 +190,19 @@ def test_a_login_begun_by_a_command_elsewhere_is_shown_and_finished_in_the_chat(
     scene: Scene, anna: User, *, with_device: bool
 ) -> None:
     api = scene.api
-    scene.demo.server.change(with_device=with_device)
+    scene.demo.authorization_server.change_behaviour(with_device=with_device)
 
     async def story() -> None:
         elsewhere = scene.service()
         async with scene.bot():
-            login = await elsewhere.begin(scene.server, Origin("telegram", user="7"), flow="auto")
-            settled = asyncio.create_task(elsewhere.settled(login.id))
+            login = await elsewhere.start_login(scene.server, Origin("telegram", user_id="7"), flow="auto")
+            settled = asyncio.create_task(elsewhere.wait_for_login(login.id))
             prompt = await scene.shown(anna, "Connect notes")
             if with_device:
-                assert login.shown_code is not None
-                await asyncio.to_thread(approve_device, login.shown_code.verification_uri_complete or "")
+                assert login.device_authorization is not None
+                await asyncio.to_thread(
+                    approve_device, login.device_authorization.verification_uri_complete or ""
+                )
                 scene.clock.now += 5
             else:
                 api.say(anna, await scene.approved(prompt))

@@ -8,7 +8,7 @@ import pytest
 
 from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.platform import CannotWrite, ChatError, MessageGone
-from gateway_hooks.runtime.dispatcher import Desk
+from gateway_hooks.runtime.dispatcher import Dispatcher
 from gateway_hooks.telegram import TelegramPlatform
 from gateway_hooks.telegram.bot import run_bot
 from hermes_mcp_auth_remote.values import Origin, Secret
@@ -91,7 +91,7 @@ def test_calls_that_are_lost_are_made_again(scene: Scene, anna: User, trouble: s
         async with hosted(scene, Host()):
             lose("sendMessage")
             prompt = await scene.prompt(anna)
-            await eventually(lambda: bool(scene.login().messages))
+            await eventually(lambda: bool(scene.login().message_ids))
             login, prompt = scene.login(), await scene.shown(anna, "Connect notes", prompt.id - 1)
             assert len(api.messages(anna)) == (4 if trouble == "hang_up" else 2)
             lose("sendPhoto")
@@ -103,7 +103,7 @@ def test_calls_that_are_lost_are_made_again(scene: Scene, anna: User, trouble: s
             lose("editMessageText")
             api.say(anna, await scene.approved(prompt))
             await scene.shown(anna, "notes: connected")
-            await eventually(lambda: scene.service().login(login.id).messages == ())
+            await eventually(lambda: scene.service().login(login.id).message_ids == ())
         assert api.unknown_parameters == []
 
     asyncio.run(story())
@@ -152,7 +152,7 @@ def test_a_bot_whose_token_is_revoked_ends_and_says_so(scene: Scene, anna: User,
         api.say(anna, "/connections")
 
     running = run_bot(
-        Secret(api.token), scene.service(), scene.servers, KNOWN, api_url=api.origin, started=revoked
+        Secret(api.token), scene.service(), scene.servers, KNOWN, api_url=api.origin, on_started=revoked
     )
     with pytest.raises(ChatError, match="copy it anew from BotFather"):
         asyncio.run(asyncio.wait_for(running, 20))
@@ -202,8 +202,8 @@ def test_who_has_blocked_the_bot_is_not_waited_for(scene: Scene, anna: User) -> 
             await scene.shown(anna, "notes: not connected")
             api.block(anna)
             service = scene.service()
-            login = await service.begin(scene.server, Origin("telegram", user="7"))
-            over = await asyncio.wait_for(service.settled(login.id), 20)
+            login = await service.start_login(scene.server, Origin("telegram", user_id="7"))
+            over = await asyncio.wait_for(service.wait_for_login(login.id), 20)
             assert over.status == "cancelled"
 
     asyncio.run(story())
@@ -270,7 +270,7 @@ def test_what_telegram_refuses_is_told_apart(scene: Scene, anna: User, bob: User
             chat, card = platform.private_chat("7"), Card("A title")
             message = await chat.send(card)
             await chat.edit(message, card)
-            await chat.note("nothing was pressed")
+            await chat.show_toast("nothing was pressed")
             assert await chat.delete(message)
             assert await chat.delete(message), "it is gone already"
             with pytest.raises(MessageGone):
@@ -307,15 +307,15 @@ def test_a_fault_of_ours_is_logged_and_messages_are_kept_up_to_date_again(
     logins, runs = scene.logins(), list[int]()
 
     async def story() -> None:
-        run = Desk.run
+        run = Dispatcher.run
 
-        async def failing(desk: Desk) -> None:
+        async def failing(desk: Dispatcher) -> None:
             runs.append(1)
             if len(runs) == 1:
                 raise ZeroDivisionError
             await run(desk)
 
-        monkeypatch.setattr(Desk, "run", failing)
+        monkeypatch.setattr(Dispatcher, "run", failing)
         async with hosted(scene, Host(), logins):
             prompt = await scene.prompt(anna)
             scene.api.say(anna, await scene.approved(prompt))

@@ -1,0 +1,32 @@
+"""Print what a login ends with: who is connected to what, as text or as an event."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from hermes_mcp_auth_remote.cli.output import print_json
+from hermes_mcp_auth_remote.login import Connection
+from hermes_mcp_auth_remote.terminal.screen import terminal_size
+from hermes_mcp_auth_remote.terminal.text import connection_summary
+
+
+def print_connection(connection: Connection, *, as_json: bool) -> None:
+    """Print the connection to standard output."""
+    if as_json:
+        print_json(
+            {
+                "event": "connected",
+                "server": connection.key.server_name,
+                "owner": connection.key.owner,
+                "url": connection.server_url,
+                "issuer": connection.issuer,
+                "account": connection.account,
+                "scope": sorted(connection.scope) if connection.scope is not None else None,
+                "missing_scope": sorted(connection.missing_scope),
+                "expires_at": connection.expires_at,
+                "can_refresh": connection.can_refresh,
+            }
+        )
+    else:
+        print(connection_summary(connection, time.time(), terminal_size(sys.stdout)[0]), flush=True)
