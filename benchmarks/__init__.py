@@ -1,1 +1,1 @@
-"""Figures against floors and peers: `python -m benchmarks`. What they mean is in docs/performance.md."""
+"""Benchmarks against floors and peers: `python -m benchmarks`. docs/performance.md explains the figures."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: every figure in one table. `--only`, `--rounds` and `--json` as you like."""
+"""`python -m benchmarks` measures every figure and prints one table. See `--only`, `--rounds`, `--json`."""
 
 from __future__ import annotations
 
@@ -39,32 +39,34 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Figure]]] = {
 
 
 def main(argv: list[str]) -> None:
-    """Measure what was asked for and print it; a goal that is missed is no failure here."""
+    """Measure the requested benchmarks and print the figures. A missed goal is no error."""
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", action="append", choices=BENCHMARKS, help="this one; may be repeated")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default: 5)")
+    parser.add_argument(
+        "--only", action="append", choices=BENCHMARKS, help="run only this benchmark; may be repeated"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
     parser.add_argument("--json", action="store_true", help="write JSON instead of a table")
     options = parser.parse_args(argv)
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
     _remove_proxies()
     _raise_open_file_limit()
-    begun, found = time.perf_counter(), list[Figure]()
+    started_at, figures = time.perf_counter(), list[Figure]()
     for name in options.only or BENCHMARKS:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        found += BENCHMARKS[name](Scale(options.rounds))
+        figures += BENCHMARKS[name](Scale(options.rounds))
     write = table.format_json if options.json else table.format_markdown
-    print(write(found, time.perf_counter() - begun))
+    print(write(figures, time.perf_counter() - started_at))
 
 
 def _remove_proxies() -> None:
-    # Every server is on loopback; a proxy would be what is measured.
+    # Every server is on loopback: requests through a proxy would measure the proxy.
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
 
 
 def _raise_open_file_limit() -> None:
-    # A thousand connections are more than many systems allow at first.
+    # A thousand connections exceed the default limit of many systems.
     with suppress(ImportError, ValueError, OSError):
         import resource
 

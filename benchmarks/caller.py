@@ -1,6 +1,6 @@
-"""One process of those that share a login: `python -m benchmarks.caller <kind> <url> <home>`.
+"""A process that shares a login with others: `python -m benchmarks.caller <kind> <url> <home>`.
 
-For each number on standard input it makes that many calls at once, and says how many were answered.
+For each number on standard input it makes that many calls at once, and prints how many succeeded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def _make_fastmcp_auth(url: str, home: Path) -> Any:  # noqa: ANN401
 
 
 async def _refuse_login(*_: object) -> Any:  # noqa: ANN401
-    raise PermissionError("A login is needed, and nobody can be asked here.")
+    raise PermissionError("A login is needed, but no user can be asked here.")
 
 
 AUTH_FACTORIES: dict[str, Callable[[str, Path], Awaitable[Any]]] = {
@@ -55,12 +55,14 @@ AUTH_FACTORIES: dict[str, Callable[[str, Path], Awaitable[Any]]] = {
 
 async def _count_successful_calls(auth: Any, url: str, count: int) -> int:  # noqa: ANN401
     async with httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as client:
-        answers = await asyncio.gather(*(client.get(url) for _ in range(count)), return_exceptions=True)
-    return sum(isinstance(answer, httpx2.Response) and answer.status_code == 200 for answer in answers)
+        responses = await asyncio.gather(*(client.get(url) for _ in range(count)), return_exceptions=True)
+    return sum(
+        isinstance(response, httpx2.Response) and response.status_code == 200 for response in responses
+    )
 
 
 async def _main(kind: str, url: str, home: str) -> None:
-    # What a peer has to say of its failures is counted, not read.
+    # A peer may log its failures; here they are only counted.
     logging.disable()
     auth = await AUTH_FACTORIES[kind](url, Path(home))
     print("ready", flush=True)

@@ -1,7 +1,7 @@
 """A bot in a process of its own: `python -m benchmarks.chat_bot KIND URL HOME USERS`, its token in BOT_TOKEN.
 
-A library's own bot answers one command, ours logs people in. A word on standard input: "begin" forgets what
-was measured of the event loop, "report" prints it as JSON.
+The kinds are our bots and, as floors, bots that use only the library and answer one command. On standard
+input, "begin" resets the measurements of the event loop, "report" prints them as JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-# Everything else is imported by the kind that needs it: what a process start costs is measured.
+# Each kind imports only what it needs: the benchmarks measure the start of this process.
 if TYPE_CHECKING:
     from gateway_hooks.dialog.policy import AllowList
     from gateway_hooks.dialog.servers import ConfigServers
@@ -48,9 +48,9 @@ def _bot_arguments(home: str, users: str) -> tuple[AuthService, ConfigServers, A
     from hermes_mcp_auth_remote.service import AuthService
     from hermes_mcp_auth_remote.values import Secret
 
-    place, known = Path(home), frozenset(users.split(","))
-    policy = AllowList(users=known, owners="per_user")
-    return AuthService(place), ConfigServers(place), policy, Secret(os.environ["BOT_TOKEN"])
+    home_path, user_ids = Path(home), frozenset(users.split(","))
+    policy = AllowList(users=user_ids, owners="per_user")
+    return AuthService(home_path), ConfigServers(home_path), policy, Secret(os.environ["BOT_TOKEN"])
 
 
 def _run_telegram_floor(url: str, _home: str, _users: str) -> None:
@@ -88,7 +88,7 @@ def _run_discord_floor(url: str, _home: str, _users: str) -> None:
     from discord.http import Route
 
     Route.BASE = url
-    # The gateway is beside it; Discord's own is a constant, too.
+    # The stand-in serves the gateway at the same origin. discord.py has its URL in a constant.
     DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(url.replace("http:", "ws:").replace("/api/v10", "/gateway"))
     client = discord.Client(intents=discord.Intents(guilds=True))
     tree = app_commands.CommandTree(client)

@@ -1,6 +1,6 @@
 """The demo's MCP and authorization server in a process of their own: `python -m benchmarks.chat_server`.
 
-It prints the address of the MCP server, and ends when its input does.
+It prints the URL of the MCP server, and ends at the end of its standard input.
 """
 
 from __future__ import annotations

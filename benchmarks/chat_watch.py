@@ -1,4 +1,4 @@
-"""How long an event loop is kept from its work: its longest callback, and the longest wait for a turn."""
+"""Measure how long an event loop is blocked: its longest callback, and the longest delay of a timer."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ TICK_SECONDS = 0.002
 
 
 class LoopMonitor:
-    """The longest of each so far, in seconds: `wall` of one callback, `wait` for a timer that is due."""
+    """Records the longest callback and the longest delay of a due timer, in seconds."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was measured."""
+        """Reset the measurements."""
         self.longest_callback_seconds = self.longest_wait_seconds = 0.0
         self.longest_callback_name = ""
         self.cpu_seconds_at_reset = time.process_time()
 
     def report(self) -> str:
-        """Return what was measured, with the process's CPU time, as JSON."""
-        used = time.process_time() - self.cpu_seconds_at_reset
-        found = {
+        """Return the measurements and the process's CPU time as JSON."""
+        cpu_seconds = time.process_time() - self.cpu_seconds_at_reset
+        measurements = {
             "wall": self.longest_callback_seconds,
             "wait": self.longest_wait_seconds,
-            "used": used,
+            "used": cpu_seconds,
             "what": self.longest_callback_name,
         }
-        return json.dumps(found)
+        return json.dumps(measurements)
 
     def time_callbacks(self) -> None:
         """Time every callback of this process's loops from now on."""
-        run = asyncio.Handle._run  # noqa: SLF001
+        run_handle = asyncio.Handle._run  # noqa: SLF001
 
         def run_timed(handle: asyncio.Handle) -> None:
-            begun = time.perf_counter()
-            run(handle)
-            wall = time.perf_counter() - begun
-            if wall > self.longest_callback_seconds:
-                self.longest_callback_seconds = wall
-                # Of a task, the name of its coroutine: no argument, which might be a secret.
+            started_at = time.perf_counter()
+            run_handle(handle)
+            duration_seconds = time.perf_counter() - started_at
+            if duration_seconds > self.longest_callback_seconds:
+                self.longest_callback_seconds = duration_seconds
+                # Record the name of a task's coroutine, but no argument: it might be a secret.
                 task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]  # noqa: SLF001
-                done = task.get_coro() if isinstance(task, asyncio.Task) else None
-                self.longest_callback_name = str(getattr(done, "__qualname__", ""))
+                coroutine = task.get_coro() if isinstance(task, asyncio.Task) else None
+                self.longest_callback_name = str(getattr(coroutine, "__qualname__", ""))
 
         asyncio.Handle._run = run_timed  # type: ignore[assignment, method-assign]  # noqa: SLF001
 
@@ -61,7 +61,7 @@ class LoopMonitor:
             self.longest_wait_seconds = max(self.longest_wait_seconds, time.perf_counter() - due)
 
     def handle_commands(self) -> None:
-        """Do as standard input says, until it ends."""
+        """Execute the commands on standard input until it ends."""
         for line in sys.stdin:
             if line.strip() == "begin":
                 self.reset()
@@ -71,12 +71,12 @@ class LoopMonitor:
 
 
 async def run_monitored(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Do some work, and watch the loop meanwhile."""
-    watch = LoopMonitor()
-    watch.time_callbacks()
-    threading.Thread(target=watch.handle_commands, daemon=True).start()
-    ticking = asyncio.create_task(watch.measure_waits())
+    """Run a coroutine and measure the loop meanwhile."""
+    monitor = LoopMonitor()
+    monitor.time_callbacks()
+    threading.Thread(target=monitor.handle_commands, daemon=True).start()
+    waits_task = asyncio.create_task(monitor.measure_waits())
     try:
         await coroutine
     finally:
-        ticking.cancel()
+        waits_task.cancel()

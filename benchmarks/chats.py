@@ -1,6 +1,6 @@
-"""Bots: process start to hearing people, and a hundred of them who begin a login at once.
+"""Bots: time from process start to the first poll, and a hundred users who start a login at once.
 
-Bot, authorization server and the platform's endpoint are three processes; the endpoint is in this one.
+The bot, the authorization server and the platform's API are three processes. The API runs in this one.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tests.parts import bot_api, discord_api
 _WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.001
 _FIRST_USER = 1000
-# An operator has several.
+# Operators usually configure several servers.
 _SERVER_COUNT = 5
 _QR_BUTTON = "QR code"
 Report = dict[str, Any]
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Measure start-up and crowds of both."""
+    """Measure start-up and crowds on Telegram and Discord."""
     return [*_measure_telegram(scale), *_measure_discord(scale)]
 
 
@@ -43,7 +43,7 @@ def _measure_telegram(scale: Scale) -> list[Figure]:
         def start(kind: str) -> float:
             return _measure_start_milliseconds(kind, api.origin, api.token, lambda: api.polling)
 
-        found = _measure_starts("telegram", start, "process start to the first getUpdates", scale)
+        figures = _measure_starts("telegram", start, "process start to the first getUpdates", scale)
     count = scale.choose_size(100, 3)
     reports, floors = list[Report](), list[Report]()
     for _ in range(scale.choose_size(scale.rounds, 1)):
@@ -55,11 +55,11 @@ def _measure_telegram(scale: Scale) -> list[Figure]:
         )
         what = f"{count} Telegram logins at once, command to prompt, {_percentile_label(percent)}"
         peers = {"python-telegram-bot greets": greetings}
-        found.append(Figure(what, "ms", prompts, "allowed", 1000, 1 if percent == 100 else None, peers))
+        figures.append(Figure(what, "ms", prompts, "allowed", 1000, 1 if percent == 100 else None, peers))
     pictures = median(_percentile(report["pictures"], 100) for report in reports)
     what = f"{count} QR codes at once, press to picture, {_percentile_label(100)}"
-    found.append(Figure(what, "ms", pictures, "one by one", 50.0 * count))
-    return [*found, _longest_callback_figure("Telegram", reports)]
+    figures.append(Figure(what, "ms", pictures, "one by one", 50.0 * count))
+    return [*figures, _longest_callback_figure("Telegram", reports)]
 
 
 def _measure_discord(scale: Scale) -> list[Figure]:
@@ -69,36 +69,36 @@ def _measure_discord(scale: Scale) -> list[Figure]:
             before = api.gateway.ready
             return _measure_start_milliseconds(kind, api.url, api.token, lambda: api.gateway.ready > before)
 
-        found = _measure_starts("discord", start, "process start to READY", scale)
+        figures = _measure_starts("discord", start, "process start to READY", scale)
     count = scale.choose_size(100, 3)
     reports = [_run_discord_crowd(count) for _ in range(scale.choose_size(scale.rounds, 1))]
-    for of, allowed, goals in (("answers", 300, {100: 1.0}), ("prompts", 1000, {})):
-        step = "first answer" if of == "answers" else "prompt"
+    for report_key, allowed, goals in (("answers", 300, {100: 1.0}), ("prompts", 1000, {})):
+        step = "first answer" if report_key == "answers" else "prompt"
         for percent in (50, 99, 100):
-            taken = median(_percentile(report[of], percent) for report in reports)
+            duration_ms = median(_percentile(report[report_key], percent) for report in reports)
             what = f"{count} Discord logins at once, command to {step}, {_percentile_label(percent)}"
-            found.append(Figure(what, "ms", taken, "allowed", allowed, goals.get(percent)))
-    return [*found, _longest_callback_figure("Discord", reports)]
+            figures.append(Figure(what, "ms", duration_ms, "allowed", allowed, goals.get(percent)))
+    return [*figures, _longest_callback_figure("Discord", reports)]
 
 
 def _measure_starts(kind: str, start: Callable[[str], float], label: str, scale: Scale) -> list[Figure]:
-    """Return the time until a bot hears people, and its CPU time, which other work distorts less."""
+    """Return the time until a bot receives events, and its CPU time, which a busy machine distorts less."""
     floor, cpu = f"{kind} floor", dict[str, list[float]]()
 
     def measure_start(bot_kind: str) -> float:
         before = _children_cpu_seconds()
-        taken = start(bot_kind)
+        duration_ms = start(bot_kind)
         cpu.setdefault(bot_kind, []).append(1000 * (_children_cpu_seconds() - before))
-        return taken
+        return duration_ms
 
     medians = measure_interleaved(
-        {each: partial(measure_start, each) for each in (kind, floor)}, scale, rounds_factor=2
+        {bot_kind: partial(measure_start, bot_kind) for bot_kind in (kind, floor)}, scale, rounds_factor=2
     )
     library = {"telegram": "python-telegram-bot", "discord": "discord.py"}[kind]
-    used = {each: median(values) for each, values in cpu.items()}
+    cpu_medians = {bot_kind: median(values) for bot_kind, values in cpu.items()}
     return [
         Figure(label, "ms", medians[kind], library, medians[floor], 1.3),
-        Figure(f"{label}, CPU", "ms", used[kind], library, used[floor], 1.3),
+        Figure(f"{label}, CPU", "ms", cpu_medians[kind], library, cpu_medians[floor], 1.3),
     ]
 
 
@@ -108,7 +108,7 @@ def _children_cpu_seconds() -> float:
 
 
 def _longest_callback_figure(platform: str, reports: Sequence[Report]) -> Figure:
-    """Return the figure of the longest callback, with what else there is to say of that time."""
+    """Return the figure of the longest callback, with the longest wait and the CPU time as its peers."""
     longest = median(1000 * report["wall"] for report in reports)
     others = {
         "longest wait for a turn": median(1000 * report["wait"] for report in reports),
@@ -130,20 +130,20 @@ def _percentile(values: Sequence[float], percent: int) -> float:
 def _measure_start_milliseconds(kind: str, url: str, token: str, is_ready: Callable[[], bool]) -> float:
     with tempfile.TemporaryDirectory(prefix="mcp-auth-bench-") as folder:
         home = _write_home(Path(folder), "http://127.0.0.1:9/mcp")
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         with _run_bot(kind, url, token, home, "1") as bot:
             _wait_until(is_ready, bot)
-            taken = (time.perf_counter() - begun) * 1000
-    # The endpoint is to have forgotten it before the next one comes.
+            duration_ms = (time.perf_counter() - started_at) * 1000
+    # The API must have forgotten this bot before the next one starts.
     if kind.startswith("telegram"):
         _wait_until(lambda: not is_ready(), None)
-    return taken
+    return duration_ms
 
 
 def _run_telegram_crowd(kind: str, count: int) -> Report:
-    """Let people begin a login at once, and press for a QR code at once when all are prompted.
+    """Let all users start a login at once, and press the QR button at once when all have a prompt.
 
-    The library's own bot greets them, with a button.
+    The floor bot sends a greeting with a button instead of a prompt.
     """
     with ExitStack() as stack:
         api = stack.enter_context(bot_api.running())
@@ -161,26 +161,26 @@ def _run_telegram_crowd(kind: str, count: int) -> Report:
         api.say(first, "/connect bench0")
         _wait_until(lambda: count_calls("sendMessage") == 1, bot)
         _send_command(bot, "begin")
-        asked = [api.say(person, "/connect bench0").date for person in crowd]
+        command_dates = [api.say(person, "/connect bench0").date for person in crowd]
         _wait_until(lambda: count_calls("sendMessage") == 1 + count, bot, pause_seconds=0.1)
         prompts = [api.messages(person)[-1] for person in crowd]
         report = _send_command(bot, "report")
-        report["prompts"] = _durations_milliseconds(asked, [prompt.date for prompt in prompts])
+        report["prompts"] = _durations_milliseconds(command_dates, [prompt.date for prompt in prompts])
         if not all(prompt.buttons for prompt in prompts):
-            raise RuntimeError("Something else than a prompt came.")
+            raise RuntimeError("The bot sent another message than a prompt.")
         if kind != "telegram":
             return report
-        pressed = [
+        presses = [
             api.press(person, prompt, _QR_BUTTON) for person, prompt in zip(crowd, prompts, strict=True)
         ]
         _wait_until(lambda: count_calls("sendPhoto") == count, bot, pause_seconds=0.1)
         pictures = [api.messages(person)[-1].date for person in crowd]
-        report["pictures"] = _durations_milliseconds([press.at for press in pressed], pictures)
+        report["pictures"] = _durations_milliseconds([press.at for press in presses], pictures)
         return {**report, **_send_command(bot, "report")}
 
 
 def _run_discord_crowd(count: int) -> Report:
-    """Let people of one guild begin a login at once."""
+    """Let all users of a guild start a login at once."""
     with ExitStack() as stack:
         api = stack.enter_context(discord_api.running())
         people = [api.user(f"person{number}") for number in range(count + 1)]
@@ -192,22 +192,29 @@ def _run_discord_crowd(count: int) -> Report:
         first, *crowd = people
         api.answer(api.slash(first, channel, "connect", server="bench0"), seconds=_WAIT_SECONDS)
         _send_command(bot, "begin")
-        asked = [api.slash(person, channel, "connect", server="bench0") for person in crowd]
+        interactions = [api.slash(person, channel, "connect", server="bench0") for person in crowd]
         _wait_until(
-            lambda: not any(each.original is None or each.original.loading for each in asked),
+            lambda: (
+                not any(
+                    interaction.original is None or interaction.original.loading
+                    for interaction in interactions
+                )
+            ),
             bot,
             pause_seconds=0.1,
         )
-        begun = [each.created_at for each in asked]
+        created_at = [interaction.created_at for interaction in interactions]
         report = _send_command(bot, "report")
-        answered = [cast("float", each.acknowledged_at) for each in asked]
-        report["answers"] = _durations_milliseconds(begun, answered)
-        prompted = {
+        acknowledged_at = [cast("float", interaction.acknowledged_at) for interaction in interactions]
+        report["answers"] = _durations_milliseconds(created_at, acknowledged_at)
+        prompted_at = {
             urlsplit(call.path).path.split("/")[3]: call.time
             for call in api.calls
             if call.path.startswith("/webhooks/")
         }
-        report["prompts"] = _durations_milliseconds(begun, [prompted[each.token] for each in asked])
+        report["prompts"] = _durations_milliseconds(
+            created_at, [prompted_at[interaction.token] for interaction in interactions]
+        )
         return report
 
 
@@ -226,7 +233,7 @@ def _write_home(home: Path, url: str) -> Path:
 def _run_monitored_bot(
     kind: str, url: str, token: str, user_ids: Sequence[int]
 ) -> Generator[subprocess.Popen[str]]:
-    """Run a bot whose loop is watched, beside an authorization server."""
+    """Run a bot whose event loop is monitored, and an authorization server for it."""
     command = [sys.executable, "-m", "benchmarks.chat_server"]
     pipe = subprocess.PIPE
     with (
@@ -248,9 +255,9 @@ def _run_bot(
     kind: str, url: str, token: str, home: Path, user_ids: str, monitor_flag: str = ""
 ) -> Generator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "benchmarks.chat_bot", kind, url, str(home), user_ids]
-    given = {**environ_for(home), "BOT_TOKEN": token, "BOT_WATCHED": monitor_flag}
+    environ = {**environ_for(home), "BOT_TOKEN": token, "BOT_WATCHED": monitor_flag}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=given, stdin=pipe, stdout=pipe, text=True) as bot:
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdin=pipe, stdout=pipe, text=True) as bot:
         try:
             yield bot
         finally:
@@ -268,8 +275,8 @@ def _send_command(bot: subprocess.Popen[str], command: str) -> Report:
 def _wait_until(
     condition: Callable[[], bool], bot: subprocess.Popen[str] | None, pause_seconds: float = _POLL_SECONDS
 ) -> None:
-    patience = time.monotonic() + _WAIT_SECONDS
+    deadline = time.monotonic() + _WAIT_SECONDS
     while not condition():
-        if (bot is not None and bot.poll() is not None) or time.monotonic() > patience:
-            raise RuntimeError("A bot did not do what it should.")
+        if (bot is not None and bot.poll() is not None) or time.monotonic() > deadline:
+            raise RuntimeError("A bot ended or did not do its work in time.")
         time.sleep(pause_seconds)

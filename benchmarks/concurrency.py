@@ -1,4 +1,4 @@
-"""Many calls at once through one auth object, to a server that takes 50 ms; and one beside a slow answer."""
+"""Many calls at once through one auth object, and one call during a slow response."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from hermes_mcp_auth_remote.auth.httpx2 import McpAuth as McpAuth2
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 
-# A request must be on its way before another one is timed beside it.
+# The slow request must be under way before the other one is timed.
 _HEAD_START_SECONDS = 0.1
-# The libraries' own default; a connection for each of a thousand calls would measure the pool.
+# The libraries' default. A connection for each of a thousand calls would measure the pool.
 _MAX_CONNECTIONS = 100
 
 AuthFactory = Callable[[], Any]
@@ -31,28 +31,28 @@ AuthFactories = Mapping[str, AuthFactory]
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Measure both. The peer takes no part in a thousand calls, which it would make one by one."""
+    """Measure both. Leave the peer out of a thousand calls: it makes them one after another."""
     few, many = scale.choose_size(100, 5), scale.choose_size(1000, 10)
-    found: list[Figure] = []
-    with run_server() as origin, logged_in_home() as place:
+    figures: list[Figure] = []
+    with run_server() as origin, logged_in_home() as home:
         url, slow = f"{origin}/delay/50", f"{origin}/delay/{scale.choose_size(1000, 300)}"
-        session = AuthService(place).session(Server("bench", url))
+        session = AuthService(home).session(Server("bench", url))
         session.adopt(tokens())
-        one: AuthFactories = {
+        httpx_auths: AuthFactories = {
             "floor": lambda: make_fixed_header_auth(httpx),
             "ours": lambda: McpAuth(session),
         }
-        two: AuthFactories = {
+        httpx2_auths: AuthFactories = {
             "floor": lambda: make_fixed_header_auth(httpx2),
             "ours": lambda: McpAuth2(session),
         }
         peer: AuthFactories = {"mcp 2.x": lambda: make_provider(url, make_storage_with_token(TOKEN))}
-        # A burst of a hundred is short, and the noise of a busy machine is of its own size.
+        # Twice the rounds for a burst of a hundred: it is as short as the noise of a busy machine.
         for library, auths, others, count, times in (
-            (httpx, one, {}, few, 2),
-            (httpx2, two, peer, few, 2),
-            # httpx is left out: its own pool takes ten seconds for a thousand.
-            (httpx2, two, {}, many, 1),
+            (httpx, httpx_auths, {}, few, 2),
+            (httpx2, httpx2_auths, peer, few, 2),
+            # Leave httpx out: its pool takes ten seconds for a thousand calls.
+            (httpx2, httpx2_auths, {}, many, 1),
         ):
             medians = measure_interleaved(
                 {name: _burst_measure(library, auth, url, count) for name, auth in auths.items()},
@@ -71,16 +71,20 @@ def measure_figures(scale: Scale) -> list[Figure]:
                         str(count),
                         str(_MAX_CONNECTIONS),
                     ),
-                    environ_for(place),
+                    environ_for(home),
                 )()
             what = f"{count} calls at once, {library.__name__}"
-            found.append(Figure(what, "ms", medians["ours"], "a fixed header", medians["floor"], 1.1, peers))
-        measures = {name: _concurrent_call_measure(auth, url, slow) for name, auth in {**two, **peer}.items()}
+            figures.append(
+                Figure(what, "ms", medians["ours"], "a fixed header", medians["floor"], 1.1, peers)
+            )
+        measures = {
+            name: _concurrent_call_measure(auth, url, slow) for name, auth in {**httpx2_auths, **peer}.items()
+        }
         medians = measure_interleaved(measures, scale)
         floor, ours = medians.pop("floor"), medians.pop("ours")
         what = "a call while another's headers take 1 s"
-        found.append(Figure(what, "ms", ours, "a fixed header", floor, 1.2, medians))
-    return found
+        figures.append(Figure(what, "ms", ours, "a fixed header", floor, 1.2, medians))
+    return figures
 
 
 def _burst_measure(library: Any, auth_factory: AuthFactory, url: str, count: int) -> Measure:  # noqa: ANN401
@@ -95,10 +99,10 @@ def _concurrent_call_measure(auth_factory: AuthFactory, url: str, slow_url: str)
             await post(client, url)
             other = asyncio.create_task(post(client, slow_url))
             await asyncio.sleep(_HEAD_START_SECONDS)
-            begun = time.perf_counter()
+            started_at = time.perf_counter()
             await post(client, url)
-            taken = (time.perf_counter() - begun) * 1000
+            duration_ms = (time.perf_counter() - started_at) * 1000
             await other
-            return taken
+            return duration_ms
 
     return lambda: asyncio.run(measure_call())

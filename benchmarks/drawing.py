@@ -1,4 +1,4 @@
-"""Drawing a QR code, ours against the library below it."""
+"""Draw QR codes with our renderer and with the library that it uses."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LONG_URL = (LONG_URL + "&state=" + "s" * 600)[:600]
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Measure a short code in the terminal, a long one as a PNG, and finding out that one is too wide."""
+    """Measure a short code in the terminal, a long one as a PNG, and one too wide for the terminal."""
     count = scale.choose_size(5, 1)
-    found: list[Figure] = []
+    figures: list[Figure] = []
     for what, text, draw in (
         ("QR of 40 characters, terminal", SHORT_URL, lambda: render_terminal_blocks(SHORT_URL, 80)),
         ("QR of 600 characters, PNG", LONG_URL, lambda: render_png(LONG_URL)),
@@ -32,16 +32,16 @@ def measure_figures(scale: Scale) -> list[Figure]:
             "qrcode": _cpu_milliseconds_measure(partial(_draw_with_qrcode, text), count),
         }
         medians = measure_interleaved(measures, scale)
-        found.append(Figure(what, "ms", medians["ours"], "qrcode's print_ascii", medians["qrcode"]))
-    return found
+        figures.append(Figure(what, "ms", medians["ours"], "qrcode's print_ascii", medians["qrcode"]))
+    return figures
 
 
 def _cpu_milliseconds_measure(draw: Callable[[], object], count: int) -> Measure:
     def measure() -> float:
-        begun = time.process_time()
+        started_at = time.process_time()
         for _ in range(count):
             draw()
-        return (time.process_time() - begun) / count * 1000
+        return (time.process_time() - started_at) / count * 1000
 
     return measure
 

@@ -1,4 +1,4 @@
-"""Drives an auth flow as httpx and httpx2 do for a request that is answered with 200; many calls at once."""
+"""Drive an auth flow as httpx and httpx2 do for a request with response 200; make many calls at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 
 async def measure_flow_microseconds(auth: Any, request: Any, response: Any, count: int) -> float:  # noqa: ANN401
-    """Return the CPU time of one asynchronous flow, in microseconds, over `count` of them."""
-    begun = time.process_time()
+    """Return the mean CPU time of an asynchronous flow, in microseconds, over `count` flows."""
+    started_at = time.process_time()
     for _ in range(count):
         flow = auth.async_auth_flow(request)
         await anext(flow)
@@ -18,8 +18,8 @@ async def measure_flow_microseconds(auth: Any, request: Any, response: Any, coun
         except StopAsyncIteration:
             await flow.aclose()
         else:
-            raise RuntimeError("A flow that was answered with 200 wants another request.")
-    return (time.process_time() - begun) / count * 1e6
+            raise RuntimeError("The flow yielded another request after a response 200.")
+    return (time.process_time() - started_at) / count * 1e6
 
 
 async def measure_burst_milliseconds(
@@ -29,25 +29,25 @@ async def measure_burst_milliseconds(
     count: int,
     max_connections: int,
 ) -> float:
-    """Return the wall time of so many calls at once, in milliseconds, after one that connects."""
+    """Return the wall time of `count` calls at once, in milliseconds, after one call that connects."""
     limits = library.Limits(max_connections=max_connections)
     async with library.AsyncClient(auth=auth, limits=limits, timeout=None, trust_env=False) as client:
         await post(client, url)
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         await asyncio.gather(*(post(client, url) for _ in range(count)))
-        return (time.perf_counter() - begun) * 1000
+        return (time.perf_counter() - started_at) * 1000
 
 
 async def post(client: Any, url: str) -> None:  # noqa: ANN401
-    """Make one call."""
+    """Make one call; raises RuntimeError unless the response is 200."""
     response = await client.post(url, json={})
     if response.status_code != 200:
         raise RuntimeError(f"The benchmarks' server answered {response.status_code}.")
 
 
 def measure_blocking_flow_microseconds(auth: Any, request: Any, response: Any, count: int) -> float:  # noqa: ANN401
-    """Return the CPU time of one synchronous flow, in microseconds, over `count` of them."""
-    begun = time.process_time()
+    """Return the mean CPU time of a synchronous flow, in microseconds, over `count` flows."""
+    started_at = time.process_time()
     for _ in range(count):
         flow = auth.sync_auth_flow(request)
         next(flow)
@@ -56,5 +56,5 @@ def measure_blocking_flow_microseconds(auth: Any, request: Any, response: Any, c
         except StopIteration:
             flow.close()
         else:
-            raise RuntimeError("A flow that was answered with 200 wants another request.")
-    return (time.process_time() - begun) / count * 1e6
+            raise RuntimeError("The flow yielded another request after a response 200.")
+    return (time.process_time() - started_at) / count * 1e6

@@ -1,8 +1,8 @@
-"""The peer in an environment of its own: FastMCP's OAuth client.
+"""Measure a peer in its own environment: FastMCP's OAuth client.
 
-`python -m benchmarks.fastmcp_peer step COUNT` prints the microseconds of CPU of its auth step, and `burst URL
-COUNT CONNECTIONS` the milliseconds of that many calls at once. `make bench` sets the environment up; without
-it these figures are left out.
+`python -m benchmarks.fastmcp_peer step COUNT` prints the CPU microseconds of its auth step. `burst URL COUNT
+CONNECTIONS` prints the milliseconds of COUNT calls at once. `make bench` creates the environment; without it,
+the benchmarks leave these figures out.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from benchmarks.server import TOKEN
 
 
 class _NonInteractiveOAuth(OAuth):  # type: ignore[misc]
-    """A client that nobody can be asked by: it would open a browser."""
+    """A client that fails if a login is needed; FastMCP's own would open a browser."""
 
     async def redirect_handler(self, _: str) -> None:
-        raise PermissionError("A login is needed, and nobody can be asked here.")
+        raise PermissionError("A login is needed, but no user can be asked here.")
 
 
 async def make_shared_auth(url: str, home: Path) -> Any:  # noqa: ANN401
-    """Return a client on the disk store of a home; whoever comes first puts the login there."""
+    """Return a client with a disk store in `home`. The first process writes the login to the store."""
     folder = home / "fastmcp"
     is_first = not folder.exists()
     folder.mkdir(exist_ok=True)
@@ -46,15 +46,15 @@ async def make_shared_auth(url: str, home: Path) -> Any:  # noqa: ANN401
     )
     auth = _NonInteractiveOAuth(url, token_storage=store)
     if is_first:
-        kept = json.loads((home / "login.json").read_bytes())
+        login_document = json.loads((home / "login.json").read_bytes())
         storage = auth.token_storage_adapter
-        await storage.set_client_info(OAuthClientInformationFull.model_validate(kept["client"]))
-        await storage.set_tokens(OAuthToken.model_validate(kept["tokens"]))
+        await storage.set_client_info(OAuthClientInformationFull.model_validate(login_document["client"]))
+        await storage.set_tokens(OAuthToken.model_validate(login_document["tokens"]))
     return auth
 
 
 async def _make_auth_with_token(url: str) -> Any:  # noqa: ANN401
-    """Return a client with a token in memory that is good for an hour."""
+    """Return a client with a token in memory that is valid for an hour."""
     warnings.simplefilter("ignore")
     auth = _NonInteractiveOAuth(url)
     tokens = OAuthToken(access_token=TOKEN, token_type="Bearer", expires_in=3600)

@@ -1,4 +1,4 @@
-"""A HERMES_HOME with one server, "bench", that somebody has logged in to."""
+"""A HERMES_HOME with a login at one server, "bench"."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from hermes_mcp_auth_remote.values import CredentialKey, Secret
 
 SERVER_NAME = "bench"
 PYTHON = sys.executable
-# Beside the interpreter, not the interpreter's own place: that may be a link out of the environment.
+# Do not resolve sys.executable: it may be a link to an interpreter outside the environment.
 COMMAND = str(Path(sys.executable).parent / "hermes-mcp-auth")
 MCP1_PYTHON = Path(__file__).resolve().parents[1] / ".venvs" / "hermes" / "bin" / "python"
-"""The environment with the MCP SDK 1.x, which `make test` sets up; its figures are left out without it."""
+"""The environment with the MCP SDK 1.x. `make test` creates it; without it, its figures are left out."""
 
 FASTMCP_PYTHON = Path(__file__).resolve().parents[1] / ".venvs" / "bench" / "bin" / "python"
-"""The environment with FastMCP, which `make bench` sets up; its figures are left out without it."""
+"""The environment with FastMCP. `make bench` creates it; without it, its figures are left out."""
 
 REDIRECT_URI = "http://127.0.0.1:51234/callback"
 _ISSUER = "https://as.example"
@@ -36,26 +36,28 @@ _ISSUER = "https://as.example"
 
 @contextmanager
 def logged_in_home(url: str = "http://127.0.0.1:9/mcp") -> Generator[Path]:
-    """Give a HERMES_HOME with a login at `url` that is good for an hour, until the block ends."""
+    """Yield a HERMES_HOME with a login at `url` that is valid for an hour. The block's end deletes it."""
     with tempfile.TemporaryDirectory(prefix="mcp-auth-bench-") as folder:
-        place = Path(folder)
+        home = Path(folder)
         servers = {"mcp_servers": {SERVER_NAME: {"url": url, "auth": "oauth"}}}
         # JSON is YAML.
-        (place / "config.yaml").write_text(json.dumps(servers), encoding="utf-8")
-        # A login as of now: with the identity of the files that name this address.
-        FileStore(place).save_login(CredentialKey(SERVER_NAME), _credentials(url, config_identity(place)))
-        (place / "sdk.json").write_text(json.dumps(sdk_tokens()), encoding="utf-8")
-        yield place
+        (home / "config.yaml").write_text(json.dumps(servers), encoding="utf-8")
+        # Store the identity of the configuration files, as a login of this version does.
+        FileStore(home).save_login(CredentialKey(SERVER_NAME), _credentials(url, config_identity(home)))
+        (home / "sdk.json").write_text(json.dumps(sdk_tokens()), encoding="utf-8")
+        yield home
 
 
 def environ_for(home: Path) -> dict[str, str]:
-    """Return the environment of a process that lives in a HERMES_HOME, without the caller's proxies."""
-    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    return {**kept, "HERMES_HOME": str(home), "PYTHONDONTWRITEBYTECODE": ""}
+    """Return environment variables for a process with this HERMES_HOME, without proxies."""
+    without_proxies = {
+        name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
+    }
+    return {**without_proxies, "HERMES_HOME": str(home), "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def tokens() -> Tokens:
-    """Return tokens that are good for an hour."""
+    """Return tokens that are valid for an hour."""
     now = time.time()
     return Tokens(
         access_token=Secret(TOKEN),
@@ -67,7 +69,7 @@ def tokens() -> Tokens:
 
 
 def sdk_tokens() -> dict[str, object]:
-    """Return the same tokens as the MCP SDK keeps them."""
+    """Return the same tokens in the format of the MCP SDK."""
     return {
         "access_token": TOKEN,
         "token_type": "Bearer",
@@ -78,7 +80,7 @@ def sdk_tokens() -> dict[str, object]:
 
 
 def _credentials(url: str, config_files: str) -> Credentials:
-    issuer = authorization_server_from_document(
+    authorization_server = authorization_server_from_document(
         {
             "issuer": _ISSUER,
             "authorization_endpoint": f"{_ISSUER}/authorize",
@@ -90,7 +92,7 @@ def _credentials(url: str, config_files: str) -> Credentials:
     return Credentials(
         tokens(),
         Client("a-client", None, "none", (REDIRECT_URI,), is_registered=True),
-        issuer,
+        authorization_server,
         Binding(
             SERVER_NAME,
             url,

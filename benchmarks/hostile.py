@@ -1,6 +1,6 @@
-"""What one hostile server costs the callers of others: a call, and the start of a login, beside it.
+"""Measure how one hostile server delays work with other servers: a call, and the start of a login.
 
-The hostile exchanges follow each other without a pause while the other one is timed, all in one event loop.
+Hostile exchanges follow each other without a pause in the event loop that runs the measured work.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin, Server
 
 MAX_RATIO = 1.2
-# A name whose look-up takes longer than any login may; for ever, a shared executor would never get over it.
+# The look-up of this name takes longer than a login may. It does end, so that no thread blocks for ever.
 SILENT_HOST = "silent.example"
 _SILENT_SECONDS = 5.0
 _CONCURRENT_LOGINS = 12
-# A hostile exchange must be under way before another one is timed beside it.
+# A hostile exchange must be under way before the measured work starts.
 _HEAD_START_SECONDS = 0.1
 
 HostileExchange = Callable[[Any], Awaitable[object]]
-"""Runs one exchange with the hostile server; takes an httpx2 client, which costs much to make."""
+"""Runs one exchange with the hostile server. It gets an httpx2 client, which is expensive to create."""
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Measure a call beside each kind of hostile response, and a login beside look-ups that never end."""
-    found: list[Figure] = []
-    with run_server() as origin, serving_hostile() as hostile, logged_in_home() as place:
-        # As long as a usual tool's call.
+    """Measure a call during each kind of hostile response, and a login during look-ups that never end."""
+    figures: list[Figure] = []
+    with run_server() as origin, serving_hostile() as hostile, logged_in_home() as home:
+        # The duration of a usual tool call.
         url = f"{origin}/delay/{scale.choose_size(200, 20)}"
-        session = AuthService(place).session(Server("bench", url))
+        session = AuthService(home).session(Server("bench", url))
         session.adopt(tokens())
         kinds: Mapping[str, HostileExchange] = {
             "a 401 without end": lambda client: _receive_401(client, f"{hostile}/endless"),
@@ -62,11 +62,11 @@ def measure_figures(scale: Scale) -> list[Figure]:
         measures |= {name: _call_measure(session, url, exchange) for name, exchange in kinds.items()}
         medians = measure_interleaved(measures, scale, 2)
         base = medians.pop("undisturbed")
-        found += [
+        figures += [
             Figure(f"a call beside {name}", "ms", medians[name], "an undisturbed one", base, MAX_RATIO)
             for name in kinds
         ]
-    return [*found, _measure_login_beside_lookups(scale)]
+    return [*figures, _measure_login_beside_lookups(scale)]
 
 
 def _call_measure(session: Any, url: str, exchange: HostileExchange | None) -> Measure:  # noqa: ANN401
@@ -76,8 +76,8 @@ def _call_measure(session: Any, url: str, exchange: HostileExchange | None) -> M
             httpx2.AsyncClient(timeout=None, trust_env=False) as other,
         ):
             await post(client, url)
-            disturbing = None if exchange is None else partial(exchange, other)
-            return await _time_beside(lambda: post(client, url), disturbing)
+            hostile_call = None if exchange is None else partial(exchange, other)
+            return await _time_beside(lambda: post(client, url), hostile_call)
 
     return lambda: asyncio.run(measure())
 
@@ -85,25 +85,25 @@ def _call_measure(session: Any, url: str, exchange: HostileExchange | None) -> M
 async def _time_beside(
     measured_call: Callable[[], Awaitable[object]], hostile_exchange: Callable[[], Awaitable[object]] | None
 ) -> float:
-    """Return how long work takes, in milliseconds, while hostile exchanges follow each other."""
+    """Return the duration of a call, in milliseconds, while hostile exchanges follow each other."""
 
     async def repeat(exchange: Callable[[], Awaitable[object]]) -> None:
         while True:
             await exchange()
 
-    disturbing = None if hostile_exchange is None else asyncio.create_task(repeat(hostile_exchange))
+    hostile_task = None if hostile_exchange is None else asyncio.create_task(repeat(hostile_exchange))
     await asyncio.sleep(_HEAD_START_SECONDS)
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     await measured_call()
-    taken = (time.perf_counter() - begun) * 1000
-    if disturbing is not None:
-        # A hostile exchange that failed in another way than it should is an error here.
-        if disturbing.done():
-            disturbing.result()
-        disturbing.cancel()
+    duration_ms = (time.perf_counter() - started_at) * 1000
+    if hostile_task is not None:
+        # Raise the error of a hostile exchange that failed in an unexpected way.
+        if hostile_task.done():
+            hostile_task.result()
+        hostile_task.cancel()
         with suppress(asyncio.CancelledError):
-            await disturbing
-    return taken
+            await hostile_task
+    return duration_ms
 
 
 async def _receive_401(client: Any, url: str) -> None:  # noqa: ANN401
@@ -114,7 +114,7 @@ async def _receive_401(client: Any, url: str) -> None:  # noqa: ANN401
 
 
 class _RejectedSession:
-    """A session whose token no server takes, and that has no other one."""
+    """A session whose token every server rejects and that has no other token."""
 
     prover = None
 
@@ -130,10 +130,10 @@ class _RejectedSession:
         return "Bearer a-token"
 
     async def handle_challenge(self, refused: str, status: int, www_authenticate: list[str], /) -> None:
-        """No other token."""
+        """Do nothing: there is no other token."""
 
     def handle_challenge_blocking(self, refused: str, status: int, www_authenticate: list[str], /) -> None:
-        """No other token."""
+        """Do nothing: there is no other token."""
 
 
 async def _discover(origin: str, path: str) -> None:
@@ -145,19 +145,19 @@ async def _discover(origin: str, path: str) -> None:
 
 def _measure_login_beside_lookups(scale: Scale) -> Figure:
     count = scale.choose_size(_CONCURRENT_LOGINS, 1)
-    with serve_demo() as demo, logged_in_home() as place:
+    with serve_demo() as demo, logged_in_home() as home:
         measures: dict[str, Measure] = {
-            "undisturbed": lambda: asyncio.run(_measure_login_start(place, demo.mcp_url, 0)),
-            "disturbed": lambda: asyncio.run(_measure_login_start(place, demo.mcp_url, count)),
+            "undisturbed": lambda: asyncio.run(_measure_login_start(home, demo.mcp_url, 0)),
+            "disturbed": lambda: asyncio.run(_measure_login_start(home, demo.mcp_url, count)),
         }
         medians = measure_interleaved(measures, scale)
     what = f"the start of a login beside {count} whose look-ups never end"
     return Figure(what, "ms", medians["disturbed"], "an undisturbed one", medians["undisturbed"], MAX_RATIO)
 
 
-async def _measure_login_start(place: Path, url: str, count: int) -> float:
-    """Return how long the start of a login takes, in milliseconds, beside so many with a silent resolver."""
-    service = AuthService(place)
+async def _measure_login_start(home: Path, url: str, count: int) -> float:
+    """Return how long a login takes to start, in ms, during `count` others with a silent resolver."""
+    service = AuthService(home)
     with silent_resolver():
         others = [
             asyncio.create_task(
@@ -169,21 +169,21 @@ async def _measure_login_start(place: Path, url: str, count: int) -> float:
             for number in range(count)
         ]
         await asyncio.sleep(_HEAD_START_SECONDS)
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         login = await service.start_login(Server("honest", url), Origin("terminal"))
-        taken = (time.perf_counter() - begun) * 1000
+        duration_ms = (time.perf_counter() - started_at) * 1000
         for other in others:
             other.cancel()
     await asyncio.gather(*others, return_exceptions=True)
     await service.cancel(login.id)
-    return taken
+    return duration_ms
 
 
 @contextmanager
 def silent_resolver() -> Generator[None]:
-    """Let the system's resolver be silent about one name, until the block ends or five seconds are over.
+    """Make the system's resolver silent about one name until the block ends, or for five seconds.
 
-    It blocks its thread, as a real one does: patched here, where every way to look a name up comes by.
+    It blocks its thread, as a real resolver does. Every look-up in Python uses the patched function.
     """
     is_over, resolve = threading.Event(), socket.getaddrinfo
 

@@ -1,7 +1,8 @@
-"""A server that harms its callers, in a process of its own: `python -m benchmarks.hostile_server`.
+"""A hostile server in its own process: `python -m benchmarks.hostile_server`.
 
-The path says how: `/endless` is a 401 without end, `/hints` are 103 responses without end, `/chunks` is
-a document in chunks of one byte, `/wide` one whose hosts grow when normalised. It ends when its input does.
+The path selects the attack: `/endless` sends a 401 without end, `/hints` 103 responses without end, `/chunks`
+a document in chunks of one byte, `/wide` one with hosts that grow under NFKC. The process ends at the end of
+its standard input.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000
 
 @contextmanager
 def run_server() -> Generator[str]:
-    """Run the server until the block ends; gives its origin."""
+    """Run the server until the block ends; yield its origin."""
     command = [sys.executable, "-m", "benchmarks.hostile_server"]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -40,7 +41,7 @@ def run_server() -> Generator[str]:
 
 
 def wide_metadata(origin: str) -> bytes:
-    """Return a megabyte of metadata: 41 issuers of 8000 letters, of each of which NFKC makes 18."""
+    """Return a megabyte of metadata: 41 issuers of 8000 letters, each of which NFKC turns into 18."""
     issuers = [f"https://{chr(0xFDFA) * 8000}.example"] * 41
     document = {"resource": f"{origin}/wide", "authorization_servers": issuers}
     return json.dumps(document, ensure_ascii=False).encode()

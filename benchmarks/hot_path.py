@@ -1,4 +1,4 @@
-"""The hot path: CPU of the auth step of one request, its token valid and in memory."""
+"""The hot path: the CPU time of the auth step of one request with a valid token in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _URL = "https://mcp.example/mcp"
 
 
 def make_fixed_header_auth(library: Any) -> Any:  # noqa: ANN401
-    """Return the floor: an auth object of a library that sets a header and does nothing else."""
+    """Return the floor: an auth object for a library that only sets a header."""
 
     class FixedHeader(library.Auth):  # type: ignore[misc]
         def auth_flow(self, request: Any) -> Any:  # noqa: ANN401
@@ -36,9 +36,9 @@ def make_fixed_header_auth(library: Any) -> Any:  # noqa: ANN401
 def measure_figures(scale: Scale) -> list[Figure]:
     """Measure the hot path of both libraries, asynchronous and synchronous."""
     count = scale.choose_size(10_000, 100)
-    found: list[Figure] = []
-    with logged_in_home() as place:
-        session = AuthService(place).session(Server("bench", _URL))
+    figures: list[Figure] = []
+    with logged_in_home() as home:
+        session = AuthService(home).session(Server("bench", _URL))
         session.adopt(tokens())
         for library, ours in ((httpx, McpAuth(session)), (httpx2, McpAuth2(session))):
             name = library.__name__
@@ -58,14 +58,14 @@ def measure_figures(scale: Scale) -> list[Figure]:
                 if FASTMCP_PYTHON.exists():
                     measures["fastmcp"] = command_output_measure(
                         (str(FASTMCP_PYTHON), "-m", "benchmarks.fastmcp_peer", "step", str(count)),
-                        environ_for(place),
+                        environ_for(home),
                     )
             elif MCP1_PYTHON.exists():
                 command = (str(MCP1_PYTHON), "-m", "benchmarks.sdk", str(count))
-                measures["mcp 1.x"] = command_output_measure(command, environ_for(place))
+                measures["mcp 1.x"] = command_output_measure(command, environ_for(home))
             medians = measure_interleaved(measures, scale)
             floor, mine = medians.pop("floor"), medians.pop("ours")
-            found.append(
+            figures.append(
                 Figure(f"auth step, {name}, async", "µs", mine, "a fixed header", floor, 1.25, medians)
             )
             blocking = measure_interleaved(
@@ -81,7 +81,7 @@ def measure_figures(scale: Scale) -> list[Figure]:
                 },
                 scale,
             )
-            found.append(
+            figures.append(
                 Figure(
                     f"auth step, {name}, sync",
                     "µs",
@@ -91,4 +91,4 @@ def measure_figures(scale: Scale) -> list[Figure]:
                     1.25,
                 )
             )
-    return found
+    return figures

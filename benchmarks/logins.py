@@ -1,4 +1,4 @@
-"""Requests until the first 200, and prompts to a person, by situation. Counts: any machine will do."""
+"""Count requests until the first 200, and prompts to a user, by situation. Independent of the machine."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ _ACCEPT_HEADERS = {"Accept": "application/json, text/event-stream"}
 
 @dataclass(slots=True)
 class Clock:
-    """Time that is moved by hand, for the demo's servers and for us."""
+    """A clock that the benchmark moves, for the demo's servers and for our client."""
 
     now: float = field(default_factory=time.time)
 
     def __call__(self) -> float:
-        """Return it, in epoch seconds."""
+        """Return the time in epoch seconds."""
         return self.now
 
 
 @dataclass(slots=True)
 class Person:
-    """Whoever is asked; the server approves at once, so a prompt is one request of a browser."""
+    """The user who gets prompts. The server approves at once, so a prompt is one request of a browser."""
 
     prompts: int = 0
 
     async def approve(self, url: str) -> str:
-        """Open an authorization URL; returns the redirect URL."""
+        """Open an authorization URL; return the redirect URL."""
         self.prompts += 1
         async with httpx2.AsyncClient() as browser:
             return str((await browser.get(url, follow_redirects=False)).headers["location"])
 
 
 class OurClient:
-    """Our service and one httpx2 client, in one process after another."""
+    """Our service with an httpx2 client, over several processes."""
 
     def __init__(self, demo: Demo, clock: Clock, home: Path, options: ServerOptions, person: Person) -> None:
         self._home, self._clock, self._person = home, clock, person
@@ -64,36 +64,36 @@ class OurClient:
         self.restart()
 
     def restart(self) -> None:
-        """Begin again with what is on the disk."""
+        """Start again from the files on disk."""
         self._service = AuthService(self._home, clock=self._clock)
 
     def expire_token(self) -> None:
-        """Nothing to do: the clock is handed in."""
+        """Do nothing: the service uses the benchmark's clock."""
 
     async def call(self) -> None:
-        """Make one call, and log in where a person is needed."""
+        """Make one call, and log in if it raises AuthorizationRequired."""
         async with httpx2.AsyncClient(
             auth=McpAuth(self._service.session(self._server)), headers=_ACCEPT_HEADERS
         ) as client:
             try:
                 response = await client.post(self._server.url, json=_PING)
-            except AuthorizationRequired as needed:
-                here, said = Origin("terminal"), needed.challenge
+            except AuthorizationRequired as error:
+                origin, challenge = Origin("terminal"), error.challenge
                 login = await self._service.start_login(
                     self._server,
-                    here,
+                    origin,
                     redirect_uri=REDIRECT_URI,
-                    challenge=said if isinstance(said, Challenge) else None,
+                    challenge=challenge if isinstance(challenge, Challenge) else None,
                 )
                 await self._service.complete_login(
-                    login.id, await self._person.approve(login.request.url), here
+                    login.id, await self._person.approve(login.request.url), origin
                 )
                 response = await client.post(self._server.url, json=_PING)
             response.raise_for_status()
 
 
 class SdkClient:
-    """The MCP SDK 2.x, its storage kept over restarts."""
+    """The MCP SDK 2.x. Its storage survives restarts."""
 
     def __init__(self, demo: Demo, client_metadata_url: str | None, person: Person) -> None:
         self._url, self._client_metadata_url, self._person = demo.mcp_url, client_metadata_url, person
@@ -102,7 +102,7 @@ class SdkClient:
         self.restart()
 
     def restart(self) -> None:
-        """Begin again with what the storage has."""
+        """Start again from the storage."""
         self._provider = make_provider(
             self._url,
             self._storage,
@@ -112,11 +112,11 @@ class SdkClient:
         )
 
     def expire_token(self) -> None:
-        """Let the token be over by the clock, which cannot be handed in."""
+        """Move the token's expiry into the past: the SDK takes no clock."""
         self._provider.context.token_expiry_time = time.time() - 1
 
     async def call(self) -> None:
-        """Make one call; the provider asks the person itself."""
+        """Make one call; the provider prompts the user itself."""
         async with httpx2.AsyncClient(auth=self._provider, headers=_ACCEPT_HEADERS) as client:
             (await client.post(self._url, json=_PING)).raise_for_status()
 
@@ -124,13 +124,17 @@ class SdkClient:
         self._redirect_url = await self._person.approve(url)
 
     async def _read_authorization_response(self) -> AuthorizationCodeResult:
-        found = {name: values[0] for name, values in parse_qs(urlsplit(self._redirect_url).query).items()}
-        return AuthorizationCodeResult(code=found["code"], state=found["state"], iss=found.get("iss"))
+        parameters = {
+            name: values[0] for name, values in parse_qs(urlsplit(self._redirect_url).query).items()
+        }
+        return AuthorizationCodeResult(
+            code=parameters["code"], state=parameters["state"], iss=parameters.get("iss")
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What has happened before the call, and what the call may cost at the least."""
+    """The preparation for a call, and the fewest requests and prompts that the call can need."""
 
     label: str
     min_requests: int
@@ -200,7 +204,7 @@ def _run_demo(situation: Situation) -> Generator[tuple[Demo, Clock, Path]]:
 
 
 def count_requests(situation: Situation, *, is_ours: bool) -> tuple[int, int]:
-    """Play a situation; returns requests until the first 200 and prompts."""
+    """Run a situation; return the requests until the first 200, and the prompts."""
     with _run_demo(situation) as (demo, clock, home):
         options = ServerOptions(
             client_id=demo.authorization_server.add_client(REDIRECT_URI).client_id
@@ -219,7 +223,7 @@ def count_requests(situation: Situation, *, is_ours: bool) -> tuple[int, int]:
             await situation.prepare(demo, clock, client)
             before, person.prompts = len(demo.authorization_server.requests), 0
             await client.call()
-            # What the person's browser asks for is not ours to save.
+            # Do not count the requests of the user's browser.
             return len(demo.authorization_server.requests) - before - person.prompts, person.prompts
 
         return asyncio.run(count_call())
@@ -227,15 +231,15 @@ def count_requests(situation: Situation, *, is_ours: bool) -> tuple[int, int]:
 
 def measure_figures(scale: Scale) -> list[Figure]:
     """Count once: counts have no noise."""
-    found: list[Figure] = []
+    figures: list[Figure] = []
     for situation in SITUATIONS[: scale.choose_size(len(SITUATIONS), 1)]:
         (requests, prompts) = count_requests(situation, is_ours=True)
-        # The SDK takes no client of the operator's without an OAuthClientInformationFull in its storage.
+        # The SDK uses an operator's client only if the storage has an OAuthClientInformationFull of it.
         peer = {} if situation.is_preregistered else {"mcp 2.x": count_requests(situation, is_ours=False)}
         what, least = situation.label, "the least there can be"
-        peers = {name: float(made) for name, (made, _) in peer.items()}
-        found.append(Figure(f"requests: {what}", "", requests, least, situation.min_requests, 1, peers))
-        if situation.min_prompts or prompts or any(asked for _, asked in peer.values()):
-            peers = {name: float(asked) for name, (_, asked) in peer.items()}
-            found.append(Figure(f"prompts: {what}", "", prompts, least, situation.min_prompts, 1, peers))
-    return found
+        peers = {name: float(count) for name, (count, _) in peer.items()}
+        figures.append(Figure(f"requests: {what}", "", requests, least, situation.min_requests, 1, peers))
+        if situation.min_prompts or prompts or any(count for _, count in peer.values()):
+            peers = {name: float(count) for name, (_, count) in peer.items()}
+            figures.append(Figure(f"prompts: {what}", "", prompts, least, situation.min_prompts, 1, peers))
+    return figures

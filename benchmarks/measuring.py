@@ -1,4 +1,4 @@
-"""How everything is measured: in turns, so that a machine's moods hit all alike; the median counts."""
+"""Measure by turns, so that changes in the machine's load affect all alike; report the medians."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Measure = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much to measure: rounds that count, and sizes; `small` only proves that everything still runs."""
+    """How much to measure. `rounds` excludes the warm-up; `is_small` only checks that all benchmarks run."""
 
     rounds: int = 5
     is_small: bool = False
 
     def choose_size(self, size: int, small_size: int) -> int:
-        """Return a size, or its small stand-in."""
+        """Return `size`, or `small_size` if the scale is small."""
         return small_size if self.is_small else size
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table. `goal` is how many times `base` ours may be; None where there is no goal."""
+    """A row of the table. `goal` is the allowed ratio of `ours` to `base`; None if there is no goal."""
 
     what: str
     unit: str
@@ -40,16 +40,16 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """Ours over the base; None where the base is nothing at all."""
+        """The ratio of `ours` to `base`; None if `base` is 0."""
         return self.ratio_of(self.ours)
 
     def ratio_of(self, value: float) -> float | None:
-        """Return how many times the base a value is; None where the base is nothing at all."""
+        """Return the ratio of a value to `base`; None if `base` is 0."""
         return value / self.base if self.base else None
 
     @property
     def verdict(self) -> str:
-        """Say whether the goal is met."""
+        """Return "ok" or "missed"; "" if there is no goal."""
         if self.goal is None:
             return ""
         return "ok" if self.ours <= self.goal * self.base else "missed"
@@ -58,40 +58,40 @@ class Figure:
 def measure_interleaved(
     measures: Mapping[str, Measure], scale: Scale, rounds_factor: int = 1
 ) -> dict[str, float]:
-    """Take each measure once a round, each round from another one on, and return the medians by name.
+    """Take each measure once a round, and return the medians by name.
 
-    There are `times` as many rounds as the extent says, and one before them that only fills caches. The
-    small extent has one in all.
+    Each round starts at another measure. There are `scale.rounds * rounds_factor` rounds, and a warm-up round
+    before them that fills caches. A small scale has one round in all.
     """
     names = list(measures)
-    taken: dict[str, list[float]] = {name: [] for name in names}
+    values_by_name: dict[str, list[float]] = {name: [] for name in names}
     for number in range(1 if scale.is_small else 1 + scale.rounds * rounds_factor):
         first = number % len(names)
         for name in (*names[first:], *names[:first]):
             value = measures[name]()
             if number or scale.is_small:
-                taken[name].append(value)
-    return {name: median(values) for name, values in taken.items()}
+                values_by_name[name].append(value)
+    return {name: median(values) for name, values in values_by_name.items()}
 
 
 def command_time_measure(command: Sequence[str], environ: Mapping[str, str]) -> Measure:
-    """Return a measure of a command's wall time; it raises CalledProcessError where the command fails."""
+    """Return a measure of a command's wall time, in ms; it raises CalledProcessError if the command fails."""
 
     def measure() -> float:
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         subprocess.run(command, env=dict(environ), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        return (time.perf_counter() - begun) * 1000
+        return (time.perf_counter() - started_at) * 1000
 
     return measure
 
 
 def command_output_measure(command: Sequence[str], environ: Mapping[str, str]) -> Measure:
-    """Return a measure that is the number which a command prints."""
+    """Return a measure that runs a command and returns the number that the command prints."""
 
     def measure() -> float:
-        done = subprocess.run(
+        process = subprocess.run(
             command, env=dict(environ), cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
         )
-        return float(done.stdout)
+        return float(process.stdout)
 
     return measure

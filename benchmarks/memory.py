@@ -1,4 +1,4 @@
-"""Memory: what one session adds to a process with a client, and what each further user adds."""
+"""Memory: the cost of one session in a process with a client, and of each further user."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 service, server = AuthService(Path(os.environ["HERMES_HOME"])), Server("bench", "{url}")
-kept = []
+auths = []
 def add(number):
     session = service.session(server, f"telegram:{{number}}")
     session.adopt(tokens())
-    kept.append(McpAuth(session))
+    auths.append(McpAuth(session))
 for number in range(100):
     add(number)
 before = resident()
@@ -52,15 +52,15 @@ for number in range(100, 100 + {count}):
 print((resident() - before) / {count})
 """
 )
-# What the issue allows; a Session, its key, its header and the auth object.
+# The allowed size of a Session, its key, its header and the auth object.
 _MAX_USER_KIB = 4.5
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
     """Measure resident memory in fresh processes."""
-    found: list[Figure] = []
-    with run_server() as origin, logged_in_home(f"{origin}/delay/0") as place:
-        env, url = environ_for(place), f"{origin}/delay/0"
+    figures: list[Figure] = []
+    with run_server() as origin, logged_in_home(f"{origin}/delay/0") as home:
+        env, url = environ_for(home), f"{origin}/delay/0"
 
         def output_measure(code: str, **fields: object) -> Measure:
             return command_output_measure((PYTHON, "-c", code.format(url=url, **fields)), env)
@@ -83,8 +83,8 @@ def measure_figures(scale: Scale) -> list[Figure]:
             medians = measure_interleaved(measures, scale)
             floor, ours = medians.pop("floor"), medians.pop("ours")
             what = f"resident with one session, {library}"
-            found.append(Figure(what, "MiB", ours, "a fixed header", floor, 1.3, medians))
+            figures.append(Figure(what, "MiB", ours, "a fixed header", floor, 1.3, medians))
         users = output_measure(_USERS_CODE, count=scale.choose_size(5000, 500))
-        each = measure_interleaved({"ours": users}, scale)["ours"]
-        found.append(Figure("each further user", "KiB", each, "allowed", _MAX_USER_KIB, 1))
-    return found
+        user_kib = measure_interleaved({"ours": users}, scale)["ours"]
+        figures.append(Figure("each further user", "KiB", user_kib, "allowed", _MAX_USER_KIB, 1))
+    return figures

@@ -1,4 +1,4 @@
-"""Device logins that wait: are a thousand polled on time, what does a poll cost, what does each one hold?"""
+"""Waiting device logins: the delay of polls with many logins, the cost of a poll, the memory of a login."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret, Server, as_secret
 
-# What the floor has open; ours has as many in flight at most for one place.
+# Open connections of the floor. Our poller allows as many polls in flight per server.
 MAX_CONNECTIONS = 32
-# To write into a login's record who polls it, to the disk.
+# How long it takes to claim a login: a write to its record on disk.
 CLAIM_SECONDS = 0.008
 Report = dict[str, Any]
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Let logins wait in a fresh process at a server in another one; once, for it takes its time."""
+    """Measure waiting logins in a fresh process, with the server in another one. Only once: it is slow."""
     few, many = scale.choose_size(1000, 100), scale.choose_size(10_000, 40)
     interval, seconds = scale.choose_size(5, 1), scale.choose_size(16, 3)
-    found: list[Figure] = []
+    figures: list[Figure] = []
     ours, floor = (_run_waiter(kind, few, interval, seconds) for kind in ("ours", "floor"))
     for percent in (50, 99):
         what = f"time between two polls of a login, {few} waiting, {percent} % within"
         goal = 1.05 if not scale.is_small else None
-        found.append(Figure(what, "s", _gap_percentile(ours, percent), "the interval", interval, goal))
-    found.append(
+        figures.append(Figure(what, "s", _gap_percentile(ours, percent), "the interval", interval, goal))
+    figures.append(
         Figure(
             "CPU of a poll",
             "ms",
@@ -63,21 +63,23 @@ def measure_figures(scale: Scale) -> list[Figure]:
             _cpu_milliseconds_per_poll(floor),
         )
     )
-    found.append(Figure("memory of each waiting login", "KiB", ours["kib"], "allowed", 1.0, 1))
+    figures.append(Figure("memory of each waiting login", "KiB", ours["kib"], "allowed", 1.0, 1))
     crowd = _run_waiter("ours", many, interval, scale.choose_size(40, 3))
     for percent in (50, 99):
         what = f"the same, {many} waiting, {percent} % within"
-        found.append(Figure(what, "s", _gap_percentile(crowd, percent), "the interval", interval))
-    found.append(Figure(f"logins never polled, {many} waiting", "", many - crowd["codes"] + 1, "one", 1.0, 1))
-    return found
+        figures.append(Figure(what, "s", _gap_percentile(crowd, percent), "the interval", interval))
+    figures.append(
+        Figure(f"logins never polled, {many} waiting", "", many - crowd["codes"] + 1, "one", 1.0, 1)
+    )
+    return figures
 
 
 def _run_waiter(kind: str, count: int, interval_seconds: int, seconds: int) -> Report:
     with run_server() as origin:
-        words = [origin, *map(str, (count, interval_seconds, seconds))]
-        command = [sys.executable, "-m", "benchmarks.polling", kind, *words]
-        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        report = cast("Report", json.loads(done.stdout))
+        arguments = [origin, *map(str, (count, interval_seconds, seconds))]
+        command = [sys.executable, "-m", "benchmarks.polling", kind, *arguments]
+        process = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+        report = cast("Report", json.loads(process.stdout))
     if not report["gaps"] or min(report["gaps"]) < interval_seconds - 0.05:
         raise RuntimeError(f"{kind}: a poll came too early, or none came.")
     return report
@@ -93,14 +95,14 @@ def _cpu_milliseconds_per_poll(report: Report) -> float:
 
 
 def _get(origin: str, path: str) -> bytes:
-    with urlopen(origin + path) as answer:
-        return cast("bytes", answer.read())
+    with urlopen(origin + path) as response:
+        return cast("bytes", response.read())
 
 
 def make_login(origin: str, number: int, interval_seconds: float, next_at: float) -> Login:
-    """Return a login that is polled at a server, first at `next_at` (epoch seconds)."""
+    """Return a device login whose first poll is due at `next_at` (epoch seconds)."""
     names = ("authorization_endpoint", "token_endpoint", "device_authorization_endpoint")
-    issuer = authorization_server_from_document(
+    authorization_server = authorization_server_from_document(
         {"issuer": origin, **{name: f"{origin}/{name}" for name in names}}
     )
     client = Client(f"client-{number}", None, "none", (REDIRECT_URI,), is_registered=True)
@@ -112,52 +114,56 @@ def make_login(origin: str, number: int, interval_seconds: float, next_at: float
         key=CredentialKey("bench", f"telegram:{number}"),
         server_url=f"{origin}/mcp",
         request=authorization_request(
-            issuer,
+            authorization_server,
             client,
             redirect_uri=REDIRECT_URI,
             state=Secret(secret),
             code_verifier=Secret(secret),
             resource=f"{origin}/mcp",
         ),
-        authorization_server=issuer,
+        authorization_server=authorization_server,
         origin=Origin("telegram", str(number), user_id=str(number)),
         started_at=now,
         expires_at=now + 1800,
         poll_state=replace(
-            start_polling(issuer, client, code, now, resource=f"{origin}/mcp"), next_at=next_at
+            start_polling(authorization_server, client, code, now, resource=f"{origin}/mcp"), next_at=next_at
         ),
     )
 
 
 def run_service(origin: str, count: int, interval_seconds: float, seconds: float) -> Report:
-    """Watch so many logins; measured from when each has been polled."""
+    """Watch `count` logins with our service. The measurement starts after each had a poll."""
     with tempfile.TemporaryDirectory(prefix="mcp-auth-bench-") as folder:
         home = Path(folder)
-        store, begun = FileStore(home).logins, time.time()
-        # People begin one after another, and not while all the others are being taken over.
-        first = begun + 2 + count * CLAIM_SECONDS
+        store, started_at = FileStore(home).logins, time.time()
+        # Spread the first polls, and start them only when all logins are claimed.
+        first_poll_at = started_at + 2 + count * CLAIM_SECONDS
         for number in range(count):
-            store.add(make_login(origin, number, interval_seconds, first + interval_seconds * number / count))
-        place = Server("bench", f"{origin}/mcp")
-        world = Dependencies(FileStore(home), run_exchange, time.time, secrets.token_urlsafe)
-        devices = DeviceLogins(world, Logins(world, lambda _: place), lambda _: place, None)
+            store.add(
+                make_login(
+                    origin, number, interval_seconds, first_poll_at + interval_seconds * number / count
+                )
+            )
+        server = Server("bench", f"{origin}/mcp")
+        dependencies = Dependencies(FileStore(home), run_exchange, time.time, secrets.token_urlsafe)
+        devices = DeviceLogins(dependencies, Logins(dependencies, lambda _: server), lambda _: server, None)
 
         def watch_logins(numbers: range) -> None:
             for number in numbers:
                 devices.subscribe(store.get(f"{number:022d}"), lambda _: None)
 
-        # The poller itself is no login's own.
+        # Start the poller first: its own memory belongs to no login.
         watch_logins(range(few := count // 10))
         _wait_until_claimed(store, few)
         tracemalloc.start()
         watch_logins(range(few, count))
         _wait_until_claimed(store, count)
         gc.collect()
-        # But for the interpreter's table of interned strings, which doubles now and then.
+        # Leave out pathlib: it interns strings, and the interpreter's table of these doubles now and then.
         snapshot = tracemalloc.take_snapshot().filter_traces(
             [tracemalloc.Filter(inclusive=False, filename_pattern=pathlib.__file__)]
         )
-        kib = sum(each.size for each in snapshot.statistics("filename")) / (count - few) / 1024
+        kib = sum(statistic.size for statistic in snapshot.statistics("filename")) / (count - few) / 1024
         tracemalloc.stop()
         _wait_until_polled(origin, count)
         return {**_measure_polls(origin, interval_seconds, seconds), "kib": kib}
@@ -169,13 +175,13 @@ def _wait_until_claimed(store: LoginFiles, count: int) -> None:
 
 
 def _wait_until_polled(origin: str, count: int) -> None:
-    patience = time.monotonic() + 300
-    while json.loads(_get(origin, "/report"))["codes"] < count and time.monotonic() < patience:
+    deadline = time.monotonic() + 300
+    while json.loads(_get(origin, "/report"))["codes"] < count and time.monotonic() < deadline:
         time.sleep(1)
 
 
 def _measure_polls(origin: str, interval_seconds: float, seconds: float) -> Report:
-    # What was being measured before comes to rest.
+    # Let the work of the set-up end first.
     time.sleep(interval_seconds)
     _get(origin, "/begin")
     cpu = time.process_time()
@@ -184,7 +190,7 @@ def _measure_polls(origin: str, interval_seconds: float, seconds: float) -> Repo
 
 
 def run_floor(origin: str, count: int, interval_seconds: float, seconds: float) -> Report:
-    """Send the same polls by a heap of timers over raw connections that reads no answer's content."""
+    """Send the same polls by a heap of timers over raw connections, without parsing a response."""
     parts = urlsplit(origin)
     requests: list[bytes] = []
     for number in range(count):
@@ -202,7 +208,7 @@ def run_floor(origin: str, count: int, interval_seconds: float, seconds: float) 
             connections.put_nowait(await asyncio.open_connection(parts.hostname, parts.port))
         now = time.monotonic()
         heap = [(now + interval_seconds * number / count, number) for number in range(count)]
-        flying: set[asyncio.Task[None]] = set()
+        in_flight: set[asyncio.Task[None]] = set()
 
         async def poll(number: int) -> None:
             reader, writer = await connections.get()
@@ -216,24 +222,24 @@ def run_floor(origin: str, count: int, interval_seconds: float, seconds: float) 
             while True:
                 while heap and heap[0][0] <= time.monotonic():
                     task = asyncio.create_task(poll(heapq.heappop(heap)[1]))
-                    flying.add(task)
-                    task.add_done_callback(flying.discard)
+                    in_flight.add(task)
+                    task.add_done_callback(in_flight.discard)
                 await asyncio.sleep(max(heap[0][0] - time.monotonic(), 0.001) if heap else 0.001)
 
-        beating = asyncio.create_task(send_due_polls())
+        polls_task = asyncio.create_task(send_due_polls())
         report = await asyncio.to_thread(_measure_polls, origin, interval_seconds, seconds)
-        beating.cancel()
-        await asyncio.gather(beating, *flying, return_exceptions=True)
+        polls_task.cancel()
+        await asyncio.gather(polls_task, *in_flight, return_exceptions=True)
         return report
 
     return asyncio.run(main())
 
 
 def main(argv: list[str]) -> None:
-    """Wait as one of the two kinds, and print a report."""
+    """Run one of the two kinds, and print its report as JSON."""
     kind, origin, count, interval, seconds = argv
-    wait = {"ours": run_service, "floor": run_floor}[kind]
-    print(json.dumps(wait(origin, int(count), float(interval), float(seconds))), flush=True)
+    run = {"ours": run_service, "floor": run_floor}[kind]
+    print(json.dumps(run(origin, int(count), float(interval), float(seconds))), flush=True)
 
 
 if __name__ == "__main__":

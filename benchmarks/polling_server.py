@@ -1,7 +1,8 @@
-"""A token endpoint where nobody ever decides, in a process of its own: `python -m benchmarks.polling_server`.
+"""A token endpoint whose logins stay pending, in its own process: `python -m benchmarks.polling_server`.
 
-It answers as little as HTTP allows, and notes when each device code was polled: `/begin` forgets all of that,
-`/report` tells it as JSON. It ends when its input does.
+It sends minimal responses and records when each device code is polled. `/begin` resets the records, `/report`
+returns them as JSON. The process ends at the end of its standard
+input.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _CODE_PARAMETER = b"device_code="
 
 @contextmanager
 def run_server() -> Generator[str]:
-    """Run the server until the block ends; gives its origin."""
+    """Run the server until the block ends; yield its origin."""
     command = [sys.executable, "-m", "benchmarks.polling_server"]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -39,7 +40,7 @@ def run_server() -> Generator[str]:
 
 
 class PollTimes:
-    """When each code was polled last, and how long after the time before."""
+    """The last poll of each code, and the gaps between polls."""
 
     def __init__(self) -> None:
         self.last_poll_at: dict[bytes, float] = {}
@@ -47,10 +48,10 @@ class PollTimes:
 
     def record_poll(self, code: bytes) -> None:
         now = time.monotonic()
-        before = self.last_poll_at.get(code)
+        previous_poll_at = self.last_poll_at.get(code)
         self.last_poll_at[code] = now
-        if before is not None:
-            self.gap_seconds.append(now - before)
+        if previous_poll_at is not None:
+            self.gap_seconds.append(now - previous_poll_at)
 
     def report(self) -> bytes:
         return json.dumps({"codes": len(self.last_poll_at), "gaps": sorted(self.gap_seconds)}).encode()
@@ -82,22 +83,22 @@ class _Connection(asyncio.Protocol):
             self._respond(head.split(b" ", 2)[1], body)
 
     def _respond(self, path: bytes, body: bytes) -> None:
-        status, said = b"200 OK", b"{}"
+        status, response_body = b"200 OK", b"{}"
         if path == b"/begin":
             self._poll_times.gap_seconds.clear()
         elif path == b"/report":
-            said = self._poll_times.report()
+            response_body = self._poll_times.report()
         else:
             self._poll_times.record_poll(body.partition(_CODE_PARAMETER)[2].partition(b"&")[0])
-            status, said = b"400 Bad Request", _PENDING_BODY
+            status, response_body = b"400 Bad Request", _PENDING_BODY
         head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-        self._transport.write(head % (status, len(said)) + said)
+        self._transport.write(head % (status, len(response_body)) + response_body)
 
 
 async def _serve() -> None:
-    noted = PollTimes()
+    poll_times = PollTimes()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(noted), "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(lambda: _Connection(poll_times), "127.0.0.1", 0, backlog=4096)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     server.close()

@@ -1,6 +1,6 @@
-"""The peer: the MCP SDK's OAuthClientProvider, 1.x or 2.x, whichever this interpreter has.
+"""The peer: the OAuthClientProvider of the MCP SDK, 1.x or 2.x as installed for this interpreter.
 
-`python -m benchmarks.sdk 10000` prints the microseconds of CPU of its auth step.
+`python -m benchmarks.sdk 10000` prints the CPU microseconds of its auth step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REDIRECT_URI = "http://127.0.0.1:51234/callback"
 
 
 class MemoryStorage:
-    """Tokens and client in memory, or at first from a file; counts nothing, checks nothing."""
+    """Stores tokens and client in memory; can read the first tokens from a file."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.tokens: OAuthToken | None = None
@@ -42,7 +42,7 @@ class MemoryStorage:
 
 
 class FileStorage:
-    """Tokens in a file, replaced as a whole, and the client of `login.json`: what a careful program does."""
+    """Stores tokens in a file that it replaces atomically. The client comes from `login.json`."""
 
     def __init__(self, home: Path) -> None:
         self.login_document: Any = json.loads((home / "login.json").read_bytes())
@@ -62,13 +62,13 @@ class FileStorage:
         return OAuthClientInformationFull.model_validate(self.login_document["client"])
 
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        """Keep the one there is."""
+        """Do nothing: the client does not change."""
 
 
 async def make_provider_with_expiry(
     url: str, storage: FileStorage, refuse_login: Callable[..., Awaitable[Any]]
 ) -> Any:  # noqa: ANN401
-    """Return a provider that was told what it does not store: when the token ends, and the metadata."""
+    """Return a provider with the token's expiry and the metadata, which the SDK does not store."""
     auth: Any = make_provider(url, storage, refuse_login, refuse_login)
     await auth._initialize()  # noqa: SLF001  as FastMCP does
     auth.context.token_expiry_time = storage.login_document["expires_at"]
@@ -93,14 +93,14 @@ def make_provider(
 
 
 def make_storage_with_token(access_token: str) -> MemoryStorage:
-    """Return a storage with a token that is good for an hour."""
+    """Return a storage with a token that is valid for an hour."""
     storage = MemoryStorage()
     storage.tokens = OAuthToken(access_token=access_token, token_type="Bearer", expires_in=3600)
     return storage
 
 
 def main() -> None:
-    """Print the cost of the auth step."""
+    """Print the CPU time of the auth step, in microseconds."""
     from benchmarks.driving import measure_flow_microseconds
 
     library: Any = getattr(oauth2, "httpx2", None) or oauth2.httpx  # type: ignore[attr-defined]

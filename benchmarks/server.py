@@ -1,6 +1,7 @@
-"""A server that takes as long as its path says, in a process of its own: `python -m benchmarks.server`.
+"""A server with the delay in its path, in its own process: `python -m benchmarks.server`.
 
-`/delay/50` answers after 50 ms to whoever brings the token, 401 else. It ends when its input does.
+`/delay/50` responds after 50 ms if the request has the token, and with 401 otherwise. The process ends at the
+end of its standard input.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _EXPECTED_AUTHORIZATION = f"Bearer {TOKEN}".encode()
 
 @contextmanager
 def run_server() -> Generator[str]:
-    """Run the server until the block ends; gives its origin."""
+    """Run the server until the block ends; yield its origin."""
     command = [sys.executable, "-m", "benchmarks.server"]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -42,7 +43,7 @@ def main() -> None:
     """Serve on a free port and print the origin."""
     import uvicorn
 
-    bound = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     config = uvicorn.Config(
         _app, loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False
     )
@@ -50,11 +51,11 @@ def main() -> None:
     server = uvicorn.Server(config)
 
     async def serve() -> None:
-        running = asyncio.create_task(server.serve(sockets=[bound]))
-        print(f"http://127.0.0.1:{bound.getsockname()[1]}", flush=True)
+        server_task = asyncio.create_task(server.serve(sockets=[listener]))
+        print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         await asyncio.to_thread(sys.stdin.read)
         server.should_exit = server.force_exit = True
-        await running
+        await server_task
 
     with suppress(KeyboardInterrupt):
         asyncio.run(serve())

@@ -1,4 +1,4 @@
-"""Eight processes share a login, twenty calls each, the access token over: who refreshes, who is answered."""
+"""Eight processes share a login with an expired token, and make twenty calls each: count the refreshes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TOKEN_LIFETIME_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SharingResult:
-    """What came of it; `lost` counts the processes that need a login for their next call."""
+    """The result; `logins_needed` counts the processes that need a login for their next call."""
 
     refreshes: int
     successful_calls: int
@@ -37,17 +37,17 @@ class SharingResult:
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Count once, by client. The server rotates, and a refresh token that comes twice ends the session."""
+    """Count once per client. The server rotates refresh tokens and ends a session if one is used twice."""
     processes, calls = scale.choose_size(PROCESS_COUNT, 1), scale.choose_size(CALLS_PER_PROCESS, 3)
     kinds = {"ours": PYTHON, "mcp 2.x": PYTHON, "mcp 2.x, told the expiry": PYTHON}
     if FASTMCP_PYTHON.exists():
         kinds["fastmcp"] = str(FASTMCP_PYTHON)
-    found = {kind: measure_sharing(kind, python, processes, calls) for kind, python in kinds.items()}
-    ours = found.pop("ours")
+    results = {kind: measure_sharing(kind, python, processes, calls) for kind, python in kinds.items()}
+    ours = results.pop("ours")
     what, all_calls = f"{processes} processes, {calls} calls each, one expired token", processes * calls
 
     def peer_values(field_name: str) -> dict[str, float]:
-        return {kind: float(getattr(each, field_name)) for kind, each in found.items()}
+        return {kind: float(getattr(result, field_name)) for kind, result in results.items()}
 
     return [
         Figure(f"refreshes: {what}", "", ours.refreshes, "one for all", 1, 1, peer_values("refreshes")),
@@ -73,8 +73,8 @@ def measure_figures(scale: Scale) -> list[Figure]:
 
 
 def measure_sharing(kind: str, python: str, processes: int, calls: int) -> SharingResult:
-    """Let the processes of one client go at once, and then each of them once more, its token revoked."""
-    # One origin: some clients look for the token endpoint beside the MCP server, and elsewhere find none.
+    """Let all processes call at once; then revoke the access token and let each call once more."""
+    # One origin: some clients expect the token endpoint at the origin of the MCP server.
     with (
         tempfile.TemporaryDirectory(prefix="mcp-auth-bench-") as folder,
         serve_demo(
@@ -87,24 +87,24 @@ def measure_sharing(kind: str, python: str, processes: int, calls: int) -> Shari
             while any(ledger.find_live_token(token) for token in list(ledger.access_tokens)):
                 time.sleep(0.05)
             demo.authorization_server.change_behaviour(access_token_seconds=3600)
-            answered = sum(_count_calls(callers, calls))
+            successful_calls = sum(_count_calls(callers, calls))
             refreshes = demo.authorization_server.count_requests("refresh")
             ledger.revoke_access_tokens()
-            lost = sum(not _count_calls([caller], 1)[0] for caller in callers)
-        return SharingResult(refreshes, answered, lost)
+            logins_needed = sum(not _count_calls([caller], 1)[0] for caller in callers)
+        return SharingResult(refreshes, successful_calls, logins_needed)
 
 
 def _log_in_to_demo(home: Path, demo: Demo) -> None:
     async def log_in() -> None:
-        service, here = AuthService(home), Origin("terminal")
-        login = await service.start_login(Server("bench", demo.ping_url), here, redirect_uri=REDIRECT_URI)
-        await service.complete_login(login.id, await Person().approve(login.request.url), here)
+        service, origin = AuthService(home), Origin("terminal")
+        login = await service.start_login(Server("bench", demo.ping_url), origin, redirect_uri=REDIRECT_URI)
+        await service.complete_login(login.id, await Person().approve(login.request.url), origin)
 
     asyncio.run(log_in())
     stored = FileStore(home).read(CredentialKey("bench"))
     assert stored.tokens is not None
     assert stored.client is not None
-    kept = {
+    login_document = {
         "tokens": _sdk_tokens(stored.tokens),
         "expires_at": stored.tokens.expires_at,
         "client": {
@@ -114,7 +114,7 @@ def _log_in_to_demo(home: Path, demo: Demo) -> None:
         },
         "metadata": demo.authorization_server.metadata(),
     }
-    (home / "login.json").write_text(json.dumps(kept), encoding="utf-8")
+    (home / "login.json").write_text(json.dumps(login_document), encoding="utf-8")
 
 
 def _sdk_tokens(tokens: Tokens) -> dict[str, object]:
@@ -151,7 +151,7 @@ def _run_callers(
 
 
 def _count_calls(callers: list[subprocess.Popen[str]], count: int) -> list[int]:
-    """Let all of them call at once; returns how many calls of each were answered."""
+    """Let all processes call at once; return how many calls of each succeeded."""
     for caller in callers:
         assert caller.stdin is not None
         caller.stdin.write(f"{count}\n")

@@ -1,4 +1,4 @@
-"""Start-up: printing a token, `--help`, importing the auth classes, and process start to the first 200."""
+"""Start-up: print a token, `--help`, import the auth classes, and make a process's first call."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ auth = make_provider("{url}", MemoryStorage(Path("{file}")))
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Measure all of start-up."""
+    """Measure commands, imports and first responses."""
     return [*_measure_commands_and_imports(scale), *_measure_first_responses(scale)]
 
 
 def _measure_commands_and_imports(scale: Scale) -> list[Figure]:
-    with logged_in_home() as place:
-        env = environ_for(place)
+    with logged_in_home() as home:
+        env = environ_for(home)
 
         def command_measure(*arguments: str) -> Measure:
             return command_time_measure(arguments, env)
@@ -47,7 +47,7 @@ def _measure_commands_and_imports(scale: Scale) -> list[Figure]:
         def python_measure(code: str) -> Measure:
             return command_measure(PYTHON, "-c", code)
 
-        tokens_file = str(place / "mcp-tokens" / f"{SERVER_NAME}.json")
+        tokens_file = str(home / "mcp-tokens" / f"{SERVER_NAME}.json")
         quick = measure_interleaved(
             {
                 "bare": python_measure("pass"),
@@ -59,7 +59,7 @@ def _measure_commands_and_imports(scale: Scale) -> list[Figure]:
                 "httpx2": python_measure("import httpx2"),
                 "ours.httpx2": python_measure("import hermes_mcp_auth_remote.auth.httpx2"),
             },
-            # They are quick, and the noise of a process start is of their own size.
+            # More rounds: these are as short as the noise of a process start.
             scale,
             rounds_factor=3,
         )
@@ -92,16 +92,16 @@ def _measure_commands_and_imports(scale: Scale) -> list[Figure]:
 
 
 def _measure_first_responses(scale: Scale) -> list[Figure]:
-    found: list[Figure] = []
-    with run_server() as origin, logged_in_home(f"{origin}/delay/0") as place:
-        env, url = environ_for(place), f"{origin}/delay/0"
+    figures: list[Figure] = []
+    with run_server() as origin, logged_in_home(f"{origin}/delay/0") as home:
+        env, url = environ_for(home), f"{origin}/delay/0"
 
         def first_response_measure(library: str, setup: str, client: str) -> Measure:
             code = _FIRST_CALL_CODE.format(library=library, setup=setup, client=client, url=url)
             return command_time_measure((PYTHON, "-c", code), env)
 
         sdk = first_response_measure(
-            "httpx2", _SDK_SETUP_CODE.format(url=url, file=place / "sdk.json"), "auth=auth"
+            "httpx2", _SDK_SETUP_CODE.format(url=url, file=home / "sdk.json"), "auth=auth"
         )
         for library, others in (("httpx", {}), ("httpx2", {"mcp 2.x": sdk})):
             medians = measure_interleaved(
@@ -118,5 +118,7 @@ def _measure_first_responses(scale: Scale) -> list[Figure]:
             )
             peers = measure_interleaved(others, scale) if others else {}
             what = f"process start to the first 200, {library}"
-            found.append(Figure(what, "ms", medians["ours"], "a fixed header", medians["floor"], 1.4, peers))
-    return found
+            figures.append(
+                Figure(what, "ms", medians["ours"], "a fixed header", medians["floor"], 1.4, peers)
+            )
+    return figures

@@ -1,4 +1,4 @@
-"""Figures as a markdown table for people, or as JSON for programs."""
+"""Format figures as a Markdown table or as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLUMN_TITLES = (
 
 
 def format_markdown(figures: Sequence[Figure], elapsed_seconds: float) -> str:
-    """Draw the table, its columns aligned for reading in a terminal."""
+    """Return a Markdown table with aligned columns, and a line about the machine."""
     rows = [_COLUMN_TITLES, *map(_format_row, figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMN_TITLES))]
     lines = [
@@ -35,8 +35,8 @@ def format_markdown(figures: Sequence[Figure], elapsed_seconds: float) -> str:
 
 
 def format_json(figures: Sequence[Figure], elapsed_seconds: float) -> str:
-    """Write the figures as JSON."""
-    rows = [{**asdict(each), "ratio": each.ratio, "verdict": each.verdict} for each in figures]
+    """Return the figures and the machine as JSON."""
+    rows = [{**asdict(figure), "ratio": figure.ratio, "verdict": figure.verdict} for figure in figures]
     return json.dumps({"machine": _describe_machine(), "seconds": elapsed_seconds, "figures": rows}, indent=2)
 
 
@@ -61,8 +61,8 @@ def _format_row(figure: Figure) -> tuple[str, ...]:
 
 
 def _format_ratio(figure: Figure, value: float) -> str:
-    times = figure.ratio_of(value)
-    return "" if times is None else f" ({times:.2f} ×)"
+    ratio = figure.ratio_of(value)
+    return "" if ratio is None else f" ({ratio:.2f} ×)"
 
 
 def _describe_machine() -> str:

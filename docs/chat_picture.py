@@ -1,4 +1,4 @@
-"""Draws the pictures of chats from what the tests keep of them. Run: python docs/chat_picture.py."""
+"""Draw the pictures of chats from the transcripts of the tests. Run: python docs/chat_picture.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECTION_SEPARATOR = "\n--------\n"
 
 
 class Picture(NamedTuple):
-    """A transcript, what happens between its first and last section, and what the picture shows."""
+    """A transcript, a caption between its first and last section, and the picture's title."""
 
     transcript_name: str
     caption: str
@@ -26,20 +26,20 @@ PICTURES = {
     "telegram.svg": Picture(
         "telegram_paste.txt",
         "Anna approves on her phone and sends the address; the bot deletes it.",
-        "A login in a Telegram chat: one message with the page, which then says who is connected.",
+        "A login in a Telegram chat: one message with the link, which then shows the connected account.",
     ),
     "discord.svg": Picture(
         "discord_paste.txt",
         "Ada approves, presses Paste, and puts the address into the form.",
-        "A login in a Discord channel, seen by nobody but the person.",
+        "A login in a Discord channel that only the user sees.",
     ),
     "hermes.svg": Picture(
         "hermes_telegram.txt",
         "Anna approves and sends the address. The tools are live.",
-        "An agent in Hermes that asks for a login by itself, and goes on when it has one.",
+        "An agent in Hermes that asks for a login by itself, and continues after it.",
     ),
 }
-# What a test's own machine and minute are called.
+# What the pictures show instead of a test's addresses and times.
 REPLACEMENTS = {
     "http://127.0.0.1:<port>/api/ping": "https://mcp.notes.example/mcp",
     "http://127.0.0.1:<port>/mcp": "https://mcp.notes.example/mcp",
@@ -47,13 +47,13 @@ REPLACEMENTS = {
     "<time> UTC (": "16:10 UTC (",
     "<time>": "16:00",
 }
-# A line of an embed that is longer goes on in the next.
+# A longer line of an embed continues in the next line.
 JOIN_ABOVE_CHARS = 60
 WRAP_CHARS, CHAR_WIDTH, LINE_HEIGHT, PAD, GAP, WIDTH = 56, 7.3, 18, 10, 12, 520
 
 
 class Bubble(NamedTuple):
-    """One message: who wrote it, its lines, and rows of buttons."""
+    """A message: its sender, its lines, and its rows of buttons."""
 
     sender: str
     lines: list[str]
@@ -61,19 +61,19 @@ class Bubble(NamedTuple):
 
 
 def parse_bubbles(transcript: str) -> Iterator[Bubble]:
-    """Read a chat's text back into messages: a name at the margin begins one, what follows is indented."""
-    who, lines = "", list[str]()
+    """Parse a transcript into messages: an unindented name starts a message, its lines are indented."""
+    sender, lines = "", list[str]()
     for line in [*transcript.splitlines(), "end"]:
         if line.startswith(("  ", "║", "╔", "╚")) or not line:
             lines.append(line.removeprefix("  "))
             continue
-        if who and (any(lines) or " used /" in who):
-            yield _make_bubble(who, lines)
-        who, lines = line.rstrip(":"), []
+        if sender and (any(lines) or " used /" in sender):
+            yield _make_bubble(sender, lines)
+        sender, lines = line.rstrip(":"), []
 
 
 def _make_bubble(sender: str, lines: list[str]) -> Bubble:
-    # An embed is drawn as a box of characters, and set in Markdown.
+    # A transcript shows an embed as a box of characters with Markdown inside.
     text = [re.sub(r"\*\*|`", "", line.strip("│").strip()) for line in lines if not _button_labels(line)]
     text = _join_wrapped_lines(line for line in text if not line.startswith(("┌", "└")))
     while text and not text[-1]:
@@ -82,7 +82,7 @@ def _make_bubble(sender: str, lines: list[str]) -> Bubble:
 
 
 def _join_wrapped_lines(lines: Iterable[str]) -> list[str]:
-    """Join what was broken at the edge of an embed."""
+    """Join lines that were wrapped at the edge of an embed."""
     joined = [""]
     for line in lines:
         if len(joined[-1].rpartition("\n")[2]) > JOIN_ABOVE_CHARS and line:
@@ -97,16 +97,17 @@ def _button_labels(line: str) -> list[str]:
 
 
 def draw(picture: Picture) -> str:
-    """Draw a chat as SVG: what the person wrote at the right, what the bot wrote at the left."""
+    """Draw a chat as SVG: the user's messages on the right, the bot's on the left."""
     text = (TRANSCRIPTS_DIR / picture.transcript_name).read_text("utf-8")
-    for name, drawn in REPLACEMENTS.items():
-        text = text.replace(name, drawn)
+    for recorded, shown in REPLACEMENTS.items():
+        text = text.replace(recorded, shown)
     first, *_, last = text.split(SECTION_SEPARATOR)
-    shown = [each for each in parse_bubbles(first) if not each.sender.startswith("──")]
-    ended = [each for each in parse_bubbles(last) if not each.sender.startswith("──")]
+    first_bubbles = [bubble for bubble in parse_bubbles(first) if not bubble.sender.startswith("──")]
+    last_bubbles = [bubble for bubble in parse_bubbles(last) if not bubble.sender.startswith("──")]
+    new_bubbles = [bubble for bubble in last_bubbles if bubble not in first_bubbles]
     y, parts = float(GAP), list[str]()
-    # What is the same in both is drawn once.
-    for bubble in [*shown[:2], picture.caption, *(each for each in ended if each not in shown)]:
+    # Draw a message that is in both sections once.
+    for bubble in [*first_bubbles[:2], picture.caption, *new_bubbles]:
         if isinstance(bubble, str):
             y += LINE_HEIGHT
             parts.append(f'<text class="between" x="{WIDTH / 2:g}" y="{y:g}">{escape(bubble)}</text>')
@@ -121,9 +122,11 @@ def draw(picture: Picture) -> str:
         box = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
         parts.append(f'<rect {box} rx="10" fill="{fill}"/>')
         for number, line in enumerate(lines):
-            kind = ' class="who"' if number == 0 else ""
-            at = y + PAD + (number + 0.8) * LINE_HEIGHT
-            parts.append(f'<text x="{x + PAD:g}" y="{at:g}" xml:space="preserve"{kind}>{escape(line)}</text>')
+            css_class = ' class="who"' if number == 0 else ""
+            text_y = y + PAD + (number + 0.8) * LINE_HEIGHT
+            parts.append(
+                f'<text x="{x + PAD:g}" y="{text_y:g}" xml:space="preserve"{css_class}>{escape(line)}</text>'
+            )
         y += height + 4
         for row in bubble.button_rows:
             parts.extend(_draw_button_row(row, y, max(width, 300.0)))
@@ -140,12 +143,13 @@ def draw(picture: Picture) -> str:
 
 
 def _draw_button_row(labels: list[str], y: float, width: float) -> Iterator[str]:
-    each = (width - 4 * (len(labels) - 1)) / len(labels)
+    button_width = (width - 4 * (len(labels) - 1)) / len(labels)
     for number, label in enumerate(labels):
-        x = GAP + number * (each + 4)
-        size = f'width="{each:g}" height="{LINE_HEIGHT + 12}"'
+        x = GAP + number * (button_width + 4)
+        size = f'width="{button_width:g}" height="{LINE_HEIGHT + 12}"'
         yield f'<rect x="{x:g}" y="{y:g}" {size} rx="8" fill="#eaf2f8"/>'
-        yield f'<text class="button" x="{x + each / 2:g}" y="{y + LINE_HEIGHT + 2:g}">{escape(label)}</text>'
+        center = x + button_width / 2
+        yield f'<text class="button" x="{center:g}" y="{y + LINE_HEIGHT + 2:g}">{escape(label)}</text>'
 
 
 def _wrap_lines(lines: Iterable[str]) -> Iterator[str]:

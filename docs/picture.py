@@ -1,4 +1,4 @@
-"""Draws login.svg: what `hermes-mcp-auth login` shows, in its own words. Run: python docs/picture.py."""
+"""Draw login.svg from the output of `hermes-mcp-auth login`. Run: python docs/picture.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ URL = f"{ISSUER}/authorize?client_id=hermes&request_uri=urn:example:6esc_11ACC5b
 
 
 def render_screen() -> str:
-    """Return the terminal's text: a login, a wrong paste, the right one."""
+    """Return the terminal's text for a login with a wrong paste and then the right one."""
     os.environ["TZ"] = "UTC"
     time.tzset()
     request = AuthorizationRequest(
@@ -56,21 +56,23 @@ def render_screen() -> str:
     connection = Connection(
         login.key, login.server_url, ISSUER, "ada@example.com", request.scope, NOW + 3720, can_refresh=True
     )
-    kept = io.BytesIO()
-    shown = io.TextIOWrapper(kept, "utf-8")
-    plain = PlainScreen(shown, COLUMNS, 0, lambda: NOW)
-    print("$ hermes-mcp-auth login notes\n", file=shown)
-    plain.show(login, browser_opened=False, port=52117)
-    print("[61 characters]", file=shown)
-    plain.show_refusal(PasteRefused("That address carries no code: it is not the one your browser ended on."))
-    print("[312 characters]", file=shown)
-    print(connection_summary(connection, NOW + 120, COLUMNS), file=shown)
-    shown.flush()
-    return re.sub(r"\x1b\[[0-9;]*m", "", kept.getvalue().decode())
+    output = io.BytesIO()
+    stream = io.TextIOWrapper(output, "utf-8")
+    screen = PlainScreen(stream, COLUMNS, 0, lambda: NOW)
+    print("$ hermes-mcp-auth login notes\n", file=stream)
+    screen.show(login, browser_opened=False, port=52117)
+    print("[61 characters]", file=stream)
+    screen.show_refusal(
+        PasteRefused("That address carries no code: it is not the one your browser ended on.")
+    )
+    print("[312 characters]", file=stream)
+    print(connection_summary(connection, NOW + 120, COLUMNS), file=stream)
+    stream.flush()
+    return re.sub(r"\x1b\[[0-9;]*m", "", output.getvalue().decode())
 
 
 def draw(text: str) -> str:
-    """Draw a terminal's text as SVG, a QR code's half blocks as squares."""
+    """Draw a terminal's text as SVG, and the half blocks of a QR code as squares."""
     y, parts = float(MARGIN), list[str]()
     for line in text.splitlines():
         if line.strip() and not line.strip(" ▀▄█"):
@@ -79,8 +81,8 @@ def draw(text: str) -> str:
             continue
         for start in range(0, max(len(line), 1), COLUMNS):
             y += LINE_HEIGHT
-            shown = escape(line[start : start + COLUMNS])
-            parts.append(f'<text x="{MARGIN}" y="{y:g}" xml:space="preserve">{shown}</text>')
+            escaped = escape(line[start : start + COLUMNS])
+            parts.append(f'<text x="{MARGIN}" y="{y:g}" xml:space="preserve">{escaped}</text>')
     width, height = COLUMNS * CHAR_WIDTH + 2 * MARGIN, y + 2 * MARGIN
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img">'

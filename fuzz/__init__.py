@@ -1,7 +1,8 @@
-"""Hostile input for everything that parses: a harness for each parser, run by atheris and by the tests.
+"""Fuzz every parser: one harness for each. atheris and the tests run them.
 
-A harness has `SEEDS`, inputs to begin with, and `fuzz_one_input`, which forgives only McpAuthError and
-looks at what came out. `make fuzz` runs each for 20 seconds, `make fuzz FUZZ_SECONDS=600` for longer.
+A harness has `SEEDS`, its first inputs, and `fuzz_one_input`, which ignores McpAuthError, lets every other
+exception through, and checks the result. `make fuzz` runs each for 20 seconds, `make fuzz FUZZ_SECONDS=600`
+for longer.
 """
 
 HARNESSES = ("challenge", "metadata", "registration", "token", "device", "paste", "config", "stored", "peek")

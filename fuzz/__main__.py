@@ -1,6 +1,6 @@
-"""`python -m fuzz NAME [libFuzzer's options]` runs one harness under atheris; without a name, lists them.
+"""Run one harness under atheris: `python -m fuzz NAME [options of libFuzzer]`. Without a name, list them.
 
-What atheris finds lies in .venvs/fuzz/NAME: its corpus, kept for the next time, and an input per failure.
+.venvs/fuzz/NAME holds the corpus, which the next run continues. .venvs/fuzz/NAME-* are inputs that failed.
 """
 
 import sys
@@ -10,12 +10,12 @@ from pathlib import Path
 from fuzz import HARNESSES
 
 ROOT = Path(__file__).resolve().parents[1]
-# An honest input takes microseconds; a megabyte at once, a fraction of a second.
+# A usual input takes microseconds; a megabyte takes a fraction of a second.
 LIMITS = ("-timeout=5", "-max_len=65536", "-rss_limit_mb=1024")
 
 
 def main(name: str, options: list[str]) -> None:
-    """Fuzz until libFuzzer ends the process."""
+    """Fuzz one harness until libFuzzer ends the process."""
     atheris = import_module("atheris")
     sys.stderr.write(f"--- {name}\n")
     with atheris.instrument_imports(include=["hermes_mcp_auth_remote"]):
@@ -24,8 +24,8 @@ def main(name: str, options: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(harness.SEEDS):
         (folder / f"seed-{number}").write_bytes(seed)
-    found = f"-artifact_prefix={folder.parent}/{name}-"
-    atheris.Setup([f"fuzz {name}", *LIMITS, found, *options, str(folder)], harness.fuzz_one_input)
+    artifact_prefix = f"-artifact_prefix={folder.parent}/{name}-"
+    atheris.Setup([f"fuzz {name}", *LIMITS, artifact_prefix, *options, str(folder)], harness.fuzz_one_input)
     atheris.Fuzz()
 
 

@@ -1,4 +1,4 @@
-"""Header lines of a 401, one to a line: `challenge` never raises, and bounds what it hands on."""
+"""Fuzz WWW-Authenticate headers, one per line: `read_challenge` never raises and returns bounded data."""
 
 from fuzz.given import check, read_sample
 from hermes_mcp_auth_remote.oauth.challenge import MAX_RESOURCE_METADATA_URLS, read_challenge
@@ -11,9 +11,7 @@ SEEDS = (
 
 
 def fuzz_one_input(data: bytes) -> None:
-    """Read them."""
+    """Read the headers."""
     challenge = read_challenge(data.decode("latin-1").split("\n"))
     check(len(challenge.resource_metadata) <= MAX_RESOURCE_METADATA_URLS, "too many requests")
-    check(
-        all(word.isascii() and word.isprintable() for word in challenge.scope or ()), "a scope that is none"
-    )
+    check(all(word.isascii() and word.isprintable() for word in challenge.scope or ()), "an invalid scope")

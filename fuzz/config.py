@@ -1,4 +1,4 @@
-"""config.yaml and .env, with a line of `#env` between the two: a server comes out whole, or a ConfigError."""
+"""Fuzz config.yaml and .env, separated by a line `#env`: the result is a valid server or an McpAuthError."""
 
 import tempfile
 from contextlib import suppress
@@ -32,13 +32,13 @@ _HOME = tempfile.TemporaryDirectory(prefix="hermes-fuzz-")
 
 
 def fuzz_one_input(data: bytes) -> None:
-    """Read all that are configured, and one by its name."""
+    """Read all configured servers, and one by its name."""
     config, _, env = data.partition(b"#env\n")
     home = Path(_HOME.name)
     (home / "config.yaml").write_bytes(config)
     (home / ".env").write_bytes(env)
     with suppress(McpAuthError):
         for server in load_servers(home, {}).values():
-            check(is_safe_url(server.url), "an unsafe address")
+            check(is_safe_url(server.url), "an unsafe URL")
     with suppress(McpAuthError):
-        check(is_safe_url(find_server("demo", home, {}).url), "an unsafe address")
+        check(is_safe_url(find_server("demo", home, {}).url), "an unsafe URL")

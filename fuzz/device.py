@@ -1,4 +1,4 @@
-"""The answers of a device endpoint and of the polls after it: what a person is shown is safe and short."""
+"""Fuzz responses of a device authorization endpoint and of polls: what the user sees is safe and short."""
 
 from contextlib import suppress
 
@@ -21,14 +21,17 @@ _DEVICE_AUTHORIZATION = DeviceAuthorization(Secret("d"), "WDJB-MJHT", "https://a
 
 
 def fuzz_one_input(data: bytes) -> None:
-    """Read it as either."""
+    """Read the input as a device authorization response, and as the response to a poll."""
     response = make_response(data)
     with suppress(McpAuthError):
-        found = read_device_authorization_response(response, "https://as.example")
-        check(is_safe_url(found.verification_uri), "an unsafe address")
-        check(found.user_code.isascii() and found.user_code.isprintable(), "a code that cannot be typed")
-        check(found.interval_seconds >= 1, "polled without a pause")
+        authorization = read_device_authorization_response(response, "https://as.example")
+        check(is_safe_url(authorization.verification_uri), "an unsafe URL")
+        check(
+            authorization.user_code.isascii() and authorization.user_code.isprintable(),
+            "a code that cannot be typed",
+        )
+        check(authorization.interval_seconds >= 1, "polled without a pause")
     pending = start_polling(make_authorization_server(), make_client(), _DEVICE_AUTHORIZATION, NOW)
-    follows = advance_poll(pending, response, pending.next_at)
-    if isinstance(follows, PollState):
-        check(follows.next_at >= pending.next_at + 5, "polled too early")
+    next_state = advance_poll(pending, response, pending.next_at)
+    if isinstance(next_state, PollState):
+        check(next_state.next_at >= pending.next_at + 5, "polled too early")

@@ -1,4 +1,4 @@
-"""What the harnesses share: recorded samples, answers made of bytes, and the other side of a login."""
+"""Shared parts of the harnesses: recorded samples, responses made from bytes, and a login to answer."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ OK_JSON, OK_FORM, BAD_JSON = b"\x00\x00", b"\x00\x01", b"\x02\x00"
 
 
 def read_sample(name: str) -> bytes:
-    """Return what a real server is reported to have sent."""
+    """Return a recorded response of a real server."""
     return (SAMPLES / name).read_bytes()
 
 
 def make_response(data: bytes) -> Response:
-    """Make an answer: a byte for the status, one for the type, the rest is its body."""
+    """Make a response: a byte selects the status, one the content type, the rest is the body."""
     head, body = data[:2].ljust(2, b"\0"), data[2:]
-    kind = _CONTENT_TYPES[head[1] % len(_CONTENT_TYPES)]
-    return Response(_STATUSES[head[0] % len(_STATUSES)], (("content-type", kind),) if kind else (), body)
+    content_type = _CONTENT_TYPES[head[1] % len(_CONTENT_TYPES)]
+    return Response(
+        _STATUSES[head[0] % len(_STATUSES)], (("content-type", content_type),) if content_type else (), body
+    )
 
 
 def make_authorization_server() -> AuthorizationServer:
-    """Return an authorization server that has everything."""
+    """Return an authorization server with all endpoints."""
     return authorization_server_from_document(
         {
             "issuer": ISSUER,
@@ -49,12 +51,12 @@ def make_authorization_server() -> AuthorizationServer:
 
 
 def make_client() -> Client:
-    """Return a public client of it."""
+    """Return a public client of this authorization server."""
     return Client("client-1", redirect_uris=(REDIRECT_URI,))
 
 
 def make_authorization_request() -> AuthorizationRequest:
-    """Return the request of a login that waits."""
+    """Return the authorization request of a waiting login."""
     return authorization_request(
         make_authorization_server(),
         make_client(),
@@ -65,6 +67,6 @@ def make_authorization_request() -> AuthorizationRequest:
 
 
 def check(condition: object, message: str) -> None:
-    """Fail where something that must hold does not."""
+    """Raise AssertionError unless the condition holds."""
     if not condition:
         raise AssertionError(message)

@@ -1,4 +1,4 @@
-"""Metadata of a protected resource and of an authorization server: no unsafe URL comes out."""
+"""Fuzz metadata of protected resources and authorization servers: the result has no unsafe URL."""
 
 import json
 from contextlib import suppress
@@ -22,13 +22,17 @@ SEEDS = (
 
 
 def fuzz_one_input(data: bytes) -> None:
-    """Read it as either."""
+    """Read the input as both kinds of metadata."""
     response = make_response(data)
     with suppress(McpAuthError):
         resource = read_protected_resource_response(response, URL)
         check(is_safe_url(resource.authorization_servers[0]), "an unsafe issuer")
     with suppress(McpAuthError):
-        found = read_authorization_server_response(response, ISSUER)
-        for url in (found.authorization_endpoint, found.token_endpoint, found.device_authorization_endpoint):
+        server = read_authorization_server_response(response, ISSUER)
+        for url in (
+            server.authorization_endpoint,
+            server.token_endpoint,
+            server.device_authorization_endpoint,
+        ):
             check(url is None or is_safe_url(url), "an unsafe endpoint")
-        check(origin_of(found.issuer) == ISSUER, "another issuer")
+        check(origin_of(server.issuer) == ISSUER, "a different issuer")

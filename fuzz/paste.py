@@ -1,4 +1,4 @@
-"""What a person pastes: only an answer to this very login passes, or a bare code where one may."""
+"""Fuzz pasted text: only a response to this login passes, or a bare code if it is allowed."""
 
 from contextlib import suppress
 
@@ -20,10 +20,10 @@ _REQUEST = make_authorization_request()
 
 
 def fuzz_one_input(data: bytes) -> None:
-    """Paste it, where a bare code may be pasted and where none may."""
+    """Read the input with and without bare codes allowed."""
     text = data.decode("utf-8", "surrogateescape")
     for accept in (False, True):
         with suppress(McpAuthError):
             response = read_authorization_response(text, _REQUEST, accept_bare_code=accept)
             check(response.code.reveal(), "an empty code")
-            check(response.is_bare <= accept, "a bare code where none may be")
+            check(response.is_bare <= accept, "a bare code that is not allowed")

@@ -1,4 +1,4 @@
-"""The fast path of `token`: binding and tokens, a line between them; a whole token comes out, or none."""
+"""Fuzz the fast path of `token` with a binding and tokens, a line each: it returns a valid token or None."""
 
 import os
 import tempfile
@@ -19,11 +19,11 @@ _FOLDER.mkdir(mode=0o700)
 
 
 def fuzz_one_input(data: bytes) -> None:
-    """Look for a token."""
+    """Write both files and read a token."""
     binding, _, tokens = data.partition(b"\n")
     for name, content in (("demo.binding.json", binding), ("demo.json", tokens)):
         descriptor = os.open(_FOLDER / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
     token = read_valid_token(_HOME.name, "demo", NOW)
-    check(token is None or (token.isascii() and token.isprintable() and token), "a token that is none")
+    check(token is None or (token.isascii() and token.isprintable() and token), "an invalid token")

@@ -1,4 +1,4 @@
-"""The answer to a client registration: what is taken can authenticate and be stored."""
+"""Fuzz responses to a client registration: an accepted client can authenticate and be stored."""
 
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -28,10 +28,10 @@ SEEDS = (
 
 
 def fuzz_one_input(data: bytes) -> None:
-    """Read it, and authenticate."""
+    """Read the response, store the client and authenticate with it."""
     with suppress(McpAuthError):
         client = read_registration_response(make_response(data), make_authorization_server(), REDIRECT_URI)
         check(client.client_id and client.is_registered, "no client")
-        check(all(urlsplit(uri).port != -1 for uri in client.redirect_uris), "a redirect URI that is none")
+        check(all(urlsplit(uri).port != -1 for uri in client.redirect_uris), "an invalid redirect URI")
         encode_document(client_document(client))
         authenticate_client(client, ISSUER, {"grant_type": "authorization_code"})

@@ -1,4 +1,4 @@
-"""Files of the store, as anybody may have left them: what can be read can be written and read again."""
+"""Fuzz files of the store: a file that can be read can be written and read again."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -104,12 +104,15 @@ SEEDS = (
 
 
 def fuzz_one_input(data: bytes) -> None:
-    """Read one of the files, named by the first byte."""
+    """Read the kind of file that the first byte selects, write it, and read it again."""
     read_and_write = _ROUND_TRIPS[(data[0] if data else 0) % len(_ROUND_TRIPS)]
     try:
         written = encode_document(read_and_write(decode_document(data[1:], "a.json")))
     except McpAuthError:
         return
-    again = encode_document(read_and_write(decode_document(written, "a.json")))
-    # A lifetime beyond a century is cut, each time a little; all else stays.
-    check(again == written or read_and_write is _round_trip_tokens, "written and read, it is another")
+    rewritten = encode_document(read_and_write(decode_document(written, "a.json")))
+    # Each reading cuts a lifetime beyond a century a little; everything else is stable.
+    check(
+        rewritten == written or read_and_write is _round_trip_tokens,
+        "the file changed after it was written and read",
+    )

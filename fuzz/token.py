@@ -1,4 +1,4 @@
-"""The answer of a token endpoint, JSON or form: a token that fits a header, or a refusal."""
+"""Fuzz responses of a token endpoint, JSON or form: the result is a token that fits a header, or an error."""
 
 from contextlib import suppress
 
@@ -18,10 +18,10 @@ SEEDS = (
 
 
 def fuzz_one_input(data: bytes) -> None:
-    """Read it as the answer to a plain request and to one with a proof."""
-    for proven in (False, True):
+    """Read the response as one to a plain request and to one with a DPoP proof."""
+    for has_proof in (False, True):
         with suppress(McpAuthError):
-            tokens = read_token_response(make_response(data), NOW, "as.example", has_proof=proven)
+            tokens = read_token_response(make_response(data), NOW, "as.example", has_proof=has_proof)
             token = tokens.access_token.reveal()
-            check(token.isascii() and token.isprintable() and token, "a token that no header can carry")
-            check(tokens.expires_at is None or tokens.expires_at > NOW, "a token of the past")
+            check(token.isascii() and token.isprintable() and token, "a token that does not fit a header")
+            check(tokens.expires_at is None or tokens.expires_at > NOW, "an expired token")

@@ -1,1 +1,1 @@
-"""How a chat takes part in a login: one conversation, one thin adapter per platform."""
+"""Let users log in to MCP servers from a chat: one shared dialog, one thin adapter per platform."""

@@ -1,8 +1,8 @@
-"""Keep secrets out of log records of the chat libraries, of their HTTP clients and of this package.
+"""Redact secrets in the log records of the chat libraries, their HTTP clients and this package.
 
-python-telegram-bot logs at DEBUG what it sends and receives, and httpx logs each address at INFO: the bot's
-token is part of it. discord.py logs each message and each request at DEBUG. A filter on a logger rewrites the
-record before any handler sees it.
+python-telegram-bot logs requests and responses at DEBUG. httpx logs each URL at INFO, including the bot
+token in it. discord.py logs each message and each request at DEBUG. A filter on a logger rewrites the record
+before any handler receives it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SECRET_PARAMETER = re.compile(
     r"((?:code|state|code_verifier|user_code|device_code|access_token|refresh_token|id_token|client_secret"
     r"|assertion)(?:=|%3D|%253D))[^&\s'\"<>]+"
 )
-# A longer argument is a body, and a body may hold anything.
+# A longer argument is a request or response body, which may contain secrets.
 _MAX_ARGUMENT_CHARS = 200
 _TELEGRAM_LIBRARY = "telegram"
 _TELEGRAM_LOGGERS = (
@@ -41,7 +41,7 @@ DISCORD_LOGGERS = (
     "discord.client",
     "discord.state",
 )
-# With the token of an interaction anybody can answer it.
+# The token of an interaction lets any client respond to it.
 _INTERACTION_TOKEN = re.compile(r"(/(?:interactions|webhooks)/[^/\s]+/)[^/?\s]+")
 _PLAIN_WORD = re.compile(r"[A-Za-z_]{1,40}")
 
@@ -52,10 +52,10 @@ def mask_secrets(text: str) -> str:
 
 
 class SecretFilter(logging.Filter):
-    """Pass each record on, with its secrets masked."""
+    """Mask the secrets in each record and let it pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the record if it holds a secret."""
+        """Rewrite the record if it contains a secret; always return True."""
         if record.name.startswith(_TELEGRAM_LIBRARY):
             record.args = _without_bodies(record.args)
         message = record.getMessage()
@@ -64,30 +64,30 @@ class SecretFilter(logging.Filter):
         if record.exc_info and record.exc_info[1] is not None:
             report = "".join(traceback.format_exception(record.exc_info[1]))
             if (masked := mask_secrets(report)) != report:
-                # A formatter prints exc_text only if there is no exc_info.
+                # A formatter prints `exc_text` only if `exc_info` is None.
                 record.exc_info, record.exc_text = None, masked.rstrip()
         return True
 
 
 class DiscordArgumentFilter(logging.Filter):
-    """Pass each record on, with only harmless arguments: numbers, words, addresses without tokens."""
+    """Keep only harmless arguments of each record: numbers, words, URLs without tokens."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Replace the record's arguments."""
+        """Replace the record's arguments; always return True."""
         if record.args and not isinstance(record.args, Mapping):
             record.args = tuple(harmless_value(argument) for argument in record.args)
         return True
 
 
 def harmless_value(value: object) -> object:
-    """Return the part of a logged value that holds no secret."""
+    """Return the part of a logged value that contains no secret."""
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, str) and value.startswith(("https://", "http://", "wss://", "ws://", "/")):
         return _INTERACTION_TOKEN.sub(r"\1…", value.partition("?")[0])
     if isinstance(value, Mapping):
-        frame = cast("Mapping[str, object]", value)
-        return {name: harmless_value(frame[name]) for name in ("op", "t", "s") if name in frame}
+        members = cast("Mapping[str, object]", value)
+        return {name: harmless_value(members[name]) for name in ("op", "t", "s") if name in members}
     text = str(value)
     return text if _PLAIN_WORD.fullmatch(text) else "…"
 
@@ -97,7 +97,7 @@ _DISCORD_FILTER = DiscordArgumentFilter()
 
 
 def redact_logs() -> None:
-    """Filter the loggers of python-telegram-bot, of httpx and of this package. A second call adds nothing."""
+    """Redact the logs of python-telegram-bot, httpx and this package. A second call has no effect."""
     prefixes = ("telegram.", "gateway_hooks.")
     existing = [name for name in logging.root.manager.loggerDict if name.startswith(prefixes)]
     for name in (*_TELEGRAM_LOGGERS, *existing):
@@ -105,7 +105,7 @@ def redact_logs() -> None:
 
 
 def redact_discord_logs() -> None:
-    """Filter the loggers of discord.py. A second call adds nothing."""
+    """Redact the logs of discord.py. A second call has no effect."""
     for name in DISCORD_LOGGERS:
         logging.getLogger(name).addFilter(_DISCORD_FILTER)
 
@@ -113,10 +113,10 @@ def redact_discord_logs() -> None:
 def _without_bodies(
     args: tuple[object, ...] | Mapping[str, object] | None,
 ) -> tuple[object, ...] | Mapping[str, object] | None:
-    """Return a record's arguments with bodies of requests and responses masked."""
+    """Return a record's arguments with request and response bodies masked."""
     if isinstance(args, tuple):
         return tuple(_without_body(argument) for argument in args)
-    # A dictionary is a record's only argument, or holds the arguments by name.
+    # The mapping is the record's only argument, or contains the arguments by name.
     return None if args is None else dict.fromkeys(args, _MASK)
 
 

@@ -4,12 +4,13 @@
 
     async with httpx.AsyncClient(auth=McpAuth("linear")) as client: ...
 
-The names below are loaded when they are first used; importing the package itself loads no HTTP library.
+The package imports each name below when a caller first uses it. `import hermes_mcp_auth_remote` alone loads
+no HTTP library.
 """
 
 from __future__ import annotations
 
-# What type checkers read as `typing.TYPE_CHECKING`, without loading typing.
+# Type checkers read this as `typing.TYPE_CHECKING`. It saves the import of typing.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from hermes_mcp_auth_remote.login import Connection, Login, Prompter

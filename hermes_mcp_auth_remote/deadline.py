@@ -1,4 +1,4 @@
-"""A time limit that polls the sockets once more before it gives up."""
+"""A time limit that reads data which arrived in time, even if its timer fires late."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hermes_mcp_auth_remote.timeouts import FINAL_POLL_SECONDS, FINAL_POLLS
 
 
 class Deadline:
-    """As `asyncio.timeout`, except that data which arrived before the limit is still read after it.
+    """Like `asyncio.timeout`, but data that arrived before the limit is still read after it.
 
-    Timers are monotonic. In a process that was stopped (SIGSTOP, a suspended laptop) they expire before the
-    event loop reads what its sockets hold. So after the limit the loop goes around a few times more.
+    In a process that was stopped (SIGSTOP, a suspended laptop), the timers expire before the event loop reads
+    its sockets. So after the limit, the loop polls its sockets FINAL_POLLS more times.
     """
 
     __slots__ = (
@@ -24,14 +24,14 @@ class Deadline:
     )
 
     def __init__(self, timeout_seconds: float) -> None:
-        """Set a limit of so many seconds from now. Must be called in an event loop."""
+        """Set the limit to `timeout_seconds` from now. Must be called in an event loop."""
         self._loop = asyncio.get_running_loop()
         self._timeout = asyncio.timeout(None)
         self._expires_at = self._loop.time() + timeout_seconds
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
-        """Start the block that the limit is for."""
+        """Start the block that the limit applies to."""
         await self._timeout.__aenter__()
         self._timer = self._loop.call_at(self._expires_at, self._poll_sockets, FINAL_POLLS)
         return self

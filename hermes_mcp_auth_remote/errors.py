@@ -1,47 +1,47 @@
-"""Every error this package raises, drawn as one tree; imports nothing.
+"""All errors of this package, as one tree. This module imports nothing.
 
     McpAuthError
-    |-- ConfigError                  what you configured
+    |-- ConfigError                  the configuration is wrong
     |   `-- ServerNotFound
-    |-- ServerError                  what a server did
-    |   |-- UnreadableAnswer         not the JSON or form that the step defines
-    |   |-- UnsafeUrl                a URL that we neither show, open nor fetch
+    |-- ServerError                  a server broke a rule
+    |   |-- MalformedResponse        not the JSON or form that the step defines
+    |   |-- UnsafeUrl                a URL that this package does not show, open or fetch
     |   |-- DiscoveryFailed
     |   |   `-- IssuerMismatch
     |   |-- PkceNotSupported
-    |   |-- RegistrationRefused
-    |   |   `-- ClientIdNeeded
-    |   `-- TokenRefused             RFC 6749 section 5.2, `.error` says which
-    |       `-- DeviceRefused        no device code to be had; pasting may still work
-    |-- NetworkError                 what the way there did; trying again may help
+    |   |-- RegistrationError
+    |   |   `-- ClientIdRequired
+    |   `-- TokenError               RFC 6749 section 5.2, `.error` is the error code
+    |       `-- DeviceAuthorizationError  no device code; pasting may still work
+    |-- NetworkError                 the network failed; trying again may help
     |   |-- Unreachable
     |   |-- TimedOut
-    |   |   `-- StillExchanging      a login goes on without its caller
-    |   |-- AnswerTooLarge
+    |   |   `-- StillExchanging      the login continues without its caller
+    |   |-- ResponseTooLarge
     |   |-- AddressRefused
-    |   |   `-- HostNotChecked       its addresses are unknown here, and a proxy would go there
+    |   |   `-- HostNotChecked       only the proxy can resolve the name, so its addresses are unknown
     |   `-- RedirectRefused
-    |-- LoginError                   what happened to one login
+    |-- LoginError                   one login did not succeed
     |   |-- PasteRefused             the login still waits
     |   |-- AuthorizationDenied
     |   |-- LoginExpired
     |   |-- LoginCancelled
     |   |-- LoginAlreadyUsed
     |   `-- LoginNotFound
-    |-- AuthorizationRequired        a person has to log in, and nobody could be asked here
-    `-- StoreError                   what the disk did
+    |-- AuthorizationRequired        the user must log in, and this process cannot ask the user
+    `-- StoreError                   a file could not be read or written
         |-- StoreCorrupt
         |-- StoreUnsafe
         |-- StoreUnwritable
         `-- StoreBusy
 
-Each leaf has a stable `.code` for programs, a message that says who broke which rule, and `.advice`, one
-sentence that the reader can act on. No text here ever holds a token, a code, a verifier or a paste.
+Each class has a stable `.code` for programs, a message that says what happened, and an `.advice` that says
+what to do next. No message or advice contains a token, a code, a verifier or a paste.
 
-Message and advice are our own text, because a model may read them. What a server wrote (an
-`error_description`, the scope of a challenge, an unknown error code) stands in `.server_words` alone, which
-only a person's screen shows (`wording.quoted_words`). Host names are addresses that we checked; they may
-stand in a message.
+This package writes message and advice itself, because a model may read them. A server's text (an
+`error_description`, the scope of a challenge, an unknown error code) is only in `.server_message`, which only
+screens for people show (`phrases.quote_server_message`). A message may contain a host name: it comes from a
+checked address.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ MAX_SERVER_MESSAGE_CHARS = 300
 
 def clean_server_message(text: str) -> str:
     """Return a server's text on one line, without control characters, cut at 300 characters."""
-    # The first cut bounds the work, the second one the result.
+    # The first cut bounds the work, the second cut bounds the result.
     printable = "".join(c if c.isprintable() else " " for c in text[: 4 * MAX_SERVER_MESSAGE_CHARS])
-    words = " ".join(printable.split())
-    return words if len(words) <= MAX_SERVER_MESSAGE_CHARS else words[: MAX_SERVER_MESSAGE_CHARS - 1] + "…"
+    line = " ".join(printable.split())
+    return line if len(line) <= MAX_SERVER_MESSAGE_CHARS else line[: MAX_SERVER_MESSAGE_CHARS - 1] + "…"
 
 
 class McpAuthError(Exception):
-    """Base of everything raised on purpose. `str(error)` says what happened, `.advice` what to do.
+    """Base class of this package's errors. `str(error)` says what happened, `.advice` what to do.
 
-    `.server_words` is what a server said about it, "" for nothing: at most 300 printable characters on one
-    line. Show it to a person, quoted; never log it, and never give it to a model.
+    `.server_message` is the server's text about the error, or "": at most 300 printable characters on one
+    line. Show it to people in quotation marks. Never log it, and never pass it to a model.
     """
 
     code = "error"
@@ -75,10 +75,10 @@ class McpAuthError(Exception):
 
 
 class ConfigError(McpAuthError):
-    """The configuration does not say what it must."""
+    """The configuration is wrong or incomplete."""
 
     code = "config"
-    advice = "Mend the entry in config.yaml and run the command again."
+    advice = "Correct the entry in config.yaml and run the command again."
 
 
 class ServerNotFound(ConfigError):
@@ -95,7 +95,7 @@ class ServerNotFound(ConfigError):
         server_message: str = "",
         config_files: str | None = None,
     ) -> None:
-        """`config_files` is the identity of the files that do not name it (`hermes.config_identity`)."""
+        """`config_files` is the identity of the files that lack the server (`hermes.config_identity`)."""
         super().__init__(message, advice, server_message=server_message)
         self.config_files = config_files
 
@@ -104,38 +104,38 @@ class ServerError(McpAuthError):
     """A protected resource or an authorization server broke a rule of its protocol."""
 
     code = "server"
-    advice = "The server's operator has to mend this; report it to them."
+    advice = "Report this to the server's operator, who must fix it."
 
 
 class MalformedResponse(ServerError):
-    """An answer is not what the step defines: HTML, truncated JSON, a list, a missing member."""
+    """A response has not the form that the step defines: HTML, truncated JSON, a list, a missing member."""
 
     code = "unreadable_answer"
-    advice = "Check the server's address; if it is right, its operator has to mend this."
+    advice = "Check the server's address; if it is right, the server's operator must fix this."
 
 
 class UnsafeUrl(ServerError):
-    """A URL that is neither https nor http on loopback, or is malformed: never shown, opened or fetched."""
+    """A URL is malformed, or is neither https nor http on loopback. It is not shown, opened or fetched."""
 
     code = "unsafe_url"
     advice = "Do not continue with this server; report it to its operator."
 
 
 class DiscoveryFailed(ServerError):
-    """No usable authorization server could be found for the protected resource."""
+    """Discovery found no usable authorization server for the protected resource."""
 
     code = "discovery"
     advice = "Check the server's address, and whether it offers OAuth at all."
 
 
 class IssuerMismatch(DiscoveryFailed):
-    """Metadata names another issuer than the one it was asked for (RFC 8414 section 3.3)."""
+    """Metadata names another issuer than the requested one (RFC 8414 section 3.3)."""
 
     code = "issuer_mismatch"
 
 
 class PkceNotSupported(ServerError):
-    """The authorization server does not advertise PKCE with S256; the MCP specification says: refuse."""
+    """The authorization server does not advertise PKCE with S256, which the MCP specification requires."""
 
     code = "pkce_not_supported"
     advice = (
@@ -145,14 +145,14 @@ class PkceNotSupported(ServerError):
 
 
 class RegistrationError(ServerError):
-    """Dynamic client registration was refused or answered something else (RFC 7591 section 3.2.2)."""
+    """The server refused dynamic client registration or sent a wrong response (RFC 7591 section 3.2.2)."""
 
     code = "registration_refused"
     advice = "Register a client at the provider by hand and set `oauth.client_id` for this server."
 
 
 class ClientIdRequired(RegistrationError):
-    """The authorization server admits only clients that were registered by hand."""
+    """The authorization server accepts only clients that its operator registered by hand."""
 
     code = "client_id_needed"
 
@@ -161,8 +161,8 @@ class TokenError(ServerError):
     """The token endpoint answered with an error; `.error` is its code (RFC 6749 section 5.2).
 
     `.error` is one of `oauth.token_errors.KNOWN_ERRORS`, else "unknown error", or "status 400" for a response
-    without a code. `.verdict` says whether the same request could still succeed: an
-    `oauth.token_errors.Verdict`.
+    without a code. `.verdict` is an `oauth.token_errors.Verdict`: it says if the same request can still
+    succeed.
     """
 
     code = "token_refused"
@@ -183,10 +183,10 @@ class TokenError(ServerError):
 
 
 class DeviceAuthorizationError(TokenError):
-    """The device authorization endpoint gives no code, or does not exist (RFC 8628 section 3.2).
+    """The device authorization endpoint issues no code, or does not exist (RFC 8628 section 3.2).
 
-    `.error` is its code: "invalid_scope" where the device flow may not have that scope, "unauthorized_client"
-    where the client did not register for it, "unsupported_grant_type" where there is no such flow at all.
+    `.error` is its code: "invalid_scope" if the device flow may not grant that scope, "unauthorized_client"
+    if the client is not registered for the flow, "unsupported_grant_type" if the server has no such flow.
     """
 
     code = "device_refused"
@@ -194,40 +194,40 @@ class DeviceAuthorizationError(TokenError):
 
 
 class NetworkError(McpAuthError):
-    """A request could not be made or finished. `advice` says so if nothing was lost."""
+    """A request failed before its response was complete. `advice` says so if nothing was lost."""
 
     code = "network"
     advice = "Check the network and try again; nothing was lost."
 
 
 class Unreachable(NetworkError):
-    """No connection: name, route, TLS or a reset."""
+    """The connection failed: name resolution, routing, TLS or a reset."""
 
     code = "unreachable"
 
 
 class TimedOut(NetworkError):
-    """No full answer within the time limit."""
+    """The response was not complete within the time limit."""
 
     code = "timed_out"
 
 
 class StillExchanging(TimedOut):
-    """The server got the code of a login and has not answered yet; what it answers still ends the login."""
+    """The server received the code of a login and has not responded yet; its response ends the login."""
 
     code = "still_exchanging"
-    advice = "The login goes on by itself. Look at its status in two minutes."
+    advice = "The login continues without you. Check its status in two minutes."
 
 
 class ResponseTooLarge(NetworkError):
-    """The answer is larger than any honest one."""
+    """The response exceeds the size limit."""
 
     code = "answer_too_large"
-    advice = "Check the server's address; no OAuth answer is that large."
+    advice = "Check the server's address; no OAuth response is that large."
 
 
 class AddressRefused(NetworkError):
-    """The name leads to a private, link-local or otherwise internal address."""
+    """The name resolves to a private, link-local or otherwise internal address."""
 
     code = "address_refused"
     advice = (
@@ -236,28 +236,28 @@ class AddressRefused(NetworkError):
 
 
 class HostNotChecked(AddressRefused):
-    """Only the proxy could resolve the name, and a server's metadata names it: it may lead inside."""
+    """Only the proxy can resolve a host name from a server's metadata: it may be an internal address."""
 
     code = "host_not_checked"
     advice = "If you trust that host, add its name to `oauth.allow_hosts` of this server in config.yaml."
 
 
 class RedirectRefused(NetworkError):
-    """A redirect that is not followed: of a POST, too many, or to somewhere unsafe."""
+    """This process did not follow a redirect: of a POST, one too many, or to an unsafe URL."""
 
     code = "redirect_refused"
-    advice = "Check the server's address; its operator has to mend the redirect."
+    advice = "Check the server's address; if it is right, the server's operator must fix the redirect."
 
 
 class LoginError(McpAuthError):
-    """One login did not succeed; stored credentials are as they were."""
+    """One login did not succeed. The stored credentials are unchanged."""
 
     code = "login"
     advice = "Begin a new login."
 
 
 class PasteRefused(LoginError):
-    """What was pasted does not finish this login; the login still waits for the right one."""
+    """The pasted text does not complete this login. The login still waits for the right text."""
 
     code = "paste_refused"
     advice = "Copy the whole address that your browser ended on, and paste it again."
@@ -276,36 +276,36 @@ class AuthorizationDenied(LoginError):
 
 
 class LoginExpired(LoginError):
-    """The login was not finished in time."""
+    """The user did not finish the login in time."""
 
     code = "login_expired"
 
 
 class LoginCancelled(LoginError):
-    """The login was cancelled."""
+    """The user cancelled the login."""
 
     code = "login_cancelled"
 
 
 class LoginAlreadyUsed(LoginError):
-    """The login was finished before; an authorization response counts once."""
+    """The login is already complete; an authorization response is valid once."""
 
     code = "login_already_used"
     advice = "If you are not connected, begin a new login."
 
 
 class LoginNotFound(LoginError):
-    """No login of that id is known here."""
+    """The store has no login with this id."""
 
     code = "login_not_found"
 
 
 class AuthorizationRequired(McpAuthError):
-    """A person has to log in, and nobody can be asked here. Holds no URL, so that none leaks to a model.
+    """The user must log in, and this process cannot ask. Holds no URL, so that a model gets none.
 
-    `.server` is the server's name, `.reason` why, `.login_id` a login that already waits (or None),
-    `.expires_at` its end in epoch seconds (or None), `.challenge` the `oauth.challenge.Challenge` that a
-    login has to answer (or None). `.reason` is our own text.
+    `.server_name` is the server's name. `.reason` says why, in this package's own text. `.login_id` is the id
+    of a login that already waits, or None; `.expires_at` is the end of that login in epoch seconds, or None.
+    `.challenge` is the `oauth.challenge.Challenge` that the login must satisfy, or None.
     """
 
     code = "authorization_required"
@@ -333,37 +333,37 @@ class AuthorizationRequired(McpAuthError):
 
 
 class StoreError(McpAuthError):
-    """A file could not be read or written. The path is in the message, the content never is."""
+    """A file could not be read or written. The message contains the path and never the content."""
 
     code = "store"
 
 
 class StoreCorrupt(StoreError):
-    """A file does not hold what it must; it was left as it is."""
+    """A file's content is invalid. The file is unchanged."""
 
     code = "store_corrupt"
     advice = "Restore the file from a backup, or delete it and log in again."
 
 
 class StoreUnsafe(StoreError):
-    """A file or directory is a symbolic link, another user's, or open to others."""
+    """A file or directory is a symbolic link, belongs to another user, or is readable by other users."""
 
     code = "store_unsafe"
-    advice = "Make it a plain file or directory of your own, readable by nobody else (chmod 600, or 700)."
+    advice = "Make it a plain file or directory that only you own and can read (chmod 600, or 700)."
 
 
 class StoreUnwritable(StoreError):
-    """The disk is full, read-only or out of reach; what was stored before is untouched."""
+    """The disk is full, read-only or out of reach. The stored data is unchanged."""
 
     code = "store_unwritable"
-    advice = "Free some space or mend the permissions, then try again."
+    advice = "Free some space or correct the permissions, then try again."
 
 
 class StoreBusy(StoreError):
-    """Another process holds the lock. It may be refreshing: ending it could lose the new refresh token."""
+    """Another process holds the lock. If it refreshes, ending it could lose the new refresh token."""
 
     code = "store_busy"
     advice = (
-        "Let the process that holds it finish, and continue it if it is stopped (`fg`, or `kill -CONT`); "
-        "then try again."
+        "Wait until the process that holds the lock ends; if that process is stopped, continue it (`fg`, or "
+        "`kill -CONT`). Then try again."
     )

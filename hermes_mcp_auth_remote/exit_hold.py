@@ -1,8 +1,8 @@
-"""What a process that ends waits for: token requests that were sent, until what they bring is stored.
+"""Delay the exit of the process until the tokens of sent token requests are stored.
 
 Refreshes, code exchanges and device polls run in daemon threads, which an ending interpreter abandons. Each
-of them is an ExitHold. It holds up the exit from the moment that its token request is sent, and not before.
-The wait is an atexit handler: daemon threads still run then, but no thread can be started (Python 3.12).
+of them has an ExitHold, which delays the exit from the moment at which its token request is sent. The wait is
+an atexit handler: daemon threads still run then, but no thread can be started (Python 3.12).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _current_hold: ContextVar[ExitHold | None] = ContextVar("exit_hold", default=Non
 
 
 class ExitHold:
-    """Holds up the end of the process from `note_sent` to the end of its block. Thread-safe.
+    """Delays the end of the process from `hold_for_response` to the end of its block. Thread-safe.
 
-    Used once, in the task that sends the request.
+    Use it once, in the task that sends the request.
     """
 
     __slots__ = (
@@ -39,9 +39,9 @@ class ExitHold:
     def __init__(self) -> None:
         self._is_cancelled = False
         self._context_token: Token[ExitHold | None] | None = None
-        # The host that got the token request; None: nothing was sent.
+        # The host that got the token request; None: no request was sent.
         self.host: str | None = None
-        # What the process waits for at its end, in words; and until when, by the monotonic clock.
+        # What the exit notice says that the process waits for; and until when (`time.monotonic()`).
         self.description = ""
         self.holds_until = -math.inf
 
@@ -51,19 +51,20 @@ class ExitHold:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let the process end."""
+        """Stop delaying the exit."""
         if self._context_token is not None:
             _current_hold.reset(self._context_token)
         _process_holds.remove(self)
 
     def hold_for_response(self, host: str, timeout_seconds: float) -> None:
-        """Hold up the exit: a token request goes to `host`, and is read for at most `seconds`.
+        """Delay the exit for a token request to `host`, whose response takes at most `timeout_seconds`.
 
-        Raises CancelledError if nothing may be sent any more: the process ends, or `abandon` was called.
+        Call it just before the request is sent. Raises CancelledError if no request may be sent any more: the
+        process is ending, or `cancel_if_unsent` was called.
         """
         with _process_holds.condition:
             if self._is_cancelled or (_process_holds.is_ending and self.host is None):
-                # Loaded here: commands that ask nobody for anything load no event loop.
+                # Imported here: commands that send no request load no event loop.
                 from asyncio import CancelledError  # noqa: PLC0415
 
                 raise CancelledError
@@ -71,7 +72,7 @@ class ExitHold:
             self._hold_exit(f"{host} to answer a token request", timeout_seconds)
 
     def hold_for_storing(self, server_name: str, timeout_seconds: float) -> None:
-        """Hold up the exit: tokens of the server `name` came and exist nowhere else until they are stored."""
+        """Delay the exit until new tokens of a server are stored, for at most `timeout_seconds`."""
         with _process_holds.condition:
             self._hold_exit(f"the tokens of {server_name} to be stored", timeout_seconds)
 
@@ -81,7 +82,7 @@ class ExitHold:
         _process_holds.holds.add(self)
 
     def cancel_if_unsent(self) -> bool:
-        """Make sure that nothing is sent from now on; False if it was sent already."""
+        """Prevent the request from being sent, and return True; return False if it was sent already."""
         with _process_holds.condition:
             self._is_cancelled = self.host is None
             return self._is_cancelled
@@ -95,7 +96,7 @@ class _ProcessHolds:
         reset_after_fork(self)
 
     def reset_in_child(self) -> None:
-        """Forget all holds in a child process: it does not have the parent's threads."""
+        """Forget all holds in a forked child process: it does not have the parent's threads."""
         self.condition = threading.Condition()
         self.holds: set[ExitHold] = set()
         self.is_ending = False
@@ -112,45 +113,47 @@ _process_holds = _ProcessHolds()
 
 
 def hold_exit_for_response(host: str, timeout_seconds: float) -> None:
-    """Tell the hold of the current task, if it has one; raises as `ExitHold.note_sent` does."""
+    """Call `ExitHold.hold_for_response` on the hold of the current task, if there is one."""
     hold = _current_hold.get()
     if hold is not None:
         hold.hold_for_response(host, timeout_seconds)
 
 
 def hold_exit_for_storing(server_name: str, timeout_seconds: float) -> None:
-    """Tell the hold of the current task, if it has one, that the tokens of a server are being stored."""
+    """Call `ExitHold.hold_for_storing` on the hold of the current task, if there is one."""
     hold = _current_hold.get()
     if hold is not None:
         hold.hold_for_storing(server_name, timeout_seconds)
 
 
 def record_interrupt() -> None:
-    """Say at once what the exit waits for: the user has pressed Ctrl-C."""
+    """Record that the user has pressed Ctrl-C: the exit notice is then printed without a delay."""
     _process_holds.was_interrupted = True
 
 
 def wait_for_sent_requests() -> None:
-    """Send no more token requests, and wait until what those under way bring is stored.
+    """Prevent new token requests, and wait until the tokens of those that were sent are stored.
 
-    For the end of the process, and before it replaces itself (exec). Says on standard error what it waits
-    for. Raises KeyboardInterrupt; it then waits no more, however often it is called.
+    Call it at the end of the process, and before the process replaces itself (exec). Prints on standard error
+    what it waits for. Raises KeyboardInterrupt on Ctrl-C; later calls then return at once.
     """
     with _process_holds.condition:
         _process_holds.is_ending = True
     if _process_holds.has_given_up:
         return
-    said_at = time.monotonic() + (0.0 if _process_holds.was_interrupted else EXIT_NOTICE_DELAY_SECONDS)
-    is_said = False
+    notice_at = time.monotonic() + (0.0 if _process_holds.was_interrupted else EXIT_NOTICE_DELAY_SECONDS)
+    is_notice_printed = False
     try:
         with _process_holds.condition:
-            while (left := _seconds_left()) > 0:
+            while (remaining_seconds := _seconds_left()) > 0:
                 now = time.monotonic()
-                if not is_said and now >= said_at:
-                    is_said = True
-                    _print_wait_notice(left)
-                # In steps: on Windows a wait without an end ignores Ctrl-C.
-                _process_holds.condition.wait(min(left, 1.0 if is_said else max(said_at - now, 0.0)))
+                if not is_notice_printed and now >= notice_at:
+                    is_notice_printed = True
+                    _print_wait_notice(remaining_seconds)
+                # In short waits: on Windows an unlimited wait ignores Ctrl-C.
+                _process_holds.condition.wait(
+                    min(remaining_seconds, 1.0 if is_notice_printed else max(notice_at - now, 0.0))
+                )
     except KeyboardInterrupt:
         _process_holds.has_given_up = True
         raise
@@ -162,12 +165,12 @@ def _seconds_left() -> float:
 
 
 def _print_wait_notice(remaining_seconds: float) -> None:
-    awaited, *more = sorted({hold.description for hold in _process_holds.holds})
-    if more:
-        awaited += f" (and {len(more)} more)"
+    description, *others = sorted({hold.description for hold in _process_holds.holds})
+    if others:
+        description += f" (and {len(others)} more)"
     again = "again " if _process_holds.was_interrupted else ""
-    text = f"Waiting for {awaited}, at most {math.ceil(remaining_seconds)} s; Ctrl-C {again}ends at once."
-    # The terminal may be gone, and a process without one has no standard error at all.
+    text = f"Waiting for {description}, at most {math.ceil(remaining_seconds)} s; Ctrl-C {again}ends at once."
+    # The terminal may be closed, and `sys.stderr` may be None.
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
@@ -175,6 +178,6 @@ def _print_wait_notice(remaining_seconds: float) -> None:
 
 @atexit.register
 def _wait_at_exit() -> None:
-    # The second Ctrl-C: the exit goes on.
+    # A second Ctrl-C ends the wait, and the exit continues.
     with contextlib.suppress(KeyboardInterrupt):
         wait_for_sent_requests()

@@ -1,4 +1,4 @@
-"""A forked child has none of its parent's threads, so what they held or were about begins anew there."""
+"""Reset locks, threads and in-flight work in a forked child (os.register_at_fork)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from weakref import WeakSet
 
 
 class Resettable(Protocol):
-    """Something with locks, threads or work under way."""
+    """An object with locks, threads or in-flight work."""
 
     def reset_in_child(self) -> None:
-        """Begin anew, in a child process, while no other thread runs."""
+        """Reset the object in a forked child process, in which no other thread runs yet."""
         ...
 
 
@@ -19,13 +19,13 @@ _registered_objects: WeakSet[Resettable] = WeakSet()
 
 
 def reset_after_fork(obj: Resettable) -> None:
-    """Call `thing.forked()` in every child that is forked from now on, for as long as the thing lives."""
+    """Call `obj.reset_in_child()` in each child forked from now on; keeps only a weak reference to `obj`."""
     _registered_objects.add(obj)
 
 
 def _reset_registered_objects() -> None:
-    for thing in list(_registered_objects):
-        thing.reset_in_child()
+    for obj in list(_registered_objects):
+        obj.reset_in_child()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""Hermes's own rules: where its home is, how its token files are named. Imports next to nothing."""
+"""Hermes's rules for its home directory and the names of its token files. Imports very little."""
 
 # Importing pathlib would take a fifth of the time of the fast path of `token`.
 # ruff: noqa: PTH109, PTH111, PTH116, PTH117, PTH118
@@ -23,7 +23,7 @@ def hermes_home(environ: Mapping[str, str]) -> str:
         environ.get("HERMES_HOME", "").strip() or "~/.hermes", "Set HERMES_HOME to a directory of your own."
     )
     try:
-        # Later, this process may have another current directory. Not `abspath`: it cuts `link/..`.
+        # The current directory may change later. Not `abspath`: it removes `link/..`.
         return os.path.join(os.getcwd(), home) if not os.path.isabs(home) else home
     except OSError:
         raise ConfigError(
@@ -35,29 +35,29 @@ def hermes_home(environ: Mapping[str, str]) -> str:
 def expand_user(path: str, advice: str) -> str:
     """Return a path with `~` or `~user` in front expanded; raises ConfigError with this advice.
 
-    Python leaves both as they are if the password database has no entry, as for the arbitrary users of
-    OpenShift: files would land in a directory `~` of the current one.
+    Python leaves `~` unchanged if the password database has no entry, for example for OpenShift's arbitrary
+    user ids: files would be written to a directory named `~` in the current one.
     """
     if not path.startswith("~"):
         return path
     user = re.split(r"[/\\]", path)[0] if os.name == "nt" else path.partition("/")[0]
     if user == "~" and os.name == "posix" and not os.path.isabs(os.environ.get("HOME", "/")):
-        # An empty HOME would lead to `/.hermes`, a relative one to below the current directory.
+        # An empty HOME would mean `/.hermes`; a relative HOME would mean a path in the current directory.
         raise ConfigError("HOME is set, but not to an absolute path.", advice)
     expanded = os.path.expanduser(path)
     if os.path.isabs(expanded):
         return expanded
     if user == "~":
-        what = "This user has no home directory: HOME is not set, and the password database has no entry."
+        message = "This user has no home directory: HOME is not set, and the password database has no entry."
     else:
-        what = f"There is no home directory for {user}: the password database has no such user."
-    raise ConfigError(what, advice)
+        message = f"There is no home directory for {user}: the password database has no such user."
+    raise ConfigError(message, advice)
 
 
 def config_identity(home: str | os.PathLike[str]) -> str:
     """Return a text that changes when config.yaml or .env in a home is changed, replaced or removed.
 
-    Raises OSError for a file that cannot be looked at.
+    Raises OSError if the status of a file cannot be read.
     """
     identities: list[str] = []
     for name in CONFIG_FILES:
@@ -67,9 +67,9 @@ def config_identity(home: str | os.PathLike[str]) -> str:
 
 
 def file_identity(link_status: os.stat_result | None, file_status: os.stat_result | None) -> str:
-    """Return the identity of one file: of its path (`lstat`) and of what the path leads to; None: missing.
+    """Return the identity of a file from the status of its path (`lstat`) and its target; None: missing.
 
-    The time of the last change (ctime) is part of it, because `cp -p` and `mv` bring older times of writing.
+    It includes the ctime, because `cp -p` and `mv` can set an older mtime.
     """
     return f"{_format_status(link_status)}/{_format_status(file_status)}"
 
@@ -93,5 +93,5 @@ def _format_status(status: os.stat_result | None) -> str:
 
 
 def file_stem(server_name: str) -> str:
-    """Turn a server's name into Hermes's file stem. Not reversible: `my.server` and `my_server` share one."""
+    """Return Hermes's file stem for a server's name; `my.server` and `my_server` have the same one."""
     return re.sub(r"[^\w\-]", "_", server_name).strip("_")[:128] or "default"

@@ -1,24 +1,26 @@
-"""One login: a value, the events that happen to it, and the table of what follows.
+"""One login: a value, its events, and the table of its state transitions.
 
-Theory of operation. A login is begun by whoever met a 401 or typed a command. It is stored before it is
-shown, so that any process with the same store can finish it, also after a restart. Then several things
-race: a paste, a redirect on the loopback port, the clock, the person who cancels. The first that counts
-*claims* the login; a claim is exclusive across processes, and from then on nothing else can use it:
+Theory of operation. A 401 or a command starts a login. The service stores the login before it shows the
+login, so that any process with the same store can complete it, also after a restart. Then several events
+race: a paste, a redirect to the loopback port, the end of its time, a cancellation by the user. The first
+valid one *claims* the login. A claim is exclusive across processes; after it, no other event can use the
+login:
 
     waiting --claim--> exchanging --succeed--> done
        |                   |
        |                   |--fail--> failed
-       |                   `--release--> waiting     (a bare code that the server did not know)
+       |                   `--release--> waiting     (the server did not know a bare code)
        |--expire--> expired
        |--cancel--> cancelled
-       |--switch--> waiting                          (by another flow, or with a new code)
-       `--fail----> failed                           (the provider answered with an error)
+       |--switch--> waiting                          (to another flow, or to a new code)
+       `--fail----> failed                           (the authorization server answered with an error)
 
-A login goes by a code (somebody is redirected, and the redirect comes back to us) or by a device (somebody
-enters a user code elsewhere, and we ask until that is done). A device login is claimed by the tokens.
+A login uses the code flow (the authorization server redirects the user's browser back to this process) or
+the device flow (the user enters a user code on another device, and this process polls until then). The
+tokens claim a device login.
 
-What is not in the table does not happen: `follow` raises the LoginError that says why. Stored credentials
-change at one place only, on the way from exchanging to done.
+`apply_event` raises a LoginError with the reason for any transition that is not in the table. Stored
+credentials change only in the transition from exchanging to done.
 """
 
 from __future__ import annotations
@@ -55,26 +57,26 @@ MAX_PASTE_ATTEMPTS = 5
 
 
 def new_login_id(entropy: Entropy) -> str:
-    """Make the unguessable id of a login, which stands behind an option as it is: no hyphen comes first."""
+    """Create an unguessable login id that does not start with "-", so that it can be an option's value."""
     login_id = entropy(LOGIN_ID_BYTES)
     return f"0{login_id[1:]}" if login_id.startswith("-") else login_id
 
 
-# Ahead of an end that only a person can put off: over a weekend, or within a piece of work.
+# Warn this long before the user must log in again: a weekend for a session, an hour for a lone access token.
 SESSION_WARNING_SECONDS = 3 * 86_400
 TOKEN_WARNING_SECONDS = 3_600
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One pending authorization. Times are epoch seconds; `request` holds what we keep secret.
+    """One login and its state. Times are epoch seconds; `request` holds its secrets.
 
-    `device` is what a device login waits for, None for a login by a code; `polled_by` is the one poller that
-    asks for it. Where there is a device, `request` has been shown to nobody, and no paste can answer it.
-    `added_scope` is what a step-up asks for beyond what was granted before; `failure` is a sentence and an
-    advice for people, set once the login has failed, `failure_words` what the server said about that.
-    `messages` are the ids of the chat messages that show
-    it, the prompt first, for whoever brings them up to date or tidies them away.
+    `poll_state` is the state of a device login, None for the code flow. `polled_by` is the id of the only
+    poller. No user has seen the `request` of a device login, so no paste can complete it.
+    `added_scope` is the scope that a step-up requests beyond the granted scope. `failure` is a message and
+    an advice for the user, set when the login fails. `server_message` is the server's text about the failure.
+    `message_ids` are the ids of the chat messages that show the login, the prompt first; the chat edits or
+    deletes these messages later.
     """
 
     id: str
@@ -89,7 +91,7 @@ class Login:
     added_scope: frozenset[str] = frozenset()
     paste_attempts: int = 0
     failure: tuple[str, str] | None = None
-    # Tells programs which leaf of the error tree it was.
+    # The `.code` of the error that ended the login, for programs.
     failure_code: str | None = None
     server_message: str = ""
     poll_state: PollState | None = None
@@ -98,29 +100,29 @@ class Login:
 
     @property
     def device_authorization(self) -> DeviceAuthorization | None:
-        """What the person is shown of a device login: user code and address; None for a login by a code."""
+        """The user code and address of a device login; None for the code flow."""
         return None if self.poll_state is None else self.poll_state.parameters.authorization
 
     @property
     def is_over(self) -> bool:
-        """True where nothing can happen to this login any more."""
+        """True if no event can change this login any more."""
         return self.status in {"done", "failed", "expired", "cancelled"}
 
     @property
     def authorization_url(self) -> str:
-        """The URL that the person opens; for that person only."""
+        """The URL that the user opens. Show it to that user only."""
         return self.request.url
 
     @property
     def authorization_host(self) -> str:
-        """The host that the person will log in at, for comparing with the browser's address bar."""
-        code = self.device_authorization
-        return host_of(self.request.authorization_endpoint if code is None else code.verification_uri)
+        """The host of the login page; the user compares it with the browser's address bar."""
+        device = self.device_authorization
+        return host_of(self.request.authorization_endpoint if device is None else device.verification_uri)
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What a person reads once connected: who, where, with which scope, until when (epoch seconds)."""
+    """The status of one connection: server, account, scope, and times in epoch seconds."""
 
     key: CredentialKey
     server_url: str
@@ -129,57 +131,60 @@ class Connection:
     scope: frozenset[str] | None
     expires_at: float | None
     can_refresh: bool
-    # Asked for, but not granted.
+    # Scope that the login requested and the authorization server did not grant.
     missing_scope: frozenset[str] = field(default_factory=frozenset[str])
-    # Why the session is over, where it is.
+    # Why the user must log in again; None if the session is not over.
     login_needed: str | None = None
-    # None where the tokens are still those of the login.
+    # None if no refresh has replaced the tokens of the login.
     refreshed_at: float | None = None
-    # Where the server has said when the session ends, refreshed or not.
+    # When the refresh token expires; None if the server did not say.
     refresh_expires_at: float | None = None
-    # When this access token was.
+    # When the server issued this access token.
     obtained_at: float | None = None
-    # What came of the last refresh, None if it succeeded or none was due.
+    # The failure of the last refresh; None if it succeeded or no refresh was due.
     refresh_failure: RefreshFailure | None = None
 
     def can_refresh_at(self, now: float) -> bool:
-        """True where the session goes on by itself once the access token has ended."""
-        ends = self.refresh_expires_at
-        return self.can_refresh and (ends is None or ends > now)
+        """True if this process can refresh the access token at `now` without the user."""
+        expires_at = self.refresh_expires_at
+        return self.can_refresh and (expires_at is None or expires_at > now)
 
     def upcoming_expiry(self, now: float) -> float | None:
-        """Return the end that only a person can put off, where it is near or past; None where it is not.
+        """Return when the user must log in again, if that time is near or past; else None.
 
-        All times are in epoch seconds. Whether the session is over already, `login_needed` says.
+        All times are in epoch seconds. `login_needed` says if the session is already over.
         """
-        ends, ahead = self.expires_at, TOKEN_WARNING_SECONDS
+        expires_at, warning_seconds = self.expires_at, TOKEN_WARNING_SECONDS
         if self.can_refresh_at(now):
-            ends, ahead = self.refresh_expires_at, SESSION_WARNING_SECONDS
-        return ends if ends is not None and ends - now < ahead else None
+            expires_at, warning_seconds = self.refresh_expires_at, SESSION_WARNING_SECONDS
+        return expires_at if expires_at is not None and expires_at - now < warning_seconds else None
 
 
 class Prompter(Protocol):
-    """Whoever can show a login to a person: a terminal, a chat, a page."""
+    """Shows a login to the user, on a terminal, in a chat or on a page."""
 
     async def show(self, login: Login) -> None:
-        """Put the login before the person. What comes back goes to `AuthService.finish`."""
+        """Show the login to the user. Pass the user's answer to `AuthService.complete_login`."""
         ...
 
     async def show_outcome(self, login: Login, connection: Connection | None) -> None:
-        """Say how it ended: connected, or `login.status` and `login.failure`."""
+        """Show how the login ended: the connection, or `login.status` and `login.failure`."""
         ...
 
 
 def apply_event(login: Login, event: LoginEvent) -> Login:
-    """Return the login after an event; raises LoginExpired, LoginCancelled or LoginAlreadyUsed."""
-    after = TRANSITIONS.get((login.status, event))
-    if after is None:
+    """Return the login after an event.
+
+    Raises LoginExpired, LoginCancelled, LoginAlreadyUsed, or LoginError if the login failed.
+    """
+    new_status = TRANSITIONS.get((login.status, event))
+    if new_status is None:
         raise login_state_error(login)
-    return replace(login, status=after)
+    return replace(login, status=new_status)
 
 
 def login_state_error(login: Login) -> LoginError:
-    """Say why a login that is over, or claimed, takes no more."""
+    """Return the error that says why a login that is over, or claimed, accepts no event."""
     if login.status == "expired":
         return LoginExpired("This login was not finished in time.")
     if login.status == "cancelled":
@@ -191,24 +196,24 @@ def login_state_error(login: Login) -> LoginError:
 
 
 def matches_origin(login: Login, origin: Origin) -> bool:
-    """True where `here` is the place, and the person, that a login was begun for.
+    """True if `origin` is the chat and the user that the login was started for.
 
-    Begun for a user elsewhere, it names no chat and no bot: wherever that user is asked.
+    A login for a user on another platform (`--via`) names no chat and no bot: it matches any of them.
     """
-    begun = login.origin
+    expected = login.origin
     return origin == replace(
-        begun, chat_id=begun.chat_id or origin.chat_id, bot_id=begun.bot_id or origin.bot_id
+        expected, chat_id=expected.chat_id or origin.chat_id, bot_id=expected.bot_id or origin.bot_id
     )
 
 
 def is_same_prompt(login: Login, other_login: Login) -> bool:
-    """True where one answer would answer both: the same state is waited for, the same code is polled."""
-    code, other_code = login.device_authorization, other_login.device_authorization
-    if (code and code.device_code) != (other_code and other_code.device_code):
+    """True if one response completes both logins: they have the same state and the same device code."""
+    device, other_device = login.device_authorization, other_login.device_authorization
+    if (device and device.device_code) != (other_device and other_device.device_code):
         return False
     return login.request.state == other_login.request.state
 
 
 def is_expired(login: Login, now: float) -> bool:
-    """True where a waiting login's time is over. `now` is in epoch seconds."""
+    """True if the login still waits and its time is over. `now` is in epoch seconds."""
     return login.status == "waiting" and now >= login.expires_at

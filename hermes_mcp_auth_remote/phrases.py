@@ -1,6 +1,7 @@
-"""What every way in says in the same words: a scope, a span of time, a connection. Values in, text out.
+"""Texts that terminal and chat share: a scope, a duration, a connection. Values in, text out.
 
-Names, accounts and scopes come from servers and other people: `shown` keeps them from steering a screen.
+Names, accounts and scopes come from servers and other people. `replace_unprintable` prevents them from
+controlling a screen.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ DEFAULT_SCOPE_TEXT = "whatever the provider grants by default"
 
 
 def other_hosts(login: Login) -> list[str]:
-    """Name the hosts that take part beside the one where the person logs in, each once.
+    """List the hosts of token endpoint and issuer that differ from the login page's host, without duplicates.
 
-    A server without `iss` cannot be told from one that sends people to another's page and takes the code
-    (RFC 9700 section 4.4): the person may know better.
+    Show them to the user. Without `iss`, this process cannot detect a mix-up attack: a server that sends the
+    user to another server's page and receives the code (RFC 9700 section 4.4). The user may detect it.
     """
-    request, at = login.request, login.authorization_host
-    others = [host for host in map(host_of, (request.token_endpoint, request.issuer)) if host != at]
+    request, page_host = login.request, login.authorization_host
+    others = [host for host in map(host_of, (request.token_endpoint, request.issuer)) if host != page_host]
     return list(dict.fromkeys(others))
 
 
 def display_url(url: str) -> str:
-    """Return a server's URL as people see it: what follows a question mark may be a key."""
+    """Return a server's URL for people, without its query, which may contain a key."""
     before, mark, _ = url.partition("#")[0].partition("?")
     return f"{before}?…" if mark else before
 
 
 def connection_rows(connection: Connection) -> list[tuple[str, str]]:
-    """Say what is known of a connection, whether it holds or not."""
+    """Return labels and values that describe a connection, whether it works or not."""
     rows = [("Address", display_url(connection.server_url))]
     if connection.account:
         rows.append(("As", connection.account))
@@ -47,12 +48,12 @@ def connection_rows(connection: Connection) -> list[tuple[str, str]]:
 
 
 def display_scope(scopes: Iterable[str] | None) -> str:
-    """Write a scope for people."""
+    """Format a scope for people."""
     return " ".join(sorted(scopes or ())) or DEFAULT_SCOPE_TEXT
 
 
 def display_duration(seconds: float) -> str:
-    """Write a time span roughly: "10 minutes", "3 hours"."""
+    """Format a duration roughly: "10 minutes", "3 hours"."""
     for size, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if seconds >= size:
             count = round(seconds / size)
@@ -61,10 +62,10 @@ def display_duration(seconds: float) -> str:
 
 
 def quote_server_message(message: str) -> str:
-    """Write a server's words for people, in quotation marks that the words cannot end."""
+    """Put a server's message in quotation marks that the message itself cannot close."""
     return f"“{replace_unprintable(message).translate(_QUOTATION_MARKS)}”"
 
 
 def replace_unprintable(text: str) -> str:
-    """Replace what a terminal would obey, or what would hide or turn round the text beside it."""
+    """Replace control characters, and characters that hide or reverse the text next to them."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -1,6 +1,7 @@
-"""Text -> a QR code as terminal blocks or PNG (ISO/IEC 18004), level L: a screen does not get dirty.
+"""Render text as a QR code (ISO/IEC 18004) in terminal blocks or as PNG.
 
-Drawing takes 3 to 35 ms: do it off the event loop.
+Error correction is level L, which is enough on a screen. Rendering takes 3 to 35 ms: run it outside the event
+loop.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from qrcode.main import QRCode
 
 # ISO/IEC 18004 section 6.3.8: "a region 4X wide" that stays light.
 QUIET_MODULES = 4
-# A wider code is hard to scan, also where a terminal has room for it.
+# A wider code is hard to scan, even if the terminal is wider.
 MAX_COLUMNS = 80
-# Fixed black and white of the 256 colours; the first sixteen are the theme's to change.
+# Black and white from the fixed part of the 256 colours; themes change the first sixteen.
 _BLACK_ON_WHITE, _RESET = "\x1b[38;5;16;48;5;231m", "\x1b[0m"
 _BLOCKS = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
 
 
 def render_terminal_blocks(text: str, columns: int, *, colour: bool = True) -> str | None:
-    """Draw a QR code in half blocks, two modules to a character; lines end in a line feed.
+    """Return a QR code in half blocks, two modules to a character; each line ends with a line feed.
 
-    None where it would be wider than `columns`, or than 80: a wrapped code cannot be scanned. Without
-    colour, light modules are drawn as blocks, which is right on a dark background; most scanners take both.
+    Returns None if the code is wider than `columns` or than 80: a wrapped code cannot be scanned. Without
+    colour, light modules are drawn as blocks, which suits a dark background; most scanners read both.
     """
     matrix = _make_matrix(text, min(columns, MAX_COLUMNS))
     if matrix is None:
@@ -43,9 +44,9 @@ def render_terminal_blocks(text: str, columns: int, *, colour: bool = True) -> s
 
 
 def render_png(text: str, *, scale: int = 8) -> bytes | None:
-    """Draw a QR code as a black and white PNG, `scale` pixels to a module; None where no code is that large.
+    """Return a QR code as a black and white PNG, `scale` pixels to a module; None if the text is too long.
 
-    The limit is 2953 bytes of text; beyond about 1000 a phone has trouble.
+    The limit is 2953 bytes of text. Phones have difficulty with more than about 1000 bytes.
     """
     matrix = _make_matrix(text, None)
     if matrix is None:
@@ -66,15 +67,15 @@ def render_png(text: str, *, scale: int = 8) -> bytes | None:
 
 
 def _make_matrix(text: str, max_modules: int | None) -> list[list[bool]] | None:
-    """Return rows of modules, True for dark, with the quiet zone; None where they are more than `widest`."""
+    """Return rows of modules (True: dark) with the quiet zone, or None if wider than `max_modules`."""
     code = QRCode(error_correction=ERROR_CORRECT_L, border=QUIET_MODULES)
     code.add_data(text)
     try:
         version = code.best_fit(start=1)
     except (DataOverflowError, ValueError):
-        # qrcode 7.4 says overflow by a ValueError about version 41.
+        # qrcode 7.4 reports an overflow as a ValueError about version 41.
         return None
-    # Known before the modules are worked out, which is what takes the time.
+    # Check the width before the modules are computed, which takes most of the time.
     if max_modules is not None and 17 + 4 * version + 2 * QUIET_MODULES > max_modules:
         return None
     code.make(fit=False)

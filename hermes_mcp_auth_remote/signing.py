@@ -1,6 +1,7 @@
-"""The edge that signs: keys made, read and used with `cryptography`, which is loaded only where a key is.
+"""Create, read and use signing keys with `cryptography`, which is imported only when a key is needed.
 
-ES256 keys of our own for DPoP (RFC 9449), and the operator's private key for private_key_jwt (RFC 7523 §2.2).
+This package creates ES256 keys for DPoP (RFC 9449), and uses the operator's private key for private_key_jwt
+(RFC 7523 section 2.2).
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-# RFC 7523 section 3: used at once; the rest is for clocks that differ.
+# RFC 7523 section 3. The client sends an assertion at once; the lifetime only covers clock differences.
 ASSERTION_LIFETIME_SECONDS = 120
 MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
-# A private key or a JWT; nothing honest is longer.
+# The limit for a private key or a JWT; real ones are far shorter.
 MAX_FILE_BYTES = 65_536
 _COORDINATE_BYTES = 32  # P-256
 _JTI_BYTES = 16
@@ -34,12 +35,15 @@ _JTI_BYTES = 16
 
 @cache
 def can_sign() -> bool:
-    """True where `cryptography` is installed; it is not asked of those who need no key."""
+    """True if `cryptography` is installed. Only features that need a key require it."""
     return find_spec("cryptography") is not None
 
 
 def new_proof_key() -> Secret:
-    """Make a P-256 key for DPoP, and return it as the text of a private JWK (RFC 7518 section 6.2)."""
+    """Create a P-256 key for DPoP and return it as the text of a private JWK (RFC 7518 section 6.2).
+
+    Raises ConfigError if `cryptography` is not installed.
+    """
     check_can_sign("Proofs (DPoP)")
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
 
@@ -49,7 +53,10 @@ def new_proof_key() -> Secret:
 
 
 def load_prover(proof_key: Secret, clock: Clock, entropy: Entropy) -> Prover:
-    """Return the prover of a key that `new_proof_key` made; raises StoreCorrupt for anything else."""
+    """Return the prover of a key that `new_proof_key` created.
+
+    Raises StoreCorrupt for any other text, and ConfigError if `cryptography` is not installed.
+    """
     check_can_sign("Proofs (DPoP)")
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
 
@@ -59,16 +66,16 @@ def load_prover(proof_key: Secret, clock: Clock, entropy: Entropy) -> Prover:
         private = base64.urlsafe_b64decode(str(members["d"]) + "==")
         key = ec.derive_private_key(int.from_bytes(private, "big"), ec.SECP256R1())
     except (ValueError, KeyError, RecursionError):
-        # Without a cause, which might quote it.
-        raise StoreCorrupt("The stored proof key is not one of ours.", "Log in again.") from None
+        # `from None`: the cause may quote the key.
+        raise StoreCorrupt("The stored proof key is invalid.", "Log in again.") from None
     return Prover(SigningKey(DPOP_ALGORITHM, _public_jwk(key), _es256_signer(key)), clock, entropy)
 
 
 def load_client_signer(path: str, key_id: str | None, clock: Clock, entropy: Entropy) -> Signer:
-    """Return what signs client assertions with the operator's private key (RFC 7523 sections 2.2 and 3).
+    """Return a signer of client assertions with the operator's private key (RFC 7523 sections 2.2 and 3).
 
-    The file is PEM, unencrypted: P-256 (ES256), RSA of at least 2048 bits (RS256) or Ed25519 (EdDSA). It is
-    read here; raises ConfigError, which names the file and never its content.
+    The file is unencrypted PEM: P-256 (ES256), RSA of at least 2048 bits (RS256) or Ed25519 (EdDSA). This
+    function reads the file. It raises ConfigError, which names the file and never its content.
     """
     key = _load_private_key(path, key_id)
 
@@ -88,9 +95,10 @@ def load_client_signer(path: str, key_id: str | None, clock: Clock, entropy: Ent
 
 
 def read_token_file(path: str, option_name: str) -> Secret:
-    """Read a token that somebody else keeps fresh in a file; `key` is the one of config.yaml that names it.
+    """Read a token from a file that another program keeps current.
 
-    Raises ConfigError, which names the file and never its content.
+    `option_name` is the option under `oauth` in config.yaml that names the file. Raises ConfigError, which
+    names the file and never its content.
     """
     text = _read_file(path, option_name).strip()
     if not text or not text.isascii() or not text.decode("ascii", "replace").isprintable() or b" " in text:
@@ -105,21 +113,21 @@ def _load_private_key(path: str, key_id: str | None) -> SigningKey:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415
 
     data = _read_file(path, "private_key_file")
-    wrong = ConfigError(
-        f"{path} (`oauth.private_key_file`) holds no private key that we sign with.",
+    unsupported_key = ConfigError(
+        f"{path} (`oauth.private_key_file`) holds no supported private key.",
         "Use an unencrypted PEM file with a P-256, RSA (2048 bits or more) or Ed25519 key.",
     )
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise wrong from None
+        raise unsupported_key from None
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
         return SigningKey("ES256", _public_jwk(key), _es256_signer(key), key_id)
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= MIN_RSA_BITS:
         return SigningKey("RS256", {"kty": "RSA"}, _rs256_signer(key), key_id)
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return SigningKey("EdDSA", {"kty": "OKP", "crv": "Ed25519"}, key.sign, key_id)
-    raise wrong
+    raise unsupported_key
 
 
 def _public_jwk(key: EllipticCurvePrivateKey) -> dict[str, str]:
@@ -135,7 +143,7 @@ def _es256_signer(key: EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
     algorithm = ec.ECDSA(SHA256())
 
     def sign(data: bytes) -> bytes:
-        # RFC 7518 section 3.4: R || S, not the DER that everybody else wants.
+        # RFC 7518 section 3.4: JWS wants R || S, `cryptography` returns DER.
         r, s = utils.decode_dss_signature(key.sign(data, algorithm))
         return r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")
 
@@ -164,7 +172,7 @@ def _read_file(path: str, option_name: str) -> bytes:
 
 
 def check_can_sign(feature: str) -> None:
-    """Raise ConfigError where what is asked for needs a key, and nothing here can sign."""
+    """Raise ConfigError if `cryptography` is not installed. `feature` (a plural) is what needs it."""
     if not can_sign():
         raise ConfigError(
             f"{feature} need the package `cryptography`, which is not installed.",

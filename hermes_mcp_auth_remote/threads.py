@@ -1,7 +1,7 @@
-"""Threads for blocking calls, so that nothing of ours waits in an event loop's default executor.
+"""Run blocking calls in threads outside the event loop's default executor.
 
-`asyncio.run` joins the default executor before it returns, and every library in the process shares it. A call
-that waits for a server there holds up the end of the program and the work of all others.
+`asyncio.run` joins the default executor before it returns, and all libraries in the process share it. A call
+that waits for a server there delays the end of the program and the work of other libraries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_FILE_THREADS = 8
-# For the libraries of a program whose event loop is ours. They look up a name or two.
+# For libraries in the event loop of DaemonExecutor. They look up a few host names.
 MAX_LIBRARY_THREADS = 32
 
 
@@ -35,7 +35,7 @@ class _FileExecutor:
         reset_after_fork(self)
 
     def reset_in_child(self) -> None:
-        """Replace the executor, whose threads a child process does not have."""
+        """Replace the executor: a forked child process does not have its threads."""
         self.executor = ThreadPoolExecutor(MAX_FILE_THREADS, "mcp-auth-files")
 
 
@@ -43,7 +43,7 @@ _file_executor = _FileExecutor()
 
 
 async def run_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a short blocking function that reads or writes files, in one of a few threads kept for that.
+    """Run a short blocking function that reads or writes files, in one of MAX_FILE_THREADS threads.
 
     Raises what the function raises. Never pass a function that waits for a server: use `run_in_own_thread`.
     """
@@ -54,20 +54,20 @@ async def run_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwa
             return context.run(function, *args, **kwargs)
 
     try:
-        work = asyncio.get_running_loop().run_in_executor(_file_executor.executor, call)
+        future = asyncio.get_running_loop().run_in_executor(_file_executor.executor, call)
     except RuntimeError as error:
-        # This one says that the work is not in the queue, for the interpreter is ending. A poll that brings
-        # tokens at that moment still has to store them.
+        # The interpreter is ending, so the work was not queued. A poll that gets tokens at that moment must
+        # still store them.
         if not str(error).startswith("cannot schedule new futures"):
             raise
         return function(*args, **kwargs)
-    return await work
+    return await future
 
 
 async def run_in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking function that waits for a server, in a thread that no exit of the program waits for.
+    """Run a blocking function that waits for a server, in a daemon thread that does not delay the exit.
 
-    Raises what the function raises. A caller that is cancelled leaves the thread to itself.
+    Raises what the function raises. If the caller is cancelled, the thread goes on.
     """
     outcome: asyncio.Future[Future[T]] = asyncio.get_running_loop().create_future()
     context = contextvars.copy_context()
@@ -82,10 +82,10 @@ async def run_in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P
 
 
 class DaemonExecutor(ThreadPoolExecutor):
-    """A default executor for an event loop of our own, whose threads no end of the loop or exit waits for.
+    """A default executor whose threads delay neither the end of the event loop nor the exit.
 
-    The libraries of chat platforms look their names up in the default executor. Each call gets a thread; a
-    call beyond MAX_LIBRARY_THREADS at once fails with an OSError.
+    The libraries of chat platforms look up host names in the default executor. Each call gets a thread. If
+    MAX_LIBRARY_THREADS calls are running, the next call fails with an OSError.
     """
 
     def __init__(self) -> None:
@@ -95,22 +95,22 @@ class DaemonExecutor(ThreadPoolExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a thread for a call and return its future."""
         future: Future[T] = Future()
-        # It runs at once: a caller that leaves cannot cancel it, and its place comes back.
+        # It runs at once: a caller cannot cancel it, so its slot is always released.
         future.set_running_or_notify_cancel()
 
         def call() -> T:
             try:
                 return fn(*args, **kwargs)
             finally:
-                # Before the caller hears of it, who may come again at once.
+                # Release the slot before the caller gets the result and may submit the next call.
                 self._free_slots.release()
 
         if not self._free_slots.acquire(blocking=False):
             future.set_exception(OSError(errno.EAGAIN, "too many calls wait for a server"))
             return future
         try:
-            work = partial(_set_outcome, future, call)
-            threading.Thread(target=work, name="mcp-auth-library", daemon=True).start()
+            target = partial(_set_outcome, future, call)
+            threading.Thread(target=target, name="mcp-auth-library", daemon=True).start()
         except RuntimeError:
             self._free_slots.release()
             raise

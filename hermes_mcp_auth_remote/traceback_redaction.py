@@ -1,10 +1,10 @@
-"""Takes the local variables out of tracebacks, so that no error tracker collects a paste or a token.
+"""Remove the local variables from tracebacks, so that no error tracker collects a paste or a token.
 
-sentry-sdk, rich and the like show the local variables of every frame of a traceback. The frames in which a
-secret has to be plain text, ours and those of the libraries that we call, are many. So an exception that
-leaves this package has other frames: the same files, functions and lines, without variables.
+sentry-sdk, rich and similar tools show the local variables of all frames of a traceback. Many frames of this
+package and of its libraries hold a secret in plain text. So an exception that leaves this package gets
+replacement frames: the same files, functions and lines, without variables.
 
-What calls us from outside goes through `hides_locals` or `hidden_locals`. Imports next to nothing.
+The public functions use `with_hidden_locals` or `hiding_locals`. This module imports very little.
 """
 
 from __future__ import annotations
@@ -17,57 +17,57 @@ from typing import TypeVar, cast
 
 T = TypeVar("T")
 
-# A frame with this global variable is one of ours already.
+# A frame with this global variable is a replacement frame.
 _HIDDEN_MARKER = "__hermes_mcp_auth_remote_hidden__"
 _COROUTINE_FLAG, _GENERATOR_FLAGS = (
     0x80,
     0x20 | 0x200,
 )  # inspect.CO_COROUTINE, .CO_GENERATOR, .CO_ASYNC_GENERATOR
-# Nothing honest chains more exceptions; the rest is cut off.
+# No legitimate code chains more exceptions; the rest is left as it is.
 _MAX_CHAINED_ERRORS = 1000
 
 
 def hide_locals(error: BaseException, stop_at: BaseException | None = None) -> None:
-    """Replace the frames of an exception, and of those that it is shown with, by ones without variables.
+    """Replace the frames of an exception, its causes, contexts and group members by ones without variables.
 
-    Call it where the exception was caught: what is then raised through the callers shows their frames as
-    they are. `until` is an exception that was being handled before, which is left alone.
+    Call it in the handler that caught the exception: the frames of the callers, which are added when it is
+    raised again, stay. `stop_at` is an exception that the caller was already handling; it is not changed.
     """
-    left: list[BaseException | None] = [error]
+    pending: list[BaseException | None] = [error]
     seen: set[int] = {id(stop_at)}
-    while left and len(seen) < _MAX_CHAINED_ERRORS:
-        one = left.pop()
-        if one is None or id(one) in seen:
+    while pending and len(seen) < _MAX_CHAINED_ERRORS:
+        current = pending.pop()
+        if current is None or id(current) in seen:
             continue
-        seen.add(id(one))
-        one.__traceback__ = _without_locals(one.__traceback__)
-        left += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            group = cast("BaseExceptionGroup[BaseException]", one)
-            left += group.exceptions
+        seen.add(id(current))
+        current.__traceback__ = _without_locals(current.__traceback__)
+        pending += [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", current)
+            pending += group.exceptions
 
 
 class hiding_locals:  # noqa: N801  named like the functions of contextlib
-    """A block whose exceptions show no variables: neither those of this function, nor of what it calls."""
+    """A block whose exceptions show no variables of its function or of the functions that it calls."""
 
     __slots__ = ("_stop_at",)
 
     def __enter__(self) -> None:
-        """Note what is being handled already: the frames of the caller's own errors stay."""
+        """Remember the exception that is being handled already: the caller's own errors keep their frames."""
         self._stop_at = sys.exc_info()[1]
 
     def __exit__(
         self, error_type: object, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Hide the variables of what is raised."""
+        """Hide the variables of an exception that leaves the block."""
         if error is not None:
             hide_locals(error, self._stop_at)
 
 
 def with_hidden_locals(function_or_class: T) -> T:
-    """Decorate a function, a coroutine function, or all public ones of a class, and its `__init__`.
+    """Decorate a function, a coroutine function, or the public methods and `__init__` of a class.
 
-    Generators are left as they are: use `hidden_locals` in them.
+    Generators are returned unchanged: use `hiding_locals` in them.
     """
     if isinstance(function_or_class, FunctionType):
         return cast("T", _wrap_function(function_or_class))
@@ -79,14 +79,14 @@ def with_hidden_locals(function_or_class: T) -> T:
 
 
 def raise_location(error: BaseException) -> str:
-    """Return where an error was raised, as "module.function, line 7": its own text may quote anything."""
-    link = error.__traceback__
-    while link is not None and link.tb_next is not None:
-        link = link.tb_next
-    if link is None:
+    """Return where an error was raised, as "module.function, line 7"; its text may contain secrets."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
         return "an unknown place"
-    frame = link.tb_frame
-    return f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_name}, line {link.tb_lineno}"
+    frame = traceback.tb_frame
+    return f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_name}, line {traceback.tb_lineno}"
 
 
 def _wrap_function(function: FunctionType) -> Callable[..., object]:
@@ -95,12 +95,12 @@ def _wrap_function(function: FunctionType) -> Callable[..., object]:
     if flags & _GENERATOR_FLAGS:
         return call
     if flags & _COROUTINE_FLAG:
-        work = cast("Callable[..., Awaitable[object]]", function)
+        coroutine_function = cast("Callable[..., Awaitable[object]]", function)
 
-        # No coroutine of its own: its frame would hold the arguments for as long as the work waits.
+        # Not a coroutine function: its frame would hold the arguments until the call ends.
         @wraps(function)
         def call_async(*args: object, **kwargs: object) -> Awaitable[object]:
-            return _await_hidden(work(*args, **kwargs))
+            return _await_hidden(coroutine_function(*args, **kwargs))
 
         return call_async
 
@@ -118,41 +118,41 @@ async def _await_hidden(awaitable: Awaitable[T]) -> T:
 
 
 def _without_locals(traceback: TracebackType | None) -> TracebackType | None:
-    links: list[TracebackType] = []
+    entries: list[TracebackType] = []
     while traceback is not None:
-        links.append(traceback)
+        entries.append(traceback)
         traceback = traceback.tb_next
-    after: TracebackType | None = None
-    for each in reversed(links):
-        if _HIDDEN_MARKER in each.tb_frame.f_globals:
-            # Hidden before, on its way through an inner function; so is what follows.
-            after = TracebackType(after, each.tb_frame, 0, each.tb_lineno)
+    result: TracebackType | None = None
+    for entry in reversed(entries):
+        if _HIDDEN_MARKER in entry.tb_frame.f_globals:
+            # An inner function has replaced this frame already.
+            result = TracebackType(result, entry.tb_frame, 0, entry.tb_lineno)
         else:
-            after = TracebackType(after, _empty_frame_for(each), 0, each.tb_lineno)
-    return after
+            result = TracebackType(result, _empty_frame_for(entry), 0, entry.tb_lineno)
+    return result
 
 
 def _empty_frame_for(traceback: TracebackType) -> FrameType:
-    """Return a frame of the same file and function that has never run: it has no variables."""
-    code, known = traceback.tb_frame.f_code, traceback.tb_frame.f_globals
-    names: dict[str, object] = {
-        "__name__": known.get("__name__"),
-        "__file__": known.get("__file__"),
-        # Finds the source lines of a module that is in an archive.
-        "__loader__": known.get("__loader__"),
+    """Return a frame of the same file and function that has not run, so it has no variables."""
+    code, frame_globals = traceback.tb_frame.f_code, traceback.tb_frame.f_globals
+    new_globals: dict[str, object] = {
+        "__name__": frame_globals.get("__name__"),
+        "__file__": frame_globals.get("__file__"),
+        # linecache needs it to find the source of a module in an archive.
+        "__loader__": frame_globals.get("__loader__"),
         _HIDDEN_MARKER: True,
     }
-    same = _EMPTY_CODE.replace(
+    empty_code = _EMPTY_CODE.replace(
         co_filename=code.co_filename,
         co_name=code.co_name,
         co_qualname=code.co_qualname,
-        # Its first instruction, which the traceback names, then stands in the line that raised. A library
-        # that looks for an instruction that is not there (`executing`) never comes back.
+        # The traceback names the first instruction, which is then in the line that raised. `executing` loops
+        # forever if it looks for an instruction that does not exist.
         co_firstlineno=traceback.tb_lineno,
     )
-    begun = cast("GeneratorType[None, None, None]", FunctionType(same, names)())
-    # None only once a generator has ended.
-    return cast("FrameType", begun.gi_frame)
+    generator = cast("GeneratorType[None, None, None]", FunctionType(empty_code, new_globals)())
+    # `gi_frame` is None only after a generator has ended.
+    return cast("FrameType", generator.gi_frame)
 
 
 def _empty_generator() -> Generator[None]:

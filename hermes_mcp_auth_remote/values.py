@@ -1,4 +1,4 @@
-"""The nouns that every room shares: Secret, Server, Origin, Key. Plain values; no I/O, no clock."""
+"""Values that every package uses: Secret, Server, CredentialKey, Origin. No I/O and no clock."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from hmac import compare_digest
 from typing import Literal, NoReturn
 
 Clock = Callable[[], float]
-"""Returns the time in epoch seconds. Passed in everywhere, so that tests can move it."""
+"""Returns the time in epoch seconds. Callers pass it in, so that tests can set the time."""
 
 Entropy = Callable[[int], str]
 """Takes a number of random bytes and returns them as URL-safe text (`secrets.token_urlsafe`)."""
 
 Owner = str | None
-"""Whose tokens: None for the operator's shared ones, or a chat user such as "telegram:42"."""
+"""The owner of tokens: None for the operator's shared tokens, or a chat user such as "telegram:42"."""
 
 Flow = Literal["auto", "loopback", "paste", "device"]
-"""How the authorization response comes back to us."""
+"""How the authorization response reaches this process."""
 
 Grant = Literal["authorization_code", "client_credentials", "jwt_bearer", "enterprise"]
-"""On whose word tokens are granted: a person's, our own, a workload's identity, an identity provider's."""
+"""The OAuth grant: a user's login, the client's own credentials, a workload's JWT or an ID-JAG."""
 
 
-# Security best practice: a state lives ten minutes at most.
+# Security best practice: a state is valid for ten minutes at most.
 MAX_LOGIN_SECONDS = 600
 
 
 class Secret:
-    """Text that masks itself wherever it could be shown; `reveal` is the only way out.
+    """Text that masks itself; only `reveal` returns it.
 
-    Not a `str` on purpose: neither `repr`, `str`, `format`, `%s`, JSON nor pickle shows the text.
+    It is not a `str` on purpose: neither `repr`, `str`, `format`, `%s`, JSON nor pickle shows the text.
     """
 
     __slots__ = ("_text",)
@@ -39,7 +39,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Return the text itself; call it only where the bytes leave for the wire or the disk."""
+        """Return the text itself. Call it only to write the text to the network or to the store."""
         return self._text
 
     def __repr__(self) -> str:
@@ -55,7 +55,7 @@ class Secret:
         return bool(self._text)
 
     def __eq__(self, other: object) -> bool:
-        # Constant time: a state is compared by this, and its timing must tell nothing.
+        # Constant time: `state` is compared here, and the duration must not leak how much of it matches.
         return isinstance(other, Secret) and compare_digest(
             self._text.encode("utf-8", "surrogatepass"), other._text.encode("utf-8", "surrogatepass")
         )
@@ -69,15 +69,16 @@ class Secret:
 
 
 def as_secret(text: str | Secret) -> Secret:
-    """Return a text that masks itself, for parameters that callers may give as plain text."""
+    """Return the text as a Secret. For parameters that callers may pass as plain text."""
     return text if isinstance(text, Secret) else Secret(text)
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityProvider:
-    """Where an enterprise vouches for its people (`oauth.identity_provider`); another than the server's own.
+    """The enterprise's identity provider (`oauth.identity_provider`); it is not the server's own.
 
-    `token_file` holds what was granted at the last sign-in there: `subject_type` says what it is.
+    `token_file` holds the token of the user's last sign-in at the identity provider. `subject_type` is the
+    type of that token (RFC 8693 section 3).
     """
 
     token_endpoint: str
@@ -89,7 +90,7 @@ class IdentityProvider:
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What `mcp_servers.<name>.oauth` (and the transport keys beside it) may say. All optional."""
+    """The options of `mcp_servers.<name>.oauth`, and the transport keys next to it. All are optional."""
 
     client_id: str | None = None
     client_secret: Secret | None = None
@@ -129,8 +130,8 @@ class ServerOptions:
 class Server:
     """One entry of `mcp_servers`: a name, the URL of the protected resource, and its options.
 
-    `config_files` is the identity (`hermes.config_identity`) of the config.yaml and .env that give the name
-    this URL. None: not known, or the URL depends on the environment as well (`${…}`).
+    `config_files` is the identity (`hermes.config_identity`) of the config.yaml and .env that define this
+    server. It is None if the caller does not know it, or if the URL also depends on the environment (`${…}`).
     """
 
     name: str
@@ -142,7 +143,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class CredentialKey:
-    """Whose credentials for which server: the name under which the store keeps them."""
+    """The server and the owner of credentials; the store saves credentials under this key."""
 
     server_name: str
     owner: Owner = None
@@ -150,16 +151,16 @@ class CredentialKey:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a login was asked for; a paste must come from the same place.
+    """The chat and user that requested a login; a paste must come from the same origin.
 
-    `platform` is "terminal", "telegram", "discord" or a caller's own word; the rest are the platform's ids
-    as text, empty where it has none. A login that was begun for a user elsewhere (`--via`) names no chat and
-    no `bot`: any of theirs will do.
+    `platform` is "terminal", "telegram", "discord" or a caller's own name. The other fields are the
+    platform's ids as text, empty if the platform has none. A login for a user on another platform (`--via`)
+    has no `chat_id` and no `bot_id`: it matches any chat and bot.
     """
 
     platform: str
     chat_id: str = ""
     thread_id: str = ""
     user_id: str = ""
-    # Which bot: a person's private chats with two of them have the same id in Telegram.
+    # In Telegram, a user's private chats with two bots have the same chat id.
     bot_id: str = ""

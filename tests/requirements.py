@@ -1,6 +1,6 @@
 """What the tests hold us to: one line per behaviour, with where it is written down.
 
-"quirk N" and "security N" are rows of the project's lists of server deviations and of review demands.
+"quirk N" is a row of docs/quirks.md, "security N" of docs/security.md, "decision N" of docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -73,11 +73,13 @@ REQUIREMENTS = (
     Requirement(
         "device-poll", "No poll is early; an answer decides what follows.", "quirk 46, RFC 8628 §3.5"
     ),
-    Requirement("device-heap", "A thousand logins wait at one heap, requests bounded.", "performance 8"),
-    Requirement("device-one-poller", "One process polls a login; the next goes on.", "issue 4"),
-    Requirement("device-switch", "A login changes from device to paste and back.", "issue 4"),
+    Requirement(
+        "device-heap", "A thousand logins wait at one heap, requests bounded.", "docs/performance.md: polling"
+    ),
+    Requirement("device-one-poller", "One process polls a login; the next goes on.", "this package"),
+    Requirement("device-switch", "A login changes from device to paste and back.", "this package"),
     Requirement("device-off", "An operator turns devices off, by server or platform.", "security 2"),
-    Requirement("flow-choice", "A device where it is offered and asked for.", "design decision 9"),
+    Requirement("flow-choice", "A device where it is offered and asked for.", "decision 9"),
     Requirement("device-screen", "The code stands alone, and who should enter it.", "security 1, security 2"),
     # Tokens
     Requirement("form-answer", "A form is read as a token answer.", "quirk 30"),
@@ -101,9 +103,9 @@ REQUIREMENTS = (
     Requirement("bounded-work", "No response keeps the event loop busy for long.", "RFC 9110 section 17"),
     Requirement("post-once", "A POST whose answer was lost is not sent again.", "quirk 42, security 12"),
     Requirement("look-up-shared", "Callers that ask for one name at once share a look-up.", "RFC 1035 §7.1"),
-    Requirement("look-up-bounds", "Look-ups of one server take no place of another's.", "design decision 16"),
+    Requirement("look-up-bounds", "Look-ups of one server take no place of another's.", "decision 16"),
     Requirement("look-up-abandoned", "No limit, no exit waits for the resolver.", "it has no timeout"),
-    Requirement("file-work", "File work never waits for a server.", "design decision 16"),
+    Requirement("file-work", "File work never waits for a server.", "decision 16"),
     Requirement("unchecked-host", "A name from metadata that cannot be checked is refused.", "RFC 9728 §7.7"),
     Requirement("proxies", "The operator's proxy is used on every leg.", "quirk 45"),
     Requirement("authorities", "The operator's authorities are trusted on every leg.", "quirk 45"),
@@ -117,63 +119,83 @@ REQUIREMENTS = (
     Requirement("two-logins", "Two logins of one server do not disturb each other.", "quirk 43"),
     Requirement("same-origin", "An answer counts where the login was begun.", "security 3, 4, 20"),
     Requirement("expiry", "A login ends by the clock, also one whose process died.", "security 4"),
-    Requirement("old-survive", "A login that fails changes nothing that was stored.", "quirk 19, design 4"),
+    Requirement("old-survive", "A login that fails changes nothing that was stored.", "quirk 19, decision 4"),
     Requirement("earlier-home", "What an earlier version stored goes on working.", "design"),
     Requirement("logout", "Logging out revokes as best it goes, and deletes.", "security 23, RFC 7009"),
     # Sessions and bindings
-    Requirement("hot-path", "A valid token costs no lock and no I/O.", "performance 2, design 1"),
-    Requirement("one-refresh", "One refresh serves all callers of all processes.", "quirk 36, performance 4"),
+    Requirement(
+        "hot-path",
+        "A valid token costs no lock and no I/O.",
+        "docs/performance.md: the auth step, decision 1",
+    ),
+    Requirement(
+        "one-refresh",
+        "One refresh serves all callers of all processes.",
+        "quirk 36, docs/performance.md: processes that share a token",
+    ),
     Requirement("kept-before-use", "Rotated tokens are on the disk before their use.", "quirk 33"),
     Requirement(
         "late-tokens",
         "A token request that was sent is read to its end; what it brings is stored.",
-        "design 17",
+        "decision 17",
     ),
-    Requirement("due-token", "A due token is used if another process holds the lock.", "design 3"),
+    Requirement("due-token", "A due token is used if another process holds the lock.", "decision 3"),
     Requirement(
-        "exit-waits", "An exit waits only for token requests that were sent, and says so.", "design 17"
+        "exit-waits", "An exit waits only for token requests that were sent, and says so.", "decision 17"
     ),
-    Requirement("killed", "A kill at any moment leaves whole files, a free lock and the session.", "issue 3"),
-    Requirement("wrong-clock", "A clock that is wrong costs no session and no loop.", "issue 3"),
-    Requirement("disk-refuses", "Tokens that the disk does not take are used and not lost.", "issue 3"),
-    Requirement("asked-once", "A session that is over is asked about once.", "quirk 34, performance 3"),
+    Requirement(
+        "killed", "A kill at any moment leaves whole files, a free lock and the session.", "this package"
+    ),
+    Requirement("wrong-clock", "A clock that is wrong costs no session and no loop.", "this package"),
+    Requirement("disk-refuses", "Tokens that the disk does not take are used and not lost.", "this package"),
+    Requirement(
+        "asked-once", "A session that is over is asked about once.", "quirk 34, docs/performance.md: requests"
+    ),
     Requirement("adopted", "What another process refreshed is used.", "quirk 34, 35"),
     Requirement("fs-group", "What only a group could touch is private again.", "Kubernetes fsGroup"),
     Requirement("no-modes", "Without modes, only a switch opens a store.", "security 19"),
     Requirement("no-home", "Without a home directory, no token lands in ./~.", "POSIX XBD 8.3 (HOME)"),
     Requirement("token-address", "A token goes to its own server only.", "security 15, 20"),
-    Requirement("body-read", "A 401 is read before anybody waits.", "design 15"),
+    Requirement("body-read", "A 401 is read before anybody waits.", "decision 15"),
     Requirement(
         "refusal-bounded",
         "Of a refusal's body no more than 64 KiB are read, in two seconds.",
         "RFC 9110 section 15.5.2",
     ),
     Requirement("no-address", "Asking for a person shows no address.", "security 10"),
-    Requirement("side-by-side", "No request waits for another one's answer.", "performance 1"),
+    Requirement(
+        "side-by-side",
+        "No request waits for another one's answer.",
+        "docs/performance.md: many calls at once",
+    ),
     Requirement("either-library", "Neither httpx nor httpx2 is needed by the other's users.", "layout"),
-    Requirement("sdk-storage", "The MCP SDK's logins and ours are one.", "issue 3"),
-    Requirement("sdk-provider", "The MCP SDK refreshes as we do, and asks a person last.", "issue 3"),
-    Requirement("request-counts", "No more requests than the floor.", "performance 3"),
+    Requirement("sdk-storage", "The MCP SDK's logins and ours are one.", "this package"),
+    Requirement("sdk-provider", "The MCP SDK refreshes as we do, and asks a person last.", "this package"),
+    Requirement("request-counts", "No more requests than the floor.", "docs/performance.md: requests"),
     # The terminal and the command line
     Requirement("race", "Paste, redirect and other processes race; one answer counts.", "security 12"),
-    Requirement("url-whole", "The address stands whole and alone on its line.", "issue 2"),
-    Requirement("qr-fits", "A QR code scans, or is not drawn.", "security 24, performance 7"),
-    Requirement("interrupted", "A signal at any moment: one sentence, nothing lost.", "issue 2"),
-    Requirement("exit-codes", "Every refusal has a sentence and a stable exit code.", "issue 2"),
+    Requirement("url-whole", "The address stands whole and alone on its line.", "this package"),
+    Requirement(
+        "qr-fits", "A QR code scans, or is not drawn.", "security 24, docs/performance.md: a QR code"
+    ),
+    Requirement("interrupted", "A signal at any moment: one sentence, nothing lost.", "this package"),
+    Requirement("exit-codes", "Every refusal has a sentence and a stable exit code.", "this package"),
     Requirement("no-escape", "What servers say never steers a terminal.", "security 13"),
-    Requirement("ssh-paste", "A long paste over SSH arrives whole.", "issue 2"),
-    Requirement("forwarded", "A forwarded port brings the redirect.", "issue 2"),
+    Requirement("ssh-paste", "A long paste over SSH arrives whole.", "this package"),
+    Requirement("forwarded", "A forwarded port brings the redirect.", "this package"),
     Requirement("expected-page", "The unreachable page is announced beforehand.", "quirk 44"),
-    Requirement("fast-token", "A stored valid token costs no client.", "performance 5"),
-    Requirement("status-ahead", "An end that only a person can put off is told ahead.", "issue 3"),
-    Requirement("logout-many", "Leavers, or all, are logged out at once; none stops another.", "issue 3"),
-    Requirement("run-environment", "A token is in an environment only where that is asked.", "issue 3"),
-    Requirement("doctor", "What is wrong is said as a login would meet it; nothing changes.", "issue 4"),
-    Requirement("status-all", "No server is hidden by another's trouble.", "issue 2"),
+    Requirement("fast-token", "A stored valid token costs no client.", "docs/performance.md: start-up"),
+    Requirement("status-ahead", "An end that only a person can put off is told ahead.", "this package"),
+    Requirement(
+        "logout-many", "Leavers, or all, are logged out at once; none stops another.", "this package"
+    ),
+    Requirement("run-environment", "A token is in an environment only where that is asked.", "this package"),
+    Requirement("doctor", "What is wrong is said as a login would meet it; nothing changes.", "this package"),
+    Requirement("status-all", "No server is hidden by another's trouble.", "this package"),
     # A person, in the middle of a call
-    Requirement("one-prompt", "Ten calls make one prompt, and all go on.", "issue 3"),
+    Requirement("one-prompt", "Ten calls make one prompt, and all go on.", "this package"),
     Requirement("whose-tokens", "A chat user logs in for nobody else.", "security 4, 20"),
-    Requirement("nobody-to-ask", "Where nobody can be asked, no call waits or tells a URL.", "issue 3"),
+    Requirement("nobody-to-ask", "Where nobody can be asked, no call waits or tells a URL.", "this package"),
     # Proofs and grants without a person
     Requirement("dpop-proof", "Each request proves the key, freshly.", "RFC 9449 §4, §5, §7"),
     Requirement("dpop-nonce", "A nonce is taken up from either server.", "RFC 9449 §8, §9"),
@@ -187,50 +209,58 @@ REQUIREMENTS = (
     Requirement("client-credentials", "A client may ask on its own word.", "RFC 6749 §4.4, RFC 7523 §2.2"),
     Requirement("jwt-bearer", "A workload's JWT goes to its addressee alone.", "RFC 7523 §2.1"),
     Requirement("enterprise", "An identity provider's word becomes a token.", "RFC 8693, ID-JAG"),
-    Requirement("no-person", "Such a session renews without anybody.", "issue 4"),
-    Requirement("conformance", "Every auth scenario of the official suite passes.", "issue 4"),
+    Requirement("no-person", "Such a session renews without anybody.", "this package"),
+    Requirement("conformance", "Every auth scenario of the official suite passes.", "this package"),
     # Chats
-    Requirement("begun-elsewhere", "A login begun for a user is finished in that user's chat.", "issue 5"),
+    Requirement(
+        "begun-elsewhere", "A login begun for a user is finished in that user's chat.", "this package"
+    ),
     Requirement("sender-binding", "A paste counts from whoever began the login, there.", "security 3, 4"),
     # Serving chats
     Requirement("operators-choice", "Who may, and whose tokens are used, is listed.", "security 20"),
-    Requirement("attention", "A trouble makes one message with one button, not twenty.", "issue 5"),
-    Requirement("serve", "Bots start, fail and stop with a sentence; no token in argv.", "issue 5, 6"),
-    Requirement("via", "A command's login is shown and finished in that user's chat.", "issue 5"),
+    Requirement("attention", "A trouble makes one message with one button, not twenty.", "this package"),
+    Requirement("serve", "Bots start, fail and stop with a sentence; no token in argv.", "this package"),
+    Requirement("via", "A command's login is shown and finished in that user's chat.", "this package"),
     # The conversation of a chat
     Requirement(
         "chat-prompt", "A prompt says what, where, until when, for whom and since when.", "security 1, 3"
     ),
     Requirement("chat-answer-deleted", "An answer is deleted first, or its writer is told to.", "security 9"),
-    Requirement("chat-not-echoed", "No refusal repeats anything of a paste.", "security 3, issue 5"),
+    Requirement("chat-not-echoed", "No refusal repeats anything of a paste.", "security 3, this package"),
     Requirement("chat-replay", "A used answer is refused, deleted and kept from others.", "security 10, 12"),
     Requirement("chat-limits", "Waiting logins and starts are capped, by person and for all.", "security 21"),
     Requirement(
-        "chat-private", "No address, code or picture is ever shown in a group.", "security 8, design 7"
+        "chat-private", "No address, code or picture is ever shown in a group.", "security 8, decision 7"
     ),
     Requirement(
-        "chat-exposed", "A code that others read ends its login; another begins.", "issue 5, security 8"
+        "chat-exposed", "A code that others read ends its login; another begins.", "this package, security 8"
     ),
     Requirement(
         "chat-listed", "Who is on no list begins nothing and is asked for nothing.", "security 1, 20"
     ),
-    Requirement("chat-admins", "What all share is changed by administrators only.", "security 20, issue 5"),
-    Requirement("chat-owners", "Whose tokens a login becomes is the operator's choice.", "security 20"),
-    Requirement("chat-tidy", "Once a login is over, at most its prompt stays.", "issue 5, security 24"),
-    Requirement("chat-survives", "A prompt is kept up by whichever process runs the bot.", "issue 5"),
-    Requirement("chat-countdown", "A prompt is edited at a few moments, not each second.", "issue 5"),
-    Requirement("chat-harmless", "What others wrote neither steers nor fills a card.", "security 13"),
-    Requirement("chat-words", "Every sentence stands in one place and can be translated.", "issue 5"),
     Requirement(
-        "chat-ours", "Only what answers a login, or carries a code, is taken.", "issue 5, security 10"
+        "chat-admins", "What all share is changed by administrators only.", "security 20, this package"
     ),
-    Requirement("chat-asks", "A call asks in its user's private chat, and goes on.", "issue 5"),
+    Requirement("chat-owners", "Whose tokens a login becomes is the operator's choice.", "security 20"),
+    Requirement("chat-tidy", "Once a login is over, at most its prompt stays.", "this package, security 24"),
+    Requirement("chat-survives", "A prompt is kept up by whichever process runs the bot.", "this package"),
+    Requirement("chat-countdown", "A prompt is edited at a few moments, not each second.", "this package"),
+    Requirement("chat-harmless", "What others wrote neither steers nor fills a card.", "security 13"),
+    Requirement("chat-words", "Every sentence stands in one place and can be translated.", "this package"),
+    Requirement(
+        "chat-ours", "Only what answers a login, or carries a code, is taken.", "this package, security 10"
+    ),
+    Requirement("chat-asks", "A call asks in its user's private chat, and goes on.", "this package"),
     # Telegram
     Requirement(
-        "telegram-story", "A login begins and ends in a chat, and the waiting call goes on.", "issue 5"
+        "telegram-story", "A login begins and ends in a chat, and the waiting call goes on.", "this package"
     ),
-    Requirement("telegram-three-messages", "At most three messages stay, none with a secret.", "issue 5"),
-    Requirement("telegram-anywhere", "A login begun elsewhere, or before a restart, goes on.", "issue 5"),
+    Requirement(
+        "telegram-three-messages", "At most three messages stay, none with a secret.", "this package"
+    ),
+    Requirement(
+        "telegram-anywhere", "A login begun elsewhere, or before a restart, goes on.", "this package"
+    ),
     Requirement(
         "telegram-kept", "What holds a link is protected from forwarding, without preview.", "security 1, 11"
     ),
@@ -244,49 +274,63 @@ REQUIREMENTS = (
         "telegram-deleted", "A paste is deleted before anything else, edited ones too.", "security 9"
     ),
     Requirement("telegram-agent-blind", "No other handler of an application sees a code.", "security 10"),
-    Requirement("telegram-untouched", "What is not ours goes on to the application's handlers.", "issue 5"),
+    Requirement(
+        "telegram-untouched", "What is not ours goes on to the application's handlers.", "this package"
+    ),
     Requirement("telegram-log", "No log record holds the bot's token, a code or a state.", "security 18"),
     Requirement(
         "telegram-people", "Strangers, bots, channels and anonymous admins get nothing.", "security 20, 21"
     ),
     Requirement(
-        "telegram-limits", "No message breaks a limit of Telegram's; nothing is lost silently.", "issue 5"
+        "telegram-limits",
+        "No message breaks a limit of Telegram's; nothing is lost silently.",
+        "this package",
     ),
-    Requirement("telegram-trouble", "Limits, loss, blocks and a second poller are lived through.", "issue 5"),
+    Requirement(
+        "telegram-trouble", "Limits, loss, blocks and a second poller are lived through.", "this package"
+    ),
     Requirement("telegram-plain", "What others wrote becomes no link, mention or markup.", "security 13"),
     # Discord
-    Requirement("discord-story", "From a command to a connection, in messages of one person.", "issue 6"),
     Requirement(
-        "discord-window", "An answer is typed into a window and stays nowhere.", "issue 6, security 9"
+        "discord-story", "From a command to a connection, in messages of one person.", "this package"
     ),
-    Requirement("discord-alone", "A login by a code turns its message by itself.", "issue 6"),
+    Requirement(
+        "discord-window", "An answer is typed into a window and stays nowhere.", "this package, security 9"
+    ),
+    Requirement("discord-alone", "A login by a code turns its message by itself.", "this package"),
     Requirement("discord-unseen", "Nobody else sees an answer, nor gets on by its button.", "security 8"),
-    Requirement("discord-elsewhere", "Out of an interaction's reach a direct message goes on.", "issue 6"),
-    Requirement("discord-restart", "What one process drew, another answers.", "issue 6"),
-    Requirement("discord-gateway", "A lost gateway loses no login.", "issue 6"),
-    Requirement("discord-in-time", "An interaction is acknowledged before any work.", "issue 6"),
-    Requirement("discord-posted", "An answer as a message ends its login, and goes if it can.", "security 9"),
-    Requirement("discord-people", "Ids, roles and guilds decide, in direct chats as well.", "issue 6"),
-    Requirement("discord-limits", "No message breaks a limit of Discord's.", "issue 6"),
-    Requirement("discord-quoted", "What others wrote is no markup, link or mention.", "security 13"),
-    Requirement("discord-commands", "Commands are told once, and others' are left alone.", "issue 6"),
-    Requirement("discord-log", "The library's own lines hold no secret.", "security 18"),
-    Requirement("discord-bot", "A bot of its own asks for the fewest intents and stops cleanly.", "issue 6"),
-    # Many at once
-    Requirement("begin-in-time", "A login that servers keep waiting ends.", "issue 5"),
-    Requirement("looks", "Who begins while another looks at a server needs no look.", "issue 5"),
-    # Inside Hermes
-    Requirement("hermes-story", "A command in a chat ends with tools that the agent calls.", "issue 7"),
     Requirement(
-        "hermes-kept-out", "No code reaches model, transcript, log or state.db.", "issue 7, security 10"
+        "discord-elsewhere", "Out of an interaction's reach a direct message goes on.", "this package"
     ),
-    Requirement("hermes-belt", "Hook and busy handler do where nothing else is known.", "issue 7"),
-    Requirement("hermes-who", "Hermes says who may, again at the paste.", "issue 7, security 1, 20"),
-    Requirement("hermes-live", "After a login the tools are live, without a restart.", "issue 7"),
-    Requirement("hermes-asks", "A failed call asks its person once; the model is told.", "issue 7"),
-    Requirement("hermes-keeps", "Hermes's tokens and client stay until new ones are there.", "issue 7"),
-    Requirement("hermes-moved", "What Hermes has not is said once; the rest goes on.", "issue 7"),
-    Requirement("hermes-elsewhere", "Begun in a chat, finished in a terminal, or the reverse.", "issue 7"),
+    Requirement("discord-restart", "What one process drew, another answers.", "this package"),
+    Requirement("discord-gateway", "A lost gateway loses no login.", "this package"),
+    Requirement("discord-in-time", "An interaction is acknowledged before any work.", "this package"),
+    Requirement("discord-posted", "An answer as a message ends its login, and goes if it can.", "security 9"),
+    Requirement("discord-people", "Ids, roles and guilds decide, in direct chats as well.", "this package"),
+    Requirement("discord-limits", "No message breaks a limit of Discord's.", "this package"),
+    Requirement("discord-quoted", "What others wrote is no markup, link or mention.", "security 13"),
+    Requirement("discord-commands", "Commands are told once, and others' are left alone.", "this package"),
+    Requirement("discord-log", "The library's own lines hold no secret.", "security 18"),
+    Requirement(
+        "discord-bot", "A bot of its own asks for the fewest intents and stops cleanly.", "this package"
+    ),
+    # Many at once
+    Requirement("begin-in-time", "A login that servers keep waiting ends.", "this package"),
+    Requirement("looks", "Who begins while another looks at a server needs no look.", "this package"),
+    # Inside Hermes
+    Requirement("hermes-story", "A command in a chat ends with tools that the agent calls.", "this package"),
+    Requirement(
+        "hermes-kept-out", "No code reaches model, transcript, log or state.db.", "this package, security 10"
+    ),
+    Requirement("hermes-belt", "Hook and busy handler do where nothing else is known.", "this package"),
+    Requirement("hermes-who", "Hermes says who may, again at the paste.", "this package, security 1, 20"),
+    Requirement("hermes-live", "After a login the tools are live, without a restart.", "this package"),
+    Requirement("hermes-asks", "A failed call asks its person once; the model is told.", "this package"),
+    Requirement("hermes-keeps", "Hermes's tokens and client stay until new ones are there.", "this package"),
+    Requirement("hermes-moved", "What Hermes has not is said once; the rest goes on.", "this package"),
+    Requirement(
+        "hermes-elsewhere", "Begun in a chat, finished in a terminal, or the reverse.", "this package"
+    ),
     # Everywhere
     Requirement("safe-urls", "Only https, or http on loopback, is used.", "security 13, 14, 16"),
     Requirement("no-crash", "Hostile input raises McpAuthError and nothing else.", "security 14"),

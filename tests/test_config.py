@@ -236,7 +236,7 @@ def test_tls_options_are_hermess(
         ("oauth: {1: x}", "mcp_servers.a.oauth: a key is not text; put it in quotes."),
         (
             'headers: {X: "a\\r\\nY: b"}',
-            "mcp_servers.a.headers.X holds a line break or another control character.",
+            "mcp_servers.a.headers.X contains a line break or another control character.",
         ),
         *(
             (
@@ -262,7 +262,7 @@ def test_a_wrong_value_is_named_by_its_key(write: Write, yaml: str, message: str
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("{command: npx}", "a is a stdio server, it needs no login."),
+        ("{command: npx}", "a is a stdio server and needs no login."),
         ("{auth: oauth}", "mcp_servers.a.url is missing."),
         ("", "mcp_servers.a must be a mapping of keys to values."),
         ("[x]", "mcp_servers.a must be a mapping of keys to values."),

@@ -100,7 +100,7 @@ def test_a_platform_without_device_logins_leaves_them_to_the_others() -> None:
     [
         ("owner: shared", "mcp_auth_chats.owner is not known.", "Did you mean `owners`?"),
         ("owners: all", "mcp_auth_chats.owners must be one of shared, per_user.", ""),
-        ("slack: {}", "mcp_auth_chats.slack is not known.", "It may have: owners, telegram, discord."),
+        ("slack: {}", "mcp_auth_chats.slack is not known.", "Use one of: owners, telegram, discord."),
         ("telegram: [7]", "mcp_auth_chats.telegram must be a mapping of keys to values.", ""),
         ("telegram: {alow: 7}", "mcp_auth_chats.telegram.alow is not known.", "Did you mean `allow`?"),
         ("telegram: {roles: [7]}", "mcp_auth_chats.telegram.roles is not known.", ""),

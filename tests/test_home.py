@@ -158,7 +158,7 @@ def test_commands_programs_and_the_plugin_say_so_and_write_nothing(tmp_path: Pat
     for line in [*refused, f"3 {done.stderr}"]:
         assert line.startswith("3 ")
         assert "Set HERMES_HOME to a directory of your own." in line
-    assert done.stderr.startswith("The gateway could not be attended: ")
+    assert done.stderr.startswith("The gateway plugin could not start: ")
     # With a home that is named, and without needing one, all is as for other users.
     assert version.startswith("0 ")
     assert status.startswith("0 ")

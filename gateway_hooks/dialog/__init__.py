@@ -1,1 +1,1 @@
-"""What a chat shows and what a person means: pure functions, values and the protocols of a platform."""
+"""Render what a chat shows and parse what a user means: pure functions, values, platform protocols."""

@@ -1,7 +1,7 @@
-"""What a chat shows: a card of words and buttons, the same on every platform. Values; no library.
+"""Cards: platform-independent chat messages with text and buttons. Plain values, no chat library.
 
-Adapters draw it with what their platform has. Whatever a server or another person wrote is marked as quoted,
-so that no platform takes it for a link, a mention or markup.
+Each adapter renders a card with the features of its platform. Text that a server or another user wrote is
+marked as quoted, so that no platform turns it into a link, a mention or markup.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from typing import Literal
 
 Style = Literal["plain", "bold", "code"]
 
-# What an action looks like, "mcp:cancel:<login id>"; Telegram has room for 64 bytes.
+# An action is "mcp:<verb>:<argument>", such as "mcp:cancel:<login id>". Telegram allows 64 bytes.
 ACTION_PREFIX = "mcp:"
-# Nobody reads on, and no card may pass a platform's limit: 4096 characters, the address among them.
+# No card may exceed a platform's limit: 4096 characters, including the URL.
 MAX_VALUE_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """What a person may press. `action` comes back to us; `copy` goes to the person's clipboard."""
+    """A button. The platform sends `action` back to the bot; `copy` goes to the user's clipboard."""
 
     label: str
     action: str = ""
     copy: str = field(default="", repr=False)
     tone: Literal["plain", "good", "bad"] = "plain"
-    # Opens a form for the answer, where a platform has forms; `action` then names what is answered.
+    # Opens a form for the answer if the platform has forms; `action` then names the login.
     opens_form: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A labelled value. `quoted` where others wrote it, or where it is to be compared letter by letter."""
+    """A labelled value. `is_quoted`: a third party wrote it, or the user compares it letter by letter."""
 
     label: str
     value: str
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An address for this person's eyes alone, and what its button says."""
+    """A URL that only this user may see, and the label of its button."""
 
     label: str
     url: str = field(repr=False)
@@ -49,7 +49,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One message. `code` is large and can be copied, for entering it elsewhere."""
+    """One message. `code` is a code that the user copies and enters on another page."""
 
     title: str
     rows: tuple[Row, ...] = ()
@@ -62,7 +62,7 @@ class Card:
 
 
 def spans(card: Card, *, with_link: bool) -> Iterator[tuple[str, Style]]:
-    """Yield the card as runs of text and how each is set; `with_link` where no button opens the address."""
+    """Yield the card's text with its styles. Set `with_link` if no button opens the URL."""
     yield card.title, "bold"
     if card.rows:
         yield "\n", "plain"
@@ -80,7 +80,7 @@ def spans(card: Card, *, with_link: bool) -> Iterator[tuple[str, Style]]:
 
 
 def truncate(text: str, max_units: int = MAX_VALUE_CHARS) -> str:
-    """Cut a long value, visibly; `most` is in UTF-16 units, by which platforms count."""
+    """Shorten a text to `max_units` UTF-16 units, with an ellipsis at the end if it was longer."""
     units = text.encode("utf-16-le", "surrogatepass")
     if len(units) <= 2 * max_units:
         return text
@@ -88,12 +88,12 @@ def truncate(text: str, max_units: int = MAX_VALUE_CHARS) -> str:
 
 
 def encode_action(verb: str, argument: str = "") -> str:
-    """Write what a button brings back."""
+    """Return the action string of a button."""
     return f"{ACTION_PREFIX}{verb}:{argument}"
 
 
 def decode_action(text: str) -> tuple[str, str] | None:
-    """Read what a button brought, verb and argument; None where the button is not ours."""
+    """Return the verb and argument of an action; None if it is not an action of this package."""
     if not text.startswith(ACTION_PREFIX):
         return None
     verb, separator, argument = text.removeprefix(ACTION_PREFIX).partition(":")
@@ -101,9 +101,9 @@ def decode_action(text: str) -> tuple[str, str] | None:
 
 
 def arrange_in_rows(buttons: Iterable[Button], width: int = 2) -> tuple[tuple[Button, ...], ...]:
-    """Lay out buttons, so many to a row: a phone is narrow."""
-    known = list(buttons)
-    return tuple(tuple(known[at : at + width]) for at in range(0, len(known), width))
+    """Arrange buttons in rows of `width`. Two fit on a phone."""
+    all_buttons = list(buttons)
+    return tuple(tuple(all_buttons[start : start + width]) for start in range(0, len(all_buttons), width))
 
 
 def _paragraphs(paragraphs: Iterable[str]) -> Iterator[tuple[str, Style]]:

@@ -1,4 +1,4 @@
-"""What is said beside a login: lists of servers, disconnecting, refusals. From values to cards."""
+"""Render cards beside the login itself: server lists, disconnecting, refusals, reminders."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.phrases import replace_unprintable
 from hermes_mcp_auth_remote.values import Owner
 
-# Discord has room for 25 buttons and as many fields.
+# Discord allows 25 buttons and 25 fields.
 MAX_LISTED_SERVERS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """How a server stands for a person: connected, not, or why that cannot be told."""
+    """A server's status for a user: connected, not connected, or the error that hides it."""
 
     server_name: str
     connection: Connection | None = None
@@ -29,132 +29,138 @@ class ServerStatus:
 
     @property
     def has_connection(self) -> bool:
-        """True where something is connected, whether it still works or not."""
+        """True if credentials are stored, even if they no longer work."""
         return self.connection is not None
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRenderer:
-    """The same way of speaking as a conversation's."""
+    """Renders cards about connections with the texts and capabilities of a `Renderer`."""
 
     renderer: Renderer
 
     def server_choice_card(self, server_names: Sequence[str], title: str = "") -> Card:
-        """Ask which server to connect."""
-        words = self.renderer.messages
+        """Return a card that asks which server to connect."""
+        messages = self.renderer.messages
         if not server_names:
-            return Card(words.servers_title, paragraphs=(words.no_servers,))
+            return Card(messages.servers_title, paragraphs=(messages.no_servers,))
         buttons = [
             Button(truncate(replace_unprintable(name), 40), encode_action("connect", tag_of(name)))
             for name in server_names[:MAX_LISTED_SERVERS]
         ]
         rows: tuple[Row, ...] = ()
-        said: tuple[str, ...] = ()
+        paragraphs: tuple[str, ...] = ()
         if not self.renderer.capabilities.has_buttons:
             command = f"{self.renderer.capabilities.command_prefix}connect"
             rows = tuple(
                 Row(command, display_name(name), is_quoted=True) for name in server_names[:MAX_LISTED_SERVERS]
             )
         if len(server_names) > MAX_LISTED_SERVERS:
-            said = (self._more_servers_text(),)
-        return Card(title or words.servers_title, rows, said, buttons=arrange_in_rows(buttons))
+            paragraphs = (self._more_servers_text(),)
+        return Card(title or messages.servers_title, rows, paragraphs, buttons=arrange_in_rows(buttons))
 
     def connections_card(
         self, statuses: Sequence[ServerStatus], owner: Owner, now: float, *, may_change: bool
     ) -> Card:
-        """Say how every server stands; with buttons to change that where the person may."""
-        words, listed = self.renderer.messages, statuses[:MAX_LISTED_SERVERS]
+        """Return a card with every server's status, and buttons to change it if `may_change`."""
+        messages, listed = self.renderer.messages, statuses[:MAX_LISTED_SERVERS]
         if not statuses:
-            return Card(words.connections_title, paragraphs=(words.no_servers,))
-        # An account is what its provider says.
+            return Card(messages.connections_title, paragraphs=(messages.no_servers,))
+        # Quoted: the account name comes from the authorization server.
         rows = [
-            Row(display_name(each.server_name), self._status_text(each, now), is_quoted=True)
-            for each in listed
+            Row(display_name(status.server_name), self._status_text(status, now), is_quoted=True)
+            for status in listed
         ]
-        said = [words.shared_note if owner is None else words.own_note]
+        paragraphs = [messages.shared_note if owner is None else messages.own_note]
         if len(statuses) > MAX_LISTED_SERVERS:
-            said.append(self._more_servers_text())
-        buttons = [self._change_button(each) for each in listed] if may_change else []
-        return Card(words.connections_title, tuple(rows), tuple(said), buttons=arrange_in_rows(buttons))
+            paragraphs.append(self._more_servers_text())
+        buttons = [self._change_button(status) for status in listed] if may_change else []
+        return Card(
+            messages.connections_title, tuple(rows), tuple(paragraphs), buttons=arrange_in_rows(buttons)
+        )
 
     def disconnect_confirmation_card(self, server_name: str, owner: Owner) -> Card:
-        """Ask whether a server is really to be disconnected."""
-        words = self.renderer.messages
+        """Return a card that asks the user to confirm a disconnect."""
+        messages = self.renderer.messages
         buttons = (
-            Button(words.confirm_disconnect_button, encode_action("yes", tag_of(server_name)), tone="bad"),
-            Button(words.keep_connection_button, encode_action("no", tag_of(server_name))),
+            Button(messages.confirm_disconnect_button, encode_action("yes", tag_of(server_name)), tone="bad"),
+            Button(messages.keep_connection_button, encode_action("no", tag_of(server_name))),
         )
-        said = words.confirm_disconnect_shared if owner is None else words.confirm_disconnect_own
-        title = words.confirm_disconnect_title.format(server=display_name(server_name))
+        text = messages.confirm_disconnect_shared if owner is None else messages.confirm_disconnect_own
+        title = messages.confirm_disconnect_title.format(server=display_name(server_name))
         if not self.renderer.capabilities.has_buttons:
-            typed = f"{self.renderer.capabilities.command_prefix}disconnect {display_name(server_name)} yes"
-            said = f"{said} {words.typed_commands.format(words=typed)}"
-        return Card(title, paragraphs=(said,), buttons=(buttons,))
+            command = f"{self.renderer.capabilities.command_prefix}disconnect {display_name(server_name)} yes"
+            text = f"{text} {messages.typed_commands.format(words=command)}"
+        return Card(title, paragraphs=(text,), buttons=(buttons,))
 
     def still_connected_card(self, server_name: str) -> Card:
-        """Say that nothing was changed."""
-        words = self.renderer.messages
+        """Return a card that says that nothing was changed."""
+        messages = self.renderer.messages
         return Card(
-            words.connections_title,
-            paragraphs=(words.still_connected.format(server=display_name(server_name)),),
+            messages.connections_title,
+            paragraphs=(messages.still_connected.format(server=display_name(server_name)),),
         )
 
     def disconnected_card(self, server_name: str, *, is_revoked: bool) -> Card:
-        """Say that a server is disconnected."""
-        words = self.renderer.messages
-        again = Button(
-            words.connect_button.format(server=truncate(replace_unprintable(server_name), 40)),
+        """Return a card that says that a server is disconnected, and whether its tokens are revoked."""
+        messages = self.renderer.messages
+        connect_button = Button(
+            messages.connect_button.format(server=truncate(replace_unprintable(server_name), 40)),
             encode_action("connect", tag_of(server_name)),
         )
         return Card(
-            words.disconnected_title.format(server=display_name(server_name)),
-            paragraphs=(words.tokens_revoked if is_revoked else words.revocation_unconfirmed,),
-            buttons=((again,),),
+            messages.disconnected_title.format(server=display_name(server_name)),
+            paragraphs=(messages.tokens_revoked if is_revoked else messages.revocation_unconfirmed,),
+            buttons=((connect_button,),),
         )
 
     def refusal_card(self, reason: Refusal, waiting_count: int) -> Card:
-        """Say why no other login begins now."""
-        words = self.renderer.messages
-        said = {"too_many": words.too_many, "too_often": words.too_often, "too_busy": words.too_busy}[reason]
-        return Card(words.too_many_title, paragraphs=(said.format(count=waiting_count),), tone="bad")
+        """Return a card that says why no other login can start now."""
+        messages = self.renderer.messages
+        text = {
+            "too_many": messages.too_many,
+            "too_often": messages.too_often,
+            "too_busy": messages.too_busy,
+        }[reason]
+        return Card(messages.too_many_title, paragraphs=(text.format(count=waiting_count),), tone="bad")
 
     def unknown_user_card(self, user_id: str) -> Card:
-        """Say who is not known, so that the operator can be asked."""
-        words = self.renderer.messages
+        """Return a card with the user's id, which the operator needs to allow the user."""
+        messages = self.renderer.messages
         return Card(
-            words.unknown_user_title,
-            paragraphs=(words.unknown_user.format(user=truncate(replace_unprintable(user_id), 60)),),
+            messages.unknown_user_title,
+            paragraphs=(messages.unknown_user.format(user=truncate(replace_unprintable(user_id), 60)),),
         )
 
     def help_card(self) -> Card:
-        """Say what can be typed."""
-        words, before = self.renderer.messages, self.renderer.capabilities.command_prefix
-        said = words.help.format(connect=f"{before}connect", connections=f"{before}connections")
-        return Card(words.help_title, paragraphs=(said,))
+        """Return a card that lists the commands."""
+        messages, prefix = self.renderer.messages, self.renderer.capabilities.command_prefix
+        text = messages.help.format(connect=f"{prefix}connect", connections=f"{prefix}connections")
+        return Card(messages.help_title, paragraphs=(text,))
 
     def reminder_card(self, connection: Connection, now: float) -> Card:
-        """Say that a session needs a person, or soon will."""
-        words, name = self.renderer.messages, display_name(connection.key.server_name)
+        """Return a card that says that a session needs a new login now or soon."""
+        messages, name = self.renderer.messages, display_name(connection.key.server_name)
         button = Button(
-            words.log_in_again_button,
+            messages.log_in_again_button,
             encode_action("connect", tag_of(connection.key.server_name)),
             tone="good",
         )
         if connection.login_needed is not None:
-            said = words.session_over.format(reason=truncate(replace_unprintable(connection.login_needed)))
+            text = messages.session_over.format(reason=truncate(replace_unprintable(connection.login_needed)))
             return Card(
-                words.login_needed_title.format(server=name), paragraphs=(said,), buttons=((button,),)
+                messages.login_needed_title.format(server=name), paragraphs=(text,), buttons=((button,),)
             )
-        ends = connection.upcoming_expiry(now) or now
-        clock = self.renderer.format_time(ends, now)
-        if ends <= now:
-            said = words.session_ended.format(clock=clock)
+        expires_at = connection.upcoming_expiry(now) or now
+        clock = self.renderer.format_time(expires_at, now)
+        if expires_at <= now:
+            text = messages.session_ended.format(clock=clock)
             return Card(
-                words.login_needed_title.format(server=name), paragraphs=(said,), buttons=((button,),)
+                messages.login_needed_title.format(server=name), paragraphs=(text,), buttons=((button,),)
             )
-        said = words.session_ends_soon.format(clock=clock)
+        text = messages.session_ends_soon.format(clock=clock)
         return Card(
-            words.session_ends_soon_title.format(server=name), paragraphs=(said,), buttons=((button,),)
+            messages.session_ends_soon_title.format(server=name), paragraphs=(text,), buttons=((button,),)
         )
 
     def _more_servers_text(self) -> str:
@@ -163,30 +169,30 @@ class ConnectionRenderer:
         )
 
     def _status_text(self, status: ServerStatus, now: float) -> str:
-        words, found = self.renderer.messages, status.connection
+        messages, connection = self.renderer.messages, status.connection
         if status.error is not None:
-            return words.status_unreadable.format(
+            return messages.status_unreadable.format(
                 reason=truncate(replace_unprintable(str(status.error)), 120)
             )
         if status.has_waiting_login:
-            return words.status_login_waiting
-        if found is None:
-            return words.status_not_connected
-        if found.login_needed is not None:
-            return words.status_login_needed.format(
-                reason=truncate(replace_unprintable(found.login_needed), 120)
+            return messages.status_login_waiting
+        if connection is None:
+            return messages.status_not_connected
+        if connection.login_needed is not None:
+            return messages.status_login_needed.format(
+                reason=truncate(replace_unprintable(connection.login_needed), 120)
             )
-        account = truncate(replace_unprintable(found.account), 60) if found.account else ""
-        said = words.status_connected_as.format(account=account) if account else words.status_connected
-        return f"{said}, {self.renderer.connection_lifetime(found, now)}"
+        account = truncate(replace_unprintable(connection.account), 60) if connection.account else ""
+        text = messages.status_connected_as.format(account=account) if account else messages.status_connected
+        return f"{text}, {self.renderer.connection_lifetime(connection, now)}"
 
     def _change_button(self, status: ServerStatus) -> Button:
-        words, name = self.renderer.messages, truncate(replace_unprintable(status.server_name), 40)
+        messages, name = self.renderer.messages, truncate(replace_unprintable(status.server_name), 40)
         if status.has_connection:
             return Button(
-                words.disconnect_server_button.format(server=name),
+                messages.disconnect_server_button.format(server=name),
                 encode_action("off", tag_of(status.server_name)),
             )
         return Button(
-            words.connect_button.format(server=name), encode_action("connect", tag_of(status.server_name))
+            messages.connect_button.format(server=name), encode_action("connect", tag_of(status.server_name))
         )

@@ -1,7 +1,7 @@
-"""What a person meant: one thing heard, held against the logins that wait, read as one intent. Pure.
+"""Parse an event into one intent, given the logins that wait. Pure functions.
 
-A message is ours only if it answers a login, or carries a code that must not go on to anybody else (`codes`
-finds those); everything else belongs to the application around us.
+This package handles a message only if it answers a login, or contains a code that no other program may
+receive (see `code_detection`). All other messages belong to the embedding application.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from hermes_mcp_auth_remote.login import Login, matches_origin
 from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, clean_text
 from hermes_mcp_auth_remote.values import Origin
 
-# A start command's text that is ours: it continues the login of that id; alone, it lists connections.
+# A start command with this prefix continues the login with that id; the prefix alone lists connections.
 START_PAYLOAD_PREFIX = "mcp_"
-# Codes are long and mixed; a word that somebody types is not.
+# Codes are long and contain digits; typed words are not.
 MIN_CODE_CHARS = 20
 _CODE_PARAMETER, _STATE_PARAMETER = (
     re.compile(rf"(?i)(?:^|[?&#\s]|%3f|%26)(?:{names})(?:=|%3d)(?!{PLACEHOLDER})")
@@ -40,12 +40,12 @@ _CODE_PARAMETER, _STATE_PARAMETER = (
 
 @dataclass(frozen=True, slots=True)
 class UnrelatedEvent:
-    """Somebody else's business."""
+    """An event that this package does not handle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Log in to a server, by name or by the tag in a button; without either, choose one."""
+    """Log in to a server, by name or button tag. If both are empty, let the user choose one."""
 
     server_name: str = ""
     server_tag: str = ""
@@ -53,12 +53,12 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class ListConnections:
-    """Say what is connected."""
+    """Show the connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """Disconnect a server; `is_sure` once the person has confirmed it, None where they keep it."""
+    """Disconnect a server. `is_confirmed`: True once the user confirms, None if they decline."""
 
     server_name: str = ""
     server_tag: str = ""
@@ -67,14 +67,14 @@ class Disconnect:
 
 @dataclass(frozen=True, slots=True)
 class ContinueLogin:
-    """Show a login that was begun where the bot could not write."""
+    """Show a login that started in a chat where the bot could not show it."""
 
     login_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class LoginCommand:
-    """Something to do with a login: "qr", "device", "paste", "new" or "cancel"."""
+    """A command on a waiting login: "qr", "device", "paste", "new" or "cancel"."""
 
     login: Login
     verb: str
@@ -82,26 +82,26 @@ class LoginCommand:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What may finish this login."""
+    """A text that may complete this login."""
 
     login: Login
 
 
 @dataclass(frozen=True, slots=True)
 class UnmatchedAnswer:
-    """An answer to no login of this person, here."""
+    """An answer that matches no login of this user in this chat."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExposedAnswer:
-    """An answer where others read it; `login` is the one whose code that was, None where it is not known."""
+    """An answer that others can read. `login` is the login it belongs to, None if unknown."""
 
     login: Login | None
 
 
 @dataclass(frozen=True, slots=True)
 class StaleButton:
-    """A button of a login that waits no more, or is not this person's."""
+    """A button of a login that no longer waits, or of another user's login."""
 
 
 Intent = (
@@ -118,9 +118,9 @@ Intent = (
 )
 
 LOGIN_VERBS = frozenset({"qr", "device", "paste", "new", "cancel"})
-# What is typed instead of a button, after the platform's prefix of commands.
+# Commands that a user can type instead of pressing a button, after the platform's command prefix.
 _VERBS_BY_COMMAND = {"qr": "qr", "code": "device", "new": "new", "paste": "paste", "cancel": "cancel"}
-# Typed on every platform; none of them is about a login that waits.
+# The commands of every platform. None of them acts on a waiting login.
 COMMANDS = frozenset({"start", "connect", "connections", "disconnect"})
 
 
@@ -133,59 +133,59 @@ def parse_intent(
     has_forms: bool = False,
     configured_uris: Collection[str] = (),
 ) -> Intent:
-    """Read what a person meant. `logins` are all of this platform, oldest first; those that wait count.
+    """Return the intent of an event. `logins` are all logins of this platform, oldest first.
 
-    Where there are forms for an answer, a message with one is exposed as in a group: it stays. `configured`
-    are redirect URIs of ours that no login may have used yet.
+    On a platform with forms, an answer in a plain message counts as exposed, as in a group: the bot cannot
+    delete it. `configured_uris` are the redirect URIs of the configuration.
     """
-    waiting = [each for each in logins if each.status == "waiting"]
+    waiting_logins = [login for login in logins if login.status == "waiting"]
     if event.callback_data:
-        return _parse_press(event, origin, waiting)
-    redirects = collect_redirect_locations(logins, configured_uris)
-    event = with_code_as_text(event, logins, redirects)
+        return _parse_press(event, origin, waiting_logins)
+    locations = collect_redirect_locations(logins, configured_uris)
+    event = with_code_as_text(event, logins, locations)
     # "/connect http://127.0.0.1/?code=..." is an answer.
     if (
         event.command
-        and not contains_our_code(event.text, logins, redirects)
+        and not contains_our_code(event.text, logins, locations)
         and not contains_authorization_response(event.text)
     ):
-        meant = _parse_command(event, origin, waiting)
+        intent = _parse_command(event, origin, waiting_logins)
     else:
-        meant = _parse_message(event, origin, logins, redirects, is_private=is_private, has_forms=has_forms)
-        if event.command and is_private and isinstance(meant, UnrelatedEvent):
-            meant = UnmatchedAnswer()
-    # An application reads that along with the message.
-    beside = without_links(event.quoted_text, logins)
-    if isinstance(meant, UnrelatedEvent) and contains_our_code(beside, logins, redirects):
+        intent = _parse_message(event, origin, logins, locations, is_private=is_private, has_forms=has_forms)
+        if event.command and is_private and isinstance(intent, UnrelatedEvent):
+            intent = UnmatchedAnswer()
+    # The embedding application would read the quoted text along with the message.
+    quoted_text = without_links(event.quoted_text, logins)
+    if isinstance(intent, UnrelatedEvent) and contains_our_code(quoted_text, logins, locations):
         return UnmatchedAnswer() if is_private else ExposedAnswer(None)
-    return meant
+    return intent
 
 
 def with_code_as_text(
     event: IncomingEvent, logins: Sequence[Login], locations: RedirectLocations | None = None
 ) -> IncomingEvent:
-    """Return a message with the part that carries a code as its text, if its own text carries none.
+    """Return the event with the extra text that contains a code as its text, if its own text has none.
 
-    `beside_message` is left out if what stands beside carries no code: that message stays.
+    Clear `quoted_message_id` if the quoted text contains no code: the bot must not delete that message.
     """
-    known = collect_redirect_locations(logins) if locations is None else locations
+    all_locations = collect_redirect_locations(logins) if locations is None else locations
     if event.quoted_message_id and not contains_our_code(
-        without_links(event.quoted_text, logins), logins, known
+        without_links(event.quoted_text, logins), logins, all_locations
     ):
         event = replace(event, quoted_message_id="")
-    if event.callback_data or not event.extra_texts or contains_our_code(event.text, logins, known):
+    if event.callback_data or not event.extra_texts or contains_our_code(event.text, logins, all_locations):
         return event
-    for part in event.extra_texts:
-        if contains_our_code(part, logins, known):
-            login = login_by_state(part, logins)
-            return replace(event, command="", text=part if login is None else line_with_state(part, login))
+    for text in event.extra_texts:
+        if contains_our_code(text, logins, all_locations):
+            login = login_by_state(text, logins)
+            return replace(event, command="", text=text if login is None else line_with_state(text, login))
     return event
 
 
 def without_links(text: str, logins: Sequence[Login]) -> str:
-    """Return a text without the links that open a login: people reply to messages with one, or quote them.
+    """Return a text without authorization URLs of logins, which users quote when they reply to the bot.
 
-    Who quotes may take only a part of a link: such a part goes, too, and holds no code.
+    A quote may contain only a part of such a URL. Remove that part too: it contains no code.
     """
     for login in logins:
         if has_state(text, login):
@@ -202,7 +202,7 @@ def _without_link(text: str, login: Login) -> str:
 
 
 def depends_on_redirect_uris(event: IncomingEvent) -> bool:
-    """True if it depends on the configured redirect URIs whether an address is ours."""
+    """Return True if `parse_intent` needs the configured redirect URIs for this event."""
     return any(
         contains_response_parameters(text)
         for text in (event.text, event.quoted_text, *event.extra_texts)
@@ -211,26 +211,26 @@ def depends_on_redirect_uris(event: IncomingEvent) -> bool:
 
 
 def is_independent_of_logins(event: IncomingEvent) -> bool:
-    """True where what was typed means the same whatever logins there are: they need not be read."""
+    """Return True if the intent of this event does not depend on the logins."""
     if event.callback_data or event.command.lower() not in COMMANDS:
         return False
     for text in (event.text, event.quoted_text):
         if contains_authorization_response(text) or contains_response_parameters(text, needs_state=False):
             return False
-    return not any(may_contain_code(part) for part in event.extra_texts)
+    return not any(may_contain_code(text) for text in event.extra_texts)
 
 
 def _parse_press(event: IncomingEvent, origin: Origin, waiting_logins: Sequence[Login]) -> Intent:
-    found = decode_action(event.callback_data)
-    if found is None:
+    action = decode_action(event.callback_data)
+    if action is None:
         return UnrelatedEvent()
-    verb, argument = found
+    verb, argument = action
     if verb in LOGIN_VERBS or verb == "form":
-        login = next((each for each in waiting_logins if each.id == argument), None)
+        login = next((login for login in waiting_logins if login.id == argument), None)
         if login is None or not matches_origin(login, origin):
             return StaleButton()
         return Answer(login) if verb == "form" else LoginCommand(login, verb)
-    choices: dict[str, Intent] = {
+    intents_by_verb: dict[str, Intent] = {
         "connect": Connect(server_tag=argument),
         "off": Disconnect(server_tag=argument),
         "yes": Disconnect(server_tag=argument, is_confirmed=True),
@@ -238,7 +238,7 @@ def _parse_press(event: IncomingEvent, origin: Origin, waiting_logins: Sequence[
         "list": ListConnections(),
         "open": ContinueLogin(argument),
     }
-    return choices.get(verb, StaleButton())
+    return intents_by_verb.get(verb, StaleButton())
 
 
 def _parse_command(event: IncomingEvent, origin: Origin, waiting_logins: Sequence[Login]) -> Intent:
@@ -246,15 +246,15 @@ def _parse_command(event: IncomingEvent, origin: Origin, waiting_logins: Sequenc
     if name == "start":
         return _parse_start_payload(rest)
     if name in _VERBS_BY_COMMAND:
-        # Without a login, "/cancel" is somebody else's word.
+        # If no login waits, "/cancel" belongs to another program.
         latest = _latest_login(origin, waiting_logins)
         return UnrelatedEvent() if latest is None else LoginCommand(latest, _VERBS_BY_COMMAND[name])
-    choices: dict[str, Intent] = {
+    intents_by_name: dict[str, Intent] = {
         "connect": Connect(rest),
         "connections": ListConnections(),
         "disconnect": Disconnect(rest),
     }
-    return choices.get(name, UnrelatedEvent())
+    return intents_by_name.get(name, UnrelatedEvent())
 
 
 def _parse_start_payload(payload: str) -> Intent:
@@ -273,69 +273,69 @@ def _parse_message(
     is_private: bool,
     has_forms: bool,
 ) -> Intent:
-    by_code = [each for each in logins if each.poll_state is None and each.status == "waiting"]
+    paste_logins = [login for login in logins if login.poll_state is None and login.status == "waiting"]
     if not is_private:
-        meant = _parse_public_message(event.text, origin, by_code)
-        # An answer that came too late, or again, or to nobody's login, is still nothing for others.
-        is_code = isinstance(meant, UnrelatedEvent) and contains_our_code(event.text, logins, locations)
-        return ExposedAnswer(None) if is_code else meant
-    theirs = [each for each in by_code if matches_origin(each, origin)]
-    kind = _classify_answer(event.text, theirs)
-    login = login_by_state(event.text, theirs)
-    if login is not None or (theirs and kind):
-        login = login or theirs[-1]
+        intent = _parse_public_message(event.text, origin, paste_logins)
+        # No other program may receive an answer, even if it is late, repeated or matches no login.
+        is_code = isinstance(intent, UnrelatedEvent) and contains_our_code(event.text, logins, locations)
+        return ExposedAnswer(None) if is_code else intent
+    sender_logins = [login for login in paste_logins if matches_origin(login, origin)]
+    answer_kind = _classify_answer(event.text, sender_logins)
+    login = login_by_state(event.text, sender_logins)
+    if login is not None or (sender_logins and answer_kind):
+        login = login or sender_logins[-1]
         return ExposedAnswer(login) if has_forms else Answer(login)
     is_code = contains_our_code(event.text, logins, locations) or is_bare_query(event.text)
     return UnmatchedAnswer() if is_code else UnrelatedEvent()
 
 
 def contains_our_code(text: str, logins: Sequence[Login], locations: RedirectLocations) -> bool:
-    """True if a text is for no other program: it has a login's state, or is an address of a redirect."""
+    """Return True if a text contains a login's state or a redirect URL: no other program may get it."""
     if not text:
         return False
-    by_code = [each for each in logins if each.poll_state is None]
-    return contains_redirect(text, locations) or login_by_state(text, by_code) is not None
+    paste_logins = [login for login in logins if login.poll_state is None]
+    return contains_redirect(text, locations) or login_by_state(text, paste_logins) is not None
 
 
 def _parse_public_message(text: str, origin: Origin, paste_logins: Sequence[Login]) -> Intent:
-    by_sender = [each for each in paste_logins if each.origin.user_id == origin.user_id]
-    whose = login_by_state(text, paste_logins)
-    if whose is not None:
-        return ExposedAnswer(whose if whose in by_sender else None)
-    kind = _classify_answer(text, by_sender) if by_sender else ""
-    if kind == "code":
-        # A code alone says nothing of whose it is, but for who wrote it when.
-        return ExposedAnswer(by_sender[-1])
-    return ExposedAnswer(None) if kind == "address" else UnrelatedEvent()
+    sender_logins = [login for login in paste_logins if login.origin.user_id == origin.user_id]
+    exposed_login = login_by_state(text, paste_logins)
+    if exposed_login is not None:
+        return ExposedAnswer(exposed_login if exposed_login in sender_logins else None)
+    answer_kind = _classify_answer(text, sender_logins) if sender_logins else ""
+    if answer_kind == "code":
+        # A bare code names no login: assume the sender's newest one.
+        return ExposedAnswer(sender_logins[-1])
+    return ExposedAnswer(None) if answer_kind == "address" else UnrelatedEvent()
 
 
 def contains_authorization_response(text: str) -> bool:
-    """True where a text holds an authorization response, whosever it is. Never raises."""
+    """Return True if a text contains an authorization response, of any login. Never raises."""
     return _classify_answer(text, ()) == "address"
 
 
 def _classify_answer(text: str, sender_logins: Iterable[Login]) -> str:
-    """Return "address" for what carries an authorization response, "code" for what may be one, or "".
+    """Return "address" for an authorization response, "code" for a possible bare code, else "".
 
-    `theirs` are the sender's logins: a mangled answer still shows where one of them ends.
+    `sender_logins` help with a damaged answer, which may still contain the redirect URI of one of them.
     """
-    # Read as far as it counts; nobody's code is behind that.
-    known = clean_text(text[:MAX_PASTE_CHARS])
-    # A window broke it into lines, at any place.
-    for whole in (known, "".join(known.split())):
-        if _CODE_PARAMETER.search(whole) and _STATE_PARAMETER.search(whole):
+    # Ignore the rest: no answer is that long.
+    clean = clean_text(text[:MAX_PASTE_CHARS])
+    # A window may have broken the URL into lines at any position.
+    for reading in (clean, "".join(clean.split())):
+        if _CODE_PARAMETER.search(reading) and _STATE_PARAMETER.search(reading):
             return "address"
-        if _contains_redirect_uri_of(whole, sender_logins):
+        if _contains_redirect_uri_of(reading, sender_logins):
             return "address"
-    word = known.strip("<>()[]{}\"'`“”‘’")
+    word = clean.strip("<>()[]{}\"'`“”‘’")
     is_code = re.fullmatch(rf"[!-~]{{{MIN_CODE_CHARS},}}", word) and re.search(r"\d", word)
     return "code" if is_code and "://" not in word else ""
 
 
 def _contains_redirect_uri_of(text: str, logins: Iterable[Login]) -> bool:
-    """True where the text names the place at which one of these logins ends."""
-    return any(each.request.redirect_uri.partition("://")[2] in text for each in logins)
+    """Return True if the text contains the redirect URI of one of these logins."""
+    return any(login.request.redirect_uri.partition("://")[2] in text for login in logins)
 
 
 def _latest_login(origin: Origin, waiting_logins: Sequence[Login]) -> Login | None:
-    return next((each for each in reversed(waiting_logins) if matches_origin(each, origin)), None)
+    return next((login for login in reversed(waiting_logins) if matches_origin(login, origin)), None)

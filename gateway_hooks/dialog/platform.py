@@ -1,4 +1,4 @@
-"""What we need of a platform: two small protocols that an adapter fills, and the two ways they fail."""
+"""The interface of a chat platform: two protocols for an adapter, their values and their errors."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from hermes_mcp_auth_remote.values import Origin
 
 
 class ChatError(Exception):
-    """A platform did not do what was asked. The text names no address, code or token."""
+    """The platform failed or refused a call. The text contains no URL, code or token."""
 
 
 class CannotWrite(ChatError):
-    """The bot may not write to that person, or not there, until the person does something."""
+    """The bot may not write to that user or chat until the user does something."""
 
 
 class MessageGone(ChatError):
-    """The message cannot be changed any more: deleted, too old, or out of reach since a restart."""
+    """The message can no longer be edited: deleted, too old, or unreachable since a restart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a platform's people can be offered; a conversation speaks accordingly.
+    """The features of a platform, which decide what the bot says and offers.
 
-    `forms`: an answer can be typed where nobody else sees it, and stays in no history. `deletes`: the bot may
-    delete what a person wrote to it. `copies`: a button puts a text on the person's clipboard. `commands` is
-    what stands before a command's name, such as "/" or "/mcpauth ".
+    `has_forms`: a user can type an answer in a private form that leaves no message. `can_delete`: the bot may
+    delete a user's messages to it. `can_copy`: a button copies a text to the user's clipboard.
+    `command_prefix` precedes a command's name, such as "/" or "/mcpauth ".
     """
 
     has_buttons: bool = True
@@ -39,7 +39,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who is speaking, as the platform vouches for it: ids as text; `roles` and `guild` where it has such."""
+    """A user that the platform has authenticated. `roles` and `guild_id` are empty if it has none."""
 
     user_id: str
     roles: frozenset[str] = frozenset()
@@ -48,14 +48,16 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class IncomingEvent:
-    """One thing that a person did: a command, a plain message, or a button.
+    """One action of a user: a command, a plain message, or the press of a button.
 
-    `message` is the id of the message that they wrote, `on` of the one whose button they pressed; empty
-    where there is none. `text` is the rest of a command, the plain message, or what came in a form: hostile,
-    and perhaps a secret. So is `parts`: what else they sent in the same message, such as the address behind a
-    link or a file's name. And so is `beside`: what others are shown along with it, the message that it
-    replies to or a quote of one, where the bot itself has not written that. `beside_message` is the id of the
-    message, in the same chat, that `beside` stands in.
+    Message ids are empty if there is no such message. All texts are hostile, and may be secret.
+
+    `text`: the rest of a command, the plain message, or the text typed into a form.
+    `message_id`: the message that the user wrote.
+    `callback_data`, `pressed_message_id`: the pressed button's action, and the message with the button.
+    `extra_texts`: other texts in the same message, such as the URL behind a link or a file name.
+    `quoted_text`: text shown along with the message, such as the message that it replies to, unless the bot
+    wrote it. `quoted_message_id`: the message in the same chat that contains `quoted_text`.
     """
 
     sender: Sender
@@ -70,71 +72,72 @@ class IncomingEvent:
 
 
 class Chat(Protocol):
-    """One place where a person and the bot talk. Message ids are the platform's, as text."""
+    """A chat between the bot and a user. Message ids are the platform's, as text."""
 
     @property
     def origin(self) -> Origin:
-        """Where this is, and whom the bot talks to."""
+        """The chat and the user that the bot talks to."""
         ...
 
     @property
     def is_private(self) -> bool:
-        """True where nobody but that person reads what the bot writes."""
+        """True if only that user can read the bot's messages."""
         ...
 
     async def send(self, card: Card) -> str:
-        """Write a message and return its id; raises CannotWrite, ChatError."""
+        """Send a message and return its id; raises CannotWrite, ChatError."""
         ...
 
     async def send_picture(self, png: bytes, card: Card) -> str:
-        """Write a message with a picture and return its id; raises CannotWrite, ChatError."""
+        """Send a message with a picture and return its id; raises CannotWrite, ChatError."""
         ...
 
     async def edit(self, message_id: str, card: Card) -> None:
-        """Change a message of ours; raises MessageGone, ChatError."""
+        """Edit a message of the bot; raises MessageGone, ChatError."""
         ...
 
     async def delete(self, message_id: str) -> bool:
-        """Delete a message, ours or theirs; False where the platform does not let us."""
+        """Delete a message of the bot or the user; return False if the platform does not allow it."""
         ...
 
     async def show_toast(self, text: str) -> None:
-        """Answer a press with a word that does not stay; does nothing where there was none."""
+        """Answer the press of a button with a short-lived text; do nothing if no button was pressed."""
         ...
 
 
 class Platform(Protocol):
-    """A platform that we are connected to, by one bot."""
+    """A chat platform, connected through one bot."""
 
     @property
     def name(self) -> str:
-        """The word in `Origin.platform`."""
+        """The value of `Origin.platform`."""
         ...
 
     @property
     def bot_id(self) -> str:
-        """The bot's own id, for `Origin.bot`."""
+        """The bot's own id, the value of `Origin.bot_id`."""
         ...
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it offers."""
+        """The features of the platform."""
         ...
 
     def private_chat(self, user_id: str) -> Chat:
-        """Return the chat in which the bot writes to a user without being spoken to; nobody else reads it.
+        """Return the private chat in which the bot can write to a user first.
 
-        Its `origin` is that of a login which is asked for there.
+        Its `origin` is the origin of a login that the user starts there.
         """
         ...
 
     async def fetch_sender(self, user_id: str) -> Sender:
-        """Return a user as they would be heard, for asking the policy about them; raises ChatError."""
+        """Return a user as in an event of theirs, for a policy check; raises ChatError."""
         ...
 
     def deep_link(self, payload: str) -> str | None:
-        """Return an address that opens the private chat and brings `payload` back as a start command's text.
+        """Return a URL that opens the private chat and sends `payload` as the start command's text.
 
-        None where the platform has none. The payload has at most 64 characters of A-Z, a-z, 0-9, _ and -.
+        Return None if the platform has no such URL. The payload has at most 64 characters of A-Z, a-z, 0-9, _
+        and -.
         """
         ...

@@ -1,4 +1,4 @@
-"""Who may log in, whose the tokens are then, and how often: the operator decides. Nobody, unless listed."""
+"""Decide which users may log in, who owns their tokens, and how often they may start logins."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from hermes_mcp_auth_remote.values import Owner
 
 OwnershipMode = Literal["shared", "per_user"]
 
-# A person can hardly follow more at once (RFC 8628 section 5.1 and RFC 10027 ask for a cap).
+# RFC 8628 section 5.1 and RFC 10027 ask for a cap.
 MAX_WAITING_PER_USER = 3
 MAX_STARTS_PER_HOUR = 10
-# All people of one bot together: far more than ever log in at once, and little enough to keep up with.
+# For all users of one bot together: far above real use, and low enough to process.
 MAX_WAITING = 1000
-# An unknown person is answered so often, and then no more.
+# The bot answers an unknown user at most once in this time.
 UNKNOWN_USER_REPLY_SECONDS = 3600.0
 
 Refusal = Literal["too_many", "too_often", "too_busy"]
 
 
 class Policy(Protocol):
-    """Who may. An application that knows its people itself brings its own."""
+    """Decides what users may do. An application with its own user database can implement this."""
 
     def may_talk(self, sender: Sender) -> bool:
-        """True where this person may use the bot at all."""
+        """Return True if this user may use the bot."""
         ...
 
     def may_change(self, sender: Sender) -> bool:
-        """True where this person may connect and disconnect."""
+        """Return True if this user may connect and disconnect servers."""
         ...
 
     def owner(self, platform: str, user_id: str) -> Owner:
-        """Return whose tokens a login of this user becomes; None for those that all share."""
+        """Return the owner of the tokens from this user's logins; None if all users share them."""
         ...
 
     def reminder_recipients(self) -> tuple[str, ...]:
-        """Return the users who hear that a shared connection needs a person."""
+        """Return the ids of the users to remind when a shared connection needs a login."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class AllowList:
-    """A policy by lists of ids (as text). Fails closed: who is on no list may nothing.
+    """A policy of id lists (ids as text). A user who is on no list may do nothing.
 
-    `admins` change what is shared; None: everybody who may talk. With `guilds`, a person must also come from
-    one of them, or be named in `users` or `admins`. `owners` says whose the tokens are.
+    `admins` may change shared connections; None allows every user who may talk. If `guilds` is set, roles
+    count only in those guilds; `users` and `admins` need no guild. `owners`: "shared" or "per_user" tokens.
     """
 
     users: frozenset[str] = frozenset()
@@ -59,13 +59,13 @@ class AllowList:
     owners: OwnershipMode = "shared"
 
     def may_talk(self, sender: Sender) -> bool:
-        """True where the person, or one of their roles, is listed."""
+        """Return True if the user, or one of their roles, is listed."""
         if sender.user_id in self.users or sender.user_id in (self.admins or ()):
             return True
         return self._has_role(self.roles | self.admin_roles, sender)
 
     def may_change(self, sender: Sender) -> bool:
-        """True for everybody's own tokens; shared ones are for administrators, where any are named."""
+        """Return True for per-user tokens. Only administrators change shared ones, if any are named."""
         if not self.may_talk(sender):
             return False
         if self.owners == "per_user" or (self.admins is None and not self.admin_roles):
@@ -73,27 +73,27 @@ class AllowList:
         return sender.user_id in (self.admins or ()) or self._has_role(self.admin_roles, sender)
 
     def _has_role(self, role_ids: frozenset[str], sender: Sender) -> bool:
-        """True where one of the roles is the sender's, in a guild whose roles count."""
+        """Return True if the sender has one of the roles, in a guild whose roles count."""
         return bool(sender.roles & role_ids) and (not self.guilds or sender.guild_id in self.guilds)
 
     def owner(self, platform: str, user_id: str) -> Owner:
-        """Return "platform:user", or None where all share."""
+        """Return "<platform>:<user id>", or None if all users share the tokens."""
         return f"{platform}:{user_id}" if self.owners == "per_user" else None
 
     def reminder_recipients(self) -> tuple[str, ...]:
-        """Return the administrators; without any, the one person on the list, where there is but one."""
+        """Return the administrators. If `admins` is None: the listed user, if there is only one."""
         if self.admins is not None:
             return tuple(sorted(self.admins))
         return tuple(self.users) if len(self.users) == 1 else ()
 
 
 def refusal(logins: Iterable[Login], platform: str, user_id: str, now: float) -> Refusal | None:
-    """Say why a person may not begin another login now; None where they may. `now` is in epoch seconds."""
-    here = [login for login in logins if login.origin.platform == platform]
-    waiting = [login for login in here if login.status == "waiting"]
-    theirs = [login for login in here if login.origin.user_id == user_id]
-    if sum(login.status == "waiting" for login in theirs) >= MAX_WAITING_PER_USER:
+    """Return why a user may not start another login now, None if they may. `now`: epoch seconds."""
+    platform_logins = [login for login in logins if login.origin.platform == platform]
+    waiting_logins = [login for login in platform_logins if login.status == "waiting"]
+    user_logins = [login for login in platform_logins if login.origin.user_id == user_id]
+    if sum(login.status == "waiting" for login in user_logins) >= MAX_WAITING_PER_USER:
         return "too_many"
-    if sum(login.started_at > now - 3600 for login in theirs) >= MAX_STARTS_PER_HOUR:
+    if sum(login.started_at > now - 3600 for login in user_logins) >= MAX_STARTS_PER_HOUR:
         return "too_often"
-    return "too_busy" if len(waiting) >= MAX_WAITING else None
+    return "too_busy" if len(waiting_logins) >= MAX_WAITING else None

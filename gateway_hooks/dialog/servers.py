@@ -1,4 +1,4 @@
-"""Which servers people can connect in a chat: those of config.yaml, or those that a program hands in."""
+"""The servers that users can connect in a chat: from config.yaml, or passed in by a program."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ TAG_CHARS = 16
 
 
 class Servers(Protocol):
-    """The servers of one chat. May read files: called off the event loop."""
+    """The servers of one bot. May read files: do not call it on the event loop."""
 
     def names(self) -> list[str]:
-        """List their names, in the order in which people see them; raises ConfigError."""
+        """Return the names in display order; raises ConfigError."""
         ...
 
     def find(self, name: str) -> Server:
-        """Return one; raises ServerNotFound, or ConfigError where its entry has a mistake."""
+        """Return one server; raises ServerNotFound, or ConfigError if its entry is invalid."""
         ...
 
 
 class ConfigServers:
-    """What config.yaml names, as it is at the time: the operator may change it while the bot runs."""
+    """The servers of config.yaml. Changes to the file apply while the bot runs."""
 
     def __init__(self, home: Path, environ: Mapping[str, str] = os.environ) -> None:
         self._home = home
@@ -40,33 +40,35 @@ class ConfigServers:
         self._snapshot = _ConfigSnapshot((), {})
 
     def names(self) -> list[str]:
-        """List the servers that use OAuth, also those with a mistake in their entries."""
+        """Return the servers that use OAuth, including those with an invalid entry."""
         return list(self._current_snapshot().names)
 
     def find(self, name: str) -> Server:
-        """Return one of them."""
-        read = self._current_snapshot()
-        if name not in read.names:
-            raise ServerNotFound(f"No server {name} is configured here.", "Choose one of those that are.")
-        if name not in read.servers:
-            read.servers[name] = find_server(name, self._home, self._environ)
-        return read.servers[name]
+        """Return one server; raises ServerNotFound."""
+        snapshot = self._current_snapshot()
+        if name not in snapshot.names:
+            raise ServerNotFound(
+                f"No server {name} is configured here.", "Choose one of the configured servers."
+            )
+        if name not in snapshot.servers:
+            snapshot.servers[name] = find_server(name, self._home, self._environ)
+        return snapshot.servers[name]
 
     def _current_snapshot(self) -> _ConfigSnapshot:
-        """Return what was read, if the files are as they were then, else read anew."""
+        """Return the last snapshot if the files have not changed since, else read them again."""
         versions = tuple(_file_version(self._home / name) for name in ("config.yaml", ".env"))
         if self._snapshot.versions != versions:
             names = tuple(server_names(self._home, self._environ))
-            read = _ConfigSnapshot(versions, {}, names)
-            is_settled = time.time_ns() - max(each[0] for each in versions) > MTIME_RESOLUTION_NS
-            self._snapshot = read if is_settled else replace(read, versions=())
-            return read
+            snapshot = _ConfigSnapshot(versions, {}, names)
+            is_settled = time.time_ns() - max(version[0] for version in versions) > MTIME_RESOLUTION_NS
+            self._snapshot = snapshot if is_settled else replace(snapshot, versions=())
+            return snapshot
         return self._snapshot
 
 
 @dataclass(frozen=True, slots=True)
 class _ConfigSnapshot:
-    """What the files said in those versions; servers as they are asked for."""
+    """The contents of the files in these versions. `servers` is filled on demand."""
 
     versions: tuple[tuple[int, ...], ...]
     servers: dict[str, Server]
@@ -74,60 +76,62 @@ class _ConfigSnapshot:
 
 
 def _file_version(path: Path) -> tuple[int, ...]:
-    """Return when a file was last changed (nanoseconds), and what else tells it from what it was."""
+    """Return when a file last changed (nanoseconds), and the values that identify its version."""
     try:
         file, link = path.stat(), path.lstat()
     except OSError:
         return (0,)
-    # The time of writing alone does not do: `cp -p` and `mv` bring an older one.
+    # The modification time alone is not enough: `cp -p` and `mv` set an older one.
     changed_at = max(file.st_ctime_ns, file.st_mtime_ns)
     return changed_at, file.st_mtime_ns, file.st_size, file.st_ino, link.st_ctime_ns, link.st_ino
 
 
 class StaticServers:
-    """Servers that a program hands in."""
+    """Servers that a program passes in."""
 
     def __init__(self, servers: Iterable[Server]) -> None:
         self._servers = {server.name: server for server in servers}
 
     def names(self) -> list[str]:
-        """List them as they were given."""
+        """Return the names in the order of the servers passed in."""
         return list(self._servers)
 
     def find(self, name: str) -> Server:
-        """Return one of them."""
+        """Return one server; raises ServerNotFound."""
         if name not in self._servers:
-            raise ServerNotFound(f"No server {name} is known here.", "Choose one of those that are.")
+            raise ServerNotFound(
+                f"No server {name} is configured here.", "Choose one of the configured servers."
+            )
         return self._servers[name]
 
 
 def tag_of(server_name: str) -> str:
-    """Return what stands for a server's name in a button, which has no room for long ones."""
+    """Return a short tag for a server's name: a button has no room for a long one."""
     return sha256(server_name.encode("utf-8", "surrogatepass")).hexdigest()[:TAG_CHARS]
 
 
 def resolve_server(servers: Servers, name: str, server_tag: str = "") -> Server | None:
-    """Return the server of a name, as a person may write it, or of a tag; None where there is no such.
+    """Return the server with this tag or name, ignoring case if unambiguous; None if there is none.
 
-    Raises ConfigError where its entry has a mistake.
+    Raises ConfigError if its entry is invalid.
     """
     names = servers.names()
     if server_tag:
-        found = next((each for each in names if tag_of(each) == server_tag), None)
+        server_name = next((candidate for candidate in names if tag_of(candidate) == server_tag), None)
     elif name in names:
-        found = name
+        server_name = name
     else:
-        alike = [each for each in names if each.casefold() == name.casefold()]
-        found = alike[0] if len(alike) == 1 else None
-    return None if found is None else servers.find(found)
+        matches = [candidate for candidate in names if candidate.casefold() == name.casefold()]
+        server_name = matches[0] if len(matches) == 1 else None
+    return None if server_name is None else servers.find(server_name)
 
 
 def redirect_uris(servers: Servers) -> tuple[str, ...]:
-    """List the redirect URIs that the servers' options name; an entry with a mistake has none."""
-    found = list[str]()
+    """Return the redirect URIs that the servers' options name; skip invalid entries."""
+    uris = list[str]()
     with contextlib.suppress(McpAuthError):
         for name in servers.names():
             with contextlib.suppress(McpAuthError):
                 uri = servers.find(name).options.redirect_uri
-                found += [] if uri is None else [uri]
-    return tuple(found)
+                uris += [] if uri is None else [uri]
+    return tuple(uris)

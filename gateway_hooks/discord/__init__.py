@@ -1,28 +1,28 @@
-"""Logging in from Discord: a cog for any bot on discord.py.
+"""Add MCP logins to a bot on discord.py with the cog `McpLogins`.
 
-    logins = McpLogins(bot, service, Configured(home), policy, options=Options(hears_messages=False))
+    logins = McpLogins(bot, service, ConfigServers(home), policy, options=Options(listens_to_messages=False))
     await bot.add_cog(logins)                                   # in `setup_hook`, or while the bot runs
 
     @bot.event
     async def on_message(message):
-        if not await logins.hear_message(message) and bot.user in message.mentions:
+        if not await logins.handle_message(message) and bot.user in message.mentions:
             session = logins.session("notes", message.author)
             async with httpx.AsyncClient(auth=McpAuth(session)) as client:
-                with logins.asking(message.author, message.channel):
+                with logins.prompt_in(message.author, message.channel):
                     await message.reply(await answer(message.content, client))
 
-So an agent sees no message with a code in it. A bot without one leaves the option out: the cog then listens
-by itself. A bot that hands edited messages to others asks in the same way in `on_raw_message_edit`, with
-`hear_message(payload.message)`.
+This way the agent receives no message with a code. A bot without an agent omits the option: the cog then
+listens to messages itself. A bot that passes edited messages on must call `handle_message(payload.message)`
+in `on_raw_message_edit` in the same way.
 
-A call inside `asking` that needs a login waits for it: that person is asked in a direct message, or, where
-those are closed, by a button in the channel that only works for them. The cog adds /connect, /connections
-and /disconnect; everything they say is ephemeral. Buttons and windows carry the id of a login, never a
-secret, and are answered by whichever process runs the bot when they come.
+A call inside `prompt_in` that needs a login waits for it. The bot asks the user in a direct message. If the
+user does not accept direct messages, the bot sends a button to the channel that works only for this user. The
+cog adds /connect, /connections and /disconnect, with ephemeral replies. Buttons and forms contain the id of a
+login, never a secret. Any process that runs the bot can handle them.
 
-Intents: `guilds`, and `dm_messages` and `guild_messages` for answers that are written as messages, which are
-refused and deleted. Of messages in channels Discord shows only those that mention the bot, unless the bot has
-the message content intent for other reasons; nothing here needs it.
+Intents: `guilds`, and also `dm_messages` and `guild_messages`, to refuse and delete answers in messages.
+In channels, Discord delivers only the content of messages that mention the bot. The cog does not need the
+message content intent.
 """
 
 from __future__ import annotations
@@ -66,11 +66,12 @@ DiscordUser = discord.User | discord.Member
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the cog lives with the bot around it.
+    """How the cog integrates with the bot.
 
-    `commands` is what stands before a command's name, "/" or such as "/mcp-". `adds_commands` puts them into
-    the bot's tree, for the `guilds` of these ids, or globally; `syncs` then tells Discord of those that it
-    does not have. `hears_messages` listens to plain messages; without, the bot passes them to `hear_message`.
+    `command_prefix` precedes each command's name: "/", or for example "/mcp-". `adds_commands` adds the
+    commands to the bot's tree, for the guilds in `guild_ids`, or globally. `syncs_commands` then registers
+    new and changed commands with Discord. If `listens_to_messages` is False, the bot must pass plain messages
+    to `handle_message`.
     """
 
     command_prefix: str = "/"
@@ -81,7 +82,7 @@ class Options:
 
 
 class McpLogins(commands.Cog):
-    """Lets a bot's people log in to MCP servers."""
+    """A cog that lets a bot's users log in to MCP servers."""
 
     def __init__(
         self,
@@ -101,7 +102,7 @@ class McpLogins(commands.Cog):
         self._policy = policy
         self._messages = messages
         self._options = options
-        # A bot that brings a command of its own may have a blank before ours, which no command's name has.
+        # A bot with its own command may use a prefix with a space, which no slash command can have.
         self._commands = (
             make_commands(
                 CommandCallbacks(self._handle_command, self._server_names),
@@ -114,7 +115,7 @@ class McpLogins(commands.Cog):
         )
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    # For the bot around it.
+    # For the bot that uses the cog.
 
     def session(self, server_name: str, user: DiscordUser) -> Session:
         """Return the session for calls on behalf of a user; raises ServerNotFound, ConfigError."""
@@ -126,17 +127,17 @@ class McpLogins(commands.Cog):
         channel: discord.abc.MessageableChannel | None = None,
         wait_seconds: float = MAX_LOGIN_SECONDS,
     ) -> AbstractContextManager[None]:
-        """Let calls inside the block ask this user where a login is needed, in private.
+        """Let calls inside the block ask this user in private if a login is needed.
 
-        `channel` is where they asked for the work. A member's roles count, where there is a policy by roles;
-        a user without a guild has none. A call raises AuthorizationRequired after so many seconds.
+        `channel` is the channel of the user's request. Pass a `Member` if the policy uses roles: a `User` has
+        none. A call waits `wait_seconds`, then raises AuthorizationRequired.
         """
         sender = sender_of(user) if isinstance(user, discord.Member) else Sender(str(user.id))
         chat = None if channel is None else self.chat_for(channel, user)
         return self.dispatcher.prompt_in(sender, chat, wait_seconds)
 
     def chat_for(self, channel: discord.abc.MessageableChannel, user: DiscordUser) -> Chat:
-        """Return the place where a user speaks; one that is not known to be a direct chat is none."""
+        """Return the chat with a user in a channel; private only if it is known to be a direct chat."""
         is_direct = isinstance(channel, discord.DMChannel) or (
             isinstance(channel, discord.PartialMessageable) and channel.guild_id is None
         )
@@ -146,18 +147,18 @@ class McpLogins(commands.Cog):
 
     @property
     def _application_id(self) -> int:
-        """What the bot's answers to interactions name as their webhook; 0 before it has logged in."""
+        """The webhook id of the bot's responses to interactions; 0 before the bot has logged in."""
         return self._bot.application_id or 0
 
     def chat_without_user(self, message: discord.Message) -> Chat:
-        """Return the place in which something stands that no person wrote."""
+        """Return the chat of a message that no user wrote."""
         return ChannelChat(self.platform, message.channel.id, "")
 
     async def handle_message(self, message: discord.Message) -> bool:
-        """Take a plain message, written or edited; False if it is not ours, and may go on to others.
+        """Handle a new or edited message; return False if it belongs to the bot.
 
-        Waits for no server. A message of another bot is ours only if it carries a code. So is one that
-        cannot be searched for a code: that goes to nobody.
+        Does not wait for servers. Also returns True for another bot's message with a code, and for a message
+        that cannot be searched for codes: no other program may receive them.
         """
         with log_errors("A message was not read", log):
             return await self._claim_message(message)
@@ -166,24 +167,24 @@ class McpLogins(commands.Cog):
     async def _claim_message(self, message: discord.Message) -> bool:
         if str(message.author.id) == self.platform.bot_id or message.webhook_id == self._application_id:
             return False
-        found = collect_texts(message, self.platform.bot_id)
-        if not (found.text or found.extra_texts or found.quoted_text):
+        texts = collect_texts(message, self.platform.bot_id)
+        if not (texts.text or texts.extra_texts or texts.quoted_text):
             return False
-        # Of another bot's message only a code matters.
+        # A message of another bot is only searched for codes.
         is_person = not message.author.bot
         sender = await self._find_sender(message.author) if is_person else Sender("")
         chat = (
             self.chat_for(message.channel, message.author) if is_person else self.chat_without_user(message)
         )
-        heard = IncomingEvent(
+        event = IncomingEvent(
             sender,
-            text=found.text if is_person else "",
+            text=texts.text if is_person else "",
             message_id=str(message.id),
-            quoted_text=found.quoted_text,
-            extra_texts=found.extra_texts if is_person else (found.text, *found.extra_texts),
-            quoted_message_id=found.quoted_message_id,
+            quoted_text=texts.quoted_text,
+            extra_texts=texts.extra_texts if is_person else (texts.text, *texts.extra_texts),
+            quoted_message_id=texts.quoted_message_id,
         )
-        work = await self.dispatcher.plan(heard, chat)
+        work = await self.dispatcher.plan(event, chat)
         if work is None:
             return False
 
@@ -193,10 +194,10 @@ class McpLogins(commands.Cog):
         self._track_task(asyncio.create_task(run_work()))
         return True
 
-    # What the library calls.
+    # Called by discord.py.
 
     async def cog_load(self) -> None:
-        """Add the commands to the tree, and begin to keep messages up to date once the bot is there."""
+        """Add the commands to the tree, and start the dispatcher once the bot is ready."""
         redact_discord_logs()
         if self._options.adds_commands:
             guilds = [discord.Object(guild) for guild in self._options.guild_ids]
@@ -208,7 +209,7 @@ class McpLogins(commands.Cog):
         self._track_task(asyncio.create_task(self._run()))
 
     async def cog_unload(self) -> None:
-        """Take the commands from the tree again, and stop."""
+        """Remove the commands from the tree and stop all tasks."""
         if self._options.adds_commands:
             for command in self._commands:
                 for guild in self._options.guild_ids:
@@ -222,40 +223,40 @@ class McpLogins(commands.Cog):
 
     @commands.Cog.listener()
     async def on_interaction(self, interaction: Interaction) -> None:
-        """Take what was pressed or sent off, in whichever process it was drawn."""
-        with log_errors("An interaction was not dealt with", log):
+        """Handle a pressed button or a submitted form, also one that another process sent."""
+        with log_errors("An interaction was not handled", log):
             await self._handle_interaction(interaction)
 
     async def _handle_interaction(self, interaction: Interaction) -> None:
         data = cast("Mapping[str, object]", interaction.data or {})
-        pressed = str(data.get("custom_id", ""))
-        found = decode_action(pressed) if pressed.startswith(ACTION_PREFIX) else None
-        if found is None:
+        custom_id = str(data.get("custom_id", ""))
+        action = decode_action(custom_id) if custom_id.startswith(ACTION_PREFIX) else None
+        if action is None:
             return
-        heard = IncomingEvent(Sender(""), callback_data=pressed)
+        event = IncomingEvent(Sender(""), callback_data=custom_id)
         if interaction.type is discord.InteractionType.component:
-            if found[0] == "form":
-                await self._open_form(interaction, found[1])
+            if action[0] == "form":
+                await self._open_form(interaction, action[1])
                 return
-            # The answer to a button that others see is not written where they see it.
-            shown_on = interaction.message
-            is_private = shown_on is not None and (shown_on.flags.ephemeral or interaction.context.dm_channel)
-            on = str(shown_on.id) if shown_on is not None and is_private else ""
-            await self._dispatch_interaction(interaction, replace(heard, pressed_message_id=on))
+            # Do not show the reply in a message that others can see.
+            message = interaction.message
+            is_private = message is not None and (message.flags.ephemeral or interaction.context.dm_channel)
+            message_id = str(message.id) if message is not None and is_private else ""
+            await self._dispatch_interaction(interaction, replace(event, pressed_message_id=message_id))
         elif interaction.type is discord.InteractionType.modal_submit:
             await self._dispatch_interaction(
-                interaction, replace(heard, text=read_typed_answer(data.get("components")))
+                interaction, replace(event, text=read_typed_answer(data.get("components")))
             )
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
-        """Take a message, unless the bot passes them on itself."""
+        """Handle a message, if `listens_to_messages` is set."""
         if self._options.listens_to_messages:
             await self.handle_message(message)
 
     @commands.Cog.listener()
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
-        """Take an edited message, unless the bot passes them on itself; the library need not know it."""
+        """Handle an edited message, also an uncached one, if `listens_to_messages` is set."""
         if self._options.listens_to_messages:
             await self.handle_message(payload.message)
 
@@ -265,18 +266,18 @@ class McpLogins(commands.Cog):
                 await interaction.response.send_modal(
                     make_answer_modal(encode_action("form", login_id), self._messages)
                 )
-        except ChatError as trouble:
-            log.warning("A window could not be opened: %s", trouble)
+        except ChatError as error:
+            log.warning("A form could not be opened: %s", error)
 
     async def _handle_command(self, interaction: Interaction, command: str, text: str) -> None:
-        heard = IncomingEvent(Sender(""), command=command, text=text)
-        # Not for as long as the answer takes.
+        event = IncomingEvent(Sender(""), command=command, text=text)
+        # The text may be secret: do not keep it in this frame while the command runs.
         del text
-        with log_errors("A command was not dealt with", log):
-            await self._dispatch_interaction(interaction, heard)
+        with log_errors("A command was not handled", log):
+            await self._dispatch_interaction(interaction, event)
 
     async def _dispatch_interaction(self, interaction: Interaction, event: IncomingEvent) -> None:
-        """Acknowledge first, whatever it will be: what follows may take as long as servers do."""
+        """Acknowledge an interaction, then handle it: the work may wait for servers."""
         chat = InteractionChat(self.platform, interaction, self._messages.working)
         if (task := asyncio.current_task()) is not None:
             self._track_task(task)
@@ -285,11 +286,11 @@ class McpLogins(commands.Cog):
             sender = await self._find_sender(interaction.user)
             await self.dispatcher.handle(replace(event, sender=sender), chat)
             await chat.close()
-        except ChatError as trouble:
-            log.warning("An interaction could not be answered: %s", trouble)
+        except ChatError as error:
+            log.warning("An interaction could not be answered: %s", error)
 
     def _track_task(self, task: asyncio.Task[Any]) -> None:
-        """Let a task end where the cog is taken away."""
+        """Cancel this task when the cog is removed."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -304,8 +305,8 @@ class McpLogins(commands.Cog):
     async def _find_sender(self, user: DiscordUser) -> Sender:
         try:
             return await self.platform.senders.sender_for(user)
-        except ChatError as trouble:
-            log.warning("The roles of user %s could not be asked for: %s", user.id, trouble)
+        except ChatError as error:
+            log.warning("The roles of user %s could not be fetched: %s", user.id, error)
             return Sender(str(user.id))
 
     async def _run(self) -> None:
@@ -315,13 +316,13 @@ class McpLogins(commands.Cog):
                 await self._sync_commands()
             await self.dispatcher.run()
         except Exception:
-            log.exception("The logins shown on Discord are not kept up to date any more.")
+            log.exception("The messages of logins on Discord are no longer updated.")
             raise
 
     async def _sync_commands(self) -> None:
         try:
-            written = await sync_commands(self._bot, self._commands, self._options.guild_ids)
-        except ChatError as trouble:
-            log.warning("The commands could not be compared with Discord's: %s", trouble)
+            changed_count = await sync_commands(self._bot, self._commands, self._options.guild_ids)
+        except ChatError as error:
+            log.warning("The commands could not be compared with Discord's: %s", error)
         else:
-            log.info("Discord was told of %d commands that were new or had changed.", written)
+            log.info("%d new or changed commands were registered with Discord.", changed_count)

@@ -1,4 +1,4 @@
-"""A bot that does nothing but logins, with the fewest intents that do."""
+"""Run a bot for logins only, with the fewest intents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class LoginBot(commands.Bot):
-    """Carries the cog, and no commands of its own."""
+    """A bot with the cog and no other commands."""
 
     def __init__(self, on_started: Callable[[str], None] | None = None) -> None:
         super().__init__(
@@ -38,19 +38,19 @@ class LoginBot(commands.Bot):
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
             max_messages=None,
-            # How long after the last guild the library waits for more before it says that it is ready.
+            # How long the library waits for more guilds after the last one before it is ready.
             guild_ready_timeout=0.5,
         )
         self._on_started = on_started
 
     async def on_message(self, message: discord.Message, /) -> None:
-        """Take no message for a command: the cog hears them."""
+        """Ignore the message: the cog handles it."""
 
     async def on_ready(self) -> None:
-        """Say who it is, once."""
-        started, self._on_started = self._on_started, None
-        if started is not None and self.user is not None:
-            started(str(self.user))
+        """Call `on_started` with the bot's name, once."""
+        on_started, self._on_started = self._on_started, None
+        if on_started is not None and self.user is not None:
+            on_started(str(self.user))
 
 
 async def run_bot(
@@ -64,10 +64,10 @@ async def run_bot(
     messages: Messages = ENGLISH,
     on_started: Callable[[str], None] | None = None,
 ) -> None:
-    """Run until cancelled. `api_url` is the base of another endpoint's REST, such as ".../api/v10".
+    """Run the bot until cancelled. `api_url` is the base of another REST API, such as ".../api/v10".
 
-    `guilds` get the commands, or all where none is named; `started` hears the bot's name. Raises ConfigError
-    where the token is not taken.
+    The guilds in `guild_ids` get the commands; if it is empty, all guilds do. `on_started` is called with the
+    bot's name. Raises ConfigError if Discord rejects the token.
     """
     redact_discord_logs()
     bot = LoginBot(on_started)
@@ -76,24 +76,24 @@ async def run_bot(
     async with bot:
         await bot.add_cog(McpLogins(bot, service, servers, policy, messages, Options(guild_ids=guild_ids)))
         await _log_in(bot, token)
-        # From here on the library comes back by itself.
+        # From here on the library reconnects by itself.
         await bot.connect()
 
 
 async def _log_in(bot: LoginBot, token: Secret) -> None:
-    """Learn who the bot is, however long Discord cannot be reached; raises ConfigError for a wrong token."""
+    """Log in to Discord; retry while it is unreachable. Raises ConfigError for a wrong token."""
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
             await bot.login(token.reveal())
         except discord.LoginFailure:
             raise ConfigError(
-                "Discord does not take this bot token.", "Copy it anew from the bot's page at Discord."
+                "Discord rejected this bot's token.", "Copy it again from the bot's page at Discord."
             ) from None
         except (OSError, aiohttp.ClientError, discord.DiscordServerError):
             if pause == FIRST_PAUSE_SECONDS:
-                log.warning("Discord cannot be reached; trying again until it can.")
-            # The library makes a new session for each try, and forgets the old one.
+                log.warning("Discord cannot be reached; retrying.")
+            # The library creates a new session for each try and leaves the old one open.
             await bot.http.close()
             bot.http.connector = discord.utils.MISSING
             await asyncio.sleep(pause)

@@ -1,9 +1,9 @@
-"""Places on Discord: a direct chat, a channel, and the answer to an interaction, which one person sees.
+"""Discord chats: a channel, a direct chat, and the response to an interaction, which one user sees.
 
-A person and the bot have one private conversation, wherever it takes place: as ephemeral messages in a
-channel, or as direct messages. Its `Origin.chat` is the user's id, so that a login goes on in the one when
-the other is out of reach. An ephemeral message can be changed for 15 minutes, by the token of the interaction
-that made it or of a later one on it, and by nothing else.
+A user has one private conversation with the bot: ephemeral messages in a channel, or direct messages. Its
+`Origin.chat_id` is the user's id, so that a login can continue in one of them if the other is out of reach.
+An ephemeral message can be edited for 15 minutes, and only with the token of the interaction that created it
+or of a later interaction on it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INTERACTION_TOKEN_SECONDS = 15 * 60
 
 @dataclass(slots=True)
 class EphemeralWebhooks:
-    """The ephemeral messages that can still be changed: each message's newest token."""
+    """The ephemeral messages that can still be edited: the newest webhook token of each."""
 
     clock: Clock
     _by_message_id: dict[str, tuple[float, discord.Webhook]] = field(
@@ -35,23 +35,25 @@ class EphemeralWebhooks:
     )
 
     def remember(self, message_id: str, webhook: discord.Webhook) -> None:
-        """Remember what a message can be changed by from now on."""
-        oldest = self.clock() - INTERACTION_TOKEN_SECONDS
-        self._by_message_id = {one: held for one, held in self._by_message_id.items() if held[0] > oldest}
+        """Store the webhook that can edit a message; drop expired ones."""
+        oldest_valid_at = self.clock() - INTERACTION_TOKEN_SECONDS
+        self._by_message_id = {
+            known_id: entry for known_id, entry in self._by_message_id.items() if entry[0] > oldest_valid_at
+        }
         self._by_message_id[message_id] = (self.clock(), webhook)
 
     def find(self, message_id: str) -> discord.Webhook | None:
-        """Return what changes a message, None where nothing does, or the bot itself."""
-        held = self._by_message_id.get(message_id)
-        return held[1] if held is not None else None
+        """Return the webhook that can edit a message; None if it is unknown or not ephemeral."""
+        entry = self._by_message_id.get(message_id)
+        return entry[1] if entry is not None else None
 
     def forget(self, message_id: str) -> None:
-        """Discord takes that token no more."""
+        """Remove a webhook whose token Discord no longer accepts."""
         self._by_message_id.pop(message_id, None)
 
 
 class DiscordPlatform:
-    """Discord, by one bot. `commands` is what stands before a command's name."""
+    """The Discord platform, connected through one bot. `command_prefix` precedes a command's name."""
 
     def __init__(
         self, client: discord.Client, policy: Policy, command_prefix: str = "/", clock: Clock = time.time
@@ -59,24 +61,24 @@ class DiscordPlatform:
         self.client = client
         self.senders = SenderLookup(client, policy, clock)
         self.ephemeral_webhooks = EphemeralWebhooks(clock)
-        # A bot cannot delete what a person wrote in a direct chat, and nothing here copies on a press.
+        # A bot cannot delete a user's message in a direct chat, and no Discord button copies a text.
         self._capabilities = Capabilities(
             has_forms=True, can_delete=False, can_copy=False, command_prefix=command_prefix
         )
 
     @property
     def name(self) -> str:
-        """Return "discord"."""
+        """The value of `Origin.platform`: "discord"."""
         return PLATFORM
 
     @property
     def bot_id(self) -> str:
-        """Return the bot's id; "" before it has logged in."""
+        """The bot's id; "" before it has logged in."""
         return str(self.client.user.id) if self.client.user is not None else ""
 
     @property
     def capabilities(self) -> Capabilities:
-        """Return what people are offered here."""
+        """The features of Discord."""
         return self._capabilities
 
     def private_chat(self, user_id: str) -> Chat:
@@ -87,13 +89,13 @@ class DiscordPlatform:
         """Return a user with their roles in a guild that the bot is in; raises ChatError."""
         return await self.senders.find_sender(user_id)
 
-    def deep_link(self, payload: str) -> str | None:  # noqa: ARG002  no address of Discord's brings it back
-        """Return None: a button in the channel does it."""
+    def deep_link(self, payload: str) -> str | None:  # noqa: ARG002  Platform protocol
+        """Return None: Discord has no such URL, and the bot sends a button instead."""
         return None
 
 
 class ChannelChat:
-    """A channel of a guild, or a thread: everybody there reads it."""
+    """A channel or thread of a guild, which all its members can read."""
 
     is_private = False
 
@@ -104,34 +106,37 @@ class ChannelChat:
 
     @property
     def origin(self) -> Origin:
-        """Where this is."""
+        """The channel and the user that the bot talks to."""
         return Origin(
             PLATFORM, chat_id=str(self._channel_id), user_id=self._user_id, bot_id=self._platform.bot_id
         )
 
     async def send(self, card: Card) -> str:
-        """Write a message; raises CannotWrite, ChatError."""
+        """Send a message and return its id; raises CannotWrite, ChatError."""
         return await self._send_rendered(render_card(card))
 
     async def send_picture(self, png: bytes, card: Card) -> str:
-        """Write a message with a picture; raises CannotWrite, ChatError."""
+        """Send a message with a picture and return its id; raises CannotWrite, ChatError."""
         return await self._send_rendered(render_card(card, png))
 
     async def edit(self, message_id: str, card: Card) -> None:
-        """Change a message of ours; raises MessageGone, ChatError."""
-        shown = render_card(card)
+        """Edit a message of the bot; raises MessageGone, ChatError."""
+        rendered = render_card(card)
         with translate_errors():
-            place = await self._channel()
-            await place.get_partial_message(int(message_id)).edit(
-                embeds=shown.embeds, view=shown.view, attachments=shown.files, allowed_mentions=NO_MENTIONS
+            channel = await self._channel()
+            await channel.get_partial_message(int(message_id)).edit(
+                embeds=rendered.embeds,
+                view=rendered.view,
+                attachments=rendered.files,
+                allowed_mentions=NO_MENTIONS,
             )
 
     async def delete(self, message_id: str) -> bool:
-        """Delete a message; False where the bot may not, as with a person's own in a direct chat."""
+        """Delete a message; return False if the bot may not, as for a user's message in a direct chat."""
         try:
             with translate_errors():
-                place = await self._channel()
-                await place.get_partial_message(int(message_id)).delete()
+                channel = await self._channel()
+                await channel.get_partial_message(int(message_id)).delete()
         except MessageGone:
             return True
         except ChatError:
@@ -139,14 +144,14 @@ class ChannelChat:
         return True
 
     async def show_toast(self, text: str) -> None:
-        """Do nothing: nobody pressed."""
+        """Do nothing: there is no button press to answer."""
 
     async def _send_rendered(self, rendered: RenderedMessage) -> str:
-        view, mute = rendered.view or discord.utils.MISSING, NO_MENTIONS
+        view, mentions = rendered.view or discord.utils.MISSING, NO_MENTIONS
         with translate_errors():
-            place = await self._channel()
-            sent = await place.send(
-                embeds=rendered.embeds, view=view, files=rendered.files, allowed_mentions=mute
+            channel = await self._channel()
+            sent = await channel.send(
+                embeds=rendered.embeds, view=view, files=rendered.files, allowed_mentions=mentions
             )
         return str(sent.id)
 
@@ -155,28 +160,28 @@ class ChannelChat:
 
 
 class DirectChat(ChannelChat):
-    """The private conversation with a user, continued by direct messages where nothing else reaches it."""
+    """The private conversation with a user, through direct messages."""
 
     is_private = True
 
     def __init__(self, platform: DiscordPlatform, user_id: str) -> None:
-        # A login may be begun for anybody's word of an id; there is no user of the id 0.
+        # An id from a command line may be no number. No user has the id 0.
         super().__init__(platform, int(user_id) if user_id.isdecimal() and user_id.isascii() else 0, user_id)
 
     async def edit(self, message_id: str, card: Card) -> None:
-        """Change a message, ephemeral or direct; raises MessageGone, ChatError."""
+        """Edit a message, ephemeral or direct; raises MessageGone, ChatError."""
         webhook = self._platform.ephemeral_webhooks.find(message_id)
         if webhook is None:
             await super().edit(message_id, card)
             return
-        shown = render_card(card)
+        rendered = render_card(card)
         try:
             with translate_errors():
                 await webhook.edit_message(
                     int(message_id),
-                    embeds=shown.embeds,
-                    view=shown.view,
-                    attachments=shown.files,
+                    embeds=rendered.embeds,
+                    view=rendered.view,
+                    attachments=rendered.files,
                     allowed_mentions=NO_MENTIONS,
                 )
         except MessageGone:
@@ -184,7 +189,7 @@ class DirectChat(ChannelChat):
             raise
 
     async def delete(self, message_id: str) -> bool:
-        """Delete a message, ephemeral or direct; False where that cannot be."""
+        """Delete a message, ephemeral or direct; return False if Discord does not allow it."""
         webhook = self._platform.ephemeral_webhooks.find(message_id)
         if webhook is None:
             return await super().delete(message_id)
@@ -201,9 +206,9 @@ class DirectChat(ChannelChat):
 
 
 class InteractionChat(DirectChat):
-    """The private conversation, spoken in answer to an interaction: nobody else sees what is said.
+    """The private conversation, through responses to an interaction, which only this user sees.
 
-    In a direct chat the answers are plain messages, which last.
+    In a direct chat the responses are plain messages, which do not expire.
     """
 
     def __init__(
@@ -212,31 +217,31 @@ class InteractionChat(DirectChat):
         interaction: discord.Interaction[discord.Client],
         ignored_toast: str = "",
     ) -> None:
-        """`quiet` is the note that is not passed on: the message changes by itself soon."""
+        """`ignored_toast` is a toast text to drop: the message is edited soon anyway."""
         super().__init__(platform, str(interaction.user.id))
         self._interaction = interaction
         self._ignored_toast = ignored_toast
         self._is_direct = interaction.context.dm_channel
-        # A command's answer begins as "is thinking", which the first message takes the place of.
+        # A command's response starts as "is thinking", which the first message replaces.
         self._is_thinking = interaction.type is discord.InteractionType.application_command
         self._toast_text = ""
 
     async def acknowledge(self) -> None:
-        """Tell Discord within its three seconds that an answer will come; raises ChatError."""
-        hidden = self._is_thinking and not self._is_direct
+        """Defer the response, as Discord demands within 3 seconds; raises ChatError."""
+        is_ephemeral = self._is_thinking and not self._is_direct
         with translate_errors():
-            await self._interaction.response.defer(ephemeral=hidden, thinking=self._is_thinking)
-        pressed_on = self._interaction.message
-        if pressed_on is not None and pressed_on.flags.ephemeral:
-            self._platform.ephemeral_webhooks.remember(str(pressed_on.id), self._interaction.followup)
+            await self._interaction.response.defer(ephemeral=is_ephemeral, thinking=self._is_thinking)
+        pressed_message = self._interaction.message
+        if pressed_message is not None and pressed_message.flags.ephemeral:
+            self._platform.ephemeral_webhooks.remember(str(pressed_message.id), self._interaction.followup)
 
     async def show_toast(self, text: str) -> None:
-        """Answer a press by a word that only they see, once all is done."""
+        """Store a text that `close` shows to this user."""
         if text != self._ignored_toast:
             self._toast_text = text
 
     async def close(self) -> None:
-        """Leave no question open: say what was noted, or take "is thinking" away; raises ChatError."""
+        """Send the stored toast, or remove an unused "is thinking"; raises ChatError."""
         with translate_errors():
             if self._toast_text:
                 await self._interaction.followup.send(
@@ -248,13 +253,13 @@ class InteractionChat(DirectChat):
                 await self._interaction.delete_original_response()
 
     async def _send_rendered(self, rendered: RenderedMessage) -> str:
-        view, mute = rendered.view or discord.utils.MISSING, NO_MENTIONS
+        view, mentions = rendered.view or discord.utils.MISSING, NO_MENTIONS
         with translate_errors():
             sent = await self._interaction.followup.send(
                 embeds=rendered.embeds,
                 view=view,
                 files=rendered.files,
-                allowed_mentions=mute,
+                allowed_mentions=mentions,
                 ephemeral=not self._is_direct,
                 wait=True,
             )

@@ -1,4 +1,4 @@
-"""Who is speaking on Discord: ids, and roles of the guild that they are heard from."""
+"""Look up Discord users and their roles in a guild."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from gateway_hooks.dialog.policy import AllowList, Policy
 from gateway_hooks.discord.errors import translate_errors
 from hermes_mcp_auth_remote.values import Clock
 
-# Outside a guild each is asked; a bot for logins lives in one or two.
+# Outside a guild, the bot asks up to this many guilds. A login bot is usually in one or two.
 MAX_GUILDS = 20
-# How long what was asked holds, so that a person who writes much is not looked up each time.
+# How long a fetched sender is cached.
 SENDER_CACHE_SECONDS = 30.0
 MAX_CACHED_SENDERS = 1000
 
 
 @dataclass(slots=True)
 class SenderLookup:
-    """Looks people up as the policy needs them."""
+    """Looks up users with the roles that the policy needs."""
 
     client: discord.Client
     policy: Policy
@@ -29,29 +29,29 @@ class SenderLookup:
     _cache: dict[str, tuple[float, Sender]] = field(default_factory=dict[str, tuple[float, Sender]])
 
     async def sender_for(self, user: discord.User | discord.Member) -> Sender:
-        """Return who is speaking: with the roles that came along, in a guild; else as `find` does."""
+        """Return the sender of a user: with the roles of a `Member`, else as `find_sender` does."""
         return sender_of(user) if isinstance(user, discord.Member) else await self.find_sender(str(user.id))
 
     async def find_sender(self, user_id: str) -> Sender:
-        """Return a user as they are in the guild that the policy thinks best of; raises ChatError.
+        """Return a user as a member of the guild that gives them the most permission; raises ChatError.
 
-        Without a guild's word a person has no roles. Only the guilds in which the bot is are asked, and only
-        where the person's id alone does not do.
+        Only the bot's own guilds are asked, and only if the user's id alone does not suffice. A user who is
+        in none of them has no roles.
         """
-        bare = Sender(user_id)
-        if self.policy.may_change(bare):
-            return bare
+        sender_without_roles = Sender(user_id)
+        if self.policy.may_change(sender_without_roles):
+            return sender_without_roles
         now = self.clock()
-        at, known = self._cache.get(user_id, (0.0, bare))
-        if not at or not now - SENDER_CACHE_SECONDS < at <= now:
-            known = await self._fetch_from_guilds(bare)
+        cached_at, sender = self._cache.get(user_id, (0.0, sender_without_roles))
+        if not cached_at or not now - SENDER_CACHE_SECONDS < cached_at <= now:
+            sender = await self._fetch_from_guilds(sender_without_roles)
             if len(self._cache) >= MAX_CACHED_SENDERS:
                 self._cache.clear()
-            self._cache[user_id] = (now, known)
-        return known
+            self._cache[user_id] = (now, sender)
+        return sender
 
     async def _fetch_from_guilds(self, sender_without_roles: Sender) -> Sender:
-        found = sender_without_roles
+        best_sender = sender_without_roles
         for guild in self._relevant_guilds()[:MAX_GUILDS]:
             try:
                 with translate_errors():
@@ -64,25 +64,25 @@ class SenderLookup:
             sender = sender_of(member)
             if self.policy.may_change(sender):
                 return sender
-            if self.policy.may_talk(sender) and not self.policy.may_talk(found):
-                found = sender
-        return found
+            if self.policy.may_talk(sender) and not self.policy.may_talk(best_sender):
+                best_sender = sender
+        return best_sender
 
     def _relevant_guilds(self) -> list[discord.Guild]:
-        """Return those in which a role may count."""
+        """Return the guilds in which a role may count."""
         guilds, policy = list(self.client.guilds), self.policy
         if not isinstance(policy, AllowList):
             return guilds
-        named = policy.roles | policy.admin_roles
+        role_ids = policy.roles | policy.admin_roles
         return [
             guild
             for guild in guilds
             if (not policy.guilds or str(guild.id) in policy.guilds)
-            and any(str(role.id) in named for role in guild.roles)
+            and any(str(role.id) in role_ids for role in guild.roles)
         ]
 
 
 def sender_of(member: discord.Member) -> Sender:
-    """Return a guild's member with all their roles, "everyone" among them, whose id is the guild's."""
+    """Return the sender of a member with all roles, including "everyone", whose id is the guild's."""
     roles = frozenset(str(role.id) for role in member.roles)
     return Sender(str(member.id), roles, str(member.guild.id))

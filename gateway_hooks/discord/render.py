@@ -1,8 +1,8 @@
-"""A card as Discord shows it: embeds, buttons, and a window for an answer. Values in; nothing is sent.
+"""Render a card for Discord: embeds, buttons, and a form for an answer. Pure.
 
 Limits: https://docs.discord.com/developers/resources/message#embed-object-embed-limits and
-https://docs.discord.com/developers/components/reference. Text of others stands in inline code, where Discord
-reads neither links nor mentions nor markup.
+https://docs.discord.com/developers/components/reference. Quoted text is inline code, in which Discord
+creates no links, mentions or markup.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_DESCRIPTION_CHARS = 4096
 MAX_EMBED_CHARS = 6000
 MAX_LABEL_CHARS = 80
 MAX_BUTTON_URL_CHARS = 512
-# Beside all that a prompt says, within the 6000; a longer address comes as a file.
+# Leaves room for the rest of a prompt within MAX_EMBED_CHARS. A longer URL is sent as a file.
 MAX_URL_IN_TEXT_CHARS = 3000
 MAX_MODAL_TEXT_CHARS = 45
 MAX_INPUT_CHARS = 4000
@@ -38,15 +38,15 @@ _STYLES = {
     "good": discord.ButtonStyle.success,
     "bad": discord.ButtonStyle.danger,
 }
-# What would be markup, a mention, an emoji or a masked link.
+# Characters of markup, mentions, emoji and masked links.
 _MARKDOWN_ESCAPES = str.maketrans({mark: f"\\{mark}" for mark in "\\*_~|[]<>"})
-# Nothing but a Link is a link: what a server says might look like one.
+# Only a card's Link may become a link: a server's text can look like one.
 _UNLINKED_SCHEME_SEPARATOR = ":\u2060//"
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedMessage:
-    """What a message is made of; `view` is None where there is nothing to press.."""
+    """The parts of a message. `view` is None if it has no buttons."""
 
     embeds: list[discord.Embed]
     view: ui.View | None
@@ -54,22 +54,22 @@ class RenderedMessage:
 
 
 def render_card(card: Card, png: bytes | None = None) -> RenderedMessage:
-    """Draw a card, with a picture below it."""
-    opens = card.link is not None and len(card.link.url) <= MAX_BUTTON_URL_CHARS
-    embeds = _embeds(card, with_link=not opens)
+    """Render a card, with a picture below it if given."""
+    has_link_button = card.link is not None and len(card.link.url) <= MAX_BUTTON_URL_CHARS
+    embeds = _embeds(card, with_link=not has_link_button)
     files: list[discord.File] = []
     if png is not None:
         embeds[-1].set_image(url=f"attachment://{QR_FILE_NAME}")
         files.append(discord.File(io.BytesIO(png), QR_FILE_NAME))
     if card.link is not None and len(card.link.url) > MAX_URL_IN_TEXT_CHARS:
         files.append(discord.File(io.BytesIO(card.link.url.encode()), URL_FILE_NAME))
-    return RenderedMessage(embeds, _view(card, with_link=opens), files)
+    return RenderedMessage(embeds, _view(card, with_link=has_link_button), files)
 
 
 def make_answer_modal(custom_id: str, messages: Messages) -> ui.Modal:
-    """Return the window in which an answer is typed; what is sent off comes back under `action`.
+    """Return the form for an answer. Its submission carries `custom_id`.
 
-    Nothing waits for it in this process: whichever runs then takes it.
+    No state of this process belongs to the form: any process can handle the submission.
     """
     modal = ui.Modal(title=truncate(messages.form_title, MAX_MODAL_TEXT_CHARS), custom_id=custom_id)
     answer = ui.TextInput[ui.Modal](custom_id="answer", max_length=MAX_INPUT_CHARS)
@@ -81,28 +81,33 @@ def make_answer_modal(custom_id: str, messages: Messages) -> ui.Modal:
 
 
 def read_typed_answer(components: object) -> str:
-    """Return what was typed into a window that comes back; "" where there is nothing of ours in it."""
+    """Return the answer typed into a submitted form; "" if it has no answer field."""
     if isinstance(components, list):
         return next(
-            (text for each in cast("list[object]", components) if (text := read_typed_answer(each))), ""
+            (
+                text
+                for component in cast("list[object]", components)
+                if (text := read_typed_answer(component))
+            ),
+            "",
         )
     if not isinstance(components, dict):
         return ""
-    held = cast("dict[str, object]", components)
-    if held.get("custom_id") == "answer" and isinstance(held.get("value"), str):
-        return str(held["value"])
-    return read_typed_answer(held.get("component")) or read_typed_answer(held.get("components"))
+    members = cast("dict[str, object]", components)
+    if members.get("custom_id") == "answer" and isinstance(members.get("value"), str):
+        return str(members["value"])
+    return read_typed_answer(members.get("component")) or read_typed_answer(members.get("components"))
 
 
 def _embeds(card: Card, *, with_link: bool) -> list[discord.Embed]:
     colour = _COLOURS[card.tone]
     title = truncate(_escape_markdown(card.title), MAX_TITLE_CHARS)
     embeds = [discord.Embed(title=title, colour=colour)]
-    room = MAX_EMBED_CHARS - len(title)
+    remaining_chars = MAX_EMBED_CHARS - len(title)
     text = ""
     for block in _blocks(card, with_link=with_link):
-        room -= len(block)
-        if room < 0:
+        remaining_chars -= len(block)
+        if remaining_chars < 0:
             break
         if len(text) + len(block) > MAX_DESCRIPTION_CHARS:
             embeds[-1].description = text.strip("\n")
@@ -119,7 +124,7 @@ def _blocks(card: Card, *, with_link: bool) -> Iterator[str]:
         value = _inline_code(row.value) if row.is_quoted else _escape_markdown(row.value)
         yield f"\n**{_escape_markdown(row.label)}:** {value}"
     if with_link and card.link is not None:
-        # In angle brackets it is still a link, and no punctuation beside it becomes part of it.
+        # In angle brackets, punctuation beside the link does not become part of it.
         is_short = len(card.link.url) <= MAX_URL_IN_TEXT_CHARS
         target = f"<{card.link.url}>" if is_short else f"`{URL_FILE_NAME}`"
         yield f"\n\n**{_escape_markdown(card.link.label)}:**\n{target}"
@@ -139,9 +144,10 @@ def _view(card: Card, *, with_link: bool) -> ui.View | None:
         rows.insert(0, [ui.Button(label=truncate(card.link.label, MAX_LABEL_CHARS), url=card.link.url)])
     rows = [row for row in rows if row]
     if len(rows) > MAX_ROWS:
-        everything = [button for row in rows for button in row][: MAX_ROWS * MAX_BUTTONS_PER_ROW]
+        all_buttons = [button for row in rows for button in row][: MAX_ROWS * MAX_BUTTONS_PER_ROW]
         rows = [
-            everything[at : at + MAX_BUTTONS_PER_ROW] for at in range(0, len(everything), MAX_BUTTONS_PER_ROW)
+            all_buttons[start : start + MAX_BUTTONS_PER_ROW]
+            for start in range(0, len(all_buttons), MAX_BUTTONS_PER_ROW)
         ]
     if not rows:
         return None
@@ -150,7 +156,7 @@ def _view(card: Card, *, with_link: bool) -> ui.View | None:
         for button in row:
             button.row = number
             view.add_item(button)
-    # The library keeps nothing of it: presses are heard whichever process drew the button.
+    # The library must not track the view: any process handles the presses.
     view.stop()
     return view
 
@@ -169,5 +175,5 @@ def _inline_code(text: str) -> str:
 
 
 def _replace_backticks(text: str) -> str:
-    # A modifier letter that looks the same, and ends no code.
+    # A modifier letter that looks the same but does not end the code.
     return text.replace("`", "\u02cb")

@@ -1,4 +1,4 @@
-"""The slash commands of the cog, and how Discord comes to know them: once, and when one has changed."""
+"""Create the cog's slash commands and register new and changed ones with Discord."""
 
 from __future__ import annotations
 
@@ -20,41 +20,43 @@ MAX_CHOICE_CHARS = 100
 
 Interaction = discord.Interaction[discord.Client]
 CommandCallback = Callable[[Interaction, str, str], Awaitable[None]]
-"""Takes an interaction, the command's name without what stands before it, and the rest."""
+"""Takes an interaction, the command's name without prefix, and the command's argument."""
 ServerNamesCallback = Callable[[Interaction], Awaitable[list[str]]]
-"""Returns the servers that this person may choose from."""
+"""Returns the names of the servers that the user may choose from."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandCallbacks:
-    """What the commands call; discord.py reads the options from the signatures."""
+    """The callbacks of the commands. discord.py reads the options from the signatures."""
 
     handle_command: CommandCallback
     list_server_names: ServerNamesCallback
 
     async def connect(self, interaction: Interaction, server: str = "") -> None:
-        """Log in."""
+        """Handle /connect."""
         await self.handle_command(interaction, "connect", server)
 
     async def connections(self, interaction: Interaction) -> None:
-        """List."""
+        """Handle /connections."""
         await self.handle_command(interaction, "connections", "")
 
     async def disconnect(self, interaction: Interaction, server: str = "") -> None:
-        """Log out."""
+        """Handle /disconnect."""
         await self.handle_command(interaction, "disconnect", server)
 
     async def complete_server_name(
         self, interaction: Interaction, current: str
     ) -> list[app_commands.Choice[str]]:
-        """Offer the servers whose names hold what was typed so far."""
-        known = [
+        """Return the servers whose names contain the text typed so far."""
+        matching_names = [
             name
             for name in await self.list_server_names(interaction)
             if current.casefold() in name.casefold()
         ]
         return [
-            app_commands.Choice(name=name, value=name) for name in known if 0 < len(name) <= MAX_CHOICE_CHARS
+            app_commands.Choice(name=name, value=name)
+            for name in matching_names
+            if 0 < len(name) <= MAX_CHOICE_CHARS
         ][:MAX_CHOICES]
 
 
@@ -62,26 +64,26 @@ def make_commands(
     callbacks: CommandCallbacks, messages: Messages, prefix: str = "", *, in_guilds: bool = False
 ) -> list[app_commands.Command[Any, ..., Any]]:
     """Return the three commands, each with `prefix` before its name."""
-    # In a guild's own commands there is nowhere else to allow or forbid.
-    where = None if in_guilds else app_commands.AppCommandContext(guild=True, dm_channel=True)
-    made: list[app_commands.Command[Any, ..., Any]] = []
-    for name, about, callback in (
+    # Guild commands have no contexts to set.
+    contexts = None if in_guilds else app_commands.AppCommandContext(guild=True, dm_channel=True)
+    slash_commands: list[app_commands.Command[Any, ..., Any]] = []
+    for name, description, callback in (
         ("connect", messages.connect_description, callbacks.connect),
         ("connections", messages.connections_description, callbacks.connections),
         ("disconnect", messages.disconnect_description, callbacks.disconnect),
     ):
         command = app_commands.Command[Any, ..., Any](
             name=f"{prefix}{name}",
-            description=truncate(about, MAX_DESCRIPTION_CHARS),
+            description=truncate(description, MAX_DESCRIPTION_CHARS),
             callback=callback,
-            allowed_contexts=where,
+            allowed_contexts=contexts,
         )
         if name != "connections":
             _add_autocomplete(
                 command, callbacks, truncate(messages.server_option_description, MAX_DESCRIPTION_CHARS)
             )
-        made.append(command)
-    return made
+        slash_commands.append(command)
+    return slash_commands
 
 
 def _add_autocomplete(
@@ -97,44 +99,51 @@ def _add_autocomplete(
 async def sync_commands(
     bot: commands.Bot, own_commands: Iterable[app_commands.Command[Any, ..., Any]], guild_ids: Iterable[int]
 ) -> int:
-    """Tell Discord of those commands that it does not have, or has otherwise; returns how many.
+    """Register new and changed commands with Discord; return how many. Raises ChatError.
 
-    Others are left alone: those of the application around us, in its tree or not. Raises ChatError.
+    Leaves the application's other commands unchanged.
     """
-    written, payloads = 0, [command.to_dict(bot.tree) for command in own_commands]
+    changed_count, payloads = 0, [command.to_dict(bot.tree) for command in own_commands]
     app, http = cast("int", bot.application_id), bot.http
-    places: list[int | None] = list(guild_ids) or [None]
-    for guild in places:
+    targets: list[int | None] = list(guild_ids) or [None]
+    for guild_id in targets:
         with translate_errors():
-            listing = http.get_global_commands(app) if guild is None else http.get_guild_commands(app, guild)
-            known = cast("list[dict[str, Any]]", await listing)
-            there = {(each["type"], each["name"]): each for each in known}
+            listing = (
+                http.get_global_commands(app) if guild_id is None else http.get_guild_commands(app, guild_id)
+            )
+            registered_commands = cast("list[dict[str, Any]]", await listing)
+            registered_by_name = {
+                (registered["type"], registered["name"]): registered for registered in registered_commands
+            }
             for payload in payloads:
-                if matches_registered(payload, there.get((payload["type"], payload["name"]))):
+                if matches_registered(payload, registered_by_name.get((payload["type"], payload["name"]))):
                     continue
                 await (
                     http.upsert_global_command(app, cast("Any", payload))
-                    if guild is None
-                    else http.upsert_guild_command(app, guild, payload)
+                    if guild_id is None
+                    else http.upsert_guild_command(app, guild_id, payload)
                 )
-                written += 1
-    return written
+                changed_count += 1
+    return changed_count
 
 
 def matches_registered(own: object, registered: object) -> bool:
-    """True where all that we say of a command is what Discord has; it adds members of its own."""
+    """Return True if Discord's description of a command agrees; Discord adds members of its own."""
     if isinstance(own, dict) and isinstance(registered, dict):
-        mine, other = cast("dict[str, object]", own), cast("dict[str, object]", registered)
-        # An older word for what `contexts` says.
+        own_members, registered_members = (
+            cast("dict[str, object]", own),
+            cast("dict[str, object]", registered),
+        )
+        # Deprecated in favour of `contexts`.
         return all(
-            matches_registered(value, other.get(name))
-            for name, value in mine.items()
+            matches_registered(value, registered_members.get(name))
+            for name, value in own_members.items()
             if name != "dm_permission"
         )
     if isinstance(own, list) and isinstance(registered, list):
-        mine_listed, other_listed = cast("list[object]", own), cast("list[object]", registered)
-        return len(mine_listed) == len(other_listed) and all(
-            map(matches_registered, mine_listed, other_listed)
+        own_items, registered_items = cast("list[object]", own), cast("list[object]", registered)
+        return len(own_items) == len(registered_items) and all(
+            map(matches_registered, own_items, registered_items)
         )
-    # What we leave open is as Discord has it by default.
+    # An unset value means Discord's default.
     return own is None or own == registered or (not own and not registered)

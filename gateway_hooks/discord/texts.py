@@ -1,6 +1,6 @@
-"""Collect every text that a message of Discord's carries. Pure.
+"""Collect every text of a Discord message. Pure.
 
-What people are called is left out: a name is no message.
+Names of users are excluded: a name is not a message.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from gateway_hooks.dialog.code_detection import MAX_SEARCHED_CHARS, SEPARATOR, m
 
 @dataclass(frozen=True, slots=True)
 class MessageTexts:
-    """Texts of a message: what it says, what else it holds, and what it shows of a message of others.
+    """The texts of a message: its content, its other parts, and the message of others that it replies to.
 
-    `beside_message` is the id of that message; empty if it is our own, or in another channel.
+    `quoted_message_id` is the id of that other message; empty if it is in another channel.
     """
 
     text: str = field(default="", repr=False)
@@ -28,20 +28,25 @@ class MessageTexts:
 
 
 def collect_texts(message: discord.Message, bot_id: str) -> MessageTexts:
-    """Return the texts of a message; `bot` is our bot's id, whose messages hold addresses of logins."""
+    """Return the texts of a message. Skip a quoted message of the bot (`bot_id`): it has login URLs."""
     snapshots = message.message_snapshots
-    text = message.content or "\n".join(each.content for each in snapshots)
-    own = [*_texts(message), *(part for each in snapshots for part in (each.content, *_texts(each)))]
+    text = message.content or "\n".join(snapshot.content for snapshot in snapshots)
+    own_texts = [
+        *_texts(message),
+        *(part for snapshot in snapshots for part in (snapshot.content, *_texts(snapshot))),
+    ]
     replied = None if message.reference is None else message.reference.resolved
-    beside, beside_message = list[str](), ""
+    quoted_texts, quoted_message_id = list[str](), ""
     if isinstance(replied, discord.Message) and str(replied.author.id) != bot_id:
-        beside = _limit_texts([replied.content, *_texts(replied)])
-        for each in replied.message_snapshots:
-            beside += _limit_texts([each.content, *_texts(each)])
+        quoted_texts = _limit_texts([replied.content, *_texts(replied)])
+        for snapshot in replied.message_snapshots:
+            quoted_texts += _limit_texts([snapshot.content, *_texts(snapshot)])
         if replied.channel == message.channel:
-            beside_message = str(replied.id)
-    parts = tuple(each for each in _limit_texts(own) if each != text)
-    return MessageTexts(text, parts, SEPARATOR.join(beside), beside_message if beside else "")
+            quoted_message_id = str(replied.id)
+    extra_texts = tuple(snapshot for snapshot in _limit_texts(own_texts) if snapshot != text)
+    return MessageTexts(
+        text, extra_texts, SEPARATOR.join(quoted_texts), quoted_message_id if quoted_texts else ""
+    )
 
 
 def _texts(message: discord.Message | discord.MessageSnapshot) -> Iterator[str]:
@@ -50,7 +55,7 @@ def _texts(message: discord.Message | discord.MessageSnapshot) -> Iterator[str]:
     for component in message.components:
         yield from _json_strings(component.to_dict())
     for file in message.attachments:
-        yield from (each for each in (file.filename, file.title, file.description) if each)
+        yield from (text for text in (file.filename, file.title, file.description) if text)
     poll = getattr(message, "poll", None)
     if isinstance(poll, discord.Poll):
         yield poll.question
@@ -58,24 +63,24 @@ def _texts(message: discord.Message | discord.MessageSnapshot) -> Iterator[str]:
 
 
 def _json_strings(value: object) -> Iterator[str]:
-    """Yield the texts of a value of JSON."""
-    left: list[Any] = [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, Mapping):
-            left += cast("Mapping[str, object]", one).values()
-        elif isinstance(one, (list, tuple)):
-            left += cast("Iterable[object]", one)
+    """Yield the strings of a JSON value."""
+    remaining: list[Any] = [value]
+    while remaining:
+        item = remaining.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, Mapping):
+            remaining += cast("Mapping[str, object]", item).values()
+        elif isinstance(item, (list, tuple)):
+            remaining += cast("Iterable[object]", item)
 
 
 def _limit_texts(texts: Iterable[str]) -> list[str]:
-    """Return those that may hold a code, each once, up to what is searched of one message."""
-    found, left = dict[str, None](), MAX_SEARCHED_CHARS
+    """Return the texts that may contain a code, each once, up to MAX_SEARCHED_CHARS in total."""
+    unique_texts, remaining_chars = dict[str, None](), MAX_SEARCHED_CHARS
     for text in texts:
-        left -= len(text)
-        if left < 0:
+        remaining_chars -= len(text)
+        if remaining_chars < 0:
             break
-        found[text] = None
-    return [text for text in found if may_contain_code(text)]
+        unique_texts[text] = None
+    return [text for text in unique_texts if may_contain_code(text)]

@@ -1,8 +1,8 @@
-"""The plugin for Hermes Agent: once it is enabled, Hermes's people log in to MCP servers from their chats.
+"""A plugin for Hermes Agent: with it, Hermes's users log in to MCP servers from their chats.
 
-`register` is called in every process of Hermes's, long before there is a gateway: it loads nothing and
-touches nothing. In the gateway, a thread waits for its event loop and then has the work begin there
-(`gateway`); if that thread should miss it, the first message does.
+Hermes calls `register` in each of its processes, before a gateway runs: `register` imports as little as
+possible and does no I/O. In the gateway process, a thread waits for the gateway's event loop and starts a
+`GatewayRuntime` on it. If the thread gives up too early, the first message starts the runtime.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOOL_SCHEMA: dict[str, object] = {
     "name": TOOL_NAME,
     "description": (
         "Ask the user to log in to an MCP server of the configuration whose tools are missing because nobody "
-        "has logged in. The user gets a private message; nothing else is needed of you."
+        "has logged in. The user gets a private message. You need to do nothing else."
     ),
     "parameters": {
         "type": "object",
@@ -39,7 +39,7 @@ TOOL_SCHEMA: dict[str, object] = {
         "required": ["server"],
     },
 }
-# A gateway that is not there by then is none.
+# A process whose gateway does not run by then runs none.
 GATEWAY_WAIT_SECONDS = 600.0
 GATEWAY_POLL_SECONDS = 0.05
 
@@ -47,21 +47,21 @@ log = logging.getLogger(__name__)
 
 
 class Plugin:
-    """What is registered: it passes everything on to what runs inside the gateway, once that is there."""
+    """The callbacks that Hermes calls. They pass everything on to the GatewayRuntime once it runs."""
 
     def __init__(self) -> None:
         self.runtime: GatewayRuntime | None = None
         self._agent_logins: AgentLogins | None = None
 
     def ensure_started(self, gateway: Any) -> None:  # noqa: ANN401  Hermes's own
-        """Begin inside this gateway, on its event loop, unless that has happened."""
+        """Start a runtime for this gateway unless one runs. Call it on the gateway's event loop."""
         if self.runtime is None or self.runtime.gateway is not gateway:
             from gateway_hooks.hermes.agent_tool import AgentLogins  # noqa: PLC0415  first needed here
             from gateway_hooks.hermes.runtime import GatewayRuntime  # noqa: PLC0415
 
-            inside = GatewayRuntime(gateway)
-            inside.start()
-            self.runtime, self._agent_logins = inside, AgentLogins(inside)
+            runtime = GatewayRuntime(gateway)
+            runtime.start()
+            self.runtime, self._agent_logins = runtime, AgentLogins(runtime)
 
     def on_pre_gateway_dispatch(
         self,
@@ -69,13 +69,13 @@ class Plugin:
         gateway: Any = None,  # noqa: ANN401  Hermes's own
         **_: object,
     ) -> dict[str, str] | None:
-        """Take what is ours before Hermes and its model see it: the hook `pre_gateway_dispatch`."""
+        """Claim commands and codes before Hermes and its model see them: the hook `pre_gateway_dispatch`."""
         try:
             if gateway is not None:
                 self.ensure_started(gateway)
             return None if self.runtime is None else self.runtime.handle_event(event)
         except Exception as fault:  # noqa: BLE001  Hermes would log its text
-            log.error("A message could not be looked at: %s.", type(fault).__name__)  # noqa: TRY400
+            log.error("A message could not be read: %s.", type(fault).__name__)  # noqa: TRY400
             return self._skip_if_code(event)
 
     @staticmethod
@@ -84,13 +84,13 @@ class Plugin:
             from gateway_hooks.hermes.commands import skip_if_code  # noqa: PLC0415  first needed here
 
             return skip_if_code(event)
-        except Exception:  # noqa: BLE001  what cannot be told from a code goes to nobody
+        except Exception:  # noqa: BLE001  the event may carry a code
             return {"action": "skip", "reason": "a fault"}
 
     def on_transform_tool_result(
         self, tool_name: str = "", result: object = None, status: str = "", **_: object
     ) -> str | None:
-        """Tell the model that its user has been asked to log in: the hook `transform_tool_result`."""
+        """Tell the model that its user was asked to log in: the hook `transform_tool_result`."""
         try:
             return (
                 None
@@ -98,23 +98,23 @@ class Plugin:
                 else self._agent_logins.transform_tool_result(tool_name, result, status)
             )
         except Exception as fault:  # noqa: BLE001  Hermes would log its text
-            log.error("A tool's result could not be looked at: %s.", type(fault).__name__)  # noqa: TRY400
+            log.error("A tool's result could not be read: %s.", type(fault).__name__)  # noqa: TRY400
             return None
 
     def connect_mcp_server(self, arguments: Mapping[str, object], **_: object) -> str:
-        """Ask for a login: what the model's tool does."""
+        """Ask the user of this turn to log in: the handler of the model's tool."""
         server = str(arguments.get("server", ""))
-        said = LOGIN_INSTRUCTIONS if self._agent_logins is None else self._agent_logins.request_login(server)
-        return json.dumps({"result": said})
+        reply = LOGIN_INSTRUCTIONS if self._agent_logins is None else self._agent_logins.request_login(server)
+        return json.dumps({"result": reply})
 
     def wait_for_gateway(self) -> None:
-        """Begin as soon as the gateway's adapters are there, before the first message is."""
-        from gateway_hooks.hermes.internals import running_gateway  # noqa: PLC0415  first needed here
+        """Start the runtime as soon as the gateway has adapters. Runs in a thread of its own."""
+        from gateway_hooks.hermes.internals import event_loop_of, running_gateway  # noqa: PLC0415  first needed here
 
         end = time.monotonic() + GATEWAY_WAIT_SECONDS
         while self.runtime is None and time.monotonic() < end:
             gateway = running_gateway()
-            loop = getattr(gateway, "_gateway_loop", None)
+            loop = event_loop_of(gateway)
             if loop is not None:
                 loop.call_soon_threadsafe(self._start_or_log, gateway)
                 return
@@ -124,13 +124,13 @@ class Plugin:
         try:
             self.ensure_started(gateway)
         except McpAuthError as error:
-            log.error("The gateway could not be attended: %s %s", error, error.advice)  # noqa: TRY400
+            log.error("The gateway plugin could not start: %s %s", error, error.advice)  # noqa: TRY400
         except Exception as fault:  # noqa: BLE001  the first message tries again
-            log.error("The gateway could not be attended: %s.", type(fault).__name__)  # noqa: TRY400
+            log.error("The gateway plugin could not start: %s.", type(fault).__name__)  # noqa: TRY400
 
 
 def register(ctx: Any) -> None:  # noqa: ANN401  Hermes's own
-    """Register what Hermes calls: the hook, the command in chats, and `hermes mcpauth`."""
+    """Register the hooks, the tool, the chat command and `hermes mcpauth`. Hermes calls this function."""
     plugin = Plugin()
     ctx.register_hook("pre_gateway_dispatch", plugin.on_pre_gateway_dispatch)
     ctx.register_hook("transform_tool_result", plugin.on_transform_tool_result)
@@ -141,7 +141,7 @@ def register(ctx: Any) -> None:  # noqa: ANN401  Hermes's own
         plugin.connect_mcp_server,
         description=str(TOOL_SCHEMA["description"]),
     )
-    # Reached where the hook took nothing, such as in a terminal's own chat.
+    # Hermes runs the command if the hook did not claim it, for example in a chat in the terminal.
     ctx.register_command(
         COMMAND, _show_login_instructions, description=COMMAND_DESCRIPTION, args_hint=COMMAND_ARGS_HINT
     )
@@ -158,19 +158,21 @@ def _show_login_instructions(_arguments: str) -> str:
 
 
 def _redact_logs() -> None:
-    """Keep codes out of what the chat libraries log while they are debugged."""
+    """Remove secrets from what the chat libraries log at debug level."""
     from gateway_hooks.log_redaction import redact_logs  # noqa: PLC0415  for a gateway only
 
     redact_logs()
 
 
 def _add_arguments(parser: Any) -> None:  # noqa: ANN401  an argparse subparser
-    parser.add_argument("server", nargs="?", help="its name in config.yaml; without, say what is connected")
+    parser.add_argument(
+        "server", nargs="?", help="its name in config.yaml; without it, show what is connected"
+    )
     parser.add_argument("--flow", choices=("auto", "loopback", "device", "paste"), help="how to log in")
 
 
 def _run_cli_command(arguments: Any) -> None:  # noqa: ANN401  an argparse.Namespace
-    """Do what `hermes-mcp-auth login`, or `status`, does in the terminal; exits with its code."""
+    """Run `hermes-mcp-auth login`, or `status` without a server; exits with its exit code."""
     from hermes_mcp_auth_remote.cli.__main__ import main  # noqa: PLC0415  for this command only
 
     if not arguments.server:

@@ -1,4 +1,4 @@
-"""What is typed to Hermes: our one command with its words, and pastes among lines that were merged. Pure."""
+"""Parse the chat command /mcpauth, and split messages that Hermes has merged. No I/O but cached files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from gateway_hooks.dialog.intents import contains_authorization_response
 from gateway_hooks.hermes.cached_files import cached_texts_with_codes
-from gateway_hooks.hermes.internals import COMMAND
+from gateway_hooks.hermes.internals import COMMAND, event_texts
 
-# What Hermes is told to do with what is ours.
+# The hook action for an event that this plugin claims.
 SKIP = {"action": "skip", "reason": "a login"}
 _COMMAND_PATTERN = re.compile(rf"(?is)\s*/{COMMAND}(?:@(\w+))?(?:\s+(.*))?")
-# What follows the command, and what the conversation calls it.
+# The word after the command, and the dispatcher's command for it.
 _VERBS = {
     "": "connections",
     "list": "connections",
@@ -26,41 +26,39 @@ _VERBS = {
     "paste": "paste",
     "cancel": "cancel",
 }
-# Shorter than any code: what may go on to others of a message that held one.
+# Words up to this length are shorter than any code, so Hermes may see them.
 _MAX_WORD_CHARS = 19
 
 
 def skip_if_code(hermes_event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
-    """Return what Hermes does with an event that could not be looked at: nothing, if it carries a code."""
-    names = ("text", "reply_to_text", "channel_context")
-    said = [str(getattr(hermes_event, name, None) or "") for name in names] + list(
-        cached_texts_with_codes(hermes_event).values()
-    )
-    return SKIP if any(contains_authorization_response(each) for each in said) else None
+    """Return the hook action for an event that could not be read: SKIP if it carries a code, else None."""
+    texts = (*event_texts(hermes_event), *cached_texts_with_codes(hermes_event).values())
+    return SKIP if any(contains_authorization_response(text) for text in texts) else None
 
 
 def parse_command(text: str, bot_name: str = "") -> tuple[str, str] | None:
-    """Read "/mcpauth ..." as the conversation's command and its text; None for what is not ours.
+    """Parse "/mcpauth ..." into a dispatcher's command and its argument; None for any other text.
 
-    `bot` is our name, for commands that name one. A word that is no verb names a server to connect.
+    A command may name a bot ("/mcpauth@bot"); it must be `bot_name`. A word that is no verb is the name of
+    a server to connect.
     """
-    found = _COMMAND_PATTERN.fullmatch(text)
-    if found is None or (found[1] or bot_name).lower() != bot_name.lower():
+    match = _COMMAND_PATTERN.fullmatch(text)
+    if match is None or (match[1] or bot_name).lower() != bot_name.lower():
         return None
-    rest = (found[2] or "").strip()
+    rest = (match[2] or "").strip()
     verb, _, argument = rest.partition(" ")
     command = _VERBS.get(verb.lower())
     return ("connect", rest) if command is None else (command, argument.strip())
 
 
 def split_merged_message(text: str, is_ours: Callable[[str], bool]) -> tuple[list[str], str]:
-    """Split a message that Hermes has merged of several: lines that are ours, and what may go on to others.
+    """Split a message that Hermes has merged from several: our lines, and the text that Hermes may see.
 
-    Nothing goes on where a line beside ours could be part of a code.
+    That text is empty if one of the other lines could be part of a code.
     """
     lines = text.splitlines()
     ours = [line for line in lines if line.strip() and is_ours(line)]
     others = [line for line in lines if line not in ours]
     words = [word for line in others for word in line.split()]
-    harmless = all(len(word) <= _MAX_WORD_CHARS for word in words)
-    return ours, "\n".join(others).strip() if harmless else ""
+    is_harmless = all(len(word) <= _MAX_WORD_CHARS for word in words)
+    return ours, "\n".join(others).strip() if is_harmless else ""

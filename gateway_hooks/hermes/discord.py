@@ -1,8 +1,8 @@
-"""Hermes's Discord adapter: our cog is put into its client, and sees each message singly and first.
+"""Receive Discord messages before Hermes does, by a cog in the client of Hermes's adapter.
 
-Hermes registers the slash command and answers it first, so what we say in answer is a message of its own,
-which nobody else sees either. The window for the pasted address opens from a button: a code is never an
-argument, as Hermes logs those.
+Hermes registers the slash command and acknowledges it first, so our reply is a separate ephemeral message.
+The form for the pasted address opens from a button: a code is never an argument of a command, as Hermes logs
+those.
 """
 
 from __future__ import annotations
@@ -42,44 +42,44 @@ _MENTION = re.compile(r"\s*<@!?\d+>\s*")
 
 
 class _RolePolicy(HermesPolicy):
-    """Hermes's own rules, also those by roles, which count in their guild.
+    """Hermes's rules, including roles, which count in their guild.
 
-    A login may be asked for and finished there, unseen by others: it needs no second place.
+    A user may request and finish a login in the guild by ephemeral messages: no private chat is needed.
     """
 
     def required_sources(self, sender: Sender) -> tuple[Any, ...]:
-        """Return the places in which this person must be allowed."""
+        """Return the SessionSources in which this user must be allowed."""
         return (self.source_of(sender),)
 
     def source_of(self, sender: Sender) -> Any:  # noqa: ANN401  Hermes's own
-        """Return where somebody speaks, with what Hermes makes of their roles there."""
+        """Return the sender's SessionSource, with the result of Hermes's role check."""
         if isinstance(sender, HermesSender) and sender.source is not None:
             return sender.source
         adapter = self.adapter_ref.platform_adapter
-        guild = adapter._client.get_guild(int(sender.guild_id)) if sender.guild_id else None  # noqa: SLF001
-        by_role = bool(adapter._is_allowed_user(sender.user_id, guild=guild, is_dm=guild is None))  # noqa: SLF001
-        kind = "dm" if guild is None else "group"
+        guild = hermes.discord_client(adapter).get_guild(int(sender.guild_id)) if sender.guild_id else None
+        by_role = hermes.is_allowed_by_discord_role(adapter, sender.user_id, guild)
+        chat_type = "dm" if guild is None else "group"
         return hermes.make_source(
             self.adapter_ref,
             sender.user_id,
             sender.guild_id,
-            kind,
+            chat_type,
             guild_id=sender.guild_id or None,
             role_authorized=by_role,
         )
 
 
 class _AcknowledgedCommandChat(InteractionChat):
-    """The answer to a command that Hermes has acknowledged; it takes its "is thinking" away again."""
+    """A reply to a command that Hermes has acknowledged. It removes the "is thinking" message."""
 
     async def delete_acknowledgement(self) -> None:
-        """Take it away first: the next message would otherwise stand in its place, and go with it."""
+        """Delete the acknowledgement. Call it first: otherwise the next message replaces it."""
         with contextlib.suppress(discord.HTTPException):
             await self._interaction.delete_original_response()
 
 
 class HermesDiscordAdapter(HermesAdapter):
-    """The people of Hermes's bot on Discord."""
+    """Handles the users of Hermes's Discord bot."""
 
     def __init__(
         self,
@@ -88,8 +88,8 @@ class HermesDiscordAdapter(HermesAdapter):
         service: AuthService,
         servers: ConfigServers,
     ) -> None:
-        """Take an adapter that is connected; raises AttributeError where its client has moved."""
-        self._client: commands.Bot = adapter_ref.platform_adapter._client  # noqa: SLF001
+        """Attach to a connected adapter; raises AttributeError if Hermes has moved its client."""
+        self._client: commands.Bot = hermes.discord_client(adapter_ref.platform_adapter)
         self._original_on_message: MessageHandler | None = None
         super().__init__(gateway, adapter_ref, service, servers)
 
@@ -101,25 +101,25 @@ class HermesDiscordAdapter(HermesAdapter):
 
     @property
     def is_current(self) -> bool:
-        """True until the adapter has connected anew, with another client."""
-        return getattr(self.adapter_ref.platform_adapter, "_client", None) is self._client
+        """Whether the adapter still uses this client; a reconnect makes another."""
+        return hermes.has_discord_client(self.adapter_ref.platform_adapter, self._client)
 
     def start(self) -> None:
-        """Hear each message before Hermes does, and what is pressed."""
+        """Receive each message and each pressed button before Hermes does."""
         redact_discord_logs()
-        # An event's handler is an attribute; Hermes has put its own there.
-        before = self._original_on_message = self._client.on_message
+        # discord.py reads an event's handler from an attribute, and Hermes has set it.
+        hermes_handler = self._original_on_message = self._client.on_message
 
         async def handle_message_first(message: discord.Message) -> None:
             if not self._handle_message(message):
-                await before(message)
+                await hermes_handler(message)
 
         self._client.on_message = handle_message_first  # type: ignore[method-assign]
         self._client.add_listener(self._handle_edited_message, "on_raw_message_edit")
         self.spawn(self._client.add_cog(self._cog))
 
     async def stop(self) -> None:
-        """Leave the client as it was."""
+        """Restore the client's handlers and remove the cog."""
         if self._original_on_message is not None:
             self._client.on_message = self._original_on_message  # type: ignore[method-assign]
         self._client.remove_listener(self._handle_edited_message, "on_raw_message_edit")
@@ -128,48 +128,49 @@ class HermesDiscordAdapter(HermesAdapter):
         await super().stop()
 
     def chat_for(self, source: Any, hermes_event: Any = None) -> Chat:  # noqa: ANN401
-        """Return the place that Hermes's SessionSource describes; for a command, its own answer."""
-        platform, asked = cast("DiscordPlatform", self.platform), getattr(hermes_event, "raw_message", None)
-        if isinstance(asked, discord.Interaction):
+        """Return the chat of a SessionSource; for a slash command, the reply to its interaction."""
+        platform = cast("DiscordPlatform", self.platform)
+        raw_message = getattr(hermes_event, "raw_message", None)
+        if isinstance(raw_message, discord.Interaction):
             return _AcknowledgedCommandChat(
-                platform, cast("discord.Interaction[discord.Client]", asked), ENGLISH.working
+                platform, cast("discord.Interaction[discord.Client]", raw_message), ENGLISH.working
             )
         if source.chat_type in PRIVATE_CHAT_TYPES:
             return DirectChat(platform, str(source.user_id))
         return ChannelChat(platform, int(source.chat_id), str(source.user_id))
 
     def _handle_message(self, message: discord.Message, *, is_edited: bool = False) -> bool:
-        """Take a message if it is ours; so is one that cannot be searched for a code."""
+        """Claim a message if it is ours, or if it cannot be searched for a code."""
         with log_errors("A message was not read", log):
             return self._claim_message(message, is_edited=is_edited)
         return True
 
     def _claim_message(self, message: discord.Message, *, is_edited: bool) -> bool:
-        """Take a message if it is ours. An edited command was carried out when it was written."""
-        bot = self._cog.platform.bot_id
-        if str(message.author.id) == bot or message.webhook_id == (self._client.application_id or 0):
+        """Claim a message if it is ours. Ignore an edited command: it ran when it was sent."""
+        bot_id = self._cog.platform.bot_id
+        if str(message.author.id) == bot_id or message.webhook_id == (self._client.application_id or 0):
             return False
-        found = collect_texts(message, bot)
-        if not (found.text or found.extra_texts or found.quoted_text):
+        texts = collect_texts(message, bot_id)
+        if not (texts.text or texts.extra_texts or texts.quoted_text):
             return False
-        heard = IncomingEvent(
+        event = IncomingEvent(
             Sender(""),
             message_id=str(message.id),
-            quoted_text=found.quoted_text,
-            extra_texts=found.extra_texts,
-            quoted_message_id=found.quoted_message_id,
+            quoted_text=texts.quoted_text,
+            extra_texts=texts.extra_texts,
+            quoted_message_id=texts.quoted_message_id,
         )
         if message.author.bot:
-            heard = replace(heard, extra_texts=(found.text, *found.extra_texts))
-            return self.claim_event(heard, self._cog.chat_without_user(message))
+            event = replace(event, extra_texts=(texts.text, *texts.extra_texts))
+            return self.claim_event(event, self._cog.chat_without_user(message))
         sender = Sender(str(message.author.id))
         if isinstance(message.author, discord.Member):
             sender = sender_of(message.author)
-        text = _MENTION.sub("", found.text, count=1) if message.mentions else found.text
+        text = _MENTION.sub("", texts.text, count=1) if message.mentions else texts.text
         if is_edited and text.lstrip().startswith("/") and not contains_authorization_response(text):
             text = ""
-        heard = replace(heard, sender=sender, text=text)
-        return self.claim_event(heard, self._cog.chat_for(message.channel, message.author))
+        event = replace(event, sender=sender, text=text)
+        return self.claim_event(event, self._cog.chat_for(message.channel, message.author))
 
     async def _handle_edited_message(self, payload: discord.RawMessageUpdateEvent) -> None:
         self._handle_message(payload.message, is_edited=True)

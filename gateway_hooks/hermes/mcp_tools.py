@@ -1,63 +1,52 @@
-"""After a login: the server's tools, live in the gateway that runs, whatever the server was before.
+"""Load a server's tools into the running gateway after a login.
 
-Measured with Hermes 0.19.0. A server that is connected takes its new token from the disk at its next request.
-One without a token at the start has never been tried again; one whose token died waits, or is parked.
+Measured with Hermes 0.19.0: Hermes reads a connected server's new token from disk at the next request. It
+never retries a server that had no token at startup. A server whose token died waits, or is parked.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any, cast
 
-from gateway_hooks.hermes.internals import import_attribute
+from gateway_hooks.hermes import internals as hermes
 
 log = logging.getLogger(__name__)
 
-_MCP_TOOL_MODULE = "tools.mcp_tool"
-_MISSING_CONSEQUENCE = "tools appear after /reload-mcp only"
-
 
 def ensure_connected(server_name: str) -> bool:
-    """Have Hermes connect a server anew where need be; True where it is connected then.
+    """Make Hermes connect a server unless it is connected; return whether it is connected afterwards.
 
-    Blocks while servers answer: to be called off the event loop.
+    Blocks while servers respond: call it off the event loop. Raises nothing.
     """
-    discover = import_attribute(_MCP_TOOL_MODULE, "discover_mcp_tools", _MISSING_CONSEQUENCE)
-    if discover is None:
+    if not hermes.has_mcp_discovery():
         return False
     try:
-        servers: dict[str, Any] = import_attribute(_MCP_TOOL_MODULE, "_servers", _MISSING_CONSEQUENCE) or {}
-        known = servers.get(server_name)
-        if known is not None and getattr(known, "session", None) is not None:
+        session_state = hermes.mcp_session_state(server_name)
+        if session_state == "open":
             return True
-        shut_down = import_attribute(_MCP_TOOL_MODULE, "shutdown_mcp_servers", _MISSING_CONSEQUENCE)
-        if known is not None and shut_down is not None:
-            # The only way out of its waiting; the other servers are away for less than a second.
-            shut_down()
-        discover()
+        if session_state == "closed":
+            # Only a shutdown ends its wait. The other servers are away for less than a second.
+            hermes.shut_down_mcp_servers()
+        hermes.discover_mcp_tools()
         return is_connected(server_name)
-    except Exception as trouble:  # noqa: BLE001  Hermes's own, and what a server answered
-        log.warning("Hermes could not connect %s: %s.", server_name, type(trouble).__name__)
+    except Exception as error:  # noqa: BLE001  Hermes's code, and responses of servers
+        log.warning("Hermes could not connect %s: %s.", server_name, type(error).__name__)
         return False
 
 
 def is_connected(server_name: str) -> bool:
-    """True where Hermes says that a server is connected."""
-    status = import_attribute(_MCP_TOOL_MODULE, "get_mcp_status", _MISSING_CONSEQUENCE)
-    found = cast("list[dict[str, Any]]", [] if status is None else status())
-    return any(each.get("name") == server_name and each.get("connected") for each in found)
+    """Return whether Hermes reports a server as connected."""
+    return server_name in hermes.connected_mcp_servers()
 
 
 def server_for_tool(tool_name: str, server_names: Iterable[str]) -> str | None:
-    """Return the server, of these, that a tool of the model's belongs to; None for a tool of another kind."""
-    if not tool_name.startswith("mcp__"):
+    """Return which of these servers a tool of the model belongs to; None if it belongs to none."""
+    if not tool_name.startswith(hermes.MCP_TOOL_PREFIX):
         return None
-    safe = import_attribute(
-        _MCP_TOOL_MODULE, "sanitize_mcp_name_component", "the agent cannot ask for logins by itself"
-    )
-    # The longest first: one name may begin with another.
-    if safe is None:
-        return None
-    known = sorted(server_names, key=len, reverse=True)
-    return next((name for name in known if tool_name.startswith(f"mcp__{safe(name)}__")), None)
+    # The longest name first: one server's name may begin with another's.
+    for server_name in sorted(server_names, key=len, reverse=True):
+        prefix = hermes.mcp_tool_prefix(server_name)
+        if prefix is not None and tool_name.startswith(prefix):
+            return server_name
+    return None

@@ -1,6 +1,6 @@
-"""Hermes's Telegram adapter: ours is put into its application, and sees each message singly and first.
+"""Receive Telegram updates before Hermes does, by a handler in the application of Hermes's adapter.
 
-So a code is taken before Hermes merges it with other messages, asks whether a turn is running, or logs it.
+The handler claims a code before Hermes merges it with other messages, queues it during a turn, or logs it.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ log = logging.getLogger(__name__)
 
 
 class _HermesTelegramPlatform(TelegramPlatform):
-    """Telegram as Hermes has it: all is said by one command, as the others are Hermes's."""
+    """Telegram in Hermes: /mcpauth is the only command of ours, the others belong to Hermes."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """What Telegram offers, with the command that we have there."""
+        """What Telegram offers, with /mcpauth as the prefix of all commands."""
         return replace(super().capabilities, command_prefix=COMMAND_PREFIX)
 
 
 class HermesTelegramAdapter(HermesAdapter):
-    """The people of Hermes's bot on Telegram."""
+    """Handles the users of Hermes's Telegram bot."""
 
     def __init__(
         self,
@@ -53,9 +53,9 @@ class HermesTelegramAdapter(HermesAdapter):
         service: AuthService,
         servers: ConfigServers,
     ) -> None:
-        """Take an adapter that is connected; raises AttributeError where its application has moved."""
-        self._app: TelegramApplication = adapter_ref.platform_adapter._app  # noqa: SLF001
-        # Asked for here: a bot that has not been initialised knows no id.
+        """Attach to a connected adapter; raises AttributeError if Hermes has moved its application."""
+        self._app: TelegramApplication = hermes.telegram_application(adapter_ref.platform_adapter)
+        # Read the id now: it raises if the bot is not initialised, and then the caller falls back.
         self._bot: Bot = self._app.bot
         self._bot_id = str(self._bot.id)
         self._calls = ApiCalls()
@@ -68,71 +68,71 @@ class HermesTelegramAdapter(HermesAdapter):
 
     @property
     def is_current(self) -> bool:
-        """True until the adapter has connected anew, with another application."""
-        return getattr(self.adapter_ref.platform_adapter, "_app", None) is self._app
+        """Whether the adapter still uses this application; a reconnect makes another."""
+        return hermes.has_telegram_application(self.adapter_ref.platform_adapter, self._app)
 
     def start(self) -> None:
-        """Hear each update before Hermes does."""
+        """Receive each update before Hermes does."""
         redact_logs()
         self._app.add_handler(self._handler, HANDLER_GROUP)
         super().start()
 
     async def stop(self) -> None:
-        """Leave the application as it was."""
+        """Remove the handler from the application."""
         self._app.remove_handler(self._handler, HANDLER_GROUP)
         await super().stop()
 
     def chat_for(self, source: Any, hermes_event: Any = None) -> Chat:  # noqa: ANN401, ARG002
-        """Return the place that Hermes's SessionSource describes."""
+        """Return the chat of a SessionSource."""
         origin = Origin(
             PLATFORM, str(source.chat_id), str(source.thread_id or ""), self.user_id_of(source), self._bot_id
         )
         return TelegramChat(self._bot, self._calls, origin, is_private=source.chat_type in PRIVATE_CHAT_TYPES)
 
     def is_private_chat(self, chat_id: str, user_id: str) -> bool:
-        """True where that is the person's own chat with the bot: it has their number."""
+        """Return whether this is the user's private chat: on Telegram it has the user's id."""
         return chat_id == user_id
 
     async def _handle_update(self, update: Update, _context: HandlerContext) -> None:
-        # What cannot be searched for a code goes to nobody.
+        # An update that cannot be searched for a code must not reach Hermes.
         is_ours = True
         with log_errors("An update was not read", log):
-            found = self._read_update(update)
-            is_ours = found is not None and self.claim_event(*found)
+            event_and_chat = self._read_update(update)
+            is_ours = event_and_chat is not None and self.claim_event(*event_and_chat)
         if is_ours:
             raise ApplicationHandlerStop
 
     def _read_update(self, update: Update) -> tuple[IncomingEvent, Chat] | None:
-        """Read an update as Hermes's people mean it; None for what cannot be ours."""
+        """Read an update into an event and its chat; None if it cannot be ours."""
         platform = cast("_HermesTelegramPlatform", self.platform)
-        found = platform.read_update(update) or platform.read_other_update(update)
-        if found is None:
+        event_and_chat = platform.read_update(update) or platform.read_other_update(update)
+        if event_and_chat is None:
             return None
-        heard, chat = found
+        event, chat = event_and_chat
         message = update.message or update.edited_message
-        if message is not None and heard.command != "start":
-            # Whole: what Hermes has other commands for is no command of ours.
-            heard = replace(heard, command="", text=message.text or message.caption or "")
-            is_command = heard.text.lstrip().startswith("/") and not contains_authorization_response(
-                heard.text
+        if message is not None and event.command != "start":
+            # Use the whole text: other commands belong to Hermes.
+            event = replace(event, command="", text=message.text or message.caption or "")
+            is_command = event.text.lstrip().startswith("/") and not contains_authorization_response(
+                event.text
             )
             if update.edited_message and is_command:
-                # Carried out when it was written; a code may have come since.
-                heard = replace(heard, text="")
-        return replace(heard, sender=self._make_sender(heard, chat.origin, update)), chat
+                # The command ran when it was sent. Still search the edited message for a code.
+                event = replace(event, text="")
+        return replace(event, sender=self._make_sender(event, chat.origin, update)), chat
 
     def _make_sender(self, event: IncomingEvent, origin: Origin, update: Update) -> HermesSender:
         chat, user = update.effective_chat, update.effective_user
-        kind = "dm" if chat is None or chat.type == ChatType.PRIVATE else "group"
-        where = hermes.make_source(
+        chat_type = "dm" if chat is None or chat.type == ChatType.PRIVATE else "group"
+        source = hermes.make_source(
             self.adapter_ref,
             event.sender.user_id,
             origin.chat_id,
-            kind,
+            chat_type,
             user_name=None if user is None else user.full_name,
             thread_id=origin.thread_id or None,
         )
-        return HermesSender(event.sender.user_id, source=where)
+        return HermesSender(event.sender.user_id, source=source)
 
     def _bot_name(self) -> str:
         return self._bot.username

@@ -1,1 +1,1 @@
-"""Run a conversation: handle events, call the service, keep shown messages in step with the store."""
+"""Run the dialog: handle events, call the service, update messages when the store changes."""

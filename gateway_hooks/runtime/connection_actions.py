@@ -1,4 +1,4 @@
-"""What is connected, and how it ends: lists and disconnecting, in a chat."""
+"""Show connections in a chat and disconnect servers."""
 
 from __future__ import annotations
 
@@ -16,76 +16,80 @@ from hermes_mcp_auth_remote.values import CredentialKey, Owner
 
 
 class ConnectionActions:
-    """Lists connections and ends them."""
+    """Lists connections and disconnects servers."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def show_connections(self, event: IncomingEvent, chat: Chat) -> None:
-        """Say how every server stands; raises ChatError, ConfigError."""
-        user = event.sender.user_id
-        owner = self._context.owner(user)
+        """Show the status of every server; raises ChatError, ConfigError."""
+        user_id = event.sender.user_id
+        owner = self._context.owner(user_id)
         logins = await self._context.logins()
-        waiting = {each.key for each in logins if each.status == "waiting" and each.origin.user_id == user}
-        standings = await run_file_work(self._read_statuses, owner, waiting)
-        may = self._context.policy.may_change(event.sender)
+        waiting_keys = {
+            login.key for login in logins if login.status == "waiting" and login.origin.user_id == user_id
+        }
+        statuses = await run_file_work(self._read_statuses, owner, waiting_keys)
+        may_change = self._context.policy.may_change(event.sender)
         await self._context.reply(
             chat,
             event,
             self._context.connection_renderer.connections_card(
-                standings, owner, self._context.clock(), may_change=may
+                statuses, owner, self._context.clock(), may_change=may_change
             ),
         )
 
     def _read_statuses(self, owner: Owner, waiting_keys: Collection[CredentialKey]) -> list[ServerStatus]:
-        found: list[ServerStatus] = []
+        statuses: list[ServerStatus] = []
         for name in self._context.servers.names():
             try:
                 server = self._context.servers.find(name)
-                waits = CredentialKey(name, owner) in waiting_keys
-                found.append(
+                has_waiting_login = CredentialKey(name, owner) in waiting_keys
+                statuses.append(
                     ServerStatus(
-                        name, self._context.service.connection(server, owner), has_waiting_login=waits
+                        name,
+                        self._context.service.connection(server, owner),
+                        has_waiting_login=has_waiting_login,
                     )
                 )
-            except McpAuthError as trouble:
-                found.append(ServerStatus(name, error=trouble))
-        return found
+            except McpAuthError as error:
+                statuses.append(ServerStatus(name, error=error))
+        return statuses
 
     async def disconnect(self, intent: Disconnect, event: IncomingEvent, chat: Chat) -> None:
-        """Ask whether to disconnect, or do it; raises ChatError, ConfigError."""
-        words, owner = self._context.messages, self._context.owner(event.sender.user_id)
+        """Ask the user to confirm a disconnect, or disconnect; raises ChatError, ConfigError."""
+        messages, owner = self._context.messages, self._context.owner(event.sender.user_id)
         if not self._context.policy.may_change(event.sender):
-            card = Card(words.connections_title, paragraphs=(words.admins_only,))
+            card = Card(messages.connections_title, paragraphs=(messages.admins_only,))
             await self._context.reply(chat, event, card)
             return
-        name, is_sure = intent.server_name, intent.is_confirmed
+        name, is_confirmed = intent.server_name, intent.is_confirmed
         if name.casefold().endswith(" yes"):
-            # As it is typed where there are no buttons.
-            name, is_sure = name[: -len(" yes")].rstrip(), True
+            # Users confirm this way on a platform without buttons.
+            name, is_confirmed = name[: -len(" yes")].rstrip(), True
         try:
             server = await run_file_work(resolve_server, self._context.servers, name, intent.server_tag)
-        except McpAuthError as trouble:
-            card = self._context.renderer.error_card(words.connections_title, trouble)
+        except McpAuthError as error:
+            card = self._context.renderer.error_card(messages.connections_title, error)
             await self._context.reply(chat, event, card)
             return
         if server is None:
             await self.show_connections(event, chat)
-        elif is_sure is None:
+        elif is_confirmed is None:
             await self._context.reply(
                 chat, event, self._context.connection_renderer.still_connected_card(server.name)
             )
-        elif not is_sure:
+        elif not is_confirmed:
             await self._context.reply(
                 chat,
                 event,
                 self._context.connection_renderer.disconnect_confirmation_card(server.name, owner),
             )
         else:
-            await chat.show_toast(words.working)
+            await chat.show_toast(messages.working)
             try:
-                revoked = await self._context.service.logout(server, owner)
-                card = self._context.connection_renderer.disconnected_card(server.name, is_revoked=revoked)
-            except McpAuthError as trouble:
-                card = self._context.renderer.error_card(words.connections_title, trouble)
+                is_revoked = await self._context.service.logout(server, owner)
+                card = self._context.connection_renderer.disconnected_card(server.name, is_revoked=is_revoked)
+            except McpAuthError as error:
+                card = self._context.renderer.error_card(messages.connections_title, error)
             await self._context.reply(chat, event, card)

@@ -1,4 +1,4 @@
-"""What the handlers of a platform share: its people, their logins, and ways to answer them."""
+"""The dependencies and helpers that the handlers of one platform share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hermes_mcp_auth_remote.values import Clock, Owner
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One platform's service, policy, words and messages, put together once."""
+    """The service, policy, renderers and prompts of one platform."""
 
     service: AuthService
     platform: Platform
@@ -35,44 +35,46 @@ class Context:
 
     @property
     def messages(self) -> Messages:
-        """The sentences that are said here."""
+        """The texts of the chat."""
         return self.renderer.messages
 
     def owner(self, user_id: str) -> Owner:
-        """Return whose tokens a user's are."""
+        """Return the owner of a user's tokens."""
         return self.policy.owner(self.platform.name, user_id)
 
     async def logins(self) -> list[Login]:
-        """List the logins of this platform that have not been over for an hour."""
+        """Return this platform's logins, except those that ended more than an hour ago."""
         logins = await run_file_work(self.service.logins)
-        return [each for each in logins if each.origin.platform == self.platform.name]
+        return [login for login in logins if login.origin.platform == self.platform.name]
 
     async def redirect_uris(self) -> tuple[str, ...]:
-        """List the redirect URIs that the configuration names; may read files, off the event loop."""
+        """Return the redirect URIs of the configuration. Reads files off the event loop."""
         return await run_file_work(redirect_uris, self.servers)
 
     async def invite_to_private_chat(self, group_chat: Chat, login: Login | None = None) -> None:
-        """Say in a group how to go on where the bot may not write first: with a login that waits, or anew."""
-        words, platform = self.messages, self.platform
+        """Tell a user in a group how to continue, if the bot may not send them the first message."""
+        messages, platform = self.messages, self.platform
         title = (
-            words.connections_title
+            messages.connections_title
             if login is None
-            else words.connect_title.format(server=display_name(login.key.server_name))
+            else messages.connect_title.format(server=display_name(login.key.server_name))
         )
         link = platform.deep_link(
             START_PAYLOAD_PREFIX if login is None else f"{START_PAYLOAD_PREFIX}{login.id}"
         )
         if link is not None:
-            card = Card(title, paragraphs=(words.open_private,), link=Link(words.open_private_button, link))
+            card = Card(
+                title, paragraphs=(messages.open_private,), link=Link(messages.open_private_button, link)
+            )
         elif login is not None and platform.capabilities.has_buttons:
-            button = Button(words.continue_here_button, encode_action("open", login.id))
-            card = Card(title, paragraphs=(words.continue_here,), buttons=((button,),))
+            button = Button(messages.continue_here_button, encode_action("open", login.id))
+            card = Card(title, paragraphs=(messages.continue_here,), buttons=((button,),))
         else:
-            card = Card(title, paragraphs=(words.open_private,))
+            card = Card(title, paragraphs=(messages.open_private,))
         await group_chat.send(card)
 
     async def reply(self, chat: Chat, event: IncomingEvent, card: Card) -> None:
-        """Answer in the message whose button was pressed, else in a new one."""
+        """Edit the message whose button was pressed, else send a new one."""
         if event.pressed_message_id:
             try:
                 await chat.edit(event.pressed_message_id, card)
@@ -82,15 +84,15 @@ class Context:
             await chat.send(card)
 
     async def reply_text(self, chat: Chat, event: IncomingEvent, text: str) -> None:
-        """Answer in a word: a press by what does not stay."""
+        """Reply with a short text: a toast after a button press, else a message."""
         await (chat.show_toast(text) if event.callback_data else chat.send(Card(text)))
 
     async def delete_messages(self, event: IncomingEvent, chat: Chat) -> bool:
-        """Delete what a person wrote, and the message with a code beside it; True if nothing of it stays."""
+        """Delete the user's message and a quoted message with a code; return True if none is left."""
         outcomes = [
-            await self._try_delete(message, chat)
-            for message in (event.message_id, event.quoted_message_id)
-            if message
+            await self._try_delete(message_id, chat)
+            for message_id in (event.message_id, event.quoted_message_id)
+            if message_id
         ]
         return all(outcomes)
 

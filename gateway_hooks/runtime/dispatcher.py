@@ -1,7 +1,8 @@
-"""The one driver of the conversation: takes what a person did, asks the policy, and has it done.
+"""Dispatch the events of a platform: parse the intent, check the policy, run the action.
 
-`hear` is all that an adapter calls. It says whether the event was ours: what is not goes on to the
-application around us. Logins are shown and kept up to date by the `board`.
+An adapter calls `Dispatcher.handle` or `Dispatcher.plan` with each event. Both say whether this package
+handles the event; if not, the adapter passes it on to the embedding application. `PromptMessages` shows
+logins and updates them.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Owner
 
-# Long enough for a bot to have started.
+# By then a bot has started.
 LOAD_DELAY_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ _PrivateIntent = Connect | Disconnect | ListConnections | LoginCommand | Continu
 
 
 class Dispatcher:
-    """Takes care of the logins of one platform's people."""
+    """Handles the events of one platform's users and shows them their logins."""
 
     def __init__(
         self,
@@ -78,17 +79,17 @@ class Dispatcher:
         clock: Clock = time.time,
         on_connected: OnConnected | None = None,
     ) -> None:
-        conversation = Renderer(platform.capabilities, messages)
+        renderer = Renderer(platform.capabilities, messages)
         self.prompt_messages = PromptMessages(
-            service, platform, servers, policy, conversation, clock, on_connected
+            service, platform, servers, policy, renderer, clock, on_connected
         )
         self._context = Context(
             service,
             platform,
             servers,
             policy,
-            conversation,
-            ConnectionRenderer(conversation),
+            renderer,
+            ConnectionRenderer(renderer),
             self.prompt_messages,
             clock,
         )
@@ -100,19 +101,19 @@ class Dispatcher:
 
     @with_hidden_locals
     async def run(self) -> None:
-        """Keep what people see up to date, and tell them where a login is needed, until cancelled."""
+        """Update messages and remind users of needed logins, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.prompt_messages.run())
             group.create_task(self._reminders.run())
             group.create_task(self._load_service())
 
     async def _load_service(self) -> None:
-        """Load what logins need off the event loop, after the start and before an upgrade replaces it."""
+        """Import the modules that logins need in a thread, before an upgrade can replace their files."""
         await asyncio.sleep(LOAD_DELAY_SECONDS)
         await run_file_work(self._context.service.preload_modules)
 
     async def handle(self, event: IncomingEvent, chat: Chat) -> bool:
-        """Take what a person did, and do it; False where it is not ours."""
+        """Handle an event; return False if it belongs to the embedding application."""
         work = await self.plan(event, chat)
         if work is None:
             return False
@@ -120,88 +121,88 @@ class Dispatcher:
         return True
 
     async def plan(self, event: IncomingEvent, chat: Chat) -> Work | None:
-        """Return what is to be done about what a person did, None where it is not ours; raises nothing.
+        """Return the work for an event, None if it belongs to the embedding application. Never raises.
 
-        The work may take as long as servers do, and raises nothing either: whoever is handed one event after
-        the other does it in a task of its own.
+        The work waits for servers and never raises. An adapter that receives events one after the other must
+        run it in a separate task.
         """
         try:
             return await self._plan_or_raise(event, chat)
-        except Exception as fault:  # noqa: BLE001  the policy's and the platform's, which are others' work
-            log.error("A message could not be judged: %s.", type(fault).__name__)  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001  the policy and the platform are third-party code
+            log.error("A message could not be parsed: %s.", type(error).__name__)  # noqa: TRY400
             if not any(
                 contains_authorization_response(text)
                 for text in (event.text, event.quoted_text, *event.extra_texts)
             ):
                 return None
-            # It is still let through to nobody.
+            # No other program may receive the code.
             return partial(
                 self._run_work, partial(self._login_actions.reject_unmatched_answer, event, chat), chat
             )
 
     async def _plan_or_raise(self, event: IncomingEvent, chat: Chat) -> Work | None:
         context = self._context
-        trouble: McpAuthError | None = None
+        store_error: McpAuthError | None = None
         try:
             logins = [] if is_independent_of_logins(event) else await context.logins()
-        except McpAuthError as unreadable:
-            # What carries a code is still not let through to anybody else.
-            logins, trouble = [], unreadable
-        configured = await context.redirect_uris() if depends_on_redirect_uris(event) else ()
-        forms = context.platform.capabilities.has_forms
+        except McpAuthError as error:
+            # Without the logins, still withhold a message with a code from other programs.
+            logins, store_error = [], error
+        configured_uris = await context.redirect_uris() if depends_on_redirect_uris(event) else ()
+        has_forms = context.platform.capabilities.has_forms
         intent = parse_intent(
             event,
             chat.origin,
             logins,
             is_private=chat.is_private,
-            has_forms=forms,
-            configured_uris=configured,
+            has_forms=has_forms,
+            configured_uris=configured_uris,
         )
         if isinstance(intent, UnrelatedEvent):
-            if trouble is None or not depends_on_redirect_uris(event):
+            if store_error is None or not depends_on_redirect_uris(event):
                 return None
-            # Without the logins, nobody knows whose address that is.
+            # The login of this code is unknown without the logins.
             intent = UnmatchedAnswer()
-        event = with_code_as_text(event, logins, collect_redirect_locations(logins, configured))
+        event = with_code_as_text(event, logins, collect_redirect_locations(logins, configured_uris))
         if not context.policy.may_talk(event.sender):
             if isinstance(intent, Answer | LoginCommand | ExposedAnswer) and intent.login is not None:
-                # It was allowed when that login began.
+                # The user was allowed when the login started.
                 return partial(
                     self._run_work, partial(self._cancel_for_removed_user, intent.login, event, chat), chat
                 )
             if isinstance(intent, ExposedAnswer | UnmatchedAnswer):
-                # Another's address, or one for nobody: no other program gets it.
+                # The code belongs to another login or to none: no other program may receive it.
                 return partial(self._run_work, partial(self._delete_messages, event, chat), chat)
-            is_asked = bool(event.command or event.callback_data)
+            is_request = bool(event.command or event.callback_data)
             return (
                 partial(self._run_work, partial(self._reply_to_unknown_user, event, chat), chat)
-                if is_asked
+                if is_request
                 else None
             )
-        return partial(self._run_work, partial(self._execute, intent, event, chat, trouble), chat)
+        return partial(self._run_work, partial(self._execute, intent, event, chat, store_error), chat)
 
     async def _run_work(self, work: Work, chat: Chat) -> None:
-        """Do it; what goes wrong is said where that can be."""
+        """Run the work; report an error in the chat if possible."""
         context = self._context
-        with log_errors("A message was not dealt with", log):
+        with log_errors("A message was not handled", log):
             try:
                 try:
                     await work()
-                except McpAuthError as trouble:
-                    await chat.send(context.renderer.error_card(context.messages.connections_title, trouble))
-            except ChatError as trouble:
-                log.warning("A message could not be answered: %s", trouble)
+                except McpAuthError as error:
+                    await chat.send(context.renderer.error_card(context.messages.connections_title, error))
+            except ChatError as error:
+                log.warning("A message could not be answered: %s", error)
 
     @with_hidden_locals
     async def send_help(self, event: IncomingEvent, chat: Chat) -> None:
-        """Say what can be typed, to those who may; raises ChatError."""
+        """Send the list of commands, if the user may use the bot; raises ChatError."""
         if not self._context.policy.may_talk(event.sender):
             await self._reply_to_unknown_user(event, chat)
         else:
             await chat.send(self._context.connection_renderer.help_card())
 
     def owner(self, user_id: str) -> Owner:
-        """Return whose tokens this user's calls go out with."""
+        """Return the owner of the tokens for this user's calls."""
         return self._context.owner(user_id)
 
     @with_hidden_locals
@@ -213,29 +214,31 @@ class Dispatcher:
     def prompt_in(
         self, sender: Sender, chat: Chat | None = None, wait_seconds: float = MAX_LOGIN_SECONDS
     ) -> Generator[None]:
-        """Let calls inside the block ask this user, in private, where a login is needed.
+        """Let calls inside the block ask this user in private if a login is needed.
 
-        `chat` is where the user asked for the work, None for nowhere: where that is a group, it is told that
-        a private message was written. A call waits so many seconds, then raises AuthorizationRequired.
+        `chat` is the chat of the user's request, or None. If it is a group, the bot says there that it wrote
+        privately. A call waits `wait_seconds`, then raises AuthorizationRequired.
         """
-        private = self._context.platform.private_chat(sender.user_id)
-        place = chat if chat is not None and chat.is_private else private
-        prompter = _ChatPrompter(self._context, private, chat)
+        private_chat = self._context.platform.private_chat(sender.user_id)
+        prompt_chat = chat if chat is not None and chat.is_private else private_chat
+        prompter = _ChatPrompter(self._context, private_chat, chat)
         may_change = self._context.policy.may_change(sender)
-        # Who may not is nobody: no one's tokens are asked for there.
-        origin = place.origin if may_change else replace(place.origin, user_id="")
-        shared = may_change and self.owner(sender.user_id) is None
-        with prompting(prompter, origin, wait_seconds, can_connect_shared=shared, flow="auto"):
+        # Without permission, the call gets no user id, so that no login starts.
+        origin = prompt_chat.origin if may_change else replace(prompt_chat.origin, user_id="")
+        can_connect_shared = may_change and self.owner(sender.user_id) is None
+        with prompting(prompter, origin, wait_seconds, can_connect_shared=can_connect_shared, flow="auto"):
             yield
 
     async def _reply_to_unknown_user(self, event: IncomingEvent, chat: Chat) -> None:
-        now, user = self._context.clock(), event.sender.user_id
+        now, user_id = self._context.clock(), event.sender.user_id
         self._unknown_users = {
-            who: at for who, at in self._unknown_users.items() if at > now - UNKNOWN_USER_REPLY_SECONDS
+            known_id: replied_at
+            for known_id, replied_at in self._unknown_users.items()
+            if replied_at > now - UNKNOWN_USER_REPLY_SECONDS
         }
-        if user not in self._unknown_users:
-            self._unknown_users[user] = now
-            await chat.send(self._context.connection_renderer.unknown_user_card(user))
+        if user_id not in self._unknown_users:
+            self._unknown_users[user_id] = now
+            await chat.send(self._context.connection_renderer.unknown_user_card(user_id))
 
     async def _delete_messages(self, event: IncomingEvent, chat: Chat) -> None:
         await self._context.delete_messages(event, chat)
@@ -265,26 +268,26 @@ class Dispatcher:
                 pass
 
     async def _execute_privately(self, intent: _PrivateIntent, event: IncomingEvent, chat: Chat) -> None:
-        """Answer in private what was asked, wherever that was, be it by a login's id."""
-        place = chat
+        """Run an intent in the private chat with the user, even if it came from a group."""
+        reply_chat = chat
         if not chat.is_private:
-            place = self._context.platform.private_chat(event.sender.user_id)
-            # What was pressed there is no message of the private chat.
+            reply_chat = self._context.platform.private_chat(event.sender.user_id)
+            # The pressed message is not in the private chat.
             event = replace(event, pressed_message_id="")
         try:
-            wrote = await self._execute_in(place, intent, event, None if chat.is_private else chat)
+            has_replied = await self._execute_in(reply_chat, intent, event, None if chat.is_private else chat)
         except CannotWrite:
             if chat.is_private:
                 raise
             await self._context.invite_to_private_chat(chat)
             return
-        if wrote and not chat.is_private:
+        if has_replied and not chat.is_private:
             await chat.send(Card(self._context.messages.wrote_privately))
 
     async def _execute_in(
         self, chat: Chat, intent: _PrivateIntent, event: IncomingEvent, source_chat: Chat | None
     ) -> bool:
-        """Answer in a private chat; False where only the group could be told."""
+        """Run an intent in a private chat; return False if the bot could only write to the group."""
         match intent:
             case ListConnections():
                 await self._connection_actions.show_connections(event, chat)
@@ -300,7 +303,7 @@ class Dispatcher:
 
 
 class _ChatPrompter:
-    """Shows the logins that calls of an agent need, in private; the board says how they end."""
+    """Shows the logins that an agent's calls need in private. `PromptMessages` shows their outcome."""
 
     def __init__(self, context: Context, private_chat: Chat, source_chat: Chat | None) -> None:
         self._context = context
@@ -308,21 +311,21 @@ class _ChatPrompter:
         self._source_chat = source_chat
 
     async def show(self, login: Login) -> None:
-        """Show it; raises AuthorizationRequired where that cannot be."""
+        """Show a login; raises AuthorizationRequired if the platform fails."""
         try:
             await self._show_in_chat(login)
-        except ChatError as trouble:
-            # What an agent's call may raise; the chat's trouble is the operator's.
-            log.warning("A login of %s could not be shown: %s", login.key.server_name, trouble)
+        except ChatError as error:
+            # The call gets an error that it expects; the log tells the operator about the chat.
+            log.warning("A login of %s could not be shown: %s", login.key.server_name, error)
             reason = "nobody could be asked in the chat"
             raise AuthorizationRequired(login.key.server_name, reason=reason) from None
 
     async def _show_in_chat(self, login: Login) -> None:
-        place, group = self._private_chat, self._source_chat
+        chat, group = self._private_chat, self._source_chat
         if group is not None and group.is_private:
-            place, group = group, None
+            chat, group = group, None
         try:
-            await self._context.prompt_messages.show(login, place)
+            await self._context.prompt_messages.show(login, chat)
         except CannotWrite:
             if group is None:
                 raise
@@ -331,6 +334,6 @@ class _ChatPrompter:
         if group is not None:
             await group.send(Card(self._context.messages.wrote_privately))
 
-    async def show_outcome(self, login: Login, connection: Connection | None) -> None:  # noqa: ARG002  a Prompter's
-        """Leave it to the board, which looks at the logins itself."""
+    async def show_outcome(self, login: Login, connection: Connection | None) -> None:  # noqa: ARG002  Prompter protocol
+        """Wake `PromptMessages`, which reads the login and shows its outcome."""
         self._context.prompt_messages.wake()

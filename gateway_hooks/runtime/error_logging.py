@@ -1,7 +1,7 @@
-"""Faults of ours while something is done about what a person wrote: logged here, and raised to nobody.
+"""Log unexpected errors during the handling of an event, and do not raise them.
 
-The frames above us, of the application and of the chat library, hold the message with the paste in it. An
-error that reaches them is logged, or sent to an error tracker, together with that.
+The stack frames of the application and the chat library contain the message with the pasted code. An error
+that reaches them is logged, or sent to an error tracker, together with that message.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from hermes_mcp_auth_remote.traceback_redaction import hide_locals, raise_locati
 
 @contextmanager
 def log_errors(message: str, log: logging.Logger) -> Generator[None]:
-    """Log what an Exception in the block is and where it was raised, without its text, and go on."""
+    """Log the type and location of an Exception in the block, without its text, and suppress it."""
     try:
         yield
-    except Exception as fault:  # noqa: BLE001  whatever it is, the callers must not get it
-        log.error("%s, by a fault of ours: %s in %s.", message, type(fault).__name__, raise_location(fault))  # noqa: TRY400
-    except BaseException as ending:
-        hide_locals(ending)
+    except Exception as error:  # noqa: BLE001  no error may reach the callers
+        log.error("%s (internal error): %s in %s.", message, type(error).__name__, raise_location(error))  # noqa: TRY400
+    except BaseException as stop:
+        hide_locals(stop)
         raise

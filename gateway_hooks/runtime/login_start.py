@@ -1,4 +1,4 @@
-"""Beginning a login in a chat: who may, how often, in the place of which other one."""
+"""Start a login in a chat: check permission and limits, and replace an older login."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hermes_mcp_auth_remote.values import Server
 
 
 class LoginStarter:
-    """Begins logins that people ask for."""
+    """Starts the logins that users request."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -28,14 +28,14 @@ class LoginStarter:
     async def start_login(
         self, intent: Connect, event: IncomingEvent, chat: Chat, source_chat: Chat | None = None
     ) -> bool:
-        """Begin a login of the server that is meant, or ask which; raises ChatError, StoreError.
+        """Start a login of the named server, or ask which server; raises ChatError, StoreError.
 
-        `asked_in` is the group where it was asked for: there the person is told where the bot may not write,
-        and False comes back.
+        `source_chat` is the group of the request, if any. If the bot may not write to the user in private, it
+        says so in that group and this method returns False.
         """
-        words, user = self._context.messages, event.sender.user_id
+        messages, user_id = self._context.messages, event.sender.user_id
         if not self._context.policy.may_change(event.sender):
-            card = Card(words.connections_title, paragraphs=(words.admins_only,))
+            card = Card(messages.connections_title, paragraphs=(messages.admins_only,))
             await self._context.reply(chat, event, card)
             return True
         try:
@@ -43,8 +43,8 @@ class LoginStarter:
                 resolve_server, self._context.servers, intent.server_name, intent.server_tag
             )
             names = [] if server else await run_file_work(self._context.servers.names)
-        except McpAuthError as trouble:
-            card = self._context.renderer.error_card(words.connections_title, trouble)
+        except McpAuthError as error:
+            card = self._context.renderer.error_card(messages.connections_title, error)
             await self._context.reply(chat, event, card)
             return True
         if server is None:
@@ -52,41 +52,46 @@ class LoginStarter:
                 chat, event, self._context.connection_renderer.server_choice_card(names)
             )
             return True
-        await chat.show_toast(words.working)
-        async with self._start_lock(user):
+        await chat.show_toast(messages.working)
+        async with self._start_lock(user_id):
             return await self._start(server, event, chat, source_chat)
 
     async def _start(
         self, server: Server, event: IncomingEvent, chat: Chat, source_chat: Chat | None
     ) -> bool:
-        """Begin a login, in the place of one of the same server that waits here."""
-        user, owner = event.sender.user_id, self._context.owner(event.sender.user_id)
+        """Start a login; it replaces the user's waiting logins of the same server."""
+        user_id, owner = event.sender.user_id, self._context.owner(event.sender.user_id)
         logins = await self._context.logins()
-        older = [
-            each
-            for each in logins
-            if each.status == "waiting"
-            and each.origin.user_id == user
-            and each.key.server_name == server.name
+        replaced_logins = [
+            waiting_login
+            for waiting_login in logins
+            if waiting_login.status == "waiting"
+            and waiting_login.origin.user_id == user_id
+            and waiting_login.key.server_name == server.name
         ]
-        others = [each for each in logins if each not in older]
-        begun = [*others, *(replace(each, status="cancelled") for each in older)]
-        why = refusal(begun, self._context.platform.name, user, self._context.clock())
-        if why is not None:
+        others = [waiting_login for waiting_login in logins if waiting_login not in replaced_logins]
+        counted_logins = [
+            *others,
+            *(replace(waiting_login, status="cancelled") for waiting_login in replaced_logins),
+        ]
+        refusal_reason = refusal(counted_logins, self._context.platform.name, user_id, self._context.clock())
+        if refusal_reason is not None:
             await self._context.reply(
-                chat, event, self._context.connection_renderer.refusal_card(why, MAX_WAITING_PER_USER)
+                chat,
+                event,
+                self._context.connection_renderer.refusal_card(refusal_reason, MAX_WAITING_PER_USER),
             )
             return True
         try:
             login = await self._context.service.start_login(server, chat.origin, owner=owner, flow="auto")
-        except McpAuthError as trouble:
-            words = self._context.messages
-            again = ((Button(words.try_again_button, encode_action("connect", tag_of(server.name))),),)
-            title = words.failed_title.format(server=display_name(server.name))
-            await self._context.reply(chat, event, self._context.renderer.error_card(title, trouble, again))
+        except McpAuthError as error:
+            messages = self._context.messages
+            try_again = ((Button(messages.try_again_button, encode_action("connect", tag_of(server.name))),),)
+            title = messages.failed_title.format(server=display_name(server.name))
+            await self._context.reply(chat, event, self._context.renderer.error_card(title, error, try_again))
             return True
-        for each in older:
-            await self._context.service.cancel(each.id)
+        for waiting_login in replaced_logins:
+            await self._context.service.cancel(waiting_login.id)
         try:
             await self._context.prompt_messages.show(login, chat, event.pressed_message_id)
         except CannotWrite:
@@ -101,5 +106,5 @@ class LoginStarter:
         return True
 
     def _start_lock(self, user_id: str) -> asyncio.Lock:
-        """Let one login of a user begin after the other, so that they can be counted."""
+        """Return the lock that serializes a user's starts, so that the limits count each of them."""
         return self._start_locks.setdefault(user_id, asyncio.Lock())

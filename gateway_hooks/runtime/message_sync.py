@@ -1,8 +1,8 @@
-"""What people see of their logins, kept up to date: by whichever process runs the bot, also after a restart.
+"""Keep the messages that show logins in sync with the store.
 
-Nothing tells the board what has happened. It looks at the logins in the store, at their times, and edits the
-messages that show something else. So it does not matter which process finished a login, or when the bot was
-started again; a login that a command elsewhere began for a user of this platform is shown as well.
+`PromptMessages` polls the logins in the store and the clock, and edits messages that are out of date. So it
+does not matter which process completes a login, or whether the bot was restarted. It also shows logins that
+another process started for a user of this platform.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Clock, Server
 
 SYNC_INTERVAL_SECONDS = 0.3
-# After a platform did not take a message.
+# The delay after a platform refused a message.
 RETRY_SECONDS = 5.0
-# How often it is asked whether a person may still do what their device is about to.
+# How often the permission of a user with a device login is checked.
 PERMISSION_CHECK_SECONDS = 15.0
 
 log = logging.getLogger(__name__)
 
 OnConnected = Callable[[Login, Connection], Awaitable[None]]
-"""What the application around us does once somebody has connected a server; it raises nothing."""
+"""Called after a user has connected a server. It must not raise."""
 
 
 class PromptMessages:
@@ -61,13 +61,13 @@ class PromptMessages:
         self._prompt_cache = PromptCache(renderer, service.allows_device, clock)
         self._clock = clock
         self._on_connected = on_connected
-        # What each login's prompt shows, where it was shown, and who works on it.
+        # By login id: the card and chat of its prompt, its running tasks, and when to retry (epoch seconds).
         self._shown_cards: dict[str, Card] = {}
         self._chats: dict[str, Chat] = {}
         self._update_tasks: dict[str, asyncio.Task[None]] = {}
         self._poll_tasks: dict[str, asyncio.Task[None]] = {}
         self._retry_at: dict[str, float] = {}
-        # A login's list of messages is read and written by one at a time.
+        # One task at a time reads and writes a login's list of messages.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._synced_changed_at = -1
         self._next_sync_at = 0.0
@@ -80,8 +80,8 @@ class PromptMessages:
                 self._wake_event.clear()
                 try:
                     await self.sync()
-                except McpAuthError as trouble:
-                    log.warning("The logins cannot be read: %s", trouble)
+                except McpAuthError as error:
+                    log.warning("The logins cannot be read: %s", error)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SYNC_INTERVAL_SECONDS):
                         await self._wake_event.wait()
@@ -92,27 +92,29 @@ class PromptMessages:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def wake(self) -> None:
-        """Look at once: something has just happened."""
+        """Sync now: a login has changed."""
         self._synced_changed_at = -1
         self._wake_event.set()
 
     async def sync(self) -> None:
-        """Look at all logins once, where one has changed or it is time; raises StoreError."""
+        """Sync all logins once, if one has changed or an update is due; raises StoreError."""
         now, changed_at = self._clock(), self._service.logins_changed_at_ns()
         if changed_at == self._synced_changed_at and now < self._next_sync_at:
             return
-        # What is shown while we read is not forgotten.
-        remembered = {*self._shown_cards, *self._chats, *self._retry_at}
-        logins = [each for each in await run_file_work(self._service.logins) if self._is_for_this_bot(each)]
+        # Ids added while the logins are read must not be forgotten below.
+        remembered_ids = {*self._shown_cards, *self._chats, *self._retry_at}
+        logins = [
+            login for login in await run_file_work(self._service.logins) if self._is_for_this_bot(login)
+        ]
         self._synced_changed_at = changed_at if time.time_ns() - changed_at > MTIME_RESOLUTION_NS else -1
-        self._next_sync_at = min((self._next_due_at(each, now) for each in logins), default=math.inf)
+        self._next_sync_at = min((self._next_due_at(login, now) for login in logins), default=math.inf)
         for login in logins:
             if login.id not in self._update_tasks and self._retry_at.get(login.id, 0.0) <= now:
                 self._schedule_updates(login)
-        self._forget_absent(remembered, logins)
+        self._forget_absent(remembered_ids, logins)
 
     async def show(self, login: Login, chat: Chat, message_id: str = "") -> None:
-        """Show a login that waits in this chat, in a message of ours that is there; raises ChatError."""
+        """Show a waiting login in this chat, by editing `message_id` if given; raises ChatError."""
         async with self._lock_for(login.id):
             await self._show_locked(login, chat, message_id)
 
@@ -127,25 +129,25 @@ class PromptMessages:
         if not message_id:
             message_id = await chat.send(card)
         self._shown_cards[login.id] = card
-        # What showed it before goes when the login is over.
+        # Earlier messages of this login are deleted when it is over.
         await self._service.save_prompt_message(login.id, message_id)
 
     async def add_message(self, login_id: str, message_id: str, chat: Chat) -> None:
-        """Let a message of ours go when the login is over, or goes on in another way; raises StoreError."""
+        """Register a message to delete when the login ends or switches its flow; raises StoreError."""
         async with self._lock_for(login_id):
             login = await self._read_login(login_id)
             if login.is_over and not login.message_ids:
-                # All that showed it is tidied away already.
+                # The login's messages have been deleted already.
                 await self._delete_messages([message_id], chat)
             else:
                 await self._service.save_messages(login_id, (*login.message_ids, message_id))
 
     async def delete_extra_messages(self, login_id: str, chat: Chat) -> None:
-        """Delete the messages beside the prompt: what they show counts no more."""
+        """Delete the messages beside the prompt, such as a QR code that is no longer valid."""
         async with self._lock_for(login_id):
-            messages = (await self._read_login(login_id)).message_ids
-            await self._delete_messages(messages[1:], chat)
-            await self._service.save_messages(login_id, messages[:1])
+            message_ids = (await self._read_login(login_id)).message_ids
+            await self._delete_messages(message_ids[1:], chat)
+            await self._service.save_messages(login_id, message_ids[:1])
 
     def _lock_for(self, login_id: str) -> asyncio.Lock:
         return self._locks.setdefault(login_id, asyncio.Lock())
@@ -154,23 +156,23 @@ class PromptMessages:
         return await run_file_work(self._service.login, login_id)
 
     async def _delete_messages(self, message_ids: Iterable[str], chat: Chat) -> None:
-        for message in message_ids:
+        for message_id in message_ids:
             with contextlib.suppress(ChatError):
-                await chat.delete(message)
+                await chat.delete(message_id)
 
     def _is_for_this_bot(self, login: Login) -> bool:
         origin = login.origin
         return origin.platform == self._platform.name and origin.bot_id in {"", self._platform.bot_id}
 
     def _next_due_at(self, login: Login, now: float) -> float:
-        """Return when there may be something to do about a login that nothing happens to."""
+        """Return when this login needs an update if it does not change (epoch seconds)."""
         if login.is_over:
             return self._retry_at.get(login.id, math.inf) if login.message_ids else math.inf
         return max(next_countdown_at(login, now), self._retry_at.get(login.id, 0.0))
 
     def _schedule_updates(self, login: Login) -> None:
-        is_for_a_device = login.status == "waiting" and login.poll_state is not None and login.message_ids
-        if is_for_a_device and login.id not in self._poll_tasks:
+        needs_polling = login.status == "waiting" and login.poll_state is not None and login.message_ids
+        if needs_polling and login.id not in self._poll_tasks:
             self._poll_tasks[login.id] = asyncio.create_task(self._wait_for_device(login))
         if login.is_over:
             if login.message_ids:
@@ -182,49 +184,49 @@ class PromptMessages:
             self._start_update(login, self._show_login_of_other_process)
 
     async def _show_login_of_other_process(self, login: Login) -> None:
-        """Show a login that another process began for a user of this platform."""
+        """Show a login that another process started for a user of this platform."""
         if login.status != "waiting" or login.message_ids or not await self._cancel_unless_allowed(login):
             return
         await self._register_server(login)
-        user = login.origin.user_id
+        user_id = login.origin.user_id
         try:
-            await self._show_locked(login, self._platform.private_chat(user))
+            await self._show_locked(login, self._platform.private_chat(user_id))
         except CannotWrite:
-            log.warning("The bot may not write to user %s, who has to open the chat first.", user)
+            log.warning("The bot may not write to user %s, who has to open the chat first.", user_id)
             await self._service.cancel(login.id)
 
     async def _update_prompt(self, login: Login) -> None:
         if login.is_over or not login.message_ids:
             return
-        prompt, *others = login.message_ids
+        prompt_id, *extra_ids = login.message_ids
         card = self._prompt_cache.card(login)
         with contextlib.suppress(CannotWrite):
             try:
-                await self._chat_for(login).edit(prompt, card)
+                await self._chat_for(login).edit(prompt_id, card)
             except MessageGone:
-                # The person deleted it, or it is out of reach: shown anew, in private.
-                self._chats[login.id] = private = self._platform.private_chat(login.origin.user_id)
-                message = await private.send(card)
-                await self._service.save_messages(login.id, (message, *others))
+                # The user deleted the message, or it is out of reach: send a new one in private.
+                self._chats[login.id] = private_chat = self._platform.private_chat(login.origin.user_id)
+                message_id = await private_chat.send(card)
+                await self._service.save_messages(login.id, (message_id, *extra_ids))
         self._shown_cards[login.id] = card
 
     async def _show_outcome(self, login: Login) -> None:
-        """Say how a login ended, and take away what was shown beside it."""
+        """Show the outcome of a login, and delete its extra messages."""
         if not login.message_ids:
             return
-        prompt, *others = login.message_ids
-        chat, found = self._chat_for(login), await self._connection(login)
-        card = self._renderer.outcome_card(login, found, self._clock(), tag_of(login.key.server_name))
-        # Whoever cannot be written to is not tried again and again.
+        prompt_id, *extra_ids = login.message_ids
+        chat, connection = self._chat_for(login), await self._connection(login)
+        card = self._renderer.outcome_card(login, connection, self._clock(), tag_of(login.key.server_name))
+        # Do not retry if the bot may not write to the user.
         with contextlib.suppress(CannotWrite):
             try:
-                await chat.edit(prompt, card)
+                await chat.edit(prompt_id, card)
             except MessageGone:
                 await self._platform.private_chat(login.origin.user_id).send(card)
-        await self._delete_messages(others, chat)
+        await self._delete_messages(extra_ids, chat)
         await self._service.save_messages(login.id, ())
-        if found is not None and self._on_connected is not None:
-            await self._on_connected(login, found)
+        if connection is not None and self._on_connected is not None:
+            await self._on_connected(login, connection)
 
     async def _connection(self, login: Login) -> Connection | None:
         if login.status != "done":
@@ -236,35 +238,37 @@ class PromptMessages:
         return self._chats.get(login.id) or self._platform.private_chat(login.origin.user_id)
 
     async def _wait_for_device(self, login: Login) -> None:
-        """Ask for a device's tokens, whoever began the login; one process among all does."""
+        """Poll for the tokens of a device login. The service lets only one process do so."""
         try:
             await self._register_server(login)
-            ending = asyncio.create_task(self._service.wait_for_login(login.id))
+            completion = asyncio.create_task(self._service.wait_for_login(login.id))
             try:
-                while not ending.done():
+                while not completion.done():
                     with contextlib.suppress(ChatError):
                         await self._cancel_unless_allowed(login)
-                    await asyncio.wait({ending}, timeout=PERMISSION_CHECK_SECONDS)
-                await ending
+                    await asyncio.wait({completion}, timeout=PERMISSION_CHECK_SECONDS)
+                await completion
             finally:
-                ending.cancel()
-        except Exception as trouble:  # noqa: BLE001  one login's trouble is not another's
-            self._postpone(login, trouble)
+                completion.cancel()
+        except Exception as error:  # noqa: BLE001  an error must not affect other logins
+            self._postpone(login, error)
         finally:
             del self._poll_tasks[login.id]
             self.wake()
 
     async def _cancel_unless_allowed(self, login: Login) -> bool:
-        """Cancel a login, and return False, where its user may not log in (any more); raises ChatError."""
+        """Return True if the user may log in, else cancel the login; raises ChatError."""
         if self._policy.may_change(await self._platform.fetch_sender(login.origin.user_id)):
             return True
-        user = login.origin.user_id
-        log.warning("A login of %s for user %s was cancelled: not on the list.", login.key.server_name, user)
+        user_id = login.origin.user_id
+        log.warning(
+            "A login of %s for user %s was cancelled: not on the list.", login.key.server_name, user_id
+        )
         await self._service.cancel(login.id)
         return False
 
     async def _register_server(self, login: Login) -> None:
-        """Give the service the server's own options (a CA, an allowed network), where it has an entry."""
+        """Register the server's own options (a CA, an allowed network) with the service, if configured."""
         with contextlib.suppress(McpAuthError):
             self._service.register_server(await run_file_work(self._servers.find, login.key.server_name))
 
@@ -272,10 +276,10 @@ class PromptMessages:
         async def run_update() -> None:
             try:
                 async with self._lock_for(login.id):
-                    # Something may have happened since it was read.
+                    # The login may have changed since it was read.
                     await update(await self._read_login(login.id))
-            except Exception as trouble:  # noqa: BLE001  one login's trouble is not another's
-                self._postpone(login, trouble)
+            except Exception as error:  # noqa: BLE001  an error must not affect other logins
+                self._postpone(login, error)
             finally:
                 del self._update_tasks[login.id]
                 self.wake()
@@ -283,15 +287,17 @@ class PromptMessages:
         self._update_tasks[login.id] = asyncio.create_task(run_update())
 
     def _postpone(self, login: Login, error: Exception) -> None:
-        """Leave a login alone for a while."""
-        # What a library says may hold anything.
-        is_ours = isinstance(error, (ChatError, McpAuthError))
-        said = str(error) if is_ours else type(error).__name__
-        log.warning("A login of %s could not be brought up to date: %s", login.key.server_name, said)
+        """Log the error and retry the login after RETRY_SECONDS."""
+        # A library's error text may contain secrets.
+        is_own_error = isinstance(error, (ChatError, McpAuthError))
+        reason = str(error) if is_own_error else type(error).__name__
+        log.warning("A login of %s could not be brought up to date: %s", login.key.server_name, reason)
         self._retry_at[login.id] = self._clock() + RETRY_SECONDS
 
     def _forget_absent(self, login_ids: Iterable[str], logins: Iterable[Login]) -> None:
-        for login_id in set(login_ids) - {each.id for each in logins if not each.is_over or each.message_ids}:
-            for memory in (self._shown_cards, self._chats, self._retry_at):
-                memory.pop(login_id, None)
+        for login_id in set(login_ids) - {
+            login.id for login in logins if not login.is_over or login.message_ids
+        }:
+            for values_by_login in (self._shown_cards, self._chats, self._retry_at):
+                values_by_login.pop(login_id, None)
             self._prompt_cache.forget(login_id)

@@ -1,6 +1,6 @@
-"""What each login's prompt says now, made anew only where that is another text than the last time.
+"""Cache the rendered prompt of each login until its text changes.
 
-The board asks for all of them whenever anything has happened to any.
+`PromptMessages` compares all prompts whenever any login changes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _CachedPrompt:
 
 
 class PromptCache:
-    """The prompts of one platform. `allows_device` says whether a login may go on by a device."""
+    """The prompts of one platform. `allows_device` returns whether a login may use the device flow."""
 
     def __init__(self, renderer: Renderer, allows_device: Callable[[Login], bool], clock: Clock) -> None:
         self._renderer = renderer
@@ -33,13 +33,13 @@ class PromptCache:
         self._cached_prompts: dict[str, _CachedPrompt] = {}
 
     def card(self, login: Login) -> Card:
-        """Return what is shown of a login that waits, or is being exchanged."""
+        """Return the prompt of a login that waits or exchanges its code."""
         now, may_use_device = self._clock(), self._allows_device(login)
-        known = self._cached_prompts.get(login.id)
-        # The store hands out the same value until a login changes.
-        is_same = known is not None and known.login is login and known.may_use_device == may_use_device
-        if known is not None and is_same and known.rendered_at <= now < known.valid_until:
-            return known.card
+        cached = self._cached_prompts.get(login.id)
+        # The store returns the same object until a login changes.
+        is_same = cached is not None and cached.login is login and cached.may_use_device == may_use_device
+        if cached is not None and is_same and cached.rendered_at <= now < cached.valid_until:
+            return cached.card
         card = self._renderer.prompt_card(login, now, may_use_device=may_use_device)
         self._cached_prompts[login.id] = _CachedPrompt(
             login, may_use_device, now, next_countdown_at(login, now), card
@@ -47,5 +47,5 @@ class PromptCache:
         return card
 
     def forget(self, login_id: str) -> None:
-        """Let go of a login that is over."""
+        """Remove a login that is over."""
         self._cached_prompts.pop(login_id, None)

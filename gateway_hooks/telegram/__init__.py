@@ -1,12 +1,12 @@
-"""Logins in Telegram: one line for an application on python-telegram-bot, which then takes what is ours.
+"""Add MCP logins to a bot on python-telegram-bot with one call, `TelegramLogins.add_to`.
 
     service = AuthService(home(os.environ))
-    logins = TelegramLogins(service, Configured(home(os.environ)), AllowList(users=frozenset({"42"})))
+    logins = TelegramLogins(service, ConfigServers(home(os.environ)), AllowList(users=frozenset({"42"})))
     application = ApplicationBuilder().token(token).build()
     logins.add_to(application)
 
     async def ask_agent(update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
-        with logins.asking(update):  # a tool call that meets a 401 now asks this person, and waits
+        with logins.prompt_in(update):  # a tool call that gets a 401 asks this user to log in, and waits
             auth = McpAuth(logins.session("linear", update))
             async with httpx2.AsyncClient(auth=auth) as client:
                 await update.effective_message.reply_text(await run_agent(update, client))
@@ -14,8 +14,8 @@
     application.add_handler(MessageHandler(filters.TEXT, ask_agent, block=False))
     application.run_polling()
 
-The agent's handler needs `block=False` (or the application `concurrent_updates(True)`): the library hands
-over one update after the other, and the answer that the call waits for is one of them.
+The agent's handler needs `block=False` (or the application `concurrent_updates(True)`): by default the
+library processes one update after the other, and the answer that the call waits for is one of them.
 """
 
 from __future__ import annotations
@@ -54,22 +54,22 @@ from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Origin
 TelegramApplication = Application[Any, Any, Any, Any, Any, Any]
 HandlerContext = CallbackContext[Any, Any, Any, Any]
 
-# Before any handler of the application's own: what carries a code is for no one else.
+# Before the application's own handlers, which must not receive codes.
 HANDLER_GROUP = -1000
-# How soon after the application has stopped nothing of ours runs any more.
+# How often the dispatcher checks whether the application has stopped.
 STOP_CHECK_SECONDS = 0.2
-# After a fault of ours, before messages are kept up to date again.
+# The delay before the dispatcher restarts after an internal error.
 RESTART_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
 
 class _StartSignal:
-    """The first thing in an application's queue: it runs now."""
+    """The first item in the application's queue: signals that the application runs."""
 
 
 class TelegramPlatform:
-    """Telegram, by one bot."""
+    """The Telegram platform, connected through one bot."""
 
     def __init__(self, bot: Bot, sleep: Sleep) -> None:
         self._bot = bot
@@ -77,7 +77,7 @@ class TelegramPlatform:
 
     @property
     def name(self) -> str:
-        """The word in `Origin.platform`."""
+        """The value of `Origin.platform`."""
         return PLATFORM
 
     @property
@@ -87,36 +87,36 @@ class TelegramPlatform:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What Telegram offers: no forms, but a bot may delete what a person wrote to it in private."""
+        """The features of Telegram: no forms, but a bot may delete a user's private messages."""
         return Capabilities()
 
     def private_chat(self, user_id: str) -> Chat:
-        """Return a person's chat with the bot: its number is the person's."""
+        """Return a user's private chat with the bot. Its id is the user's id."""
         origin = Origin(PLATFORM, chat_id=user_id, user_id=user_id, bot_id=self.bot_id)
         return TelegramChat(self._bot, self._api_calls, origin, is_private=True)
 
     async def fetch_sender(self, user_id: str) -> Sender:
-        """Return a user as they would be heard."""
+        """Return a user as in an event of theirs."""
         return Sender(user_id)
 
     def deep_link(self, payload: str) -> str | None:
-        """Return the address that opens the private chat and has the person press Start."""
+        """Return the URL that opens the private chat with a Start button."""
         return f"https://t.me/{self._bot.username}?start={payload}"
 
     def read_update(self, update: Update) -> tuple[IncomingEvent, TelegramChat] | None:
-        """Return what an update says, and the chat for answering it; None where no person says anything."""
-        found = parse_update(update, self.bot_id, self._bot.username)
-        return None if found is None else (found.event, self._chat_for(found))
+        """Return the event of an update and the chat for the reply; None if it has no event of a user."""
+        parsed = parse_update(update, self.bot_id, self._bot.username)
+        return None if parsed is None else (parsed.event, self._chat_for(parsed))
 
     def sender_and_chat(self, update: Update) -> tuple[Sender, TelegramChat] | None:
-        """Return who sent an update, and where; None where no person did."""
-        found = parse_user_update(update, self.bot_id, self._bot.username)
-        return None if found is None else (found.event.sender, self._chat_for(found))
+        """Return the sender and the chat of an update; None if no user sent it."""
+        parsed = parse_user_update(update, self.bot_id, self._bot.username)
+        return None if parsed is None else (parsed.event.sender, self._chat_for(parsed))
 
     def read_other_update(self, update: Update) -> tuple[IncomingEvent, TelegramChat] | None:
-        """Return what may hold a code in an update that no person sends to the bot; None if nothing does."""
-        found = parse_other_update(update, self.bot_id)
-        return None if found is None else (found.event, self._chat_for(found))
+        """Return the event of an update that no user sent to the bot; None if it cannot contain a code."""
+        parsed = parse_other_update(update, self.bot_id)
+        return None if parsed is None else (parsed.event, self._chat_for(parsed))
 
     def _chat_for(self, parsed_update: ParsedUpdate) -> TelegramChat:
         if parsed_update.business_connection_id:
@@ -133,7 +133,7 @@ class TelegramPlatform:
 
 
 class TelegramLogins:
-    """The logins of one application's people."""
+    """Handles the logins of one application's users."""
 
     def __init__(
         self,
@@ -146,10 +146,10 @@ class TelegramLogins:
         sleep: Sleep = asyncio.sleep,
         on_connected: OnConnected | None = None,
     ) -> None:
-        """Keep what the logins are about, and guard the log; nothing else happens before `add_to`.
+        """Redact the logs of the library. Everything else starts with `add_to`.
 
-        From now on no record of the library's shows a bot's token or a code: best before the application is
-        built. `clock` is in epoch seconds; `sleep` waits where Telegram asks for it.
+        Create this object before you build the application, so that no log record shows the bot token or a
+        code. `clock` returns epoch seconds. `sleep` waits when Telegram limits the rate of calls.
         """
         redact_logs()
         self._dispatcher_arguments = (service, servers, policy, messages, clock, on_connected)
@@ -159,23 +159,23 @@ class TelegramLogins:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add_to(self, application: TelegramApplication, group: int = HANDLER_GROUP) -> None:
-        """Take from now on what is ours of this application's updates, and keep messages up to date.
+        """Handle the login updates of this application, and keep the messages of logins up to date.
 
-        Commands, presses and codes that are ours go to no other handler; everything else goes on untouched. A
-        handler in a group below ours would see codes. Call it before the application runs; it may then be run
-        in any way.
+        Updates with login commands, buttons or codes reach no other handler; all other updates pass through.
+        A handler in a group below `group` would see codes. Call this before the application runs; any way to
+        run it works.
         """
-        service, servers, policy, words, clock, on_connected = self._dispatcher_arguments
+        service, servers, policy, messages, clock, on_connected = self._dispatcher_arguments
         platform = TelegramPlatform(application.bot, self._sleep)
-        desk = Dispatcher(service, platform, servers, policy, words, clock, on_connected)
-        self._installation = application, platform, desk
-        # `block` is said although it is the default: the application may have set another.
+        dispatcher = Dispatcher(service, platform, servers, policy, messages, clock, on_connected)
+        self._installation = application, platform, dispatcher
+        # `block` is explicit, because the application may have changed the default.
         application.add_handler(TypeHandler(object, self._handle_update, block=True), group)
         application.update_queue.put_nowait(_StartSignal())
 
     @property
     def dispatcher(self) -> Dispatcher:
-        """What drives the conversation; raises RuntimeError before `add_to`."""
+        """The dispatcher of this application; raises RuntimeError before `add_to`."""
         return self._installed[2]
 
     @property
@@ -186,47 +186,47 @@ class TelegramLogins:
 
     @contextmanager
     def prompt_in(self, update: Update, wait_seconds: float = MAX_LOGIN_SECONDS) -> Generator[None]:
-        """Let calls inside the block ask whoever sent the update, in private, where a login is needed.
+        """Let calls inside the block ask the sender of the update in private if a login is needed.
 
-        A call waits so many seconds, then raises AuthorizationRequired. Nobody is asked where no person sent
-        the update.
+        A call waits `wait_seconds`, then raises AuthorizationRequired. If no user sent the update, calls ask
+        no one.
         """
-        _, platform, desk = self._installed
-        found = platform.sender_and_chat(update)
-        if found is None:
+        _, platform, dispatcher = self._installed
+        sender_and_chat = platform.sender_and_chat(update)
+        if sender_and_chat is None:
             yield
             return
-        sender, chat = found
-        with desk.prompt_in(sender, chat, wait_seconds):
+        sender, chat = sender_and_chat
+        with dispatcher.prompt_in(sender, chat, wait_seconds):
             yield
 
     def session(self, server_name: str, update: Update) -> Session:
-        """Return the session for calls on behalf of whoever sent the update.
+        """Return the session for calls on behalf of the sender of the update.
 
-        Raises ServerNotFound, ConfigError, and ValueError where no person did.
+        Raises ServerNotFound, ConfigError, and ValueError if no user sent the update.
         """
-        _, platform, desk = self._installed
-        # Not the update's effective user: in a group that may stand for all who write in the group's name.
-        found = platform.sender_and_chat(update)
-        if found is None:
-            raise ValueError("Nobody sent this update.")
-        return desk.session(server_name, found[0].user_id)
+        _, platform, dispatcher = self._installed
+        # Not `update.effective_user`: it can be a shared id of all who write in a group's name.
+        sender_and_chat = platform.sender_and_chat(update)
+        if sender_and_chat is None:
+            raise ValueError("No user sent this update.")
+        return dispatcher.session(server_name, sender_and_chat[0].user_id)
 
     async def help(self, update: Update, _context: HandlerContext) -> None:
-        """Say what can be typed: a callback for handlers of /start and /help."""
-        _, platform, desk = self._installed
-        found = platform.read_update(update)
-        if found is not None:
-            heard, chat = found
+        """Send the list of commands. Use it as the callback of handlers for /start and /help."""
+        _, platform, dispatcher = self._installed
+        event_and_chat = platform.read_update(update)
+        if event_and_chat is not None:
+            event, chat = event_and_chat
             try:
-                await desk.send_help(heard, chat)
-            except ChatError as trouble:
-                log.warning("A message could not be answered: %s", trouble)
+                await dispatcher.send_help(event, chat)
+            except ChatError as error:
+                log.warning("A message could not be answered: %s", error)
 
     async def _handle_update(self, update: object, _context: HandlerContext) -> None:
         application, _, _ = self._installed
         self._ensure_running(application)
-        # What cannot be searched for a code goes to nobody.
+        # An update that cannot be searched for codes reaches no other handler.
         is_ours = True
         if not isinstance(update, _StartSignal):
             with log_errors("An update was not read", log):
@@ -235,23 +235,23 @@ class TelegramLogins:
             raise ApplicationHandlerStop
 
     async def _claim_update(self, update: Update) -> bool:
-        """Begin what is to be done about an update; False if it is not ours."""
-        application, platform, desk = self._installed
-        found = platform.read_update(update) or platform.read_other_update(update)
-        if found is None:
+        """Start the work for an update; return False if it belongs to the application."""
+        application, platform, dispatcher = self._installed
+        event_and_chat = platform.read_update(update) or platform.read_other_update(update)
+        if event_and_chat is None:
             return False
-        work = await desk.plan(*found)
+        work = await dispatcher.plan(*event_and_chat)
         if work is None:
             return False
-        self._start_task(application, _run_work(work, found[1]))
+        self._start_task(application, _run_work(work, event_and_chat[1]))
         return True
 
     def _start_task(
         self, application: TelegramApplication, coroutine: Coroutine[Any, Any, None]
     ) -> asyncio.Task[None]:
-        """Do something beside the updates to come; a stopping application waits for it."""
+        """Run a coroutine concurrently with later updates. A stopping application waits for it."""
         if application.running:
-            # Without the update: an error handler may print it, and with it a code.
+            # Do not pass the update: an error handler may print it with the code.
             return application.create_task(coroutine)
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
@@ -263,27 +263,27 @@ class TelegramLogins:
             self._dispatcher_task = self._start_task(application, self._run_dispatcher(application))
 
     async def _run_dispatcher(self, application: TelegramApplication) -> None:
-        """Keep messages up to date while the application runs, whoever starts and stops it."""
-        board = asyncio.create_task(self.dispatcher.run())
+        """Run the dispatcher while the application runs; restart it after an internal error."""
+        run_task = asyncio.create_task(self.dispatcher.run())
         try:
             while application.running:
-                await asyncio.wait({board}, timeout=STOP_CHECK_SECONDS)
-                if board.done():
+                await asyncio.wait({run_task}, timeout=STOP_CHECK_SECONDS)
+                if run_task.done():
                     log.error(
-                        "Messages are not kept up to date: a fault of ours.", exc_info=board.exception()
+                        "Messages are not kept up to date (internal error).", exc_info=run_task.exception()
                     )
                     await self._sleep(RESTART_SECONDS)
-                    board = asyncio.create_task(self.dispatcher.run())
+                    run_task = asyncio.create_task(self.dispatcher.run())
         finally:
-            board.cancel()
-            await asyncio.gather(board, return_exceptions=True)
+            run_task.cancel()
+            await asyncio.gather(run_task, return_exceptions=True)
 
 
 async def _run_work(work: Work, chat: TelegramChat) -> None:
-    # Raised, it would go to the error handlers of the application.
+    # An error must not reach the application's error handlers.
     with log_errors("A message was not answered", log):
         try:
             await work()
         finally:
-            # A button turns until its press is answered.
+            # A pressed button shows a spinner until the press is answered.
             await chat.show_toast("")

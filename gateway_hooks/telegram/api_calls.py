@@ -1,6 +1,6 @@
-"""Calls of the Bot API as they succeed: in a chat's order, after the waits that Telegram asks for.
+"""Call the Bot API: in order within a chat, with retries and the waits that Telegram requests.
 
-What still fails becomes a ChatError. Its text holds no address and no token; the library's may hold both.
+A call that still fails raises ChatError. Its text contains no URL and no token; the library's text may.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from gateway_hooks.dialog.platform import CannotWrite, ChatError
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 
-# Longer than that nobody waits for a message; whoever keeps it up to date comes back later.
+# The longest total wait of one call. `PromptMessages` retries later.
 MAX_WAIT_SECONDS = 60.0
 MAX_TRIES = 3
-# Telegram takes some thirty messages a second; more connections than that needs only cost time.
+# Enough for Telegram's limit of about 30 messages per second. More connections only cost time.
 MAX_CONCURRENT_CALLS = 8
 _UNREACHABLE_CHAT = re.compile(
     r"(?i)chat not found|user not found|peer_id_invalid|have no rights to send|not enough rights to send"
@@ -30,7 +30,7 @@ _UNREACHABLE_CHAT = re.compile(
 
 
 class ApiCalls:
-    """Makes the calls of one bot. A chat that Telegram lets wait keeps no other one waiting."""
+    """Makes the calls of one bot. A rate-limited chat does not delay other chats."""
 
     def __init__(self, sleep: Sleep = asyncio.sleep) -> None:
         self._sleep = sleep
@@ -38,7 +38,7 @@ class ApiCalls:
         self._chat_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def call_in_order(self, chat_id: str, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call once those before it in this chat are through; else as `at_once`."""
+        """Make a call after the earlier calls of this chat; otherwise as `call_now`."""
         lock = self._chat_locks.setdefault(chat_id, asyncio.Lock())
 
         async def call_with_slot() -> T:
@@ -49,23 +49,23 @@ class ApiCalls:
             return await self.call_now(call_with_slot)
 
     async def call_now(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call; raises BadRequest where the caller may know better, CannotWrite, ChatError.
+        """Make a call; raises CannotWrite, ChatError, and BadRequest for the caller to interpret.
 
-        A call whose answer was lost is made again, although it may have been carried out: without its prompt
-        a person waits for nothing, while a second one leads to the same login and is void once that is over.
+        A call whose response was lost is repeated, although Telegram may have executed it: a user who gets no
+        prompt would wait in vain, while a second prompt leads to the same login and ends with it.
         """
-        waited, tries = 0.0, 0
+        waited_seconds, tries = 0.0, 0
         while True:
             try:
                 return await call()
-            except RetryAfter as limited:
-                seconds = _retry_seconds(limited)
-                waited += seconds
-                if waited > MAX_WAIT_SECONDS:
+            except RetryAfter as error:
+                seconds = _retry_seconds(error)
+                waited_seconds += seconds
+                if waited_seconds > MAX_WAIT_SECONDS:
                     raise ChatError(f"Telegram asks to wait {seconds:.0f} seconds.") from None
                 await self._sleep(seconds)
-            except BadRequest as refused:
-                if _UNREACHABLE_CHAT.search(refused.message):
+            except BadRequest as error:
+                if _UNREACHABLE_CHAT.search(error.message):
                     raise CannotWrite("The bot knows no such chat, or may not write there.") from None
                 raise
             except NetworkError:
@@ -73,20 +73,20 @@ class ApiCalls:
                 if tries == MAX_TRIES:
                     raise ChatError("Telegram cannot be reached.") from None
                 await self._sleep(2.0 ** (tries - 1))
-            except TelegramError as trouble:
-                raise _to_chat_error(trouble) from None
+            except TelegramError as error:
+                raise _to_chat_error(error) from None
 
 
 def _to_chat_error(error: TelegramError) -> ChatError:
     if isinstance(error, Forbidden):
         return CannotWrite("The bot may not write there.")
     if isinstance(error, InvalidToken):
-        return ChatError("Telegram does not take this bot's token.")
+        return ChatError("Telegram rejected this bot's token.")
     return ChatError(f"Telegram refused: {type(error).__name__}.")
 
 
 def refusal_reason(error: TelegramError) -> str:
-    """Return Telegram's reason up to what it quotes, which may be an address."""
+    """Return Telegram's reason, cut before the first quotation, which may be a URL."""
     return re.split(r"['\"`«]|https?:", error.message)[0].strip()[:100]
 
 

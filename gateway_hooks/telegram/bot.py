@@ -1,4 +1,4 @@
-"""A bot for logins and nothing else: polls Telegram, or takes what Telegram sends, until it is cancelled."""
+"""Run a bot for logins only, by polling or webhook, until it is cancelled."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from hermes_mcp_auth_remote.values import Clock, Secret
 
 POLL_TIMEOUT_SECONDS = 30
 MAX_PAUSE_SECONDS = 30.0
-# More than Telegram's thirty messages a second need; each call looks through all that are open.
+# More than Telegram's 30 messages per second need. Each call searches all open connections.
 MAX_CONNECTIONS = 16
-# The library's one second would lose messages when many people come at once.
+# The library's default of 1 second would lose messages when many users write at once.
 POOL_TIMEOUT_SECONDS = 30.0
-# What Telegram refuses of an address it refuses again.
+# Telegram rejects an invalid webhook URL each time, so more tries do not help.
 WEBHOOK_TRIES = 2
-# Until the library has noticed what its poll was answered.
+# The time that the library needs to process the response to its poll.
 POLL_END_SECONDS = 0.1
-# Of channels and business chats nothing is heard but codes, which are deleted.
+# In channels and business chats, the bot only looks for codes, to delete them.
 ALLOWED_UPDATES = [
     Update.MESSAGE,
     Update.EDITED_MESSAGE,
@@ -53,15 +53,15 @@ ALLOWED_UPDATES = [
     Update.EDITED_BUSINESS_MESSAGE,
 ]
 
-WRONG_TOKEN_MESSAGE = "Telegram does not take this bot's token: copy it anew from BotFather."  # noqa: S105  a sentence
-# After these the library polls no more, and tells nobody.
+WRONG_TOKEN_MESSAGE = "Telegram rejected this bot's token. Copy it again from BotFather."  # noqa: S105  a sentence
+# After these statuses the library stops polling silently.
 _POLL_ENDING_STATUSES = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND})
 
 log = logging.getLogger(__name__)
 
 
 class _Request(HTTPXRequest):
-    """Says when Telegram may take the token no more: a bot that hears nobody is not to go on as if it did."""
+    """Sets an event on 401 or 404 so that `run_bot` can stop: the library stops polling silently."""
 
     def __init__(self, token_doubt: asyncio.Event, statuses: Collection[int], max_connections: int) -> None:
         super().__init__(connection_pool_size=max_connections, pool_timeout=POOL_TIMEOUT_SECONDS)
@@ -70,7 +70,7 @@ class _Request(HTTPXRequest):
         self._statuses = statuses
 
     async def do_request(self, *args: Any, **kwargs: Any) -> tuple[int, bytes]:  # noqa: ANN401  the library's
-        """Make a request as the library does."""
+        """Make a request as the library does, and check the status of the response."""
         status, body = await super().do_request(*args, **kwargs)
         if status in self._statuses:
             self.is_token_refused = True
@@ -80,11 +80,10 @@ class _Request(HTTPXRequest):
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where Telegram sends updates: `url` is public and https; `listen` and `port` are where we take them.
+    """Where Telegram sends updates: the public https `url`. This process listens on `listen` and `port`.
 
-    What stands before us ends TLS, unless `certificate` and `key` (PEM files) are given: then we do. Telegram
-    is given the certificate, which may be self-signed. It says `secret` with each update, a random one unless
-    told.
+    A reverse proxy must terminate TLS, unless `certificate` and `key` (PEM files) are given. Telegram gets
+    the certificate, which may be self-signed. Telegram sends `secret` with each update; None: a random one.
     """
 
     url: str
@@ -96,7 +95,7 @@ class Webhook:
 
 
 @with_hidden_locals
-async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
+async def run_bot(  # noqa: PLR0913  one parameter per setting of the operator
     token: Secret,
     service: AuthService,
     servers: Servers,
@@ -109,26 +108,26 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
     clock: Clock = time.time,
     on_connected: OnConnected | None = None,
 ) -> None:
-    """Run until cancelled. `api_url` is a Bot API server of one's own; `started` hears the bot's name.
+    """Run the bot until cancelled.
 
-    Raises ChatError where Telegram does not take the token, or no longer, or webhooks need what is not
-    installed.
+    `api_url` is the base URL of another Bot API server. `on_started` is called with the bot's name once the
+    bot runs. Raises ChatError if Telegram rejects the token, now or later, or if the webhook cannot start.
     """
     redact_logs()
     builder = ApplicationBuilder().token(token.reveal())
-    doubt = asyncio.Event()
-    called = _Request(doubt, {HTTPStatus.UNAUTHORIZED}, MAX_CONNECTIONS)
-    # As the poll that waits is given up, another one says what has been taken.
-    polled = _Request(doubt, _POLL_ENDING_STATUSES, 2)
-    builder = builder.request(called).get_updates_request(polled)
+    token_doubt = asyncio.Event()
+    call_request = _Request(token_doubt, {HTTPStatus.UNAUTHORIZED}, MAX_CONNECTIONS)
+    # Two connections: when polling stops, a last request confirms the received updates.
+    poll_request = _Request(token_doubt, _POLL_ENDING_STATUSES, 2)
+    builder = builder.request(call_request).get_updates_request(poll_request)
     if api_url is not None:
         base = api_url.rstrip("/")
         builder = builder.base_url(f"{base}/bot").base_file_url(f"{base}/file/bot")
     application: TelegramApplication = builder.build()
     logins = TelegramLogins(service, servers, policy, messages, clock=clock, on_connected=on_connected)
     logins.add_to(application)
-    of_new_messages = filters.UpdateType.MESSAGE
-    application.add_handler(CommandHandler(["start", "help"], logins.help, filters=of_new_messages))
+    new_messages = filters.UpdateType.MESSAGE
+    application.add_handler(CommandHandler(["start", "help"], logins.help, filters=new_messages))
     try:
         await _initialize(application)
         await application.start()
@@ -136,9 +135,9 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
         if on_started is not None:
             on_started(application.bot.username)
         await _set_menu_commands(application, messages)
-        await _wait_until_token_refused(application, doubt, polled)
+        await _wait_until_token_refused(application, token_doubt, poll_request)
         with _silence_library_logs():
-            # The library's own poll comes to its end meanwhile.
+            # Let the library's poll end.
             await asyncio.sleep(POLL_END_SECONDS)
         raise ChatError(WRONG_TOKEN_MESSAGE)
     finally:
@@ -148,14 +147,14 @@ async def run_bot(  # noqa: PLR0913  one line for each choice of the operator's
 async def _wait_until_token_refused(
     application: TelegramApplication, token_doubt: asyncio.Event, poll_request: _Request
 ) -> None:
-    """Return once Telegram takes the token no more: the poll has ended, or a call failed and another does."""
+    """Return once Telegram rejects the token: in the poll, or in two calls in a row."""
     while True:
         await token_doubt.wait()
         token_doubt.clear()
         if poll_request.is_token_refused:
             return
         try:
-            # Something between us and Telegram may say so, too.
+            # The 401 may come from a proxy between this process and Telegram.
             await application.bot.get_me()
         except InvalidToken:
             return
@@ -164,17 +163,17 @@ async def _wait_until_token_refused(
 
 
 async def _initialize(application: TelegramApplication) -> None:
-    """Learn who the bot is, however long Telegram cannot be reached; raises ChatError for a wrong token."""
+    """Log in to Telegram; retry while it is unreachable. Raises ChatError for a wrong token."""
     pause = 1.0
     while True:
         try:
             await application.initialize()
         except InvalidToken:
-            # The library's own text holds the token.
+            # The library's error text contains the token.
             raise ChatError(WRONG_TOKEN_MESSAGE) from None
         except NetworkError:
             if pause == 1.0:
-                log.warning("Telegram cannot be reached; trying again until it can.")
+                log.warning("Telegram cannot be reached; retrying.")
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
         else:
@@ -184,7 +183,7 @@ async def _initialize(application: TelegramApplication) -> None:
 async def _start_updates(application: TelegramApplication, webhook: Webhook | None) -> None:
     updater = application.updater
     if updater is None:
-        raise ChatError("This application hears nothing.")
+        raise ChatError("This application has no updater.")
     if webhook is None:
         await updater.start_polling(
             poll_interval=0,
@@ -210,44 +209,44 @@ async def _start_updates(application: TelegramApplication, webhook: Webhook | No
         )
     except RuntimeError:
         raise ChatError("Webhooks need python-telegram-bot[webhooks] to be installed.") from None
-    except TelegramError as refused:
-        raise ChatError(f"Telegram does not take the webhook: {refusal_reason(refused)}.") from None
-    except OSError as trouble:
-        raise ChatError(f"The webhook's certificate or key cannot be read: {trouble.strerror}.") from None
+    except TelegramError as error:
+        raise ChatError(f"Telegram rejected the webhook: {refusal_reason(error)}.") from None
+    except OSError as error:
+        raise ChatError(f"The webhook's certificate or key cannot be read: {error.strerror}.") from None
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raise ChatError where a port cannot be listened on: the library's server would leave a socket open."""
+    """Raise ChatError if the port is unavailable: the library's server would leave a socket open."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
-    except OSError as trouble:
-        raise ChatError(f"{host}:{port} cannot be listened on: {trouble.strerror}.") from None
+    except OSError as error:
+        raise ChatError(f"Cannot listen on {host}:{port}: {error.strerror}.") from None
 
 
 class _PollingErrorLogger:
-    """Says once what is wrong with polling; the library goes on trying."""
+    """Logs each kind of polling error once. The library continues polling."""
 
     def __init__(self) -> None:
         self._logged_messages: set[str] = set()
 
     def __call__(self, error: TelegramError) -> None:
-        """Log a kind of trouble the first time that it comes."""
-        said = "Telegram cannot be reached; polling goes on."
+        """Log an error unless the same text has been logged before."""
+        text = "Telegram cannot be reached; polling continues."
         if isinstance(error, Conflict):
-            said = (
-                "Another program polls this bot, or a webhook is set for it: Telegram gives each update to "
-                "one of them only. Stop the other one, or give this one a bot of its own. Polling goes on."
+            text = (
+                "Another program polls this bot, or it has a webhook: Telegram sends each update to only "
+                "one of them. Stop the other program, or use a separate bot. Polling continues."
             )
         elif not isinstance(error, NetworkError):
-            said = f"Polling failed and goes on: {type(error).__name__}."
-        if said not in self._logged_messages:
-            self._logged_messages.add(said)
-            log.warning("%s", said)
+            text = f"Polling failed and continues: {type(error).__name__}."
+        if text not in self._logged_messages:
+            self._logged_messages.add(text)
+            log.warning("%s", text)
 
 
 async def _set_menu_commands(application: TelegramApplication, messages: Messages) -> None:
-    """Put the commands into the menu, where they are not there yet: each call counts against the bot."""
+    """Set the command menu if it differs: Telegram limits the rate of such calls."""
     menu = [
         BotCommand("connect", messages.connect_description),
         BotCommand("connections", messages.connections_description),
@@ -256,25 +255,25 @@ async def _set_menu_commands(application: TelegramApplication, messages: Message
     try:
         if list(await application.bot.get_my_commands()) != menu:
             await application.bot.set_my_commands(menu)
-    except TelegramError as trouble:
-        log.warning("The menu of commands could not be set: %s.", type(trouble).__name__)
+    except TelegramError as error:
+        log.warning("The command menu could not be set: %s.", type(error).__name__)
 
 
 async def _stop(application: TelegramApplication) -> None:
     if application.updater is not None and application.updater.running:
-        # Telegram not answering then is no trouble any more.
+        # An unreachable Telegram does not matter during the stop.
         with _silence_library_logs(), contextlib.suppress(TelegramError):
             await application.updater.stop()
     if application.running:
         await application.stop()
     await application.shutdown()
-    # Where the application has not come as far as being initialized, it leaves its connections open.
+    # An application that was never initialized leaves its connections open.
     await application.bot.shutdown()
 
 
 @contextlib.contextmanager
 def _silence_library_logs() -> Generator[None]:
-    """Keep the library's tracebacks about polling from an operator who is told in a sentence."""
+    """Silence the library's tracebacks about polling: this module reports such errors in one sentence."""
     loggers = [logging.getLogger(name) for name in ("telegram.ext", "telegram.ext.Updater")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,7 +1,7 @@
-"""Collect every text that an update carries, from the library's objects. Pure.
+"""Collect every text of an update from the library's objects. Pure.
 
-What people and chats are called is left out: a name is no message, and a third person's name would keep
-messages of others from the application.
+Names of users and chats are excluded: a name is not a message, and a third party's name could withhold other
+users' messages from the application.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from telegram import Bot, Chat, ChatFullInfo, Message, TelegramObject, Update, U
 
 from gateway_hooks.dialog.code_detection import MAX_SEARCHED_CHARS, SEPARATOR, may_contain_code
 
-# The bot's API numbers and names these; no person writes them.
+# The Bot API generates these values; no user writes them.
 _MACHINE_FIELDS = frozenset(
     {
         "file_id",
@@ -33,7 +33,7 @@ _MACHINE_FIELDS = frozenset(
         "sender_user_name",
     }
 )
-# What others wrote, and the update shows along with a message.
+# Messages of others that the update shows along with the sender's message.
 _QUOTED_FIELDS = frozenset(
     {"reply_to_message", "external_reply", "quote", "pinned_message", "reply_to_story"}
 )
@@ -42,44 +42,44 @@ _NAMED_TYPES = (User, Chat, ChatFullInfo, Bot)
 
 @dataclass(frozen=True, slots=True)
 class MessageTexts:
-    """Texts that may hold a code: those of whoever sent the update, and those that it shows of others."""
+    """Texts that may contain a code: the sender's own, and those of others that the update quotes."""
 
     own_texts: tuple[str, ...] = field(default=(), repr=False)
     quoted_texts: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def quoted_text(self) -> str:
-        """Return the texts of others as one, which no address goes across."""
+        """The quoted texts as one text, separated so that no URL continues from one to the next."""
         return SEPARATOR.join(self.quoted_texts)
 
 
 def collect_texts(update: Update, bot_id: str, *excluded: str) -> MessageTexts:
-    """Return the texts that may hold a code, each once, without those that are `known`.
+    """Return the texts that may contain a code, each once, without the sender's texts in `excluded`.
 
-    `bot` is our bot's id: what it wrote itself, such as the address of a login, is not searched.
+    `bot_id` is this bot's id: its own messages, such as those with the URL of a login, are not searched.
     """
-    own, of_others, left = dict[str, None](), dict[str, None](), MAX_SEARCHED_CHARS
-    for text, is_of_others in _texts(update, bot_id):
-        left -= len(text)
-        if left < 0:
+    own_texts, quoted_texts, remaining_chars = dict[str, None](), dict[str, None](), MAX_SEARCHED_CHARS
+    for text, is_quoted in _texts(update, bot_id):
+        remaining_chars -= len(text)
+        if remaining_chars < 0:
             break
-        if text not in excluded or is_of_others:
-            (of_others if is_of_others else own)[text] = None
+        if text not in excluded or is_quoted:
+            (quoted_texts if is_quoted else own_texts)[text] = None
     return MessageTexts(
-        tuple(text for text in own if may_contain_code(text)),
-        tuple(text for text in of_others if may_contain_code(text)),
+        tuple(text for text in own_texts if may_contain_code(text)),
+        tuple(text for text in quoted_texts if may_contain_code(text)),
     )
 
 
 def _texts(update: Update, bot_id: str) -> Iterator[tuple[str, bool]]:
-    """Yield each text of an update, and whether it is of others than who sent the update."""
-    waiting: list[tuple[object, bool]] = [(update, False)]
-    while waiting:
-        value, is_of_others = waiting.pop()
+    """Yield each text of an update, and whether it is quoted from another user."""
+    remaining: list[tuple[object, bool]] = [(update, False)]
+    while remaining:
+        value, is_quoted = remaining.pop()
         if isinstance(value, str):
-            yield value, is_of_others
+            yield value, is_quoted
         elif isinstance(value, (list, tuple)):
-            waiting += [(each, is_of_others) for each in reversed(cast("list[object]", value))]
+            remaining += [(member, is_quoted) for member in reversed(cast("list[object]", value))]
         elif isinstance(value, (TelegramObject, Mapping)) and not isinstance(value, _NAMED_TYPES):
             if isinstance(value, Message) and _is_from_bot(value, bot_id):
                 continue
@@ -89,11 +89,11 @@ def _texts(update: Update, bot_id: str) -> Iterator[tuple[str, bool]]:
                 and value.reply_to_message
                 and _is_from_bot(value.reply_to_message, bot_id)
             ):
-                # A part of our own message, perhaps of the link that opens a login.
+                # The quote is part of the bot's own message, perhaps of the URL of a login.
                 skipped = _MACHINE_FIELDS | {"quote"}
-            waiting += [
-                (each, is_of_others or name in _QUOTED_FIELDS)
-                for name, each in reversed(
+            remaining += [
+                (member, is_quoted or name in _QUOTED_FIELDS)
+                for name, member in reversed(
                     list(_members(cast("TelegramObject | Mapping[str, object]", value)))
                 )
                 if name not in skipped
@@ -101,14 +101,14 @@ def _texts(update: Update, bot_id: str) -> Iterator[tuple[str, bool]]:
 
 
 def _members(value: TelegramObject | Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    """Yield what an object holds that is set, also members that the library does not know yet."""
+    """Yield the non-empty members of an object, including those that the library does not know."""
     if isinstance(value, Mapping):
         yield from value.items()
         return
     for kind in type(value).__mro__:
         slots = cast("tuple[str, ...] | str", kind.__dict__.get("__slots__", ()))
         for name in (slots,) if isinstance(slots, str) else slots:
-            # What begins so is the library's own, or a duration.
+            # A leading underscore marks the library's internals and durations.
             if not name.startswith("_") and (member := getattr(value, name, None)):
                 yield name, member
 

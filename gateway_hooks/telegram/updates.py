@@ -1,7 +1,7 @@
-"""What an update says, and who says it where: from the library's values to ours. Pure.
+"""Parse Telegram updates into events, with their sender and chat. Pure.
 
-Only people are heard, and only where Telegram vouches for who they are: not channels, not bots, not whoever
-writes in a group in the name of the group. All else is searched for codes, and for nothing more.
+Only users whom Telegram identifies can act: not channels, not bots, not anonymous administrators who write in
+the name of a group. All other updates are only searched for codes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ PLATFORM = "telegram"
 
 @dataclass(frozen=True, slots=True)
 class ParsedUpdate:
-    """One thing heard, where, and the press to answer if it was one.
+    """An event, its chat, and the callback query to answer if a button was pressed.
 
-    `business` is the id of the connection by which the bot sees the chat of a business account.
+    `business_connection_id` is set if the bot reads the chat through a business account.
     """
 
     event: IncomingEvent
@@ -34,54 +34,54 @@ class ParsedUpdate:
 
 
 def parse_update(update: Update, bot_id: str, bot_username: str) -> ParsedUpdate | None:
-    """Read an update; None where no person says anything. `bot` is our bot's id, `username` its name."""
-    found = parse_user_update(update, bot_id, bot_username)
-    if found is None:
+    """Parse an update; None if no user sent it or it has nothing to handle."""
+    parsed = parse_user_update(update, bot_id, bot_username)
+    if parsed is None:
         return None
-    heard = found.event
+    event = parsed.event
     return (
-        found
-        if heard.command or heard.text or heard.callback_data or heard.quoted_text or heard.extra_texts
+        parsed
+        if event.command or event.text or event.callback_data or event.quoted_text or event.extra_texts
         else None
     )
 
 
 def parse_user_update(update: Update, bot_id: str, bot_username: str) -> ParsedUpdate | None:
-    """Read an update that may also be a picture, or a voice; None where no person sent it."""
+    """Parse an update of a user, also one without text, such as a picture; None if no user sent it."""
     query, message = update.callback_query, update.message or update.edited_message
     if query is not None:
         return _parse_press(query, bot_id)
     if message is None or message.from_user is None or message.from_user.is_bot or message.sender_chat:
         return None
     text = message.text or message.caption or ""
-    # An edited command was carried out when it was written; an edited paste may be the whole of it at last.
+    # An edited command was executed before the edit. An edited answer may be complete only now.
     command, length = ("", 0) if update.edited_message else _parse_command(message, bot_username)
     if command:
-        # The entity alone says where the command ends: a tab, a comma or anything else may follow it.
+        # Only the entity tells where the command ends: any character may follow it.
         rest = text[length:]
         text = rest[1:] if rest[:1].isspace() else rest
     sender = Sender(str(message.from_user.id))
-    heard = _with_texts(
+    event = _with_texts(
         collect_texts(update, bot_id, message.text or "", message.caption or ""),
         IncomingEvent(sender, command, text, message_id=str(message.message_id)),
         message,
         bot_id,
     )
-    return ParsedUpdate(heard, _origin_of(message, sender, bot_id), message.chat.type == ChatType.PRIVATE)
+    return ParsedUpdate(event, _origin_of(message, sender, bot_id), message.chat.type == ChatType.PRIVATE)
 
 
 def parse_other_update(update: Update, bot_id: str) -> ParsedUpdate | None:
-    """Read what no person sends to the bot itself, but may hold a code; None if it cannot.
+    """Parse an update that no user sent to the bot; None if it cannot contain a code.
 
-    That is what is written in the name of a group or a channel, by another bot or in a business chat, and all
-    that is no message: a query, a poll. Of these only people of a business chat are known by their id.
+    Such updates are messages in the name of a group or channel, by another bot or in a business chat, and
+    updates without a message, such as a poll. Only users of a business chat have an id here.
     """
-    pieces = collect_texts(update, bot_id)
-    if not (pieces.own_texts or pieces.quoted_texts):
+    texts = collect_texts(update, bot_id)
+    if not (texts.own_texts or texts.quoted_texts):
         return None
-    in_business = update.business_message or update.edited_business_message
+    business_message = update.business_message or update.edited_business_message
     message = (
-        in_business
+        business_message
         or update.message
         or update.edited_message
         or update.channel_post
@@ -89,63 +89,63 @@ def parse_other_update(update: Update, bot_id: str) -> ParsedUpdate | None:
     )
     if message is None:
         return ParsedUpdate(
-            _with_texts(pieces, IncomingEvent(Sender(""))), Origin(PLATFORM, bot_id=bot_id), is_private=False
+            _with_texts(texts, IncomingEvent(Sender(""))), Origin(PLATFORM, bot_id=bot_id), is_private=False
         )
     user = message.from_user
-    is_known = in_business is not None and user is not None and not user.is_bot
-    sender = Sender(str(user.id) if user is not None and is_known else "")
-    heard = _with_texts(pieces, IncomingEvent(sender, message_id=str(message.message_id)), message, bot_id)
-    connection = (in_business and in_business.business_connection_id) or ""
+    is_business_person = business_message is not None and user is not None and not user.is_bot
+    sender = Sender(str(user.id) if user is not None and is_business_person else "")
+    event = _with_texts(texts, IncomingEvent(sender, message_id=str(message.message_id)), message, bot_id)
+    connection_id = (business_message and business_message.business_connection_id) or ""
     return ParsedUpdate(
-        heard, _origin_of(message, sender, bot_id), is_private=False, business_connection_id=connection
+        event, _origin_of(message, sender, bot_id), is_private=False, business_connection_id=connection_id
     )
 
 
 def _with_texts(
     texts: MessageTexts, event: IncomingEvent, message: Message | None = None, bot_id: str = ""
 ) -> IncomingEvent:
-    """Return what is heard with all texts of its update."""
-    beside = None if message is None else message.reply_to_message or message.pinned_message
-    # A message that is out of reach has no sender.
-    sender = getattr(beside, "from_user", None)
-    is_ours = sender is not None and str(sender.id) == bot_id
+    """Return the event with all texts of its update."""
+    quoted_message = None if message is None else message.reply_to_message or message.pinned_message
+    # An inaccessible message has no sender.
+    sender = getattr(quoted_message, "from_user", None)
+    is_from_bot = sender is not None and str(sender.id) == bot_id
     return replace(
         event,
         extra_texts=texts.own_texts,
         quoted_text=texts.quoted_text,
-        quoted_message_id="" if beside is None or is_ours else str(beside.message_id),
+        quoted_message_id="" if quoted_message is None or is_from_bot else str(quoted_message.message_id),
     )
 
 
 def _parse_press(query: CallbackQuery, bot_id: str) -> ParsedUpdate | None:
     message = query.message
-    # Where an application lets the library keep the data, it may be no text.
+    # The data is no string if the application uses arbitrary callback data.
     if message is None or not isinstance(query.data, str) or query.from_user.is_bot:
         return None
     sender = Sender(str(query.from_user.id))
-    heard = IncomingEvent(sender, callback_data=query.data, pressed_message_id=str(message.message_id))
+    event = IncomingEvent(sender, callback_data=query.data, pressed_message_id=str(message.message_id))
     if isinstance(message, Message):
         origin = _origin_of(message, sender, bot_id)
     else:
         origin = Origin(PLATFORM, str(message.chat.id), "", sender.user_id, bot_id)
-    return ParsedUpdate(heard, origin, message.chat.type == ChatType.PRIVATE, query)
+    return ParsedUpdate(event, origin, message.chat.type == ChatType.PRIVATE, query)
 
 
 def _origin_of(message: Message, sender: Sender, bot_id: str) -> Origin:
-    # Replies in a group have a thread as well; only a topic is a place of its own.
-    thread = str(message.message_thread_id) if message.is_topic_message else ""
-    return Origin(PLATFORM, str(message.chat.id), thread, sender.user_id, bot_id)
+    # Replies in a group also have a thread id. Only a topic is a separate conversation.
+    thread_id = str(message.message_thread_id) if message.is_topic_message else ""
+    return Origin(PLATFORM, str(message.chat.id), thread_id, sender.user_id, bot_id)
 
 
 def _parse_command(message: Message, bot_username: str) -> tuple[str, int]:
-    """Return the command that a message begins with, and its length with "/" and the bot's name.
+    """Return the command at the start of a message, and its length with "/" and the bot's name.
 
-    ("", 0) if it is none of ours, or for another bot.
+    Return ("", 0) if it is not a command of this package, or is addressed to another bot.
     """
-    first = message.entities[0] if message.entities else None
-    if not message.text or first is None or first.type != MessageEntity.BOT_COMMAND or first.offset:
+    entity = message.entities[0] if message.entities else None
+    if not message.text or entity is None or entity.type != MessageEntity.BOT_COMMAND or entity.offset:
         return "", 0
-    # Commands and names of bots are ASCII: there the length, which is in UTF-16, is one in characters.
-    name, _, addressed = message.text[1 : first.length].lower().partition("@")
-    is_ours = name in COMMANDS and addressed in {"", bot_username.lower()}
-    return (name, first.length) if is_ours else ("", 0)
+    # Commands and bot names are ASCII, so the length in UTF-16 units is the length in characters.
+    name, _, addressee = message.text[1 : entity.length].lower().partition("@")
+    is_ours = name in COMMANDS and addressee in {"", bot_username.lower()}
+    return (name, entity.length) if is_ours else ("", 0)

@@ -1,7 +1,7 @@
-"""Bound the body of a refusal (401, 403) before the flow waits for a token: 64 KiB, two seconds.
+"""Limit the body of a 401 or 403 response to 64 KiB and two seconds.
 
-An unread body holds its connection, so the flow has to read it; a hostile body never ends. What was read
-takes the place of `response.stream`: the caller's own read, streamed or not, then returns just that.
+An unread body holds its connection, so the flow must read it before it waits for a token. A hostile body
+never ends. The part that was read replaces `response.stream`, so the caller reads exactly that part.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from threading import Lock, Timer
 from typing import Any, Protocol
 
-# Decoded in pieces: brotli and zstd make megabytes of a few bytes, and the libraries' decoders know no limit.
+# Decode in small chunks: brotli and zstd expand a few bytes to megabytes, and the libraries have no limit.
 _DECODE_CHUNK_BYTES = 16
-# What a task decodes or unpacks before others get their turn.
+# The number of chunks that a task reads before it lets other tasks run.
 _CHUNKS_PER_TURN = 64
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """How much of a body is read: bytes (also decompressed), seconds, and parts as the library yields them.
+    """The limits of a body: bytes (also after decompression), seconds, and chunks that the library yields.
 
-    A part costs the same however short it is: a body of one-byte chunks is cut by `parts`.
+    `max_chunks` cuts a body of one-byte chunks, because each chunk costs the same time.
     """
 
     max_bytes: int = 65_536
@@ -39,7 +39,7 @@ class Headers(Protocol):
     """The headers of a response."""
 
     def get_list(self, key: str, /) -> list[str]:
-        """Return each value of a header."""
+        """Return all values of a header."""
         ...
 
     def pop(self, key: str, default: str | None, /) -> str | None:
@@ -48,13 +48,13 @@ class Headers(Protocol):
 
 
 class StreamedResponse(Protocol):
-    """What this module needs of a response of httpx or httpx2."""
+    """The interface of an httpx or httpx2 response that this module uses."""
 
     stream: Any
 
     @property
     def status_code(self) -> int:
-        """The status."""
+        """The HTTP status code."""
         ...
 
     @property
@@ -64,22 +64,22 @@ class StreamedResponse(Protocol):
 
     @property
     def extensions(self) -> MutableMapping[str, Any]:
-        """What the transport tells, such as its network stream."""
+        """The transport's extensions, such as its network stream."""
         ...
 
     @property
     def is_stream_consumed(self) -> bool:
-        """True if the body was read already."""
+        """True if the body has been read."""
         ...
 
     @property
     def is_closed(self) -> bool:
-        """True if the body cannot be read any more."""
+        """True if the response is closed, so that its body cannot be read."""
         ...
 
 
 class _PartialBody:
-    """What was read of one body so far."""
+    """The part of a body that has been read."""
 
     def __init__(self, limits: BodyLimits) -> None:
         self.raw = bytearray()
@@ -89,7 +89,7 @@ class _PartialBody:
         self._deadline = time.monotonic() + limits.timeout_seconds
 
     def add_chunk(self, chunk: bytes) -> bool:
-        """Keep a part; False if a limit is reached."""
+        """Append a chunk; return False if a limit is reached."""
         self.raw += chunk
         self._chunk_count += 1
         return (
@@ -100,76 +100,76 @@ class _PartialBody:
 
     @property
     def should_yield(self) -> bool:
-        """True if other tasks should run before the next part."""
+        """True if other tasks should run before the next chunk."""
         return self._chunk_count % _CHUNKS_PER_TURN == 0
 
 
 async def limit_body(response: StreamedResponse) -> None:
-    """Read a response's body within LIMITS and put it in place of `response.stream`.
+    """Read a response's body within BODY_LIMITS and replace `response.stream` with it.
 
-    A body that exceeds them is cut there, and its connection closed. So is one that breaks off: a refusal is
-    worth reading as far as it came.
+    A body that exceeds the limits is cut, and its connection closed. If the connection breaks, the part that
+    was read is kept: it may contain the server's error.
     """
-    # It costs more to import than the rest of `auth`, and is there once a loop runs.
+    # Importing it takes longer than the rest of `auth`; it is loaded anyway if an event loop runs.
     import asyncio  # noqa: PLC0415
 
     if response.is_stream_consumed or response.is_closed:
         return
     limits, stream = BODY_LIMITS, response.stream
-    taken = _PartialBody(limits)
+    partial_body = _PartialBody(limits)
     try:
-        # TimeoutError: cut. The rest are errors of the library, which this module does not import.
+        # TimeoutError cuts the body. The others are errors of the library, which this module does not import.
         with suppress(Exception):
             async with asyncio.timeout(limits.timeout_seconds):
-                async for part in stream:
-                    if not taken.add_chunk(part):
+                async for chunk in stream:
+                    if not partial_body.add_chunk(chunk):
                         break
-                    if taken.should_yield:
+                    if partial_body.should_yield:
                         await asyncio.sleep(0)
                 else:
-                    taken.is_complete = True
+                    partial_body.is_complete = True
     finally:
         await stream.aclose()
-    _replace_stream(response, stream, taken, limits)
+    _replace_stream(response, stream, partial_body, limits)
 
 
 def limit_body_blocking(response: StreamedResponse) -> None:
-    """Do what `bound_body` does, for a synchronous client.
+    """Do what `limit_body` does, for a synchronous client.
 
-    A blocked read of HTTP/1.1 is ended by shutting its socket down. On HTTP/2, whose socket other requests
-    share, and on transports without a socket, the time is checked between two parts only: there the
+    On HTTP/1.1, the time limit shuts down the socket to end a blocked read. On HTTP/2, whose socket is shared
+    with other requests, and on transports without a socket, the time is checked only between two chunks: the
     client's own read timeout adds to it.
     """
     if response.is_stream_consumed or response.is_closed:
         return
     limits, stream = BODY_LIMITS, response.stream
-    taken = _PartialBody(limits)
+    partial_body = _PartialBody(limits)
     try:
         with suppress(Exception), _shut_down_after(limits.timeout_seconds, response.extensions):
-            for part in stream:
-                if not taken.add_chunk(part):
+            for chunk in stream:
+                if not partial_body.add_chunk(chunk):
                     break
             else:
-                taken.is_complete = True
+                partial_body.is_complete = True
     finally:
         stream.close()
-    _replace_stream(response, stream, taken, limits)
+    _replace_stream(response, stream, partial_body, limits)
 
 
 @contextmanager
 def _shut_down_after(timeout_seconds: float, extensions: Mapping[str, Any]) -> Generator[None]:
-    """Shut a response's own connection down after so many seconds, unless the block ends first."""
+    """Shut down a response's own socket after `timeout_seconds`, unless the block ends first."""
     connection = _own_socket(extensions)
     if connection is None:
         yield
         return
-    # Held while deciding, so that a connection which is in the pool again is never shut down.
+    # The lock ensures that a connection which has returned to the pool is never shut down.
     lock, is_over = Lock(), False
 
     def shut_down() -> None:
         with lock:
             if not is_over:
-                # Not the method of an SSLSocket, which takes the TLS away under the reader.
+                # Not SSLSocket.shutdown: it also removes the TLS layer while the reader uses it.
                 with suppress(OSError):
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
@@ -188,50 +188,50 @@ def _own_socket(extensions: Mapping[str, Any]) -> socket.socket | None:
     if not extensions.get("http_version", b"").startswith(b"HTTP/1"):
         return None
     network_stream = extensions.get("network_stream")
-    found = None if network_stream is None else network_stream.get_extra_info("socket")
-    return found if isinstance(found, socket.socket) else None
+    connection = None if network_stream is None else network_stream.get_extra_info("socket")
+    return connection if isinstance(connection, socket.socket) else None
 
 
 def _replace_stream(
     response: StreamedResponse, stream: object, partial_body: _PartialBody, limits: BodyLimits
 ) -> None:
-    body, is_whole = bytes(partial_body.raw[: limits.max_bytes]), partial_body.is_complete
+    body, is_complete = bytes(partial_body.raw[: limits.max_bytes]), partial_body.is_complete
     codings = [c.strip() for line in response.headers.get_list("content-encoding") for c in line.split(",")]
     if len(codings) == 1:
         decoded, is_decoded = _decode_body(response, codings[0], body, limits)
-        if not (is_whole and is_decoded):
-            body, is_whole = decoded, False
+        if not (is_complete and is_decoded):
+            body, is_complete = decoded, False
     elif codings:
-        # One bomb inside another: they multiply, so these bytes stay as they came.
-        is_whole = False
-    if not is_whole:
-        # They describe a body that is not there any more.
+        # Nested codings multiply the size of a decompression bomb, so leave these bytes encoded.
+        is_complete = False
+    if not is_complete:
+        # These headers describe the original body.
         for name in ("content-encoding", "content-length"):
             response.headers.pop(name, None)
     elapsed = getattr(stream, "elapsed", None)
-    # The libraries make such a stream of bytes for synchronous and asynchronous readers alike.
+    # A stream that the libraries make from bytes serves synchronous and asynchronous readers.
     response.stream = _response_like(response, {}, body).stream
     if elapsed is not None:
-        # httpx2 asks the stream for it.
+        # httpx2 reads it from the stream, which is replaced here.
         response.__setattr__("elapsed", elapsed)
 
 
 def _decode_body(
     response: StreamedResponse, content_coding: str, body: bytes, limits: BodyLimits
 ) -> tuple[bytes, bool]:
-    """Decompress with the library's own decoder; returns what fits, and True if that is all."""
-    pieces = (body[start : start + _DECODE_CHUNK_BYTES] for start in range(0, len(body), _DECODE_CHUNK_BYTES))
-    plain = bytearray()
+    """Decompress with the library's decoder; return the part within the limit, and True if it is complete."""
+    chunks = (body[start : start + _DECODE_CHUNK_BYTES] for start in range(0, len(body), _DECODE_CHUNK_BYTES))
+    decoded = bytearray()
     try:
-        for part in _response_like(response, {"content-encoding": content_coding}, pieces).iter_bytes():
-            plain += part
-            if len(plain) > limits.max_bytes:
-                return bytes(plain[: limits.max_bytes]), False
+        for chunk in _response_like(response, {"content-encoding": content_coding}, chunks).iter_bytes():
+            decoded += chunk
+            if len(decoded) > limits.max_bytes:
+                return bytes(decoded[: limits.max_bytes]), False
     except Exception:  # noqa: BLE001  the library's DecodingError; this module imports neither library
-        return bytes(plain), False
-    return bytes(plain), True
+        return bytes(decoded), False
+    return bytes(decoded), True
 
 
 def _response_like(response: StreamedResponse, headers: Mapping[str, str], content: object) -> Any:  # noqa: ANN401
-    make: Any = type(response)
-    return make(response.status_code, headers=headers, content=content)
+    response_class: Any = type(response)
+    return response_class(response.status_code, headers=headers, content=content)

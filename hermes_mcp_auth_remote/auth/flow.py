@@ -1,6 +1,6 @@
-"""What a request goes through: the token on, and after a 401 another one, once. RFC 6750 §2.1, §3, RFC 9449.
+"""Send a request with a token, and once more with another token after a 401 (RFC 6750 §2.1, §3, RFC 9449).
 
-One flow serves both libraries: the two Protocols are all that it knows of a request and a response.
+The flow serves httpx and httpx2: it uses requests and responses only through two Protocols.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Url(Protocol):
-    """A request's URL, its default port left out."""
+    """A request's URL; `port` is None for the scheme's default port."""
 
     @property
     def scheme(self) -> str: ...
@@ -30,7 +30,7 @@ class Url(Protocol):
 
 
 class AuthRequest(Protocol):
-    """What the flow needs of a request."""
+    """The interface of a request that the flow uses."""
 
     @property
     def method(self) -> str: ...
@@ -41,7 +41,7 @@ class AuthRequest(Protocol):
 
 
 class AuthResponse(StreamedResponse, Protocol):
-    """What the flow needs of a response."""
+    """The interface of a response that the flow uses."""
 
     @property
     def url(self) -> Url: ...
@@ -52,21 +52,21 @@ Q = TypeVar("Q", bound=AuthRequest)
 
 
 class SessionServer(Protocol):
-    """The server that a session is of."""
+    """The server of a session."""
 
     @property
     def url(self) -> str: ...
 
 
 class Prover(Protocol):
-    """What proves the key that a token is bound to: `oauth.dpop.Prover`."""
+    """Creates proofs of the key that a token is bound to: `oauth.dpop.Prover`."""
 
     def create_proof(self, method: str, url: str, access_token: str | None = None, /) -> str: ...
     def remember_nonce(self, url: str, nonce: str | None, /) -> bool: ...
 
 
 class Session(Protocol):
-    """Where the token comes from: `service.sessions.Session`, which costs more to import than this."""
+    """The source of the token: `service.sessions.Session`, which takes longer to import than this module."""
 
     @property
     def server(self) -> SessionServer: ...
@@ -84,10 +84,10 @@ class Session(Protocol):
 
 
 def resolve_session(server: str | Session) -> Session:
-    """Return a session as it is, or the operator's session of a server's name or URL."""
+    """Return a session unchanged, or the operator's session of a server's name or URL."""
     if not isinstance(server, str):
         return server
-    # Later than at import: it loads the protocol, the store and the way out.
+    # Imported here: it loads the protocol, the store and the HTTP client.
     from hermes_mcp_auth_remote.service.default import open_session  # noqa: PLC0415
 
     return open_session(server)
@@ -98,17 +98,17 @@ UrlOrigin = tuple[str, str, int | None]
 
 
 def url_origin(url: Url) -> UrlOrigin:
-    """Return where a URL leads, for comparing."""
+    """Return a URL's origin, for comparison."""
     return url.scheme, url.host, url.port
 
 
 def _is_token_refusal(response: AuthResponse, server_origin: UrlOrigin) -> bool:
-    # After a redirect to elsewhere, what answered never saw the token.
+    # After a redirect to another origin, the responding server never got the token.
     return response.status_code in {401, 403} and url_origin(response.url) == server_origin
 
 
 def _add_authorization(session: Session, request: AuthRequest, header: Secret) -> Prover | None:
-    """Put the token on a request, and where it is bound to a key, a proof for this request alone."""
+    """Put the token on a request, with a DPoP proof for this request if the token is bound to a key."""
     prover = session.prover
     if header:
         request.headers["Authorization"] = header.reveal()
@@ -119,19 +119,19 @@ def _add_authorization(session: Session, request: AuthRequest, header: Secret) -
 
 
 def _should_retry_with_nonce(prover: Prover, response: AuthResponse) -> bool:
-    """Remember the nonce that the server wants in proofs; True where it refused for the lack of it alone.
+    """Remember the nonce for proofs; return True if the server refused only because it was missing.
 
-    RFC 9449 section 9: it says so with a 401, and may send another nonce with any answer (section 8.2).
+    The server sends a 401 (RFC 9449 section 9), and may send a new nonce with any response (section 8.2).
     """
     nonces = response.headers.get_list("dpop-nonce")
     is_new = prover.remember_nonce(str(response.url), nonces[0] if nonces else None)
-    lines = response.headers.get_list("www-authenticate")
-    return is_new and response.status_code == 401 and any("use_dpop_nonce" in line for line in lines)
+    challenges = response.headers.get_list("www-authenticate")
+    return is_new and response.status_code == 401 and any("use_dpop_nonce" in line for line in challenges)
 
 
 @dataclass(frozen=True, slots=True)
 class PendingCall(Generic[T]):
-    """Something that the flow waits for, as an asynchronous and as a blocking call."""
+    """A call that the flow waits for, in an asynchronous and a blocking variant."""
 
     asynchronous: Callable[[], Awaitable[T]]
     blocking: Callable[[], T]
@@ -140,15 +140,15 @@ class PendingCall(Generic[T]):
 def _bearer_steps(
     session: Session, server_origin: UrlOrigin, request: Q, first_attempt: tuple[Secret, AuthResponse] | None
 ) -> Generator[Q | PendingCall[Any], Any]:
-    """Yield the request each time it is to be sent (and take its response), and a Wait for all else.
+    """Yield the request to send it (the driver sends the response back), and a PendingCall to wait for it.
 
-    `sent` is the header that the request was sent with, and the response to that, if it was sent already.
+    `first_attempt` is the header of the first attempt and its response, if the request was sent already.
     """
     if url_origin(request.url) != server_origin:
         yield request
         return
     if first_attempt is None:
-        # A Secret, since these frames wait for servers and people.
+        # A Secret, because these frames wait for servers and users.
         header = as_secret(
             session.header_now() or (yield PendingCall(session.header, session.header_blocking))
         )
@@ -157,19 +157,19 @@ def _bearer_steps(
         header, response = first_attempt
     if not _is_token_refusal(response, server_origin):
         return
-    # An unread body holds its connection, and a pool of one would starve while a person is waited for.
+    # An unread body holds its connection: a pool of one would block while the flow waits for a user.
     yield _limit_body(response)
-    status, lines = response.status_code, response.headers.get_list("www-authenticate")
-    renewed = yield PendingCall(
-        lambda: session.handle_challenge(header.reveal(), status, lines),
-        lambda: session.handle_challenge_blocking(header.reveal(), status, lines),
+    status, challenges = response.status_code, response.headers.get_list("www-authenticate")
+    new_header = yield PendingCall(
+        lambda: session.handle_challenge(header.reveal(), status, challenges),
+        lambda: session.handle_challenge_blocking(header.reveal(), status, challenges),
     )
-    if renewed is None:
+    if new_header is None:
         return
-    renewed = as_secret(renewed)
-    response = yield from _send_with_token(session, request, renewed)
+    new_header = as_secret(new_header)
+    response = yield from _send_with_token(session, request, new_header)
     if _is_token_refusal(response, server_origin):
-        # The caller's now; a plain `client.post` reads it without any limit of its own.
+        # The caller gets this response, and `client.post` reads its body without a limit.
         yield _limit_body(response)
     _warn_if_refused(response, server_origin)
 
@@ -193,13 +193,13 @@ def _limit_body(response: AuthResponse) -> PendingCall[None]:
 
 
 def _add_cached_authorization(session: Session, server_origin: UrlOrigin, request: AuthRequest) -> str | None:
-    """Put a token that is in memory on a request; returns the header, None if more than that has to be done.
+    """Put a cached token on a request; return the header, or None if the full flow is needed.
 
-    The hot path: with this, both drivers send most requests without a second generator.
+    The hot path: it lets both drivers send most requests without a second generator.
     """
     if url_origin(request.url) != server_origin:
         return None
-    # In this order: another thread that brings a bound token sets its prover before its header.
+    # In this order: another thread that stores a bound token sets its prover before its header.
     header = session.header_now()
     if not header or session.prover is not None:
         return None
@@ -212,18 +212,18 @@ async def bearer_flow(
 ) -> AsyncGenerator[Q, AuthResponse]:
     """Send a request with the session's token, and after a 401 once more with another one.
 
-    A request that leads anywhere but to `where` goes without: the token is that server's alone. So does one
-    for which the session has an empty header: it waits for the server's challenge. Of the body of a 401 or
-    403, 64 KiB are read, in two seconds at most (`body`). Raises AuthorizationRequired where only a person
-    can help, a NetworkError or StoreError.
+    A request to an origin other than `server_origin` is sent without the token. If the session's header is
+    empty, the request is also sent without one, and the server's challenge follows. The body of a 401 or 403
+    is read up to 64 KiB and two seconds (`bounded_body`). Raises AuthorizationRequired if a user must log in,
+    a NetworkError or a StoreError.
     """
-    sent, header = None, _add_cached_authorization(session, server_origin, request)
+    first_attempt, header = None, _add_cached_authorization(session, server_origin, request)
     if header is not None:
         response = yield request
         if not _is_token_refusal(response, server_origin):
             return
-        sent, header = (Secret(header), response), None
-    steps = _bearer_steps(session, server_origin, request, sent)
+        first_attempt, header = (Secret(header), response), None
+    steps = _bearer_steps(session, server_origin, request, first_attempt)
     with hiding_locals():
         try:
             step = next(steps)
@@ -240,14 +240,14 @@ async def bearer_flow(
 def bearer_flow_blocking(
     session: Session, server_origin: UrlOrigin, request: Q
 ) -> Generator[Q, AuthResponse]:
-    """Do what `bearer_flow` does, for a synchronous client: the inherited one would send no token."""
-    sent, header = None, _add_cached_authorization(session, server_origin, request)
+    """Do what `bearer_flow` does, for a synchronous client; the library's default would send no token."""
+    first_attempt, header = None, _add_cached_authorization(session, server_origin, request)
     if header is not None:
         response = yield request
         if not _is_token_refusal(response, server_origin):
             return
-        sent, header = (Secret(header), response), None
-    steps = _bearer_steps(session, server_origin, request, sent)
+        first_attempt, header = (Secret(header), response), None
+    steps = _bearer_steps(session, server_origin, request, first_attempt)
     with hiding_locals():
         try:
             step = next(steps)
@@ -260,8 +260,9 @@ def bearer_flow_blocking(
 
 
 def _warn_if_refused(response: AuthResponse, server_origin: UrlOrigin) -> None:
-    # Twice is enough: what a fresh token cannot open, a third one will not.
+    # Do not try again: a third token would be refused like the fresh one.
     if response.status_code == 401:
         _log.warning(
-            "%s refuses a token that was renewed just now; its operator has to look.", server_origin[1]
+            "%s refuses a token that was refreshed just now; its operator must check the server.",
+            server_origin[1],
         )

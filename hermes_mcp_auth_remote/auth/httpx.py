@@ -1,4 +1,4 @@
-"""The token on every request of an httpx client (the MCP SDK 1.x among them)."""
+"""Put the token on each request of an httpx client, such as that of the MCP SDK 1.x."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 
 
 class McpAuth(httpx.Auth):
-    """`httpx.AsyncClient(auth=McpAuth("linear"))`: a server of config.yaml, a URL, or a session."""
+    """Auth for httpx clients: `httpx.AsyncClient(auth=McpAuth("linear"))`.
+
+    `server` is a server's name in config.yaml, its URL, or a session.
+    """
 
     @with_hidden_locals
     def __init__(self, server: str | Session) -> None:
@@ -25,9 +28,9 @@ class McpAuth(httpx.Auth):
         self._server_origin = url_origin(httpx.URL(self._session.server.url))
 
     def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Run by httpx for each request."""
+        """Send a request with the token; httpx calls this for each request."""
         return bearer_flow(self._session, self._server_origin, request)
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
-        """Run by httpx for each request of a synchronous client."""
+        """Send a request with the token; synchronous httpx clients call this for each request."""
         return bearer_flow_blocking(self._session, self._server_origin, request)

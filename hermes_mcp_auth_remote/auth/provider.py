@@ -1,10 +1,10 @@
-"""The MCP SDK's OAuthClientProvider, 1.x or 2.x, with our session: its own login, our refresh and our lock.
+"""The MCP SDK's OAuthClientProvider, 1.x or 2.x, with a shared session: its login, this package's refresh.
 
     provider = shared_provider(OAuthClientProvider)(url, client_metadata, SharedTokenStorage(url), ...)
 
-Each request takes its token from the session that all processes share; the SDK's own flow runs only where a
-person has to log in, once for all requests that wait, and what it brings is stored for all. A subclass that
-makes a storage of its own, such as FastMCP's `OAuth`, goes in as well: its storage gives way to ours.
+Each request takes its token from the session that all processes share. The SDK's own flow runs only if a user
+must log in, once for all waiting requests, and its tokens are stored for all processes. `base` may also be a
+subclass with its own storage, such as FastMCP's `OAuth`: a SharedTokenStorage replaces that storage.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from hermes_mcp_auth_remote.traceback_redaction import hiding_locals
 from hermes_mcp_auth_remote.values import Secret
 
 RequestFlow = AsyncGenerator[Any, Any]
-"""Requests out, responses in: of httpx or of httpx2, whichever the SDK stands on."""
+"""Yields requests and takes responses, of httpx or httpx2, depending on the SDK."""
 
 
 class Provider(Protocol):
-    """What we need of an OAuthClientProvider."""
+    """The interface of an OAuthClientProvider that this module uses."""
 
     @property
     def context(self) -> SdkContext:
-        """All that it knows."""
+        """The provider's OAuthContext."""
         ...
 
     def async_auth_flow(self, request: Any, /) -> RequestFlow:  # noqa: ANN401
-        """Run by httpx for each request."""
+        """Send a request; the HTTP client calls this for each request."""
         ...
 
 
@@ -39,7 +39,7 @@ P = TypeVar("P", bound=Provider)
 
 
 def shared_provider(base: type[P]) -> type[P]:
-    """Return a subclass of a provider's class, made and used as that is, whose tokens are everybody's."""
+    """Return a subclass of a provider class with the same interface and shared tokens."""
 
     def async_auth_flow(self: Provider, request: Any) -> RequestFlow:  # noqa: ANN401
         return _shared_flow(
@@ -50,10 +50,10 @@ def shared_provider(base: type[P]) -> type[P]:
         )
 
     def sync_auth_flow(self: Provider, request: Any) -> Generator[Any, Any]:  # noqa: ANN401
-        # The SDK's own serves no synchronous client: it would send no token.
+        # The SDK's provider does not support synchronous clients: it would send no token.
         storage = _ensure_shared_storage(self)
-        where = url_origin(type(request.url)(storage.server.url))
-        return bearer_flow_blocking(storage.session, where, request)
+        server_origin = url_origin(type(request.url)(storage.server.url))
+        return bearer_flow_blocking(storage.session, server_origin, request)
 
     members = {"async_auth_flow": async_auth_flow, "sync_auth_flow": sync_auth_flow, "__doc__": base.__doc__}
     return cast("type[P]", type(f"Shared{base.__name__}", (base,), members))
@@ -74,45 +74,49 @@ async def _shared_flow(
     start_sdk_flow: Callable[[Any], RequestFlow],
     request: Any,  # noqa: ANN401
 ) -> RequestFlow:
-    where = url_origin(type(request.url)(storage.server.url))
+    server_origin = url_origin(type(request.url)(storage.server.url))
     with hiding_locals():
-        refused: Any = None
-        sent: Secret | None = None
-        ours: RequestFlow = bearer_flow(storage.session, where, request)
+        refused_response: Any = None
+        sent_header: Secret | None = None
+        session_flow: RequestFlow = bearer_flow(storage.session, server_origin, request)
         try:
-            outgoing = await anext(ours)
+            outgoing = await anext(session_flow)
             while True:
-                refused = yield outgoing
-                outgoing = await ours.asend(refused)
+                refused_response = yield outgoing
+                outgoing = await session_flow.asend(refused_response)
         except StopAsyncIteration:
             return
         except AuthorizationRequired:
-            sent = Secret(request.headers.pop("Authorization", ""))
+            sent_header = Secret(request.headers.pop("Authorization", ""))
             request.headers.pop("DPoP", None)
         finally:
-            await ours.aclose()
+            await session_flow.aclose()
         async with storage.login_lock():
-            found = await storage.authorization_header()
-            authorization = None if found is None else Secret(found)
-            del found
-            if authorization is not None and authorization != sent:
-                # Somebody has logged in while this one waited.
+            plain_header = await storage.authorization_header()
+            authorization = None if plain_header is None else Secret(plain_header)
+            del plain_header
+            if authorization is not None and authorization != sent_header:
+                # Another caller has logged in while this request waited.
                 request.headers["Authorization"] = authorization.reveal()
                 yield request
                 return
-            # Its memory is of an earlier login; the store is what counts.
+            # The SDK's memory may be of an earlier login; load the stored credentials.
             context.clear_tokens()
             context.current_tokens = await storage.get_tokens()
             context.client_info = await storage.get_client_info()
-            theirs = start_sdk_flow(request)
+            sdk_flow = start_sdk_flow(request)
             try:
-                outgoing = await anext(theirs)
-                # It begins with the request itself, whose answer is known already.
-                answer = refused if refused is not None and outgoing is request else (yield outgoing)
+                outgoing = await anext(sdk_flow)
+                # The SDK's flow starts with the request itself, whose response is here already.
+                response = (
+                    refused_response
+                    if refused_response is not None and outgoing is request
+                    else (yield outgoing)
+                )
                 while True:
-                    outgoing = await theirs.asend(answer)
-                    answer = yield outgoing
+                    outgoing = await sdk_flow.asend(response)
+                    response = yield outgoing
             except StopAsyncIteration:
                 return
             finally:
-                await theirs.aclose()
+                await sdk_flow.aclose()

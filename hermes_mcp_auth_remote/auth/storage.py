@@ -1,7 +1,7 @@
-"""The MCP SDK's TokenStorage over our store, for its versions 1.x and 2.x: one login for them, us and Hermes.
+"""A TokenStorage of the MCP SDK 1.x and 2.x over this package's store, which Hermes shares.
 
-The SDK reads a storage once, when it starts, and refreshes without a lock. So a storage alone gives it a
-fresh token at its start, and us the tokens of its logins; `auth.provider` gives it our refresh as well.
+The SDK reads a storage only once, at its start, and refreshes without a lock. So a storage alone gives the
+SDK a fresh token at its start and stores the tokens of its logins. `auth.provider` also replaces its refresh.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hermes_mcp_auth_remote.values import Clock, Owner, Secret, Server
 
 
 class SdkContext(Protocol):
-    """What we need of the SDK's OAuthContext; its own types differ from version to version."""
+    """The interface of the SDK's OAuthContext that this package uses; its types differ between versions."""
 
     server_url: str
     storage: Any
@@ -52,10 +52,11 @@ class SdkContext(Protocol):
 
 @with_hidden_locals
 class SharedTokenStorage:
-    """`OAuthClientProvider(url, metadata, SharedTokenStorage(url), ...)`; a server's name, URL or value.
+    """Storage for the SDK: `OAuthClientProvider(url, metadata, SharedTokenStorage(url), ...)`.
 
-    `redirect_uri` is the provider's: without it, a client that was registered for another one is handed out
-    too. Raises ConfigError, also where that name's stored tokens are for another address.
+    `server` is a server's name, URL or Server. `redirect_uri` is that of the provider; without it, the
+    storage also returns a client that was registered with another redirect URI. Raises ConfigError, for
+    example if the stored tokens of this name are for another URL.
     """
 
     def __init__(
@@ -73,10 +74,10 @@ class SharedTokenStorage:
         self._service = service or default_service()
         self._clock = clock
         self.session = self._service.session(self.server, owner)
-        # Set by `auth.provider`: how the SDK found its way to the tokens that it brings.
+        # Set by `auth.provider`: the SDK's context, which names its authorization server and client.
         self.context: SdkContext | None = None
         self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
-        # Registered, but of no use to anybody before its first tokens.
+        # A newly registered client, which is stored with its first tokens.
         self._registered_client: OAuthClientInformationFull | None = None
         binding = self._service.read_credentials(self.server, owner).binding
         if binding is not None and canonical_resource(binding.server_url) != canonical_resource(
@@ -88,53 +89,53 @@ class SharedTokenStorage:
             )
 
     def login_lock(self) -> asyncio.Lock:
-        """Return what lets one request ask the person, for all that wait in this event loop."""
+        """Return the lock under which one request prompts the user for all requests of this event loop."""
         loop = asyncio.get_running_loop()
-        # A program may run one loop after another; a lock knows only one.
+        # A program may run several loops in turn; a lock belongs to one of them.
         if self._lock is None or self._lock[0] is not loop:
             self._lock = loop, asyncio.Lock()
         return self._lock[1]
 
     async def authorization_header(self) -> str | None:
-        """Return a valid Authorization header's value, refreshed; None where only a person can help."""
+        """Return a valid Authorization header's value, or None if a user must log in."""
         try:
             return await self.session.header()
         except AuthorizationRequired:
             return None
 
     async def get_tokens(self) -> OAuthToken | None:
-        """Return a valid access token, refreshed under our lock, or None where a person has to log in.
+        """Return a valid access token, refreshed under the store's lock, or None if a user must log in.
 
-        Without the refresh token: who uses it elsewhere ends the session for all. Raises a NetworkError or
-        StoreError: a provider that is down for a moment is no reason to ask a person.
+        The refresh token is left out: a refresh without the lock would end the session for all processes.
+        Raises a NetworkError or StoreError: a temporary outage must not prompt the user.
         """
-        authorization = await self.authorization_header()
-        # The SDK sends no proofs of possession.
-        if authorization is None or self.session.prover is not None:
+        header = await self.authorization_header()
+        # The SDK cannot send DPoP proofs.
+        if header is None or self.session.prover is not None:
             return None
         tokens = (await run_file_work(self._service.read_credentials, self.server, self._owner)).tokens
-        ends = tokens.expires_at if tokens is not None else None
+        expires_at = tokens.expires_at if tokens is not None else None
         scope = tokens.scope if tokens is not None else None
         return OAuthToken(
-            access_token=authorization.partition(" ")[2],
-            expires_in=None if ends is None else max(int(ends - self._clock()), 0),
+            access_token=header.partition(" ")[2],
+            expires_in=None if expires_at is None else max(int(expires_at - self._clock()), 0),
             scope=format_scope(scope) if scope else None,
         )
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
-        """Return the client to log in with, None where one has to be registered first."""
+        """Return the client for a login, or None if the SDK must register one first."""
         if self._registered_client is not None:
             return self._registered_client
         options = self.server.options
         stored = await run_file_work(self._service.read_credentials, self.server, self._owner)
-        client, ours = stored.client, self._redirect_uris()
+        client, redirect_uris = stored.client, self._redirect_uris()
         if options.client_id is not None:
             method = options.token_endpoint_auth_method or (
                 "client_secret_post" if options.client_secret else "none"
             )
-            client = Client(options.client_id, options.client_secret, method, tuple(ours))
-        elif client is None or (ours and ours[0] not in client.redirect_uris):
-            # Another program's redirect URI: the provider would show an error page.
+            client = Client(options.client_id, options.client_secret, method, tuple(redirect_uris))
+        elif client is None or (redirect_uris and redirect_uris[0] not in client.redirect_uris):
+            # The client has another redirect URI: the authorization server would show an error page.
             return None
         elif client.secret_expires_at is not None and client.secret_expires_at <= self._clock():
             return None
@@ -142,23 +143,25 @@ class SharedTokenStorage:
         return OAuthClientInformationFull.model_validate({**client_document(client), "issuer": issuer})
 
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        """Keep a client in memory until its first tokens: the stored ones are still the old client's."""
+        """Keep a client in memory until its first tokens: the stored tokens belong to the old client."""
         self._registered_client = client_info
 
     async def set_tokens(self, tokens: OAuthToken) -> None:
-        """Store what a login brought, with its client and its authorization server; raises StoreError."""
+        """Store the tokens of a login with its client and authorization server; raises StoreError."""
         stored = await run_file_work(self._service.read_credentials, self.server, self._owner)
         now, client = self._clock(), stored.client
-        info = (self.context.client_info if self.context is not None else None) or self._registered_client
-        if info is not None:
-            client = _client_from_info(info)
-        same_client = (
+        client_info = (
+            self.context.client_info if self.context is not None else None
+        ) or self._registered_client
+        if client_info is not None:
+            client = _client_from_info(client_info)
+        is_same_client = (
             client is not None and stored.client is not None and (client.client_id == stored.client.client_id)
         )
-        issuer, resource = await self._find_authorization_server(
-            stored.authorization_server if same_client else None
+        authorization_server, resource = await self._find_authorization_server(
+            stored.authorization_server if is_same_client else None
         )
-        fresh = Tokens(
+        new_tokens = Tokens(
             access_token=Secret(tokens.access_token),
             refresh_token=Secret(tokens.refresh_token) if tokens.refresh_token else None,
             scope=parse_scope(tokens.scope) or None if tokens.scope else None,
@@ -166,11 +169,11 @@ class SharedTokenStorage:
             obtained_at=now,
         )
         binding: Binding | None = None
-        if client is not None and issuer is not None:
+        if client is not None and authorization_server is not None:
             binding = Binding(
                 server_name=self.server.name,
                 server_url=self.server.url,
-                issuer=issuer.issuer,
+                issuer=authorization_server.issuer,
                 client_id=client.client_id,
                 resource=resource,
                 requested_scope=self._requested_scope(),
@@ -178,35 +181,35 @@ class SharedTokenStorage:
                 config_files=self.server.config_files,
             )
         await self._service.save_credentials(
-            self.server, Credentials(fresh, client, issuer, binding), self._owner
+            self.server, Credentials(new_tokens, client, authorization_server, binding), self._owner
         )
         self._registered_client = None
 
     async def _find_authorization_server(
         self, stored_authorization_server: AuthorizationServer | None
     ) -> tuple[AuthorizationServer | None, str | None]:
-        """Return where the SDK logged in, and the resource to name there; `known` is the stored one."""
+        """Return the authorization server of the SDK's login, and the resource parameter (RFC 8707)."""
         override = self.server.options.resource
         resource = select_resource(self.server.url, None, override)
         try:
             if self.context is not None and self.context.oauth_metadata is not None:
                 document = self.context.oauth_metadata.model_dump(mode="json", exclude_none=True)
-                found, resource = (
+                sdk_server, resource = (
                     authorization_server_from_document(document),
                     self.context.get_resource_url(),
                 )
-                # What the server itself published says more, and spells its issuer as it does.
+                # Prefer the stored metadata: it is more complete and has the issuer's exact spelling.
                 return (
                     stored_authorization_server
                     if stored_authorization_server is not None
-                    and _is_same_authorization_server(stored_authorization_server, found)
-                    else found
+                    and _is_same_authorization_server(stored_authorization_server, sdk_server)
+                    else sdk_server
                 ), resource
             if stored_authorization_server is not None:
                 return stored_authorization_server, resource
             discovery = await self._service.discover(self.server)
         except McpAuthError:
-            # The tokens are good until they end; then somebody logs in again.
+            # The tokens work until they expire; then the user must log in again.
             return None, resource
         published = discovery.protected_resource
         return discovery.authorization_server, select_resource(self.server.url, published, override)
@@ -223,11 +226,11 @@ class SharedTokenStorage:
 
 def _client_from_info(client_info: OAuthClientInformationFull) -> Client:
     client = client_from_document(client_info.model_dump(mode="json", exclude_none=True))
-    # The id of a client ID metadata document is its URL, and nobody registered it.
+    # The id of a client ID metadata document is its URL; such a client is not registered.
     is_document = client.client_id.startswith("https://") and client.client_secret is None
     return replace(client, is_registered=not is_document)
 
 
 def _is_same_authorization_server(first: AuthorizationServer, second: AuthorizationServer) -> bool:
-    same_issuer = first.issuer.rstrip("/") == second.issuer.rstrip("/")
-    return same_issuer and first.token_endpoint == second.token_endpoint
+    is_same_issuer = first.issuer.rstrip("/") == second.issuer.rstrip("/")
+    return is_same_issuer and first.token_endpoint == second.token_endpoint

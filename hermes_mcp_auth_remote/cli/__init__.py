@@ -1,1 +1,1 @@
-"""The command line: a module per verb, each imported only when it is asked for."""
+"""The command line. Each verb is a module that is imported only if the user asks for it."""

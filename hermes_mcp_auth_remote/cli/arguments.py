@@ -1,4 +1,4 @@
-"""The verbs and their options."""
+"""The verbs, their options and their help texts."""
 
 from __future__ import annotations
 
@@ -9,108 +9,110 @@ _FLOWS = ("auto", "loopback", "device", "paste")
 
 _EPILOG = """\
 exit codes:
-  0 done   1 something else   2 usage   3 configuration   4 login needed
-  5 login failed   6 server's fault   7 network   8 files   130 interrupted
+  0 done   1 other error   2 usage   3 configuration   4 login needed
+  5 login failed   6 server error   7 network   8 files   130 interrupted
 
-Servers are read from config.yaml in HERMES_HOME (~/.hermes); tokens are kept
-beside it, in mcp-tokens/."""
+The command reads servers from config.yaml in HERMES_HOME (~/.hermes) and
+stores tokens in mcp-tokens/ beside it."""
 _LOGIN = """\
-Shows an address to open on any device. Where the provider offers it, a code is
-entered there, and nothing is brought back. Else the address that the browser
-ended on is: pasted, piped in, or brought by the browser itself where it can
-reach this machine. Type paste or code to change over, new for another code.
-With --json, each line is an event: waiting, device, refused, connected; with
---via: asked, shown or unshown, connected."""
+Shows an address to open on any device. If the provider supports it, you enter
+a code there and bring nothing back. Otherwise paste or pipe in the address that
+the browser ends on; if the browser can reach this machine, it sends the address
+itself. Type paste or code to switch the flow, or new for another code. With
+--json, each line is an event: waiting, device, refused, connected; with --via:
+asked, shown or unshown, connected."""
 _STATUS = """\
-Lists servers and logins, and asks no server. States: connected, expired, login
-needed, not connected; with --json with "_" for the blank, or an error's code.
-Where config.yaml speaks of chats, it ends with whose tokens those use."""
+Lists servers and logins without a request to any server. States: connected,
+expired, login needed, not connected; with --json they have "_" for the blank,
+or are an error's code. If config.yaml has chat settings, the last line says
+whose tokens the chats use."""
 _PRINT_HELP = """\
-Prints a valid access token and a line feed; refreshes it first where need be.
-Exit code 4: somebody has to log in."""
+Prints a valid access token and a line feed. Refreshes the token first if
+necessary. Exit code 4: a login is needed."""
 _HEADER = """\
-Prints "Authorization: Bearer ..." with a valid access token, refreshed first
-where need be. Through a pipe the token stays out of the list of processes:
+Prints "Authorization: Bearer ..." with a valid access token. Refreshes the
+token first if necessary. A pipe keeps the token out of the process list:
 
   hermes-mcp-auth header NAME | curl -H @- URL
   curl -H "$(hermes-mcp-auth header NAME)" URL
 
-With --json it is an object of headers, for programs that run a helper for them.
-Exit code 4: somebody has to log in."""
+With --json, prints a JSON object of headers, for programs that run a helper
+to get their headers. Exit code 4: a login is needed."""
 _RUN = """\
-Refreshes the token where need be, then becomes the command: the terminal, the
-signals and the exit code are the command's own. It finds the fresh token in the
-store, as Hermes and `hermes-mcp-auth token` do. Only with --env does the token
-go into its environment, where all that it starts can read it; it is not renewed
-there. Exit codes before the command runs: 4 somebody has to log in, 126 it
-cannot be run, 127 there is none."""
+Refreshes the token if necessary, then replaces itself with the command, which
+gets the terminal and the signals and sets the exit code. The command finds the
+fresh token in the store, as Hermes and `hermes-mcp-auth token` do. With --env
+the token is also in the command's environment: every process that it starts can
+read it, and nothing refreshes it there. Exit codes before the command runs: 4 a
+login is needed, 126 the command cannot be run, 127 the command is not found."""
 _LOGOUT = """\
-Revokes a login's tokens at the provider, as best it goes, and deletes all that
-is stored of it; logins that wait are cancelled. With --owner and no server: of
-that owner everywhere. With --all: of everybody, also of one server or owner.
-The exit code is the highest of all; one that fails stops no other."""
+Revokes a login's tokens at the provider if possible, deletes all of its stored
+data and cancels its waiting logins. With --owner and no server: the logins of
+that owner at all servers. With --all: the logins of all owners, or only those
+of the server or owner that you name. If a logout fails, the others continue.
+The exit code is the highest of all."""
 _DOCTOR = """\
-Walks through a login, each request and answer in a line, up to where it would
-register or begin anything; changes nothing, here or there. Says what the server
-supports and what is wrong, and ends with one remedy. The exit code is that of
-what a login would fail of; 0 where one can be begun."""
+Performs a login up to the point where it would register a client or start, and
+prints a line per request and response. It changes nothing on either side. It
+prints what the server supports, what is wrong, and one remedy. The exit code is
+that of the error that a login would meet, or 0 if a login can start."""
 _SERVE = """\
-Runs a bot, or both, until Ctrl-C or SIGTERM: people on the list log in to the
-servers of config.yaml from their private chats, and hear when they have to do
-so again. Nobody is on the list but by --allow, --admin or mcp_auth_chats in
-config.yaml; a stranger is told their id. A bot's token is taken from
-TELEGRAM_BOT_TOKEN or DISCORD_BOT_TOKEN, in .env in HERMES_HOME or the
+Runs one or both bots until Ctrl-C or SIGTERM. Allowed users log in to the
+servers of config.yaml in their private chats, and are told when to log in
+again. Only users from --allow, --admin or mcp_auth_chats in config.yaml are
+allowed; the bot tells any other user their id. The command reads a bot's token
+from TELEGRAM_BOT_TOKEN or DISCORD_BOT_TOKEN, in .env in HERMES_HOME or in the
 environment, or from a file of mode 0600."""
 _DEMO = """\
-Logs in to an MCP server on this machine, which brings its own authorization
-server, and calls a tool there. Without a terminal, by itself. Keeps nothing."""
+Runs an MCP server and its authorization server on this machine, logs in and
+calls a tool. Without a terminal, the demo logs in by itself. Stores nothing."""
 
 
 def _make_formatter(prog: str) -> argparse.HelpFormatter:
-    # Our own line breaks, and one width everywhere: the README quotes these texts.
+    # Keep the line breaks and use a fixed width: the README quotes these texts.
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=22, width=80)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser; `verb` names the module of `cli` that runs it."""
-    top = argparse.ArgumentParser(
+    """Build the argument parser. Its `verb` names the module of `cli` that runs the command."""
+    parser = argparse.ArgumentParser(
         "hermes-mcp-auth",
         description="Log in to remote MCP servers from a machine without a browser.",
         epilog=_EPILOG,
         formatter_class=_make_formatter,
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="store_true", help="print the version and exit")
-    verbs = top.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
     add = partial(verbs.add_parser, formatter_class=_make_formatter, allow_abbrev=False)
     login = add("login", help="log in to a server", description=_LOGIN)
     _add_server_arguments(login, is_optional=True)
-    login.add_argument("--url", help="the server's address, where no config.yaml has it")
+    login.add_argument("--url", help="the server's address, if config.yaml does not have it")
     login.add_argument(
         "--flow",
         choices=_FLOWS,
         help="loopback opens a browser here, device shows a code to enter on another device, paste shows "
-        "an address; auto (default) judges by the surroundings and by what the provider offers",
+        "an address; auto (default) selects one by the environment and by what the provider supports",
     )
     login.add_argument(
         "--via",
         metavar="PLATFORM:ID",
-        help="ask that user, such as telegram:42, in the chat of the bot that serve runs, and wait here",
+        help="ask that user, such as telegram:42, in the chat with the bot that serve runs, and wait here",
     )
     login.set_defaults(refuse=login.error)
-    login.add_argument("--no-qr", action="store_true", help="draw no QR code")
-    later = login.add_mutually_exclusive_group()
-    later.add_argument("--no-wait", action="store_true", help="begin the login, show it and exit")
-    later.add_argument(
+    login.add_argument("--no-qr", action="store_true", help="do not show a QR code")
+    when = login.add_mutually_exclusive_group()
+    when.add_argument("--no-wait", action="store_true", help="start the login, show it and exit")
+    when.add_argument(
         "--finish",
         metavar="ID",
-        help="finish one that was begun: wait for its code, or take an address from standard input",
+        help="complete a started login: wait for its code, or read an address from standard input",
     )
     status = add("status", help="list servers and logins", description=_STATUS)
     _add_server_arguments(status, is_optional=True)
     token = add("token", help="print a valid access token", description=_PRINT_HELP)
     _add_server_arguments(token)
-    header = add("header", help="print it as a header, for curl", description=_HEADER)
+    header = add("header", help="print a valid token as a header, for curl", description=_HEADER)
     _add_server_arguments(header)
     run = add(
         "run",
@@ -120,23 +122,25 @@ def build_parser() -> argparse.ArgumentParser:
         "                           server -- command ...",
     )
     _add_server_and_owner(run, is_optional=False)
-    run.add_argument("--env", metavar="VARIABLE", help="put the token into this variable of the command")
+    run.add_argument(
+        "--env", metavar="VARIABLE", help="put the token into this environment variable of the command"
+    )
     run.set_defaults(refuse=run.error, command=[])
     logout = add("logout", help="revoke and delete a login", description=_LOGOUT)
     _add_server_arguments(logout, is_optional=True)
-    logout.add_argument("--all", action="store_true", help="every login; asks nothing")
+    logout.add_argument("--all", action="store_true", help="log out of every login, without a question")
     logout.set_defaults(refuse=logout.error)
-    doctor = add("doctor", help="say what is wrong with a server", description=_DOCTOR)
+    doctor = add("doctor", help="find out what is wrong with a server", description=_DOCTOR)
     _add_server_arguments(doctor)
     _add_serve_arguments(add("serve", help="log people in from Telegram or Discord", description=_SERVE))
     demo = add("demo", help="log in to an MCP server on this machine", description=_DEMO)
     demo.add_argument("--flow", choices=_FLOWS, help="as for login")
     demo.add_argument("--json", action="store_true", help="write JSON, a line per event")
-    return top
+    return parser
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
-    """Parse; what stands behind `run ... --` is a command with options of its own, and left as it is."""
+    """Parse `argv`. Do not parse the command after `run ... --`: it has its own options."""
     options = parser.parse_args(own_arguments(argv))
     if options.verb == "run":
         options.command = argv[len(own_arguments(argv)) + 1 :]
@@ -144,7 +148,7 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> argpars
 
 
 def own_arguments(argv: list[str]) -> list[str]:
-    """Return the words that are for us: all but another command's."""
+    """Return the arguments of `hermes-mcp-auth`, without the command after `run ... --`."""
     return argv[: argv.index("--")] if argv[:1] == ["run"] and "--" in argv else argv
 
 
@@ -156,18 +160,20 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         action="append",
         default=[],
-        help="a user who may, or several (ID,ID); with both bots, telegram:ID or discord:ID",
+        help="a user who may use the bot, or several (ID,ID); with both bots, telegram:ID or discord:ID",
     )
     parser.add_argument(
         "--admin",
         metavar="ID",
         action="append",
         default=[],
-        help="a user who may, and who alone may change what is shared",
+        help="a user who may use the bot; only admins may change shared tokens",
     )
     for platform in ("telegram", "discord"):
         parser.add_argument(f"--{platform}-token-file", metavar="PATH", help="a file with the bot's token")
-        parser.add_argument(f"--{platform}-api", metavar="URL", help="another server than the platform's own")
+        parser.add_argument(
+            f"--{platform}-api", metavar="URL", help="use this server, not the platform's own"
+        )
     parser.add_argument("--json", action="store_true", help="write JSON, a line per event")
     parser.set_defaults(refuse=parser.error)
 
@@ -175,7 +181,7 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_server_and_owner(parser: argparse.ArgumentParser, *, is_optional: bool) -> None:
     nargs = "?" if is_optional else None
     parser.add_argument("server", nargs=nargs, help="its name in config.yaml, or its address")
-    parser.add_argument("--owner", help="whose, such as telegram:42; default: the operator's own")
+    parser.add_argument("--owner", help="the tokens' owner, such as telegram:42; default: the operator")
 
 
 def _add_server_arguments(parser: argparse.ArgumentParser, *, is_optional: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""`demo`: a login at servers of our own on this machine, ending with a tool call through the MCP SDK."""
+"""`demo`: log in to demo servers on this machine, then call a tool through the MCP SDK."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ except ImportError:
         "The demo's servers are not installed.", "Run `pip install 'hermes-mcp-auth-remote[demo,httpx2]'`."
     ) from None
 
-# Nobody wants to look at a demo that waits.
+# Shorter than the default of 5 seconds, so that the demo responds quickly.
 DEVICE_INTERVAL_SECONDS = 2
 INTRODUCTION = (
     "This is a demo: an MCP server and its authorization server run on this machine, and you log in to them "
-    "as you would to Linear or Notion. Nothing leaves this machine, and nothing is kept."
+    "as you would to Linear or Notion. The demo sends nothing to another machine and stores nothing."
 )
 APPROVE_HINT = (
     "In this demo, the address leads to this machine. If no browser here can open it, type approve and "
-    "press Enter: the demo then plays the browser, and pastes for you."
+    "press Enter: the demo then acts as the browser, and pastes for you."
 )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve, log in, call a tool; by itself where there is no terminal."""
+    """Serve, log in and call a tool. Without a terminal the demo approves the login itself."""
     if not options.json:
         _print_paragraph(INTRODUCTION, sys.stdout)
     behaviour = Behaviour(
@@ -65,41 +65,45 @@ def run(options: argparse.Namespace) -> int:
     with serve_demo(behaviour) as demo, tempfile.TemporaryDirectory() as home:
         server = Server("demo", demo.mcp_url)
         service = AuthService(Path(home))
-        alone = not os.isatty(0)
-        stage = _RecordingScreen(screen_for(options, service), with_hint=not alone and not options.json)
-        flow: Flow = options.flow or ("paste" if alone else "auto")
-        lines = _ApprovingLineSource(demo, stage, None if alone else open_line_source(), as_json=options.json)
+        is_unattended = not os.isatty(0)
+        recording_screen = _RecordingScreen(
+            screen_for(options, service), with_hint=not is_unattended and not options.json
+        )
+        flow: Flow = options.flow or ("paste" if is_unattended else "auto")
+        line_source = _ApprovingLineSource(
+            demo, recording_screen, None if is_unattended else open_line_source(), as_json=options.json
+        )
         connection = run_until_stopped(
             log_in(
                 service,
                 server,
-                stage,
-                lines,
-                _demo_channels(detect_answer_channels(flow), is_unattended=alone),
+                recording_screen,
+                line_source,
+                _demo_channels(detect_answer_channels(flow), is_unattended=is_unattended),
             )
         )
         print_connection(connection, as_json=options.json)
-        answer = run_until_stopped(_call_tool(service.session(server)))
+        tool_text = run_until_stopped(_call_tool(service.session(server)))
     if options.json:
-        print_json({"event": "tool_result", "tool": "whoami", "text": answer})
+        print_json({"event": "tool_result", "tool": "whoami", "text": tool_text})
     else:
-        print(f"\nThe MCP SDK called the tool `whoami` with your token; it answered: {answer}")
-        print("\nNow a real one: hermes-mcp-auth login --url https://mcp.linear.app/mcp")
+        print(f"\nThe MCP SDK called the tool `whoami` with your token. The result is: {tool_text}")
+        print("\nNow try a real server: hermes-mcp-auth login --url https://mcp.linear.app/mcp")
     return 0
 
 
-def _demo_channels(detected: AnswerChannels, *, is_unattended: bool) -> AnswerChannels:
-    # Without a terminal the answer is pasted by the demo, which is what a person would do.
+def _demo_channels(channels: AnswerChannels, *, is_unattended: bool) -> AnswerChannels:
+    # Without a terminal the demo pastes the answer, as a user would, so no listener is needed.
     return AnswerChannels(
-        detected.open_browser,
+        channels.open_browser,
         should_listen=not is_unattended,
-        at_keyboard=detected.at_keyboard,
-        flow=detected.flow,
+        at_keyboard=channels.at_keyboard,
+        flow=channels.flow,
     )
 
 
 class _RecordingScreen:
-    """The screen, remembering the login that is shown on it."""
+    """Passes logins on to a screen and queues them for `_ApprovingLineSource`."""
 
     def __init__(self, screen: Screen, *, with_hint: bool) -> None:
         self._screen = screen
@@ -126,9 +130,9 @@ class _RecordingScreen:
 
 
 class _ApprovingLineSource:
-    """Lines from the keyboard, in which `approve` becomes the address that a browser would end on.
+    """Reads lines from the keyboard and replaces `approve` with the redirect URL of an approved login.
 
-    Without a keyboard, that is the only line.
+    Without a keyboard, that URL is the only line.
     """
 
     def __init__(
@@ -150,10 +154,10 @@ class _ApprovingLineSource:
             return None
         line = await self._keyboard.read_line()
         while not self._screen.shown_logins.empty():
-            # It was changed over, or has another code.
+            # The user switched the flow or requested another code.
             self._login = self._screen.shown_logins.get_nowait()
-        approves = line is not None and line.strip().lower() == "approve"
-        return await self._approve(self._login) if approves else line
+        is_approval = line is not None and line.strip().lower() == "approve"
+        return await self._approve(self._login) if is_approval else line
 
     async def _approve(self, login: Login) -> str:
         self._demo.authorization_server.change_behaviour(auto_approve=True)
@@ -166,7 +170,7 @@ class _ApprovingLineSource:
             return ""
         if not self._as_json:
             _print_paragraph(
-                "The demo opens the address, approves, and pastes what the browser ended on.", sys.stdout
+                "The demo opens the address, approves, and pastes the address that it ends on.", sys.stdout
             )
         return await run_in_own_thread(_fetch_redirect, login.authorization_url)
 
@@ -187,11 +191,11 @@ def _print_paragraph(paragraph: str, stream: TextIO) -> None:
 
 
 def _fetch_redirect(url: str) -> str:
-    """Open the consent page, which approves at once, and return where it sends the browser."""
-    where = urlsplit(url)
-    connection = HTTPConnection(where.netloc)
+    """Open the consent page, which approves at once, and return the URL that it redirects to."""
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc)
     try:
-        connection.request("GET", f"{where.path}?{where.query}")
+        connection.request("GET", f"{parts.path}?{parts.query}")
         return connection.getresponse().getheader("location") or ""
     finally:
         connection.close()

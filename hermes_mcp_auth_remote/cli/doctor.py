@@ -1,4 +1,4 @@
-"""`doctor`: a login in slow motion, up to where it would begin; each answer in a line, and one remedy."""
+"""`doctor`: a dry run of a login, with a line per request and one remedy. RFC 9728, RFC 8414."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from hermes_mcp_auth_remote.terminal.screen import terminal_size
 from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, table, wrap_text
 from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
 
-# They go nowhere: a rehearsal sends nothing that would carry them.
+# A dry run never sends these secrets.
 _PLACEHOLDER_SECRET = Secret("rehearsal")
 
 
 @dataclass(slots=True)
 class _Report:
-    """All that is found, as it is found."""
+    """Everything that the dry run has found so far."""
 
     server_argument: str
     as_json: bool
@@ -59,26 +59,26 @@ class _Report:
     errors: list[McpAuthError] = field(default_factory=list[McpAuthError])
 
     def show_request(self, traced_request: TracedRequest) -> None:
-        """Show a request as soon as it is over: a slow one explains itself by then."""
+        """Record a finished request and print it at once, so that the user sees which request is slow."""
         self.traced_requests.append(traced_request)
         if self.as_json:
             return
-        answer = traced_request.outcome
-        status = str(answer.status) if isinstance(answer, Response) else "---"
-        by = f" by the proxy {traced_request.proxy}" if traced_request.proxy else ""
+        response = traced_request.outcome
+        status = str(response.status) if isinstance(response, Response) else "---"
+        proxy_text = f" by the proxy {traced_request.proxy}" if traced_request.proxy else ""
         milliseconds = 1000 * traced_request.seconds
         url, outcome = display_url(traced_request.request.url), describe_response(traced_request)
-        line = f"{url}{by} ({milliseconds:.0f} ms): {outcome}"
+        line = f"{url}{proxy_text} ({milliseconds:.0f} ms): {outcome}"
         print(table([(f"{traced_request.request.method:4} {status}", line)], self.columns), flush=True)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Walk through a login of a server and say what is wrong with it; changes nothing anywhere."""
+    """Run a login without changing anything and print what is wrong. Return the exit code."""
     report = _Report(options.server, options.json, terminal_size(sys.stdout)[0])
     try:
         report.server = resolve_server(options.server, options.owner)
-    except McpAuthError as trouble:
-        report.errors.append(trouble)
+    except McpAuthError as error:
+        report.errors.append(error)
     else:
         _examine(report, report.server, CredentialKey(report.server.name, options.owner))
     if report.as_json:
@@ -96,39 +96,44 @@ def _examine(report: _Report, server: Server, key: CredentialKey) -> None:
             flush=True,
         )
     store = FileStore(current_home())
-    refused = False
+    is_cimd_disabled = False
     try:
         report.credentials = store.read(key)
-        refused = store.is_cimd_disabled(key)
-    except McpAuthError as trouble:
-        report.errors.append(trouble)
-    stored = report.credentials
-    # The port that is proposed is the same each time that somebody asks.
-    report.redirect_uri = redirect_uri_for(server, stored.client, lambda _: server.name)
-    held = PreviousLogin(
-        stored.client,
-        stored.authorization_server.issuer if stored.authorization_server else None,
-        (stored.tokens.scope if stored.tokens else None) or frozenset(),
-        refused,
+        is_cimd_disabled = store.is_cimd_disabled(key)
+    except McpAuthError as error:
+        report.errors.append(error)
+    credentials = report.credentials
+    # Derive the port from the server's name, so that every run proposes the same port.
+    report.redirect_uri = redirect_uri_for(server, credentials.client, lambda _: server.name)
+    previous_login = PreviousLogin(
+        credentials.client,
+        credentials.authorization_server.issuer if credentials.authorization_server else None,
+        (credentials.tokens.scope if credentials.tokens else None) or frozenset(),
+        is_cimd_disabled,
     )
     try:
         if server.options.dpop:
             check_can_sign("Proofs (DPoP)")
-        login = _make_login(server, held, report.redirect_uri)
-        walk = dry_run_login(server, login, preferred_issuer=held.issuer)
-        report.findings = run_until_stopped(run_traced_exchange(walk, server, report.show_request))
-    except McpAuthError as trouble:
-        report.errors.append(trouble)
+        make_login = _make_login(server, previous_login, report.redirect_uri)
+        exchange = dry_run_login(server, make_login, preferred_issuer=previous_login.issuer)
+        report.findings = run_until_stopped(run_traced_exchange(exchange, server, report.show_request))
+    except McpAuthError as error:
+        report.errors.append(error)
     report.errors += report.findings.obstacles
 
 
-def _make_login(server: Server, held: PreviousLogin, redirect_uri: str) -> LoginFactory:
-    """Return what a login of this server is made of; raises ConfigError for files that cannot be read."""
+def _make_login(server: Server, previous_login: PreviousLogin, redirect_uri: str) -> LoginFactory:
+    """Return a function that prepares a login to a server.
+
+    Raises ConfigError if a file cannot be read.
+    """
     options = server.options
     sign = _signer(server)
     if options.grant != "authorization_code":
-        means = GrantInputs(sign, _read_assertion(server))
-        return lambda who: obtain_tokens(who, means, time.time(), previous_login=held)
+        grant_inputs = GrantInputs(sign, _read_assertion(server))
+        return lambda target_server: obtain_tokens(
+            target_server, grant_inputs, time.time(), previous_login=previous_login
+        )
 
     def make_exchange(target_server: Server) -> Exchange[object]:
         return prepare_login(
@@ -136,7 +141,7 @@ def _make_login(server: Server, held: PreviousLogin, redirect_uri: str) -> Login
             LoginNonces(_PLACEHOLDER_SECRET, _PLACEHOLDER_SECRET),
             redirect_uri,
             time.time(),
-            previous_login=held,
+            previous_login=previous_login,
             sign=sign,
             can_use_dpop=can_sign(),
             flow=options.flow if options.device else "paste",
@@ -188,10 +193,10 @@ def _text_report(report: _Report, owner: str | None) -> str:
         rows.append(("Trusts", str(network["trusts"])))
         rows.append(("Reaches", str(network["reaches"])))
         parts.append(f"\n{table(rows, columns)}" if report.traced_requests else table(rows, columns))
-        parts += [f"\n{wrap_text(f'Note: {replace_unprintable(each)}', columns)}" for each in _notes(report)]
+        parts += [f"\n{wrap_text(f'Note: {replace_unprintable(note)}', columns)}" for note in _notes(report)]
     parts.append("")
-    for error, each in zip(report.errors, _problems(report), strict=True):
-        parts.append(wrap_text(f"{CROSS_MARK} {replace_unprintable(each['message'])}", columns))
+    for error, problem in zip(report.errors, _problems(report), strict=True):
+        parts.append(wrap_text(f"{CROSS_MARK} {replace_unprintable(problem['message'])}", columns))
         if error.server_message:
             parts.append(
                 wrap_text(f"{SERVER_SAYS}: {quote_server_message(error.server_message)}", columns, 2)
@@ -204,7 +209,7 @@ def _text_report(report: _Report, owner: str | None) -> str:
 
 def _problems(report: _Report) -> list[dict[str, str]]:
     server = report.server or Server(report.server_argument, "")
-    return [describe_problem(each, server, report.redirect_uri) for each in report.errors]
+    return [describe_problem(error, server, report.redirect_uri) for error in report.errors]
 
 
 def _notes(report: _Report) -> list[str]:
@@ -213,12 +218,12 @@ def _notes(report: _Report) -> list[str]:
 
 
 def _remedy(report: _Report, owner: str | None) -> str:
-    """Return the one thing to do: about what a login would meet first."""
+    """Return one remedy, for the first problem that a login would meet."""
     problems = _problems(report)
     if problems:
         return problems[0]["advice"]
     if report.server is not None and report.server.options.grant != "authorization_code":
-        return f"Nothing is wrong: no login is needed, run {_token_command(report, owner)}"
+        return f"Nothing is wrong. No login is needed: run {_token_command(report, owner)}"
     if report.server is not None and _connection_state(report, report.server, owner) == "connected":
         return "Nothing is wrong, and you are connected."
     return f"Nothing is wrong: run {login_command(report.server_argument, owner)}"
@@ -229,16 +234,18 @@ def _token_command(report: _Report, owner: str | None) -> str:
 
 
 def _connection_state(report: _Report, server: Server, owner: str | None) -> str:
-    key, stored = CredentialKey(server.name, owner), report.credentials
-    found = None if stored.tokens is None else connection_from_credentials(key, server.url, stored)
-    needs_nobody = server.options.grant != "authorization_code"
-    return ConnectionStatus(key, report.server_argument, found, uses_machine_grant=needs_nobody).state(
-        time.time()
+    key, credentials = CredentialKey(server.name, owner), report.credentials
+    connection = (
+        None if credentials.tokens is None else connection_from_credentials(key, server.url, credentials)
     )
+    uses_machine_grant = server.options.grant != "authorization_code"
+    return ConnectionStatus(
+        key, report.server_argument, connection, uses_machine_grant=uses_machine_grant
+    ).state(time.time())
 
 
 def _stored_parts(credentials: Credentials) -> list[str]:
-    """Name what is stored; never what it says."""
+    """List the names of the stored parts, never their values."""
     parts: Mapping[str, object] = {
         "tokens": credentials.tokens,
         "refresh token": credentials.tokens and credentials.tokens.refresh_token,
@@ -252,20 +259,22 @@ def _stored_parts(credentials: Credentials) -> list[str]:
 
 def _network_facts(report: _Report, server: Server) -> dict[str, object]:
     options = server.options
-    usual = [
+    configured_authorities = [
         f"{name} ({os.environ[name]})" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)
     ]
-    authorities = ", ".join(usual) or "the authorities of this system and of certifi"
+    authorities = ", ".join(configured_authorities) or "the authorities of this system and of certifi"
     trusts = authorities if options.ca_file is None else f"{options.ca_file}, elsewhere also {authorities}"
     return {
         "proxy": next(
             (seen.proxy for seen in report.traced_requests if seen.proxy),
             proxy_address_for(server.url, os.environ),
         ),
-        "trusts": trusts if options.verify_tls else f"whatever {server.name} shows, elsewhere {authorities}",
+        "trusts": trusts
+        if options.verify_tls
+        else f"any certificate of {server.name}, elsewhere {authorities}",
         "reaches": ", ".join(
             [
-                "public addresses, and what is beside the server",
+                "public addresses, and the server's own network",
                 *options.allow_addresses,
                 *(f"{host} (unchecked behind a proxy)" for host in options.allow_hosts),
             ]

@@ -1,4 +1,4 @@
-"""What `doctor` saw, in words: each request, what the servers support, what deserves a remark. Pure."""
+"""Describe what `doctor` found: requests, supported features, notes and problems. No I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
 from hermes_mcp_auth_remote.phrases import display_url
 from hermes_mcp_auth_remote.values import Server, ServerOptions
 
-# Where an option stands under another name in config.yaml, or beside `oauth:`.
+# Options whose key in config.yaml is not `oauth.` and the option's name.
 _CONFIG_KEYS = {
     "verify_tls": "ssl_verify",
     "ca_file": "ssl_verify",
@@ -34,12 +34,12 @@ _CONFIG_KEYS = {
     "client_key": "client_key",
     "login_seconds": "oauth.timeout",
 }
-# Members that only Microsoft Entra publishes; its host has many names.
+# Metadata members that only Microsoft Entra publishes. Its host names vary.
 _ENTRA_MEMBERS = frozenset({"tenant_region_scope", "cloud_instance_name", "msgraph_host"})
 
 
 def request_event(traced_request: TracedRequest) -> dict[str, object]:
-    """Write one request and its answer for programs; no header and no body of it."""
+    """Return a request and its response for programs, without headers and bodies."""
     outcome = traced_request.outcome
     return {
         "step": traced_request.request.step,
@@ -54,81 +54,84 @@ def request_event(traced_request: TracedRequest) -> dict[str, object]:
 
 
 def describe_response(traced_request: TracedRequest) -> str:
-    """Say in a few words what an answer was."""
-    answer = traced_request.outcome
-    if isinstance(answer, McpAuthError):
-        return str(answer).removesuffix(".")
-    location = answer.header("location")
-    if 300 <= answer.status < 400 and location is not None:
-        return f"sends us to {sanitize(location)}"
+    """Describe a response in a few words."""
+    response = traced_request.outcome
+    if isinstance(response, McpAuthError):
+        return str(response).removesuffix(".")
+    location = response.header("location")
+    if 300 <= response.status < 400 and location is not None:
+        return f"redirects to {sanitize(location)}"
     if traced_request.request.step == PROBE_STEP:
-        return _describe_probe(answer)
-    if not answer.ok:
-        return "the server fails" if answer.status >= 500 or answer.status == 429 else "nothing there"
-    return _describe_document(answer, traced_request.request.step)
+        return _describe_probe(response)
+    if not response.ok:
+        return "server error" if response.status >= 500 or response.status == 429 else "not found"
+    return _describe_document(response, traced_request.request.step)
 
 
 def _describe_document(response: Response, document_name: str) -> str:
     try:
         document = read_json_object(response.body, document_name)
-    except MalformedResponse as trouble:
-        return str(trouble).removesuffix(".").removeprefix(f"The {document_name} is ")
+    except MalformedResponse as error:
+        return str(error).removesuffix(".").removeprefix(f"The {document_name} is ")
     if document_name == PROTECTED_RESOURCE_STEP:
         issuers = string_list(document, "authorization_servers") or ()
-        named = (
+        issuer_list = (
             ", ".join(sanitize(issuer) for issuer in issuers[:MAX_ISSUERS_TRIED]) or "no authorization server"
         )
-        return f"{document_name}, names {named}"
+        return f"{document_name}, names {issuer_list}"
     return f"{document_name}, issuer {sanitize(string_member(document, 'issuer')) or 'missing'}"
 
 
 def _describe_probe(response: Response) -> str:
     lines = response.header_all("www-authenticate")
     if not lines and response.status not in {401, 403}:
-        return "answers without a token" if response.ok else "neither answers nor asks for a token"
+        return "responds without a token" if response.ok else "neither responds nor asks for a token"
     challenge = read_challenge(lines)
     count = len(challenge.resource_metadata)
-    named = {0: "no metadata", 1: "its metadata"}.get(count, f"{count} places of metadata")
+    metadata = {0: "no metadata", 1: "its metadata"}.get(count, f"{count} metadata addresses")
     scope = f", scope {sanitize(format_scope(challenge.scope))}" if challenge.scope else ""
-    return f"asks for a token, names {named}{scope}"
+    return f"asks for a token, names {metadata}{scope}"
 
 
 def describe_support(findings: Findings, server: Server) -> dict[str, object]:
-    """Say what both servers can do, for programs; empty where no authorization server was found."""
+    """Return the features of both servers, for programs. Empty if no authorization server was found."""
     discovery = findings.discovery
     if discovery is None or (
         discovery.authorization_server.uses_default_endpoints and findings.challenge is None
     ):
         return {}
-    issuer, resource = discovery.authorization_server, discovery.protected_resource
-    methods = issuer.code_challenge_methods_supported
+    authorization_server, protected_resource = discovery.authorization_server, discovery.protected_resource
+    methods = authorization_server.code_challenge_methods_supported
     has_pkce = server.options.allow_missing_pkce or "S256" in (methods or ())
-    by_code = ["browser", "paste"] if has_pkce else []
-    by_document = issuer.client_id_metadata_document_supported
-    scopes = issuer.scopes_supported
+    code_flows = ["browser", "paste"] if has_pkce else []
+    supports_cimd = authorization_server.client_id_metadata_document_supported
+    scopes = authorization_server.scopes_supported
     return {
-        "issuer": issuer.issuer,
-        "metadata": not issuer.uses_default_endpoints,
-        "flows": [*by_code, *(["device"] if findings.device_flow_issuer and server.options.device else [])],
+        "issuer": authorization_server.issuer,
+        "metadata": not authorization_server.uses_default_endpoints,
+        "flows": [
+            *code_flows,
+            *(["device"] if findings.device_flow_issuer and server.options.device else []),
+        ],
         "device_issuer": findings.device_flow_issuer,
         "registration": [
             "pre_registered",
-            *(["client_id_metadata_document"] if by_document else []),
-            *(["dynamic"] if issuer.registration_endpoint is not None else []),
+            *(["client_id_metadata_document"] if supports_cimd else []),
+            *(["dynamic"] if authorization_server.registration_endpoint is not None else []),
         ],
         "pkce": None if methods is None else list(methods),
-        "par": issuer.pushed_authorization_request_endpoint is not None,
-        "par_required": issuer.require_pushed_authorization_requests,
-        "dpop": list(string_list(issuer.document, "dpop_signing_alg_values_supported") or ()),
-        "iss": issuer.authorization_response_iss_parameter_supported,
-        "revocation": issuer.revocation_endpoint is not None,
-        "scopes": None if resource is None else _optional_list(resource.scopes_supported),
+        "par": authorization_server.pushed_authorization_request_endpoint is not None,
+        "par_required": authorization_server.require_pushed_authorization_requests,
+        "dpop": list(string_list(authorization_server.document, "dpop_signing_alg_values_supported") or ()),
+        "iss": authorization_server.authorization_response_iss_parameter_supported,
+        "revocation": authorization_server.revocation_endpoint is not None,
+        "scopes": None if protected_resource is None else _optional_list(protected_resource.scopes_supported),
         "challenged_scope": None
         if findings.challenge is None or findings.challenge.scope is None
         else sorted(findings.challenge.scope),
         "offline_access": "offline_access" in (scopes or ()),
-        "grants": _optional_list(issuer.grant_types_supported),
-        "authentication": _optional_list(issuer.token_endpoint_auth_methods_supported),
+        "grants": _optional_list(authorization_server.grant_types_supported),
+        "authentication": _optional_list(authorization_server.token_endpoint_auth_methods_supported),
     }
 
 
@@ -137,106 +140,109 @@ def _optional_list(texts: tuple[str, ...] | None) -> list[str] | None:
 
 
 def support_rows(support: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Write what `supports` said for people."""
+    """Format the result of `describe_support` for people."""
     if not support:
         return []
     flows, registration = _quoted_list(support["flows"]), _quoted_list(support["registration"])
-    clients = {
+    client_texts = {
         "dynamic": "register themselves",
-        "client_id_metadata_document": "are known by the address of their metadata (CIMD)",
+        "client_id_metadata_document": "identify themselves by the address of their metadata (CIMD)",
     }
-    ways = [clients[each] for each in registration if each in clients]
-    pkce, offered, required = support["pkce"], support["par"], support["par_required"]
-    pushed = "required" if required else "yes" if offered else "no"
+    accepted_clients = [client_texts[kind] for kind in registration if kind in client_texts]
+    pkce, has_par, requires_par = support["pkce"], support["par"], support["par_required"]
+    par = "required" if requires_par else "yes" if has_par else "no"
     scopes = format_scope({*_quoted_list(support["scopes"]), *_quoted_list(support["challenged_scope"])})
     return [
         ("Log in at", str(support["issuer"])),
-        ("Ways in", ", ".join(flows) or "none"),
-        ("Clients", ", ".join(ways) or "only those that were registered by hand"),
-        ("PKCE", "it does not say" if pkce is None else ", ".join(_quoted_list(pkce)) or "none"),
-        ("PAR", pushed),
+        ("Flows", ", ".join(flows) or "none"),
+        ("Clients", ", ".join(accepted_clients) or "only those that were registered by hand"),
+        ("PKCE", "not stated" if pkce is None else ", ".join(_quoted_list(pkce)) or "none"),
+        ("PAR", par),
         ("DPoP", ", ".join(_quoted_list(support["dpop"])) or "no"),
-        ("iss", "in each answer" if support["iss"] else "no"),
+        ("iss", "in each response" if support["iss"] else "no"),
         ("Revocation", "yes" if support["revocation"] else "no"),
-        ("Scope", sanitize(scopes) or "it names none"),
+        ("Scope", sanitize(scopes) or "not stated"),
         (
             "Offline",
-            "yes, by offline_access" if support["offline_access"] else "it does not list offline_access",
+            "yes, by offline_access" if support["offline_access"] else "offline_access is not listed",
         ),
-        ("Grants", ", ".join(_quoted_list(support["grants"])) or "it does not say"),
+        ("Grants", ", ".join(_quoted_list(support["grants"])) or "not stated"),
     ]
 
 
 def _quoted_list(value: object) -> list[str]:
-    return [sanitize(each) for each in cast("list[object]", value)] if isinstance(value, list) else []
+    return [sanitize(item) for item in cast("list[object]", value)] if isinstance(value, list) else []
 
 
 def configured_keys(options: ServerOptions) -> list[str]:
-    """Name the keys of config.yaml that differ from what they are by default; never a value."""
-    usual = ServerOptions()
-    changed = [each.name for each in fields(options)]
-    changed = [name for name in changed if getattr(options, name) != getattr(usual, name)]
-    return list(dict.fromkeys(_CONFIG_KEYS.get(name, f"oauth.{name}") for name in changed))
+    """List the keys of config.yaml that differ from their defaults, never their values."""
+    defaults = ServerOptions()
+    changed_names = [option.name for option in fields(options)]
+    changed_names = [name for name in changed_names if getattr(options, name) != getattr(defaults, name)]
+    return list(dict.fromkeys(_CONFIG_KEYS.get(name, f"oauth.{name}") for name in changed_names))
 
 
 def notes(findings: Findings, server: Server, stored_issuer: str | None) -> Iterator[str]:
-    """Say what stands in nobody's way, and may still be why something goes wrong."""
+    """Yield notes: facts that do not prevent a login but may explain a failure."""
     options, discovery = server.options, findings.discovery
     if not options.verify_tls:
-        yield "TLS certificates of this server are not checked (`ssl_verify: false`)."
+        yield "This program does not check the TLS certificates of this server (`ssl_verify: false`)."
     if discovery is None:
         return
-    issuer = discovery.authorization_server
-    if issuer.uses_default_endpoints:
+    authorization_server = discovery.authorization_server
+    if authorization_server.uses_default_endpoints:
         if findings.challenge is not None:
-            yield "It publishes no metadata: the default endpoints of MCP 2025-03-26 are used."
+            yield "The server publishes no metadata: the default endpoints of MCP 2025-03-26 are used."
         return
     if findings.challenge is None:
-        yield "It asks for a token later than with its first answer, or never; a login works all the same."
-    if stored_issuer is not None and stored_issuer.rstrip("/") != issuer.issuer.rstrip("/"):
-        yield f"What is stored is of another authorization server, {host_of(stored_issuer)}: log in again."
+        yield "The server does not ask for a token in its first response. A login works in any case."
+    if stored_issuer is not None and stored_issuer.rstrip("/") != authorization_server.issuer.rstrip("/"):
+        yield f"The stored tokens come from another server, {host_of(stored_issuer)}: log in again."
     has_port = options.redirect_port or options.redirect_uri is not None
     if options.client_id and not has_port and options.grant == "authorization_code":
         yield (
-            "Each login listens on another port; if the provider compares ports, set `oauth.redirect_port` "
+            "Each login listens on another port. If the provider compares ports, set `oauth.redirect_port` "
             "to the one that you registered."
         )
-    if options.resource is None and issuer.document.keys() & _ENTRA_MEMBERS:
+    if options.resource is None and authorization_server.document.keys() & _ENTRA_MEMBERS:
         yield (
-            "This is Microsoft Entra; if it refuses a login with AADSTS9010010 or AADSTS901002, set "
+            "This is Microsoft Entra. If it refuses a login with AADSTS9010010 or AADSTS901002, set "
             "`oauth.resource: false`."
         )
     yield from _ineffective_option_notes(options, discovery)
 
 
 def _ineffective_option_notes(options: ServerOptions, discovery: Discovery) -> Iterator[str]:
-    """Name the options that do nothing here, or ask for what there is not."""
-    issuer, resource = discovery.authorization_server, discovery.protected_resource
-    if options.allow_missing_pkce and "S256" in (issuer.code_challenge_methods_supported or ()):
-        yield "PKCE is advertised: `oauth.allow_missing_pkce` is not needed any more."
-    if options.client_metadata_url and not issuer.client_id_metadata_document_supported:
-        yield "`oauth.client_metadata_url` is not used: the provider does not take such clients."
-    if options.dpop and not supports_dpop(issuer.document):
+    """Yield notes on options that have no effect here or that request an unsupported feature."""
+    authorization_server, protected_resource = discovery.authorization_server, discovery.protected_resource
+    if options.allow_missing_pkce and "S256" in (authorization_server.code_challenge_methods_supported or ()):
+        yield "The provider advertises PKCE: `oauth.allow_missing_pkce` is no longer needed."
+    if options.client_metadata_url and not authorization_server.client_id_metadata_document_supported:
+        yield "`oauth.client_metadata_url` is not used: the provider does not support such clients."
+    if options.dpop and not supports_dpop(authorization_server.document):
         yield f"`oauth.dpop` asks for proofs, and the provider does not list {DPOP_ALGORITHM}."
-    listed = {*((resource and resource.scopes_supported) or ()), *(issuer.scopes_supported or ())}
-    unknown = (options.scope or frozenset()) - listed
-    if unknown and listed:
-        yield f"`oauth.scope` asks for what nobody lists: {format_scope(unknown)}."
+    listed_scopes = {
+        *((protected_resource and protected_resource.scopes_supported) or ()),
+        *(authorization_server.scopes_supported or ()),
+    }
+    unlisted_scopes = (options.scope or frozenset()) - listed_scopes
+    if unlisted_scopes and listed_scopes:
+        yield f"`oauth.scope` requests scopes that no server lists: {format_scope(unlisted_scopes)}."
 
 
 def describe_problem(error: McpAuthError, server: Server, redirect_uri: str) -> dict[str, str]:
-    """Write what stands in the way of a login, with what to do about it."""
+    """Return the code, message and advice of an error that prevents a login."""
     advice = error.advice
-    where = urlsplit(redirect_uri)
+    redirect_parts = urlsplit(redirect_uri)
     if (
         isinstance(error, ClientIdRequired)
-        and is_loopback_host(where.hostname or "")
+        and is_loopback_host(redirect_parts.hostname or "")
         and not server.options.redirect_port
     ):
-        # Else the next login would come from another port than the one that was registered (quirk 18).
+        # Without a fixed port the next login would use another port than the registered one (quirk 18).
         advice = (
             f"Register a client there by hand with the redirect URI {redirect_uri}, then set "
             "`oauth.client_id` (and `oauth.client_secret`, if you are given one) and "
-            f"`oauth.redirect_port: {where.port}` for this server."
+            f"`oauth.redirect_port: {redirect_parts.port}` for this server."
         )
     return {"code": error.code, "message": str(error), "advice": advice}

@@ -1,4 +1,4 @@
-"""`header`: the Authorization header of a valid access token on standard output, for curl and its like."""
+"""`header`: print the Authorization header of a valid access token, for curl and similar programs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hermes_mcp_auth_remote.cli.token import valid_authorization
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the header; raises AuthorizationRequired where somebody has to log in first."""
+    """Print the header. Raises AuthorizationRequired if a login is needed."""
     _, authorization = valid_authorization(options.server, options.owner)
     if options.json:
-        # An object of headers, which is what programs with a helper for headers read.
+        # Programs that run a helper to get their headers expect a JSON object of headers.
         print_json({"Authorization": authorization})
     else:
         print(f"Authorization: {authorization}", flush=True)

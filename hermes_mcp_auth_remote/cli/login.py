@@ -1,4 +1,4 @@
-"""`login`: from a terminal, a pipe or a program; also begun here and finished elsewhere, or the reverse."""
+"""`login`: log in from a terminal, a pipe or a program. Start and completion may be separate commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hermes_mcp_auth_remote.values import Flow, Server
 
 
 def run(options: argparse.Namespace) -> int:
-    """Log in; raises what ended the login."""
+    """Log in. Raises the McpAuthError that ended the login."""
     if options.via is not None:
         from hermes_mcp_auth_remote.cli.via import run as ask
 
@@ -46,25 +46,25 @@ def run(options: argparse.Namespace) -> int:
         login = run_until_stopped(service.start_login(server, TERMINAL_ORIGIN, owner=owner, flow=flow))
         screen.show(login, browser_opened=False, port=None)
         if not options.json:
-            what = "To paste it later" if login.poll_state is None else "To wait for it later"
-            print(f"{what}: hermes-mcp-auth login --finish {login.id}", flush=True)
+            purpose = "To paste it later" if login.poll_state is None else "To wait for it later"
+            print(f"{purpose}: hermes-mcp-auth login --finish {login.id}", flush=True)
         return 0
-    judged = detect_answer_channels(flow)
-    connection = run_until_stopped(log_in(service, server, screen, open_line_source(), judged, owner))
+    channels = detect_answer_channels(flow)
+    connection = run_until_stopped(log_in(service, server, screen, open_line_source(), channels, owner))
     print_connection(connection, as_json=options.json)
     return 0
 
 
 def detect_answer_channels(flow: Flow) -> AnswerChannels:
-    """Judge how a login here gets its answer: by a browser that is here, a device, or a paste."""
-    here = detect_browser_support(os.environ, sys.platform, os.path.exists)
-    browse = flow == "loopback" or (flow == "auto" and here.can_open)
+    """Choose how a login at this terminal gets its answer: by a local browser, a device or a paste."""
+    browser_support = detect_browser_support(os.environ, sys.platform, os.path.exists)
+    use_browser = flow == "loopback" or (flow == "auto" and browser_support.can_open)
     return AnswerChannels(
-        open_browser=open_browser if browse else None,
-        # A redirect that reaches this machine, by a forwarded port, is as good as a paste.
+        open_browser=open_browser if use_browser else None,
+        # Listen in every flow: a redirect can reach this machine through a forwarded port.
         should_listen=True,
         at_keyboard=os.isatty(0),
-        flow="loopback" if browse else flow,
+        flow="loopback" if use_browser else flow,
     )
 
 
@@ -72,21 +72,21 @@ def screen_for(options: argparse.Namespace, service: AuthService) -> Screen:
     """Return the screen for these options: JSON on standard output, or text for people on standard error."""
     if options.json:
         return JsonScreen()
-    # https://no-color.org, and terminals that show escapes instead of obeying them.
-    in_place = os.environ.get("TERM") != "dumb"
-    colour = in_place and not os.environ.get("NO_COLOR")
+    # NO_COLOR: https://no-color.org. A dumb terminal prints escape sequences instead of obeying them.
+    obeys_escapes = os.environ.get("TERM") != "dumb"
+    colour = obeys_escapes and not os.environ.get("NO_COLOR")
     columns, rows = terminal_size(sys.stderr)
     with_qr = not getattr(options, "no_qr", False)
-    device = service.allows_device
-    return PlainScreen(sys.stderr, columns, rows, time.time, with_qr, colour, in_place, device)
+    allows_device = service.allows_device
+    return PlainScreen(sys.stderr, columns, rows, time.time, with_qr, colour, obeys_escapes, allows_device)
 
 
 @dataclass(frozen=True, slots=True)
 class JsonScreen:
-    """A JSON object per line. The URL in it is for the person who logs in; keep it from a model."""
+    """Prints a JSON object per line. Show the URL only to the user who logs in, never to a model."""
 
     def show(self, login: Login, *, browser_opened: bool, port: int | None) -> None:
-        """Write a login that waits."""
+        """Print a login that waits for an answer."""
         code = login.device_authorization
         if code is not None:
             print_json(
@@ -121,40 +121,40 @@ class JsonScreen:
         )
 
     def show_refusal(self, error: McpAuthError) -> None:
-        """Write why an answer did not count."""
+        """Print why an answer was refused."""
         print_json({"event": "refused", "error": error.code, "message": str(error), "advice": error.advice})
 
     def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
-        """Write nothing: programs know `expires_at`."""
+        """Print nothing: programs know `expires_at`."""
 
     def show_expiry(self, login: Login) -> None:
-        """Write that a line on standard input begins another login, with a new code."""
+        """Print that the code has expired. A line on standard input starts another login."""
         print_json({"event": "expired", "login_id": login.id})
 
 
 async def _complete_login(service: AuthService, login_id: str, screen: Screen) -> Connection:
     login = service.login(login_id)
     if login.status != "waiting":
-        # Before anything is pasted for nothing.
+        # Fail before the user pastes an address.
         raise login_state_error(login)
     with contextlib.suppress(ConfigError):
-        # With the server's own options (a CA, an allowed network), where a configuration has them.
+        # Use the server's options from config.yaml (a CA, an allowed network) if it has an entry.
         service.register_server(resolve_server(login.key.server_name, login.key.owner))
     if login.poll_state is not None:
-        race = LoginAnswers(service, screen, Server(login.key.server_name, login.server_url))
-        race.login = login
+        answers = LoginAnswers(service, screen, Server(login.key.server_name, login.server_url))
+        answers.login = login
         screen.show(login, browser_opened=False, port=None)
-        return await race.wait_for_connection(login, open_line_source(), at_keyboard=os.isatty(0))
+        return await answers.wait_for_connection(login, open_line_source(), at_keyboard=os.isatty(0))
     if os.isatty(0):
         print("Paste the address that the browser ended on, and press Enter:", file=sys.stderr, flush=True)
-    async with open_line_source() as lines:
-        text = await lines.read_line()
+    async with open_line_source() as line_source:
+        text = await line_source.read_line()
     try:
         return await service.complete_login(login_id, text or "", TERMINAL_ORIGIN)
-    except StillExchanging as late:
-        screen.show_refusal(late)
-    over = await service.wait_for_login(login_id)
+    except StillExchanging as still_exchanging:
+        screen.show_refusal(still_exchanging)
+    ended_login = await service.wait_for_login(login_id)
     connection = service.connection(Server(login.key.server_name, login.server_url), login.key.owner)
-    if over.status != "done" or connection is None:
-        raise login_state_error(over)
+    if ended_login.status != "done" or connection is None:
+        raise login_state_error(ended_login)
     return connection

@@ -1,4 +1,4 @@
-"""`logout`: of one login or of many, each revoked as best it goes, then deleted."""
+"""`logout`: revoke the tokens of one or more logins if possible, then delete them. RFC 7009."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, error_t
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
-# A provider that does not answer takes its time; a company that leaves must not wait for each in turn.
+# Log out concurrently: a provider that does not respond must not delay all the others.
 MAX_CONCURRENT_LOGOUTS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class LogoutResult:
-    """How logging out of one server went; `waiting` counts the logins that were cancelled."""
+    """The result of one logout. `cancelled_count` is the number of waiting logins that it cancelled."""
 
     key: CredentialKey
     was_connected: bool
@@ -34,26 +34,26 @@ class LogoutResult:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Log out. That nobody was logged in is no error; one that fails stops no other."""
+    """Log out. A missing login is no error. If one logout fails, the others continue."""
     owner: Owner = options.owner
     if options.server is None and owner is None and not options.all:
         options.refuse("name a server, or an owner with --owner, or --all")
     service = AuthService(current_home())
     if options.server is not None and not options.all:
         server = _resolve_stored_server(service, options.server, owner)
-        ending = run_until_stopped(_log_out(service, CredentialKey(server.name, owner), server))
-        if ending.error is not None:
-            raise ending.error
-        _print_result(ending, as_json=options.json)
+        result = run_until_stopped(_log_out(service, CredentialKey(server.name, owner), server))
+        if result.error is not None:
+            raise result.error
+        _print_result(result, as_json=options.json)
         return 0
     name = None if options.server is None else _resolve_name(options.server)
     keys = [*service.keys(), *(login.key for login in service.waiting_logins())]
-    wanted = [
+    selected_keys = [
         key for key in dict.fromkeys(keys) if owner in {None, key.owner} and name in {None, key.server_name}
     ]
-    code = run_until_stopped(_log_out_all(service, wanted, as_json=options.json))
-    if not wanted and not options.json:
-        print(f"{CHECK_MARK} Nobody was logged in.", flush=True)
+    code = run_until_stopped(_log_out_all(service, selected_keys, as_json=options.json))
+    if not selected_keys and not options.json:
+        print(f"{CHECK_MARK} There was no login.", flush=True)
     return code
 
 
@@ -61,47 +61,47 @@ def _resolve_stored_server(service: AuthService, name: str, owner: Owner) -> Ser
     try:
         return resolve_server(name, owner)
     except ConfigError:
-        # A mistake in config.yaml keeps nobody logged in.
+        # A mistake in config.yaml must not prevent a logout.
         key = CredentialKey(name, owner)
-        stored = service.keys()
-        if key not in stored:
+        stored_keys = service.keys()
+        if key not in stored_keys:
             raise
         return server_for_key(key)
 
 
 def _resolve_name(server: str) -> str:
-    # Whose it is does not matter for an address; a name counts as it is, also one that no config knows.
+    # The name of an address does not depend on the owner. Accept a name that config.yaml does not contain.
     return resolve_server(server).name if "://" in server else server
 
 
 async def _log_out_all(service: AuthService, keys: list[CredentialKey], *, as_json: bool) -> int:
-    """Log out of each, some at once, told in order; returns the exit code of the worst."""
-    some = asyncio.Semaphore(MAX_CONCURRENT_LOGOUTS)
+    """Log out of all keys, some concurrently. Print the results in order and return the highest exit code."""
+    semaphore = asyncio.Semaphore(MAX_CONCURRENT_LOGOUTS)
 
     async def log_out_one(key: CredentialKey) -> LogoutResult:
-        async with some:
+        async with semaphore:
             return await _log_out(service, key, await run_file_work(server_for_key, key))
 
     worst = 0
     for task in [asyncio.create_task(log_out_one(key)) for key in keys]:
-        ending = await task
-        _print_result(ending, as_json=as_json)
-        worst = max(worst, 0 if ending.error is None else exit_code(ending.error))
+        result = await task
+        _print_result(result, as_json=as_json)
+        worst = max(worst, 0 if result.error is None else exit_code(result.error))
     return worst
 
 
 async def _log_out(service: AuthService, key: CredentialKey, server: Server) -> LogoutResult:
-    waiting = sum(login.key == key for login in service.waiting_logins())
+    waiting_count = sum(login.key == key for login in service.waiting_logins())
     try:
         was_connected = service.connection(server, key.owner) is not None
     except StoreError:
-        # Something is there, and whatever it is, it goes.
+        # The stored file is unreadable. The logout deletes it.
         was_connected = True
     try:
-        revoked = await service.logout(server, key.owner)
+        was_revoked = await service.logout(server, key.owner)
     except McpAuthError as error:
-        return LogoutResult(key, was_connected, waiting, error=error)
-    return LogoutResult(key, was_connected, waiting, revoked)
+        return LogoutResult(key, was_connected, waiting_count, error=error)
+    return LogoutResult(key, was_connected, waiting_count, was_revoked)
 
 
 def _print_result(result: LogoutResult, *, as_json: bool) -> None:
@@ -124,12 +124,12 @@ def _print_result(result: LogoutResult, *, as_json: bool) -> None:
         print(f"{CROSS_MARK} {name}: the logout failed\n{error_text(error, columns)}", flush=True)
         return
     if result.was_connected and result.was_revoked:
-        said = "logged out; the provider has revoked the tokens"
+        outcome = "logged out; the provider has revoked the tokens"
     elif result.was_connected:
-        said = (
-            "logged out on this machine. The provider did not revoke the tokens: they end by themselves, "
-            "or in your account's settings there"
+        outcome = (
+            "logged out on this machine. The provider did not revoke the tokens: wait until they expire, "
+            "or revoke them in your account's settings there"
         )
     else:
-        said = "nobody was logged in" if not result.cancelled_count else "the login that waited is cancelled"
-    print(wrap_text(f"{CHECK_MARK} {name}: {said}.", columns), flush=True)
+        outcome = "there was no login" if not result.cancelled_count else "the waiting login is cancelled"
+    print(wrap_text(f"{CHECK_MARK} {name}: {outcome}.", columns), flush=True)

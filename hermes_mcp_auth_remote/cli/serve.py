@@ -1,6 +1,6 @@
-"""`serve`: bots that log people in, all in one process and loop, until they are stopped.
+"""`serve`: run the bots in which users log in, in one process and event loop, until a signal.
 
-The command line finds this module by its name alone, as it finds each verb: the room below knows no chats.
+This module imports `gateway_hooks`. No other module of the package depends on the chat platforms.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.private_files import read_private
 from hermes_mcp_auth_remote.values import Secret
 
-# How a stranger gets an answer.
+# How a user who is not allowed yet gets the bot to respond.
 _FIRST_STEPS = {"telegram": "Write /start to it", "discord": "Use its command /connections"}
-# Runs until cancelled; hears a function that is told the bot's name once it has started.
+# Runs a bot until it is cancelled. Its argument is called with the bot's name once the bot has started.
 BotRunner = Callable[[Callable[[str], None]], Coroutine[object, object, None]]
 
 
@@ -55,37 +55,37 @@ class Bot:
 
     @property
     def title(self) -> str:
-        """What people call the platform."""
+        """The platform's name for people."""
         return self.platform.title()
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until stopped, which is no failure; raises what ended a bot, or kept one from starting."""
-    wanted = [platform for platform in PLATFORMS if getattr(options, platform)]
-    if not wanted:
+    """Serve until a signal, which is exit code 0. Raises the McpAuthError that ended or prevented a bot."""
+    platforms = [platform for platform in PLATFORMS if getattr(options, platform)]
+    if not platforms:
         options.refuse("name a bot to run: --telegram, --discord or both")
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     home = current_home()
     chats = load_chat_settings(home, os.environ) or ChatSettings()
     service = AuthService(home, device_platforms=chats.device_platforms)
     servers = ConfigServers(home)
-    bots = [_make_bot(platform, options, home, chats, service, servers) for platform in wanted]
+    bots = [_make_bot(platform, options, home, chats, service, servers) for platform in platforms]
     if not options.json and not servers.names():
         print_paragraph(
-            f"No server is configured yet: people see those that you add to {home / 'config.yaml'} at once."
+            f"No server is configured yet. Users see the servers that you add to {home / 'config.yaml'}."
         )
     try:
         run_until_stopped(run_bots(bots, lambda bot, name: _report_started(bot, name, as_json=options.json)))
     except KeyboardInterrupt:
         if not options.json:
-            # The terminal may be what went away.
+            # OSError: the terminal may be closed.
             with contextlib.suppress(OSError):
                 print_paragraph("Stopped.")
     return 0
 
 
 async def run_bots(bots: list[Bot], on_started: Callable[[Bot, str], None]) -> None:
-    """Run bots until cancelled; the first that ends ends all. Raises the McpAuthError that it ended of."""
+    """Run bots until cancelled. If one bot ends, end all and raise its McpAuthError."""
     tasks = [asyncio.create_task(_run_bot_or_raise(bot, on_started)) for bot in bots]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -102,15 +102,15 @@ async def _run_bot_or_raise(bot: Bot, on_started: Callable[[Bot, str], None]) ->
         await bot.run_bot(lambda name: on_started(bot, name))
     except McpAuthError:
         raise
-    except ChatError as trouble:
-        # A platform's adapter says in a sentence what an operator has to mend.
-        raise ConfigError(str(trouble), f"Mend that, and start the {bot.title} bot again.") from None
-    except OSError as trouble:
-        # By its number: what a library writes there may hold an address, and that the token.
-        why = "no connection" if trouble.errno is None else os.strerror(trouble.errno)
-        raise Unreachable(f"{bot.title} cannot be reached: {why}.") from None
-    except Exception as trouble:  # noqa: BLE001  what a library raises may quote the bot's token
-        raise McpAuthError(f"The {bot.title} bot has ended: {type(trouble).__name__}.") from None
+    except ChatError as error:
+        # The message of a ChatError tells the operator what is wrong.
+        raise ConfigError(str(error), f"Fix this and start the {bot.title} bot again.") from None
+    except OSError as error:
+        # Use only the error number: a library's text may contain a URL with the bot's token.
+        reason = "no connection" if error.errno is None else os.strerror(error.errno)
+        raise Unreachable(f"{bot.title} cannot be reached: {reason}.") from None
+    except Exception as error:  # noqa: BLE001  a library's exception may quote the bot's token
+        raise McpAuthError(f"The {bot.title} bot has ended: {type(error).__name__}.") from None
     raise McpAuthError(f"The {bot.title} bot has ended.")
 
 
@@ -122,22 +122,22 @@ def _make_bot(
     service: AuthService,
     servers: ConfigServers,
 ) -> Bot:
-    """Put a bot together; raises ConfigError, StoreUnsafe."""
-    people = chats.platform_settings(platform)
-    alone = not all(getattr(options, each) for each in PLATFORMS)
+    """Create a bot. Raises ConfigError or StoreUnsafe."""
+    platform_settings = chats.platform_settings(platform)
+    is_only_platform = not all(getattr(options, each) for each in PLATFORMS)
     policy = _make_policy(
-        people,
+        platform_settings,
         chats,
-        frozenset(_parse_user_ids(options.allow, platform, "--allow", is_only_platform=alone)),
-        frozenset(_parse_user_ids(options.admin, platform, "--admin", is_only_platform=alone)),
+        frozenset(_parse_user_ids(options.allow, platform, "--allow", is_only_platform=is_only_platform)),
+        frozenset(_parse_user_ids(options.admin, platform, "--admin", is_only_platform=is_only_platform)),
     )
     token = _read_token(platform, getattr(options, f"{platform}_token_file"), home, os.environ)
     try:
         with pause_garbage_collection():
             runner = import_module(f"gateway_hooks.{platform}.bot")
-    except ImportError as missing:
-        # The libraries are called as their platforms are.
-        if (missing.name or "").partition(".")[0] != platform:
+    except ImportError as error:
+        # The name of each library is the name of its platform.
+        if (error.name or "").partition(".")[0] != platform:
             raise
         raise ConfigError(
             f"The library for {platform.title()} is not installed.",
@@ -145,37 +145,42 @@ def _make_bot(
         ) from None
     api_url = getattr(options, f"{platform}_api")
     if api_url is not None and not re.match(r"https?://[^/\s]+", api_url):
-        raise ConfigError(f"--{platform}-api is no address.", "Pass one that begins with https://.")
-    further: dict[str, object] = {"api_url": api_url}
-    if people.webhook is not None:
-        further["webhook"] = runner.Webhook(
-            people.webhook.url,
-            people.webhook.listen,
-            people.webhook.port,
-            certificate=people.webhook.certificate and Path(people.webhook.certificate),
-            key=people.webhook.key and Path(people.webhook.key),
+        raise ConfigError(f"--{platform}-api is not a URL.", "Pass a URL that begins with https://.")
+    platform_arguments: dict[str, object] = {"api_url": api_url}
+    if platform_settings.webhook is not None:
+        platform_arguments["webhook"] = runner.Webhook(
+            platform_settings.webhook.url,
+            platform_settings.webhook.listen,
+            platform_settings.webhook.port,
+            certificate=platform_settings.webhook.certificate and Path(platform_settings.webhook.certificate),
+            key=platform_settings.webhook.key and Path(platform_settings.webhook.key),
         )
 
     def run_bot(on_started: Callable[[str], None]) -> Coroutine[object, object, None]:
-        work: Coroutine[object, object, None] = runner.run_bot(
-            token, service, servers, policy, on_started=on_started, **further
+        bot_run: Coroutine[object, object, None] = runner.run_bot(
+            token, service, servers, policy, on_started=on_started, **platform_arguments
         )
-        return work
+        return bot_run
 
-    is_for_nobody = not (policy.users or policy.admins or policy.roles or policy.admin_roles)
-    return Bot(platform, policy, is_for_nobody, run_bot)
+    has_no_users = not (policy.users or policy.admins or policy.roles or policy.admin_roles)
+    return Bot(platform, policy, has_no_users, run_bot)
 
 
 def _make_policy(
-    people: PlatformSettings, chats: ChatSettings, allowed_ids: frozenset[str], admin_ids: frozenset[str]
+    platform_settings: PlatformSettings,
+    chats: ChatSettings,
+    allowed_ids: frozenset[str],
+    admin_ids: frozenset[str],
 ) -> AllowList:
-    """Add those whom the command names to those whom config.yaml names."""
+    """Combine the users of the command line with the users of config.yaml."""
     return AllowList(
-        users=people.allow | allowed_ids,
-        admins=people.admins if not admin_ids else (people.admins or frozenset()) | admin_ids,
-        roles=people.roles,
-        admin_roles=people.admin_roles,
-        guilds=people.guilds,
+        users=platform_settings.allow | allowed_ids,
+        admins=platform_settings.admins
+        if not admin_ids
+        else (platform_settings.admins or frozenset()) | admin_ids,
+        roles=platform_settings.roles,
+        admin_roles=platform_settings.admin_roles,
+        guilds=platform_settings.guilds,
         owners=chats.owners,
     )
 
@@ -183,20 +188,21 @@ def _make_policy(
 def _parse_user_ids(
     values: list[str], platform: str, option: str, *, is_only_platform: bool
 ) -> Iterator[str]:
-    """Yield the ids that are meant for a platform: "7", "7,8", "telegram:7"; raises ConfigError."""
-    for word in (word for each in values for word in re.split(r"[\s,]+", each) if word):
-        named, separator, user = word.rpartition(":")
-        if not re.fullmatch(r"[0-9]{1,20}", user) or (separator and named not in PLATFORMS):
-            raise ConfigError(
-                f"{option} takes ids, which are numbers.", "The bot tells whoever writes to it their id."
-            )
+    """Yield the user ids for a platform from values such as "7", "7,8" or "telegram:7".
+
+    Raises ConfigError for any other value.
+    """
+    for word in (word for value in values for word in re.split(r"[\s,]+", value) if word):
+        prefix, separator, user_id = word.rpartition(":")
+        if not re.fullmatch(r"[0-9]{1,20}", user_id) or (separator and prefix not in PLATFORMS):
+            raise ConfigError(f"{option} takes ids, which are numbers.", "To get your id, write to the bot.")
         if not separator and not is_only_platform:
             raise ConfigError(
-                f"{option} does not say of which platform the id is.",
+                f"{option} does not name the platform of the id.",
                 f"Write {option} telegram:ID or discord:ID.",
             )
-        if named in {"", platform}:
-            yield user
+        if prefix in {"", platform}:
+            yield user_id
 
 
 def _read_token(platform: str, path: str | None, home: Path, environ: Mapping[str, str]) -> Secret:
@@ -204,12 +210,14 @@ def _read_token(platform: str, path: str | None, home: Path, environ: Mapping[st
         return read_bot_token(platform, home, environ)
     data = read_private(expand_user(path, f"Write the path of --{platform}-token-file in full."))
     if data is None:
-        raise ConfigError(f"There is no file {path}.", "Put the bot's token into it, alone, mode 0600.")
+        raise ConfigError(
+            f"There is no file {path}.", "Create it with mode 0600 and only the bot's token in it."
+        )
     return validate_bot_token(data.decode("utf-8", "replace").strip(), platform)
 
 
 def _report_started(bot: Bot, bot_name: str, *, as_json: bool) -> None:
-    """Say that a bot has started, for whom, and whose the tokens are."""
+    """Print that a bot has started, who may use it, and whose tokens it uses."""
     owners = bot.policy.owners
     if as_json:
         print_json(
@@ -222,14 +230,14 @@ def _report_started(bot: Bot, bot_name: str, *, as_json: bool) -> None:
             }
         )
         return
-    whose = "share the operator's tokens" if owners == "shared" else "use tokens of their own"
+    token_text = "share the operator's tokens" if owners == "shared" else "use their own tokens"
     print_paragraph(
-        f"{bot.title}: {bot_name} is at work. All who may use it {whose} ({SECTION_NAME}.owners). "
+        f"{bot.title}: {bot_name} is running. Its users {token_text} ({SECTION_NAME}.owners). "
         "Ctrl-C stops it."
     )
     if bot.has_no_users:
-        how = _FIRST_STEPS[bot.platform]
+        first_step = _FIRST_STEPS[bot.platform]
         print_paragraph(
-            f"Nobody may use it yet. {how}, and it answers with your id; then start it again with "
+            f"No user may use it yet. {first_step}, and it responds with your id. Then start it again with "
             f"--allow ID, or list the id under {SECTION_NAME}.{bot.platform}.allow in config.yaml."
         )

@@ -1,4 +1,4 @@
-"""Which server a command means: a name in config.yaml, a URL, or a name that has logged in before."""
+"""Resolve the server of a command: a name in config.yaml, a URL, or the name of a stored login."""
 
 from __future__ import annotations
 
@@ -22,53 +22,56 @@ def current_home() -> Path:
 
 
 def resolve_server(name: str | None, owner: Owner = None) -> Server:
-    """Return the server that a command names, by name or address; raises ConfigError, ServerNotFound."""
+    """Return the server with a name or URL. Raises ConfigError or ServerNotFound."""
     if name is None:
-        raise ConfigError("No server was named.", "Name one of config.yaml, or pass its address with --url.")
+        raise ConfigError(
+            "No server was named.", "Name a server of config.yaml, or pass its address with --url."
+        )
     return server_by_name(name, owner)
 
 
 def server_for_key(key: CredentialKey) -> Server:
-    """Return the server of what is stored, with the options of config.yaml where it has them; never raises.
+    """Return the server of stored credentials, with its options from config.yaml if it has any.
 
-    Where nothing names its address any more, the authorization server's stands in: that is where a
-    revocation goes.
+    If its URL is no longer known, use the authorization server's issuer instead, which a revocation needs.
+    Never raises ConfigError or StoreError.
     """
     with contextlib.suppress(ConfigError, StoreError):
         return resolve_server(key.server_name, key.owner)
     try:
-        stored = FileStore(current_home()).read(key)
+        credentials = FileStore(current_home()).read(key)
     except StoreError:
         return Server(key.server_name, "")
-    if stored.binding is not None:
-        return Server(key.server_name, stored.binding.server_url)
-    issuer = stored.authorization_server
-    return Server(key.server_name, "" if issuer is None else issuer.issuer)
+    if credentials.binding is not None:
+        return Server(key.server_name, credentials.binding.server_url)
+    authorization_server = credentials.authorization_server
+    return Server(key.server_name, "" if authorization_server is None else authorization_server.issuer)
 
 
 def server_at_url(url: str, name: str | None, owner: Owner = None) -> Server:
-    """Return the server at an address, for a login; raises ConfigError.
+    """Return the server at a URL, for a login.
 
-    Also where its name already stands for another address: that one's credentials would be replaced.
+    Raises ConfigError if the URL is invalid, or if the name already belongs to another URL: a login would
+    replace the credentials of that server.
     """
     server = server_from_url(url, name)
     try:
-        known = resolve_server(server.name, owner)
+        configured_server = resolve_server(server.name, owner)
     except ServerNotFound as not_found:
         return replace(server, config_files=not_found.config_files)
     except (ConfigError, StoreError):
-        # A config.yaml or a file that is broken has no say about an address.
+        # A login by URL must work even if config.yaml or a stored file is unreadable.
         return server
-    if known.url != server.url:
+    if configured_server.url != server.url:
         raise ConfigError(
-            f"The name {server.name} already stands for {display_url(known.url)}.",
-            f"Give the new one a name of its own: hermes-mcp-auth login NAME --url {shlex.quote(server.url)}",
+            f"The name {server.name} already belongs to {display_url(configured_server.url)}.",
+            f"Give the new server another name: hermes-mcp-auth login NAME --url {shlex.quote(server.url)}",
         )
-    # With its options from config.yaml, where it has an entry there.
-    return known
+    # This server has its options from config.yaml.
+    return configured_server
 
 
 def login_command(server_argument: str, owner: Owner = None) -> str:
-    """Return what to type for a login; `server` as it was named, an address too."""
-    words = ["hermes-mcp-auth", "login", server_argument, *(["--owner", owner] if owner else [])]
-    return shlex.join(words)
+    """Return the command for a login, quoted for a shell. `server_argument` is a name or a URL."""
+    arguments = ["hermes-mcp-auth", "login", server_argument, *(["--owner", owner] if owner else [])]
+    return shlex.join(arguments)

@@ -1,4 +1,4 @@
-"""Runs a verb's work so that SIGTERM and a closed terminal end it as Ctrl-C does: everything is put back."""
+"""Run a coroutine so that SIGTERM and SIGHUP cancel it as Ctrl-C does, and cleanup code runs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ T = TypeVar("T")
 
 
 def run_until_stopped(work: Coroutine[object, object, T]) -> T:
-    """Run to the end and return what came of it; raises KeyboardInterrupt, or Stopped for another signal."""
-    stopped: list[int] = []
+    """Run a coroutine and return its result.
+
+    Raises KeyboardInterrupt for Ctrl-C, StoppedBySignal for SIGTERM and SIGHUP.
+    """
+    received_signals: list[int] = []
 
     async def run_with_signal_handlers() -> T:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
-        # A chat platform's library looks its names up there, and a name server may never answer.
+        # Chat libraries resolve host names in the default executor, and a name server may never respond.
+        # Daemon threads do not delay the exit.
         loop.set_default_executor(DaemonExecutor())
 
         def stop(signal_number: int) -> None:
-            stopped.append(signal_number)
+            received_signals.append(signal_number)
             if task is not None:
                 task.cancel()
 
         if sys.platform != "win32":
             for number in (signal.SIGTERM, signal.SIGHUP):
-                # nohup has it ignored, and means it.
+                # Do not replace SIG_IGN: nohup ignores SIGHUP.
                 if signal.getsignal(number) is signal.SIG_DFL:
                     loop.add_signal_handler(number, stop, number)
         return await work
@@ -38,6 +42,6 @@ def run_until_stopped(work: Coroutine[object, object, T]) -> T:
     try:
         return asyncio.run(run_with_signal_handlers())
     except asyncio.CancelledError:
-        if not stopped:
+        if not received_signals:
             raise
-        raise StoppedBySignal(stopped[0]) from None
+        raise StoppedBySignal(received_signals[0]) from None

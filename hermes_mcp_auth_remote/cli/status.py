@@ -1,4 +1,4 @@
-"""`status`: every server that is configured or has a login, and how it stands. Asks no server."""
+"""`status`: list every server that is configured or has a login, without a request to any server."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from hermes_mcp_auth_remote.values import CredentialKey, Server
 
 
 def run(options: argparse.Namespace) -> int:
-    """List them. A login that is missing is no error; what cannot be read is one, after all others."""
+    """List all servers. A missing login is no error. Report unreadable data after all the others."""
     now, columns = time.time(), terminal_size(sys.stdout)[0]
     config_error: ConfigError | None = None
     try:
-        configured = _configured_names() if options.server is None else []
+        configured_names = _configured_names() if options.server is None else []
     except ConfigError as error:
-        configured, config_error = [], error
-    standings = list(_connection_statuses(configured, options))
-    for standing in standings:
+        configured_names, config_error = [], error
+    statuses = list(_connection_statuses(configured_names, options))
+    for status in statuses:
         if options.json:
-            print_json(standing.to_event(now))
+            print_json(status.to_event(now))
         else:
-            print(standing.to_text(now, columns), flush=True)
+            print(status.to_text(now, columns), flush=True)
     if options.server is None and config_error is None:
         try:
             _print_chat_owners(as_json=options.json, columns=columns)
@@ -44,35 +44,35 @@ def run(options: argparse.Namespace) -> int:
             config_error = error
     if config_error is not None:
         raise config_error
-    if not standings and not options.json:
-        where = current_home() / "config.yaml"
+    if not statuses and not options.json:
+        config_path = current_home() / "config.yaml"
         print(
             wrap_text(
-                f"No server uses OAuth in {replace_unprintable(str(where))}, and nobody has logged in.",
+                f"No server uses OAuth in {replace_unprintable(str(config_path))}, and there is no login.",
                 columns,
             )
         )
-        print("Log in to one: hermes-mcp-auth login --url https://…", flush=True)
-    return next((exit_code(each.error) for each in standings if each.error is not None), 0)
+        print("Log in to a server: hermes-mcp-auth login --url https://…", flush=True)
+    return next((exit_code(status.error) for status in statuses if status.error is not None), 0)
 
 
 def _print_chat_owners(*, as_json: bool, columns: int) -> None:
-    """Say whose tokens chats use, where the operator has said anything about chats."""
+    """Print whose tokens the chats use, if config.yaml has chat settings."""
     chats = load_chat_settings(current_home(), os.environ)
     if chats is None:
         return
     if as_json:
         print_json({"chats": {"owners": chats.owners}})
         return
-    whose = {
-        "shared": "In chats, all who may use a bot share the operator's tokens",
-        "per_user": "In chats, everybody uses tokens of their own",
+    texts = {
+        "shared": "In chats, all users of a bot share the operator's tokens",
+        "per_user": "In chats, each user has their own tokens",
     }
-    print(wrap_text(f"{whose[chats.owners]} ({SECTION_NAME}.owners: {chats.owners}).", columns), flush=True)
+    print(wrap_text(f"{texts[chats.owners]} ({SECTION_NAME}.owners: {chats.owners}).", columns), flush=True)
 
 
 def _configured_names() -> list[str]:
-    """List what config.yaml names, with the entries that have a mistake: each is told for itself."""
+    """List the servers of config.yaml, including invalid entries: each gets its own error."""
     try:
         return list(load_servers(current_home(), os.environ))
     except ConfigError:
@@ -84,40 +84,42 @@ def _connection_statuses(
     configured_names: list[str], options: argparse.Namespace
 ) -> Iterator[ConnectionStatus]:
     service = AuthService(current_home())
-    waiting = service.waiting_logins()
+    waiting_logins = service.waiting_logins()
     if options.server is not None:
         keys = [CredentialKey(resolve_server(options.server, options.owner).name, options.owner)]
     else:
-        stored = [*service.keys(), *(login.key for login in waiting)]
-        asked = (key for key in stored if options.owner in {None, key.owner})
+        stored_keys = [*service.keys(), *(login.key for login in waiting_logins)]
+        selected_keys = (key for key in stored_keys if options.owner in {None, key.owner})
         keys = list(
-            dict.fromkeys([*(CredentialKey(name, options.owner) for name in configured_names), *asked])
+            dict.fromkeys(
+                [*(CredentialKey(name, options.owner) for name in configured_names), *selected_keys]
+            )
         )
     for key in keys:
         yield _connection_status(
-            service, key, options.server, tuple(each for each in waiting if each.key == key)
+            service, key, options.server, tuple(login for login in waiting_logins if login.key == key)
         )
 
 
 def _connection_status(
     service: AuthService, key: CredentialKey, server_argument: str | None, waiting_logins: tuple[Login, ...]
 ) -> ConnectionStatus:
-    # As it was named, so that it can be named again.
+    # Show the name or URL that the user typed, so that the printed commands work.
     shown_as = server_argument or key.server_name
     try:
         server = resolve_server(shown_as, key.owner)
     except ServerNotFound as error:
         if not waiting_logins:
             return ConnectionStatus(key, shown_as, error=error)
-        # Begun by its address: no config knows it, and nothing is stored of it yet.
+        # The login was started by URL: config.yaml does not contain the server, and nothing is stored yet.
         server = Server(key.server_name, waiting_logins[-1].server_url)
     except McpAuthError as error:
         return ConnectionStatus(key, shown_as, error=error, waiting_logins=waiting_logins)
     try:
-        found = service.connection(server, key.owner)
+        connection = service.connection(server, key.owner)
     except McpAuthError as error:
         return ConnectionStatus(key, shown_as, error=error, waiting_logins=waiting_logins)
-    needs_nobody = server.options.grant != "authorization_code"
+    uses_machine_grant = server.options.grant != "authorization_code"
     return ConnectionStatus(
-        key, shown_as, found, uses_machine_grant=needs_nobody, waiting_logins=waiting_logins
+        key, shown_as, connection, uses_machine_grant=uses_machine_grant, waiting_logins=waiting_logins
     )

@@ -1,4 +1,4 @@
-"""`token`: a valid access token on standard output, refreshed first where need be."""
+"""`token`: print a valid access token. Refresh it first if necessary."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from hermes_mcp_auth_remote.values import Owner
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the token; raises AuthorizationRequired where somebody has to log in first."""
+    """Print the token. Raises AuthorizationRequired if a login is needed."""
     session, authorization = valid_authorization(options.server, options.owner)
     access_token = authorization.partition(" ")[2]
     if options.json:
-        found = AuthService(current_home()).connection(session.server, options.owner)
+        connection = AuthService(current_home()).connection(session.server, options.owner)
         print_json(
             {
                 "server": session.server.name,
                 "url": session.server.url,
                 "access_token": access_token,
                 "token_type": "Bearer",
-                "expires_at": found.expires_at if found else None,
+                "expires_at": connection.expires_at if connection else None,
             }
         )
     else:
@@ -37,34 +37,34 @@ def run(options: argparse.Namespace) -> int:
 
 
 def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
-    """Return the session of a server as it was named, and its Authorization header's value, refreshed.
+    """Return a server's session and the value of a valid Authorization header.
 
-    Raises AuthorizationRequired where somebody has to log in first, ConfigError for a token that is of no
-    use to anybody but us.
+    `name` is a name or a URL. Raises AuthorizationRequired if a login is needed, ConfigError if the token is
+    bound to a key (DPoP, RFC 9449), so that no other program can use it.
     """
     session = AuthService(current_home()).session(resolve_server(name, owner), owner)
     try:
         authorization = run_until_stopped(session.header())
-    except AuthorizationRequired as needed:
-        # The session knows neither what was typed here nor that this command has options.
-        needed.advice = f"Run `{login_command(name, owner)}`."
+    except AuthorizationRequired as error:
+        # The session does not know the typed name and the options of this command.
+        error.advice = f"Run `{login_command(name, owner)}`."
         raise
     if owner is None:
         _note_config(session)
     if session.prover is not None:
         raise ConfigError(
-            f"The token of {session.server.name} is bound to a key: every request needs a proof of its own.",
+            f"The token of {session.server.name} is bound to a key: every request needs its own proof.",
             "Use `McpAuth` in a program, or set `oauth.dpop: false` for this server and log in again.",
         )
     return session, authorization
 
 
 def _note_config(session: Session) -> None:
-    """Note which config.yaml and .env give this address, so that the next `token` takes the fast path."""
+    """Record the config.yaml and .env that define the server, so that the next `token` uses the fast path."""
     server, store = session.server, FileStore(current_home())
     if server.config_files is None:
         return
-    # A shortcut only: a lock that is held, or a disk that refuses, costs the next call its speed.
+    # If the lock is taken or the write fails, the next call is only slower.
     with suppress(StoreError):
         binding = store.read(session.key).binding
         if binding is None or binding.config_files == server.config_files:

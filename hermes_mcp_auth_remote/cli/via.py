@@ -1,4 +1,4 @@
-"""`login --via telegram:7`: begun and waited for here, shown in that user's chat by whoever runs the bot."""
+"""`login --via telegram:7`: start a login that a bot shows in that user's chat, and wait for it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from hermes_mcp_auth_remote.terminal.text import clock_time
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Origin, Owner, Server
 
-# A bot that is at work looks more often than that; a busy one may need a moment.
+# A running bot checks for new logins more often than this. A busy bot may need longer.
 UNSHOWN_WARNING_SECONDS = 3.0
 POLL_SECONDS = 0.2
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask that user to log in; raises what ended the login."""
+    """Ask a user to log in. Raises the McpAuthError that ended the login."""
     if options.finish is not None:
-        options.refuse("--via begins a login, --finish ends one that was begun")
+        options.refuse("--via starts a login, --finish completes a started one: use only one of them")
     if options.flow == "loopback":
-        options.refuse("--flow loopback opens a browser here, and --via asks somebody elsewhere")
+        options.refuse("--flow loopback opens a browser here, and --via asks a user elsewhere")
     platform, user = _parse_via(options.via)
     home = current_home()
     chats = load_chat_settings(home, os.environ) or ChatSettings()
@@ -41,14 +41,14 @@ def run(options: argparse.Namespace) -> int:
         resolve_server(options.server, owner) if url is None else server_at_url(url, options.server, owner)
     )
     service = AuthService(home, device_platforms=chats.device_platforms)
-    asked = _RemoteLogin(service, server, Origin(platform, user_id=user), owner, as_json=options.json)
+    remote_login = _RemoteLogin(service, server, Origin(platform, user_id=user), owner, as_json=options.json)
     if options.no_wait:
-        login = run_until_stopped(asked.start_login(options.flow or "auto"))
+        login = run_until_stopped(remote_login.start_login(options.flow or "auto"))
         if not options.json:
             print(login.id, flush=True)
         return 0
     print_connection(
-        run_until_stopped(asked.wait_for_connection(options.flow or "auto")), as_json=options.json
+        run_until_stopped(remote_login.wait_for_connection(options.flow or "auto")), as_json=options.json
     )
     return 0
 
@@ -58,13 +58,13 @@ def _parse_via(via: str) -> tuple[str, str]:
     if platform not in PLATFORMS or not re.fullmatch(r"[0-9]{1,20}", user):
         raise ConfigError(
             "--via takes a platform and a user's id, which is a number.",
-            "Write --via telegram:ID or discord:ID; the bot tells whoever writes to it their id.",
+            "Write --via telegram:ID or discord:ID. A user who writes to the bot is told their id.",
         )
     return platform, user
 
 
 class _RemoteLogin:
-    """One login that a user of a chat is asked for."""
+    """A login that a chat user is asked to complete."""
 
     def __init__(
         self, service: AuthService, server: Server, origin: Origin, owner: Owner, *, as_json: bool
@@ -81,7 +81,7 @@ class _RemoteLogin:
         return f"{self._origin.platform}:{self._origin.user_id}"
 
     async def start_login(self, flow: Flow) -> Login:
-        """Begin it, for whoever runs the bot to show; no address of it is told here."""
+        """Start the login for the bot to show. Do not print its URL here."""
         login = await self._service.start_login(self._server, self._origin, owner=self._owner, flow=flow)
         if self._as_json:
             print_json(
@@ -102,48 +102,53 @@ class _RemoteLogin:
         return login
 
     async def wait_for_connection(self, flow: Flow) -> Connection:
-        """Begin it and wait for its end; being cancelled cancels it. Raises a LoginError."""
+        """Start the login, wait for it and return the connection.
+
+        Cancelling the task cancels the login. Raises the LoginError that ended it.
+        """
         login = await self.start_login(flow)
-        watching = asyncio.create_task(self._report_when_shown(login.id))
+        shown_task = asyncio.create_task(self._report_when_shown(login.id))
         try:
-            over = await self._service.wait_for_login(login.id)
+            ended_login = await self._service.wait_for_login(login.id)
         except BaseException:
-            # Does nothing to a login that is over.
+            # `cancel` does nothing if the login has ended.
             with contextlib.suppress(McpAuthError):
                 await self._service.cancel(login.id)
             raise
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-        if over.status == "cancelled" and not (self._was_shown or over.message_ids):
+            shown_task.cancel()
+            await asyncio.gather(shown_task, return_exceptions=True)
+        if ended_login.status == "cancelled" and not (self._was_shown or ended_login.message_ids):
             raise LoginCancelled(
-                "The bot cancelled this login before anybody saw it.",
-                f"Either {self._via} is not on its list, or has to write to it first; its log says which.",
+                "The bot cancelled this login before the user saw it.",
+                f"Either {self._via} is not allowed, or must write to the bot first: see the bot's log.",
             )
-        found = self._service.connection(self._server, self._owner) if over.status == "done" else None
-        if found is None:
-            raise login_state_error(over)
-        return found
+        connection = (
+            self._service.connection(self._server, self._owner) if ended_login.status == "done" else None
+        )
+        if connection is None:
+            raise login_state_error(ended_login)
+        return connection
 
     async def _report_when_shown(self, login_id: str) -> None:
-        """Say once that it is shown, and before that, where it takes long, that nobody shows it."""
-        started, said = asyncio.get_running_loop().time(), False
+        """Report once that the bot shows the login. If that takes long, first report that no bot does."""
+        started_at, is_reported = asyncio.get_running_loop().time(), False
         while not (await run_file_work(self._service.login, login_id)).message_ids:
-            if not said and asyncio.get_running_loop().time() - started > UNSHOWN_WARNING_SECONDS:
-                said = True
+            if not is_reported and asyncio.get_running_loop().time() - started_at > UNSHOWN_WARNING_SECONDS:
+                is_reported = True
                 self._report_unshown()
             await asyncio.sleep(POLL_SECONDS)
         self._was_shown = True
         if self._as_json:
             print_json({"event": "shown"})
         else:
-            print_paragraph("It is shown to them now.")
+            print_paragraph("The bot shows the login to them now.")
 
     def _report_unshown(self) -> None:
         platform = self._origin.platform
-        what = f"No bot is serving {platform} from this HERMES_HOME."
-        advice = f"Run `hermes-mcp-auth serve --{platform}` there; this goes on waiting."
+        message = f"No bot is serving {platform} from this HERMES_HOME."
+        advice = f"Run `hermes-mcp-auth serve --{platform}` there. This command continues to wait."
         if self._as_json:
-            print_json({"event": "unshown", "message": what, "advice": advice})
+            print_json({"event": "unshown", "message": message, "advice": advice})
         else:
-            print_paragraph(f"{what} {advice}")
+            print_paragraph(f"{message} {advice}")

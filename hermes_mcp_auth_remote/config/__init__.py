@@ -1,8 +1,8 @@
-"""HERMES_HOME, config.yaml and .env -> Server values: what the operator wrote, checked once.
+"""Read Server values from HERMES_HOME, config.yaml and .env, and validate them once.
 
-Hermes itself turns OAuth on only for an entry with `auth: oauth`, and `load_servers` lists just those. Who
-asks for one server by name wants to log in there, so `find_server` also takes a `url` entry without `auth`.
-No message here shows a value: any of them may be a secret, or hold one through `${VAR}`.
+Hermes uses OAuth only for an entry with `auth: oauth`, and `load_servers` returns only those. A user who
+names one server wants to log in there, so `find_server` also accepts a `url` entry without `auth`. No message
+of this package shows a value: it may be a secret, or contain one through `${VAR}`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from hermes_mcp_auth_remote.values import (
 )
 
 _DEFAULT_OPTIONS = ServerOptions()
-# "browser" is Hermes's word for the code flow with a listener.
+# Hermes calls the code flow with a loopback listener "browser".
 _FLOWS: Mapping[str, Flow] = {
     "auto": "auto",
     "loopback": "loopback",
@@ -48,7 +48,7 @@ _FLOWS: Mapping[str, Flow] = {
     "paste": "paste",
     "device": "device",
 }
-# RFC 8252 section 7.3: the listener is for this machine alone.
+# RFC 8252 section 7.3: the listener accepts connections from this machine only.
 _LOOPBACK_HOSTS = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "::1": "::1", "[::1]": "::1"}
 _AUTH_METHODS = {m: m for m in ("none", "client_secret_basic", "client_secret_post", "private_key_jwt")}
 _APPLICATION_TYPES: Mapping[str, Literal["native", "web"]] = {"native": "native", "web": "web"}
@@ -62,7 +62,7 @@ _SUBJECT_TYPES: Mapping[str, Literal["id_token", "refresh_token"]] = {
     "id_token": "id_token",
     "refresh_token": "refresh_token",
 }
-# What each grant cannot do without.
+# The keys that each grant requires.
 _REQUIRED_KEYS: Mapping[Grant, tuple[str, ...]] = {
     "authorization_code": (),
     "client_credentials": ("client_id",),
@@ -73,30 +73,30 @@ _MAX_LISTED_NAMES = 10
 
 
 def hermes_home_path(environ: Mapping[str, str]) -> Path:
-    """Return Hermes's home: HERMES_HOME, else ~/.hermes."""
+    """Return the home directory of Hermes: HERMES_HOME, else ~/.hermes."""
     return Path(hermes_home(environ))
 
 
 @with_hidden_locals
 def load_servers(home: Path, environ: Mapping[str, str]) -> dict[str, Server]:
-    """Read every enabled server that Hermes uses OAuth for, by name; empty where there is no config.yaml.
+    """Read every enabled server for which Hermes uses OAuth, by name; empty if there is no config.yaml.
 
     Raises ConfigError, which names the file, the line or the key.
     """
     config, env = read_config_file(home / "config.yaml"), read_config_file(home / ".env")
     entries, variables = entries_in(config), variables_in(env, environ)
-    ours = [name for name, entry in entries.items() if _uses_oauth(name, entry, variables)]
-    for name in ours:
-        _check_unique_stem(name, ours)
-    servers = {name: _read_server(name, entries[name], variables) for name in ours}
+    oauth_names = [name for name, entry in entries.items() if _uses_oauth(name, entry, variables)]
+    for name in oauth_names:
+        _check_unique_stem(name, oauth_names)
+    servers = {name: _read_server(name, entries[name], variables) for name in oauth_names}
     return {name: _with_config_files(server, entries[name], config, env) for name, server in servers.items()}
 
 
 @with_hidden_locals
 def server_names(home: Path, environ: Mapping[str, str]) -> list[str]:
-    """List the enabled servers that Hermes uses OAuth for, also those whose entries have a mistake.
+    """List the enabled servers for which Hermes uses OAuth, including those with an invalid entry.
 
-    Raises ConfigError where the file cannot be read at all.
+    Raises ConfigError if the file cannot be read.
     """
     entries = read_entries(home / "config.yaml")
     variables = read_variables(home / ".env", environ)
@@ -112,18 +112,18 @@ def _uses_oauth_or_is_invalid(name: str, entry: object, variables: Mapping[str, 
 
 @with_hidden_locals
 def find_server(name: str, home: Path, environ: Mapping[str, str]) -> Server:
-    """Read one server by its name, also where its entry says nothing about `auth`.
+    """Read one server by its name, even if its entry has no `auth`.
 
-    Raises ServerNotFound, which lists the names that come close, or ConfigError.
+    Raises ServerNotFound, which lists similar names, or ConfigError.
     """
     config = read_config_file(home / "config.yaml")
     entries = entries_in(config)
     if name not in entries:
-        raise _server_not_found(name, [known for known, entry in entries.items() if _has_url(entry)], config)
+        raise _server_not_found(name, [other for other, entry in entries.items() if _has_url(entry)], config)
     entry = entries[name]
     if "command" in _as_mapping(entry) and not _has_url(entry):
-        raise ConfigError(f"{name} is a stdio server, it needs no login.", "Log in to a server with a `url`.")
-    _check_unique_stem(name, [known for known, entry in entries.items() if _has_url(entry)])
+        raise ConfigError(f"{name} is a stdio server and needs no login.", "Log in to a server with a `url`.")
+    _check_unique_stem(name, [other for other, entry in entries.items() if _has_url(entry)])
     env = read_config_file(home / ".env")
     return _with_config_files(_read_server(name, entry, variables_in(env, environ)), entry, config, env)
 
@@ -131,9 +131,9 @@ def find_server(name: str, home: Path, environ: Mapping[str, str]) -> Server:
 def _with_config_files(
     server: Server, entry: object, config_file: ConfigFile, env_file: ConfigFile
 ) -> Server:
-    """Return a server with the identity of the files that give it its address, if nothing else does."""
+    """Return a server with the identity of the files that determine its URL, if nothing else does."""
     if "${" in str(_as_mapping(entry).get("url", "")):
-        # The environment of the process that asks has a say as well.
+        # The URL may also depend on the environment of the process.
         return server
     return replace(server, config_files=_join_file_identities(config_file, env_file))
 
@@ -146,21 +146,22 @@ def _join_file_identities(config_file: ConfigFile, env_file: ConfigFile) -> str 
 
 @with_hidden_locals
 def server_from_url(url: str, name: str | None = None) -> Server:
-    """Make a server of a bare address; the name is given, or a slug of the address such as "linear-app".
+    """Return a server for a URL that is not in config.yaml.
 
-    Raises ConfigError where the address is neither https nor http on this machine.
+    If `name` is None, the name is a slug of the URL such as "linear-app". Raises ConfigError if the URL is
+    neither https nor http on this machine.
     """
     try:
-        checked = safe_url(url.strip(), "address")
+        checked_url = safe_url(url.strip(), "address")
     except UnsafeUrl as error:
         raise ConfigError(str(error), "Pass the server's https address.") from None
-    parts = urlsplit(checked)
-    # What most addresses have in common names nobody; the path does, where one host has several servers.
+    parts = urlsplit(checked_url)
+    # Omit common words. Keep the path, because one host may have several servers.
     words = [word for word in (parts.hostname or "").split(".") if word not in {"mcp", "www", "api"}]
     words += [str(parts.port)] if parts.port else []
     words += [word for word in parts.path.split("/") if word.lower() not in {"mcp", "sse", "v1"}]
     slug = "-".join(filter(None, (re.sub(r"[^A-Za-z0-9]+", "-", word).strip("-") for word in words)))
-    return Server(name or slug[:64].strip("-") or "server", checked)
+    return Server(name or slug[:64].strip("-") or "server", checked_url)
 
 
 def _as_mapping(entry: object) -> Mapping[str, object]:
@@ -175,8 +176,8 @@ def _uses_oauth(name: str, entry: object, variables: Mapping[str, str]) -> bool:
     members = _as_mapping(entry)
     if not members.get("url") or members.get("enabled", True) is False:
         return False
-    at = Section(f"mcp_servers.{name}", members, variables)
-    return isinstance(members.get("auth"), str) and _has_oauth_auth(at)
+    section = Section(f"mcp_servers.{name}", members, variables)
+    return isinstance(members.get("auth"), str) and _has_oauth_auth(section)
 
 
 def _has_oauth_auth(section: Section) -> bool:
@@ -184,7 +185,7 @@ def _has_oauth_auth(section: Section) -> bool:
 
 
 def _check_unique_stem(name: str, names: list[str]) -> None:
-    # Two servers of one stem would overwrite each other's tokens.
+    # Two servers with the same stem would overwrite each other's tokens.
     for other in names:
         if other != name and file_stem(other) == file_stem(name):
             raise ConfigError(
@@ -201,60 +202,63 @@ def _server_not_found(name: str, known_names: list[str], config_file: ConfigFile
     except ConfigError:
         config_files = None
     path, advice = config_file.path, None
-    close = get_close_matches(name, known_names, cutoff=0.5)
-    if close:
-        what, advice = f"No server {name} in {path}.", f"Did you mean {' or '.join(close)}?"
+    similar_names = get_close_matches(name, known_names, cutoff=0.5)
+    if similar_names:
+        message, advice = f"No server {name} in {path}.", f"Did you mean {' or '.join(similar_names)}?"
     elif known_names:
-        what = f"No server {name} in {path}; it has {', '.join(sorted(known_names)[:_MAX_LISTED_NAMES])}."
+        message = f"No server {name} in {path}; it has {', '.join(sorted(known_names)[:_MAX_LISTED_NAMES])}."
     else:
-        what = f"No server {name}: {path} names no server with a `url`."
-    return ServerNotFound(what, advice, config_files=config_files)
+        message = f"No server {name}: {path} names no server with a `url`."
+    return ServerNotFound(message, advice, config_files=config_files)
 
 
 def _read_server(name: str, entry: object, variables: Mapping[str, str]) -> Server:
-    at = Section(f"mcp_servers.{name}", entry, variables)
-    url = at.url("url")
+    section = Section(f"mcp_servers.{name}", entry, variables)
+    url = section.url("url")
     if url is None:
-        raise ConfigError(f"{at.key_path}.url is missing.")
-    if at.string("auth") is not None and not _has_oauth_auth(at):
-        raise ConfigError(f"{at.key_path}.auth is not `oauth`.", "Set `auth: oauth` for this server.")
-    headers = at.section("headers")
-    for header in headers.members:
+        raise ConfigError(f"{section.key_path}.url is missing.")
+    if section.string("auth") is not None and not _has_oauth_auth(section):
+        raise ConfigError(f"{section.key_path}.auth is not `oauth`.", "Set `auth: oauth` for this server.")
+    headers_section = section.section("headers")
+    for header in headers_section.members:
         if header.strip().lower() in FRAMING_HEADERS:
-            raise ConfigError(f"{headers.key_path}.{header} is set by each connection itself; take it out.")
-    values = {key: Secret(headers.string(key) or "") for key in headers.members}
-    return Server(name, safe_url(url, "address"), _read_options(at, at.section("oauth")), values)
+            raise ConfigError(
+                f"{headers_section.key_path}.{header} is set by each connection itself; take it out."
+            )
+    headers = {key: Secret(headers_section.string(key) or "") for key in headers_section.members}
+    return Server(name, safe_url(url, "address"), _read_options(section, section.section("oauth")), headers)
 
 
 def _read_options(section: Section, oauth_section: Section) -> ServerOptions:
     verify = section.members.get("ssl_verify", True)
     certificate, key = section.client_certificate()
-    secret, scope, cap = (
+    secret, scope, scope_cap = (
         oauth_section.string("client_secret"),
         oauth_section.string_list("scope"),
         oauth_section.string_list("scope_cap"),
     )
     params = oauth_section.section("authorize_params")
     grant = oauth_section.choice("grant", _GRANTS) or _DEFAULT_OPTIONS.grant
-    for needed in _REQUIRED_KEYS[grant]:
-        if not oauth_section.members.get(needed):
+    for required_key in _REQUIRED_KEYS[grant]:
+        if not oauth_section.members.get(required_key):
             raise ConfigError(
-                f"{oauth_section.key_path}.grant is `{grant}`, which needs {oauth_section.key_path}.{needed}."
+                f"{oauth_section.key_path}.grant is `{grant}`, which needs "
+                f"{oauth_section.key_path}.{required_key}."
             )
-    document_url = (
+    client_metadata_url = (
         None if oauth_section.members.get("cimd") is False else oauth_section.url("client_metadata_url")
     )
     return ServerOptions(
         client_id=oauth_section.string("client_id"),
         client_secret=Secret(secret) if secret else None,
         client_name=oauth_section.string("client_name") or _DEFAULT_OPTIONS.client_name,
-        client_metadata_url=document_url,
+        client_metadata_url=client_metadata_url,
         private_key_file=oauth_section.path("private_key_file"),
         private_key_id=oauth_section.string("private_key_id"),
         token_endpoint_auth_method=oauth_section.choice("token_endpoint_auth_method", _AUTH_METHODS),
         application_type=oauth_section.choice("application_type", _APPLICATION_TYPES),
         scope=frozenset(scope) if scope else None,
-        scope_cap=frozenset(cap) if cap is not None else None,
+        scope_cap=frozenset(scope_cap) if scope_cap is not None else None,
         redirect_uri=oauth_section.url("redirect_uri"),
         redirect_host=oauth_section.choice("redirect_host", _LOOPBACK_HOSTS)
         or _DEFAULT_OPTIONS.redirect_host,
@@ -299,17 +303,17 @@ def _read_flow(oauth_section: Section) -> Flow:
 
 
 def _read_identity_provider(oauth_section: Section) -> IdentityProvider | None:
-    at = oauth_section.section("identity_provider")
-    if not at.members:
+    section = oauth_section.section("identity_provider")
+    if not section.members:
         return None
-    endpoint, file, client_id = at.url("token_endpoint"), at.path("token_file"), at.string("client_id")
-    if endpoint is None or file is None or client_id is None:
-        raise ConfigError(f"{at.key_path} needs token_endpoint, token_file and client_id.")
-    secret = at.string("client_secret")
+    token_endpoint, token_file = section.url("token_endpoint"), section.path("token_file")
+    client_id, secret = section.string("client_id"), section.string("client_secret")
+    if token_endpoint is None or token_file is None or client_id is None:
+        raise ConfigError(f"{section.key_path} needs token_endpoint, token_file and client_id.")
     return IdentityProvider(
-        endpoint,
-        file,
+        token_endpoint,
+        token_file,
         client_id,
         Secret(secret) if secret else None,
-        at.choice("subject_type", _SUBJECT_TYPES) or "id_token",
+        section.choice("subject_type", _SUBJECT_TYPES) or "id_token",
     )

@@ -1,7 +1,7 @@
-"""config.yaml's `mcp_auth_chats` -> who may log in from a chat, and whose the tokens then are.
+"""Read `mcp_auth_chats` of config.yaml: who may log in from a chat, and who owns the tokens.
 
-Everything is optional, and nobody may do anything unless listed. A key that is not known is refused: one that
-was misspelt would otherwise let in, or shut out, somebody else than the operator thinks.
+Everything is optional. A user who is not listed may do nothing. An unknown key is refused: a misspelt key
+would otherwise allow or exclude other users than the operator intends.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from hermes_mcp_auth_remote.values import Owner, Secret
 OwnershipMode = Literal["shared", "per_user"]
 
 SECTION_NAME = "mcp_auth_chats"
-# What may stand in the section, in each platform's, and in Telegram's webhook.
+# The keys of the section, of each platform's section, and of Telegram's webhook section.
 SECTION_KEYS = ("owners", "telegram", "discord")
 TELEGRAM_KEYS = ("allow", "admins", "device", "webhook")
 DISCORD_KEYS = ("allow", "admins", "roles", "admin_roles", "guilds", "device")
 WEBHOOK_KEYS = ("url", "listen", "port", "certificate", "key")
 
-# Where a login is asked for; a platform beyond these has no word in this section.
+# The chat platforms that have a section here.
 PLATFORMS = ("telegram", "discord")
 _OWNERSHIP_MODES: Mapping[str, OwnershipMode] = {"shared": "shared", "per_user": "per_user"}
-# As Hermes calls them.
+# The names are Hermes's.
 TOKEN_VARIABLES = {"telegram": "TELEGRAM_BOT_TOKEN", "discord": "DISCORD_BOT_TOKEN"}
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where Telegram brings its updates: to `url`, behind which we listen on an address and a port.
+    """Where Telegram sends its updates: to `url`; the bot listens on address `listen` and `port`.
 
-    What stands before us ends TLS, unless `certificate` and `key` (PEM files) are given.
+    A reverse proxy terminates TLS unless `certificate` and `key` (PEM files) are set.
     """
 
     url: str
@@ -49,10 +49,10 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class PlatformSettings:
-    """Who may talk to the bot of one platform, and how. Ids are text.
+    """Who may use the bot of one platform, and how. Ids are strings.
 
-    `admins` change what is shared; None: everybody who may talk. `device`: logins may go by a code for
-    another device. Roles and guilds are Discord's, `webhook` is Telegram's.
+    `admins` may change shared connections; None means every allowed user. `allows_device` permits logins with
+    a code for another device (RFC 8628). Roles and guilds are for Discord, `webhook` is for Telegram.
     """
 
     allow: frozenset[str] = frozenset()
@@ -66,46 +66,45 @@ class PlatformSettings:
 
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
-    """What the operator has decided about chats."""
+    """The operator's settings for logins from chats."""
 
     owners: OwnershipMode = "shared"
     telegram: PlatformSettings = PlatformSettings()
     discord: PlatformSettings = PlatformSettings()
 
     def platform_settings(self, platform: str) -> PlatformSettings:
-        """Return who may talk on a platform."""
+        """Return the settings of a platform."""
         return self.telegram if platform == "telegram" else self.discord
 
     def owner(self, platform: str, user_id: str) -> Owner:
-        """Return whose tokens a login of this user becomes; None for those that all share."""
+        """Return the owner of the tokens from a login of this user, None for shared tokens."""
         return f"{platform}:{user_id}" if self.owners == "per_user" else None
 
     @property
     def device_platforms(self) -> frozenset[str] | None:
-        """Where logins may go by a code for another device; None: everywhere."""
-        off = [platform for platform in PLATFORMS if not self.platform_settings(platform).allows_device]
-        return frozenset({"terminal", *PLATFORMS}.difference(off)) if off else None
+        """The platforms on which logins with a code for another device are allowed; None: all."""
+        disabled = [platform for platform in PLATFORMS if not self.platform_settings(platform).allows_device]
+        return frozenset({"terminal", *PLATFORMS}.difference(disabled)) if disabled else None
 
 
 @with_hidden_locals
 def load_chat_settings(home: Path, environ: Mapping[str, str]) -> ChatSettings | None:
-    """Read the section, None where there is none; raises ConfigError, which names the key."""
-    path = home / "config.yaml"
-    found = read_section(path, SECTION_NAME)
-    if found is None:
+    """Read the section, None if there is none; raises ConfigError, which names the key."""
+    value = read_section(home / "config.yaml", SECTION_NAME)
+    if value is None:
         return None
-    at = Section(SECTION_NAME, found, read_variables(home / ".env", environ))
-    at.refuse_unknown_keys(SECTION_KEYS)
+    section = Section(SECTION_NAME, value, read_variables(home / ".env", environ))
+    section.refuse_unknown_keys(SECTION_KEYS)
     return ChatSettings(
-        at.choice("owners", _OWNERSHIP_MODES) or "shared",
-        _read_platform_settings(at.section("telegram"), TELEGRAM_KEYS),
-        _read_platform_settings(at.section("discord"), DISCORD_KEYS),
+        section.choice("owners", _OWNERSHIP_MODES) or "shared",
+        _read_platform_settings(section.section("telegram"), TELEGRAM_KEYS),
+        _read_platform_settings(section.section("discord"), DISCORD_KEYS),
     )
 
 
 @with_hidden_locals
 def read_bot_token(platform: str, home: Path, environ: Mapping[str, str]) -> Secret:
-    """Return a bot's token from `.env` or the environment, as Hermes has it; raises ConfigError."""
+    """Return a bot's token from `.env` or the environment, as Hermes does; raises ConfigError."""
     name = TOKEN_VARIABLES[platform]
     text = read_variables(home / ".env", environ).get(name, "").strip()
     if not text:
@@ -118,18 +117,21 @@ def read_bot_token(platform: str, home: Path, environ: Mapping[str, str]) -> Sec
 
 @with_hidden_locals
 def validate_bot_token(text: str, platform: str) -> Secret:
-    """Refuse what can be no bot's token, before it ends in an address or a header."""
+    """Return a bot's token; raises ConfigError for characters that no token has.
+
+    The token becomes part of a URL or a header.
+    """
     if not (text.isascii() and text.isprintable()) or " " in text or "/" in text:
         raise ConfigError(
-            f"The token of the {platform.title()} bot holds what no token does.",
-            "Copy it once more from where the bot was made, alone on its line.",
+            f"The token of the {platform.title()} bot contains invalid characters.",
+            "Copy it again from the place where you created the bot, alone on its line.",
         )
     return Secret(text)
 
 
 def _read_platform_settings(section: Section, known_keys: tuple[str, ...]) -> PlatformSettings:
     section.refuse_unknown_keys(known_keys)
-    # An empty list of administrators is a list: nobody changes what is shared.
+    # An empty list of admins differs from None: no user may change shared connections.
     admins = section.ids("admins")
     return PlatformSettings(
         allow=section.ids("allow") or frozenset(),
@@ -151,11 +153,12 @@ def _read_webhook(section: Section) -> Webhook | None:
                 f"{section.key_path} needs {section.key_path}.url, the https address that Telegram calls."
             )
         return None
-    usual, certificate, key = Webhook(url), section.path("certificate"), section.path("key")
+    defaults, certificate, key = Webhook(url), section.path("certificate"), section.path("key")
     if (certificate is None) != (key is None):
         raise ConfigError(
             f"{section.key_path} needs both {section.key_path}.certificate and {section.key_path}.key, "
             "or neither."
         )
-    listen, port = section.string("listen") or usual.listen, section.integer("port", 1, 65535) or usual.port
+    listen = section.string("listen") or defaults.listen
+    port = section.integer("port", 1, 65535) or defaults.port
     return Webhook(url, listen, port, certificate, key)

@@ -1,4 +1,4 @@
-"""The two files on disk: sections of config.yaml as YAML gives them, and .env. No content is shown."""
+"""Read sections of config.yaml, and .env. No message shows the content of these files."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _ASSIGNMENT = re.compile(
     """,
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
-# A file that was changed less than this before it is read may change again within one tick of its clock.
+# A file that changed less than this before the read may change again within one tick of its clock.
 _MTIME_RESOLUTION_NS = 50_000_000
-# The clock of some file systems (FAT, HFS+, older NFS) counts seconds, or pairs of seconds.
+# Some file systems (FAT, HFS+, older NFS) store times in seconds, or in steps of two seconds.
 _COARSE_MTIME_RESOLUTION_NS = 3_000_000_000
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """What a config.yaml or a .env holds (None: there is none), and its identity (`hermes.file_identity`).
+    """A config.yaml or .env: its text (None: there is no file) and its `hermes_home.file_identity`.
 
-    The identity is None if the file was changed so recently that another change could keep the same times.
+    The identity is None if the file changed so recently that another change could keep the same times.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class ConfigFile:
 
 
 def read_config_file(path: Path) -> ConfigFile:
-    """Read a file with the identity of what is read, whatever replaces it meanwhile; raises ConfigError."""
+    """Read a file and the identity of the content that was read; raises ConfigError."""
     now = time.time_ns()
     try:
         link = path.lstat()
@@ -51,13 +51,13 @@ def read_config_file(path: Path) -> ConfigFile:
         link = None
     try:
         with path.open("rb") as file:
-            # Before the content: a change from now on gets other times than these.
+            # Take the status before the content: a later change gets other times.
             status = os.fstat(file.fileno())
             text = file.read().decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         return ConfigFile(path, None, file_identity(link, None))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Mend its permissions.") from None
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Fix its permissions.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text.", "Save it as UTF-8.") from None
     return ConfigFile(
@@ -66,9 +66,9 @@ def read_config_file(path: Path) -> ConfigFile:
 
 
 def _can_detect_later_changes(status: os.stat_result, now_ns: int) -> bool:
-    """True if a change after `now` (epoch nanoseconds) cannot get the same time as the last change.
+    """True if a change after `now_ns` (epoch nanoseconds) cannot get the same time as the last change.
 
-    Windows has no time of the last change; there, `st_ctime` is when the file was made.
+    On Windows, `st_ctime` is the creation time, so `st_mtime` is used there.
     """
     changed_at = status.st_ctime_ns if os.name == "posix" else status.st_mtime_ns
     is_coarse = changed_at % 1_000_000_000 == 0
@@ -81,10 +81,10 @@ def read_entries(path: Path) -> dict[str, object]:
 
 
 def entries_in(file: ConfigFile) -> dict[str, object]:
-    """Return the `mcp_servers` mapping of a config.yaml; empty where either is missing.
+    """Return the `mcp_servers` mapping of a config.yaml; empty if the file or the section is missing.
 
-    Raises ConfigError with path and line for broken YAML and for a key given twice. The rest of the file
-    is Hermes's own business and is not judged.
+    Raises ConfigError with path and line for invalid YAML and for a duplicate key. The rest of the file is
+    not checked; it belongs to Hermes.
     """
     entries, path = _section_in(file, "mcp_servers"), file.path
     if entries is None:
@@ -98,7 +98,7 @@ def entries_in(file: ConfigFile) -> dict[str, object]:
 
 
 def read_section(path: Path, name: str) -> object:
-    """Read what a config.yaml says under one key of its own; None where either is missing.
+    """Read the value of a top-level key of a config.yaml; None if the file or the key is missing.
 
     Raises ConfigError as `read_entries` does.
     """
@@ -108,21 +108,21 @@ def read_section(path: Path, name: str) -> object:
 def _section_in(file: ConfigFile, name: str) -> object:
     if file.text is None:
         return None
-    # A YAML library is much to load for processes that read no config.yaml, or not yet.
+    # Import late: the YAML library loads slowly, and some processes read no config.yaml.
     from hermes_mcp_auth_remote.config.yaml_section import parse_section  # noqa: PLC0415
 
     return parse_section(file.text, name, file.path)
 
 
 def read_variables(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what `${VAR}` can mean: the environment, and over it the .env file, as in Hermes."""
+    """Return the variables for `${VAR}`: the .env file overrides the environment, as in Hermes."""
     return variables_in(read_config_file(path), environ)
 
 
 def variables_in(file: ConfigFile, environ: Mapping[str, str]) -> dict[str, str]:
-    """Do what `read_variables` does, with a .env that was read before."""
+    """Return the same as `read_variables` for a .env that was already read."""
     variables = dict(environ)
     for name, double, single, bare in _ASSIGNMENT.findall(file.text or ""):
-        quoted = re.sub(r"\\([nrt\\\"'$])", lambda found: _ESCAPES.get(found[1], found[1]), double)
+        quoted = re.sub(r"\\([nrt\\\"'$])", lambda match: _ESCAPES.get(match[1], match[1]), double)
         variables[name] = quoted or re.sub(r"\\([\\'])", r"\1", single) or bare.strip()
     return variables

@@ -1,4 +1,4 @@
-"""One mapping of config.yaml, read member by member; each refusal names `mcp_servers.<name>.oauth.<key>`."""
+"""Read one mapping of config.yaml by key; errors name the key, as in `mcp_servers.<name>.oauth.<key>`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _REFERENCE = re.compile(r"\$\{([^}]+)\}")
 
 
 class Section:
-    """A mapping with its place in the file, and the variables that its texts may refer to.
+    """A mapping with its key path in the file, and the variables to which its strings may refer.
 
-    Every reader returns None (or nothing) where the key is missing, null or empty, and raises ConfigError
-    where the value is of another kind. Unknown keys are nobody's business.
+    Every method returns None or an empty value if the key is missing, null or empty, and raises ConfigError
+    if the value has another type. Unknown keys are ignored.
     """
 
     def __init__(self, key_path: str, value: object, variables: Mapping[str, str]) -> None:
@@ -42,12 +42,12 @@ class Section:
         return Section(f"{self.key_path}.{key}", {} if value is None else value, self._variables)
 
     def string(self, key: str) -> str | None:
-        """Read a text, with `${VAR}` and `${env:VAR}` filled in; what is not set stays as it is written."""
+        """Read a string and substitute `${VAR}` and `${env:VAR}`; a reference to an unset variable stays."""
         value = self.members.get(key)
         return None if value is None else self._read_string(value, key)
 
     def string_list(self, key: str) -> tuple[str, ...] | None:
-        """Read a list of texts, or one text with spaces between them."""
+        """Read a list of strings, or one string with space-separated items."""
         value = self.members.get(key)
         if value is None:
             return None
@@ -57,14 +57,14 @@ class Section:
         return tuple(item for item in items if item)
 
     def boolean(self, key: str) -> bool:
-        """Read true or false; false where it is missing."""
+        """Read true or false; false if it is missing."""
         value = self.members.get(key)
         if value is not None and not isinstance(value, bool):
             raise self._config_error(key, "must be true or false")
         return bool(value)
 
     def integer(self, key: str, minimum: int, maximum: int | None = None) -> int | None:
-        """Read a number, also one that came out of a variable; fractions are cut off."""
+        """Read a number, also from a variable; drop its fraction."""
         value = self.members.get(key)
         if isinstance(value, str):
             text = self._read_string(value, key)
@@ -72,15 +72,15 @@ class Section:
         if value is None:
             return None
         limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-        wrong = self._config_error(key, f"must be a number {limits}")
+        error = self._config_error(key, f"must be a number {limits}")
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise wrong
+            raise error
         if not minimum <= value <= (1e9 if maximum is None else maximum):
-            raise wrong
+            raise error
         return int(value)
 
     def choice(self, key: str, choices: Mapping[str, T]) -> T | None:
-        """Read one of a few words and return what it means."""
+        """Read one of the keys of `choices` and return its value."""
         text = self.string(key)
         if text is None:
             return None
@@ -89,15 +89,15 @@ class Section:
         return choices[text]
 
     def url(self, key: str) -> str | None:
-        """Read a URL that may be fetched or shown, in the operator's own spelling."""
+        """Read a URL that is safe to request or show, in the operator's spelling."""
         text = self.string(key)
         if text is None:
             return None
         try:
             safe_url(text, f"value of {self.key_path}.{key}")
         except UnsafeUrl as error:
-            unset = _REFERENCE.search(text)
-            advice = f"Set {_variable_name(unset)} in .env." if unset else "Use an https address."
+            reference = _REFERENCE.search(text)
+            advice = f"Set {_variable_name(reference)} in .env." if reference else "Use an https address."
             raise ConfigError(str(error), advice) from None
         return text
 
@@ -122,21 +122,21 @@ class Section:
         return str(Path(expand_user(text, f"Write the path in {self.key_path}.{key} in full.")))
 
     def ids(self, key: str) -> frozenset[str] | None:
-        """Read ids of people, roles and the like: numbers, texts of digits, or a text of several."""
+        """Read ids of users, roles or guilds: numbers, strings of digits, or a string of several ids."""
         value = self.members.get(key)
         if value is None:
             return None
         items = cast("list[object]", value) if isinstance(value, list) else [value]
-        return frozenset(word for item in items for word in self._split_ids(item, key))
+        return frozenset(id_ for item in items for id_ in self._split_ids(item, key))
 
     def refuse_unknown_keys(self, known_keys: Sequence[str]) -> None:
-        """Refuse a key that is none of these; for sections that are ours alone."""
+        """Raise ConfigError for a key that is not one of these; for sections that only this program reads."""
         for key in self.members:
             if key not in known_keys:
-                close = get_close_matches(key, known_keys, 1)
+                similar = get_close_matches(key, known_keys, 1)
                 raise ConfigError(
                     f"{self.key_path}.{key} is not known.",
-                    f"Did you mean `{close[0]}`?" if close else f"It may have: {', '.join(known_keys)}.",
+                    f"Did you mean `{similar[0]}`?" if similar else f"Use one of: {', '.join(known_keys)}.",
                 )
 
     def networks(self, key: str) -> tuple[str, ...]:
@@ -148,31 +148,31 @@ class Section:
             raise self._config_error(key, "must list addresses or networks such as 10.0.0.0/8") from None
 
     def hosts(self, key: str) -> tuple[str, ...]:
-        """Read a list of host names, in the form of `host_name`."""
+        """Read a list of host names, in the form of `normalize_host_name`."""
         try:
             return tuple(dict.fromkeys(normalize_host_name(text) for text in self.string_list(key) or ()))
         except ValueError:
-            # UnicodeError, of IDNA, is one.
+            # This includes UnicodeError, which IDNA raises.
             raise self._config_error(
                 key, "must list host names such as auth.example.com, and no addresses"
             ) from None
 
     def _split_ids(self, item: object, key: str) -> Iterator[str]:
-        # As Hermes's own lists of people are written in .env: with commas.
+        # Accept commas, which Hermes uses in the lists of users in .env.
         text = str(item) if isinstance(item, int) else self._read_string(item, key) or ""
-        for word in re.split(r"[\s,]+", text):
-            if word and not re.fullmatch(r"[0-9]{1,20}", word):
+        for part in re.split(r"[\s,]+", text):
+            if part and not re.fullmatch(r"[0-9]{1,20}", part):
                 raise self._config_error(key, "must list ids, which are numbers")
-            if word:
-                yield word
+            if part:
+                yield part
 
     def _read_string(self, value: object, key: str) -> str | None:
         if not isinstance(value, str):
             raise self._config_error(key, "must be text; put it in quotes")
         text = _REFERENCE.sub(self._substitute_variable, value).strip()
         if any(c < " " or c == "\x7f" for c in text):
-            # Each of them ends in a header, a form or a URL.
-            raise self._config_error(key, "holds a line break or another control character")
+            # Every string becomes part of a header, a form or a URL.
+            raise self._config_error(key, "contains a line break or another control character")
         return text or None
 
     def _substitute_variable(self, match: re.Match[str]) -> str:

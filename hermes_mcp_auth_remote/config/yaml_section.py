@@ -1,4 +1,4 @@
-"""YAML as an operator writes it: one section, with no key given twice, and no content shown."""
+"""Parse one section of a YAML file; refuse duplicate keys and never show the content in a message."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hermes_mcp_auth_remote.errors import ConfigError
 
 
 def parse_section(text: str, name: str, path: Path) -> object:
-    """Return what a text in YAML has under one key of its own, None where that is missing.
+    """Return the value of a top-level key of a YAML text, None if the key is missing.
 
-    Raises ConfigError with path and line for broken YAML and for a key given twice.
+    Raises ConfigError with path and line for invalid YAML and for a duplicate key.
     """
-    # The loader in C is ten times as fast; not every platform has it.
+    # The C loader is ten times as fast, but some platforms lack it.
     loader_class: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         loader = loader_class(text)
@@ -24,32 +24,32 @@ def parse_section(text: str, name: str, path: Path) -> object:
             if section is None:
                 return None
             _refuse_duplicates(section, path, set())
-            # The stubs leave the argument of construct_document open.
+            # The stubs do not declare the argument type of construct_document.
             return cast("object", loader.construct_document(section))  # pyright: ignore[reportUnknownMemberType]
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        # Its own text quotes the file, which may hold secrets.
+        # The exception's text quotes the file, which may contain secrets.
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: this is not valid YAML.") from None
+        line_note = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line_note}: this is not valid YAML.") from None
     except (ValueError, RecursionError):
-        raise ConfigError(f"{path}: `{name}` holds a value that YAML cannot read.") from None
+        raise ConfigError(f"{path}: `{name}` contains a value that YAML cannot read.") from None
 
 
 def _find_section(root: yaml.Node | None, name: str, path: Path) -> yaml.Node | None:
     if not isinstance(root, yaml.MappingNode):
         return None
     pairs = cast("list[tuple[yaml.Node, yaml.Node]]", root.value)
-    found = [pair for pair in pairs if pair[0].value == name]
-    if len(found) > 1:
-        raise _duplicate_key_error(found[1][0], path)
-    return found[0][1] if found else None
+    matching_pairs = [pair for pair in pairs if pair[0].value == name]
+    if len(matching_pairs) > 1:
+        raise _duplicate_key_error(matching_pairs[1][0], path)
+    return matching_pairs[0][1] if matching_pairs else None
 
 
 def _refuse_duplicates(node: yaml.Node, path: Path, visited_ids: set[int]) -> None:
-    """Refuse a key given twice: YAML takes the last, and the operator may be looking at the first."""
-    # Aliases share nodes, and may even go in circles.
+    """Raise ConfigError for a duplicate key: YAML uses the last value, the operator may read the first."""
+    # Aliases share nodes and may form cycles.
     if id(node) in visited_ids:
         return
     visited_ids.add(id(node))

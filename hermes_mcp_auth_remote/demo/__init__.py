@@ -1,20 +1,21 @@
-"""An authorization server and an MCP server to try things on: `hermes-mcp-auth demo`, and our own tests.
+"""An authorization server and an MCP server for `hermes-mcp-auth demo` and for tests.
 
-As strict as the standards; every way in which a real server deviates is a knob in `behaviour`. Nothing here
-is for production, and nothing else in the package imports it. Read in this order:
+Both servers are as strict as the standards. `Behaviour` has a setting for every way in which a real server
+deviates. Do not use them in production. Apart from the demo command, no other package imports this one. Read
+the modules in this order:
 
-    behaviour               the knobs, faults, and what was recorded
-    ledger                  clients, codes and tokens: who holds what, until when
-    device_ledger           device codes and user codes
-    checks                  authorization requests and client authentication     RFC 6749, 7636, 8707, 9126
-    recorder                every request noted, every fault played
-    controls                knobs, faults and counters in one hand
-    registration            clients that register themselves                      RFC 7591
-    tokens                  code or refresh_token -> tokens; revocation           RFC 6749, 7009
-    consents                questions that wait for a person
-    device                  device codes, and the page for user codes             RFC 8628
-    authorization_server    metadata, pushed requests, the consent                RFC 8414, 9126, 6749, 9207
-    pages                   what a person sees there
+    behaviour               settings, faults and recorded requests
+    ledger                  clients, codes and tokens with their lifetimes        RFC 6749
+    device_ledger           device codes and user codes                           RFC 8628
+    validation              authorization requests and client authentication      RFC 6749, 7636, 8707, 9126
+    recorder                records every request and plays every fault
+    state                   settings, faults and counters of one server
+    registration            dynamic client registration                           RFC 7591
+    tokens                  token and revocation endpoints                        RFC 6749, 7009
+    consent                 consent requests that wait for the user
+    device                  device authorization, and the page for user codes     RFC 8628
+    authorization_server    metadata, pushed requests, consent                    RFC 8414, 9126, 6749, 9207
+    pages                   the HTML pages for the user
     mcp_server              the protected resources                               RFC 9728, RFC 6750, MCP
-    serving                 all of it on loopback, in a thread
+    servers                 runs both servers on loopback, in a thread
 """

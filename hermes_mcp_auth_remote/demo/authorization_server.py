@@ -47,7 +47,7 @@ class _PushedRequest:
 
 
 class AuthorizationServer(ServerState):
-    """One authorization server; `routes` are its endpoints."""
+    """An authorization server. `routes` are its Starlette routes."""
 
     def __init__(
         self,
@@ -78,39 +78,41 @@ class AuthorizationServer(ServerState):
         ]
 
     def metadata(self, *, openid: bool = False) -> dict[str, object]:
-        """Return the metadata document as published: RFC 8414's, or OpenID Connect's."""
-        how, origin = self.behaviour, self.origin
-        device = how.with_device and (openid or not how.device_only_in_openid)
+        """Return the published metadata document: of RFC 8414, or of OpenID Connect if `openid`."""
+        behaviour, origin = self.behaviour, self.origin
+        has_device_flow = behaviour.with_device and (openid or not behaviour.device_only_in_openid)
         document: dict[str, object | None] = {
-            "issuer": how.metadata_issuer or self.issuer,
+            "issuer": behaviour.metadata_issuer or self.issuer,
             "authorization_endpoint": f"{origin}/authorize",
             "token_endpoint": f"{origin}/token",
-            "registration_endpoint": f"{origin}/register" if how.with_registration else None,
-            "revocation_endpoint": f"{origin}/revoke" if how.with_revocation else None,
-            "pushed_authorization_request_endpoint": f"{origin}/par" if how.with_par else None,
-            "device_authorization_endpoint": f"{origin}/device_authorization" if device else None,
-            "require_pushed_authorization_requests": True if how.require_par else None,
+            "registration_endpoint": f"{origin}/register" if behaviour.with_registration else None,
+            "revocation_endpoint": f"{origin}/revoke" if behaviour.with_revocation else None,
+            "pushed_authorization_request_endpoint": f"{origin}/par" if behaviour.with_par else None,
+            "device_authorization_endpoint": f"{origin}/device_authorization" if has_device_flow else None,
+            "require_pushed_authorization_requests": True if behaviour.require_par else None,
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
             "grant_types_supported": ["authorization_code", "refresh_token"]
-            + ([DEVICE_GRANT] if device else []),
-            "code_challenge_methods_supported": ["S256"] if how.pkce_advertised else None,
-            "token_endpoint_auth_methods_supported": list(how.auth_methods),
-            "scopes_supported": None if how.scopes_supported is None else list(how.scopes_supported),
-            "authorization_response_iss_parameter_supported": True if how.iss_supported else None,
-            "client_id_metadata_document_supported": True if how.cimd_supported else None,
-            **how.metadata_overrides,
+            + ([DEVICE_GRANT] if has_device_flow else []),
+            "code_challenge_methods_supported": ["S256"] if behaviour.pkce_advertised else None,
+            "token_endpoint_auth_methods_supported": list(behaviour.auth_methods),
+            "scopes_supported": None
+            if behaviour.scopes_supported is None
+            else list(behaviour.scopes_supported),
+            "authorization_response_iss_parameter_supported": True if behaviour.iss_supported else None,
+            "client_id_metadata_document_supported": True if behaviour.cimd_supported else None,
+            **behaviour.metadata_overrides,
         }
         return without_none(document)
 
     async def _serve_metadata(self, request: Request) -> Response:
         path = self.behaviour.issuer_path
-        places: Mapping[WellKnown, str] = {
+        paths: Mapping[WellKnown, str] = {
             "rfc8414": f"/.well-known/oauth-authorization-server{path}",
             "openid_inserted": f"/.well-known/openid-configuration{path}",
             "openid_appended": f"{path}/.well-known/openid-configuration",
         }
-        if request.url.path not in {places[place] for place in self.behaviour.metadata_locations}:
+        if request.url.path not in {paths[location] for location in self.behaviour.metadata_locations}:
             return not_found_response()
         return JSONResponse(self.metadata(openid="openid" in request.url.path))
 
@@ -140,16 +142,18 @@ class AuthorizationServer(ServerState):
             pairs = parse_qsl(request.url.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
             parameters = self._resolve_request_uri(reject_duplicates(pairs))
             client = self._registration.find_client(parameters.get("client_id"))
-            asked = check_authorization_request(client, parameters, self.accepted_resources, self.behaviour)
+            validated_request = check_authorization_request(
+                client, parameters, self.accepted_resources, self.behaviour
+            )
         except (OAuthError, UnredirectableRequest, ValueError) as refusal:
             text = refusal.description if isinstance(refusal, OAuthError) else str(refusal)
             return refusal_page(text)
         except RedirectableError as refusal:
-            answer = {"error": refusal.error, "error_description": refusal.description}
-            return self._redirect(refusal.redirect_uri, refusal.state, answer)
+            response_parameters = {"error": refusal.error, "error_description": refusal.description}
+            return self._redirect(refusal.redirect_uri, refusal.state, response_parameters)
         if self.behaviour.auto_approve:
-            return self._approve(asked)
-        return self._ask_consent(asked)
+            return self._approve(validated_request)
+        return self._ask_consent(validated_request)
 
     def _resolve_request_uri(self, parameters: Mapping[str, str]) -> Mapping[str, str]:
         uri = parameters.get("request_uri")
@@ -157,39 +161,41 @@ class AuthorizationServer(ServerState):
             if self.behaviour.require_par:
                 raise OAuthError("invalid_request", "The request must be pushed first.")
             return parameters
-        # RFC 9126 section 4: single use, and only for the client that pushed it.
+        # RFC 9126 section 4: a request URI is for one use by the client that pushed it.
         pushed = self._pushed_requests.pop(uri, None)
-        known = pushed is not None and pushed.client_id == parameters.get("client_id")
-        if pushed is None or not known or self.ledger.clock() >= pushed.expires_at:
+        is_own = pushed is not None and pushed.client_id == parameters.get("client_id")
+        if pushed is None or not is_own or self.ledger.clock() >= pushed.expires_at:
             raise OAuthError("invalid_request", "The pushed request is unknown, used or expired.")
         return {**pushed.parameters, "client_id": pushed.client_id}
 
     def _ask_consent(self, validated_request: ValidatedRequest) -> Response:
-        question = self._consents.create(validated_request)
+        consent_request = self._consents.create(validated_request)
         page = consent_page(
             client=validated_request.client.name,
             account=self.behaviour.account,
             scope=validated_request.scope,
             resource=validated_request.resource,
             redirect_uri=validated_request.redirect_uri,
-            request_id=question.request_id,
-            csrf_token=question.csrf_token,
+            request_id=consent_request.request_id,
+            csrf_token=consent_request.csrf_token,
         )
-        answer = HTMLResponse(page, headers=page_headers(validated_request.redirect_uri))
-        return self._consents.set_cookie(question, answer, secure=self.origin.startswith("https:"))
+        response = HTMLResponse(page, headers=page_headers(validated_request.redirect_uri))
+        return self._consents.set_cookie(consent_request, response, secure=self.origin.startswith("https:"))
 
     async def _decide_consent(self, request: Request) -> Response:
         try:
             form = read_form(request.headers.get("content-type", ""), await request.body())
         except OAuthError as refusal:
             return refusal_page(refusal.description)
-        asked = self._consents.take_subject(form, request)
-        if asked is None:
+        validated_request = self._consents.take_subject(form, request)
+        if validated_request is None:
             return stale_page()
         if form.get("decision") != "approve":
-            answer = {"error": "access_denied", "error_description": "The person denied it."}
-            return self._redirect(asked.redirect_uri, asked.state, answer)
-        return self._approve(asked)
+            response_parameters = {"error": "access_denied", "error_description": "The user denied access."}
+            return self._redirect(
+                validated_request.redirect_uri, validated_request.state, response_parameters
+            )
+        return self._approve(validated_request)
 
     def _approve(self, validated_request: ValidatedRequest) -> Response:
         code = self.ledger.issue_code(validated_request, self.behaviour)
@@ -205,7 +211,7 @@ class AuthorizationServer(ServerState):
             parameters["iss"] = self.behaviour.iss_value or str(self.metadata()["issuer"])
         parts = urlsplit(redirect_uri)
         query = "&".join(part for part in (parts.query, urlencode(parameters)) if part)
-        # RFC 9700 section 4.12: 303, so that no browser repeats the POST at the client.
+        # RFC 9700 section 4.12: use 303, so that no browser repeats the POST at the client.
         return RedirectResponse(
             urlunsplit(parts._replace(query=query)), 303, {**NO_STORE, "Referrer-Policy": "no-referrer"}
         )

@@ -1,4 +1,4 @@
-"""The knobs: how the demo's servers behave. The defaults are what the standards ask for."""
+"""The settings of the demo's servers. The defaults follow the standards."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ Step = Literal[
     "ping",
     "other",
 ]
-"""What a request is for. "token" is the exchange of a code, "refresh" that of a refresh token.
+"""The purpose of a request. "token" exchanges a code, "refresh" exchanges a refresh token.
 
-"device_page" is what a person does with a user code, "device_poll" the exchange of a device code.
+"device_page" is a request to the page for user codes, "device_poll" exchanges a device code.
 """
 
 WellKnown = Literal["rfc8414", "openid_inserted", "openid_appended"]
-"""A place of authorization server metadata: RFC 8414, or OpenID Connect inserted or appended."""
+"""A location of authorization server metadata: RFC 8414, or OpenID Connect (path inserted or appended)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """Every knob of both servers; change one at run time with `AuthorizationServer.change`.
+    """The settings of both servers. Change them at run time with `ServerState.change_behaviour`.
 
-    In `..._overrides` a member of None is left out of the answer. Lifetimes are in seconds.
+    In `..._overrides` a value of None removes the member from the response. Lifetimes are in seconds.
     """
 
-    # Metadata (RFC 8414): the issuer's path, where it is published, and how its `issuer` is spelt.
+    # Metadata (RFC 8414): the issuer's path, the published locations, and the value of `issuer`.
     issuer_path: str = ""
     metadata_locations: tuple[WellKnown, ...] = ("rfc8414",)
     metadata_issuer: str | None = None
@@ -50,7 +50,7 @@ class Behaviour:
     scopes_supported: tuple[str, ...] | None = ("mcp:tools", "mcp:write", "offline_access")
     auth_methods: tuple[str, ...] = ("none", "client_secret_basic", "client_secret_post")
 
-    # Clients (RFC 7591; client ID metadata documents are taken from `AuthorizationServer.client_documents`).
+    # Clients (RFC 7591). Client ID metadata documents come from `AuthorizationServer.client_documents`.
     with_registration: bool = True
     registration_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
     redirect_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
@@ -67,22 +67,23 @@ class Behaviour:
     require_scope: bool = False
     auto_approve: bool = False
     code_seconds: float = 60
-    # RFC 9207. `iss_value` replaces the issuer in the redirect: a mix-up.
+    # RFC 9207. `iss_value` replaces the issuer in the redirect, as in a mix-up attack.
     iss_supported: bool = True
     iss_value: str | None = None
 
-    # The device flow (RFC 8628). An interval of None is left out of the answer, and is 5 seconds then.
+    # The device flow (RFC 8628). None omits the interval from the response; it is then 5 seconds.
     with_device: bool = False
     device_interval_seconds: float | None = 5
     device_seconds: float = 600
     with_verification_uri_complete: bool = True
-    # True leaves the endpoint out of the RFC 8414 document: only those of OpenID Connect name it.
+    # True omits the endpoint from the RFC 8414 document. The OpenID Connect documents name it.
     device_only_in_openid: bool = False
-    # Scope that the device flow gives, None for all: as Google keeps Gmail out of its own.
+    # The scope that the device flow can grant, None for all. Google's device flow excludes Gmail.
     device_scopes: frozenset[str] | None = None
     device_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
 
-    # Tokens. `grant_scopes` caps what is granted; `reuse_grace_seconds` forgives a refresh token's reuse.
+    # Tokens. `grant_scopes` limits the granted scope. Within `reuse_grace_seconds` the server accepts a
+    # refresh token again.
     grant_scopes: frozenset[str] | None = None
     access_token_seconds: float = 3600
     issue_refresh_token: bool = True
@@ -95,42 +96,43 @@ class Behaviour:
     form_encoded_tokens: bool = False
     with_revocation: bool = True
 
-    # Protected resources (RFC 9728, RFC 6750): where their metadata is, and what a 401 says of it.
+    # Protected resources (RFC 9728, RFC 6750): the locations of their metadata, and the challenge of a 401.
     resource_metadata_locations: tuple[Literal["path", "root"], ...] = ("path",)
     resource_identifier: Literal["path", "origin"] = "path"
     resource_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
     challenge_names_metadata: bool = True
     challenge_names_scope: bool = True
-    # Raw header lines in place of the challenge; "{metadata}" and "{scope}" are filled in.
+    # Header lines that replace the challenge. The server fills in "{metadata}" and "{scope}".
     challenge_lines: tuple[str, ...] | None = None
     required_scope: frozenset[str] = frozenset({"mcp:tools"})
-    # Scope that one tool needs beyond `required_scope`: 403 insufficient_scope without it.
+    # The scope that a tool needs in addition to `required_scope`. Without it: 403 insufficient_scope.
     tool_scope: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
-    # JSON-RPC methods that are served without a token.
+    # JSON-RPC methods that need no token.
     open_methods: frozenset[str] = frozenset()
-    # True plays a server that knows "Bearer" only in this spelling, although RFC 9110 section 11.1 says: any.
+    # True accepts only the spelling "Bearer". By RFC 9110 section 11.1 the scheme is case-insensitive.
     exact_bearer: bool = False
     ping_delay_seconds: float = 0
 
 
 class Gate:
-    """Holds requests until `open`: `arrived` is set by the first that comes, so a test need not sleep."""
+    """Holds requests until `open`. The first request sets `arrived`, so that a test need not sleep."""
 
     def __init__(self) -> None:
         self.arrived = threading.Event()
         self.opened = threading.Event()
 
     def open(self) -> None:
-        """Let everything through that waits, and everything that comes."""
+        """Release all waiting and all later requests."""
         self.opened.set()
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What to do instead of answering properly. Times are in seconds.
+    """A fault that replaces or delays a response. Times are in seconds.
 
-    With `after` the step's work is done first and only its answer is lost: a code is then used up, a refresh
-    token rotated. With neither status, body nor `hang_up`, the proper answer comes, only later.
+    With `after_processing` the server first processes the request and then loses only the response: a code
+    is then used, a refresh token rotated. Without status, body and `hang_up` the server sends the normal
+    response after the delay.
     """
 
     status: int | None = None
@@ -144,7 +146,7 @@ class Fault:
 
 @dataclass(slots=True)
 class RecordedRequest:
-    """One request as it came in; `status` follows once it is answered. Header names are lower case."""
+    """A received request. `status` is None until the response. Header names are lower case."""
 
     step: Step
     method: str
@@ -160,19 +162,19 @@ class RecordedRequest:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's parameters; the last one counts."""
+        """The query's parameters. If a name is repeated, the last value counts."""
         return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
 
     @property
     def form(self) -> dict[str, str]:
-        """The form's fields where the body is a form; the last one counts."""
+        """The form's fields, empty if the body is no form. If a name is repeated, the last value counts."""
         if not self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
             return {}
         return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
 
 
 def step_of(method: str, path: str, body: bytes) -> Step:
-    """Tell what a request is for."""
+    """Return the purpose of a request."""
     if "/.well-known/oauth-protected-resource" in path:
         return "protected_resource_metadata"
     if "/.well-known/" in path:

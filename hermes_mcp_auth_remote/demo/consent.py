@@ -1,4 +1,4 @@
-"""Questions that wait for a person, and proof that the answer comes from the browser that was asked."""
+"""Pending consent requests. A cookie binds each request to the browser that shows it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONSENT_SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class ConsentRequest(Generic[T]):
-    """One question: what it is about, and the two texts that its form carries."""
+    """A pending consent request: its subject, and the two hidden values of its form."""
 
     subject: T
     request_id: str
@@ -29,7 +29,7 @@ class ConsentRequest(Generic[T]):
 
 
 class PendingConsents(Generic[T]):
-    """The questions of one page, which is at `path`."""
+    """The pending consent requests of the page at `path`."""
 
     def __init__(self, ledger: Ledger, path: str) -> None:
         self._ledger = ledger
@@ -37,14 +37,16 @@ class PendingConsents(Generic[T]):
         self._requests: dict[str, ConsentRequest[T]] = {}
 
     def create(self, subject: T) -> ConsentRequest[T]:
-        """Begin a question."""
+        """Create a consent request for a subject."""
         request_id, csrf_token = self._ledger.entropy(16), self._ledger.entropy(24)
-        question = ConsentRequest(subject, request_id, csrf_token, self._ledger.clock() + CONSENT_SECONDS)
-        self._requests[request_id] = question
-        return question
+        consent_request = ConsentRequest(
+            subject, request_id, csrf_token, self._ledger.clock() + CONSENT_SECONDS
+        )
+        self._requests[request_id] = consent_request
+        return consent_request
 
     def set_cookie(self, consent_request: ConsentRequest[T], response: Response, *, secure: bool) -> Response:
-        """Let the browser that is shown the page, and no other, answer it."""
+        """Set the cookie without which a browser cannot answer the consent request."""
         response.set_cookie(
             _cookie_name(consent_request.request_id),
             consent_request.csrf_token,
@@ -56,25 +58,34 @@ class PendingConsents(Generic[T]):
         return response
 
     def take_subject(self, form: Mapping[str, str], request: Request) -> T | None:
-        """Return what an answer is about, once; None where it is late, repeated, or another browser's."""
-        question = self._requests.pop(form.get("request", ""), None)
-        said = (form.get("csrf", ""), request.cookies.get(_cookie_name(form.get("request", "")), ""))
+        """Remove the consent request that a form answers and return its subject.
+
+        Return None if the form is late, repeated or from another browser.
+        """
+        consent_request = self._requests.pop(form.get("request", ""), None)
+        submitted_tokens = (
+            form.get("csrf", ""),
+            request.cookies.get(_cookie_name(form.get("request", "")), ""),
+        )
         if (
-            question is None
-            or not all(secrets.compare_digest(text.encode(), question.csrf_token.encode()) for text in said)
-            or self._ledger.clock() >= question.expires_at
+            consent_request is None
+            or not all(
+                secrets.compare_digest(text.encode(), consent_request.csrf_token.encode())
+                for text in submitted_tokens
+            )
+            or self._ledger.clock() >= consent_request.expires_at
         ):
             return None
-        return question.subject
+        return consent_request.subject
 
 
 def stale_page() -> Response:
-    """Say that an answer did not count."""
+    """Return the page for a form that is repeated or late."""
     return refusal_page("This page was answered already, or has expired.")
 
 
 def refusal_page(text: str) -> Response:
-    """Say no, on a page."""
+    """Return an error page with status 400."""
     return HTMLResponse(error_page(text), 400, page_headers())
 
 

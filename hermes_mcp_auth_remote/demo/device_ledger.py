@@ -1,4 +1,4 @@
-"""Device codes and user codes in memory: asked for by whom, decided how, polled when. RFC 8628 §3.2, §3.5."""
+"""Device codes and user codes in memory, with their decisions and polls. RFC 8628 §3.2, §3.5."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hermes_mcp_auth_remote.demo.ledger import DemoClient, Ledger, OAuthError, T
 
 Decision = Literal["approved", "denied"]
 
-# What RFC 8628 section 3.2 says of an answer without `interval`, and section 3.5 of slow_down.
+# RFC 8628 section 3.2 sets the interval of a response without `interval`, section 3.5 that of slow_down.
 DEFAULT_INTERVAL_SECONDS = 5.0
 SLOW_DOWN_SECONDS = 5.0
-# Timers may fire that early, however well the client counts.
+# A client's timer may fire this much too early.
 TIMER_SLACK_SECONDS = 0.05
-# RFC 8628 section 6.1: no vowels, so that no code is a word.
+# RFC 8628 section 6.1: use no vowels, so that no code is a word.
 USER_CODE_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 
 
 @dataclass(slots=True)
 class Device:
-    """A device code; `interval_seconds` grows with every poll that comes too early."""
+    """A device code. Every poll that comes too early increases `interval_seconds`."""
 
     client: DemoClient
     scope: frozenset[str]
@@ -36,7 +36,7 @@ class Device:
 
 
 class DeviceLedger:
-    """Mints and remembers. A user code is for people, and no secret; a device code is one."""
+    """Issues and stores device codes and user codes. A device code is a secret, a user code is not."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -45,7 +45,7 @@ class DeviceLedger:
     def issue(
         self, client: DemoClient, scope: frozenset[str], resource: str | None, behaviour: Behaviour
     ) -> tuple[str, Device]:
-        """Mint a device code and a user code."""
+        """Issue a device code and a user code."""
         interval = behaviour.device_interval_seconds
         device = Device(
             client,
@@ -65,15 +65,16 @@ class DeviceLedger:
         return f"{letters[:4]}-{letters[4:]}"
 
     def find(self, user_code: str) -> Device | None:
-        """Find the device that waits with a user code, however that was typed (RFC 8628 section 6.1)."""
-        typed = "".join(c for c in user_code.upper() if c in USER_CODE_LETTERS)
+        """Find the waiting device for a user code. Ignore case and separators (RFC 8628 section 6.1)."""
+        normalized_code = "".join(c for c in user_code.upper() if c in USER_CODE_LETTERS)
         devices = list(self.by_device_code.values())
         return next(
-            (d for d in devices if d.user_code.replace("-", "") == typed and self._is_waiting(d)), None
+            (d for d in devices if d.user_code.replace("-", "") == normalized_code and self._is_waiting(d)),
+            None,
         )
 
     def decide(self, device: Device, decision: Decision) -> bool:
-        """Take a person's decision; False where it comes too late or a second time."""
+        """Store the user's decision. Return False if it is late or repeated."""
         if not self._is_waiting(device):
             return False
         device.decision = decision
@@ -83,27 +84,27 @@ class DeviceLedger:
         return device.decision is None and self._ledger.clock() < device.expires_at
 
     def poll(self, client: DemoClient, device_code: str) -> Device:
-        """Find an approved device; raises OAuthError for all others (RFC 8628 section 3.5)."""
+        """Return an approved device. Raises OAuthError for any other (RFC 8628 section 3.5)."""
         device, now = self.by_device_code.get(device_code), self._ledger.clock()
         if device is None or device.client.client_id != client.client_id:
             raise OAuthError("invalid_grant", "The device code is unknown, or another client's.")
         if device.family is not None:
             device.family.revoked = True
             raise OAuthError("invalid_grant", "The device code was used before; its tokens are revoked.")
-        last, device.polled_at = device.polled_at, now
+        last_poll_at, device.polled_at = device.polled_at, now
         if now >= device.expires_at:
             raise OAuthError("expired_token", "The device code has expired.")
-        if last is not None and now < last + device.interval_seconds - TIMER_SLACK_SECONDS:
+        if last_poll_at is not None and now < last_poll_at + device.interval_seconds - TIMER_SLACK_SECONDS:
             device.interval_seconds += SLOW_DOWN_SECONDS
             raise OAuthError("slow_down", "The poll came before its time.")
         if device.decision is None:
-            raise OAuthError("authorization_pending", "The person has not decided yet.")
+            raise OAuthError("authorization_pending", "The user has not decided yet.")
         if device.decision == "denied":
-            raise OAuthError("access_denied", "The person denied it.")
+            raise OAuthError("access_denied", "The user denied access.")
         return device
 
     def redeem(self, device: Device, behaviour: Behaviour) -> TokenFamily:
-        """Use up an approved device's code."""
+        """Mark the code of an approved device as used and return its token family."""
         scope = device.scope if behaviour.grant_scopes is None else device.scope & behaviour.grant_scopes
         device.family = TokenFamily(device.client.client_id, scope, device.resource)
         return device.family

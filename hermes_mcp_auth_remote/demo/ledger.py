@@ -1,4 +1,4 @@
-"""Clients, codes and tokens in memory: minted for whom, good until when. RFC 6749 §4.1.2, RFC 9700 §4.14."""
+"""Clients, codes and tokens in memory, with their lifetimes. RFC 6749 §4.1.2, RFC 9700 §4.14."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hermes_mcp_auth_remote.values import Clock, Entropy
 
 
 class OAuthError(Exception):
-    """A refusal on the wire: `error` and its description (RFC 6749 section 5.2)."""
+    """An error response: `error`, its description and the HTTP status (RFC 6749 section 5.2)."""
 
     def __init__(self, error: str, description: str, status: int = 400) -> None:
         super().__init__(f"{error}: {description}")
@@ -22,7 +22,7 @@ class OAuthError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DemoClient:
-    """A client as this server knows it."""
+    """A registered client."""
 
     client_id: str
     name: str
@@ -34,7 +34,7 @@ class DemoClient:
 
 @dataclass(frozen=True, slots=True)
 class ValidatedRequest:
-    """An authorization request that was found good: what the person is asked to approve."""
+    """A valid authorization request, which the user is asked to approve."""
 
     client: DemoClient
     redirect_uri: str
@@ -46,7 +46,7 @@ class ValidatedRequest:
 
 @dataclass(slots=True)
 class AuthorizationCode:
-    """An authorization code; `family` is what its redemption began."""
+    """An authorization code. `family` is the token family that its redemption created."""
 
     request: ValidatedRequest
     expires_at: float
@@ -56,7 +56,7 @@ class AuthorizationCode:
 
 @dataclass(slots=True)
 class TokenFamily:
-    """All tokens that came of one approval; they live and die together."""
+    """All tokens of one approval. The server revokes them together."""
 
     client_id: str
     scope: frozenset[str]
@@ -66,7 +66,7 @@ class TokenFamily:
 
 @dataclass(slots=True)
 class AccessToken:
-    """A live or dead access token."""
+    """An access token, valid or not."""
 
     family: TokenFamily
     scope: frozenset[str]
@@ -76,7 +76,7 @@ class AccessToken:
 
 @dataclass(slots=True)
 class RefreshToken:
-    """A refresh token; `used_at` is set once it was rotated away."""
+    """A refresh token. `used_at` is set when the server rotates it."""
 
     family: TokenFamily
     used_at: float | None = None
@@ -84,7 +84,7 @@ class RefreshToken:
 
 @dataclass(frozen=True, slots=True)
 class IssuedTokens:
-    """One token answer, before it is written out."""
+    """The content of a token response."""
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
@@ -92,7 +92,7 @@ class IssuedTokens:
 
 
 class Ledger:
-    """Mints and remembers. `minted` has every secret that ever left: the tests' tripwire looks for them."""
+    """Issues and stores secrets. `minted_secrets` has all of them: the tests search their output for them."""
 
     def __init__(self, clock: Clock = time.time, entropy: Entropy = secrets.token_urlsafe) -> None:
         self.clock = clock
@@ -104,13 +104,13 @@ class Ledger:
         self.refresh_tokens: dict[str, RefreshToken] = {}
 
     def mint(self, prefix: str, size_bytes: int = 24) -> str:
-        """Make a secret of `size` random bytes and remember that it is one."""
+        """Create a secret of `size_bytes` random bytes and record it in `minted_secrets`."""
         secret = f"{prefix}_{self.entropy(size_bytes)}"
         self.minted_secrets.add(secret)
         return secret
 
     def issue_code(self, request: ValidatedRequest, behaviour: Behaviour) -> str:
-        """Mint a code for an approved request."""
+        """Issue a code for an approved request."""
         code = self.mint("code")
         self.codes[code] = AuthorizationCode(request, self.clock() + behaviour.code_seconds)
         return code
@@ -118,7 +118,9 @@ class Ledger:
     def redeem_code(
         self, client: DemoClient, text: str, behaviour: Behaviour
     ) -> tuple[ValidatedRequest, TokenFamily]:
-        """Use up a code; raises OAuthError. What remains to be checked burns it too.
+        """Use a code and return its request and a new token family. Raises OAuthError.
+
+        The code stays used even if a later check of the token request fails.
 
         RFC 6749 section 4.1.2: if a code is used more than once, the server "SHOULD revoke (when possible)
         all tokens previously issued based on that authorization code".
@@ -140,12 +142,12 @@ class Ledger:
         return code.request, code.family
 
     def redeem_refresh_token(self, client: DemoClient, text: str, behaviour: Behaviour) -> RefreshToken:
-        """Find a live refresh token; reuse of a rotated one revokes its family. Raises OAuthError."""
+        """Return a valid refresh token. Raises OAuthError. The reuse of a rotated one revokes its family."""
         token = self.refresh_tokens.get(text)
         if token is None or token.family.client_id != client.client_id or token.family.revoked:
             raise OAuthError("invalid_grant", "The refresh token is unknown, revoked, or another client's.")
         if token.used_at is not None and self.clock() >= token.used_at + behaviour.reuse_grace_seconds:
-            # RFC 9700 section 4.14.2: whoever used it first, one of the two holders is not the client.
+            # RFC 9700 section 4.14.2: the server cannot tell if the client or an attacker used it first.
             token.family.revoked = True
             raise OAuthError("invalid_grant", "The refresh token was used before; its family is revoked.")
         return token
@@ -157,7 +159,7 @@ class Ledger:
         behaviour: Behaviour,
         previous: RefreshToken | None = None,
     ) -> IssuedTokens:
-        """Mint an access token and, where due, a refresh token in place of `old`."""
+        """Issue an access token and, if configured, a refresh token that replaces `previous`."""
         now = self.clock()
         if previous is not None and behaviour.refresh_revokes_access:
             self.revoke_access_tokens(family)
@@ -171,42 +173,42 @@ class Ledger:
         return IssuedTokens(access_token, refresh_token, scope)
 
     def find_live_token(self, access_token: str) -> AccessToken | None:
-        """Return an access token that is good right now, else None."""
+        """Return an access token if it is valid now, otherwise None."""
         token = self.access_tokens.get(access_token)
-        good = token and not token.revoked and not token.family.revoked and self.clock() < token.expires_at
-        return token if good else None
+        is_live = token and not token.revoked and not token.family.revoked and self.clock() < token.expires_at
+        return token if is_live else None
 
     def revoke(self, client: DemoClient, text: str) -> None:
         """Revoke one access token, or a refresh token with all its family (RFC 7009 section 2.1)."""
-        found = self.refresh_tokens.get(text) or self.access_tokens.get(text)
-        if found is None:
+        token = self.refresh_tokens.get(text) or self.access_tokens.get(text)
+        if token is None:
             return
-        if found.family.client_id != client.client_id:
+        if token.family.client_id != client.client_id:
             raise OAuthError("unauthorized_client", "The token is another client's.")
-        if isinstance(found, RefreshToken):
-            found.family.revoked = True
+        if isinstance(token, RefreshToken):
+            token.family.revoked = True
         else:
-            found.revoked = True
+            token.revoked = True
 
     def revoke_access_tokens(self, family: TokenFamily | None = None) -> None:
-        """Let every access token (of one family) die early; refresh tokens stay good."""
+        """Revoke all access tokens, or those of one family. Refresh tokens stay valid."""
         for token in list(self.access_tokens.values()):
             if family is None or token.family is family:
                 token.revoked = True
 
     def revoke_everything(self) -> None:
-        """End every session; clients stay registered."""
+        """Revoke all tokens. Clients stay registered."""
         for access_token in list(self.access_tokens.values()):
             access_token.family.revoked = True
         for refresh_token in list(self.refresh_tokens.values()):
             refresh_token.family.revoked = True
 
     def forget_clients(self) -> None:
-        """Forget every client, as servers do that expire registrations: `invalid_client` from now on."""
+        """Remove all clients, as a server that expires registrations: they then get `invalid_client`."""
         self.clients.clear()
 
     def add_client(self, client: DemoClient) -> DemoClient:
-        """Take in a client; a new id and a secret are minted where the method needs them."""
+        """Register a client. Create an id if it has none, and a secret if its method needs one."""
         client_id = client.client_id or f"client-{self.entropy(9)}"
         secret = client.secret
         if client.auth_method != "none" and secret is None:

@@ -1,4 +1,4 @@
-"""Protected resources: an MCP server with two tools, and a plain JSON endpoint. RFC 9728, RFC 6750, MCP."""
+"""The protected resources: an MCP server with two tools, and a JSON endpoint. RFC 9728, RFC 6750, MCP."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ _TOOLS = [
 
 
 class ProtectedResources:
-    """MCP servers at `paths`, and the plain endpoint, all of one origin; each path is a resource of its own.
+    """MCP servers at `paths` and a JSON endpoint, on one origin. Each path is its own resource.
 
-    `Behaviour.resource_identifier` "origin" makes them one resource together.
+    If `Behaviour.resource_identifier` is "origin", all paths are one resource.
     """
 
     def __init__(self, origin: str, state: ServerState, paths: tuple[str, ...] = (MCP_PATH,)) -> None:
@@ -64,7 +64,7 @@ class ProtectedResources:
 
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[None]:
-        """Run the MCP server's sessions; once per instance."""
+        """Run the MCP server's sessions. Can be entered once per instance."""
         async with self._session_manager.run():
             yield
 
@@ -73,18 +73,20 @@ class ProtectedResources:
         return self.origin + ("" if self._state.behaviour.resource_identifier == "origin" else path)
 
     async def _serve_metadata(self, request: Request) -> Response:
-        how, path = self._state.behaviour, request.path_params["path"]
-        places = {*self._paths, PING_PATH} if "path" in how.resource_metadata_locations else set[str]()
-        if "root" in how.resource_metadata_locations:
-            places.add("")
-        if path not in places:
+        behaviour, path = self._state.behaviour, request.path_params["path"]
+        served_paths = (
+            {*self._paths, PING_PATH} if "path" in behaviour.resource_metadata_locations else set[str]()
+        )
+        if "root" in behaviour.resource_metadata_locations:
+            served_paths.add("")
+        if path not in served_paths:
             return not_found_response()
         document: dict[str, object | None] = {
             "resource": self.resource_identifier(path),
             "authorization_servers": [self._state.issuer],
-            "scopes_supported": sorted(how.required_scope),
+            "scopes_supported": sorted(behaviour.required_scope),
             "bearer_methods_supported": ["header"],
-            **how.resource_overrides,
+            **behaviour.resource_overrides,
         }
         return JSONResponse({name: value for name, value in document.items() if value is not None})
 
@@ -99,16 +101,16 @@ class ProtectedResources:
     def check_token(
         self, request: Request, required_scope: frozenset[str] = frozenset()
     ) -> AccessToken | Response:
-        """Check the bearer token (RFC 6750): return it, or the 401 or 403 that says what is wrong."""
-        how, path = self._state.behaviour, request.url.path
+        """Check the bearer token (RFC 6750). Return it, or the 401 or 403 response if it is not valid."""
+        behaviour, path = self._state.behaviour, request.url.path
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        known = scheme == "Bearer" if how.exact_bearer else scheme.lower() == "bearer"
-        required_scope |= how.required_scope
-        if not known or not text:
-            # RFC 6750 section 3.1: without credentials the answer "SHOULD NOT include an error code".
+        is_bearer = scheme == "Bearer" if behaviour.exact_bearer else scheme.lower() == "bearer"
+        required_scope |= behaviour.required_scope
+        if not is_bearer or not text:
+            # RFC 6750 section 3.1: without credentials the response "SHOULD NOT include an error code".
             return self._challenge_response(path, required_scope, 401)
         token = self._state.ledger.find_live_token(text)
-        # A token for another resource is no token here (MCP: "MUST validate that [it was] issued for them").
+        # Refuse a token for another resource (MCP: "MUST validate that [it was] issued for them").
         if token is None or token.family.resource not in self._accepted_audiences(path):
             return self._challenge_response(path, required_scope, 401, "invalid_token")
         if not required_scope <= token.scope:
@@ -116,39 +118,46 @@ class ProtectedResources:
         return token
 
     def _accepted_audiences(self, path: str) -> set[object]:
-        how = self._state.behaviour
-        audiences: set[object] = {self.resource_identifier(path), how.resource_overrides.get("resource", "")}
-        if "root" in how.resource_metadata_locations:
+        behaviour = self._state.behaviour
+        audiences: set[object] = {
+            self.resource_identifier(path),
+            behaviour.resource_overrides.get("resource", ""),
+        }
+        if "root" in behaviour.resource_metadata_locations:
             audiences.add(self.origin)
-        # Where the authorization server asks for no resource, its tokens are for everything here.
-        if not (how.require_resource and how.accepts_resource):
+        # If the authorization server does not require a resource, its tokens are valid for all resources.
+        if not (behaviour.require_resource and behaviour.accepts_resource):
             audiences.add(None)
         return audiences
 
     def _challenge_response(
         self, path: str, required_scope: frozenset[str], status: int, error: str | None = None
     ) -> Response:
-        how = self._state.behaviour
-        by_path = path if "path" in how.resource_metadata_locations else ""
-        metadata, scope = f"{self.origin}{METADATA_PATH}{by_path}", " ".join(sorted(required_scope))
+        behaviour = self._state.behaviour
+        metadata_path = path if "path" in behaviour.resource_metadata_locations else ""
+        metadata, scope = f"{self.origin}{METADATA_PATH}{metadata_path}", " ".join(sorted(required_scope))
         parameters = {
             "error": error,
-            "resource_metadata": metadata if how.challenge_names_metadata else None,
-            "scope": scope if how.challenge_names_scope or error == "insufficient_scope" else None,
+            "resource_metadata": metadata if behaviour.challenge_names_metadata else None,
+            "scope": scope if behaviour.challenge_names_scope or error == "insufficient_scope" else None,
         }
-        said = ", ".join(f'{name}="{value}"' for name, value in parameters.items() if value)
-        lines = how.challenge_lines if how.challenge_lines is not None else (f"Bearer {said}".rstrip(),)
-        answer = JSONResponse({"error": error or "unauthorized"}, status)
+        challenge_parameters = ", ".join(f'{name}="{value}"' for name, value in parameters.items() if value)
+        lines = (
+            behaviour.challenge_lines
+            if behaviour.challenge_lines is not None
+            else (f"Bearer {challenge_parameters}".rstrip(),)
+        )
+        response = JSONResponse({"error": error or "unauthorized"}, status)
         for line in lines:
-            filled = line.replace("{metadata}", metadata).replace("{scope}", scope)
-            answer.headers.append("WWW-Authenticate", filled)
-        return answer
+            header = line.replace("{metadata}", metadata).replace("{scope}", scope)
+            response.headers.append("WWW-Authenticate", header)
+        return response
 
     async def serve_mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one MCP request, once its token is found good."""
-        how, (method, tool) = self._state.behaviour, _parse_call(scope.get("body", b""))
-        if method not in how.open_methods:
-            token = self.check_token(Request(scope), how.tool_scope.get(tool, frozenset()))
+        """Serve an MCP request if its token is valid."""
+        behaviour, (method, tool) = self._state.behaviour, _parse_call(scope.get("body", b""))
+        if method not in behaviour.open_methods:
+            token = self.check_token(Request(scope), behaviour.tool_scope.get(tool, frozenset()))
             if isinstance(token, Response):
                 await token(scope, receive, send)
                 return
@@ -165,7 +174,7 @@ class ProtectedResources:
 
 
 class _Endpoint:
-    """An ASGI application for Route, which takes a plain function for something else."""
+    """An ASGI application for Route, which treats a function as a request handler."""
 
     def __init__(self, resources: ProtectedResources) -> None:
         self._resources = resources

@@ -1,6 +1,6 @@
-"""What a person sees at the demo's authorization server: consent, a user code to enter, errors, the end.
+"""Render the pages of the demo's authorization server: consent, user code, errors, result.
 
-Self-contained HTML without scripts, for phones and desktops, light and dark. Everything that came from
+The pages are self-contained HTML without scripts, for phones and desktops, light and dark. All text from
 outside is escaped.
 """
 
@@ -52,14 +52,18 @@ def consent_page(
     redirect_uri: str | None = None,
     user_code: str | None = None,
 ) -> str:
-    """Write the page that asks: who wants what, where the answer goes; Approve and Deny.
+    """Render the consent page, with Approve and Deny.
 
-    The answer goes to a redirect URI, or to the device that shows a user code.
+    Pass `redirect_uri` for a browser login, or `user_code` for a device login.
     """
     if redirect_uri is not None:
-        action, goes, where = "/consent", "Your browser then goes to", _origin(redirect_uri)
+        action, destination_label, destination = (
+            "/consent",
+            "Your browser then goes to",
+            _origin(redirect_uri),
+        )
     else:
-        action, goes, where = "/device", "Your device must show this code", user_code or ""
+        action, destination_label, destination = "/device", "Your device must show this code", user_code or ""
     scopes = "".join(f"<li><code>{escape(name)}</code></li>" for name in sorted(scope)) or "<li>nothing</li>"
     return _page(
         "Connect an application",
@@ -68,7 +72,7 @@ def consent_page(
 <dt>Signed in as</dt><dd>{escape(account)}</dd>
 <dt>Server</dt><dd>{escape(resource or "any server of this one")}</dd>
 <dt>It may use</dt><dd><ul>{scopes}</ul></dd>
-<dt>{goes}</dt><dd>{escape(where)}</dd>
+<dt>{destination_label}</dt><dd>{escape(destination)}</dd>
 </dl>
 <form method="post" action="{action}">
 <input type="hidden" name="request" value="{escape(request_id)}">
@@ -76,13 +80,13 @@ def consent_page(
 <button class="go" name="decision" value="approve">Approve</button>
 <button name="decision" value="deny">Deny</button>
 </form>
-<p class="soft">Approve only if you asked for this yourself just now.
-This is a demo on this machine: nothing real is granted.</p>""",
+<p class="soft">Approve only if you started this login yourself just now.
+This is a demo on this machine: you grant no real access.</p>""",
     )
 
 
 def user_code_page(error: str = "") -> str:
-    """Write the page on which a person enters the code that their device shows (RFC 8628 section 3.3)."""
+    """Render the page on which the user enters a user code (RFC 8628 section 3.3)."""
     return _page(
         "Connect a device",
         f"""<h1>Enter the code that your device shows</h1>
@@ -92,13 +96,13 @@ def user_code_page(error: str = "") -> str:
 spellcheck="false" required autofocus>
 <button class="go">Continue</button>
 </form>
-<p class="soft">Enter only a code of a device that you hold yourself, and never one that somebody sent
+<p class="soft">Enter only a code from your own device, and never a code that another person sent
 you.</p>""",
     )
 
 
 def decided_page(text: str) -> str:
-    """Write the page for a person whose decision was taken."""
+    """Render the page after the user's decision."""
     return _page(
         "Done",
         f"""<h1>{escape(text)}</h1>
@@ -107,17 +111,17 @@ def decided_page(text: str) -> str:
 
 
 def error_page(text: str) -> str:
-    """Write the page for a request that cannot be answered with a redirect."""
+    """Render the page for an error that cannot be sent with a redirect."""
     return _page(
-        "This login cannot go on",
-        f"""<h1>This login cannot go on</h1>
+        "This login cannot continue",
+        f"""<h1>This login cannot continue</h1>
 <p>{escape(text)}</p>
-<p class="soft">Nothing was granted. Go back to where you began, and begin again there.</p>""",
+<p class="soft">No access was granted. Go back to the application and start again.</p>""",
     )
 
 
 def page_headers(redirect_uri: str | None = None, *, has_form: bool = False) -> Mapping[str, str]:
-    """Return the headers of a page; browsers apply `form-action` to the redirect too, so it is named."""
+    """Return the headers of a page. Browsers also apply `form-action` to the redirect, so allow it."""
     target = "'self'" if has_form else "'none'"
     if redirect_uri is not None:
         target = f"'self' {_csp_source(redirect_uri)}"
@@ -157,5 +161,5 @@ def _origin(uri: str) -> str:
 
 
 def _csp_source(uri: str) -> str:
-    # A host-source of CSP knows no IPv6 literal.
+    # A host-source in CSP cannot be an IPv6 literal.
     return "http:" if "[" in urlsplit(uri).netloc else _origin(uri)

@@ -1,4 +1,4 @@
-"""Around both servers: every request is noted, every fault is played."""
+"""ASGI middleware that records every request and plays faults."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from hermes_mcp_auth_remote.threads import run_file_work
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 HANG_UP_KEY = "hermes_mcp_auth_remote.hang_up"
-"""In the ASGI scope: a function that cuts the connection, put there by `serving`."""
+"""Key in the ASGI scope for a function that closes the connection. `servers` sets it."""
 
 
 Serve = Callable[[Send], Awaitable[None]]
 
 
 class RequestRecord:
-    """What came in, and which faults wait for what comes next. Safe to use from any thread."""
+    """The recorded requests and the queued faults. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self.requests: list[RecordedRequest] = []
         self.closing = threading.Event()
         self._lock = threading.Lock()
-        # Per step: faults with the number of times left, None for always.
+        # Per step: faults with the number of remaining requests, None for all.
         self._faults: dict[Step, list[tuple[Fault, int | None]]] = {}
 
     def count_requests(self, step: Step) -> int:
@@ -36,48 +36,48 @@ class RequestRecord:
         return sum(request.step == step for request in list(self.requests))
 
     def add_fault(self, step: Step, fault: Fault, times: int | None = 1) -> None:
-        """Play a fault for the next `times` requests of a step, None for all; faults queue up."""
+        """Queue a fault for the next `times` requests of a step, None for all."""
         with self._lock:
             self._faults.setdefault(step, []).append((fault, times))
 
     def hold(self, step: Step, *, after_processing: bool = False) -> Gate:
-        """Hold every request of a step until the gate that comes back is opened."""
+        """Hold every request of a step until the caller opens the returned gate."""
         gate = Gate()
         self.add_fault(step, Fault(gate=gate, after_processing=after_processing), None)
         return gate
 
     def clear_faults(self) -> None:
-        """Forget all faults, and open every gate."""
+        """Remove all faults and open all gates."""
         with self._lock:
             faults, self._faults = self._faults, {}
-        for waiting in faults.values():
-            for fault, _ in waiting:
+        for queue in faults.values():
+            for fault, _ in queue:
                 if fault.gate is not None:
                     fault.gate.open()
 
     def take_fault(self, step: Step) -> Fault | None:
-        """Take the fault that the next request of a step gets."""
+        """Return the fault for the next request of a step, and remove it if it is used up."""
         with self._lock:
-            waiting = self._faults.get(step)
-            if not waiting:
+            queue = self._faults.get(step)
+            if not queue:
                 return None
-            fault, times = waiting[0]
+            fault, times = queue[0]
             if times is not None:
-                waiting[0] = (fault, times - 1)
+                queue[0] = (fault, times - 1)
                 if times <= 1:
-                    waiting.pop(0)
+                    queue.pop(0)
             return fault
 
 
 class RecordingMiddleware:
-    """The ASGI middleware that does it."""
+    """ASGI middleware that records requests in a `RequestRecord` and plays its faults."""
 
     def __init__(self, app: ASGIApp, record: RequestRecord) -> None:
         self._app = app
         self._record = record
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Record and serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -88,39 +88,39 @@ class RecordingMiddleware:
         query = scope["query_string"].decode("latin-1")
         target = scope["path"] + (f"?{query}" if query else "")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        noted = RecordedRequest(
+        recorded = RecordedRequest(
             step_of(scope["method"], scope["path"], body), scope["method"], target, headers, body
         )
-        self._record.requests.append(noted)
-        fault = self._record.take_fault(noted.step)
+        self._record.requests.append(recorded)
+        fault = self._record.take_fault(recorded.step)
         scope = {**scope, "body": body}
         serve = partial(self._app, scope, _replay(body, receive))
         if fault is None:
-            await serve(_recording_send(noted, send))
+            await serve(_recording_send(recorded, send))
         else:
-            await self._play_fault(fault, noted, scope, serve, send)
+            await self._play_fault(fault, recorded, scope, serve, send)
 
     async def _play_fault(
         self, fault: Fault, recorded: RecordedRequest, scope: Scope, serve: Serve, send: Send
     ) -> None:
-        proper: list[Message] = []
+        messages: list[Message] = []
         if fault.after_processing:
-            await _collect_messages(serve, proper)
+            await _collect_messages(serve, messages)
         await self._delay(fault)
         if fault.hang_up:
             cast("Callable[[], None]", scope[HANG_UP_KEY])()
             return
         if fault.status is None and not fault.body:
             if not fault.after_processing:
-                await _collect_messages(serve, proper)
-            for message in proper:
+                await _collect_messages(serve, messages)
+            for message in messages:
                 await _recording_send(recorded, send)(message)
             return
-        answer = Response(fault.body, fault.status or 200, dict(fault.headers))
-        await answer(scope, _receive_disconnect, _recording_send(recorded, send))
+        response = Response(fault.body, fault.status or 200, dict(fault.headers))
+        await response(scope, _receive_disconnect, _recording_send(recorded, send))
 
     async def _delay(self, fault: Fault) -> None:
-        # Both waits end when the server does, so that no thread outlives it.
+        # Both waits end when the server stops, so that no thread outlives the server.
         if fault.delay_seconds:
             await run_file_work(self._record.closing.wait, fault.delay_seconds)
         if fault.gate is not None:
@@ -147,10 +147,10 @@ async def _read_body(receive: Receive) -> bytes | None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:
-        return waiting.pop() if waiting else await receive()
+        return pending.pop() if pending else await receive()
 
     return receive_again
 

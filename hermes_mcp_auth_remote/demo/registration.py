@@ -22,7 +22,7 @@ from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 
 
 class Registration:
-    """The registration endpoint, and the look-up of clients."""
+    """The registration endpoint and the lookup of clients."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
@@ -35,7 +35,7 @@ class Registration:
             client = self._register_document(await request.body(), request.headers.get("content-type", ""))
         except OAuthError as refusal:
             return error_response(refusal)
-        answer: dict[str, object | None] = {
+        document: dict[str, object | None] = {
             "client_id": client.client_id,
             "client_id_issued_at": int(self._state.ledger.clock()),
             "client_secret": client.secret,
@@ -47,7 +47,7 @@ class Registration:
             "token_endpoint_auth_method": client.auth_method,
             **self._state.behaviour.registration_overrides,
         }
-        return JSONResponse(without_none(answer), 201, NO_STORE)
+        return JSONResponse(without_none(document), 201, NO_STORE)
 
     def _register_document(self, body: bytes, content_type: str) -> DemoClient:
         if content_type.partition(";")[0].strip().lower() != "application/json":
@@ -59,12 +59,12 @@ class Registration:
         return self._state.ledger.add_client(read_client("", document, self._state.behaviour))
 
     def find_client(self, client_id: str | None) -> DemoClient | None:
-        """Find a client; one whose id is a URL is read from its metadata document, where that is offered."""
-        known = self._state.ledger.clients.get(client_id or "")
+        """Find a client by its id. If CIMD is supported, an id that is a URL names a metadata document."""
+        client = self._state.ledger.clients.get(client_id or "")
         document = self._state.client_documents.get(client_id or "")
-        if known is not None or document is None or not self._state.behaviour.cimd_supported:
-            return known
-        # The document's client_id "MUST match the URL of the document", and it holds no secret.
+        if client is not None or document is None or not self._state.behaviour.cimd_supported:
+            return client
+        # CIMD: the document's client_id "MUST match the URL of the document". It must contain no secret.
         if document.get("client_id") != client_id or "client_secret" in document:
             return None
         try:
@@ -76,7 +76,7 @@ class Registration:
 
 
 def read_client(client_id: str, document: object, behaviour: Behaviour) -> DemoClient:
-    """Read client metadata (RFC 7591 section 2); raises OAuthError."""
+    """Read client metadata (RFC 7591 section 2). Raises OAuthError."""
     if not isinstance(document, dict):
         raise OAuthError("invalid_client_metadata", "The body is not a JSON object.")
     members = cast("dict[str, object]", document)
@@ -92,8 +92,14 @@ def read_client(client_id: str, document: object, behaviour: Behaviour) -> DemoC
     if method not in behaviour.auth_methods or (client_id and method != "none"):
         raise OAuthError("invalid_client_metadata", "The token_endpoint_auth_method is not offered here.")
     grant_types = members.get("grant_types", ["authorization_code"])
-    known = {"authorization_code", "refresh_token", *([DEVICE_GRANT] if behaviour.with_device else [])}
-    if not isinstance(grant_types, list) or not known.issuperset(cast("list[str]", grant_types)):
+    offered_grant_types = {
+        "authorization_code",
+        "refresh_token",
+        *([DEVICE_GRANT] if behaviour.with_device else []),
+    }
+    if not isinstance(grant_types, list) or not offered_grant_types.issuperset(
+        cast("list[str]", grant_types)
+    ):
         raise OAuthError("invalid_client_metadata", "A grant type is not offered here.")
     if members.get("response_types", ["code"]) != ["code"]:
         raise OAuthError("invalid_client_metadata", "Only the response type code is offered here.")

@@ -1,4 +1,4 @@
-"""Both servers on loopback, on free ports, in one background thread: `with running(Behaviour()) as demo:`."""
+"""Run both servers on loopback in a background thread: `with serve_demo(Behaviour()) as demo:`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ START_SECONDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """Where everything is. `server` has the knobs, the faults and the record of both servers."""
+    """The running servers. `authorization_server` has the settings, faults and requests of both."""
 
     authorization_server: AuthorizationServer
     resources: ProtectedResources
@@ -41,12 +41,12 @@ class Demo:
 
     @property
     def mcp_url(self) -> str:
-        """The MCP server."""
+        """The URL of the MCP server."""
         return self.resources.origin + MCP_PATH
 
     @property
     def ping_url(self) -> str:
-        """A protected JSON endpoint, a resource of its own."""
+        """The URL of the protected JSON endpoint, which is a separate resource."""
         return self.resources.origin + PING_PATH
 
 
@@ -63,56 +63,57 @@ def serve_demo(  # noqa: PLR0913
     host: str = "127.0.0.1",
     port: int = 0,
 ) -> Generator[Demo]:
-    """Serve the demo until the block ends; `port` is the MCP server's, 0 for a free one.
+    """Serve the demo until the block ends. `port` is the MCP server's, 0 for a free one.
 
-    With `separate_origins` off, both servers share an origin, as servers of MCP 2025-03-26 do. `clock` dates
-    codes and tokens. `host` is both bound and named in URLs. Raises OSError where the port is taken.
+    If `separate_origins` is False, both servers share an origin, as in MCP 2025-03-26. `clock` returns the
+    time for codes and tokens, in epoch seconds. The servers bind `host` and use it in their URLs. Raises
+    OSError if the port is in use.
     """
     sockets = [_bind_socket(host, port)]
     scheme = "http" if ssl_certfile is None else "https"
-    named = f"[{host}]" if ":" in host else host
+    url_host = f"[{host}]" if ":" in host else host
     if separate_origins:
         sockets.append(_bind_socket(host, 0))
-    origins = [f"{scheme}://{named}:{bound.getsockname()[1]}" for bound in sockets]
+    origins = [f"{scheme}://{url_host}:{bound.getsockname()[1]}" for bound in sockets]
     server = AuthorizationServer(origins[-1], behaviour, clock=clock, entropy=entropy)
     resources = ProtectedResources(origins[0], server, paths)
-    # Protected resource metadata comes before the other well-known documents.
-    parts: list[list[BaseRoute]] = [[*resources.routes], [*server.routes]]
+    # The route of the protected resource metadata must precede those of the other well-known documents.
+    route_groups: list[list[BaseRoute]] = [[*resources.routes], [*server.routes]]
     if not separate_origins:
-        parts = [[*resources.routes, *server.routes]]
+        route_groups = [[*resources.routes, *server.routes]]
     lifespans = [resources.lifespan, _no_lifespan]
     pairs: list[tuple[_UvicornServer, socket.socket]] = []
-    for routes, lifespan, bound in zip(parts, lifespans, sockets, strict=False):
+    for routes, lifespan, bound_socket in zip(route_groups, lifespans, sockets, strict=False):
         app = Starlette(
             routes=routes, lifespan=lifespan, middleware=[Middleware(RecordingMiddleware, server.record)]
         )
-        pairs.append((_build_server(app, ssl_certfile, ssl_keyfile), bound))
+        pairs.append((_build_server(app, ssl_certfile, ssl_keyfile), bound_socket))
     thread = threading.Thread(target=_serve_all, args=(pairs,), name="demo", daemon=True)
     thread.start()
     try:
-        for one, _ in pairs:
-            if not one.startup_done.wait(START_SECONDS):
+        for uvicorn_server, _ in pairs:
+            if not uvicorn_server.startup_done.wait(START_SECONDS):
                 raise OSError("The demo's servers did not start.")
         yield Demo(server, resources)
     finally:
         server.clear_faults()
         server.record.closing.set()
-        for one, _ in pairs:
-            one.should_exit = True
+        for uvicorn_server, _ in pairs:
+            uvicorn_server.should_exit = True
         thread.join()
-        for bound in sockets:
-            bound.close()
+        for bound_socket in sockets:
+            bound_socket.close()
 
 
 def _bind_socket(host: str, port: int) -> socket.socket:
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound_socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind((host, port))
+        bound_socket.bind((host, port))
     except OSError:
-        bound.close()
+        bound_socket.close()
         raise
-    return bound
+    return bound_socket
 
 
 def _build_server(app: ASGIApp, ssl_certfile: str | None, ssl_keyfile: str | None) -> _UvicornServer:
@@ -122,7 +123,7 @@ def _build_server(app: ASGIApp, ssl_certfile: str | None, ssl_keyfile: str | Non
         http="h11",
         ws="none",
         lifespan="on",
-        # An access log would hold codes and states, which come in queries.
+        # An access log would contain the codes and states in the queries.
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -137,7 +138,7 @@ def _build_server(app: ASGIApp, ssl_certfile: str | None, ssl_keyfile: str | Non
 
 
 class _UvicornServer(uvicorn.Server):
-    """A server that says when it is up."""
+    """A uvicorn server that sets `startup_done` when it has started."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -148,7 +149,7 @@ class _UvicornServer(uvicorn.Server):
         self.startup_done.set()
 
     def hang_up(self, client: tuple[str, int]) -> None:
-        """Cut the connection of one client, without an answer."""
+        """Abort the connection of a client (host and port) without a response."""
         for connection in list(self.server_state.connections):
             transport = getattr(connection, "transport", None)
             if transport is not None and transport.get_extra_info("peername")[:2] == tuple(client):

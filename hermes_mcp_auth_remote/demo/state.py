@@ -1,4 +1,4 @@
-"""What a test or the demo holds in its hand: knobs, faults, counters. And how an endpoint answers."""
+"""The settings, faults and counters of a server, and helpers for the responses of its endpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 class ServerState:
-    """Knobs, state and record of one authorization server and its resources; good from any thread."""
+    """Settings, state and requests of an authorization server and its resources. Thread-safe."""
 
     def __init__(
         self,
@@ -34,12 +34,12 @@ class ServerState:
     ) -> None:
         self.origin = origin
         self.behaviour = behaviour or Behaviour()
-        # The identifiers that tokens may be asked for (RFC 8707).
+        # The resource identifiers that a client may request tokens for (RFC 8707).
         self.resources = resources
         self.record = RequestRecord()
         self.ledger = Ledger(clock, entropy)
         self.devices = DeviceLedger(self.ledger)
-        # Client ID metadata documents by their URL: as if they had been fetched.
+        # Client ID metadata documents by URL. The server uses them instead of fetching documents.
         self.client_documents: dict[str, Mapping[str, object]] = {}
 
     @property
@@ -49,9 +49,9 @@ class ServerState:
 
     @property
     def accepted_resources(self) -> frozenset[str]:
-        """The resources that tokens may be asked for, with the spelling that an override publishes."""
-        spelt = self.behaviour.resource_overrides.get("resource")
-        return self.resources | {spelt} if isinstance(spelt, str) else self.resources
+        """The resources that a client may request tokens for, including an overridden identifier."""
+        overridden = self.behaviour.resource_overrides.get("resource")
+        return self.resources | {overridden} if isinstance(overridden, str) else self.resources
 
     @property
     def requests(self) -> list[RecordedRequest]:
@@ -60,7 +60,7 @@ class ServerState:
 
     @property
     def minted_secrets(self) -> set[str]:
-        """Every secret that ever left: codes, tokens, client secrets."""
+        """Every issued secret: codes, tokens and client secrets."""
         return self.ledger.minted_secrets
 
     def count_requests(self, step: Step) -> int:
@@ -68,7 +68,7 @@ class ServerState:
         return self.record.count_requests(step)
 
     def change_behaviour(self, **knobs: object) -> None:
-        """Turn some knobs of `behaviour`, the others stay."""
+        """Replace some settings of `behaviour`."""
         self.behaviour = replace(self.behaviour, **knobs)  # type: ignore[arg-type]
 
     def fail_next(
@@ -83,17 +83,17 @@ class ServerState:
         after_processing: bool = False,
         times: int | None = 1,
     ) -> None:
-        """Play a `Fault` for the next `times` requests of a step, None for all of them until `heal`."""
+        """Play a `Fault` for the next `times` requests of a step, None for all until `clear_faults`."""
         encoded = body.encode() if isinstance(body, str) else body
         fault = Fault(status, encoded, headers or {}, delay_seconds, None, hang_up, after_processing)
         self.record.add_fault(step, fault, times)
 
     def hold(self, step: Step, *, after_processing: bool = False) -> Gate:
-        """Hold every request of a step until `open` is called on the gate that comes back."""
+        """Hold every request of a step until the caller opens the returned gate."""
         return self.record.hold(step, after_processing=after_processing)
 
     def clear_faults(self) -> None:
-        """Forget all faults, and open every gate."""
+        """Remove all faults and open all gates."""
         self.record.clear_faults()
 
     def add_client(
@@ -105,37 +105,37 @@ class ServerState:
         name: str = "A client registered by hand",
         grant_types: tuple[str, ...] = ("authorization_code", "refresh_token"),
     ) -> DemoClient:
-        """Register a client by hand; a missing id, or a secret that the method needs, is minted."""
+        """Register a client by hand. Create an id if it has none, and a secret if its method needs one."""
         client = DemoClient(client_id, name, redirect_uris, auth_method, secret, grant_types)
         return self.ledger.add_client(client)
 
     def authenticate(self, form: Mapping[str, str], request: Request) -> DemoClient:
-        """Authenticate the client of a back-channel request; raises OAuthError."""
+        """Authenticate the client of a back-channel request. Raises OAuthError."""
         authorization = request.headers.get("authorization")
         return authenticate_client(self.ledger.clients, form, authorization, self.behaviour)
 
 
 def require_parameter(form: Mapping[str, str], name: str) -> str:
-    """Return a parameter; raises OAuthError where it is missing."""
+    """Return a parameter. Raises OAuthError if it is missing."""
     if name not in form:
         raise OAuthError("invalid_request", f"The {name} parameter is missing.")
     return form[name]
 
 
 def without_none(document: Mapping[str, object | None]) -> dict[str, object]:
-    """Leave out what is None."""
+    """Return a document without the members that are None."""
     return {name: value for name, value in document.items() if value is not None}
 
 
 def error_response(error: OAuthError) -> Response:
-    """Answer with an error (RFC 6749 section 5.2)."""
+    """Return an error response (RFC 6749 section 5.2)."""
     headers = dict(NO_STORE)
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="authorization server"'
-    answer = {"error": error.error, "error_description": error.description}
-    return JSONResponse(answer, error.status, headers)
+    document = {"error": error.error, "error_description": error.description}
+    return JSONResponse(document, error.status, headers)
 
 
 def not_found_response() -> Response:
-    """Answer like a server that has no such endpoint."""
+    """Return the 404 response of a server without this endpoint."""
     return Response("Not Found", 404, media_type="text/plain")

@@ -24,32 +24,32 @@ from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 
 
 class TokenEndpoints:
-    """Both endpoints."""
+    """The token endpoint and the revocation endpoint."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
 
     async def token(self, request: Request) -> Response:
-        """Exchange a code or a device code, or refresh."""
+        """Exchange a code, a device code or a refresh token for tokens."""
         try:
             form = read_form(request.headers.get("content-type", ""), await request.body())
             client = self._state.authenticate(form, request)
-            granted = self._grant(client, form)
+            tokens = self._grant(client, form)
         except OAuthError as refusal:
             return error_response(refusal)
-        answer: dict[str, object | None] = {
-            "access_token": granted.access_token,
+        document: dict[str, object | None] = {
+            "access_token": tokens.access_token,
             "token_type": "Bearer",
             "expires_in": int(self._state.behaviour.access_token_seconds),
-            "refresh_token": granted.refresh_token,
-            "scope": " ".join(sorted(granted.scope)),
+            "refresh_token": tokens.refresh_token,
+            "scope": " ".join(sorted(tokens.scope)),
             "id_token": self._id_token(client) if self._state.behaviour.with_id_token else None,
             **self._state.behaviour.token_overrides,
         }
         if self._state.behaviour.form_encoded_tokens:
             media_type = "application/x-www-form-urlencoded"
-            return Response(urlencode(without_none(answer)), 200, NO_STORE, media_type)
-        return JSONResponse(without_none(answer), 200, NO_STORE)
+            return Response(urlencode(without_none(document)), 200, NO_STORE, media_type)
+        return JSONResponse(without_none(document), 200, NO_STORE)
 
     def _grant(self, client: DemoClient, form: Mapping[str, str]) -> IssuedTokens:
         grant_type = form.get("grant_type")
@@ -65,30 +65,30 @@ class TokenEndpoints:
             check_resource(form.get("resource"), device.resource, self._state.behaviour)
             family = self._state.devices.redeem(device, self._state.behaviour)
             return self._state.ledger.issue_tokens(family, family.scope, self._state.behaviour)
-        asked, family = self._state.ledger.redeem_code(
+        validated_request, family = self._state.ledger.redeem_code(
             client, require_parameter(form, "code"), self._state.behaviour
         )
         # RFC 6749 section 4.1.3: "their values MUST be identical".
-        if require_parameter(form, "redirect_uri") != asked.redirect_uri:
+        if require_parameter(form, "redirect_uri") != validated_request.redirect_uri:
             raise OAuthError("invalid_grant", "The redirect_uri is not the one of the request.")
-        check_verifier(form.get("code_verifier"), asked.code_challenge)
+        check_verifier(form.get("code_verifier"), validated_request.code_challenge)
         check_resource(form.get("resource"), family.resource, self._state.behaviour)
         return self._state.ledger.issue_tokens(family, family.scope, self._state.behaviour)
 
     def _refresh(self, client: DemoClient, form: Mapping[str, str]) -> IssuedTokens:
-        old = self._state.ledger.redeem_refresh_token(
+        previous = self._state.ledger.redeem_refresh_token(
             client, require_parameter(form, "refresh_token"), self._state.behaviour
         )
-        family = old.family
+        family = previous.family
         check_resource(form.get("resource"), family.resource, self._state.behaviour)
         scope = frozenset(form.get("scope", "").split()) or family.scope
-        # RFC 6749 section 6: it "MUST NOT include any scope not originally granted".
+        # RFC 6749 section 6: the scope "MUST NOT include any scope not originally granted".
         if not scope <= family.scope:
             raise OAuthError("invalid_scope", "The scope goes beyond what was granted.")
-        return self._state.ledger.issue_tokens(family, scope, self._state.behaviour, old)
+        return self._state.ledger.issue_tokens(family, scope, self._state.behaviour, previous)
 
     def _id_token(self, client: DemoClient) -> str:
-        # Unsigned: it only tells a person who they are, over the connection that the tokens came by.
+        # The ID token is unsigned: the client only displays its account, and reads it from this response.
         now = int(self._state.ledger.clock())
         claims = {
             "iss": self._state.issuer,
@@ -104,7 +104,7 @@ class TokenEndpoints:
         return token
 
     async def revoke(self, request: Request) -> Response:
-        """Revoke a token."""
+        """Revoke a token (RFC 7009 section 2.1)."""
         if not self._state.behaviour.with_revocation:
             return not_found_response()
         try:

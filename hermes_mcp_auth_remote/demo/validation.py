@@ -1,4 +1,4 @@
-"""Authorization requests and client authentication, checked. RFC 6749 §2.3, §4.1.1; RFC 7636; RFC 8707."""
+"""Validate authorization requests and clients. RFC 6749 §2.3, §4.1.1; RFC 7636; RFC 8707."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MAX_FORM_FIELDS = 100
 
 
 class UnredirectableRequest(Exception):
-    """An authorization request whose redirect URI cannot be trusted: a page says so, nothing redirects."""
+    """An authorization request with an untrusted redirect URI: show an error page, do not redirect."""
 
 
 class RedirectableError(Exception):
-    """An error to redirect with (RFC 6749 section 4.1.2.1)."""
+    """An error that the server sends with a redirect (RFC 6749 section 4.1.2.1)."""
 
     def __init__(self, redirect_uri: str, state: str | None, error: str, description: str) -> None:
         super().__init__(f"{error}: {description}")
@@ -33,7 +33,7 @@ class RedirectableError(Exception):
 
 
 def read_form(content_type: str, body: bytes) -> dict[str, str]:
-    """Read a form; raises OAuthError for another media type or a repeated parameter."""
+    """Read a form. Raises OAuthError for another media type or a repeated parameter."""
     if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise OAuthError("invalid_request", "The body must be application/x-www-form-urlencoded.")
     try:
@@ -44,9 +44,10 @@ def read_form(content_type: str, body: bytes) -> dict[str, str]:
 
 
 def reject_duplicates(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Return the parameters; raises OAuthError for a repeated one.
+    """Return the parameters without empty ones. Raises OAuthError for a repeated one.
 
-    RFC 6749 section 3.2: "parameters MUST NOT be included more than once". An empty one counts as omitted.
+    RFC 6749 section 3.2: "parameters MUST NOT be included more than once", and the server treats an empty
+    parameter as omitted.
     """
     if len({name for name, _ in pairs}) != len(pairs):
         raise OAuthError("invalid_request", "A parameter is given more than once.")
@@ -59,9 +60,9 @@ def authenticate_client(
     authorization: str | None,
     behaviour: Behaviour,
 ) -> DemoClient:
-    """Find and authenticate the client (RFC 6749 section 2.3); raises OAuthError.
+    """Find and authenticate the client (RFC 6749 section 2.3). Raises OAuthError.
 
-    The method must be the one it registered with, and one that the server offers.
+    The method must be the client's registered method, and the server must support it.
     """
     client_id, secret, method = form.get("client_id"), form.get("client_secret"), "none"
     if authorization is not None:
@@ -96,24 +97,24 @@ def _read_basic(authorization: str) -> tuple[str, str]:
 
 
 def check_redirect_uri(uri: object, behaviour: Behaviour, application_type: str | None = None) -> str:
-    """Return a redirect URI that may be registered: https, or http on loopback. Raises OAuthError."""
-    refused = OAuthError("invalid_redirect_uri", "A redirect URI must be https, or http on loopback.")
+    """Return a redirect URI if it is https, or http on loopback. Raises OAuthError otherwise."""
+    refusal = OAuthError("invalid_redirect_uri", "A redirect URI must be https, or http on loopback.")
     if not isinstance(uri, str):
-        raise refused
+        raise refusal
     try:
         parts = urlsplit(uri)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
-        raise refused from None
+        raise refusal from None
     # RFC 6749 section 3.1.2: "The endpoint URI MUST NOT include a fragment component."
     if not host or "#" in uri or parts.username is not None:
-        raise refused
+        raise refusal
     if parts.scheme == "https" and behaviour.https_redirects:
         return uri
-    loopback = parts.scheme == "http" and is_loopback_host(host) and host in behaviour.redirect_hosts
+    is_loopback = parts.scheme == "http" and is_loopback_host(host) and host in behaviour.redirect_hosts
     # OpenID Connect Registration section 2: web clients "MUST NOT use localhost as the hostname".
-    if not loopback or application_type == "web":
-        raise refused
+    if not is_loopback or application_type == "web":
+        raise refusal
     return uri
 
 
@@ -123,12 +124,12 @@ def check_authorization_request(
     resources: frozenset[str],
     behaviour: Behaviour,
 ) -> ValidatedRequest:
-    """Check an authorization request; raises Unredirectable or ErrorResponse."""
+    """Validate an authorization request. Raises UnredirectableRequest or RedirectableError."""
     if client is None:
         raise UnredirectableRequest("The application that sent you here is not registered.")
     redirect_uri, state = parameters.get("redirect_uri"), parameters.get("state")
     if redirect_uri is None or not _is_registered(redirect_uri, client, behaviour):
-        raise UnredirectableRequest("The application wants you sent to an address that it did not register.")
+        raise UnredirectableRequest("The application did not register the address that it redirects to.")
 
     try:
         challenge = _validate_challenge(parameters)
@@ -140,14 +141,15 @@ def check_authorization_request(
 
 
 def _validate_challenge(parameters: Mapping[str, str]) -> str:
-    # RFC 9126 section 2.1: a pushed request "MUST NOT" hold a request_uri; elsewhere it was resolved by now.
+    # RFC 9126 section 2.1: a pushed request must not contain a request_uri. In other requests the server has
+    # already resolved it.
     if "request" in parameters or "request_uri" in parameters:
         raise OAuthError("request_not_supported", "Request objects are not supported.")
     if parameters.get("response_type") != "code":
         raise OAuthError("unsupported_response_type", "Only response_type=code is supported.")
     challenge = parameters.get("code_challenge", "")
-    well_formed = re.fullmatch(r"[A-Za-z0-9_-]{43}", challenge)
-    if parameters.get("code_challenge_method") != "S256" or not well_formed:
+    is_well_formed = re.fullmatch(r"[A-Za-z0-9_-]{43}", challenge)
+    if parameters.get("code_challenge_method") != "S256" or not is_well_formed:
         raise OAuthError("invalid_request", "PKCE with S256 is required.")
     return challenge
 
@@ -196,17 +198,17 @@ def _without_loopback_port(uri: str) -> str:
 def check_device_authorization_request(
     client: DemoClient, form: Mapping[str, str], resources: frozenset[str], behaviour: Behaviour
 ) -> tuple[frozenset[str], str | None]:
-    """Check a device authorization request (RFC 8628 section 3.1); returns scope and resource."""
+    """Validate a device authorization request (RFC 8628 section 3.1). Return scope and resource."""
     if DEVICE_GRANT not in client.grant_types:
         raise OAuthError("unauthorized_client", "The client did not register for the device grant.")
     scope = _validate_scope(form.get("scope", ""), behaviour)
     if behaviour.device_scopes is not None and not scope <= behaviour.device_scopes:
-        raise OAuthError("invalid_scope", "The device flow does not give that scope.")
+        raise OAuthError("invalid_scope", "The device flow does not grant that scope.")
     return scope, _validate_resource(form.get("resource"), resources, behaviour)
 
 
 def check_verifier(code_verifier: str | None, code_challenge: str) -> None:
-    """Check the code_verifier (RFC 7636 section 4.6); raises OAuthError."""
+    """Check the code_verifier (RFC 7636 section 4.6). Raises OAuthError."""
     if code_verifier is None:
         raise OAuthError("invalid_grant", "The code_verifier is missing.")
     if not re.fullmatch(r"[A-Za-z0-9._~-]{43,128}", code_verifier):
@@ -217,7 +219,7 @@ def check_verifier(code_verifier: str | None, code_challenge: str) -> None:
 
 
 def check_resource(requested: str | None, granted: str | None, behaviour: Behaviour) -> None:
-    """Check a token request's resource against what was approved (RFC 8707 section 2.2)."""
-    missing = requested is None and granted is not None and behaviour.require_resource
-    if missing or (requested is not None and requested != granted):
+    """Check that a token request's resource is the approved one (RFC 8707 section 2.2)."""
+    is_missing = requested is None and granted is not None and behaviour.require_resource
+    if is_missing or (requested is not None and requested != granted):
         raise OAuthError("invalid_target", "The resource is not the one that was approved.")

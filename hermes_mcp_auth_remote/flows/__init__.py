@@ -1,1 +1,1 @@
-"""Sequences over `oauth/` that know a `Server`: discovery, client selection, login preparation. No I/O."""
+"""Sequences of `oauth/` steps for one `Server`: discovery, client selection, login preparation. No I/O."""

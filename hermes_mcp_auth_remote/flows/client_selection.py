@@ -1,4 +1,4 @@
-"""Which client a login goes as: one of an earlier login, a configured one, or one that registers now."""
+"""Select the client of a login: an earlier login's, the configured one, or a newly registered one."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from hermes_mcp_auth_remote.values import Flow, Server
 
 @dataclass(frozen=True, slots=True)
 class PreviousLogin:
-    """What is known from an earlier login: the client, its issuer, the scope that was granted.
+    """The client, its issuer and the granted scope of an earlier login.
 
-    `metadata_document_refused` is True where the provider turned our client ID metadata document away
-    (quirk 20); then we register instead.
+    `is_cimd_disabled` is True if the authorization server refused the client ID metadata document (quirk 20):
+    then the client registers instead.
     """
 
     client: Client | None = None
@@ -44,15 +44,15 @@ class PreviousLogin:
 def discover_and_register(
     server: Server, challenge: Challenge | None, flow: Flow, redirect_uri: str, now: float
 ) -> Exchange[DiscoveryResult]:
-    """Find a server's authorization server and register there, for all who begin now and hold nothing.
+    """Discover the authorization server and register there, for all logins without a stored client.
 
-    `found.client` stays None where no client registers. Raises any ServerError or NetworkError.
+    `client` of the result is None if no client was registered. Raises any ServerError or NetworkError.
     """
-    found = yield from run_discovery(server, None, challenge, flow)
+    discovery_result = yield from run_discovery(server, None, challenge, flow)
     client, _ = yield from select_client(
-        server, found, redirect_uri, now, previous_login=PreviousLogin(), flow=flow
+        server, discovery_result, redirect_uri, now, previous_login=PreviousLogin(), flow=flow
     )
-    return replace(found, client=client) if client.is_registered else found
+    return replace(discovery_result, client=client) if client.is_registered else discovery_result
 
 
 def select_client(
@@ -64,29 +64,32 @@ def select_client(
     previous_login: PreviousLogin,
     flow: Flow,
 ) -> Exchange[tuple[Client, bool]]:
-    """Return the client that a login goes as, and True where it is an earlier login's.
+    """Return the client of a login, and True if it is an earlier login's client.
 
-    Raises any ServerError or NetworkError: no client is made for a login that cannot go on.
+    `now` is in epoch seconds. Raises any ServerError or NetworkError. It checks that the login can continue
+    before it registers a client.
     """
     if discovery_result.client is not None:
         return discovery_result.client, False
-    options, issuer = server.options, discovery_result.discovery.authorization_server
-    by_device = uses_device_flow(discovery_result, flow)
-    if flow == "device" and not by_device:
-        raise no_device_flow_error(issuer)
-    if not by_device:
-        check_pkce(issuer, allow_missing_pkce=options.allow_missing_pkce)
+    options, authorization_server = server.options, discovery_result.discovery.authorization_server
+    is_device_flow = uses_device_flow(discovery_result, flow)
+    if flow == "device" and not is_device_flow:
+        raise no_device_flow_error(authorization_server)
+    if not is_device_flow:
+        check_pkce(authorization_server, allow_missing_pkce=options.allow_missing_pkce)
     # MCP 2026-07-28: pre-registered client information comes first.
-    reusable = options.client_id is None and _can_reuse_client(previous_login, issuer, redirect_uri, now)
-    known = previous_login.client if reusable else None
-    if known is not None and by_device and not can_use_device_flow(known):
-        # It would only be refused (quirk 23).
-        known = None
-    if known is not None:
-        return known, True
+    reusable = options.client_id is None and _can_reuse_client(
+        previous_login, authorization_server, redirect_uri, now
+    )
+    previous_client = previous_login.client if reusable else None
+    if previous_client is not None and is_device_flow and not can_use_device_flow(previous_client):
+        # The server would refuse it (quirk 23).
+        previous_client = None
+    if previous_client is not None:
+        return previous_client, True
     client = yield from create_client(
         server,
-        issuer,
+        authorization_server,
         previous_login,
         redirect_uri,
         scope_for_login(server, discovery_result, previous_login),
@@ -95,14 +98,14 @@ def select_client(
 
 
 def uses_device_flow(discovery_result: DiscoveryResult, flow: Flow) -> bool:
-    """True where a login by this flow gets a code for another device."""
+    """True if a login with this flow uses the device flow at this authorization server."""
     return flow in DEVICE_FLOWS and supports_device_flow(discovery_result.discovery.authorization_server)
 
 
 def scope_for_login(
     server: Server, discovery_result: DiscoveryResult, previous_login: PreviousLogin
 ) -> frozenset[str] | None:
-    """Return the scope that a login asks for, None for none."""
+    """Return the scope that a login requests, or None for no `scope` parameter."""
     return select_scope(
         discovery_result.discovery,
         discovery_result.challenge,
@@ -121,7 +124,10 @@ def create_client(
     redirect_uri: str,
     scope: frozenset[str] | None,
 ) -> Exchange[Client]:
-    """Return the configured client, or a new one; raises RegistrationRefused, ClientIdNeeded and others."""
+    """Return the configured client, a metadata document client, or a newly registered client.
+
+    Raises RegistrationError, ClientIdRequired, MalformedResponse or a NetworkError.
+    """
     options = server.options
     if options.client_id is not None:
         check_client_issuer(options.client_id, authorization_server, previous_login)
@@ -132,10 +138,10 @@ def create_client(
             options.token_endpoint_auth_method or ("private_key_jwt" if options.private_key_file else None),
             redirect_uri,
         )
-    has_document = (
+    supports_cimd = (
         options.client_metadata_url is not None and authorization_server.client_id_metadata_document_supported
     )
-    if has_document and not previous_login.is_cimd_disabled:
+    if supports_cimd and not previous_login.is_cimd_disabled:
         return metadata_document_client(options.client_metadata_url or "", redirect_uri)
     client = yield from register_client(
         authorization_server,
@@ -151,18 +157,18 @@ def create_client(
 def check_client_issuer(
     client_id: str, authorization_server: AuthorizationServer, previous_login: PreviousLogin
 ) -> None:
-    """Refuse to take a configured client to another issuer than the last time; raises RegistrationRefused."""
-    # MCP 2026-07-28, authorization server binding: its secret must not follow a server that moved elsewhere.
-    same_client = previous_login.client is not None and previous_login.client.client_id == client_id
+    """Raise RegistrationError if the issuer of a configured client has changed since the last login."""
+    # MCP 2026-07-28, authorization server binding: do not send the client's secret to another issuer.
+    is_same_client = previous_login.client is not None and previous_login.client.client_id == client_id
     if (
-        same_client
+        is_same_client
         and previous_login.issuer is not None
         and previous_login.issuer != authorization_server.issuer
     ):
         raise RegistrationError(
             f"The server now sends logins to {host_of(authorization_server.issuer)}, but `oauth.client_id` "
             f"was registered at {host_of(previous_login.issuer)}.",
-            "If you expect that move, log out of this server, set `oauth.client_id` anew and log in again.",
+            "If you expect that move, log out of this server, set a new `oauth.client_id` and log in again.",
         )
 
 

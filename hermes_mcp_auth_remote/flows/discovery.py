@@ -1,6 +1,6 @@
-"""From a server's URL to its authorization server: the probe, and discovery.
+"""Find the authorization server for a server's URL: probe the server, then run discovery.
 
-The probe is RFC 9728 §5.1: a protected resource answers 401 and says where to go.
+The probe is RFC 9728 section 5.1: a protected resource responds with 401 and the URL of its metadata.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hermes_mcp_auth_remote.oauth.wire import Exchange, configured_headers, post
 from hermes_mcp_auth_remote.values import Flow, Server
 
 PROBE_STEP = "first request"
-# The least that makes every MCP server of any revision look at the request's authorization.
+# The smallest request for which MCP servers of every revision check the authorization.
 _INITIALIZE_REQUEST = {
     "jsonrpc": "2.0",
     "id": 1,
@@ -40,9 +40,9 @@ _INITIALIZE_REQUEST = {
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryResult:
-    """Where a server's logins go, and what it asked for meanwhile.
+    """The discovery of a server, and the challenge that it sent.
 
-    `client` is one that has registered there just now, for all who begin meanwhile and have none.
+    `client` was registered by this discovery. Logins without a stored client share it.
     """
 
     discovery: Discovery
@@ -53,32 +53,32 @@ class DiscoveryResult:
 def run_discovery(
     server: Server, preferred_issuer: str | None, challenge: Challenge | None, flow: Flow
 ) -> Exchange[DiscoveryResult]:
-    """Take a login from a server's URL to its authorization server, `issuer` before others where it is one.
+    """Probe the server if `challenge` is None, then discover its authorization server.
 
-    Raises any ServerError or NetworkError.
+    Tries `preferred_issuer` first if the server lists it. Raises any ServerError or NetworkError.
     """
-    options, answered = server.options, challenge
-    if answered is None:
-        answered = yield from probe_server(server)
-    found = yield from discover_metadata(
+    options, server_challenge = server.options, challenge
+    if server_challenge is None:
+        server_challenge = yield from probe_server(server)
+    discovery = yield from discover_metadata(
         server.url,
-        answered or Challenge(),
+        server_challenge or Challenge(),
         trusted_issuers=options.trusted_issuers,
         configured_issuer=options.authorization_server,
         preferred_issuer=preferred_issuer,
     )
-    if found.authorization_server.uses_default_endpoints and answered is None:
+    if discovery.authorization_server.uses_default_endpoints and server_challenge is None:
         raise DiscoveryFailed(
             f"{host_of(server.url)} asks for no authorization and names no authorization server.",
             "It may need no login at all; if it does, set `oauth.authorization_server` for it.",
         )
     if flow in DEVICE_FLOWS:
-        found = yield from find_device_server(server, found, flow)
-    return DiscoveryResult(found, answered or Challenge())
+        discovery = yield from find_device_server(server, discovery, flow)
+    return DiscoveryResult(discovery, server_challenge or Challenge())
 
 
 def probe_server(server: Server) -> Exchange[Challenge | None]:
-    """Ask the MCP server without a token; returns its challenge, None where it asks for no token."""
+    """Send the MCP server a request without a token; return its challenge, None if it needs no token."""
     request = post_json(server.url, PROBE_STEP, _INITIALIZE_REQUEST)
     accept = ("accept", "application/json, text/event-stream")
     headers = (accept, *request.headers[1:], *configured_headers(server.headers))
@@ -87,48 +87,51 @@ def probe_server(server: Server) -> Exchange[Challenge | None]:
     return read_challenge(lines) if lines or response.status in {401, 403} else None
 
 
-# What leads to a device's code, where there can be one.
+# The flows that use the device flow if the server supports it.
 DEVICE_FLOWS = frozenset[Flow]({"auto", "device"})
 
 
 def find_device_server(server: Server, discovery: Discovery, flow: Flow) -> Exchange[Discovery]:
     """Look for an authorization server with a device endpoint among those that the resource lists.
 
-    Returns `found` with it, or as it was. The flow `device` looks everywhere; `auto` costs a server that
-    has no devices not one request more.
+    Returns `discovery` with that server, or unchanged. The flow `device` also reads the OpenID metadata in
+    all cases; other flows do so only if the first metadata suggests a device endpoint.
     """
-    first = discovery.authorization_server
-    if supports_device_flow(first):
+    authorization_server = discovery.authorization_server
+    if supports_device_flow(authorization_server):
         return discovery
     trusted = server.options.trusted_issuers
-    if flow == "device" or _should_check_openid_metadata(first):
-        first = yield from find_device_endpoint(first.issuer, first, trusted)
-        if supports_device_flow(first):
-            return replace(discovery, authorization_server=first)
+    if flow == "device" or _should_check_openid_metadata(authorization_server):
+        authorization_server = yield from find_device_endpoint(
+            authorization_server.issuer, authorization_server, trusted
+        )
+        if supports_device_flow(authorization_server):
+            return replace(discovery, authorization_server=authorization_server)
     resource = discovery.protected_resource
     if resource is None or server.options.authorization_server is not None:
         return discovery
     for issuer in resource.authorization_servers[:MAX_ISSUERS_TRIED]:
-        if issuer.rstrip("/") == first.issuer.rstrip("/"):
+        if issuer.rstrip("/") == authorization_server.issuer.rstrip("/"):
             continue
         try:
-            other = yield from discover_authorization_server(issuer, trusted)
+            candidate = yield from discover_authorization_server(issuer, trusted)
         except (ServerError, NetworkError):
             continue
-        if other is not None and supports_device_flow(other):
-            return replace(discovery, authorization_server=other)
+        if candidate is not None and supports_device_flow(candidate):
+            return replace(discovery, authorization_server=candidate)
     return discovery
 
 
 def _should_check_openid_metadata(authorization_server: AuthorizationServer) -> bool:
-    # Quirk 46: the endpoint stands in the OpenID document alone. Some sign of one, or of the grant, there is.
+    # Quirk 46: only the OpenID document has the endpoint. The first document then lists the device grant, or
+    # the scope "openid".
     return DEVICE_GRANT in (authorization_server.grant_types_supported or ()) or (
         "openid" in (authorization_server.scopes_supported or ()) and not authorization_server.is_openid
     )
 
 
 def no_device_flow_error(authorization_server: AuthorizationServer) -> DeviceAuthorizationError:
-    """Say that an authorization server has no device flow."""
+    """Return the error for an authorization server without a device flow."""
     return DeviceAuthorizationError(
         f"{host_of(authorization_server.issuer)} offers no device flow.", "unsupported_grant_type"
     )

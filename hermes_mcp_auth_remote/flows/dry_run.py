@@ -1,7 +1,7 @@
-"""A login up to the first request that would change something: what is there, and what stands in the way.
+"""Run a login up to the first request with a side effect, and report the obstacles.
 
-Every step is the login's own (`preparation`), so what it finds is what a login would meet. Nothing is
-registered, pushed or shown to anybody.
+The steps are those of a real login (`login_preparation`), so the result is the same. The dry run does not
+register a client, push a request or show anything to the user.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _ResponseCache = dict[tuple[str, str], Response | NetworkError]
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a rehearsal came to.
+    """The result of a dry run.
 
-    `challenge` is None where the server asked for no token, `discovery` where none was possible; `device` is
-    the issuer that offers the device flow; `obstacles` are what a login would be refused for, in the order in
-    which it meets them.
+    `challenge` is None if the server asked for no token. `discovery` is None if discovery failed.
+    `device_flow_issuer` is the issuer that offers the device flow, or None. `obstacles` are the errors that a
+    login would raise, in order.
     """
 
     challenge: Challenge | None = None
@@ -49,40 +49,45 @@ class Findings:
 def dry_run_login(
     server: Server, make_login: LoginFactory, *, preferred_issuer: str | None = None
 ) -> Exchange[Findings]:
-    """Walk through a login of this server and stop where it would begin to matter.
+    """Run a login of this server and stop before its first side effect.
 
-    `login` makes the exchange that a login is, with the options of the server that it is given. Raises
-    nothing that a server or the network can bring about, nor what the options lack: it is found.
+    `make_login` creates the exchange of a login from a server and its options. A ServerError, NetworkError or
+    ConfigError is not raised: it becomes an obstacle in the result.
     """
-    options, known = server.options, _ResponseCache()
+    options, response_cache = server.options, _ResponseCache()
     findings = Findings()
     try:
-        challenge = yield from _run_cached(probe_server(server), known)
+        challenge = yield from _run_cached(probe_server(server), response_cache)
         findings = replace(findings, challenge=challenge)
-        looking = discover_metadata(
+        discovery_exchange = discover_metadata(
             server.url,
             challenge or Challenge(),
             trusted_issuers=options.trusted_issuers,
             configured_issuer=options.authorization_server,
             preferred_issuer=preferred_issuer,
         )
-        found = yield from _run_cached(looking, known)
-    except (ServerError, NetworkError, ConfigError) as trouble:
-        return replace(findings, obstacles=(trouble,))
-    findings = replace(findings, discovery=found)
-    if not found.authorization_server.uses_default_endpoints:
-        elsewhere = yield from _run_cached(find_device_server(server, found, "device"), known)
-        issuer = elsewhere.authorization_server
-        if supports_device_flow(issuer):
-            findings = replace(findings, device_flow_issuer=issuer.issuer)
+        discovery = yield from _run_cached(discovery_exchange, response_cache)
+    except (ServerError, NetworkError, ConfigError) as error:
+        return replace(findings, obstacles=(error,))
+    findings = replace(findings, discovery=discovery)
+    if not discovery.authorization_server.uses_default_endpoints:
+        device_discovery = yield from _run_cached(
+            find_device_server(server, discovery, "device"), response_cache
+        )
+        device_server = device_discovery.authorization_server
+        if supports_device_flow(device_server):
+            findings = replace(findings, device_flow_issuer=device_server.issuer)
             if options.flow == "device":
-                findings = replace(findings, discovery=elsewhere)
-    first, second = (yield from _find_obstacle(make_login(server), known)), None
-    if isinstance(first, PkceNotSupported):
-        # What else would stand in the way, were that one gone?
-        without = replace(server, options=replace(options, allow_missing_pkce=True))
-        second = yield from _find_obstacle(make_login(without), known)
-    return replace(findings, obstacles=tuple(each for each in (first, second) if each is not None))
+                findings = replace(findings, discovery=device_discovery)
+    first_obstacle, second_obstacle = (yield from _find_obstacle(make_login(server), response_cache)), None
+    if isinstance(first_obstacle, PkceNotSupported):
+        # Find the next obstacle, as if the operator had allowed missing PKCE.
+        lenient_server = replace(server, options=replace(options, allow_missing_pkce=True))
+        second_obstacle = yield from _find_obstacle(make_login(lenient_server), response_cache)
+    return replace(
+        findings,
+        obstacles=tuple(obstacle for obstacle in (first_obstacle, second_obstacle) if obstacle is not None),
+    )
 
 
 def _find_obstacle(
@@ -90,23 +95,23 @@ def _find_obstacle(
 ) -> Exchange[McpAuthError | None]:
     try:
         yield from _run_cached(_run_until_side_effect(login_exchange), response_cache)
-    except McpAuthError as trouble:
-        return trouble
+    except McpAuthError as error:
+        return error
     return None
 
 
 def _run_cached(exchange: Exchange[T], response_cache: _ResponseCache) -> Exchange[T]:
-    """Run an exchange, and ask nothing twice."""
+    """Run an exchange; send each request once and reuse its response."""
     try:
         request = next(exchange)
         while True:
-            place = request.method, request.url
-            if place not in response_cache:
+            cache_key = request.method, request.url
+            if cache_key not in response_cache:
                 try:
-                    response_cache[place] = yield request
-                except NetworkError as trouble:
-                    response_cache[place] = trouble
-            outcome = response_cache[place]
+                    response_cache[cache_key] = yield request
+                except NetworkError as error:
+                    response_cache[cache_key] = error
+            outcome = response_cache[cache_key]
             request = exchange.throw(outcome) if isinstance(outcome, NetworkError) else exchange.send(outcome)
     except StopIteration as end:
         result: T = end.value
@@ -114,7 +119,7 @@ def _run_cached(exchange: Exchange[T], response_cache: _ResponseCache) -> Exchan
 
 
 def _run_until_side_effect(login_exchange: Exchange[object]) -> Exchange[None]:
-    """Run a login until it is done, or would do something: any POST but the first, or a look at a page."""
+    """Run a login until it ends or before its first side effect: a POST after the probe, or a page view."""
     try:
         request = next(login_exchange)
         while request.step == PROBE_STEP or (
@@ -122,8 +127,8 @@ def _run_until_side_effect(login_exchange: Exchange[object]) -> Exchange[None]:
         ):
             try:
                 response = yield request
-            except NetworkError as trouble:
-                request = login_exchange.throw(trouble)
+            except NetworkError as error:
+                request = login_exchange.throw(error)
             else:
                 request = login_exchange.send(response)
     except StopIteration:

@@ -1,7 +1,7 @@
-"""From a server to an authorization request: every step of a login up to the person, in one exchange.
+"""Prepare a login: all steps from a server's URL to the request that the user sees, in one exchange.
 
-Finding the authorization server, PKCE, scope, registration, and the request itself, pushed where the server
-takes that; or a code for another device.
+The steps are discovery, the PKCE check, scope, registration, and an authorization request, which is pushed if
+the server supports that, or a device authorization.
 """
 
 from __future__ import annotations
@@ -65,72 +65,78 @@ def prepare_login(  # noqa: PLR0913
     flow: Flow = "paste",
     discovery_result: DiscoveryResult | None = None,
 ) -> Exchange[PreparedLogin]:
-    """Take a login from a server's URL to an authorization request. `now` is in epoch seconds.
+    """Prepare the authorization request or the device code of a login. `now` is in epoch seconds.
 
-    `challenge` is what a 401 or 403 said, where there was one; else the server is asked. `found` is what
-    `find` or `find_and_enrol` has found just now for the same server, issuer and flow, where that was asked.
-    The request's own `redirect_uri` counts from here on: a provider may want another spelling of loopback.
-    With `can_prove` there can be a key for DPoP, if the server requires one. The flow `device` leads to a
-    device's code, `auto` too where the server gives one; both need `oauth.device`, which the caller checks.
-    Raises any ServerError or NetworkError; ConfigError if a key is required and `can_prove` is False.
+    `challenge` is that of a 401 or 403; if it is None, this function probes the server. `discovery_result` is
+    a recent result of `run_discovery` or `discover_and_register` for the same server, issuer and flow.
+    Use the `redirect_uri` of the returned request, because a server may require the other loopback host.
+    `can_use_dpop` is True if the caller can provide a key for DPoP. The flow `device` requests a device code;
+    `auto` does so if the server supports it. The caller checks `oauth.device` for both flows.
+    Raises any ServerError or NetworkError; ConfigError if a key is required and `can_use_dpop` is False.
     """
     previous_login = previous_login or PreviousLogin()
     options = server.options
     if discovery_result is None:
         discovery_result = yield from run_discovery(server, previous_login.issuer, challenge, flow)
-    discovery, answered = discovery_result.discovery, discovery_result.challenge
-    issuer = discovery.authorization_server
-    is_bound = should_use_dpop(server, discovery, answered)
-    if is_bound and not can_use_dpop:
+    discovery, server_challenge = discovery_result.discovery, discovery_result.challenge
+    authorization_server = discovery.authorization_server
+    use_dpop = should_use_dpop(server, discovery, server_challenge)
+    if use_dpop and not can_use_dpop:
         raise ConfigError(
-            f"{host_of(server.url)} takes only tokens that are bound to a key (DPoP), and the package "
-            "`cryptography`, which makes keys, is not installed.",
+            f"{host_of(server.url)} accepts only tokens that are bound to a key (DPoP), and the package "
+            "`cryptography`, which creates keys, is not installed.",
             "Install it: pip install cryptography.",
         )
-    by_device = uses_device_flow(discovery_result, flow)
-    client, known = yield from select_client(
+    is_device_flow = uses_device_flow(discovery_result, flow)
+    client, is_previous_client = yield from select_client(
         server, discovery_result, redirect_uri, now, previous_login=previous_login, flow=flow
     )
     scope = scope_for_login(server, discovery_result, previous_login)
-    asked = _build_request(server, discovery, client, nonces, redirect_uri, scope)
-    asked = replace(asked, uses_dpop=is_bound)
-    anew = partial(create_client, server, issuer, previous_login, redirect_uri, scope)
-    if by_device:
+    base_request = _build_request(server, discovery, client, nonces, redirect_uri, scope)
+    base_request = replace(base_request, uses_dpop=use_dpop)
+    register_again = partial(create_client, server, authorization_server, previous_login, redirect_uri, scope)
+    if is_device_flow:
         try:
-            code, client = yield from request_device_code(
-                server, issuer, asked, sign=sign, register_again=anew if known else None
+            device_authorization, client = yield from request_device_code(
+                server,
+                authorization_server,
+                base_request,
+                sign=sign,
+                register_again=register_again if is_previous_client else None,
             )
         except (ServerError, NetworkError):
-            # Pasting may still work (quirk 47); who wants nothing but a device is told.
+            # Pasting may still work (quirk 47), unless the user requires the device flow.
             if flow == "device":
                 raise
-            check_pkce(issuer, allow_missing_pkce=options.allow_missing_pkce)
+            check_pkce(authorization_server, allow_missing_pkce=options.allow_missing_pkce)
         else:
-            return PreparedLogin(for_client(asked, client), issuer, code)
+            return PreparedLogin(for_client(base_request, client), authorization_server, device_authorization)
     request = yield from _run_unless_client_unknown(
-        push_request(issuer, asked, sign=sign),
-        check_page=known and issuer.pushed_authorization_request_endpoint is None,
-        # Neither what the operator configured nor what was registered just now gets better by that.
-        can_register=options.client_id is None and (known or not client.is_registered),
+        push_request(authorization_server, base_request, sign=sign),
+        check_page=is_previous_client and authorization_server.pushed_authorization_request_endpoint is None,
+        # Registering again does not help a configured or newly registered client.
+        can_register=options.client_id is None and (is_previous_client or not client.is_registered),
     )
     if request is None:
-        # Without a client of an earlier login it was our metadata document (quirk 20).
+        # If no earlier client was used, the server refused the client ID metadata document (quirk 20).
         previous_login = replace(
-            previous_login, is_cimd_disabled=previous_login.is_cimd_disabled or not known
+            previous_login, is_cimd_disabled=previous_login.is_cimd_disabled or not is_previous_client
         )
-        client = yield from create_client(server, issuer, previous_login, redirect_uri, scope)
-        again = _build_request(server, discovery, client, nonces, redirect_uri, scope)
-        request = yield from push_request(issuer, replace(again, uses_dpop=asked.uses_dpop), sign=sign)
-    return PreparedLogin(request, issuer)
+        client = yield from create_client(server, authorization_server, previous_login, redirect_uri, scope)
+        new_request = _build_request(server, discovery, client, nonces, redirect_uri, scope)
+        request = yield from push_request(
+            authorization_server, replace(new_request, uses_dpop=base_request.uses_dpop), sign=sign
+        )
+    return PreparedLogin(request, authorization_server)
 
 
 def should_use_dpop(server: Server, discovery: Discovery, challenge: Challenge) -> bool:
     """True if tokens must be bound to a key (RFC 9449): the resource requires it and both servers can do it.
 
-    A bound token has a price: `token`, `header`, `run --env`, Hermes and the MCP SDK cannot use it. So a
-    server that merely offers DPoP beside Bearer gets plain tokens. The resource requires DPoP if its
+    The commands `token`, `header`, `run --env`, Hermes and the MCP SDK cannot use a bound token. So if a
+    server accepts DPoP and Bearer, the client requests Bearer tokens. The resource requires DPoP if its
     challenge names no other scheme, or by `dpop_bound_access_tokens_required` (RFC 9728 section 2).
-    `oauth.dpop` decides otherwise, either way.
+    `oauth.dpop` overrides this rule.
     """
     if server.options.dpop is not None:
         return server.options.dpop
@@ -164,15 +170,15 @@ def _build_request(
 def _run_unless_client_unknown(
     request_exchange: Exchange[AuthorizationRequest], *, check_page: bool, can_register: bool
 ) -> Exchange[AuthorizationRequest | None]:
-    """Ask, and return None where the provider no longer knows the client, or never took its document.
+    """Run the exchange; return None if the server does not know the client or refuses its document.
 
-    Such a provider shows the person a bare error page (quirk 19); so look at the page first, for a client of
-    an earlier login. A pushed request tells by itself, and a look would use it up.
+    Such a server shows the user a bare error page (quirk 19). So `check_page` fetches the page first, for a
+    client of an earlier login. A pushed request needs no check, and fetching its page would use it up.
     """
     try:
         request = yield from request_exchange
-    except TokenError as refused:
-        if refused.error != "invalid_client" or not can_register:
+    except TokenError as error:
+        if error.error != "invalid_client" or not can_register:
             raise
         return None
     if not check_page:
@@ -187,9 +193,9 @@ def _run_unless_client_unknown(
 
 @dataclass(frozen=True, slots=True)
 class PreparedLogin:
-    """A request that a person can be shown, and the authorization server that it goes to.
+    """A request for the user, and its authorization server.
 
-    With a `device`, that is what the person is shown instead; the request is only ready, and not pushed.
+    If `device_authorization` is set, show that to the user instead; `request` is then not pushed.
     """
 
     request: AuthorizationRequest
@@ -199,7 +205,7 @@ class PreparedLogin:
 
 @dataclass(frozen=True, slots=True)
 class LoginNonces:
-    """The random values of one login, handed in so that this room rolls no dice."""
+    """The random values of one login. The caller passes them in, because this package does no I/O."""
 
     state: Secret
     code_verifier: Secret
@@ -213,14 +219,15 @@ def request_device_code(
     sign: Signer | None = None,
     register_again: Callable[[], Exchange[Client]] | None = None,
 ) -> Exchange[tuple[DeviceAuthorization, Client]]:
-    """Ask for a code for what `asked` asks, and return it with the client that it is for.
+    """Request a device code for the values of `request`; return it with its client.
 
-    `anew` gets another client where the provider has forgotten this one (quirk 19), or where it was
-    registered without the grant (quirk 23). Raises what `authorize_device` raises.
+    `register_again` registers another client if the server no longer knows this one (quirk 19), or if this
+    one was registered without the device grant (quirk 23). Raises the errors of
+    `obtain_device_authorization` and of `register_again`.
     """
-    client, is_anew = request.client, False
+    client, is_new_client = request.client, False
     if register_again is not None and not can_use_device_flow(client):
-        client, is_anew = (yield from register_again()), True
+        client, is_new_client = (yield from register_again()), True
     if not can_use_device_flow(client):
         host = host_of(authorization_server.issuer)
         raise DeviceAuthorizationError(
@@ -239,24 +246,24 @@ def request_device_code(
         )
 
     try:
-        code = yield from attempt(client)
-    except DeviceAuthorizationError as refused:
+        device_authorization = yield from attempt(client)
+    except DeviceAuthorizationError as error:
         if (
             register_again is None
-            or is_anew
-            or refused.error not in {"invalid_client", "unauthorized_client"}
+            or is_new_client
+            or error.error not in {"invalid_client", "unauthorized_client"}
         ):
             raise
         client = yield from register_again()
-        code = yield from attempt(client)
-    return code, client
+        device_authorization = yield from attempt(client)
+    return device_authorization, client
 
 
 def for_client(request: AuthorizationRequest, client: Client) -> AuthorizationRequest:
-    """Return what a device login keeps of its request: all but a URL, which nobody may be shown."""
-    uri = request.redirect_uri
-    uri = uri if uri in client.redirect_uris else client.redirect_uris[0]
-    return replace(request, url="", client=client, redirect_uri=uri, lifetime_seconds=None)
+    """Return the request for a device login with this client, without the URL, which no user may see."""
+    redirect_uri = request.redirect_uri
+    redirect_uri = redirect_uri if redirect_uri in client.redirect_uris else client.redirect_uris[0]
+    return replace(request, url="", client=client, redirect_uri=redirect_uri, lifetime_seconds=None)
 
 
 def prepare_switch(
@@ -267,43 +274,51 @@ def prepare_switch(
     to_device: bool,
     sign: Signer | None = None,
 ) -> Exchange[PreparedLogin]:
-    """Change a login over to a device, or to another code for one, or back to pasting.
+    """Switch a login to the device flow, to a new device code, or back to pasting.
 
-    What was shown before is good for nothing afterwards. Raises DeviceRefused, PkceNotSupported or whatever
-    else stands in the way; the login is then as it was.
+    The old link or code is useless afterwards. Raises DeviceAuthorizationError, PkceNotSupported, or another
+    ServerError or NetworkError; the login is then unchanged.
     """
-    issuer, asked, options = prepared_login.authorization_server, prepared_login.request, server.options
+    authorization_server, old_request, options = (
+        prepared_login.authorization_server,
+        prepared_login.request,
+        server.options,
+    )
     if not to_device:
-        check_pkce(issuer, allow_missing_pkce=options.allow_missing_pkce)
+        check_pkce(authorization_server, allow_missing_pkce=options.allow_missing_pkce)
         request = authorization_request(
-            issuer,
-            asked.client,
-            redirect_uri=asked.redirect_uri,
+            authorization_server,
+            old_request.client,
+            redirect_uri=old_request.redirect_uri,
             state=nonces.state,
             code_verifier=nonces.code_verifier,
-            scope=asked.scope,
-            resource=asked.resource,
+            scope=old_request.scope,
+            resource=old_request.resource,
             extra_parameters=options.authorize_params,
-            trusted_issuers=asked.trusted_issuers,
+            trusted_issuers=old_request.trusted_issuers,
         )
-        request = yield from push_request(issuer, replace(request, uses_dpop=asked.uses_dpop), sign=sign)
-        return PreparedLogin(request, issuer)
-    issuer = yield from find_device_endpoint(issuer.issuer, issuer, options.trusted_issuers)
-    if not supports_device_flow(issuer):
-        raise no_device_flow_error(issuer)
+        request = yield from push_request(
+            authorization_server, replace(request, uses_dpop=old_request.uses_dpop), sign=sign
+        )
+        return PreparedLogin(request, authorization_server)
+    authorization_server = yield from find_device_endpoint(
+        authorization_server.issuer, authorization_server, options.trusted_issuers
+    )
+    if not supports_device_flow(authorization_server):
+        raise no_device_flow_error(authorization_server)
 
     def register_again() -> Exchange[Client]:
         return register_client(
-            issuer,
-            asked.redirect_uri,
+            authorization_server,
+            old_request.redirect_uri,
             client_name=options.client_name,
-            scope=asked.scope or (),
+            scope=old_request.scope or (),
             auth_method=options.token_endpoint_auth_method,
             application_type=options.application_type,
         )
 
-    may_register = register_again if asked.client.is_registered else None
-    code, client = yield from request_device_code(
-        server, issuer, asked, sign=sign, register_again=may_register
+    allowed_registration = register_again if old_request.client.is_registered else None
+    device_authorization, client = yield from request_device_code(
+        server, authorization_server, old_request, sign=sign, register_again=allowed_registration
     )
-    return PreparedLogin(for_client(asked, client), issuer, code)
+    return PreparedLogin(for_client(old_request, client), authorization_server, device_authorization)

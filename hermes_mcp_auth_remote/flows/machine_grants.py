@@ -1,7 +1,8 @@
-"""Tokens without a person: our own word, a workload's, an enterprise's. RFC 6749 §4.4, 7523 §2.1, 8693.
+"""Grants without a user: client credentials, JWT bearer, enterprise. RFC 6749 §4.4, 7523 §2.1, 8693.
 
-The third is MCP's enterprise-managed authorization: the identity provider turns what it granted at sign-in
-into an assertion for one authorization server (ID-JAG, draft-ietf-oauth-identity-assertion-authz-grant).
+The enterprise grant is MCP's enterprise-managed authorization: the identity provider exchanges the token of a
+sign-in for an assertion to one authorization server (ID-JAG,
+draft-ietf-oauth-identity-assertion-authz-grant).
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ EXCHANGE_STEP = "token exchange"
 
 @dataclass(frozen=True, slots=True)
 class GrantInputs:
-    """What a grant without a person stands on, read or made at the edge a moment ago.
+    """The signer, token and key of a grant without a user, which the caller reads or creates.
 
     `assertion` is the workload's JWT, or the token of the identity provider that `oauth.identity_provider`
-    names; `prover` is used where both servers take proofs.
+    names. `prover` is used if `should_use_dpop` is True.
     """
 
     sign: Signer | None = None
@@ -52,7 +53,7 @@ class GrantInputs:
 
 @dataclass(frozen=True, slots=True)
 class GrantResult:
-    """Tokens, and all that belongs to them; `tokens.scheme` says whether the prover's key does, too."""
+    """Tokens with their client and server; `tokens.scheme` is "DPoP" if the prover's key binds them."""
 
     tokens: Tokens
     client: Client
@@ -69,44 +70,50 @@ def obtain_tokens(
     previous_login: PreviousLogin | None = None,
     challenge: Challenge | None = None,
 ) -> Exchange[GrantResult]:
-    """Take a server's URL to tokens, by the grant that its options name. `now` is in epoch seconds.
+    """Obtain tokens for a server with the grant that its options name. `now` is in epoch seconds.
 
-    Raises ConfigError where the options do not suffice, TokenRefused, any other ServerError or NetworkError.
+    Raises ConfigError if the options do not suffice, TokenError, any other ServerError or NetworkError.
     """
     options = server.options
-    answered = challenge
-    if answered is None:
-        answered = yield from probe_server(server)
-    answered = answered or Challenge()
-    found = yield from discover_metadata(
+    server_challenge = challenge
+    if server_challenge is None:
+        server_challenge = yield from probe_server(server)
+    server_challenge = server_challenge or Challenge()
+    discovery = yield from discover_metadata(
         server.url,
-        answered,
+        server_challenge,
         trusted_issuers=options.trusted_issuers,
         configured_issuer=options.authorization_server,
         preferred_issuer=previous_login.issuer if previous_login else None,
     )
-    issuer = found.authorization_server
-    client = _configured_client(server, issuer, previous_login, inputs.sign)
-    had = (
+    authorization_server = discovery.authorization_server
+    client = _configured_client(server, authorization_server, previous_login, inputs.sign)
+    granted_scope = (
         previous_login.scope
-        if previous_login is not None and answered.has_insufficient_scope
+        if previous_login is not None and server_challenge.has_insufficient_scope
         else frozenset[str]()
     )
     scope = select_scope(
-        found, answered, configured_scope=options.scope, granted_scope=had, scope_cap=options.scope_cap
+        discovery,
+        server_challenge,
+        configured_scope=options.scope,
+        granted_scope=granted_scope,
+        scope_cap=options.scope_cap,
     )
     if scope and not options.scope:
-        # There is nothing to be offline from: whoever needs a new token asks again.
+        # Without a user, no refresh token is needed: this process repeats the grant.
         scope = scope - {"offline_access"} or None
-    resource = select_resource(server.url, found.protected_resource, options.resource)
-    prover = inputs.prover if should_use_dpop(server, found, answered) else None
-    place = TokenEndpoint(client, issuer.issuer, issuer.token_endpoint, inputs.sign, prover)
-    tokens = yield from _request_tokens(server, place, inputs.assertion, resource, scope, now)
-    require_dpop(tokens, options, host_of(issuer.issuer))
+    resource = select_resource(server.url, discovery.protected_resource, options.resource)
+    prover = inputs.prover if should_use_dpop(server, discovery, server_challenge) else None
+    token_endpoint = TokenEndpoint(
+        client, authorization_server.issuer, authorization_server.token_endpoint, inputs.sign, prover
+    )
+    tokens = yield from _request_tokens(server, token_endpoint, inputs.assertion, resource, scope, now)
+    require_dpop(tokens, options, host_of(authorization_server.issuer))
     # RFC 6749 section 5.1: scope is "OPTIONAL, if identical to the scope requested by the client".
     tokens = tokens if tokens.scope is not None else replace(tokens, scope=scope)
-    # RFC 6749 section 4.4.3: "A refresh token SHOULD NOT be included"; we would not use it.
-    return GrantResult(replace(tokens, refresh_token=None), client, issuer, resource, scope)
+    # RFC 6749 section 4.4.3: "A refresh token SHOULD NOT be included", and this package would not use it.
+    return GrantResult(replace(tokens, refresh_token=None), client, authorization_server, resource, scope)
 
 
 def _configured_client(
@@ -159,19 +166,20 @@ def _grant_form(grant_type: str, resource: str | None, scope: frozenset[str] | N
 
 
 def check_audience(assertion: Secret, token_endpoint: TokenEndpoint) -> None:
-    """Refuse to show a workload's JWT to anybody but whom it is addressed to; raises ConfigError.
+    """Raise ConfigError if a workload's JWT is not addressed to this token endpoint's issuer.
 
-    A server that names another authorization server than the JWT does could pass it on to the right one.
+    Otherwise a hostile MCP server could name its own authorization server and pass the JWT on to the right
+    one.
     """
     audience = _decode_claims(assertion).get("aud")
-    named = cast("list[object]", audience) if isinstance(audience, list) else [audience]
-    ours = {
+    audiences = cast("list[object]", audience) if isinstance(audience, list) else [audience]
+    accepted_audiences = {
         token_endpoint.issuer,
         token_endpoint.issuer.rstrip("/"),
         token_endpoint.issuer.rstrip("/") + "/",
         token_endpoint.url,
     }
-    if not any(isinstance(each, str) and each in ours for each in named):
+    if not any(isinstance(value, str) and value in accepted_audiences for value in audiences):
         raise ConfigError(
             f"The token in `oauth.assertion_file` is not addressed to {host_of(token_endpoint.issuer)}.",
             "Have it issued with the issuer of that authorization server as its audience, or set "
@@ -198,9 +206,9 @@ def exchange_for_id_jag(
     resource: str | None,
     scope: frozenset[str] | None,
 ) -> Exchange[Secret]:
-    """Turn what an identity provider granted into an assertion for one authorization server (RFC 8693 §2.1).
+    """Exchange the identity provider's token for an assertion to one authorization server (RFC 8693 §2.1).
 
-    `audience` is that server's issuer. Raises TokenRefused, UnreadableAnswer or a NetworkError.
+    `audience` is that server's issuer. Raises TokenError, MalformedResponse or a NetworkError.
     """
     method = "none" if provider.client_secret is None else "client_secret_basic"
     client = Client(provider.client_id, provider.client_secret, method)
@@ -217,10 +225,8 @@ def exchange_for_id_jag(
     secrets = tuple(secret for secret in (subject_token, provider.client_secret) if secret is not None)
     try:
         document = read_granted_document(response, host, EXCHANGE_STEP, secrets)
-    except TokenError as refused:
-        refused.advice = (
-            "Sign in at your identity provider again, so that `token_file` holds a token it takes."
-        )
+    except TokenError as error:
+        error.advice = "Sign in at your identity provider again, so that `token_file` holds a token it takes."
         raise
     id_jag = string_member(document, "access_token")
     if id_jag is None or document.get("issued_token_type") != ID_JAG:

@@ -1,1 +1,1 @@
-"""The way out: one client of our own, with its own limits, for every request to a server."""
+"""The HTTP client for every request to a server, with its own limits and checks."""

@@ -1,4 +1,4 @@
-"""An answer's body: read within the limit, unpacked within the limit."""
+"""Read and decompress a response body within size limits."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from collections.abc import AsyncIterable, Callable
 from hermes_mcp_auth_remote.errors import ResponseTooLarge, Unreachable
 from hermes_mcp_auth_remote.oauth.wire import MAX_BODY_BYTES
 
-# A part (a chunk, a packet) costs the same however short it is: so many may be, then 64 bytes on average.
+# The cost of a chunk does not depend on its length. After this many chunks, the average must be 64 bytes.
 MAX_SHORT_CHUNKS = 2048
 MIN_CHUNK_BYTES = 64
-# After so many, other tasks run.
+# Let other tasks run after this many chunks.
 _CHUNKS_PER_TURN = 64
 
 
 async def read_body(
     chunks: AsyncIterable[bytes], host: str, step: str, on_chunk: Callable[[], object]
 ) -> bytes:
-    """Read a body to its end; raises AnswerTooLarge beyond 1 MiB, or beyond 2048 parts of a few bytes.
+    """Read a body to its end and call `on_chunk` for each chunk.
 
-    `note_part` is called at each part.
+    Raises ResponseTooLarge beyond 1 MiB, or beyond 2048 chunks of a few bytes.
     """
     body, count = _Body(), 0
-    async for part in chunks:
+    async for chunk in chunks:
         on_chunk()
-        body.data += part
-        # While this waits for more, no variable shows what has come.
-        del part
+        body.data += chunk
+        # Keep the content out of tracebacks that show local variables.
+        del chunk
         count += 1
         if len(body.data) > MAX_BODY_BYTES:
             raise ResponseTooLarge(f"{host} answered the {step} with more than 1 MiB.")
@@ -40,7 +40,7 @@ async def read_body(
 
 
 class _Body:
-    """What was received so far; its `repr` shows nothing of that."""
+    """The bytes received so far; its `repr` does not show them."""
 
     __slots__ = ("data",)
 
@@ -49,20 +49,20 @@ class _Body:
 
 
 def decompress_body(body: bytes, content_encoding: str | None, host: str) -> bytes:
-    """Undo gzip or deflate, which some servers send unasked; raises Unreachable, AnswerTooLarge.
+    """Decompress gzip or deflate, which some servers send unasked. RFC 9110 section 8.4.1.
 
-    `encoding` is the Content-Encoding. RFC 9110 section 8.4.1.
+    `content_encoding` is the Content-Encoding header. Raises Unreachable, ResponseTooLarge.
     """
     if (content_encoding or "identity").strip().lower() == "identity" or not body:
         return body
     try:
-        # 32: gzip or deflate, whichever it is; anything else fails here.
-        unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-        plain = unpacking.decompress(body, MAX_BODY_BYTES + 1)
+        # 32: detect gzip or deflate. Other encodings raise zlib.error.
+        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        decompressed = decompressor.decompress(body, MAX_BODY_BYTES + 1)
     except zlib.error:
-        raise Unreachable(f"{host} sent an answer that cannot be decompressed.") from None
-    if len(plain) > MAX_BODY_BYTES:
-        raise ResponseTooLarge(f"{host} sent an answer that unpacks to more than 1 MiB.")
-    if not unpacking.eof:
-        raise Unreachable(f"{host} sent a compressed answer that is cut off.")
-    return plain
+        raise Unreachable(f"{host} sent a response that cannot be decompressed.") from None
+    if len(decompressed) > MAX_BODY_BYTES:
+        raise ResponseTooLarge(f"{host} sent a response of more than 1 MiB when decompressed.")
+    if not decompressor.eof:
+        raise Unreachable(f"{host} sent a compressed response that is cut off.")
+    return decompressed

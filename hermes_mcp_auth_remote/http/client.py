@@ -1,8 +1,8 @@
-"""Runs an exchange: each request goes out under our limits, each answer comes back as a value.
+"""Run an exchange: send each of its requests within limits and return each response to it.
 
-20 seconds and 1 MiB per request, redirects included; no redirect of a POST; each redirect of a GET checked
-again like a first address. A token request that was sent is read for 90 seconds (`times`). The caller's own
-HTTP client, its cookies and its headers never take part.
+Each request is limited to 20 seconds and 1 MiB, redirects included. A POST is never redirected; each redirect
+of a GET is checked like the first URL. The response to a token request that was sent may take 90 seconds
+(`timeouts`). The application's own HTTP client, cookies and headers are never used.
 """
 
 from __future__ import annotations
@@ -57,24 +57,24 @@ T = TypeVar("T")
 
 RESPONSE_SECONDS = TIME_LIMITS.response_seconds
 CONNECT_SECONDS = 10.0
-# A network whose names only its proxy can resolve must not use up the whole time on our own look-up.
+# In a network in which only the proxy resolves names, the local lookup must not use up the whole time.
 TRUSTED_LOOKUP_SECONDS = 3.0
-# A name that is refused unless we can resolve it may take longer: a second name server may have to answer.
+# An untrusted name is refused unless it resolves. A second name server may have to answer, so wait longer.
 UNTRUSTED_LOOKUP_SECONDS = 10.0
 MAX_REDIRECTS = 3
-# To one origin at once, which only many exchanges together reach.
+# Connections to one origin. Only many parallel exchanges reach this limit.
 MAX_CONNECTIONS = 64
-# Servers close idle connections after five seconds, some sooner; a request must not cross that.
+# Servers close idle connections after five seconds, some sooner. A request must not meet such a close.
 IDLE_SECONDS = 2.0
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
-# RFC 9110 section 5.1 and 5.5: what a header may consist of.
+# RFC 9110 section 5.1 and 5.5: the characters of header names and values.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 @lru_cache(maxsize=1)
 def user_agent() -> str:
-    """Return how we name ourselves to servers."""
+    """Return the default User-Agent."""
     try:
         return f"hermes-mcp-auth-remote/{version('hermes-mcp-auth-remote')}"
     except PackageNotFoundError:
@@ -90,19 +90,19 @@ async def run_exchange(
     response_seconds: float = RESPONSE_SECONDS,
     limits: TimeLimits = TIME_LIMITS,
 ) -> T:
-    """Run an exchange to its end on behalf of one configured server, and return what it returns.
+    """Run an exchange to its end on behalf of one configured server, and return its result.
 
-    Names are looked up by `resolve`, or by the system's resolver if it is None. A NetworkError is thrown into
-    the exchange, which may go on with another request or let it through. Raises ConfigError for proxies,
-    certificates and headers that cannot be used. `answer_seconds` is for one response; `limits` says how long
-    a token request is read, and how long all requests last together.
+    `resolve` looks up names; None means the system's resolver. `response_seconds` limits one response.
+    `limits` limits the response to a token request, and all requests together. A NetworkError is thrown into
+    the exchange, which may continue with another request or let the error pass. Raises ConfigError for
+    proxies, certificates and headers that cannot be used.
     """
-    async with HttpClient(server, environ, resolve, response_seconds, limits) as connections:
-        return await connections.run_exchange(exchange)
+    async with HttpClient(server, environ, resolve, response_seconds, limits) as client:
+        return await client.run_exchange(exchange)
 
 
 class HttpClient(AsyncExitStack):
-    """Connections on behalf of one server, closed with the block; each name is resolved once."""
+    """Connections on behalf of one server, closed at the end of the block; each name is resolved once."""
 
     def __init__(
         self,
@@ -127,41 +127,42 @@ class HttpClient(AsyncExitStack):
         self._pools_lock = asyncio.Lock()
 
     async def run_exchange(self, exchange: Exchange[T]) -> T:
-        """Run an exchange; several at once may share the connections. As `run` does."""
-        started = asyncio.get_running_loop().time()
+        """Run an exchange as `run_exchange` does; parallel exchanges may share the connections."""
+        started_at = asyncio.get_running_loop().time()
         try:
             request = next(exchange)
             while True:
                 try:
-                    response = await self.send_request(request, started)
-                except NetworkError as trouble:
-                    request = exchange.throw(trouble)
+                    response = await self.send_request(request, started_at)
+                except NetworkError as error:
+                    request = exchange.throw(error)
                 else:
                     request = exchange.send(response)
-        except StopIteration as end:
-            result: T = end.value
+        except StopIteration as stop:
+            result: T = stop.value
             return result
 
     async def send_request(self, request: Request, started_at: float) -> Response:
-        """Send a request and read its answer, following what redirects may be followed.
+        """Send a request and return its response; follow redirects of a GET.
 
-        `started` is when its exchange began, by the event loop's clock.
+        `started_at` is the start of the exchange by the event loop's clock. Raises NetworkError, ConfigError.
         """
         now = asyncio.get_running_loop().time()
         if now - started_at > self._limits.send_seconds:
             raise TimedOut(
-                f"The {request.step} was not sent: what came before it took {now - started_at:.0f} s."
+                f"The {request.step} was not sent: the requests before it took {now - started_at:.0f} s."
             )
-        ends = started_at + self._limits.exchange_seconds
-        sending = RequestAttempt(request, Deadline(min(self._response_seconds, ends - now)), ends)
+        exchange_ends_at = started_at + self._limits.exchange_seconds
+        deadline = Deadline(min(self._response_seconds, exchange_ends_at - now))
+        attempt = RequestAttempt(request, deadline, exchange_ends_at)
         try:
             try:
-                async with sending.deadline:
-                    return await self._send_following_redirects(request, sending)
+                async with attempt.deadline:
+                    return await self._send_following_redirects(request, attempt)
             except TimeoutError:
-                raise sending.timeout_error() from None
-        except NetworkError as trouble:
-            sending.correct_advice(trouble)
+                raise attempt.timeout_error() from None
+        except NetworkError as error:
+            attempt.correct_advice(error)
             raise
 
     async def _send_following_redirects(self, request: Request, attempt: RequestAttempt) -> Response:
@@ -185,7 +186,7 @@ class HttpClient(AsyncExitStack):
             try:
                 return await self._send_once(pool, request, attempt)
             except Unreachable:
-                # There was no connection yet, so once more is safe; phones and laptops wake up like this.
+                # No connection existed, so a retry is safe. The first attempt often fails after a wake-up.
                 return await self._send_once(pool, request, attempt)
         except TooMuchFraming:
             host = host_of(request.url)
@@ -198,7 +199,8 @@ class HttpClient(AsyncExitStack):
     async def _send_once(
         self, pool: httpcore.AsyncConnectionPool, request: Request, attempt: RequestAttempt
     ) -> Response:
-        # Reading and writing have the deadline around them alone, which polls the socket once more.
+        # No timeouts for reading and writing: the deadline of the attempt covers them, and it polls the
+        # socket once more.
         extensions: dict[str, Any] = {"timeout": {"connect": min(CONNECT_SECONDS, self._response_seconds)}}
         if request.method == "POST":
             extensions["trace"] = attempt.trace
@@ -209,16 +211,17 @@ class HttpClient(AsyncExitStack):
                 headers=_encode_headers(request, self._server.options.user_agent or user_agent()),
                 content=request.body or (b"" if request.method == "POST" else None),
                 extensions=extensions,
-            ) as answer:
-                response = Response(answer.status, _read_headers(answer))
-                # An event stream has no end to wait for, and nothing that any step reads.
+            ) as httpcore_response:
+                response = Response(httpcore_response.status, _read_headers(httpcore_response))
+                # Do not read an event stream: it may never end, and no step needs its content.
                 if (response.header("content-type") or "").lower().startswith("text/event-stream"):
                     return response
-                note_event = _counter_reset_for(answer)
-                note_event()
-                parts = answer.aiter_stream()
+                reset_counters = _counter_reset_for(httpcore_response)
+                reset_counters()
+                chunks = httpcore_response.aiter_stream()
                 return replace(
-                    response, body=await read_body(parts, host_of(request.url), request.step, note_event)
+                    response,
+                    body=await read_body(chunks, host_of(request.url), request.step, reset_counters),
                 )
 
     async def _pool_for(self, url: str) -> httpcore.AsyncConnectionPool:
@@ -229,11 +232,11 @@ class HttpClient(AsyncExitStack):
             return self._pools[origin]
 
     async def _open_pool(self, url: str) -> httpcore.AsyncConnectionPool:
-        host, own_host = host_of(url), host_of(self._server.url)
+        host, server_host = host_of(url), host_of(self._server.url)
         proxy = proxy_for(url, self._environ)
         guard = SsrfGuard(
             self._policy,
-            own_host,
+            server_host,
             proxy_host=proxy.url.host.decode("ascii") if proxy else None,
             resolve=self._resolve,
         )
@@ -242,7 +245,7 @@ class HttpClient(AsyncExitStack):
             if proxy.url.scheme == b"https":
                 proxy.ssl_context = self._tls_context(is_server_host=False)
         pool = httpcore.AsyncConnectionPool(
-            ssl_context=self._tls_context(is_server_host=host == own_host)
+            ssl_context=self._tls_context(is_server_host=host == server_host)
             if url.startswith("https:")
             else None,
             proxy=proxy,
@@ -254,19 +257,19 @@ class HttpClient(AsyncExitStack):
         return await self.enter_async_context(pool)
 
     async def _check_proxied_host(self, guard: SsrfGuard, host: str, port: int) -> None:
-        """Check a name that the proxy will resolve; raises AddressRefused, or HostNotChecked.
+        """Check a name that the proxy will resolve; raises AddressRefused or HostNotChecked.
 
-        For a name that this machine does not resolve in time we cannot tell where the proxy goes. Only the
-        operator can trust such a name: metadata would otherwise send our requests to inner hosts.
+        If this machine does not resolve the name in time, the proxy may connect to any address. Only the
+        operator can trust such a name; otherwise metadata could direct requests to internal hosts.
         """
         is_trusted = is_listed_host(host, self._trusted_hosts)
-        seconds = (
+        lookup_seconds = (
             TRUSTED_LOOKUP_SECONDS
             if is_trusted
             else min(UNTRUSTED_LOOKUP_SECONDS, self._response_seconds / 2)
         )
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(lookup_seconds):
                 is_checked = bool(await guard.resolve_allowed(host, port))
         except (Unreachable, TimeoutError):
             is_checked = False
@@ -288,31 +291,31 @@ def _read_headers(httpcore_response: httpcore.Response) -> tuple[tuple[str, str]
 
 
 def _counter_reset_for(httpcore_response: httpcore.Response) -> Callable[[], object]:
-    """Return what tells the response's connection that its head, or a part of its body, was read."""
+    """Return the function that resets the framing counters of a response's connection."""
     extensions = cast("Mapping[str, object]", httpcore_response.extensions)  # pyright: ignore[reportUnknownMemberType]
     connection = extensions.get("network_stream")
-    # It is another kind of stream after a 101.
+    # After status 101, httpcore returns another type of stream.
     return connection.reset_counters if isinstance(connection, LimitedStream) else lambda: None
 
 
 class RequestAttempt:
-    """A request under way: whether its server may have got it, and until when its response is read."""
+    """A request in progress: whether the server may have received it, and the deadline of its response."""
 
     __slots__ = ("_exchange_ends_at", "_request", "deadline", "was_sent")
 
     def __init__(self, request: Request, deadline: Deadline, exchange_ends_at: float) -> None:
-        """`ends` is when the exchange ends at the latest, by the event loop's clock."""
+        """Store the request and its deadline; `exchange_ends_at` is by the event loop's clock."""
         self._request = request
         self._exchange_ends_at = exchange_ends_at
         self.deadline = deadline
         self.was_sent = False
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Hear of each step of httpcore (its `trace` extension); a proxy's CONNECT is not the request."""
+        """Handle an event of httpcore's `trace` extension: record that the POST (not a CONNECT) is sent."""
         if event != "http11.send_request_headers.started" or info["request"].method != b"POST":
             return
         if self._request.is_token_request:
-            # Raises CancelledError, before anything is sent, if the process is about to end.
+            # Raises CancelledError before anything is sent if the process is about to exit.
             hold_exit_for_response(
                 host_of(self._request.url), self._exchange_ends_at - asyncio.get_running_loop().time()
             )
@@ -320,11 +323,11 @@ class RequestAttempt:
         self.was_sent = True
 
     def timeout_error(self) -> TimedOut:
-        """Make the error of a deadline that has passed."""
+        """Return the error for a deadline that has passed."""
         return timeout_error(host_of(self._request.url), self._request.step, was_sent=self.was_sent)
 
     def correct_advice(self, error: NetworkError) -> None:
-        """Promise no longer that nothing was lost, if the server may have taken what the request spends."""
+        """Replace the advice if the server may have used the grant of a token request that was sent."""
         if self.was_sent and self._request.is_token_request and error.advice == NetworkError.advice:
             error.advice = SENT_REQUEST_ADVICE
 
@@ -332,39 +335,41 @@ class RequestAttempt:
 def _redirect_request(request: Request, location: str) -> Request:
     host = host_of(request.url)
     try:
-        # What is cut here is still too long for a URL.
+        # A longer location stays too long for a URL after this cut.
         url = safe_url(urljoin(request.url, location[: MAX_URL_CHARS + 1]), "address of a redirect")
     except (UnsafeUrl, ValueError):
         raise RedirectRefused(f"{host} redirects the {request.step} to an unsafe address.") from None
     if origin_of(url) == origin_of(request.url):
         return replace(request, url=url)
-    # Whatever else was meant for one server is none of another's business.
+    # Do not send the other headers to another origin: they may contain credentials.
     return replace(request, url=url, headers=tuple(h for h in request.headers if h[0] == "accept"))
 
 
 def _encode_headers(request: Request, default_user_agent: str) -> list[tuple[bytes, bytes]]:
-    """Write out a request's headers, with ours where it has none of that name; raises ConfigError."""
-    given = {name.lower() for name, _ in request.headers}
-    # httpcore's own Host forgets the brackets of an IPv6 address.
-    ours = (
+    """Encode a request's headers, and defaults for those it does not have; raises ConfigError."""
+    request_names = {name.lower() for name, _ in request.headers}
+    # Set Host here: httpcore omits the brackets of an IPv6 address.
+    defaults = (
         ("host", urlsplit(request.url).netloc),
         ("user-agent", default_user_agent),
         ("accept-encoding", "identity"),
     )
-    own = ((name, value.reveal() if isinstance(value, Secret) else value) for name, value in request.headers)
-    sent = [*(header for header in ours if header[0] not in given), *own]
-    for name, value in sent:
-        # Checked here, since the error of a library below would quote it.
+    request_headers = (
+        (name, value.reveal() if isinstance(value, Secret) else value) for name, value in request.headers
+    )
+    headers = [*(header for header in defaults if header[0] not in request_names), *request_headers]
+    for name, value in headers:
+        # Check here, because an error of the HTTP library would quote the value.
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
             raise ConfigError(
-                "A header that this server is configured with cannot be sent.",
-                "Check `headers` and `oauth.user_agent` for odd names and line breaks.",
+                "A configured header of this server cannot be sent.",
+                "Check `headers` and `oauth.user_agent` for invalid names and line breaks.",
             )
-    return [(name.encode(), value.strip().encode()) for name, value in sent]
+    return [(name.encode(), value.strip().encode()) for name, value in headers]
 
 
 def _httpcore_url(url: str) -> httpcore.URL:
-    # Taken apart here: httpcore loses what follows a semicolon in the path.
+    # Split the URL here: httpcore drops everything after a semicolon in the path.
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return httpcore.URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port, target=target)

@@ -1,9 +1,9 @@
-"""Look up host names in threads of our own: getaddrinfo blocks, and no time limit ends it.
+"""Look up host names in separate threads: getaddrinfo blocks, and no timeout can end it.
 
 The threads are daemons, so that neither the end of an event loop nor the exit of the interpreter waits for
-them. A caller leaves at its own deadline; the thread's place is given back when getaddrinfo returns. Places
-are counted per server on whose behalf a name is asked for. So a server can use up its own places only,
-whatever names its metadata holds.
+them. A caller stops waiting at its own deadline; the thread is free when getaddrinfo returns. Threads are
+counted per MCP server on whose behalf a name is looked up. Therefore a server can use up only its own
+threads, whatever names its metadata contains.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from hermes_mcp_auth_remote.fork import reset_after_fork
 from hermes_mcp_auth_remote.http.addresses import Address
 from hermes_mcp_auth_remote.threads import set_result_threadsafe
 
-# Threads for one server, and of these for one name.
+# Threads for one server, and for one host name of that server.
 MAX_THREADS_PER_SERVER = 4
 MAX_THREADS_PER_HOST = 2
 # A server may have more than one thread only while all servers together have fewer than this.
 MAX_SHARED_THREADS = 64
-# Threads in all. What lies above MAX_SHARED is for servers that have none.
+# Threads of all servers. Those above MAX_SHARED_THREADS are for servers that have none.
 MAX_THREADS = 256
-# A caller shares a look-up that is younger than this, and else asks anew: one that hangs must not stop a name
-# after the network came back. glibc waits five seconds for each answer of a name server.
+# A caller shares a lookup that is younger than this, and otherwise starts another one: a lookup that hangs
+# must not block a name after the network is back. glibc waits five seconds for each name server.
 STALE_LOOKUP_SECONDS = 6.0
 
 _Outcome = list[Address] | Exception
@@ -37,7 +37,7 @@ _Outcome = list[Address] | Exception
 
 @dataclass(slots=True, eq=False)
 class _Lookup:
-    """One question to the resolver, and the futures of the callers that wait for its answer."""
+    """One call of getaddrinfo, and the futures of the callers that wait for its result."""
 
     quota_key: str
     host: str
@@ -47,7 +47,7 @@ class _Lookup:
 
 
 class ThreadedResolver:
-    """The look-ups of this process. Any thread or event loop may ask; `clock` is monotonic, in seconds."""
+    """The lookups of this process, for any thread or event loop; `clock` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -55,85 +55,85 @@ class ThreadedResolver:
         reset_after_fork(self)
 
     def reset_in_child(self) -> None:
-        """Forget every look-up, for a process that has none of their threads."""
+        """Forget all lookups in a forked child, which does not have their threads."""
         self._lock = threading.Lock()
         self._running_lookups: dict[str, list[_Lookup]] = {}
-        # Look-ups without a thread yet, by server; the server whose turn it is stands first.
+        # Lookups that wait for a thread, by server; the first server is the next to get one.
         self._queued_lookups: dict[str, list[_Lookup]] = {}
         self._thread_count = 0
 
     async def resolve(self, host: str, port: int, quota_key: str) -> list[Address]:
         """Return a host's addresses in the resolver's order; raises OSError or UnicodeError.
 
-        Callers that ask for one host on behalf of one server share a look-up. `server` is any text that
-        tells servers apart. There is no time limit: cancel the call to end it.
+        Callers that look up the same host on behalf of the same server share a lookup. `quota_key` is any
+        text that identifies the server. There is no timeout: cancel the call to end it.
         """
-        answer: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
         with self._lock:
-            look_up = self._join_or_create_lookup(host, port, quota_key)
-            look_up.waiters.append(answer)
+            lookup = self._join_or_create_lookup(host, port, quota_key)
+            lookup.waiters.append(waiter)
         self._start_threads()
         try:
-            outcome = await answer
+            outcome = await waiter
         finally:
-            self._remove_waiter(look_up, answer)
+            self._remove_waiter(lookup, waiter)
         if isinstance(outcome, Exception):
             raise outcome
-        # A copy: other callers have the same list.
+        # Return a copy: other callers get the same list.
         return list(outcome)
 
     def _join_or_create_lookup(self, host: str, port: int, quota_key: str) -> _Lookup:
-        for look_up in self._queued_lookups.get(quota_key, ()):
-            if look_up.host == host:
-                return look_up
-        running = [each for each in self._running_lookups.get(quota_key, ()) if each.host == host]
+        for queued in self._queued_lookups.get(quota_key, ()):
+            if queued.host == host:
+                return queued
+        running = [lookup for lookup in self._running_lookups.get(quota_key, ()) if lookup.host == host]
         if running:
             is_stale = self._clock() - running[-1].started_at >= STALE_LOOKUP_SECONDS
             if not is_stale or len(running) >= MAX_THREADS_PER_HOST or not self._has_free_thread(quota_key):
                 return running[-1]
-        new = _Lookup(quota_key, host, port)
-        self._queued_lookups.setdefault(quota_key, []).append(new)
-        return new
+        created = _Lookup(quota_key, host, port)
+        self._queued_lookups.setdefault(quota_key, []).append(created)
+        return created
 
     def _has_free_thread(self, quota_key: str) -> bool:
-        own = len(self._running_lookups.get(quota_key, ()))
-        if not own:
+        server_threads = len(self._running_lookups.get(quota_key, ()))
+        if not server_threads:
             return self._thread_count < MAX_THREADS
-        return own < MAX_THREADS_PER_SERVER and self._thread_count < MAX_SHARED_THREADS
+        return server_threads < MAX_THREADS_PER_SERVER and self._thread_count < MAX_SHARED_THREADS
 
     def _start_threads(self) -> None:
-        """Start as many waiting look-ups as there are places, the servers in turn."""
-        while (look_up := self._take_next_lookup()) is not None:
+        """Start queued lookups, the servers in turn, until there are no more free threads."""
+        while (lookup := self._take_next_lookup()) is not None:
             thread = threading.Thread(
-                target=self._run_lookup, args=(look_up,), name="mcp-auth-name", daemon=True
+                target=self._run_lookup, args=(lookup,), name="mcp-auth-name", daemon=True
             )
             try:
                 thread.start()
             except RuntimeError:
-                # The process may have no more threads, or the interpreter is ending.
-                self._finish_lookup(look_up, OSError(errno.EAGAIN, "no thread for a name look-up"))
+                # The process may start no more threads, or the interpreter is shutting down.
+                self._finish_lookup(lookup, OSError(errno.EAGAIN, "no thread for a name look-up"))
 
     def _take_next_lookup(self) -> _Lookup | None:
         with self._lock:
-            server = next((each for each in self._queued_lookups if self._has_free_thread(each)), None)
-            if server is None:
+            quota_key = next((key for key in self._queued_lookups if self._has_free_thread(key)), None)
+            if quota_key is None:
                 return None
-            queue = self._queued_lookups.pop(server)
-            look_up = queue.pop(0)
+            queue = self._queued_lookups.pop(quota_key)
+            lookup = queue.pop(0)
             if queue:
-                # Behind the other servers.
-                self._queued_lookups[server] = queue
-            self._running_lookups.setdefault(server, []).append(look_up)
+                # Move this server behind the others.
+                self._queued_lookups[quota_key] = queue
+            self._running_lookups.setdefault(quota_key, []).append(lookup)
             self._thread_count += 1
-            look_up.started_at = self._clock()
-            return look_up
+            lookup.started_at = self._clock()
+            return lookup
 
     def _run_lookup(self, lookup: _Lookup) -> None:
         outcome: _Outcome
         try:
-            found = socket.getaddrinfo(lookup.host, lookup.port, type=socket.SOCK_STREAM)
-            texts = (str(sockaddr[0]).partition("%")[0] for *_, sockaddr in found)
-            outcome = list(dict.fromkeys(ip_address(text) for text in texts))
+            results = socket.getaddrinfo(lookup.host, lookup.port, type=socket.SOCK_STREAM)
+            literals = (str(sockaddr[0]).partition("%")[0] for *_, sockaddr in results)
+            outcome = list(dict.fromkeys(ip_address(literal) for literal in literals))
         except Exception as error:  # noqa: BLE001  the callers raise it
             outcome = error.with_traceback(None)
         self._finish_lookup(lookup, outcome)
@@ -146,12 +146,12 @@ class ThreadedResolver:
             if not running:
                 del self._running_lookups[lookup.quota_key]
             self._thread_count -= 1
-            callers, lookup.waiters = lookup.waiters, []
-        for caller in callers:
-            set_result_threadsafe(caller, outcome)
+            waiters, lookup.waiters = lookup.waiters, []
+        for waiter in waiters:
+            set_result_threadsafe(waiter, outcome)
 
     def _remove_waiter(self, lookup: _Lookup, waiter: asyncio.Future[_Outcome]) -> None:
-        """Drop a caller, and a look-up that has no thread yet and no other caller."""
+        """Remove a caller, and its lookup if that is still queued and has no other caller."""
         with self._lock:
             if waiter in lookup.waiters:
                 lookup.waiters.remove(waiter)

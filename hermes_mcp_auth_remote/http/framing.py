@@ -1,8 +1,8 @@
-"""Limits for what surrounds a body: informational responses, header lines, chunk sizes, trailers.
+"""Limit the bytes around a body: informational responses, header lines, chunk sizes, trailers.
 
-httpcore reads any number of 1xx responses, and parses all that one read brought before another task runs. So
-reads are short here, and the lines and bytes between two events of a response (its head, a part of its body)
-are counted.
+httpcore reads any number of 1xx responses, and it parses everything that one read returned before another
+task runs. Therefore reads are short here, and the lines and bytes between two events of a response (its head,
+a chunk of its body) are counted.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from typing import Any
 
 import httpcore
 
-# Parsing this much takes some 20 ms at worst (chunks or 1xx responses of a few bytes).
+# Parsing this many bytes takes about 20 ms at worst (chunks or 1xx responses of a few bytes).
 MAX_READ_BYTES = 4096
-# Between two events. A large honest head has a hundred lines, and h11 refuses one of more than 100 KiB.
+# Limits between two events. A large valid head has a hundred lines; h11 refuses a head above 100 KiB.
 MAX_FRAMING_LINES = 500
 MAX_FRAMING_BYTES = 262_144
 
 
 class TooMuchFraming(Exception):
-    """A server sends lines and lines, and neither a response nor a part of its body."""
+    """A server sends too many lines or bytes without a response head or a chunk of its body."""
 
 
 class LimitedStream(httpcore.AsyncNetworkStream):
-    """A connection whose reads are short, and limited between two events; raises TooMuchFraming."""
+    """A connection with short reads, limited between two events; raises TooMuchFraming."""
 
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner
         self.reset_counters()
 
     def reset_counters(self) -> None:
-        """Begin to count anew: the head was read, or a part of the body."""
+        """Reset the counters after an event: the head or a chunk of the body was read."""
         self._line_count = self._byte_count = 0
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  httpcore's
         """Read at most 4 KiB; other tasks run first."""
-        # All that was read since the last event was framing, or there would have been another one.
+        # Everything read since the last event was framing; otherwise there would have been another event.
         if self._line_count > MAX_FRAMING_LINES or self._byte_count > MAX_FRAMING_BYTES:
             raise TooMuchFraming
-        # What TLS has decrypted already is returned at once.
+        # Let other tasks run: a read of bytes that TLS has already decrypted does not wait.
         await asyncio.sleep(0)
         data = await self._inner.read(min(max_bytes, MAX_READ_BYTES), timeout)
         self._line_count += data.count(b"\n")
@@ -49,7 +49,7 @@ class LimitedStream(httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  httpcore's
-        """Write a part of a request, whose response is counted on its own."""
+        """Write a part of a request and reset the counters for its response."""
         self.reset_counters()
         await self._inner.write(buffer, timeout)
 
@@ -67,12 +67,12 @@ class LimitedStream(httpcore.AsyncNetworkStream):
         return LimitedStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  httpcore's own signature
-        """Return what the connection says of itself."""
+        """Return a property of the connection, such as its socket."""
         return self._inner.get_extra_info(info)
 
 
 class LimitedBackend(httpcore.AsyncNetworkBackend):
-    """Opens connections through another backend, each of them limited."""
+    """Opens connections through another backend and limits each of them."""
 
     def __init__(self, inner: httpcore.AsyncNetworkBackend) -> None:
         self._inner = inner

@@ -1,7 +1,7 @@
-"""Keeps headers out of httpcore's debug log for our own requests, and for nobody else's.
+"""Keep the headers of this package's requests, and no others, out of httpcore's debug log.
 
-At level DEBUG httpcore writes down the headers of each answer, where codes stand in a Location and sessions
-in a Set-Cookie, and a SOCKS proxy's password. An application turns that level on for reasons of its own.
+At level DEBUG, httpcore logs the headers of each response (Location may contain codes, Set-Cookie sessions)
+and the password of a SOCKS proxy. An application may set this level for its own requests.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from contextvars import ContextVar
 _is_muted: ContextVar[bool] = ContextVar("hermes_mcp_auth_remote_unlogged", default=False)
 
 
-# A filter counts for one logger, not for those below it. Connections and TLS stay in the log: no secrets.
+# A filter applies to one logger, not to its children. Connections and TLS stay in the log: no secrets there.
 for _name in ("httpcore.http11", "httpcore.socks"):
     logging.getLogger(_name).addFilter(lambda _record: not _is_muted.get())
 
 
 @contextmanager
 def mute_httpcore_logs() -> Generator[None]:
-    """Write nothing of what this task sends and receives to httpcore's log until the block ends."""
+    """Suppress httpcore's log of this task's requests and responses until the block ends."""
     token = _is_muted.set(True)
     try:
         yield

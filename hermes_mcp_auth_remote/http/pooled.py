@@ -1,4 +1,4 @@
-"""Connections that outlive an exchange, for whoever asks the same servers again and again."""
+"""Connections that outlive an exchange, for callers that send many requests to the same servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hermes_mcp_auth_remote.values import Server
 
 T = TypeVar("T")
 
-# Then names are looked up anew, and certificates and proxies read.
+# After this time, names are looked up and certificates and proxies are read again.
 CLIENT_LIFETIME_SECONDS = 60.0
 
 
@@ -29,7 +29,7 @@ class _PooledClient:
 
 
 class HttpClientPool:
-    """Runs exchanges as `http.client.run` does, under the same limits; for one event loop."""
+    """Runs exchanges as `http.client.run_exchange` does, with the same limits; for one event loop."""
 
     def __init__(
         self,
@@ -44,34 +44,34 @@ class HttpClientPool:
         self._clients: dict[tuple[str, str], _PooledClient] = {}
 
     async def __call__(self, exchange: Exchange[T], server: Server) -> T:
-        """Run an exchange to its end on behalf of a server, and return what it returns."""
-        place = await self._get_or_create_client(server)
-        place.active_exchanges += 1
+        """Run an exchange to its end on behalf of a server, and return its result."""
+        pooled_client = await self._get_or_create_client(server)
+        pooled_client.active_exchanges += 1
         try:
-            return await place.http_client.run_exchange(exchange)
+            return await pooled_client.http_client.run_exchange(exchange)
         finally:
-            place.active_exchanges -= 1
-            if place is not self._clients.get((server.name, server.url)):
-                await self._close_if_idle(place)
+            pooled_client.active_exchanges -= 1
+            if pooled_client is not self._clients.get((server.name, server.url)):
+                await self._close_if_idle(pooled_client)
 
     async def aclose(self) -> None:
-        """Close all connections that are not in use; those that are, close after use."""
-        places, self._clients = list(self._clients.values()), {}
-        for place in places:
-            await self._close_if_idle(place)
+        """Close all idle connections; the others close when their exchanges end."""
+        pooled_clients, self._clients = list(self._clients.values()), {}
+        for pooled_client in pooled_clients:
+            await self._close_if_idle(pooled_client)
 
     async def _get_or_create_client(self, server: Server) -> _PooledClient:
         key, now = (server.name, server.url), asyncio.get_running_loop().time()
-        known = self._clients.get(key)
-        if known is not None and known.expires_at > now and known.server == server:
-            return known
-        connections = HttpClient(
+        existing = self._clients.get(key)
+        if existing is not None and existing.expires_at > now and existing.server == server:
+            return existing
+        http_client = HttpClient(
             server, self._environ, self._resolve, self._limits.response_seconds, self._limits
         )
-        place = self._clients[key] = _PooledClient(server, connections, now + CLIENT_LIFETIME_SECONDS)
-        if known is not None:
-            await self._close_if_idle(known)
-        return place
+        created = self._clients[key] = _PooledClient(server, http_client, now + CLIENT_LIFETIME_SECONDS)
+        if existing is not None:
+            await self._close_if_idle(existing)
+        return created
 
     async def _close_if_idle(self, pooled_client: _PooledClient) -> None:
         if not pooled_client.active_exchanges:

@@ -1,4 +1,4 @@
-"""Which proxy a request goes through: HTTPS_PROXY, ALL_PROXY and NO_PROXY, as curl and Go read them."""
+"""Choose the proxy for a request: HTTPS_PROXY, ALL_PROXY and NO_PROXY, read as curl and Go read them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 def proxy_for(url: str, environ: Mapping[str, str]) -> httpcore.Proxy | None:
     """Return the proxy for a URL, None for a direct connection; raises ConfigError.
 
-    Loopback is never asked of a proxy: it means this machine, and the proxy would ask its own. Nothing else
-    is fetched over plain http, so HTTP_PROXY is never read, which a CGI request's header can set (httpoxy).
+    A loopback URL never uses a proxy: the proxy would connect to its own machine. HTTP_PROXY is never read:
+    only loopback URLs use plain http, and a header of a CGI request can set that variable (httpoxy).
     """
     if is_loopback_host(host_of(url)) or _is_exempt(url, _read_variable("no_proxy", environ)):
         return None
@@ -31,18 +31,22 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> httpcore.Proxy | None:
     if "://" not in text:
         text = f"http://{text}"
     try:
-        where = urlsplit(text)
-        usual_port = _DEFAULT_PORTS[where.scheme]
-        port = usual_port if where.port is None else where.port
-        host = (where.hostname or "").encode("ascii")
+        proxy_url = urlsplit(text)
+        default_port = _DEFAULT_PORTS[proxy_url.scheme]
+        port = default_port if proxy_url.port is None else proxy_url.port
+        host = (proxy_url.hostname or "").encode("ascii")
     except (ValueError, KeyError):
         raise _unusable_proxy_error() from None
     if not host or not port:
         raise _unusable_proxy_error()
-    scheme = where.scheme.removesuffix("h") if where.scheme.startswith("socks") else where.scheme
+    scheme = proxy_url.scheme
+    if scheme.startswith("socks"):
+        scheme = scheme.removesuffix("h")
     if scheme == "socks5" and find_spec("socksio") is None:
-        raise ConfigError("The proxy in the environment speaks SOCKS.", "Run `pip install httpcore[socks]`.")
-    user, password = (unquote(part or "").encode() for part in (where.username, where.password))
+        raise ConfigError(
+            "The proxy in the environment is a SOCKS proxy.", "Run `pip install httpcore[socks]`."
+        )
+    user, password = (unquote(part or "").encode() for part in (proxy_url.username, proxy_url.password))
     return httpcore.Proxy(
         httpcore.URL(scheme=scheme.encode(), host=host, port=port, target=b"/"),
         auth=(user, password) if user or password else None,
@@ -57,7 +61,7 @@ def _unusable_proxy_error() -> ConfigError:
 
 
 def _read_variable(name: str, environ: Mapping[str, str]) -> str:
-    # The lower-case spelling wins, also where it is empty: that is how a user turns one off.
+    # The lower-case variable wins even if it is empty: this is how a user turns a proxy off.
     return environ.get(name, environ.get(name.upper(), "")).strip()
 
 
@@ -67,21 +71,24 @@ def _is_exempt(url: str, no_proxy: str) -> bool:
 
 
 def _matches(entry: str, host: str, port: int) -> bool:
-    """True for `*`, a domain (leading `*` and dots say nothing), an address, a network; a port may follow."""
+    """True if an entry of NO_PROXY matches: `*`, a domain, an address or a network, with or without a port.
+
+    A leading `*` or dot of a domain is ignored.
+    """
     if entry == "*":
         return True
     address = parse_ip_literal(host)
     try:
-        # Host bits are forgiven, as in 10.1.2.3/8.
+        # strict=False accepts host bits, as in 10.1.2.3/8.
         network = ip_network(entry.strip("[]"), strict=False)
     except ValueError:
         pass
     else:
         return address is not None and address in network
-    name, colon, wanted = entry.rpartition(":")
+    name, colon, entry_port = entry.rpartition(":")
     if not colon:
         name = entry
-    elif wanted != str(port):
+    elif entry_port != str(port):
         return False
     if address is not None:
         return parse_ip_literal(name) == address

@@ -1,4 +1,4 @@
-"""Resolve once, check, connect to what was checked: httpcore's network backend under an address policy."""
+"""A network backend for httpcore that resolves a name once, checks its addresses and connects to those."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 Resolver = Callable[[str, int], Awaitable[list[Address]]]
 """Takes a host name and a port, returns its addresses in the order to try; raises OSError."""
 
-# Where a name has several addresses, a dead one must not use up the whole time.
+# If a name has several addresses, one that does not respond must not use up the whole time.
 CONNECT_ATTEMPT_SECONDS = 3.0
 
 
 async def resolve_host(host: str, port: int) -> list[Address]:
-    """Ask the system's resolver (without blocking the event loop) for a host's addresses."""
+    """Return a host's addresses from the system's resolver, without blocking the event loop."""
     return await resolver_for(host)(host, port)
 
 
 def resolver_for(quota_key: str) -> Resolver:
-    """Return a resolver that asks the system on behalf of one server, within its share of the threads.
+    """Return a resolver that uses the system's resolver within one server's share of the threads.
 
-    `server` is any text that tells servers apart, such as a server's URL.
+    `quota_key` is any text that identifies the server, such as its URL.
     """
 
     async def resolve_for_quota(host: str, port: int) -> list[Address]:
         if is_loopback_host(host) and parse_ip_literal(host) is None:
-            # RFC 6761 section 6.3: localhost is loopback, whatever a resolver says.
+            # RFC 6761 section 6.3: localhost is always loopback.
             return [ip_address("127.0.0.1"), ip_address("::1")]
         return await threaded_resolver.resolve(host, port, quota_key)
 
@@ -47,25 +47,25 @@ def resolver_for(quota_key: str) -> Resolver:
 
 
 def make_caching_resolver(resolve: Resolver) -> Resolver:
-    """Return a resolver that asks once for each name, so that within an exchange a name leads to one place.
+    """Return a resolver that looks up each name once, against DNS rebinding.
 
-    An answer that changes between two questions is how DNS rebinding gets past a check.
+    DNS rebinding passes a check by changing the addresses of a name between the check and the connection.
     """
-    known: dict[str, list[Address]] = {}
+    addresses_by_host: dict[str, list[Address]] = {}
 
     async def resolve_once(host: str, port: int) -> list[Address]:
-        if host not in known:
-            known[host] = await resolve(host, port)
-        return known[host]
+        if host not in addresses_by_host:
+            addresses_by_host[host] = await resolve(host, port)
+        return addresses_by_host[host]
 
     return resolve_once
 
 
 class SsrfGuard(httpcore.AsyncNetworkBackend):
-    """Lets connections through to addresses that the policy allows, and to the operator's proxy.
+    """Allows connections to the addresses of a policy, and to the operator's proxy.
 
-    `server_host` is the host of the MCP server that the operator configured: where it stands on the
-    intranet, the intranet is open to its authorization server too.
+    `server_host` is the host of the configured MCP server. If it is on the intranet, its authorization server
+    may be there too.
     """
 
     def __init__(
@@ -93,47 +93,47 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         """Connect to a checked address of a host; raises AddressRefused, TimedOut or Unreachable."""
         if host == self._proxy_host:
-            # The operator's own choice, and most often on the intranet.
+            # The operator chose the proxy, and it is usually on the intranet.
             addresses, name = await self._resolve_addresses(host, port), f"The proxy {host}"
         else:
             addresses, name = await self.resolve_allowed(host, port), host
-        trouble: NetworkError = Unreachable(f"{name} has no address.")
-        for position, address in enumerate(addresses):
-            last = position == len(addresses) - 1
-            limit = timeout if last or timeout is None else min(timeout, CONNECT_ATTEMPT_SECONDS)
+        last_error: NetworkError = Unreachable(f"{name} has no address.")
+        for index, address in enumerate(addresses):
+            is_last = index == len(addresses) - 1
+            attempt_timeout = timeout if is_last or timeout is None else min(timeout, CONNECT_ATTEMPT_SECONDS)
             try:
                 stream = await self._inner.connect_tcp(
-                    str(address), port, limit, local_address, socket_options
+                    str(address), port, attempt_timeout, local_address, socket_options
                 )
             except httpcore.ConnectTimeout:
-                trouble = TimedOut(f"{name} did not answer a connection in time.")
+                last_error = TimedOut(f"{name} did not accept a connection in time.")
             except (httpcore.ConnectError, OSError):
-                trouble = Unreachable(f"{name} refused the connection, or there is no way to it.")
+                last_error = Unreachable(f"{name} refused the connection, or the network cannot reach it.")
             else:
                 self._streams.append(stream)
                 return stream
-        raise trouble
+        raise last_error
 
     async def aclose(self) -> None:
-        """Close every connection; httpcore itself forgets one that is cancelled amid its TLS handshake."""
+        """Close every connection; httpcore does not close one that is cancelled during its TLS handshake."""
         while self._streams:
             await self._streams.pop().aclose()
 
     async def resolve_allowed(self, host: str, port: int) -> list[Address]:
-        """Return a host's addresses, every one allowed; raises AddressRefused or Unreachable."""
+        """Return a host's addresses if all are allowed; raises AddressRefused or Unreachable."""
         addresses = await self._resolve_addresses(host, port)
-        # One bad address is enough: a name that leads both outside and inside is a trap.
+        # Refuse the name for one forbidden address: a mix of public and internal addresses is an attack.
         for address in addresses:
             if not self._policy.allows(address) and not await self._is_on_server_network(address, port):
                 raise AddressRefused(
-                    f"{host} leads to an internal address, where no public server should send us."
+                    f"{host} has an internal address, and no public server may refer to one."
                 )
         return addresses
 
     async def _resolve_addresses(self, host: str, port: int) -> list[Address]:
-        known = parse_ip_literal(host)
-        if known is not None:
-            return [known]
+        literal = parse_ip_literal(host)
+        if literal is not None:
+            return [literal]
         try:
             return await self._resolve(host, port)
         except (OSError, UnicodeError):
@@ -141,12 +141,12 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
 
     async def _is_on_server_network(self, address: Address, port: int) -> bool:
         if address == parse_ip_literal(self._server_host):
-            # The operator wrote this very address down.
+            # The operator configured this address.
             return not is_cloud_metadata(address)
         if not is_intranet(address):
             return False
         try:
-            own = await self._resolve_addresses(self._server_host, port)
+            server_addresses = await self._resolve_addresses(self._server_host, port)
         except Unreachable:
             return False
-        return bool(own) and all(is_intranet(each) for each in own)
+        return bool(server_addresses) and all(is_intranet(each) for each in server_addresses)

@@ -1,4 +1,4 @@
-"""Whom we believe over TLS, and with which certificate we answer: configuration and environment."""
+"""TLS contexts: trusted authorities and client certificates, from configuration and environment."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ def tls_context(
 ) -> ssl.SSLContext:
     """Return the TLS context for a connection; raises ConfigError for files that cannot be used.
 
-    `own_host` is True for the MCP server's own host. There, `ca_file` is all that is trusted, a client
-    certificate is shown, and `ssl_verify: false` counts. Everywhere else `ca_file` is trusted besides the
-    usual authorities: SSL_CERT_FILE and SSL_CERT_DIR, else the system's and certifi's.
+    `is_server_host` is True for the host of the MCP server itself. There, only `ca_file` is trusted (if set),
+    the client certificate is sent, and `ssl_verify: false` applies. For other hosts, `ca_file` is trusted in
+    addition to the default authorities: SSL_CERT_FILE and SSL_CERT_DIR, else those of the system and certifi.
     """
     ca_file = _expand_path(options.ca_file)
-    usual = (environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None)
-    client = (
+    default_ca_paths = (environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None)
+    client_certificate = (
         (_expand_path(options.client_cert), _expand_path(options.client_key))
         if is_server_host
         else (None, None)
     )
-    files = (ca_file, *usual, *client)
+    files = (ca_file, *default_ca_paths, *client_certificate)
     try:
         return _build_context(
             ca_file,
-            None if is_server_host and ca_file else usual,
-            client,
+            None if is_server_host and ca_file else default_ca_paths,
+            client_certificate,
             tuple(_mtime_ns(file) for file in files),
             verify=options.verify_tls or not is_server_host,
         )
     except (OSError, ssl.SSLError):
         raise ConfigError(
-            "A certificate file that this server is configured with cannot be used.",
+            "A configured certificate file of this server cannot be used.",
             "Check `ssl_verify`, `client_cert`, `client_key`, SSL_CERT_FILE and SSL_CERT_DIR; a key must not "
             "be encrypted.",
         ) from None
@@ -52,7 +52,8 @@ def _expand_path(file: str | None) -> str | None:
 
 
 def _mtime_ns(file: str | None) -> int:
-    # A long-lived process must see a renewed certificate. SSL_CERT_DIR may list several directories.
+    # A long-running process must notice a renewed certificate. If SSL_CERT_DIR lists several directories,
+    # stat fails and the time is 0.
     try:
         return Path(file).stat().st_mtime_ns if file else 0
     except OSError:
@@ -75,12 +76,12 @@ def _build_context(
     if default_ca_paths is not None and any(default_ca_paths):
         context.load_verify_locations(*default_ca_paths)
     elif default_ca_paths is not None:
-        # Either may be missing: a container has no system store, a company's CA is in no package.
+        # Load both: a container may have no system store, and certifi does not contain a company's CA.
         context.load_default_certs()
         context.load_verify_locations(certifi.where())
     certificate, key = client_certificate
     if certificate:
-        # Without a password of ours, OpenSSL asks the terminal for one, and waits.
+        # Pass a password; otherwise OpenSSL prompts for one on the terminal and blocks.
         context.load_cert_chain(certificate, key, password="")
     if not verify:
         context.check_hostname = False

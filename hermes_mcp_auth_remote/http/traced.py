@@ -1,4 +1,4 @@
-"""Runs an exchange and tells of every request in it, each redirect for itself: what a person is shown."""
+"""Run an exchange and report each of its requests, redirects included, to show them to the user."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TracedRequest:
-    """One request as it went out, and what came of it after how many seconds.
+    """One request, its response or error, and its duration in seconds.
 
-    `proxy` is the host and port of the proxy that it went through, None for a direct connection.
+    `proxy` is the host and port of the proxy that it used, None for a direct connection.
     """
 
     request: Request
@@ -35,7 +35,7 @@ class TracedRequest:
 
 
 TraceCallback = Callable[[TracedRequest], None]
-"""Is told of each request once it is over."""
+"""Receives each request when it is over."""
 
 
 async def run_traced_exchange(
@@ -45,9 +45,12 @@ async def run_traced_exchange(
     *,
     environ: Mapping[str, str] = os.environ,
 ) -> T:
-    """Run an exchange as `http.client.run` does, under the same limits, and tell `watch` of each request."""
-    async with _TracingHttpClient(server, environ, on_request) as connections:
-        return await connections.run_exchange(exchange)
+    """Run an exchange as `http.client.run_exchange` does and call `on_request` for each request.
+
+    Each request has the same limits; all requests together have none.
+    """
+    async with _TracingHttpClient(server, environ, on_request) as client:
+        return await client.run_exchange(exchange)
 
 
 def proxy_address_for(url: str, environ: Mapping[str, str]) -> str | None:
@@ -55,34 +58,34 @@ def proxy_address_for(url: str, environ: Mapping[str, str]) -> str | None:
     try:
         proxy = proxy_for(url, environ)
     except ConfigError:
-        # Said where the request fails of it.
+        # The request itself reports this error.
         return None
     return None if proxy is None else f"{proxy.url.host.decode('ascii')}:{proxy.url.port}"
 
 
 class _TracingHttpClient(HttpClient):
     def __init__(self, server: Server, environ: Mapping[str, str], on_request: TraceCallback) -> None:
-        # A walk through everything has no limit for all requests together: each one is told of as it comes.
+        # A diagnostic exchange may take long: the user sees each request when it is over.
         unlimited = replace(TIME_LIMITS, send_seconds=math.inf, exchange_seconds=math.inf)
         super().__init__(server, environ, None, RESPONSE_SECONDS, unlimited)
         self._on_request = on_request
 
     async def _send_with_retry(self, request: Request, attempt: RequestAttempt) -> Response:
-        started = time.monotonic()
-        # What else can end it is the time limit, which is set around all redirects together.
+        started_at = time.monotonic()
+        # It stays None if the deadline, which covers all redirects together, ends the request.
         outcome: Response | McpAuthError | None = None
         try:
             response = await super()._send_with_retry(request, attempt)
             encoding = response.header("content-encoding")
             outcome = replace(response, body=decompress_body(response.body, encoding, host_of(request.url)))
-        except McpAuthError as trouble:
-            outcome = trouble
+        except McpAuthError as error:
+            outcome = error
             raise
         finally:
-            # What is refused for its address goes nowhere.
+            # A request to a refused address is never sent, so it uses no proxy.
             is_refused = isinstance(outcome, AddressRefused)
             proxy = None if is_refused else proxy_address_for(request.url, self._environ)
-            seconds = time.monotonic() - started
+            seconds = time.monotonic() - started_at
             self._on_request(
                 TracedRequest(
                     request, attempt.timeout_error() if outcome is None else outcome, seconds, proxy

@@ -1,4 +1,4 @@
-"""What went wrong on the way, in a sentence: what httpcore, TLS and sockets raise becomes a NetworkError."""
+"""Convert the exceptions of httpcore, TLS and sockets to a NetworkError with a message for the user."""
 
 from __future__ import annotations
 
@@ -19,35 +19,39 @@ TRANSPORT_ERRORS = (
 )
 
 _PRIVATE_CA_ADVICE = "If your network has its own certificate authority, name its file in SSL_CERT_FILE."
-# Of OpenSSL's x509_vfy.h: has expired; is not valid yet.
+# From OpenSSL's x509_vfy.h: not yet valid; expired.
 _VALIDITY_PERIOD_CODES = frozenset({9, 10})
-# Another host, another address.
+# Host name mismatch; IP address mismatch.
 _NAME_MISMATCH_CODES = frozenset({62, 64})
 
 
-# The advice after a token request that was sent: the server may have taken what it spends.
+# For a token request that was sent: the server may already have used the grant.
 SENT_REQUEST_ADVICE = "Try again in a minute; if that is refused, log in again."
 
 
 def timeout_error(host: str, step: str, *, was_sent: bool = False) -> TimedOut:
-    """Say that a step at a host took too long; `was_sent` if the host may have got the request."""
-    said = "got the {} but did not answer" if was_sent else "did not answer the {}"
-    return TimedOut(f"{host} {said.format(step)} in time.")
+    """Return the error for a step that took too long; `was_sent` if the host may have got the request."""
+    if was_sent:
+        return TimedOut(f"{host} got the {step} but did not answer in time.")
+    return TimedOut(f"{host} did not answer the {step} in time.")
 
 
 def network_error(error: Exception, host: str, step: str) -> NetworkError:
-    """Say what broke during a step at a host; the words of the error itself may hold what was sent, so no."""
+    """Return the NetworkError for an exception during a step at a host.
+
+    Never includes the exception's text: it may contain request data.
+    """
     if isinstance(error, TimeoutError | httpcore.TimeoutException):
         return timeout_error(host, step)
     if isinstance(error, httpcore.ProxyError):
         return _proxy_error(error, host, step)
-    tls = _find_tls_error(error)
-    if isinstance(tls, ssl.SSLCertVerificationError):
-        return _certificate_error(tls.verify_code, host)
-    if tls is not None:
+    tls_error = _find_tls_error(error)
+    if isinstance(tls_error, ssl.SSLCertVerificationError):
+        return _certificate_error(tls_error.verify_code, host)
+    if tls_error is not None:
         return Unreachable(
-            f"{host} and we found no common TLS during the {step}.",
-            "Check that the address and port speak https, and whether it asks for a client certificate.",
+            f"The TLS handshake with {host} failed during the {step}.",
+            "Check that the address and port use https, and whether the server needs a client certificate.",
         )
     if isinstance(error, httpcore.RemoteProtocolError):
         return Unreachable(f"{host} broke off its answer to the {step}, or it is not HTTP.")
@@ -61,28 +65,28 @@ def _proxy_error(error: Exception, host: str, step: str) -> NetworkError:
             f"The proxy asks for a user and a password before it lets the {step} through.",
             "Write them into HTTPS_PROXY, as in http://user:password@proxy.example:3128.",
         )
-    said = f" (status {status[0]})" if status else ""
-    return Unreachable(f"The proxy did not let the {step} through to {host}{said}.")
+    status_note = f" (status {status[0]})" if status else ""
+    return Unreachable(f"The proxy did not let the {step} through to {host}{status_note}.")
 
 
 def _certificate_error(verify_code: int, host: str) -> NetworkError:
     if verify_code in _VALIDITY_PERIOD_CODES:
         return Unreachable(
             f"The TLS certificate of {host} has expired, or is not valid yet.",
-            "Check the clock of this machine; if it is right, the server's operator has to renew it.",
+            "Check the clock of this machine; if it is right, the server's operator must renew it.",
         )
     if verify_code in _NAME_MISMATCH_CODES:
         return Unreachable(
             f"The TLS certificate of {host} is for another name.",
-            "Check the server's address; if it is right, its operator has to mend this.",
+            "Check the server's address; if it is right, this must be fixed by the server's operator.",
         )
     return Unreachable(f"The TLS certificate of {host} is from an unknown authority.", _PRIVATE_CA_ADVICE)
 
 
 def _find_tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    seen = 0
-    while error is not None and seen < 8:
+    depth = 0
+    while error is not None and depth < 8:
         if isinstance(error, ssl.SSLError):
             return error
-        error, seen = error.__cause__ or error.__context__, seen + 1
+        error, depth = error.__cause__ or error.__context__, depth + 1
     return None

@@ -1,4 +1,4 @@
-"""The hosts that the operator wrote down, as against those that a server's metadata names."""
+"""The hosts that the operator has configured, unlike those that a server's metadata names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hermes_mcp_auth_remote.values import Server
 
 
 def trusted_hosts(server: Server) -> frozenset[str]:
-    """Return the host names that this server's configuration names, in the form of `host_name`.
+    """Return the host names in this server's configuration, in the form of `normalize_host_name`.
 
-    The server's own, those of `oauth.authorization_server` and of the identity provider's token endpoint, and
-    `oauth.allow_hosts`. Raises ConfigError if `allow_hosts` holds anything but host names.
+    These are the hosts of the server, of `oauth.authorization_server`, of the identity provider's token
+    endpoint, and `oauth.allow_hosts`. Raises ConfigError if `allow_hosts` contains anything but host names.
     """
     options = server.options
     urls = [server.url, options.authorization_server or ""]
@@ -24,11 +24,11 @@ def trusted_hosts(server: Server) -> frozenset[str]:
         names = {normalize_host_name(text) for text in options.allow_hosts}
     except ValueError:
         raise ConfigError(
-            "`oauth.allow_hosts` holds something that is no host name.",
-            "Write host names such as auth.example.com; addresses stand in `oauth.allow_addresses`.",
+            "`oauth.allow_hosts` contains an entry that is not a host name.",
+            "Write host names such as auth.example.com; put addresses into `oauth.allow_addresses`.",
         ) from None
     for url in urls:
-        # An address: the address policy alone decides about these.
+        # Skip IP addresses: only the address policy decides about them.
         with suppress(ValueError):
             names.add(normalize_host_name(host_of(url)))
     return frozenset(names)

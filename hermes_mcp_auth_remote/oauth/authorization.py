@@ -36,16 +36,17 @@ from hermes_mcp_auth_remote.values import Secret
 PUSHED_REQUEST_STEP = "pushed authorization request"
 STATE_BYTES = 32  # 256 bits; security best practice asks for 128 at least
 CODE_VERIFIER_BYTES = 48  # 64 characters, of the 43 to 128 that RFC 7636 section 4.1 allows
-# A shorter life than this leaves no time to pick up a phone (RFC 9126 section 2.2 suggests 5 to 600 s).
+# A shorter lifetime leaves the user no time to pick up a phone (RFC 9126 section 2.2 suggests 5 to 600 s).
 MIN_PUSHED_LIFETIME_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRequest:
-    """One authorization request as sent, with all that its response is checked against.
+    """One authorization request, with all values that its response is checked against.
 
-    `issuer` is the one recorded before the redirect (RFC 9207 section 2.4); `lifetime_seconds` is set where
-    the server bounds the URL's life (a pushed request); `dpop` says that tokens are to be bound to a key.
+    `issuer` is recorded before the redirect (RFC 9207 section 2.4). `lifetime_seconds` is set if the server
+    limits the lifetime of `url` (a pushed request). `uses_dpop` is True if the client asks for tokens that
+    are bound to a key.
     """
 
     url: str = field(repr=False)
@@ -71,15 +72,15 @@ def code_challenge(code_verifier: Secret) -> str:
 
 
 def check_pkce(authorization_server: AuthorizationServer, *, allow_missing_pkce: bool = False) -> None:
-    """Refuse a server that does not advertise S256.
+    """Raise PkceNotSupported if the server does not advertise S256.
 
-    MCP 2026-07-28: where `code_challenge_methods_supported` is absent "MCP clients MUST refuse to proceed".
+    MCP 2026-07-28: if `code_challenge_methods_supported` is absent, "MCP clients MUST refuse to proceed".
     """
     methods = authorization_server.code_challenge_methods_supported
     if (methods is None or "S256" not in methods) and not allow_missing_pkce:
-        said = "does not say that it supports" if methods is None else "does not support"
+        verb_phrase = "does not say that it supports" if methods is None else "does not support"
         raise PkceNotSupported(
-            f"{host_of(authorization_server.issuer)} {said} PKCE with S256, which protects the code."
+            f"{host_of(authorization_server.issuer)} {verb_phrase} PKCE with S256, which protects the code."
         )
 
 
@@ -91,27 +92,28 @@ def select_scope(
     granted_scope: frozenset[str] = frozenset(),
     scope_cap: frozenset[str] | None = None,
 ) -> frozenset[str] | None:
-    """Choose the scope to ask for; None sends no `scope` at all.
+    """Select the scope to request; None sends no `scope` parameter.
 
-    Configured, else the challenge's, else `scopes_supported` of the protected resource, else none. A step-up
-    asks for the union with what is `held`. `offline_access` joins where the authorization server lists it.
-    Never the authorization server's whole catalogue (quirk 26).
+    The first of these: the configured scope, the challenge's scope, `scopes_supported` of the protected
+    resource. A step-up requests the union with `granted_scope`. `offline_access` is added if the
+    authorization server lists it. The result is never all `scopes_supported` of the authorization server
+    (quirk 26).
     """
     resource = discovery.protected_resource
-    listed = parse_scope(" ".join(resource.scopes_supported or ())) if resource else None
-    chosen = configured_scope or challenge.scope or listed
+    supported_scope = parse_scope(" ".join(resource.scopes_supported or ())) if resource else None
+    base_scope = configured_scope or challenge.scope or supported_scope
     if configured_scope and challenge.has_insufficient_scope:
-        chosen = configured_scope | (challenge.scope or frozenset())
-    wanted = (chosen or frozenset()) | granted_scope
-    if not wanted:
+        base_scope = configured_scope | (challenge.scope or frozenset())
+    scope = (base_scope or frozenset()) | granted_scope
+    if not scope:
         return None
     if scope_cap is not None:
-        # No `scope` at all means "your default", which may be wider than the cap.
-        wanted = wanted & scope_cap or scope_cap
-    # An operator's own `scope` is taken at its word.
+        # Without `scope`, the server grants its default, which may be wider than the cap.
+        scope = scope & scope_cap or scope_cap
+    # If the operator configured a scope, add nothing to it.
     if not configured_scope and "offline_access" in (discovery.authorization_server.scopes_supported or ()):
-        wanted |= {"offline_access"}
-    return wanted or None
+        scope |= {"offline_access"}
+    return scope or None
 
 
 def select_resource(
@@ -119,12 +121,12 @@ def select_resource(
     protected_resource: ProtectedResource | None,
     override: str | Literal[False] | None = None,
 ) -> str | None:
-    """Choose the `resource` parameter: the operator's, else the server's own spelling, else its URL."""
+    """Select the `resource` parameter: the operator's, else the metadata's, else the server's URL."""
     if override is False:
         return None
     if override:
         return override
-    # RFC 8707 section 2: a resource "SHOULD NOT include a query component", and ours may hold a key.
+    # RFC 8707 section 2: a resource "SHOULD NOT include a query component", and this one may contain a key.
     return (
         protected_resource.resource
         if protected_resource
@@ -160,7 +162,7 @@ def authorization_request(  # noqa: PLR0913
             parameters["prompt"] = "consent"
     if resource is not None:
         parameters["resource"] = resource
-    # An operator may add parameters, but not replace those that the login's safety hangs on.
+    # An operator may add parameters, but not replace those that protect the login.
     parameters = {
         **parameters,
         **{k: v for k, v in (extra_parameters or {}).items() if k not in _RESERVED_PARAMETERS},
@@ -189,7 +191,7 @@ _RESERVED_PARAMETERS = frozenset(
         "state",
         "code_challenge",
         "code_challenge_method",
-        # These would replace all of the above (RFC 9101 section 5).
+        # These replace all of the above (RFC 9101 section 5).
         "request",
         "request_uri",
     }
@@ -198,21 +200,24 @@ _RESERVED_PARAMETERS = frozenset(
 
 def _with_query(url: str, parameters: Mapping[str, str]) -> str:
     # RFC 6749 section 3.1: the endpoint's own query "MUST be retained when adding additional parameters", and
-    # none "MUST be included more than once"; an endpoint that brings a redirect_uri of its own is hostile.
+    # parameters "MUST NOT be included more than once". An endpoint with its own redirect_uri is hostile.
     parts = urlsplit(url)
-    ours = _RESERVED_PARAMETERS | parameters.keys()
-    kept = (pair for pair in parts.query.split("&") if unquote_plus(pair.partition("=")[0]) not in ours)
-    query = "&".join(part for part in (*kept, urlencode(parameters)) if part)
+    our_names = _RESERVED_PARAMETERS | parameters.keys()
+    other_pairs = (
+        pair for pair in parts.query.split("&") if unquote_plus(pair.partition("=")[0]) not in our_names
+    )
+    query = "&".join(part for part in (*other_pairs, urlencode(parameters)) if part)
     return safe_url(urlunsplit(parts._replace(query=query, fragment="")), "authorization URL")
 
 
 def push_request(
     authorization_server: AuthorizationServer, request: AuthorizationRequest, *, sign: Signer | None = None
 ) -> Exchange[AuthorizationRequest]:
-    """Push the request to the server, where it has an endpoint for that (RFC 9126); else return it unchanged.
+    """Push the request if the server has an endpoint for that (RFC 9126); else return it unchanged.
 
-    What is gained: parameters that nobody on the way can read or change, and a URL short enough for a QR
-    code. A server that only offers it, and fails or gives too little time, gets the plain request.
+    A pushed request hides its parameters from the browser, protects them from change, and has a URL short
+    enough for a QR code. If the server does not require it, and the push fails or the lifetime is too short,
+    the request is returned unchanged. Raises MalformedResponse, TokenError or a NetworkError.
     """
     if authorization_server.pushed_authorization_request_endpoint is None:
         return request
@@ -220,25 +225,25 @@ def push_request(
     secrets = tuple(s for s in (request.state, request.client.client_secret) if s is not None)
     try:
         response = yield pushed_authorization_request(authorization_server, request, sign=sign)
-        uri, seconds = read_pushed_response(response, secrets)
+        request_uri, lifetime_seconds = read_pushed_response(response, secrets)
     except (MalformedResponse, TokenError, NetworkError) as error:
-        # A client that is no longer known would only be refused later, before the person's eyes.
+        # The server would refuse an unknown client later, on a page that the user sees.
         if required or (isinstance(error, TokenError) and error.error == "invalid_client"):
             raise
         return request
-    if seconds < MIN_PUSHED_LIFETIME_SECONDS and not required:
+    if lifetime_seconds < MIN_PUSHED_LIFETIME_SECONDS and not required:
         return request
     url = _with_query(
         authorization_server.authorization_endpoint,
-        {"client_id": request.client.client_id, "request_uri": uri},
+        {"client_id": request.client.client_id, "request_uri": request_uri},
     )
-    return replace(request, url=url, lifetime_seconds=seconds or None)
+    return replace(request, url=url, lifetime_seconds=lifetime_seconds or None)
 
 
 def pushed_authorization_request(
     authorization_server: AuthorizationServer, request: AuthorizationRequest, *, sign: Signer | None = None
 ) -> Request:
-    """Build the POST that carries the request's own parameters (RFC 9126 section 2.1)."""
+    """Build the POST that pushes the request's parameters (RFC 9126 section 2.1)."""
     endpoint = authorization_server.pushed_authorization_request_endpoint or ""
     pairs: dict[str, str] = dict(parse_qsl(urlsplit(request.url).query))
     form, headers = authenticate_client(request.client, authorization_server.issuer, pairs, sign=sign)
@@ -246,18 +251,20 @@ def pushed_authorization_request(
 
 
 def read_pushed_response(response: Response, secrets: tuple[Secret, ...] = ()) -> tuple[str, float]:
-    """Read request_uri and its lifetime in seconds, 0 for unknown (RFC 9126 section 2.2).
+    """Read the request_uri and its lifetime in seconds, 0 for unknown (RFC 9126 section 2.2).
 
-    Raises TokenRefused or UnreadableAnswer; `secrets` are kept out of their messages.
+    Raises TokenError or MalformedResponse, with `secrets` masked in the server's message.
     """
-    document = read_json_object(response.body, f"answer to the {PUSHED_REQUEST_STEP}")
+    document = read_json_object(response.body, f"response to the {PUSHED_REQUEST_STEP}")
     if not response.ok:
         code = error_code(document)
         error = f"status {response.status}" if code is None else canonical_error(code)
-        said = f"an error of its own (status {response.status})" if error == UNKNOWN_ERROR else error
-        words = read_server_message(document, *secrets)
-        raise TokenError(f"The {PUSHED_REQUEST_STEP} was refused: {said}.", error, server_message=words)
+        error_text = f"an error of its own (status {response.status})" if error == UNKNOWN_ERROR else error
+        server_message = read_server_message(document, *secrets)
+        raise TokenError(
+            f"The {PUSHED_REQUEST_STEP} was refused: {error_text}.", error, server_message=server_message
+        )
     uri = string_member(document, "request_uri")
     if uri is None:
-        raise MalformedResponse(f"The answer to the {PUSHED_REQUEST_STEP} holds no request_uri.")
+        raise MalformedResponse(f"The response to the {PUSHED_REQUEST_STEP} has no request_uri.")
     return uri, parse_seconds(document.get("expires_in")) or 0.0

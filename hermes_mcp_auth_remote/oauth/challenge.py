@@ -1,4 +1,4 @@
-"""WWW-Authenticate -> Challenge: what a 401 or 403 tells us. RFC 9110 §11.6.1, RFC 6750 §3, RFC 9728 §5.1."""
+"""Read the WWW-Authenticate header of a 401 or 403. RFC 9110 §11.6.1, RFC 6750 §3, RFC 9728 §5.1."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from itertools import islice
 
 from hermes_mcp_auth_remote.oauth.wire import parse_scope
 
-# Beyond it, in all lines together, it is an attack, not a challenge; also bounds the scanner below.
+# In all header lines together. More is an attack; the limit also bounds the scanner below.
 MAX_HEADER_CHARS = 16_384
-# Words, parameters and separators in all lines together: a challenge has a dozen.
+# Words, parameters and separators in all header lines together; a real challenge has about twelve.
 MAX_TOKENS = 1000
-# Each one costs a request; nobody is known to send more than two.
+# Each URL costs a request. No known server sends more than two.
 MAX_RESOURCE_METADATA_URLS = 4
 
-# auth-param = token BWS "=" BWS ( token / quoted-string ); single quotes are in the field (quirk 9).
+# auth-param = token BWS "=" BWS ( token / quoted-string ). Some servers send single quotes (quirk 9).
 _AUTH_PARAM = re.compile(
     r"""([A-Za-z0-9!#$%&'*+.^_`|~-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s,"']+))"""
 )
@@ -27,11 +27,11 @@ _JUNK = re.compile(r"[^\s,]+")
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """A Bearer challenge: where the metadata is, which scope is needed, what was wrong.
+    """A Bearer challenge: the metadata URLs, the required scope and the error.
 
-    `resource_metadata` has every value in the order given (quirk 8); `scope` is None where the server names
-    none; `is_dpop_only` is True if the server names DPoP and not Bearer (RFC 9449 section 7.1). The default
-    is what we know before any server spoke.
+    `resource_metadata` has the values in the server's order (quirk 8). `scope` is None if the server names
+    none. `is_dpop_only` is True if the server names DPoP and not Bearer (RFC 9449 section 7.1). A default
+    Challenge stands for a server that sent no challenge.
     """
 
     resource_metadata: tuple[str, ...] = ()
@@ -41,17 +41,17 @@ class Challenge:
 
     @property
     def has_insufficient_scope(self) -> bool:
-        """True for a 403 that a wider scope would cure (RFC 6750 section 3.1)."""
+        """True if a token with a wider scope is needed (RFC 6750 section 3.1)."""
         return self.error == "insufficient_scope"
 
 
 def read_challenge(header_lines: Iterable[str]) -> Challenge:
     """Read the WWW-Authenticate header lines of one response; never raises.
 
-    Only the Bearer scheme counts (a DPoP challenge carries the same parameters and counts too). Odd spaces,
-    single quotes, several schemes in one line and several lines are all in the field (quirk 9).
+    Reads the schemes Bearer and DPoP, which have the same parameters. Accepts odd spaces, single quotes,
+    several schemes in one line and several lines, because real servers send them (quirk 9).
     """
-    metadata: list[str] = []
+    metadata_urls: list[str] = []
     scopes: list[str] = []
     error: str | None = None
     schemes: set[str] = set()
@@ -59,48 +59,48 @@ def read_challenge(header_lines: Iterable[str]) -> Challenge:
         if scheme not in {"bearer", "dpop"}:
             continue
         schemes.add(scheme)
-        if name == "resource_metadata" and value and value not in metadata:
-            if len(metadata) < MAX_RESOURCE_METADATA_URLS:
-                metadata.append(value)
+        if name == "resource_metadata" and value and value not in metadata_urls:
+            if len(metadata_urls) < MAX_RESOURCE_METADATA_URLS:
+                metadata_urls.append(value)
         elif name == "scope":
             scopes.append(value)
         elif name == "error" and error is None:
             error = value
-    return Challenge(tuple(metadata), parse_scope(" ".join(scopes)) or None, error, schemes == {"dpop"})
+    return Challenge(tuple(metadata_urls), parse_scope(" ".join(scopes)) or None, error, schemes == {"dpop"})
 
 
 def _iter_tokens(header_lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    left = MAX_HEADER_CHARS
+    remaining_chars = MAX_HEADER_CHARS
     for line in header_lines:
-        if left <= 0:
+        if remaining_chars <= 0:
             return
-        # A line costs as much as a word, even an empty one.
+        # Count a line like a word, even an empty line.
         yield "", "", ""
-        yield from _iter_parameters(line[:left])
-        left -= len(line)
+        yield from _iter_parameters(line[:remaining_chars])
+        remaining_chars -= len(line)
 
 
 def _iter_parameters(header_line: str) -> Iterator[tuple[str, str, str]]:
-    """Walk one header line: yields (scheme, name, value), the names in lower case.
+    """Yield (scheme, name, value) for each parameter of a header line, the names in lower case.
 
-    A scheme, and what is no parameter, comes with an empty name: the caller counts the steps.
+    Also yield an empty name for each scheme, separator or junk word, because the caller counts the steps.
     """
     scheme, position = "", 0
     while position < len(header_line):
-        if found := _SEPARATOR.match(header_line, position):
-            position = found.end()
+        if match := _SEPARATOR.match(header_line, position):
+            position = match.end()
             yield scheme, "", ""
-        elif found := _AUTH_PARAM.match(header_line, position):
-            quoted, single, bare = found.group(2, 3, 4)
+        elif match := _AUTH_PARAM.match(header_line, position):
+            quoted, single, bare = match.group(2, 3, 4)
             value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else (single or bare or "")
-            yield scheme, found.group(1).lower(), value.strip()
-            position = found.end()
-        elif found := _SCHEME.match(header_line, position):
-            scheme = found.group(1).lower()
-            position = found.end()
+            yield scheme, match.group(1).lower(), value.strip()
+            position = match.end()
+        elif match := _SCHEME.match(header_line, position):
+            scheme = match.group(1).lower()
+            position = match.end()
             yield scheme, "", ""
         else:
-            # A whole word at a time, or a long one would cost quadratic time.
+            # Skip a whole word at a time: single characters would cost quadratic time.
             junk = _JUNK.match(header_line, position)
             position = junk.end() if junk else position + 1
             yield scheme, "", ""

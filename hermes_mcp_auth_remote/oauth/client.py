@@ -1,4 +1,4 @@
-"""Who we are: client registration and client authentication. RFC 7591, RFC 6749 §2.3, RFC 7523 §2.2, CIMD."""
+"""Client registration and client authentication. RFC 7591, RFC 6749 §2.3, RFC 7523 §2.2, CIMD."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from hermes_mcp_auth_remote.oauth.wire import (
 from hermes_mcp_auth_remote.values import Secret
 
 REGISTRATION_STEP = "client registration"
-# Of a list; we register one.
+# The limit for a server's list; this package registers one redirect URI.
 MAX_REDIRECT_URIS = 100
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 CLIENT_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 Signer = Callable[[str, str], Secret]
-"""Takes a client_id and an audience (the issuer), returns a signed client assertion (RFC 7523 §2.2)."""
+"""Takes a client_id and an audience (the issuer) and returns a signed client assertion (RFC 7523 §2.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client as one authorization server knows it (RFC 7591 section 3.2.1).
+    """A client of one authorization server (RFC 7591 section 3.2.1).
 
-    `method` is the token_endpoint_auth_method; `secret_expires_at` is in epoch seconds, None for never;
-    `document` is the whole answer, as stored. `registered` is False for a client that the operator
-    configured or whose id is a client ID metadata document's URL.
+    `auth_method` is the token_endpoint_auth_method. `secret_expires_at` is in epoch seconds, None for never.
+    `document` is the whole registration response, as stored. `is_registered` is False if the operator
+    configured the client, or if its id is the URL of a client ID metadata document (CIMD).
     """
 
     client_id: str
@@ -67,7 +67,10 @@ def configured_client(
     auth_method: str | None,
     redirect_uri: str,
 ) -> Client:
-    """Build the client that the operator registered by hand."""
+    """Build the client that the operator configured.
+
+    `auth_method` None selects a method that the server supports.
+    """
     if auth_method is None:
         offered = authorization_server.token_endpoint_auth_methods_supported
         if client_secret is None:
@@ -81,7 +84,7 @@ def configured_client(
 
 
 def metadata_document_client(url: str, redirect_uri: str, *, has_private_key: bool = False) -> Client:
-    """Build the client whose id is its metadata's URL (draft-ietf-oauth-client-id-metadata-document)."""
+    """Build the client whose id is its metadata URL (draft-ietf-oauth-client-id-metadata-document)."""
     return Client(url, None, "private_key_jwt" if has_private_key else "none", (redirect_uri,))
 
 
@@ -95,34 +98,34 @@ def registration_request(
     application_type: str | None = None,
     with_device_grant: bool = False,
 ) -> Request:
-    """Build the registration request (RFC 7591 section 2); raises ClientIdNeeded where there is no endpoint.
+    """Build the registration request (RFC 7591 section 2); raises ClientIdRequired without an endpoint.
 
-    `application_type` follows the redirect URI: native for loopback, web for https (MCP 2026-07-28). With
-    `device` the device grant is asked for, too; oidc-provider refuses that where it does not offer it.
+    `application_type` defaults to native for a loopback redirect URI, else web (MCP 2026-07-28).
+    `with_device_grant` also requests the device grant; oidc-provider refuses that if it does not offer it.
     """
     if authorization_server.registration_endpoint is None:
-        # Never a guessed /register (quirk 14).
+        # Do not guess /register (quirk 14).
         raise ClientIdRequired(
             f"{host_of(authorization_server.issuer)} does not let clients register themselves.",
             f"Register a client there by hand with the redirect URI {redirect_uri}, then set "
-            "`oauth.client_id` (and `oauth.client_secret`, if you are given one) for this server.",
+            "`oauth.client_id` (and `oauth.client_secret`, if you get one) for this server.",
         )
-    native = is_loopback_host(host_of(redirect_uri))
+    is_loopback = is_loopback_host(host_of(redirect_uri))
     document: dict[str, object] = {
         "client_name": client_name,
         "redirect_uris": [redirect_uri],
         "grant_types": _grant_types(with_device_grant=with_device_grant),
         "response_types": ["code"],
         "token_endpoint_auth_method": auth_method or _preferred_auth_method(authorization_server),
-        "application_type": application_type or ("native" if native else "web"),
+        "application_type": application_type or ("native" if is_loopback else "web"),
     }
-    if wanted := format_scope(scope):
-        document["scope"] = wanted
+    if scope_text := format_scope(scope):
+        document["scope"] = scope_text
     return post_json(authorization_server.registration_endpoint, REGISTRATION_STEP, document)
 
 
 def supports_device_flow(authorization_server: AuthorizationServer) -> bool:
-    """True where the server has a device endpoint, and its list of grants, if it has one, says so too."""
+    """True if the server has a device endpoint and does not list its grants without the device grant."""
     grants = authorization_server.grant_types_supported
     return authorization_server.device_authorization_endpoint is not None and (
         grants is None or DEVICE_GRANT in grants
@@ -134,7 +137,7 @@ def _grant_types(*, with_device_grant: bool) -> list[str]:
 
 
 def _preferred_auth_method(authorization_server: AuthorizationServer) -> str:
-    # A native app keeps no secret (RFC 8252 section 8.5); a server that offers no such thing decides.
+    # A native app cannot protect a secret (RFC 8252 section 8.5), so prefer "none" if the server offers it.
     offered = authorization_server.token_endpoint_auth_methods_supported or ("none",)
     preferred = ("none", "client_secret_post", "client_secret_basic")
     return next((method for method in preferred if method in offered), "none")
@@ -147,45 +150,52 @@ def read_registration_response(
     *,
     with_device_grant: bool = False,
 ) -> Client:
-    """Read a registration answer; raises RegistrationRefused or UnreadableAnswer.
+    """Read a registration response; raises RegistrationError or MalformedResponse.
 
-    What was asked for counts where the answer leaves it out.
+    If the response omits redirect URIs or grants, the requested ones apply.
     """
     host = host_of(authorization_server.issuer)
     if not response.ok:
         raise _registration_error(response, host, redirect_uri)
-    document = read_json_object(response.body, f"answer to the {REGISTRATION_STEP}")
+    document = read_json_object(response.body, f"response to the {REGISTRATION_STEP}")
     client_id = string_member(document, "client_id")
     if client_id is None:
         raise MalformedResponse(f"{host} answered the {REGISTRATION_STEP} without a client_id.")
-    answered = string_list(document, "redirect_uris", MAX_REDIRECT_URIS)
-    if answered and redirect_uri not in answered:
+    registered_redirect_uris = string_list(document, "redirect_uris", MAX_REDIRECT_URIS)
+    if registered_redirect_uris and redirect_uri not in registered_redirect_uris:
         raise RegistrationError(
-            f"{host} registered another redirect URI than the one that was asked for.",
+            f"{host} registered another redirect URI than the requested one.",
             "Register a client there by hand and set `oauth.client_id` and `oauth.redirect_uri`.",
         )
-    # `document` keeps what Hermes's own reader requires, whatever the server left out.
+    # Hermes's own reader requires these members, also if the server omits them.
     grants = string_list(document, "grant_types") or _grant_types(with_device_grant=with_device_grant)
-    kept = {"redirect_uris": list(answered or (redirect_uri,)), "grant_types": list(grants)}
-    return replace(client_from_document({**document, **kept}), is_registered=True)
+    required_members = {
+        "redirect_uris": list(registered_redirect_uris or (redirect_uri,)),
+        "grant_types": list(grants),
+    }
+    return replace(client_from_document({**document, **required_members}), is_registered=True)
 
 
 def client_from_document(document: Document) -> Client:
-    """Read a client information document (an answer, or `<s>.client.json`); raises UnreadableAnswer."""
+    """Read a client information document (a response, or `<s>.client.json`).
+
+    Raises MalformedResponse.
+    """
     client_id = string_member(document, "client_id")
     if client_id is None:
-        raise MalformedResponse("The client information holds no client_id.")
+        raise MalformedResponse("The client information has no client_id.")
     secret = string_member(document, "client_secret")
-    # A secret although "none" was asked for (quirk 16): the answer's method counts, else post.
-    method = string_member(document, "token_endpoint_auth_method") or (
+    # Some servers issue a secret although the client requested "none" (quirk 16). Use the response's method,
+    # else post.
+    auth_method = string_member(document, "token_endpoint_auth_method") or (
         "client_secret_post" if secret else "none"
     )
-    if method == "none" and secret:
-        method = "client_secret_post"
+    if auth_method == "none" and secret:
+        auth_method = "client_secret_post"
     return Client(
         client_id,
         Secret(secret) if secret else None,
-        method,
+        auth_method,
         tuple(uri for uri in string_list(document, "redirect_uris", MAX_REDIRECT_URIS) or () if is_uri(uri)),
         # RFC 7591 section 3.2.1: in epoch seconds, "or 0 if it will not expire".
         parse_seconds(document.get("client_secret_expires_at")),
@@ -199,12 +209,12 @@ def _registration_error(response: Response, host: str, redirect_uri: str) -> Reg
         document = read_json_object(response.body, REGISTRATION_STEP)
     except MalformedResponse:
         document = dict[str, object]()
-    error, words = canonical_error(error_code(document)), read_server_message(document)
-    said = f" ({error})" if error != UNKNOWN_ERROR else ""
-    message = f"{host} refused the {REGISTRATION_STEP} with status {response.status}{said}."
+    error, server_message = canonical_error(error_code(document)), read_server_message(document)
+    error_suffix = f" ({error})" if error != UNKNOWN_ERROR else ""
+    message = f"{host} refused the {REGISTRATION_STEP} with status {response.status}{error_suffix}."
 
     def make_error(advice: str | None = None) -> RegistrationError:
-        return RegistrationError(message, advice, server_message=words)
+        return RegistrationError(message, advice, server_message=server_message)
 
     if error == "invalid_redirect_uri":
         return make_error(
@@ -212,11 +222,11 @@ def _registration_error(response: Response, host: str, redirect_uri: str) -> Reg
             "https `oauth.redirect_uri`, for this server.",
         )
     if response.status >= 500 or response.status == 429:
-        return make_error("Try again later; if it lasts, register a client there by hand.")
+        return make_error("Try again later; if it fails again, register a client there by hand.")
     if response.status in {401, 403}:
         return make_error(
-            "This provider admits only clients it knows: register one there by hand with the redirect URI "
-            f"{redirect_uri} and set `oauth.client_id`, or ask it to admit your `oauth.client_name`.",
+            "This provider accepts only clients it knows: register one there by hand with the redirect URI "
+            f"{redirect_uri} and set `oauth.client_id`, or ask it to accept your `oauth.client_name`.",
         )
     return make_error()
 
@@ -230,12 +240,13 @@ def register_client(
     auth_method: str | None = None,
     application_type: str | None = None,
 ) -> Exchange[Client]:
-    """Register; what the server refuses is asked for once more in another way.
+    """Register a client; if the server refuses, try once more with another request.
 
-    That is the other spelling of a loopback redirect URI (quirk 22), or no device grant. The client's
-    `redirect_uris` says which one was taken, `may_use_device` whether the grant was.
+    The second request has the other loopback host in the redirect URI (quirk 22), or no device grant. Read
+    the accepted redirect URI from `redirect_uris`, and call `device.can_use_device_flow` for the grant.
+    Raises RegistrationError, MalformedResponse or a NetworkError.
     """
-    device = supports_device_flow(authorization_server)
+    has_device_flow = supports_device_flow(authorization_server)
 
     def attempt(attempted_redirect_uri: str, *, with_device_grant: bool) -> Exchange[Client]:
         response = yield registration_request(
@@ -252,38 +263,41 @@ def register_client(
         )
 
     try:
-        return (yield from attempt(redirect_uri, with_device_grant=device))
-    except RegistrationError as refused:
-        other = _swap_loopback_host(redirect_uri)
-        said = f"{refused} {refused.server_message}".lower()
-        # Not every server knows the code invalid_redirect_uri; those that do not still say "redirect".
-        if other is not None and "redirect" in said:
-            again = attempt(other, with_device_grant=device)
-        elif device and ("grant" in said or "invalid_client_metadata" in said):
-            # What a server offers it may not offer to everyone; pasting must not suffer for it.
-            again = attempt(redirect_uri, with_device_grant=False)
+        return (yield from attempt(redirect_uri, with_device_grant=has_device_flow))
+    except RegistrationError as error:
+        other_redirect_uri = _swap_loopback_host(redirect_uri)
+        refusal_text = f"{error} {error.server_message}".lower()
+        # Servers that do not use the code invalid_redirect_uri still write "redirect" in their text.
+        if other_redirect_uri is not None and "redirect" in refusal_text:
+            retry = attempt(other_redirect_uri, with_device_grant=has_device_flow)
+        elif has_device_flow and ("grant" in refusal_text or "invalid_client_metadata" in refusal_text):
+            # The server may not offer the device grant to every client. Pasting works without it.
+            retry = attempt(redirect_uri, with_device_grant=False)
         else:
             raise
         try:
-            return (yield from again)
+            return (yield from retry)
         except RegistrationError:
-            raise refused from None
+            raise error from None
 
 
 def _swap_loopback_host(redirect_uri: str) -> str | None:
     parts = urlsplit(redirect_uri)
-    other = {"127.0.0.1": "localhost", "localhost": "127.0.0.1"}.get(parts.hostname or "")
-    if other is None:
+    other_host = {"127.0.0.1": "localhost", "localhost": "127.0.0.1"}.get(parts.hostname or "")
+    if other_host is None:
         return None
-    return urlunsplit(parts._replace(netloc=other if parts.port is None else f"{other}:{parts.port}"))
+    return urlunsplit(
+        parts._replace(netloc=other_host if parts.port is None else f"{other_host}:{parts.port}")
+    )
 
 
 def authenticate_client(
     client: Client, issuer: str, form: Form, *, sign: Signer | None = None, auth_method: str | None = None
 ) -> tuple[Form, Headers]:
-    """Add the client's authentication to a form; returns the form and the headers to send (RFC 6749 §2.3).
+    """Add the client's authentication to a form (RFC 6749 section 2.3).
 
-    Raises RegistrationRefused where the method needs a key or a secret that is not there.
+    Returns the form and the headers to send. Raises RegistrationError if the method needs a key or a secret
+    that is missing.
     """
     auth_method = auth_method or client.auth_method
     if auth_method == "none":

@@ -1,6 +1,6 @@
-"""A code to enter on another device: from a device endpoint to a DeviceAuthorization. RFC 8628 §3.1, §3.2.
+"""Request a user code that the user enters on another device. RFC 8628 §3.1, §3.2.
 
-What follows, asking until the person has decided, is in `polling`.
+The next step, polling until the user has decided, is in `device_polling`.
 """
 
 from __future__ import annotations
@@ -53,19 +53,20 @@ from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Secret
 DEVICE_AUTHORIZATION_STEP = "device authorization"
 # RFC 8628 section 3.2: "If no value is provided, clients MUST use 5 as the default."
 DEFAULT_INTERVAL_SECONDS = 5.0
-# Below it we would do a server harm that cannot have meant it.
+# A shorter interval is a server's mistake, and polling that fast would overload the server.
 MIN_INTERVAL_SECONDS = 1.0
-# Half an hour is the longest in use; a code that lives longer is only longer in danger.
+# The longest lifetime in use is half an hour. A longer one only gives an attacker more time.
 MAX_DEVICE_CODE_SECONDS = 1800.0
-# To be read aloud and typed; RFC 8628 section 6.1 suggests eight letters.
+# The user reads the code and types it; RFC 8628 section 6.1 suggests eight letters.
 MAX_USER_CODE_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceAuthorization:
-    """What a device endpoint answered (RFC 8628 section 3.2): what the person is shown, and our half.
+    """A device authorization response (RFC 8628 section 3.2).
 
-    `verification_uri_complete` holds the user code already, None where the server has none that is safe.
+    Show the user `user_code` and `verification_uri`; never show `device_code`. `verification_uri_complete`
+    contains the user code. It is None if the server sends no safe one.
     """
 
     device_code: Secret
@@ -77,10 +78,10 @@ class DeviceAuthorization:
 
 
 def can_use_device_flow(client: Client) -> bool:
-    """True where a client is registered for the device grant (RFC 7591 section 2), or only a try can tell.
+    """True if a client is registered for the device grant, or if its grants are unknown (RFC 7591 §2).
 
-    Where False, register anew: such a client is refused, as unauthorized_client (quirk 23), or with whatever
-    else a server thinks of (oidc-provider says invalid_request).
+    If False, register again: servers refuse such a client with unauthorized_client (quirk 23) or another
+    error (oidc-provider sends invalid_request).
     """
     return not client.is_registered or DEVICE_GRANT in (string_list(client.document, "grant_types") or ())
 
@@ -88,45 +89,47 @@ def can_use_device_flow(client: Client) -> bool:
 def find_device_endpoint(
     issuer: str, authorization_server: AuthorizationServer, trusted_issuers: Iterable[str] = ()
 ) -> Exchange[AuthorizationServer]:
-    """Look for the device endpoint in the OpenID documents, where the first document lacks it (quirk 46).
+    """Look for the device endpoint in the OpenID documents if the first document lacks it (quirk 46).
 
-    `issuer` is spelt as discovery was given it. Returns the server with what was found, or unchanged; a
-    document that cannot be had, or is another issuer's, changes nothing.
+    `issuer` is spelt as the caller of discovery spelt it. Returns the server with the device endpoint, or
+    unchanged if a document cannot be fetched or belongs to another issuer.
     """
     if (
         authorization_server.device_authorization_endpoint is not None
         or authorization_server.uses_default_endpoints
     ):
         return authorization_server
-    # The first place is RFC 8414's, which has spoken already or is empty.
+    # The first URL is RFC 8414's, which discovery has already read.
     for url in authorization_server_urls(safe_url(issuer, "issuer"))[1:]:
         try:
             response = yield get_json(url, AUTHORIZATION_SERVER_STEP)
             if not response.ok:
                 continue
-            found = read_authorization_server_response(response, issuer, frozenset(trusted_issuers))
+            openid_metadata = read_authorization_server_response(response, issuer, frozenset(trusted_issuers))
         except NetworkError:
             return authorization_server
         except ServerError:
             continue
-        # A code from one server is worth nothing at the token endpoint of another.
-        same = (found.issuer, found.token_endpoint) == (
+        # The token endpoint of one server does not accept the device code of another.
+        is_same_server = (openid_metadata.issuer, openid_metadata.token_endpoint) == (
             authorization_server.issuer,
             authorization_server.token_endpoint,
         )
-        if same and found.device_authorization_endpoint is not None:
-            return _with_device_endpoint(authorization_server, found)
+        if is_same_server and openid_metadata.device_authorization_endpoint is not None:
+            return _with_device_endpoint(authorization_server, openid_metadata)
     return authorization_server
 
 
 def _with_device_endpoint(
     authorization_server: AuthorizationServer, openid_metadata: AuthorizationServer
 ) -> AuthorizationServer:
-    # Whoever names the endpoint also knows the grants; both go into what is stored.
+    # The document with the endpoint also lists the right grants. The store saves both.
     names = ("device_authorization_endpoint", "grant_types_supported")
-    kept = {name: value for name, value in authorization_server.document.items() if name not in names}
+    other_members = {
+        name: value for name, value in authorization_server.document.items() if name not in names
+    }
     document: Document = {
-        **kept,
+        **other_members,
         **{name: openid_metadata.document[name] for name in names if name in openid_metadata.document},
     }
     return replace(
@@ -146,10 +149,11 @@ def obtain_device_authorization(
     extra_parameters: Mapping[str, str] | None = None,
     sign: Signer | None = None,
 ) -> Exchange[DeviceAuthorization]:
-    """Ask for a device code and a user code (RFC 8628 section 3.1).
+    """Request a device code and a user code (RFC 8628 section 3.1).
 
-    Basic that is refused as invalid_client is tried once more with post (quirk 17). Raises DeviceRefused,
-    where pasting may still work (quirk 47), UnreadableAnswer, UnsafeUrl or a NetworkError.
+    If the server refuses client_secret_basic with invalid_client, try once more with client_secret_post
+    (quirk 17). Raises DeviceAuthorizationError (pasting may still work: quirk 47), MalformedResponse,
+    UnsafeUrl or a NetworkError.
     """
     secrets = () if client.client_secret is None else (client.client_secret,)
 
@@ -166,13 +170,13 @@ def obtain_device_authorization(
 
     try:
         return (yield from attempt(client))
-    except DeviceAuthorizationError as refused:
-        if refused.error != "invalid_client" or client.auth_method != "client_secret_basic":
+    except DeviceAuthorizationError as error:
+        if error.error != "invalid_client" or client.auth_method != "client_secret_basic":
             raise
         try:
             return (yield from attempt(replace(client, auth_method="client_secret_post")))
         except DeviceAuthorizationError:
-            raise refused from None
+            raise error from None
 
 
 def device_authorization_request(
@@ -184,9 +188,10 @@ def device_authorization_request(
     extra_parameters: Mapping[str, str] | None = None,
     sign: Signer | None = None,
 ) -> Request:
-    """Build the device authorization request; raises DeviceRefused where there is no such endpoint.
+    """Build the device authorization request (RFC 8628 section 3.1).
 
-    `extra` are an operator's own parameters, such as an audience.
+    `extra_parameters` are the operator's own, such as an audience. Raises DeviceAuthorizationError if the
+    server has no such endpoint.
     """
     if authorization_server.device_authorization_endpoint is None:
         raise DeviceAuthorizationError(
@@ -212,20 +217,20 @@ _RESERVED_PARAMETERS = frozenset({"client_id", "client_secret", "client_assertio
 def read_device_authorization_response(
     response: Response, issuer: str, secrets: tuple[Secret, ...] = ()
 ) -> DeviceAuthorization:
-    """Read the answer of an issuer's device endpoint; raises DeviceRefused, UnreadableAnswer or UnsafeUrl.
+    """Read a device authorization response (RFC 8628 section 3.2).
 
-    `secrets` are kept out of messages. A missing or odd lifetime counts as ten minutes, an interval as five
-    seconds.
+    A missing or invalid lifetime is read as ten minutes, an invalid interval as five seconds. Raises
+    DeviceAuthorizationError, with `secrets` masked in the server's message, MalformedResponse or UnsafeUrl.
     """
     host = host_of(issuer)
-    what = f"answer to the {DEVICE_AUTHORIZATION_STEP} at {host}"
+    label = f"response to the {DEVICE_AUTHORIZATION_STEP} at {host}"
     if response.status >= 500 or response.status == 429:
         raise MalformedResponse(
             f"{host} answered the {DEVICE_AUTHORIZATION_STEP} with status {response.status}.",
             "Try again later.",
         )
     try:
-        document = read_json_or_form(response, what)
+        document = read_json_or_form(response, label)
     except MalformedResponse:
         if response.ok:
             raise
@@ -233,20 +238,20 @@ def read_device_authorization_response(
     if document.get("error") or not response.ok:
         code = error_code(document)
         error = f"status {response.status}" if code is None else canonical_error(code)
-        said = f"an error of its own (status {response.status})" if error == UNKNOWN_ERROR else error
+        error_text = f"an error of its own (status {response.status})" if error == UNKNOWN_ERROR else error
         raise DeviceAuthorizationError(
-            f"{host} refused the {DEVICE_AUTHORIZATION_STEP}: {said}.",
+            f"{host} refused the {DEVICE_AUTHORIZATION_STEP}: {error_text}.",
             error,
             _ERROR_ADVICE.get(error),
             server_message=read_server_message(document, *secrets),
         )
     device_code, user_code = string_member(document, "device_code"), string_member(document, "user_code")
     if device_code is None:
-        raise MalformedResponse(f"The {what} holds no device code.")
+        raise MalformedResponse(f"The {label} has no device code.")
     user_code = (user_code or "").strip()
     if not user_code or not user_code.isascii() or len(user_code) > MAX_USER_CODE_CHARS:
-        raise MalformedResponse(f"The {what} holds no user code that a person could enter.")
-    uri, complete = _read_verification_uris(document, what, issuer)
+        raise MalformedResponse(f"The {label} has no user code that a person can enter.")
+    uri, complete = _read_verification_uris(document, label, issuer)
     return DeviceAuthorization(
         Secret(device_code),
         user_code,
@@ -259,8 +264,8 @@ def read_device_authorization_response(
 
 _ERROR_ADVICE = {
     "invalid_scope": (
-        "This provider's device flow does not give that scope: log in by pasting instead, or set "
-        "`oauth.scope` for this server to what it gives."
+        "This provider's device flow does not grant that scope: log in by pasting instead, or set "
+        "`oauth.scope` for this server to a scope that it grants."
     ),
     "invalid_client": (
         "The provider no longer knows this client: begin a new login to register again, or check "
@@ -271,17 +276,19 @@ _ERROR_ADVICE = {
 
 
 def _read_verification_uris(document: Document, label: str, issuer: str) -> tuple[str, str | None]:
-    # Google says "url".
+    # Google spells it "verification_url".
     uri = string_member(document, "verification_uri") or string_member(document, "verification_url")
     if uri is None:
-        raise MalformedResponse(f"The {label} names no address to enter the user code at.")
-    checked = endpoint_url(uri, "`verification_uri`", issuer)
+        raise MalformedResponse(f"The {label} has no address for entering the user code.")
+    verification_uri = endpoint_url(uri, "`verification_uri`", issuer)
     complete = string_member(document, "verification_uri_complete") or string_member(
         document, "verification_url_complete"
     )
     try:
-        whole = None if complete is None else safe_url(complete, "`verification_uri_complete`")
+        complete_uri = None if complete is None else safe_url(complete, "`verification_uri_complete`")
     except UnsafeUrl:
-        whole = None
-    # The person is told one host; a short cut to another one would go past their eyes.
-    return checked, whole if whole is not None and origin_of(whole) == origin_of(checked) else None
+        complete_uri = None
+    # The user sees one host and compares it. A complete address at another host would bypass that check.
+    return verification_uri, complete_uri if complete_uri is not None and origin_of(
+        complete_uri
+    ) == origin_of(verification_uri) else None

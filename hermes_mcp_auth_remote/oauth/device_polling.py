@@ -1,13 +1,13 @@
-"""Asking until the person has decided: a value and what follows from each answer. RFC 8628 §3.4, §3.5.
+"""Poll the token endpoint until the user has decided. RFC 8628 §3.4, §3.5.
 
-A poll outlives the process that began it: a Pending can be written down and gone on with elsewhere. Whoever
-has it sends `poll_request` at `next_at`, never earlier, and hands what came to `next_poll`:
+A PollState is a plain value: another process can load it from the store and continue. The caller sends
+`poll_request` at `next_at`, not earlier, and passes the response to `advance_poll`:
 
-    Pending --authorization_pending--> Pending     after the interval
-            --slow_down--------------> Pending     5 seconds more, for good
-            --no answer, 5xx---------> Pending     twice the wait each time, until there is an answer
-            --tokens-----------------> Tokens
-            --access_denied, expired_token, the clock, anything else--> Failed
+    PollState --authorization_pending--> PollState     after the interval
+              --slow_down--------------> PollState     the interval grows by 5 seconds, permanently
+              --no response, 5xx-------> PollState     the wait doubles each time, until a response arrives
+              --tokens-----------------> Tokens
+              --access_denied, expired_token, end of time, any other response--> PollFailure
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from hermes_mcp_auth_remote.values import Secret
 POLL_STEP = "device poll"
 # RFC 8628 section 3.5: "the interval MUST be increased by 5 seconds for this and all subsequent requests".
 SLOW_DOWN_SECONDS = 5.0
-# At most eight intervals: a network that comes back must not cost the person a minute.
+# At most eight intervals. When the network returns, the user must not wait for long.
 MAX_DOUBLINGS = 3
-# Polls in a row, at least a minute at the usual five seconds.
+# Polls in a row. With the backoff, they take at least a minute at the usual interval of five seconds.
 MAX_UNCHECKED_FAILURES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class DevicePollParameters:
-    """A device authorization as asked for and answered, with all that polling needs; it does not change.
+    """A device authorization and the constant values that polling needs.
 
     `expires_at` is in epoch seconds.
     """
@@ -68,7 +68,7 @@ class DevicePollParameters:
 
 @dataclass(frozen=True, slots=True)
 class PollState:
-    """A device login between two polls. `next_at` is in epoch seconds, `failures` counts those in a row."""
+    """A device login between two polls. `next_at` is in epoch seconds; `failures` is the count in a row."""
 
     parameters: DevicePollParameters
     next_at: float
@@ -77,7 +77,7 @@ class PollState:
 
     @property
     def next_action_at(self) -> float:
-        """When there is something to do: the next poll, or the end, whichever comes first."""
+        """The time of the next poll or of expiry, whichever is first, in epoch seconds."""
         return min(self.next_at, self.parameters.expires_at)
 
 
@@ -97,8 +97,8 @@ def start_polling(
     scope: frozenset[str] | None = None,
     resource: str | None = None,
 ) -> PollState:
-    """Return the first Pending. `now`, in epoch seconds, is when the device authorization was asked for."""
-    request = DevicePollParameters(
+    """Return the first PollState. `now` (epoch seconds) is the time of the device authorization request."""
+    parameters = DevicePollParameters(
         authorization,
         client,
         authorization_server.issuer,
@@ -107,45 +107,48 @@ def start_polling(
         resource,
         scope,
     )
-    return PollState(request, now + authorization.interval_seconds, authorization.interval_seconds)
+    return PollState(parameters, now + authorization.interval_seconds, authorization.interval_seconds)
 
 
 def poll_request(poll_state: PollState, *, sign: Signer | None = None) -> Request:
     """Build one device access token request (RFC 8628 section 3.4)."""
-    asked = poll_state.parameters
+    parameters = poll_state.parameters
     form: dict[str, str | Secret] = {
         "grant_type": DEVICE_GRANT,
-        "device_code": asked.authorization.device_code,
+        "device_code": parameters.authorization.device_code,
     }
-    if asked.resource is not None:
-        form["resource"] = asked.resource
-    fields, headers = authenticate_client(asked.client, asked.issuer, form, sign=sign)
-    # The poll that brings the tokens looks like every other one, and spends the device code.
-    return post_form(asked.token_endpoint, POLL_STEP, fields, headers, is_token_request=True)
+    if parameters.resource is not None:
+        form["resource"] = parameters.resource
+    fields, headers = authenticate_client(parameters.client, parameters.issuer, form, sign=sign)
+    # Any poll may be the one whose response has the tokens and uses up the device code.
+    return post_form(parameters.token_endpoint, POLL_STEP, fields, headers, is_token_request=True)
 
 
 def advance_poll(
     poll_state: PollState, outcome: Response | NetworkError | None, now: float, *, has_proof: bool = False
 ) -> PollState | Tokens | PollFailure:
-    """Say what follows from a poll's outcome, None where only time went by. `now` is in epoch seconds.
+    """Return the next state after a poll. `now` is in epoch seconds.
 
-    With `proven` the poll carried a proof, and the tokens may be bound to its key (RFC 9449 section 5).
-    An outcome counts once: what comes out is the only thing to go on with. Failed holds AuthorizationDenied,
-    LoginExpired, TokenRefused, UnreadableAnswer, or a NetworkError that waiting will not mend.
+    `outcome` is None if no poll was sent and only time has passed. `has_proof` is True if the poll carried a
+    DPoP proof: then the tokens may be bound to its key (RFC 9449 section 5). Apply each outcome once, and
+    continue only with the returned state. PollFailure holds AuthorizationDenied, LoginExpired, TokenError,
+    MalformedResponse, or a NetworkError that waiting does not fix.
     """
     if outcome is None:
         return _fail_if_expired(poll_state, now)
     if isinstance(outcome, NetworkError):
-        # Reset, unresolved, in time: these pass. A redirect or an address that we refuse does not. Behind a
-        # proxy, a name that is not resolved is refused; that passes a few times.
-        passing = isinstance(outcome, Unreachable | TimedOut) or type(outcome) is NetworkError
+        # A reset, a failed name look-up and a timeout are temporary. A refused redirect or address is not.
+        # Behind a proxy, a failed name look-up raises HostNotChecked, so tolerate that a few times.
+        is_temporary = isinstance(outcome, Unreachable | TimedOut) or type(outcome) is NetworkError
         if isinstance(outcome, HostNotChecked):
-            passing = poll_state.failures < MAX_UNCHECKED_FAILURES
-        return _back_off(poll_state, None, now) if passing else PollFailure(outcome)
+            is_temporary = poll_state.failures < MAX_UNCHECKED_FAILURES
+        return _back_off(poll_state, None, now) if is_temporary else PollFailure(outcome)
     document = _read_document(outcome)
-    waiting = _apply_wait_response(poll_state, document)
-    if waiting is not None:
-        return _fail_if_expired(replace(waiting, next_at=now + waiting.interval_seconds, failures=0), now)
+    next_state = _apply_wait_response(poll_state, document)
+    if next_state is not None:
+        return _fail_if_expired(
+            replace(next_state, next_at=now + next_state.interval_seconds, failures=0), now
+        )
     code = error_code(document)
     if outcome.status >= 500 or outcome.status in {408, 429} or code in TEMPORARY_ERRORS:
         return _back_off(poll_state, outcome, now)
@@ -153,18 +156,19 @@ def advance_poll(
 
 
 def _apply_wait_response(poll_state: PollState, document: Document) -> PollState | None:
-    # Whatever the status: 400 by the standard, Google says 428 and 403, GitHub 200.
+    # Ignore the status: the standard says 400, Google sends 428 and 403, GitHub 200.
     match canonical_error(error_code(document)):
         case "authorization_pending":
             return poll_state
         case "slow_down":
-            # GitHub also says what the interval is now.
-            said = parse_seconds(document.get("interval")) or 0.0
+            # GitHub also sends the new interval.
+            server_interval = parse_seconds(document.get("interval")) or 0.0
             return replace(
-                poll_state, interval_seconds=max(poll_state.interval_seconds + SLOW_DOWN_SECONDS, said)
+                poll_state,
+                interval_seconds=max(poll_state.interval_seconds + SLOW_DOWN_SECONDS, server_interval),
             )
         case "invalid_client" if poll_state.parameters.client.auth_method == "client_secret_basic":
-            # Once more with post (quirk 17), and no more with Basic then.
+            # Use client_secret_post from now on (quirk 17).
             client = replace(poll_state.parameters.client, auth_method="client_secret_post")
             return replace(poll_state, parameters=replace(poll_state.parameters, client=client))
         case _:
@@ -181,31 +185,31 @@ def _read_document(response: Response) -> Document:
 def _finish_poll(
     poll_state: PollState, response: Response, error: str, now: float, *, has_proof: bool
 ) -> Tokens | PollFailure:
-    asked = poll_state.parameters
+    parameters = poll_state.parameters
     if error == "access_denied":
-        host = host_of(asked.issuer)
+        host = host_of(parameters.issuer)
         return PollFailure(AuthorizationDenied(f"Access was denied at {host}.", "access_denied"))
-    # Keycloak has forgotten the code by the time that it expires.
-    if error == "expired_token" or (error == "invalid_grant" and now >= asked.expires_at):
+    # Keycloak forgets the code before it expires, and then sends invalid_grant.
+    if error == "expired_token" or (error == "invalid_grant" and now >= parameters.expires_at):
         return PollFailure(_expiry_error())
-    secrets = (asked.authorization.device_code, asked.client.client_secret)
-    known = tuple(secret for secret in secrets if secret is not None)
+    optional_secrets = (parameters.authorization.device_code, parameters.client.client_secret)
+    secrets = tuple(secret for secret in optional_secrets if secret is not None)
     try:
-        host = host_of(asked.token_endpoint)
-        tokens = read_token_response(response, now, host, POLL_STEP, known, has_proof=has_proof)
-    except ServerError as trouble:
-        return PollFailure(trouble)
+        host = host_of(parameters.token_endpoint)
+        tokens = read_token_response(response, now, host, POLL_STEP, secrets, has_proof=has_proof)
+    except ServerError as server_error:
+        return PollFailure(server_error)
     # RFC 6749 section 5.1: scope is "OPTIONAL, if identical to the scope requested by the client".
-    return tokens if tokens.scope is not None else replace(tokens, scope=asked.scope)
+    return tokens if tokens.scope is not None else replace(tokens, scope=parameters.scope)
 
 
 def _back_off(poll_state: PollState, response: Response | None, now: float) -> PollState | PollFailure:
     # RFC 8628 section 3.5: on a timeout "clients MUST unilaterally reduce their polling frequency".
     failures = poll_state.failures + 1
     wait = poll_state.interval_seconds * 2.0 ** min(failures, MAX_DOUBLINGS)
-    asked_to = parse_seconds(response.header("retry-after")) if response else None
-    waiting = replace(poll_state, next_at=now + max(wait, asked_to or 0.0), failures=failures)
-    return _fail_if_expired(waiting, now)
+    retry_after = parse_seconds(response.header("retry-after")) if response else None
+    next_state = replace(poll_state, next_at=now + max(wait, retry_after or 0.0), failures=failures)
+    return _fail_if_expired(next_state, now)
 
 
 def _fail_if_expired(poll_state: PollState, now: float) -> PollState | PollFailure:
@@ -213,4 +217,4 @@ def _fail_if_expired(poll_state: PollState, now: float) -> PollState | PollFailu
 
 
 def _expiry_error() -> LoginExpired:
-    return LoginExpired("The code was not entered in time.", "Begin a new login; it comes with a new code.")
+    return LoginExpired("The code was not entered in time.", "Begin a new login to get a new code.")

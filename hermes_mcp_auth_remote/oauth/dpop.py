@@ -1,4 +1,4 @@
-"""Tokens good only in our hands: with every request a proof of the key. RFC 9449 §4, §5, §7, §8, §9."""
+"""DPoP: tokens bound to a key, and a proof of the key with each request. RFC 9449 §4, §5, §7, §8, §9."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from hermes_mcp_auth_remote.oauth.urls import origin_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, read_json_or_form, string_member
 from hermes_mcp_auth_remote.values import Clock, Entropy, Secret
 
-# The one that every server which lists any is known to list, and the one that we make keys for.
+# Every known server that lists algorithms lists ES256. `signing.new_proof_key` creates keys for it.
 DPOP_ALGORITHM = "ES256"
 USE_DPOP_NONCE = "use_dpop_nonce"
 # RFC 9449 section 4.2: jti "at least 96 bits".
 JTI_BYTES = 16
-# Longer than any nonce in the field, and short enough for a header.
+# Longer than any known nonce, and short enough for a header.
 MAX_NONCE_CHARS = 1024
 
 
 class Prover:
-    """Makes the proofs of one key, and remembers the nonce that each server wants in them.
+    """Creates the proofs of one key and remembers the nonce of each server.
 
-    Any thread may use it: a nonce that is replaced meanwhile costs one more round trip, nothing else.
+    Threads may share a Prover: if another thread replaces a nonce, the request needs one more round trip.
     """
 
     __slots__ = ("_clock", "_entropy", "_key", "_nonces")
@@ -39,13 +39,13 @@ class Prover:
 
     @property
     def thumbprint(self) -> str:
-        """The key's thumbprint, which a server binds its tokens to (`cnf.jkt`, section 6)."""
+        """The thumbprint of the key, to which a server binds its tokens (`cnf.jkt`, section 6)."""
         return jwk_thumbprint(self._key.public_jwk)
 
     def create_proof(self, method: str, url: str, access_token: str | None = None) -> str:
-        """Make the `DPoP` header's value for one request (section 4.2); no two are alike.
+        """Create the value of the `DPoP` header for one request (section 4.2). Each proof is unique.
 
-        `access_token` is the one that goes with a request to a protected resource (`ath`, section 7).
+        Pass the `access_token` of a request to a protected resource (`ath`, section 7).
         """
         claims: dict[str, object] = {
             "jti": self._entropy(JTI_BYTES),
@@ -61,7 +61,7 @@ class Prover:
         return sign_jwt(self._key, {"typ": "dpop+jwt", "jwk": dict(self._key.public_jwk)}, claims)
 
     def remember_nonce(self, url: str, nonce: str | None) -> bool:
-        """Remember a `DPoP-Nonce` header's value; True where a request to there would now look different."""
+        """Remember the value of a `DPoP-Nonce` header; True if it differs from the remembered nonce."""
         if nonce is None or not is_valid_nonce(nonce):
             return False
         origin = origin_of(url)
@@ -72,7 +72,7 @@ class Prover:
 
 
 def is_valid_nonce(text: str) -> bool:
-    """True for what section 8.1 lets a nonce be: visible ASCII without quotes and backslashes."""
+    """True if a nonce has the syntax of section 8.1: visible ASCII without quotes and backslashes."""
     return 0 < len(text) <= MAX_NONCE_CHARS and all("!" <= c <= "~" and c not in '"\\' for c in text)
 
 
@@ -82,16 +82,19 @@ def without_query(url: str) -> str:
 
 
 def requires_nonce(www_authenticate: Iterable[str]) -> bool:
-    """True where a protected resource refused a proof for its nonce alone (section 9)."""
+    """True if a protected resource refused a proof only because of its nonce (section 9)."""
     return read_challenge(www_authenticate).error == USE_DPOP_NONCE
 
 
 def send_with_proof(request: Request, prover: Prover | None) -> Exchange[Response]:
-    """Send a request to the authorization server with a proof, again where it names a nonce (section 8)."""
+    """Send a request with a proof; send it again if the authorization server requires a nonce (section 8).
+
+    Without a prover, send the request unchanged.
+    """
     if prover is None:
         return (yield request)
     response = yield _with_proof(request, prover)
-    # A nonce for the next time may come with any answer (section 8.2).
+    # Any response may bring the nonce for the next request (section 8.2).
     is_new = prover.remember_nonce(request.url, response.header("dpop-nonce"))
     if is_new and _requires_nonce(response):
         response = yield _with_proof(request, prover)
@@ -108,12 +111,12 @@ def _requires_nonce(response: Response) -> bool:
     if response.status not in {400, 401}:
         return False
     try:
-        return string_member(read_json_or_form(response, "answer to a proof"), "error") == USE_DPOP_NONCE
+        return string_member(read_json_or_form(response, "response to a proof"), "error") == USE_DPOP_NONCE
     except MalformedResponse:
         return False
 
 
 def supports_dpop(metadata: Mapping[str, object]) -> bool:
-    """True where metadata lists our algorithm in `dpop_signing_alg_values_supported` (section 5.1)."""
-    listed = metadata.get("dpop_signing_alg_values_supported")
-    return isinstance(listed, list) and DPOP_ALGORITHM in listed
+    """True if metadata lists ES256 in `dpop_signing_alg_values_supported` (section 5.1)."""
+    algorithms = metadata.get("dpop_signing_alg_values_supported")
+    return isinstance(algorithms, list) and DPOP_ALGORITHM in algorithms

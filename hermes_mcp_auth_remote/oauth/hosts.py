@@ -1,20 +1,20 @@
-"""Host names in the one form in which they are compared."""
+"""Normalize host names for comparison."""
 
 from __future__ import annotations
 
 import re
 
-# RFC 1035 section 2.3.4. A label takes four bytes of UTF-8 per character at most.
+# RFC 1035 section 2.3.4.
 MAX_HOST_NAME_CHARS = 253
 _HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
-# Resolvers take these for IPv4 addresses (inet_aton): 127.1, 0x7f000001.
+# Resolvers read these as IPv4 addresses (inet_aton): 127.1, 0x7f000001.
 _IPV4_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 def normalize_host_name(text: str) -> str:
-    """Return a host name in ASCII (IDNA), in lower case and without the root's dot.
+    """Return a host name in ASCII (IDNA), in lower case and without a trailing dot.
 
-    Raises ValueError for all else: an address in any spelling, a port, a scheme, a wildcard.
+    Raises ValueError for any other text: an IP address in any spelling, a port, a scheme, a wildcard.
     """
     if len(text) > MAX_HOST_NAME_CHARS + 1:
         message = "longer than a host name can be"
@@ -31,7 +31,7 @@ def normalize_host_name(text: str) -> str:
 
 
 def is_listed_host(host: str, host_names: frozenset[str]) -> bool:
-    """True if `host` is one of these names, which `host_name` returned."""
+    """True if `host` is one of `host_names`, which `normalize_host_name` returned."""
     try:
         return normalize_host_name(host) in host_names
     except ValueError:

@@ -1,4 +1,4 @@
-"""Claims -> signed JWT, and a key's thumbprint. RFC 7515 §7.1, RFC 7519, RFC 7638. Keys come from outside."""
+"""Sign JWTs with a key that the caller passes, and compute its thumbprint. RFC 7515 §7.1, 7519, 7638."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-# RFC 7638 section 3.2: what of a public key is hashed, by its kind.
+# RFC 7638 section 3.2: the members of a public JWK that the thumbprint covers, by key type.
 _THUMBPRINT_MEMBERS = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A key that signs: its algorithm (RFC 7518 section 3.1), its public half as a JWK, and the act itself.
+    """A signing key: its algorithm (RFC 7518 section 3.1), its public JWK and its sign function.
 
-    `sign` takes the signing input and returns the signature as JWS wants it. `key_id` goes into the header.
+    `sign` takes the signing input and returns the signature in JWS format. `key_id` is the header's `kid`.
     """
 
     algorithm: str
@@ -27,22 +27,22 @@ class SigningKey:
 
 def sign_jwt(key: SigningKey, header: Mapping[str, object], claims: Mapping[str, object]) -> str:
     """Sign claims as a compact JWS (RFC 7515 section 7.1); `alg` and `kid` come from the key."""
-    whole: dict[str, object] = {**header, "alg": key.algorithm}
+    full_header: dict[str, object] = {**header, "alg": key.algorithm}
     if key.key_id is not None:
-        whole["kid"] = key.key_id
-    signing_input = f"{_encode_part(whole)}.{_encode_part(claims)}"
+        full_header["kid"] = key.key_id
+    signing_input = f"{_encode_part(full_header)}.{_encode_part(claims)}"
     return f"{signing_input}.{base64url_encode(key.sign(signing_input.encode('ascii')))}"
 
 
 def jwk_thumbprint(public_jwk: Mapping[str, str]) -> str:
-    """Return a public JWK's SHA-256 thumbprint (RFC 7638 section 3)."""
+    """Return the SHA-256 thumbprint of a public JWK (RFC 7638 section 3)."""
     required = {name: public_jwk[name] for name in _THUMBPRINT_MEMBERS[public_jwk["kty"]]}
     canonical = json.dumps(required, sort_keys=True, separators=(",", ":"))
     return base64url_encode(hashlib.sha256(canonical.encode()).digest())
 
 
 def base64url_encode(data: bytes) -> str:
-    """Encode without padding (RFC 7515 section 2)."""
+    """Encode bytes as base64url without padding (RFC 7515 section 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 

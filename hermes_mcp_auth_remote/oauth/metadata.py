@@ -1,7 +1,7 @@
-"""Where to log in: protected resource and authorization server metadata. RFC 9728, RFC 8414, OIDC Discovery.
+"""Protected resource metadata and authorization server metadata. RFC 9728, RFC 8414, OIDC Discovery.
 
-`discover` is the whole step: challenge in, authorization server out. Servers of 2025-03-26 publish no
-protected resource metadata; there the MCP server's origin is the authorization server.
+`discover_metadata` does the whole step, from a challenge to the authorization server. Servers of MCP
+2025-03-26 publish no protected resource metadata; their own origin is the authorization server.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from hermes_mcp_auth_remote.oauth.wire import (
 
 PROTECTED_RESOURCE_STEP = "protected resource metadata"
 AUTHORIZATION_SERVER_STEP = "authorization server metadata"
-# Each one that fails costs up to three requests.
+# Each issuer that fails costs up to three requests.
 MAX_ISSUERS_TRIED = 4
-# Of a list; a resource has one or two.
+# The limit for a resource's list; a real resource has one or two.
 MAX_ISSUERS_READ = 8
 
 
@@ -65,7 +65,10 @@ class ProtectedResource:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationServer:
-    """Authorization server metadata (RFC 8414 section 2), its URLs checked; `document` is all it said."""
+    """Authorization server metadata with checked URLs (RFC 8414 section 2).
+
+    `document` is the whole metadata document.
+    """
 
     issuer: str
     authorization_endpoint: str
@@ -82,14 +85,14 @@ class AuthorizationServer:
     client_id_metadata_document_supported: bool = False
     authorization_response_iss_parameter_supported: bool = False
     is_openid: bool = False
-    # True where nothing was published and the endpoints are the defaults of MCP 2025-03-26.
+    # True if the server publishes no metadata and the endpoints are the defaults of MCP 2025-03-26.
     uses_default_endpoints: bool = False
     document: Document = field(default_factory=dict[str, object], repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What discovery found; `protected_resource` is None for a server of MCP 2025-03-26."""
+    """The result of discovery; `protected_resource` is None for a server of MCP 2025-03-26."""
 
     authorization_server: AuthorizationServer
     protected_resource: ProtectedResource | None = None
@@ -105,11 +108,11 @@ def discover_metadata(
 ) -> Exchange[Discovery]:
     """Find the authorization server of an MCP server, in the order of the MCP specification.
 
-    `authorization_server` is the operator's own word and skips the protected resource's;
-    `prefer_issuer` moves one of several to the front (the one that we hold credentials of).
-    Raises DiscoveryFailed, IssuerMismatch, UnsafeUrl or a NetworkError.
+    `configured_issuer` is the operator's choice and replaces the protected resource's list. If the resource
+    lists `preferred_issuer` (the store has credentials for it), that issuer is tried first.
+    Raises DiscoveryFailed, IssuerMismatch, MalformedResponse, UnsafeUrl or a NetworkError.
     """
-    # Who is asked on the operator's own word needs no second one.
+    # The operator trusts an issuer by configuring it.
     trusted = frozenset(trusted_issuers) | {configured_issuer or ""}
     try:
         resource = yield from discover_protected_resource(server_url, challenge)
@@ -121,36 +124,38 @@ def discover_metadata(
         issuers: tuple[str, ...] = (configured_issuer,)
     elif resource is not None:
         preferred = (preferred_issuer or "").rstrip("/")
-        known = sorted(resource.authorization_servers, key=lambda issuer: issuer.rstrip("/") != preferred)
-        issuers = tuple(known[:MAX_ISSUERS_TRIED])
+        sorted_issuers = sorted(
+            resource.authorization_servers, key=lambda issuer: issuer.rstrip("/") != preferred
+        )
+        issuers = tuple(sorted_issuers[:MAX_ISSUERS_TRIED])
     else:
         # MCP 2025-03-26: "the authorization base URL [is] the MCP server URL [without] path".
-        found = yield from discover_authorization_server(origin_of(server_url), trusted)
-        return Discovery(found or default_authorization_server(server_url), None)
-    first_trouble: McpAuthError | None = None
+        found_server = yield from discover_authorization_server(origin_of(server_url), trusted)
+        return Discovery(found_server or default_authorization_server(server_url), None)
+    first_error: McpAuthError | None = None
     for issuer in issuers:
         try:
-            found = yield from discover_authorization_server(issuer, trusted)
-        except (ServerError, NetworkError) as trouble:
-            first_trouble = first_trouble or trouble
+            found_server = yield from discover_authorization_server(issuer, trusted)
+        except (ServerError, NetworkError) as error:
+            first_error = first_error or error
             continue
-        if found is not None:
-            return Discovery(found, resource)
-    raise first_trouble or DiscoveryFailed(
-        f"The authorization server {host_of(issuers[0])} publishes no metadata where the standards put it."
+        if found_server is not None:
+            return Discovery(found_server, resource)
+    raise first_error or DiscoveryFailed(
+        f"The authorization server {host_of(issuers[0])} publishes no metadata at its standard addresses."
     )
 
 
 def discover_protected_resource(server_url: str, challenge: Challenge) -> Exchange[ProtectedResource | None]:
-    """Fetch protected resource metadata: from the challenge, else by path, else at the root.
+    """Fetch protected resource metadata: from the challenge's URLs, else by path, else at the root.
 
-    Returns None where the server publishes none at all (MCP 2025-03-26). A server that fails to answer is
-    not one that publishes none: falling back then would be a downgrade, so the failure is raised.
+    Returns None if the server publishes none (MCP 2025-03-26). Raises a ServerError or NetworkError if a
+    request fails, because a fallback after a failure would be a downgrade.
     """
-    trouble: McpAuthError | None = None
-    # Sentry sends two and the first is dead (quirk 8): each one, then the well-known places.
-    places = (*challenge.resource_metadata, *protected_resource_urls(server_url))
-    for url in dict.fromkeys(places):
+    first_error: McpAuthError | None = None
+    # Sentry sends two URLs and the first does not work (quirk 8), so try all, then the well-known URLs.
+    urls = (*challenge.resource_metadata, *protected_resource_urls(server_url))
+    for url in dict.fromkeys(urls):
         try:
             response = yield get_json(
                 safe_url(url, f"address of the {PROTECTED_RESOURCE_STEP}"), PROTECTED_RESOURCE_STEP
@@ -161,29 +166,32 @@ def discover_protected_resource(server_url: str, challenge: Challenge) -> Exchan
         except AddressRefused:
             raise
         except (ServerError, NetworkError) as error:
-            trouble = trouble or error
-    if trouble is not None:
-        raise trouble
+            first_error = first_error or error
+    if first_error is not None:
+        raise first_error
     return None
 
 
 def read_protected_resource_response(response: Response, server_url: str) -> ProtectedResource:
-    """Read protected resource metadata and check that it speaks of this server (RFC 9728 section 3.3)."""
+    """Read protected resource metadata and check that it is for this server (RFC 9728 section 3.3).
+
+    Raises DiscoveryFailed, MalformedResponse or UnsafeUrl.
+    """
     document = read_json_object(response.body, PROTECTED_RESOURCE_STEP)
     resource = string_member(document, "resource")
     if resource is None:
-        # RFC 9728 section 2 makes it REQUIRED; without it the document may be of any server.
+        # RFC 9728 section 2 makes it REQUIRED; without it the document may be for any server.
         raise MalformedResponse(f"The {PROTECTED_RESOURCE_STEP} names no `resource`.")
     safe_url(resource, "`resource` of the protected resource metadata")
     if not covers_url(resource, server_url):
         raise DiscoveryFailed(
-            f"The {PROTECTED_RESOURCE_STEP} speaks of {host_of(resource)}, not of the server that was asked.",
+            f"The {PROTECTED_RESOURCE_STEP} is for {host_of(resource)}, not for the requested server.",
             "Do not log in there; check the server's address and report it to its operator.",
         )
     issuers = string_list(document, "authorization_servers", MAX_ISSUERS_READ)
     if not issuers:
         raise DiscoveryFailed(f"The {PROTECTED_RESOURCE_STEP} lists no authorization server.")
-    # One good address is enough; the others are never fetched.
+    # Drop unsafe URLs if at least one URL is safe.
     issuers = tuple(issuer for issuer in issuers if is_safe_url(issuer)) or issuers
     safe_url(issuers[0], "issuer in the protected resource metadata")
     # `dpop_signing_alg_values_supported` only offers proofs (RFC 9728 section 2).
@@ -194,8 +202,11 @@ def read_protected_resource_response(response: Response, server_url: str) -> Pro
 def discover_authorization_server(
     issuer: str, trusted_issuers: frozenset[str] = frozenset()
 ) -> Exchange[AuthorizationServer | None]:
-    """Fetch an issuer's metadata from each well-known place; None where all of them are absent."""
-    trouble: McpAuthError | None = None
+    """Fetch an issuer's metadata from its well-known URLs; None if it publishes none.
+
+    Raises a ServerError or NetworkError if a request fails.
+    """
+    first_error: McpAuthError | None = None
     for url in authorization_server_urls(safe_url(issuer, "issuer")):
         try:
             response = yield get_json(url, AUTHORIZATION_SERVER_STEP)
@@ -204,60 +215,64 @@ def discover_authorization_server(
             _check_absent(response, AUTHORIZATION_SERVER_STEP)
         except (ServerError, NetworkError) as error:
             if isinstance(error, NetworkError):
-                # The same host failed once; its other well-known places would only make the user wait.
+                # The other well-known URLs are on the same host, so they would only make the user wait.
                 raise
-            trouble = trouble or error
-    if trouble is not None:
-        raise trouble
+            first_error = first_error or error
+    if first_error is not None:
+        raise first_error
     return None
 
 
 def _check_absent(response: Response, label: str) -> None:
-    """Raise DiscoveryFailed unless a status means "there is no such document here"."""
+    """Raise DiscoveryFailed if a status does not mean that the document is absent: 429, 5xx."""
     if response.status >= 500 or response.status == 429:
         raise DiscoveryFailed(
             f"The {label} could not be read: the server answered {response.status}.",
-            "Try again later; if it lasts, the server's operator has to mend it.",
+            "Try again later; if it fails again, the server's operator must fix it.",
         )
 
 
 def read_authorization_server_response(
     response: Response, issuer: str, trusted_issuers: frozenset[str] = frozenset()
 ) -> AuthorizationServer:
-    """Read authorization server metadata; raises IssuerMismatch, UnreadableAnswer or UnsafeUrl.
+    """Read authorization server metadata; raises IssuerMismatch, MalformedResponse or UnsafeUrl.
 
-    RFC 8414 section 3.3: the `issuer` "MUST be identical" to the one that built the URL. Two tolerances: a
-    bare trailing slash where the issuer has no path (quirk 1), and what `is_trusted` takes (quirks 2, 3).
+    RFC 8414 section 3.3: the `issuer` "MUST be identical" to the one that built the URL. Two exceptions: a
+    trailing slash if the issuer has no path (quirk 1), and an issuer that `is_trusted_issuer` accepts
+    (quirks 2, 3).
     """
     document = read_json_object(response.body, AUTHORIZATION_SERVER_STEP)
     published = string_member(document, "issuer")
     if published is None:
         raise MalformedResponse(f"The {AUTHORIZATION_SERVER_STEP} names no `issuer`.")
-    shown, asked = safe_url(published, "issuer"), safe_url(issuer, "issuer")
+    published_url, requested_url = safe_url(published, "issuer"), safe_url(issuer, "issuer")
     if (
         published != issuer
         and not _differs_only_by_slash(published, issuer)
         and not is_trusted_issuer(published, issuer, trusted_issuers)
     ):
-        # A path may hold anything: only the origins, which were checked, are our own words.
-        is_same_origin = origin_of(shown) == origin_of(asked)
-        them = "that issuer, as it is quoted" if is_same_origin else "both issuers, as they are quoted"
+        # The message contains only the checked origins, because a path may contain any text.
+        is_same_origin = origin_of(published_url) == origin_of(requested_url)
+        issuers_text = (
+            "that issuer, as it is quoted" if is_same_origin else "both issuers, as they are quoted"
+        )
         raise IssuerMismatch(
-            f"The metadata of {origin_of(asked)} names another issuer, at {origin_of(shown)}.",
-            f"If you trust that, add exactly {them}, to `oauth.trusted_issuers` of this server.",
-            server_message=shown if is_same_origin else f"{shown} and {asked}",
+            f"The metadata of {origin_of(requested_url)} names another issuer, at "
+            f"{origin_of(published_url)}.",
+            f"If you trust that, add exactly {issuers_text}, to `oauth.trusted_issuers` of this server.",
+            server_message=published_url if is_same_origin else f"{published_url} and {requested_url}",
         )
     return authorization_server_from_document(document)
 
 
 def _differs_only_by_slash(published_issuer: str, requested_issuer: str) -> bool:
-    one, other = urlsplit(published_issuer), urlsplit(requested_issuer)
-    bare = all(p.path in {"", "/"} and not p.query and not p.fragment for p in (one, other))
-    return bare and origin_of(published_issuer) == origin_of(requested_issuer)
+    published, requested = urlsplit(published_issuer), urlsplit(requested_issuer)
+    have_no_path = all(p.path in {"", "/"} and not p.query and not p.fragment for p in (published, requested))
+    return have_no_path and origin_of(published_issuer) == origin_of(requested_issuer)
 
 
 def authorization_server_from_document(document: Document) -> AuthorizationServer:
-    """Turn a metadata document into a value, every URL of it checked; raises UnreadableAnswer, UnsafeUrl."""
+    """Parse a metadata document and check all its URLs; raises MalformedResponse or UnsafeUrl."""
     issuer = string_member(document, "issuer")
 
     def read_endpoint(name: str) -> str | None:
@@ -297,7 +312,7 @@ def authorization_server_from_document(document: Document) -> AuthorizationServe
 
 
 def default_authorization_server(server_url: str) -> AuthorizationServer:
-    """Build the default endpoints of MCP 2025-03-26 for a server that publishes no metadata at all."""
+    """Build the default endpoints of MCP 2025-03-26, for a server that publishes no metadata."""
     origin = origin_of(canonical_resource(server_url))
     return authorization_server_from_document(
         {
@@ -307,7 +322,7 @@ def default_authorization_server(server_url: str) -> AuthorizationServer:
             "registration_endpoint": f"{origin}/register",
             "response_types_supported": ["code"],
             "code_challenge_methods_supported": ["S256"],
-            # Ours; readers of RFC 8414 documents ignore what they do not know.
+            # This package's own member; readers of RFC 8414 documents ignore unknown members.
             "hermes_mcp_auth_guessed": True,
         }
     )

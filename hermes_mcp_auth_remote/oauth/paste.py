@@ -1,6 +1,6 @@
-"""What phones, chats and terminals do to an address on its way to us, undone. Text in, candidates out.
+"""Extract redirect URLs from pasted text that phones, chats and terminals have changed.
 
-Nothing is trusted here: `redirect` holds every candidate against the login that waits.
+This module trusts nothing and checks nothing: `redirect` checks each candidate against the waiting login.
 """
 
 from __future__ import annotations
@@ -10,43 +10,43 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote
 
-# A redirect URL with a signed code is 2 to 5 thousand characters long; beyond this it is something else.
+# A redirect URL with a signed code has 2000 to 5000 characters.
 MAX_PASTE_CHARS = 16_384
-# A person may paste the address that was opened as well as the one where it ended; more is not a person.
+# A user may paste the authorization URL as well as the redirect URL.
 MAX_ADDRESSES = 8
-# A narrower line was not broken by a terminal or a chat window.
+# Terminals and chat windows do not wrap at a smaller width.
 MIN_WRAPPED_CHARS = 20
 
-# Colours, and the marks that a terminal puts around a paste.
+# Colours, and the markers that a terminal puts around a paste.
 _ESCAPE_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-# Zero-width and directional characters and byte order marks come with copying from chats.
+# Text copied from chats contains zero-width and directional characters and byte order marks.
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
 _AMPERSAND = re.compile(r"&(?:amp;|#0*38;|#x0*26;)+", re.IGNORECASE)
 _OPENING = "<([{\"'`*_~|“‘"
 _CLOSING = {"<": ">", "(": ")", "[": "]", "{": "}", "“": "”", "‘": "’"}
-# Not what a code itself may begin or end with.
+# A code does not begin or end with these.
 _CODE_DELIMITERS = "<>()[]{}\"'`“”‘’"
-# No browser leaves these unescaped in an address.
+# Every browser escapes the excluded characters in an address.
 _ADDRESS_CHARS = re.compile(r"[^\s<>\"`“”‘’]*")
 _PUNCTUATION = ".,;:!?'*)]}|"
-# An `iss` inside a query is an address too, but "https://http://" is a phone's.
+# Skip the address in a query's `iss`, but accept "https://http://", which phones produce.
 _NOT_INSIDE_ADDRESS = r"(?<![A-Za-z0-9=%&?.+/@-])"
 _SCHEME = r"(?i:https?(?:://|%3a%2f%2f))"
 
 
 def clean_text(text: str) -> str:
-    """Return the text without what is invisible, and with plain ampersands."""
+    """Remove invisible characters and replace HTML-escaped ampersands."""
     text = _INVISIBLE.sub("", _ESCAPE_SEQUENCES.sub("", text))
     return _AMPERSAND.sub("&", text).strip()
 
 
 def extract_candidates(text: str, netloc: str) -> Iterator[str]:
-    """Yield what the person may have meant, likeliest first: addresses, or queries of one, each once.
+    """Yield possible redirect URLs, or queries of one, likeliest first and without duplicates.
 
-    `netloc` is the redirect URI's host and port, for phones that hide the scheme. Takes at most
-    MAX_PASTE_CHARS characters; the work is linear in them.
+    `netloc` is the redirect URI's host and port, because phones hide the scheme. Pass at most MAX_PASTE_CHARS
+    characters; the work is linear in the length.
     """
     text = clean_text(text)
     seen: set[str] = set()
@@ -58,17 +58,17 @@ def extract_candidates(text: str, netloc: str) -> Iterator[str]:
 
 
 def extract_bare_code(text: str) -> str:
-    """Return a code that was pasted alone, without what a chat or a person put around it."""
+    """Return a code that was pasted alone, without surrounding quotation marks and brackets."""
     text = clean_text(text).strip(_CODE_DELIMITERS).strip()
-    # Copied out of an address bar, it is still escaped.
+    # A code from an address bar is still percent-encoded.
     return unquote(text) if re.search(r"%[0-9A-Fa-f]{2}", text) else text
 
 
 def _find_starts(text: str, netloc: str) -> list[int]:
-    address = rf"{_NOT_INSIDE_ADDRESS}(?:{_SCHEME}|(?i:{re.escape(netloc)}/))|(?<=://){_SCHEME}"
-    found = (match.start() for match in re.finditer(address, text))
-    first = len(text) - len(text.lstrip(_OPENING))
-    return list(dict.fromkeys((first, *itertools.islice(found, MAX_ADDRESSES))))
+    address_pattern = rf"{_NOT_INSIDE_ADDRESS}(?:{_SCHEME}|(?i:{re.escape(netloc)}/))|(?<=://){_SCHEME}"
+    match_starts = (match.start() for match in re.finditer(address_pattern, text))
+    first_start = len(text) - len(text.lstrip(_OPENING))
+    return list(dict.fromkeys((first_start, *itertools.islice(match_starts, MAX_ADDRESSES))))
 
 
 def _iter_candidates_at(text: str, start: int) -> Iterator[str]:
@@ -86,9 +86,10 @@ def _iter_candidates_at(text: str, start: int) -> Iterator[str]:
 
 
 def _rejoin_lines(text: str) -> str:
-    """Join lines that were broken at the edge of a window, as long as they look like that.
+    """Join lines that look wrapped at the edge of a window.
 
-    A single word on the line below an address looks like that, too; it only counts where the code is last.
+    A single word on the line below an address also looks wrapped. That matters only if the code comes last in
+    the address.
     """
     lines = [line.strip() for line in text.splitlines()]
     joined = lines[:1]
@@ -100,9 +101,10 @@ def _rejoin_lines(text: str) -> str:
 
 
 def _iter_endings(text: str, closing: str, *, has_prose: bool) -> Iterator[str]:
-    """Yield where the address at the text's start may end.
+    """Yield the possible addresses at the start of the text: with and without trailing punctuation.
 
-    A code may end in punctuation; a sentence does, so where there is one, the address ends before that.
+    A code may end in punctuation, and a sentence does. So if the address is part of a sentence, the address
+    without the punctuation comes first.
     """
     word, rest = _split_address(text)
     inner, outer = _split_address(closing)
@@ -115,6 +117,6 @@ def _iter_endings(text: str, closing: str, *, has_prose: bool) -> Iterator[str]:
 
 
 def _split_address(text: str) -> tuple[str, str]:
-    found = _ADDRESS_CHARS.match(text)
-    end = found.end() if found else 0
+    match = _ADDRESS_CHARS.match(text)
+    end = match.end() if match else 0
     return text[:end], text[end:]

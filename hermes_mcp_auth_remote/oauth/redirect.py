@@ -1,8 +1,8 @@
-"""The door for hostile text: a paste or a redirect -> AuthorizationResponse. RFC 6749 §4.1.2, RFC 9207 §2.4.
+"""Read authorization responses from untrusted text: a paste or a redirect. RFC 6749 §4.1.2, RFC 9207 §2.4.
 
-Everything that claims to be an authorization response comes through `read_authorization_response`, and the
-token exchange accepts nothing else. What a phone or a chat does to a URL on the way is undone by `paste`;
-what is then read must carry this login's redirect URI, state and issuer.
+Only `read_authorization_response` creates an AuthorizationResponse, and the token exchange accepts nothing
+else. `paste` reverses the changes that a phone or a chat makes to a URL. This module then checks the redirect
+URI, the state and the issuer against the login's request.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from hermes_mcp_auth_remote.oauth.urls import (
 )
 from hermes_mcp_auth_remote.values import Secret
 
-# Shorter words are typing, not codes.
+# A shorter text is a chat message, not a code.
 MIN_BARE_CODE_CHARS = 10
-# An honest one has four or five; providers add a few of their own.
+# A real response has four or five; authorization servers add a few of their own.
 MAX_QUERY_FIELDS = 100
 
 _RESPONSE_PARAMETERS = frozenset({"code", "state", "iss", "error"})
@@ -39,9 +39,9 @@ _CONSTRUCTION_KEY = object()
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationResponse:
-    """A code that came back for one request. Only this module can make one.
+    """The authorization code of one request. Only this module can create one.
 
-    `is_bare` is True where a person pasted the code alone: then PKCE is all that binds it.
+    `is_bare` is True if the user pasted the code alone: then only PKCE binds the code to the request.
     """
 
     code: Secret
@@ -59,8 +59,8 @@ def read_authorization_response(
 ) -> AuthorizationResponse:
     """Read a pasted or received redirect URL for one request.
 
-    `accept_bare_code` lets a code alone pass; give it only where its sender has exactly one waiting login.
-    Raises PasteRefused, after which the login still waits, or AuthorizationDenied, which ends it.
+    `accept_bare_code` accepts a code alone; pass it only if the sender has exactly one waiting login.
+    Raises PasteRefused (the login still waits) or AuthorizationDenied (the login ends).
     """
     if len(text) > MAX_PASTE_CHARS:
         raise PasteRefused("That is far too long to be the address your browser ended on.")
@@ -69,9 +69,9 @@ def read_authorization_response(
     refusal: PasteRefused | None = None
     for candidate in extract_candidates(text, urlsplit(request.redirect_uri).netloc):
         try:
-            found = _read_parameters(candidate, request)
-            if found is not None:
-                return _check_response(found, request)
+            parameters = _read_parameters(candidate, request)
+            if parameters is not None:
+                return _check_response(parameters, request)
         except PasteRefused as error:
             refusal = refusal or error
     if refusal is not None:
@@ -80,44 +80,45 @@ def read_authorization_response(
 
 
 def matches_state(text: str, request: AuthorizationRequest) -> bool:
-    """True where a text carries this request's state, whatever else is wrong with it. Never raises."""
+    """True if a text contains this request's state, even if the text is otherwise invalid. Never raises."""
     for candidate in extract_candidates(text[:MAX_PASTE_CHARS], urlsplit(request.redirect_uri).netloc):
         try:
-            found = _read_parameters(candidate, request)
+            parameters = _read_parameters(candidate, request)
         except PasteRefused:
             continue
-        if found is not None and Secret(found.get("state", "")) == request.state:
+        if parameters is not None and Secret(parameters.get("state", "")) == request.state:
             return True
     return False
 
 
 def _read_parameters(candidate: str, request: AuthorizationRequest) -> dict[str, str] | None:
-    """Read the parameters of a redirect URL or of its query alone; None where it is neither."""
-    where = _split_redirect(candidate, request)
-    if where is None:
+    """Read the parameters of a redirect URL or of its query alone; None if the text is neither."""
+    query_parts = _split_redirect(candidate, request)
+    if query_parts is None:
         return None
-    for part in where:
-        # A code may hold "+" unescaped only by a server's mistake; the form rules apply (RFC 6749 App. B).
+    for part in query_parts:
+        # Form rules apply (RFC 6749 appendix B): a "+" is a space, unless the server forgot to escape it.
         try:
             fields = parse_qsl(part, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
         except ValueError:
-            raise PasteRefused(
-                "That address carries more than any answer does.", _WHOLE_ADDRESS_ADVICE
-            ) from None
+            raise PasteRefused("That address has too many parameters.", _WHOLE_ADDRESS_ADVICE) from None
         pairs = [(name, value) for name, value in fields if name in _RESPONSE_PARAMETERS]
         if not pairs:
             continue
         if len({name for name, _ in pairs}) != len(pairs):
             # RFC 6749 section 3.1: parameters "MUST NOT be included more than once".
-            raise PasteRefused("That address carries a parameter twice; no honest one does.")
+            raise PasteRefused("That address has a parameter twice, so it cannot be right.")
         return dict(pairs)
     raise PasteRefused(
-        "That address carries no code: it is not the one your browser ended on.", _WHOLE_ADDRESS_ADVICE
+        "That address has no code: it is not the one your browser ended on.", _WHOLE_ADDRESS_ADVICE
     )
 
 
 def _split_redirect(candidate: str, request: AuthorizationRequest) -> tuple[str, ...] | None:
-    """Return query and fragment of a candidate that is this request's redirect URI, None if it is no URL."""
+    """Return query and fragment of a candidate; None if the candidate is not a URL.
+
+    Raises PasteRefused if the URL is not the redirect URI of this request.
+    """
     expected = urlsplit(request.redirect_uri)
     if re.match(r"(?i)https?://", candidate):
         url = candidate
@@ -133,29 +134,32 @@ def _split_redirect(candidate: str, request: AuthorizationRequest) -> tuple[str,
     parts = _split_pasted(url)
     if parts is None:
         raise PasteRefused("That is not an address.", _WHOLE_ADDRESS_ADVICE)
-    # Phones also put https in front of a loopback address that they cannot reach (quirk 40).
-    same_scheme = parts.scheme.lower() == expected.scheme or is_loopback_host(expected.hostname or "")
-    same_place = parts.netloc.lower() == expected.netloc.lower()
-    # A browser shows "/" where there is no path (RFC 3986 section 6.2.3).
-    if same_scheme and same_place and (parts.path or "/") == (expected.path or "/"):
+    # Phones change the scheme of an unreachable loopback address to https (quirk 40).
+    is_accepted_scheme = parts.scheme.lower() == expected.scheme or is_loopback_host(expected.hostname or "")
+    is_same_host = parts.netloc.lower() == expected.netloc.lower()
+    # A browser shows "/" if there is no path (RFC 3986 section 6.2.3).
+    if is_accepted_scheme and is_same_host and (parts.path or "/") == (expected.path or "/"):
         return parts.query, parts.fragment
-    asked = urlsplit(request.authorization_endpoint)
-    if parts.netloc.lower() == asked.netloc.lower():
+    authorization_endpoint = urlsplit(request.authorization_endpoint)
+    if parts.netloc.lower() == authorization_endpoint.netloc.lower():
         raise PasteRefused(
             "That is an address at the provider, not the one your browser ended on.",
             f"Finish there first; the address to paste begins with {request.redirect_uri}.",
         )
     raise PasteRefused(
-        "That address belongs to no login that waits here.",
+        "That address does not belong to this login.",
         f"The address to paste begins with {request.redirect_uri}.",
     )
 
 
 def _split_pasted(url: str) -> SplitResult | None:
-    """Split a URL; None if it is none. The library's ValueError quotes it, and a paste stands in no error."""
+    """Split a URL; None if the text is not a URL.
+
+    Does not raise the library's ValueError, because that quotes the paste.
+    """
     try:
         parts = split_url(url)
-        parts.port  # noqa: B018  raises ValueError for a port that is none
+        parts.port  # noqa: B018  raises ValueError for an invalid port
     except ValueError:
         return None
     return parts
@@ -165,19 +169,20 @@ def _check_response(parameters: dict[str, str], request: AuthorizationRequest) -
     state, issuer = parameters.get("state"), parameters.get("iss")
     if not state:
         raise PasteRefused(
-            "That address carries no state, so it cannot be told whose login it is.", _WHOLE_ADDRESS_ADVICE
+            "That address has no state, so it does not show which login it belongs to.",
+            _WHOLE_ADDRESS_ADVICE,
         )
     if Secret(state) != request.state:
         raise PasteRefused(
             "That address belongs to another login, perhaps an older one.",
-            "Open the link that is shown for this login, and paste where that one ends.",
+            "Open the link of this login, and paste the address that your browser ends on.",
         )
-    # MCP 2026-07-28, RFC 9207 section 2.4: simple string comparison, for errors too, and on a mismatch the
-    # error's text is neither acted on nor shown.
+    # MCP 2026-07-28, RFC 9207 section 2.4: use simple string comparison, also for error responses. After a
+    # mismatch, neither use nor show the error's text.
     if issuer is not None and issuer != request.issuer and not _is_trusted_issuer(issuer, request):
         raise PasteRefused(
-            "That answer comes from another authorization server than the one that was asked.",
-            "Do not continue if you did not expect that; if you trust both, their issuers belong into "
+            "That response comes from another authorization server than this login's.",
+            "Do not continue if you did not expect that; if you trust both, add their issuers to "
             "`oauth.trusted_issuers`.",
         )
     if issuer is None and request.is_iss_required:
@@ -189,10 +194,11 @@ def _check_response(parameters: dict[str, str], request: AuthorizationRequest) -
         raise _denial_error(parameters, request)
     code = parameters.get("code")
     if not code:
-        raise PasteRefused("That address carries no code.", _WHOLE_ADDRESS_ADVICE)
+        raise PasteRefused("That address has no code.", _WHOLE_ADDRESS_ADVICE)
     if not (code.isascii() and code.isprintable()):
-        # RFC 6749 appendix A.11: a code is printable ASCII. Sending anything else would only end the login.
-        raise PasteRefused("That address was damaged on its way: its code is none.", _WHOLE_ADDRESS_ADVICE)
+        # RFC 6749 appendix A.11: a code is printable ASCII. The server would refuse any other code, and that
+        # would end the login.
+        raise PasteRefused("That address is damaged: its code is not valid.", _WHOLE_ADDRESS_ADVICE)
     return AuthorizationResponse(Secret(code), is_bare=False, construction_key=_CONSTRUCTION_KEY)
 
 
@@ -202,9 +208,9 @@ def _is_trusted_issuer(issuer: str, request: AuthorizationRequest) -> bool:
 
 def _denial_error(parameters: dict[str, str], request: AuthorizationRequest) -> AuthorizationDenied:
     error = parameters["error"]
-    # Whoever wrote the address may have put a secret here, too.
+    # The sender of the address may have put a secret into `error`.
     secrets = (request.state.reveal(), parameters.get("code"))
-    words = "" if any(s and s in error for s in secrets) else error
+    server_message = "" if any(s and s in error for s in secrets) else error
     error = canonical_error(error)
     host = host_of(request.issuer)
     if error == "access_denied":
@@ -215,32 +221,34 @@ def _denial_error(parameters: dict[str, str], request: AuthorizationRequest) -> 
         "temporarily_unavailable": "Try again in a few minutes.",
         "server_error": "Try again in a few minutes.",
     }.get(error)
-    said = "one that no standard lists" if error == UNKNOWN_ERROR else error
+    error_text = "one that is in no standard" if error == UNKNOWN_ERROR else error
     return AuthorizationDenied(
-        f"{host} answered the login with an error: {said}.",
+        f"{host} answered the login with an error: {error_text}.",
         error,
         advice,
-        server_message=words if error == UNKNOWN_ERROR else "",
+        server_message=server_message if error == UNKNOWN_ERROR else "",
     )
 
 
 def _read_bare_code(
     text: str, request: AuthorizationRequest, *, accept_bare_code: bool
 ) -> AuthorizationResponse:
-    # Some pages show "code#state" for copying.
+    # Some pages show "code#state" for the user to copy.
     code, separator, state = text.partition("#")
-    plausible = re.fullmatch(rf"[!-~]{{{MIN_BARE_CODE_CHARS},}}", code) and not re.search(r"://|&|\?", code)
-    if not plausible or "#" in state:
+    is_plausible = re.fullmatch(rf"[!-~]{{{MIN_BARE_CODE_CHARS},}}", code) and not re.search(
+        r"://|&|\?", code
+    )
+    if not is_plausible or "#" in state:
         raise PasteRefused("That is not the address your browser ended on.")
     if separator and Secret(state) != request.state:
         raise PasteRefused("That code belongs to another login, perhaps an older one.")
     if not separator and not accept_bare_code:
         raise PasteRefused("A code alone does not say which login it belongs to.", _WHOLE_ADDRESS_ADVICE)
     if request.is_iss_required:
-        # RFC 9207: a server that promises iss is held to it, and a code alone carries none.
+        # RFC 9207: if the server's metadata promises `iss`, the client must check it. A bare code has none.
         raise PasteRefused(
-            f"For {host_of(request.issuer)} the code alone is not enough: the whole address also says who "
-            "answered.",
+            f"For {host_of(request.issuer)} the code alone is not enough: the whole address also says which "
+            "server responded.",
             _WHOLE_ADDRESS_ADVICE,
         )
     return AuthorizationResponse(Secret(code), is_bare=not separator, construction_key=_CONSTRUCTION_KEY)

@@ -1,6 +1,6 @@
-"""A refresh that failed: for how long no other one is sent, and when the session is over. Values; no I/O.
+"""A failed refresh: how long to wait before the next one, and when the session is over. No I/O.
 
-RFC 6749 section 5.2 says which refusals there are, and not which of them last; the rule is in `token_errors`.
+RFC 6749 section 5.2 lists the errors, but not which of them are permanent; that rule is in `token_errors`.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from hermes_mcp_auth_remote.errors import (
     TokenError,
 )
 
-# While the old token works, nobody waits: the first pause, and the longest one.
+# The first and the longest pause while the access token is valid: no caller has to wait.
 VALID_TOKEN_PAUSE_SECONDS = 15.0
 MAX_VALID_TOKEN_PAUSE_SECONDS = 300.0
-# Once it has ended, everybody waits.
+# The first and the longest pause after the access token has expired: all callers wait.
 EXPIRED_TOKEN_PAUSE_SECONDS = 5.0
 MAX_EXPIRED_TOKEN_PAUSE_SECONDS = 30.0
-# A server that has lost its data base may answer 401 for a moment.
+# A server without its database may respond with 401 for a short time.
 UNAUTHORIZED_GRACE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshFailure:
-    """What came of the last refresh, which brought no tokens. Times are epoch seconds.
+    """The failure of the last refresh, and of those before it since the last success. Times: epoch seconds.
 
-    `failures` counts them since `first_at`, `in_phase` those that the server answered since the access token
-    ended (or, before that, while it works). `was_alive` is True if the access token still worked at the last
-    one. `is_final` says that the refresh token is dead. `unauthorized_at` is the time of the first 401 that
-    said nothing else. `kind` is the error's `.code`, `error` that of the token endpoint, None without one.
-    `is_answered` is False if the network or this machine stopped it.
+    `failures` counts the failures since `first_at`. `in_phase` counts those with a server response, either
+    while the access token was valid or since it expired. `was_alive` is True if the access token was valid at
+    the last failure. `is_final` is True if the refresh token will never work again. `unauthorized_at` is the
+    time of the first 401 without an error code. `kind` is the `.code` of the error; `error` is the error code
+    of the token endpoint, or None. `is_answered` is False if the network or this machine caused the failure.
     """
 
     first_at: float
@@ -54,42 +54,43 @@ class RefreshFailure:
 
     @property
     def pause_seconds(self) -> float:
-        """How long after this failure no refresh is sent; longer each time that the server has answered."""
+        """The wait after this failure, in seconds. It doubles with each failed response of the server."""
         first, longest = (
             (VALID_TOKEN_PAUSE_SECONDS, MAX_VALID_TOKEN_PAUSE_SECONDS)
             if self.was_alive
             else (EXPIRED_TOKEN_PAUSE_SECONDS, MAX_EXPIRED_TOKEN_PAUSE_SECONDS)
         )
         if not self.is_answered:
-            # A network comes back at once, and asking costs nobody else anything.
+            # The network may return at any time, and a try does not load the server.
             return first
         return min(first * 2.0 ** min(max(self.in_phase - 1, 0), 16), longest)
 
     @property
     def retry_at(self) -> float | None:
-        """When the next refresh may be sent while nothing else changes; None for a session that is over."""
+        """The earliest time of the next refresh, in epoch seconds; None if the session is over."""
         return None if self.is_final else self.last_at + self.pause_seconds
 
     def can_retry(self, now: float, *, is_token_valid: bool) -> bool:
-        """True if a refresh may be sent now. `is_alive` says whether the access token still works.
+        """True if the caller may send a refresh at `now` (epoch seconds).
 
-        When the access token ends, one more refresh is sent, whatever was said before.
+        After the access token expires, the caller may always send one more refresh.
         """
         if self.was_alive and not is_token_valid:
             return True
         if self.is_final:
             return False
-        # Before `last_at`: the clock was set back.
+        # `now` is before `last_at` if the clock was set back.
         return not self.last_at <= now < self.last_at + self.pause_seconds
 
     def as_error(self) -> McpAuthError:
-        """Return the error that this failure was, for a process that did not see it."""
-        by_kind: dict[str, type[McpAuthError]] = {
-            each.code: each for each in (MalformedResponse, RedirectRefused, ResponseTooLarge)
+        """Return the error of this failure, for a process that did not receive the error itself."""
+        class_by_code: dict[str, type[McpAuthError]] = {
+            error_class.code: error_class
+            for error_class in (MalformedResponse, RedirectRefused, ResponseTooLarge)
         }
-        made = by_kind.get(self.kind)
-        if made is not None:
-            return made(self.message, self.advice, server_message=self.server_words)
+        error_class = class_by_code.get(self.kind)
+        if error_class is not None:
+            return error_class(self.message, self.advice, server_message=self.server_words)
         return TokenError(
             self.message, self.error or "", self.advice, server_message=self.server_words, verdict="passing"
         )
@@ -98,9 +99,9 @@ class RefreshFailure:
 def build_refresh_failure(
     previous_failure: RefreshFailure | None, error: McpAuthError, now: float, *, is_token_valid: bool
 ) -> RefreshFailure:
-    """Return what is known once a refresh has failed. `now` is in epoch seconds; `before` the last failure.
+    """Return the RefreshFailure after a refresh has failed with `error`. `now` is in epoch seconds.
 
-    A 401 without a word is final if it comes twice, 60 s apart.
+    A 401 without an error code is final if it occurs twice, at least 60 seconds apart.
     """
     if previous_failure is not None and previous_failure.last_at > now:
         # The clock was set back.
@@ -109,12 +110,12 @@ def build_refresh_failure(
     unauthorized_at = None if previous_failure is None else previous_failure.unauthorized_at
     if verdict == "unauthorized" and unauthorized_at is None:
         unauthorized_at = now
-    lasts = (
+    is_lasting_401 = (
         verdict == "unauthorized"
         and unauthorized_at is not None
         and now - unauthorized_at >= UNAUTHORIZED_GRACE_SECONDS
     )
-    # RegistrationRefused: there is no key or secret to authenticate with, so nothing was sent.
+    # RegistrationError: a key or secret for the authentication is missing, so no request was sent.
     is_answered = isinstance(error, ServerError | RedirectRefused | ResponseTooLarge)
     is_answered = is_answered and not isinstance(error, RegistrationError)
     in_phase = (
@@ -128,7 +129,7 @@ def build_refresh_failure(
         failures=1 if previous_failure is None else previous_failure.failures + 1,
         in_phase=in_phase + is_answered,
         was_alive=is_token_valid,
-        is_final=verdict == "final" or lasts,
+        is_final=verdict == "final" or is_lasting_401,
         message=str(error),
         advice=error.advice,
         kind=error.code,

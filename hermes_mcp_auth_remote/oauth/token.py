@@ -1,4 +1,4 @@
-"""code or refresh_token -> Tokens; revocation. RFC 6749 §4.1.3, §5, §6; RFC 7009; RFC 8707 §2.2."""
+"""Token requests, token responses and revocation. RFC 6749 §4.1.3, §5, §6; RFC 7009; RFC 8707 §2.2."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ REFRESH_STEP = "refresh"
 REVOCATION_STEP = "revocation"
 
 TokenScheme = Literal["Bearer", "DPoP"]
-"""How a token goes on a request; a DPoP token is good only with a proof of its key (RFC 9449 section 7.1)."""
+"""The scheme of the Authorization header; a DPoP token needs a proof of its key (RFC 9449 section 7.1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a token endpoint granted (RFC 6749 section 5.1). Times are epoch seconds, None for unknown."""
+    """Tokens that a token endpoint issued (RFC 6749 section 5.1). Times: epoch seconds, None for unknown."""
 
     access_token: Secret
     refresh_token: Secret | None = None
@@ -56,11 +56,11 @@ class Tokens:
 
     @property
     def authorization_header(self) -> str:
-        """The Authorization header's value; never "bearer", which some servers refuse (quirk 21)."""
+        """The value of the Authorization header; never "bearer", which some servers refuse (quirk 21)."""
         return f"{self.scheme} {self.access_token.reveal()}"
 
     def matches_header(self, authorization_header: Secret | None) -> bool:
-        """True if an Authorization header's value carries this access token."""
+        """True if the value of an Authorization header contains this access token."""
         return Secret(self.authorization_header) == authorization_header
 
 
@@ -74,8 +74,8 @@ def exchange_code(
 ) -> Exchange[Tokens]:
     """Exchange the code for tokens (RFC 6749 section 4.1.3). `now` is in epoch seconds.
 
-    With a `prover` the server may bind the tokens to its key (RFC 9449 section 5).
-    Takes only what came through the door in `redirect`. Raises TokenRefused, UnreadableAnswer.
+    With a `prover` the server may bind the tokens to its key (RFC 9449 section 5). Raises TokenError,
+    MalformedResponse or a NetworkError.
     """
     form: dict[str, str | Secret] = {
         "grant_type": "authorization_code",
@@ -85,8 +85,8 @@ def exchange_code(
     }
     if request.resource is not None:
         form["resource"] = request.resource
-    place = TokenEndpoint(request.client, request.issuer, request.token_endpoint, sign, prover)
-    tokens = yield from request_tokens(place, TOKEN_STEP, form, now)
+    token_endpoint = TokenEndpoint(request.client, request.issuer, request.token_endpoint, sign, prover)
+    tokens = yield from request_tokens(token_endpoint, TOKEN_STEP, form, now)
     # RFC 6749 section 5.1: scope is "OPTIONAL, if identical to the scope requested by the client".
     return tokens if tokens.scope is not None else replace(tokens, scope=request.scope)
 
@@ -102,10 +102,11 @@ def refresh_tokens(
     sign: Signer | None = None,
     prover: Prover | None = None,
 ) -> Exchange[Tokens]:
-    """Refresh (RFC 6749 section 6); what the answer leaves out stays as it was. `now` is in epoch seconds.
+    """Refresh tokens (RFC 6749 section 6). `now` is in epoch seconds.
 
-    `scope` is sent only where given: most servers need none, Entra wants it repeated (quirk 28).
-    Raises TokenRefused ("invalid_grant" where the session is over), UnreadableAnswer.
+    Values that the response omits are taken from `tokens`. Most servers need no `scope`; Entra requires it
+    (quirk 28). Raises TokenError ("invalid_grant" if the session is over), MalformedResponse or a
+    NetworkError.
     """
     if tokens.refresh_token is None:
         raise TokenError("There is no refresh token.", "invalid_grant")
@@ -114,23 +115,25 @@ def refresh_tokens(
         form["resource"] = resource
     if scope:
         form["scope"] = format_scope(scope)
-    place = TokenEndpoint(
+    token_endpoint = TokenEndpoint(
         client, authorization_server.issuer, authorization_server.token_endpoint, sign, prover
     )
-    fresh = yield from request_tokens(place, REFRESH_STEP, form, now)
+    new_tokens = yield from request_tokens(token_endpoint, REFRESH_STEP, form, now)
     return replace(
-        fresh,
-        # A server that does not rotate leaves it out; the old one then stays good (quirk 33).
-        refresh_token=fresh.refresh_token or tokens.refresh_token,
-        refresh_expires_at=fresh.refresh_expires_at if fresh.refresh_token else tokens.refresh_expires_at,
-        scope=fresh.scope if fresh.scope is not None else tokens.scope,
-        account=fresh.account or tokens.account,
+        new_tokens,
+        # A server that does not rotate refresh tokens omits it; the old one stays valid (quirk 33).
+        refresh_token=new_tokens.refresh_token or tokens.refresh_token,
+        refresh_expires_at=new_tokens.refresh_expires_at
+        if new_tokens.refresh_token
+        else tokens.refresh_expires_at,
+        scope=new_tokens.scope if new_tokens.scope is not None else tokens.scope,
+        account=new_tokens.account or tokens.account,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEndpoint:
-    """A token endpoint, and who we are there."""
+    """A token endpoint and the client that authenticates there."""
 
     client: Client
     issuer: str
@@ -140,7 +143,11 @@ class TokenEndpoint:
 
 
 def request_tokens(token_endpoint: TokenEndpoint, step: str, form: Form, now: float) -> Exchange[Tokens]:
-    """Send one token request; where Basic is refused as invalid_client, once more with post (quirk 17)."""
+    """Send one token request. `now` is in epoch seconds.
+
+    If the server refuses client_secret_basic with invalid_client, try once more with client_secret_post
+    (quirk 17). Raises TokenError, MalformedResponse or a NetworkError.
+    """
     client, endpoint = token_endpoint.client, token_endpoint.url
 
     def attempt(auth_method: str | None = None) -> Exchange[Tokens]:
@@ -148,7 +155,7 @@ def request_tokens(token_endpoint: TokenEndpoint, step: str, form: Form, now: fl
             client, token_endpoint.issuer, form, sign=token_endpoint.sign, auth_method=auth_method
         )
         secrets = tuple(v for v in (*fields.values(), client.client_secret) if isinstance(v, Secret))
-        # A server that quotes our header quotes the secret.
+        # A server that quotes the Authorization header quotes the secret.
         secrets += tuple(
             Secret(value.reveal().removeprefix("Basic ")) for _, value in headers if isinstance(value, Secret)
         )
@@ -160,13 +167,13 @@ def request_tokens(token_endpoint: TokenEndpoint, step: str, form: Form, now: fl
 
     try:
         return (yield from attempt())
-    except TokenError as refused:
-        if refused.error != "invalid_client" or client.auth_method != "client_secret_basic":
+    except TokenError as error:
+        if error.error != "invalid_client" or client.auth_method != "client_secret_basic":
             raise
         try:
             return (yield from attempt("client_secret_post"))
         except TokenError:
-            raise refused from None
+            raise error from None
 
 
 def read_token_response(
@@ -178,21 +185,22 @@ def read_token_response(
     *,
     has_proof: bool = False,
 ) -> Tokens:
-    """Read a token answer, JSON or form; raises TokenRefused or UnreadableAnswer. `now` in epoch seconds.
+    """Read a token response, JSON or form. `now` is in epoch seconds.
 
-    Only where a proof was sent (`proven`) may the token be a DPoP token: nobody else could use it.
+    Raises TokenError or MalformedResponse. Accepts a DPoP token only if the request carried a proof
+    (`has_proof`), because a client without the key cannot use the token.
     """
     document = read_granted_document(response, host, step, secrets)
     return _read_tokens(
-        _flatten_nested_token(document), now, f"answer to the {step} at {host}", has_proof=has_proof
+        _flatten_nested_token(document), now, f"response to the {step} at {host}", has_proof=has_proof
     )
 
 
 def _flatten_nested_token(document: Document) -> Document:
     # Slack nests the user's token (quirk 31).
-    inner = document.get("authed_user")
-    if not document.get("access_token") and isinstance(inner, dict) and document.get("ok") is True:
-        return cast("Document", inner)
+    user_document = document.get("authed_user")
+    if not document.get("access_token") and isinstance(user_document, dict) and document.get("ok") is True:
+        return cast("Document", user_document)
     return document
 
 
@@ -203,7 +211,7 @@ def _read_tokens(document: Document, now: float, label: str, *, has_proof: bool)
         or not (access_token.isascii() and access_token.isprintable())
         or " " in access_token
     ):
-        raise MalformedResponse(f"The {label} holds no usable access token.")
+        raise MalformedResponse(f"The {label} has no usable access token.")
     scheme = (string_member(document, "token_type") or "bearer").lower()
     # RFC 6749 section 7.1: a client "MUST NOT use an access token if it does not understand the token type".
     is_bound = has_proof and scheme == "dpop"
@@ -215,7 +223,7 @@ def _read_tokens(document: Document, now: float, label: str, *, has_proof: bool)
     return Tokens(
         access_token=Secret(access_token),
         refresh_token=Secret(refresh_token) if refresh_token else None,
-        # GitHub and Slack put commas between them.
+        # GitHub and Slack separate the scopes with commas.
         scope=(parse_scope(scope.replace(",", " ")) or None) if isinstance(scope, str) else None,
         expires_at=None if expires_in is None else now + expires_in,
         refresh_expires_at=None if refresh_in is None else now + refresh_in,
@@ -226,22 +234,22 @@ def _read_tokens(document: Document, now: float, label: str, *, has_proof: bool)
 
 
 def require_dpop(tokens: Tokens, options: ServerOptions, host: str) -> None:
-    """Refuse tokens without a key of ours where the operator demands one; raises UnreadableAnswer.
+    """Raise MalformedResponse for tokens without a key if the operator requires DPoP.
 
-    RFC 9449 section 5: a server that binds no tokens answers a proof with Bearer all the same.
+    RFC 9449 section 5: a server that does not support DPoP ignores the proof and issues a Bearer token.
     """
     if options.dpop and tokens.scheme != "DPoP":
         raise MalformedResponse(
             f"{host} granted a token that is bound to no key, and `oauth.dpop` demands one.",
-            "Have the provider bind tokens to keys (DPoP), or take `oauth.dpop: true` out of the settings.",
+            "Have the provider bind tokens to keys (DPoP), or remove `oauth.dpop: true` from the settings.",
         )
 
 
 def account_from_id_token(id_token: object) -> str | None:
-    """Return who logged in, for people to read: e-mail, name or subject of an ID token, else None.
+    """Return the user's e-mail address, name or subject from an ID token, for display; else None.
 
-    Not verified: OpenID Connect Core section 3.1.3.7 lets TLS to the token endpoint stand in for the
-    signature, and nothing is decided by it.
+    The signature is not verified: OpenID Connect Core section 3.1.3.7 accepts TLS to the token endpoint
+    instead, and no decision depends on the account.
     """
     if not isinstance(id_token, str) or len(id_token) > MAX_MEMBER_CHARS or id_token.count(".") != 2:
         return None
@@ -252,10 +260,10 @@ def account_from_id_token(id_token: object) -> str | None:
         return None
     if not isinstance(claims, Mapping):
         return None
-    known = cast("Document", claims)
+    members = cast("Document", claims)
     for name in ("email", "preferred_username", "name", "sub"):
-        if shown := sanitize(known.get(name)):
-            return shown
+        if account := sanitize(members.get(name)):
+            return account
     return None
 
 
@@ -267,9 +275,9 @@ def revocation_request(
     *,
     sign: Signer | None = None,
 ) -> Request | None:
-    """Build a revocation request (RFC 7009 section 2.1), or None where the server has no endpoint.
+    """Build a revocation request (RFC 7009 section 2.1); None if the server has no endpoint.
 
-    `hint` is "access_token" or "refresh_token".
+    `token_type_hint` is "access_token" or "refresh_token".
     """
     if authorization_server.revocation_endpoint is None:
         return None

@@ -1,8 +1,8 @@
-"""What a token endpoint's response means if it grants nothing. RFC 6749 §5.2, RFC 8628 §3.5.
+"""Classify the error responses of token endpoints. RFC 6749 §5.2, RFC 8628 §3.5.
 
-`classify_token_response` is the whole rule. Servers say that a refresh token is dead in many ways: GitHub
-with a 200 and a code of its own, Slack with `ok: false`, others with a bare 401. And a gateway before a
-healthy server can answer anything: so the status counts first.
+`classify_token_response` is the whole rule. Servers report an invalid refresh token in different ways: GitHub
+sends a 200 with its own error code, Slack sends `ok: false`, others send a bare 401. A gateway in front of a
+healthy server can send any body, so the rule checks the status first.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from hermes_mcp_auth_remote.oauth.wire import Document, Response, read_json_or_f
 from hermes_mcp_auth_remote.values import Secret
 
 Verdict = Literal["granted", "passing", "ours", "unauthorized", "final"]
-"""What a token endpoint's response means for the grant that was sent: see `classify_token_response`."""
+"""The meaning of a token endpoint's response: see `classify_token_response`."""
 
 # RFC 6749 sections 4.1.2.1 and 5.2, RFC 7009, RFC 7591, RFC 8628, RFC 8707, RFC 9126, RFC 9449, RFC 9470, and
-# OpenID Connect Core section 3.1.2.6. These may stand in a message; any other code is the server's own words.
+# OpenID Connect Core section 3.1.2.6. A message may contain these; any other code is the server's own text.
 _STANDARD_ERRORS = frozenset(
     {
         "access_denied",
@@ -53,7 +53,7 @@ _STANDARD_ERRORS = frozenset(
         "use_dpop_nonce",
     }
 )
-# What GitHub, Slack and Microsoft say instead, as their documentation lists it.
+# The error codes of GitHub, Slack and Microsoft, from their documentation.
 _VENDOR_ERROR_NAMES: Mapping[str, str] = {
     "bad_refresh_token": "invalid_grant",
     "invalid_refresh_token": "invalid_grant",
@@ -68,8 +68,8 @@ _VENDOR_ERROR_NAMES: Mapping[str, str] = {
     "device_flow_disabled": "unauthorized_client",
     "authorization_declined": "access_denied",
 }
-# The server may say otherwise in a minute. "ratelimited" is Slack's spelling; use_dpop_nonce comes here only
-# after a nonce was sent, and the next request sends the newer one (RFC 9449 section 8).
+# A later request may succeed. "ratelimited" is Slack's spelling. use_dpop_nonce gets here only after the
+# client has sent a nonce; the next request sends the newer one (RFC 9449 section 8).
 TEMPORARY_ERRORS = frozenset(
     {
         "temporarily_unavailable",
@@ -82,7 +82,7 @@ TEMPORARY_ERRORS = frozenset(
         "use_dpop_nonce",
     }
 )
-# Our request was wrong, by a setting or a clock: that says nothing of the refresh token.
+# The client's request was wrong because of a setting or a clock. The refresh token may still be valid.
 BAD_REQUEST_ERRORS = frozenset(
     {"unsupported_grant_type", "invalid_scope", "invalid_target", "invalid_dpop_proof"}
 )
@@ -105,15 +105,15 @@ _ERROR_ADVICE = {
 
 
 def classify_token_response(status: int, document: Document | None, *, is_html: bool = False) -> Verdict:
-    """Say what a token endpoint's response means for the refresh token, or the code, that was sent.
+    """Classify a token endpoint's response for the refresh token or the code that the client sent.
 
-    `document` is the parsed JSON object or form, None if the body is neither; `is_html` is True if the body
-    or its media type says HTML. The status counts first, because a gateway may put anything into a body.
+    `document` is the parsed JSON object or form, None if the body is neither. `is_html` is True if the body
+    or its media type is HTML. The status is checked first, because a gateway may send any body.
 
     - "granted": a 2xx without an error.
-    - "passing": the server or something before it is not well; the same request may succeed later.
-    - "ours": the request was wrong; the refresh token is as good as before.
-    - "unauthorized": a 401 that says nothing; final only if it lasts.
+    - "passing": the server or a gateway has a temporary problem; the same request may succeed later.
+    - "ours": the client's request was wrong; the refresh token may still be valid.
+    - "unauthorized": a 401 without an error code; final only if it is repeated.
     - "final": the same request will never succeed.
     """
     body = document or {}
@@ -121,8 +121,8 @@ def classify_token_response(status: int, document: Document | None, *, is_html: 
     if 200 <= status < 300 and document is not None and not has_error:
         return "granted"
     # A gateway's `{"error": "Not Found"}` is no OAuth error; PHP sends JSON as text/html.
-    is_of_gateway = (is_html or status in {403, 404}) and code not in KNOWN_ERRORS
-    if is_temporary_status(status) or is_of_gateway or code in TEMPORARY_ERRORS:
+    is_from_gateway = (is_html or status in {403, 404}) and code not in KNOWN_ERRORS
+    if is_temporary_status(status) or is_from_gateway or code in TEMPORARY_ERRORS:
         return "passing"
     if code in BAD_REQUEST_ERRORS:
         return "ours"
@@ -132,17 +132,17 @@ def classify_token_response(status: int, document: Document | None, *, is_html: 
 
 
 def is_temporary_status(status: int) -> bool:
-    """True for a status that says nothing lasting, whatever the body says: 408, 429, 5xx, a redirect."""
+    """True for the status of a temporary problem, whatever the body says: 408, 429, 5xx, 3xx."""
     return status in {408, 429} or status >= 500 or 300 <= status < 400
 
 
 def has_error_member(document: Document) -> bool:
-    """True if a response says that it failed: by `error`, or by `ok: false` as Slack does."""
+    """True if a response reports an error, with `error` or with Slack's `ok: false`."""
     return bool(document.get("error")) or document.get("ok") is False
 
 
 def error_code(document: Document) -> str | None:
-    """Return the `error` of a response in lower case, None without one; some servers nest it in an object."""
+    """Return the `error` of a response in lower case, or None; some servers nest it in an object."""
     error = document.get("error")
     if isinstance(error, Mapping):
         nested = cast("Document", error)
@@ -151,30 +151,32 @@ def error_code(document: Document) -> str | None:
 
 
 def canonical_error(code: str | None) -> str:
-    """Return the standard's name of an error code; "unknown error" for a code that is in no list of ours."""
+    """Return the standard name of an error code, or "unknown error" if it is not in KNOWN_ERRORS."""
     if code is None or code not in KNOWN_ERRORS:
         return UNKNOWN_ERROR
     return _VENDOR_ERROR_NAMES.get(code, code)
 
 
 def read_server_message(document: Document, *secrets: Secret) -> str:
-    """Return what an error response says beyond a code that we know; the secrets are masked."""
+    """Return the server's own text from an error response, with the secrets masked."""
     error = document.get("error")
     nested: Document = cast("Document", error) if isinstance(error, Mapping) else {}
     code = error_code(document)
-    own = code if code is not None and canonical_error(code) != code else ""
-    said = document.get("error_description") or nested.get("message") or nested.get("error_description")
-    words = (own, said, document.get("error_uri"))
-    return ": ".join(each for each in (sanitize(word, *secrets) for word in words) if each)
+    vendor_code = code if code is not None and canonical_error(code) != code else ""
+    description = (
+        document.get("error_description") or nested.get("message") or nested.get("error_description")
+    )
+    parts = (vendor_code, description, document.get("error_uri"))
+    return ": ".join(text for text in (sanitize(part, *secrets) for part in parts) if text)
 
 
 def read_granted_document(response: Response, host: str, step: str, secrets: tuple[Secret, ...]) -> Document:
-    """Return what a token endpoint granted; raises TokenRefused or UnreadableAnswer."""
+    """Return the document of a successful token response; raises TokenError or MalformedResponse."""
     status = response.status
     if is_temporary_status(status):
         raise MalformedResponse(f"{host} answered the {step} with status {status}.", _RETRY_LATER_ADVICE)
     try:
-        document = read_json_or_form(response, f"answer to the {step} at {host}")
+        document = read_json_or_form(response, f"response to the {step} at {host}")
     except MalformedResponse:
         if classify_token_response(status, None, is_html=is_html_response(response)) == "unauthorized":
             document = dict[str, object]()
@@ -190,12 +192,12 @@ def _token_error(
     document: Document, verdict: Verdict, status: int, host: str, step: str, secrets: tuple[Secret, ...]
 ) -> TokenError:
     error = canonical_error(error_code(document)) if has_error_member(document) else f"status {status}"
-    said = f"an error of its own (status {status})" if error == UNKNOWN_ERROR else error
+    error_text = f"an error of its own (status {status})" if error == UNKNOWN_ERROR else error
     advice = _ERROR_ADVICE.get(error)
     if advice is None and verdict == "passing":
         advice = _RETRY_LATER_ADVICE
     return TokenError(
-        f"{host} refused the {step}: {said}.",
+        f"{host} refused the {step}: {error_text}.",
         error,
         advice,
         server_message=read_server_message(document, *secrets),
@@ -204,6 +206,6 @@ def _token_error(
 
 
 def is_html_response(response: Response) -> bool:
-    """True if the body or its media type says HTML."""
+    """True if the body or its media type is HTML."""
     media_type = (response.header("content-type") or "").partition(";")[0].strip().lower()
     return media_type in {"text/html", "application/xhtml+xml"} or response.body.lstrip()[:1] == b"<"

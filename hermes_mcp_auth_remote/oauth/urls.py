@@ -1,4 +1,4 @@
-"""Which URLs are ever shown, opened or fetched: https, or http on loopback. MCP security best practices."""
+"""Check which URLs may be shown, opened or fetched: https, or http on loopback (MCP security practices)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 from hermes_mcp_auth_remote.errors import UnsafeUrl
 
-# Longer than any authorization URL that a browser or proxy is sure to take.
+# Not all browsers and proxies accept longer URLs.
 MAX_URL_CHARS = 8192
-# RFC 1035 section 2.3.4. NFKC, which urlsplit applies to a host, makes 18 characters of some, and IDNA takes
-# a millisecond for each hundred: so longer hosts are refused before both.
+# RFC 1035 section 2.3.4. urlsplit applies NFKC to a host, which turns some characters into 18, and IDNA takes
+# a millisecond per hundred characters. So refuse longer hosts before both.
 MAX_HOST_CHARS = 253
 MAX_LABEL_CHARS = 63
-# Host, brackets, colon and port; user information is refused anyway, but an error should say so.
+# Host, brackets, colon and port, with space for user information, whose error has its own message.
 _MAX_AUTHORITY_CHARS = 2 * MAX_HOST_CHARS
-# As urlsplit finds it: what follows the first "//", up to a path, query or fragment.
+# The authority as urlsplit finds it: the text after the first "//", up to a path, query or fragment.
 _AUTHORITY = re.compile(r"[^/?#]*//([^/?#]*)")
-# What urlsplit takes out before it looks.
+# urlsplit removes these first.
 _IGNORED_CHARS = re.compile(r"[\t\r\n]")
-# The characters that IDNA takes for a dot (RFC 3490 section 3.1).
+# IDNA reads these characters as a dot (RFC 3490 section 3.1).
 _DOT_CHARS = re.compile("[.\u3002\uff0e\uff61]")
 _SAFE_CHARS = "!$%&'()*+,-./:;=?@_~[]"
-# What is left of RFC 3986 section 3.2.2 once browsers had their say: no percent signs, which they decode.
+# The host syntax of RFC 3986 section 3.2.2 that all browsers accept: no percent signs, which they decode.
 _FORBIDDEN_CHARS = re.compile(r'[\x00-\x20\x7f\\<>"^`{|}]')
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?")
 
@@ -41,19 +41,21 @@ def is_loopback_host(host: str) -> bool:
 
 
 def safe_url(text: str, label: str) -> str:
-    """Parse and write out a URL that may be shown, opened and fetched; raises UnsafeUrl otherwise.
+    """Return a normalized URL that may be shown, opened and fetched; raises UnsafeUrl otherwise.
 
-    https only, or http on loopback; no user information, no control characters, no white space, at most
-    8192 characters. What comes out was put together again from its parts, so that no parser after us can
-    read it differently (CVE-2025-6514 began with an `authorization_endpoint`).
+    A safe URL is https, or http on loopback. It has no user information, no control characters, no white
+    space and at most 8192 characters. `label` names the URL in the error. The result is built from the
+    parsed parts, so that no later parser reads it differently (CVE-2025-6514 used an
+    `authorization_endpoint`).
     """
     return urlunsplit(_check_url(text, label))
 
 
 def endpoint_url(text: str, label: str, issuer: str) -> str:
-    """Return the safe URL of an issuer's endpoint; raises UnsafeUrl, also for one on loopback alone.
+    """Return the safe URL of an issuer's endpoint; raises UnsafeUrl.
 
-    Else a server far away could have this machine's browser ask something of this machine.
+    Also raises UnsafeUrl if only the endpoint is on loopback. Otherwise a remote server could make the user's
+    browser send requests to this machine.
     """
     url = safe_url(text, label)
     if is_loopback_host(host_of(url)) and not is_loopback_host(host_of(issuer)):
@@ -62,7 +64,7 @@ def endpoint_url(text: str, label: str, issuer: str) -> str:
 
 
 def is_safe_url(text: str) -> bool:
-    """True where `safe_url` takes it."""
+    """True if `safe_url` accepts the text."""
     try:
         return bool(safe_url(text, "address"))
     except UnsafeUrl:
@@ -70,7 +72,7 @@ def is_safe_url(text: str) -> bool:
 
 
 def is_uri(text: str) -> bool:
-    """True where it can be taken apart and has a scheme, any scheme: what a redirect URI must at least be."""
+    """True if the text is a URI with any scheme, the minimum for a redirect URI."""
     try:
         parts = split_url(text)
         return bool(parts.scheme) and (parts.port is None or parts.port >= 0)
@@ -79,7 +81,7 @@ def is_uri(text: str) -> bool:
 
 
 def split_url(text: str) -> SplitResult:
-    """Split a URL of any shape as urlsplit does, in bounded time; raises ValueError, also for a long host."""
+    """Split any URL like urlsplit, in bounded time; raises ValueError, also for a host that is too long."""
     authority = _AUTHORITY.match(_IGNORED_CHARS.sub("", text))
     if authority is not None and len(authority[1]) > _MAX_AUTHORITY_CHARS:
         message = "a URL's host is too long"
@@ -92,10 +94,10 @@ def _check_url(text: str, label: str) -> SplitResult:
         raise UnsafeUrl(f"The {label} is longer than {MAX_URL_CHARS} characters.")
     if _FORBIDDEN_CHARS.search(text):
         raise UnsafeUrl(f"The {label} contains characters that no URL may hold.")
-    taken_apart = _parse_url(text)
-    if taken_apart is None:
+    parsed = _parse_url(text)
+    if parsed is None:
         raise UnsafeUrl(f"The {label} is not a URL.")
-    parts, host, port = taken_apart
+    parts, host, port = parsed
     scheme = parts.scheme.lower()
     if not host or (scheme not in {"https", "http"}):
         raise UnsafeUrl(f"The {label} is not an https URL.")
@@ -104,7 +106,7 @@ def _check_url(text: str, label: str) -> SplitResult:
     if parts.username is not None or parts.password is not None:
         raise UnsafeUrl(f"The {label} carries user information before its host.")
     if not _is_valid_host(host):
-        raise UnsafeUrl(f"The {label} names no host that every program reads alike.")
+        raise UnsafeUrl(f"The {label} has a host that programs read in different ways.")
     netloc = f"[{host}]" if ":" in host else host
     if port is not None and port != {"https": 443, "http": 80}[scheme]:
         netloc += f":{port}"
@@ -117,11 +119,11 @@ def _check_url(text: str, label: str) -> SplitResult:
 def _parse_url(text: str) -> tuple[SplitResult, str, int | None] | None:
     """Return a URL's parts, host and port; None if it is no URL.
 
-    The library's ValueError quotes the URL: it must not become the context of an error of ours.
+    The library's ValueError quotes the URL, so it must not become the context of this package's errors.
     """
     try:
         parts = split_url(text)
-        text.encode()  # lone surrogates are in no encoding
+        text.encode()  # raises for lone surrogates
         return parts, _ascii_host(parts), parts.port
     except ValueError:
         return None
@@ -129,12 +131,12 @@ def _parse_url(text: str) -> tuple[SplitResult, str, int | None] | None:
 
 def _ascii_host(parts: SplitResult) -> str:
     host = parts.hostname or ""
-    # NFKC is the first step of IDNA, and the quick one.
+    # NFKC is the first step of IDNA, and it is fast.
     labels = _DOT_CHARS.split(host if host.isascii() else normalize("NFKC", host[: MAX_HOST_CHARS + 1]))
     if len(host) > MAX_HOST_CHARS or any(len(label) > MAX_LABEL_CHARS for label in labels):
         message = "a URL's host is too long"
         raise ValueError(message)
-    # IDNA maps full-width letters and the like, and may leave capitals.
+    # IDNA maps full-width and similar letters, and may return capitals.
     return host if host.isascii() else host.encode("idna").decode("ascii").lower()
 
 
@@ -148,9 +150,9 @@ def _is_valid_host(host: str) -> bool:
 
 
 def host_of(url: str) -> str:
-    """Return a URL's host (ASCII, without port), for people to compare; "" where there is none."""
+    """Return a URL's host (ASCII, without port), for people to compare; "" if it has none."""
     try:
-        # ASCII, or a Cyrillic letter passes for a Latin one.
+        # In ASCII, a Cyrillic letter cannot look like a Latin one.
         return _ascii_host(split_url(url))
     except ValueError:
         return ""
@@ -163,40 +165,42 @@ def origin_of(url: str) -> str:
 
 
 def is_trusted_issuer(published_issuer: str, requested_issuer: str, trusted_issuers: frozenset[str]) -> bool:
-    """True where `asked` may speak as `named`: that is listed, and `asked` is too or is of its origin.
+    """True if `requested_issuer` may publish metadata with `published_issuer` as its issuer.
 
-    Whom we ask is named by a server that may be hostile. If the issuer it claims to be were enough, any
-    server could borrow the name of one that its operator trusts, and have the codes and secrets meant for it.
+    The published issuer must be trusted. The requested issuer must be trusted too, or have the same origin.
+    A hostile MCP server can choose the requested issuer. If trust in the published issuer were enough, any
+    server could claim a trusted issuer and receive the codes and secrets meant for it.
     """
-    asked_spellings, named_spellings = (
+    requested_spellings, published_spellings = (
         {url, safe_url(url, "issuer")} for url in (requested_issuer, published_issuer)
     )
-    if not named_spellings & trusted_issuers:
+    if not published_spellings & trusted_issuers:
         return False
     return origin_of(published_issuer) == origin_of(requested_issuer) or bool(
-        asked_spellings & trusted_issuers
+        requested_spellings & trusted_issuers
     )
 
 
 def canonical_resource(url: str) -> str:
-    """Return the resource indicator of a server's URL (RFC 8707 section 2): no fragment, no bare slash."""
+    """Return the resource indicator of a URL, without fragment or bare slash (RFC 8707 section 2)."""
     parts = _check_url(url, "server address")
     path = "" if parts.path == "/" else parts.path
     return urlunsplit(parts._replace(path=path, fragment=""))
 
 
 def covers_url(resource: str, url: str) -> bool:
-    """True where a protected resource's identifier is the server's URL, its origin, or a parent path.
+    """True if a protected resource's identifier is the server's URL, its origin, or a parent path.
 
-    RFC 9728 section 3.3 wants equality; servers with several endpoints publish their origin (quirk 10).
+    RFC 9728 section 3.3 requires equality, but servers with several endpoints publish their origin (quirk
+    10).
     """
-    ours, theirs = urlsplit(canonical_resource(url)), urlsplit(canonical_resource(resource))
-    if (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc):
+    url_parts, resource_parts = urlsplit(canonical_resource(url)), urlsplit(canonical_resource(resource))
+    if (url_parts.scheme, url_parts.netloc) != (resource_parts.scheme, resource_parts.netloc):
         return False
-    if theirs.query and theirs.query != ours.query:
+    if resource_parts.query and resource_parts.query != url_parts.query:
         return False
-    parent = theirs.path.rstrip("/")
-    return ours.path.rstrip("/") == parent or ours.path.startswith(parent + "/")
+    parent = resource_parts.path.rstrip("/")
+    return url_parts.path.rstrip("/") == parent or url_parts.path.startswith(parent + "/")
 
 
 def well_known_url(url: str, name: str) -> str:
@@ -213,9 +217,9 @@ def appended_well_known_url(url: str, name: str) -> str:
 
 
 def protected_resource_urls(server_url: str) -> tuple[str, ...]:
-    """List the well-known places of a server's protected resource metadata, in the MCP specification's order.
+    """List the well-known URLs of a server's protected resource metadata, in the MCP specification's order.
 
-    RFC 9728 section 3.1 keeps the query, but many a server files by path alone (quirk 12).
+    RFC 9728 section 3.1 keeps the query, but many servers publish by path alone (quirk 12).
     """
     by_path = well_known_url(server_url, "oauth-protected-resource")
     root = well_known_url(origin_of(server_url), "oauth-protected-resource")
@@ -223,7 +227,7 @@ def protected_resource_urls(server_url: str) -> tuple[str, ...]:
 
 
 def authorization_server_urls(issuer: str) -> tuple[str, ...]:
-    """List the places of an issuer's metadata, in the order that the MCP specification demands."""
+    """List the well-known URLs of an issuer's metadata, in the MCP specification's order."""
     rfc8414 = well_known_url(issuer, "oauth-authorization-server")
     inserted = well_known_url(issuer, "openid-configuration")
     appended = appended_well_known_url(issuer, "openid-configuration")

@@ -1,4 +1,4 @@
-"""What goes over the wire: Request, Response, Exchange, and bounded reading of JSON and form bodies."""
+"""Request, Response and Exchange, and bounded reading of JSON and form bodies."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ Headers = tuple[tuple[str, str | Secret], ...]
 Document = Mapping[str, object]
 Form = Mapping[str, str | Secret]
 
-# No honest metadata, registration or token answer comes near it.
+# Real metadata, registration and token responses are far smaller.
 MAX_BODY_BYTES = 1_048_576
 MAX_SANITIZED_CHARS = 200
-# What follows keeps the work on one response short; a megabyte of commas would hold up everybody else.
-# Commas, colons, opening brackets and braces of a JSON document: a large honest one has a few hundred.
+# The limits below bound the work on one response. A megabyte of commas would block all other callers.
+# Commas, colons, opening brackets and braces of a JSON document; a large real one has a few hundred.
 MAX_JSON_MARKS = 20_000
-# Longer than nearly every server's limit for the header that a token goes into.
+# More than nearly every server accepts in an Authorization header.
 MAX_MEMBER_CHARS = 65_536
 MAX_FORM_BYTES = 32_768
-# Members of one list; the rest are not looked at.
+# Members of one list; the rest are ignored.
 MAX_LIST_MEMBERS = 1000
-# More can be granted than a URL can ask for: 500 names of Google's are 30 000 characters.
+# A granted scope can be longer than a URL: 500 of Google's scopes have 30 000 characters.
 MAX_SCOPE_CHARS = MAX_MEMBER_CHARS
-# Of a server's own words, before they are masked and shortened.
+# The length of a server's text before `sanitize` masks and shortens it.
 MAX_SANITIZE_INPUT_CHARS = 16_384
 MAX_NUMBER_CHARS = 64
-# A century: beyond it a lifetime is junk, and time arithmetic on it is not worth a crash.
+# A century. A longer lifetime is junk and could overflow time arithmetic.
 MAX_LIFETIME_SECONDS = 3_155_760_000.0
-# What is a connection's own to say (RFC 9110 section 7.6.1, RFC 9112 section 6): another Content-Length would
-# have the server read the rest of a request as the next one.
+# Only the connection may set these (RFC 9110 section 7.6.1, RFC 9112 section 6). With a second Content-Length
+# the server would read the rest of a request as the next request.
 FRAMING_HEADERS = frozenset(
     {
         "connection",
@@ -60,11 +60,11 @@ _SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request to make. `step` names it for people, as in "protected resource metadata".
+    """One HTTP request to send. `step` names it for people, as in "protected resource metadata".
 
-    A preflight's URL holds the state. `follow_redirects` is about a GET; a POST is never redirected.
-    `brings_tokens` marks a token request: it spends a code or a refresh token, and its response exists once.
-    The driver reads that response even if it comes late.
+    `url` is not in the repr, because it may contain the state. `follow_redirects` applies to GET; a POST is
+    never redirected. `is_token_request` is True if the request uses up a code or a refresh token: its
+    response cannot be requested again, so the driver reads that response even if it is late.
     """
 
     method: Literal["GET", "POST"]
@@ -99,9 +99,9 @@ class Response:
 
 
 Exchange = Generator[Request, Response, T]
-"""A sequence of requests inside one call: yields each Request, is sent its Response, returns T.
+"""A generator of requests: it yields each Request, receives its Response, and returns T.
 
-A driver may throw a NetworkError in place of a response.
+The driver may throw a NetworkError instead of sending a response.
 """
 
 
@@ -111,29 +111,32 @@ def get_json(url: str, step: str) -> Request:
 
 
 def configured_headers(headers: Mapping[str, Secret]) -> Headers:
-    """Write out an operator's static headers for the server itself, without any that would break framing."""
-    named = ((name.lower(), value) for name, value in headers.items())
-    return tuple(header for header in named if header[0] not in FRAMING_HEADERS)
+    """Return the operator's static headers in lower case, without FRAMING_HEADERS."""
+    lower_case_headers = ((name.lower(), value) for name, value in headers.items())
+    return tuple(header for header in lower_case_headers if header[0] not in FRAMING_HEADERS)
 
 
 def post_form(
     url: str, step: str, form: Form, headers: Headers = (), *, is_token_request: bool = False
 ) -> Request:
-    """Build a form POST that asks for JSON (GitHub answers a form otherwise: quirk 30)."""
+    """Build a form POST that asks for JSON (otherwise GitHub sends a form: quirk 30)."""
     fields = {name: value.reveal() if isinstance(value, Secret) else value for name, value in form.items()}
-    fixed = (("accept", "application/json"), ("content-type", "application/x-www-form-urlencoded"))
+    base_headers = (("accept", "application/json"), ("content-type", "application/x-www-form-urlencoded"))
     body = urlencode(fields).encode()
-    return Request("POST", url, step, fixed + headers, body, is_token_request=is_token_request)
+    return Request("POST", url, step, base_headers + headers, body, is_token_request=is_token_request)
 
 
 def post_json(url: str, step: str, document: Document, headers: Headers = ()) -> Request:
     """Build a JSON POST that asks for JSON."""
-    fixed = (("accept", "application/json"), ("content-type", "application/json"))
-    return Request("POST", url, step, fixed + headers, json.dumps(document).encode())
+    base_headers = (("accept", "application/json"), ("content-type", "application/json"))
+    return Request("POST", url, step, base_headers + headers, json.dumps(document).encode())
 
 
 def read_json_object(body: bytes, label: str) -> Document:
-    """Read a JSON object of at most 1 MiB and 20 000 values; raises UnreadableAnswer for anything else."""
+    """Read a JSON object of at most 1 MiB and 20 000 values; raises MalformedResponse otherwise.
+
+    `label` names the response in the error.
+    """
     if len(body) > MAX_BODY_BYTES:
         raise MalformedResponse(f"The {label} is larger than 1 MiB.")
     if sum(body.count(mark) for mark in (b",", b":", b"[", b"{")) > MAX_JSON_MARKS:
@@ -147,8 +150,8 @@ def read_json_object(body: bytes, label: str) -> Document:
     return cast("Document", document)
 
 
-# The libraries' errors hold what they could not read, such as a token document. So they end here: an error of
-# ours that is raised inside `except` keeps them as its context.
+# The libraries' errors contain the text that they could not read, such as a token document. Return a sentinel
+# instead of raising inside `except`, because that would keep the library's error as the context.
 _NOT_JSON = object()
 
 
@@ -167,7 +170,7 @@ def _parse_form(body: bytes) -> dict[str, str] | None:
 
 
 def read_json_or_form(response: Response, label: str) -> Document:
-    """Read a JSON object, or a form where the server says or shows that it sent one (quirk 30)."""
+    """Read a JSON object, or a form if the body looks like one (quirk 30); raises MalformedResponse."""
     media_type = (response.header("content-type") or "").partition(";")[0].strip().lower()
     shows_form = response.body.lstrip()[:1] not in b"{[<" and b"=" in response.body
     if shows_form and media_type != "application/json":
@@ -187,9 +190,9 @@ def string_member(document: Document, name: str) -> str | None:
 
 
 def string_list(document: Document, name: str, limit: int = MAX_LIST_MEMBERS) -> tuple[str, ...] | None:
-    """Return the strings (as `text_member`) among a list's first `limit` members, in order.
+    """Return the valid strings (see `string_member`) among the first `limit` members of a list, in order.
 
-    None if the member is no list.
+    None if the member is not a list.
     """
     value = document.get(name)
     if not isinstance(value, list):
@@ -198,12 +201,12 @@ def string_list(document: Document, name: str, limit: int = MAX_LIST_MEMBERS) ->
 
 
 def _is_valid_string(value: object) -> TypeGuard[str]:
-    # JSON can spell half of a surrogate pair, which no encoding can then write.
+    # `isprintable` also refuses lone surrogates, which JSON can contain and no encoding can write.
     return isinstance(value, str) and 0 < len(value) <= MAX_MEMBER_CHARS and value.isprintable()
 
 
 def parse_seconds(value: object) -> float | None:
-    """Read an `expires_in` of any shape; None for missing, zero, negative or junk (quirk 32). In seconds."""
+    """Read a duration in seconds, such as `expires_in`; None if missing or not positive (quirk 32)."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str) and len(value) > MAX_NUMBER_CHARS:
@@ -216,23 +219,23 @@ def parse_seconds(value: object) -> float | None:
 
 
 def parse_scope(text: str) -> frozenset[str]:
-    """Split a space-separated scope; empty text is the empty set, words that are no scope are left out.
+    """Split a space-separated scope into a set.
 
-    So is what comes after 65 536 characters.
+    Ignores invalid scope tokens (RFC 6749 section 3.3), and the text after 65 536 characters.
     """
     if len(text) > MAX_SCOPE_CHARS:
-        # The last word may be cut.
+        # The cut may be inside the last word.
         text = " ".join(text[:MAX_SCOPE_CHARS].split()[:-1])
     return frozenset(word for word in text.split() if _SCOPE_TOKEN.fullmatch(word))
 
 
 def format_scope(scope: Iterable[str]) -> str:
-    """Join a scope as it goes over the wire, in a stable order."""
+    """Join a scope with spaces, in a stable order."""
     return " ".join(sorted(scope))
 
 
 def sanitize(text: object, *secrets: Secret) -> str:
-    """Make a server's own words fit to show: printable, on one line, short, without these secrets."""
+    """Return a server's text for display: printable, on one line, short, with the secrets masked."""
     if not isinstance(text, str):
         return ""
     spellings = {s for secret in secrets for s in (secret.reveal(), quote_plus(secret.reveal()))} - {""}
@@ -240,7 +243,7 @@ def sanitize(text: object, *secrets: Secret) -> str:
     for spelling in spellings:
         text = text.replace(spelling, "****")
     if is_long and spellings:
-        # Half a secret may stand before the cut.
+        # The cut may be inside a secret.
         text = text[: -max(map(len, spellings))]
-    shown = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_SANITIZED_CHARS]).split())
-    return shown if len(shown) <= MAX_SANITIZED_CHARS else shown[: MAX_SANITIZED_CHARS - 1] + "…"
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_SANITIZED_CHARS]).split())
+    return line if len(line) <= MAX_SANITIZED_CHARS else line[: MAX_SANITIZED_CHARS - 1] + "…"

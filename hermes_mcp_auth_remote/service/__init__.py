@@ -1,6 +1,6 @@
-"""The service: all that adapters, bindings and the command line know of us.
+"""The service: the interface of this package for adapters, bindings and the command line.
 
-`AuthService` is put together once from its edges and hands out logins, sessions and what is stored.
+`AuthService` starts and completes logins, returns sessions, and reads and writes stored credentials.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 async def _run_exchange(exchange: Exchange[T], server: Server) -> T:
-    # Loaded when something is asked of a server; a process with a good token never does.
+    # Imported with the first request: a process with a valid token sends none.
     from hermes_mcp_auth_remote.http.client import run_exchange  # noqa: PLC0415
 
     return await run_exchange(exchange, server)
@@ -54,7 +54,7 @@ async def _run_exchange(exchange: Exchange[T], server: Server) -> T:
 
 def _make_exchange_runner(limits: TimeLimits) -> ExchangeRunner:
     async def run_with_limits(exchange: Exchange[T], server: Server) -> T:
-        from hermes_mcp_auth_remote.http.client import run_exchange  # noqa: PLC0415  as above
+        from hermes_mcp_auth_remote.http.client import run_exchange  # noqa: PLC0415  as in _run_exchange
 
         return await run_exchange(exchange, server, response_seconds=limits.response_seconds, limits=limits)
 
@@ -65,7 +65,8 @@ def _make_exchange_runner(limits: TimeLimits) -> ExchangeRunner:
 class AuthService:
     """Logins, sessions and stored credentials of one HERMES_HOME. Any thread or event loop may use it.
 
-    What is a coroutine leaves files to threads; what is not reads a small file or two, in a millisecond.
+    Coroutines read and write files in threads. The other methods read one or two small files, in about a
+    millisecond.
     """
 
     def __init__(
@@ -78,37 +79,37 @@ class AuthService:
         device_platforms: Collection[str] | None = None,
         limits: TimeLimits = TIME_LIMITS,
     ) -> None:
-        """Put the service together; the edges are parameters, for tests.
+        """Create the service of a HERMES_HOME; tests pass their own network, clock and entropy.
 
-        `device_platforms` are those of an Origin at which logins may go by a code for another device (None:
-        all of them; none: nowhere).
+        `device_platforms` are the values of `Origin.platform` on which the device flow is allowed. None
+        allows all platforms; an empty collection allows none.
         """
         platforms = None if device_platforms is None else frozenset(device_platforms)
-        # Polls go out over connections that are kept, unless the way out is somebody else's.
-        poll_run = None if run_exchange is _run_exchange else run_exchange
+        # None: device polls use pooled connections. A caller's own runner sends the polls as well.
+        poll_runner = None if run_exchange is _run_exchange else run_exchange
         if run_exchange is _run_exchange and limits is not TIME_LIMITS:
             run_exchange = _make_exchange_runner(limits)
         self._deps = Dependencies(FileStore(home), run_exchange, clock, entropy, platforms, limits)
-        self._logins = Logins(self._deps, self._server_of, poll_run)
+        self._logins = Logins(self._deps, self._server_of, poll_runner)
         self._interactive_logins = InteractiveLogins(self._deps, self._logins)
-        # Whom chats have told that a session needs a person.
+        # The users whom a chat has notified that a session needs a login.
         self.notices = NoticeFile(self._deps.store.root)
         self._sessions: dict[tuple[CredentialKey, str], Session] = {}
         self._servers: dict[str, Server] = {}
 
     def preload_modules(self) -> None:
-        """Load the code that the first login would load: for programs that live long."""
+        """Import the modules that the first login would import, for long-lived programs."""
         from hermes_mcp_auth_remote.http import client  # noqa: PLC0415
         from hermes_mcp_auth_remote.service import start_login  # noqa: PLC0415
 
         _ = client, start_login
 
     def register_server(self, server: Server) -> None:
-        """Use this server's options for logins that were begun by its name elsewhere."""
+        """Use this server's options for logins that another process started under its name."""
         self._servers[server.name] = server
 
     def session(self, server: Server, owner: Owner = None) -> Session:
-        """Return the session of a server and owner: the same one to all who ask."""
+        """Return the session of a server and owner; all callers share one object."""
         self.register_server(server)
         key = CredentialKey(server.name, owner)
         return self._sessions.setdefault(
@@ -116,12 +117,12 @@ class AuthService:
         )
 
     def redirect_uri(self, server: Server, owner: Owner = None) -> str:
-        """Return the redirect URI that a login of this server would best use, for whoever wants to listen."""
+        """Return the redirect URI that a login of this server should use; the caller may listen on it."""
         stored = self._deps.store.read(CredentialKey(server.name, owner))
         return redirect_uri_for(server, stored.client, self._deps.entropy)
 
     def new_redirect_uri(self, server: Server) -> str:
-        """Return a redirect URI on another loopback port than the last; a login with it registers anew."""
+        """Return a redirect URI on a new loopback port; a login with it registers a new client."""
         return new_redirect_uri(server, self._deps.entropy)
 
     async def start_login(
@@ -134,12 +135,13 @@ class AuthService:
         challenge: Challenge | None = None,
         flow: Flow | None = None,
     ) -> Login:
-        """Begin a login and store it; what is stored of an earlier one stays until this one succeeds.
+        """Start a login and store it. Stored credentials stay until the login succeeds.
 
-        `origin` is where it was asked for, and where it may be finished. `redirect_uri` is given by whoever
-        listens there. Whoever can show a user code (`Login.shown_code`) passes the flow "auto", or "device":
-        the login is then finished by `settled`, which polls. Without, it is "device" only where configured.
-        Raises a ServerError, NetworkError, ConfigError or StoreError.
+        `origin` is where the user asked for the login; the user must complete it there or at a terminal.
+        Pass `redirect_uri` if the caller listens on it. A caller that can show a user code
+        (`Login.shown_code`) passes the flow "auto" or "device"; `wait_for_login` then polls the
+        authorization server and completes the login. If `flow` is None, the login uses the device flow only
+        if it is configured. Raises a ServerError, NetworkError, ConfigError or StoreError.
         """
         self.register_server(server)
         key = CredentialKey(server.name, owner)
@@ -148,19 +150,19 @@ class AuthService:
         )
 
     async def switch_flow(self, login_id: str, flow: Flow) -> Login:
-        """Let a login that waits go on as "paste" or "device", the latter also for a new code; returns it.
+        """Switch a waiting login to "paste" or "device" and return it; "device" also requests a new code.
 
-        Raises DeviceRefused where there is no device flow, a LoginError where it waits no more, or a
-        NetworkError; it then goes on as before.
+        Raises DeviceRefused if there is no device flow, a LoginError if the login no longer waits, or a
+        NetworkError; the login is then unchanged.
         """
         login = await run_file_work(self._logins.get, login_id)
         return await self._logins.switch_flow(login_id, flow, self._server_of(login))
 
     async def complete_login(self, login_id: str, text: str | Secret, origin: Origin) -> Connection:
-        """Finish a login with a pasted or received redirect URL (hostile text); returns what is connected.
+        """Complete a login with a pasted or received redirect URL (untrusted text); return the connection.
 
-        Raises PasteRefused where the login goes on waiting; a LoginError, ServerError or NetworkError where
-        it is over. Whatever happens, an earlier login's credentials stay unless new ones took their place.
+        Raises PasteRefused if the login still waits, or a LoginError, ServerError or NetworkError if it has
+        failed. The credentials of an earlier login stay unless new ones replace them.
         """
         text = as_secret(text)
         login = await run_file_work(self._logins.get, login_id)
@@ -177,52 +179,52 @@ class AuthService:
         return server
 
     def login(self, login_id: str) -> Login:
-        """Return a login as it is now; raises LoginNotFound."""
+        """Return the current state of a login; raises LoginNotFound."""
         return self._logins.get(login_id)
 
     async def wait_for_login(self, login_id: str) -> Login:
-        """Wait until a login is over, whichever process ends it, and return it; polls for one by a device."""
+        """Wait until a login is over, in this or another process, and return it; polls for a device login."""
         return await self._logins.wait_for_login(login_id)
 
     def allows_device(self, login: Login) -> bool:
-        """True where the operator lets a login go on by a code for another device."""
+        """True if the operator allows the device flow for this login."""
         return self._deps.allows_device(self._server_of(login), login.origin)
 
     async def cancel(self, login_id: str) -> Login:
-        """Cancel a login that still waits, and return it as it then is."""
+        """Cancel a login if it still waits, and return its new state."""
         return await self._logins.cancel(login_id)
 
     async def save_prompt_message(self, login_id: str, message_id: str) -> Login:
-        """Keep the id of the chat message that shows a login from now on; returns the login.
+        """Store the id of the chat message that now shows a login, and return the login.
 
-        What showed it before stays noted, behind it. Raises LoginNotFound, StoreError.
+        The ids of earlier messages stay in the record, after it. Raises LoginNotFound, StoreError.
         """
         return await self._logins.save_prompt_message(login_id, message_id)
 
     async def save_messages(self, login_id: str, message_ids: tuple[str, ...]) -> Login:
-        """Keep the ids of the chat messages that show a login, the prompt first; returns the login.
+        """Store the ids of the chat messages that show a login, the prompt first; return the login.
 
-        Whichever process goes on with it brings them up to date. Raises LoginNotFound, StoreError.
+        The process that continues the login updates these messages. Raises LoginNotFound, StoreError.
         """
         return await self._logins.save_messages(login_id, message_ids)
 
     def logins(self) -> list[Login]:
-        """List all logins that have not been over for an hour, in the order in which they were begun.
+        """List all logins except those that ended over an hour ago, in the order of their start.
 
-        Reads what has changed since the last time, and writes down what has expired.
+        Reads only the records that have changed since the last call, and marks expired logins.
         """
         return [self._logins.with_expiry(login) for login in self._deps.store.logins.list_all()]
 
     def logins_changed_at_ns(self) -> int:
-        """Return when a login was last added or changed, by the disk's clock in nanoseconds: one `stat`."""
+        """Return when a login was last added or changed, in nanoseconds of the disk's clock; one `stat`."""
         return self._deps.store.logins.changed_at()
 
     def waiting_logins(self) -> list[Login]:
-        """List the logins that wait for a person, in the order in which they were begun."""
+        """List the logins that wait for a user, in the order of their start."""
         return [login for login in self.logins() if login.status == "waiting"]
 
     def connection(self, server: Server, owner: Owner = None) -> Connection | None:
-        """Return what is stored for a server and owner, None where no token is."""
+        """Return the connection of a server and owner, or None if no token is stored."""
         key = CredentialKey(server.name, owner)
         stored = self._deps.store.read(key)
         if stored.tokens is None:
@@ -233,22 +235,22 @@ class AuthService:
     async def discover(self, server: Server) -> Discovery:
         """Find a server's authorization server; raises a ServerError or NetworkError."""
         options = server.options
-        found = discover_metadata(
+        discovery = discover_metadata(
             server.url,
             Challenge(),
             trusted_issuers=options.trusted_issuers,
             configured_issuer=options.authorization_server,
         )
-        return await self._deps.run_exchange(found, server)
+        return await self._deps.run_exchange(discovery, server)
 
     def read_credentials(self, server: Server, owner: Owner = None) -> Credentials:
-        """Return all that is stored for a server and owner, secrets included; raises StoreError."""
+        """Return the stored credentials of a server and owner, secrets included; raises StoreError."""
         return self._deps.store.read(CredentialKey(server.name, owner))
 
     async def save_credentials(self, server: Server, credentials: Credentials, owner: Owner = None) -> None:
-        """Store what a login brought that a library made in its own way, and use it from now on.
+        """Store the credentials of a login that another library completed, and use them from now on.
 
-        Raises StoreError. Being cancelled loses nothing.
+        Raises StoreError. If the caller is cancelled, the credentials are stored all the same.
         """
         key, store = CredentialKey(server.name, owner), self._deps.store
 
@@ -267,10 +269,10 @@ class AuthService:
         return self._deps.store.list_keys()
 
     async def logout(self, server: Server, owner: Owner = None) -> bool:
-        """Revoke the tokens at the authorization server as best it goes, then delete all that is stored.
+        """Try to revoke the tokens at the authorization server, then delete the stored credentials.
 
-        Logins that wait, or are being exchanged, end: whoever finished one would be logged in again. True
-        where the authorization server took the revocation. Raises StoreError.
+        Ends waiting and exchanging logins, because completing one would log the user in again. Returns True
+        if the authorization server accepted the revocation. Raises StoreError.
         """
         key = CredentialKey(server.name, owner)
         await self._logins.end_logins(key)
@@ -279,14 +281,14 @@ class AuthService:
             try:
                 stored = await run_file_work(self.session(server, owner).read_credentials)
             except StoreError:
-                # What cannot be read cannot be revoked; it goes all the same.
+                # Unreadable credentials cannot be revoked; delete them all the same.
                 stored = Credentials()
             try:
                 revoked = await self._deps.run_exchange(
                     revoke_tokens(stored, self._deps.signer_for(server)), server
                 )
             except McpAuthError:
-                # Such as a CA file that is gone; what is stored here goes all the same.
+                # For example, a CA file is missing. Delete the stored credentials all the same.
                 revoked = False
             await run_file_work(self._deps.store.delete, key)
         self.session(server, owner).clear_cache()

@@ -1,4 +1,4 @@
-"""What stored credentials amount to, and how they end. RFC 7009 for revocation."""
+"""The connection that stored credentials describe, and token revocation (RFC 7009)."""
 
 from __future__ import annotations
 
@@ -20,20 +20,26 @@ def connection_from_credentials(
     credentials: Credentials,
     refresh_failure: RefreshFailure | None = None,
 ) -> Connection:
-    """Say what stored credentials amount to, for people; `failure` is what came of the last refresh."""
-    tokens, binding, issuer = credentials.tokens, credentials.binding, credentials.authorization_server
-    asked = binding.requested_scope if binding else None
-    granted = tokens.scope if tokens else None
+    """Return the connection that stored credentials describe; `refresh_failure` is of the last refresh."""
+    tokens, binding, authorization_server = (
+        credentials.tokens,
+        credentials.binding,
+        credentials.authorization_server,
+    )
+    requested_scope = binding.requested_scope if binding else None
+    granted_scope = tokens.scope if tokens else None
     return Connection(
         key=key,
         server_url=server_url,
-        issuer=binding.issuer if binding else (issuer.issuer if issuer else ""),
+        issuer=binding.issuer if binding else (authorization_server.issuer if authorization_server else ""),
         account=binding.account if binding else None,
-        scope=granted,
+        scope=granted_scope,
         expires_at=tokens.expires_at if tokens else None,
-        can_refresh=bool(tokens and tokens.refresh_token and credentials.client and issuer)
+        can_refresh=bool(tokens and tokens.refresh_token and credentials.client and authorization_server)
         and not (refresh_failure and refresh_failure.is_final),
-        missing_scope=(asked or frozenset()) - granted if granted is not None else frozenset(),
+        missing_scope=(requested_scope or frozenset()) - granted_scope
+        if granted_scope is not None
+        else frozenset(),
         login_needed=_login_needed_reason(credentials, refresh_failure),
         refreshed_at=_refreshed_at(credentials),
         refresh_expires_at=tokens.refresh_expires_at if tokens else None,
@@ -43,45 +49,57 @@ def connection_from_credentials(
 
 
 def session_ended_reason(authorization_server: AuthorizationServer) -> str:
-    """Say why a login is needed once an authorization server has refused the refresh token for good."""
+    """Return why a login is needed after an authorization server has rejected the refresh token."""
     return f"{host_of(authorization_server.issuer)} has ended the session"
 
 
 def _login_needed_reason(credentials: Credentials, refresh_failure: RefreshFailure | None) -> str | None:
-    binding, issuer = credentials.binding, credentials.authorization_server
+    binding, authorization_server = credentials.binding, credentials.authorization_server
     if binding is not None and binding.login_needed is not None:
         return binding.login_needed
-    # Tokens that Hermes wrote have no binding that could say it.
-    is_over = refresh_failure is not None and refresh_failure.is_final and not refresh_failure.was_alive
-    return session_ended_reason(issuer) if is_over and issuer is not None else None
+    # Tokens that Hermes wrote have no binding, so only the refresh failure can say it.
+    is_session_over = (
+        refresh_failure is not None and refresh_failure.is_final and not refresh_failure.was_alive
+    )
+    return (
+        session_ended_reason(authorization_server)
+        if is_session_over and authorization_server is not None
+        else None
+    )
 
 
 def _refreshed_at(credentials: Credentials) -> float | None:
     tokens, binding = credentials.tokens, credentials.binding
     if tokens is None or binding is None:
         return None
-    noted = binding.refreshed_at
-    # Hermes refreshes too, and notes it nowhere; the lifetime on the disk is in whole seconds.
-    known = noted or binding.connected_at
-    obtained = tokens.obtained_at if tokens.expires_at is not None else None
-    is_later = obtained is not None and known is not None and obtained > known + 1
-    return obtained if is_later else noted
+    recorded_at = binding.refreshed_at
+    # Hermes refreshes tokens without recording it. Lifetimes on the disk are in whole seconds.
+    last_known_at = recorded_at or binding.connected_at
+    obtained_at = tokens.obtained_at if tokens.expires_at is not None else None
+    is_later = obtained_at is not None and last_known_at is not None and obtained_at > last_known_at + 1
+    return obtained_at if is_later else recorded_at
 
 
 def revoke_tokens(credentials: Credentials, sign: Signer | None = None) -> Exchange[bool]:
-    """Revoke the refresh token, then the access token (RFC 7009 §2.1); True where that ended the session.
+    """Revoke the refresh token, then the access token (RFC 7009 §2.1); True if that ended the session.
 
-    Best effort: a server without the endpoint, or out of reach, stops nobody from logging out. Some servers
-    cannot revoke access tokens; what counts is the refresh token, where there is one.
+    Raises nothing if the authorization server is unreachable or has no revocation endpoint. Some servers
+    cannot revoke access tokens, so the result is that of the refresh token if there is one.
     """
-    client, issuer, tokens = credentials.client, credentials.authorization_server, credentials.tokens
-    if client is None or issuer is None or tokens is None:
+    client, authorization_server, tokens = (
+        credentials.client,
+        credentials.authorization_server,
+        credentials.tokens,
+    )
+    if client is None or authorization_server is None or tokens is None:
         return False
     outcomes: list[bool] = []
     for token, hint in ((tokens.refresh_token, "refresh_token"), (tokens.access_token, "access_token")):
         try:
             request = (
-                revocation_request(issuer, client, token, hint, sign=sign) if token is not None else None
+                revocation_request(authorization_server, client, token, hint, sign=sign)
+                if token is not None
+                else None
             )
             if request is not None:
                 response = yield request

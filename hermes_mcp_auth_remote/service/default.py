@@ -1,4 +1,4 @@
-"""The service of this process: HERMES_HOME and its config.yaml, for callers that have nothing to hand in."""
+"""The default service of this process: HERMES_HOME and its config.yaml."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 @lru_cache(maxsize=8)
 def service_at(home: Path) -> AuthService:
-    """Return the one service of a HERMES_HOME, so that all callers of a process share its sessions."""
+    """Return the service of a HERMES_HOME; all callers in a process share it and its sessions."""
     return AuthService(home)
 
 
@@ -28,18 +28,18 @@ def default_service() -> AuthService:
 
 @with_hidden_locals
 def server_by_name(name: str, owner: Owner = None) -> Server:
-    """Return a server by its URL, by its name in config.yaml, or by the name that a login by URL gave it.
+    """Return a server by its URL, its name in config.yaml, or the name that a login by URL gave it.
 
     Raises ConfigError, ServerNotFound, StoreError.
     """
     if "://" in name:
         return server_from_url(name)
-    here = hermes_home_path(os.environ)
+    home = hermes_home_path(os.environ)
     try:
-        return find_server(name, here, os.environ)
+        return find_server(name, home, os.environ)
     except ServerNotFound as not_found:
-        # Logged in to by its address: no config knows it, its credentials do.
-        binding = FileStore(here).read(CredentialKey(name, owner)).binding
+        # The user logged in by URL: only the credentials know this server, not config.yaml.
+        binding = FileStore(home).read(CredentialKey(name, owner)).binding
         if binding is None:
             raise
         return Server(name, binding.server_url, config_files=not_found.config_files)
@@ -47,5 +47,5 @@ def server_by_name(name: str, owner: Owner = None) -> Server:
 
 @with_hidden_locals
 def open_session(server: str) -> Session:
-    """Return the operator's session of a server, by its URL or its name; raises as `server_named` does."""
+    """Return the operator's session of a server, by its URL or name; raises as `server_by_name` does."""
     return service_at(hermes_home_path(os.environ)).session(server_by_name(server))

@@ -1,4 +1,4 @@
-"""What the service's parts share: the store, the way out, the clock, chance, and the flights under way."""
+"""What the parts of the service share: store, network, clock, entropy, limits and single flights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class ExchangeRunner(Protocol):
-    """Runs an exchange over the network on behalf of a server (`http.client.run`)."""
+    """Runs an exchange over the network on behalf of a server (`http.client.run_exchange`)."""
 
     async def __call__(self, exchange: Exchange[T], server: Server) -> T:
         """Return what the exchange returns; raises what it raises."""
@@ -30,38 +30,38 @@ class ExchangeRunner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The edges, handed in once by `AuthService`."""
+    """The dependencies of the service's parts; `AuthService` creates them once."""
 
     store: FileStore
     run_exchange: ExchangeRunner
     clock: Clock
     entropy: Entropy
-    # Where a person may be given a code for another device; None: anywhere.
+    # The platforms on which the device flow is allowed; None: all.
     device_platforms: frozenset[str] | None = None
     limits: TimeLimits = TIME_LIMITS
     shared_discovery: SharedDiscovery = field(default_factory=SharedDiscovery)
     refresh_flights: SingleFlight[CachedToken] = field(
         default_factory=lambda: SingleFlight("mcp-auth-refresh")
     )
-    # Exchanging a code and storing what it brings: no Ctrl-C comes between.
+    # Exchanging a code and storing its tokens: Ctrl-C does not interrupt it.
     exchange_flights: SingleFlight[Credentials] = field(
         default_factory=lambda: SingleFlight("mcp-auth-exchange")
     )
-    # Storing a login's tokens: in a thread of its own, where no Ctrl-C comes between.
+    # Storing a login's tokens in a thread of its own: Ctrl-C does not interrupt it.
     storing_flights: SingleFlight[Credentials | None] = field(
         default_factory=lambda: SingleFlight("mcp-auth-keep")
     )
 
     def allows_device(self, server: Server, origin: Origin) -> bool:
-        """True where the operator lets a login of this server, asked for there, go by a device."""
+        """True if the operator allows the device flow for logins of this server from this origin."""
         platforms = self.device_platforms
         return server.options.device and (platforms is None or origin.platform in platforms)
 
     def signer_for(self, server: Server) -> Signer | None:
-        """Return what signs for this server's client, None without a key file. Raises ConfigError."""
+        """Return the signer of this server's client, or None without a key file. Raises ConfigError."""
         path, key_id = server.options.private_key_file, server.options.private_key_id
         return None if path is None else load_client_signer(path, key_id, self.clock, self.entropy)
 
     def prover_for(self, proof_key: Secret | None) -> Prover | None:
-        """Return what proves this key (RFC 9449); raises ConfigError, StoreCorrupt."""
+        """Return the prover of this key (RFC 9449); raises ConfigError, StoreCorrupt."""
         return None if proof_key is None else load_prover(proof_key, self.clock, self.entropy)

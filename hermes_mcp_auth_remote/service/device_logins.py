@@ -1,9 +1,9 @@
-"""Device logins that are waited for: one poller each among all processes, until tokens or an end come.
+"""Poll device logins until they end; among all processes, one poller polls each login.
 
-A poller takes a login by writing its name into the login's record; it counts as alive while it holds its own
-lock file, which the system frees with the process. So nothing is written for a poll, and whoever goes on
-after a poller that died cannot know when it polled last: it waits a whole interval first. What the server
-asked for (`slow_down`) stands in the record.
+A poller claims a login by writing its own id into the login's record. It counts as alive while it holds its
+lock file, which the system releases when the process ends. So a poll writes nothing, and a poller that takes
+over from a dead one does not know the time of the last poll: it waits a whole interval first. A longer
+interval that the server asked for (`slow_down`, RFC 8628 section 3.5) is stored in the record.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Secret, Server
 
-# A disk that fails for a moment ends no login.
+# A temporary disk error does not end a login.
 STORE_RETRY_SECONDS = 5.0
 
 
 @dataclass(slots=True)
 class _JobState:
-    """What is known of a login between two polls. `poll_at` is a time of the poller's monotonic clock."""
+    """The state of a login between two polls. `next_poll_at` is a time of `time.monotonic()`."""
 
     version: int | None
-    # The poller that polls, where that is not ours.
+    # The id of the other poller that polls this login; None: this process polls it.
     other_poller: str | None
     next_poll_at: float = 0.0
     failures: int = 0
@@ -67,7 +67,7 @@ class _JobState:
 
 
 class DeviceLogins:
-    """The device logins that somebody in this process waits for."""
+    """The device logins that callers in this process wait for."""
 
     def __init__(
         self,
@@ -87,55 +87,55 @@ class DeviceLogins:
         self._scheduler = PollScheduler(self)
 
     async def wait_for_device(self, login: Login) -> None:
-        """Return once a login is over, or waits for a device no more; meanwhile somebody polls."""
+        """Return when a login is over or no longer uses the device flow; one process polls it meanwhile."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        ended = _make_done_callback(loop, future)
-        self.subscribe(login, ended)
+        on_done = _make_done_callback(loop, future)
+        self.subscribe(login, on_done)
         try:
             await future
         except asyncio.CancelledError:
-            self._scheduler.unsubscribe(login.id, ended)
+            self._scheduler.unsubscribe(login.id, on_done)
             raise
 
     def subscribe(self, login: Login, on_done: DoneCallback) -> None:
-        """Poll a login for whoever is told of its end, from the poller's thread; costs no task."""
+        """Poll a login, and call `on_done` in the poller's thread when it ends; needs no asyncio task."""
         self._scheduler.subscribe(login.id, login.server_url, on_done)
 
     def has_changed(self, job: Job) -> bool:
-        """True where a login's record is another one than was read."""
-        memory = _job_state_of(job)
-        known = None if memory is None else memory.version
-        return self._deps.store.logins.version(job.job_id) != known
+        """True if a login's record has changed since it was read."""
+        job_state = _job_state_of(job)
+        known_version = None if job_state is None else job_state.version
+        return self._deps.store.logins.version(job.job_id) != known_version
 
     async def run_step(self, job: Job) -> float | None:
-        """Poll a login where that is ours to do, and due."""
-        store, memory = self._deps.store.logins, _job_state_of(job)
+        """Poll a login if this process polls it and a poll is due."""
+        store, job_state = self._deps.store.logins, _job_state_of(job)
         try:
             version = store.version(job.job_id)
-            is_seen = memory is not None and memory.version == version
+            is_unchanged = job_state is not None and job_state.version == version
             if (
-                is_seen
-                and memory is not None
-                and memory.other_poller
-                and store.is_poller_alive(memory.other_poller)
+                is_unchanged
+                and job_state is not None
+                and job_state.other_poller
+                and store.is_poller_alive(job_state.other_poller)
             ):
                 return STORE_CHECK_SECONDS
             login = self._completion.get(job.job_id)
             if login.status == "exchanging":
                 return STORE_CHECK_SECONDS
-            if memory is None or login.polled_by != self._poller_id:
-                taken = await run_file_work(self._take_over, login)
-                login, memory = taken[0], taken[1]
+            if job_state is None or login.polled_by != self._poller_id:
+                claimed = await run_file_work(self._take_over, login)
+                login, job_state = claimed[0], claimed[1]
             else:
-                memory.version = version
-            job.state = memory
+                job_state.version = version
+            job.state = job_state
             if login.status != "waiting" or login.poll_state is None:
                 return None
             return (
                 STORE_CHECK_SECONDS
-                if memory.other_poller
-                else await self._poll_when_due(login, login.poll_state, memory)
+                if job_state.other_poller
+                else await self._poll_when_due(login, login.poll_state, job_state)
             )
         except LoginNotFound:
             return None
@@ -143,12 +143,12 @@ class DeviceLogins:
             return STORE_RETRY_SECONDS
 
     def _take_over(self, login: Login) -> tuple[Login, _JobState]:
-        """Take over the polling of a login, unless another poller that lives does it."""
+        """Take over the polling of a login, unless another live poller polls it."""
         store = self._deps.store.logins
-        before: list[str | None] = []
+        previous_pollers: list[str | None] = []
 
         def claim_polling(current: Login) -> Login:
-            before.append(current.polled_by)
+            previous_pollers.append(current.polled_by)
             if current.status != "waiting" or current.poll_state is None:
                 return current
             is_free = current.polled_by in {None, self._poller_id} or not store.is_poller_alive(
@@ -156,25 +156,27 @@ class DeviceLogins:
             )
             return replace(current, polled_by=self._poller_id) if is_free else current
 
-        # One at a time: a thousand that begin together would only wait for one another at the store's lock.
+        # One at a time: a thousand concurrent calls would only wait for each other at the store's lock.
         with self._take_over_lock:
             if self._poller_lock is None:
                 self._poller_lock = store.register_poller(self._poller_id)
-            taken = store.change(login.id, claim_polling)
-        memory = _JobState(
-            store.version(login.id), taken.polled_by if taken.polled_by != self._poller_id else None
+            updated = store.change(login.id, claim_polling)
+        job_state = _JobState(
+            store.version(login.id), updated.polled_by if updated.polled_by != self._poller_id else None
         )
-        if taken.poll_state is not None:
-            interval = taken.poll_state.interval_seconds
-            # At most what a poll may have to wait: a clock that was set back must not hold it up for hours.
-            wait = min(max(taken.poll_state.next_at - self._deps.clock(), 0.0), interval * 2.0**MAX_DOUBLINGS)
-            if before[0] is not None:
+        if updated.poll_state is not None:
+            interval = updated.poll_state.interval_seconds
+            # At most the longest interval: a clock that was set back must not delay the poll for hours.
+            wait = min(
+                max(updated.poll_state.next_at - self._deps.clock(), 0.0), interval * 2.0**MAX_DOUBLINGS
+            )
+            if previous_pollers[0] is not None:
                 wait = max(wait, interval)
-            memory.next_poll_at, memory.failures = time.monotonic() + wait, taken.poll_state.failures
-        return taken, memory
+            job_state.next_poll_at, job_state.failures = time.monotonic() + wait, updated.poll_state.failures
+        return updated, job_state
 
     async def _poll_when_due(self, login: Login, poll_state: PollState, job_state: _JobState) -> float | None:
-        """Poll once it is time, and do what follows."""
+        """Poll if it is time; return the seconds until the next step, or None if the login is over."""
         clock = self._deps.clock
         wait = job_state.next_poll_at - time.monotonic()
         if wait > 0:
@@ -196,20 +198,20 @@ class DeviceLogins:
         job_state: _JobState,
         exchange: Exchange[Response | NetworkError],
     ) -> float | None:
-        """Send a poll, and do what follows from its answer."""
+        """Send a poll and apply the response; return as `_poll_when_due` does."""
         outcome = await self._run_poll_exchange(exchange, self._server_of(login))
         now = self._deps.clock()
-        after = advance_poll(poll_state, outcome, now, has_proof=job_state.key_and_prover is not None)
-        if isinstance(after, PollState):
-            wait = after.next_at - now
-            job_state.next_poll_at, job_state.failures = time.monotonic() + wait, after.failures
-            if _persistent_part(after) != _persistent_part(poll_state):
-                job_state.version = await run_file_work(self._save_polling, login, after)
+        result = advance_poll(poll_state, outcome, now, has_proof=job_state.key_and_prover is not None)
+        if isinstance(result, PollState):
+            wait = result.next_at - now
+            job_state.next_poll_at, job_state.failures = time.monotonic() + wait, result.failures
+            if _persistent_part(result) != _persistent_part(poll_state):
+                job_state.version = await run_file_work(self._save_polling, login, result)
             return max(min(wait, login.expires_at - now), 0.0)
-        if isinstance(after, PollFailure):
-            await run_file_work(self._completion.fail_device_login, login, after.error)
+        if isinstance(result, PollFailure):
+            await run_file_work(self._completion.fail_device_login, login, result.error)
         else:
-            await self._complete_login(login, poll_state, after, job_state.key_and_prover)
+            await self._complete_login(login, poll_state, result, job_state.key_and_prover)
         return None
 
     def _new_key_and_prover(self) -> tuple[Secret, Prover] | None:
@@ -218,7 +220,7 @@ class DeviceLogins:
         return None if prover is None else (key, prover)
 
     def _save_polling(self, login: Login, new_poll_state: PollState) -> int | None:
-        """Write down what whoever polls next has to know."""
+        """Store the poll state for the process that polls next; return the record's version."""
         store = self._deps.store.logins
 
         def apply_polling(current: Login) -> Login:
@@ -241,24 +243,24 @@ class DeviceLogins:
         try:
             claimed = await run_file_work(self._completion.claim, login)
         except LoginError:
-            # Cancelled, or changed over, at the last moment: what the person said last counts.
+            # The user has cancelled or switched the login meanwhile; the user's last decision counts.
             await self._completion.revoke_unused_tokens(login, tokens)
             return
         except StoreError:
-            # The device code is spent: what it brought can be stored under no login any more.
+            # The device code is used up, and no login can store its tokens any more.
             await self._completion.revoke_unused_tokens(login, tokens)
             raise
         key = key_and_prover[0] if key_and_prover is not None and tokens.scheme == "DPoP" else None
-        # What keeps it from being stored, the login's record says to whoever waits.
+        # If storing fails, the callers that wait read the error from the login's record.
         with contextlib.suppress(McpAuthError):
             await self._completion.save_granted_tokens(replace(claimed, request=login.request), tokens, key)
 
     async def release_job(self, job: Job) -> None:
-        """Leave a login to whoever polls it next, with what they have to know."""
-        memory = _job_state_of(job)
-        if memory is not None and not memory.other_poller:
+        """Release a login with its poll state, so that another process can poll it."""
+        job_state = _job_state_of(job)
+        if job_state is not None and not job_state.other_poller:
             with contextlib.suppress(StoreError, LoginError):
-                await run_file_work(self._release_polling, job.job_id, memory)
+                await run_file_work(self._release_polling, job.job_id, job_state)
 
     def _release_polling(self, login_id: str, job_state: _JobState) -> None:
         next_at = self._deps.clock() + max(job_state.next_poll_at - time.monotonic(), 0.0)
@@ -266,13 +268,13 @@ class DeviceLogins:
         def apply_release(current: Login) -> Login:
             if current.polled_by != self._poller_id or current.poll_state is None:
                 return current
-            device = replace(current.poll_state, next_at=next_at, failures=job_state.failures)
-            return replace(current, poll_state=device, polled_by=None)
+            poll_state = replace(current.poll_state, next_at=next_at, failures=job_state.failures)
+            return replace(current, poll_state=poll_state, polled_by=None)
 
         self._deps.store.logins.change(login_id, apply_release)
 
     async def release_resources(self) -> None:
-        """Close what is kept open for the next poll, and poll no more."""
+        """Close the pooled connections and give up this process's poller lock."""
         if self._http_clients is not None:
             await self._http_clients.aclose()
         lock, self._poller_lock = self._poller_lock, None
@@ -280,7 +282,7 @@ class DeviceLogins:
             self._deps.store.logins.unregister_poller(lock)
 
     def reset_in_child(self) -> None:
-        """Be another poller than the parent's, which goes on."""
+        """Use a new poller id in a forked child; the parent's poller goes on."""
         lock, self._poller_lock, self._http_clients, self._take_over_lock = (
             self._poller_lock,
             None,
@@ -297,7 +299,7 @@ class DeviceLogins:
         if self._run_exchange is not None:
             return await self._run_exchange(exchange, server)
         if self._http_clients is None:
-            # Loaded with the first poll.
+            # Imported with the first poll.
             from hermes_mcp_auth_remote.http.pooled import HttpClientPool  # noqa: PLC0415
 
             self._http_clients = HttpClientPool(limits=self._deps.limits)
@@ -322,7 +324,7 @@ def _make_done_callback(loop: asyncio.AbstractEventLoop, future: asyncio.Future[
             future.set_exception(error)
 
     def call_loop(error: BaseException | None) -> None:
-        # RuntimeError: the loop is closed, and nobody waits there any more.
+        # RuntimeError: the loop is closed, so no caller waits there.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(set_outcome, error)
 
@@ -332,8 +334,8 @@ def _make_done_callback(loop: asyncio.AbstractEventLoop, future: asyncio.Future[
 def _send_poll_request(request: Request, prover: Prover | None) -> Exchange[Response | NetworkError]:
     try:
         return (yield from send_with_proof(request, prover))
-    except NetworkError as trouble:
-        return trouble
+    except NetworkError as error:
+        return error
 
 
 def _persistent_part(poll_state: PollState) -> tuple[float, str]:

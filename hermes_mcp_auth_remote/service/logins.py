@@ -1,8 +1,8 @@
-"""The lives of logins: begun, shown by others, finished by a text, cancelled, expired (table: `login`).
+"""Start, switch, complete, cancel and wait for logins (state table: `login`).
 
-Everything is in the store before anybody sees it, so a login is finished by whichever process gets the
-answer, also after the one that began it is gone. No event loop waits for a file: reads and writes go to
-threads, but for a login's last mark when its task is cancelled.
+A login is stored before it is shown. So any process that gets the user's answer can complete it, also after
+the process that started it has ended. File reads and writes run in threads, not in the event loop, except
+the last write of a login whose task is cancelled.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Flow, Origin, Secret, Server
 
-# A login may be finished by another process, which can only tell us through the store.
+# Another process may complete a login; this process sees that only in the store.
 STORE_CHECK_SECONDS = 0.3
-# What has been over for an hour goes as somebody begins, at most so often.
+# Starting a login removes those that ended over an hour ago, at most once in this time.
 PURGE_INTERVAL_SECONDS = 60.0
 
 
 class Logins(LoginCompletion):
-    """Begins logins, takes what answers them, and tells of their end."""
+    """Starts logins, completes them with the user's answer, and waits for their end."""
 
     def __init__(
         self,
@@ -70,12 +70,12 @@ class Logins(LoginCompletion):
         challenge: Challenge | None = None,
         flow: Flow | None = None,
     ) -> Login:
-        """Begin a login and store it. Stored credentials stay as they are until it succeeds.
+        """Start a login and store it. Stored credentials stay until the login succeeds.
 
-        `challenge` is what a 401 or 403 said, where there was one. Raises a ServerError, NetworkError,
-        ConfigError or StoreError.
+        `challenge` is the parsed WWW-Authenticate header of a 401 or 403, if there was one. Raises a
+        ServerError, NetworkError, ConfigError or StoreError.
         """
-        # Loaded when somebody logs in; most processes have tokens, and a bot is to hear people soon.
+        # Imported with the first login: most processes have tokens, and a bot must start quickly.
         from hermes_mcp_auth_remote.service.start_login import start_login  # noqa: PLC0415
 
         login = await start_login(
@@ -85,28 +85,28 @@ class Logins(LoginCompletion):
         return login
 
     async def switch_flow(self, login_id: str, flow: Flow, server: Server) -> Login:
-        """Let a login that waits go on by another flow, or with a new code for a device; returns it.
+        """Switch a waiting login to another flow or to a new device code, and return it.
 
-        What was shown of it before is worth nothing then. Raises a LoginError, or what stands in the way:
-        the login then goes on as before.
+        Prompts that were shown before are then invalid. Raises a LoginError, or what `start_login` raises;
+        the login is then unchanged.
         """
-        from hermes_mcp_auth_remote.service.start_login import switch_flow  # noqa: PLC0415  as in `begin`
+        from hermes_mcp_auth_remote.service.start_login import switch_flow  # noqa: PLC0415  as in `start_login`
 
         login = await run_file_work(self.get, login_id)
-        after = await switch_flow(self._deps, server, login, flow)
+        switched = await switch_flow(self._deps, server, login, flow)
 
         def apply_switch(current: Login) -> Login:
             if current.status == "waiting" and not is_same_prompt(current, login):
-                raise PasteRefused("This login has just been changed over elsewhere.", "Look at it again.")
-            # A message may have been noted since it was read.
+                raise PasteRefused("This login was switched to another flow elsewhere.", "Look at it again.")
+            # Another process may have stored a message id since the login was read.
             return replace(
-                after, status=apply_event(current, "switch").status, message_ids=current.message_ids
+                switched, status=apply_event(current, "switch").status, message_ids=current.message_ids
             )
 
         return await self._change_login(login_id, apply_switch)
 
     def _add_login(self, login: Login, now: float) -> None:
-        # A look through all of them, which many who begin at once need not repeat.
+        # This reads all logins, so concurrent starts do not repeat it.
         if not self._purged_at <= now < self._purged_at + PURGE_INTERVAL_SECONDS:
             self._deps.store.logins.remove_expired(now)
             self._purged_at = now
@@ -115,12 +115,12 @@ class Logins(LoginCompletion):
     async def complete_login(
         self, login_id: str, text: Secret, origin: Origin, server: Server
     ) -> Credentials:
-        """Finish a login with what a person pasted or a browser brought; `text` is hostile.
+        """Complete a login with text that a user pasted or a browser sent; `text` is untrusted.
 
-        Returns what is now stored. Raises PasteRefused where the login goes on waiting, another LoginError,
-        or what the token request raised: then the login has failed. Raises StillExchanging if the server got
-        the code and takes too long: the login then stays `exchanging` until an answer ends it. Being
-        cancelled is the same: a code that was sent is exchanged; one that was not sent never is.
+        Returns the stored credentials. Raises PasteRefused if the login still waits. Raises another
+        LoginError, or what the token request raises, if the login has failed. Raises StillExchanging if the
+        server got the code and takes too long: the login then stays `exchanging` until a response ends it.
+        If the caller is cancelled, a code that was sent is still exchanged, and one that was not sent is not.
         """
         login, response = await run_file_work(self._parse_and_claim, login_id, text, origin)
         hold, limits = ExitHold(), self._deps.limits
@@ -133,11 +133,11 @@ class Logins(LoginCompletion):
             if flight.done():
                 return flight.result()
             if hold.cancel_if_unsent():
-                late = TimedOut(
+                error = TimedOut(
                     f"{login.authorization_host} could not be reached in time.", LoginError.advice
                 )
-                await run_file_work(self._fail_exchange, login, late)
-                raise late from None
+                await run_file_work(self._fail_exchange, login, error)
+                raise error from None
             raise StillExchanging(f"{hold.host} got the code but did not answer in time.") from None
         except McpAuthError:
             raise
@@ -155,82 +155,82 @@ class Logins(LoginCompletion):
         origin: Origin,
         server: Server,
     ) -> Credentials:
-        """Exchange a code and store what comes, in a flight's own thread; raises as `finish` does."""
+        """Exchange a code and store the tokens, in a flight's thread; raises as `complete_login` does."""
         with exit_hold:
             try:
                 sign = self._deps.signer_for(server)
                 proof_key = new_proof_key() if login.request.uses_dpop else None
                 prover, now = self._deps.prover_for(proof_key), self._deps.clock()
-                asking = exchange_code(response, login.request, now, sign=sign, prover=prover)
-                tokens = await self._deps.run_exchange(asking, server)
+                exchange = exchange_code(response, login.request, now, sign=sign, prover=prover)
+                tokens = await self._deps.run_exchange(exchange, server)
             except TokenError as refused:
                 if response.is_bare and refused.error == "invalid_grant":
                     self._deps.store.logins.change(
                         login.id, lambda it: replace(apply_event(it, "release"), expires_at=login.expires_at)
                     )
-                    unknown = PasteRefused(f"{login.authorization_host} does not know that code.")
-                    raise self._count_refused_paste(login.id, unknown, origin) from None
+                    refused_paste = PasteRefused(f"{login.authorization_host} does not know that code.")
+                    raise self._count_refused_paste(login.id, refused_paste, origin) from None
                 self._fail_exchange(login, refused)
                 raise
-            except McpAuthError as trouble:
-                self._fail_exchange(login, trouble)
+            except McpAuthError as error:
+                self._fail_exchange(login, error)
                 raise
             return await self.save_granted_tokens(login, tokens, proof_key)
 
     def _parse_and_claim(
         self, login_id: str, text: Secret, origin: Origin
     ) -> tuple[Login, AuthorizationResponse]:
-        """Read the text for this login and take the login for ourselves; exactly one caller can."""
+        """Parse the text for this login and claim the login; exactly one caller succeeds."""
         login = self.get(login_id)
         if login.status != "waiting":
             raise login_state_error(login)
         if not can_complete(login, origin):
             raise PasteRefused(
-                "This login was begun somewhere else.",
-                "Paste where the login was begun, as whoever began it.",
+                "This login was started somewhere else.",
+                "Paste it where you started the login, from the same account.",
             )
         if login.poll_state is not None:
             raise PasteRefused(
-                "This login waits for a code that is entered on another device, and for no paste.",
-                "Enter the code there, or change this login over to pasting first.",
+                "This login waits for a code on another device and takes no paste.",
+                "Enter the code there, or switch this login to pasting first.",
             )
         try:
-            accepts_bare = has_confirmed_pkce(login) and self._is_only_waiting_login(login)
+            accepts_bare_code = has_confirmed_pkce(login) and self._is_only_waiting_login(login)
             response = read_authorization_response(
-                text.reveal(), login.request, accept_bare_code=accepts_bare
+                text.reveal(), login.request, accept_bare_code=accepts_bare_code
             )
         except PasteRefused as refused:
             raise self._count_refused_paste(login_id, refused, origin) from None
         except LoginError as denied:
-            ended = self._fail_login(login_id, denied, expected_status="waiting")
-            raise (denied if ended.status == "failed" else login_state_error(ended)) from None
+            failed_login = self._fail_login(login_id, denied, expected_status="waiting")
+            raise (denied if failed_login.status == "failed" else login_state_error(failed_login)) from None
         self.claim(login)
         return login, response
 
     def _count_refused_paste(self, login_id: str, error: PasteRefused, origin: Origin) -> LoginError:
-        """Count a paste that was refused; return that refusal, or why the login takes no more."""
+        """Count a refused paste; return that refusal, or the reason why the login takes no more pastes."""
         store = self._deps.store.logins
-        counted = store.change(login_id, lambda it: replace(it, paste_attempts=it.paste_attempts + 1))
-        if counted.paste_attempts >= MAX_PASTE_ATTEMPTS and origin.platform != "terminal":
-            counted = self._fail_login(
+        login = store.change(login_id, lambda it: replace(it, paste_attempts=it.paste_attempts + 1))
+        if login.paste_attempts >= MAX_PASTE_ATTEMPTS and origin.platform != "terminal":
+            login = self._fail_login(
                 login_id, LoginError("Too many wrong answers were pasted."), expected_status="waiting"
             )
-        return error if counted.status == "waiting" else login_state_error(counted)
+        return error if login.status == "waiting" else login_state_error(login)
 
     def _is_only_waiting_login(self, login: Login) -> bool:
-        """True where a code alone can mean no other login: not of this owner, not of this sender."""
+        """True if no other login of this owner or origin waits, so that a bare code is unambiguous."""
         now = self._deps.clock()
         waiting = [
-            each
-            for each in self._deps.store.logins.list_all()
-            if each.status == "waiting"
-            and not is_expired(each, now)
-            and (each.key.owner == login.key.owner or each.origin == login.origin)
+            other
+            for other in self._deps.store.logins.list_all()
+            if other.status == "waiting"
+            and not is_expired(other, now)
+            and (other.key.owner == login.key.owner or other.origin == login.origin)
         ]
         return len(waiting) == 1
 
     async def wait_for_login(self, login_id: str) -> Login:
-        """Wait until a login is over, however and wherever that happens, and return it."""
+        """Wait until a login is over, in this or another process, and return it."""
         while True:
             login = await run_file_work(self.get, login_id)
             if login.is_over:
@@ -241,24 +241,27 @@ class Logins(LoginCompletion):
                 await asyncio.sleep(STORE_CHECK_SECONDS)
 
     async def cancel(self, login_id: str) -> Login:
-        """Cancel a login that waits; one that is over, or being exchanged, stays as it is."""
+        """Cancel a waiting login and return it; a login with another status is unchanged."""
         return await self._change_login(
             login_id, lambda it: apply_event(it, "cancel") if it.status == "waiting" else it
         )
 
     async def save_prompt_message(self, login_id: str, message_id: str) -> Login:
-        """Keep the id of the chat message that shows a login from now on, before all others; return it."""
+        """Store the id of the chat message that now shows a login as the first one; return the login."""
 
         def apply_prompt_message(current: Login) -> Login:
             return replace(
                 current,
-                message_ids=(message_id, *(each for each in current.message_ids if each != message_id)),
+                message_ids=(
+                    message_id,
+                    *(other_id for other_id in current.message_ids if other_id != message_id),
+                ),
             )
 
         return await self._change_login(login_id, apply_prompt_message)
 
     async def save_messages(self, login_id: str, message_ids: tuple[str, ...]) -> Login:
-        """Keep the ids of the chat messages that show a login, and return it."""
+        """Store the ids of the chat messages that show a login, and return the login."""
         return await self._change_login(login_id, lambda it: replace(it, message_ids=message_ids))
 
     async def _change_login(self, login_id: str, apply_change: Callable[[Login], Login]) -> Login:

@@ -1,4 +1,4 @@
-"""Tokens for a session that needs no person: what the grant stands on is read, the rest is the protocol's."""
+"""Obtain tokens by a grant without a user: read its inputs, then run `flows.machine_grants`."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ async def request_machine_tokens(
     credentials: Credentials,
     challenge: Challenge | None,
 ) -> Credentials:
-    """Ask for tokens, and return all that is to be stored; reads small files, so it runs in a flight.
+    """Request tokens and return the credentials to store. Reads small files: run it in a flight.
 
-    `stored` is what there was: its issuer is the only one that gets what the operator configured. Raises
-    ConfigError, a ServerError or NetworkError.
+    `credentials` are the stored ones. If they name an issuer, only that issuer gets the configured secrets.
+    Raises ConfigError, a ServerError or NetworkError.
     """
-    held = PreviousLogin(
+    previous_login = PreviousLogin(
         credentials.client,
         credentials.binding.issuer if credentials.binding else None,
         (credentials.tokens.scope if credentials.tokens else None) or frozenset(),
     )
     proof_key = _select_proof_key(server, credentials)
-    means = GrantInputs(deps.signer_for(server), _read_assertion(server), deps.prover_for(proof_key))
+    inputs = GrantInputs(deps.signer_for(server), _read_assertion(server), deps.prover_for(proof_key))
     now = deps.clock()
-    found = await deps.run_exchange(
-        obtain_tokens(server, means, now, previous_login=held, challenge=challenge), server
+    result = await deps.run_exchange(
+        obtain_tokens(server, inputs, now, previous_login=previous_login, challenge=challenge), server
     )
-    bound = proof_key if found.tokens.scheme == "DPoP" else None
-    binding = _make_binding(server, key, found, now)
-    return Credentials(found.tokens, found.client, found.authorization_server, binding, bound)
+    bound_proof_key = proof_key if result.tokens.scheme == "DPoP" else None
+    binding = _make_binding(server, key, result, now)
+    return Credentials(result.tokens, result.client, result.authorization_server, binding, bound_proof_key)
 
 
 def _select_proof_key(server: Server, credentials: Credentials) -> Secret | None:

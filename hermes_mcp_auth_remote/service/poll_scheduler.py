@@ -1,9 +1,9 @@
-"""One heap of timers for all that waits in this process: whoever polls a thousand logins needs no more.
+"""Run the periodic steps of many jobs, such as the polls of a thousand logins, from one heap of timers.
 
-It runs in a thread and an event loop of its own, begun with the first watch and ended with the last, so that
-it belongs to no caller: any thread may watch, and a loop that is kept busy delays nobody else's polls.
-Requests in flight are bounded, in all and for each place. What is due beyond that waits its turn: under
-overload polls come later, in the order in which they fell due, and none is lost.
+The scheduler has its own thread and event loop, which start with the first job and end with the last one. So
+any thread may subscribe, and a caller's busy event loop does not delay polls. The number of running steps is
+limited, in total and per server. Due steps beyond the limit wait in the order of their due times: under
+overload polls are late, but none is lost.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from hermes_mcp_auth_remote.fork import reset_after_fork
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
 from hermes_mcp_auth_remote.traceback_redaction import hide_locals, with_hidden_locals
 
-# A thousand polls in five seconds need ten of them where an answer takes 50 ms.
+# A thousand polls in five seconds need ten running steps if a response takes 50 ms.
 MAX_RUNNING_STEPS = 64
-# A server that never answers must not take the turns of all others.
+# A server that never responds must not use up the running steps of the other servers.
 MAX_RUNNING_STEPS_PER_SERVER = 32
-# Other processes can tell only through the store; this is how long that goes unnoticed.
+# Changes by other processes are visible only in the store. This is the time between two checks.
 STORE_CHECK_SECONDS = 1.0
-# What is in flight when the interpreter exits may be writing a file. For a poll that was sent the exit waits
-# longer (`exit_hold`): it may be bringing tokens.
+# A step that runs when the interpreter exits may be writing a file. The exit waits longer for a poll that was
+# sent (`exit_hold`), because its response may contain tokens.
 EXIT_WAIT_SECONDS = TIME_LIMITS.exit_seconds
-# A step that takes longer than an honest answer no longer counts among those of all places.
+# A step that takes longer than the response limit no longer counts towards MAX_RUNNING_STEPS.
 SLOW_STEP_SECONDS = TIME_LIMITS.response_seconds
 
 DoneCallback = Callable[[BaseException | None], None]
-"""Told once, in the poller's own thread, that there is nothing more to wait for; or why that broke."""
+"""Called once in the scheduler's thread when the job ends: with None, or with the error that ended it."""
 
 
 class Job:
-    """Something that is waited for. Times are those of the poller's own, monotonic clock, in seconds."""
+    """A job with periodic steps. `due_at` is in seconds of the scheduler loop's monotonic clock."""
 
     __slots__ = (
         "callbacks",
@@ -58,36 +58,36 @@ class Job:
         self.due_at = 0.0
         self.is_running = False
         self.callbacks: tuple[DoneCallback, ...] = ()
-        # The work's own, between two steps.
+        # The job runner's own state between two steps.
         self.state: object = None
 
 
 class JobRunner(Protocol):
-    """What is done about a watch."""
+    """Does the steps of jobs."""
 
     async def run_step(self, job: Job) -> float | None:
-        """Do what is due; returns seconds until the next step, None where all is over."""
+        """Do the due step; return the seconds until the next step, or None if the job is over."""
         ...
 
     def has_changed(self, job: Job) -> bool:
-        """True where somebody else changed something, so that a step is due. Quick, for it is often asked."""
+        """True if another process has changed the job, so that a step is due. Called often: must be quick."""
         ...
 
     async def release_job(self, job: Job) -> None:
-        """Let go of a watch that nobody waits for any more."""
+        """Release a job that no caller waits for any more."""
         ...
 
     async def release_resources(self) -> None:
-        """Let go of everything: nothing is watched any more."""
+        """Release all resources: no job is left."""
         ...
 
     def reset_in_child(self) -> None:
-        """Be another one than in the process that this one was forked from."""
+        """Reset the state in a forked child process."""
         ...
 
 
 class PollScheduler:
-    """Watches by name. `watch` and `unwatch` may be called from any thread."""
+    """Jobs by id. `subscribe` and `unsubscribe` may be called from any thread."""
 
     def __init__(self, job_runner: JobRunner) -> None:
         self._job_runner = job_runner
@@ -96,7 +96,7 @@ class PollScheduler:
         reset_after_fork(self)
 
     def reset_in_child(self) -> None:
-        """Forget every watch, in a process that has not the thread of them."""
+        """Forget all jobs in a forked child process: it does not have the scheduler's thread."""
         self._reset()
         self._job_runner.reset_in_child()
 
@@ -110,34 +110,34 @@ class PollScheduler:
         self._due_jobs: dict[str, deque[Job]] = {}
         self._running_counts: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        # Those in flight that take longer than an honest answer would.
+        # Jobs whose running step takes longer than SLOW_STEP_SECONDS.
         self._slow_jobs: set[Job] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._is_closing = False
         self._idle_event = asyncio.Event()
-        # Calls on their way into the thread.
+        # Calls that the scheduler's thread has not run yet.
         self._pending_calls = 0
 
     def subscribe(self, job_id: str, quota_key: str, on_done: DoneCallback) -> None:
-        """Step through something until it is over. `place` is where its requests go, a bound for itself."""
+        """Run a job's steps until it is over. `quota_key` is its server, which has a limit of its own."""
         self._call_in_thread(lambda: self._add_callback(job_id, quota_key, on_done))
 
     def unsubscribe(self, job_id: str, on_done: DoneCallback) -> None:
-        """Wait no longer for it; a step in flight comes to its end all the same."""
+        """Stop waiting for a job; a running step still completes."""
         self._call_in_thread(lambda: self._remove_callback(job_id, on_done))
 
     def close(self) -> None:
-        """Begin no step any more, and give those in flight a little time; for a process that exits."""
+        """Start no more steps, and wait briefly for the running ones; for a process that exits."""
         thread = self.stop_new_steps()
         if thread is not None:
             thread.join(EXIT_WAIT_SECONDS)
 
     def stop_new_steps(self) -> threading.Thread | None:
-        """Begin no step any more; returns the thread that brings those in flight to their end."""
+        """Start no more steps; return the thread that completes the running ones."""
         with self._lock:
             loop, thread = self._loop, self._thread
         if loop is not None:
-            # RuntimeError: it has just ended by itself.
+            # RuntimeError: the loop has just ended by itself.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._stop)
         return thread
@@ -146,10 +146,10 @@ class PollScheduler:
         with self._lock:
             if self._loop is None:
                 self._loop, self._idle_event = asyncio.new_event_loop(), asyncio.Event()
-                # Timers of an earlier loop.
+                # Drop the timers of an earlier loop.
                 self._timer = None
                 self._heap.clear()
-                # A daemon: nothing that only waits for a person keeps a program from ending.
+                # A daemon thread: waiting for a user must not keep a program from ending.
                 self._thread = threading.Thread(
                     target=self._run_loop, args=(self._loop,), name="mcp-auth-poll", daemon=True
                 )
@@ -178,7 +178,7 @@ class PollScheduler:
                 continue
             await self._job_runner.release_resources()
             with self._lock:
-                # Somebody may have called meanwhile; from here on, whoever calls begins another thread.
+                # A call may have come meanwhile. From here on, a call starts another thread.
                 if self._is_closing or (self._is_idle() and not self._pending_calls):
                     self._loop = self._thread = None
                     return
@@ -197,23 +197,23 @@ class PollScheduler:
         self._notify_if_idle()
 
     def _add_callback(self, job_id: str, quota_key: str, on_done: DoneCallback) -> None:
-        watch = self._jobs.get(job_id)
-        if watch is None:
-            watch = self._jobs[job_id] = Job(job_id, quota_key)
-            self._schedule(watch, 0.0)
-        watch.callbacks = (*watch.callbacks, on_done)
+        job = self._jobs.get(job_id)
+        if job is None:
+            job = self._jobs[job_id] = Job(job_id, quota_key)
+            self._schedule(job, 0.0)
+        job.callbacks = (*job.callbacks, on_done)
 
     def _remove_callback(self, job_id: str, on_done: DoneCallback) -> None:
-        watch = self._jobs.get(job_id)
-        if watch is None:
+        job = self._jobs.get(job_id)
+        if job is None:
             return
-        watch.callbacks = tuple(each for each in watch.callbacks if each is not on_done)
-        if not watch.callbacks and not watch.is_running:
-            self._start_task(self._release_job(watch))
+        job.callbacks = tuple(callback for callback in job.callbacks if callback is not on_done)
+        if not job.callbacks and not job.is_running:
+            self._start_task(self._release_job(job))
 
     @with_hidden_locals
     async def _release_job(self, job: Job) -> None:
-        # Somebody came since the last one left, and its timer is set still; or it was let go of before.
+        # A caller has subscribed since, and the job's timer is still set; or the job was released before.
         if job.callbacks or self._jobs.get(job.job_id) is not job:
             return
         self._remove_job(job)
@@ -224,7 +224,7 @@ class PollScheduler:
             del self._jobs[job.job_id]
 
     def _schedule(self, job: Job, delay_seconds: float) -> None:
-        """Set a watch's timer; one that was set before no longer counts."""
+        """Set a job's timer; an earlier timer of the job no longer counts."""
         job.due_at = asyncio.get_running_loop().time() + delay_seconds
         heapq.heappush(self._heap, (job.due_at, next(self._sequence_numbers), job))
         if self._heap[0][2] is job:
@@ -240,28 +240,28 @@ class PollScheduler:
     def _queue_due_jobs(self) -> None:
         now = asyncio.get_running_loop().time()
         while self._heap and self._heap[0][0] <= now:
-            due_at, _, watch = heapq.heappop(self._heap)
-            if watch.due_at == due_at and not watch.is_running and self._jobs.get(watch.job_id) is watch:
-                self._due_jobs.setdefault(watch.quota_key, deque()).append(watch)
-                # In the queue; whatever else is in the heap for it is old.
-                watch.is_running = True
+            due_at, _, job = heapq.heappop(self._heap)
+            if job.due_at == due_at and not job.is_running and self._jobs.get(job.job_id) is job:
+                self._due_jobs.setdefault(job.quota_key, deque()).append(job)
+                # The job is in the queue, so other heap entries for it are stale.
+                job.is_running = True
         self._set_timer()
         self._start_queued_steps()
 
     def _start_queued_steps(self) -> None:
-        """Begin as many steps as there is room for, the places in turn."""
-        waiting = deque(place for place, queue in self._due_jobs.items() if queue)
-        while waiting and len(self._tasks) - len(self._slow_jobs) < MAX_RUNNING_STEPS:
-            place = waiting.popleft()
-            if self._running_counts.get(place, 0) >= MAX_RUNNING_STEPS_PER_SERVER:
+        """Start as many queued steps as the limits allow, taking the servers in turn."""
+        waiting_keys = deque(quota_key for quota_key, queue in self._due_jobs.items() if queue)
+        while waiting_keys and len(self._tasks) - len(self._slow_jobs) < MAX_RUNNING_STEPS:
+            quota_key = waiting_keys.popleft()
+            if self._running_counts.get(quota_key, 0) >= MAX_RUNNING_STEPS_PER_SERVER:
                 continue
-            queue = self._due_jobs[place]
-            self._running_counts[place] = self._running_counts.get(place, 0) + 1
+            queue = self._due_jobs[quota_key]
+            self._running_counts[quota_key] = self._running_counts.get(quota_key, 0) + 1
             self._start_task(self._run_step(queue.popleft()))
             if queue:
-                waiting.append(place)
+                waiting_keys.append(quota_key)
             else:
-                del self._due_jobs[place]
+                del self._due_jobs[quota_key]
 
     def _start_task(self, awaitable: Awaitable[None]) -> None:
         task = asyncio.ensure_future(awaitable)
@@ -275,41 +275,41 @@ class PollScheduler:
         self._notify_if_idle()
 
     async def _run_step(self, job: Job) -> None:
-        trouble: BaseException | None = None
+        step_error: BaseException | None = None
         timer = asyncio.get_running_loop().call_later(SLOW_STEP_SECONDS, self._mark_slow, job)
         try:
-            # Whoever waited may have gone while it was in the queue.
+            # The last caller may have unsubscribed while the job was in the queue.
             seconds = await self._job_runner.run_step(job) if job.callbacks else 0.0
-        except Exception as error:  # noqa: BLE001  whoever waits for it is told
+        except Exception as error:  # noqa: BLE001  the callbacks get it
             hide_locals(error)
-            seconds, trouble = None, error
+            seconds, step_error = None, error
         timer.cancel()
         self._slow_jobs.discard(job)
         job.is_running = False
-        flying = self._running_counts.pop(job.quota_key) - 1
-        if flying:
-            self._running_counts[job.quota_key] = flying
+        running_count = self._running_counts.pop(job.quota_key) - 1
+        if running_count:
+            self._running_counts[job.quota_key] = running_count
         if seconds is None:
             self._remove_job(job)
-            told, job.callbacks = job.callbacks, ()
-            for ended in told:
-                ended(trouble)
+            callbacks, job.callbacks = job.callbacks, ()
+            for on_done in callbacks:
+                on_done(step_error)
         elif not job.callbacks:
             await self._release_job(job)
         elif not self._is_closing:
             self._schedule(job, seconds)
 
     def _mark_slow(self, job: Job) -> None:
-        """Let another place have the turn of a step that its server does not answer."""
+        """Let another step start in place of one whose server does not respond."""
         self._slow_jobs.add(job)
         self._start_queued_steps()
 
     def _check_for_changes(self) -> None:
-        """Notice what was changed by somebody else."""
+        """Schedule the jobs that another process has changed."""
         loop = asyncio.get_running_loop()
-        for watch in list(self._jobs.values()):
-            if not watch.is_running and self._job_runner.has_changed(watch):
-                self._schedule(watch, 0.0)
+        for job in list(self._jobs.values()):
+            if not job.is_running and self._job_runner.has_changed(job):
+                self._schedule(job, 0.0)
         loop.call_later(STORE_CHECK_SECONDS, self._check_for_changes)
         self._notify_if_idle()
 
@@ -321,8 +321,8 @@ _schedulers: WeakSet[PollScheduler] = WeakSet()
 def _close_all() -> None:
     # The second Ctrl-C: the exit goes on.
     with contextlib.suppress(KeyboardInterrupt):
-        for poller in list(_schedulers):
-            poller.stop_new_steps()
+        for scheduler in list(_schedulers):
+            scheduler.stop_new_steps()
         wait_for_sent_requests()
-        for poller in list(_schedulers):
-            poller.close()
+        for scheduler in list(_schedulers):
+            scheduler.close()

@@ -1,7 +1,7 @@
-"""Asking a person from inside a call: one login for all who wait, shown where the call comes from.
+"""Prompt the user for a login from inside a call: one login for all calls that wait at one origin.
 
-Who can be asked is a matter of context: an agent that works for a chat asks in that chat, a program at a
-terminal there, a cron job nowhere. `asking` says so for the calls inside its block.
+The context decides where the prompt appears: an agent that works for a chat prompts in that chat, a program
+at a terminal prompts there, and a cron job cannot prompt. `prompting` sets this for the calls in its block.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, CredentialKey, Flow, Origin, Server
 
-# A person who said no, or did not answer, is not asked again by the next call; a command still may.
+# After a user cancelled or ignored a prompt, calls do not prompt again for so many seconds; commands may.
 PROMPT_COOLDOWN_SECONDS = {"cancelled": 300.0, "failed": 60.0, "expired": 3600.0}
-# A server that wants ever more scope, or refuses what it granted, does not get to ring all day.
+# Limits the prompts of a server that keeps asking for more scope or rejects its own tokens.
 MAX_PROMPTS_PER_HOUR = 6
 _REASON_BY_STATUS = {
     "cancelled": "the last login was cancelled",
     "failed": "the last login failed",
-    "expired": "nobody finished the last login in time",
+    "expired": "the last login was not finished in time",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTarget:
-    """Who asks whom: a prompter, the place that it shows logins at, and how many seconds a call waits."""
+    """Where calls prompt: a prompter, the origin at which it shows logins, and the seconds a call waits."""
 
     prompter: Prompter
     origin: Origin
@@ -46,10 +46,10 @@ class PromptTarget:
     flow: Flow | None = None
 
     def can_prompt_for(self, key: CredentialKey) -> bool:
-        """True where a login at this place may become those credentials.
+        """True if a login at this origin may replace the credentials of this key.
 
-        The operator's shared ones are nobody's in a chat, unless the operator says so; a chat user's own are
-        that user's alone.
+        A chat user may replace only the user's own credentials. The operator's shared credentials may be
+        replaced from a chat only with `can_connect_shared`.
         """
         if self.origin.platform == "terminal":
             return True
@@ -70,12 +70,12 @@ def prompting(
     can_connect_shared: bool = False,
     flow: Flow | None = None,
 ) -> Generator[None]:
-    """Let calls inside the block, and tasks begun there, ask this prompter where a login is needed.
+    """Let calls inside the block, and tasks started there, use this prompter if a login is needed.
 
-    A call waits up to `wait_seconds` for the person, then raises AuthorizationRequired with the login's id;
-    the login itself goes on. With `may_connect_shared`, whoever answers at this place logs in for everybody
-    who shares the operator's tokens: give it for an operator's own chat only. The flow "auto" is for a
-    prompter that can show a code for another device (`Login.shown_code`), as `AuthService.begin` has it.
+    A call waits up to `wait_seconds` for the user, then raises AuthorizationRequired with the login's id; the
+    login itself continues. With `can_connect_shared`, a user at this origin logs in for all users of the
+    operator's shared tokens: set it only for the operator's own chat. Pass the flow "auto" if the prompter
+    can show a code for another device (`Login.shown_code`), as in `AuthService.start_login`.
     """
     token = _current_target.set(PromptTarget(prompter, origin, wait_seconds, can_connect_shared, flow))
     try:
@@ -85,7 +85,7 @@ def prompting(
 
 
 _PromptKey = tuple[CredentialKey, str, Origin]
-"""Whose credentials for which address, and where the person is asked."""
+"""The credential key, the server's URL, and the origin at which the user is prompted."""
 
 
 class InteractiveLogins:
@@ -96,32 +96,34 @@ class InteractiveLogins:
         self._logins = logins
         self._lock = threading.Lock()
         self._login_starts: dict[_PromptKey, Future[str]] = {}
-        # Until when nobody is asked, in epoch seconds.
+        # The end of the time without prompts, in epoch seconds.
         self._cooldown_ends_at: dict[_PromptKey, float] = {}
-        # When somebody was asked, the last time last.
+        # The times of the prompts in epoch seconds, in ascending order.
         self._prompted_at: dict[_PromptKey, list[float]] = {}
         self._outcome_tasks: set[asyncio.Task[None]] = set()
 
     async def request_login(self, server: Server, key: CredentialKey, error: AuthorizationRequired) -> None:
-        """Return once somebody has logged in; else raises AuthorizationRequired, or what begin raised.
+        """Return when the user has logged in; raises AuthorizationRequired, or what `start_login` raises.
 
-        Raises at once where nobody can be asked, or where the person has just said no.
+        Raises at once if no user can be prompted here, or if the user has just cancelled a prompt.
         """
-        asker = _current_target.get()
-        if asker is None or not asker.can_prompt_for(key):
-            waiting = await run_file_work(self._find_waiting_login, key, server, None)
-            raise error if waiting is None else _with_login(error, waiting)
-        place = (key, server.url, asker.origin)
+        target = _current_target.get()
+        if target is None or not target.can_prompt_for(key):
+            waiting_login = await run_file_work(self._find_waiting_login, key, server, None)
+            raise error if waiting_login is None else _with_login(error, waiting_login)
+        prompt_key = (key, server.url, target.origin)
         login: Login | None = None
         try:
-            async with asyncio.timeout(asker.wait_seconds):
-                login = await self._join_or_start_login(server, place, asker, error)
-                over = await self._logins.wait_for_login(login.id)
+            async with asyncio.timeout(target.wait_seconds):
+                login = await self._join_or_start_login(server, prompt_key, target, error)
+                ended = await self._logins.wait_for_login(login.id)
         except TimeoutError:
             raise error if login is None else _with_login(error, login) from None
-        if over.status != "done":
-            self._cooldown_ends_at[place] = self._deps.clock() + PROMPT_COOLDOWN_SECONDS.get(over.status, 0.0)
-            reason = _REASON_BY_STATUS.get(over.status, error.reason)
+        if ended.status != "done":
+            self._cooldown_ends_at[prompt_key] = self._deps.clock() + PROMPT_COOLDOWN_SECONDS.get(
+                ended.status, 0.0
+            )
+            reason = _REASON_BY_STATUS.get(ended.status, error.reason)
             raise AuthorizationRequired(
                 key.server_name, reason=reason, challenge=error.challenge, server_message=error.server_message
             )
@@ -129,31 +131,31 @@ class InteractiveLogins:
     async def _join_or_start_login(
         self, server: Server, prompt_key: _PromptKey, target: PromptTarget, error: AuthorizationRequired
     ) -> Login:
-        """Return the one login that calls from this place wait for, begun and shown by the first of them."""
+        """Return the login that all calls at this origin wait for; the first call starts and shows it."""
         while True:
             with self._lock:
-                beginning = self._login_starts.get(prompt_key)
-                is_first = beginning is None
-                if beginning is None:
-                    beginning = self._login_starts[prompt_key] = Future()
+                login_start = self._login_starts.get(prompt_key)
+                is_first = login_start is None
+                if login_start is None:
+                    login_start = self._login_starts[prompt_key] = Future()
             if is_first:
                 try:
                     login = await self._find_or_start_login(server, prompt_key, target, error)
-                except BaseException as trouble:
-                    beginning.set_exception(
-                        trouble if isinstance(trouble, McpAuthError) else _StartCancelledError()
+                except BaseException as start_error:
+                    login_start.set_exception(
+                        start_error if isinstance(start_error, McpAuthError) else _StartCancelledError()
                     )
                     raise
                 else:
-                    beginning.set_result(login.id)
+                    login_start.set_result(login.id)
                     return login
                 finally:
                     with self._lock:
                         del self._login_starts[prompt_key]
             try:
-                login_id = await asyncio.shield(asyncio.wrap_future(beginning))
+                login_id = await asyncio.shield(asyncio.wrap_future(login_start))
             except _StartCancelledError:
-                # The first of us was cancelled before anything was shown; the next one begins.
+                # The first call was cancelled before it showed the login; another call starts one.
                 continue
             return await run_file_work(self._logins.get, login_id)
 
@@ -163,12 +165,12 @@ class InteractiveLogins:
         key = prompt_key[0]
         challenge = error.challenge if isinstance(error.challenge, Challenge) else None
         scope = challenge.scope if challenge is not None and challenge.has_insufficient_scope else None
-        waiting = await run_file_work(self._find_waiting_login, key, server, target.origin)
-        if waiting is not None:
-            if scope is not None and not scope <= (waiting.request.scope or frozenset()):
-                # Another scope with each call must not become another prompt with each call.
-                raise _with_login(error, waiting)
-            return waiting
+        waiting_login = await run_file_work(self._find_waiting_login, key, server, target.origin)
+        if waiting_login is not None:
+            if scope is not None and not scope <= (waiting_login.request.scope or frozenset()):
+                # Calls that each need another scope must not each cause a prompt.
+                raise _with_login(error, waiting_login)
+            return waiting_login
         self._check_prompt_limits(prompt_key, error)
         login = await self._logins.start_login(
             server, key, target.origin, challenge=challenge, flow=target.flow
@@ -178,30 +180,32 @@ class InteractiveLogins:
         except BaseException:
             await self._logins.cancel(login.id)
             raise
-        watching = asyncio.create_task(self._show_outcome(target.prompter, login))
-        self._outcome_tasks.add(watching)
-        watching.add_done_callback(self._outcome_tasks.discard)
+        outcome_task = asyncio.create_task(self._show_outcome(target.prompter, login))
+        self._outcome_tasks.add(outcome_task)
+        outcome_task.add_done_callback(self._outcome_tasks.discard)
         return login
 
     @with_hidden_locals
     async def _show_outcome(self, prompter: Prompter, login: Login) -> None:
-        over = await self._logins.wait_for_login(login.id)
-        found: Connection | None = None
-        if over.status == "done":
-            stored = await run_file_work(self._deps.store.read, login.key)
-            found = connection_from_credentials(login.key, login.server_url, stored)
-        await prompter.show_outcome(over, found)
+        ended = await self._logins.wait_for_login(login.id)
+        connection: Connection | None = None
+        if ended.status == "done":
+            credentials = await run_file_work(self._deps.store.read, login.key)
+            connection = connection_from_credentials(login.key, login.server_url, credentials)
+        await prompter.show_outcome(ended, connection)
 
     def _check_prompt_limits(self, prompt_key: _PromptKey, error: AuthorizationRequired) -> None:
-        """Raise where the person has just said no, or was asked often enough."""
+        """Raise `error` if the user has just cancelled a prompt or was prompted too often."""
         now = self._deps.clock()
-        asked = [moment for moment in self._prompted_at.get(prompt_key, []) if moment > now - 3600]
-        if now < self._cooldown_ends_at.get(prompt_key, 0.0) or len(asked) >= MAX_PROMPTS_PER_HOUR:
+        recent_prompts = [
+            prompted_at for prompted_at in self._prompted_at.get(prompt_key, []) if prompted_at > now - 3600
+        ]
+        if now < self._cooldown_ends_at.get(prompt_key, 0.0) or len(recent_prompts) >= MAX_PROMPTS_PER_HOUR:
             raise error
-        self._prompted_at[prompt_key] = [*asked, now]
+        self._prompted_at[prompt_key] = [*recent_prompts, now]
 
     def _find_waiting_login(self, key: CredentialKey, server: Server, origin: Origin | None) -> Login | None:
-        """Return a login of this server's address that waits already, here (or anywhere)."""
+        """Return a waiting login of this server's URL at this origin (None: any origin), or None."""
         now = self._deps.clock()
         for login in reversed(self._deps.store.logins.list_all()):
             is_open = login.key == key and login.status == "waiting" and not is_expired(login, now)
@@ -211,7 +215,7 @@ class InteractiveLogins:
 
 
 class _StartCancelledError(Exception):
-    """Whoever was beginning a login was cancelled."""
+    """The call that was starting a login was cancelled."""
 
 
 def _with_login(error: AuthorizationRequired, login: Login) -> AuthorizationRequired:

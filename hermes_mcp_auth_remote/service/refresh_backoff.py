@@ -1,4 +1,4 @@
-"""Failed refreshes of one session: in this process's memory, and on the disk for all others."""
+"""Track failed refreshes of one session: in memory, and on the disk for other processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TokenPair = tuple[Secret, Secret | None]
 
 
 class RefreshFailureTracker:
-    """What the last refresh of a session's tokens came to. Its caller holds the session's lock."""
+    """The last failed refresh of a session's tokens. The caller holds the session's lock."""
 
     __slots__ = (
         "_key",
@@ -23,28 +23,28 @@ class RefreshFailureTracker:
     def __init__(self, store: FileStore, key: CredentialKey) -> None:
         self._store = store
         self._key = key
-        # The tokens that it is about, what is known of it, and the error as it was raised.
+        # The tokens that could not be refreshed, the failure's record, and the error that was raised.
         self._last_failure: tuple[_TokenPair, RefreshFailure, McpAuthError] | None = None
 
     def last_failure(self, tokens: Tokens) -> tuple[RefreshFailure, McpAuthError] | None:
-        """Return the last failure with these tokens, in whichever process, and its error; None for none."""
+        """Return the last failure with these tokens in any process, and its error; None if there is none."""
         stored = self._store.refresh_failures.read(self._key, tokens)
-        mine = self._last_failure
-        is_mine = mine is not None and mine[0] == _token_pair(tokens)
-        if mine is not None and is_mine and (stored is None or stored.last_at <= mine[1].last_at):
-            return mine[1], mine[2].with_traceback(None)
+        own = self._last_failure
+        is_own = own is not None and own[0] == _token_pair(tokens)
+        if own is not None and is_own and (stored is None or stored.last_at <= own[1].last_at):
+            return own[1], own[2].with_traceback(None)
         return None if stored is None else (stored, stored.as_error())
 
     def save_failure(
         self, tokens: Tokens, error: McpAuthError, now: float, *, is_token_valid: bool
     ) -> RefreshFailure:
-        """Remember that a refresh with these tokens failed; `now` is in epoch seconds.
+        """Record that a refresh with these tokens failed; `now` is in epoch seconds.
 
-        What only this process's network did is no news for others.
+        A network error of this process is not written to the disk: it does not concern other processes.
         """
-        before = self.last_failure(tokens)
+        previous = self.last_failure(tokens)
         failure = build_refresh_failure(
-            None if before is None else before[0], error, now, is_token_valid=is_token_valid
+            None if previous is None else previous[0], error, now, is_token_valid=is_token_valid
         )
         self._last_failure = _token_pair(tokens), failure, error
         if failure.is_answered:
@@ -52,11 +52,11 @@ class RefreshFailureTracker:
         return failure
 
     def clear(self) -> None:
-        """Forget it: a refresh succeeded."""
+        """Forget the last failure, after a refresh that succeeded."""
         self._last_failure = None
         self._store.refresh_failures.clear(self._key)
 
 
 def _token_pair(tokens: Tokens) -> _TokenPair:
-    # A new login may bring the access token that there was, with another refresh token.
+    # A new login may return the same access token with another refresh token.
     return tokens.access_token, tokens.refresh_token

@@ -1,8 +1,8 @@
-"""A session: the tokens of one (server, owner) as they are used. RFC 6750 §2.1.
+"""A session: the access token of one server and owner, for use on requests (RFC 6750 §2.1).
 
-The hot path, `header_now`, takes no lock and does no I/O: one comparison with the clock. Once a second at
-most, one `stat` tells whether somebody else has written new tokens. Everything else happens when that finds
-nothing good (`renewal`), once for all who wait; and only when nothing is left is a person asked (`asking`).
+The hot path, `header_now`, takes no lock and does no I/O: it compares one time with the clock. At most once a
+second, one `stat` shows whether another process has written new tokens. If there is no fresh token, one
+flight obtains it for all waiting callers (`refresh`). If that needs a login, `prompting` asks the user.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server, as_secr
 
 T = TypeVar("T")
 
-# How long another writer's tokens may go unnoticed while ours are still good.
+# How long this process may miss another process's new tokens while its own are still valid.
 STORE_CHECK_SECONDS = 1.0
 _NO_TOKEN = CachedToken("", -math.inf, -math.inf, None)
 
@@ -63,114 +63,114 @@ class Session:
         self._cached_token = _NO_TOKEN
         self._authorization_header = ""
         self._recheck_at = -math.inf
-        # Where it is set, a request needs a proof beside the header (RFC 9449).
+        # If it is set, a request needs a DPoP proof beside the header (RFC 9449).
         self.prover: Prover | None = None
         self.server = server
         self.key = key
 
     def header_now(self) -> str | None:
-        """Return the Authorization header's value where a fresh token is in memory, else None."""
+        """Return the Authorization header's value if a fresh token is in memory, else None."""
         return self._authorization_header if self._deps.clock() < self._recheck_at else None
 
     @with_hidden_locals
     async def header(self) -> str:
-        """Return the Authorization header's value, reading the store or refreshing first where need be.
+        """Return the Authorization header's value; read the store or refresh the token first if needed.
 
-        Where only a person can help, asks one (`asking`) or raises AuthorizationRequired; raises a
-        NetworkError or StoreError else.
+        If a login is needed, prompts the user (`prompting`) or raises AuthorizationRequired. Raises a
+        NetworkError or StoreError.
         """
-        if (known := self._cached_header()) is not None:
-            return known
+        if (cached_header := self._cached_header()) is not None:
+            return cached_header
         try:
             return self._set_cached_token(await self._wait_for_token(None))
-        except AuthorizationRequired as needed:
-            await self._interactive_logins.request_login(self.server, self.key, needed)
+        except AuthorizationRequired as error:
+            await self._interactive_logins.request_login(self.server, self.key, error)
         return self._set_cached_token(await self._wait_for_token(None))
 
     @with_hidden_locals
     def header_blocking(self) -> str:
         """Do what `header` does, for a caller without an event loop."""
-        known = self._cached_header()
-        return known if known is not None else _run_blocking(self.header)
+        cached_header = self._cached_header()
+        return cached_header if cached_header is not None else _run_blocking(self.header)
 
     @with_hidden_locals
     async def handle_challenge(
         self, refused_header: str | Secret, status: int, www_authenticate: Sequence[str]
     ) -> str | None:
-        """Return another header after a 401 or 403, or None where another token would change nothing.
+        """Return another header after a 401 or 403, or None if another token would not help.
 
-        `refused` is the header that was sent. Asks and raises as `header` does.
+        `refused_header` is the header that was sent. Prompts and raises as `header` does.
         """
         refused_header, challenge = as_secret(refused_header), read_challenge(www_authenticate)
         if status == 403 and challenge.has_insufficient_scope:
             if self._refresher.uses_machine_grant:
                 return await self._header_other_than(refused_header, challenge)
             # RFC 6750 section 3.1; a refresh never widens a scope (RFC 6749 section 6).
-            needed = _insufficient_scope_error(self.key.server_name, challenge)
+            error = _insufficient_scope_error(self.key.server_name, challenge)
         elif status != 401:
             return None
         else:
-            other = self.header_now()
-            if other is not None and Secret(other) != refused_header:
-                return other
-            del other
+            current_header = self.header_now()
+            if current_header is not None and Secret(current_header) != refused_header:
+                return current_header
+            del current_header
             try:
                 return await self._header_other_than(refused_header)
-            except AuthorizationRequired as over:
-                needed = AuthorizationRequired(
+            except AuthorizationRequired as refresh_error:
+                error = AuthorizationRequired(
                     self.key.server_name,
-                    reason=over.reason,
+                    reason=refresh_error.reason,
                     challenge=challenge,
-                    server_message=over.server_message,
+                    server_message=refresh_error.server_message,
                 )
-        await self._interactive_logins.request_login(self.server, self.key, needed)
+        await self._interactive_logins.request_login(self.server, self.key, error)
         return await self._header_other_than(refused_header)
 
     @with_hidden_locals
     def handle_challenge_blocking(
         self, refused_header: str | Secret, status: int, www_authenticate: Sequence[str]
     ) -> str | None:
-        """Do what `challenged` does, for a caller without an event loop."""
-        known = as_secret(refused_header)
-        # Not for as long as this waits.
+        """Do what `handle_challenge` does, for a caller without an event loop."""
+        secret_header = as_secret(refused_header)
+        # Do not keep the plain text in this frame while it waits.
         del refused_header
-        return _run_blocking(lambda: self.handle_challenge(known, status, www_authenticate))
+        return _run_blocking(lambda: self.handle_challenge(secret_header, status, www_authenticate))
 
     @with_hidden_locals
     def adopt(self, tokens: Tokens, proof_key: Secret | None = None) -> str:
-        """Use these tokens, which are in the store, from now on; returns the header's value."""
+        """Use these stored tokens from now on; return the header's value."""
         return self._set_cached_token(
             make_cached_token(tokens, self._deps.store.version(self.key), self._deps.prover_for(proof_key))
         )
 
     def read_credentials(self) -> Credentials:
-        """Return what counts: what is stored, or newer tokens that the disk refused. Raises StoreError."""
+        """Return the stored credentials, or newer ones that could not be written. Raises StoreError."""
         return self._refresher.read_credentials()
 
     def clear_cache(self) -> None:
-        """Use nothing from memory any more."""
+        """Discard all tokens in memory."""
         self._recheck_at = -math.inf
         self._cached_token = _NO_TOKEN
         self._refresher.discard_unsaved()
 
     def _cached_header(self) -> str | None:
-        """Return a good token in memory unless somebody has written another one; one `stat` at most."""
+        """Return the header in memory if usable and no other was written, else None; one `stat` at most."""
         now = self._deps.clock()
         if now < self._recheck_at:
             return self._authorization_header
-        held = self._cached_token
-        if now >= held.usable_until or self._deps.store.version(self.key) != held.version:
+        token = self._cached_token
+        if now >= token.usable_until or self._deps.store.version(self.key) != token.version:
             return None
-        if now >= held.refresh_at:
-            # Ahead of the end, and without making this request wait for it.
-            # RuntimeError: no thread can be started, and this token is good.
+        if now >= token.refresh_at:
+            # Refresh in the background, before the token expires.
+            # RuntimeError: no thread can be started. This token is still usable.
             with suppress(RuntimeError):
                 self._submit_flight(None).add_done_callback(self._on_flight_done)
-        self._recheck_at = min(held.usable_until, now + STORE_CHECK_SECONDS)
-        return held.authorization_header
+        self._recheck_at = min(token.usable_until, now + STORE_CHECK_SECONDS)
+        return token.authorization_header
 
     def _set_cached_token(self, token: CachedToken) -> str:
-        # In this order: a reader between the two sees an old header with an old time, never a wrong one.
+        # In this order: a concurrent reader never sees a header with the time of another one.
         self._recheck_at = -math.inf
         self._cached_token = token
         self._authorization_header = token.authorization_header
@@ -179,19 +179,19 @@ class Session:
         return token.authorization_header
 
     def _on_flight_done(self, flight: Future[CachedToken]) -> None:
-        # What went wrong is met again by whoever needs a token once this one has ended.
+        # Ignore an error: the next caller gets it again when this token has expired.
         if not flight.cancelled() and flight.exception() is None:
             self._set_cached_token(flight.result())
 
     async def _header_other_than(self, refused_header: Secret, challenge: Challenge | None = None) -> str:
-        # One limit for both flights: the caller waits no longer because there are two.
-        loop, limit = asyncio.get_running_loop(), self._deps.limits.caller_seconds
-        ends = loop.time() + limit
-        found = await self._wait_for_token(refused_header, challenge, limit)
-        if Secret(found.authorization_header) == refused_header:
-            # It joined a flight that knew nothing of the refusal yet.
-            found = await self._wait_for_token(refused_header, challenge, max(ends - loop.time(), 0.0))
-        return self._set_cached_token(found)
+        # One limit for both flights together.
+        loop, limit_seconds = asyncio.get_running_loop(), self._deps.limits.caller_seconds
+        ends_at = loop.time() + limit_seconds
+        token = await self._wait_for_token(refused_header, challenge, limit_seconds)
+        if Secret(token.authorization_header) == refused_header:
+            # The caller joined a flight that had started before the refusal.
+            token = await self._wait_for_token(refused_header, challenge, max(ends_at - loop.time(), 0.0))
+        return self._set_cached_token(token)
 
     async def _wait_for_token(
         self,
@@ -199,31 +199,32 @@ class Session:
         challenge: Challenge | None = None,
         timeout_seconds: float | None = None,
     ) -> CachedToken:
-        """Wait for a flight for `seconds` (None: as long as a caller waits); it goes on without the caller.
+        """Wait for a flight and return its token; the flight goes on if the caller stops waiting.
 
-        Returns the old token where that is still good. Raises TimedOut, and what the flight raises.
+        `timeout_seconds` None means the limit `caller_seconds`. After that time, returns the stored token if
+        it is still valid. Raises TimedOut, and what the flight raises.
         """
         try:
             flight = self._submit_flight(refused_header, challenge)
         except RuntimeError:
-            # No thread can be started: the process is ending, or may have no more of them.
+            # No thread can be started: the process is ending, or has reached its limit of threads.
             return self._refresher.use_stored_token(refused_header)
-        limit = self._deps.limits.caller_seconds if timeout_seconds is None else timeout_seconds
+        limit_seconds = self._deps.limits.caller_seconds if timeout_seconds is None else timeout_seconds
         try:
-            return await join(flight, limit)
+            return await join(flight, limit_seconds)
         except TimeoutError:
             if flight.done():
                 return flight.result()
-            # Not among the file work of all others, which may wait for a lock.
+            # In a thread of its own, because the shared file threads may wait for a lock.
             return await run_in_own_thread(self._refresher.use_stored_token_after_timeout, refused_header)
 
     def _submit_flight(
         self, refused_header: Secret | None, challenge: Challenge | None = None
     ) -> Future[CachedToken]:
-        # By address, too: under one name, what one address may have is not for another.
-        place = (self.key, self.server.url)
+        # The key includes the URL: tokens of one URL must not go to another URL of the same name.
+        flight_key = (self.key, self.server.url)
         return self._refresh_flights.submit(
-            place, lambda: self._refresher.obtain_token(refused_header, challenge), self.server.url
+            flight_key, lambda: self._refresher.obtain_token(refused_header, challenge), self.server.url
         )
 
 
@@ -235,11 +236,11 @@ def _run_blocking(start: Callable[[], Coroutine[object, object, T]]) -> T:
     def run_in_thread() -> None:
         try:
             outcome.set_result(context.run(asyncio.run, start()))
-        except BaseException as trouble:  # noqa: BLE001  the caller gets it
-            hide_locals(trouble)
-            outcome.set_exception(trouble)
+        except BaseException as error:  # noqa: BLE001  the caller gets it
+            hide_locals(error)
+            outcome.set_exception(error)
 
-    # A daemon: a person who is waited for must not keep a program from ending.
+    # A daemon thread: waiting for a user must not keep a program from ending.
     Thread(target=run_in_thread, name="mcp-auth-call", daemon=True).start()
     return outcome.result()
 

@@ -1,8 +1,8 @@
-"""One look at a server serves all who begin to log in meanwhile: its documents are the same for everybody.
+"""Share one discovery of a server among all logins that start while it runs.
 
-Who has no client yet, and needs none of their own, gets the one that registers with the look: it is the same
-program, and providers limit how many they take. Nothing is remembered: once the one who looked has gone on,
-over the same connections, the next one looks again, for a server may move.
+Logins without a stored client share the client that this discovery registers, because authorization servers
+limit the number of registered clients. The result is not cached: a server may move, so the next login after
+the end of the first one runs discovery again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ _SharingKey = tuple[int, str, str | None, Flow, bool]
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryKey:
-    """All that the outcome of a look depends on; `issuer` is preferred where there are several.
+    """The inputs of a discovery; `issuer` is preferred if the server names several.
 
-    `is_new` where nothing is held from an earlier login, and nobody listens on a port of their own.
+    `can_share_client` is True if nothing is stored from an earlier login and the caller does not pass a
+    redirect URI on which it listens.
     """
 
     server: Server
@@ -41,12 +42,12 @@ class DiscoveryKey:
 @dataclass(slots=True, eq=False)
 class _RunningDiscovery:
     discovery_key: DiscoveryKey
-    # None where whoever looked was cancelled.
+    # The result is None if the login that ran the discovery was cancelled.
     outcome: Future[DiscoveryResult | None] = field(default_factory=Future[DiscoveryResult | None])
 
 
 class SharedDiscovery:
-    """The looks under way. Any thread or event loop may use it."""
+    """The running discoveries. Any thread or event loop may use it."""
 
     def __init__(self) -> None:
         self._running: dict[_SharingKey, _RunningDiscovery] = {}
@@ -58,11 +59,11 @@ class SharedDiscovery:
         discover: Callable[[], Exchange[DiscoveryResult]],
         continue_with: Callable[[DiscoveryResult], Exchange[T]],
     ) -> T:
-        """Look at a server, or take what a look under way at the same question finds, and go on.
+        """Run `discover`, or wait for a running discovery with the same key, then run `continue_with`.
 
-        Raises what either raises.
+        Raises what either of them raises.
         """
-        # A forked child has not the threads in which its parent's looks go on.
+        # The process id: a forked child does not have the threads of its parent's discoveries.
         key = (
             os.getpid(),
             discovery_key.server.name,
@@ -70,24 +71,24 @@ class SharedDiscovery:
             discovery_key.flow,
             discovery_key.can_share_client,
         )
-        mine = _RunningDiscovery(discovery_key)
+        own_discovery = _RunningDiscovery(discovery_key)
         while (
-            theirs := self._running.setdefault(key, mine)
-        ) is not mine and theirs.discovery_key == discovery_key:
-            # Shielded: one who is cancelled cancels nobody else.
-            found = await asyncio.shield(asyncio.wrap_future(theirs.outcome))
-            if found is not None:
-                return await run_exchange(continue_with(found), discovery_key.server)
-            # Whoever looked was cancelled, or ran out of time: one of those who wait looks now.
-            self._remove_running(key, theirs)
+            running := self._running.setdefault(key, own_discovery)
+        ) is not own_discovery and running.discovery_key == discovery_key:
+            # Shielded: a caller that is cancelled does not cancel the others.
+            result = await asyncio.shield(asyncio.wrap_future(running.outcome))
+            if result is not None:
+                return await run_exchange(continue_with(result), discovery_key.server)
+            # The other login was cancelled or ran out of time: one of the waiting logins runs discovery.
+            self._remove_running(key, running)
         try:
             return await run_exchange(
-                _discover_and_publish(mine.outcome, discover, continue_with), discovery_key.server
+                _discover_and_publish(own_discovery.outcome, discover, continue_with), discovery_key.server
             )
         finally:
-            if not mine.outcome.done():
-                mine.outcome.set_result(None)
-            self._remove_running(key, mine)
+            if not own_discovery.outcome.done():
+                own_discovery.outcome.set_result(None)
+            self._remove_running(key, own_discovery)
 
     def _remove_running(self, key: _SharingKey, running: _RunningDiscovery) -> None:
         if self._running.get(key) is running:
@@ -99,11 +100,11 @@ def _discover_and_publish(
     discover: Callable[[], Exchange[DiscoveryResult]],
     continue_with: Callable[[DiscoveryResult], Exchange[T]],
 ) -> Exchange[T]:
-    """Look, tell those who wait, and go on."""
+    """Run the discovery, set its outcome for the waiting logins, and continue."""
     try:
-        found = yield from discover()
-    except McpAuthError as trouble:
-        outcome.set_exception(trouble)
+        result = yield from discover()
+    except McpAuthError as error:
+        outcome.set_exception(error)
         raise
-    outcome.set_result(found)
-    return (yield from continue_with(found))
+    outcome.set_result(result)
+    return (yield from continue_with(result))

@@ -1,8 +1,8 @@
-"""Single flight: what many callers want at once is done once, whatever thread or event loop they are in.
+"""Single flight: concurrent calls with the same key, from any thread or event loop, share one execution.
 
-A flight runs in a thread and an event loop of its own. So it belongs to no caller: one that is cancelled
-cancels nothing, and a synchronous one cannot deadlock its own loop. The threads are daemons: a flight holds
-up the end of the process only by an `exit_hold.ExitHold` whose token request was sent.
+A flight runs in a thread and an event loop of its own. So a cancelled caller does not cancel it, and a
+synchronous caller cannot deadlock its own loop. The threads are daemons: a flight delays the end of the
+process only if it has sent a token request (`exit_hold.ExitHold`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from hermes_mcp_auth_remote.traceback_redaction import hide_locals
 
 T = TypeVar("T")
 
-# One flight holds one connection; a gateway with a thousand users must not open a thousand at once. For each
-# runway alone: a server that is slow to answer holds up nobody who waits for another one.
+# Each flight holds a connection, and a gateway with a thousand users must not open a thousand at once. The
+# limit is per lane, so that a slow server does not delay the flights of other servers.
 MAX_THREADS_PER_LANE = 16
 
 
 class _Lane(Generic[T]):
-    """The flights of one server that wait for a thread, and how many threads there are."""
+    """The queued flights of one server, and the number of its threads."""
 
     __slots__ = ("queue", "thread_count")
 
@@ -40,7 +40,7 @@ class _Lane(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """The flights under way, by key."""
+    """The running flights, by key."""
 
     def __init__(self, thread_name: str) -> None:
         self._thread_name = thread_name
@@ -48,7 +48,7 @@ class SingleFlight(Generic[T]):
         reset_after_fork(self)
 
     def reset_in_child(self) -> None:
-        """Forget every flight and thread, for a process that has none of them."""
+        """Forget all flights and threads in a forked child process."""
         self._lock = threading.Lock()
         self._running_flights: dict[Hashable, Future[T]] = {}
         self._lanes: dict[Hashable, _Lane[T]] = {}
@@ -56,28 +56,28 @@ class SingleFlight(Generic[T]):
     def submit(
         self, key: Hashable, start: Callable[[], Coroutine[object, object, T]], lane_key: Hashable = None
     ) -> Future[T]:
-        """Return the flight of a key that is under way, else start one. Thread-safe, does not block.
+        """Return the running flight of a key, or start one. Thread-safe, does not block.
 
-        Flights of one runway, such as a server's address, wait for each other where there are too many.
-        Raises RuntimeError where the interpreter is ending and starts no threads any more.
+        `lane_key` is for example a server's URL. Each lane has MAX_THREADS_PER_LANE threads; further flights
+        of the lane wait for a thread. Raises RuntimeError if no thread can be started.
         """
         with self._lock:
             flight = self._running_flights.get(key)
-            # One that has landed wakes its waiters before it is taken off the list.
+            # A flight that is done wakes its waiters before it is removed from the list.
             if flight is not None and not flight.done():
                 return flight
             lane = self._lanes.get(lane_key)
             if lane is None:
                 lane = self._lanes[lane_key] = _Lane()
             if lane.thread_count < MAX_THREADS_PER_LANE:
-                # It waits for our lock before it looks for work.
+                # The thread waits for this lock before it reads the queue.
                 thread = threading.Thread(
                     target=self._run_lane, args=(lane_key, lane), name=self._thread_name, daemon=True
                 )
                 try:
                     thread.start()
                 except RuntimeError:
-                    # No more threads for this process; the others of this lane do the work.
+                    # No thread can be started; the other threads of this lane run the flight.
                     if not lane.thread_count:
                         raise
                 else:
@@ -87,13 +87,13 @@ class SingleFlight(Generic[T]):
         return flight
 
     def is_running(self, key: Hashable) -> bool:
-        """True if a flight of this process has not ended. Thread-safe."""
+        """True if this process has a flight of this key that has not ended. Thread-safe."""
         with self._lock:
             flight = self._running_flights.get(key)
         return flight is not None and not flight.done()
 
     def _run_lane(self, lane_key: Hashable, lane: _Lane[T]) -> None:
-        """Do what waits in a lane, in the order in which it came, until there is no more."""
+        """Run the queued flights of a lane in order, until the queue is empty."""
         while True:
             with self._lock:
                 if not lane.queue:
@@ -102,11 +102,11 @@ class SingleFlight(Generic[T]):
                         del self._lanes[lane_key]
                     return
                 key, flight, start = lane.queue.popleft()
-            # From here on a waiter cannot cancel it.
+            # From here on, a waiter cannot cancel the flight.
             if flight.set_running_or_notify_cancel():
                 _run_flight(flight, start)
             self._remove_flight(key, flight)
-            # Keep no result, and no exception with its frames, until the next one.
+            # Do not keep the result, or an exception with its frames, until the next flight.
             del flight, start
 
     def _remove_flight(self, key: Hashable, flight: Future[T]) -> None:
@@ -118,17 +118,17 @@ class SingleFlight(Generic[T]):
 def _run_flight(flight: Future[T], start: Callable[[], Coroutine[object, object, T]]) -> None:
     try:
         result = asyncio.run(start())
-    except BaseException as trouble:  # noqa: BLE001  whoever waits for it gets it
-        hide_locals(trouble)
-        flight.set_exception(trouble)
+    except BaseException as error:  # noqa: BLE001  the waiting callers get it
+        hide_locals(error)
+        flight.set_exception(error)
     else:
         flight.set_result(result)
 
 
 async def join(flight: Future[T], timeout_seconds: float | None = None) -> T:
-    """Wait for a flight from an asyncio event loop; being cancelled leaves the flight alone.
+    """Wait for a flight from an asyncio event loop; cancelling the caller does not cancel the flight.
 
-    Raises TimeoutError where it takes longer than `seconds`; it then goes on.
+    Raises TimeoutError if it takes longer than `timeout_seconds` (None: no limit); the flight then goes on.
     """
     waiter = asyncio.wrap_future(flight)
     waiter.add_done_callback(_retrieve_exception)
@@ -139,7 +139,7 @@ async def join(flight: Future[T], timeout_seconds: float | None = None) -> T:
 
 
 def _retrieve_exception(waiter: asyncio.Future[T]) -> None:
-    # A waiter that was cancelled asks for nothing; asyncio would report the flight's error as unseen.
+    # Otherwise asyncio logs the flight's error as never retrieved if the waiter was cancelled.
     if not waiter.cancelled():
         waiter.exception()
 
@@ -151,7 +151,7 @@ LOCK_RETRY_SECONDS = 0.02
 async def acquire_lock(
     lock: FileLock, timeout_seconds: float = TIME_LIMITS.lock_seconds
 ) -> AsyncGenerator[None]:
-    """Hold a lock for a block; raises StoreBusy where it is not to be had within `seconds`."""
+    """Hold a lock for a block; raises StoreBusy if it is not free within `timeout_seconds`."""
     deadline = asyncio.get_running_loop().time() + timeout_seconds
     while not lock.try_acquire():
         if asyncio.get_running_loop().time() >= deadline:

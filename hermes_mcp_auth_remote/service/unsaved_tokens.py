@@ -1,7 +1,7 @@
-"""Fresh tokens on their way to the disk; where it does not take them, they are used all the same and kept.
+"""Keep new tokens in memory if they cannot be written to the disk.
 
-The refresh token that they took the place of is used up at the server (RFC 6749 §6): they are the only ones
-that are good, so they count as stored until the disk has room again, or somebody has stored others.
+The server has used up the refresh token that they replace (RFC 6749 §6), so only the new tokens are valid.
+They count as stored until a write succeeds or another process stores other tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _UnsavedCredentials:
-    """What the disk lacks; `in_place_of` is the access token that it still has, None for none."""
+    """Unwritten credentials; `replaced_access_token` is the token still on the disk (None: none)."""
 
     replaced_access_token: Secret | None
     credentials: Credentials
@@ -29,7 +29,7 @@ class _UnsavedCredentials:
 
 
 class BufferedCredentialStore:
-    """What counts of one server and owner: what is stored, or what the disk has not taken yet."""
+    """The credentials of one server and owner: those on the disk, or newer ones not written yet."""
 
     __slots__ = (
         "_has_warned_unwritable",
@@ -46,42 +46,44 @@ class BufferedCredentialStore:
 
     @property
     def has_unsaved(self) -> bool:
-        """True while the disk lacks tokens that only this process has."""
+        """True while only the memory of this process has the newest tokens."""
         return self._unsaved is not None
 
     def read(self) -> Credentials:
-        """Return what counts; raises as `FileStore.read` does."""
+        """Return the newest credentials; raises as `FileStore.read` does."""
         stored = self._store.read(self._key)
-        unkept = self._unsaved
-        if unkept is None:
+        unsaved = self._unsaved
+        if unsaved is None:
             return stored
-        if _access_token_of(stored) == unkept.replaced_access_token:
-            return unkept.credentials
-        # Somebody has logged in, refreshed or logged out since. A flight may have put other tokens there.
-        if self._unsaved is unkept:
+        if _access_token_of(stored) == unsaved.replaced_access_token:
+            return unsaved.credentials
+        # Another process has changed the disk since. A flight may have replaced the unsaved tokens.
+        if self._unsaved is unsaved:
             self._unsaved = None
         return stored
 
     def save_credentials(self, old: Credentials, new: Credentials, *, is_new_login: bool = False) -> None:
-        """Store tokens that took the place of `before`; a disk that refuses is said once and tried again.
+        """Store credentials that replace `old`; if the write fails, log it once and keep them in memory.
 
-        `is_login` stores a new login's client and metadata as well. Raises StoreUnsafe.
+        `is_new_login` also stores the client and metadata of a new login. Raises StoreUnsafe.
         """
-        behind = self._unsaved
-        if behind is None:
+        unsaved = self._unsaved
+        if unsaved is None:
             self._unsaved = _UnsavedCredentials(_access_token_of(old), new, is_new_login)
         else:
-            self._unsaved = replace(behind, credentials=new, is_new_login=is_new_login or behind.is_new_login)
+            self._unsaved = replace(
+                unsaved, credentials=new, is_new_login=is_new_login or unsaved.is_new_login
+            )
         self._write_unsaved()
 
     def retry_save(self) -> None:
-        """Try once more to store what the disk did not take. Raises as `FileStore.read` does."""
+        """Try again to write unsaved credentials. Raises as `FileStore.read` does."""
         if self._unsaved is not None:
             self.read()
             self._write_unsaved()
 
     def save_binding(self, binding: Binding) -> None:
-        """Store a binding that says why the session is over: for others, who would find out by themselves."""
+        """Store a binding that says why the session is over, for other processes; ignores store errors."""
         if self._unsaved is not None:
             self._unsaved = replace(
                 self._unsaved, credentials=replace(self._unsaved.credentials, binding=binding)
@@ -102,31 +104,31 @@ class BufferedCredentialStore:
             )
 
     def discard_unsaved(self) -> None:
-        """Let go of what the disk did not take."""
+        """Discard credentials that could not be written."""
         self._unsaved = None
 
     def _write_unsaved(self) -> None:
-        unkept = self._unsaved
-        if unkept is None or unkept.credentials.tokens is None:
+        unsaved = self._unsaved
+        if unsaved is None or unsaved.credentials.tokens is None:
             return
         try:
-            if unkept.is_new_login:
-                self._store.save_login(self._key, unkept.credentials)
+            if unsaved.is_new_login:
+                self._store.save_login(self._key, unsaved.credentials)
             else:
-                self._store.save_tokens(self._key, unkept.credentials.tokens, unkept.credentials.binding)
-        except StoreUnwritable as trouble:
-            if not unkept.has_warned:
-                self._unsaved = replace(unkept, has_warned=True)
+                self._store.save_tokens(self._key, unsaved.credentials.tokens, unsaved.credentials.binding)
+        except StoreUnwritable as error:
+            if not unsaved.has_warned:
+                self._unsaved = replace(unsaved, has_warned=True)
                 _log.warning(
-                    "%s Until that is mended, the new tokens of %s are in this process's memory alone: "
+                    "%s Until that is fixed, only this process has the new tokens of %s: "
                     "when it ends, a login is needed. %s",
-                    trouble,
+                    error,
                     self._key.server_name,
-                    trouble.advice,
+                    error.advice,
                 )
         else:
             self._unsaved, self._has_warned_unwritable = None, False
-            if unkept.has_warned:
+            if unsaved.has_warned:
                 _log.warning("The new tokens of %s are on the disk now.", self._key.server_name)
 
 

@@ -1,7 +1,7 @@
-"""What lasts: credentials and pending logins, in and beside the files that Hermes Agent reads.
+"""Persistent state: credentials and pending logins, in and beside the files that Hermes Agent reads.
 
-Import from the modules: this one stays empty, so that `peek` costs next to nothing.
+Import from the modules. This package imports nothing, so that `fast_token` loads quickly.
 """
 
-# No file of the store is larger: a larger one is refused before it is read.
+# The store refuses to read or write a larger file.
 MAX_FILE_BYTES = 1_048_576

@@ -1,6 +1,7 @@
-"""Values <-> the JSON documents of Hermes's files and of our own. RFC 6749 §5.1, RFC 7591 §3.2.1, RFC 8414.
+"""Convert between values and the JSON documents on disk. RFC 6749 §5.1, RFC 7591 §3.2.1, RFC 8414.
 
-What Hermes may have written is read with tolerance; what only we write is read strictly (`members`).
+Reading is tolerant of documents that Hermes may have written. It is strict for documents that only this
+program writes (`json_fields`).
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from hermes_mcp_auth_remote.store.credentials import Binding
 from hermes_mcp_auth_remote.store.json_fields import FORMAT_VERSION, DocumentReader
 from hermes_mcp_auth_remote.values import Secret
 
-# Ours, in client.json; Hermes's reader ignores what it does not know.
+# This program's own member of client.json. Hermes ignores unknown members.
 _NOT_REGISTERED_MEMBER = "hermes_mcp_auth_not_registered"
 
-# Ours, in a binding; the fast path of `token` compares it (`peek`).
+# A member of a binding. The fast path of the `token` command compares it (`fast_token`).
 CONFIG_FILES_MEMBER = "config_files"
 
-# Ours, in a binding, until the tokens that it speaks of are on the disk.
+# A member of a binding: the previous binding, until the tokens of the new binding are on disk.
 PREVIOUS_BINDING_MEMBER = "before"
 
-# What the MCP SDK's OAuthClientInformationFull refuses to read with a value of another kind.
+# The MCP SDK's OAuthClientInformationFull rejects these members if their value has another type.
 _URL_MEMBERS = ("client_uri", "logo_uri", "tos_uri", "policy_uri", "jwks_uri")
 _STRING_MEMBERS = ("scope", "client_name", "software_id", "software_version")
 _INTEGER_MEMBERS = ("client_id_issued_at", "client_secret_expires_at")
@@ -45,9 +46,9 @@ _LIST_MEMBERS = ("grant_types", "response_types", "contacts")
 
 
 def encode_document(document: Document) -> bytes:
-    """Write a document on one line: indented, what a server nested deeply would grow a hundredfold.
+    """Encode a document as JSON on one line; indentation could make a nested document 100 times larger.
 
-    Raises StoreUnwritable where it could not be read again: above 1 MiB, or nested beyond what JSON takes.
+    Raises StoreUnwritable if the document could not be read again: above 1 MiB, or nested too deeply.
     """
     try:
         data = json.dumps(document).encode()
@@ -55,27 +56,27 @@ def encode_document(document: Document) -> bytes:
         data = None
     if data is None or len(data) > MAX_FILE_BYTES:
         raise StoreUnwritable(
-            "What the server publishes or answers is too large to be stored, above 1 MiB.",
-            "The server's operator has to mend this; report it to them.",
+            "The server's data is too large to be stored (above 1 MiB).",
+            "This must be fixed by the server's operator; report it to them.",
         )
     return data
 
 
 def decode_document(data: bytes, path: str) -> Document:
-    """Read a JSON object; raises StoreCorrupt naming the path, never the content."""
+    """Parse a JSON object; raises StoreCorrupt, which names the path and never shows the content."""
     try:
         document: object = json.loads(data)
     except (ValueError, RecursionError):
         raise StoreCorrupt(f"{path} is not JSON.") from None
     if not isinstance(document, dict):
-        raise StoreCorrupt(f"{path} holds JSON, but not an object.")
+        raise StoreCorrupt(f"{path} is not a JSON object.")
     return cast("Document", document)
 
 
 def tokens_document(tokens: Tokens) -> Document:
-    """Write tokens as the MCP SDK's OAuthToken plus Hermes's `expires_at` (epoch seconds).
+    """Return tokens as the MCP SDK's OAuthToken plus Hermes's `expires_at` (epoch seconds).
 
-    DPoP tokens are called so: Hermes then takes them for none, and could not use them anyway.
+    DPoP tokens keep `token_type: DPoP`. Hermes ignores such tokens; it could not use them anyway.
     """
     document: dict[str, object] = {"access_token": tokens.access_token.reveal(), "token_type": tokens.scheme}
     if tokens.expires_at is not None and tokens.obtained_at is not None:
@@ -90,14 +91,14 @@ def tokens_document(tokens: Tokens) -> Document:
 
 
 def read_tokens(document: Document, written_at: float, path: str) -> Tokens:
-    """Read a tokens file of ours or of Hermes's; junk in it counts as missing.
+    """Read tokens from a file of this program or of Hermes; an invalid optional member counts as missing.
 
-    `written_at` is the file's mtime in epoch seconds: without `expires_at`, its `expires_in` counts from
-    there. Raises StoreCorrupt where there is no usable access token.
+    `written_at` is the file's mtime in epoch seconds. If `expires_at` is missing, `expires_in` counts from
+    `written_at`. Raises StoreCorrupt if there is no usable access token.
     """
     access_token = string_member(document, "access_token")
     if access_token is None or not access_token.isascii() or not access_token.isprintable():
-        raise StoreCorrupt(f"{path} holds no usable access token.")
+        raise StoreCorrupt(f"{path} contains no usable access token.")
     refresh_token, scope = string_member(document, "refresh_token"), string_member(document, "scope")
     expires_at, lifetime = (
         _parse_epoch_seconds(document.get("expires_at")),
@@ -127,7 +128,7 @@ def _parse_epoch_seconds(value: object) -> float | None:
 
 
 def client_document(client: Client) -> Document:
-    """Write a client as the MCP SDK's OAuthClientInformationFull, with the server's own members kept."""
+    """Return a client as the MCP SDK's OAuthClientInformationFull, with the server's extra members."""
     document = {name: value for name, value in client.document.items() if _matches_sdk_type(name, value)}
     document |= {
         "client_id": client.client_id,
@@ -144,7 +145,7 @@ def client_document(client: Client) -> Document:
         document["client_secret_expires_at"] = int(client.secret_expires_at)
     if not client.is_registered:
         document[_NOT_REGISTERED_MEMBER] = True
-    # Later versions of Hermes drop the client where this is not what they compute.
+    # Later versions of Hermes drop the client if this member differs from the issuer that they compute.
     document.pop("issuer", None)
     return document
 
@@ -162,22 +163,22 @@ def _matches_sdk_type(name: str, value: object) -> bool:
 
 
 def read_client(document: Document, path: str) -> Client:
-    """Read a client file of ours or of Hermes's; raises StoreCorrupt."""
+    """Read a client from a file of this program or of Hermes; raises StoreCorrupt."""
     try:
         client = client_from_document(document)
     except ServerError as error:
-        raise StoreCorrupt(f"{path} holds no client_id.") from error
+        raise StoreCorrupt(f"{path} contains no client_id.") from error
     return replace(client, is_registered=document.get(_NOT_REGISTERED_MEMBER) is not True)
 
 
 def metadata_document(metadata: AuthorizationServer) -> Document:
-    """Write authorization server metadata: what the server published, without what RFC 8414 has no use for.
+    """Return the metadata that the authorization server published, without nested members.
 
-    Its members are values and lists of values; anything nested is left out.
+    RFC 8414 section 2 defines no member that contains an object or a list of lists.
     """
     if metadata.document:
-        flat = {name: value for name, value in metadata.document.items() if _is_flat(value)}
-        return {**flat, "issuer": metadata.issuer}
+        flat_members = {name: value for name, value in metadata.document.items() if _is_flat(value)}
+        return {**flat_members, "issuer": metadata.issuer}
     values = {field.name: getattr(metadata, field.name) for field in fields(metadata)}
     return {
         name: list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
@@ -192,15 +193,15 @@ def _is_flat(value: object) -> bool:
 
 
 def read_metadata(document: Document, path: str) -> AuthorizationServer:
-    """Read a metadata file of ours or of Hermes's, every URL checked again; raises StoreCorrupt."""
+    """Read metadata from a file of this program or of Hermes and check every URL; raises StoreCorrupt."""
     try:
         return authorization_server_from_document(document)
     except ServerError as error:
-        raise StoreCorrupt(f"{path} is no authorization server metadata: {error}") from error
+        raise StoreCorrupt(f"{path} is not authorization server metadata: {error}") from error
 
 
 def access_token_fingerprint(tokens: Tokens | None) -> str | None:
-    """Return what tells these tokens from others, and nothing about them."""
+    """Return 16 hex digits that identify an access token without revealing it; None without tokens."""
     if tokens is None:
         return None
     return hashlib.sha256(tokens.access_token.reveal().encode()).hexdigest()[:16]
@@ -209,7 +210,10 @@ def access_token_fingerprint(tokens: Tokens | None) -> str | None:
 def binding_document(
     binding: Binding, tokens: Tokens | None, previous_binding: Document | None = None
 ) -> Document:
-    """Write a binding, and of which tokens it speaks; `before` is that of the tokens still on the disk."""
+    """Return a binding with the fingerprint of its tokens.
+
+    `previous_binding` is the binding of the tokens that are still on disk while a login is being stored.
+    """
     scope = binding.requested_scope
     document: Document = {
         "version": FORMAT_VERSION,
@@ -231,24 +235,26 @@ def binding_document(
 
 
 def binding_for(document: Document, tokens: Tokens | None) -> Document:
-    """Return what a binding's document says of these tokens: `before`, where a login was stored half-way."""
-    before = document.get(PREVIOUS_BINDING_MEMBER)
-    if not isinstance(before, dict) or matches_tokens(document, tokens):
+    """Return the binding of these tokens: `document`, or its previous binding if a login is half stored."""
+    previous = document.get(PREVIOUS_BINDING_MEMBER)
+    if not isinstance(previous, dict) or matches_tokens(document, tokens):
         return document
-    known = cast("Document", before)
-    # Neither: somebody refreshed since, with what nobody can say. Whoever issued them is unknown then.
-    return known if matches_tokens(known, tokens) else {**document, "issuer": ""}
+    previous_binding = cast("Document", previous)
+    if matches_tokens(previous_binding, tokens):
+        return previous_binding
+    # Another program refreshed the tokens since. Their issuer is unknown.
+    return {**document, "issuer": ""}
 
 
 def matches_tokens(binding: Document, tokens: Tokens | None) -> bool:
-    """True where a binding's document speaks of these very tokens."""
+    """True if a binding's document contains the fingerprint of these tokens."""
     return binding.get("tokens") == access_token_fingerprint(tokens)
 
 
 def with_config_files(document: Document, server_url: str, config_files: str) -> Document | None:
     """Return a binding's document with this identity of config.yaml and .env.
 
-    None if it is of another address, or if a login was stored half-way.
+    Returns None if the binding is for another server URL, or if a login is half stored.
     """
     if document.get("server_url") != server_url or PREVIOUS_BINDING_MEMBER in document:
         return None
@@ -258,25 +264,25 @@ def with_config_files(document: Document, server_url: str, config_files: str) ->
 def read_binding(document: Document, tokens: Tokens | None, path: str) -> Binding:
     """Read a binding; raises StoreCorrupt.
 
-    Where the tokens are others by now (Hermes refreshed, or somebody logged in there), what was said of the
-    old ones does not count: neither `login_needed` nor `refresh_expires_at`.
+    If the binding was written for other tokens (Hermes has refreshed, or a user has logged in there),
+    `login_needed` and `refresh_expires_at` are None: they describe the old tokens.
     """
-    members = DocumentReader(document, path)
-    members.check_version()
-    same = matches_tokens(document, tokens)
+    reader = DocumentReader(document, path)
+    reader.check_version()
+    is_of_tokens = matches_tokens(document, tokens)
     config_files = document.get(CONFIG_FILES_MEMBER)
     return Binding(
-        server_name=members.string("server"),
-        server_url=members.string("server_url"),
-        issuer=members.string("issuer"),
-        client_id=members.string("client_id"),
-        resource=members.optional_string("resource"),
-        requested_scope=members.optional_string_set("requested_scope"),
-        account=members.optional_string("account"),
-        connected_at=members.optional_number("connected_at"),
-        refreshed_at=members.optional_number("refreshed_at"),
-        refresh_expires_at=members.optional_number("refresh_expires_at") if same else None,
-        login_needed=members.optional_string("login_needed") if same else None,
-        # Only a shortcut: a value that cannot be read costs one slow call, not the session.
+        server_name=reader.string("server"),
+        server_url=reader.string("server_url"),
+        issuer=reader.string("issuer"),
+        client_id=reader.string("client_id"),
+        resource=reader.optional_string("resource"),
+        requested_scope=reader.optional_string_set("requested_scope"),
+        account=reader.optional_string("account"),
+        connected_at=reader.optional_number("connected_at"),
+        refreshed_at=reader.optional_number("refreshed_at"),
+        refresh_expires_at=reader.optional_number("refresh_expires_at") if is_of_tokens else None,
+        login_needed=reader.optional_string("login_needed") if is_of_tokens else None,
+        # This member only enables the fast path. An invalid value costs one slow call, not the session.
         config_files=config_files if isinstance(config_files, str) else None,
     )

@@ -1,4 +1,4 @@
-"""What lasts for a server and an owner: tokens, client, authorization server, and our binding of them."""
+"""The credentials of one server and owner: tokens, client, authorization server and binding."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from hermes_mcp_auth_remote.values import Secret
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What Hermes's files do not say: whom the tokens are for and who issued them. Times in epoch seconds.
+    """Facts about tokens that Hermes's files do not contain. Times are in epoch seconds.
 
-    `server` is the name as configured (a file's stem is not reversible); `login_needed` says why the session
-    is over, while its tokens stay on disk. `config_files` is the identity (`hermes.config_identity`) of a
-    config.yaml and a .env that give the server this address in any environment; None: not known.
+    `server_name` is the name in config.yaml; it cannot be derived from a file's stem. `login_needed` says why
+    the session is over; its tokens stay on disk. `config_files` is the identity
+    (`hermes_home.config_identity`) of a config.yaml and a .env that give the server this URL in any
+    environment, or None if it is unknown.
     """
 
     server_name: str
@@ -37,11 +38,11 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """All that is stored for one server and owner; every part may be missing.
+    """Everything that is stored for one server and owner; every part may be missing.
 
-    `binding` is None where somebody else wrote the tokens: Hermes, or whoever logged in since with another
-    client or at another issuer. Where it is not, nothing here contradicts it. `proof_key`
-    is the private JWK that DPoP tokens are bound to (RFC 9449).
+    `binding` is None if Hermes wrote the tokens, or if a user has logged in since with another client or at
+    another issuer. Otherwise all other parts agree with it. `proof_key` is the private JWK that DPoP tokens
+    are bound to (RFC 9449).
     """
 
     tokens: Tokens | None = None
@@ -52,21 +53,27 @@ class Credentials:
 
 
 def reconcile(credentials: Credentials, *, matches_tokens: bool) -> Credentials:
-    """Return what belongs together of files that several programs write.
+    """Return the parts of credentials that belong together; several programs write their files.
 
-    `is_of_tokens` is True where the binding says that it speaks of these very tokens. Then it counts, and a
-    client or metadata of somebody else is left out: a refresh token is for its own issuer alone (RFC 9700
-    section 4.4). Else whoever wrote other tokens wrote the other client or metadata as well.
+    `matches_tokens` is True if the binding was written for these tokens. Then the binding decides, and a
+    client or metadata of another login is left out: only its own issuer may receive a refresh token (RFC 9700
+    section 4.4). Otherwise the program that wrote the tokens also wrote the client and the metadata, so a
+    binding that contradicts them is left out.
     """
-    binding, client, server = credentials.binding, credentials.client, credentials.authorization_server
+    binding, client = credentials.binding, credentials.client
+    authorization_server = credentials.authorization_server
     if binding is None:
         return credentials
     if client is not None and client.client_id != binding.client_id:
         client = None
-    if server is not None:
-        # Hermes's rewriting appends a slash to a bare issuer; the server's own spelling is what counts.
-        server = replace(server, issuer=binding.issuer) if _matches_issuer(binding, server) else None
-    is_contradicted = (client is None, server is None) != (
+    if authorization_server is not None:
+        # Hermes appends a slash to an issuer without a path. Use the spelling of the authorization server.
+        authorization_server = (
+            replace(authorization_server, issuer=binding.issuer)
+            if _matches_issuer(binding, authorization_server)
+            else None
+        )
+    is_contradicted = (client is None, authorization_server is None) != (
         credentials.client is None,
         credentials.authorization_server is None,
     )
@@ -75,16 +82,16 @@ def reconcile(credentials: Credentials, *, matches_tokens: bool) -> Credentials:
     tokens = credentials.tokens
     if tokens is not None:
         tokens = replace(tokens, account=binding.account, refresh_expires_at=binding.refresh_expires_at)
-    return replace(credentials, tokens=tokens, client=client, authorization_server=server)
+    return replace(credentials, tokens=tokens, client=client, authorization_server=authorization_server)
 
 
 def infer_binding(credentials: Credentials, server_name: str, server_url: str) -> Binding:
-    """Return the binding of stored tokens; one that Hermes wrote is made of what lies beside them."""
-    issuer, client = credentials.authorization_server, credentials.client
+    """Return the binding of stored tokens; for tokens of Hermes, derive it from client and metadata."""
+    authorization_server, client = credentials.authorization_server, credentials.client
     return credentials.binding or Binding(
         server_name=server_name,
         server_url=server_url,
-        issuer=issuer.issuer if issuer else "",
+        issuer=authorization_server.issuer if authorization_server else "",
         client_id=client.client_id if client else "",
     )
 

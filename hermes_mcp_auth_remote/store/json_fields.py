@@ -1,4 +1,4 @@
-"""Strict reading of the JSON objects that only we write: a binding, a login."""
+"""Read the JSON objects that only this program writes, such as a binding or a login, strictly."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ FORMAT_VERSION = 1
 
 
 class DocumentReader:
-    """A JSON object of ours; every reader raises StoreCorrupt for a member of another kind."""
+    """Reads the members of a JSON object; every method raises StoreCorrupt for a value of another type."""
 
     def __init__(self, document: object, path: str) -> None:
         if not isinstance(document, Mapping):
-            raise StoreCorrupt(f"{path} lacks a part.")
+            raise StoreCorrupt(f"{path} is incomplete.")
         self.document = cast("Document", document)
         self._path = path
 
     def check_version(self, *accepted_versions: int) -> None:
-        """Refuse what another version of this program wrote in a way that this one does not know."""
+        """Raise StoreCorrupt for a format version that this version of the program does not know."""
         if self.document.get("version") not in (accepted_versions or (FORMAT_VERSION,)):
             raise StoreCorrupt(
                 f"{self._path} was written by another version of hermes-mcp-auth.",
@@ -33,14 +33,14 @@ class DocumentReader:
         return StoreCorrupt(f"{self._path}: `{name}` is missing or of the wrong kind.")
 
     def optional_string(self, name: str) -> str | None:
-        """Return a text or None."""
+        """Return a string or None."""
         value = self.document.get(name)
         if value is None or isinstance(value, str):
             return value
         raise self._member_error(name)
 
     def string(self, name: str) -> str:
-        """Return a text."""
+        """Return a string."""
         value = self.optional_string(name)
         if value is None:
             raise self._member_error(name)
@@ -76,7 +76,7 @@ class DocumentReader:
         return value
 
     def optional_string_list(self, name: str) -> tuple[str, ...] | None:
-        """Return a list of texts or None."""
+        """Return a list of strings or None."""
         value = self.document.get(name)
         if value is None:
             return None
@@ -88,17 +88,17 @@ class DocumentReader:
         return tuple(cast("list[str]", value))
 
     def string_list(self, name: str) -> tuple[str, ...]:
-        """Return a list of texts."""
+        """Return a list of strings."""
         value = self.optional_string_list(name)
         if value is None:
             raise self._member_error(name)
         return value
 
     def optional_string_set(self, name: str) -> frozenset[str] | None:
-        """Return a list of texts as a set, or None."""
+        """Return a list of strings as a set, or None."""
         value = self.optional_string_list(name)
         return None if value is None else frozenset(value)
 
     def child(self, name: str) -> DocumentReader:
-        """Return a member that is an object."""
+        """Return a reader for a member that is an object."""
         return DocumentReader(self.document.get(name), self._path)

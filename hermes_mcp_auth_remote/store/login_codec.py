@@ -1,4 +1,4 @@
-"""A login as a JSON object of our own, and back; without its secrets once it is over."""
+"""Convert a login to its JSON document and back. The document of a login that is over has no secrets."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ from hermes_mcp_auth_remote.store.codec import metadata_document, read_metadata
 from hermes_mcp_auth_remote.store.json_fields import FORMAT_VERSION, DocumentReader
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret
 
-# A program that knows no devices must not take such a login for one that waits for a paste.
+# Older versions do not know device logins. They must not treat one as a login that waits for a paste.
 DEVICE_FORMAT_VERSION = 2
-# Errors whose message quoted the server in older versions.
+# In records of older versions, the messages of these errors quote the server.
 _QUOTING_CODES = frozenset({TokenError.code, DeviceAuthorizationError.code, AuthorizationDenied.code})
 _SECRET_MEMBERS = frozenset({"client_secret", "registration_access_token"})
 
 
 def without_secrets(login: Login) -> Login:
-    """Return a login without what nobody needs once it is over: its URL, codes, state and secrets."""
+    """Return a login without its URL, codes, state and secrets; a login that is over needs none of them."""
     client = login.request.client
     client = replace(
         client,
         client_secret=None if client.client_secret is None else Secret(""),
         document={name: value for name, value in client.document.items() if name not in _SECRET_MEMBERS},
     )
-    # The URL carries the state.
+    # The URL contains the state.
     request = replace(login.request, url="", state=Secret(""), code_verifier=Secret(""), client=client)
     return replace(
         login, request=request, poll_state=_without_codes(login.poll_state, client), polled_by=None
     )
 
 
-def _without_codes(pending: PollState | None, client: Client) -> PollState | None:
-    if pending is None:
+def _without_codes(poll_state: PollState | None, client: Client) -> PollState | None:
+    if poll_state is None:
         return None
     authorization = replace(
-        pending.parameters.authorization,
+        poll_state.parameters.authorization,
         device_code=Secret(""),
         user_code="",
         verification_uri_complete=None,
     )
     return replace(
-        pending, parameters=replace(pending.parameters, authorization=authorization, client=client)
+        poll_state, parameters=replace(poll_state.parameters, authorization=authorization, client=client)
     )
 
 
 def login_document(login: Login) -> Document:
-    """Write a login as a JSON object of our own."""
+    """Return a login as a JSON object, which `read_login` reads."""
     request, client, origin = login.request, login.request.client, login.origin
     return {
         "version": FORMAT_VERSION if login.poll_state is None else DEVICE_FORMAT_VERSION,
@@ -110,14 +110,14 @@ def login_document(login: Login) -> Document:
         **({} if login.poll_state is None else {"device": _device_document(login.poll_state)}),
         **({} if login.polled_by is None else {"polled_by": login.polled_by}),
         **({"messages": list(login.message_ids)} if login.message_ids else {}),
-        # Tells a record from one of an older version, which has them in the message.
+        # Older versions quote the server in the message of `failure` and do not write this member.
         **({} if login.failure is None else {"failure_words": login.server_message}),
     }
 
 
-def _device_document(pending: PollState) -> Document:
-    # The rest of its request is the authorization request's: the same client asks at the same server.
-    authorization = pending.parameters.authorization
+def _device_document(poll_state: PollState) -> Document:
+    # The other parameters equal those of the authorization request: same client, same server.
+    authorization = poll_state.parameters.authorization
     return {
         "device_code": authorization.device_code.reveal(),
         "user_code": authorization.user_code,
@@ -125,30 +125,30 @@ def _device_document(pending: PollState) -> Document:
         "verification_uri_complete": authorization.verification_uri_complete,
         "lifetime_seconds": authorization.lifetime_seconds,
         "first_interval_seconds": authorization.interval_seconds,
-        "expires_at": pending.parameters.expires_at,
-        "next_at": pending.next_at,
-        "interval_seconds": pending.interval_seconds,
-        "failures": pending.failures,
+        "expires_at": poll_state.parameters.expires_at,
+        "next_at": poll_state.next_at,
+        "interval_seconds": poll_state.interval_seconds,
+        "failures": poll_state.failures,
     }
 
 
 def read_login(document: Mapping[str, object], path: str) -> Login:
-    """Read a login; raises StoreCorrupt for anything that we did not write."""
-    members = DocumentReader(document, path)
-    members.check_version(FORMAT_VERSION, DEVICE_FORMAT_VERSION)
-    origin, failure = members.child("origin"), members.optional_string_list("failure")
-    status = members.string("status")
+    """Read a login; raises StoreCorrupt for anything that `login_document` does not write."""
+    reader = DocumentReader(document, path)
+    reader.check_version(FORMAT_VERSION, DEVICE_FORMAT_VERSION)
+    origin, failure = reader.child("origin"), reader.optional_string_list("failure")
+    status = reader.string("status")
     if status not in get_args(LoginStatus) or (failure is not None and len(failure) != 2):
-        raise StoreCorrupt(f"{path} holds a status or a failure that there is not.")
-    reason, words = _read_failure(members, failure)
-    request = _read_request(members.child("request"), _read_client(members.child("client")))
-    device = members.document.get("device")
+        raise StoreCorrupt(f"{path} contains an invalid status or failure.")
+    message_and_advice, server_message = _read_failure(reader, failure)
+    request = _read_request(reader.child("request"), _read_client(reader.child("client")))
+    device = reader.document.get("device")
     return Login(
-        id=members.string("id"),
-        key=CredentialKey(members.string("server"), members.optional_string("owner")),
-        server_url=members.string("server_url"),
+        id=reader.string("id"),
+        key=CredentialKey(reader.string("server"), reader.optional_string("owner")),
+        server_url=reader.string("server_url"),
         request=request,
-        authorization_server=read_metadata(members.child("authorization_server").document, path),
+        authorization_server=read_metadata(reader.child("authorization_server").document, path),
         origin=Origin(
             origin.string("platform"),
             origin.string("chat"),
@@ -156,82 +156,82 @@ def read_login(document: Mapping[str, object], path: str) -> Login:
             origin.string("user"),
             origin.optional_string("bot") or "",
         ),
-        started_at=members.number("begun_at"),
-        expires_at=members.number("expires_at"),
+        started_at=reader.number("begun_at"),
+        expires_at=reader.number("expires_at"),
         status=cast("LoginStatus", status),
-        added_scope=frozenset(members.string_list("added_scope")),
-        paste_attempts=int(members.number("pastes")),
-        failure=reason,
-        failure_code=members.optional_string("failure_code"),
-        server_message=words,
-        poll_state=None if device is None else _read_device(members.child("device"), request),
-        polled_by=members.optional_string("polled_by"),
-        message_ids=members.optional_string_list("messages") or (),
+        added_scope=frozenset(reader.string_list("added_scope")),
+        paste_attempts=int(reader.number("pastes")),
+        failure=message_and_advice,
+        failure_code=reader.optional_string("failure_code"),
+        server_message=server_message,
+        poll_state=None if device is None else _read_device(reader.child("device"), request),
+        polled_by=reader.optional_string("polled_by"),
+        message_ids=reader.optional_string_list("messages") or (),
     )
 
 
 def _read_failure(
-    members: DocumentReader, failure: tuple[str, ...] | None
+    reader: DocumentReader, failure: tuple[str, ...] | None
 ) -> tuple[tuple[str, str] | None, str]:
-    """Return message and advice, and what the server said beside them."""
-    words = members.optional_string("failure_words")
+    """Return message and advice of a failure, and the server's own message."""
+    server_message = reader.optional_string("failure_words")
     if failure is None:
         return None, ""
     message, advice = failure
-    if words is None and members.optional_string("failure_code") in _QUOTING_CODES:
+    if server_message is None and reader.optional_string("failure_code") in _QUOTING_CODES:
         return ("The provider refused this login.", advice), clean_server_message(message)
-    return (message, advice), clean_server_message(words or "")
+    return (message, advice), clean_server_message(server_message or "")
 
 
-def _read_device(members: DocumentReader, request: AuthorizationRequest) -> PollState:
+def _read_device(reader: DocumentReader, request: AuthorizationRequest) -> PollState:
     authorization = DeviceAuthorization(
-        Secret(members.string("device_code")),
-        members.string("user_code"),
-        members.string("verification_uri"),
-        members.optional_string("verification_uri_complete"),
-        members.number("lifetime_seconds"),
-        members.number("first_interval_seconds"),
+        Secret(reader.string("device_code")),
+        reader.string("user_code"),
+        reader.string("verification_uri"),
+        reader.optional_string("verification_uri_complete"),
+        reader.number("lifetime_seconds"),
+        reader.number("first_interval_seconds"),
     )
-    asked = DevicePollParameters(
+    parameters = DevicePollParameters(
         authorization,
         request.client,
         request.issuer,
         request.token_endpoint,
-        members.number("expires_at"),
+        reader.number("expires_at"),
         request.resource,
         request.scope,
     )
-    failures = int(members.number("failures"))
-    return PollState(asked, members.number("next_at"), members.number("interval_seconds"), failures)
+    failures = int(reader.number("failures"))
+    return PollState(parameters, reader.number("next_at"), reader.number("interval_seconds"), failures)
 
 
-def _read_request(members: DocumentReader, client: Client) -> AuthorizationRequest:
+def _read_request(reader: DocumentReader, client: Client) -> AuthorizationRequest:
     return AuthorizationRequest(
-        url=members.string("url"),
-        state=Secret(members.string("state")),
-        code_verifier=Secret(members.string("code_verifier")),
-        redirect_uri=members.string("redirect_uri"),
+        url=reader.string("url"),
+        state=Secret(reader.string("state")),
+        code_verifier=Secret(reader.string("code_verifier")),
+        redirect_uri=reader.string("redirect_uri"),
         client=client,
-        issuer=members.string("issuer"),
-        is_iss_required=members.boolean("iss_required"),
-        token_endpoint=members.string("token_endpoint"),
-        authorization_endpoint=members.string("authorization_endpoint"),
-        resource=members.optional_string("resource"),
-        scope=members.optional_string_set("scope"),
-        trusted_issuers=frozenset(members.string_list("trusted_issuers")),
-        lifetime_seconds=members.optional_number("lifetime_seconds"),
-        uses_dpop=members.document.get("dpop") is True,
+        issuer=reader.string("issuer"),
+        is_iss_required=reader.boolean("iss_required"),
+        token_endpoint=reader.string("token_endpoint"),
+        authorization_endpoint=reader.string("authorization_endpoint"),
+        resource=reader.optional_string("resource"),
+        scope=reader.optional_string_set("scope"),
+        trusted_issuers=frozenset(reader.string_list("trusted_issuers")),
+        lifetime_seconds=reader.optional_number("lifetime_seconds"),
+        uses_dpop=reader.document.get("dpop") is True,
     )
 
 
-def _read_client(members: DocumentReader) -> Client:
-    secret = members.optional_string("client_secret")
+def _read_client(reader: DocumentReader) -> Client:
+    secret = reader.optional_string("client_secret")
     return Client(
-        client_id=members.string("client_id"),
+        client_id=reader.string("client_id"),
         client_secret=None if secret is None else Secret(secret),
-        auth_method=members.string("method"),
-        redirect_uris=members.string_list("redirect_uris"),
-        secret_expires_at=members.optional_number("secret_expires_at"),
-        is_registered=members.boolean("registered"),
-        document=members.child("document").document,
+        auth_method=reader.string("method"),
+        redirect_uris=reader.string_list("redirect_uris"),
+        secret_expires_at=reader.optional_number("secret_expires_at"),
+        is_registered=reader.boolean("registered"),
+        document=reader.child("document").document,
     )

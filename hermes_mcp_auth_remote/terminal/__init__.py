@@ -1,1 +1,1 @@
-"""Logins over SSH and on a desktop: the prompt, and what it shows, opens and listens to."""
+"""Log in from a terminal, over SSH or on a desktop: prompt, screen, browser and loopback listener."""

@@ -1,7 +1,7 @@
-"""A paste from a terminal or a pipe -> lines of text, with nothing of it shown.
+"""Read lines of text from a terminal or a pipe without echoing them.
 
-A terminal in its usual mode cuts a line at 4096 bytes, ends a paste at its first line break, and shows all
-of it. So it is switched to hand on each byte; what was typed is counted on the screen instead.
+In its default mode a terminal cuts a line at 4096 bytes, ends a paste at the first line break, and echoes
+the text. `Keyboard` switches the terminal to deliver every byte, and shows only the number of characters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if sys.platform == "win32":
     def _console_key() -> bytes:
         """Wait for one key of a Windows console."""
         key = msvcrt.getwch()
-        if key in "\0\xe0":  # an arrow or function key: its code follows
+        if key in "\0\xe0":  # an arrow or function key: a second code follows
             msvcrt.getwch()
             return _console_key()
         if key == "\x03":
@@ -35,17 +35,17 @@ if sys.platform == "win32":
 else:
     import termios
 
-# A line from a pipe that is longer is cut, and refused for its length by whoever reads it.
+# A longer line from a pipe is cut to this length, which is one more than the service accepts.
 MAX_PIPED_CHARS = 16_385
 _READ_BYTES = 65_536
 _BRACKETED_PASTE_ON, _BRACKETED_PASTE_OFF = b"\x1b[?2004h", b"\x1b[?2004l"
 
 
 class LineSource(Protocol):
-    """Where text comes from: a Keyboard or a pipe; used as `async with`."""
+    """A source of lines: a `Keyboard` or a pipe. Use it with `async with`."""
 
     async def read_line(self) -> str | None:
-        """Return the next line, without its end; None once there will be no more. May be cancelled."""
+        """Return the next line without its line break, None at the end. Can be cancelled."""
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -56,16 +56,16 @@ class LineSource(Protocol):
 
 
 def open_line_source() -> LineSource:
-    """Return standard input: the keyboard where it is a terminal, else a pipe."""
+    """Open standard input: as a keyboard if it is a terminal, otherwise as a pipe."""
     if sys.platform == "win32":
         return ThreadedLineSource(_console_key) if os.isatty(0) else ThreadedLineSource()
     return Keyboard.open() if os.isatty(0) else ThreadedLineSource()
 
 
 class ThreadedLineSource:
-    """Lines from something that can only be waited for by a thread; the thread begins with the first line.
+    """Reads lines in a thread, for input that only a thread can wait for.
 
-    `read` returns bytes, and b"" at the end.
+    `read_bytes` blocks and returns bytes, b"" at the end. The thread starts with the first `read_line`.
     """
 
     def __init__(self, read_bytes: Callable[[], bytes] = lambda: os.read(0, 4096)) -> None:
@@ -80,7 +80,7 @@ class ThreadedLineSource:
             return None
         if self._thread is None:
             loop = asyncio.get_running_loop()
-            # Nothing can interrupt its read, so that it must not keep the process from ending.
+            # Use a daemon thread: nothing can interrupt its read, and it must not delay the exit.
             self._thread = threading.Thread(target=self._read_in_thread, args=(loop,), daemon=True)
             self._thread.start()
         text = await self._lines.get()
@@ -93,18 +93,18 @@ class ThreadedLineSource:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the rest unread."""
+        """Do nothing: the rest of the input stays unread."""
 
     def _read_in_thread(self, loop: asyncio.AbstractEventLoop) -> None:
-        typing = LineEditor(MAX_PIPED_CHARS)
-        # RuntimeError: the loop is over, and nobody wants more.
+        line_editor = LineEditor(MAX_PIPED_CHARS)
+        # RuntimeError: the event loop is closed.
         with contextlib.suppress(RuntimeError):
             while True:
                 try:
                     data = self._read_bytes()
                 except OSError:
                     data = b""
-                for line in typing.feed(data) if data else typing.finish():
+                for line in line_editor.feed(data) if data else line_editor.finish():
                     loop.call_soon_threadsafe(self._lines.put_nowait, line)
                     if line is None:
                         return
@@ -113,9 +113,9 @@ class ThreadedLineSource:
 class Keyboard:
     """A terminal's keyboard: `async with Keyboard.open() as keyboard`. POSIX only.
 
-    Within, nothing typed is shown but how many characters there are; Ctrl-C, Ctrl-Z and the line keys
-    (backspace, Ctrl-U, Ctrl-D for the end) work, and a line break inside a paste does not end the line. On
-    the way out, also out of SIGTERM, SIGQUIT and a suspension, the terminal is as it was before.
+    Inside the block the terminal shows only the number of typed characters. Ctrl-C, Ctrl-Z and the editing
+    keys (backspace, Ctrl-U, Ctrl-D for the end) work. A line break inside a paste does not end the line.
+    On exit, on SIGTERM and SIGQUIT, and before a suspension, the terminal gets its original mode back.
     """
 
     def __init__(self, terminal_fd: int, output_fd: int) -> None:
@@ -130,16 +130,17 @@ class Keyboard:
 
     @classmethod
     def open(cls, terminal_fd: int = 0) -> Self:
-        """Make a keyboard of a terminal's file descriptor; entering it changes the terminal.
+        """Create a keyboard from a terminal's file descriptor.
 
-        Raises termios.error where it is no terminal.
+        The terminal's mode changes only when the block is entered. Raises termios.error if the file
+        descriptor is not a terminal.
         """
         return cls(
             terminal_fd, next((fd for fd in (2, 1) if terminal_fd == 0 and os.isatty(fd)), terminal_fd)
         )
 
     async def read_line(self) -> str | None:
-        """Return the next line; None after Ctrl-D, or when the terminal is gone."""
+        """Return the next line, None after Ctrl-D or if the terminal was closed."""
         if self._is_ended and self._lines.empty():
             return None
         return await self._lines.get()
@@ -148,15 +149,15 @@ class Keyboard:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._terminal_fd, self._read_available)
         if threading.current_thread() is threading.main_thread():
-            for number, act in (
+            for number, handler in (
                 (signal.SIGTERM, self._terminate),
                 (signal.SIGQUIT, self._terminate),
                 (signal.SIGTSTP, self._suspend),
                 (signal.SIGCONT, self._resume),
             ):
-                # What the program around us handles, or ignores, is its own affair.
+                # Do not replace a signal handler of the calling program, nor SIG_IGN.
                 if signal.getsignal(number) is signal.SIG_DFL:
-                    loop.add_signal_handler(number, act, number)
+                    loop.add_signal_handler(number, handler, number)
                     self._handled_signals.append(number)
         self._configure_terminal()
         return self
@@ -171,13 +172,13 @@ class Keyboard:
         if self._label_length:
             self._write(b"\n")
         self._restore_terminal()
-        # The rest of a paste would go to the shell, and into its history.
+        # Discard the rest of a paste: the shell would read it and save it in its history.
         with contextlib.suppress(termios.error):
             termios.tcflush(self._terminal_fd, termios.TCIFLUSH)
 
     def _configure_terminal(self) -> None:
         raw = termios.tcgetattr(self._terminal_fd)
-        # ISIG stays, so that Ctrl-C and Ctrl-Z work. Without ICRNL a "\r\n" can be told from two line breaks.
+        # Keep ISIG so that Ctrl-C and Ctrl-Z work. Clear ICRNL to tell "\r\n" from two line breaks.
         raw[0] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR | termios.ISTRIP)
         raw[3] &= ~(termios.ICANON | termios.ECHO | termios.ECHONL | termios.IEXTEN)
         raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
@@ -186,12 +187,12 @@ class Keyboard:
 
     def _restore_terminal(self) -> None:
         self._write_escape(_BRACKETED_PASTE_OFF)
-        # termios.error: the terminal is gone.
+        # termios.error: the terminal was closed.
         with contextlib.suppress(termios.error):
             termios.tcsetattr(self._terminal_fd, termios.TCSANOW, self._original_attributes)
 
     def _write_escape(self, escape: bytes) -> None:
-        # A terminal that knows no escapes would show them.
+        # A dumb terminal prints escape sequences instead of obeying them.
         if os.environ.get("TERM") != "dumb":
             self._write(escape)
 
@@ -204,7 +205,8 @@ class Keyboard:
         self._restore_terminal()
         loop = asyncio.get_running_loop()
         loop.remove_signal_handler(signal_number)
-        # Not SIGSTOP: where no shell could continue us (`ssh -t host command`), the kernel ignores this one.
+        # Do not use SIGSTOP. If no shell can continue this process (`ssh -t host command`), the kernel
+        # ignores SIGTSTP but not SIGSTOP.
         os.kill(os.getpid(), signal_number)
         loop.add_signal_handler(signal_number, self._suspend, signal_number)
         self._resume(signal_number)
@@ -218,7 +220,7 @@ class Keyboard:
             data = os.read(self._terminal_fd, _READ_BYTES)
         except BlockingIOError:
             return
-        except OSError:  # EIO: the terminal is gone
+        except OSError:  # EIO: the terminal was closed
             data = b""
         for line in self._line_editor.feed(data) if data else self._line_editor.finish():
             if line is not None:

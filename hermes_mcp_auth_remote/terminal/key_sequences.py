@@ -1,4 +1,4 @@
-"""Bytes from a terminal -> lines: editing keys, bracketed paste, control sequences (ECMA-48 §5.4). Pure."""
+"""Turn bytes from a terminal into lines: editing keys, bracketed paste, control sequences (ECMA-48 §5.4)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import codecs
 from collections.abc import Mapping
 from typing import Literal
 
-# Four times what any authorization response has; the reader of the text refuses it long before.
+# Four times the length that the service accepts for an authorization response.
 MAX_LINE_CHARS = 65_536
 _PASTE_START, _PASTE_END = "200~", "201~"
 _MAX_SEQUENCE_CHARS = 32
 
 ParserState = Literal["text", "escape", "sequence", "third", "string"]
-# What comes after ESC: CSI, SS3, and OSC, DCS, PM, APC, SOS (ECMA-48 section 8.3).
+# The characters after ESC: CSI, SS3, and OSC, DCS, PM, APC, SOS (ECMA-48 section 8.3).
 _STATE_AFTER_ESCAPE: Mapping[str, ParserState] = {
     "[": "sequence",
     "O": "third",
@@ -21,7 +21,7 @@ _STATE_AFTER_ESCAPE: Mapping[str, ParserState] = {
 
 
 class LineEditor:
-    """Takes bytes as they come and gives out whole lines; what does not fit into a line is dropped."""
+    """Assembles lines from bytes. Drops characters beyond `max_chars` in a line."""
 
     def __init__(self, max_chars: int = MAX_LINE_CHARS) -> None:
         self._max_chars = max_chars
@@ -35,11 +35,11 @@ class LineEditor:
 
     @property
     def character_count(self) -> int:
-        """How many characters the line has so far."""
+        """The number of characters in the current line."""
         return len(self._text)
 
     def feed(self, data: bytes) -> list[str | None]:
-        """Return the lines that these bytes end; None for Ctrl-D, after which nothing more comes."""
+        """Add bytes and return the lines that they end. None stands for Ctrl-D and is the last item."""
         lines: list[str | None] = []
         for character in self._decoder.decode(data):
             if self._is_ended:
@@ -56,7 +56,7 @@ class LineEditor:
         return lines
 
     def finish(self) -> list[str | None]:
-        """Return what is left when no more bytes come: the line without an end, if any, and None."""
+        """Return the unfinished line, if any, and None. Call it at the end of the input."""
         return [self._take_line(), None] if self._text else [None]
 
     def _process_character(self, character: str, lines: list[str | None]) -> None:
@@ -81,13 +81,13 @@ class LineEditor:
             lines.append(None)
 
     def _skip_sequence(self, character: str, lines: list[str | None]) -> None:
-        """Follow a control sequence to its end, dropping it."""
+        """Drop one character of a control sequence and update the state."""
         if character == "\x1b":
             self._state = "escape"
         elif self._state == "escape":
             self._sequence = ""
             self._state = _STATE_AFTER_ESCAPE.get(character, "text")
-            # Any other key after a lone Escape is meant; the backslash ends a string.
+            # Keep any other key after a lone Escape, except the backslash, which ends a string (ST).
             if self._state == "text" and character != "\\":
                 self._process_character(character, lines)
         elif self._state == "sequence":

@@ -1,8 +1,9 @@
-"""The listener for the redirect on this machine. RFC 8252 §7.3 and §8.3.
+"""Listen for the redirect on a loopback address. RFC 8252 §7.3 and §8.3.
 
-It answers on loopback only, to a GET of one exact path with its own name in the Host header, and hands each
-such URL on as the hostile text it is. Whatever else comes in is answered and forgotten: nothing but `close`
-ends the listening. The URLs hold codes, so that none is logged, kept or put into an error.
+The listener accepts a GET of one exact path with its own host name in the Host header. It passes each such
+URL to the handler as untrusted text. It responds to every other request with an error page. Only `close`
+stops the listener. The URLs contain codes: the listener never logs them, stores them or puts them into an
+error.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ from hermes_mcp_auth_remote.traceback_redaction import hide_locals
 from hermes_mcp_auth_remote.values import Secret
 
 RedirectHandler = Callable[[Secret], Awaitable[Page]]
-"""Takes a redirect URL as it came in and returns what the browser shall show."""
+"""Takes an untrusted redirect URL and returns the page for the browser."""
 
-# Other programs on this machine set cookies for 127.0.0.1 too, and a browser sends them all.
+# Large, because other programs on this machine set cookies for 127.0.0.1 and a browser sends all of them.
 MAX_HEAD_BYTES = 65_536
-# Small, or a whole head of any size would be there before its size is looked at.
+# Small, so that the listener checks the size of a head before it has read all of it.
 _CHUNK_BYTES = 4096
-# A browser opens a few connections ahead; more than this is somebody's noise, and the oldest gives way.
+# A browser opens a few connections in advance. Beyond this limit the listener aborts the oldest one.
 MAX_CONNECTIONS = 32
 HEAD_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
-# "localhost" may need one port free in both families.
+# For "localhost" the same port must be free in both address families.
 _PORT_TRIES = 10
 
 _REFUSAL_TEXTS = {
     400: "That request could not be understood.",
-    404: "There is nothing at this address.",
-    405: "This address takes a browser's redirect only.",
+    404: "There is no page at this address.",
+    405: "This address accepts only a browser's redirect.",
     431: "That request is too large.",
 }
 
 
 class Listener:
-    """Listens for redirects until it is closed: `async with await Listener.open(…) as listener`."""
+    """Listens for redirects until `close`: `async with await Listener.open(…) as listener`."""
 
     def __init__(
         self,
@@ -79,39 +80,40 @@ class Listener:
         path: str = "/callback",
         head_seconds: float = HEAD_SECONDS,
     ) -> Self:
-        """Begin to listen; port 0 takes a free one.
+        """Start to listen. Port 0 selects a free port.
 
-        `host` is 127.0.0.1, ::1 or localhost (then both). `decide` is awaited once for each candidate, also
-        for several at once; a McpAuthError out of it is shown as a refusal. `head_seconds` is how long a
-        request may take to arrive. Raises ConfigError for another host, NetworkError for a port in use.
+        `host` is 127.0.0.1, ::1 or localhost (which binds both). The listener awaits `handle_redirect` once
+        per redirect, concurrently if several arrive; if it raises McpAuthError, the browser gets an error
+        page. `head_seconds` limits the time in which the request head must arrive. Raises ConfigError for
+        another host, NetworkError if the port is in use.
         """
         name = host.strip("[]")
         listener = cls(handle_redirect, name, path, _bind(name, port), head_seconds)
-        for bound in listener._sockets:
-            listener._servers.append(await asyncio.start_server(listener._accept, sock=bound))
+        for bound_socket in listener._sockets:
+            listener._servers.append(await asyncio.start_server(listener._accept, sock=bound_socket))
         return listener
 
     @property
     def redirect_uri(self) -> str:
-        """The redirect URI that leads here."""
+        """The redirect URI of this listener."""
         return f"http://{self._origin}{self._path}"
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port of this listener."""
         return self._port
 
     async def close(self) -> None:
-        """Stop listening; pages under way get two seconds to reach their browser."""
+        """Stop listening. Pages that are being sent get two seconds to reach the browser."""
         for server in self._servers:
             server.close()
         for writer in list(self._pending_writers):
             writer.transport.abort()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
-            for task in late:
+            _, unfinished = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+            for task in unfinished:
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await asyncio.gather(*unfinished, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
         return self
@@ -152,22 +154,22 @@ class Listener:
                 if isinstance(request, int)
                 else await self._respond(request)
             )
-            bodiless = isinstance(request, _Request) and request.method == b"HEAD"
-            writer.write(_encode_response(connection, status, page, bodiless=bodiless))
+            omit_body = isinstance(request, _Request) and request.method == b"HEAD"
+            writer.write(_encode_response(connection, status, page, omit_body=omit_body))
             async with asyncio.timeout(CLOSE_SECONDS):
                 await writer.drain()
-                # Closing on a browser that still sends would take the page away from it.
+                # Read until the browser stops sending: an earlier close would discard the page.
                 writer.write_eof()
                 while await reader.read(_CHUNK_BYTES):
                     pass
         except (OSError, TimeoutError):
-            # Slow, or gone: nobody is left to tell.
+            # The browser is too slow or has disconnected, so no page can reach it.
             pass
         finally:
             writer.transport.abort()
 
     async def _respond(self, request: _Request) -> tuple[int, Page]:
-        # Another name in Host means DNS rebinding: a page elsewhere made the browser come here.
+        # Another name in Host means DNS rebinding: a foreign page made the browser send this request.
         if request.host.lower() not in self._allowed_hosts:
             return 400, _refusal_page(400)
         if request.target.reveal().partition("?")[0] != self._path:
@@ -183,7 +185,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What a browser asks for; the target carries the code."""
+    """A browser's request. The target contains the code."""
 
     method: bytes
     target: Secret
@@ -191,7 +193,10 @@ class _Request:
 
 
 async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader) -> _Request | int | None:
-    """Read one request's head: a status where it is none, None where a connection was opened for nothing."""
+    """Read the head of one request.
+
+    Return an HTTP status if the request is malformed, None if the connection closed without a request.
+    """
     try:
         while True:
             event = connection.next_event()
@@ -206,22 +211,22 @@ async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader
         return error.error_status_hint if error.error_status_hint in _REFUSAL_TEXTS else 400
 
 
-def _encode_response(connection: h11.Connection, status: int, page: Page, *, bodiless: bool) -> bytes:
+def _encode_response(connection: h11.Connection, status: int, page: Page, *, omit_body: bool) -> bytes:
     body = render_page(page)
     headers = [*HEADERS, ("Content-Length", str(len(body))), ("Connection", "close")]
     if status == 405:
         headers.append(("Allow", "GET"))
     head = connection.send(h11.Response(status_code=status, headers=headers)) or b""
-    return head if bodiless else head + (connection.send(h11.Data(data=body)) or b"")
+    return head if omit_body else head + (connection.send(h11.Data(data=body)) or b"")
 
 
 def _refusal_page(status: int) -> Page:
-    return Page(ok=False, title="Nothing to see here", text=_REFUSAL_TEXTS[status])
+    return Page(ok=False, title="This request was refused", text=_REFUSAL_TEXTS[status])
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
-    """Bind to loopback: one socket, or for localhost one in each family that this machine has."""
-    # "localhost" is what a browser may resolve to either; left open, the other one could be somebody else's.
+    """Bind to loopback: one socket, or for localhost one in each address family of this machine."""
+    # A browser may resolve "localhost" to either address. Bind both, so that no other program can bind one.
     families = {
         "127.0.0.1": [(socket.AF_INET, "127.0.0.1")],
         "::1": [(socket.AF_INET6, "::1")],
@@ -229,7 +234,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
     }.get(host)
     if families is None:
         raise ConfigError(
-            "The listener for the redirect answers on this machine only.",
+            "The listener for the redirect accepts only a loopback host.",
             "Set `oauth.redirect_host` to 127.0.0.1, ::1 or localhost.",
         )
     for _ in range(_PORT_TRIES):
@@ -238,42 +243,42 @@ def _bind(host: str, port: int) -> list[socket.socket]:
         except OSError as error:
             if port != 0 or error.errno != errno.EADDRINUSE:
                 break
-    where = f"port {port}" if port else "any port"
+    port_text = f"port {port}" if port else "any port"
     raise NetworkError(
-        f"The listener for the redirect cannot have {where} on {host}.",
-        "Close whatever else uses it (perhaps another login), or set `oauth.redirect_port` to a free port.",
+        f"The listener for the redirect cannot use {port_text} on {host}.",
+        "Stop the program that uses it (perhaps another login), or set `oauth.redirect_port` to a free port.",
     )
 
 
 def _bind_all(families: list[tuple[socket.AddressFamily, str]], port: int) -> list[socket.socket]:
-    bound: list[socket.socket] = []
+    sockets: list[socket.socket] = []
     try:
         for family, address in families:
             try:
-                listening = socket.socket(family, socket.SOCK_STREAM)
+                listening_socket = socket.socket(family, socket.SOCK_STREAM)
             except OSError:
-                if bound:  # a machine without IPv6
+                if sockets:  # a machine without IPv6
                     continue
                 raise
-            bound.append(listening)
+            sockets.append(listening_socket)
             if sys.platform == "win32":
-                # There, SO_REUSEADDR would let another program take the port over.
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+                # On Windows, SO_REUSEADDR would let another program take over the port.
+                listening_socket.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
             else:
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listening_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                listening_socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
-                listening.bind((address, port))
+                listening_socket.bind((address, port))
             except OSError as error:
-                if len(bound) > 1 and error.errno == errno.EADDRNOTAVAIL:
-                    bound.pop().close()
+                if len(sockets) > 1 and error.errno == errno.EADDRNOTAVAIL:
+                    sockets.pop().close()
                     continue
                 raise
-            port = listening.getsockname()[1]
-            listening.listen(MAX_CONNECTIONS)
+            port = listening_socket.getsockname()[1]
+            listening_socket.listen(MAX_CONNECTIONS)
     except OSError:
-        for listening in bound:
-            listening.close()
+        for listening_socket in sockets:
+            listening_socket.close()
         raise
-    return bound
+    return sockets

@@ -1,4 +1,4 @@
-"""The small page that the loopback listener answers with: all of it escaped, nothing loaded or kept."""
+"""Render the page of the loopback listener. All text is escaped; the page loads and stores nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONTENT_SECURITY_POLICY = (
 HEADERS = (
     ("Content-Type", "text/html; charset=utf-8"),
     ("Content-Security-Policy", _CONTENT_SECURITY_POLICY),
-    # The page's own address holds the code.
+    # The address of the page contains the code.
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
@@ -31,7 +31,7 @@ HEADERS = (
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a browser that came back is told. `ok` is True once connected; the texts are plain, not HTML."""
+    """The page after a redirect. `ok` is True if the login is complete. The texts are plain, not HTML."""
 
     ok: bool
     title: str
@@ -39,7 +39,7 @@ class Page:
 
 
 def render_page(page: Page) -> bytes:
-    """Write a page out as HTML."""
+    """Render a page as HTML in UTF-8."""
     title, text = escape(page.title), escape(page.text)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -1,4 +1,4 @@
-"""A login at a terminal: a redirect URI and a listener are chosen, it is shown, answers race."""
+"""Run a login at a terminal: choose a redirect URI, listen, show the login, wait for an answer."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hermes_mcp_auth_remote.values import Flow, Owner, Server
 
 @dataclass(frozen=True, slots=True)
 class AnswerChannels:
-    """How this terminal may get its answer.
+    """The ways in which an answer can reach this terminal.
 
-    `flow` is what the login is begun with: "auto" means that a device is as good as a paste.
-    `open_browser` is None where none is to be opened. `at_keyboard` is True where the lines come from a
-    person: an empty one is then nothing, and their end (Ctrl-D) means that the person gave up. A pipe that
-    ends without a line leaves it to the listener; one whose last word was refused has no other.
+    `flow` is the flow that the login starts with; "auto" allows the device flow and a paste.
+    `open_browser` is None if no browser must be opened. `at_keyboard` is True if the user types the lines:
+    empty lines are then ignored, and the end of input (Ctrl-D) cancels the login. If a pipe ends without a
+    line, the login waits for the listener. If a pipe ends after a refused answer, the login fails.
     """
 
     open_browser: Callable[[str], bool] | None = None
@@ -42,18 +42,18 @@ async def log_in(
     channels: AnswerChannels,
     owner: Owner = None,
 ) -> Connection:
-    """Log in to a server from this terminal; returns what is connected.
+    """Log in to a server from this terminal and return the connection.
 
-    Raises the LoginError, ServerError, NetworkError or StoreError that ended it; stored credentials are then
-    as they were. Being cancelled cancels the login. Where the code for a device expires, a person at the
-    keyboard is offered another one.
+    Raises the LoginError, ServerError, NetworkError or StoreError that ended the login; the stored
+    credentials are then unchanged. Cancelling the task cancels the login. If a user code expires, the user
+    at the keyboard can request another code.
     """
     while True:
-        race = LoginAnswers(service, screen, server)
+        answers = LoginAnswers(service, screen, server)
         try:
-            return await _run_login(race, service, server, line_source, channels, owner)
+            return await _run_login(answers, service, server, line_source, channels, owner)
         except LoginExpired:
-            login = race.login
+            login = answers.login
             if login is None or login.poll_state is None or not channels.at_keyboard:
                 raise
             screen.show_expiry(login)
@@ -77,17 +77,17 @@ async def _run_login(
         )
         try:
             if listener is not None and login.request.redirect_uri != listener.redirect_uri:
-                # The provider wants loopback spelled in another way.
+                # The authorization server accepts only another spelling of the loopback host.
                 await listener.close()
                 listener = await open_listener(answers, login.request.redirect_uri)
-            # Without a listener the browser would end nowhere, in front of the person's eyes.
-            browse = channels.open_browser if listener is not None and login.poll_state is None else None
-            opened = browse is not None and browse(login.authorization_url)
+            # Without a listener the browser would end on an error page.
+            open_url = channels.open_browser if listener is not None and login.poll_state is None else None
+            browser_opened = open_url is not None and open_url(login.authorization_url)
             answers.port = None if listener is None else listener.port
-            answers.screen.show(login, browser_opened=opened, port=answers.port)
+            answers.screen.show(login, browser_opened=browser_opened, port=answers.port)
             return await answers.wait_for_connection(login, line_source, at_keyboard=channels.at_keyboard)
         except BaseException:
-            # Does nothing to a login that is over. What ended it counts, not a disk that fails us on top.
+            # `cancel` does nothing if the login has ended. Raise the original error, not a failure to cancel.
             with contextlib.suppress(McpAuthError):
                 await service.cancel(login.id)
             raise
@@ -99,14 +99,14 @@ async def _run_login(
 async def _choose_redirect_uri(
     service: AuthService, server: Server, owner: Owner, answers: LoginAnswers, channels: AnswerChannels
 ) -> tuple[str, Listener | None]:
-    """Choose the redirect URI, and listen there where that can be."""
+    """Choose the redirect URI, and listen at it if possible."""
     redirect_uri = await run_file_work(service.redirect_uri, server, owner)
     if not channels.should_listen:
         return redirect_uri, None
     listener = await open_listener(answers, redirect_uri)
     is_fixed = server.options.redirect_uri is not None or server.options.redirect_port
     if listener is None and not is_fixed:
-        # Somebody sits on the port, perhaps another login of ours: take a new one, and register it.
+        # Another process uses the port, perhaps another login. Use a new port; the login registers it.
         redirect_uri = service.new_redirect_uri(server)
         listener = await open_listener(answers, redirect_uri)
     return redirect_uri, listener

@@ -1,4 +1,4 @@
-"""A prompter at a terminal, for programs whose calls may ask a person (`service.asking`)."""
+"""A prompter at a terminal, for programs whose calls may prompt the user to log in."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from hermes_mcp_auth_remote.values import Server
 
 
 class TerminalPrompter:
-    """Shows a login on a screen and takes its answer from lines and from loopback, as `prompt` does.
+    """Shows a login on a screen and reads its answer from lines and from the loopback listener.
 
-    `told` is called with how it ended. One login at a time has the keyboard; the next waits for its turn.
+    Calls `on_end` with the login and its connection, None if the login failed. Only one login at a time
+    uses the keyboard.
     """
 
     def __init__(
@@ -36,28 +37,30 @@ class TerminalPrompter:
         self._answer_tasks: dict[str, asyncio.Task[None]] = {}
 
     async def show(self, login: Login) -> None:
-        """Show a login and begin to take answers; returns at once."""
+        """Start to show a login and to accept answers. Return at once."""
         self._answer_tasks[login.id] = asyncio.create_task(self._collect_answers(login))
 
     async def show_outcome(self, login: Login, connection: Connection | None) -> None:
-        """Stop taking answers, and say how it ended."""
-        racing = self._answer_tasks.pop(login.id, None)
-        if racing is not None:
-            # It ends by itself, for it watches the login too; what it raises is told by the status.
-            await asyncio.wait([racing])
+        """Stop accepting answers and report how the login ended."""
+        answer_task = self._answer_tasks.pop(login.id, None)
+        if answer_task is not None:
+            # The task ends by itself because it watches the login. The login's status holds its error.
+            await asyncio.wait([answer_task])
         self._on_end(login, connection)
 
     @with_hidden_locals
     async def _collect_answers(self, login: Login) -> None:
         async with self._keyboard_lock:
-            race = LoginAnswers(self._service, self._screen, Server(login.key.server_name, login.server_url))
-            race.login = login
-            listener = await open_listener(race, login.request.redirect_uri)
+            answers = LoginAnswers(
+                self._service, self._screen, Server(login.key.server_name, login.server_url)
+            )
+            answers.login = login
+            listener = await open_listener(answers, login.request.redirect_uri)
             try:
-                race.port = None if listener is None else listener.port
-                self._screen.show(login, browser_opened=False, port=race.port)
+                answers.port = None if listener is None else listener.port
+                self._screen.show(login, browser_opened=False, port=answers.port)
                 with contextlib.suppress(McpAuthError):
-                    await race.wait_for_connection(login, self._open_line_source(), at_keyboard=True)
+                    await answers.wait_for_connection(login, self._open_line_source(), at_keyboard=True)
             finally:
                 if listener is not None:
                     await listener.close()

@@ -1,4 +1,4 @@
-"""A login on a terminal's screen: the address whole on a line of its own, the QR code only where it fits."""
+"""Show a login on a terminal: the address unbroken on its own line, the QR code only if it fits."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from hermes_mcp_auth_remote.terminal.text import (
 )
 from hermes_mcp_auth_remote.values import Clock
 
-# Seconds before the end at which it is said once more where it cannot be said in place.
+# If the countdown cannot be updated in place, print it once at each of these seconds before the end.
 _COUNTDOWN_MARKS_SECONDS = frozenset({60, 300})
 
 
 @dataclass(frozen=True, slots=True)
 class PlainScreen:
-    """Text for people; `columns` and `rows` are those of the stream's terminal, 0 where there is none."""
+    """Shows a login as text. `columns` and `rows` are the size of the terminal, 0 without a terminal."""
 
     stream: TextIO
     columns: int
@@ -39,13 +39,13 @@ class PlainScreen:
     clock: Clock
     with_qr: bool = True
     colour: bool = True
-    # Where the terminal obeys escapes: the countdown stays on its line.
+    # True if the terminal obeys escape sequences: the countdown then updates in place.
     in_place: bool = True
-    # False where the operator has turned devices off (`AuthService.allows_device`).
+    # Returns False if the operator has disabled the device flow (`AuthService.allows_device`).
     allows_device: Callable[[Login], bool] = lambda _login: True
 
     def show(self, login: Login, *, browser_opened: bool, port: int | None) -> None:
-        """Show a login that waits. What the person needs first comes last: a tall QR code scrolls."""
+        """Show a login that waits. The next step comes last, because a tall QR code scrolls the screen."""
         columns = self.columns or MAX_COLUMNS
         self._print_lines(login_summary(login, self.clock(), columns), "")
         if login.device_authorization is not None:
@@ -53,11 +53,13 @@ class PlainScreen:
             return
         if self.with_qr and self.columns and not browser_opened:
             self._print_lines(*self._qr_lines(login.authorization_url))
-        # Not wrapped, not indented, nothing around it: it is copied whole.
+        # Do not wrap or indent the address: the user copies the whole line.
         self._print_lines(login.authorization_url, "")
-        device = self.allows_device(login)
+        allows_device = self.allows_device(login)
         self._print_lines(
-            next_step(login, browser_opened=browser_opened, port=port, columns=columns, allows_device=device),
+            next_step(
+                login, browser_opened=browser_opened, port=port, columns=columns, allows_device=allows_device
+            ),
             "",
         )
 
@@ -67,60 +69,60 @@ class PlainScreen:
         user_code = replace_unprintable(code.user_code)
         bold = ("\x1b[1m", "\x1b[m") if self.colour and self.columns else ("", "")
         self._print_lines(verification_uri_hint(code, columns), "", code.verification_uri, "")
-        # Each alone on its line: a double click, or a screen reader, gets it whole.
+        # Print the address and the code on their own lines, for a double click and for screen readers.
         self._print_lines(
             user_code_hint(code, columns), "", user_code.join(bold), "", next_step_for_device(columns)
         )
         self.show_countdown(login, on_new_line=True)
 
     def show_refusal(self, error: McpAuthError) -> None:
-        """Say why an answer did not count."""
-        # That one says itself how the login goes on.
-        waits = [] if isinstance(error, StillExchanging) else ["  The login still waits."]
-        self._print_lines(error_text(error, self.columns), *waits)
+        """Show why an answer was refused."""
+        # The advice of StillExchanging says how the login continues.
+        reminder = [] if isinstance(error, StillExchanging) else ["  The login still waits."]
+        self._print_lines(error_text(error, self.columns), *reminder)
 
     def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
-        """Say how long the code is still good: in place on a terminal, elsewhere only towards the end."""
-        left = login.expires_at - self.clock()
-        line = countdown(left)
+        """Show how long the code is valid: in place on a terminal, otherwise only near the end."""
+        seconds_left = login.expires_at - self.clock()
+        line = countdown(seconds_left)
         if self.columns <= len(line) or not self.in_place:
-            if not on_new_line and int(left) in _COUNTDOWN_MARKS_SECONDS:
-                self._print_lines(f"The code is good for {display_duration(left)} more.")
+            if not on_new_line and int(seconds_left) in _COUNTDOWN_MARKS_SECONDS:
+                self._print_lines(f"The code is valid for {display_duration(seconds_left)} more.")
         elif on_new_line:
             self._print_lines(line)
         else:
-            # The cursor is on the line below, where something may be typed already.
+            # The cursor is on the line below, which may already contain typed text.
             self.stream.write(f"\x1b7\x1b[1A\r{line}\x1b[K\x1b8")
             self.stream.flush()
 
     def show_expiry(self, login: Login) -> None:
-        """Say that a code has expired, and that Enter gets another one."""
+        """Show that the user code has expired and that Enter requests another code."""
         name = replace_unprintable(login.key.server_name)
-        said = f"The code for {name} has expired. Press Enter for a new one; Ctrl-C ends this."
-        self._print_lines(wrap_text(said, self.columns))
+        message = f"The code for {name} has expired. Press Enter for a new code, or Ctrl-C to stop."
+        self._print_lines(wrap_text(message, self.columns))
 
     def _qr_lines(self, url: str) -> list[str]:
         blocks = render_terminal_blocks(url, self.columns, colour=self.colour)
         if blocks is None:
             return [
-                wrap_text("(No QR code: for this address it is too wide for this window.)", self.columns),
+                wrap_text("(No QR code: it would be too wide for this window.)", self.columns),
                 "",
             ]
         if not _can_encode(blocks, self.stream.encoding):
             return []
-        too_tall = self.rows and blocks.count("\n") > self.rows
-        hint = "(To scan the code, which is taller than this window, enlarge it and scroll up.)"
-        return [blocks, *([wrap_text(hint, self.columns), ""] if too_tall else [])]
+        is_too_tall = self.rows and blocks.count("\n") > self.rows
+        hint = "(The QR code is taller than this window. To scan it, enlarge the window and scroll up.)"
+        return [blocks, *([wrap_text(hint, self.columns), ""] if is_too_tall else [])]
 
     def _print_lines(self, *lines: str) -> None:
         print(*lines, sep="\n", file=self.stream, flush=True)
 
 
 def terminal_size(stream: TextIO) -> tuple[int, int]:
-    """Return columns and rows of the terminal that a stream goes to, zeros where it goes to none."""
+    """Return the columns and rows of a stream's terminal, zeros if the stream is not a terminal."""
     try:
         columns, rows = os.get_terminal_size(stream.fileno())
-    except (AttributeError, OSError, ValueError):  # AttributeError: a stream that was closed is None
+    except (AttributeError, OSError, ValueError):  # AttributeError: a closed standard stream is None
         return 0, 0
     return columns, rows
 

@@ -1,6 +1,7 @@
-"""What a terminal says about a login, a connection, an error: values in, text out.
+"""Format logins, connections and errors as text for a terminal.
 
-Names, accounts and scopes come from servers and other people: `shown` keeps them from steering the terminal.
+Names, accounts and scopes come from servers and other people. `replace_unprintable` removes the control
+characters from them, so that they cannot control the terminal.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from hermes_mcp_auth_remote.phrases import (
 )
 
 CHECK_MARK, CROSS_MARK = "✓", "✗"
-# Prose is hard to read where lines are longer, and hardly wraps well where they are shorter.
+# Longer lines are hard to read. Shorter lines wrap badly.
 MAX_COLUMNS, MIN_COLUMNS = 80, 30
 
 
 def login_summary(login: Login, now: float, columns: int = MAX_COLUMNS) -> str:
-    """Say what is about to happen: which server, which authorization server, which scope, until when."""
-    request, at = login.request, login.authorization_host
+    """Describe a login: server, authorization server, scope and deadline. `now` is in epoch seconds."""
+    request, host = login.request, login.authorization_host
     rows = [
         ("Server", f"{login.key.server_name}  {display_url(login.server_url)}"),
-        ("You log in at", f"{at}  (compare it with your browser's address bar)"),
+        ("You log in at", f"{host}  (compare it with your browser's address bar)"),
     ]
-    if others := other_hosts(login):
-        rows.append(("Tokens come from", "  ".join(others)))
+    if token_hosts := other_hosts(login):
+        rows.append(("Tokens come from", "  ".join(token_hosts)))
     rows.append(("Access", display_scope(request.scope)))
     if login.added_scope:
         rows.append(("New", display_scope(login.added_scope)))
@@ -56,60 +57,64 @@ def next_step(
     columns: int = MAX_COLUMNS,
     allows_device: bool = True,
 ) -> str:
-    """Say what the person does now; `opened` where a browser was, `port` the loopback port listened on.
+    """Tell the user what to do next.
 
-    `device` is False where the operator lets nobody go on by a code for another device.
+    `browser_opened` is True if a browser was opened. `port` is the loopback port of the listener, None
+    without a listener. `allows_device` is False if the operator has disabled the device flow.
     """
-    issuer = login.authorization_server
-    unreachable = "the browser ends on a page that cannot be reached: that is expected."
+    authorization_server = login.authorization_server
+    expected_failure = "the browser shows a page that cannot be reached: that is expected."
     paste = "Copy that page's whole address, paste it here and press Enter."
-    forward = ""
+    forward_hint = ""
     if browser_opened:
-        said = (
-            "A browser was opened: go on there, and this ends by itself. If none came up, open the address "
-            f"above. On another device {unreachable} {paste}"
+        instruction = (
+            "A browser was opened. Continue there: this command ends by itself. If no browser appeared, open "
+            f"the address above. On another device {expected_failure} {paste}"
         )
     elif is_loopback_host(_host(login.request.redirect_uri)):
-        said = f"Open the address on any device. After you approve, {unreachable} {paste}"
+        instruction = f"Open the address on any device. After you approve, {expected_failure} {paste}"
         if port is not None:
-            forward = f"(Or forward the port, ssh -L {port}:127.0.0.1:{port}, and paste nothing.)"
+            forward_hint = f"(Or forward the port, ssh -L {port}:127.0.0.1:{port}, and do not paste.)"
     else:
-        said = f"Open the address on any device and approve. {paste.replace('that', 'the last')}"
-    warning = "Paste it nowhere else, and only for a login that you asked for. Ctrl-C cancels."
-    may_switch = allows_device and supports_device_flow(issuer)
-    other = "(Type code to enter a code on the other device instead.)" if may_switch else ""
-    return "\n".join(wrap_text(each, columns) for each in (said, forward, other, warning) if each)
+        instruction = f"Open the address on any device and approve. {paste.replace('that', 'the last')}"
+    warning = "Paste it only here, and only for a login that you started. Ctrl-C cancels."
+    can_switch = allows_device and supports_device_flow(authorization_server)
+    device_hint = "(Type code to enter a code on the other device instead.)" if can_switch else ""
+    paragraphs = (instruction, forward_hint, device_hint, warning)
+    return "\n".join(wrap_text(paragraph, columns) for paragraph in paragraphs if paragraph)
 
 
 def verification_uri_hint(code: DeviceAuthorization, columns: int = MAX_COLUMNS) -> str:
-    """Say, above the address, what to do with the code for a device."""
+    """Tell the user to open the verification URI that follows."""
     scan = "Scan the QR code, or open" if code.verification_uri_complete else "Open"
     return wrap_text(f"{scan} this address on any device, and log in there:", columns)
 
 
 def user_code_hint(code: DeviceAuthorization, columns: int = MAX_COLUMNS) -> str:
-    """Say, above the user code, what to do with it."""
+    """Tell the user to enter or compare the user code that follows."""
     if code.verification_uri_complete is None:
         return wrap_text("Enter this code there:", columns)
-    return wrap_text("Enter this code there. If it is there already, compare it letter by letter:", columns)
+    return wrap_text("Enter this code there. If the page already shows it, compare every letter:", columns)
 
 
 def next_step_for_device(columns: int = MAX_COLUMNS) -> str:
-    """Say what comes next, and what never to do (RFC 8628 section 5.4)."""
-    said = "This ends by itself once you have approved. Send the code to nobody, and approve only a login "
-    said += "that you asked for, just now and here: whoever asked for it gets the access."
-    words = "Type new for another code, paste to paste an address instead. Ctrl-C cancels."
-    return "\n".join(wrap_text(each, columns) for each in (said, words))
+    """Tell the user what happens next, and warn about phishing (RFC 8628 section 5.4)."""
+    instruction = (
+        "This command ends by itself after you approve. Do not send the code to anyone. Approve only a login "
+        "that you just started here: the person who started the login gets the access."
+    )
+    commands_hint = "Type new for another code, or paste to paste an address instead. Ctrl-C cancels."
+    return "\n".join(wrap_text(paragraph, columns) for paragraph in (instruction, commands_hint))
 
 
 def countdown(seconds: float) -> str:
-    """Write how long a code is still good."""
+    """Format the time for which a code is valid."""
     minutes, rest = divmod(max(int(seconds), 0), 60)
-    return f"Waiting: the code is good for {minutes}:{rest:02d}"
+    return f"Waiting: the code is valid for {minutes}:{rest:02d}"
 
 
 def connection_summary(connection: Connection, now: float, columns: int = MAX_COLUMNS) -> str:
-    """Say who or what is connected, with which scope, until when."""
+    """Describe a connection: account, scope and lifetime. `now` is in epoch seconds."""
     rows = [*connection_rows(connection), ("Lasts", connection_lifetime(connection, now))]
     return (
         f"{CHECK_MARK} {replace_unprintable(connection.key.server_name)}: connected\n{table(rows, columns)}"
@@ -117,19 +122,19 @@ def connection_summary(connection: Connection, now: float, columns: int = MAX_CO
 
 
 def connection_lifetime(connection: Connection, now: float) -> str:
-    """Say how long a connection lasts, or that it renews itself."""
+    """Describe how long a connection lasts, or that it renews itself."""
     if connection.expires_at is None:
         return "until the provider ends it"
-    when = clock_time(connection.expires_at, now)
+    ends_at = clock_time(connection.expires_at, now)
     if connection.can_refresh:
-        return f"as long as the provider lets it (renews itself, next by {when})"
+        return f"as long as the provider allows it (renews itself, next by {ends_at})"
     if connection.expires_at <= now:
-        return f"it ended at {when}"
-    return f"until {when} ({display_duration(connection.expires_at - now)}), then log in again"
+        return f"it ended at {ends_at}"
+    return f"until {ends_at} ({display_duration(connection.expires_at - now)}), then log in again"
 
 
 def error_text(error: McpAuthError, columns: int = 0) -> str:
-    """Say what went wrong, what the server said about it, and what to do, on a line each."""
+    """Format an error: its message, the server's message, and the advice, each on its own line."""
     lines = [wrap_text(f"{CROSS_MARK} {replace_unprintable(str(error))}", columns)]
     if error.server_message:
         lines.append(wrap_text(f"{SERVER_SAYS}: {quote_server_message(error.server_message)}", columns, 2))
@@ -137,7 +142,7 @@ def error_text(error: McpAuthError, columns: int = 0) -> str:
 
 
 def clock_time(epoch_seconds: float, now: float) -> str:
-    """Write a moment in local time, with the date where it is not the day of `now`."""
+    """Format a moment in local time, with the date if it is not the day of `now` (epoch seconds)."""
     try:
         moment, today = time.localtime(epoch_seconds), time.localtime(now)
     except (OverflowError, ValueError, OSError):
@@ -146,13 +151,13 @@ def clock_time(epoch_seconds: float, now: float) -> str:
 
 
 def table(rows: Iterable[tuple[str, str]], columns: int = MAX_COLUMNS) -> str:
-    """Write labelled lines, the values below one another, long ones on several lines."""
+    """Format labelled rows with aligned values. Wrap long values."""
     rows = list(rows)
     indent = max(len(label) for label, _ in rows) + 4
     lines: list[str] = []
     for label, value in rows:
         if 0 < columns <= 2 * indent:
-            # Labels would take half the room: values go below them.
+            # The labels would take half of the width: put the values below them.
             lines.append(f"  {label}\n{wrap_text(replace_unprintable(value), columns, 4)}")
         else:
             lines.append(
@@ -162,9 +167,9 @@ def table(rows: Iterable[tuple[str, str]], columns: int = MAX_COLUMNS) -> str:
 
 
 def wrap_text(text: str, columns: int, indent: int = 0) -> str:
-    """Wrap a paragraph for a terminal, not at all where there is none (0).
+    """Wrap a paragraph to `columns`. 0 means no terminal: do not wrap.
 
-    An address, or any other word longer than a line, stays whole and where it is: the terminal breaks it.
+    A word that is longer than a line, such as an address, stays on its line: the terminal breaks it.
     """
     width = min(max(columns, MIN_COLUMNS), MAX_COLUMNS) - indent if columns else len(text)
     lines = [""]

@@ -32,7 +32,7 @@ def compare(name: str, text: str, cli: Cli) -> None:
     """Hold a screen against its transcript, with a placeholder for the code."""
     cli.check(text)
     text = re.sub(r"\b[B-Z]{4}-[B-Z]{4}\b", "<user code>", settled(text, cli))
-    text = re.sub(r"good for \d+:\d\d", "good for <m:ss>", text)
+    text = re.sub(r"valid for \d+:\d\d", "valid for <m:ss>", text)
     file = TRANSCRIPTS / f"{name}.txt"
     if os.environ.get("NEW_TRANSCRIPTS"):
         file.write_text(text, "utf-8")
@@ -130,7 +130,7 @@ def test_a_command_that_is_killed_is_followed_by_another(cli: Cli, devices: Demo
 
 
 def shown_code(screen: Terminal) -> str:
-    text = screen.wait_for("Waiting: the code is good for")
+    text = screen.wait_for("Waiting: the code is valid for")
     [code] = [line for line in text.splitlines() if re.fullmatch(r"[B-Z]{4}-[B-Z]{4}", line)]
     return code
 
@@ -142,12 +142,12 @@ def test_the_countdown_goes_on_in_its_place_while_somebody_types(cli: Cli, devic
     with terminal(command, env=cli.environ(), columns=80, rows=60) as screen:
         shown_code(screen)
         screen.send("pas")
-        screen.wait_for("good for 9:5")
-        first = re.findall(r"good for (\S+)", screen.screen())
+        screen.wait_for("valid for 9:5")
+        first = re.findall(r"valid for (\S+)", screen.screen())
         screen.wait_for("[3 characters]")
-        screen.wait_for("good for 9:56")
+        screen.wait_for("valid for 9:56")
         later = screen.screen()
-        assert len(first) == len(re.findall(r"good for", later)) == 1
+        assert len(first) == len(re.findall(r"valid for", later)) == 1
         assert later.splitlines()[-1] == "[3 characters]"
         screen.press("C-u")
         code = shown_code(screen)
@@ -165,7 +165,7 @@ def test_a_code_that_expires_on_a_terminal_and_a_change_over(cli: Cli, devices: 
         screen.wait_for("has expired. Press Enter")
         devices.authorization_server.change_behaviour(device_seconds=600)
         screen.press("Enter")
-        screen.wait_for("good for 9:5")
+        screen.wait_for("valid for 9:5")
         screen.send("paste")
         screen.press("Enter")
         text = screen.wait_for("Type code to enter")

@@ -133,7 +133,7 @@ def test_a_redirect_is_a_line_of_its_own(cli: Cli, demo: Demo) -> None:
     )
     said = answer(cli, demo)
     assert [(each["status"], each["was"]) for each in said["steps"][2:4]] == [
-        (302, f"sends us to {moved}"),
+        (302, f"redirects to {moved}"),
         (200, f"authorization server metadata, issuer {demo.issuer}"),
     ]
     assert said["problems"] == []
@@ -288,10 +288,10 @@ def test_what_is_configured_is_named_and_never_shown(cli: Cli, demo: Demo) -> No
 @pytest.mark.parametrize(
     ("oauth", "note"),
     [
-        ({"allow_missing_pkce": True}, "`oauth.allow_missing_pkce` is not needed any more"),
+        ({"allow_missing_pkce": True}, "`oauth.allow_missing_pkce` is no longer needed"),
         ({"client_metadata_url": "https://us.example/client.json"}, "is not used"),
         ({"dpop": True}, "does not list ES256"),
-        ({"scope": "mcp:tools mcp:all"}, "asks for what nobody lists: mcp:all."),
+        ({"scope": "mcp:tools mcp:all"}, "requests scopes that no server lists: mcp:all."),
     ],
 )
 def test_an_option_that_is_in_vain_is_remarked_on(
@@ -321,7 +321,7 @@ def test_a_proxy_is_named_without_its_password(cli: Cli, demo: Demo) -> None:
 def test_a_grant_without_a_person_is_walked_through_without_asking_for_a_token(cli: Cli, demo: Demo) -> None:
     cli.configure(demo.mcp_url, grant="client_credentials", client_id="us", client_secret="ours-alone")
     assert answer(cli, demo)["remedy"] == (
-        "Nothing is wrong: no login is needed, run hermes-mcp-auth token demo"
+        "Nothing is wrong. No login is needed: run hermes-mcp-auth token demo"
     )
     cli.configure(
         demo.mcp_url, grant="jwt_bearer", client_id="us", assertion_file=str(Path("/nowhere/at/all"))

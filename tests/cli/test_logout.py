@@ -27,7 +27,7 @@ def test_logout_revokes_both_tokens_deletes_all_and_may_be_repeated(cli: Cli, de
         {"server": "demo", "owner": None, "was_connected": False, "revoked": False, "logins_cancelled": 0}
     ]
     assert demo.authorization_server.count_requests("revocation") == 2
-    assert cli.run("logout", "demo").out == "✓ demo: nobody was logged in.\n"
+    assert cli.run("logout", "demo").out == "✓ demo: there was no login.\n"
 
 
 def test_logout_deletes_also_where_the_provider_is_down_and_says_so(cli: Cli, demo: Demo) -> None:
@@ -90,7 +90,7 @@ def test_logout_of_all_asks_nothing_and_leaves_nobody(cli: Cli, demo: Demo) -> N
     assert demo.authorization_server.count_requests("revocation") == 6
     assert cli.files() == {}
     again = cli.run("logout", "--all")
-    assert (again.code, again.out) == (0, "✓ Nobody was logged in.\n")
+    assert (again.code, again.out) == (0, "✓ There was no login.\n")
 
 
 @covers("logout-many")
@@ -183,7 +183,7 @@ def test_a_login_that_waits_is_cancelled_so_that_nobody_finishes_it(
     begun = cli.run("login", "demo", "--no-wait", "--json").events[0]
     answer = approve(begun["authorization_url"])
     ended = cli.run("logout", *arguments)
-    assert (ended.code, ended.out) == (0, "✓ demo: the login that waited is cancelled.\n")
+    assert (ended.code, ended.out) == (0, "✓ demo: the waiting login is cancelled.\n")
     late = cli.run("login", "--finish", begun["login_id"], "--json", stdin=answer.encode())
     assert (late.code, late.events[-1]["error"]) == (5, "login_cancelled")
     assert demo.authorization_server.count_requests("token") == 0

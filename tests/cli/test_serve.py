@@ -46,11 +46,11 @@ def test_a_newcomer_learns_their_id_from_the_bot_and_can_do_nothing_else(
     words = ("serve", "--telegram", "--telegram-api", api.origin)
     with cli.started(*words, env={"TELEGRAM_BOT_TOKEN": api.token}) as bot:
         text = said(bot, "config.yaml.")
-        assert f"Telegram: {api.bot.username} is at work." in text
+        assert f"Telegram: {api.bot.username} is running." in text
         assert "share the operator's tokens" in text
-        assert "Nobody may use it yet. Write /start to it" in text
+        assert "No user may use it yet. Write /start to it" in text
         api.start(anna)
-        assert "Your id here is 7." in shown(api, anna, "I do not know you").text
+        assert "Your id here is 7." in shown(api, anna, "You may not use this bot yet").text
         said_again = api.say(anna, "/connect demo")
         bot.signal(signal.SIGTERM)
         ended = bot.end()
@@ -92,7 +92,7 @@ def test_the_configuration_says_who_may_whose_the_tokens_are_and_whether_a_devic
         serves = bot.event()
         assert (serves["owners"], serves["nobody"]) == ("per_user", False)
         api.say(bob, "/connect demo")
-        shown(api, bob, "I do not know you")
+        shown(api, bob, "You may not use this bot yet")
         api.say(anna, "/connect demo")
         prompt = shown(api, anna, "Connect demo")
         assert "/authorize" in url_of(prompt)
@@ -131,7 +131,7 @@ def test_a_token_may_come_from_a_file_of_ones_own(cli: Cli, demo: Demo, api: Bot
         (
             ["--telegram", "--discord", "--allow", "7"],
             3,
-            "--allow does not say of which platform the id is.",
+            "--allow does not name the platform of the id.",
         ),
         (["--telegram", "--telegram-token", TOKEN], 2, "unrecognized arguments"),
     ],
@@ -144,14 +144,14 @@ def test_what_cannot_be_served_is_said(cli: Cli, words: list[str], code: int, me
 
 def test_an_address_that_is_none_is_refused(cli: Cli) -> None:
     ended = cli.run("serve", "--telegram", "--telegram-api", "tdlib", env={"TELEGRAM_BOT_TOKEN": TOKEN})
-    assert (ended.code, "--telegram-api is no address" in ended.err) == (3, True)
+    assert (ended.code, "--telegram-api is not a URL" in ended.err) == (3, True)
 
 
 @covers("serve", "no-secret")
 def test_a_token_that_is_not_taken_ends_the_command_with_a_sentence(cli: Cli, api: BotApi) -> None:
     ended = cli.run("serve", "--telegram", "--telegram-api", api.origin, env={"TELEGRAM_BOT_TOKEN": TOKEN})
     assert ended.code == 3
-    assert "Telegram does not take this bot's token" in ended.err
+    assert "Telegram rejected this bot's token" in ended.err
     assert TOKEN not in ended.err + ended.out
 
 
@@ -208,7 +208,7 @@ def test_a_token_that_discord_does_not_take_ends_the_command(cli: Cli) -> None:
         words = ("serve", "--discord", "--discord-api", discord.url)
         ended = cli.run(*words, env={"DISCORD_BOT_TOKEN": TOKEN})
     assert ended.code == 3
-    assert "Discord does not take this bot token." in ended.err
+    assert "Discord rejected this bot's token." in ended.err
     assert TOKEN not in ended.err + ended.out
 
 
@@ -246,7 +246,7 @@ def test_a_port_that_is_taken_ends_the_command_with_a_sentence(cli: Cli, api: Bo
         words = ("serve", "--telegram", "--telegram-api", api.origin)
         ended = cli.run(*words, env={"TELEGRAM_BOT_TOKEN": api.token})
     assert ended.code == 3
-    assert re.search(r"127\.0\.0\.1:\d+ cannot be listened on", ended.err)
+    assert re.search(r"Cannot listen on 127\.0\.0\.1:\d+", ended.err)
 
 
 # Several bots in one process.

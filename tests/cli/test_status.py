@@ -118,7 +118,7 @@ def test_nothing_anywhere_says_how_to_begin(cli: Cli) -> None:
     (cli.home / "config.yaml").unlink()
     ended = cli.run("status")
     assert ended.code == 0
-    assert "nobody has logged in" in ended.out
+    assert "there is no login" in ended.out
     assert "hermes-mcp-auth login --url" in ended.out
     assert cli.run("status", "--json").out == ""
 
@@ -223,8 +223,8 @@ def test_a_login_that_waits_is_listed_with_how_to_finish_it_and_without_its_addr
 @pytest.mark.parametrize(
     ("owners", "said"),
     [
-        ("shared", "all who may use a bot share the operator's tokens"),
-        ("per_user", "everybody uses tokens of their own"),
+        ("shared", "all users of a bot share the operator's tokens"),
+        ("per_user", "each user has their own tokens"),
     ],
 )
 def test_whose_tokens_chats_use_is_said(cli: Cli, demo: Demo, owners: str, said: str) -> None:

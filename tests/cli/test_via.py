@@ -40,7 +40,7 @@ def test_a_command_waits_while_a_person_answers_in_their_chat(cli: Cli, demo: De
 def test_in_words_and_without_an_address_on_the_screen(cli: Cli, demo: Demo, api: BotApi) -> None:
     anna = known(api)
     with serving(cli, api, "--allow", "7"), cli.started(*VIA) as login:
-        text = said(login, "It is shown to them now.")
+        text = said(login, "The bot shows the login to them now.")
         api.say(anna, approve(url_of(shown(api, anna, "Connect demo"))))
         ended = login.end()
     assert ended.code == 0
@@ -91,8 +91,8 @@ def test_whoever_is_not_on_the_list_is_not_asked(cli: Cli, demo: Demo, api: BotA
     with serving(cli, api, "--allow", "7"):
         ended = cli.run("login", "demo", "--via", "telegram:8")
         assert ended.code == 5
-        assert "The bot cancelled this login before anybody saw it." in ended.err
-        assert "telegram:8 is not on its list" in " ".join(ended.err.split())
+        assert "The bot cancelled this login before the user saw it." in ended.err
+        assert "telegram:8 is not allowed" in " ".join(ended.err.split())
     assert api.messages(bob) == []
 
 
@@ -103,7 +103,7 @@ def test_a_bot_that_may_not_write_first_says_so(cli: Cli, demo: Demo, api: BotAp
         bot.signal(signal.SIGTERM)
         log = bot.end().err
     assert ended.code == 5
-    assert "has to write to it first" in " ".join(ended.err.split())
+    assert "must write to the bot first" in " ".join(ended.err.split())
     assert "may not write to user 7" in log
 
 
@@ -144,7 +144,7 @@ def test_the_owner_is_the_operators_choice(cli: Cli, demo: Demo, words: tuple[st
         (["login", "demo", "--via", "irc:7"], 3, "--via takes a platform and a user's id"),
         (["login", "dmeo", "--via", "telegram:7"], 3, "No server dmeo"),
         ([*VIA, "--flow", "loopback"], 2, "--flow loopback opens a browser here"),
-        ([*VIA, "--finish", "x" * 16], 2, "--via begins a login"),
+        ([*VIA, "--finish", "x" * 16], 2, "--via starts a login"),
     ],
 )
 def test_what_cannot_be_asked_is_said(cli: Cli, words: list[str], code: int, message: str) -> None:

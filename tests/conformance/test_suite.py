@@ -106,11 +106,11 @@ ALL_RUNS = {
 RUNS = EACH_ONCE | ALL_RUNS
 # Where the suite plays a server that no client may go along with: what ours says to that.
 REFUSALS = {
-    "auth/resource-mismatch": "DiscoveryFailed: The protected resource metadata speaks of evil.example.com",
+    "auth/resource-mismatch": "DiscoveryFailed: The protected resource metadata is for evil.example.com",
     "auth/iss-supported-missing": "PasteRefused: localhost promises to say who it is (iss)",
-    "auth/iss-wrong-issuer": "PasteRefused: That answer comes from another authorization server",
-    "auth/iss-unexpected": "PasteRefused: That answer comes from another authorization server",
-    "auth/iss-normalized": "PasteRefused: That answer comes from another authorization server",
+    "auth/iss-wrong-issuer": "PasteRefused: That response comes from another authorization server",
+    "auth/iss-unexpected": "PasteRefused: That response comes from another authorization server",
+    "auth/iss-normalized": "PasteRefused: That response comes from another authorization server",
     "auth/metadata-issuer-mismatch": "IssuerMismatch: The metadata of http://localhost:",
     "auth/scope-retry-limit": "MCPError: Server returned an error response",
 }

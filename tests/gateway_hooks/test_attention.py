@@ -319,7 +319,7 @@ def test_a_store_that_fails_is_said_in_the_log_and_ends_nothing(
     async def main() -> None:
         running = asyncio.create_task(talk.desk.run())
         for _ in range(2000):
-            if any("needs a login could not be told" in each for each in caplog.messages):
+            if any("The sessions could not be checked" in each for each in caplog.messages):
                 break
             await asyncio.sleep(0.01)
         else:

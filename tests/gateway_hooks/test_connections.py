@@ -69,7 +69,7 @@ def test_the_account_that_is_not_ones_own_is_disconnected_from_where_it_is_named
     assert "If that is not your account, disconnect at once." in ada.reads()
     ada.presses("Disconnect")
     assert ada.sees() == ["Disconnect notes?"]
-    assert "Everybody who uses this bot loses the connection." in ada.reads()
+    assert "All users of this bot lose the connection." in ada.reads()
     ada.presses("Yes, disconnect")
     assert ada.sees() == ["notes: disconnected"]
     ada.presses("Connect notes")
@@ -81,7 +81,7 @@ def test_disconnecting_can_be_typed_also_where_a_name_has_spaces(begin: Begin) -
     ada = talk.person("ada")
     connect(talk, ada, "my notes")
     ada.says("/disconnect my notes")
-    assert "Answer with a word: /mcpauth disconnect my notes yes." in ada.reads()
+    assert "To answer, type: /mcpauth disconnect my notes yes." in ada.reads()
     ada.says("/disconnect My Notes YES")
     assert ada.last.title == "my notes: disconnected"
     assert talk.service.keys() == []
@@ -128,7 +128,7 @@ def test_help_is_for_those_who_may(ada: Person, talk: Talk) -> None:
     assert "/connect: log in to a server" in ada.reads()
     eve = talk.person("eve")
     talk.run(talk.desk.send_help(eve._spoken("/help"), eve.chat))
-    assert eve.sees() == ["I do not know you"]
+    assert eve.sees() == ["You may not use this bot yet"]
 
 
 def test_a_mistake_in_the_configuration_is_said(
@@ -162,7 +162,7 @@ def test_where_no_server_is_configured_that_is_said(
     ada = talk.person("ada")
     for act in ("/connections", "/connect", "/connect notes"):
         ada.says(act)
-        assert "No server is configured here that people can log in to." in str(ada.room.cards()[-1])
+        assert "No server that users can log in to is configured here." in str(ada.room.cards()[-1])
 
 
 def test_servers_are_found_by_name_in_any_case_where_that_is_clear_and_by_tag() -> None:

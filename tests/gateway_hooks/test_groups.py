@@ -54,7 +54,7 @@ def test_where_the_bot_may_not_write_first_a_link_opens_the_private_chat_and_the
     ada_in_group.says("/connect notes")
     login = talk.login
     (card,) = ada_in_group.room.cards()
-    assert card.paragraphs == ("I cannot write to you yet. Open our private chat, and go on there.",)
+    assert card.paragraphs == ("I cannot write to you yet. Open our private chat and continue there.",)
     assert card.link is not None
     ada.room.cannot_write = False
     assert ada.says(f"/start {card.link.url.partition('start=')[2]}")
@@ -84,11 +84,11 @@ def test_a_platform_without_such_links_gives_a_button_that_is_for_that_person_al
     ada.room.cannot_write = True
     ada_in_group.says("/connect notes")
     bob_in_group = talk.person("bob", group="kitchen")
-    bob_in_group.presses("Go on")
-    assert talk.person("bob").room.notes == ["That is somebody else's login."]
+    bob_in_group.presses("Continue")
+    assert talk.person("bob").room.notes == ["That login belongs to another user."]
     assert talk.person("bob").sees() == []
     ada.room.cannot_write = False
-    ada_in_group.presses("Go on")
+    ada_in_group.presses("Continue")
     assert ada.sees() == ["Connect notes"]
 
 
@@ -171,7 +171,7 @@ def test_somebody_elses_answer_in_a_group_is_deleted_and_ends_nobodys_login(talk
     answer = approve(talk.login.authorization_url)
     assert bob_in_group.pastes(answer)
     assert answer not in bob_in_group.reads()
-    assert bob_in_group.sees() == ["Never here"]
+    assert bob_in_group.sees() == ["Do not post codes in a group"]
     assert talk.login.status == "waiting"
 
 
@@ -193,7 +193,7 @@ def test_an_answer_exposed_where_the_bot_cannot_write_in_private_ends_its_login_
     ada_in_group.pastes(answer)
     assert talk.service.login(first.id).status == "cancelled"
     assert talk.waiting() == []
-    assert "Finish logins in our private chat only." in ada_in_group.reads()
+    assert "Finish logins only in our private chat." in ada_in_group.reads()
 
 
 def test_an_answer_in_a_group_to_a_login_begun_by_a_command_elsewhere(
@@ -205,7 +205,7 @@ def test_an_answer_in_a_group_to_a_login_begun_by_a_command_elsewhere(
     talk.settle()
     ada_in_group.pastes(approve(first.authorization_url))
     assert other.login(first.id).status == "cancelled"
-    assert ada_in_group.sees() == ["Never here"]
+    assert ada_in_group.sees() == ["Do not post codes in a group"]
 
 
 @covers("chat-private")

@@ -1,4 +1,4 @@
-"""Where Hermes has moved: said once, and nobody may more than before."""
+"""Missing names of Hermes: one warning, and no user gets more rights."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ ANNA = Sender("42")
 
 
 @covers("hermes-moved")
-def test_what_is_missing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_name_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
-        assert hermes.import_attribute("hermes_is_not_here", "anything", "nothing follows") is None
-    said = "Hermes has no hermes_is_not_here.anything: nothing follows."
-    assert [record.getMessage() for record in caplog.records].count(said) == 1
+        assert hermes._import_attribute("hermes_is_not_here", "anything", "nothing follows") is None
+    warning = "Hermes has no hermes_is_not_here.anything: nothing follows."
+    assert [record.getMessage() for record in caplog.records].count(warning) == 1
 
 
 @covers("hermes-moved", "hermes-who")
 @pytest.mark.parametrize("gateway", [None, SimpleNamespace(), SimpleNamespace(_is_user_authorized=None)])
-def test_a_hermes_that_cannot_be_asked_lets_nobody_in(gateway: Any) -> None:
+def test_a_gateway_without_an_authorization_check_admits_no_user(gateway: Any) -> None:
     policy = HermesPolicy(gateway, hermes.AdapterRef(None, SimpleNamespace(value="telegram")))
     assert not policy.may_talk(ANNA)
     assert not policy.may_change(ANNA)
 
 
 @covers("hermes-moved", "hermes-who")
-def test_without_rules_about_commands_nobody_changes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rules_about_commands_no_user_is_an_administrator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hermes, "make_source", lambda *_, **__: object())
     gateway = SimpleNamespace(_is_user_authorized=lambda _: True)
     policy = HermesPolicy(gateway, hermes.AdapterRef(None, SimpleNamespace(value="telegram")))

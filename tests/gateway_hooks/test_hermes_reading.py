@@ -1,4 +1,4 @@
-"""What is typed to Hermes, and the lines of a message that Hermes has merged of several."""
+"""The chat command in Hermes, and messages that Hermes has merged from several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ADDRESS = "http://127.0.0.1:1/callback?code=abc&state=def"
 
 @covers("hermes-story")
 @pytest.mark.parametrize(
-    ("typed", "meant"),
+    ("text", "command"),
     [
         ("/mcpauth", ("connections", "")),
         ("/mcpauth list", ("connections", "")),
@@ -32,8 +32,8 @@ ADDRESS = "http://127.0.0.1:1/callback?code=abc&state=def"
         ("", None),
     ],
 )
-def test_one_command_says_all(typed: str, meant: tuple[str, str] | None) -> None:
-    assert parse_command(typed, "bot") == meant
+def test_the_command_is_parsed(text: str, command: tuple[str, str] | None) -> None:
+    assert parse_command(text, "bot") == command
 
 
 @covers("hermes-belt")
@@ -43,10 +43,10 @@ def test_one_command_says_all(typed: str, meant: tuple[str, str] | None) -> None
         (f"hello\n{ADDRESS}", [ADDRESS], "hello"),
         (f"{ADDRESS}\n\nand thanks", [ADDRESS], "and thanks"),
         ("hello\nyou", [], "hello\nyou"),
-        # What may be the rest of a code goes nowhere.
+        # Hermes must not see text that may be the rest of a code.
         (f"{ADDRESS}\n4f6a8b0c2d4e6f8a0b2c4d6e8f", [ADDRESS], ""),
         (f"{ADDRESS}\n{ADDRESS}", [ADDRESS, ADDRESS], ""),
     ],
 )
-def test_what_was_merged_is_told_apart(text: str, ours: list[str], rest: str) -> None:
+def test_a_merged_message_is_split(text: str, ours: list[str], rest: str) -> None:
     assert split_merged_message(text, lambda line: line.startswith("http")) == (ours, rest)

@@ -148,7 +148,7 @@ def test_an_answer_that_was_used_is_refused_deleted_and_does_not_go_on_to_anybod
     ada.pastes(answer)
     assert ada.pastes(answer)
     assert answer not in ada.reads()
-    assert ada.sees() == ["notes: connected", "No login of yours waits for that"]
+    assert ada.sees() == ["notes: connected", "No login of yours waits for this answer"]
     assert "/connect" in ada.reads()
     assert demo.authorization_server.count_requests("token") == 1
 
@@ -159,7 +159,7 @@ def test_the_answer_of_another_is_refused_and_the_login_waits_on(ada: Person, ta
     ada.says("/connect notes")
     answer = approve(talk.login.authorization_url)
     assert bob.pastes(answer)
-    assert bob.sees() == ["No login of yours waits for that"]
+    assert bob.sees() == ["No login of yours waits for this answer"]
     assert answer not in bob.reads()
     assert ada.pastes(answer)
     assert ada.sees() == ["notes: connected"]
@@ -205,7 +205,7 @@ def test_with_forms_the_answer_comes_in_a_form_and_one_that_was_written_is_expos
     assert ada.button("Paste the address")[1].opens_form
     assert ada.pastes(approve(first.authorization_url))
     assert talk.service.login(first.id).status == "cancelled"
-    assert ada.last.title == "Not as a message"
+    assert ada.last.title == "Do not send the address as a message"
     assert "please delete it yourself" in ada.reads()
     second = talk.login
     ada.presses("Paste the address", approve(second.authorization_url))
@@ -270,7 +270,7 @@ def test_without_buttons_the_same_can_be_typed(begin: Begin) -> None:
     talk = begin(place=Place(Capabilities(has_buttons=False, command_prefix="/mcpauth ")))
     ada = talk.person("ada")
     ada.says("/connect notes")
-    assert "Answer with a word: /mcpauth qr, /mcpauth cancel." in ada.reads()
+    assert "To answer, type: /mcpauth qr, /mcpauth cancel." in ada.reads()
     assert ada.last.buttons == ()
     ada.says("/qr")
     assert [bool(message.png) for message in ada.room.messages.values()][-1]

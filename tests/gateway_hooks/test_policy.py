@@ -114,7 +114,7 @@ def test_a_fourth_login_at_once_is_refused_and_asks_no_server(begin: Begin, demo
         ada.says(f"/connect {name}")
     demo.authorization_server.requests.clear()
     ada.says("/connect maps")
-    assert "3 logins of yours wait already." in ada.reads()
+    assert "You already have 3 open logins." in ada.reads()
     assert demo.authorization_server.requests == []
     # One in the place of another is none more.
     ada.says("/connect mail")
@@ -164,7 +164,7 @@ def test_a_stranger_is_told_so_once_an_hour_and_begins_nothing(
     eve = talk.person("eve")
     for said in ("/connect notes", "/connections", "/start mcp_something", "/disconnect notes"):
         assert eve.says(said)
-    assert eve.sees() == ["I do not know you"]
+    assert eve.sees() == ["You may not use this bot yet"]
     assert "Your id here is eve." in eve.reads()
     assert eve.presses_again("mcp:connect:", on="1")
     assert len(eve.sees()) == 1
@@ -199,7 +199,7 @@ def test_only_an_administrator_changes_what_all_share_and_all_may_see_it(begin: 
     demo.authorization_server.requests.clear()
     for said in ("/connect notes", "/disconnect notes", "/disconnect notes yes"):
         bob.says(said)
-        assert "only an administrator of this bot may change them" in str(bob.room.cards()[-1])
+        assert "Only an administrator of this bot may change them" in str(bob.room.cards()[-1])
     assert demo.authorization_server.requests == []
     bob.says("/connections")
     assert "notes: connected as ada@example.com" in bob.reads()
@@ -214,7 +214,7 @@ def test_tokens_of_ones_own_are_seen_and_ended_by_their_owner_alone(begin: Begin
     talk = begin(policy=OWN)
     ada, bob = talk.person("ada"), talk.person("bob")
     ada.says("/connect notes")
-    assert "For: you alone" in ada.reads()
+    assert "For: only you" in ada.reads()
     ada.pastes(approve(talk.login.authorization_url))
     server = talk.desk._context.servers.find("notes")
     assert talk.service.connection(server, "parlour:ada") is not None
@@ -224,7 +224,7 @@ def test_tokens_of_ones_own_are_seen_and_ended_by_their_owner_alone(begin: Begin
     bob.says("/disconnect notes yes")
     assert talk.service.connection(server, "parlour:ada") is not None
     ada.says("/connections")
-    assert "These are yours alone." in ada.reads()
+    assert "Only you use these connections." in ada.reads()
     ada.says("/disconnect notes yes")
     assert talk.service.connection(server, "parlour:ada") is None
 

@@ -1,4 +1,4 @@
-"""What is written in the name of a group, if Hermes listens to whole groups."""
+"""Messages in the name of a group, with a Hermes that admits all members of a group."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GROUP = -5001
 
 
 def check_an_anonymous_administrator(stage: Stage, *, deletes: bool) -> None:
-    """Have an anonymous administrator write a code, other words and a command.
+    """Let an anonymous administrator send a code, other text and a command.
 
     `deletes` says whether the message with the code is deleted.
     """
@@ -41,6 +41,6 @@ def check_an_anonymous_administrator(stage: Stage, *, deletes: bool) -> None:
 
 
 def wrote(stage: Stage, group: Chat, text: str, message: int) -> None:
-    """Write in the name of the group, as its administrators can."""
+    """Send a message in the name of the group, as its administrators can."""
     said = {"message_id": message, "date": int(time.time()), "chat": group.json(), "text": text}
     stage.api.world.push("message", {**said, "from": ANONYMOUS, "sender_chat": group.json()})

@@ -1,4 +1,4 @@
-"""The search for secrets in all that the model, Hermes's files and the chats hold."""
+"""Search for secrets in the model's requests, in Hermes's files and in the chats."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Secrets:
     exempt: set[Any] | None = None
 
     def add_address(self, address: str) -> None:
-        """Add the code and the state of the address on which a browser ended."""
+        """Add the code and the state of a redirect URL."""
         self.codes |= {value for value in parts_of(address) if len(value) > 7}
 
 
 def parts_of(address: str) -> set[str]:
-    """Return the values of code and state in an address."""
+    """Return the values of code and state in a redirect URL."""
     query = parse_qs(urlsplit(address).query)
     return {value for name in ("code", "state") for value in query.get(name, [])}
 

@@ -1,4 +1,4 @@
-"""One Hermes gateway for all tests of a module, which use it one after another.
+"""One Hermes gateway for all tests of a module. The tests use it one after another.
 
 Each test has servers, people and chats of its own, so that what Hermes and the plugin remember of earlier
 tests does not concern it. Between tests the gateway is reset: no login is left open, and the operator's
@@ -65,7 +65,7 @@ class SharedGateway:
     def one_test(
         self, servers: Mapping[str, Mapping[str, Any]], minted: Collection[str], *, reload: bool
     ) -> Iterator[Secrets]:
-        """Configure these servers for a test; with `reload` those that have tokens are connected."""
+        """Configure these servers for a test. `reload` connects those that have tokens."""
         mine = Secrets(minted=minted)
         self.tests.append(mine)
         # What an earlier test minted must not reach a log during this one either.
@@ -114,7 +114,7 @@ class SharedGateway:
             self.reload()
 
     def _wait_for_tools(self, servers: set[str]) -> None:
-        """Wait until the plugin has connected what was logged in to.
+        """Wait until the plugin has connected the servers with finished logins.
 
         Hermes does not come back for a minute from a connection that a `/reload-mcp` has overtaken.
         """
@@ -136,7 +136,7 @@ class SharedGateway:
 
 
 def reload_mcp(say: Callable[[], object], replies: Callable[[], list[str]]) -> None:
-    """Have the operator write `/reload-mcp`, until Hermes has done it.
+    """Send `/reload-mcp` as the operator until Hermes has done it.
 
     `replies` returns the texts that the operator got so far. Hermes refuses the command during a turn of the
     operator's: a gateway that was killed takes that up again when it starts.

@@ -1,4 +1,4 @@
-"""Hermes's gateway with the plugin in it, its people, and the secrets that must be found nowhere.
+"""Hermes's gateway with the plugin, its users, and the secrets that must not leak.
 
 `shared_stage` runs one gateway for a module, whose tests use it one after another; `on_stage` runs one for a
 single test.
@@ -55,7 +55,7 @@ _group_numbers = count(1001)
 
 @dataclass(slots=True)
 class Stage:
-    """Anna and Ben, whom Hermes listens to, on Telegram; two servers, `notes` and `later` by default."""
+    """Anna and Ben, whom Hermes admits, on Telegram; two servers, by default `notes` and `later`."""
 
     api: BotApi
     anna: User
@@ -75,25 +75,25 @@ class Stage:
         return self.found.codes
 
     def said(self, text: str, who: User | Chat | None = None) -> Message:
-        """Wait for a message of the bot's with this text in it, and return the latest."""
+        """Wait for a message of the bot that contains this text; return the latest."""
         found = self.api.wait(lambda: self.shown(text, who), SECONDS)
         return found[-1]
 
     def shown(self, text: str, who: User | Chat | None = None) -> list[Message]:
-        """Return the bot's messages with this text in them, as they stand."""
+        """Return the bot's present messages that contain this text."""
         return [each for each in self.api.messages(who or self.anna) if each.from_bot and text in each.text]
 
     def ask(self, text: str, until: str, who: User | None = None) -> None:
-        """Write to the agent and wait for its answer."""
+        """Write to the agent and wait for its reply."""
         self.api.say(who or self.anna, text)
         self.said(until, who)
 
     def group(self, title: str, members: Sequence[User], *, forum: bool = False) -> Chat:
-        """Make a group that no other test has."""
+        """Create a group for this test only."""
         return self.api.group(-next(_group_numbers), title, members, forum=forum)
 
     def begin(self, who: User | None = None, server: str = "") -> str:
-        """Type the command, wait for the prompt, approve; returns the address where the browser ended."""
+        """Send the command, wait for the prompt and approve; return the redirect URL."""
         person, name = who or self.anna, server or self.notes
         asked = self.api.say(person, f"/mcpauth {name}")
         title = f"Connect {name}"
@@ -101,18 +101,18 @@ class Stage:
         return self.approved(person, name)
 
     def approved(self, who: User | None = None, server: str = "") -> str:
-        """Approve the latest prompt in a browser."""
+        """Approve the latest prompt in a browser; return the redirect URL."""
         prompt = self.shown(f"Connect {server or self.notes}", who)[-1]
         return self.answer_of(self.api.url_of(prompt, "Open the page"))
 
     def answer_of(self, url: str) -> str:
-        """Approve at an address; returns the one where the browser ended."""
+        """Approve at an authorization URL; return the redirect URL."""
         address = approve(url)
         self.found.add_address(address)
         return address
 
     def live(self, server: str = "") -> None:
-        """Wait until the gateway has the server's tools, so often as it has said so."""
+        """Wait until the gateway has logged once more that the server's tools are live."""
         said = f"The tools of {server or self.notes} are live."
         self.api.wait(lambda: said in self.hermes.output(), SECONDS)
 
@@ -120,7 +120,7 @@ class Stage:
         return (self.home / "mcp-tokens" / f"{server or self.notes}.json").exists()
 
     def leaked_nowhere_but(self, *groups: Chat) -> None:
-        """Search all that the model, Hermes's files and the chats hold for each secret that was in play.
+        """Search the model's requests, Hermes's files and the chats for each secret of the test.
 
         In `groups` the bot may not delete what people wrote. A gateway of the test's own is stopped before; a
         shared one is searched as it runs, and again for all of its tests once it has stopped.
@@ -143,12 +143,12 @@ class Stage:
 
 
 def chats_showing(api: BotApi, text: str) -> set[int]:
-    """Return the chats in which a text stands now."""
+    """Return the ids of the chats that show a text now."""
     return {each.chat_id for each in api.visible(text)}
 
 
 def another_plugin(folder: Path, source: str) -> Path:
-    """Write a plugin of a folder of its own, which does something to the Hermes around ours."""
+    """Write another plugin to a folder: it changes the Hermes that our plugin runs in."""
     folder.mkdir()
     (folder / "plugin.yaml").write_text(f"name: {folder.name}\nversion: 1\ndescription: for a test\n")
     (folder / "__init__.py").write_text(source)
@@ -165,7 +165,7 @@ class SharedStage:
 
     @property
     def operator(self) -> int:
-        """The person who resets the gateway: Hermes has to listen to their commands."""
+        """The user who resets the gateway. Hermes must accept their commands."""
         return OPERATOR
 
     @contextmanager
@@ -176,7 +176,7 @@ class SharedStage:
         names: tuple[str, str] | None = None,
         call_seconds: float = CALL_SECONDS,
     ) -> Iterator[Stage]:
-        """Give a test its people and servers; `connected` ("notes", "later") are connected at the start.
+        """Give a test its users and servers; `connected` ("notes", "later") are connected at the start.
 
         The servers are called notes1, later1 and so on, unless `names` says otherwise. Hermes waits so long
         for the answer to a tool's call.
@@ -209,7 +209,7 @@ class SharedStage:
                 )
 
     def dismiss(self, person: User) -> None:
-        """Restart the gateway, which from then on does not listen to this person of one test."""
+        """Restart the gateway without admitting this user."""
         allowed = self.shared.secrets["TELEGRAM_ALLOWED_USERS"].split(",")
         allowed.remove(str(person.id))
         for secrets in (self.shared.secrets, self.shared.hermes.secrets):
@@ -217,7 +217,7 @@ class SharedStage:
         self.shared.hermes.restart()
 
     def next_person(self, name: str) -> tuple[int, User]:
-        """Return a number and a person that no other test has.
+        """Return a number and a user that no other test has.
 
         They have not just pressed Start: Hermes loses what comes right behind that.
         """
@@ -227,14 +227,14 @@ class SharedStage:
 
 
 def acquainted(api: BotApi, user_id: int, name: str) -> User:
-    """Make a person who pressed Start long ago."""
+    """Create a user who has already started a chat with the bot."""
     person = api.user(user_id, name)
     api.private(person).started = True
     return person
 
 
 def store_tokens(home: Path, server: Server) -> None:
-    """Put tokens there, but no record of a login: the plugin would connect the server by itself."""
+    """Store tokens without a login record: with one, the plugin would connect the server by itself."""
     with TemporaryDirectory() as elsewhere:
         asyncio.run(log_in(AuthService(Path(elsewhere)), server))
         files = list((Path(elsewhere) / "mcp-tokens").glob("*.json"))
@@ -245,7 +245,7 @@ def store_tokens(home: Path, server: Server) -> None:
 
 
 def entries(urls: Mapping[str, str], call_seconds: float = CALL_SECONDS) -> dict[str, dict[str, Any]]:
-    """Return `mcp_servers` of config.yaml."""
+    """Return the value of `mcp_servers` in config.yaml."""
     return {name: {"url": url, "auth": "oauth", "timeout": call_seconds} for name, url in urls.items()}
 
 
@@ -260,7 +260,7 @@ def shared_stage(
     discord: DiscordApi | None = None,
     on_discord: Sequence[str] = (),
 ) -> Iterator[SharedStage]:
-    """Run a gateway for all tests of a module, and search for their secrets when it has stopped.
+    """Run a gateway for all tests of a module, and search for their secrets after it has stopped.
 
     In `open_groups` Hermes listens to all who write, `on_discord` to people with these ids. The bot sees all
     messages of its groups.
@@ -305,7 +305,7 @@ def on_stage(
     privacy_mode: bool = True,
     beside: Path | None = None,
 ) -> Iterator[Stage]:
-    """Run everything for one test.
+    """Run a gateway and its servers for one test.
 
     `connected` have tokens at the start, `beside` is the folder of another plugin.
     """

@@ -1,4 +1,4 @@
-"""Hermes's storage class in its own environment, a process for each script.
+"""Hermes's storage class in its own environment, with a process for each script.
 
 The processes are forked from one that has imported the class, which takes a second.
 """
@@ -72,7 +72,7 @@ class HermesStorage:
     back: IO[str]
 
     def run(self, home: Path, script: str, server: str = "notes") -> str:
-        """Run a script in a process of its own; returns what it printed."""
+        """Run a script in its own process; return its output."""
         self._begin(home, script, server)
         return self._ended()
 

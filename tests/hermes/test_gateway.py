@@ -1,4 +1,4 @@
-"""The real Hermes gateway over local chat platforms, a stand-in model and MCP servers; no plugin yet."""
+"""The real Hermes gateway with local chat platforms, a stand-in model and MCP servers, without the plugin."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def register(ctx):
 
 @dataclass(frozen=True, slots=True)
 class Platforms:
-    """A gateway on two platforms, and Ada on Discord."""
+    """A gateway on Telegram and Discord, and Ada on Discord."""
 
     stage: SharedStage
     discord: DiscordApi
@@ -55,7 +55,7 @@ def hermes(both: Platforms) -> SharedStage:
     return both.stage
 
 
-def test_a_message_is_answered_by_the_stand_in_and_is_found_where_hermes_keeps_it(
+def test_the_stand_in_model_replies_and_hermes_stores_the_message(
     hermes: SharedStage,
 ) -> None:
     with hermes.stage() as chat:
@@ -89,7 +89,7 @@ def test_a_server_without_a_token_has_no_tools(hermes: SharedStage) -> None:
         assert f"MCP OAuth for '{chat.later}'" in chat.hermes.logs()
 
 
-def test_tokens_that_came_while_it_ran_are_found_after_a_restart(hermes: SharedStage) -> None:
+def test_tokens_stored_while_the_gateway_runs_are_used_after_a_restart(hermes: SharedStage) -> None:
     with hermes.stage() as chat:
         asyncio.run(log_in(AuthService(chat.home), Server(chat.later, chat.demo.resources.origin + "/later")))
         chat.ask("Remember the milk, machine.", until="Understood.")
@@ -113,7 +113,7 @@ def test_a_held_answer_keeps_the_turn_open(hermes: SharedStage) -> None:
         held.release()
 
 
-def test_a_session_that_ends_while_it_is_connected_lets_the_call_run_out(hermes: SharedStage) -> None:
+def test_a_call_times_out_if_the_session_ends_while_it_is_connected(hermes: SharedStage) -> None:
     with hermes.stage("notes", call_seconds=SHORT_CALL_SECONDS) as chat:
         chat.ask("What can you do?", until="Understood.")
         chat.demo.authorization_server.ledger.revoke_everything()
@@ -131,7 +131,7 @@ def test_a_folder_given_as_a_plugin_is_loaded(hermes: SharedStage) -> None:
         assert not chat.model.turns
 
 
-def test_discord_is_answered_too(both: Platforms, hermes: SharedStage) -> None:
+def test_a_discord_message_gets_a_reply(both: Platforms, hermes: SharedStage) -> None:
     with hermes.stage() as chat:
         api, ada = both.discord, both.ada
         chat.model.will("Hello, Ada.")

@@ -1,4 +1,4 @@
-"""The MCP SDK 1.x, as Hermes Agent pins it, in Hermes's own environment, with our token on its requests."""
+"""The MCP SDK 1.x, as pinned by Hermes Agent, in Hermes's environment, with our token in its requests."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def call(home: Path, demo: Demo) -> str:
     return done.stdout.strip()
 
 
-def test_the_mcp_sdk_1_calls_a_tool_with_our_token_and_goes_on_when_it_dies(tmp_path: Path) -> None:
+def test_the_mcp_sdk_1_calls_a_tool_with_our_token_and_continues_when_it_dies(tmp_path: Path) -> None:
     with serve_demo(Behaviour(auto_approve=True)) as demo:
         tripwire.guard(demo.authorization_server.minted_secrets)
         entry = f"mcp_servers:\n  notes:\n    url: {demo.mcp_url}\n    auth: oauth\n"

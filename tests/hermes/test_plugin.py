@@ -1,4 +1,4 @@
-"""The plugin in the real Hermes gateway, by Telegram: from the command to tools that the agent calls."""
+"""The plugin in the real Hermes gateway on Telegram: from the command to tools that the agent calls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_server_is_connected_from_the_chat_and_its_tools_are_live_at_once(herm
 
 
 @covers("hermes-kept-out")
-def test_a_paste_during_a_turn_is_taken_too(hermes: SharedStage) -> None:
+def test_a_paste_during_a_turn_is_claimed(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         held = stage.model.hold()
         stage.api.say(stage.anna, "Think about it.")
@@ -56,7 +56,7 @@ def test_a_paste_during_a_turn_is_taken_too(hermes: SharedStage) -> None:
 
 
 @covers("hermes-asks")
-def test_a_call_whose_session_is_over_asks_once_in_private_and_tells_the_model(hermes: SharedStage) -> None:
+def test_a_call_of_an_ended_session_prompts_once_in_private_and_tells_the_model(hermes: SharedStage) -> None:
     with hermes.stage("notes", call_seconds=SHORT_CALL_SECONDS) as stage:
         stage.ask("What can you do?", until="Understood.")
         stage.demo.authorization_server.ledger.revoke_everything()
@@ -89,7 +89,7 @@ def test_the_model_can_ask_for_a_server_that_has_no_tools_yet(hermes: SharedStag
 
 
 @covers("hermes-story")
-def test_lists_and_disconnects(hermes: SharedStage) -> None:
+def test_connections_are_listed_and_disconnected(hermes: SharedStage) -> None:
     with hermes.stage("notes") as stage:
         stage.api.say(stage.anna, "/mcpauth")
         listed = stage.said("Connections")
@@ -121,7 +121,7 @@ def test_in_a_group_and_a_topic_only_the_private_chat_sees_the_login(hermes: Sha
             assert held.reached.wait(SECONDS)
             exposed = stage.approved()
             stage.api.say(stage.anna, exposed, place, thread)
-            stage.said("Never here", place)
+            stage.said("Do not post codes in a group", place)
             held.release()
             stage.said("Understood.", place)
         stage.api.say(stage.anna, stage.approved())
@@ -130,7 +130,7 @@ def test_in_a_group_and_a_topic_only_the_private_chat_sees_the_login(hermes: Sha
 
 
 @covers("hermes-kept-out")
-def test_messages_that_hermes_would_merge_are_told_apart(hermes: SharedStage) -> None:
+def test_messages_that_hermes_would_merge_are_read_one_by_one(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         address = stage.begin()
         stage.api.say(stage.anna, "Here it comes.")
@@ -143,7 +143,7 @@ def test_messages_that_hermes_would_merge_are_told_apart(hermes: SharedStage) ->
 
 
 @covers("hermes-kept-out")
-def test_a_message_that_becomes_a_paste_by_an_edit_is_taken(hermes: SharedStage) -> None:
+def test_a_message_that_an_edit_turns_into_a_paste_is_claimed(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         written = stage.api.say(stage.anna, "One moment.")
         stage.said("Understood.")
@@ -175,7 +175,7 @@ def test_two_people_cannot_finish_each_others_logins(hermes: SharedStage) -> Non
 
 
 @covers("hermes-who")
-def test_strangers_are_not_answered(hermes: SharedStage) -> None:
+def test_users_whom_hermes_does_not_admit_get_no_reply(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         eve = acquainted(stage.api, 1000, "Eve")
         stage.api.say(eve, f"/mcpauth {stage.notes}")
@@ -196,7 +196,7 @@ def test_a_code_for_another_device_ends_by_itself(hermes: SharedStage) -> None:
 
 
 @covers("hermes-kept-out")
-def test_a_code_that_an_anonymous_administrator_writes_is_taken_and_the_rest_goes_on(
+def test_a_code_of_an_anonymous_administrator_is_claimed_and_other_text_reaches_hermes(
     hermes: SharedStage,
 ) -> None:
     with hermes.stage() as stage:
@@ -204,7 +204,7 @@ def test_a_code_that_an_anonymous_administrator_writes_is_taken_and_the_rest_goe
 
 
 @covers("hermes-asks")
-def test_the_agent_asks_and_goes_on_as_in_the_picture_of_the_docs(hermes: SharedStage) -> None:
+def test_the_agent_prompts_and_continues_as_in_the_picture_of_the_docs(hermes: SharedStage) -> None:
     with hermes.stage(names=("notes", "later")) as stage:
         asks = Call("connect_mcp_server", {"server": "notes"})
         stage.model.will(asks, "I need you to log in to notes first: I have sent you the page.")
@@ -223,7 +223,7 @@ def test_the_agent_asks_and_goes_on_as_in_the_picture_of_the_docs(hermes: Shared
 
 
 def seen(stage: Stage) -> str:
-    """Return Anna's chat, without what Hermes says of itself and what differs each time."""
+    """Return Anna's chat without Hermes's own notices and without values that differ in each run."""
     text = stage.api.transcript(stage.anna)
     text = re.sub(r"Anna:\n  /start\n\n", "", text)
     text = re.sub(r"Hermes:\n  📬 No home channel.*?(?=\n\n(?:Anna|Hermes):)\n\n", "", text, flags=re.DOTALL)

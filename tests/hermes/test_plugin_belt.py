@@ -1,4 +1,4 @@
-"""Where the Telegram adapter is not as we know it, and so on all other platforms: hook and busy handler."""
+"""The fallback for unknown adapters, in plain text: the hook and the busy handler."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStage]:
 
 
 def begin(stage: Stage) -> str:
-    """Type the command, wait for the prompt, approve at the address in its text."""
+    """Send the command, wait for the prompt and approve at the URL in its text; return the redirect URL."""
     stage.api.say(stage.anna, f"/mcpauth {stage.notes}")
     prompt = stage.said(f"Connect {stage.notes}")
-    found = re.search(r"http://\S+code_challenge\S+", prompt.text)
-    assert found is not None
+    url = re.search(r"http://\S+code_challenge\S+", prompt.text)
+    assert url is not None
     assert prompt.buttons == ()
-    return stage.answer_of(found[0])
+    return stage.answer_of(url[0])
 
 
 @covers("hermes-belt")
-def test_all_of_it_is_words_and_the_paste_is_deleted(hermes: SharedStage) -> None:
+def test_a_login_in_plain_text_works_and_deletes_the_paste(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         assert "logins there are in plain text" in stage.hermes.output()
         paste = stage.api.say(stage.anna, begin(stage))
@@ -62,7 +62,7 @@ def test_all_of_it_is_words_and_the_paste_is_deleted(hermes: SharedStage) -> Non
 
 
 @covers("hermes-belt", "hermes-kept-out")
-def test_during_a_turn_the_paste_is_taken_and_a_word_goes_on(hermes: SharedStage) -> None:
+def test_a_paste_during_a_turn_is_claimed_by_the_busy_handler(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         held = stage.model.hold()
         stage.api.say(stage.anna, "Think about it.")
@@ -75,7 +75,7 @@ def test_during_a_turn_the_paste_is_taken_and_a_word_goes_on(hermes: SharedStage
 
 
 @covers("hermes-belt", "hermes-kept-out")
-def test_of_messages_that_hermes_merges_the_others_go_on(hermes: SharedStage) -> None:
+def test_the_other_lines_of_a_merged_message_reach_the_model(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         address = begin(stage)
         stage.api.say(stage.anna, "Here it comes.")
@@ -87,7 +87,7 @@ def test_of_messages_that_hermes_merges_the_others_go_on(hermes: SharedStage) ->
 
 
 @covers("hermes-belt")
-def test_in_a_group_the_answer_is_written_in_private(hermes: SharedStage) -> None:
+def test_a_command_in_a_group_is_answered_in_private(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         group = stage.group("Team", [stage.anna])
         # Nothing opens a private chat there: the bot has to have been written to.
@@ -103,7 +103,7 @@ def test_in_a_group_the_answer_is_written_in_private(hermes: SharedStage) -> Non
         found = re.search(r"http://\S+code_challenge\S+", stage.said(f"Connect {stage.notes}").text)
         assert found is not None
         stage.api.say(stage.anna, stage.answer_of(found[0]), group)
-        stage.said("Never here", group)
+        stage.said("Do not post codes in a group", group)
         held.release()
         stage.said("Understood.", group)
         stage.api.say(stage.anna, "/mcpauth cancel")
@@ -112,7 +112,7 @@ def test_in_a_group_the_answer_is_written_in_private(hermes: SharedStage) -> Non
 
 
 @covers("hermes-kept-out", "hermes-belt")
-def test_a_code_that_an_anonymous_administrator_writes_is_taken_and_the_rest_goes_on(
+def test_a_code_of_an_anonymous_administrator_is_claimed_and_other_text_reaches_hermes(
     hermes: SharedStage,
 ) -> None:
     with hermes.stage() as stage:

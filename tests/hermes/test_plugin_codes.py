@@ -1,4 +1,4 @@
-"""Codes in other shapes of a message, in the real Hermes gateway: one gateway on Telegram and Discord."""
+"""Codes in files, links and edited messages, in a real Hermes gateway on Telegram and Discord."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ELSEWHERE = "https://site.example/done?code=a-code-of-theirs&state=of-theirs"
 
 @dataclass(slots=True)
 class Both(Stage):
-    """The stage of Telegram, and Ada on Discord, whom the same gateway hears."""
+    """The stage on Telegram, and Ada on Discord at the same gateway."""
 
     discord: DiscordApi = field(kw_only=True)
     ada: Member = field(kw_only=True)
     channel: Channel = field(kw_only=True)
 
     def told(self, text: str, channel: Channel) -> Written:
-        """Wait for a message of the bot's on Discord."""
+        """Wait for a message of the bot on Discord and return it."""
 
         def there() -> list[Written]:
             shown = self.discord.messages(channel, seen_by=self.ada)
@@ -46,7 +46,7 @@ class Both(Stage):
         return there()[-1]
 
     def is_kept_out(self, secret: str) -> None:
-        """Neither the model has a text, nor anything below HERMES_HOME."""
+        """Assert that neither the model nor a file below HERMES_HOME has the secret."""
         assert not self.model.saw(secret), "the model saw a code"
         assert self.hermes.search_everything(secret) == []
 
@@ -107,7 +107,9 @@ def servers(demo: Demo) -> dict[str, dict[str, object]]:
 
 
 @covers("hermes-kept-out")
-def test_a_text_file_with_the_address_finishes_the_login_and_leaves_the_cache(stage: Both) -> None:
+def test_a_text_file_with_the_redirect_url_finishes_the_login_and_is_deleted_from_the_cache(
+    stage: Both,
+) -> None:
     address = stage.begin()
     sent = stage.api.send(stage.anna, text="from my browser", file=("answer.txt", f"\n{address}\n".encode()))
     stage.said("notes: connected")
@@ -118,7 +120,7 @@ def test_a_text_file_with_the_address_finishes_the_login_and_leaves_the_cache(st
 
 
 @covers("hermes-kept-out")
-def test_the_address_behind_a_link_finishes_the_login(stage: Both) -> None:
+def test_a_redirect_url_in_a_text_link_finishes_the_login(stage: Both) -> None:
     address = stage.begin(server="later")
     sent = stage.api.send(stage.anna, text="it ended here", links=[("here", address)])
     stage.said("later: connected")
@@ -127,7 +129,7 @@ def test_the_address_behind_a_link_finishes_the_login(stage: Both) -> None:
 
 
 @covers("hermes-kept-out", "chat-ours")
-def test_an_address_of_a_redirect_reaches_no_model_though_no_login_waits(stage: Both) -> None:
+def test_a_redirect_url_reaches_no_model_even_if_no_login_waits(stage: Both) -> None:
     api, bot = stage.api, f"@{stage.api.bot.username}"
     group = api.group(-1001, "Team", [stage.anna, stage.ben], bot_can_delete=True)
     for text in (LOOSE, f"{LOOSE[:30]}\n{LOOSE[30:]}"):
@@ -144,7 +146,7 @@ def test_an_address_of_a_redirect_reaches_no_model_though_no_login_waits(stage: 
 
 
 @covers("hermes-kept-out", "discord-posted")
-def test_a_message_on_discord_that_is_edited_into_an_address_is_refused(stage: Both) -> None:
+def test_a_discord_message_that_is_edited_into_a_redirect_url_is_refused(stage: Both) -> None:
     direct = stage.discord.dm(stage.ada)
     stage.discord.say(stage.ada, direct, "/mcpauth notes")
     prompt = stage.told("Connect notes", direct)
@@ -152,17 +154,17 @@ def test_a_message_on_discord_that_is_edited_into_an_address_is_refused(stage: B
     written = stage.discord.say(stage.ada, direct, "One moment.")
     stage.told("Understood.", direct)
     stage.discord.edit(stage.ada, written, address)
-    stage.told("Not as a message", direct)
+    stage.told("Do not send the address as a message", direct)
     stage.told("Connect notes", direct)
     stage.discord.say(stage.ada, direct, "/mcpauth cancel")
     stage.are_kept_out(address)
 
 
 @covers("hermes-kept-out", "discord-posted")
-def test_a_file_on_discord_and_what_stood_in_the_channel_before_reach_no_model(stage: Both) -> None:
+def test_codes_in_a_discord_file_and_in_earlier_messages_reach_no_model(stage: Both) -> None:
     direct, bot = stage.discord.dm(stage.ada), f"<@{stage.discord.bot.id}>"
     stage.discord.say(stage.ada, direct, "look", files=[("notes.txt", LOOSE.encode())])
-    stage.told("No login of yours waits for that", direct)
+    stage.told("No login of yours waits for this answer", direct)
     stage.discord.say(stage.ada, stage.channel, f"{bot} What do you say?")
     stage.told("Understood.", stage.channel)
     assert stage.model.saw("That is what I saw.")

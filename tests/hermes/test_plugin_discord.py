@@ -1,4 +1,4 @@
-"""The plugin in the real Hermes gateway, by Discord: the command, the window, messages, threads."""
+"""The plugin in the real Hermes gateway, on Discord: the command, the form, messages, threads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PEOPLE = 20
 
 @dataclass(slots=True)
 class Scene:
-    """Ada on Discord, in a guild's channel and in her direct chat with the bot; and a server."""
+    """Ada on Discord with a guild's channel, a direct chat with the bot, and an MCP server."""
 
     api: DiscordApi
     ada: User
@@ -56,13 +56,13 @@ class Scene:
         return there()[-1]
 
     def approved(self, prompt: Message) -> str:
-        """Approve in a browser; returns the address where it ended."""
+        """Approve in a browser; return the redirect URL."""
         address = approve(str(next(each["url"] for each in prompt.buttons if "url" in each)))
         self.found.add_address(address)
         return address
 
     def finish(self, prompt: Message) -> str:
-        """Approve in a browser and put the address into the prompt's window; returns it."""
+        """Approve in a browser and enter the redirect URL in the prompt's form; return the URL."""
         address = self.approved(prompt)
         window = self.api.modal(self.api.press(self.ada, prompt, PASTE), seconds=SECONDS)
         self.api.submit(self.ada, window, {FIELD: address})
@@ -72,7 +72,7 @@ class Scene:
         self.api.wait(lambda: f"The tools of {self.notes} are live." in self.hermes.output(), SECONDS)
 
     def nothing_leaked(self) -> None:
-        """Search as the gateway runs; the module searches again once it has stopped."""
+        """Search for secrets while the gateway runs. The module searches again after it has stopped."""
         assert self.found.codes
         self.found.exempt = set()
         self.api.wait(lambda: not any(map(self.api.standing, self.found.codes)), SECONDS)
@@ -81,7 +81,7 @@ class Scene:
 
 @dataclass(slots=True)
 class SharedScene:
-    """A gateway on Discord for all tests of the module, with as many people as there are tests."""
+    """A gateway on Discord for all tests of the module, with a user for each test."""
 
     api: DiscordApi
     shared: SharedGateway
@@ -90,7 +90,7 @@ class SharedScene:
 
     @contextmanager
     def scene(self) -> Iterator[Scene]:
-        """Give a test a person, a guild and a server of its own."""
+        """Give a test its own user, guild and server."""
         number = next(self._numbers)
         ada, notes = self.people[number], f"notes{number}"
         guild = self.api.guild(f"Home {number}", [ada], channels=["general"])
@@ -133,7 +133,7 @@ def discord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedScene]:
 
 
 @covers("hermes-story", "hermes-live")
-def test_a_slash_command_is_answered_to_that_person_alone_and_ends_with_live_tools(
+def test_only_the_user_sees_the_reply_to_a_slash_command_and_the_tools_are_live(
     discord: SharedScene,
 ) -> None:
     with discord.scene() as scene:
@@ -151,14 +151,14 @@ def test_a_slash_command_is_answered_to_that_person_alone_and_ends_with_live_too
 
 
 @covers("hermes-kept-out")
-def test_a_code_written_as_a_message_is_refused_and_goes_to_nobody(discord: SharedScene) -> None:
+def test_a_code_in_a_message_is_refused_and_does_not_reach_hermes(discord: SharedScene) -> None:
     with discord.scene() as scene:
         direct = scene.direct
         scene.api.say(scene.ada, direct, f"/mcpauth {scene.notes}")
         prompt = scene.said(f"Connect {scene.notes}", direct)
         address = scene.approved(prompt)
         written = scene.api.say(scene.ada, direct, address)
-        scene.said("Not as a message", direct)
+        scene.said("Do not send the address as a message", direct)
         # Only she can delete it there, and is told so.
         scene.api.remove(scene.ada, written)
         again = scene.said(f"Connect {scene.notes}", direct)
@@ -169,7 +169,7 @@ def test_a_code_written_as_a_message_is_refused_and_goes_to_nobody(discord: Shar
 
 
 @covers("hermes-kept-out")
-def test_in_a_channel_codes_go_to_nobody_also_during_a_turn(discord: SharedScene) -> None:
+def test_codes_in_a_channel_do_not_reach_hermes_even_during_a_turn(discord: SharedScene) -> None:
     with discord.scene() as scene:
         mention, direct = f"<@{scene.api.bot.id}>", scene.direct
         scene.api.say(scene.ada, scene.channel, f"{mention} /mcpauth {scene.notes}")
@@ -180,7 +180,7 @@ def test_in_a_channel_codes_go_to_nobody_also_during_a_turn(discord: SharedScene
         assert held.reached.wait(SECONDS)
         address = scene.approved(prompt)
         written = scene.api.say(scene.ada, scene.channel, f"{mention} {address}")
-        scene.said("Never here", scene.channel)
+        scene.said("Do not post codes in a group", scene.channel)
         held.release()
         if not scene.api.fresh(written).deleted:
             scene.api.remove(scene.ada, written)
@@ -191,7 +191,7 @@ def test_in_a_channel_codes_go_to_nobody_also_during_a_turn(discord: SharedScene
 
 
 @covers("hermes-asks")
-def test_the_agent_asks_in_a_direct_message(discord: SharedScene) -> None:
+def test_the_agent_prompts_in_a_direct_message(discord: SharedScene) -> None:
     with discord.scene() as scene:
         direct = scene.direct
         scene.model.will(Call("connect_mcp_server", {"server": scene.notes}), "I have asked you.")
@@ -204,7 +204,7 @@ def test_the_agent_asks_in_a_direct_message(discord: SharedScene) -> None:
 
 
 @covers("hermes-who")
-def test_whom_hermes_does_not_know_is_not_answered(discord: SharedScene) -> None:
+def test_users_whom_hermes_does_not_admit_on_discord_get_no_reply(discord: SharedScene) -> None:
     with discord.scene() as scene:
         eve = scene.api.user("eve")
         scene.api.say(eve, scene.api.dm(eve), f"/mcpauth {scene.notes}")

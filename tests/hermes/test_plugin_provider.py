@@ -1,4 +1,4 @@
-"""The plugin in the real Hermes gateway, at a certified authorization server and an MCP server behind it."""
+"""The plugin in the real Hermes gateway, with a certified authorization server and a protected MCP server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def notes() -> MCPServer:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A stage whose server stands behind a certified authorization server."""
+    """A stage whose server uses a certified authorization server."""
 
     api: BotApi
     anna: User
@@ -49,7 +49,7 @@ class Scene:
         return self.api.wait(lambda: [m for m in self.api.messages(self.anna) if text in m.text], SECONDS)[-1]
 
     def is_live(self) -> None:
-        """Have the agent call the server's tool."""
+        """Assert that the agent can call the server's tool."""
         self.said(f"{self.server}: connected")
         self.api.wait(lambda: f"The tools of {self.server} are live." in self.hermes.output(), SECONDS)
         self.model.will(Call(f"mcp__{self.server}__latest"), "You were to buy milk.")
@@ -78,7 +78,7 @@ def scene(hermes: SharedStage, options: OidcOptions) -> Iterator[Scene]:
 
 
 @covers("hermes-story", "hermes-live", "hermes-kept-out")
-def test_an_address_of_a_certified_provider_is_pasted_in_the_chat_and_the_tools_are_live(
+def test_a_paste_from_a_certified_provider_is_accepted_and_the_tools_are_live(
     hermes: SharedStage,
 ) -> None:
     with scene(hermes, OidcOptions(features=FEATURES - {"deviceFlow"})) as here:

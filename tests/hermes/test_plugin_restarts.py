@@ -1,4 +1,4 @@
-"""The gateway is restarted in the middle of a login, with other settings too."""
+"""Restarts of the gateway in the middle of a login, also with other settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStage]:
 
 
 @covers("hermes-who", "hermes-kept-out")
-def test_who_may_no_longer_talk_finishes_nothing_and_hermes_hears_nothing(hermes: SharedStage) -> None:
+def test_a_user_who_is_no_longer_admitted_cannot_finish_a_login(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         address = stage.begin()
         hermes.dismiss(stage.anna)
@@ -49,7 +49,7 @@ def test_the_gateway_is_restarted_between_prompt_and_paste(hermes: SharedStage) 
 
 
 @covers("hermes-who")
-def test_administrators_connect_and_others_are_told_so_by_hermes(hermes: SharedStage) -> None:
+def test_administrators_connect_and_hermes_refuses_other_users(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         restart_with_admins(stage, hermes.operator, stage.anna.id)
         stage.api.say(stage.ben, f"/mcpauth {stage.notes}")
@@ -58,7 +58,7 @@ def test_administrators_connect_and_others_are_told_so_by_hermes(hermes: SharedS
         # Who he is asked for by the operator is asked again at the paste.
         restart_with_admins(stage, hermes.operator, stage.ben.id)
         stage.api.say(stage.anna, address)
-        stage.said("only an administrator", stage.anna)
+        stage.said("Only an administrator", stage.anna)
         stage.said(f"{stage.notes}: not connected", stage.anna)
         assert not stage.tokens()
         stage.api.say(stage.ben, stage.begin(stage.ben))
@@ -67,7 +67,7 @@ def test_administrators_connect_and_others_are_told_so_by_hermes(hermes: SharedS
 
 
 def restart_with_admins(stage: Stage, *users: int) -> None:
-    """Restart with these people as administrators; the next test gets a gateway without any."""
+    """Restart with these users as administrators. The next test gets a gateway without any."""
     extra = stage.hermes.settings["platforms"]["telegram"]["extra"]
     extra["allow_admin_from"] = [str(user) for user in users]
     stage.hermes.restart()

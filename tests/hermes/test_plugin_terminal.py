@@ -1,4 +1,4 @@
-"""Logins that are begun in the chat and finished in a terminal, or the reverse, while the gateway runs."""
+"""Logins that start in the chat and end in a terminal, or the reverse, while the gateway runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStage]:
 
 
 @covers("hermes-elsewhere")
-def test_a_login_begun_in_the_chat_is_finished_in_a_terminal(hermes: SharedStage) -> None:
+def test_a_login_started_in_the_chat_is_finished_in_a_terminal(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         address = stage.begin()
         (login,) = AuthService(stage.home).waiting_logins()
@@ -37,7 +37,7 @@ def test_a_login_begun_in_the_chat_is_finished_in_a_terminal(hermes: SharedStage
 
 
 @covers("hermes-elsewhere")
-def test_a_login_begun_in_a_terminal_is_shown_and_finished_in_the_chat(hermes: SharedStage) -> None:
+def test_a_login_started_in_a_terminal_is_shown_and_finished_in_the_chat(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         begun = command(stage.home, "login", stage.notes, "--via", f"telegram:{stage.anna.id}", "--no-wait")
         assert begun.returncode == 0, begun.stderr
@@ -74,7 +74,7 @@ def test_hermes_mcpauth_logs_in_from_a_terminal_and_the_tools_are_live(hermes: S
 
 
 def command(home: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run our own command line beside the gateway."""
+    """Run our command line while the gateway runs."""
     return subprocess.run(
         [sys.executable, "-m", "hermes_mcp_auth_remote.cli", *words],
         env={**os.environ, "HERMES_HOME": str(home)},

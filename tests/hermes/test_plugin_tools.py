@@ -1,4 +1,4 @@
-"""After a login Hermes has the tools, whatever the server was before; until then it loses nothing."""
+"""Hermes has a server's tools after a login, and keeps its tokens until then."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStage]:
 
 
 def tinker(stage: Stage, word: str, until: str) -> None:
-    """Have something happen to Hermes, and wait until it has."""
+    """Change something in the running Hermes, and wait until it is done."""
     before = stage.hermes.output().count(until)
     stage.api.say(stage.anna, word)
     stage.api.wait(lambda: stage.hermes.output().count(until) > before, SECONDS)
@@ -94,13 +94,13 @@ def said_so_often(stage: Stage, times: int) -> bool:
 
 
 def has_given_up(stage: Stage) -> bool:
-    """Return True once Hermes has parked the server."""
+    """Return whether Hermes has parked the server."""
     lines = stage.hermes.output().splitlines()
     return any(PARKED in line and f"'{stage.notes}'" in line for line in lines)
 
 
 def whoami(stage: Stage, server: str = "") -> str:
-    """Have the agent call a tool; returns what the model was told of it."""
+    """Let the agent call a tool; return the result that the model got."""
     stage.model.will(Call(f"mcp__{server or stage.notes}__whoami"), f"Called {len(stage.model.bodies)}.")
     told = f"Called {len(stage.model.bodies)}."
     stage.ask("Who am I?", until=told)
@@ -108,7 +108,7 @@ def whoami(stage: Stage, server: str = "") -> str:
 
 
 @covers("hermes-live")
-def test_a_connected_server_goes_on_with_the_new_token(hermes: SharedStage) -> None:
+def test_a_connected_server_continues_with_the_new_token(hermes: SharedStage) -> None:
     with hermes.stage("notes", "later") as stage:
         assert "ada@example.com" in whoami(stage)
         stage.api.say(stage.anna, stage.begin())
@@ -122,7 +122,7 @@ def test_a_connected_server_goes_on_with_the_new_token(hermes: SharedStage) -> N
 
 
 @covers("hermes-live", "hermes-asks")
-def test_a_server_whose_token_died_is_there_again_without_a_restart(hermes: SharedStage) -> None:
+def test_a_server_whose_token_died_is_connected_again_without_a_restart(hermes: SharedStage) -> None:
     with hermes.stage("notes", "later", call_seconds=SHORT_CALL_SECONDS) as stage:
         stage.ask("What can you do?", until="Understood.")
         stage.demo.authorization_server.ledger.revoke_everything()
@@ -138,7 +138,7 @@ def test_a_server_whose_token_died_is_there_again_without_a_restart(hermes: Shar
 
 
 @covers("hermes-asks")
-def test_a_person_is_asked_once_however_often_the_model_calls(hermes: SharedStage) -> None:
+def test_a_user_is_prompted_once_for_many_calls_of_the_model(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         asks = Call("connect_mcp_server", {"server": stage.notes})
         stage.model.will([asks, asks], asks, "I have asked you.")
@@ -154,7 +154,7 @@ def test_a_person_is_asked_once_however_often_the_model_calls(hermes: SharedStag
         assert stage.shown(f"Connect {stage.notes}") == []
 
 
-def test_asked_in_a_group_the_person_hears_in_private(hermes: SharedStage) -> None:
+def test_a_prompt_for_a_turn_in_a_group_is_sent_in_private(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         group = stage.group("Team", [stage.anna, stage.ben])
         stage.model.will(Call("connect_mcp_server", {"server": stage.notes}), "I have asked you.")
@@ -167,7 +167,7 @@ def test_asked_in_a_group_the_person_hears_in_private(hermes: SharedStage) -> No
 
 
 @covers("hermes-keeps")
-def test_what_hermes_has_stays_until_the_new_tokens_are_there(hermes: SharedStage) -> None:
+def test_the_old_tokens_and_client_stay_until_the_new_tokens_are_stored(hermes: SharedStage) -> None:
     with hermes.stage("notes") as stage:
         before = kept(stage.home)
         stage.begin()
@@ -184,7 +184,7 @@ def test_what_hermes_has_stays_until_the_new_tokens_are_there(hermes: SharedStag
 
 
 @covers("hermes-moved")
-def test_where_hermes_has_moved_the_user_is_told_what_to_type_and_the_operator_once(
+def test_if_hermes_has_changed_the_user_gets_a_command_and_the_operator_one_warning(
     hermes: SharedStage,
 ) -> None:
     with hermes.stage() as stage:
@@ -201,7 +201,7 @@ def test_where_hermes_has_moved_the_user_is_told_what_to_type_and_the_operator_o
 
 
 @covers("hermes-kept-out")
-def test_another_adapter_of_hermess_is_attended_as_the_first_was(hermes: SharedStage) -> None:
+def test_a_replaced_adapter_is_attached_like_the_first(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         address = stage.begin()
         tinker(stage, "reconnect", "Another adapter is there.")
@@ -216,7 +216,7 @@ def test_another_adapter_of_hermess_is_attended_as_the_first_was(hermes: SharedS
 
 
 @covers("hermes-kept-out")
-def test_debugged_hermes_logs_no_code(hermes: SharedStage) -> None:
+def test_hermes_logs_no_code_at_debug_level(hermes: SharedStage) -> None:
     with hermes.stage(behaviour=Behaviour(with_device=True)) as stage:
         stage.api.say(stage.anna, f"/mcpauth {stage.notes}")
         prompt = stage.said(f"Connect {stage.notes}")

@@ -1,4 +1,4 @@
-"""The MCP SDK 1.x's own login over our store, in Hermes's environment; Hermes reads what it brought."""
+"""Logins by the MCP SDK 1.x with our store, in Hermes's environment. Hermes reads the stored tokens."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ while sys.stdin.readline().strip():
 
 
 class App:
-    """A program that uses the SDK, as a process of its own."""
+    """A program that uses the SDK, in its own process."""
 
     def __init__(
         self, python: str | Path, home: Path, url: str, kind: str = "shared", calls: int = 1
@@ -127,14 +127,14 @@ def started(apps: list[App], python: str | Path, *words: Any) -> App:
 
 
 def ended(home: Path) -> None:
-    """Let the stored access token have ended."""
+    """Set the stored access token's expiry to the past."""
     path = home / "mcp-tokens" / "notes.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "expires_at": time.time() - 10}))
 
 
 @covers("sdk-storage")
 @pytest.mark.parametrize("kind", ["storage", "shared"])
-def test_a_login_of_the_sdk_1_is_ours_and_hermess(
+def test_a_login_of_the_sdk_1_is_read_by_us_and_by_hermes(
     tmp_path: Path, demo: Demo, apps: list[App], kind: str
 ) -> None:
     app = started(apps, PYTHON, tmp_path, demo.ping_url, kind)
@@ -156,7 +156,7 @@ def test_a_login_of_the_sdk_1_is_ours_and_hermess(
 
 
 @covers("sdk-provider")
-def test_processes_of_both_sdks_refresh_an_ended_token_once(
+def test_processes_of_both_sdks_refresh_an_expired_token_once(
     tmp_path: Path, demo: Demo, apps: list[App]
 ) -> None:
     first = started(apps, PYTHON, tmp_path, demo.ping_url, "shared", 10)
@@ -177,9 +177,7 @@ def test_processes_of_both_sdks_refresh_an_ended_token_once(
 
 
 @covers("sdk-provider")
-def test_the_sdk_1_asks_a_person_once_where_the_session_is_over(
-    tmp_path: Path, demo: Demo, apps: list[App]
-) -> None:
+def test_the_sdk_1_prompts_once_if_the_session_is_over(tmp_path: Path, demo: Demo, apps: list[App]) -> None:
     app = started(apps, PYTHON, tmp_path, demo.ping_url, "shared", 10)
     assert app.calls()["statuses"] == [200] * 10
     demo.authorization_server.ledger.revoke_everything()

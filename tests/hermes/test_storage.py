@@ -1,4 +1,4 @@
-"""Hermes's own storage class, in its own environment, on the same files as ours, both ways."""
+"""Hermes's storage class in its own environment: it reads our files, and we read its files."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_hermes_finds_our_files_under_any_servers_name(
     assert hermes.read(tmp_path, server)["tokens"]["access_token"] == "access-0"
 
 
-def test_hermes_reads_a_client_whose_registration_was_sloppy(tmp_path: Path, hermes: HermesStorage) -> None:
+def test_hermes_reads_a_client_with_an_incomplete_registration(tmp_path: Path, hermes: HermesStorage) -> None:
     stored = credentials_of()
     assert stored.client is not None
     sloppy = {"client_uri": "", "logo_uri": None, "client_id_issued_at": "yesterday", "contacts": "me"}
@@ -104,9 +104,7 @@ def test_we_read_what_hermes_wrote(tmp_path: Path, hermes: HermesStorage) -> Non
     assert FileStore(tmp_path).list_keys() == [KEY]
 
 
-def test_tokens_that_hermes_refreshed_are_noticed_and_stay_bound(
-    tmp_path: Path, hermes: HermesStorage
-) -> None:
+def test_tokens_that_hermes_refreshed_are_read_and_stay_bound(tmp_path: Path, hermes: HermesStorage) -> None:
     store = FileStore(tmp_path)
     stored = credentials_of()
     assert stored.binding is not None
@@ -140,7 +138,7 @@ def test_hermes_may_rewrite_every_file_and_the_binding_still_holds(
     assert replace(found.client, document={}) == stored.client
 
 
-def test_a_login_that_hermes_made_since_is_not_taken_for_ours(tmp_path: Path, hermes: HermesStorage) -> None:
+def test_a_later_login_of_hermes_is_not_read_as_ours(tmp_path: Path, hermes: HermesStorage) -> None:
     store = FileStore(tmp_path)
     store.save_login(KEY, credentials_of())
     hermes.run(tmp_path, WRITE)
@@ -161,9 +159,7 @@ def test_a_client_that_hermes_dropped_leaves_tokens_and_binding(
     assert list((tmp_path / "mcp-tokens").iterdir()) == []
 
 
-def test_whoever_locks_as_later_versions_of_hermes_do_keeps_us_out(
-    tmp_path: Path, hermes: HermesStorage
-) -> None:
+def test_the_lock_of_later_versions_of_hermes_excludes_us(tmp_path: Path, hermes: HermesStorage) -> None:
     store = FileStore(tmp_path)
     store.save_login(KEY, credentials_of())
     with hermes.locked(tmp_path):

@@ -102,7 +102,7 @@ def test_headers_beyond_ascii_are_sent_as_utf_8() -> None:
 )
 def test_a_header_that_cannot_be_sent_is_a_mistake_that_is_not_shown(name: str, value: str) -> None:
     guard({"secret-value"})
-    with pytest.raises(ConfigError, match="header that this server is configured with"):
+    with pytest.raises(ConfigError, match="A configured header of this server cannot be sent"):
         sent(Request("GET", "http://127.0.0.1:{port}/", "step", ((name, value),)))
 
 

@@ -139,7 +139,7 @@ def test_a_connection_that_nobody_takes_is_timed_out() -> None:
             finally:
                 await guard.aclose()
 
-    with pytest.raises(TimedOut, match="did not answer a connection"):
+    with pytest.raises(TimedOut, match="did not accept a connection"):
         asyncio.run(main())
 
 

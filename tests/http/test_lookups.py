@@ -333,7 +333,6 @@ def test_what_the_system_does_not_know_is_unreachable_and_literal_addresses_are_
 
 FORKED = """
 import asyncio, os, socket, threading, time
-from hermes_mcp_auth_remote.http.ssrf_guard import resolve_host
 from hermes_mcp_auth_remote.http.dns import MAX_THREADS_PER_SERVER
 from hermes_mcp_auth_remote.http.ssrf_guard import resolver_for
 

@@ -192,7 +192,7 @@ def test_a_proxy_that_cannot_be_used_is_a_mistake_that_shows_no_password(text: s
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
 def test_socks_without_its_library_says_what_to_install(scheme: str) -> None:
-    with pytest.raises(ConfigError, match="speaks SOCKS") as caught:
+    with pytest.raises(ConfigError, match="is a SOCKS proxy") as caught:
         proxy_for(URL, {"ALL_PROXY": f"{scheme}://proxy.example:1080"})
     assert caught.value.advice == "Run `pip install httpcore[socks]`."
 

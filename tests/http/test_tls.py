@@ -119,7 +119,7 @@ def test_plain_http_on_the_port_is_no_matter_of_certificates() -> None:
             await fetch(configured(url), resolve=leading("127.0.0.1"))
 
     with pytest.raises(
-        Unreachable, match=r"mcp\.example and we found no common TLS during the step"
+        Unreachable, match=r"The TLS handshake with mcp\.example failed during the step"
     ) as caught:
         asyncio.run(main())
     assert "port" in caught.value.advice
@@ -130,7 +130,7 @@ def test_tls_older_than_1_2_is_refused(issuer: Issuer) -> None:
     tls.set_ciphers("DEFAULT:@SECLEVEL=0")
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         tls.minimum_version = tls.maximum_version = ssl.TLSVersion.TLSv1_1
-    assert "no common TLS" in str(trouble(tls, ca_file=str(issuer.ca_file)))
+    assert "The TLS handshake with" in str(trouble(tls, ca_file=str(issuer.ca_file)))
 
 
 @covers("authorities")

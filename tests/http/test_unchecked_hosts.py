@@ -257,7 +257,7 @@ def test_a_host_is_allowed_by_its_whole_name_only(issued: Certificates, allowed:
 )
 def test_what_is_no_host_name_is_a_mistake_of_the_configuration(issued: Certificates, wrong: str) -> None:
     attempt = Attempt(issued, allow_hosts=("auth.example", wrong))
-    with pytest.raises(ConfigError, match=r"`oauth\.allow_hosts` holds something that is no host name"):
+    with pytest.raises(ConfigError, match=r"`oauth\.allow_hosts` contains an entry that is not a host name"):
         attempt.run(get_json(URL, "step"))
     assert attempt.asked == []
 

@@ -162,7 +162,7 @@ def test_quirk_27_an_operator_adds_parameters_but_replaces_none_that_safety_hang
         "x",
     )
     extra = {"access_type": "offline", "prompt": "consent", "request_uri": "x", "request": "x", **hostile}
-    made = query(request(extra=extra))
+    made = query(request(extra_parameters=extra))
     assert made == {**query(request()), "access_type": "offline", "prompt": "consent"}
 
 

@@ -80,7 +80,7 @@ def test_neither_code_is_in_a_repr() -> None:
 @covers("extra-parameters")
 def test_an_operator_adds_an_audience_but_never_another_client() -> None:
     extra = {"audience": "https://api.example", "scope": "mine", "client_id": "other", "client_secret": "x"}
-    script = authorizing(scope=frozenset({"a"}), extra=extra)
+    script = authorizing(scope=frozenset({"a"}), extra_parameters=extra)
     wanted = {
         "audience": "https://api.example",
         "scope": "mine",

@@ -175,7 +175,7 @@ def test_quirk_10_resource_is_the_origin_and_stays_verbatim() -> None:
 @pytest.mark.parametrize("resource", ["https://other.example/mcp", "https://mcp.example/other"])
 def test_quirk_10_and_11_a_resource_that_is_another_is_refused(resource: str) -> None:
     script = found("https://as.example", resource=resource)
-    script.expects(PRM).answers(404).raises(DiscoveryFailed, "not of the server that was asked")
+    script.expects(PRM).answers(404).raises(DiscoveryFailed, "not for the requested server")
 
 
 @covers("server-query")

@@ -124,13 +124,13 @@ def test_quirk_40_two_code_parameters_or_two_of_any_are_refused(extra: str) -> N
         (f"{REDIRECT_URI}?state={STATE}", "no code"),
         (f"{REDIRECT_URI}?state={STATE}&code=", "no code"),
         (REDIRECT_URI, "no code"),
-        (URL.replace("8765", "8766"), "no login that waits here"),
-        (URL.replace("/callback", "/callback/other"), "no login that waits here"),
-        (URL.replace("127.0.0.1", "localhost"), "no login that waits here"),
-        (URL.replace("127.0.0.1:8765", "127.0.0.1:8765@evil.example"), "no login that waits here"),
-        (URL.replace("127.0.0.1:8765", "evil.example"), "no login that waits here"),
-        (URL.replace("127.0.0.1:8765", "evil@127.0.0.1:8765"), "no login that waits here"),
-        (f"https://evil.example/{URL}", "no login that waits here"),
+        (URL.replace("8765", "8766"), "does not belong to this login"),
+        (URL.replace("/callback", "/callback/other"), "does not belong to this login"),
+        (URL.replace("127.0.0.1", "localhost"), "does not belong to this login"),
+        (URL.replace("127.0.0.1:8765", "127.0.0.1:8765@evil.example"), "does not belong to this login"),
+        (URL.replace("127.0.0.1:8765", "evil.example"), "does not belong to this login"),
+        (URL.replace("127.0.0.1:8765", "evil@127.0.0.1:8765"), "does not belong to this login"),
+        (f"https://evil.example/{URL}", "does not belong to this login"),
         (URL.replace(":8765", ":http"), "not an address"),
         (URL.replace("127.0.0.1:8765", "[::1"), "not an address"),
         (f"{ISSUER}/authorize?code={CODE}&state={STATE}", "address at the provider"),
@@ -191,11 +191,11 @@ def test_quirk_39_a_wrong_iss_is_refused_without_normalising_and_its_error_not_s
 def test_quirk_39_iss_is_compared_where_present_and_required_where_promised() -> None:
     right = f"{URL}&iss={quote(ISSUER, safe='')}"
     assert code_of(right) == CODE
-    assert code_of(right, server=WITH_ISS) == CODE
-    assert code_of(f"{URL}&iss={ISSUER}", server=WITH_ISS) == CODE
-    assert "promises to say who it is" in refused(URL, server=WITH_ISS)
+    assert code_of(right, authorization_server=WITH_ISS) == CODE
+    assert code_of(f"{URL}&iss={ISSUER}", authorization_server=WITH_ISS) == CODE
+    assert "promises to say who it is" in refused(URL, authorization_server=WITH_ISS)
     denied = f"{REDIRECT_URI}?error=access_denied&state={STATE}"
-    assert "promises to say who it is" in refused(denied, server=WITH_ISS)
+    assert "promises to say who it is" in refused(denied, authorization_server=WITH_ISS)
 
 
 @covers("iss-mismatch")
@@ -244,7 +244,7 @@ def test_a_bare_code_passes_only_where_it_may_and_says_that_it_is_bare(text: str
         Secret(CODE), is_bare=True, construction_key=response.construction_key
     )
     assert "alone" in refused(text)
-    assert "is not enough" in refused(text, accept_bare_code=True, server=WITH_ISS)
+    assert "is not enough" in refused(text, accept_bare_code=True, authorization_server=WITH_ISS)
 
 
 @covers("bare-code")
@@ -253,7 +253,7 @@ def test_a_code_with_its_state_behind_a_hash_needs_no_permission_but_the_right_s
     assert (response.code, response.is_bare) == (Secret(CODE), False)
     assert "another login" in refused(f"{CODE}#other", accept_bare_code=True)
     assert "not the address" in refused(f"{CODE}#{STATE}#x", accept_bare_code=True)
-    assert "is not enough" in refused(f"{CODE}#{STATE}", server=WITH_ISS)
+    assert "is not enough" in refused(f"{CODE}#{STATE}", authorization_server=WITH_ISS)
 
 
 @covers("bare-code")
@@ -294,4 +294,4 @@ def test_other_redirect_uris_are_read_with_what_a_browser_makes_of_them(uri: str
 def test_a_redirect_uri_away_from_this_machine_keeps_its_scheme() -> None:
     uri = "https://hermes.example/callback"
     told = refused(f"http://hermes.example/callback?code={CODE}&state={STATE}", redirect_uri=uri)
-    assert "no login that waits here" in told
+    assert "does not belong to this login" in told

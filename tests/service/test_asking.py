@@ -277,7 +277,7 @@ def test_a_fresh_token_that_is_still_refused_stops_after_two_tries_and_says_so(
         assert demo.authorization_server.count_requests("ping") == 2
         assert demo.authorization_server.count_requests("refresh") == 1
         assert chat.shown == []
-        assert "127.0.0.1 refuses a token that was renewed just now" in caplog.text
+        assert "127.0.0.1 refuses a token that was refreshed just now" in caplog.text
 
     asyncio.run(story())
 

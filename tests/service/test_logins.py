@@ -202,7 +202,7 @@ def test_an_answer_counts_only_where_the_login_was_begun(
 ) -> None:
     login, answer = asyncio.run(begun(service, server, CHAT))
     for _ in range(MAX_PASTE_ATTEMPTS + 1):
-        with pytest.raises(PasteRefused, match="begun somewhere else"):
+        with pytest.raises(PasteRefused, match="started somewhere else"):
             asyncio.run(service.complete_login(login.id, answer, here))
     # Nor can a stranger use up the owner's pastes.
     assert service.login(login.id).paste_attempts == 0

@@ -41,7 +41,7 @@ def test_a_login_is_finished_where_it_was_begun_by_whoever_began_it(
 ) -> None:
     login = asyncio.run(service.start_login(server, BOT))
     answer = approve(login.authorization_url)
-    with pytest.raises(PasteRefused, match="begun somewhere else"):
+    with pytest.raises(PasteRefused, match="started somewhere else"):
         asyncio.run(service.complete_login(login.id, answer, elsewhere))
     asyncio.run(service.complete_login(login.id, answer, BOT))
 
@@ -52,7 +52,7 @@ def test_a_login_begun_for_a_user_elsewhere_is_finished_in_whatever_chat_the_use
 ) -> None:
     login = asyncio.run(service.start_login(server, Origin("telegram", user_id="42")))
     answer = approve(login.authorization_url)
-    with pytest.raises(PasteRefused, match="begun somewhere else"):
+    with pytest.raises(PasteRefused, match="started somewhere else"):
         asyncio.run(
             service.complete_login(
                 login.id, answer, Origin("telegram", chat_id="42", user_id="43", bot_id="900")

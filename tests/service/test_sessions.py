@@ -301,7 +301,7 @@ def test_refreshed_tokens_that_the_disk_did_not_take_are_used_and_stored_as_soon
         assert live(demo, fresh)
         eventually(lambda: session_kept._deps.refresh_flights._running_flights == {})
     assert kept(tmp_path) == before
-    assert [r.levelname for r in caplog.records if "memory alone" in r.getMessage()] == ["WARNING"]
+    assert [r.levelname for r in caplog.records if "only this process has" in r.getMessage()] == ["WARNING"]
     assert demo.authorization_server.count_requests("refresh") == 2
     clock.now += BACKOFF_SECONDS
     assert header(session) == fresh

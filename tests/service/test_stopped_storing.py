@@ -54,7 +54,7 @@ def test_a_login_that_a_stopped_process_stores_stays_exchanging_until_it_is_stor
 
 
 @covers("wrong-clock")
-@pytest.mark.parametrize("flights", ["exchange_flights", "storing_flights"])
+@pytest.mark.parametrize("flights", ["exchange_flights", "storing_flights"], ids=["exchanges", "keeping"])
 def test_a_login_that_this_process_exchanges_does_not_fail_because_the_clock_was_set(
     tmp_path: Path, flights: str
 ) -> None:

@@ -19,7 +19,7 @@ from hermes_mcp_auth_remote.store.files import private_files
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from tests.store.given import KEY, LOGIN_ID, ROOT, credentials_of
 
-_READING = {"read_private", "_check_file", "_check_owner", "_read_all", "has_directory", "_directory_status"}
+_READING = {"read_private", "_check_file", "_check_owner", "_read_all", "has_directory", "_check_directory"}
 
 
 def start(verb: str, home: Path, *words: str) -> subprocess.Popen[str]:

@@ -25,7 +25,7 @@ from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from tests.store.given import KEY, ROOT, credentials_of
 
 # What differs from a login that is renamed to its place, which other tests kill.
-_WRITING = {"replace_staged", "overwrite_private", "_overwrite", "remove"}
+_WRITING = {"replace_staged", "overwrite_private", "_overwrite", "remove_file"}
 NAMES = ["notes.binding.json", "notes.client.json", "notes.meta.json", "notes.json"]
 
 

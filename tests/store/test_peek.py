@@ -182,8 +182,8 @@ def test_another_users_files_give_no_token(home: Path, monkeypatch: pytest.Monke
 def test_peeking_loads_nothing_heavy(home: Path) -> None:
     script = (
         "import sys; before = set(sys.modules)\n"
-        "from hermes_mcp_auth_remote.store.files.fast_token import valid_token\n"
-        f"assert valid_token(sys.argv[1], 'notes', {NOW}) == 'access-0'\n"
+        "from hermes_mcp_auth_remote.store.files.fast_token import read_valid_token\n"
+        f"assert read_valid_token(sys.argv[1], 'notes', {NOW}) == 'access-0'\n"
         "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('_')))"
     )
     said = subprocess.run(

@@ -38,7 +38,7 @@ def judged(environ: Mapping[str, str], platform: str = "linux", *files: str) -> 
         ({"DISPLAY": ""}, "linux", (), False, "there is no display"),
         ({"DISPLAY": ":0"}, "linux", (), True, "there is a display"),
         ({"WAYLAND_DISPLAY": "wayland-0"}, "linux", (), True, "there is a display"),
-        ({"WSL_DISTRO_NAME": "Debian"}, "linux", (), True, "Windows is around this Linux"),
+        ({"WSL_DISTRO_NAME": "Debian"}, "linux", (), True, "this is Linux on Windows (WSL)"),
         ({}, "darwin", (), True, "this is a desktop system"),
         ({}, "win32", (), True, "this is a desktop system"),
         (

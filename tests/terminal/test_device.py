@@ -260,13 +260,13 @@ def test_security_1_the_code_and_the_address_stand_alone_with_what_never_to_do()
     assert max(len(line) for line in lines) <= 80
     said = " ".join(text.split())
     for words in (
-        "compare it letter by letter",
-        "Send the code to nobody",
-        "just now and here",
+        "compare every letter",
+        "Do not send the code to anyone",
+        "you just started here",
         "as.example",
     ):
         assert words in said
-    assert lines[-1] == "Waiting: the code is good for 10:00"
+    assert lines[-1] == "Waiting: the code is valid for 10:00"
     assert "device-code" not in text
 
 
@@ -291,7 +291,7 @@ def test_the_countdown_stays_on_its_line_and_what_is_being_typed_where_it_is() -
     at = At(80, login_with())
     at.now += 61.5
     assert at.said(lambda: at.screen.show_countdown(at.login)) == (
-        "\x1b7\x1b[1A\rWaiting: the code is good for 8:58\x1b[K\x1b8"
+        "\x1b7\x1b[1A\rWaiting: the code is valid for 8:58\x1b[K\x1b8"
     )
     at.now += 3600
     assert "0:00" in at.said(lambda: at.screen.show_countdown(at.login))
@@ -306,7 +306,7 @@ def test_without_a_place_for_it_the_countdown_is_said_twice_and_no_more(
     for _ in range(600):
         at.now += 1
         said += at.said(lambda: at.screen.show_countdown(at.login))
-    assert said == "The code is good for 5 minutes more.\nThe code is good for 1 minute more.\n"
+    assert said == "The code is valid for 5 minutes more.\nThe code is valid for 1 minute more.\n"
 
 
 def test_a_user_code_cannot_steer_the_terminal() -> None:
@@ -332,5 +332,5 @@ def test_a_paste_offers_no_code_where_the_operator_has_turned_devices_off() -> N
     server = replace(login.authorization_server, device_authorization_endpoint=endpoint)
     at = At(80, replace(login, authorization_server=server), with_qr=False, allows_device=lambda _: False)
     text = at.said(lambda: at.screen.show(at.login, browser_opened=False, port=None))
-    assert "Paste it nowhere else" in text
+    assert "Paste it only here" in text
     assert "Type code" not in text

@@ -313,7 +313,7 @@ def test_a_port_in_use_in_either_family_is_a_typed_error_that_leaves_nothing_ope
         taken.bind((address, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(NetworkError, match=f"cannot have port {port} on localhost"):
+        with pytest.raises(NetworkError, match=f"cannot use port {port} on localhost"):
             asyncio.run(Listener.open(Decided(), host="localhost", port=port))
     other = (socket.AF_INET6, "::1") if family == socket.AF_INET else (socket.AF_INET, "127.0.0.1")
     with socket.socket(other[0]) as free:

@@ -1,4 +1,4 @@
-"""The record of files that are replaced together (`commit`): what it says of each, as values and as JSON."""
+"""The record of files that are replaced together (`commit`): its values and its JSON document."""
 
 # ruff: noqa: PTH119
 
@@ -24,23 +24,23 @@ from hermes_mcp_auth_remote.store.json_fields import FORMAT_VERSION, DocumentRea
 # inode, size, mtime_ns, ctime_ns.
 FileIdentity = tuple[int, int, int, int]
 
-# Stands for a missing file where a mount point cannot be removed; it is no JSON of any credentials.
+# The content of a mount point that cannot be removed. It means that the file is missing.
 BLANK = b"{}"
-# Old and new contents of five files of 1 MiB, each byte written as six (`\\u0000`).
+# Old and new contents of five files of 1 MiB; JSON may write each byte as six (`\\u0000`).
 MAX_RECORD_BYTES = 10 * 6 * MAX_FILE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One file: its name, its new content (None: remove it), and what it replaces.
+    """One file: its name, its new content (None: remove the file), and the file that it replaces.
 
-    `staged` is the temporary name of the new file, `wrote` its inode, size and mtime_ns. `replaces` is the
-    identity of the old file, None if there was none; `old` is None also if that file was unreadable. If
-    `in_place` is true, the old file is written over.
+    `staged` is the temporary name of the new file; `wrote` is its inode, size and mtime_ns. `replaces` is the
+    identity of the old file, or None if there was none. `old` is the content of the old file; it is None also
+    if that file was unreadable. If `in_place` is true, the old file is overwritten.
     """
 
     name: str
-    # These hold secrets.
+    # `new` and `old` contain secrets.
     new: bytes | None = field(repr=False)
     staged: str | None
     wrote: tuple[int, ...] | None
@@ -50,28 +50,28 @@ class FileChange:
 
 
 def decode_record(data: bytes, path: str) -> tuple[tuple[FileChange, ...], str | None]:
-    """Read a record's content: the parts and the login. Raises StoreCorrupt naming the path."""
-    members = DocumentReader(decode_document(data, path), path)
-    members.check_version()
-    listed = members.document.get("parts")
-    if not isinstance(listed, list) or not listed:
+    """Return the changes and the login id of a record; raises StoreCorrupt, which names the path."""
+    reader = DocumentReader(decode_document(data, path), path)
+    reader.check_version()
+    parts = reader.document.get("parts")
+    if not isinstance(parts, list) or not parts:
         raise StoreCorrupt(f"{path} lists no files.")
-    parts = tuple(_read_change(DocumentReader(part, path), path) for part in cast("list[object]", listed))
-    return parts, members.optional_string("login_id")
+    changes = tuple(_read_change(DocumentReader(part, path), path) for part in cast("list[object]", parts))
+    return changes, reader.optional_string("login_id")
 
 
-def _read_change(members: DocumentReader, path: str) -> FileChange:
-    name, staged = members.string("name"), members.optional_string("staged")
-    if any(os.path.basename(each) != each for each in (name, staged or "")):
+def _read_change(reader: DocumentReader, path: str) -> FileChange:
+    name, staged = reader.string("name"), reader.optional_string("staged")
+    if any(os.path.basename(file_name) != file_name for file_name in (name, staged or "")):
         raise StoreCorrupt(f"{path} names a file of another folder.")
     return FileChange(
         name,
-        _encode_content(members.optional_string("new")),
+        _encode_content(reader.optional_string("new")),
         staged,
-        _int_tuple(members.document.get("wrote")),
-        _int_tuple(members.document.get("replaces")),
-        _encode_content(members.optional_string("old")),
-        in_place=members.boolean("in_place"),
+        _int_tuple(reader.document.get("wrote")),
+        _int_tuple(reader.document.get("replaces")),
+        _encode_content(reader.optional_string("old")),
+        in_place=reader.boolean("in_place"),
     )
 
 
@@ -81,10 +81,10 @@ def _int_tuple(value: object) -> tuple[int, ...] | None:
 
 
 def encode_record(changes: tuple[FileChange, ...], login_id: str | None) -> bytes:
-    """Write a record's content, which `read_parts` reads."""
+    """Return the content of a record, which `decode_record` reads."""
     documents = [
-        asdict(part) | {"new": _decode_content(part.new), "old": _decode_content(part.old)}
-        for part in changes
+        asdict(change) | {"new": _decode_content(change.new), "old": _decode_content(change.old)}
+        for change in changes
     ]
     return json.dumps({"version": FORMAT_VERSION, "login_id": login_id, "parts": documents}).encode()
 
@@ -98,30 +98,30 @@ def _encode_content(text: str | None) -> bytes | None:
 
 
 def read_identity(path: StrPath) -> FileIdentity | None:
-    """Return what tells a file from its successor, None if there is none. Raises StoreUnwritable."""
+    """Return the identity of a file, None if there is no file. Raises StoreUnwritable."""
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise StoreUnwritable(f"{os.fspath(path)} is out of reach: {error.strerror}.") from error
+        raise StoreUnwritable(f"{os.fspath(path)} cannot be read: {error.strerror}.") from error
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def remove_or_blank(path: StrPath) -> bool:
-    """Remove a file, or blank a mount point; True if something was there. Raises StoreUnwritable."""
+    """Remove a file, or blank a mount point; True if it had content. Raises StoreUnwritable."""
     try:
         return remove_file(path)
     except NotReplaceable:
-        was_there = read_private(path) != BLANK
+        had_content = read_private(path) != BLANK
         overwrite_private(path, BLANK)
-        return was_there
+        return had_content
 
 
 def is_blank(path: StrPath) -> bool:
-    """True if a file stands for a missing one; False also if it cannot be read."""
+    """True if a file is blank, which means missing; False also if it cannot be read."""
     try:
-        # Reading each file would cost more than one look at its size.
+        # Compare the size first: reading each file would cost more.
         return os.lstat(path).st_size == len(BLANK) and read_private(path) == BLANK
     except (OSError, StoreError):
         return False

@@ -1,4 +1,4 @@
-"""Complete or take back what a process that died left of a login (`commit`), under the credentials' lock."""
+"""Complete or roll back the commit of a process that died, under the lock of the credentials (`commit`)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from hermes_mcp_auth_remote.store.files.private_files import StrPath, read_priva
 
 
 class RecoveringLock(FileLock):
-    """The lock of one server's credentials; its holder finds no login that is stored half-way.
+    """The lock of one server's credentials. It recovers a half-stored login when it is acquired.
 
-    If the disk refuses, the record stays, and the holder finds what is there.
+    If the disk refuses the recovery, the record stays and the holder reads the files as they are.
     """
 
     def __init__(self, path: StrPath, recover: Callable[[], None]) -> None:
@@ -28,7 +28,7 @@ class RecoveringLock(FileLock):
         self._recover = recover
 
     def try_acquire(self) -> bool:
-        """Take the lock at once, or return False where it is held. Raises StoreUnsafe, StoreUnwritable."""
+        """Take the lock at once, or return False if it is held. Raises StoreUnsafe, StoreUnwritable."""
         if not super().try_acquire():
             return False
         try:
@@ -41,9 +41,9 @@ class RecoveringLock(FileLock):
 
 
 def recover_commit(record_path: Path, logins: LoginFiles) -> None:
-    """Complete the login of a record, or take it back; the caller holds the lock. Raises StoreError.
+    """Complete the login of a record, or roll it back; the caller holds the lock. Raises StoreError.
 
-    A login that was declared failed meanwhile is taken back: its user has been told.
+    A login that was declared failed in the meantime is rolled back: its user has been told.
     """
     try:
         commit = read_record(record_path)
@@ -67,17 +67,17 @@ def recover_commit(record_path: Path, logins: LoginFiles) -> None:
 
 
 def finish_commit(commit: Commit) -> None:
-    """Remove the record of what is stored, and from the binding what was said of the tokens before."""
+    """Remove the record of a complete commit, and the previous binding from the new one."""
     with suppress(StoreError):
-        for part in commit.changes:
-            path = commit.path_for(part)
-            if part.name.endswith(BINDING) and commit.has_written(part):
+        for change in commit.changes:
+            path = commit.path_for(change)
+            if change.name.endswith(BINDING) and commit.has_written(change):
                 document = decode_document(read_private(path) or b"", path)
                 if document.get(PREVIOUS_BINDING_MEMBER) is not None:
-                    rest = {
+                    without_previous = {
                         name: value for name, value in document.items() if name != PREVIOUS_BINDING_MEMBER
                     }
-                    write_private(path, encode_document(rest))
+                    write_private(path, encode_document(without_previous))
     commit.delete_record()
 
 
@@ -95,6 +95,6 @@ def _has_login_failed(login_id: str | None, logins: LoginFiles) -> bool:
     try:
         login = logins.get(login_id)
     except (StoreError, LoginError):
-        # No record says that it failed; it may be purged.
+        # The login cannot be read; it may have been purged. Nothing says that it failed.
         return False
     return login.is_over and login.status != "done"

@@ -1,11 +1,11 @@
-"""The store in Hermes's own files, `HERMES_HOME/mcp-tokens/<stem>.*`, so that Hermes and we share a login.
+"""Store credentials in Hermes's files, `HERMES_HOME/mcp-tokens/<stem>.*`, which Hermes reads and writes too.
 
-Tokens are written last: Hermes watches that file alone, and a process that sees new tokens finds all that
-belongs to them. Each file is replaced as a whole, and a login's files together (`commit`): if the process
-that stores them is killed, the next read by any process of this program completes or takes back what it began
-(`settling`). Until then, and for a reader that meets the login while it is stored, the binding, which is
-written first, says of which tokens it speaks and what holds for those before: no refresh token is used beside
-another issuer's metadata.
+Tokens are written last: Hermes watches only the tokens file, and a process that sees new tokens must find
+everything that belongs to them. Each file is replaced atomically, and the files of a login together
+(`commit`). If the process that stores them is killed, the next read by any process of this program completes
+the commit or rolls it back (`commit_recovery`). The binding is written first. Until the commit is complete,
+the binding contains the fingerprint of the new tokens and the binding of the old tokens, so that no reader
+uses a refresh token with the metadata of another issuer.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ from hermes_mcp_auth_remote.values import CredentialKey, Owner, Secret
 
 Version = tuple[int, int, int]
 
-# A reader that meets a writer each time gives up on a consistent picture after this many.
+# A reader returns a possibly inconsistent result after so many attempts during which a writer was active.
 _READ_ATTEMPTS = 50
 # Older than any write that is still under way.
 _STALE_SECONDS = 3600
@@ -81,7 +81,7 @@ _STALE_SECONDS = 3600
 class FileStore:
     """Credentials and pending logins below a HERMES_HOME. Synchronous; any thread or process may use it.
 
-    Single files are replaced atomically. Who reads, refreshes and writes takes `lock(key)` around it.
+    Each file is replaced atomically. A caller that reads, refreshes and writes holds `lock(key)` meanwhile.
     """
 
     def __init__(self, home: Path) -> None:
@@ -90,9 +90,10 @@ class FileStore:
         self.refresh_failures = RefreshFailureFiles(lambda key: self._path(key, REFRESH_FAILURE))
 
     def read(self, key: CredentialKey) -> Credentials:
-        """Read what is stored, empty where nothing is; raises StoreCorrupt, StoreUnsafe, StoreUnwritable.
+        """Read the stored credentials, which may be empty.
 
-        `tokens.account` and `.refresh_expires_at` come from the binding.
+        `tokens.account` and `tokens.refresh_expires_at` come from the binding. Raises StoreCorrupt,
+        StoreUnsafe, StoreUnwritable.
         """
         credentials = Credentials()
         for _ in range(_READ_ATTEMPTS):
@@ -106,42 +107,44 @@ class FileStore:
         if not self._has_folders(key):
             return Credentials()
         tokens = self._read_tokens(key, version)
-        # Against the order of writing: what is read next is never older than what was read before.
-        server = self._read_metadata(key)
+        # Read in reverse order of writing: a file is then never older than the files read before it.
+        authorization_server = self._read_metadata(key)
         client = self._read_client(key)
         proof_key = self._read_proof_key(key) if tokens is not None and tokens.scheme == "DPoP" else None
         path = self._path(key, BINDING)
         if (document := self._read_document(path)) is None:
-            return Credentials(tokens, client, server, proof_key=proof_key)
+            return Credentials(tokens, client, authorization_server, proof_key=proof_key)
         binding = read_binding(document := binding_for(document, tokens), tokens, str(path))
         self._check_server_name(key, binding.server_name)
-        found = Credentials(tokens, client, server, binding, proof_key)
-        return reconcile(found, matches_tokens=tokens is not None and matches_tokens(document, tokens))
+        credentials = Credentials(tokens, client, authorization_server, binding, proof_key)
+        return reconcile(credentials, matches_tokens=tokens is not None and matches_tokens(document, tokens))
 
     def save_login(self, key: CredentialKey, credentials: Credentials, login_id: str | None = None) -> None:
-        """Store a new login's credentials, all or none; raises StoreUnwritable, StoreUnsafe.
+        """Store a new login's credentials, all of them or none; the caller holds `lock(key)`.
 
-        A client, metadata or binding of None is removed: an old one would speak of other tokens. Tokens of
-        None leave the tokens file as it is: only new ones ever take the place of old ones. The caller holds
-        `lock(key)`. The login of `login_id` succeeds if another process has to complete the work.
+        If client, metadata or binding is None, the stored one is removed, because it belongs to other tokens.
+        If tokens is None, the stored tokens stay. If another process must complete the commit, it marks the
+        login `login_id` as succeeded. Raises StoreUnwritable, StoreUnsafe.
         """
         self._prepare_folders(key)
         with suppress(StoreError):
             recover_commit(self._path(key, COMMIT_RECORD), self.logins)
-        client, server = credentials.client, credentials.authorization_server
+        client, authorization_server = credentials.client, credentials.authorization_server
         binding, tokens = credentials.binding, credentials.tokens
-        speaks_of = tokens if tokens is not None else self._read_tokens(key, self.version(key))
-        before = None if binding is None or tokens is None else self._previous_binding(key, binding, tokens)
+        bound_tokens = tokens if tokens is not None else self._read_tokens(key, self.version(key))
+        previous_binding = (
+            None if binding is None or tokens is None else self._previous_binding(key, binding, tokens)
+        )
         documents: dict[str, Document | None] = {
-            BINDING: None if binding is None else binding_document(binding, speaks_of, before),
+            BINDING: None if binding is None else binding_document(binding, bound_tokens, previous_binding),
             CLIENT: None if client is None else client_document(client),
-            METADATA: None if server is None else metadata_document(server),
+            METADATA: None if authorization_server is None else metadata_document(authorization_server),
         }
         if tokens is None:
             self._write_documents(key, documents)
             return
-        proof = credentials.proof_key
-        documents[PROOF_KEY] = None if proof is None else json.loads(proof.reveal())
+        proof_key = credentials.proof_key
+        documents[PROOF_KEY] = None if proof_key is None else json.loads(proof_key.reveal())
         documents[TOKENS] = tokens_document(tokens)
         self._commit_files(key, self._encode_documents(key, documents), login_id)
         written_at = self._path(key, TOKENS).stat().st_mtime
@@ -150,7 +153,7 @@ class FileStore:
     def _commit_files(
         self, key: CredentialKey, contents: Mapping[str, bytes | None], login_id: str | None = None
     ) -> None:
-        """Replace files together; if the disk refuses one of them, take back the others."""
+        """Replace files together; if the disk refuses one of them, restore the others."""
         commit = begin_commit(self._path(key, COMMIT_RECORD), contents, login_id)
         try:
             commit = commit.complete()
@@ -163,39 +166,39 @@ class FileStore:
         finish_commit(commit)
 
     def _previous_binding(self, key: CredentialKey, binding: Binding, tokens: Tokens) -> Document | None:
-        """Return the binding of the tokens that are stored, None where there are none or the same."""
+        """Return the binding of the stored tokens, None if there are no other tokens than these."""
         try:
-            found = self.read(key)
+            stored = self.read(key)
         except StoreError:
             try:
-                found = Credentials(self._read_tokens(key, self.version(key)))
+                stored = Credentials(self._read_tokens(key, self.version(key)))
             except StoreError:
-                # What cannot be read reaches nobody.
+                # No reader can use tokens that cannot be read.
                 return None
-        if found.tokens is None or found.tokens.access_token == tokens.access_token:
+        if stored.tokens is None or stored.tokens.access_token == tokens.access_token:
             return None
-        return binding_document(infer_binding(found, key.server_name, binding.server_url), found.tokens)
+        return binding_document(infer_binding(stored, key.server_name, binding.server_url), stored.tokens)
 
     def save_tokens(self, key: CredentialKey, tokens: Tokens, binding: Binding | None) -> None:
-        """Store refreshed tokens; a binding of None leaves the stored one. Raises StoreUnwritable."""
+        """Store refreshed tokens and their binding; None keeps the stored one. Raises StoreUnwritable."""
         self._prepare_folders(key)
         document = tokens_document(tokens)
-        # Tokens that are too large are refused before anything is written.
+        # Refuse tokens that are too large before anything is written.
         self._encode_documents(key, {TOKENS: document})
         if binding is not None:
-            # The refresh token counts: a binding of the tokens before is as if Hermes had refreshed.
+            # Saving the refresh token matters more. With the old binding, the tokens look like tokens that
+            # Hermes refreshed.
             with suppress(StoreUnwritable):
                 self._write_documents(key, {BINDING: binding_document(binding, tokens)})
         self._write_documents(key, {TOKENS: document})
 
     def check_can_store(self, key: CredentialKey) -> None:
-        """Raise StoreUnwritable if new tokens certainly could not be stored, such as on a read-only mount."""
+        """Raise StoreUnwritable if new tokens certainly cannot be stored, such as on a read-only mount."""
         check_writable(self._path(key, TOKENS))
 
     def recover_login(self, key: CredentialKey) -> None:
-        """Complete or take back what a killed process left of a login; not while the lock is held."""
-        record = self._path(key, COMMIT_RECORD)
-        if not os.path.lexists(record):
+        """Complete or roll back the login of a killed process; does nothing while the lock is held."""
+        if not os.path.lexists(self._path(key, COMMIT_RECORD)):
             return
         with suppress(StoreError):
             if self._has_folders(key):
@@ -204,7 +207,7 @@ class FileStore:
                 lock.release()
 
     def is_partially_stored(self, key: CredentialKey, login_id: str) -> bool:
-        """True if what a login brought is stored half-way, and `settle` could not complete it."""
+        """True if a login is half stored, and `recover_login` could not complete it."""
         try:
             record = read_record(self._path(key, COMMIT_RECORD))
         except StoreError:
@@ -212,27 +215,28 @@ class FileStore:
         return record is not None and record.login_id == login_id
 
     def save_binding(self, key: CredentialKey, binding: Binding) -> None:
-        """Store a binding alone, such as one that says why a login is needed. Raises StoreUnwritable."""
+        """Store only a binding, such as one that says why a login is needed. Raises StoreUnwritable."""
         self._prepare_folders(key)
         self._write_documents(
             key, {BINDING: binding_document(binding, self._read_tokens(key, self.version(key)))}
         )
 
     def save_config_identity(self, key: CredentialKey, server_url: str, config_files: str) -> None:
-        """Note in the binding which config.yaml and .env give the server this address. Under `lock(key)`.
+        """Store in the binding which config.yaml and .env give the server this URL.
 
-        Does nothing if the binding is of another address. Raises StoreUnwritable, StoreUnsafe, StoreCorrupt.
+        The caller holds `lock(key)`. Does nothing if the binding is for another URL. Raises StoreUnwritable,
+        StoreUnsafe, StoreCorrupt.
         """
         document = self._read_document(self._path(key, BINDING)) or {}
-        noted = with_config_files(document, server_url, config_files)
-        if noted is not None:
-            self._write_documents(key, {BINDING: noted})
+        updated = with_config_files(document, server_url, config_files)
+        if updated is not None:
+            self._write_documents(key, {BINDING: updated})
 
     def drop_client(self, key: CredentialKey, client: Client) -> None:
-        """Forget a client that the provider no longer takes, so that the next login registers anew.
+        """Remove a client that the authorization server rejects, so that the next login registers a new one.
 
-        Another client by now is left alone. For a client ID metadata document the refusal is noted, as later
-        versions of Hermes do. Raises StoreUnwritable.
+        Does nothing if another client is stored by now. For a client ID metadata document, also store the
+        rejection, as later versions of Hermes do. Raises StoreUnwritable.
         """
         self._prepare_folders(key)
         if not client.is_registered and client.client_id.startswith("https://"):
@@ -242,30 +246,30 @@ class FileStore:
             remove_or_blank(self._path(key, CLIENT))
 
     def is_cimd_disabled(self, key: CredentialKey) -> bool:
-        """True where the provider turned our client ID metadata document away, until `delete`."""
+        """True if the authorization server has rejected the client ID metadata document, until `delete`."""
         return self._has_folders(key) and os.path.lexists(self._path(key, CIMD_DISABLED))
 
     def delete(self, key: CredentialKey) -> bool:
-        """Remove all but the lock file; True where something was. Raises StoreUnwritable, StoreUnsafe."""
+        """Remove every file except the lock; True if there was one. Raises StoreUnwritable, StoreUnsafe."""
         if not self._has_folders(key):
             return False
         self._refuse_other_server(key)
-        # The record of tokens to come and tokens first: a crash half-way must not keep them.
-        parts = COMMIT_RECORD, TOKENS, PROOF_KEY, BINDING, CLIENT, METADATA, CLIENT_BACKUP, CIMD_DISABLED
-        removed = [remove_or_blank(self._path(key, suffix)) for suffix in (*parts, REFRESH_FAILURE)]
+        # The commit record, which contains new tokens, and the tokens first: a crash must not leave them.
+        suffixes = COMMIT_RECORD, TOKENS, PROOF_KEY, BINDING, CLIENT, METADATA, CLIENT_BACKUP, CIMD_DISABLED
+        removed = [remove_or_blank(self._path(key, suffix)) for suffix in (*suffixes, REFRESH_FAILURE)]
         remove_temporary_files(str(self._path(key, "")), None)
         return any(removed)
 
     def list_keys(self) -> list[CredentialKey]:
-        """List every server and owner with stored tokens; a name without a binding is its file's stem."""
-        found = [*self._list_keys_in(self.root, None)]
+        """List every server and owner with stored tokens; without a binding, the name is the file's stem."""
+        keys = [*self._list_keys_in(self.root, None)]
         owners = self.root / OWNERS_FOLDER
         if has_directory(self.root) and has_directory(owners):
             for folder in sorted(owners.iterdir()):
                 owner = owner_from_folder(folder.name)
                 if owner is not None:
-                    found += self._list_keys_in(folder, owner)
-        return found
+                    keys += self._list_keys_in(folder, owner)
+        return keys
 
     def _list_keys_in(self, folder: Path, owner: Owner) -> Iterator[CredentialKey]:
         if not has_directory(folder):
@@ -273,24 +277,25 @@ class FileStore:
         for path in folder.glob(f".*{COMMIT_RECORD}"):
             self.recover_login(CredentialKey(path.name[1 : -len(COMMIT_RECORD)], owner))
         for path in sorted(folder.iterdir()):
-            stem, dot, rest = path.name.partition(".")
-            if dot + rest != TOKENS or not stem or is_blank(path):
+            stem, dot, extension = path.name.partition(".")
+            if dot + extension != TOKENS or not stem or is_blank(path):
                 continue
-            key = CredentialKey(stem, owner)
             try:
                 document = self._read_document(folder / f"{stem}{BINDING}")
             except StoreError:
                 document = None
-            server = (document or {}).get("server")
-            known = isinstance(server, str) and file_stem(server) == stem
-            yield CredentialKey(server, owner) if known and isinstance(server, str) else key
+            server_name = (document or {}).get("server")
+            if not isinstance(server_name, str) or file_stem(server_name) != stem:
+                server_name = stem
+            yield CredentialKey(server_name, owner)
 
     def version(self, key: CredentialKey) -> Version | None:
-        """Return (mtime_ns, size, inode) of the tokens file, None without one. Two stats, to notice others.
+        """Return (mtime_ns, size, inode) of the tokens file, None if there is none.
 
-        A login that a killed process left half-way is completed first.
+        Recovers a half-stored login of a killed process first. Costs two stats, so that a caller can poll for
+        changes by other programs. Raises StoreUnwritable.
         """
-        # Strings: a Path for each costs more than the two stats, and this is called once a second.
+        # Use strings: two Path objects cost more than the two stats, and callers poll once a second.
         folder, stem = f"{self._folders(key)[-1]}{os.sep}", file_stem(key.server_name)
         if os.path.lexists(f"{folder}.{stem}{COMMIT_RECORD}"):
             self.recover_login(key)
@@ -300,11 +305,11 @@ class FileStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise StoreUnwritable(f"{path} is out of reach: {error.strerror}.") from error
+            raise StoreUnwritable(f"{path} cannot be read: {error.strerror}.") from error
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def lock(self, key: CredentialKey) -> FileLock:
-        """Return a new lock on `<stem>.json.refresh.lock`, which later versions of Hermes lock too."""
+        """Return a new lock on `<stem>.json.refresh.lock`, which later versions of Hermes use too."""
         self._prepare_folders(key)
         return self._make_lock(key)
 
@@ -334,17 +339,17 @@ class FileStore:
         try:
             document = self._read_document(self._path(key, BINDING)) or {}
         except StoreError:
-            # Whatever it is, a new file takes its place; a link is not followed.
+            # A new file replaces an unreadable binding; a link is not followed.
             return
-        server = document.get("server")
-        if isinstance(server, str):
-            self._check_server_name(key, server)
+        server_name = document.get("server")
+        if isinstance(server_name, str):
+            self._check_server_name(key, server_name)
 
     def _check_server_name(self, key: CredentialKey, stored_server_name: str) -> None:
         if stored_server_name != key.server_name:
             raise StoreUnsafe(
-                f"{self._path(key, BINDING)} is of another server, whose name gives the same file name.",
-                "Rename one of the two servers in config.yaml; Hermes would mix them up as well.",
+                f"{self._path(key, BINDING)} belongs to another server, whose name gives the same file name.",
+                "Rename one of the two servers in config.yaml; Hermes would confuse them as well.",
             )
 
     def _read_document(self, path: Path) -> Document | None:
@@ -374,14 +379,14 @@ class FileStore:
     def _encode_documents(
         self, key: CredentialKey, documents: Mapping[str, Document | None]
     ) -> dict[str, bytes | None]:
-        """Return files' contents by their names; raises StoreUnwritable if one is too large."""
+        """Return file contents by file name; raises StoreUnwritable if one is too large."""
         return {
             self._path(key, suffix).name: None if document is None else encode_document(document)
             for suffix, document in documents.items()
         }
 
     def _write_documents(self, key: CredentialKey, documents: Mapping[str, Document | None]) -> None:
-        """Write files by their suffix in this order, None removes; nothing is written if one is too large."""
+        """Write files by suffix, in this order; None removes a file. Write nothing if one is too large."""
         contents, folder = self._encode_documents(key, documents), self._folders(key)[-1]
         for name in list(contents):
             data = contents[name]
@@ -391,5 +396,5 @@ class FileStore:
                 try:
                     write_private(folder / name, data)
                 except NotReplaceable:
-                    # To be written in place, which needs a copy: a crash must not leave half a file.
+                    # The file must be written in place. A commit keeps a copy in case of a crash.
                     self._commit_files(key, {name: data})

@@ -1,9 +1,9 @@
-"""What to do with a file or directory of this user's own whose mode gives access to others.
+"""Handle files and directories of this user whose mode gives access to other users.
 
 Kubernetes' `fsGroup` opens each file of a volume to its group (0660, directories 2770) whenever a pod starts:
-what is open to the group alone is made private and used. What all others could touch is refused, because they
-may know it or have changed it. If the file system keeps no modes (drvfs, CIFS, FAT), nothing can be made
-private; ALLOW_OPEN_STORE then decides.
+a file that is open only to its group is made private and used. A file that all users can access is refused,
+because they may have read or changed it. If the file system keeps no modes (drvfs, CIFS, FAT), nothing can be
+made private; ALLOW_OPEN_STORE then decides.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from hermes_mcp_auth_remote.errors import StoreUnsafe
 StrPath = str | os.PathLike[str]
 
 ALLOW_OPEN_STORE = "HERMES_MCP_AUTH_ALLOW_OPEN_STORE"
-"""Environment variable: `1` uses a store whose file system keeps no modes. Owners and links still count."""
+"""Environment variable: `1` allows a store whose file system keeps no modes. Owners and links still count."""
 
-# What chmod answers on a file system that keeps no modes, if it does not just ignore the call.
+# chmod fails with one of these on a file system that keeps no modes, or it ignores the call.
 _UNSUPPORTED_ERRNOS = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-# Another process may change a mode between a change and a look at it.
+# Another process may change a mode between fchmod and fstat.
 _ATTEMPTS = 3
-# The stores that a warning was given about, once per process.
+# The stores about which this process has logged a warning.
 _warned_stores: dict[str, object] = {}
 
 _log = logging.getLogger(__name__)
 
 
 def make_private(descriptor: int, path: StrPath, mode: int, *, is_trusted: bool) -> None:
-    """Give an open file or directory of our own this mode, or raise StoreUnsafe.
+    """Set this mode on an open file or directory of this user, or raise StoreUnsafe.
 
-    One that is not trusted keeps its mode and is refused; it would pass for private the next time.
+    If it is not trusted, it is refused and keeps its mode; otherwise it would seem private the next time.
     """
     before = os.fstat(descriptor).st_mode
     if is_trusted:
@@ -42,7 +42,7 @@ def make_private(descriptor: int, path: StrPath, mode: int, *, is_trusted: bool)
                 _warn_once(path)
             return
         if stat.S_ISDIR(before) and not before & 0o022:
-            # Others can list it; each file in it is checked by itself.
+            # Other users can only list the directory; each file in it is checked separately.
             return
     elif _supports_modes(descriptor, before):
         raise _open_to_others_error(path, before)
@@ -50,13 +50,13 @@ def make_private(descriptor: int, path: StrPath, mode: int, *, is_trusted: bool)
 
 
 def _set_private_mode(descriptor: int, path: StrPath, mode: int, old_mode: int) -> bool:
-    """Set a mode that closes a file to others; False if it has no effect. Raises StoreUnsafe."""
+    """Set a mode that excludes other users; False if it has no effect. Raises StoreUnsafe."""
     for _ in range(_ATTEMPTS):
         try:
             os.fchmod(descriptor, mode)
         except OSError as error:
             if error.errno == errno.EROFS and stat.S_ISDIR(old_mode) and not old_mode & 0o022:
-                # The disk is read-only, and others can only list the directory.
+                # The disk is read-only, and other users can only list the directory.
                 return False
             if error.errno not in _UNSUPPORTED_ERRNOS:
                 raise _open_to_others_error(
@@ -69,23 +69,24 @@ def _set_private_mode(descriptor: int, path: StrPath, mode: int, old_mode: int) 
 
 
 def _supports_modes(descriptor: int, old_mode: int) -> bool:
-    """True unless the file system ignores or refuses a change of mode that gives access to no one."""
+    """True unless the file system ignores or refuses a harmless change of mode."""
+    # These bits give no other user access.
     bit = stat.S_ISVTX if stat.S_ISDIR(old_mode) else stat.S_IXUSR
-    mode, shown = stat.S_IMODE(old_mode), {old_mode}
+    mode, observed_modes = stat.S_IMODE(old_mode), {old_mode}
     try:
         for _ in range(_ATTEMPTS):
-            # Another process may try the same now: its change must not hide the effect of this one.
-            for tried in (mode | bit, mode & ~bit):
-                os.fchmod(descriptor, tried)
-                shown.add(os.fstat(descriptor).st_mode)
+            # Try both values: another process may do the same now and hide the effect of one change.
+            for new_mode in (mode | bit, mode & ~bit):
+                os.fchmod(descriptor, new_mode)
+                observed_modes.add(os.fstat(descriptor).st_mode)
         os.fchmod(descriptor, mode)
     except OSError as error:
         return error.errno not in _UNSUPPORTED_ERRNOS
-    return len(shown) > 1
+    return len(observed_modes) > 1
 
 
 def check_open_store_allowed(path: StrPath, mode: int) -> None:
-    """Raise StoreUnsafe unless the operator allows a store whose modes mean nothing."""
+    """Raise StoreUnsafe unless the operator allows a store on a file system that keeps no modes."""
     if os.environ.get(ALLOW_OPEN_STORE) != "1":
         raise StoreUnsafe(
             f"{os.fspath(path)} is open to others (mode {stat.S_IMODE(mode):04o}), and chmod changes nothing "
@@ -97,28 +98,28 @@ def check_open_store_allowed(path: StrPath, mode: int) -> None:
 
 
 def _open_to_others_error(path: StrPath, mode: int, *, is_read_only: bool = False) -> StoreUnsafe:
-    name, shown = os.fspath(path), f"{stat.S_IMODE(mode):04o}"
+    name, octal_mode = os.fspath(path), f"{stat.S_IMODE(mode):04o}"
     if is_read_only:
         return StoreUnsafe(
-            f"{name} is open to others (mode {shown}).",
-            "Its disk is read-only: mount it writable, or make files 0600 and directories 0700 before.",
+            f"{name} is open to others (mode {octal_mode}).",
+            "Its disk is read-only: mount it writable, or set mode 0600 for files and 0700 for directories.",
         )
     if stat.S_ISDIR(mode):
         return StoreUnsafe(
-            f"{name} can be changed by others (mode {shown}).",
-            f"Look at what is in it, then run `chmod 700 '{name}'`.",
+            f"{name} can be changed by others (mode {octal_mode}).",
+            f"Check its contents, then run `chmod 700 '{name}'`.",
         )
     return StoreUnsafe(
-        f"{name} is open to others (mode {shown}).",
+        f"{name} is open to others (mode {octal_mode}).",
         f"Run `chmod 600 '{name}'`; if others use this machine, log out and in again.",
     )
 
 
 def _warn_once(path: StrPath) -> None:
-    """Tell the operator that a store was open to its group, once per process and store."""
+    """Warn the operator that a store was open to its group, once per process and store."""
     store, separator, _ = os.fspath(path).partition(f"{os.sep}mcp-tokens")
-    store, mine = f"{store}{separator}", object()
-    if _warned_stores.setdefault(store, mine) is not mine:
+    store, marker = f"{store}{separator}", object()
+    if _warned_stores.setdefault(store, marker) is not marker:
         return
     _log.warning(
         "%s was open to its group, as Kubernetes' fsGroup makes it when a pod starts. It is private again; "

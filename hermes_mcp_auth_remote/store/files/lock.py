@@ -1,4 +1,4 @@
-"""One refresh at a time across processes: an advisory lock on a side file, which later Hermes takes too."""
+"""An advisory file lock, so that one process refreshes at a time; later versions of Hermes use it too."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ POLL_SECONDS = 0.01
 
 
 class FileLock:
-    """An exclusive lock on a file, made for one holder; the file is never removed and never truncated.
+    """An exclusive lock on a file, for one holder; it never removes or truncates the file.
 
-    Two locks on the same file exclude each other within a process as well. The system frees the lock of a
-    process that dies. The directory must exist.
+    Two locks on the same file exclude each other within a process as well. The operating system frees the
+    lock of a process that dies. The directory must exist.
     """
 
     def __init__(self, path: StrPath) -> None:
@@ -50,7 +50,7 @@ class FileLock:
         self._descriptor: int | None = None
 
     def try_acquire(self) -> bool:
-        """Take the lock at once, or return False where it is held. Raises StoreUnsafe, StoreUnwritable."""
+        """Take the lock at once, or return False if it is held. Raises StoreUnsafe, StoreUnwritable."""
         if self._descriptor is not None:
             return False
         try:
@@ -74,28 +74,28 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back; does nothing where it is not held."""
+        """Release the lock; does nothing if it is not held."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             try:
-                # Not by closing alone: a child that was forked meanwhile holds a copy.
+                # Closing is not enough: a child that was forked in the meantime has a copy.
                 _unlock(descriptor)
             finally:
                 os.close(descriptor)
 
     def reset_in_child(self) -> None:
-        """Close a forked child's copy, which would keep the file locked after the parent's death."""
+        """Close the copy of a forked child; it would keep the file locked after the parent's death."""
         self.abandon()
 
     def abandon(self) -> None:
-        """Forget the lock in a forked child, where it is the parent's; the parent goes on holding it."""
+        """Close the descriptor in a forked child without unlocking; the parent still holds the lock."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
     @contextmanager
     def hold(self, timeout_seconds: float) -> Generator[None]:
-        """Hold the lock for a block; waits up to `seconds`, then raises StoreBusy. Not for an event loop."""
+        """Hold the lock for a block; raises StoreBusy after `timeout_seconds`. Blocks the thread."""
         deadline = time.monotonic() + timeout_seconds
         while not self.try_acquire():
             if time.monotonic() >= deadline:

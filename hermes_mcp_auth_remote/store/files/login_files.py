@@ -1,4 +1,4 @@
-"""Pending logins, `mcp-tokens/logins/<id>.json`: any process with the same home can finish them, one does."""
+"""Pending logins, `mcp-tokens/logins/<id>.json`; any process with the same home can complete one, once."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from hermes_mcp_auth_remote.store.files.private_files import (
 )
 from hermes_mcp_auth_remote.store.login_codec import login_document, read_login, without_secrets
 
-# A login that is over stays so long, for whoever still asks how it ended.
+# A login that is over stays this long, so that callers can still ask for its result.
 RETENTION_SECONDS = 3600
-# A change is one small file's read and write.
+# Under the lock, a process reads and writes one small file.
 LOCK_TIMEOUT_SECONDS = 30
 
-# No dot and no slash: an id is a file's name, and it may come from a chat.
+# No dot and no slash: an id is a file name, and it may come from a chat.
 _ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{16,64}")
-# The lock that a poller holds for as long as it lives; login.polled_by names it.
+# A poller holds this lock as long as it lives; `Login.polled_by` names it.
 _POLLER_LOCK_SUFFIX = ".poller"
 
 
@@ -44,11 +44,11 @@ class LoginFiles:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._folder = root / "logins"
-        # As last read, by the version of its file: a gateway looks at all of them at every turn.
+        # Logins as last read, with the version of the file: a gateway lists all logins at every event.
         self._cached_logins: dict[str, tuple[int, Login]] = {}
-        # What this process wrote since, which it need not read.
+        # Logins that this process has written since the last listing.
         self._written_logins: dict[str, tuple[int, Login]] = {}
-        # How often somebody has asked for all of them, and up to which of those the last answer goes.
+        # The number of each call of `list_all`, and the last call that the last listing may serve.
         self._request_numbers = itertools.count(1)
         self._last_served_request = 0
         self._last_listing: list[Login] = []
@@ -56,7 +56,7 @@ class LoginFiles:
         reset_after_fork(self)
 
     def reset_in_child(self) -> None:
-        """Let go of what threads of a parent process may have held."""
+        """Reset the locks, which threads of the parent process may have held."""
         self._listing_lock = threading.Lock()
         self._change_lock = threading.Lock()
 
@@ -66,21 +66,21 @@ class LoginFiles:
         self._write(login)
 
     def get(self, login_id: str) -> Login:
-        """Return a login; raises LoginNotFound (also where the id is none), StoreCorrupt, StoreUnsafe."""
+        """Return a login; raises LoginNotFound (also for an invalid id), StoreCorrupt, StoreUnsafe."""
         path = self._path(login_id)
         data = read_private(path) if self._has_folders() else None
         if data is None:
-            raise LoginNotFound("There is no such login here; it may be over for long.")
+            raise LoginNotFound("There is no such login here; it may have ended long ago.")
         login = read_login(decode_document(data, str(path)), str(path))
         if login.id != login_id:
-            raise StoreCorrupt(f"{path} holds another login than its name says.")
+            raise StoreCorrupt(f"{path} contains another login than its name says.")
         return login
 
     def change(self, login_id: str, apply_change: Callable[[Login], Login]) -> Login:
-        """Read, change and write a login in one step that no other process or thread comes between.
+        """Read, change and write a login atomically with respect to other processes and threads.
 
-        What `change` raises is passed on, and nothing is written. Raises LoginNotFound, StoreBusy and the
-        other StoreErrors.
+        If `apply_change` raises, nothing is written and the exception is passed on. Raises LoginNotFound,
+        StoreBusy and the other StoreErrors.
         """
         self._path(login_id)
         if not self._has_folders():
@@ -93,41 +93,41 @@ class LoginFiles:
         return changed
 
     def list_all(self) -> list[Login]:
-        """Return every login in the order of beginning; a file that cannot be read is left out, and left.
+        """Return every login, ordered by start time; skip files that cannot be read.
 
-        Threads that ask at once look one after the other, and a look serves all who asked before it began:
-        many that look at once would mostly wait for each other's turn to run.
+        One thread scans the folder at a time, and a scan serves all threads that called before it began. Many
+        parallel scans would mostly wait for each other.
         """
-        mine = next(self._request_numbers)
+        request_number = next(self._request_numbers)
         with self._listing_lock:
-            if self._last_served_request < mine:
-                # Whoever asks from now on may have written something that this look does not see.
-                upto = next(self._request_numbers)
+            if self._last_served_request < request_number:
+                # A later caller may have written a login that this scan does not see.
+                last_request_served = next(self._request_numbers)
                 self._last_listing = self._scan_folder()
-                self._last_served_request = upto
+                self._last_served_request = last_request_served
             return list(self._last_listing)
 
     def _scan_folder(self) -> list[Login]:
         if not self._has_folders():
             return []
         written, self._written_logins = self._written_logins, {}
-        known, found = {**self._cached_logins, **written}, dict[str, tuple[int, Login]]()
-        # No Path for each of thousands: a gateway looks through them at every event.
+        cached, scanned = {**self._cached_logins, **written}, dict[str, tuple[int, Login]]()
+        # Avoid Path objects: there may be thousands of files, and a gateway scans them at every event.
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 stem, _, suffix = entry.name.partition(".")
                 if suffix != "json" or not _ID_PATTERN.fullmatch(stem):
                     continue
-                version_known, login = known.get(stem, (None, None))
+                cached_version, login = cached.get(stem, (None, None))
                 try:
                     version = _version_of(entry.stat(follow_symlinks=False))
-                    if login is None or version != version_known:
+                    if login is None or version != cached_version:
                         login = self.get(stem)
                 except (StoreError, LoginNotFound, OSError):
                     continue
-                found[stem] = version, login
-        self._cached_logins = found
-        logins = (login for _, login in found.values())
+                scanned[stem] = version, login
+        self._cached_logins = scanned
+        logins = (login for _, login in scanned.values())
         return sorted(logins, key=lambda login: (login.started_at, login.id))
 
     def changed_at(self) -> int:
@@ -138,7 +138,7 @@ class LoginFiles:
             return 0
 
     def version(self, login_id: str) -> int | None:
-        """Return a number that is another one after each change, None where there is no such login."""
+        """Return a number that differs after each change, None if there is no such login."""
         try:
             status = self._path(login_id).lstat()
         except OSError:
@@ -146,20 +146,20 @@ class LoginFiles:
         return _version_of(status)
 
     def register_poller(self, poller_id: str) -> FileLock:
-        """Make a poller known; it counts as alive until the lock is released, or the process has ended.
+        """Register a poller; it counts as alive until the returned lock is released or the process ends.
 
         Raises StoreUnwritable, StoreBusy and the other StoreErrors.
         """
         self._prepare_folders()
         lock = FileLock(self._poller_path(poller_id))
-        # Not while another process clears away what dead pollers left.
+        # Exclude processes that clean up after dead pollers.
         with self._exclusive_access():
             if not lock.try_acquire():
                 raise StoreBusy(f"{lock.path} is locked by another poller.")
         return lock
 
     def is_poller_alive(self, poller_id: str) -> bool:
-        """True where a poller of that id lives."""
+        """True if a poller with this id is alive."""
         path = self._poller_path(poller_id)
         if not path.exists():
             return False
@@ -169,41 +169,44 @@ class LoginFiles:
         return not is_free
 
     def unregister_poller(self, lock: FileLock) -> None:
-        """Let a poller count as dead, and clear away its lock, as best it goes."""
+        """Release a poller's lock, so that it counts as dead, and try to remove the lock file."""
         with contextlib.suppress(StoreError):
             remove_file(lock.path)
         lock.release()
 
     def _poller_path(self, poller_id: str) -> Path:
         if not _ID_PATTERN.fullmatch(poller_id):
-            raise StoreCorrupt("A login names a poller that there cannot be.")
+            raise StoreCorrupt("A login names an invalid poller.")
         return self._folder / f".{poller_id}{_POLLER_LOCK_SUFFIX}"
 
     def remove_expired(self, now: float) -> None:
-        """Remove what has been over for an hour (`now`: epoch seconds). Raises StoreUnwritable, StoreBusy."""
+        """Remove logins that expired an hour before `now` (epoch seconds).
+
+        Raises StoreUnwritable, StoreBusy and the other StoreErrors.
+        """
         if not self._has_folders():
             return
         with self._exclusive_access():
             for login in self.list_all():
                 if login.expires_at + RETENTION_SECONDS < now:
                     remove_file(self._path(login.id))
-            # By the disk's clock, not by ours: a file that is being written just now is not old.
-            old = self._folder.stat().st_mtime - RETENTION_SECONDS
+            # Use the clock of the disk, so that a file that is being written now never counts as old.
+            cutoff = self._folder.stat().st_mtime - RETENTION_SECONDS
             for path in list(self._folder.iterdir()):
-                # Left behind by a writer that was killed.
+                # A writer that was killed has left this file.
                 if path.name.endswith(TEMPORARY_SUFFIX):
-                    remove_if_older(path, old)
+                    remove_if_older(path, cutoff)
 
     def _path(self, login_id: str) -> Path:
         if not _ID_PATTERN.fullmatch(login_id):
-            raise LoginNotFound("That is no login's id.")
+            raise LoginNotFound("That is not the id of a login.")
         return self._folder / f"{login_id}.json"
 
     @contextlib.contextmanager
     def _exclusive_access(self) -> Generator[None]:
-        """Keep other threads and processes from changing anything meanwhile; raises StoreBusy.
+        """Exclude changes by other threads and processes during a block; raises StoreBusy.
 
-        Threads take turns before they ask for the file's lock, at which all but one would poll.
+        A thread lock comes first: the threads of a process would otherwise all poll the file lock.
         """
         lock, deadline = FileLock(self._folder / ".lock"), time.monotonic() + LOCK_TIMEOUT_SECONDS
         if not self._change_lock.acquire(timeout=LOCK_TIMEOUT_SECONDS):
@@ -222,11 +225,11 @@ class LoginFiles:
         ensure_private_directory(self._folder)
 
     def _write(self, login: Login) -> None:
-        kept = without_secrets(login) if login.is_over else login
-        status = write_private(self._path(login.id), encode_document(login_document(kept)))
+        stored = without_secrets(login) if login.is_over else login
+        status = write_private(self._path(login.id), encode_document(login_document(stored)))
         if self._last_served_request:
-            # Somebody looks, again and again.
-            self._written_logins[login.id] = _version_of(status), kept
+            # This process lists logins, and will do so again.
+            self._written_logins[login.id] = _version_of(status), stored
 
 
 def _version_of(status: os.stat_result) -> int:

@@ -1,4 +1,7 @@
-"""Whom we have told that a session needs a person, `mcp-tokens/logins/.notices.json`: once, over restarts."""
+"""The notices that users have received about their sessions, `mcp-tokens/logins/.notices.json`.
+
+The file survives restarts, so that each user receives each notice once.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,17 @@ from hermes_mcp_auth_remote.store.files.private_files import (
 from hermes_mcp_auth_remote.store.json_fields import FORMAT_VERSION, DocumentReader
 from hermes_mcp_auth_remote.values import CredentialKey
 
-# A change is one small file's read and write.
+# Under the lock, a process reads and writes one small file.
 LOCK_TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One message to one user about one session; `message` is its id, empty until the platform gave one.
+    """One message to one user about one session; `message` is its id, empty until the platform returns one.
 
-    `is_over` says whether the session had ended then, or was about to. `of_tokens` (None where nothing is
-    known) tells the tokens that it was about from any that came later. `at` is when we set about writing it.
-    Both are in epoch seconds.
+    `is_over` is True if the session had ended, False if it was about to end. `of_tokens` is a time that
+    identifies the tokens of that session, or None if it is unknown. `at` is when this process started to
+    write the message. Both times are in epoch seconds.
     """
 
     platform: str
@@ -42,7 +45,7 @@ class Notice:
 
     @property
     def deduplication_key(self) -> tuple[str, str, CredentialKey]:
-        """Who was told about which session: there is one notice for each."""
+        """The recipient and the session; there is one notice for each combination."""
         return self.platform, self.user, self.key
 
 
@@ -55,16 +58,16 @@ class NoticeFile:
         self._path = self._folder / ".notices.json"
 
     def list_all(self) -> list[Notice]:
-        """Return all of them; raises StoreCorrupt, StoreUnsafe, StoreUnwritable."""
+        """Return all notices; raises StoreCorrupt, StoreUnsafe, StoreUnwritable."""
         if not (has_directory(self._root) and has_directory(self._folder)):
             return []
         data = read_private(self._path)
         return [] if data is None else _read_notices(data, str(self._path))
 
     def change(self, apply_change: Callable[[list[Notice]], Iterable[Notice]]) -> None:
-        """Read, change and write them in one step; nothing is written where nothing changes.
+        """Read, change and write the notices in one step; write nothing if nothing changes.
 
-        What `change` raises is passed on. Raises StoreBusy and the other StoreErrors.
+        If `apply_change` raises, the exception is passed on. Raises StoreBusy and the other StoreErrors.
         """
         ensure_private_directory(self._root)
         ensure_private_directory(self._folder)
@@ -80,26 +83,29 @@ class NoticeFile:
 
 
 def _notice_document(notice: Notice) -> dict[str, object]:
-    return asdict(notice) | {"key": {"server": notice.key.server_name, "owner": notice.key.owner}}
+    document: dict[str, object] = asdict(notice)
+    # Earlier versions read the names of these members.
+    document["key"] = {"server": notice.key.server_name, "owner": notice.key.owner}
+    return document
 
 
 def _read_notices(data: bytes, path: str) -> list[Notice]:
-    members = DocumentReader(decode_document(data, path), path)
-    members.check_version()
-    listed = members.document.get("notices")
-    if not isinstance(listed, list):
+    reader = DocumentReader(decode_document(data, path), path)
+    reader.check_version()
+    notices = reader.document.get("notices")
+    if not isinstance(notices, list):
         raise StoreCorrupt(f"{path}: `notices` is missing or of the wrong kind.")
-    return [_read_notice(DocumentReader(each, path)) for each in cast("list[object]", listed)]
+    return [_read_notice(DocumentReader(notice, path)) for notice in cast("list[object]", notices)]
 
 
-def _read_notice(members: DocumentReader) -> Notice:
-    key = members.child("key")
+def _read_notice(reader: DocumentReader) -> Notice:
+    key = reader.child("key")
     return Notice(
-        members.string("platform"),
-        members.string("user"),
+        reader.string("platform"),
+        reader.string("user"),
         CredentialKey(key.string("server"), key.optional_string("owner")),
-        members.boolean("is_over"),
-        members.number("at"),
-        members.optional_number("of_tokens"),
-        members.string("message"),
+        reader.boolean("is_over"),
+        reader.number("at"),
+        reader.optional_number("of_tokens"),
+        reader.string("message"),
     )

@@ -1,9 +1,9 @@
-"""Private files and directories: 0600 and 0700, whole or not at all, never through a link. RFC 9700 §4.14.
+"""Private files and directories: modes 0600 and 0700, atomic writes, no symbolic links. RFC 9700 §4.14.
 
-Imports next to nothing: the fast path of `token` stands on it.
+This module imports very little, because the fast path of the `token` command needs it.
 """
 
-# Importing pathlib would take a fifth of that path's time.
+# Importing pathlib would take a fifth of the fast path's time.
 # ruff: noqa: PTH103, PTH105, PTH108, PTH118, PTH120, PTH123
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from hermes_mcp_auth_remote.store import MAX_FILE_BYTES
 
 StrPath = str | os.PathLike[str]
 
-# No honest file of ours or of Hermes's comes near it.
 TEMPORARY_SUFFIX = ".tmp"
-# What is younger may change again within the same tick of the disk's clock, and that would go unseen.
+# A younger file may change again within the same tick of the disk's clock, and keep its mtime.
 MTIME_RESOLUTION_NS = 50_000_000
 
 _IS_POSIX = os.name == "posix"
 _NOFOLLOW_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-# Not blocking: opening a named pipe that somebody put there must not hang.
+# O_NONBLOCK: opening a named pipe must not hang.
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NOFOLLOW_FLAGS
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW_FLAGS
 _UPDATE_FLAGS = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | _NOFOLLOW_FLAGS
-# What `rename` says of a mount point, of layered file systems, and of those that protect single files.
+# Errors of `rename` for a mount point, on layered file systems, and on those that protect single files.
 _NOT_REPLACEABLE_ERRNOS = frozenset({errno.EBUSY, errno.EXDEV, errno.EPERM})
 
 
 class NotReplaceable(StoreUnwritable):
-    """A file cannot be replaced or removed by its name, such as a bind mount; perhaps it can be written."""
+    """A file cannot be replaced or removed, such as a bind mount; it may still be writable in place."""
 
     advice = "Mount the directory mcp-tokens instead of single files in it, and mount it writable."
 
 
 def read_private(path: StrPath, limit_bytes: int = MAX_FILE_BYTES) -> bytes | None:
-    """Read a whole file of our own, or return None where there is none; one open to its group is tightened.
+    """Return the content of a file of this user, None if there is no file.
 
-    Raises StoreUnsafe for a symbolic link, anything but a plain file, another user's file, or one that others
-    can touch; StoreCorrupt above `limit_bytes`; StoreUnwritable where the disk fails.
+    A file that is open only to its group is made private. Raises StoreUnsafe for a symbolic link, anything
+    but a plain file, another user's file, or a file that other users can access; StoreCorrupt above
+    `limit_bytes`; StoreUnwritable if the disk fails.
     """
     try:
         descriptor = os.open(path, _READ_FLAGS)
@@ -67,10 +67,10 @@ def _check_file(descriptor: int, path: StrPath) -> None:
         raise StoreUnsafe(f"{os.fspath(path)} is not a plain file.")
     _check_owner(status, path)
     if _IS_POSIX and status.st_mode & 0o077:
-        # Loaded when it is needed: the fast path of `token` seldom meets such a file.
+        # Import late: the fast path of the `token` command rarely needs this module.
         from hermes_mcp_auth_remote.store.files.file_modes import make_private  # noqa: PLC0415
 
-        # A second name may be of a file that is no part of the store, and that is not ours to change.
+        # A second hard link may belong to a file outside the store. Its mode must not change.
         make_private(descriptor, path, 0o600, is_trusted=not status.st_mode & 0o007 and status.st_nlink == 1)
 
 
@@ -83,11 +83,10 @@ def _read_all(descriptor: int, path: StrPath, limit_bytes: int) -> bytes:
 
 
 def write_private(path: StrPath, data: bytes) -> os.stat_result:
-    """Replace a file as a whole, 0600; after a failure or a crash the old one is still there.
+    """Replace a file atomically, mode 0600; after a failure or a crash the old file is still there.
 
-    Returns what `stat` says of it until another process replaces it. Raises StoreUnwritable, NotReplaceable
-    if the old file cannot be replaced by a rename; StoreUnsafe if the file system keeps no modes. The
-    directory must exist.
+    Returns the status of the new file. The directory must exist. Raises StoreUnwritable; NotReplaceable if
+    the old file cannot be replaced by a rename; StoreUnsafe if the file system keeps no modes.
     """
     target: str = os.fspath(path)
     staged, status = stage_private(target, data)
@@ -101,9 +100,9 @@ def write_private(path: StrPath, data: bytes) -> os.stat_result:
 
 
 def stage_private(path: StrPath, data: bytes) -> tuple[str, os.stat_result]:
-    """Write a new file beside `path`, 0600, on the disk when this returns; returns its path and status.
+    """Write a temporary file beside `path`, mode 0600, and sync it; return its path and status.
 
-    Its inode stays the same when `replace_staged` puts it in place. Raises StoreUnwritable.
+    Its inode stays the same when `replace_staged` renames it. Raises StoreUnwritable.
     """
     target: str = os.fspath(path)
     folder, name = os.path.split(target)
@@ -126,13 +125,13 @@ def stage_private(path: StrPath, data: bytes) -> tuple[str, os.stat_result]:
 
 
 def _temporary_path(folder: str, name: str) -> str:
-    # One dot before a hidden name as well: `sweep` looks for the stem after it.
+    # Exactly one dot before a hidden name too: `remove_temporary_files` expects the stem after it.
     name = name.removeprefix(".")
     return os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
 
 
 def replace_staged(staged: str, path: StrPath) -> None:
-    """Rename a staged file to its place. Raises NotReplaceable or another StoreUnwritable."""
+    """Rename a staged file to `path`. Raises NotReplaceable or another StoreUnwritable."""
     try:
         os.replace(staged, path)
     except OSError as error:
@@ -140,10 +139,10 @@ def replace_staged(staged: str, path: StrPath) -> None:
 
 
 def overwrite_private(path: StrPath, data: bytes) -> None:
-    """Write a file in place that cannot be replaced; the caller holds a lock and has a copy of `data`.
+    """Overwrite a file that cannot be replaced; the caller holds a lock and has a copy of `data`.
 
-    A reader that takes no lock meets the old or the new content, unless the disk divides the one write.
-    After a failure the old content is there again, if the disk takes it. Raises StoreUnsafe, StoreUnwritable.
+    A reader without the lock reads the old or the new content, unless the disk splits the write. After a
+    failure, try to restore the old content. Raises StoreUnsafe, StoreUnwritable.
     """
     try:
         try:
@@ -167,7 +166,7 @@ def overwrite_private(path: StrPath, data: bytes) -> None:
 
 
 def _make_writable(path: StrPath) -> None:
-    """Give a file of our own that is read-only by its mode the mode that it should have."""
+    """Set mode 0600 on a file of this user that is read-only by its mode."""
     descriptor = os.open(path, _READ_FLAGS)
     try:
         _check_file(descriptor, path)
@@ -177,19 +176,19 @@ def _make_writable(path: StrPath) -> None:
 
 
 def _overwrite(descriptor: int, data: bytes, old_bytes: int) -> None:
-    # Spaces to the old end: JSON allows them there, and the file is whole before it is cut.
-    left = memoryview(data.ljust(old_bytes))
+    # Pad with spaces to the old length: JSON allows them, so the file is valid before it is truncated.
+    remaining = memoryview(data.ljust(old_bytes))
     os.lseek(descriptor, 0, os.SEEK_SET)
-    while left:
-        left = left[os.write(descriptor, left) :]
+    while remaining:
+        remaining = remaining[os.write(descriptor, remaining) :]
     os.ftruncate(descriptor, len(data))
     os.fsync(descriptor)
 
 
 def check_writable(path: StrPath) -> None:
-    """Raise StoreUnwritable if a file certainly cannot be written, in its directory or as it is: read-only.
+    """Raise StoreUnwritable if a file or its directory is certainly read-only.
 
-    Writes nothing. A full disk is not noticed.
+    Leaves the file unchanged. Does not detect a full disk.
     """
     target: str = os.fspath(path)
     folder, name = os.path.split(target)
@@ -203,13 +202,13 @@ def check_writable(path: StrPath) -> None:
     try:
         os.close(os.open(path, _UPDATE_FLAGS))
     except OSError as error:
-        # EACCES says nothing: a rename takes the place of a file that is read-only by its mode.
+        # Ignore EACCES: a rename can replace a file that is read-only by its mode.
         if error.errno in {errno.EROFS, errno.EPERM}:
             raise _store_error(path, error, "written", is_name_operation=True) from error
 
 
 def remove_file(path: StrPath) -> bool:
-    """Remove a file; True where it was there. Raises StoreUnwritable, NotReplaceable for a mount point."""
+    """Remove a file; True if it existed. Raises StoreUnwritable, NotReplaceable for a mount point."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -222,51 +221,51 @@ def remove_file(path: StrPath) -> bool:
 def remove_if_older(path: StrPath, before: float | None) -> None:
     """Remove a file that was last written before a time (epoch seconds; None: at any time)."""
     try:
-        stale = before is None or os.lstat(path).st_mtime < before
+        is_old = before is None or os.lstat(path).st_mtime < before
     except FileNotFoundError:
         return
-    if stale:
+    if is_old:
         remove_file(path)
 
 
 def remove_temporary_files(path_prefix: str, before: float | None) -> None:
-    """Remove what killed writers left beside a stem's files, all or older than `before` (epoch seconds)."""
+    """Remove temporary files of killed writers, all or older than `before` (epoch seconds)."""
     folder, name = os.path.split(path_prefix)
-    with os.scandir(folder) as found:
-        left = [each.path for each in found if each.name.startswith(f".{name}.")]
-    for path in left:
+    with os.scandir(folder) as entries:
+        paths = [entry.path for entry in entries if entry.name.startswith(f".{name}.")]
+    for path in paths:
         if path.endswith(TEMPORARY_SUFFIX):
             remove_if_older(path, before)
 
 
 def ensure_private_directory(path: StrPath) -> None:
-    """Make sure of a directory of our own, 0700; one that others cannot write to is tightened.
+    """Create a directory of this user with mode 0700, or make an existing one private.
 
-    Raises StoreUnsafe for a symbolic link, another user's directory, or one that others can write to:
-    what is in it by now may be anybody's. Raises StoreUnwritable.
+    Raises StoreUnsafe for a symbolic link, another user's directory, or a directory that all users can write
+    to, because they may have put files there. Raises StoreUnwritable.
     """
     try:
         os.makedirs(path, 0o700, exist_ok=True)
     except FileExistsError:
         raise StoreUnsafe(f"{os.fspath(path)} is not a directory.") from None
     except OSError as error:
-        failure = _store_error(path, error, "created")
+        store_error = _store_error(path, error, "created")
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            failure.advice = "Mend the permissions, or set HERMES_HOME to a directory of your own."
-        raise failure from error
+            store_error.advice = "Fix the permissions, or set HERMES_HOME to a directory of your own."
+        raise store_error from error
     _check_directory(path, 0o077)
 
 
 def has_directory(path: StrPath) -> bool:
-    """True where a directory is there and of our own, False where none is; raises StoreUnsafe.
+    """True if a directory exists and belongs to this user, False if there is none; raises StoreUnsafe.
 
-    One that its group can write to is tightened.
+    A directory that its group can write to is made private.
     """
     return _check_directory(path, 0o022)
 
 
 def _check_directory(path: StrPath, refused_mode_bits: int) -> bool:
-    """True if a directory is there, made private if its mode has one of these bits. Raises StoreUnsafe."""
+    """True if a directory exists; make it private if its mode has one of these bits. Raises StoreUnsafe."""
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -274,8 +273,8 @@ def _check_directory(path: StrPath, refused_mode_bits: int) -> bool:
     except OSError as error:
         raise _store_error(path, error, "read") from error
     if not stat.S_ISDIR(status.st_mode):
-        what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a directory"
-        raise StoreUnsafe(f"{os.fspath(path)} is {what}.")
+        kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a directory"
+        raise StoreUnsafe(f"{os.fspath(path)} is {kind}.")
     _check_owner(status, path)
     if _IS_POSIX and status.st_mode & refused_mode_bits:
         try:
@@ -285,7 +284,7 @@ def _check_directory(path: StrPath, refused_mode_bits: int) -> bool:
         try:
             from hermes_mcp_auth_remote.store.files.file_modes import make_private  # noqa: PLC0415  as above
 
-            # Of what was opened: another directory may have taken its place.
+            # Check the opened directory: another one may have replaced it in the meantime.
             status = os.fstat(descriptor)
             _check_owner(status, path)
             make_private(descriptor, path, 0o700, is_trusted=not status.st_mode & 0o002)
@@ -295,7 +294,7 @@ def _check_directory(path: StrPath, refused_mode_bits: int) -> bool:
 
 
 def _check_new_file(descriptor: int, path: StrPath) -> None:
-    """Refuse to write into a new file that is not as private as it was made."""
+    """Raise StoreUnsafe if a new file is open to other users although it was created with mode 0600."""
     status = os.fstat(descriptor)
     if _IS_POSIX and status.st_mode & 0o077:
         from hermes_mcp_auth_remote.store.files.file_modes import check_open_store_allowed  # noqa: PLC0415  as above
@@ -312,8 +311,8 @@ def _check_owner(status: os.stat_result, path: StrPath) -> None:
 
 
 def sync_directory(folder: str) -> None:
-    """Bring renames and removals in a directory to the disk, as far as its file system can."""
-    # The rename has happened; a file system that cannot sync a directory is no reason to call it a failure.
+    """Write renames and removals in a directory to the disk, if its file system supports this."""
+    # Ignore errors: the rename has succeeded even if the file system cannot sync a directory.
     try:
         descriptor = os.open(folder or ".", os.O_RDONLY | _NOFOLLOW_FLAGS)
     except OSError:
@@ -331,12 +330,12 @@ def _remove_quietly(path: str) -> None:
 def _store_error(
     path: StrPath, error: OSError, action: str, *, is_name_operation: bool = False
 ) -> StoreUnsafe | StoreUnwritable:
-    """Make an error of one that the system raised; `has_name_only` if only the file's name was touched."""
+    """Return the StoreError for an OSError; `is_name_operation` for a rename or a removal."""
     if error.errno in {errno.ELOOP, errno.ENXIO}:
         kind = "a symbolic link" if error.errno == errno.ELOOP else "not a plain file"
         return StoreUnsafe(f"{os.fspath(path)} is {kind}.")
-    is_fixed = is_name_operation and error.errno in _NOT_REPLACEABLE_ERRNOS
-    return (NotReplaceable if is_fixed else StoreUnwritable)(
+    is_not_replaceable = is_name_operation and error.errno in _NOT_REPLACEABLE_ERRNOS
+    return (NotReplaceable if is_not_replaceable else StoreUnwritable)(
         f"{os.fspath(path)} could not be {action}: {error.strerror or 'the system refused'}.",
-        NotReplaceable.advice if is_fixed or error.errno == errno.EROFS else None,
+        NotReplaceable.advice if is_not_replaceable or error.errno == errno.EROFS else None,
     )

@@ -1,8 +1,8 @@
 """Why the last refresh of a session failed, for other processes: `mcp-tokens/<stem>.refresh-failure`.
 
-A file of its own: older versions and Hermes neither read nor rewrite it. It names the tokens that it speaks
-of, so it says nothing of any that came later. It is advice, never a record that something depends on: a file
-that cannot be read counts as missing.
+It is a separate file, which older versions and Hermes neither read nor rewrite. It contains a fingerprint of
+its tokens, so it does not apply to later tokens. Nothing depends on it: a file that cannot be read counts as
+missing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from hermes_mcp_auth_remote.values import CredentialKey
 
 
 class RefreshFailureFiles:
-    """The failure files of a store. The caller of `write` and `clear` holds the key's lock."""
+    """The refresh failures of a store. The caller of `write` and `clear` holds the key's lock."""
 
     def __init__(self, path_for: Callable[[CredentialKey], Path]) -> None:
         self._path_for = path_for
 
     def read(self, key: CredentialKey, tokens: Tokens) -> RefreshFailure | None:
-        """Return what the last refresh of these tokens came to, None if none has failed; never raises."""
+        """Return the last refresh failure of these tokens, None if there is none; never raises."""
         path = self._path_for(key)
         try:
             data = read_private(path)
@@ -42,43 +42,43 @@ class RefreshFailureFiles:
             return None
 
     def write(self, key: CredentialKey, tokens: Tokens, failure: RefreshFailure) -> None:
-        """Store a failure; a disk that does not take it is no further trouble."""
+        """Store a failure; ignores errors of the disk."""
         document = {"version": FORMAT_VERSION, "tokens": _token_pair_fingerprint(tokens), **asdict(failure)}
         with suppress(StoreError, OSError):
             write_private(self._path_for(key), encode_document(document))
 
     def clear(self, key: CredentialKey) -> None:
-        """Forget the failure; never raises."""
+        """Remove the stored failure; never raises."""
         with suppress(StoreError, OSError):
             remove_file(self._path_for(key))
 
 
 def _token_pair_fingerprint(tokens: Tokens) -> str:
-    """Return what tells these tokens from others, and nothing about them.
+    """Return 16 hex digits that identify access and refresh token without revealing them.
 
-    A new login may bring the access token that there was, with another refresh token.
+    A new login may return the same access token with another refresh token.
     """
     refresh_token = tokens.refresh_token.reveal() if tokens.refresh_token is not None else ""
     pair = f"{tokens.access_token.reveal()} {refresh_token}"
     return hashlib.sha256(pair.encode()).hexdigest()[:16]
 
 
-def _read_failure(members: DocumentReader, tokens: Tokens) -> RefreshFailure | None:
-    members.check_version()
-    if members.string("tokens") != _token_pair_fingerprint(tokens):
+def _read_failure(reader: DocumentReader, tokens: Tokens) -> RefreshFailure | None:
+    reader.check_version()
+    if reader.string("tokens") != _token_pair_fingerprint(tokens):
         return None
     return RefreshFailure(
-        first_at=members.number("first_at"),
-        last_at=members.number("last_at"),
-        failures=int(members.number("failures")),
-        in_phase=int(members.number("in_phase")),
-        was_alive=members.boolean("was_alive"),
-        is_final=members.boolean("is_final"),
-        message=members.string("message"),
-        advice=members.string("advice"),
-        kind=members.string("kind"),
-        error=members.optional_string("error"),
-        server_words=clean_server_message(members.string("server_words")),
-        unauthorized_at=members.optional_number("unauthorized_at"),
-        is_answered=members.boolean("is_answered"),
+        first_at=reader.number("first_at"),
+        last_at=reader.number("last_at"),
+        failures=int(reader.number("failures")),
+        in_phase=int(reader.number("in_phase")),
+        was_alive=reader.boolean("was_alive"),
+        is_final=reader.boolean("is_final"),
+        message=reader.string("message"),
+        advice=reader.string("advice"),
+        kind=reader.string("kind"),
+        error=reader.optional_string("error"),
+        server_words=clean_server_message(reader.string("server_words")),
+        unauthorized_at=reader.optional_number("unauthorized_at"),
+        is_answered=reader.boolean("is_answered"),
     )

@@ -43,7 +43,7 @@ def test_the_example_asks_and_goes_on_and_keeps_codes_from_the_agent(scene: Scen
         **vars(room),
         "bot": bot,
         "service": AuthService(scene.home, clock=scene.clock),
-        "Configured": lambda home: home,
+        "ConfigServers": lambda home: home,
         "home": servers_of(scene.demo),
         "policy": scene.policy,
         "httpx": httpx,
@@ -64,7 +64,7 @@ def test_the_example_asks_and_goes_on_and_keeps_codes_from_the_agent(scene: Scen
         scene.until_seen(api.dm(ada), "Connect notes", ada)
         first = scene.approve()
         api.say(ada, scene.channel, f"<@{api.bot.id}> {first}")
-        scene.until_seen(scene.channel, "Never here", ada)
+        scene.until_seen(scene.channel, "Do not post codes in a group", ada)
         prompt = scene.until_seen(api.dm(ada), "Connect notes", ada)
         scene.paste(ada, prompt, scene.approve())
         scene.until_seen(api.dm(ada), "notes: connected", ada)

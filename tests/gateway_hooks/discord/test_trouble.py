@@ -86,7 +86,7 @@ def test_a_window_that_is_sent_off_is_acknowledged_while_tokens_are_asked_for(sc
         sent = scene.paste(scene.ada, prompt, answer)
         assert gate.arrived.wait(20)
         assert sent.acknowledged_at is not None
-        scene.until_shows(prompt, "asking for the tokens")
+        scene.until_shows(prompt, "requesting the tokens")
         gate.open()
         scene.until_shows(prompt, "notes: connected")
 

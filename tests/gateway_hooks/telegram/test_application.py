@@ -151,7 +151,7 @@ def test_no_handler_of_the_application_sees_a_code(scene: Scene, anna: User, way
                 await scene.shown(anna, "notes: connected")
             if way == "used":
                 api.say(anna, answer)
-                await scene.shown(anna, "No login of yours waits for that")
+                await scene.shown(anna, "No login of yours waits for this answer")
             await api.until(lambda: api.deleted(anna))
         assert not host.saw(code)
         assert api.visible(code) == []
@@ -293,7 +293,7 @@ def test_nobody_is_asked_for_an_update_that_no_person_sent(scene: Scene) -> None
                 {"message": {**message, "chat": group, "from": anonymous, "sender_chat": group}},
             ):
                 nobodys = Update.de_json({"update_id": 1, **update})
-                with pytest.raises(ValueError, match="Nobody"):
+                with pytest.raises(ValueError, match="No user sent"):
                     logins.session("notes", nobodys)
                 with logins.prompt_in(nobodys), pytest.raises(AuthorizationRequired):
                     await session.header()

@@ -114,7 +114,7 @@ def test_a_code_that_is_shown_along_finishes_nothing_and_goes(scene: Scene, anna
         async with hosted(scene, host):
             answer = await scene.approved(await scene.prompt(anna))
             SHOWN[way](api, anna, answer)
-            await scene.shown(anna, "No login of yours waits for that")
+            await scene.shown(anna, "No login of yours waits for this answer")
             api.say(anna, "hello")
             await eventually(lambda: "hello" in host.heard)
         assert host.heard == ["hello"]
@@ -183,7 +183,7 @@ def test_a_code_in_a_business_chat_ends_its_login_and_is_told_in_private(
                 await eventually(lambda: host.heard == ["wait"])
                 host.heard.clear()
             number = api.write_in_business(business, anna, customer, answer, edits=written)
-            told = await scene.shown(anna, "Never here")
+            told = await scene.shown(anna, "Do not post codes in a group")
             assert ("I may not delete messages here" in told.text) is not can_delete
             assert (number in business.deleted) is can_delete
             # What a customer writes is searched, too, and answered by nobody.
@@ -236,7 +236,7 @@ def test_an_address_of_a_redirect_goes_on_to_nobody_though_no_login_waits(
             await api.until(lambda: len(api.deleted(where)) == len(MANGLED))
         assert host.heard == [mangled(ELSEWHERE).strip() for mangled in MANGLED.values()]
         assert not host.saw("a-loose-code")
-        title = "No login of yours waits for that" if is_private else "Never here"
+        title = "No login of yours waits for this answer" if is_private else "Do not post codes in a group"
         assert {each.partition("\n")[0] for each in scene.texts(where)} == {title}
 
     asyncio.run(story())

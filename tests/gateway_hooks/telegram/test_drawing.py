@@ -7,14 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from telegram import MessageEntity
 
-from gateway_hooks.dialog.cards import Button, Card, Link, Row, encode_action
+from gateway_hooks.dialog.cards import Button, Card, Link, Row, encode_action, truncate
 from gateway_hooks.telegram.render import (
     MAX_CAPTION_UNITS,
     RenderedMessage,
     count_utf16_units,
     is_button_url,
     render_card,
-    truncate_units,
 )
 from tests.parts.bot_api import Entity
 from tests.parts.bot_api.entities import found, placed
@@ -151,9 +150,9 @@ def test_whatever_a_card_holds_its_message_keeps_the_limits(card: Card, most: in
 
 @covers("telegram-limits")
 def test_what_is_cut_is_cut_visibly_and_never_in_a_character() -> None:
-    assert truncate_units("abc", 3) == "abc"
-    assert truncate_units("abcd", 3) == "ab…"
-    assert truncate_units("💙💙", 3) == "💙…"
+    assert truncate("abc", 3) == "abc"
+    assert truncate("abcd", 3) == "ab…"
+    assert truncate("💙💙", 3) == "💙…"
     drawn = render_card(Card("T", code="x" * 5000))
     assert count_utf16_units(drawn.text) == 4096
     assert drawn.text.endswith("x…")

@@ -30,7 +30,7 @@ def with_long_address(scene: Scene, characters: int) -> StaticServers:
 @covers("telegram-limits")
 @pytest.mark.parametrize(
     ("characters", "messages"),
-    [(1400, 1), (2200, 1), (3200, 2), (5000, 2)],
+    [(1400, 1), (2200, 1), (3400, 2), (5000, 2)],
     ids=["button", "text", "apart", "file"],
 )
 def test_an_address_too_long_for_a_button_goes_into_the_text_and_on(

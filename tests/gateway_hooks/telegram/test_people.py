@@ -93,7 +93,7 @@ def test_an_answer_in_a_group_ends_its_login_and_another_begins_in_private(
             answer = await scene.approved(prompt)
             # Without rights the bot sees only what replies to it.
             api.say(anna, answer, group, reply_to=told)
-            said = await scene.shown(group, "Never here")
+            said = await scene.shown(group, "Do not post codes in a group")
             assert ("please delete it yourself" in said.text) is not may_delete
             assert bool(api.deleted(group)) is may_delete
             again = await scene.shown(anna, "Connect notes")
@@ -178,7 +178,7 @@ def test_a_login_of_a_topic_of_the_private_chat_is_finished_in_that_topic(scene:
             assert scene.login().origin == Origin("telegram", "7", str(topic), "7", str(api.bot.id))
             answer = await scene.approved(prompt)
             api.say(anna, answer)
-            await scene.shown(anna, "No login of yours waits for that")
+            await scene.shown(anna, "No login of yours waits for this answer")
             api.say(anna, answer, thread=topic)
             await scene.shown(anna, "notes: connected")
 
@@ -192,7 +192,7 @@ def test_a_stranger_is_told_the_id_once_and_no_server_is_asked(scene: Scene, eve
     async def story() -> None:
         async with scene.bot():
             api.say(eve, "/connect notes")
-            said = await scene.shown(eve, "I do not know you")
+            said = await scene.shown(eve, "You may not use this bot yet")
             assert "Your id here is 9." in said.text
             api.say(eve, "/connections")
             api.say(eve, "/help")
@@ -246,7 +246,7 @@ def test_shared_connections_are_for_administrators(scene: Scene, anna: User, bob
         async with scene.bot(policy=policy):
             api.say(bob, "/connect notes")
             await api.until(
-                lambda: "only an administrator" in scene.texts(bob)[-1] if scene.texts(bob) else False
+                lambda: "Only an administrator" in scene.texts(bob)[-1] if scene.texts(bob) else False
             )
             prompt = await scene.prompt(anna)
             api.say(anna, await scene.approved(prompt))
@@ -264,7 +264,7 @@ def test_each_user_may_have_tokens_of_their_own(scene: Scene, anna: User, bob: U
     async def story() -> None:
         async with scene.bot(policy=policy):
             prompt = await scene.prompt(anna)
-            assert "For: you alone" in prompt.text
+            assert "For: only you" in prompt.text
             api.say(anna, await scene.approved(prompt))
             await scene.shown(anna, "notes: connected")
             api.say(bob, "/connections")

@@ -65,7 +65,7 @@ def test_a_token_that_telegram_does_not_take_is_not_told_either(
     running = run_bot(
         Secret(TOKEN), scene.service(), scene.servers, KNOWN, api_url=scene.api.origin, clock=scene.clock
     )
-    with pytest.raises(ChatError, match="copy it anew") as caught:
+    with pytest.raises(ChatError, match="Copy it again") as caught:
         asyncio.run(asyncio.wait_for(running, 20))
     assert TOKEN not in repr(caught.value) + str(caught.value)
     assert caught.value.__suppress_context__

@@ -95,7 +95,7 @@ def test_what_webhooks_lack_is_said(scene: Scene, tmp_path: Path, monkeypatch: p
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ChatError, match="cannot be listened on"):
+        with pytest.raises(ChatError, match="Cannot listen on"):
             asyncio.run(begin(Webhook("https://bot.example/hook", port=port)))
     with pytest.raises(ChatError, match="an https url must be provided"):
         asyncio.run(begin(Webhook("http://bot.example/hook", port=free_port())))
