@@ -26,7 +26,7 @@ test: setup .venvs/hermes/.stamp tests/node/node_modules/.stamp  ## run all test
 	@$(PYTEST)
 
 quick: setup  ## run what needs a minute and neither Node, a browser, SSH, tmux nor Hermes
-	@$(BIN)/pytest -n auto --quick -m "not (node or browser or ssh or tmux or hermes)"
+	@$(BIN)/pytest -n auto --quick
 
 soak: setup tests/node/node_modules/.stamp  ## run the long variants of the tests, then fuzz every parser
 	@$(PYTEST) --soak

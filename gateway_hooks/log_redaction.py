@@ -96,11 +96,14 @@ _SECRET_FILTER = SecretFilter()
 _DISCORD_FILTER = DiscordArgumentFilter()
 
 
-def redact_logs() -> None:
-    """Redact the logs of python-telegram-bot, httpx and this package. A second call has no effect."""
+def redact_logs(*logger_names: str) -> None:
+    """Filter the loggers of python-telegram-bot, of httpx, of this package, and those named.
+
+    A logger that has the filter already stays as it is.
+    """
     prefixes = ("telegram.", "gateway_hooks.")
     existing = [name for name in logging.root.manager.loggerDict if name.startswith(prefixes)]
-    for name in (*_TELEGRAM_LOGGERS, *existing):
+    for name in (*_TELEGRAM_LOGGERS, *existing, *logger_names):
         logging.getLogger(name).addFilter(_SECRET_FILTER)
 
 

@@ -17,9 +17,10 @@ from tests import tripwire
 
 # Debian's, while all the rest comes from PyPI and npm.
 PROGRAMS = {"browser": "chromium", "ssh": "sshd", "tmux": "tmux"}
-# A module whose tests all need seconds or a part that `make quick` does without.
+# `make quick` runs no test with one of these markers, and imports no module whose tests all have one.
+NOT_QUICK = ("slow", "node", "browser", "ssh", "tmux", "hermes")
 SLOW_MODULE = re.compile(
-    r"^pytestmark = (?:\[[^]]*)?pytest\.mark\.(?:slow|node|browser|ssh|tmux|hermes)\b", re.MULTILINE
+    rf"^pytestmark = (?:\[[^]]*)?pytest\.mark\.(?:{'|'.join(NOT_QUICK)})\b", re.MULTILINE
 )
 
 
@@ -38,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long variants, and only those")
-    parser.addoption("--quick", action="store_true", help="leave out modules that are slow or need programs")
+    parser.addoption("--quick", action="store_true", help="leave out tests that are slow or need programs")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -50,13 +51,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose between the long variants and all other tests; leave out what lacks its program."""
-    is_soak, missing = config.getoption("--soak"), missing_programs()
+    """Choose between the long variants and all other tests.
+
+    Leave out tests whose program is missing, and with `--quick` those that are not quick.
+    """
+    is_soak = config.getoption("--soak")
+    unwanted = (*missing_programs(), *(NOT_QUICK if config.getoption("--quick") else ()))
 
     def is_wanted(item: pytest.Item) -> bool:
-        has_programs = not any(item.get_closest_marker(marker) for marker in missing)
+        is_possible = not any(item.get_closest_marker(marker) for marker in unwanted)
         is_long = item.get_closest_marker("soak") is not None or (is_soak and is_property(item))
-        return has_programs and is_long == is_soak
+        return is_possible and is_long == is_soak
 
     others = [item for item in items if not is_wanted(item)]
     if others:

@@ -195,7 +195,7 @@ REQUIREMENTS = (
     # A person, in the middle of a call
     Requirement("one-prompt", "Ten calls make one prompt, and all go on.", "this package"),
     Requirement("whose-tokens", "A chat user logs in for nobody else.", "security 4, 20"),
-    Requirement("nobody-to-ask", "Where nobody can be asked, no call waits or tells a URL.", "this package"),
+    Requirement("nobody-to-ask", "If no user can be asked, no call waits or shows a URL.", "this package"),
     # Proofs and grants without a person
     Requirement("dpop-proof", "Each request proves the key, freshly.", "RFC 9449 §4, §5, §7"),
     Requirement("dpop-nonce", "A nonce is taken up from either server.", "RFC 9449 §8, §9"),

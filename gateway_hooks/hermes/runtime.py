@@ -19,7 +19,7 @@ from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.adapter import HermesAdapter
 from gateway_hooks.hermes.commands import skip_if_code
 from gateway_hooks.hermes.mcp_tools import ensure_connected
-from gateway_hooks.log_redaction import SecretFilter
+from gateway_hooks.log_redaction import redact_logs
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service.default import service_at
@@ -36,8 +36,6 @@ PLATFORMS_WITHOUT_USERS = frozenset(
 )
 
 log = logging.getLogger(__name__)
-
-_LOG_FILTER = SecretFilter()
 
 
 class GatewayRuntime:
@@ -188,8 +186,7 @@ class GatewayRuntime:
 
 def redact_adapter_logs(platform_adapter: Any) -> None:  # noqa: ANN401  Hermes's own
     """Remove secrets from what an adapter logs: Hermes's Discord adapter logs whole commands."""
-    # addFilter ignores a filter that the logger already has.
-    logging.getLogger(type(platform_adapter).__module__).addFilter(_LOG_FILTER)
+    redact_logs(type(platform_adapter).__module__)
 
 
 def _adapter_class_for(adapter_ref: hermes.AdapterRef) -> type[HermesAdapter] | None:
