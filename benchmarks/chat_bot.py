@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 # Each kind imports only what it needs: the benchmarks measure the start of this process.
 if TYPE_CHECKING:
     from gateway_hooks.dialog.policy import AllowList
-    from gateway_hooks.dialog.servers import ConfigServers
+    from gateway_hooks.runtime.config_servers import ConfigServers
     from hermes_mcp_auth_remote.service import AuthService
     from hermes_mcp_auth_remote.values import Secret
 
@@ -44,7 +44,7 @@ def _bot_arguments(home: str, users: str) -> tuple[AuthService, ConfigServers, A
     from pathlib import Path
 
     from gateway_hooks.dialog.policy import AllowList
-    from gateway_hooks.dialog.servers import ConfigServers
+    from gateway_hooks.runtime.config_servers import ConfigServers
     from hermes_mcp_auth_remote.service import AuthService
     from hermes_mcp_auth_remote.values import Secret
 

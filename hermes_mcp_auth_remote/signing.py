@@ -6,7 +6,6 @@ This package creates ES256 keys for DPoP (RFC 9449), and uses the operator's pri
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable
 from functools import cache
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from hermes_mcp_auth_remote.errors import ConfigError, StoreCorrupt
 from hermes_mcp_auth_remote.oauth.client import Signer
 from hermes_mcp_auth_remote.oauth.dpop import DPOP_ALGORITHM, Prover
-from hermes_mcp_auth_remote.oauth.jws import SigningKey, base64url_encode, sign_jwt
+from hermes_mcp_auth_remote.oauth.jws import SigningKey, base64url_decode, base64url_encode, sign_jwt
 from hermes_mcp_auth_remote.values import Clock, Entropy, Secret
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def load_prover(proof_key: Secret, clock: Clock, entropy: Entropy) -> Prover:
     try:
         document: object = json.loads(proof_key.reveal())
         members = cast("dict[str, str]", document) if isinstance(document, dict) else {}
-        private = base64.urlsafe_b64decode(str(members["d"]) + "==")
+        private = base64url_decode(str(members["d"]))
         key = ec.derive_private_key(int.from_bytes(private, "big"), ec.SECP256R1())
     except (ValueError, KeyError, RecursionError):
         # `from None`: the cause may quote the key.

@@ -16,6 +16,9 @@ Entropy = Callable[[int], str]
 Owner = str | None
 """The owner of tokens: None for the operator's shared tokens, or a chat user such as "telegram:42"."""
 
+OwnershipMode = Literal["shared", "per_user"]
+"""Whether all users of a bot share its tokens, or each user logs in for themselves."""
+
 Flow = Literal["auto", "loopback", "paste", "device"]
 """How the authorization response reaches this process."""
 
@@ -139,6 +142,11 @@ class Server:
     options: ServerOptions = ServerOptions()
     headers: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     config_files: str | None = field(default=None, compare=False)
+
+
+def owner_for(mode: OwnershipMode, platform: str, user_id: str) -> Owner:
+    """Return the owner of the tokens from a chat user's login: "<platform>:<user id>", None if shared."""
+    return f"{platform}:{user_id}" if mode == "per_user" else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def test_every_key_is_read_and_hermess_own_sections_are_left_alone(tmp_path: Pat
             allow=frozenset({"7", "8", "9", "10"}),
             admins=frozenset({"7"}),
             allows_device=False,
-            webhook=Webhook("https://bot.example/hook", "0.0.0.0", 80, "/c", "/k"),
+            webhook=Webhook("https://bot.example/hook", "0.0.0.0", 80, Path("/c"), Path("/k")),
         ),
         discord=PlatformSettings(
             admins=frozenset(),

@@ -117,12 +117,12 @@ class ConnectionRenderer:
     def refusal_card(self, reason: Refusal, waiting_count: int) -> Card:
         """Return a card that says why no other login can start now."""
         messages = self.renderer.messages
-        text = {
-            "too_many": messages.too_many,
-            "too_often": messages.too_often,
-            "too_busy": messages.too_busy,
+        title, text = {
+            "too_many": (messages.too_many_title, messages.too_many),
+            "too_often": (messages.too_often_title, messages.too_often),
+            "too_busy": (messages.too_busy_title, messages.too_busy),
         }[reason]
-        return Card(messages.too_many_title, paragraphs=(text.format(count=waiting_count),), tone="bad")
+        return Card(title, paragraphs=(text.format(count=waiting_count),), tone="bad")
 
     def unknown_user_card(self, user_id: str) -> Card:
         """Return a card with the user's id, which the operator needs to allow the user."""

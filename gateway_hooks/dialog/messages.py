@@ -140,7 +140,9 @@ class Messages:
     admins_only: str = "These connections are shared. Only an administrator of this bot may change them."
     too_many_title: str = "Too many open logins"
     too_many: str = "You already have {count} open logins. Finish or cancel one of them first."
+    too_often_title: str = "Too many logins within an hour"
     too_often: str = "You have started too many logins within an hour. Try again later."
+    too_busy_title: str = "This bot is busy"
     too_busy: str = "The users of this bot have too many open logins. Try again in a few minutes."
     # In a group.
     wrote_privately: str = "I wrote to you privately."

@@ -8,9 +8,7 @@ from typing import Literal, Protocol
 
 from gateway_hooks.dialog.platform import Sender
 from hermes_mcp_auth_remote.login import Login
-from hermes_mcp_auth_remote.values import Owner
-
-OwnershipMode = Literal["shared", "per_user"]
+from hermes_mcp_auth_remote.values import Owner, OwnershipMode, owner_for
 
 # RFC 8628 section 5.1 and RFC 10027 ask for a cap.
 MAX_WAITING_PER_USER = 3
@@ -78,7 +76,7 @@ class AllowList:
 
     def owner(self, platform: str, user_id: str) -> Owner:
         """Return "<platform>:<user id>", or None if all users share the tokens."""
-        return f"{platform}:{user_id}" if self.owners == "per_user" else None
+        return owner_for(self.owners, platform, user_id)
 
     def reminder_recipients(self) -> tuple[str, ...]:
         """Return the administrators. If `admins` is None: the listed user, if there is only one."""

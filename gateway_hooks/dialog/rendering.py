@@ -245,6 +245,10 @@ class Renderer:
             return self.messages.lifetime_until_revoked
         return self.messages.lifetime_until.format(clock=self.format_time(connection.expires_at, now))
 
+    def admins_only_card(self) -> Card:
+        """Return a card that says that only administrators may change these connections."""
+        return Card(self.messages.connections_title, paragraphs=(self.messages.admins_only,))
+
     def error_card(
         self, title: str, error: McpAuthError, buttons: tuple[tuple[Button, ...], ...] = ()
     ) -> Card:

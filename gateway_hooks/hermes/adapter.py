@@ -33,12 +33,13 @@ from gateway_hooks.dialog.intents import (
     without_links,
 )
 from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent, Platform, Sender
-from gateway_hooks.dialog.servers import ConfigServers, redirect_uris
+from gateway_hooks.dialog.servers import redirect_uris
 from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.cached_files import cached_texts_with_codes, delete_cached_file
 from gateway_hooks.hermes.commands import SKIP, parse_command, split_merged_message
 from gateway_hooks.hermes.plain_text import PlainTextPlatform
 from gateway_hooks.hermes.policy import HermesPolicy, HermesSender
+from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.runtime.dispatcher import Dispatcher
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login

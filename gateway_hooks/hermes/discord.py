@@ -20,7 +20,6 @@ from discord.ext import commands
 from gateway_hooks.dialog.intents import contains_authorization_response
 from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.platform import Chat, IncomingEvent, Platform, Sender
-from gateway_hooks.dialog.servers import ConfigServers
 from gateway_hooks.discord import McpLogins, Options
 from gateway_hooks.discord.chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
 from gateway_hooks.discord.people import sender_of
@@ -30,6 +29,7 @@ from gateway_hooks.hermes.adapter import PRIVATE_CHAT_TYPES, HermesAdapter
 from gateway_hooks.hermes.plain_text import COMMAND_PREFIX
 from gateway_hooks.hermes.policy import HermesPolicy, HermesSender
 from gateway_hooks.log_redaction import redact_discord_logs
+from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.runtime.dispatcher import Dispatcher
 from gateway_hooks.runtime.error_logging import log_errors
 from hermes_mcp_auth_remote.service import AuthService

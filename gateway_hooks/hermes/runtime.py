@@ -14,12 +14,12 @@ from typing import Any
 from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.platform import ChatError
-from gateway_hooks.dialog.servers import ConfigServers
 from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.adapter import HermesAdapter
 from gateway_hooks.hermes.commands import skip_if_code
 from gateway_hooks.hermes.mcp_tools import ensure_connected
 from gateway_hooks.log_redaction import redact_logs
+from gateway_hooks.runtime.config_servers import ConfigServers
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service.default import service_at

@@ -16,12 +16,12 @@ from telegram.ext import ApplicationHandlerStop, TypeHandler
 
 from gateway_hooks.dialog.intents import contains_authorization_response
 from gateway_hooks.dialog.platform import Capabilities, Chat, IncomingEvent, Platform
-from gateway_hooks.dialog.servers import ConfigServers
 from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.adapter import PRIVATE_CHAT_TYPES, HermesAdapter
 from gateway_hooks.hermes.plain_text import COMMAND_PREFIX
 from gateway_hooks.hermes.policy import HermesSender
 from gateway_hooks.log_redaction import redact_logs
+from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.runtime.dispatcher import Dispatcher
 from gateway_hooks.runtime.error_logging import log_errors
 from gateway_hooks.telegram import HANDLER_GROUP, HandlerContext, TelegramApplication, TelegramPlatform

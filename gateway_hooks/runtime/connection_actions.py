@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.connection_rendering import ServerStatus
 from gateway_hooks.dialog.intents import Disconnect
 from gateway_hooks.dialog.platform import Chat, IncomingEvent
@@ -60,7 +59,7 @@ class ConnectionActions:
         """Ask the user to confirm a disconnect, or disconnect; raises ChatError, ConfigError."""
         messages, owner = self._context.messages, self._context.owner(event.sender.user_id)
         if not self._context.policy.may_change(event.sender):
-            card = Card(messages.connections_title, paragraphs=(messages.admins_only,))
+            card = self._context.renderer.admins_only_card()
             await self._context.reply(chat, event, card)
             return
         name, is_confirmed = intent.server_name, intent.is_confirmed

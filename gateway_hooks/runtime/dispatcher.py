@@ -317,7 +317,7 @@ class _ChatPrompter:
         except ChatError as error:
             # The call gets an error that it expects; the log tells the operator about the chat.
             log.warning("A login of %s could not be shown: %s", login.key.server_name, error)
-            reason = "nobody could be asked in the chat"
+            reason = "the login could not be shown in the chat"
             raise AuthorizationRequired(login.key.server_name, reason=reason) from None
 
     async def _show_in_chat(self, login: Login) -> None:

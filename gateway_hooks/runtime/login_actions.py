@@ -37,7 +37,7 @@ class LoginActions:
         messages = self._context.messages
         if not self._context.policy.may_change(event.sender):
             await self.cancel_and_delete_answer(login, event, chat)
-            await chat.send(Card(messages.connections_title, paragraphs=(messages.admins_only,)))
+            await chat.send(self._context.renderer.admins_only_card())
             return
         is_deleted = await self._context.delete_messages(event, chat)
         with contextlib.suppress(McpAuthError):

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
-from gateway_hooks.dialog.cards import Button, Card, encode_action
+from gateway_hooks.dialog.cards import Button, encode_action
 from gateway_hooks.dialog.intents import Connect
 from gateway_hooks.dialog.platform import CannotWrite, Chat, ChatError, IncomingEvent
 from gateway_hooks.dialog.policy import MAX_WAITING_PER_USER, refusal
@@ -35,7 +35,7 @@ class LoginStarter:
         """
         messages, user_id = self._context.messages, event.sender.user_id
         if not self._context.policy.may_change(event.sender):
-            card = Card(messages.connections_title, paragraphs=(messages.admins_only,))
+            card = self._context.renderer.admins_only_card()
             await self._context.reply(chat, event, card)
             return True
         try:

@@ -9,9 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Collection, Generator
-from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +26,7 @@ from gateway_hooks.log_redaction import redact_logs
 from gateway_hooks.runtime.message_sync import OnConnected
 from gateway_hooks.telegram import TelegramApplication, TelegramLogins
 from gateway_hooks.telegram.api_calls import refusal_reason
+from hermes_mcp_auth_remote.config.chats import Webhook
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Clock, Secret
@@ -76,22 +75,6 @@ class _Request(HTTPXRequest):
             self.is_token_refused = True
             self._token_doubt.set()
         return status, body
-
-
-@dataclass(frozen=True, slots=True)
-class Webhook:
-    """Where Telegram sends updates: the public https `url`. This process listens on `listen` and `port`.
-
-    A reverse proxy must terminate TLS, unless `certificate` and `key` (PEM files) are given. Telegram gets
-    the certificate, which may be self-signed. Telegram sends `secret` with each update; None: a random one.
-    """
-
-    url: str
-    listen: str = "127.0.0.1"
-    port: int = 8443
-    secret: Secret | None = None
-    certificate: Path | None = None
-    key: Path | None = None
 
 
 @with_hidden_locals

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import AllowList
-from gateway_hooks.dialog.servers import ConfigServers
+from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.startup import pause_garbage_collection
 from hermes_mcp_auth_remote.cli.output import print_json, print_paragraph
 from hermes_mcp_auth_remote.cli.servers import current_home
@@ -148,13 +148,7 @@ def _make_bot(
         raise ConfigError(f"--{platform}-api is not a URL.", "Pass a URL that begins with https://.")
     platform_arguments: dict[str, object] = {"api_url": api_url}
     if platform_settings.webhook is not None:
-        platform_arguments["webhook"] = runner.Webhook(
-            platform_settings.webhook.url,
-            platform_settings.webhook.listen,
-            platform_settings.webhook.port,
-            certificate=platform_settings.webhook.certificate and Path(platform_settings.webhook.certificate),
-            key=platform_settings.webhook.key and Path(platform_settings.webhook.key),
-        )
+        platform_arguments["webhook"] = platform_settings.webhook
 
     def run_bot(on_started: Callable[[str], None]) -> Coroutine[object, object, None]:
         bot_run: Coroutine[object, object, None] = runner.run_bot(

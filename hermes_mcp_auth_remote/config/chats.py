@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from hermes_mcp_auth_remote.config.files import read_section, read_variables
 from hermes_mcp_auth_remote.config.section import Section
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
-from hermes_mcp_auth_remote.values import Owner, Secret
-
-OwnershipMode = Literal["shared", "per_user"]
+from hermes_mcp_auth_remote.values import Owner, OwnershipMode, Secret, owner_for
 
 SECTION_NAME = "mcp_auth_chats"
 # The keys of the section, of each platform's section, and of Telegram's webhook section.
@@ -35,16 +32,18 @@ TOKEN_VARIABLES = {"telegram": "TELEGRAM_BOT_TOKEN", "discord": "DISCORD_BOT_TOK
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where Telegram sends its updates: to `url`; the bot listens on address `listen` and `port`.
+    """Where Telegram sends updates: the public https `url`. The bot listens on `listen` and `port`.
 
-    A reverse proxy terminates TLS unless `certificate` and `key` (PEM files) are set.
+    A reverse proxy must terminate TLS, unless `certificate` and `key` (PEM files) are given. Telegram gets
+    the certificate, which may be self-signed. Telegram sends `secret` with each update; None: a random one.
     """
 
     url: str
     listen: str = "127.0.0.1"
     port: int = 8443
-    certificate: str | None = None
-    key: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    secret: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class ChatSettings:
 
     def owner(self, platform: str, user_id: str) -> Owner:
         """Return the owner of the tokens from a login of this user, None for shared tokens."""
-        return f"{platform}:{user_id}" if self.owners == "per_user" else None
+        return owner_for(self.owners, platform, user_id)
 
     @property
     def device_platforms(self) -> frozenset[str] | None:
@@ -161,4 +160,4 @@ def _read_webhook(section: Section) -> Webhook | None:
         )
     listen = section.string("listen") or defaults.listen
     port = section.integer("port", 1, 65535) or defaults.port
-    return Webhook(url, listen, port, certificate, key)
+    return Webhook(url, listen, port, Path(certificate) if certificate else None, Path(key) if key else None)

@@ -7,9 +7,6 @@ draft-ietf-oauth-identity-assertion-authz-grant).
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -21,6 +18,7 @@ from hermes_mcp_auth_remote.oauth.authorization import select_resource, select_s
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate_client, configured_client
 from hermes_mcp_auth_remote.oauth.dpop import Prover
+from hermes_mcp_auth_remote.oauth.jws import read_unverified_claims
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, discover_metadata
 from hermes_mcp_auth_remote.oauth.token import TokenEndpoint, Tokens, request_tokens, require_dpop
 from hermes_mcp_auth_remote.oauth.token_errors import read_granted_document
@@ -189,14 +187,10 @@ def check_audience(assertion: Secret, token_endpoint: TokenEndpoint) -> None:
 
 
 def _decode_claims(assertion: Secret) -> Document:
-    try:
-        _, payload, _ = assertion.reveal().split(".")
-        claims: object = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (ValueError, RecursionError):
-        claims = None
-    if not isinstance(claims, Mapping):
+    claims = read_unverified_claims(assertion.reveal())
+    if claims is None:
         raise ConfigError("The file that `oauth.assertion_file` names does not hold a signed JWT.")
-    return cast("Document", claims)
+    return claims
 
 
 def exchange_for_id_jag(

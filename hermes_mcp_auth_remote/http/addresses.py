@@ -40,14 +40,9 @@ _NAT64 = ip_network("64:ff9b::/96")
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """The addresses besides the public internet that may be reached: loopback, the intranet, a list.
-
-    The authorization server of an MCP server on the intranet may be on the intranet too; that of an MCP
-    server on loopback may be on loopback. Neither allows link-local or cloud metadata addresses.
-    """
+    """The addresses besides the public internet that may be reached: loopback, and the operator's list."""
 
     allows_loopback: bool = False
-    allows_intranet: bool = False
     allowed_networks: tuple[Network, ...] = ()
 
     def allows(self, address: Address) -> bool:
@@ -57,7 +52,7 @@ class AddressPolicy:
             return True
         if unwrapped.is_loopback:
             return self.allows_loopback
-        return self.allows_intranet if is_intranet(unwrapped) else _is_public(unwrapped)
+        return _is_public(unwrapped)
 
 
 def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:

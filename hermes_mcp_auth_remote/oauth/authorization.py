@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunspli
 from hermes_mcp_auth_remote.errors import MalformedResponse, NetworkError, PkceNotSupported, TokenError
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate_client
+from hermes_mcp_auth_remote.oauth.jws import base64url_encode
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery, ProtectedResource
 from hermes_mcp_auth_remote.oauth.token_errors import (
     UNKNOWN_ERROR,
@@ -68,7 +68,7 @@ class AuthorizationRequest:
 def code_challenge(code_verifier: Secret) -> str:
     """Derive the S256 code_challenge: BASE64URL(SHA256(ASCII(code_verifier))) (RFC 7636 section 4.2)."""
     digest = hashlib.sha256(code_verifier.reveal().encode("ascii")).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return base64url_encode(digest)
 
 
 def check_pkce(authorization_server: AuthorizationServer, *, allow_missing_pkce: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Sign JWTs with a key that the caller passes, and compute its thumbprint. RFC 7515 §7.1, 7519, 7638."""
+"""Sign JWTs with a key that the caller passes, and read their claims. RFC 7515, 7519, 7638."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
+
+from hermes_mcp_auth_remote.oauth.wire import Document
 
 # RFC 7638 section 3.2: the members of a public JWK that the thumbprint covers, by key type.
 _THUMBPRINT_MEMBERS = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}
@@ -44,6 +47,21 @@ def jwk_thumbprint(public_jwk: Mapping[str, str]) -> str:
 def base64url_encode(data: bytes) -> str:
     """Encode bytes as base64url without padding (RFC 7515 section 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def base64url_decode(text: str) -> bytes:
+    """Decode base64url with or without padding (RFC 7515 section 2); raises ValueError."""
+    return base64.urlsafe_b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4))
+
+
+def read_unverified_claims(jwt: str) -> Document | None:
+    """Return the claims of a signed JWT without a check of its signature; None if it is no signed JWT."""
+    try:
+        _, payload, _ = jwt.split(".")
+        claims: object = json.loads(base64url_decode(payload))
+    except (ValueError, RecursionError):
+        return None
+    return cast("Document", claims) if isinstance(claims, Mapping) else None
 
 
 def _encode_part(members: Mapping[str, object]) -> str:

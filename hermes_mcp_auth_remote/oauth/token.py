@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -12,6 +9,7 @@ from hermes_mcp_auth_remote.errors import MalformedResponse, TokenError
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate_client
 from hermes_mcp_auth_remote.oauth.dpop import Prover, send_with_proof
+from hermes_mcp_auth_remote.oauth.jws import read_unverified_claims
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse
 from hermes_mcp_auth_remote.oauth.token_errors import read_granted_document
@@ -251,18 +249,11 @@ def account_from_id_token(id_token: object) -> str | None:
     The signature is not verified: OpenID Connect Core section 3.1.3.7 accepts TLS to the token endpoint
     instead, and no decision depends on the account.
     """
-    if not isinstance(id_token, str) or len(id_token) > MAX_MEMBER_CHARS or id_token.count(".") != 2:
+    if not isinstance(id_token, str) or len(id_token) > MAX_MEMBER_CHARS:
         return None
-    payload = id_token.split(".")[1]
-    try:
-        claims: object = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(claims, Mapping):
-        return None
-    members = cast("Document", claims)
+    claims = read_unverified_claims(id_token) or {}
     for name in ("email", "preferred_username", "name", "sub"):
-        if account := sanitize(members.get(name)):
+        if account := sanitize(claims.get(name)):
             return account
     return None
 

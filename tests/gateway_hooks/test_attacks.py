@@ -17,7 +17,6 @@ from gateway_hooks.dialog.cards import Card, Link
 from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.platform import Chat, IncomingEvent, Sender
 from gateway_hooks.dialog.policy import AllowList
-from gateway_hooks.dialog.servers import ConfigServers
 from gateway_hooks.discord.texts import collect_texts
 from gateway_hooks.hermes import adapter as seats
 from gateway_hooks.hermes import internals
@@ -27,6 +26,7 @@ from gateway_hooks.hermes.plain_text import render_markdown
 from gateway_hooks.hermes.policy import HermesPolicy
 from gateway_hooks.hermes.runtime import PLATFORMS_WITHOUT_USERS, redact_adapter_logs
 from gateway_hooks.runtime import login_actions
+from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.telegram.render import render_card
 from gateway_hooks.telegram.updates import parse_update
 from hermes_mcp_auth_remote.demo.behaviour import Behaviour

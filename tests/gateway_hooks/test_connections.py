@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from gateway_hooks.dialog.platform import Capabilities
-from gateway_hooks.dialog.servers import ConfigServers, StaticServers, resolve_server, tag_of
+from gateway_hooks.dialog.servers import StaticServers, resolve_server, tag_of
+from gateway_hooks.runtime.config_servers import ConfigServers
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
 from hermes_mcp_auth_remote.service import AuthService

@@ -10,12 +10,12 @@ from gateway_hooks.dialog.policy import (
     MAX_WAITING,
     UNKNOWN_USER_REPLY_SECONDS,
     AllowList,
-    OwnershipMode,
     Refusal,
     refusal,
 )
 from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.values import OwnershipMode
 from tests.browserless import approve
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.conftest import Begin

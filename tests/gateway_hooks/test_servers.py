@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import gateway_hooks.dialog.servers
-from gateway_hooks.dialog.servers import ConfigServers
+import gateway_hooks.runtime.config_servers
+from gateway_hooks.runtime.config_servers import ConfigServers
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
 
 NOTES = "mcp_servers:\n  notes: {url: 'https://notes.example/mcp', auth: oauth}\n"
@@ -22,13 +22,13 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self.calls = 0
-        made = getattr(gateway_hooks.dialog.servers, name)
+        made = getattr(gateway_hooks.runtime.config_servers, name)
 
         def counted(*given: object) -> object:
             self.calls += 1
             return made(*given)
 
-        monkeypatch.setattr(gateway_hooks.dialog.servers, name, counted)
+        monkeypatch.setattr(gateway_hooks.runtime.config_servers, name, counted)
 
 
 def written(home: Path, text: str, name: str = "config.yaml", age_seconds: float = 60.0) -> None:
@@ -87,7 +87,7 @@ def test_a_change_just_after_a_look_is_seen_although_its_time_is_the_same(
     servers, path = ConfigServers(tmp_path, {}), tmp_path / "config.yaml"
     just_now = time.time_ns()
     monkeypatch.setattr(
-        gateway_hooks.dialog.servers, "time", SimpleNamespace(time_ns=lambda: just_now + 10**6)
+        gateway_hooks.runtime.config_servers, "time", SimpleNamespace(time_ns=lambda: just_now + 10**6)
     )
     path.write_text(NOTES)
     os.utime(path, ns=(just_now, just_now))

@@ -74,7 +74,7 @@ CLOUD = [
     "fd00:ec2::254",
     "fd20:ce::254",
 ]
-OPEN = AddressPolicy(allows_loopback=True, allows_intranet=True)
+OPEN = AddressPolicy(allows_loopback=True)
 
 
 @covers("address-policy")
@@ -86,16 +86,15 @@ def test_a_public_address_is_always_allowed(text: str) -> None:
 @covers("address-policy")
 @pytest.mark.parametrize("text", LOOPBACK)
 def test_loopback_is_allowed_only_where_it_was_opened(text: str) -> None:
-    assert not AddressPolicy(allows_intranet=True).allows(ip_address(text))
+    assert not AddressPolicy().allows(ip_address(text))
     assert AddressPolicy(allows_loopback=True).allows(ip_address(text))
 
 
 @covers("address-policy")
 @pytest.mark.parametrize("text", INTRANET)
-def test_the_intranet_is_allowed_only_where_it_was_opened(text: str) -> None:
+def test_policy_alone_does_not_allow_intranet(text: str) -> None:
     assert is_intranet(ip_address(text))
     assert not AddressPolicy(allows_loopback=True).allows(ip_address(text))
-    assert AddressPolicy(allows_intranet=True).allows(ip_address(text))
 
 
 @covers("address-policy")

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from gateway_hooks.dialog.platform import ChatError
-from gateway_hooks.telegram.bot import Webhook
+from hermes_mcp_auth_remote.config.chats import Webhook
 from hermes_mcp_auth_remote.values import Secret
 from tests.gateway_hooks.telegram.given import Scene
 from tests.parts.bot_api import User
