@@ -117,9 +117,9 @@ Intent = (
     | StaleButton
 )
 
-LOGIN_VERBS = frozenset({"qr", "device", "paste", "new", "cancel"})
-# Commands that a user can type instead of pressing a button, after the platform's command prefix.
-_VERBS_BY_COMMAND = {"qr": "qr", "code": "device", "new": "new", "paste": "paste", "cancel": "cancel"}
+# The verbs of a waiting login's buttons, and the commands that a user can type instead of pressing them.
+COMMANDS_BY_VERB = {"qr": "qr", "device": "code", "new": "new", "paste": "paste", "cancel": "cancel"}
+_VERBS_BY_COMMAND = {command: verb for verb, command in COMMANDS_BY_VERB.items()}
 # The commands of every platform. None of them acts on a waiting login.
 COMMANDS = frozenset({"start", "connect", "connections", "disconnect"})
 
@@ -225,7 +225,7 @@ def _parse_press(event: IncomingEvent, origin: Origin, waiting_logins: Sequence[
     if action is None:
         return UnrelatedEvent()
     verb, argument = action
-    if verb in LOGIN_VERBS or verb == "form":
+    if verb in COMMANDS_BY_VERB or verb == "form":
         login = next((login for login in waiting_logins if login.id == argument), None)
         if login is None or not matches_origin(login, origin):
             return StaleButton()

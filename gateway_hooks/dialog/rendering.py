@@ -20,6 +20,7 @@ from gateway_hooks.dialog.cards import (
     encode_action,
     truncate,
 )
+from gateway_hooks.dialog.intents import COMMANDS_BY_VERB
 from gateway_hooks.dialog.messages import ENGLISH, Messages
 from gateway_hooks.dialog.platform import Capabilities
 from hermes_mcp_auth_remote.errors import McpAuthError
@@ -320,13 +321,9 @@ class Renderer:
         return messages.time_and_remaining.format(clock=self.format_time(expires_at, now), span=span)
 
 
-# The command to type for each verb of a button.
-_COMMANDS_BY_VERB = {"qr": "qr", "device": "code", "new": "new", "paste": "paste", "cancel": "cancel"}
-
-
 def _typed_commands(card: Card) -> list[str]:
     verbs = (button.action.split(":")[1] for row in card.buttons for button in row if button.action)
-    return [_COMMANDS_BY_VERB[verb] for verb in verbs if verb in _COMMANDS_BY_VERB]
+    return [COMMANDS_BY_VERB[verb] for verb in verbs if verb in COMMANDS_BY_VERB]
 
 
 def next_countdown_at(login: Login, now: float) -> float:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from gateway_hooks.dialog.intents import contains_authorization_response
+from gateway_hooks.dialog.intents import COMMANDS_BY_VERB, contains_authorization_response
 from gateway_hooks.hermes.cached_files import cached_texts_with_codes
 from gateway_hooks.hermes.internals import COMMAND, event_texts
 
@@ -17,14 +17,7 @@ _COMMAND_PATTERN = re.compile(rf"(?is)\s*/{COMMAND}(?:@(\w+))?(?:\s+(.*))?")
 _VERBS = {
     "": "connections",
     "list": "connections",
-    "connections": "connections",
-    "connect": "connect",
-    "disconnect": "disconnect",
-    "qr": "qr",
-    "code": "code",
-    "new": "new",
-    "paste": "paste",
-    "cancel": "cancel",
+    **{command: command for command in ("connections", "connect", "disconnect", *COMMANDS_BY_VERB.values())},
 }
 # Words up to this length are shorter than any code, so Hermes may see them.
 _MAX_WORD_CHARS = 19
