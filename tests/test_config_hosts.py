@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.config import find_server
 from hermes_mcp_auth_remote.errors import ConfigError
-from hermes_mcp_auth_remote.oauth.hosts import MAX_HOST_NAME_CHARS, is_listed_host, normalize_host_name
+from hermes_mcp_auth_remote.oauth.host_names import MAX_HOST_NAME_CHARS, is_listed_host, normalize_host_name
 from tests.requirements import covers
 
 

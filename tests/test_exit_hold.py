@@ -15,10 +15,10 @@ pytestmark = pytest.mark.slow
 
 BEGIN = """
 import os, sys, threading, time
-from hermes_mcp_auth_remote import exit_hold
+from hermes_mcp_auth_remote import exit_delay
 sent, go = threading.Event(), threading.Event()
 def work():
-    with exit_hold.ExitHold() as hold:
+    with exit_delay.ExitDelay() as hold:
         if {sends}:
             hold.hold_for_response("as.example", {seconds})
         sent.set()
@@ -71,7 +71,7 @@ def test_what_was_not_sent_holds_up_no_exit() -> None:
 
 @covers("exit-waits")
 def test_no_exit_waits_longer_than_the_request_lasts() -> None:
-    process = started("exit_hold._process_holds.holds.copy().pop().holds_until = time.monotonic() + 0.6")
+    process = started("exit_delay._process_holds.holds.copy().pop().holds_until = time.monotonic() + 0.6")
     assert said(process, 1)
     assert process.wait(20) == 0
     process.communicate()
@@ -89,7 +89,7 @@ def test_ctrl_c_while_the_exit_waits_ends_it() -> None:
 
 @covers("exit-waits")
 def test_nothing_is_sent_by_a_process_that_ends() -> None:
-    script = "exit_hold.wait_for_sent_requests(); print('free', flush=True); threading.Event().wait(10)"
+    script = "exit_delay.wait_for_sent_requests(); print('free', flush=True); threading.Event().wait(10)"
     process = started(script, sends=False, late=True)
     assert process.stdout is not None
     assert process.stdin is not None

@@ -157,7 +157,7 @@ def _refresh_failure_rows(failure: RefreshFailure, now: float) -> list[tuple[str
     """Describe the last refresh failure and when the next refresh is due."""
     count = "once" if failure.failures == 1 else f"{failure.failures} times"
     summary = f"failed {count} since {clock_time(failure.first_at, now)}: {failure.message}"
-    rows = [("Refresh", summary), *_server_message_rows(failure.server_words)]
+    rows = [("Refresh", summary), *_server_message_rows(failure.server_message)]
     if failure.retry_at is not None:
         rows.append(("Retries", f"when it is used after {clock_time(failure.retry_at, now)}"))
         rows.append(("If it lasts", failure.advice))

@@ -27,7 +27,7 @@ from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin
 from hermes_mcp_auth_remote.flows.dry_run import Findings, LoginFactory, dry_run_login
 from hermes_mcp_auth_remote.flows.login_preparation import LoginNonces, prepare_login
 from hermes_mcp_auth_remote.flows.machine_grants import GrantInputs, obtain_tokens
-from hermes_mcp_auth_remote.http.traced import TracedRequest, proxy_address_for, run_traced_exchange
+from hermes_mcp_auth_remote.http.traced_exchange import TracedRequest, proxy_address_for, run_traced_exchange
 from hermes_mcp_auth_remote.oauth.client import Signer
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
 from hermes_mcp_auth_remote.phrases import SERVER_SAYS, display_url, quote_server_message, replace_unprintable

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from hermes_mcp_auth_remote.errors import ClientIdRequired, MalformedResponse, McpAuthError
 from hermes_mcp_auth_remote.flows.discovery import PROBE_STEP
 from hermes_mcp_auth_remote.flows.dry_run import Findings
-from hermes_mcp_auth_remote.http.traced import TracedRequest
+from hermes_mcp_auth_remote.http.traced_exchange import TracedRequest
 from hermes_mcp_auth_remote.oauth.challenge import read_challenge
 from hermes_mcp_auth_remote.oauth.dpop import DPOP_ALGORITHM, supports_dpop
 from hermes_mcp_auth_remote.oauth.metadata import MAX_ISSUERS_TRIED, PROTECTED_RESOURCE_STEP, Discovery

@@ -27,7 +27,7 @@ from hermes_mcp_auth_remote.values import Flow, Server
 def run(options: argparse.Namespace) -> int:
     """Log in. Raises the McpAuthError that ended the login."""
     if options.via is not None:
-        from hermes_mcp_auth_remote.cli.via import run as ask
+        from hermes_mcp_auth_remote.cli.login_via_chat import run as ask
 
         return ask(options)
     service, owner = AuthService(current_home()), options.owner

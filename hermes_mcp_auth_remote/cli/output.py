@@ -72,7 +72,7 @@ def report_error(error: McpAuthError, *, as_json: bool) -> int:
 def report_interrupt(interrupt: KeyboardInterrupt, *, as_json: bool) -> int:
     """Print that the command was cancelled and return the exit code."""
     # Import late: most commands end without Ctrl-C.
-    from hermes_mcp_auth_remote.exit_hold import record_interrupt
+    from hermes_mcp_auth_remote.exit_delay import record_interrupt
 
     # The exit waits for token requests that were sent, and says so. A second Ctrl-C ends the process at once.
     record_interrupt()

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from hermes_mcp_auth_remote.cli.output import report_error
 from hermes_mcp_auth_remote.cli.token import valid_authorization
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.exit_hold import wait_for_sent_requests
+from hermes_mcp_auth_remote.exit_delay import wait_for_sent_requests
 
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # The exit codes of a shell, env and nohup for a command that cannot be run or is not found.

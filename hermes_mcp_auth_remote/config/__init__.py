@@ -23,7 +23,7 @@ from hermes_mcp_auth_remote.config.files import (
     read_variables,
     variables_in,
 )
-from hermes_mcp_auth_remote.config.section import Section
+from hermes_mcp_auth_remote.config.section_reader import Section
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, UnsafeUrl
 from hermes_mcp_auth_remote.hermes_home import file_stem, hermes_home, join_identities
 from hermes_mcp_auth_remote.oauth.urls import safe_url

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hermes_mcp_auth_remote.config.files import read_section, read_variables
-from hermes_mcp_auth_remote.config.section import Section
+from hermes_mcp_auth_remote.config.section_reader import Section
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Owner, OwnershipMode, Secret, owner_for

@@ -32,7 +32,7 @@ from hermes_mcp_auth_remote.errors import (
     Unreachable,
     UnsafeUrl,
 )
-from hermes_mcp_auth_remote.exit_hold import hold_exit_for_response
+from hermes_mcp_auth_remote.exit_delay import hold_exit_for_response
 from hermes_mcp_auth_remote.http.addresses import AddressPolicy, read_networks
 from hermes_mcp_auth_remote.http.body import decompress_body, read_body
 from hermes_mcp_auth_remote.http.framing import LimitedBackend, LimitedStream, TooMuchFraming
@@ -47,7 +47,7 @@ from hermes_mcp_auth_remote.http.transport_errors import (
     timeout_error,
 )
 from hermes_mcp_auth_remote.http.trusted_hosts import trusted_hosts
-from hermes_mcp_auth_remote.oauth.hosts import is_listed_host
+from hermes_mcp_auth_remote.oauth.host_names import is_listed_host
 from hermes_mcp_auth_remote.oauth.urls import MAX_URL_CHARS, host_of, is_loopback_host, origin_of, safe_url
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits

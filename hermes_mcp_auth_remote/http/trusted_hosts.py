@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from hermes_mcp_auth_remote.errors import ConfigError
-from hermes_mcp_auth_remote.oauth.hosts import normalize_host_name
+from hermes_mcp_auth_remote.oauth.host_names import normalize_host_name
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.values import Server
 

@@ -48,7 +48,7 @@ class RefreshFailure:
     advice: str
     kind: str
     error: str | None = None
-    server_words: str = ""
+    server_message: str = ""
     unauthorized_at: float | None = None
     is_answered: bool = True
 
@@ -90,9 +90,13 @@ class RefreshFailure:
         }
         error_class = class_by_code.get(self.kind)
         if error_class is not None:
-            return error_class(self.message, self.advice, server_message=self.server_words)
+            return error_class(self.message, self.advice, server_message=self.server_message)
         return TokenError(
-            self.message, self.error or "", self.advice, server_message=self.server_words, verdict="passing"
+            self.message,
+            self.error or "",
+            self.advice,
+            server_message=self.server_message,
+            verdict="temporary",
         )
 
 
@@ -106,7 +110,7 @@ def build_refresh_failure(
     if previous_failure is not None and previous_failure.last_at > now:
         # The clock was set back.
         previous_failure = None
-    verdict = error.verdict if isinstance(error, TokenError) else "passing"
+    verdict = error.verdict if isinstance(error, TokenError) else "temporary"
     unauthorized_at = None if previous_failure is None else previous_failure.unauthorized_at
     if verdict == "unauthorized" and unauthorized_at is None:
         unauthorized_at = now
@@ -134,7 +138,7 @@ def build_refresh_failure(
         advice=error.advice,
         kind=error.code,
         error=error.error if isinstance(error, TokenError) else None,
-        server_words=error.server_message,
+        server_message=error.server_message,
         unauthorized_at=unauthorized_at,
         is_answered=is_answered,
     )

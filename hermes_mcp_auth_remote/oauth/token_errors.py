@@ -14,7 +14,7 @@ from hermes_mcp_auth_remote.errors import MalformedResponse, TokenError
 from hermes_mcp_auth_remote.oauth.wire import Document, Response, read_json_or_form, sanitize
 from hermes_mcp_auth_remote.values import Secret
 
-Verdict = Literal["granted", "passing", "ours", "unauthorized", "final"]
+Verdict = Literal["granted", "temporary", "client_error", "unauthorized", "final"]
 """The meaning of a token endpoint's response: see `classify_token_response`."""
 
 # RFC 6749 sections 4.1.2.1 and 5.2, RFC 7009, RFC 7591, RFC 8628, RFC 8707, RFC 9126, RFC 9449, RFC 9470, and
@@ -111,8 +111,8 @@ def classify_token_response(status: int, document: Document | None, *, is_html: 
     or its media type is HTML. The status is checked first, because a gateway may send any body.
 
     - "granted": a 2xx without an error.
-    - "passing": the server or a gateway has a temporary problem; the same request may succeed later.
-    - "ours": the client's request was wrong; the refresh token may still be valid.
+    - "temporary": the server or a gateway has a temporary problem; the same request may succeed later.
+    - "client_error": the client's request was wrong; the refresh token may still be valid.
     - "unauthorized": a 401 without an error code; final only if it is repeated.
     - "final": the same request will never succeed.
     """
@@ -123,12 +123,12 @@ def classify_token_response(status: int, document: Document | None, *, is_html: 
     # A gateway's `{"error": "Not Found"}` is no OAuth error; PHP sends JSON as text/html.
     is_from_gateway = (is_html or status in {403, 404}) and code not in KNOWN_ERRORS
     if is_temporary_status(status) or is_from_gateway or code in TEMPORARY_ERRORS:
-        return "passing"
+        return "temporary"
     if code in BAD_REQUEST_ERRORS:
-        return "ours"
+        return "client_error"
     if has_error:
         return "final"
-    return "unauthorized" if status == 401 else "passing"
+    return "unauthorized" if status == 401 else "temporary"
 
 
 def is_temporary_status(status: int) -> bool:
@@ -194,7 +194,7 @@ def _token_error(
     error = canonical_error(error_code(document)) if has_error_member(document) else f"status {status}"
     error_text = f"an error of its own (status {status})" if error == UNKNOWN_ERROR else error
     advice = _ERROR_ADVICE.get(error)
-    if advice is None and verdict == "passing":
+    if advice is None and verdict == "temporary":
         advice = _RETRY_LATER_ADVICE
     return TokenError(
         f"{host} refused the {step}: {error_text}.",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import McpAuthError, StoreError
-from hermes_mcp_auth_remote.exit_hold import ExitHold
+from hermes_mcp_auth_remote.exit_delay import ExitDelay
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover_metadata
@@ -255,7 +255,7 @@ class AuthService:
         key, store = CredentialKey(server.name, owner), self._deps.store
 
         async def save_under_lock() -> None:
-            with ExitHold() as hold:
+            with ExitDelay() as hold:
                 hold.hold_for_storing(server.name, self._deps.limits.lock_seconds)
                 async with acquire_lock(store.lock(key), self._deps.limits.lock_seconds):
                     store.save_login(key, credentials)

@@ -17,7 +17,7 @@ from hermes_mcp_auth_remote.errors import (
     StoreError,
     TokenError,
 )
-from hermes_mcp_auth_remote.exit_hold import hold_exit_for_storing
+from hermes_mcp_auth_remote.exit_delay import hold_exit_for_storing
 from hermes_mcp_auth_remote.login import (
     Login,
     LoginEvent,

@@ -25,7 +25,7 @@ from hermes_mcp_auth_remote.errors import (
     StoreError,
     StoreUnwritable,
 )
-from hermes_mcp_auth_remote.exit_hold import ExitHold
+from hermes_mcp_auth_remote.exit_delay import ExitDelay
 from hermes_mcp_auth_remote.login import LOGIN_ID_BYTES, Login, is_same_prompt
 from hermes_mcp_auth_remote.oauth.device_polling import (
     MAX_DOUBLINGS,
@@ -186,7 +186,7 @@ class DeviceLogins:
         if login.request.uses_dpop and job_state.key_and_prover is None:
             job_state.key_and_prover = self._new_key_and_prover()
         prover = None if job_state.key_and_prover is None else job_state.key_and_prover[1]
-        with ExitHold():
+        with ExitDelay():
             return await self._send_poll(
                 login, poll_state, job_state, _send_poll_request(poll_request(poll_state, sign=sign), prover)
             )

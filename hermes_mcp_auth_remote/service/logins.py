@@ -20,7 +20,7 @@ from hermes_mcp_auth_remote.errors import (
     TimedOut,
     TokenError,
 )
-from hermes_mcp_auth_remote.exit_hold import ExitHold
+from hermes_mcp_auth_remote.exit_delay import ExitDelay
 from hermes_mcp_auth_remote.login import (
     MAX_PASTE_ATTEMPTS,
     Login,
@@ -123,7 +123,7 @@ class Logins(LoginCompletion):
         If the caller is cancelled, a code that was sent is still exchanged, and one that was not sent is not.
         """
         login, response = await run_file_work(self._parse_and_claim, login_id, text, origin)
-        hold, limits = ExitHold(), self._deps.limits
+        hold, limits = ExitDelay(), self._deps.limits
         flight = self._deps.exchange_flights.submit(
             login_id, lambda: self._exchange_code(hold, login, response, origin, server), server.url
         )
@@ -149,14 +149,14 @@ class Logins(LoginCompletion):
 
     async def _exchange_code(
         self,
-        exit_hold: ExitHold,
+        exit_delay: ExitDelay,
         login: Login,
         response: AuthorizationResponse,
         origin: Origin,
         server: Server,
     ) -> Credentials:
         """Exchange a code and store the tokens, in a flight's thread; raises as `complete_login` does."""
-        with exit_hold:
+        with exit_delay:
             try:
                 sign = self._deps.signer_for(server)
                 proof_key = new_proof_key() if login.request.uses_dpop else None

@@ -19,7 +19,7 @@ from itertools import count
 from typing import Protocol
 from weakref import WeakSet
 
-from hermes_mcp_auth_remote.exit_hold import wait_for_sent_requests
+from hermes_mcp_auth_remote.exit_delay import wait_for_sent_requests
 from hermes_mcp_auth_remote.fork import reset_after_fork
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
 from hermes_mcp_auth_remote.traceback_redaction import hide_locals, with_hidden_locals
@@ -31,7 +31,7 @@ MAX_RUNNING_STEPS_PER_SERVER = 32
 # Changes by other processes are visible only in the store. This is the time between two checks.
 STORE_CHECK_SECONDS = 1.0
 # A step that runs when the interpreter exits may be writing a file. The exit waits longer for a poll that was
-# sent (`exit_hold`), because its response may contain tokens.
+# sent (`exit_delay`), because its response may contain tokens.
 EXIT_WAIT_SECONDS = TIME_LIMITS.exit_seconds
 # A step that takes longer than the response limit no longer counts towards MAX_RUNNING_STEPS.
 SLOW_STEP_SECONDS = TIME_LIMITS.response_seconds

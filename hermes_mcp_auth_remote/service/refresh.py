@@ -21,7 +21,7 @@ from hermes_mcp_auth_remote.errors import (
     TimedOut,
     TokenError,
 )
-from hermes_mcp_auth_remote.exit_hold import ExitHold
+from hermes_mcp_auth_remote.exit_delay import ExitDelay
 from hermes_mcp_auth_remote.oauth.authorization import select_resource
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import Client
@@ -61,7 +61,7 @@ class TokenRefresher:
         # The proof key of the last tokens read, and its prover, which remembers the servers' nonces.
         self._key_and_prover: tuple[Secret, Prover] | None = None
         # The exit hold of the current flight.
-        self._exit_hold = ExitHold()
+        self._exit_delay = ExitDelay()
 
     @property
     def uses_machine_grant(self) -> bool:
@@ -76,8 +76,8 @@ class TokenRefresher:
         `challenge` names the scope that the server requires. Raises AuthorizationRequired if a user must log
         in, a NetworkError or a StoreError; for grants without a user also a ServerError or ConfigError.
         """
-        self._exit_hold = ExitHold()
-        with self._exit_hold:
+        self._exit_delay = ExitDelay()
+        with self._exit_delay:
             try:
                 return await self._obtain_token(refused_header, challenge)
             except asyncio.CancelledError:
@@ -106,7 +106,7 @@ class TokenRefresher:
         token, stored = self._read_fresh_token(refused_header)
         if token is not None or (token := self._unexpired_token(stored, refused_header)) is not None:
             return token
-        host, name = self._exit_hold.host, self._key.server_name
+        host, name = self._exit_delay.host, self._key.server_name
         if host is not None:
             raise TimedOut(
                 f"{host} got a token request for {name} but did not answer in time.",
@@ -257,7 +257,7 @@ class TokenRefresher:
             failure, last_error = last_failure
             if not failure.can_retry(now, is_token_valid=is_token_valid):
                 reason_error = ended_error if failure.is_final else last_error
-                ended_error.server_message = failure.server_words
+                ended_error.server_message = failure.server_message
                 return self._use_old_token(credentials, tokens, refused_header, reason_error)
         resource = binding.resource if binding else self._resource()
         try:

@@ -2,7 +2,7 @@
 
 A flight runs in a thread and an event loop of its own. So a cancelled caller does not cancel it, and a
 synchronous caller cannot deadlock its own loop. The threads are daemons: a flight delays the end of the
-process only if it has sent a token request (`exit_hold.ExitHold`).
+process only if it has sent a token request (`exit_delay.ExitDelay`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.input import LineSource
 from hermes_mcp_auth_remote.terminal.loopback import Listener
-from hermes_mcp_auth_remote.terminal.page import Page
+from hermes_mcp_auth_remote.terminal.loopback_page import Page
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Origin, Secret, Server
 

@@ -20,7 +20,7 @@ from typing import Self
 import h11
 
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, NetworkError
-from hermes_mcp_auth_remote.terminal.page import HEADERS, Page, render_page
+from hermes_mcp_auth_remote.terminal.loopback_page import HEADERS, Page, render_page
 from hermes_mcp_auth_remote.traceback_redaction import hide_locals
 from hermes_mcp_auth_remote.values import Secret
 

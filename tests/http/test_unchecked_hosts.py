@@ -22,7 +22,7 @@ from hermes_mcp_auth_remote.http.addresses import Address
 from hermes_mcp_auth_remote.http.client import run_exchange
 from hermes_mcp_auth_remote.http.pooled import HttpClientPool
 from hermes_mcp_auth_remote.http.ssrf_guard import Resolver
-from hermes_mcp_auth_remote.http.traced import TracedRequest, run_traced_exchange
+from hermes_mcp_auth_remote.http.traced_exchange import TracedRequest, run_traced_exchange
 from hermes_mcp_auth_remote.oauth.challenge import read_challenge
 from hermes_mcp_auth_remote.oauth.metadata import discover_metadata
 from hermes_mcp_auth_remote.oauth.wire import Request, get_json, post_form

@@ -107,7 +107,7 @@ def test_a_401_without_a_word_is_final_if_it_comes_twice_a_minute_apart(
     [
         (DOWN, True, False),
         (DEAD, True, True),
-        (TokenError("x", "invalid_scope", verdict="ours"), True, False),
+        (TokenError("x", "invalid_scope", verdict="client_error"), True, False),
         (RedirectRefused("x"), True, False),
         (LOST, False, False),
         (ConfigError("x"), False, False),
@@ -125,7 +125,7 @@ def test_what_is_told_to_other_processes(trouble: McpAuthError, *, is_answered: 
     [
         DOWN,
         RedirectRefused("as.example redirects.", "Do this."),
-        TokenError("x", "invalid_scope", "Do.", server_message="odd", verdict="ours"),
+        TokenError("x", "invalid_scope", "Do.", server_message="odd", verdict="client_error"),
     ],
 )
 def test_another_process_gets_an_error_that_says_the_same(trouble: McpAuthError) -> None:

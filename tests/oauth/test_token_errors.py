@@ -34,7 +34,7 @@ PASSING_STATUSES = (300, 302, 307, 308, 408, 429, 500, 502, 503, 504, 599)
 @pytest.mark.parametrize("body", [None, {}, GRANTED, {"error": "server_error"}, *DEAD])
 def test_a_passing_status_is_passing_whatever_the_body_says(status: int, body: Document | None) -> None:
     for is_html in (False, True):
-        assert classify_token_response(status, body, is_html=is_html) == "passing"
+        assert classify_token_response(status, body, is_html=is_html) == "temporary"
 
 
 ROWS: list[tuple[int, Document | None, bool, str]] = [
@@ -45,28 +45,28 @@ ROWS: list[tuple[int, Document | None, bool, str]] = [
     (200, {**GRANTED, "ok": True, "error": None}, False, "granted"),
     (200, {**GRANTED, "error": ""}, False, "granted"),
     # A body that is none
-    (200, None, False, "passing"),
-    (200, None, True, "passing"),
-    (400, None, False, "passing"),
-    (400, None, True, "passing"),
-    (404, None, False, "passing"),
-    (403, None, False, "passing"),
+    (200, None, False, "temporary"),
+    (200, None, True, "temporary"),
+    (400, None, False, "temporary"),
+    (400, None, True, "temporary"),
+    (404, None, False, "temporary"),
+    (403, None, False, "temporary"),
     # 403 and 404: only an OAuth error counts
-    (403, {}, False, "passing"),
-    (403, {"error": "Forbidden"}, False, "passing"),
-    (403, {"ok": False}, False, "passing"),
-    (404, {"error": "Not Found", "status": 404}, False, "passing"),
-    (404, {"error": {"code": "not_found"}}, False, "passing"),
+    (403, {}, False, "temporary"),
+    (403, {"error": "Forbidden"}, False, "temporary"),
+    (403, {"ok": False}, False, "temporary"),
+    (404, {"error": "Not Found", "status": 404}, False, "temporary"),
+    (404, {"error": {"code": "not_found"}}, False, "temporary"),
     (403, {"error": "invalid_grant"}, False, "final"),
     (404, {"error": "invalid_grant"}, False, "final"),
     (403, {"error": "bad_refresh_token"}, False, "final"),
     (403, {"error": "access_denied"}, False, "final"),
     # HTML that holds JSON: only an OAuth error counts
     (400, {"error": "invalid_grant"}, True, "final"),
-    (400, {"error": "Bad Request"}, True, "passing"),
+    (400, {"error": "Bad Request"}, True, "temporary"),
     (200, {"error": "bad_refresh_token"}, True, "final"),
-    (200, {"ok": False}, True, "passing"),
-    (401, {}, True, "passing"),
+    (200, {"ok": False}, True, "temporary"),
+    (401, {}, True, "temporary"),
     # Dead, in each server's words
     (400, {"error": "invalid_grant"}, False, "final"),
     (400, {"error": "INVALID_GRANT "}, False, "final"),
@@ -89,17 +89,17 @@ ROWS: list[tuple[int, Document | None, bool, str]] = [
     (401, {}, False, "unauthorized"),
     (401, {"message": "Unauthorized"}, False, "unauthorized"),
     (401, {"error": None}, False, "unauthorized"),
-    (401, None, True, "passing"),
+    (401, None, True, "temporary"),
     # Nothing said
-    (400, {}, False, "passing"),
-    (400, {"message": "no"}, False, "passing"),
-    (405, {}, False, "passing"),
-    *((400, {"error": code}, False, "passing") for code in sorted(TEMPORARY_ERRORS)),
-    *((200, {"ok": False, "error": code}, False, "passing") for code in sorted(TEMPORARY_ERRORS)),
-    (403, {"error": "slow_down"}, False, "passing"),
-    (401, {"error": "temporarily_unavailable"}, False, "passing"),
+    (400, {}, False, "temporary"),
+    (400, {"message": "no"}, False, "temporary"),
+    (405, {}, False, "temporary"),
+    *((400, {"error": code}, False, "temporary") for code in sorted(TEMPORARY_ERRORS)),
+    *((200, {"ok": False, "error": code}, False, "temporary") for code in sorted(TEMPORARY_ERRORS)),
+    (403, {"error": "slow_down"}, False, "temporary"),
+    (401, {"error": "temporarily_unavailable"}, False, "temporary"),
     *(
-        (status, {"error": code}, False, "ours")
+        (status, {"error": code}, False, "client_error")
         for code in sorted(BAD_REQUEST_ERRORS)
         for status in (200, 400, 403)
     ),
@@ -144,10 +144,10 @@ def test_the_temporary_errors_and_ours_are_those_of_the_rule() -> None:
         (401, b"<html>Sign in", "text/html", MalformedResponse, None),
         (401, b"", "", TokenError, "unauthorized"),
         (401, b"Unauthorized", "text/plain", TokenError, "unauthorized"),
-        (404, b'{"error": "Not Found"}', "application/json", TokenError, "passing"),
+        (404, b'{"error": "Not Found"}', "application/json", TokenError, "temporary"),
         (200, b"error=bad_refresh_token", "application/x-www-form-urlencoded", TokenError, "final"),
         (200, b'{"ok": false}', "application/json", TokenError, "final"),
-        (400, b'{"error": "invalid_scope"}', "text/html; charset=utf-8", TokenError, "ours"),
+        (400, b'{"error": "invalid_scope"}', "text/html; charset=utf-8", TokenError, "client_error"),
     ],
 )
 def test_a_refresh_raises_by_that_rule(

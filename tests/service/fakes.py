@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from hermes_mcp_auth_remote import exit_hold
+from hermes_mcp_auth_remote import exit_delay
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.credentials import Credentials
@@ -49,7 +49,7 @@ class FakeServer:
             while True:
                 self.requests.append(request)
                 if request.is_token_request:
-                    exit_hold.hold_exit_for_response("as0.example", 90.0)
+                    exit_delay.hold_exit_for_response("as0.example", 90.0)
                 await asyncio.to_thread(self.gate.wait, 10)
                 is_token_request = request.url.endswith("/token")
                 request = exchange.send(self.respond(request) if is_token_request else answer(200, {}))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote import exit_hold
+from hermes_mcp_auth_remote import exit_delay
 from hermes_mcp_auth_remote.errors import McpAuthError, TimedOut
 from hermes_mcp_auth_remote.login import Login, apply_event
 from hermes_mcp_auth_remote.oauth.metadata import authorization_server_from_document
@@ -97,7 +97,7 @@ def test_a_process_that_ends_uses_its_due_token_and_says_why_it_gets_no_other(
 ) -> None:
     seeded(tmp_path)
     server = FakeServer()
-    monkeypatch.setattr(exit_hold._process_holds, "is_ending", True)
+    monkeypatch.setattr(exit_delay._process_holds, "is_ending", True)
     assert header(service_at(tmp_path, server, DUE)) == OLD
     with pytest.raises(TimedOut, match="this process is ending"):
         header(service_at(tmp_path, server, ENDED))

@@ -24,9 +24,9 @@ from hermes_mcp_auth_remote.store.codec import (
 )
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import private_files
-from hermes_mcp_auth_remote.store.files.commit import read_record
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.fast_token import read_valid_token
+from hermes_mcp_auth_remote.store.files.login_commit import read_record
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.requirements import covers
 from tests.store.given import KEY, LOGIN_ID, NOW, credentials_of, login_of

@@ -15,7 +15,7 @@ import pytest
 from hermes_mcp_auth_remote.errors import ConfigError, NetworkError, PasteRefused
 from hermes_mcp_auth_remote.terminal import loopback
 from hermes_mcp_auth_remote.terminal.loopback import Listener
-from hermes_mcp_auth_remote.terminal.page import Page
+from hermes_mcp_auth_remote.terminal.loopback_page import Page
 from hermes_mcp_auth_remote.values import Secret
 from tests.parts.ports import free_port
 

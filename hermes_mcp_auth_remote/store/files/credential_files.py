@@ -2,10 +2,10 @@
 
 Tokens are written last: Hermes watches only the tokens file, and a process that sees new tokens must find
 everything that belongs to them. Each file is replaced atomically, and the files of a login together
-(`commit`). If the process that stores them is killed, the next read by any process of this program completes
-the commit or rolls it back (`commit_recovery`). The binding is written first. Until the commit is complete,
-the binding contains the fingerprint of the new tokens and the binding of the old tokens, so that no reader
-uses a refresh token with the metadata of another issuer.
+(`login_commit`). If the process that stores them is killed, the next read by any process of this program
+completes the commit or rolls it back (`login_commit_recovery`). The binding is written first. Until the
+commit is complete, the binding contains the fingerprint of the new tokens and the binding of the old
+tokens, so that no reader uses a refresh token with the metadata of another issuer.
 """
 
 from __future__ import annotations
@@ -38,10 +38,14 @@ from hermes_mcp_auth_remote.store.codec import (
     with_config_files,
 )
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, infer_binding, reconcile
-from hermes_mcp_auth_remote.store.files.commit import begin_commit, read_record
-from hermes_mcp_auth_remote.store.files.commit_record import BLANK, is_blank, remove_or_blank
-from hermes_mcp_auth_remote.store.files.commit_recovery import RecoveringLock, finish_commit, recover_commit
 from hermes_mcp_auth_remote.store.files.lock import FileLock
+from hermes_mcp_auth_remote.store.files.login_commit import begin_commit, read_record
+from hermes_mcp_auth_remote.store.files.login_commit_record import BLANK, is_blank, remove_or_blank
+from hermes_mcp_auth_remote.store.files.login_commit_recovery import (
+    RecoveringLock,
+    finish_commit,
+    recover_commit,
+)
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.store.files.paths import (
     BINDING,

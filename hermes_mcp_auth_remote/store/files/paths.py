@@ -14,8 +14,8 @@ CIMD_DISABLED = ".cimd-off"
 # Why the last refresh failed. Not ".json", so that Hermes and older versions of this program ignore it.
 REFRESH_FAILURE = ".refresh-failure"
 LOCK = ".json.refresh.lock"
-# A hidden file that exists while a login is being stored (`commit`). It has the suffix of a temporary file,
-# so that the logout of an older version removes it too.
+# A hidden file that exists while a login is being stored (`login_commit`). It has the suffix of a temporary
+# file, so that the logout of an older version removes it too.
 COMMIT_RECORD = ".pending.tmp"
 OWNERS_FOLDER = "owners"
 

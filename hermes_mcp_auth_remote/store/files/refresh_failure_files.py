@@ -43,7 +43,9 @@ class RefreshFailureFiles:
 
     def write(self, key: CredentialKey, tokens: Tokens, failure: RefreshFailure) -> None:
         """Store a failure; ignores errors of the disk."""
-        document = {"version": FORMAT_VERSION, "tokens": _token_pair_fingerprint(tokens), **asdict(failure)}
+        members = asdict(failure)
+        members["server_words"] = members.pop("server_message")
+        document = {"version": FORMAT_VERSION, "tokens": _token_pair_fingerprint(tokens), **members}
         with suppress(StoreError, OSError):
             write_private(self._path_for(key), encode_document(document))
 
@@ -78,7 +80,7 @@ def _read_failure(reader: DocumentReader, tokens: Tokens) -> RefreshFailure | No
         advice=reader.string("advice"),
         kind=reader.string("kind"),
         error=reader.optional_string("error"),
-        server_words=clean_server_message(reader.string("server_words")),
+        server_message=clean_server_message(reader.string("server_words")),
         unauthorized_at=reader.optional_number("unauthorized_at"),
         is_answered=reader.boolean("is_answered"),
     )

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 
 from hermes_mcp_auth_remote.errors import ConfigError, UnsafeUrl
 from hermes_mcp_auth_remote.hermes_home import expand_user
-from hermes_mcp_auth_remote.oauth.hosts import normalize_host_name
+from hermes_mcp_auth_remote.oauth.host_names import normalize_host_name
 from hermes_mcp_auth_remote.oauth.urls import safe_url
 
 T = TypeVar("T")

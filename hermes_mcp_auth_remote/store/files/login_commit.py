@@ -54,7 +54,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from hermes_mcp_auth_remote.errors import StoreError
-from hermes_mcp_auth_remote.store.files.commit_record import (
+from hermes_mcp_auth_remote.store.files.login_commit_record import (
     BLANK,
     MAX_RECORD_BYTES,
     FileChange,

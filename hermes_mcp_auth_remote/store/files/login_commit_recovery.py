@@ -10,8 +10,8 @@ from pathlib import Path
 from hermes_mcp_auth_remote.errors import LoginError, StoreCorrupt, StoreError
 from hermes_mcp_auth_remote.login import apply_event
 from hermes_mcp_auth_remote.store.codec import PREVIOUS_BINDING_MEMBER, decode_document, encode_document
-from hermes_mcp_auth_remote.store.files.commit import Commit, read_record
 from hermes_mcp_auth_remote.store.files.lock import FileLock
+from hermes_mcp_auth_remote.store.files.login_commit import Commit, read_record
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.store.files.paths import BINDING
 from hermes_mcp_auth_remote.store.files.private_files import StrPath, read_private, remove_file, write_private

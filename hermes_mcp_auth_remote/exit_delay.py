@@ -1,8 +1,8 @@
 """Delay the exit of the process until the tokens of sent token requests are stored.
 
 Refreshes, code exchanges and device polls run in daemon threads, which an ending interpreter abandons. Each
-of them has an ExitHold, which delays the exit from the moment at which its token request is sent. The wait is
-an atexit handler: daemon threads still run then, but no thread can be started (Python 3.12).
+of them has an ExitDelay, which delays the exit from the moment at which its token request is sent. The wait
+is an atexit handler: daemon threads still run then, but no thread can be started (Python 3.12).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Self
 from hermes_mcp_auth_remote.fork import reset_after_fork
 from hermes_mcp_auth_remote.timeouts import EXIT_NOTICE_DELAY_SECONDS, STORE_SECONDS
 
-_current_hold: ContextVar[ExitHold | None] = ContextVar("exit_hold", default=None)
+_current_hold: ContextVar[ExitDelay | None] = ContextVar("exit_delay", default=None)
 
 
-class ExitHold:
+class ExitDelay:
     """Delays the end of the process from `hold_for_response` to the end of its block. Thread-safe.
 
     Use it once, in the task that sends the request.
@@ -38,7 +38,7 @@ class ExitHold:
 
     def __init__(self) -> None:
         self._is_cancelled = False
-        self._context_token: Token[ExitHold | None] | None = None
+        self._context_token: Token[ExitDelay | None] | None = None
         # The host that got the token request; None: no request was sent.
         self.host: str | None = None
         # What the exit notice says that the process waits for; and until when (`time.monotonic()`).
@@ -98,12 +98,12 @@ class _ProcessHolds:
     def reset_in_child(self) -> None:
         """Forget all holds in a forked child process: it does not have the parent's threads."""
         self.condition = threading.Condition()
-        self.holds: set[ExitHold] = set()
+        self.holds: set[ExitDelay] = set()
         self.is_ending = False
         self.was_interrupted = False
         self.has_given_up = False
 
-    def remove(self, hold: ExitHold) -> None:
+    def remove(self, hold: ExitDelay) -> None:
         with self.condition:
             self.holds.discard(hold)
             self.condition.notify_all()
@@ -113,14 +113,14 @@ _process_holds = _ProcessHolds()
 
 
 def hold_exit_for_response(host: str, timeout_seconds: float) -> None:
-    """Call `ExitHold.hold_for_response` on the hold of the current task, if there is one."""
+    """Call `ExitDelay.hold_for_response` on the hold of the current task, if there is one."""
     hold = _current_hold.get()
     if hold is not None:
         hold.hold_for_response(host, timeout_seconds)
 
 
 def hold_exit_for_storing(server_name: str, timeout_seconds: float) -> None:
-    """Call `ExitHold.hold_for_storing` on the hold of the current task, if there is one."""
+    """Call `ExitDelay.hold_for_storing` on the hold of the current task, if there is one."""
     hold = _current_hold.get()
     if hold is not None:
         hold.hold_for_storing(server_name, timeout_seconds)
