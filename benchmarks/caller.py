@@ -1,6 +1,6 @@
-"""A process that shares a login with others: `python -m benchmarks.caller <kind> <url> <home>`.
+"""Make calls with a login that other processes share: `python -m benchmarks.calling_process KIND URL HOME`.
 
-For each number on standard input it makes that many calls at once, and prints how many succeeded.
+For each number on standard input, make that many calls at once and print how many succeeded.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def _refuse_login(*_: object) -> Any:  # noqa: ANN401
 AUTH_FACTORIES: dict[str, Callable[[str, Path], Awaitable[Any]]] = {
     "ours": _make_our_auth,
     "mcp 2.x": _make_sdk_auth,
-    "mcp 2.x, told the expiry": _make_sdk_auth_with_expiry,
+    "mcp 2.x with stored expiry": _make_sdk_auth_with_expiry,
     "fastmcp": _make_fastmcp_auth,
 }
 

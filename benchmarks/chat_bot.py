@@ -1,4 +1,4 @@
-"""A bot in a process of its own: `python -m benchmarks.chat_bot KIND URL HOME USERS`, its token in BOT_TOKEN.
+"""Run a bot in its own process: `python -m benchmarks.chat_bot KIND URL HOME USERS`. BOT_TOKEN is its token.
 
 The kinds are our bots and, as floors, bots that use only the library and answer one command. On standard
 input, "begin" resets the measurements of the event loop, "report" prints them as JSON.

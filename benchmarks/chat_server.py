@@ -1,6 +1,6 @@
-"""The demo's MCP and authorization server in a process of their own: `python -m benchmarks.chat_server`.
+"""Run the demo's MCP and authorization server in one process: `python -m benchmarks.chat_server`.
 
-It prints the URL of the MCP server, and ends at the end of its standard input.
+The process prints the URL of the MCP server, and ends at the end of its standard input.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def _measure_start_milliseconds(kind: str, url: str, token: str, is_ready: Calla
         with _run_bot(kind, url, token, home, "1") as bot:
             _wait_until(is_ready, bot)
             duration_ms = (time.perf_counter() - started_at) * 1000
-    # The API must have forgotten this bot before the next one starts.
+    # Wait until the API no longer counts this bot as connected; then the next one can start.
     if kind.startswith("telegram"):
         _wait_until(lambda: not is_ready(), None)
     return duration_ms

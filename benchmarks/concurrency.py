@@ -31,7 +31,7 @@ AuthFactories = Mapping[str, AuthFactory]
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Measure both. Leave the peer out of a thousand calls: it makes them one after another."""
+    """Measure both. Skip the peer for a thousand calls: it makes them one after another."""
     few, many = scale.choose_size(100, 5), scale.choose_size(1000, 10)
     figures: list[Figure] = []
     with run_server() as origin, logged_in_home() as home:

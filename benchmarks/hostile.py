@@ -33,7 +33,7 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin, Server
 
 MAX_RATIO = 1.2
-# The look-up of this name takes longer than a login may. It does end, so that no thread blocks for ever.
+# The look-up of this name takes longer than a login may take. It ends after five seconds, so no thread leaks.
 SILENT_HOST = "silent.example"
 _SILENT_SECONDS = 5.0
 _CONCURRENT_LOGINS = 12
@@ -190,7 +190,7 @@ def silent_resolver() -> Generator[None]:
     def getaddrinfo(host: Any, *rest: Any, **options: Any) -> Any:  # noqa: ANN401
         if host in {SILENT_HOST, SILENT_HOST.encode()}:
             is_over.wait(_SILENT_SECONDS)
-            raise socket.gaierror(socket.EAI_AGAIN, "nothing was ever heard")
+            raise socket.gaierror(socket.EAI_AGAIN, "the benchmark's resolver does not respond")
         return resolve(host, *rest, **options)
 
     socket.getaddrinfo = getaddrinfo

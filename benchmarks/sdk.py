@@ -1,4 +1,4 @@
-"""The peer: the OAuthClientProvider of the MCP SDK, 1.x or 2.x as installed for this interpreter.
+"""The peer: the OAuthClientProvider of the MCP SDK. This interpreter's environment selects 1.x or 2.x.
 
 `python -m benchmarks.sdk 10000` prints the CPU microseconds of its auth step.
 """

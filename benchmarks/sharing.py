@@ -39,7 +39,7 @@ class SharingResult:
 def measure_figures(scale: Scale) -> list[Figure]:
     """Count once per client. The server rotates refresh tokens and ends a session if one is used twice."""
     processes, calls = scale.choose_size(PROCESS_COUNT, 1), scale.choose_size(CALLS_PER_PROCESS, 3)
-    kinds = {"ours": PYTHON, "mcp 2.x": PYTHON, "mcp 2.x, told the expiry": PYTHON}
+    kinds = {"ours": PYTHON, "mcp 2.x": PYTHON, "mcp 2.x with stored expiry": PYTHON}
     if FASTMCP_PYTHON.exists():
         kinds["fastmcp"] = str(FASTMCP_PYTHON)
     results = {kind: measure_sharing(kind, python, processes, calls) for kind, python in kinds.items()}

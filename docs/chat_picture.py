@@ -39,7 +39,7 @@ PICTURES = {
         "An agent in Hermes that asks for a login by itself, and continues after it.",
     ),
 }
-# What the pictures show instead of a test's addresses and times.
+# The pictures show these instead of the addresses and times of a test.
 REPLACEMENTS = {
     "http://127.0.0.1:<port>/api/ping": "https://mcp.notes.example/mcp",
     "http://127.0.0.1:<port>/mcp": "https://mcp.notes.example/mcp",

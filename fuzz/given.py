@@ -1,4 +1,4 @@
-"""Shared parts of the harnesses: recorded samples, responses made from bytes, and a login to answer."""
+"""Inputs that the harnesses share: samples, responses made from bytes, and an authorization request."""
 
 from __future__ import annotations
 

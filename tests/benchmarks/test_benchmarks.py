@@ -10,7 +10,7 @@ from benchmarks.table import format_markdown
 
 pytestmark = pytest.mark.slow
 
-# These take a quarter of a minute even in small.
+# These take 15 seconds even at the small scale.
 SLOW = {"chats", "polling"}
 
 
@@ -20,7 +20,7 @@ SLOW = {"chats", "polling"}
 def test_every_benchmark_still_runs_and_fits_the_table(name: str) -> None:
     found = BENCHMARKS[name](Scale(rounds=1, is_small=True))
     assert found
-    # A server that refuses, a command that fails: either would have raised. What is measured is there.
+    # A failed call or command raises, so a figure without a base is the remaining error.
     assert all(figure.base > 0 for figure in found)
     lines = format_markdown(found, 0).splitlines()
     assert len({line.count("|") for line in lines[: 2 + len(found)]}) == 1

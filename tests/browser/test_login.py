@@ -1,4 +1,4 @@
-"""A login on a desktop: the browser is opened, the person approves, and the command ends by itself."""
+"""A login on a desktop: the command opens the browser, the user approves, and the command exits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cli.commands import Cli
 from tests.parts.chromium import chromium
 from tests.tripwire import guard
 
-# Hands the address to the test, as a browser gets it: as its argument.
+# A browser that passes its argument, the URL, to the test.
 BROWSER = """#!/bin/sh
 printf '%s' "$1" > "${0%/*}/asked"
 """
@@ -33,7 +33,7 @@ def test_the_browser_ends_on_our_page_and_the_command_by_itself(tmp_path: Path, 
         with cli.started("login", "demo", "--json", env={"BROWSER": str(browser)}) as login:
             waiting = login.event()
             assert waiting["browser_opened"] is True
-            # Opening the pipe waits for the browser's script; one that never comes fails the test.
+            # Opening the pipe waits for the script. If the script does not run, the timer ends the wait.
             rescue = threading.Timer(20, lambda: asked.write_text("about:blank"))
             rescue.start()
             url = asked.read_text()

@@ -1,4 +1,4 @@
-"""The command line as a user runs it: in a process and a home of its own, at the demo's servers."""
+"""Run the command line as a user does: in its own process, with its own home, against the demo's servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.parts import warm
 
 MODULE = "hermes_mcp_auth_remote.cli"
 COMMAND = (sys.executable, "-m", MODULE)
-# What commands import, so that their forks need not.
+# The server process imports these modules, so its forks start faster.
 IMPORTED = (
     *(f"{MODULE}.{path.stem}" for path in sorted(Path(cli.__file__).parent.glob("[a-z]*.py"))),
     "hermes_mcp_auth_remote.http.client",
@@ -33,7 +33,7 @@ SECONDS = 40
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended, and what it wrote."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -41,13 +41,13 @@ class Ended:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Standard output as JSON lines; raises where one is not."""
+        """Parse standard output as JSON lines; raises ValueError if a line is not JSON."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 @dataclass(frozen=True, slots=True)
 class Cli:
-    """Runs commands. No text that a command writes may hold a secret, or a traceback."""
+    """Runs commands, and fails if a command writes a secret or a traceback."""
 
     home: Path
     secrets: Collection[str] = field(repr=False)
@@ -64,7 +64,7 @@ class Cli:
         (self.home / "config.yaml").write_text(text, "utf-8")
 
     def environ(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return all that a command sees of its surroundings."""
+        """Return the environment variables of a command."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         ours = {"HERMES_HOME": str(self.home), "TZ": "UTC", "LANG": "C.UTF-8"}
         return inherited | ours | dict(self.env) | dict(more or {})
@@ -76,9 +76,9 @@ class Cli:
         env: Mapping[str, str] | None = None,
         may_show: Collection[str] = (),
     ) -> Ended:
-        """Run a command to its end. `may_show` are secrets that it is asked for.
+        """Run a command to its end. The command may print the secrets in `may_show`.
 
-        It runs in a fork of a process that has imported everything, unless `env` decides how Python starts.
+        It runs in a fork of a process that has imported all modules, unless `env` changes how Python starts.
         """
         environ = self.environ(env)
         if self._suits_fork(env):
@@ -108,9 +108,9 @@ class Cli:
     def started(
         self, *arguments: str, env: Mapping[str, str] | None = None, in_fork: bool = False
     ) -> Iterator[Started]:
-        """Start a command, in an interpreter of its own unless `in_fork`; it is killed with the block."""
+        """Start a command, in a new interpreter unless `in_fork`. The end of the block kills it."""
         process = (
-            # It has the members that `Started` uses.
+            # warm.Process has the members that `RunningCommand` uses.
             cast("subprocess.Popen[bytes]", self._start_fork(arguments, env))
             if in_fork and self._suits_fork(env)
             else subprocess.Popen(
@@ -130,36 +130,38 @@ class Cli:
             started.watchdog.cancel()
 
     def check(self, text: str, may_show: Collection[str] = ()) -> None:
-        """Fail on a traceback or a secret, without showing the latter."""
+        """Fail if `text` holds a traceback or a secret. The failure does not show the secret."""
         assert "Traceback" not in text, text
         leaked = [secret for secret in list(self.secrets) if len(secret) > 7 and secret in text]
-        assert len([secret for secret in leaked if secret not in may_show]) == 0, "a secret was shown"
+        assert len([secret for secret in leaked if secret not in may_show]) == 0, (
+            "the command printed a secret"
+        )
 
     def files(self) -> dict[str, bytes]:
-        """Return the stored credentials as they are on the disk, without locks and logins."""
+        """Return the stored credential files, without locks and logins."""
         root = self.home / "mcp-tokens"
         paths = [path for path in sorted(root.rglob("*.json")) if path.parent.name != "logins"]
         return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
     def stored(self, name: str = "demo") -> dict[str, Any]:
-        """Return the tokens that are stored for a server."""
+        """Return the stored tokens of a server."""
         tokens: dict[str, Any] = json.loads((self.home / "mcp-tokens" / f"{name}.json").read_bytes())
         return tokens
 
     def change_stored(self, name: str = "demo", **members: object) -> None:
-        """Change some members of the stored tokens, None removes one."""
+        """Change members of the stored tokens; None removes a member."""
         changed = {**self.stored(name), **members}
         kept = {key: value for key, value in changed.items() if value is not None}
         (self.home / "mcp-tokens" / f"{name}.json").write_text(json.dumps(kept), "utf-8")
 
 
 class Started:
-    """A command under way, with JSON lines coming out of it."""
+    """A running command that writes JSON lines."""
 
     def __init__(self, process: subprocess.Popen[bytes], cli: Cli) -> None:
         self.process = process
         self._cli = cli
-        # A line that never comes must fail the test, not hang it.
+        # If a line never comes, the test must fail and not hang.
         self.watchdog = threading.Timer(SECONDS, process.kill)
         self.watchdog.start()
 
@@ -168,13 +170,13 @@ class Started:
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
         if not line:
-            raise AssertionError(f"No event came: {self.end()}")
+            raise AssertionError(f"The command wrote no event: {self.end()}")
         self._cli.check(line)
         event: dict[str, Any] = json.loads(line)
         return event
 
     def send(self, text: str | bytes) -> None:
-        """Write to its standard input, which stays open."""
+        """Write to the command's standard input, and leave it open."""
         assert self.process.stdin is not None
         self.process.stdin.write(text.encode() if isinstance(text, str) else text)
         self.process.stdin.flush()
@@ -183,7 +185,7 @@ class Started:
         self.process.send_signal(number)
 
     def end(self, stdin: bytes | None = None) -> Ended:
-        """Close its standard input and wait for its end; returns what it wrote since the last event."""
+        """Close the standard input and wait for the exit; return the output since the last event."""
         out, err = self.process.communicate(stdin)
         ended = Ended(self.process.returncode, out.decode(), err.decode())
         self._cli.check(ended.out + ended.err)
@@ -191,7 +193,7 @@ class Started:
 
 
 def log_in(cli: Cli, demo: Demo, *arguments: str) -> Ended:
-    """Log in with a paste, as a program does."""
+    """Log in with a paste and `--json`, as a program does."""
     from tests.browserless import approve
 
     with cli.started("login", *(arguments or ("demo",)), "--json", in_fork=True) as login:

@@ -1,4 +1,4 @@
-"""One demo per module, strict again before each test; a home and a command line per test."""
+"""One demo for each module, reset before each test; one home and one command line for each test."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def cli(demo: Demo, tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def api() -> Iterator[BotApi]:
-    """Telegram's Bot API, on loopback."""
+    """Run a local server with Telegram's Bot API."""
     with bot_api.running() as one:
         guard([one.token])
         yield one

@@ -1,4 +1,4 @@
-"""A serving process over the local Bot API: `serve --telegram` as an operator runs it."""
+"""Run `serve --telegram` in a process, against a local Bot API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANNA = 7
 
 @contextmanager
 def serving(cli: Cli, api: BotApi, *arguments: str) -> Iterator[Started]:
-    """Run the bot until the block ends; it is at work once the block begins."""
+    """Run the bot until the block ends. The block starts when the bot is ready."""
     env = {"TELEGRAM_BOT_TOKEN": api.token}
     words = ("serve", "--telegram", "--telegram-api", api.origin, "--json", *arguments)
     with cli.started(*words, env=env) as bot:
@@ -29,7 +29,7 @@ def serving(cli: Cli, api: BotApi, *arguments: str) -> Iterator[Started]:
 
 
 def said(started: Started, until: str) -> str:
-    """Read standard error up to a line that holds a text."""
+    """Read standard error up to the first line that contains `until`; return the text with single spaces."""
     assert started.process.stderr is not None
     lines: list[str] = []
     while not lines or until not in lines[-1]:
@@ -40,14 +40,14 @@ def said(started: Started, until: str) -> str:
 
 
 def known(api: BotApi, user_id: int = ANNA, name: str = "Anna") -> User:
-    """Return somebody who has opened the chat."""
+    """Add a user who has opened the chat with the bot."""
     user = api.user(user_id, name)
     api.private(user).started = True
     return user
 
 
 def shown(api: BotApi, user: User, title: str) -> Message:
-    """Wait for the newest message of the bot's that begins so."""
+    """Wait until a message of the bot starts with `title`; return the newest one."""
 
     def found() -> Message | None:
         ours = (each for each in reversed(api.messages(user)) if each.from_bot)
@@ -59,7 +59,7 @@ def shown(api: BotApi, user: User, title: str) -> Message:
 
 
 def answered(api: BotApi, user: User, text: str) -> Message:
-    """Write something to the bot, and wait for what it then writes."""
+    """Send a message to the bot, and return the bot's next message."""
     said = api.say(user, text)
 
     def found() -> Message | None:
@@ -71,7 +71,7 @@ def answered(api: BotApi, user: User, text: str) -> Message:
 
 
 def url_of(message: Message) -> str:
-    """Return the address of a prompt: behind its button, or in its text where a button takes none."""
+    """Return the URL of a prompt: from its button, or from its text if no button has a URL."""
     behind = [each.url for each in message.buttons if each.url]
     [url] = behind or re.findall(r"https?://\S+", message.text)
     return url

@@ -1,4 +1,4 @@
-"""What people and servers get wrong: a sentence, an exit code, no secret, the old credentials as before."""
+"""Wrong input of users and servers: an error message, an exit code, no secret, unchanged credentials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def with_parameters(url: str, **changed: str | None) -> str:
-    """Return a redirect URL with some parameters changed, None removes one."""
+    """Return a redirect URL with changed parameters; None removes a parameter."""
     base, _, query = url.partition("?")
     found: dict[str, str | None] = {name: values[0] for name, values in parse_qs(query).items()}
     kept = {name: value for name, value in {**found, **changed}.items() if value is not None}
@@ -97,7 +97,7 @@ def test_a_server_that_answers_badly_is_named_and_nothing_is_lost(
     cli_with_a_login(cli, demo)
     before = cli.files()
     demo.authorization_server.fail_next(step, times=None, **fault)  # type: ignore[arg-type]
-    # On another port, so that the client has to be registered anew.
+    # With another port, the command must register the client again.
     cli.configure(demo.mcp_url, redirect_port=1)
     ended = cli.run("login", "demo", "--json")
     assert ended.code == code, ended
@@ -107,7 +107,7 @@ def test_a_server_that_answers_badly_is_named_and_nothing_is_lost(
 
 
 def cli_with_a_login(cli: Cli, demo: Demo) -> None:
-    """Store credentials as a login does; what they are worth is of no matter."""
+    """Store tokens as a login does. No server needs to accept them."""
     folder = cli.home / "mcp-tokens"
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     tokens = {"access_token": "old-access-token", "token_type": "Bearer", "expires_at": 1e10}
@@ -202,7 +202,7 @@ def test_a_wrong_configuration_is_explained(cli: Cli, verb: str, config: str | N
 
 
 def run_with_small_files(cli: Cli, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run a command that cannot write more than a few bytes to any file, as on a full disk."""
+    """Run a command that can write at most ten bytes to a file, as on a full disk."""
     return subprocess.run(
         [*COMMAND, *arguments],
         input=stdin,

@@ -1,4 +1,4 @@
-"""`login` by a code for another device: as events, later, and on a terminal that counts down."""
+"""`login` with the device flow: as JSON events, finished later, and with a countdown on a terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def devices(demo: Demo) -> Demo:
 
 
 def compare(name: str, text: str, cli: Cli) -> None:
-    """Hold a screen against its transcript, with a placeholder for the code."""
+    """Compare a screen with its transcript, with a placeholder for the user code."""
     cli.check(text)
     text = re.sub(r"\b[B-Z]{4}-[B-Z]{4}\b", "<user code>", settled(text, cli))
     text = re.sub(r"valid for \d+:\d\d", "valid for <m:ss>", text)
@@ -68,7 +68,7 @@ def test_a_program_changes_over_by_a_line(cli: Cli, devices: Demo) -> None:
 @pytest.mark.parametrize(
     ("arguments", "oauth"),
     [(("--flow", "paste"), {}), ((), {"flow": "paste"}), ((), {"device": False})],
-    ids=["asked for", "configured", "turned off"],
+    ids=["option", "configured", "device flow disabled"],
 )
 @covers("flow-choice", "device-off")
 def test_a_paste_comes_first_where_it_is_asked_for(

@@ -1,4 +1,4 @@
-"""`doctor`: a login in slow motion; what it says is what a login would meet, and nothing is changed by it."""
+"""`doctor` reports the errors that a login would raise, and changes nothing."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def everything(cli: Cli) -> dict[Path, bytes]:
 
 
 def examined(cli: Cli, demo: Demo, *arguments: str) -> Ended:
-    """Run the doctor, and see that it left no trace anywhere."""
+    """Run the doctor; check that it changed no file and sent only harmless requests."""
     before = everything(cli)
     demo.authorization_server.requests.clear()
     ended = cli.run("doctor", *(arguments or ("demo",)))
     assert {request.step for request in demo.authorization_server.requests} <= HARMLESS
     assert demo.authorization_server.count_requests("mcp") <= 1
     targets = [(request.step, request.target) for request in demo.authorization_server.requests]
-    assert len(targets) == len(set(targets)), "nothing is asked twice"
+    assert len(targets) == len(set(targets)), "the doctor sent a request twice"
     assert everything(cli) == before
     assert ended.err == ""
     return ended
@@ -74,7 +74,7 @@ def test_what_people_paste_into_issues_holds_no_key_of_an_address(
     assert "mcp?" in ended.out
 
 
-# What is wrong, as knobs; the golden screen ends with what to do.
+# For each transcript: the exit code, and the changed behaviour of the demo.
 SCREENS: dict[str, tuple[int, dict[str, object]]] = {
     "no-registration": (6, {"with_registration": False}),
     "no-pkce": (6, {"pkce_advertised": False}),

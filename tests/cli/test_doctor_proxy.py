@@ -1,4 +1,4 @@
-"""`doctor` behind a proxy, with a server whose metadata names a host that this machine cannot check."""
+"""`doctor` behind a proxy, if the metadata names a host whose addresses this machine cannot check."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_host_that_cannot_be_checked_is_named_with_what_to_set(cli: Cli, demo:
     assert problem["advice"] == (
         f"If you trust that host, add {HOST} to `oauth.allow_hosts` of this server in config.yaml."
     )
-    # Nothing went to the proxy, and the steps say so.
+    # The command sent nothing to the proxy, and the last step shows that.
     last = event["steps"][-1]
     assert (last["error"], last["proxy"]) == ("host_not_checked", None)
     text = cli.run("doctor", "demo", env=PROXY)
@@ -37,7 +37,7 @@ def test_a_host_that_cannot_be_checked_is_named_with_what_to_set(cli: Cli, demo:
 
 @covers("unchecked-host", "doctor")
 def test_the_advice_works_as_printed(cli: Cli, demo: Demo) -> None:
-    """Then the proxy is asked: here it is down, which is said as it is of any host."""
+    """The command then uses the proxy. The proxy is down, so the error is the usual one."""
     demo.authorization_server.change_behaviour(
         resource_overrides={"authorization_servers": [f"https://{HOST}"]}
     )

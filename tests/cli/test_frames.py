@@ -1,4 +1,4 @@
-"""The command line in a process where an error tracker is at work, as a `sitecustomize` sets it up."""
+"""The command line in a process with an error tracker, which a `sitecustomize` module starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.trackers import Trackers
 
 pytestmark = pytest.mark.slow
 
-# At its defaults: what it would send goes to a file.
+# Sentry with its default options. The transport writes to a file what Sentry would send.
 SENTRY = """
 import importlib, os
 import sentry_sdk

@@ -1,4 +1,4 @@
-"""`header`: for curl, by a pipe or as an argument, and for programs that run a helper for headers."""
+"""`header`: for curl, through a pipe or as an argument, and for programs that run a header helper."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_header_and_a_line_feed_are_all_that_is_printed(cli: Cli, demo: Demo
 @covers("fast-token")
 def test_a_valid_token_is_printed_as_a_header_without_loading_a_client(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    # The config.yaml was so new at the login that another change could have gone unseen: a call notes it now.
+    # At the login, config.yaml was too new to detect a further change. This call stores its identity.
     cli.run("token", "demo", may_show=[cli.stored()["access_token"]])
     done = subprocess.run(
         [sys.executable, "-I", "-c", LOADED, "header", "demo"],

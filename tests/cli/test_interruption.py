@@ -1,4 +1,4 @@
-"""Ctrl-C and its relatives at every moment: one sentence, old credentials, nobody left listening."""
+"""Signals during each step of a command: one message, unchanged credentials, no open listener."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def is_listening(uri: str) -> bool:
         return probe.connect_ex(("127.0.0.1", urlsplit(uri).port or 0)) == 0
 
 
-# What a command waits for that was interrupted while a token request was out.
+# An interrupted command prints this if a token request is in flight.
 WAITING = r"Waiting for 127\.0\.0\.1 to answer a token request, at most \d\d s; Ctrl-C again ends at once\.\n"
 
 
@@ -43,7 +43,7 @@ def check_cancelled(started: Started, number: signal.Signals, *, said: str = "")
 
 
 def waits(started: Started) -> bool:
-    """True if the next line says that a token request is waited for."""
+    """Return whether the next line says that the command waits for a token request."""
     assert started.process.stderr is not None
     return re.fullmatch(WAITING, started.process.stderr.readline().decode()) is not None
 
@@ -87,7 +87,7 @@ def test_while_the_code_is_exchanged(cli: Cli, demo: Demo, number: signal.Signal
         login.send(answer + "\n")
         assert gate.arrived.wait(20)
         login.signal(number)
-        # The code is spent: its tokens are worth the wait.
+        # The code can be used once, so the command waits for its tokens.
         assert waits(login)
         gate.open()
         check_cancelled(login, number)
@@ -162,7 +162,7 @@ def test_while_a_token_is_refreshed_nothing_is_lost(cli: Cli, demo: Demo) -> Non
     with cli.started("token", "demo") as token:
         assert gate.arrived.wait(20)
         token.signal(signal.SIGINT)
-        # The refresh token is rotated over there by now: its successor has to reach the disk.
+        # The server has rotated the refresh token, so the command must store the new one.
         while not (said := token.process.stderr.readline()).strip():  # type: ignore[union-attr]
             pass
         assert said == b"Cancelled.\n"

@@ -1,4 +1,4 @@
-"""Logins by real processes: what wins the race, and what a program reads of it."""
+"""Logins in real processes: paste, redirect and other processes compete; `--json` reports the result."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_redirect_that_reaches_the_listener_logs_in_and_nothing_is_pasted(cli:
         assert "You are logged in" in page
         assert headers["referrer-policy"] == "no-referrer"
         assert login.event()["event"] == "connected"
-        # Standard input is still open: the login ends by itself.
+        # The command exits although its standard input is still open.
         assert login.process.wait(20) == 0
     assert not is_listening(waiting["redirect_uri"])
 

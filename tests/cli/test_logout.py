@@ -1,4 +1,4 @@
-"""`logout`: of one, of an owner, of all; revoked as best it goes, deleted whatever happens."""
+"""`logout` of one server, of an owner and of all: revoke if possible, and always delete."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_login_after_a_logout_works_as_the_first_did(cli: Cli, demo: Demo) -> 
 
 
 def everybody(cli: Cli, demo: Demo) -> list[tuple[str, str | None]]:
-    """Log in thrice: the operator, and one chat user at two servers."""
+    """Log in three times: the operator at one server, and a chat user at two servers."""
     other = demo.mcp_url.replace("/mcp", "/other/mcp")
     log_in(cli, demo)
     log_in(cli, demo, "demo", "--owner", "telegram:42")
@@ -114,7 +114,7 @@ def test_all_of_one_server_is_everybody_there(cli: Cli, demo: Demo) -> None:
 @covers("logout-many")
 def test_one_that_fails_stops_no_other_and_the_worst_code_is_told(cli: Cli, demo: Demo) -> None:
     everybody(cli, demo)
-    # Something that no file system lets us delete as a file.
+    # A folder: no file system can delete it as a file.
     metadata = cli.home / "mcp-tokens" / "demo.meta.json"
     metadata.unlink()
     metadata.mkdir()

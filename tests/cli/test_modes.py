@@ -1,4 +1,4 @@
-"""The command line on a volume that Kubernetes opened to a group, and on a disk that keeps no modes."""
+"""The command line on a volume with a Kubernetes fsGroup, and on a file system without modes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
-# Python runs it at its start: all that is made below the home shows 0777, and chmod has no effect.
+# Python runs this at its start: new files and folders get the mode 0777, and chmod has no effect.
 WITHOUT_MODES = """
 import os
 chmod, create, make = os.fchmod, os.open, os.mkdir

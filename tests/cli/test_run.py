@@ -1,4 +1,4 @@
-"""`run`: the command takes our place, with a fresh token in the store, or in its environment if asked."""
+"""`run` replaces itself with a command. A valid token is in the store, and with `--env` in a variable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
-# Writes all it was given to a file, so that no token is on its output.
+# Writes its arguments and environment to a file, so that its output has no token.
 SHOW = """
 import json, os, sys
 open(sys.argv[1], "w").write(json.dumps({"argv": sys.argv[2:], "environ": dict(os.environ)}))

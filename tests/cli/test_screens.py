@@ -1,6 +1,6 @@
-"""The screens as people see them, held against tests/transcripts; `NEW_TRANSCRIPTS=1` writes them anew.
+"""Compare the screens with tests/transcripts. `NEW_TRANSCRIPTS=1` writes the transcripts again.
 
-What differs from run to run stands there as a placeholder: <port>, <time>, <home>, and <...> for the rest.
+Placeholders replace values that differ between runs: <port>, <time>, <home>, and <...> for all others.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 
 
 def settled(text: str, cli: Cli) -> str:
-    """Put placeholders for what differs from run to run, and for secrets."""
+    """Replace secrets, and values that differ between runs, with placeholders."""
     text = text.replace(str(cli.home), "<home>")
-    # Rows of a QR code, its light rim too.
+    # The rows of a QR code with its quiet zone.
     text = re.sub(r"(?:^ *[█▀▄][█▀▄ ]*\n)+", "<QR code>\n", text, flags=re.MULTILINE)
     text = re.sub(r"(?<=[=])(?:client-[\w-]+|[\w-]{43}|urn[\w%.-]+)", "<...>", text)
     text = re.sub(r"127\.0\.0\.1(:|%3A)\d+", r"127.0.0.1\1<port>", text)
@@ -38,7 +38,7 @@ def settled(text: str, cli: Cli) -> str:
 
 
 def compare(name: str, text: str, cli: Cli) -> None:
-    """Hold a screen against its transcript."""
+    """Compare a screen with its transcript."""
     cli.check(text)
     file = TRANSCRIPTS / f"{name}.txt"
     if os.environ.get("NEW_TRANSCRIPTS"):
@@ -47,13 +47,13 @@ def compare(name: str, text: str, cli: Cli) -> None:
 
 
 def url_on(screen: str) -> str:
-    """Return the address, which stands alone on its line."""
+    """Return the URL; it must be alone on its line."""
     [url] = [line for line in screen.splitlines() if line.startswith("http")]
     return url
 
 
 def shown_login(screen: Terminal) -> str:
-    # Alone, for on a narrow screen "Ctrl-C" is on the line before.
+    # On a narrow screen "Ctrl-C" is on the previous line.
     return url_on(screen.wait_for("cancels."))
 
 
@@ -89,7 +89,7 @@ def test_a_login_on_a_narrow_terminal_that_is_given_up(cli: Cli, demo: Demo) -> 
         screen.press("C-d")
         assert screen.wait_for_exit() == 5
         text = screen.joined()
-    # An address is never broken by us, so that it can be copied whole; all else fits.
+    # The command never wraps a URL, so that the user can copy it. All other lines fit.
     assert [line for line in text.splitlines() if len(line) > 40 and "://" not in line] == []
     compare("login-40-columns-given-up", text, cli)
 

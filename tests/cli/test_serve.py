@@ -1,4 +1,4 @@
-"""`serve`: a bot as an operator runs it, a process of its own; how it starts, fails to, and stops."""
+"""`serve`: a bot in its own process; how it starts, fails to start, and stops."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_newcomer_learns_their_id_from_the_bot_and_can_do_nothing_else(
         said_again = api.say(anna, "/connect demo")
         bot.signal(signal.SIGTERM)
         ended = bot.end()
-    # The library may say that it stopped with an update in its hands.
+    # Before this line, the library may report an unfinished update.
     assert (ended.code, ended.out, ended.err.splitlines()[-1]) == (0, "", "Stopped.")
     assert [each.text for each in api.messages(anna) if each.from_bot and each.id > said_again.id] == []
     assert demo.authorization_server.requests == []

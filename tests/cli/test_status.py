@@ -1,4 +1,4 @@
-"""`status`: every server, however it stands, and none hidden by another's trouble; and what comes next."""
+"""`status` lists every server, also if another server has an error, and the next event of each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_configured_servers_and_stored_logins_are_listed_together(cli: Cli, demo
         ("another", "not_connected"),
         ("demo", "connected"),
     ]
-    assert demo.authorization_server.count_requests("mcp") == 1, "only the login itself asked the server"
+    assert demo.authorization_server.count_requests("mcp") == 1, "`status` sent a request to the server"
 
 
 def test_a_broken_entry_hides_no_other_and_is_named(cli: Cli, demo: Demo) -> None:

@@ -1,4 +1,4 @@
-"""Surroundings that lack something: an encoding, colours, a terminal, standard streams."""
+"""Environments without UTF-8, colours, a terminal or standard streams."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_qr_code_keeps_to_what_the_terminal_can(
     cli: Cli, demo: Demo, env: Mapping[str, str], *, escapes: bool, blocks: bool
 ) -> None:
     demo.authorization_server.change_behaviour(with_par=True)
-    # Behind `env`, for tmux sets TERM itself.
+    # `env` sets the variables, because tmux sets TERM itself.
     words = ["env", *(f"{name}={value}" for name, value in env.items()), *COMMAND, "login", "demo"]
     typed = cli.home / "typed"
     with terminal(["script", "-qec", " ".join(words), str(typed)], env=cli.environ()) as screen:

@@ -1,4 +1,4 @@
-"""`token`: the fast path, the slow one, and what a program reads where somebody has to log in."""
+"""`token`: the fast path, the slow path, and the output for programs if the user must log in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
-# Says which modules the fast path has loaded, besides the token.
+# Prints the token, and the loaded modules on standard error.
 LOADED = """
 import sys
 from hermes_mcp_auth_remote.cli.__main__ import main
@@ -38,7 +38,7 @@ def test_a_valid_token_and_a_line_feed_are_all_that_is_printed(cli: Cli, demo: D
 @covers("fast-token")
 def test_the_fast_path_loads_no_parser_no_loop_and_no_client(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    # The config.yaml was so new at the login that another change could have gone unseen: a call notes it now.
+    # At the login, config.yaml was too new to detect a further change. This call stores its identity.
     cli.run("token", "demo", may_show=[cli.stored()["access_token"]])
     done = subprocess.run(
         [sys.executable, "-I", "-c", LOADED, "token", "demo"],

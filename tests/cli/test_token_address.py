@@ -1,4 +1,4 @@
-"""`token NAME` and `header NAME` print a token of the address that NAME stands for now, and of no other."""
+"""`token NAME` and `header NAME` print only a token of the URL that is now configured for NAME."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.store.given import credentials_of
 
 pytestmark = pytest.mark.slow
 
-# Says on standard error whether the fast path printed the token.
+# Prints on standard error whether the fast path printed the token.
 FAST = """
 import sys
 from hermes_mcp_auth_remote.cli.__main__ import main
@@ -38,7 +38,7 @@ OLD = 1_000_000_000
 
 
 def ask(cli: Cli, *words: str, **env: str) -> tuple[int, str, str]:
-    """Run a command in a process of its own: exit code, output, and which path it took."""
+    """Run a command in a new process; return the exit code, the output, and the path: "fast" or "slow"."""
     done = subprocess.run(
         [sys.executable, "-I", "-c", FAST, *(words or ("token", "demo"))],
         capture_output=True,
@@ -60,14 +60,14 @@ URL = "https://a.example/mcp"
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """A home with one server; nothing is asked of it, because its token is good."""
+    """A home with one server. The commands send it no request, because its token is valid."""
     cli = Cli(tmp_path / "home", [])
     cli.write_config(config_of(URL))
     return cli
 
 
 def store_login(cli: Cli, **environ: str) -> None:
-    """Store what a login stores."""
+    """Store credentials as a login does."""
     settle()
     server, stored = find_server("demo", cli.home, environ), credentials_of(0, CredentialKey("demo"))
     assert stored.tokens is not None
@@ -78,12 +78,12 @@ def store_login(cli: Cli, **environ: str) -> None:
 
 
 def settle() -> None:
-    """Let the files be older than the tick of a disk's clock."""
+    """Wait until the files are older than one tick of the file system's clock."""
     threading.Event().wait(0.06)
 
 
 def overwrite_with_old_times(cli: Cli, text: str) -> None:
-    """Do what `cp -p` of an old backup does: the same inode, an old time of writing."""
+    """Do what `cp -p` of an old backup does: the same inode, an old modification time."""
     backup = cli.home / "backup"
     backup.write_text(text)
     os.utime(backup, (OLD, OLD))
@@ -91,7 +91,7 @@ def overwrite_with_old_times(cli: Cli, text: str) -> None:
 
 
 def move_an_old_file_over(cli: Cli, text: str) -> None:
-    """Do what `mv` of an old backup does: another inode, an old time of writing."""
+    """Do what `mv` of an old backup does: another inode, an old modification time."""
     backup = cli.home / "backup"
     backup.write_text(text)
     os.utime(backup, (OLD, OLD))
@@ -99,7 +99,7 @@ def move_an_old_file_over(cli: Cli, text: str) -> None:
 
 
 def keep_size_and_time(cli: Cli, text: str) -> None:
-    """Write in place, and put the time of writing back."""
+    """Write in place, and restore the modification time."""
     config = cli.home / "config.yaml"
     before = config.stat()
     assert len(text) == before.st_size
@@ -113,7 +113,7 @@ def test_an_edit_that_brings_no_newer_time_is_noticed(cli: Cli, change: Callable
     store_login(cli)
     assert ask(cli)[2] == "fast"
     change(cli, (cli.home / "config.yaml").read_text().replace(URL, f"{URL[:-1]}q"))
-    # Each time, not only the first.
+    # Both calls must detect the change, not only the first.
     assert ask(cli, "token", "demo") == (4, "", "slow")
     assert ask(cli, "header", "demo") == (4, "", "slow")
 
@@ -156,7 +156,7 @@ def test_a_config_behind_a_link_that_leads_elsewhere_by_now(cli: Cli, *, is_targ
     store_login(cli)
     assert ask(cli)[2] == "fast"
     if is_target:
-        # A ConfigMap: the link stays, what is behind it is another file.
+        # As in a ConfigMap: the link stays, but its target is another file.
         other.replace(target)
     else:
         config.unlink()
@@ -167,7 +167,7 @@ def test_a_config_behind_a_link_that_leads_elsewhere_by_now(cli: Cli, *, is_targ
 @covers("token-address")
 def test_a_home_behind_a_link_that_leads_elsewhere_by_now(cli: Cli) -> None:
     store_login(cli)
-    # All but the address is the same, the times of writing too.
+    # Only the URL differs; the modification times are the same.
     other = cli.home.with_name("other")
     shutil.copytree(cli.home, other)
     before = (other / "config.yaml").stat()
@@ -187,7 +187,7 @@ def test_a_name_from_an_address_stands_for_it_until_a_config_says_otherwise(cli:
     log_in(cli, demo, "demo", "--url", demo.mcp_url)
     token = cli.stored()["access_token"]
     assert ask(cli) == (0, token, "fast")
-    # A config.yaml that comes later, and is older.
+    # A config.yaml that is added later with an older modification time.
     move_an_old_file_over(cli, "mcp_servers: {}\n")
     settle()
     assert [ask(cli), ask(cli)] == [(0, token, "slow"), (0, token, "fast")]
@@ -205,7 +205,7 @@ def test_a_login_of_an_older_version_is_slow_once(cli: Cli) -> None:
     token = cli.stored()["access_token"]
     assert [ask(cli), ask(cli)] == [(0, token, "slow"), (0, token, "fast")]
     assert json.loads(path.read_text())["of_a_later_version"] == 1
-    # An older version writes its refresh without it.
+    # An older version stores a refresh without this member.
     path.write_text(json.dumps(binding))
     assert [ask(cli)[2], ask(cli)[2]] == ["slow", "fast"]
 
@@ -221,7 +221,7 @@ def test_what_is_noted_is_of_the_file_that_was_read(cli: Cli, monkeypatch: pytes
     fstat = os.fstat
 
     def switch_and_fstat(descriptor: int) -> os.stat_result:
-        # It is open by now, and what was opened is what is read.
+        # The file is open: the caller reads the old one.
         monkeypatch.undo()
         config.unlink()
         config.symlink_to("b")
@@ -237,11 +237,11 @@ def test_what_is_noted_is_of_the_file_that_was_read(cli: Cli, monkeypatch: pytes
 def test_a_file_that_may_change_again_unseen_is_not_noted(cli: Cli) -> None:
     config = cli.home / "config.yaml"
     for _ in range(50):
-        # Until it is read within the tick of its last change.
+        # Repeat until the read happens within the clock tick of the change.
         config.write_text(config_of("https://a.example/mcp"))
         if find_server("demo", cli.home, {}).config_files is None:
             return
-    raise AssertionError("a file that was just written was taken as settled")
+    raise AssertionError("the identity of a file was stored right after a change")
 
 
 def test_what_another_address_is_bound_to_is_not_noted(cli: Cli) -> None:

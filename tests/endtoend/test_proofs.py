@@ -1,4 +1,4 @@
-"""Tokens bound to a key, at a certified authorization server: the key is made, kept, needed and ended."""
+"""DPoP at a certified authorization server: create, store, use and delete the key."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_key_of_a_session_outlives_the_process_and_ends_with_the_session(
         prover = service.session(server).prover
         assert prover is not None
 
-        # Another process; the server takes the refresh token from nobody but who has the key.
+        # Another process: the server accepts the refresh token only with a proof of the key.
         later = AuthService(tmp_path).session(server)
         second = await later.handle_challenge(first, 401, [])
         assert second is not None
@@ -65,7 +65,7 @@ def test_the_key_of_a_session_outlives_the_process_and_ends_with_the_session(
         assert later.prover is not None
         assert later.prover.thumbprint == prover.thumbprint
 
-        # Another login, another key.
+        # A new login creates a new key.
         await log_in(service, server)
         fresh = service.session(server).prover
         assert fresh is not None
@@ -101,7 +101,7 @@ def test_a_resource_that_says_nothing_of_proofs_gets_plain_tokens(
         assert service.session(server).prover is None
         assert not (tmp_path / "mcp-tokens" / "real.dpop.json").exists()
 
-        # The next login binds its tokens, the one after does not: nothing of a key is left.
+        # The next login creates a key. The login after it does not use DPoP and deletes the key.
         await log_in(service, replace(server, options=ServerOptions(dpop=True)))
         assert (tmp_path / "mcp-tokens" / "real.dpop.json").exists()
         await log_in(service, server)

@@ -1,4 +1,4 @@
-"""A login's table: every status, every event, and what a person is told."""
+"""The transition table of a login: every status, every event, and the error messages."""
 
 from __future__ import annotations
 
@@ -110,6 +110,6 @@ def test_a_connection_s_missing_scope_is_empty_unless_given() -> None:
 
 
 def test_an_id_of_a_login_never_looks_like_an_option() -> None:
-    # It stands behind `--finish` in advice that people copy.
+    # Users copy the id after `--finish` from an error message.
     assert new_login_id(lambda _: "-abc-DEF_0123456789ab") == "0abc-DEF_0123456789ab"
     assert new_login_id(lambda _: "abc-DEF_0123456789ab") == "abc-DEF_0123456789ab"

@@ -1,4 +1,4 @@
-"""A login over a real SSH session: a paste of any length, or a forwarded port and nothing pasted."""
+"""A login in a real SSH session: with a paste of any length, or through a forwarded port."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def cli(demo: Demo, tmp_path: Path) -> Cli:
 
 
 def over_there(cli: Cli, *arguments: str) -> list[str]:
-    # DISPLAY and BROWSER as a forwarding user has them: it is SSH that counts.
+    # DISPLAY and BROWSER as with X11 forwarding: the command must still not open a browser.
     seen = [f"HERMES_HOME={cli.home}", "LANG=C.UTF-8", "DISPLAY=localhost:10.0", "BROWSER=/bin/false"]
     return ["env", f"PYTHONPATH={Path.cwd()}", *seen, sys.executable, *COMMAND[1:], *arguments]
 
@@ -60,7 +60,7 @@ def test_a_paste_of_six_thousand_characters_arrives_whole_and_logs_in(
         shown = screen.wait_for("Ctrl-C cancels.")
         assert "A browser was opened" not in shown
         answer = approve(url_on(shown))
-        # Providers put signed state of their own there; the code comes last, where a cut would show.
+        # Some authorization servers add long parameters. A truncated paste would lose the code at the end.
         before, _, query = answer.partition("?")
         long = f"{before}?session_state={'s' * (6000 - len(answer) - 15)}&{query}"
         assert len(long) == 6000
@@ -86,7 +86,7 @@ def test_a_forwarded_port_brings_the_redirect_and_nothing_is_pasted(
         shown = screen.wait_for("Ctrl-C cancels.")
         assert f"ssh -L {there}:127.0.0.1:{there}" in shown
         answer = approve(url_on(shown))
-        # The browser here knows the port by its number there; one machine plays both, so the numbers differ.
+        # One machine is client and server, so the local port differs from the port in the redirect URI.
         status, _, page = fetch_as(answer, here, there)
         assert status == 200
         assert "You are logged in" in page
@@ -95,7 +95,7 @@ def test_a_forwarded_port_brings_the_redirect_and_nothing_is_pasted(
 
 
 def fetch_as(url: str, here: int, there: int) -> tuple[int, dict[str, str], str]:
-    """Fetch through the forwarded port, with the Host header that a browser at the other port would send."""
+    """Fetch through the forwarded local port, with a Host header that names the remote port."""
     from http.client import HTTPConnection
     from urllib.parse import urlsplit
 
@@ -122,13 +122,13 @@ def test_a_connection_that_drops_leaves_no_listener_and_no_half_login(
     cli.configure(demo.mcp_url, redirect_port=port)
     with terminal(sshd.command(over_there(cli, "login", "demo", "--no-qr")), rows=50) as screen:
         answer = approve(url_on(screen.wait_for("Ctrl-C cancels.")))
-        screen.press("Enter", "~", ".")  # ssh's own escape: drop the connection
+        screen.press("Enter", "~", ".")  # the escape sequence of ssh that drops the connection
         screen.wait_for_exit()
     login_id = next((cli.home / "mcp-tokens" / "logins").glob("*.json")).stem
-    # The process over there hears of it from sshd, cancels, and ends.
+    # The terminal hangs up: the command gets SIGHUP, cancels the login and exits.
     end = time.monotonic() + 20
     while is_listening(port):
-        assert time.monotonic() < end, "the login outlived its terminal"
+        assert time.monotonic() < end, "the listener is still open after the connection dropped"
         time.sleep(0.02)
     ended = cli.run("login", "--finish", login_id, "--json", stdin=answer.encode())
     assert ended.events[0]["error"] == "login_cancelled"

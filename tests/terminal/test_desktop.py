@@ -1,4 +1,4 @@
-"""Evidence for a browser, and how one is opened."""
+"""Detect whether a browser can be opened, and open it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hermes_mcp_auth_remote.terminal.browser import (
 
 URL = "https://login.example/authorize?a=1&b=$(touch%20/tmp/x);c='d'"
 
-# The same URL, with nothing in it that a shell, PowerShell or cmd obeys.
+# The same URL without special characters of a shell, PowerShell or cmd.
 HANDED_ON = "https://login.example/authorize?a=1&b=%24%28touch%20/tmp/x%29%3Bc=%27d%27"
 
 
@@ -108,7 +108,7 @@ def test_the_opener(
 
 
 def browser(tmp_path: Path) -> tuple[Path, Path]:
-    """Write a program that records its arguments through a FIFO, which a test can wait on."""
+    """Write a program that sends its arguments through a FIFO, so that a test can wait for them."""
     import os
 
     fifo, program = tmp_path / "fifo", tmp_path / "a browser"

@@ -1,4 +1,4 @@
-"""A device login at a terminal: the code, its countdown and its end, and words that change it over."""
+"""A device login at a terminal: the code, its countdown and expiry, and the words that switch the flow."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def complete_of(login: Login) -> str:
 
 
 class Table:
-    """A login under way at a terminal that a test reads and types at."""
+    """A running login with a screen that a test reads and a keyboard that it types on."""
 
     def __init__(self, demo: Demo, home: Path, ways: AnswerChannels = AT_KEYBOARD) -> None:
         self.service = AuthService(home)
@@ -114,7 +114,7 @@ def test_words_change_over_to_pasting_and_back_and_get_another_code(demo: Demo, 
     async def main() -> None:
         table = Table(demo, tmp_path)
         first = await table.shown()
-        # What is the case already is no change.
+        # The device flow is already active, so this changes nothing.
         table.type("code")
         table.type(" Paste ")
         pasting = await table.shown()
@@ -127,7 +127,7 @@ def test_words_change_over_to_pasting_and_back_and_get_another_code(demo: Demo, 
         renewed = await table.shown()
         codes = {complete_of(each) for each in (first, again, renewed)}
         assert len(codes) == 3
-        # Another flow's answer, and an empty line.
+        # The response of another flow, and an empty line.
         table.type(answer)
         table.type("")
         table.type("paste")
@@ -222,7 +222,7 @@ class Screened(io.StringIO):
 
 
 class At:
-    """A screen of a size, whose clock a test sets, with a device login on it."""
+    """A screen of a given width with a device login. The test sets its clock."""
 
     def __init__(self, columns: int, login: Login, **more: Any) -> None:
         self.stream = Screened()

@@ -1,4 +1,4 @@
-"""Pastes through real pseudo-terminals and pipes, and the terminal's state whatever happens."""
+"""Pastes through real pseudo-terminals and pipes; the terminal's state is restored in every case."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.requirements import covers
 
 PASTE = "http://127.0.0.1:1/callback?code=" + "c0de-that-nobody-may-see" * 900
 
-# Writes each line to the file, and what it sees of the keyboard to nobody.
+# Writes each line to a file, and prints no input.
 CHILD = """
 import asyncio, resource, sys
 from hermes_mcp_auth_remote.terminal.input import open_line_source
@@ -44,7 +44,7 @@ asyncio.run(main())
 
 
 class Terminal:
-    """A pseudo-terminal within this process: a thread reads the screen, and another one types."""
+    """A pseudo-terminal in this process: one thread reads the screen, another one types."""
 
     def __init__(self) -> None:
         self.master, self.slave = os.openpty()
@@ -62,7 +62,7 @@ class Terminal:
                     self._news.notify_all()
 
     async def shows(self, text: str) -> None:
-        """Wait until the screen's last characters are these."""
+        """Wait until the screen ends with `text`."""
 
         def wait() -> bool:
             with self._news:
@@ -79,7 +79,7 @@ class Terminal:
         await asyncio.to_thread(write)
 
     def close(self) -> str:
-        """Return all that was on the screen."""
+        """Close the terminal and return everything that the screen showed."""
         if self.slave >= 0:
             os.close(self.slave)
             self.slave = -1
@@ -89,7 +89,7 @@ class Terminal:
 
 @pytest.fixture(autouse=True)
 def xterm(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Whatever the tests themselves run in.
+    # Do not depend on the terminal that runs the tests.
     monkeypatch.setenv("TERM", "xterm")
 
 
@@ -168,7 +168,7 @@ def test_only_a_count_is_shown_rewritten_in_place(terminal: Terminal) -> None:
 
     async def test(keys: Keyboard) -> None:
         for data, shown in steps.items():
-            # A wait that is given up, as when the browser was quicker, loses nothing.
+            # A cancelled read, for example after a redirect, loses no input.
             waiting = asyncio.create_task(keys.read_line())
             await terminal.type(data)
             await terminal.shows(shown)

@@ -1,4 +1,4 @@
-"""Bytes to lines, however they are cut into pieces."""
+"""LineEditor makes lines from bytes, in chunks of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that answers the code late: the terminal says so and goes on waiting for the login."""
+"""A late token response: the terminal shows a message and continues to wait for the login."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_code_that_is_answered_late_still_connects(
         login = await race.shown()
         gate = demo.authorization_server.hold("token")
         race.lines.lines.put_nowait(await asyncio.to_thread(approve, login.authorization_url))
-        # The pipe ends.
+        # End of input.
         race.lines.lines.put_nowait(None)
         assert await asyncio.to_thread(gate.arrived.wait, 20)
         await jump.pass_time(21)

@@ -1,4 +1,4 @@
-"""The listener, met by a browser's requests and by everything else that reaches a port."""
+"""The loopback listener, with requests of browsers and with arbitrary other input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CODE = "c0de-that-nobody-may-see"
 
 
 class Decided:
-    """Remembers what came in and answers as it is told."""
+    """Records the redirect URLs, and returns or raises what the test sets."""
 
     def __init__(self, page: Page | Exception | None = None) -> None:
         self.urls: list[str] = []
@@ -43,7 +43,7 @@ def port_of(listener: Listener) -> int:
 
 
 async def send(listener: Listener, data: bytes, host: str = "127.0.0.1") -> str:
-    """Send bytes as they are and return the whole answer, up to the end of the connection."""
+    """Send bytes, and return the response up to the end of the connection."""
     reader, writer = await asyncio.open_connection(host, port_of(listener))
     try:
         writer.write(data)
@@ -243,7 +243,7 @@ def test_who_is_slow_is_left_waiting_and_then_cut_off() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(listener))
         writer.write(b"GET /callback?code=c HTT")
         await still_works(listener, decided)
-        assert not await reader.read(), "the connection ends, without an answer"
+        assert not await reader.read(), "the listener sent a response to an incomplete request"
         writer.close()
         await still_works(listener, decided)
 
@@ -265,7 +265,7 @@ def test_a_hundred_redirects_at_once_are_all_answered() -> None:
         async def one(number: int) -> str:
             return await send(listener, request(listener, f"/callback?code={number}"))
 
-        # Twenty at a time: more than a browser would, and fewer than give way.
+        # Twenty at a time: more than a browser opens, fewer than the listener's limit.
         for first in range(0, 100, 20):
             answers = await asyncio.gather(*map(one, range(first, first + 20)))
             assert all(answer.startswith("HTTP/1.1 200 ") for answer in answers)

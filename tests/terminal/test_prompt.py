@@ -1,4 +1,4 @@
-"""The race for one login's answer, with the real service, a real listener and the demo's servers."""
+"""Ways to complete one login compete: the real service, a real listener and the demo's servers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def demo(one_demo: Demo) -> Demo:
 
 @dataclass
 class Watched:
-    """A screen that a test reads."""
+    """A screen that records what it should show."""
 
     shown: asyncio.Queue[Login] = field(default_factory=asyncio.Queue)
     refusals: list[McpAuthError] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Watched:
 
 
 class Typed:
-    """Lines that a test types; an exception among them is raised."""
+    """Lines that a test types; `read_line` raises an exception among them."""
 
     def __init__(self, *lines: str | Exception | None) -> None:
         self.lines: asyncio.Queue[str | Exception | None] = asyncio.Queue()
@@ -102,7 +102,7 @@ class Typed:
 
 
 class Race:
-    """One login under way in this process."""
+    """One running login in this process."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A login on screens of every size: the address whole, the QR code scannable or absent."""
+"""A login on screens of different sizes: the URL is complete, the QR code scannable or absent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def screened(
     with_qr: bool = True,
     colour: bool = True,
 ) -> str:
-    """Return what is shown of a login on a terminal of that size, and the login's address behind it."""
+    """Return what a terminal of this size shows of a new login."""
 
     async def main() -> str:
         service = AuthService(home)
@@ -53,7 +53,7 @@ def screened(
         screen = PlainScreen(stream, columns, rows, time.time, with_qr, colour)
         screen.show(login, browser_opened=opened, port=4711)
         lines = stream.getvalue().splitlines()
-        assert login.authorization_url in lines, "whole, alone on its line, not indented"
+        assert login.authorization_url in lines, "the URL is not alone on its line"
         return stream.getvalue()
 
     return asyncio.run(main())
@@ -84,7 +84,7 @@ def test_a_qr_code_that_does_not_fit_is_not_drawn_and_one_that_is_too_tall_says_
     low = screened(demo, tmp_path, 80, 24)
     assert "█" in low
     assert "taller than this window" in low
-    assert low.index("█") < low.index("/authorize?"), "what is needed first comes last"
+    assert low.index("█") < low.index("/authorize?"), "the QR code must be above the URL"
 
 
 @pytest.mark.parametrize("more", [{"with_qr": False}, {"opened": True}, {"encoding": "ascii"}])

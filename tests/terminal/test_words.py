@@ -1,4 +1,4 @@
-"""What is said, on screens of any width, about values of any kind."""
+"""The texts of the terminal, for screens of any width and for any values."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_duration(seconds: float, said: str) -> None:
 def test_a_moment_of_another_day_has_its_date() -> None:
     assert len(clock_time(NOW, NOW)) == 5
     assert clock_time(NOW + 3 * 86_400, NOW).startswith("20")
-    # What a clock says is about its own day, whichever today is.
+    # The time of day does not depend on the current date.
     assert clock_time(NOW, NOW) == clock_time(NOW, NOW + 3 * 86_400)[-5:]
     assert clock_time(1e300, NOW) == clock_time(float("inf"), NOW) == "the end of time"
 
