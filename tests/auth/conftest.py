@@ -1,4 +1,4 @@
-"""The same demo, clock and services as the service's own tests."""
+"""The fixtures of the service tests: demo, clock and services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MCP SDK's own login, with a person behind its handlers who approves at once."""
+"""The login of the MCP SDK, with handlers whose user approves at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CALLBACK = "http://localhost:3030/callback"
 
 
 class Person:
-    """The two handlers that the SDK asks for."""
+    """The redirect handler and the callback handler of the SDK."""
 
     def __init__(self, does: Callable[[str], str] = approve) -> None:
         self.does = does
@@ -52,7 +52,7 @@ def provider_of(
     kind: type[OAuthClientProvider] | None = None,
     redirect_uri: str = CALLBACK,
 ) -> OAuthClientProvider:
-    """Make a provider as an app does; `kind` is the SDK's own class or, by default, the shared one."""
+    """Create a provider as an app does. `kind` is the SDK's class or, by default, the shared one."""
     kind = shared_provider(OAuthClientProvider) if kind is None else kind
     return kind(url, metadata(redirect_uri), storage, person.redirect, person.callback)
 
@@ -64,10 +64,10 @@ def storage_of(
 
 
 def files(home: Path) -> dict[str, bytes]:
-    """Return the stored credentials as they are on the disk."""
+    """Return the content of each stored credential file, by name."""
     return {path.name: path.read_bytes() for path in (home / "mcp-tokens").glob("*.json")}
 
 
 def steps(demo: Demo) -> list[str]:
-    """Return what was asked of the demo, in order."""
+    """Return the step of each request to the demo, in order."""
     return [request.step for request in demo.authorization_server.requests]

@@ -1,4 +1,4 @@
-"""The token on requests, through httpx and httpx2 alike."""
+"""Requests carry the token, with httpx and with httpx2."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ LIBRARIES = [
 
 
 class Binding:
-    """One of the two libraries, with our class for it."""
+    """One of the two HTTP libraries, with our auth class for it."""
 
     def __init__(self, library: ModuleType, ours: ModuleType) -> None:
         self.library: Any = library
         self.auth: Any = ours.__dict__["McpAuth"]
 
     def options(self, session: Session | str, options: dict[str, Any]) -> dict[str, Any]:
-        """Return a client's options; `connections` is the size of its pool."""
+        """Return the client options. The option `connections` is the size of its pool."""
         limits = self.library.Limits(max_connections=options.pop("connections", 100))
         return {"auth": self.auth(session), "timeout": 20, "limits": limits, **options}
 
@@ -59,7 +59,7 @@ class Binding:
             yield client
 
     def ask(self, session: Session | str, method: str, url: str, **options: Any) -> Any:
-        """Make one request with a client of its own; `client` has the client's options."""
+        """Send one request with a new client. The option `client` holds the client's options."""
 
         async def main() -> Any:
             async with self.client(session, **options.pop("client", {})) as client:
@@ -88,7 +88,7 @@ def session(session_kept: AuthService, server: Server) -> Session:
 
 
 def sent(demo: Demo) -> list[tuple[str, bool]]:
-    """Return the steps that came in, and whether each carried a token."""
+    """Return the step of each request, and whether it carried a token."""
     return [
         (each.step, "bearer" in each.headers.get("authorization", "").lower())
         for each in demo.authorization_server.requests
@@ -119,7 +119,7 @@ def test_after_a_401_the_request_goes_again_with_its_body_and_a_new_token(
     assert first.body == second.body != b""
     assert first.headers["x-mine"] == second.headers["x-mine"] == "kept"
     assert first.headers["authorization"] != second.headers["authorization"]
-    # What is the caller's does not go to the authorization server.
+    # A header of the caller is not sent to the authorization server.
     assert "x-mine" not in refresh.headers
 
 
@@ -166,7 +166,7 @@ def test_a_plain_403_is_the_caller_s_and_one_for_scope_needs_a_person(
     demo.authorization_server.change_behaviour(required_scope=frozenset({"mcp:tools", "mcp:write"}))
     with pytest.raises(AuthorizationRequired, match="this request needs more access") as caught:
         ask(session, "GET", demo.ping_url)
-    # The names of scopes are the server's own words, which a model must not read.
+    # The server chose the scope names, so a language model must not read them.
     assert "mcp:write" not in str(caught.value)
     assert "mcp:write" in (caught.value.server_message or "")
     assert demo.authorization_server.count_requests("refresh") == 0
@@ -277,7 +277,7 @@ def test_a_slow_answer_holds_nothing_that_others_need(binding: Binding, session:
             slow = asyncio.create_task(client.get(demo.ping_url))
             await asyncio.to_thread(gate.arrived.wait, 20)
             assert (await client.get(demo.ping_url)).status_code == 200
-            # Not even where the token dies meanwhile.
+            # Another request succeeds even if the token is revoked meanwhile.
             demo.authorization_server.ledger.revoke_access_tokens()
             assert (await client.get(demo.ping_url)).status_code == 200
             assert not slow.done()
@@ -320,7 +320,7 @@ def test_a_server_is_named_by_its_entry_in_config_yaml_by_its_address_or_by_its_
     asyncio.run(log_in(default_service(), Server("notes", demo.ping_url)))
     asyncio.run(log_in(default_service(), server_from_url(demo.ping_url)))
     demo.authorization_server.requests.clear()
-    # What `login --url` called it, which no config.yaml knows.
+    # The name that `login --url` derives. It is not in config.yaml.
     by_login = server_from_url(demo.ping_url).name
     for name in ("notes", demo.ping_url, by_login):
         assert ask(name, "GET", demo.ping_url).status_code == 200

@@ -1,4 +1,4 @@
-"""A refusal whose body is endless, slow, packed or broken: a bounded part is read, and the caller has it."""
+"""A 401 or 403 with an endless, slow, compressed or broken body: the caller gets a bounded part of it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tests.requirements import covers
 pytestmark = pytest.mark.slow
 
 LIMITS = BodyLimits(timeout_seconds=0.1)
-# 20 MB in 20 KB, and those once more.
+# 20 MB compressed to 20 KB, and that compressed again.
 PACKED = gzip.compress(b"\0" * 20_000_000)
 PACKED_TWICE = gzip.compress(PACKED)
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 Script = Callable[[socket.socket], None]
-"""Writes one response; raises OSError once the client is gone."""
+"""Writes one response. Raises OSError after the client has closed the connection."""
 
 
 def refusal(rest: bytes, status: int = 401) -> bytes:
@@ -75,7 +75,7 @@ def falling_silent(raw: bytes) -> Script:
 
 
 ENDLESS = repeating(refusal(CHUNKED), b"8000\r\n%b\r\n" % (b"x" * 0x8000))
-# What a hostile server may do; each ends in a bounded body, and in a connection that is not used again.
+# Responses of a hostile server. Each must end in a bounded body and a closed connection.
 HOSTILE: dict[str, Script] = {
     "endless chunks": ENDLESS,
     "endless until the end of the connection": repeating(refusal(b"\r\n"), b"x" * 65536),
@@ -87,7 +87,7 @@ HOSTILE: dict[str, Script] = {
     "nothing at all": falling_silent(refusal(b"content-length: 5000\r\n\r\n")),
     "broken chunks": saying(refusal(CHUNKED + b"2\r\nxx\r\nzz\r\n")),
     "hung up in the middle": hanging_up(refusal(b"content-length: 5000\r\n\r\nshort")),
-    "packed, endless": repeating(
+    "endless gzip": repeating(
         refusal(b"content-encoding: gzip\r\n" + CHUNKED), b"8000\r\n%b\r\n" % (b"x" * 0x8000)
     ),
 }
@@ -95,7 +95,7 @@ HOSTILE: dict[str, Script] = {
 
 @dataclass
 class Peer:
-    """A server in threads: each response follows the next script; `heads` says what each connection asked."""
+    """A server in threads. Each response follows the next script; `heads` records the requests."""
 
     scripts: list[Script]
     heads: list[tuple[int, bytes]] = field(default_factory=list)
@@ -157,7 +157,7 @@ def under(tls: ssl.SSLContext | None, plain: socket.socket) -> socket.socket:
 
 
 class FakeSession:
-    """A session whose token is refused: gives `renewed` after the refusal."""
+    """A session whose token is refused. After the refusal it returns `new_header`."""
 
     prover = None
 
@@ -182,7 +182,7 @@ class FakeSession:
 
 Got = tuple[int, bytes]
 Ask = Callable[..., list[Got]]
-"""Takes a session, how often to ask and whether streamed; returns status and body of each response."""
+"""Takes a session and the number of requests. Returns the status and body of each response."""
 
 
 def ask_async(library: Any, ours: Any, session: Any, times: int, *, streamed: bool) -> list[Got]:
@@ -215,12 +215,12 @@ def ask_sync(library: Any, ours: Any, session: Any, times: int, *, streamed: boo
         return [one(client) for _ in range(times)]
 
 
-# Made once: it reads all authorities of the system. The tests of TLS put another one here.
+# Created once, because it reads all authorities of the system. The TLS test replaces it.
 VERIFY = ssl.create_default_context()
 
 
 def options(library: Any) -> dict[str, Any]:
-    # A pool of one: whatever holds a connection starves the next request.
+    # A pool of one: a connection that is not released blocks the next request.
     limits = library.Limits(max_connections=1)
     return {"limits": limits, "timeout": library.Timeout(20), "trust_env": False, "verify": VERIFY}
 
@@ -251,7 +251,7 @@ def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
     return call
 
 
-# Each library, kind of client and kind of call once: what is hostile below HTTP is the same for all.
+# Each library, kind of client and kind of call at least once. These faults do not depend on the combination.
 some_ways = pytest.mark.parametrize("ask", [WAYS[0], WAYS[3], WAYS[5], WAYS[6]], ids=named, indirect=True)
 
 
@@ -268,7 +268,7 @@ def test_a_hostile_refusal_is_cut_and_the_request_goes_again(ask: Ask, name: str
     with serving(HOSTILE[name], saying(OK)) as peer:
         assert ask(FakeSession(peer.url)) == [(200, b"ok")]
         assert peer.tokens == ["old", "new"]
-        # The server would go on where it was cut.
+        # The first connection is closed, because the server would continue the cut body.
         assert peer.connections == [1, 2]
 
 
@@ -282,7 +282,7 @@ def test_a_hostile_refusal_that_is_the_caller_s_has_a_bounded_body(ask: Ask, nam
         HOSTILE[name](Renaming(connection, refusal(b""), said))  # type: ignore[arg-type]
 
     with serving(script, saying(OK)) as peer:
-        # The pool's only connection is free for the next request.
+        # The pool's only connection is free for the second request.
         refused, fine = ask(FakeSession(peer.url, renewed=None), 2)
         assert refused[0] == status
         assert 0 < len(refused[1]) <= LIMITS.max_bytes
@@ -290,7 +290,7 @@ def test_a_hostile_refusal_that_is_the_caller_s_has_a_bounded_body(ask: Ask, nam
 
 
 class Renaming:
-    """A socket that sends another status than the script says."""
+    """A socket that replaces a part of the data that the script sends."""
 
     def __init__(self, connection: socket.socket, old: bytes, new: bytes) -> None:
         self._connection, self._old, self._new = connection, old, new
@@ -312,7 +312,7 @@ def test_the_refusal_of_the_second_try_is_bounded_too(ask: Ask, name: str) -> No
 
 
 class FakeProver:
-    """Wants one more nonce with each response."""
+    """Reports that a retry is needed for each response with a nonce."""
 
     def create_proof(self, method: str, url: str, access_token: str | None = None) -> str:
         return "a-proof"
@@ -443,7 +443,7 @@ def test_a_call_that_is_cancelled_amid_a_refusal_frees_its_connection() -> None:
                     await client.post(url)
             assert (await client.post(url)).content == b"ok"
 
-    # Longer than the caller's patience.
+    # The body arrives later than the caller's timeout.
     with serving(HOSTILE["nothing at all"], saying(OK)) as peer:
         asyncio.run(main(peer.url))
 

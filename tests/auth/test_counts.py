@@ -1,4 +1,4 @@
-"""Requests until the first 200, and how often a person is needed: every row that peers were measured by."""
+"""The number of requests until the first 200, and of logins, in each case of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.service.given import TERMINAL, log_in
 pytestmark = pytest.mark.slow
 
 DOCUMENT = "https://hermes.example/client.json"
-# What the person's browser asks for is not ours.
+# Requests of the user's browser are not counted.
 PERSON = {"authorization", "consent"}
 
 
@@ -132,7 +132,7 @@ def test_both_revoked_one_person_once(session_kept: AuthService, server: Server,
     demo.authorization_server.ledger.revoke_everything()
     with pytest.raises(AuthorizationRequired):
         call(session_kept, server)
-    # Whoever met the 401 hands on what it said, and the server is not asked again.
+    # The caller passes the challenge of the 401, so that the discovery does not send the request again.
     prm = demo.ping_url.replace("/api", "/.well-known/oauth-protected-resource/api")
     challenge = read_challenge([f'Bearer resource_metadata="{prm}"'])
 
@@ -151,7 +151,7 @@ def test_both_revoked_one_person_once(session_kept: AuthService, server: Server,
         "token",
         "ping",
     ]
-    # Beside the person's own visit, one look whether the provider still knows us.
+    # One request by the user's browser, and one check that the server still knows the client.
     assert (
         demo.authorization_server.count_requests("authorization"),
         demo.authorization_server.count_requests("consent"),

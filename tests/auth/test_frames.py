@@ -1,4 +1,4 @@
-"""What a tracker sees of a request whose token could not be had: through httpx, httpx2 and the MCP SDK."""
+"""Error trackers see no secret of a request that got no token: httpx, httpx2 and the MCP SDK."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def trackers(demo: Demo) -> Iterator[Trackers]:
 
 @pytest.fixture(params=[(name, kind) for name in LIBRARIES for kind in ("async", "sync")], ids="-".join)
 def ask(request: pytest.FixtureRequest) -> Any:
-    """Make one request with a client of its own; its frames hold no text."""
+    """Send one request with a new client. The frames of this function hold no secret."""
     (library, auth), kind = LIBRARIES[request.param[0]], request.param[1]
 
     def ask_blocking(session: Any, url: str) -> None:
@@ -96,7 +96,7 @@ def test_a_fault_at_a_request_that_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     where: str,
 ) -> None:
-    # With a token in memory, which the flow keeps while it waits for another one.
+    # With a cached token, which the flow holds while it waits for another one.
     asyncio.run(session_kept.session(server).header())
     demo.authorization_server.ledger.revoke_access_tokens()
     held = boom(monkeypatch, trackers, where)

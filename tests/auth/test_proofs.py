@@ -1,4 +1,4 @@
-"""Proofs on requests: one for each, with the nonce that the server wants; none for a plain token."""
+"""DPoP proofs: one for each request, with the server's nonce; none for a bearer token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WANTED = {"www-authenticate": 'DPoP error="use_dpop_nonce"', "dpop-nonce": "n-1"
 
 
 class Bound:
-    """A session whose token is bound to a key; it has no other one."""
+    """A session whose only token is bound to a key."""
 
     server = Server("bound", URL)
 
@@ -49,7 +49,7 @@ class Bound:
 
 
 class Resource(httpx.MockTransport):
-    """Answers in turn, and keeps what the proofs said."""
+    """Sends the responses in order, and records the claims of the proofs."""
 
     def __init__(self, *answers: httpx.Response) -> None:
         self.claims: list[dict[str, Any]] = []

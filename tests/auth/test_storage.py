@@ -1,4 +1,4 @@
-"""The MCP SDK 2.x over our store: its login, our refresh, one session for all."""
+"""The MCP SDK 2.x with our store: the SDK logs in, our service refreshes, and both share a session."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 
 def ask(provider: OAuthClientProvider, url: str, times: int = 1) -> list[int]:
-    """Make requests at once, as an app does; returns their statuses."""
+    """Send `times` requests at once, as an app does. Return their statuses."""
 
     async def main() -> list[int]:
         async with httpx2.AsyncClient(auth=provider, timeout=20) as client:
@@ -40,7 +40,7 @@ def ask(provider: OAuthClientProvider, url: str, times: int = 1) -> list[int]:
 
 
 def another(home: Path, clock: MovedClock) -> AuthService:
-    """Return the service of another process, which remembers nothing."""
+    """Return the service of another process, with empty caches."""
     return AuthService(home, clock=clock)
 
 
@@ -135,11 +135,11 @@ def test_what_another_process_refreshed_is_used(
 
 
 @covers("sdk-provider")
-@pytest.mark.parametrize("before", ["nobody", "a session that is over"])
+@pytest.mark.parametrize("before", ["no session", "an ended session"])
 def test_ten_requests_that_need_a_person_ask_one_once(
     service: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path, before: str
 ) -> None:
-    if before != "nobody":
+    if before != "no session":
         logged_in(tmp_path, demo, clock)
         demo.authorization_server.ledger.revoke_everything()
     person = Person()
@@ -159,7 +159,7 @@ def test_the_refused_answer_is_not_asked_for_again(
     demo.authorization_server.ledger.revoke_everything()
     provider = provider_of(storage_of(session_kept, server, clock), Person(), server.url)
     assert ask(provider, server.url) == [200]
-    # One refused, one answered.
+    # The server refused the first request and answered the second.
     assert (
         demo.authorization_server.count_requests("ping"),
         demo.authorization_server.count_requests("refresh"),
@@ -313,7 +313,7 @@ def test_a_server_whose_metadata_is_known_is_named_as_a_login_of_ours_names_it(
         await storage.set_client_info(
             OAuthClientInformationFull.model_validate({"client_id": "an-app", "redirect_uris": [CALLBACK]})
         )
-        # The second time, all but the resource is in the store already.
+        # At the second call, the store already has everything but the resource.
         for token in ("a-first-token", "a-second-token"):
             await storage.set_tokens(OAuthToken(access_token=token, expires_in=3600))
             binding = service.read_credentials(server).binding
@@ -392,7 +392,7 @@ def test_a_session_of_the_sdk_calls_tools_over_a_refresh(
 
 
 class Watched(asyncio.Lock):
-    """A lock that tells when somebody wants it."""
+    """A lock with an event that is set when a task acquires it."""
 
     def __init__(self) -> None:
         super().__init__()

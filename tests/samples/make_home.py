@@ -2,8 +2,8 @@
 
     python -m tests.samples.make_home tests/samples/home-0.1.0
 
-The demo's servers answer on loopback. The result names hosts below `.example` instead, so that it does not
-depend on a port. Its clock stands still at NOW. `tests.parts.earlier_home` copies it for a test.
+The demo servers listen on loopback. The result names hosts below `.example` instead, so that it does not
+depend on a port. The service's clock stands still at NOW.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ async def log_in(service: AuthService, server: Server, origin: Origin, owner: st
 
 
 async def write_home(service: AuthService, demo: Demo) -> None:
-    """Log in as the operator and as a chat user; leave a code login and a device login waiting."""
+    """Log in as the operator and as a chat user; leave one code login and one device login waiting."""
     notes = Server("notes", demo.resources.origin + "/mcp")
     calendar = Server("calendar", demo.resources.origin + "/later")
     await log_in(service, notes, TERMINAL)

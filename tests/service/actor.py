@@ -1,6 +1,6 @@
-"""Other processes for the tests of the service: `python -m tests.service.actor <verb> <home> <now> ...`.
+"""Child processes for the service tests: `python -m tests.service.child_process <verb> <home> <now> ...`.
 
-They import no more than they need, for there are many of them.
+They import as little as possible, because a test starts many of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(verb: str, home: Path, now: float, *words: str) -> subprocess.Popen[str]:
-    """Start a verb in a process whose clock stands still (0: goes); its lines are text both ways."""
+    """Start a process that runs `verb`, with pipes in text mode.
+
+    Its clock stands still at `now`. With 0, it is the system clock.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "tests.service.actor", verb, str(home), str(now), *words],
         cwd=ROOT,
@@ -40,7 +43,7 @@ def _say(text: str) -> None:
 
 
 def finish(service: AuthService, login_id: str) -> None:
-    """Finish a login with the text on standard input; say how that went."""
+    """Complete a login with the line on standard input, and print the outcome."""
     _say("ready")
     try:
         asyncio.run(service.complete_login(login_id, sys.stdin.readline().strip(), Origin("terminal")))
@@ -51,7 +54,7 @@ def finish(service: AuthService, login_id: str) -> None:
 
 
 def call(service: AuthService, url: str, times: str) -> None:
-    """Call a server so many times at once, after a line on standard input; say what came back."""
+    """For each line on standard input, send `times` requests at once and print the outcomes as JSON."""
     import httpx
 
     from hermes_mcp_auth_remote.auth.httpx import McpAuth
@@ -72,16 +75,17 @@ def call(service: AuthService, url: str, times: str) -> None:
 
 
 def wait(service: AuthService, login_id: str) -> None:
-    """Wait for a login's end, with a clock that goes; say what it was."""
+    """Wait until a login ends, and print its status."""
     _say("ready")
     _say(asyncio.run(service.wait_for_login(login_id)).status)
 
 
 def refresh(service: AuthService, url: str) -> None:
-    """For each number on standard input, fork a child that refreshes all the time; kill it that much later.
+    """For each number on standard input, fork a child that refreshes in a loop.
 
-    The child is warm: it has everything imported, so that even a few milliseconds hit a refresh. Numbers are
-    seconds; another line makes them short. Says "killed", or "ended" where a child gave up before.
+    Kill the child after that many seconds, or when another line arrives. The child has imported every module,
+    so that a kill after a few milliseconds can hit a refresh. Prints "killed", or "ended" if the child ended
+    before the kill.
     """
     import hermes_mcp_auth_remote.http.client  # noqa: F401
 
@@ -101,9 +105,9 @@ def refresh(service: AuthService, url: str) -> None:
 
 
 def stopped(service: AuthService, url: str, flag: str) -> None:
-    """Get a header after a line on standard input; say how that went, and end with the process.
+    """After a line on standard input, get a header and print the outcome.
 
-    Once the file `flag` exists, 100 seconds have passed for the event loops: all that a long SIGSTOP does.
+    Once the file `flag` exists, the clock of the event loops is 100 seconds ahead, as after a long SIGSTOP.
     """
 
     def jumped(_: asyncio.BaseEventLoop) -> float:

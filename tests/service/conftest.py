@@ -1,4 +1,4 @@
-"""One demo per module, strict again before each test, with the clock that the service goes by as well."""
+"""Fixtures: one demo server per module, reset before each test, and a service with the same clock."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ def service(tmp_path: Path, clock: MovedClock) -> AuthService:
 
 @pytest.fixture
 def session_kept(tmp_path: Path, demo: Demo, clock: MovedClock) -> AuthService:
-    """A service whose operator has logged in; what that took is not counted."""
+    """A service whose operator has logged in. The requests of that login are not counted."""
     return logged_in(tmp_path, demo, clock)

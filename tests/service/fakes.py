@@ -1,4 +1,4 @@
-"""A service with credentials of `tests.store.given`, and an authorization server that is a function."""
+"""A service with stored credentials, and an authorization server that is a function."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ from tests.store.given import KEY, NOW, credentials_of
 T = TypeVar("T")
 
 SERVER = Server("notes", "https://notes.example/mcp")
-# The tokens of `credentials_of` are due, or have ended.
+# Times at which the stored access token is due for a refresh, and at which it has expired.
 DUE, ENDED = NOW + 3590, NOW + 3601
 OLD = "Bearer access-0"
 
 
 def grant_tokens(request: Request, **members: object) -> Response:
-    """Grant new tokens, as every token request may expect."""
+    """Return a successful token response."""
     fresh = {"access_token": "new", "refresh_token": "rotated", "token_type": "Bearer", "expires_in": 3600}
     return answer(200, {**fresh, **members})
 
 
 class FakeServer:
-    """Answers each token request by `respond`, while `gate` is open; all else with an empty object."""
+    """Answers each token request with `respond`, and other requests with an empty object.
+
+    Each response waits until `gate` is set.
+    """
 
     def __init__(self, respond: Callable[[Request], Response] = grant_tokens) -> None:
         self.respond = respond
@@ -58,7 +61,7 @@ class FakeServer:
             return result
 
     def sent(self, path: str, member: str) -> list[str]:
-        """Return a member of the forms that were sent to a path."""
+        """Return one form field of each request to `path`."""
         return [form_of(each)[member] for each in self.requests if each.url.endswith(path)]
 
 
@@ -71,7 +74,7 @@ def header(service: AuthService, server: Server = SERVER) -> str:
 
 
 def seeded(home: Path, *, credentials: Credentials | None = None) -> FileStore:
-    """Return a store that holds credentials."""
+    """Return a store with credentials in it."""
     store = FileStore(home)
     store.save_login(KEY, credentials_of(0) if credentials is None else credentials)
     return store

@@ -1,4 +1,4 @@
-"""The demo's servers, a service and a clock that only tests move; a person who logs in at once."""
+"""Helpers: logins at the demo server, and the files that a service stores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def log_in(
 
 
 def logged_in(home: Path, demo: Demo, clock: MovedClock) -> AuthService:
-    """Return a service with a session; the requests that it took are not counted."""
+    """Return a service with a session, and clear the list of requests that the login sent."""
     service = AuthService(home, clock=clock)
     asyncio.run(log_in(service, server_of(demo)))
     demo.authorization_server.requests.clear()
@@ -42,19 +42,19 @@ def logged_in(home: Path, demo: Demo, clock: MovedClock) -> AuthService:
 
 
 def kept(home: Path) -> dict[str, bytes]:
-    """Return all that is stored of credentials, byte by byte."""
+    """Return the content of each stored credential file, by name."""
     folder = home / "mcp-tokens"
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.*")) if path.suffix == ".json"}
 
 
 def without_binding(home: Path) -> None:
-    """Leave what Hermes would have written: everything but our own record."""
+    """Remove the binding record, as if Hermes had written the credentials."""
     store = FileStore(home)
     store.save_login(KEY, replace(store.read(KEY), binding=None))
 
 
 def rotated_elsewhere(home: Path, demo: Demo) -> str:
-    """Refresh like a writer that takes no lock, and return the new access token."""
+    """Refresh as another program that takes no lock, and return the new access token."""
     store, ledger = FileStore(home), demo.authorization_server.ledger
     stored = store.read(KEY)
     assert stored.tokens is not None
@@ -74,9 +74,9 @@ def rotated_elsewhere(home: Path, demo: Demo) -> str:
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to do; fails after 20 s."""
+    """Wait until another thread has made the condition true. Fail after 20 s."""
     for _ in range(2000):
         if holds():
             return
         time.sleep(0.01)
-    raise AssertionError("It did not come about.")
+    raise AssertionError("The condition did not become true within 20 s.")

@@ -1,4 +1,4 @@
-"""A strict authorization server in memory, asked without a network; and a disk that is full for a while."""
+"""A strict authorization server in memory, without a network; and a context in which the disk is full."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ CLIENT_ID = "a-client"
 
 @dataclass(slots=True)
 class Session:
-    """What came of one login: tokens that live and die together."""
+    """The tokens of one login. They are revoked together."""
 
     revoked: bool = False
 
 
 @dataclass(slots=True)
 class Access:
-    """An access token; `renewed` is set once a refresh has put another in its place."""
+    """An access token. `is_replaced` is set after a refresh has replaced it."""
 
     session: Session
     expires_at: float
@@ -46,7 +46,7 @@ class Access:
 
 @dataclass(slots=True)
 class Refresh:
-    """A refresh token, and the access token that was given with it."""
+    """A refresh token, and the access token that was issued with it."""
 
     session: Session
     access: Access
@@ -55,11 +55,11 @@ class Refresh:
 
 @dataclass(slots=True)
 class Model:
-    """Rotates every refresh token, and ends a session whose refresh token comes twice (RFC 9700 §4.14.2).
+    """Rotates every refresh token, and revokes the tokens of a login on reuse (RFC 9700 §4.14.2).
 
-    `answered` counts, by process and refresh token, the requests whose answer came back; `refused_at_once`
-    has those whose first answer was a refusal. `given` is the last refresh token that a process got.
-    `untimely` has the seconds that a renewed token still had.
+    `response_counts` counts the delivered responses by process and refresh token. `refused_first` holds
+    the pairs whose first response was a refusal. `last_issued` is the latest refresh token of each process.
+    `early_refreshes` holds the remaining seconds of each access token that was replaced too early.
     """
 
     clock: Clock
@@ -76,7 +76,7 @@ class Model:
     numbers: int = 0
 
     def log_in(self) -> Credentials:
-        """Return what a login leaves in the store."""
+        """Return the credentials that a login stores."""
         tokens = self._issued(Session())
         return Credentials(
             tokens,
@@ -86,23 +86,23 @@ class Model:
         )
 
     def runner(self, process: str) -> Runner:
-        """Return the way out of one process."""
+        """Return the exchange runner of one process."""
         return Runner(self, process)
 
     def live(self, authorization: str) -> bool:
-        """Tell whether a header opens the protected resource right now."""
+        """Return whether the protected resource accepts this header now."""
         token = self.access[authorization.removeprefix("Bearer ")]
         return not (token.revoked or token.session.revoked) and self.clock() < token.expires_at
 
     def can_refresh(self, tokens: Tokens | None) -> bool:
-        """Tell whether these tokens' refresh token is good."""
+        """Return whether the refresh token of these tokens is usable."""
         if tokens is None or tokens.refresh_token is None:
             return False
         token = self.refreshes[tokens.refresh_token.reveal()]
         return not token.used and not token.session.revoked
 
     def rotated(self, text: str) -> Tokens | None:
-        """Take a refresh token and give others for it, None where it is refused."""
+        """Exchange a refresh token for new tokens. None if it is refused."""
         token = self.refreshes[text]
         if token.used:
             token.session.revoked = True
@@ -194,9 +194,9 @@ def _granted(tokens: Tokens, *, refresh: bool = True) -> Response:
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Let nobody in this process write more than ten bytes to any file, as on a full disk."""
+    """Limit every file that this process writes to ten bytes, as on a full disk."""
     before, writes_none = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
-    # Python itself would cut short the bytecode of what is imported meanwhile.
+    # Otherwise Python would write truncated bytecode of the modules that it imports meanwhile.
     sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
     try:

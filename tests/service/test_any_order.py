@@ -1,4 +1,4 @@
-"""Begin, paste, deny, cancel, expire, die: in any order, a login does what the table in `login` says."""
+"""Start, paste, deny, cancel, expire, kill: in any order, a login follows the state table in `login`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HERE = Origin("telegram", "7", "", "42")
 
 
 class World:
-    """What a provider and the way there answer; `outcome` is what the next token request meets."""
+    """An authorization server and a protected resource. `outcome` decides the next token response."""
 
     def __init__(self) -> None:
         self.outcome = "granted"
@@ -144,7 +144,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.status[login.id] = "exchanging"
             self.ends[login.id] = self.clock() + CLAIM_SECONDS
 
-    # What has been over for an hour is removed, and would be found no more.
+    # The service removes a login an hour after its end.
     @precondition(lambda self: self.clock.now - self.began < 3000)
     @rule(seconds=st.sampled_from([1, 119, 300, 600]))
     def wait(self, seconds: int) -> None:
@@ -157,7 +157,7 @@ class AnyOrder(RuleBasedStateMachine):
     def everything_is_as_the_table_says(self) -> None:
         for login_id, status in self.status.items():
             assert self.service.login(login_id).status == status
-            # What is over keeps no secret on the disk.
+            # A login that is over has no secret on the disk.
             kept = FileStore(Path(self.folder.name)).logins.get(login_id)
             assert bool(kept.request.state) == bool(kept.request.code_verifier) == (not kept.is_over)
 

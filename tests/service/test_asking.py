@@ -1,4 +1,4 @@
-"""A call that needs a person asks one, at the prompter of its context, once for all who wait."""
+"""A call that needs a login prompts once, through the prompter of its context, for all waiting calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ELSEWHERE = Origin("telegram", chat_id="8", user_id="43")
 
 
 class Chat:
-    """A prompter whose person does at once what the test says, and remembers what was shown."""
+    """A prompter whose user follows the login link at once. It records what it shows."""
 
     def __init__(self, service: AuthService, does: Callable[[str], str] | None = approve) -> None:
         self.service = service
@@ -124,7 +124,7 @@ def test_a_call_waits_no_longer_than_its_caller_says_and_the_login_goes_on(
         (login,) = chat.shown
         assert late.value.login_id == login.id
         assert service.login(login.id).status == "waiting"
-        # The next call joins it, and the person's answer serves it.
+        # The next call joins the same login, and gets its token when the user completes it.
         with prompting(chat, CHAT, can_connect_shared=True):
             waiting = asyncio.create_task(service.session(server).header())
             await service.complete_login(
@@ -227,7 +227,7 @@ def test_a_prompter_that_cannot_show_a_login_leaves_none_waiting(
     class Broken(Chat):
         async def show(self, login: Login) -> None:
             self.shown.append(login)
-            raise ConnectionError("The chat is out of reach.")
+            raise ConnectionError("The chat is unreachable.")
 
     async def story() -> None:
         chat = Broken(service)

@@ -1,4 +1,4 @@
-"""A refresh token that is dead in a server's own words ends the session; a server that is sick does not."""
+"""A refusal of the refresh token ends the session, however the server words it; a server fault does not."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PASSING: dict[str, dict[str, Any]] = {
 
 
 class Stage:
-    """A session that is kept, and processes that come and go."""
+    """A stored session. Each call to `new_service` stands for another process."""
 
     def __init__(self, home: Path, server: Server, demo: Demo, clock: MovedClock) -> None:
         self.home, self.server, self.demo, self.clock = home, server, demo, clock
@@ -54,7 +54,7 @@ class Stage:
         return AuthService(self.home, clock=self.clock)
 
     def header(self) -> str:
-        """What another process sends."""
+        """Return the header that another process sends."""
         return asyncio.run(self.process().session(self.server).header())
 
     def challenged(self, refused: str) -> str | None:
@@ -103,7 +103,7 @@ def test_a_refresh_token_that_is_dead_in_any_words_asks_the_person_and_is_sent_o
         assert "Ignore this" not in f"{caught.value} {caught.value.args}"
     assert stage.refreshes == 1
     assert stage.state == "login needed"
-    # The refresh token stays until a login succeeds.
+    # The refresh token stays stored until a login succeeds.
     assert kept(stage.home)["notes.json"] == before["notes.json"]
     stage.demo.authorization_server.clear_faults()
     asyncio.run(log_in(stage.process(), stage.server))
@@ -200,7 +200,7 @@ def test_what_passes_ends_nothing_backs_off_in_all_processes_and_is_said(stage: 
 
 
 @covers("refresh-verdict")
-@pytest.mark.parametrize("by_hermes", [False, True], ids=["ours", "written by Hermes"])
+@pytest.mark.parametrize("by_hermes", [False, True], ids=["written by us", "written by Hermes"])
 def test_a_401_that_says_nothing_ends_the_session_if_it_comes_twice_a_minute_apart(
     stage: Stage, *, by_hermes: bool
 ) -> None:
@@ -230,7 +230,7 @@ def test_a_refused_token_gets_its_try_although_a_refresh_has_just_failed(stage: 
     stage.clock.now += 3600 - 50
     assert stage.header() == old
     stage.demo.authorization_server.clear_faults()
-    # The server refuses the access token: that is its end, and no pause stands in the way.
+    # The server refuses the access token, so the refresh does not wait for the back-off to end.
     assert stage.challenged(old) not in {None, old}
 
 

@@ -1,4 +1,4 @@
-"""Device logins in the service: one poller among all processes, switching, what an operator turns off."""
+"""Device logins: one polling process at a time, switching flows, and turning the device flow off."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SLOW_DOWN = json.dumps({"error": "slow_down"})
 
 @pytest.fixture(scope="module")
 def going() -> Iterator[Demo]:
-    # By the clock on the wall, for timers go by it.
+    # With the system clock, because the poll timers use it.
     with serve_demo() as demo:
         yield demo
 
@@ -96,7 +96,7 @@ async def until(holds: Callable[[], bool]) -> None:
         if holds():
             return
         await asyncio.sleep(0.05)
-    raise AssertionError("It never came to be.")
+    raise AssertionError("The condition did not become true in time.")
 
 
 def interval_of(service: AuthService, login: Login) -> float | None:
@@ -105,7 +105,7 @@ def interval_of(service: AuthService, login: Login) -> float | None:
 
 
 def answers(demo: Demo) -> list[str]:
-    """Return the status of each poll; a slow_down would be one of the demo's own, for a poll too early."""
+    """Return the HTTP status of each poll."""
     return [f"{each.status}" for each in demo.authorization_server.requests if each.step == "device_poll"]
 
 
@@ -145,7 +145,7 @@ def test_a_login_that_is_over_is_not_polled_again_by_a_late_watcher(
     entered(login)
     assert settled(service, login).status == "done"
     ended = threading.Event()
-    # `settled` would not ask the poller: this is the caller that read the login before it ended.
+    # `wait_for_login` would not ask the poller. This caller read the login before it ended.
     service._logins._device_logins.subscribe(login, lambda _: ended.set())
     assert ended.wait(SECONDS)
     assert answers(demo) == ["200"]
@@ -219,7 +219,7 @@ def test_a_poller_that_is_killed_is_followed_by_another_that_waits_an_interval_f
 
         async def main() -> Login:
             waiting = asyncio.create_task(service.wait_for_login(login.id))
-            # Two processes wait by now, and one of them goes.
+            # Two processes wait for the login now. One of them is killed.
             await asyncio.to_thread(entered, login)
             actor.kill()
             await asyncio.to_thread(actor.wait)
@@ -247,7 +247,7 @@ def test_slow_down_is_not_forgotten_by_whoever_polls_next(
         await until(lambda: interval_of(service, login) != 1)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        # It lets go politely, with the time of the next poll.
+        # The poller releases the login and stores the time of the next poll.
         await until(lambda: service.login(login.id).polled_by is None)
 
     asyncio.run(main())
@@ -290,7 +290,7 @@ def test_a_forked_child_is_another_poller_and_leaves_the_parents_lock_alone(
     assert logins.is_poller_alive(parent)
     lock = devices._poller_lock
     assert lock is not None
-    # What a child has of the lock is a copy of the descriptor.
+    # A forked child has a copy of the lock's descriptor.
     lock._descriptor, original = os.dup(lock._descriptor or 0), lock._descriptor
     devices.reset_in_child()
     assert logins.is_poller_alive(parent)
@@ -335,12 +335,12 @@ def test_a_login_that_is_cancelled_while_its_tokens_come_stays_cancelled(
 
     assert asyncio.run(main()).status == "cancelled"
     assert service.connection(server) is None
-    # Nobody has them, and nobody shall.
+    # The tokens are not stored, so the service revokes them.
     eventually(lambda: not live(demo))
 
 
 def live(demo: Demo) -> list[str]:
-    """Return the refresh tokens that are good at the server."""
+    """Return the refresh tokens that the server accepts."""
     tokens = dict(demo.authorization_server.ledger.refresh_tokens)
     return [token for token, granted in tokens.items() if not granted.family.revoked]
 
@@ -377,7 +377,7 @@ def test_a_login_goes_from_device_to_paste_and_back_with_nothing_old_left_good(
         pasting = await service.switch_flow(login.id, "paste")
         assert (pasting.id, pasting.origin, pasting.poll_state) == (login.id, login.origin, None)
         answer = await asyncio.to_thread(approve, pasting.authorization_url)
-        # Somebody enters the code that was given up.
+        # The user enters the code of the device flow that was replaced.
         await asyncio.to_thread(entered, login)
         again = await service.switch_flow(login.id, "device")
         assert code_of(again).user_code != code_of(login).user_code
@@ -468,7 +468,7 @@ def test_whoever_cannot_show_a_code_gets_an_address(service: AuthService, server
     configured = replace(server, options=ServerOptions(flow="device"))
     login = begun(service, configured, flow=None)
     assert login.poll_state is not None
-    assert not login.authorization_url, "nobody can be shown what is not to be opened"
+    assert not login.authorization_url, "a device login has no authorization URL"
 
 
 @covers("device-off")

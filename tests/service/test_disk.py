@@ -1,4 +1,4 @@
-"""A disk that is full or read-only when refreshed tokens are to be written: told, used, and stored later."""
+"""A full or read-only disk at a refresh: the service warns, uses the tokens, and stores them later."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SERVER = Server("notes", URL)
 
 @pytest.fixture
 def model(clock: MovedClock, tmp_path: Path) -> Model:
-    """A server that somebody has logged in to."""
+    """A server with a stored login."""
     model = Model(clock)
     FileStore(tmp_path).save_login(KEY, model.log_in())
     return model
@@ -37,7 +37,7 @@ def session(model: Model, tmp_path: Path) -> Session:
 
 
 def another(model: Model, home: Path, server: Server = SERVER) -> Session:
-    """The session of another process, as good as."""
+    """Return a session as another process would open it."""
     return AuthService(home, run_exchange=model.runner("ours"), clock=model.clock).session(server)
 
 
@@ -46,7 +46,7 @@ def header(session: Session) -> str:
 
 
 def no_lock(home: Path) -> None:
-    """Let the lock be something that nobody can open for writing, whoever they are."""
+    """Replace the lock file with a directory, which no user can open for writing."""
     (home / "mcp-tokens" / "notes.json.refresh.lock").unlink(missing_ok=True)
     (home / "mcp-tokens" / "notes.json.refresh.lock").mkdir()
 
@@ -110,7 +110,7 @@ def test_a_session_that_ends_while_the_disk_is_full_is_asked_about_once(
         for _ in range(3):
             with pytest.raises(AuthorizationRequired, match="has ended the session"):
                 header(session)
-    # With room again, others need not find out by themselves.
+    # With free space again, other sessions read the refusal from the store.
     for one in (session, session, another(model, tmp_path)):
         with pytest.raises(AuthorizationRequired, match="has ended the session"):
             header(one)
@@ -173,7 +173,7 @@ def test_a_grant_without_a_person_needs_no_disk(
         one = header(session)
         clock.now += BACKOFF_SECONDS
         assert header(session) == one
-        # What that began in the background judged the token by this time: it lands before the time moves on.
+        # Let the background refresh end before the clock moves, because it reads the clock.
         eventually(lambda: session._refresh_flights._running_flights == {})
         clock.now += LIFE_SECONDS
         assert header(session) not in {"", one}

@@ -1,4 +1,4 @@
-"""What an earlier version stored goes on working: sessions, waiting logins, notices."""
+"""Sessions, waiting logins and notices that an earlier version stored still work."""
 
 from __future__ import annotations
 

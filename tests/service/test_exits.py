@@ -1,4 +1,4 @@
-"""A program that ends while a device poll is out: what the poll brings is a login, without new threads."""
+"""A program that ends during a device poll still stores the login, without starting a thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flights: a runway that is full keeps only its own waiting."""
+"""SingleFlight: a full lane delays only its own flights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No traceback of ours shows a tracker what it was about: neither pastes, nor headers, nor tokens."""
+"""Error trackers see no pasted text, header or token in our tracebacks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def trackers(demo: Demo) -> Iterator[Trackers]:
 
 @pytest.fixture
 def secret_server(server: Server, demo: Demo) -> Server:
-    """A client that authenticates by a header (RFC 6749 section 2.3.1)."""
+    """A server whose client authenticates with a header (RFC 6749 section 2.3.1)."""
     uri = "http://127.0.0.1:51234/callback"
     client = demo.authorization_server.add_client(uri, auth_method="client_secret_basic")
     assert client.secret is not None
@@ -57,7 +57,7 @@ def secret_server(server: Server, demo: Demo) -> Server:
 
 
 def begun(service: AuthService, server: Server, trackers: Trackers) -> tuple[Login, str]:
-    """Return a login that waits, and what its person would paste."""
+    """Return a waiting login, and the address that its user would paste."""
     login = asyncio.run(service.start_login(server, TERMINAL))
     answer = approve(login.authorization_url)
     trackers.more |= {login.request.state.reveal(), login.request.code_verifier.reveal()}
@@ -109,10 +109,10 @@ ANSWERS: dict[str, dict[str, Any]] = {
     },
     "not gzip": {"status": 200, "body": json.dumps(GRANTED), "headers": {"content-encoding": "gzip"}},
     "a redirect": {"status": 302, "body": json.dumps(GRANTED), "headers": {"location": "https://a.example/"}},
-    "nothing": {"hang_up": True},
-    "nothing any more": {"hang_up": True, "after_processing": True},
-    "too much": {"status": 200, "body": json.dumps({**GRANTED, "x": "y" * 2_000_000})},
-    "too much of it": {"status": 200, "body": json.dumps({**GRANTED, "x": ["y"] * 30_000})},
+    "no response": {"hang_up": True},
+    "no response after processing": {"hang_up": True, "after_processing": True},
+    "too long": {"status": 200, "body": json.dumps({**GRANTED, "x": "y" * 2_000_000})},
+    "too many members": {"status": 200, "body": json.dumps({**GRANTED, "x": ["y"] * 30_000})},
 }
 
 
@@ -206,11 +206,11 @@ def test_a_device_poll_that_fails_with_tokens_in_its_answer(
 
 
 class Boom(RuntimeError):
-    """What no code of ours expects."""
+    """An error that no code of ours expects."""
 
 
 def boom(patch: pytest.MonkeyPatch, trackers: Trackers, where: str, *, after: bool = False) -> list[str]:
-    """Let a function of ours raise; returns the frames that held a secret as it was called."""
+    """Make a function raise Boom. Return the list of frames that held a secret when it was called."""
     module, _, name = where.rpartition(".")
     owner: Any
     try:
@@ -226,14 +226,14 @@ def boom(patch: pytest.MonkeyPatch, trackers: Trackers, where: str, *, after: bo
         if after:
             before(*given, **named)
         del given, named
-        raise Boom("an error that nobody expects")
+        raise Boom("an unexpected error")
 
     patch.setattr(owner, name, fail)
     return held
 
 
-# Frames of ours that wait for a lock, a file or a server hold no secret either: an event that a tracker makes
-# of a log line may show the frames that are active then (`attach_stacktrace`).
+# Our frames that wait for a lock, a file or a server hold no secret either: the event that a tracker makes of
+# a log line may show the active frames (`attach_stacktrace`).
 WAITS = frozenset(
     {
         "service.logins.can_complete",
@@ -296,7 +296,7 @@ def test_a_fault_anywhere_on_the_way_of_a_paste(
     assert isinstance(error, Boom)
     assert trackers.leaks(error) == []
     told = "".join(each for _, each in trackers.shown(error))
-    # What a person needs in order to mend it is still there.
+    # The traceback still shows where the error happened.
     assert "fail" in told
     assert "hermes_mcp_auth_remote/service/__init__.py" in told
     if where in WAITS:

@@ -1,4 +1,4 @@
-"""Sessions that need no person: they ask by themselves, once for all, and again when the token has ended."""
+"""Machine tokens: a session gets its token without a login, once for all callers, and again on expiry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVER = Server("job", URL, OPTIONS)
 
 @dataclass
 class Network:
-    """Both servers, in memory: what was asked for, and what a token request is answered."""
+    """The protected resource and the authorization server, in memory. Records each request."""
 
     now: float = NOW
     granted: int = 0
@@ -69,7 +69,7 @@ def test_a_token_is_asked_for_kept_and_asked_for_again(tmp_path: Path) -> None:
         session = network.service(tmp_path).session(SERVER)
         assert set(await asyncio.gather(*(session.header() for _ in range(20)))) == {"Bearer t1"}
         assert network.asked.count(TOKEN) == 1
-        # Another process takes what is there.
+        # Another process uses the stored token.
         assert await network.service(tmp_path).session(SERVER).header() == "Bearer t1"
         network.now += 101
         assert await session.header() == "Bearer t2"

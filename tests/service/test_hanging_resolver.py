@@ -1,4 +1,4 @@
-"""Real programs on a machine whose resolver never answers: no limit, no Ctrl-C and no exit waits for it."""
+"""Programs whose name resolver never answers still keep their time limits, and end on Ctrl-C and at exit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.service.given import TERMINAL, kept, log_in, server_of
 
 pytestmark = pytest.mark.slow
 
-# Imported by each interpreter that finds it: the resolver says that it was asked, and then hangs for an hour.
+# Python imports this module at startup. Its resolver reports the call, and then hangs for an hour.
 SITECUSTOMIZE = """
 import os, socket, time
 
@@ -80,7 +80,7 @@ session = AuthService(home, clock=lambda: now).session(Server("notes", url))
 async def main():
     global now
     print(await session.header(), flush=True)
-    # The token is due for a refresh, and good for a while.
+    # The token is due for a refresh, and usable for a while.
     now += 3560.0
     print(await session.header(), flush=True)
 
@@ -93,7 +93,7 @@ print("over", flush=True)
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """The surroundings of a program whose resolver hangs."""
+    """The environment variables of a program whose resolver hangs."""
     (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
     inherited = {name: os.environ[name] for name in ("PATH",) if name in os.environ}
     root = Path(__file__).resolve().parents[2]
@@ -128,7 +128,7 @@ def wait_asked(process: subprocess.Popen[str]) -> None:
     for line in process.stderr:
         if line == "asked\n":
             return
-    raise AssertionError("the resolver was never asked")
+    raise AssertionError("the program did not call the resolver")
 
 
 @covers("look-up-abandoned")
@@ -153,13 +153,13 @@ def test_a_login_at_a_dead_name_ends_with_ctrl_c(environ: dict[str, str], number
 @covers("look-up-abandoned")
 @pytest.mark.parametrize("platform", ["telegram", "discord"])
 def test_a_bot_whose_platform_s_name_hangs_ends_with_ctrl_c(environ: dict[str, str], platform: str) -> None:
-    """The platform's own library looks that name up, in the event loop's default executor."""
+    """The platform's library looks the name up in the event loop's default executor."""
     environ |= {"TELEGRAM_BOT_TOKEN": "123456789:AAa-token", "DISCORD_BOT_TOKEN": "a.discord.token"}
     words = ("serve", f"--{platform}", "--allow", "7")
     with started(environ, "-m", "hermes_mcp_auth_remote.cli", *words) as process:
         wait_asked(process)
         process.send_signal(signal.SIGINT)
-        # The library may first want to say why it could not connect.
+        # The library may first report why it could not connect.
         assert process.wait(60) in {0, 7, 130}
 
 
@@ -172,7 +172,7 @@ def test_a_program_with_a_good_token_ends_while_a_refresh_waits_for_a_name(envir
 
 @covers("look-up-abandoned")
 def test_logins_at_a_dead_name_delay_no_login_elsewhere(demo: Demo, tmp_path: Path) -> None:
-    """Twelve at one hostile server; the honest one is reached, and its login stored, as if it were alone."""
+    """Twelve logins hang at one server. A login at another server is stored without delay."""
     service = AuthService(tmp_path)
 
     async def main() -> list[object]:
@@ -197,10 +197,10 @@ def test_logins_at_a_dead_name_delay_no_login_elsewhere(demo: Demo, tmp_path: Pa
 
 
 class _Closed(ThreadPoolExecutor):
-    """A default executor that takes no work."""
+    """A default executor that refuses work."""
 
     def submit(self, *_: object, **__: object) -> NoReturn:
-        raise AssertionError("something of ours came to the default executor")
+        raise AssertionError("the service used the default executor")
 
 
 @covers("file-work")
@@ -223,19 +223,19 @@ def test_a_whole_login_and_a_call_use_nothing_of_the_default_executor(demo: Demo
 
 @covers("file-work")
 def test_people_who_wait_for_a_dead_name_do_not_stop_the_file_work_of_a_bot(tmp_path: Path) -> None:
-    """As many as the default executor has threads, and more; a bot reads its logins meanwhile."""
+    """More logins hang than the default executor has threads. A bot reads its logins meanwhile."""
     service = AuthService(tmp_path)
     dead = Server("dead", "https://dead.example/mcp")
 
     async def main() -> object:
-        # A default executor with one thread, which a look-up or file work of ours would share.
+        # A default executor with one thread. Our look-ups and file work must not use it.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         people = [Origin("telegram", chat_id=str(number), user_id=str(number)) for number in range(8)]
         waiting = [asyncio.create_task(service.start_login(dead, person)) for person in people]
         await asyncio.sleep(0.1)
         async with asyncio.timeout(20):
             read = await run_file_work(service.logins)
-            # What other libraries of the process do there goes on, too.
+            # Work of other libraries in the default executor also continues.
             assert await asyncio.to_thread(lambda: 1) == 1
         assert not any(task.done() for task in waiting)
         for task in waiting:

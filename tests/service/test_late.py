@@ -1,4 +1,4 @@
-"""Servers that answer after every caller has left: what they grant is stored, or revoked if it cannot be."""
+"""A token response that arrives after every caller has left: the service stores or revokes the tokens."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 
 __all__ = ["jump"]
 
-# Callers leave at once.
+# Callers stop waiting after 0.05 s.
 IMPATIENT = replace(TIME_LIMITS, caller_seconds=0.05)
 
 
@@ -88,7 +88,7 @@ def test_a_caller_that_waits_no_longer_goes_on_with_a_token_that_is_due_but_good
     gate = demo.authorization_server.hold("refresh", after_processing=True)
     session = impatient(tmp_path, clock).session(server)
     assert asyncio.run(session.header()) == before
-    # Refused, it is not offered again.
+    # After the server refused the token, the session does not return it again.
     with pytest.raises(TimedOut):
         asyncio.run(session.handle_challenge(before, 401, ["Bearer"]))
     gate.open()
@@ -244,7 +244,7 @@ def test_a_token_that_is_due_but_good_is_used_while_the_lock_is_taken(
         assert demo.authorization_server.requests == []
     finally:
         lock.release()
-    # The refresh is made up for at a later call, beside it.
+    # A later call starts the refresh in the background.
     clock.now += 16
     assert asyncio.run(session.header()) == before
     eventually(lambda: stored_header(tmp_path) != before)
@@ -289,7 +289,7 @@ def with_device() -> Iterator[Demo]:
 
 
 @covers("late-tokens", "device-poll")
-@pytest.mark.parametrize("how", ["late", "nobody waits", "cannot be claimed"])
+@pytest.mark.parametrize("how", ["late", "no caller waits", "cannot be claimed"])
 def test_a_device_poll_whose_tokens_come_late_is_a_login(
     jump: Jumping, with_device: Demo, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,7 +309,7 @@ def test_a_device_poll_whose_tokens_come_late_is_a_login(
         gate = demo.authorization_server.hold("device_poll", after_processing=True)
         waiting = asyncio.create_task(service.wait_for_login(login.id))
         assert await asyncio.to_thread(gate.arrived.wait, 20)
-        if how == "nobody waits":
+        if how == "no caller waits":
             waiting.cancel()
         # Longer than any other response may take.
         jump(21)

@@ -1,4 +1,4 @@
-"""Polls that their servers do not answer: they keep no turn of other servers."""
+"""Polls that a server does not answer do not block the polls of other servers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["jump"]
 
 
 class Hanging(Counted):
-    """Work whose steps at one place end at once, and at all others when the gate is opened."""
+    """Ends the steps of the server "honest" at once, and all other steps when the gate opens."""
 
     async def run_step(self, job: Job) -> float | None:
         return None if job.quota_key == "honest" else await super().run_step(job)

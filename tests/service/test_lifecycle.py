@@ -1,4 +1,4 @@
-"""Whatever happens, and in any order: a session lives as long as the server lets it, whoever holds it."""
+"""Any sequence of events: a session lasts as long as the server allows, in every process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PROCESSES = st.sampled_from(["first", "second"])
 
 
 class AtOnce(SingleFlight[CachedToken]):
-    """Flights that land before whoever started them goes on: nothing here depends on who is quicker."""
+    """Ends each flight before `submit` returns, so that no result depends on timing."""
 
     def submit(
         self,
@@ -59,7 +59,7 @@ class AtOnce(SingleFlight[CachedToken]):
 
 
 class LifeCycle(RuleBasedStateMachine):
-    """Two processes, one home, one strict server; and another writer, such as Hermes."""
+    """Two processes with one home, one strict server, and another program that writes the store."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class LifeCycle(RuleBasedStateMachine):
         self.sessions = {name: self._session(name) for name in ("first", "second")}
         self.backup: tuple[Tokens, bytes] | None = None
         self.restored: Counter[str] = Counter()
-        # What a process was given and the disk lacks: the access token on the disk, the new refresh token.
+        # By process, tokens that it could not store: the access token on the disk, the new refresh token.
         self.in_memory: dict[str, tuple[str, str]] = {}
         self.log_in()
 
@@ -122,7 +122,7 @@ class LifeCycle(RuleBasedStateMachine):
         self.server.down = self.server.lose_next = False
 
     def called(self, name: str, seconds: float, *, full: bool = False) -> None:
-        """Some time later, send a request, and after a 401 once more, as `auth.flow` does."""
+        """Some seconds later, send a request, and once more after a 401, as `auth.flow` does."""
         self.clock.now += seconds
         session, before, given = self.sessions[name], self.stored, self.server.given.get(name)
         hindered = self.server.down or self.server.lose_next or self.troubled(name)
@@ -133,20 +133,20 @@ class LifeCycle(RuleBasedStateMachine):
                 if not self.server.live(sent):
                     sent = self.after_a_401(session, sent)
         except AuthorizationRequired:
-            event("a person is needed")
+            event("a login is needed")
             assert not must_be_answered
-            assert not self.can(name), "a live session asked a person"
+            assert not self.can(name), "a usable session asked for a login"
         except NetworkError:
-            event("the network is in the way")
+            event("the network failed")
             assert hindered
         else:
-            event("answered by what only this process has" if name in self.in_memory else "answered")
+            event("used unsaved tokens" if name in self.in_memory else "used stored tokens")
             assert self.server.live(sent)
             if seconds >= STORE_CHECK_SECONDS and not (full or name in self.in_memory):
                 assert sent in {before.authorization_header, self.stored.authorization_header}, (
-                    "others went unnoticed"
+                    "the process did not notice a change of the store"
                 )
-        assert self.session_of(self.stored) is self.session_of(before), "another one's login was overwritten"
+        assert self.session_of(self.stored) is self.session_of(before), "another login was overwritten"
         if self.server.given.get(name) != given and self.stored == before:
             assert full
             self.in_memory[name] = before.access_token.reveal(), self.server.given[name]
@@ -155,18 +155,18 @@ class LifeCycle(RuleBasedStateMachine):
 
     def after_a_401(self, session: Session, sent: str) -> str:
         renewed = asyncio.run(session.handle_challenge(sent, 401, REFUSED))
-        assert renewed not in {None, sent}, "a refused token was handed out again"
+        assert renewed not in {None, sent}, "the session returned a refused token again"
         assert renewed is not None
         if self.server.live(renewed):
             return renewed
-        # What another one left is refused as well. A call ends here; this is what the next one does.
+        # The server also refuses the token that another process stored. This is what the next call does.
         other = asyncio.run(session.handle_challenge(renewed, 401, REFUSED))
         assert other not in {None, renewed}
         assert other is not None
         return other
 
     def can(self, name: str) -> bool:
-        """Tell whether this process has, or finds on the disk, a refresh token that is good."""
+        """Return whether this process has a usable refresh token, in memory or on the disk."""
         if name in self.in_memory and self.in_memory[name][0] == self.stored.access_token.reveal():
             token = self.server.refreshes[self.in_memory[name][1]]
             return not token.used and not token.session.revoked
@@ -211,7 +211,7 @@ class LifeCycle(RuleBasedStateMachine):
         (self.store.root / "notes.json").write_bytes(document)
         assert tokens.refresh_token is not None
         self.restored[tokens.refresh_token.reveal()] += 1
-        # Old tokens are due whenever they come.
+        # A restored access token counts as due for a refresh.
         self.server.refreshes[tokens.refresh_token.reveal()].access.revoked = True
 
     @invariant()
@@ -221,7 +221,7 @@ class LifeCycle(RuleBasedStateMachine):
     @invariant()
     def no_refresh_token_is_sent_again_once_it_brought_tokens(self) -> None:
         for sent, times in self.server.answered.items():
-            # One that is refused ahead of the access token's end gets one more try at that end.
+            # A refresh token that is refused before the expiry of the access token is tried once more then.
             again = sent in self.server.refused_at_once
             assert times <= 1 + self.restored[sent[1]] + again
 

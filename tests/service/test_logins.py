@@ -1,4 +1,4 @@
-"""Logins from beginning to end, and every way in which they end otherwise."""
+"""Logins from start to end, and every way in which a login fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ GARBAGE = ["", "hello", "https://example.com/?code=a-code-of-somebody&state=x", 
 
 
 def changed(url: str, **members: str | None) -> str:
-    """Change the parameters of an answer."""
+    """Return the URL with changed query parameters."""
     merged = {**dict(parse_qsl(urlsplit(url).query)), **members}
     return f"{url.partition('?')[0]}?{urlencode({k: v for k, v in merged.items() if v is not None})}"
 
@@ -56,7 +56,7 @@ def code_of(url: str) -> str:
 
 
 async def begun(service: AuthService, server: Server, origin: Origin = TERMINAL) -> tuple[Login, str]:
-    """Begin a login, and return it with the address that the browser ends on."""
+    """Start a login, and return it with the address that the browser ends on."""
     login = await service.start_login(server, origin)
     return login, await asyncio.to_thread(approve, login.authorization_url)
 
@@ -204,7 +204,7 @@ def test_an_answer_counts_only_where_the_login_was_begun(
     for _ in range(MAX_PASTE_ATTEMPTS + 1):
         with pytest.raises(PasteRefused, match="started somewhere else"):
             asyncio.run(service.complete_login(login.id, answer, here))
-    # Nor can a stranger use up the owner's pastes.
+    # Another user cannot use up the owner's attempts.
     assert service.login(login.id).paste_attempts == 0
     assert demo.authorization_server.count_requests("token") == 0
     asyncio.run(service.complete_login(login.id, answer, CHAT))
@@ -333,8 +333,8 @@ FAULTS: dict[str, tuple[dict[str, Any], type[McpAuthError]]] = {
     "502": ({"status": 502, "body": "<html>"}, MalformedResponse),
     "an error in a 200": ({"status": 200, "body": '{"error": "server_error"}'}, TokenError),
     "no token": ({"status": 200, "body": '{"access_token": ""}'}, MalformedResponse),
-    "no answer": ({"hang_up": True}, NetworkError),
-    "a lost answer": ({"hang_up": True, "after_processing": True}, NetworkError),
+    "no response": ({"hang_up": True}, NetworkError),
+    "a lost response": ({"hang_up": True, "after_processing": True}, NetworkError),
     "a redirect": ({"status": 307, "headers": {"Location": "https://example.com/"}}, NetworkError),
     "1 MiB": ({"status": 200, "body": b"{" + b" " * 1_100_000}, NetworkError),
 }
@@ -444,7 +444,7 @@ def test_what_others_bring_while_a_login_is_exchanged_does_not_end_it(
         gate = demo.authorization_server.hold("token")
         claimed = asyncio.create_task(service.complete_login(login.id, answer, CHAT))
         await asyncio.to_thread(gate.arrived.wait, 20)
-        # A process that read the login just before it was claimed still takes it for a waiting one.
+        # A process that read the login before the claim still sees it as waiting.
         monkeypatch.setattr(type(service._logins), "get", lambda _self, _id: login)
         for _ in range(MAX_PASTE_ATTEMPTS + 1):
             with pytest.raises(LoginAlreadyUsed):
@@ -473,7 +473,7 @@ def test_ctrl_c_while_the_code_is_out_leaves_the_old_session_until_the_code_is_r
         finishing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await finishing
-        # The code is spent, and what comes of it is not known yet.
+        # The code was sent, and the response is still pending.
         assert session_kept.login(login.id).status == "exchanging"
         demo.authorization_server.ledger.codes.clear()
         gate.open()
@@ -546,7 +546,7 @@ def test_logout_revokes_and_deletes_also_where_the_server_is_gone(
 
 
 def families_live(demo: Demo) -> list[bool]:
-    """Say of each session that the server has granted whether it is live, the last one last."""
+    """Return for each granted session whether it is not revoked, in the order of the grants."""
     families = {
         id(token.family): token.family for token in demo.authorization_server.ledger.refresh_tokens.values()
     }

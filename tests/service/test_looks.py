@@ -1,4 +1,4 @@
-"""Many who begin a login of one server at once: one of them looks at its documents."""
+"""Logins that start at once share one discovery of their server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PORTS = (50001, 50002)
 
 
 def issuer_of(found: DiscoveryResult) -> Exchange[str]:
-    """Go on without asking for more."""
+    """Continue after a discovery without another request."""
     yield from ()
     return found.discovery.authorization_server.issuer
 
@@ -114,7 +114,7 @@ def test_logins_that_begin_at_once_share_a_look_and_a_client_and_nothing_secret(
         assert len({getattr(login.request, secret).reveal() for login in logins}) == PEOPLE
     (client,) = {login.request.client.client_id for login in logins}
     assert {login.request.redirect_uri for login in logins} == {logins[0].request.client.redirect_uris[0]}
-    # Each of them can be finished, and is their owner's alone.
+    # Each login can be completed, and its credentials belong to its owner only.
     for number, login in enumerate(logins):
         asyncio.run(service.complete_login(login.id, approve(login.request.url), login.origin))
         stored = service.read_credentials(server, f"telegram:{number}")

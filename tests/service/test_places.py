@@ -1,4 +1,4 @@
-"""Where a login may be finished, and what a gateway that shows logins of others sees of them."""
+"""Which origin may complete a login, and what a gateway sees of the logins of other processes."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_many_who_begin_at_once_look_through_what_is_over_only_once(
     assert purged == [began]
     clock.now += PURGE_INTERVAL_SECONDS
     asyncio.run(service.start_login(server, BOT))
-    # A clock that was set back does not put it off.
+    # A clock that was set back does not delay the next purge.
     clock.now -= 10 * PURGE_INTERVAL_SECONDS
     asyncio.run(service.start_login(server, BOT))
     assert purged == [began, began + PURGE_INTERVAL_SECONDS, began - 9 * PURGE_INTERVAL_SECONDS]

@@ -1,4 +1,4 @@
-"""The heap of timers alone: bounds, turns, and who is told what."""
+"""PollScheduler alone: limits, order, and the callbacks at the end of a job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECONDS = 20
 
 
 class Counted:
-    """Work that a test lets through; each step is over at once unless `again` says when the next one is."""
+    """Records each step. A step waits for `gate`; `next_delay` is what it returns."""
 
     def __init__(self, again: float | None = None, *, held: bool = False) -> None:
         self.again = again
@@ -72,7 +72,7 @@ class Counted:
 
 
 class Told:
-    """What the poller says of each watch."""
+    """Records the error or None that each callback gets."""
 
     def __init__(self) -> None:
         self.troubles: dict[str, BaseException | None] = {}
@@ -81,7 +81,7 @@ class Told:
 
     def of(self, name: str) -> Callable[[BaseException | None], None]:
         def ended(trouble: BaseException | None) -> None:
-            assert name not in self.troubles, "told twice"
+            assert name not in self.troubles, "the callback was called twice"
             self.troubles[name] = trouble
             self._order.append(name)
             self._said.release()
@@ -108,7 +108,7 @@ def test_requests_in_flight_are_bounded_and_one_place_never_has_all_of_them() ->
     told.wait(4 * MAX_RUNNING_STEPS)
     assert work.most_at_once == MAX_RUNNING_STEPS
     assert work.most == {"hanging": MAX_RUNNING_STEPS_PER_SERVER, "other": MAX_RUNNING_STEPS_PER_SERVER}
-    assert sorted(work.steps) == sorted(told.troubles), "each once, none lost"
+    assert sorted(work.steps) == sorted(told.troubles), "each job must run exactly once"
 
 
 @covers("device-heap")
@@ -138,7 +138,7 @@ def test_all_who_wait_for_one_thing_are_told_and_it_is_stepped_through_once() ->
     work.filled_by = 2
     poller.subscribe("login", "one", told.of("login"))
     poller.subscribe("login", "one", other.of("login"))
-    # Calls are handled in order: once this step is in flight, both watches of the login have been added.
+    # The scheduler handles calls in order: when this step runs, both callbacks of the login are registered.
     poller.subscribe("later", "one", told.of("later"))
     assert work.full.wait(SECONDS)
     work.gate.set()
@@ -173,7 +173,7 @@ def test_the_last_who_leaves_lets_it_go_and_the_thread_ends_until_it_is_needed_a
 
 
 class Paused(Counted):
-    """Work whose first look holds up the poller's thread: what a test calls meanwhile comes at once."""
+    """Blocks the scheduler's thread in `has_changed`, so that the calls of a test arrive together."""
 
     def __init__(self) -> None:
         super().__init__(again=3600)
@@ -183,7 +183,7 @@ class Paused(Counted):
     def has_changed(self, job: Job) -> bool:
         self.looks.set()
         assert self.goes_on.wait(SECONDS)
-        # From here on the next step is the last.
+        # The next step is the last one.
         self.again = None
         return True
 

@@ -1,4 +1,4 @@
-"""Eight processes on one home: one refresh for all of them, one exchange for all who paste."""
+"""Eight processes with one home: together they send one refresh, and one code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CALLS = 20
 def processes(
     verb: str, home: Path, now: float, *words: str, count: int = PROCESSES
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Start all of them, ready to go; they end with the block."""
+    """Start `count` processes and wait until they are ready. They end with the block."""
     actors = [start(verb, home, now, *words) for _ in range(count)]
     try:
         for actor in actors:
@@ -49,7 +49,7 @@ def said(actor: subprocess.Popen[str]) -> str:
 
 
 def tell(actors: list[subprocess.Popen[str]], line: str) -> list[str]:
-    """Tell all of them a line, and return what each said then."""
+    """Send a line to each process, and return the line that each one prints."""
     for actor in actors:
         assert actor.stdin is not None
         actor.stdin.write(line + "\n")
@@ -58,7 +58,7 @@ def tell(actors: list[subprocess.Popen[str]], line: str) -> list[str]:
 
 
 def called(actors: list[subprocess.Popen[str]]) -> Counter[int | str]:
-    """Let all of them call at once, and count what came back."""
+    """Let all processes call at once, and count the outcomes."""
     return Counter(outcome for line in tell(actors, "go") for outcome in json.loads(line))
 
 
@@ -71,11 +71,11 @@ def test_quirk_36_eight_processes_with_an_expired_rotating_token_refresh_once_an
         assert called(actors) == {200: PROCESSES * CALLS}
         assert demo.authorization_server.count_requests("refresh") == 1
         assert demo.authorization_server.count_requests("ping") == PROCESSES * CALLS
-        # A server that reacts to reuse has seen none: the session is alive, and refreshes again.
+        # The server revokes on reuse and has seen none: the session is usable, and refreshes again.
         demo.authorization_server.ledger.revoke_access_tokens()
         assert called(actors) == {200: PROCESSES * CALLS}
         assert demo.authorization_server.count_requests("refresh") == 2
-        # It is over for everybody: one of them asks, and tells the others through the store.
+        # The session has ended: one process sends a refresh, and the others read the refusal from the store.
         demo.authorization_server.ledger.revoke_everything()
         assert called(actors) == {"AuthorizationRequired": PROCESSES * CALLS}
         assert called(actors) == {"AuthorizationRequired": PROCESSES * CALLS}

@@ -1,4 +1,4 @@
-"""Renewals: for whom a stored token is, whom its refresh token may reach, and how long that may take."""
+"""Refresh: which address a token is for, which server may get its refresh token, and how long it may take."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def rewrite(home: Path, name: str, **members: object) -> None:
-    """Change a stored file as another program would that knows nothing of the rest."""
+    """Change members of one stored file, as another program would."""
     path = home / "mcp-tokens" / name
     path.write_text(json.dumps({**json.loads(path.read_text()), **members}))
 
@@ -68,7 +68,7 @@ def test_a_caller_does_not_wait_for_a_renewal_that_hangs(
 
     async def hang(exchange: Exchange[Any], server: Server) -> Any:
         await asyncio.to_thread(over.wait, 20)
-        raise Unreachable("It is over.")
+        raise Unreachable("The test is over.")
 
     clock.now += 3600
     asked = replace(server, options=replace(server.options, grant=grant))
@@ -96,7 +96,7 @@ def test_a_session_of_bound_tokens_takes_no_plain_one_where_the_operator_demands
     with pytest.raises(MalformedResponse, match="bound to no key"):
         asyncio.run(AuthService(tmp_path, clock=clock).session(demanding).header())
     assert demo.authorization_server.count_requests("refresh") == 1
-    # The refresh token is another one, for the old one is spent; all else is as before.
+    # Only the refresh token changed, because the server has used up the old one.
     found = store.read(KEY)
     assert found.tokens is not None
     assert before.tokens is not None

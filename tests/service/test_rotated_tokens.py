@@ -1,4 +1,4 @@
-"""A refresh token that took the place of another one is stored, used and revoked, whatever else fails."""
+"""A rotated refresh token is stored, used and revoked, even if another step fails."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Patch = pytest.MonkeyPatch
 def test_what_a_dead_refresh_token_came_to_says_nothing_of_its_successor(
     tmp_path: Path, process: str
 ) -> None:
-    """A server that grants the access token once more, while it works."""
+    """A new login stores the same access token with another refresh token."""
     store, server = seeded(tmp_path), FakeServer(lambda _request: answer(400, {"error": "invalid_grant"}))
     service = service_at(tmp_path, server, DUE)
     assert header(service) == OLD
@@ -54,7 +54,7 @@ def test_what_a_dead_refresh_token_came_to_says_nothing_of_its_successor(
     assert found.can_refresh
     server.respond = grant_tokens
     if process == "the same process":
-        # Its failures are in memory; the token that it uses meanwhile is not.
+        # The failures stay in memory; the cached token is read again.
         service.session(SERVER)._recheck_at = 0.0
         service.session(SERVER)._cached_token = replace(service.session(SERVER)._cached_token, version=None)
     else:
@@ -91,7 +91,7 @@ def test_a_rotated_refresh_token_is_stored_though_the_binding_is_on_a_read_only_
 
 @covers("late-tokens")
 def test_a_rotated_refresh_token_is_stored_though_its_access_token_is_refused(tmp_path: Path) -> None:
-    """The operator demands bound tokens, and the server binds them no more."""
+    """The operator requires DPoP tokens, and the server stops binding them."""
     found = credentials_of(0)
     assert found.tokens is not None
     seeded(
@@ -103,7 +103,7 @@ def test_a_rotated_refresh_token_is_stored_though_its_access_token_is_refused(tm
     with pytest.raises(MalformedResponse, match="bound to no key"):
         header(service_at(tmp_path, server, ENDED), strict)
     assert stored_refresh_token(tmp_path) == Secret("rotated")
-    # Another process waits, too, and then refreshes with what is good.
+    # Another process also waits for the back-off, and then sends the stored refresh token.
     with pytest.raises(MalformedResponse, match="bound to no key"):
         header(service_at(tmp_path, server, ENDED + 1), strict)
     assert len(server.requests) == 1

@@ -1,4 +1,4 @@
-"""Sessions: the token in memory, one refresh for all who wait, and what ends a session or does not."""
+"""Sessions: the cached token, one refresh for all waiting callers, and which errors end a session."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def challenged(session: Session, refused: str) -> str | None:
 
 
 def anew(home: Path, server: Server, clock: MovedClock) -> Session:
-    """The session of another process, as good as."""
+    """Return a session as another process would open it."""
     return AuthService(home, clock=clock).session(server)
 
 
@@ -157,7 +157,7 @@ def test_a_hundred_callers_whose_token_is_refused_share_one_refresh(
 
     (one,) = asyncio.run(main())
     assert live(demo, one)
-    # Whoever comes late with the old one needs no refresh of its own.
+    # A late caller with the refused token gets the new one without another refresh.
     assert challenged(session, refused) == one
     assert demo.authorization_server.count_requests("refresh") == 1
 
@@ -199,7 +199,7 @@ def test_a_refresh_goes_on_when_everybody_who_waited_is_gone(
 
     asyncio.run(main())
     gate.open()
-    # The old refresh token is used up by now; the new one is on the disk.
+    # The server has used up the old refresh token; the new one is on the disk.
     assert live(demo, header(session))
     assert live(demo, header(anew(tmp_path, server, clock)))
     assert demo.authorization_server.count_requests("refresh") == 1
@@ -214,7 +214,7 @@ def test_a_token_is_refreshed_ahead_of_its_end_and_a_short_one_not_all_the_time(
     assert header(session) == old
     demo.authorization_server.change_behaviour(access_token_seconds=20)
     clock.now += 1
-    # Ahead of the end, and no request waits for it.
+    # The refresh starts before the expiry, and no request waits for it.
     eventually(lambda: header(session) != old)
     short = header(session)
     clock.now += 17
@@ -295,7 +295,7 @@ def test_refreshed_tokens_that_the_disk_did_not_take_are_used_and_stored_as_soon
         assert live(demo, fresh)
         clock.now += BACKOFF_SECONDS
         assert [header(session) for _ in range(3)] == [fresh] * 3
-        # As it ends, what takes its place comes of the one in memory: the other one is used up.
+        # At the expiry, the refresh uses the refresh token in memory: the stored one is used up.
         clock.now += 3600
         fresh = header(session)
         assert live(demo, fresh)
@@ -378,7 +378,7 @@ def test_quirk_34_trouble_at_the_token_endpoint_ends_no_session_and_is_not_asked
     old = header(session)
     demo.authorization_server.fail_next("refresh", **fault, times=None)
     clock.now += 3600 - 50
-    # It lives for another 50 s: used, and tried again every 15 s.
+    # The token is usable for another 50 s. Meanwhile the session retries every 15 s.
     assert [header(session) for _ in range(5)] == [old] * 5
     eventually(lambda: session._cached_token.refresh_at == clock.now + BACKOFF_SECONDS)
     assert demo.authorization_server.count_requests("refresh") == 1
@@ -389,7 +389,7 @@ def test_quirk_34_trouble_at_the_token_endpoint_ends_no_session_and_is_not_asked
     assert header(session) == old
     eventually(lambda: session._cached_token.refresh_at == clock.now + BACKOFF_SECONDS)
     assert demo.authorization_server.count_requests("refresh") == 2
-    # It has ended: an error, and one try in five seconds.
+    # The token has expired: an error, and one retry in five seconds.
     clock.now += 50
     for _ in range(5):
         with pytest.raises(kind):
@@ -426,7 +426,7 @@ def test_a_setting_that_stops_the_refresh_does_not_stop_a_living_token(
 
 
 @covers("asked-once")
-@pytest.mark.parametrize("by_hermes", [False, True], ids=["ours", "written by Hermes"])
+@pytest.mark.parametrize("by_hermes", [False, True], ids=["written by us", "written by Hermes"])
 def test_a_session_that_is_over_is_asked_about_once(
     session_kept: AuthService,
     server: Server,
@@ -447,7 +447,7 @@ def test_a_session_that_is_over_is_asked_about_once(
             challenged(session, refused)
         assert "http" not in f"{caught.value} {caught.value.advice}"
     assert demo.authorization_server.count_requests("refresh") == 1
-    # The tokens stay; another process learns it from the disk, whoever wrote the tokens.
+    # The tokens stay stored. Another process reads the refusal from the disk, also for tokens of Hermes.
     assert FileStore(tmp_path).read(KEY).tokens == stored.tokens
     other = anew(tmp_path, server, clock)
     for _ in range(5):
@@ -470,14 +470,14 @@ def test_quirk_34_what_another_writer_rotated_meanwhile_is_adopted(
     async def main() -> str:
         asking = asyncio.create_task(session.header())
         await asyncio.to_thread(gate.arrived.wait, 20)
-        # Hermes 0.19 takes no lock. The server forgives, so that only our own request fails.
+        # Hermes 0.19 takes no lock. The fault is cleared, so that only our own request fails.
         theirs = rotated_elsewhere(tmp_path, demo)
         demo.authorization_server.clear_faults()
         gate.open()
         assert await asking == f"Bearer {theirs}"
         return theirs
 
-    # What is held is answered with invalid_grant: by then the refresh token is used up.
+    # The held request gets invalid_grant, because the refresh token is used up by then.
     theirs = asyncio.run(main())
     assert demo.authorization_server.count_requests("refresh") == 1
     assert FileStore(tmp_path).read(KEY).binding is not None
@@ -518,12 +518,12 @@ def test_tokens_that_hermes_wrote_refresh_where_the_servers_address_has_a_query(
     queried = replace(server, url=f"{server.url}?project_ref=1&key=k")
     clock.now += 3600
     assert live(demo, header(anew(tmp_path, queried, clock)))
-    # RFC 8707 section 2; and a key in the query is for the server alone.
+    # RFC 8707 section 2. A key in the query must reach the MCP server only.
     assert demo.authorization_server.requests[-1].form["resource"] == demo.ping_url
 
 
 @covers("token-address")
-@pytest.mark.parametrize("over", [False, True], ids=["a fresh token", "a token that has ended"])
+@pytest.mark.parametrize("over", [False, True], ids=["a fresh token", "an expired token"])
 def test_a_token_is_never_sent_to_another_address_under_the_same_name(
     session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path, *, over: bool
 ) -> None:
@@ -547,7 +547,7 @@ def test_a_flight_of_one_address_is_not_joined_by_another(
         ours = asyncio.create_task(session_kept.session(server).header())
         await asyncio.to_thread(gate.arrived.wait, 20)
         theirs = asyncio.create_task(session_kept.session(moved).header())
-        # It fails by itself, or waits for the lock; either way it gets no token.
+        # This call fails, or waits for the lock. In both cases it gets no token.
         await asyncio.wait([theirs], timeout=5)
         gate.open()
         return await asyncio.gather(ours, theirs, return_exceptions=True)
@@ -574,7 +574,7 @@ def test_a_caller_with_a_refused_token_never_gets_it_back(
     monkeypatch.setattr(FileStore, "read", slowly)
 
     async def main() -> str | None:
-        # A flight that knows of no refusal finds the refused token on the disk.
+        # This flight started before the refusal, so it reads the refused token from the disk.
         first = asyncio.create_task(session.header())
         await asyncio.to_thread(reading.wait, 20)
         second = asyncio.create_task(session.handle_challenge(refused, 401, REFUSED))
@@ -593,7 +593,7 @@ def test_a_flight_that_has_landed_is_not_joined(monkeypatch: pytest.MonkeyPatch)
 
     numbers: list[int] = []
     flights: SingleFlight[int] = SingleFlight("test")
-    # As in the moment between waking those who wait and being taken off the list.
+    # Keep the finished flight registered, as between its result and its removal.
     monkeypatch.setattr(SingleFlight, "_remove_flight", lambda *_: None)
     assert [flights.submit("key", number).result(20) for _ in range(2)] == [1, 2]
 

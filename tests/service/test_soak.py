@@ -1,4 +1,4 @@
-"""What happens in the long run: short lives, killed processes, wrong clocks, backups."""
+"""Long runs: tokens that expire soon, killed processes, wrong clocks, backups."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def header(session: Session) -> str:
 
 
 def call(session: Session, demo: Demo) -> bool:
-    """Send a request as good as: the token, and after a 401 another one. True where that was answered."""
+    """Get a token, and another one if the server refuses it. Return whether the server accepts it."""
     sent: str | None = header(session)
     if sent is not None and not live(demo, sent):
         sent = asyncio.run(session.handle_challenge(sent, 401, REFUSED))
@@ -51,7 +51,7 @@ def live(demo: Demo, authorization: str) -> bool:
 
 
 def is_used(ledger: Ledger, home: Path) -> bool:
-    """Tell whether the server has rotated away the refresh token that is stored."""
+    """Return whether the server has already rotated the stored refresh token."""
     tokens = FileStore(home).read(KEY).tokens
     assert tokens is not None
     assert tokens.refresh_token is not None
@@ -76,7 +76,7 @@ def test_eight_processes_call_with_tokens_of_two_seconds_and_refresh_once_per_li
                 assert called(actors) == {200: PROCESSES * CALLS}
         times = sorted(t.used_at for t in ledger.refresh_tokens.values() if t.used_at is not None)
         assert bursts <= len(times) == demo.authorization_server.count_requests("refresh")
-        # One in each life, however many lives a busy machine makes of the bursts.
+        # At most one refresh for each token, even if tokens expire within a burst on a busy machine.
         fresh_seconds = life * (1 - REFRESH_MARGIN_FRACTION)
         assert [b - a for a, b in pairwise(times) if b - a < fresh_seconds - 0.1] == []
         assert not any(token.family.revoked for token in ledger.refresh_tokens.values())
@@ -89,14 +89,14 @@ def test_kills_of_a_process_that_refreshes_leave_whole_files_a_free_lock_and_no_
 ) -> None:
     ledger, chance, spread = demo.authorization_server.ledger, random.Random(20), 0.08
     with processes("refresh", tmp_path, clock(), server.url, count=1) as actors:
-        # Beside the one that looks how each kill went, enough kills are to hit a process that refreshes.
+        # The check after each kill sends one refresh. At least a fifth of the kills must hit another one.
         for number in itertools.count(1):
             assert tell(actors, str(chance.uniform(0.01, 0.01 + spread))) == ["killed"]
             began = time.perf_counter()
             lock = FileStore(tmp_path).lock(KEY)
             assert lock.try_acquire()
             lock.release()
-            # Each file is read, and is what it was or what it was to be.
+            # Each file can be read, and has its old or its new content.
             stored = FileStore(tmp_path).read(KEY)
             assert stored.tokens is not None
             assert stored.client is not None
@@ -105,14 +105,14 @@ def test_kills_of_a_process_that_refreshes_leave_whole_files_a_free_lock_and_no_
             try:
                 assert asyncio.run(session.handle_challenge(stored.tokens.authorization_header, 401, REFUSED))
             except AuthorizationRequired:
-                # The answer died with the process: no client can know what was in it.
+                # The response was lost with the process, so no client can know the new refresh token.
                 assert is_used(ledger, tmp_path)
                 asyncio.run(log_in(AuthService(tmp_path, clock=clock), server))
-            # A busy machine comes to the middle of a refresh later.
+            # On a busy machine, a refresh starts later.
             spread = min(max(0.08, 2 * (time.perf_counter() - began)), 0.5)
             if number >= kills and demo.authorization_server.count_requests("refresh") > number + kills / 5:
                 break
-            assert number < 5 * kills, "hardly any kill hit a process that refreshes"
+            assert number < 5 * kills, "too few kills hit a process that refreshes"
 
 
 @covers("killed")
@@ -158,7 +158,7 @@ def test_killed_while_the_server_answers_a_session_is_lost_where_it_had_rotated_
 
 
 def at(clock: MovedClock, seconds: float) -> Callable[[], float]:
-    """A clock that is wrong by that much."""
+    """Return a clock that is `seconds` ahead."""
     return lambda: clock() + seconds
 
 
@@ -193,7 +193,7 @@ def test_processes_whose_clocks_differ_by_ten_minutes_share_a_session_and_do_not
         eventually(
             lambda: early._refresh_flights._running_flights == late._refresh_flights._running_flights == {}
         )
-    # Four hours: what is early by ten minutes asks that much more often.
+    # Four hours: a clock that is ten minutes ahead adds at most one refresh.
     assert 4 <= demo.authorization_server.count_requests("refresh") <= 5
     assert not is_used(demo.authorization_server.ledger, tmp_path)
 
@@ -252,7 +252,7 @@ def test_tokens_restored_from_a_backup_are_taken_and_their_end_is_said_and_marke
     for _ in range(3):
         with pytest.raises(AuthorizationRequired, match="has ended the session"):
             header(session)
-    # Reuse has revoked the family; it is asked about once, and others are told.
+    # The server revoked the session on reuse. One process learns that, and the others read it from the store.
     with pytest.raises(AuthorizationRequired, match="has ended the session"):
         header(AuthService(tmp_path, clock=clock).session(server))
     assert demo.authorization_server.count_requests("refresh") == 2
@@ -270,7 +270,7 @@ def test_a_run_in_which_hermes_and_we_refresh_by_turns_needs_nobody(
         clock.now += 3600
         if turn % 2:
             theirs = rotated_elsewhere(tmp_path, demo)
-            # As Hermes leaves it after a login of its own: no record of ours beside the tokens.
+            # A login of Hermes writes no binding record.
             without_binding(tmp_path)
             assert header(session) == f"Bearer {theirs}"
         else:

@@ -1,4 +1,4 @@
-"""A process that is stopped while it refreshes (SIGSTOP): others go on, and it loses nothing."""
+"""A process that is suspended (SIGSTOP) during a refresh loses no tokens and does not block others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stored_header(home: Path) -> str:
 
 @contextmanager
 def refreshing(home: Path, now: float, server: Server, flag: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that begins to refresh; it goes on and ends with the block."""
+    """Start a process that refreshes. At the end of the block it is continued, and ends."""
     actor = start("stopped", home, now, server.url, str(flag))
     try:
         assert actor.stdout is not None
@@ -72,7 +72,7 @@ def test_a_process_that_was_stopped_stores_the_response_that_lies_in_its_socket(
         assert stored_header(tmp_path) == before
         flag.touch()
     assert stored_header(tmp_path) != before
-    # Nothing was lost: the next refresh is no reuse.
+    # The process stored the new refresh token: the next refresh is no reuse.
     clock.now += 3600
     session = AuthService(tmp_path, clock=clock).session(server)
     assert asyncio.run(session.header()) == stored_header(tmp_path)

@@ -1,4 +1,4 @@
-"""A process that is stopped while it stores a login: the login is not declared failed meanwhile."""
+"""While a suspended process stores a login, other processes do not mark the login as failed."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def test_a_login_that_a_stopped_process_stores_stays_exchanging_until_it_is_stor
         go_on.set()
         thread.join(10)
     assert FileStore(tmp_path).read(KEY).tokens == credentials_of(1).tokens
-    # The record is gone; without it the process that claimed the login is gone, too.
+    # The commit record is gone, and no process exchanges the login any more.
     assert late.login(LOGIN_ID).status == "failed"
 
 
 @covers("wrong-clock")
-@pytest.mark.parametrize("flights", ["exchange_flights", "storing_flights"], ids=["exchanges", "keeping"])
+@pytest.mark.parametrize("flights", ["exchange_flights", "storing_flights"], ids=["exchanging", "storing"])
 def test_a_login_that_this_process_exchanges_does_not_fail_because_the_clock_was_set(
     tmp_path: Path, flights: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""A login whose process dies while it is stored, and stores that cannot take what a refresh would bring."""
+"""A process that is killed while it stores a login, and stores that cannot take the refreshed tokens."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ RENAMES = range(2, 7)
 
 
 class Death(BaseException):
-    """The process ends here; nothing cleans up."""
+    """Stands for a killed process. No code catches it to clean up."""
 
 
 def refuse_renames(home: Path, patch: pytest.MonkeyPatch, number: int) -> None:
-    """Let the tokens file be one that cannot be replaced."""
+    """Make every rename to the tokens file fail."""
     real, tokens = os.replace, str(home / "mcp-tokens" / "notes.json")
 
     def refuse(source: str, target: str) -> None:
@@ -48,7 +48,7 @@ def refuse_renames(home: Path, patch: pytest.MonkeyPatch, number: int) -> None:
 
 
 def make_read_only(home: Path, patch: pytest.MonkeyPatch) -> None:
-    """Let the tokens file be a read-only mount."""
+    """Make the tokens file behave like a read-only mount."""
     refuse_renames(home, patch, errno.EBUSY)
     real, tokens = os.open, str(home / "mcp-tokens" / "notes.json")
 
@@ -61,7 +61,7 @@ def make_read_only(home: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def die_finishing(home: Path, clock: MovedClock, demo: Demo, rename: int) -> str:
-    """Log in again with another client, and die before the n-th rename of what is stored; returns the id."""
+    """Log in again with another client, and stop before the n-th rename. Return the login's id."""
     server = Server("notes", demo.ping_url)
     service = AuthService(home, clock=clock)
     uri = service.new_redirect_uri(server)
@@ -91,7 +91,7 @@ def test_a_login_that_registered_anew_survives_the_death_of_its_process(
     session = session_kept.session(Server("notes", demo.ping_url))
     before = asyncio.run(session.header())
     login_id = die_finishing(tmp_path, clock, demo, rename)
-    # A process that was running already notices within a second, and the next one at once.
+    # A running process notices the change within a second; a new process notices it at once.
     clock.now += STORE_CHECK_SECONDS
     after = asyncio.run(session.header())
     assert after != before
@@ -100,7 +100,7 @@ def test_a_login_that_registered_anew_survives_the_death_of_its_process(
     assert old.client is not None
     assert found.client.client_id != old.client.client_id
     assert AuthService(tmp_path, clock=clock).login(login_id).status == "done"
-    # The session goes on: its refresh token lies beside its own client.
+    # The session continues: its refresh token is stored with the client that got it.
     clock.now += 3600
     assert asyncio.run(session.header()) != after
 
@@ -157,5 +157,5 @@ def test_a_refresh_token_is_not_spent_for_tokens_that_cannot_be_stored(
         "Mount the directory",
     ):
         assert words in said
-    # With a store that takes them, the session goes on as if nothing had been.
+    # Once the store is writable again, the session refreshes as usual.
     assert asyncio.run(session.header()) == "Bearer at-2"

@@ -1,4 +1,4 @@
-"""No caller waits longer than one limit, and a token that works is used even if nothing can be started."""
+"""No caller waits longer than its limit, and a usable token is used even if no thread can be started."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def refuse_to_start(*_: object) -> None:
 def test_a_caller_whose_token_was_refused_waits_for_two_flights_no_longer_than_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first flight knows nothing of the refusal, and fails late."""
+    """The first flight started before the refusal, and fails late."""
     seeded(tmp_path)
     first, second = threading.Event(), threading.Event()
     server = FakeServer(lambda _request: answer(503))
