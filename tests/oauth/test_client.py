@@ -1,4 +1,4 @@
-"""Who we are: registration and client authentication, as transcripts and values."""
+"""Client registration and client authentication."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_quirk_23_the_device_grant_is_registered_where_it_is_offered_and_nowhere
     members: dict[str, object], grants: list[str]
 ) -> None:
     script = registering(**members).expects(REGISTER, json={"grant_types": grants})
-    # Many a server repeats nothing of what was registered.
+    # Many servers do not repeat the registered metadata.
     taken = script.answers(201, {"client_id": "c"}).returns()
     assert can_use_device_flow(taken) is (DEVICE_GRANT in grants)
 
@@ -224,11 +224,11 @@ def test_quirk_23_what_the_server_says_it_registered_counts_also_once_it_was_sto
     assert not can_use_device_flow(fewer)
     assert not can_use_device_flow(client_from_document(fewer.document))
     assert not can_use_device_flow(client_from_document({"client_id": "c"})), (
-        "registered before there were devices"
+        "registered by a version without the device flow"
     )
     assert can_use_device_flow(client_from_document({"client_id": "c", "grant_types": [DEVICE_GRANT]}))
     by_hand = configured_client(server(**DEVICE), "c", None, None, REDIRECT_URI)
-    assert can_use_device_flow(by_hand), "only its maker knows; a try tells"
+    assert can_use_device_flow(by_hand), "unknown for a configured client, so the device flow is tried"
 
 
 @covers("device-grant")

@@ -1,4 +1,4 @@
-"""An error of ours keeps no error of a library, which would quote what could not be read."""
+"""A McpAuthError has no library error as its context, because that would quote the unreadable input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Discovery among servers that fail, lie or point elsewhere: what is refused, skipped and bounded."""
+"""Discovery at servers that fail, lie or name other hosts: what is refused, skipped and bounded."""
 
 from __future__ import annotations
 

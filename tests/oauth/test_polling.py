@@ -1,4 +1,4 @@
-"""Asking until the person has decided: what follows from each outcome."""
+"""Device polling: the next state after each outcome of a poll."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_first_poll_waits_for_the_interval_and_the_end_comes_by_the_own_cloc
     pending = waiting(interval=7, lifetime=60)
     assert (pending.next_at, pending.next_action_at) == (NOW + 7, NOW + 7)
     assert pending.parameters.expires_at == NOW + 60
-    assert waiting(interval=100, lifetime=60).next_action_at == NOW + 60, "nothing to ask for after the end"
+    assert waiting(interval=100, lifetime=60).next_action_at == NOW + 60, "no poll is due after expiry"
 
 
 @covers("device-poll")

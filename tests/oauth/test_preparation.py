@@ -1,4 +1,4 @@
-"""From a server to a request that a person can be shown: which client, and what is asked of whom."""
+"""Login preparation: the selected client and the requests before the user sees the authorization URL."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOCUMENT = "https://hermes.example/client.json"
 def preparing(
     held: PreviousLogin | None = None, options: ServerOptions | None = None, **members: object
 ) -> Play[PreparedLogin]:
-    """Play up to the authorization server's metadata, which differs by these members."""
+    """Script up to the authorization server's metadata; the members override it."""
     server = Server("x", URL, options or ServerOptions())
     chance = LoginNonces(Secret(STATE), Secret(VERIFIER))
     script = play(
@@ -36,7 +36,7 @@ def preparing(
 
 
 def page(script: Play[PreparedLogin], client_id: str, status: int) -> Play[PreparedLogin]:
-    """Expect the look at the authorization page for a client that is known."""
+    """Expect the request that checks the authorization page with a stored client."""
     shown = preparing(options=ServerOptions(client_id=client_id)).returns().request.url
     return script.expects(f"GET {shown}").answers(status)
 
@@ -149,7 +149,7 @@ def test_quirk_4_discovery_goes_on_where_the_first_request_is_answered_without_a
 
 
 def test_the_first_request_carries_the_operator_s_own_headers_and_no_other_does() -> None:
-    # What would break the request's framing stays out, wherever the server's value comes from.
+    # Headers that would change the request's framing are never sent.
     broken = {"Content-Length": Secret("1"), "Transfer-Encoding": Secret("chunked"), "Host": Secret("else")}
     server = Server("x", URL, headers={"X-Tenant": Secret("t3nant"), **broken})
     script = play(prepare_login(server, LoginNonces(Secret(STATE), Secret(VERIFIER)), REDIRECT_URI, NOW))
@@ -171,7 +171,7 @@ TAKEN: dict[str, object] = {"request_uri": "urn:pushed:1", "expires_in": 300}
 def pushing(
     held: PreviousLogin | None = None, options: ServerOptions | None = None, **members: object
 ) -> Play[PreparedLogin]:
-    """Play up to the pushed request."""
+    """Script up to the pushed request."""
     return preparing(held, options, pushed_authorization_request_endpoint=PUSH, **members)
 
 

@@ -1,4 +1,4 @@
-"""The door for hostile text: pastes and redirects, mangled, foreign, forged."""
+"""Authorization responses from pastes and redirects: mangled, of another login, forged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def code_of(text: str, **members: object) -> str:
 
 
 def refused(text: str, *, accept_bare_code: bool = False, **members: object) -> str:
-    """Return what a refused paste is told, which never repeats it."""
+    """Return the text of the refusal; check that it does not repeat the paste."""
     with pytest.raises(PasteRefused) as caught:
         read_authorization_response(text, request(**members), accept_bare_code=accept_bare_code)
     told = f"{caught.value} {caught.value.advice}"
@@ -203,7 +203,7 @@ def test_quirk_39_a_known_bad_iss_passes_only_where_it_is_trusted_exactly() -> N
     text = f"{URL}&iss=https%3A%2F%2Fwww.other.example"
     assert code_of(text, trusted_issuers=frozenset({"https://www.other.example", ISSUER})) == CODE
     refused(text, trusted_issuers=frozenset({"https://www.other.example/", ISSUER}))
-    # A server of nobody's choice would else pass for the one whose answers it wants.
+    # Otherwise a server that the operator did not trust could impersonate the login's issuer.
     refused(text, trusted_issuers=frozenset({"https://www.other.example"}))
 
 

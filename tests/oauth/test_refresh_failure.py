@@ -1,4 +1,4 @@
-"""After a refresh that failed: for how long none is sent, and when the session is over."""
+"""Failed refreshes: the pause before the next one, and when the session is over."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_pause_grows_while_the_server_answers_and_is_bounded() -> None:
             assert not failure.can_retry(at, is_token_valid=is_alive)
             assert not failure.can_retry(at + pause - 0.1, is_token_valid=is_alive)
             assert failure.can_retry(at + pause, is_token_valid=is_alive)
-            # A clock that was set back locks nobody out.
+            # A clock that was set back does not extend the pause.
             assert failure.can_retry(at - 1, is_token_valid=is_alive)
             assert (failure.failures, failure.first_at) == (number + 1, NOW)
 
@@ -89,7 +89,7 @@ def test_a_session_that_is_over_is_never_asked_about_again() -> None:
         ([(0, BARE), (60, DOWN)], False),
         ([(0, BARE), (60, DOWN), (70, BARE)], True),
         ([(0, DOWN), (60, BARE)], False),
-        # The clock was set back: it begins anew.
+        # The clock was set back, so the minute starts again.
         ([(100, BARE), (0, BARE), (59, BARE)], False),
         ([(100, BARE), (0, BARE), (60, BARE)], True),
     ],
