@@ -2,7 +2,8 @@
 
     script_exchange(discover(url, Challenge()))
       .expects("GET https://mcp.example/.well-known/oauth-protected-resource/mcp").responds(404)
-      .expects("GET https://mcp.example/.well-known/oauth-protected-resource").responds(200, read_sample("x/prm"))
+      .expects("GET https://mcp.example/.well-known/oauth-protected-resource")
+      .responds(200, read_sample("x/prm"))
       .returns(…)
 
 The exchange starts with `returns` or `raises`. A missing, additional or different request fails the test and
