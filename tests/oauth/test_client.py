@@ -54,7 +54,7 @@ def test_quirk_15_403_forbidden_in_plain_text_names_allow_listing_and_client_nam
 
 @covers("secret-unasked")
 @pytest.mark.parametrize(
-    ("answered", "method"),
+    ("extra_members", "method"),
     [
         ({}, "client_secret_post"),
         ({"token_endpoint_auth_method": "none"}, "client_secret_post"),
@@ -62,16 +62,16 @@ def test_quirk_15_403_forbidden_in_plain_text_names_allow_listing_and_client_nam
     ],
 )
 def test_quirk_16_a_client_secret_although_none_was_asked_for_is_kept_and_used(
-    answered: dict[str, object], method: str
+    extra_members: dict[str, object], method: str
 ) -> None:
     script = registering().expects(REGISTER, json={"token_endpoint_auth_method": "none"})
-    taken = script.answers(201, {"client_id": "c", "client_secret": "s3cret", **answered}).returns()
+    taken = script.answers(201, {"client_id": "c", "client_secret": "s3cret", **extra_members}).returns()
     assert (taken.client_secret, taken.auth_method) == (Secret("s3cret"), method)
 
 
 @covers("auth-method")
 @pytest.mark.parametrize(
-    ("offered", "asked", "configured"),
+    ("offered", "registered", "configured"),
     [
         (["client_secret_post"], "client_secret_post", "client_secret_post"),
         (["client_secret_basic"], "client_secret_basic", "client_secret_basic"),
@@ -83,11 +83,11 @@ def test_quirk_16_a_client_secret_although_none_was_asked_for_is_kept_and_used(
     ],
 )
 def test_quirk_17_basic_is_never_used_where_only_post_is_listed(
-    offered: list[str] | None, asked: str, configured: str
+    offered: list[str] | None, registered: str, configured: str
 ) -> None:
     party = server(token_endpoint_auth_methods_supported=offered)
     document = json.loads(registration_request(party, REDIRECT_URI, client_name="Hermes").body)
-    assert document["token_endpoint_auth_method"] == asked
+    assert document["token_endpoint_auth_method"] == registered
     assert configured_client(party, "c", Secret("s"), None, REDIRECT_URI).auth_method == configured
     assert configured_client(party, "c", None, None, REDIRECT_URI).auth_method == "none"
     assert (

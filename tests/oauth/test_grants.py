@@ -158,7 +158,7 @@ def test_a_wider_scope_is_asked_for_beside_what_was_granted() -> None:
 
 @covers("dpop-choice")
 @pytest.mark.parametrize(
-    ("dpop", "listed", "taken", "bound"),
+    ("dpop", "listed", "is_required", "bound"),
     [
         (None, ["ES256"], True, True),
         (None, ["ES256"], False, False),
@@ -168,10 +168,10 @@ def test_a_wider_scope_is_asked_for_beside_what_was_granted() -> None:
     ],
 )
 def test_tokens_are_bound_where_both_servers_take_that(
-    *, dpop: bool | None, listed: list[str], taken: bool, bound: bool
+    *, dpop: bool | None, listed: list[str], is_required: bool, bound: bool
 ) -> None:
     proving = load_prover(new_proof_key(), lambda: NOW, lambda _: "jti")
-    resource: dict[str, object] = {"dpop_bound_access_tokens_required": taken}
+    resource: dict[str, object] = {"dpop_bound_access_tokens_required": is_required}
     script = obtaining(
         replace(OWN, dpop=dpop),
         GrantInputs(prover=proving),

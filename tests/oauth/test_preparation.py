@@ -74,7 +74,7 @@ def test_quirk_19_a_forgotten_client_is_registered_anew_before_a_person_sees_the
 
 @covers("registered-uri", "client-binding")
 @pytest.mark.parametrize(
-    "held",
+    "previous_login",
     [
         PreviousLogin(client(is_registered=True, redirect_uris=("http://127.0.0.1:1/callback",)), ISSUER),
         PreviousLogin(client(is_registered=True), "https://other.example"),
@@ -83,8 +83,10 @@ def test_quirk_19_a_forgotten_client_is_registered_anew_before_a_person_sees_the
     ],
     ids=["another redirect URI (quirk 18)", "another issuer", "its secret expired", "not registered"],
 )
-def test_a_held_client_that_does_not_fit_is_registered_anew(held: PreviousLogin) -> None:
-    script = preparing(held).expects(f"POST {ISSUER}/register", json={"redirect_uris": [REDIRECT_URI]})
+def test_a_held_client_that_does_not_fit_is_registered_anew(previous_login: PreviousLogin) -> None:
+    script = preparing(previous_login).expects(
+        f"POST {ISSUER}/register", json={"redirect_uris": [REDIRECT_URI]}
+    )
     assert script.answers(201, {"client_id": "new"}).returns().request.client.client_id == "new"
 
 

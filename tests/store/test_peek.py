@@ -69,14 +69,14 @@ def test_a_login_with_settings_that_are_not_known_is_the_slow_paths(home: Path, 
 
 
 @pytest.mark.parametrize(
-    ("scheme", "found"), [("Bearer", True), ("bearer", True), ("DPoP", False), (None, False), (7, False)]
+    ("scheme", "is_found"), [("Bearer", True), ("bearer", True), ("DPoP", False), (None, False), (7, False)]
 )
-def test_a_token_of_another_kind_is_the_slow_paths(home: Path, scheme: object, *, found: bool) -> None:
+def test_a_token_of_another_kind_is_the_slow_paths(home: Path, scheme: object, *, is_found: bool) -> None:
     document = {"access_token": "access-0", "expires_at": NOW + 600}
     put(home, "notes.json", json.dumps(document))
     assert read_valid_token(home, "notes", NOW) == "access-0"
     put(home, "notes.json", json.dumps({**document, "token_type": scheme}))
-    assert read_valid_token(home, "notes", NOW) == ("access-0" if found else None)
+    assert read_valid_token(home, "notes", NOW) == ("access-0" if is_found else None)
 
 
 @covers("killed", "token-address")
