@@ -1,4 +1,4 @@
-"""A clock of the event loops that a test can move forward: what takes 90 seconds takes none."""
+"""An event loop clock that a test can advance, so that a timeout of 90 seconds takes no real time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ STEPS = 60
 
 @dataclass(slots=True)
 class Jumping:
-    """Moves the time of all event loops of this process; the clock of the system stays as it is."""
+    """Advances the time of all event loops of this process, but not the system clock."""
 
     seconds: float = 0.0
 
     def __call__(self, seconds: float) -> None:
-        """Jump at once, as for a process that was stopped: timers expire before sockets are read."""
+        """Advance in one step, as after SIGSTOP and SIGCONT: timers expire before sockets are read."""
         self.seconds += seconds
 
     async def pass_time(self, seconds: float) -> None:
-        """Let time go by in steps, while the running event loop goes around."""
+        """Advance in small steps and let the running event loop iterate after each step."""
         for _ in range(STEPS):
             self.seconds += seconds / STEPS
             await asyncio.sleep(0)
@@ -37,12 +37,12 @@ def _time(loop: asyncio.AbstractEventLoop) -> float:
 
 @pytest.fixture
 def jump(monkeypatch: pytest.MonkeyPatch) -> Jumping:
-    """Return the clock of all event loops that begin in this test; those of servers before it have theirs."""
+    """Return the clock of all event loops that start in this test; earlier loops keep real time."""
     jumping, begin = Jumping(), asyncio.BaseEventLoop.__init__
 
     def begin_jumping(loop: asyncio.BaseEventLoop) -> None:
         begin(loop)
-        # For good: a loop that outlives the test must not go back in time.
+        # Never reset: the time of a loop that outlives the test must not go backwards.
         loop._jumping = jumping  # type: ignore[attr-defined]
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "__init__", begin_jumping)
@@ -51,7 +51,7 @@ def jump(monkeypatch: pytest.MonkeyPatch) -> Jumping:
 
 
 async def while_waiting(calling: Awaitable[object], ready: Callable[[], bool], jump: Jumping) -> object:
-    """Start a call, let 21 seconds pass once it is `ready`, and return what comes of it."""
+    """Start a call, advance by 21 seconds when `ready` returns true, and return the call's result."""
     task = asyncio.ensure_future(calling)
     for _ in range(4000):
         if ready() or task.done():

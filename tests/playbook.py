@@ -1,12 +1,13 @@
-"""A play: an Exchange as a transcript of requests and answers, checked line by line.
+"""Scripts for exchanges: the expected requests and their responses, checked one by one.
 
-    play(discover(url, Challenge()))
-      .expects("GET https://mcp.example/.well-known/oauth-protected-resource/mcp").answers(404)
-      .expects("GET https://mcp.example/.well-known/oauth-protected-resource").answers(200, sample("x/prm"))
+    script_exchange(discover(url, Challenge()))
+      .expects("GET https://mcp.example/.well-known/oauth-protected-resource/mcp").responds(404)
+      .expects("GET https://mcp.example/.well-known/oauth-protected-resource")
+      .responds(200, read_sample("x/prm"))
       .returns(…)
 
-Nothing happens before `returns` or `raises`; one request too many, too few or another than the script's is a
-failure that shows both transcripts.
+The exchange starts with `returns` or `raises`. A missing, additional or different request fails the test and
+shows both transcripts.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ Body = Mapping[str, object] | list[object] | str | bytes | None
 
 
 def sample(name: str) -> bytes:
-    """Return a sample's bytes: "stripe/prm" is tests/samples/stripe/prm with whatever suffix it has."""
+    """Return a sample's bytes: "stripe/prm" is tests/samples/stripe/prm with any suffix."""
     (path,) = (SAMPLES / name).parent.glob(Path(name).name + ".*")
     return path.read_bytes()
 
 
 def answer(status: int, body: Body = None, headers: Mapping[str, str] | None = None) -> Response:
-    """Build a response: a mapping or list goes as JSON, text as HTML, bytes as they are."""
+    """Build a response: a mapping or list is sent as JSON, text as HTML, bytes unchanged."""
     if isinstance(body, bytes):
         media_type, data = "application/json", body
     elif isinstance(body, str):
@@ -68,7 +69,7 @@ class _Scene:
 
 @dataclass
 class Play(Generic[T]):
-    """A script for one exchange. `requests` holds what was really asked, once it was played."""
+    """A script for one exchange. `requests` holds the requests that the exchange sent."""
 
     exchange: Exchange[T]
     requests: list[Request] = field(default_factory=list[Request])
@@ -82,32 +83,32 @@ class Play(Generic[T]):
         json: Mapping[str, object] | None = None,
         headers: Mapping[str, str | None] | None = None,
     ) -> Play[T]:
-        """Expect a request such as "GET https://…"; of form, JSON and headers, only what is named.
+        """Expect a request such as "GET https://…"; compare only the named fields, members and headers.
 
-        None as a form field's or header's value says that it must be absent.
+        The value None means that the form field or header must be absent.
         """
         self._script.append(_Scene(line, form, json, headers or {}))
         return self
 
     def answers(self, status: int, body: Body = None, headers: Mapping[str, str] | None = None) -> Play[T]:
-        """Answer the request that was expected last."""
+        """Set the response to the last expected request."""
         self._script[-1].answer = answer(status, body, headers)
         return self
 
     def fails(self, error: NetworkError) -> Play[T]:
-        """Let the request that was expected last fail on its way."""
+        """Let the last expected request fail with a network error."""
         self._script[-1].answer = error
         return self
 
     def returns(self, expected: T | None = None) -> T:
-        """Play; return what the exchange returns, compared with `expected` where that is given."""
+        """Run the exchange and return its value; compare the value with `expected` if it is not None."""
         value = self._play()
         if expected is not None:
             assert value == expected
         return value
 
     def raises(self, kind: type[E], text: str = "") -> E:
-        """Play; return the error of exactly this kind that ends it, with `text` in its message or advice."""
+        """Run the exchange and return its error of exactly this class, with `text` in message or advice."""
         with pytest.raises(kind) as caught:
             self._play()
         error = caught.value
@@ -121,7 +122,7 @@ class Play(Generic[T]):
             for scene in self._script:
                 self.requests.append(request)
                 self._compare(scene, request)
-                assert scene.answer is not None, f"the script does not answer {scene.line}"
+                assert scene.answer is not None, f"the script has no response for {scene.line}"
                 if isinstance(scene.answer, NetworkError):
                     request = self.exchange.throw(scene.answer)
                 else:
@@ -169,5 +170,5 @@ def _compare_members(line: str, expected: Mapping[str, object], actual: Mapping[
 
 
 def play(exchange: Exchange[T]) -> Play[T]:
-    """Begin a script for an exchange."""
+    """Start a script for an exchange."""
     return Play(exchange)

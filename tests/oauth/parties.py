@@ -1,4 +1,4 @@
-"""The parties of a login as values, all made up: servers, a client, a request; and how their plays begin."""
+"""Sample servers, clients and requests for logins, and the first steps of their exchange scripts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ GRANTED: dict[str, object] = {"access_token": "fresh-access", "token_type": "Bea
 
 
 def metadata(issuer: str = ISSUER, **members: object) -> dict[str, object]:
-    """Build a metadata document; a member given as None is left out."""
+    """Build a metadata document; leave out each member whose value is None."""
     base = issuer.rstrip("/")
     document: dict[str, object] = {
         "issuer": issuer,
@@ -57,17 +57,17 @@ def metadata(issuer: str = ISSUER, **members: object) -> dict[str, object]:
 
 
 def server(**members: object) -> AuthorizationServer:
-    """Build an authorization server whose metadata differs by these members."""
+    """Build an authorization server; the members override its metadata."""
     return authorization_server_from_document(metadata(**{"issuer": ISSUER, **members}))  # type: ignore[arg-type]
 
 
 def client(**members: object) -> Client:
-    """Build a public client, or another by these members."""
+    """Build a client, by default a public one; the members override its fields."""
     return Client(**{"client_id": "client-1", "redirect_uris": (REDIRECT_URI,), **members})  # type: ignore[arg-type]
 
 
 def request(**members: object) -> AuthorizationRequest:
-    """Build the request of one waiting login, or another by these members."""
+    """Build the authorization request of a login; the members override its arguments."""
     arguments: dict[str, object] = {
         "authorization_server": server(),
         "client": client(),
@@ -84,7 +84,7 @@ def prm(*issuers: str, resource: str = URL, **members: object) -> dict[str, obje
 
 
 def found(issuer: str, *, resource: str = URL, trusted_issuers: tuple[str, ...] = ()) -> Play[Discovery]:
-    """Play up to the protected resource metadata, which names the issuer."""
+    """Script discovery up to the protected resource metadata, which names the issuer."""
     script = play(discover_metadata(URL, NAMED, trusted_issuers=trusted_issuers))
     return script.expects(f"{PRM}/mcp").answers(200, prm(issuer, resource=resource))
 

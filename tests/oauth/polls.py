@@ -1,4 +1,4 @@
-"""A device login that waits, and the outcomes that its polls may have."""
+"""The poll state of a device login, and the possible outcomes of its polls."""
 
 from __future__ import annotations
 

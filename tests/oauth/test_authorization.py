@@ -1,4 +1,4 @@
-"""Scope, resource, PKCE -> authorization URL; pushed where the server takes that."""
+"""Scope, resource and PKCE -> authorization URL, with pushed requests if the server supports them."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_without_an_endpoint_nothing_is_pushed() -> None:
         (201, {"request_uri": "urn:example:1", "expires_in": 10**400}),
         (201, {"request_uri": "urn:example:1", "expires_in": 60}),
     ],
-    ids=["404", "500", "refused", "nothing in it", "junk for a lifetime", "too short a life"],
+    ids=["404", "500", "refused", "empty object", "junk as lifetime", "lifetime too short"],
 )
 def test_a_server_that_only_offers_pushing_and_fails_gets_the_plain_request(
     status: int, body: object

@@ -1,6 +1,6 @@
-"""A megabyte from a server costs a bounded number of steps, however it is spelt.
+"""A server's response of 1 MiB costs a bounded number of steps, whatever its content.
 
-Steps are calls of functions, in Python and in C, counted by a profiler: a busy machine changes nothing.
+A profiler counts the function calls, in Python and in C, so that the load of the machine does not matter.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ from tests.oauth.parties import ISSUER, NOW, REDIRECT_URI, STATE, VERIFIER, clie
 from tests.requirements import covers
 
 URL = "https://mcp.example/mcp"
-# NFKC makes 18 characters of it.
+# NFKC expands it to 18 characters.
 WIDE = "\ufdfa"
-# An honest document costs some hundred steps; so many take about 25 ms.
+# A well-formed document costs a few hundred steps; this many take about 25 ms.
 MAX_STEPS = 160_000
 
 
 def steps(work: Callable[[], object]) -> int:
-    """Count the calls of functions that a piece of work makes, whatever McpAuthError it ends in."""
+    """Count the function calls of `work`; ignore the McpAuthError that it may raise."""
     count = 0
 
     def note(frame: object, event: str, arg: object) -> None:
@@ -75,7 +75,7 @@ def steps(work: Callable[[], object]) -> int:
 
 
 def filled(document: dict[str, Any], name: str, unit: object) -> dict[str, Any]:
-    """Return a document of just under 1 MiB, with a list of as many of a member as fit."""
+    """Return a document of just under 1 MiB whose member `name` repeats `unit` as often as fits."""
     size = len(json.dumps(unit, ensure_ascii=False).encode()) + 2
     return {**document, name: [unit] * ((MAX_BODY_BYTES - 2000) // size)}
 
@@ -237,7 +237,7 @@ def test_no_host_is_normalised_or_encoded_beyond_what_dns_knows(
     monkeypatch.setattr(encodings.idna, "nameprep", noting_nameprep)
     urls.urlsplit.cache_clear()  # type: ignore[attr-defined]
     steps(HOSTILE[name])
-    # Three times for each issuer that is looked at, or for each candidate of a paste.
+    # At most three times for each issuer that is read, or for each candidate of a paste.
     assert normalised <= 20_000
     assert encoded <= 20_000
 
@@ -347,7 +347,7 @@ def test_longer_members_and_the_rest_of_a_list_do_not_count() -> None:
 @covers("no-secret")
 @pytest.mark.parametrize("offset", range(16_375, 16_390))
 def test_half_a_secret_before_the_cut_is_not_shown(offset: int) -> None:
-    # White space is taken out and masks are short, so the cut comes into sight.
+    # Removed white space and short masks bring the point of truncation into the shown part.
     secret = Secret("a-secret")
     text = "a-secret" * 100
     text += " " * (offset - len(text)) + "a-secret" * 100

@@ -1,4 +1,4 @@
-"""WWW-Authenticate -> Challenge: header lines as real servers send them, and as hostile ones would."""
+"""WWW-Authenticate -> Challenge: header lines of real servers and of hostile ones."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ M = "https://mcp.example/.well-known/oauth-protected-resource"
         "escaped quotes",
         "insufficient_scope",
         "empty scope",
-        "scheme alone",
+        "only the scheme",
         "empty line",
         "no line",
         "only Basic",
         "no scheme",
-        "a quote that never ends",
-        "words that are no scope",
+        "unterminated quote",
+        "invalid scope characters",
     ],
 )
 def test_quirk_9_odd_header_lines_still_say_where_the_metadata_is(

@@ -1,4 +1,4 @@
-"""Who we are: registration and client authentication, as transcripts and values."""
+"""Client registration and client authentication."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_quirk_15_403_forbidden_in_plain_text_names_allow_listing_and_client_nam
 
 @covers("secret-unasked")
 @pytest.mark.parametrize(
-    ("answered", "method"),
+    ("extra_members", "method"),
     [
         ({}, "client_secret_post"),
         ({"token_endpoint_auth_method": "none"}, "client_secret_post"),
@@ -62,16 +62,16 @@ def test_quirk_15_403_forbidden_in_plain_text_names_allow_listing_and_client_nam
     ],
 )
 def test_quirk_16_a_client_secret_although_none_was_asked_for_is_kept_and_used(
-    answered: dict[str, object], method: str
+    extra_members: dict[str, object], method: str
 ) -> None:
     script = registering().expects(REGISTER, json={"token_endpoint_auth_method": "none"})
-    taken = script.answers(201, {"client_id": "c", "client_secret": "s3cret", **answered}).returns()
+    taken = script.answers(201, {"client_id": "c", "client_secret": "s3cret", **extra_members}).returns()
     assert (taken.client_secret, taken.auth_method) == (Secret("s3cret"), method)
 
 
 @covers("auth-method")
 @pytest.mark.parametrize(
-    ("offered", "asked", "configured"),
+    ("offered", "registered", "configured"),
     [
         (["client_secret_post"], "client_secret_post", "client_secret_post"),
         (["client_secret_basic"], "client_secret_basic", "client_secret_basic"),
@@ -83,11 +83,11 @@ def test_quirk_16_a_client_secret_although_none_was_asked_for_is_kept_and_used(
     ],
 )
 def test_quirk_17_basic_is_never_used_where_only_post_is_listed(
-    offered: list[str] | None, asked: str, configured: str
+    offered: list[str] | None, registered: str, configured: str
 ) -> None:
     party = server(token_endpoint_auth_methods_supported=offered)
     document = json.loads(registration_request(party, REDIRECT_URI, client_name="Hermes").body)
-    assert document["token_endpoint_auth_method"] == asked
+    assert document["token_endpoint_auth_method"] == registered
     assert configured_client(party, "c", Secret("s"), None, REDIRECT_URI).auth_method == configured
     assert configured_client(party, "c", None, None, REDIRECT_URI).auth_method == "none"
     assert (
@@ -212,7 +212,7 @@ def test_quirk_23_the_device_grant_is_registered_where_it_is_offered_and_nowhere
     members: dict[str, object], grants: list[str]
 ) -> None:
     script = registering(**members).expects(REGISTER, json={"grant_types": grants})
-    # Many a server repeats nothing of what was registered.
+    # Many servers do not repeat the registered metadata.
     taken = script.answers(201, {"client_id": "c"}).returns()
     assert can_use_device_flow(taken) is (DEVICE_GRANT in grants)
 
@@ -224,11 +224,11 @@ def test_quirk_23_what_the_server_says_it_registered_counts_also_once_it_was_sto
     assert not can_use_device_flow(fewer)
     assert not can_use_device_flow(client_from_document(fewer.document))
     assert not can_use_device_flow(client_from_document({"client_id": "c"})), (
-        "registered before there were devices"
+        "registered by a version without the device flow"
     )
     assert can_use_device_flow(client_from_document({"client_id": "c", "grant_types": [DEVICE_GRANT]}))
     by_hand = configured_client(server(**DEVICE), "c", None, None, REDIRECT_URI)
-    assert can_use_device_flow(by_hand), "only its maker knows; a try tells"
+    assert can_use_device_flow(by_hand), "unknown for a configured client, so the device flow is tried"
 
 
 @covers("device-grant")

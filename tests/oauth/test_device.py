@@ -1,4 +1,4 @@
-"""A code for another device: the request, what the person is shown, and refusals."""
+"""Device authorization: the request, the response that the user sees, and refusals."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_client_that_cannot_authenticate_is_refused_before_anything_is_sent() 
     authorizing(client=client(auth_method="private_key_jwt")).raises(RegistrationError)
 
 
-# What the person is shown
+# What the user sees
 
 
 @covers("device-answer")

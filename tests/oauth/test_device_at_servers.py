@@ -1,4 +1,4 @@
-"""Registration, device authorization, approval and polls, at a certified server and at the demo's."""
+"""Registration, device authorization, approval and polls at a certified server and at the demo server."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def once(request: Request) -> Exchange[Response]:
 
 
 class Desk:
-    """What a service will do: every request through our own HTTP client, time only said."""
+    """Runs a device login as the service does, with the package's HTTP client and a simulated clock."""
 
     def __init__(self, url: str) -> None:
         self.server = Server("real", url)
@@ -92,7 +92,7 @@ def test_a_certified_server_registers_approves_and_grants(complete: bool) -> Non
         assert can_use_device_flow(who)
         pending = desk.begin(found, who, "mcp:tools offline_access", resource)
         shown = pending.parameters.authorization
-        assert pending.next_at == NOW + 5, "it sends no interval"
+        assert pending.next_at == NOW + 5, "the server sends no interval"
         waiting = desk.poll(pending)
         assert isinstance(waiting, PollState)
         assert waiting.next_at == NOW + 10
@@ -131,7 +131,7 @@ def test_a_certified_server_tells_an_older_client_that_it_may_not() -> None:
         assert not can_use_device_flow(who)
         with pytest.raises(DeviceAuthorizationError) as caught:
             desk.begin(found, who, "mcp:tools", "http://127.0.0.1:9/mcp")
-        # Not the unauthorized_client of RFC 6749 section 5.2; so ask `may_use_device` first.
+        # Not the unauthorized_client of RFC 6749 section 5.2, so callers check `can_use_device_flow` first.
         assert caught.value.error == "invalid_request"
 
 
@@ -170,7 +170,7 @@ def test_the_demo_from_an_openid_document_through_slow_down_and_outage_to_the_de
             pending = advance_poll(pending, desk.run(once(poll_request(pending))), now)
             assert isinstance(pending, PollState), pending
             waits.append((now - before, pending.next_at - now))
-        # Pending; too early, so 5 s more; a gateway's failure, so twice that; and on as before.
+        # Pending; too early, so 5 s more; a gateway's failure, so twice as long; then the interval again.
         assert [wait for _, wait in waits] == [5, 10, 20, 10]
         assert pending.parameters.authorization.verification_uri_complete is not None
         decide(pending.parameters.authorization.verification_uri_complete)

@@ -1,4 +1,4 @@
-"""Which document names the device endpoint, and which are believed."""
+"""Which metadata documents may name the device authorization endpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proofs of possession: their form, their freshness, and the nonces that authorization servers ask for."""
+"""DPoP proofs: their claims, their uniqueness, and the nonces that servers require."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def proving() -> Prover:
 
 
 def proofs(script: Play[Tokens]) -> list[dict[str, Any]]:
-    """The proofs that went out, each verified with the key in it, as a server does."""
+    """Return the claims of the sent proofs; verify each with its embedded key, as a server does."""
     return [read_proof(headers_of(each)["dpop"]) for each in script.requests]
 
 
 def read_proof(proof: str) -> dict[str, Any]:
     header = jwt.get_unverified_header(proof)
     assert header["typ"] == "dpop+jwt"
-    assert header["jwk"].keys() == {"kty", "crv", "x", "y"}, "the private half must stay here"
+    assert header["jwk"].keys() == {"kty", "crv", "x", "y"}, "the private key must not leave this process"
     key = jwt.PyJWK.from_dict({**header["jwk"], "alg": "ES256"})
     claims: dict[str, Any] = jwt.decode(proof, key, ["ES256"], options={"verify_iat": False})
     return claims
@@ -89,7 +89,7 @@ def test_the_nonce_of_an_authorization_server_is_taken_up_once(proving: Prover, 
     assert "nonce" not in first
     assert second["nonce"] == "n-1"
     assert first["jti"] != second["jti"]
-    # The one that came with the answer is for the next request.
+    # The nonce in the successful response is for the next request.
     assert read_proof(proving.create_proof("POST", TOKEN[5:]))["nonce"] == "n-2"
 
 
@@ -119,7 +119,9 @@ def test_an_error_of_another_kind_is_not_tried_again_for_the_sake_of_a_nonce(pro
 @covers("dpop-nonce")
 def test_each_server_has_its_own_nonce(proving: Prover) -> None:
     assert proving.remember_nonce("https://as.example/token", "of-as")
-    assert not proving.remember_nonce("https://as.example/other", "of-as"), "nothing new"
+    assert not proving.remember_nonce("https://as.example/other", "of-as"), (
+        "the other path has the same origin"
+    )
     assert proving.remember_nonce("https://mcp.example/mcp", "of-mcp")
     assert read_proof(proving.create_proof("POST", "https://as.example/x"))["nonce"] == "of-as"
     assert read_proof(proving.create_proof("POST", "https://mcp.example/x"))["nonce"] == "of-mcp"

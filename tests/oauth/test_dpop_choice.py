@@ -1,4 +1,4 @@
-"""Tokens are bound to a key only if the server requires that, never because it offers it."""
+"""Tokens are bound to a key only if the server requires it, not if it only supports it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def preparing(
     can_prove: bool = True,
     **listed: object,
 ) -> Play[PreparedLogin]:
-    """Play a login up to the authorization server's metadata."""
+    """Script a login up to the authorization server's metadata."""
     server = Server("x", URL, ServerOptions(client_id="mine", dpop=dpop))
     challenge = Challenge((PRM,)) if lines is None else read_challenge(lines)
     chance = LoginNonces(Secret(STATE), Secret(VERIFIER))

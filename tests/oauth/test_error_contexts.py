@@ -1,4 +1,4 @@
-"""An error of ours keeps no error of a library, which would quote what could not be read."""
+"""A McpAuthError has no library error as its context, because that would quote the unreadable input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ WORD = "s3cret-words"
 
 
 @covers("server-words")
-@pytest.mark.parametrize("place", ["a:{}", "[{}]", "\u2100{}", "a:99999{}", "\ud800{}", f"{'a' * 300}{{}}"])
+@pytest.mark.parametrize(
+    "template", ["a:{}", "[{}]", "\u2100{}", "a:99999{}", "\ud800{}", f"{'a' * 300}{{}}"]
+)
 @pytest.mark.parametrize(
     ("read", "kind"),
     [
@@ -29,10 +31,10 @@ WORD = "s3cret-words"
     ids=["metadata", "paste"],
 )
 def test_an_address_that_is_none_is_quoted_nowhere(
-    read: Callable[[str], object], kind: type[Exception], place: str
+    read: Callable[[str], object], kind: type[Exception], template: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        read(f"http://{place.format(WORD)}/callback?code={quote(WORD)}&state=1")
+        read(f"http://{template.format(WORD)}/callback?code={quote(WORD)}&state=1")
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None
 

@@ -1,4 +1,4 @@
-"""By a code or by a device: which server, which client, and what is asked when one is refused."""
+"""Paste or device flow: the selected server and client, and the fallback after a refusal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def preparing(
     issuers: tuple[str, ...] = (ISSUER,),
     **members: Any,
 ) -> Play[PreparedLogin]:
-    """Play up to the first authorization server's metadata, which differs by these members."""
+    """Script up to the first authorization server's metadata; the members override it."""
     server = Server("x", URL, options or ServerOptions())
     exchange = prepare_login(
         server, CHANCE, REDIRECT_URI, NOW, previous_login=held, challenge=Challenge((PRM,)), flow=flow
@@ -59,7 +59,7 @@ def with_code(script: Play[PreparedLogin]) -> PreparedLogin:
     prepared = script.expects(f"POST {DEVICE}").answers(200, ANSWER).returns()
     assert prepared.device_authorization is not None
     assert prepared.device_authorization.user_code == "WDJB-MJHT"
-    assert not prepared.request.url, "nobody may be shown it"
+    assert not prepared.request.url, "a device login shows no authorization URL"
     return prepared
 
 
@@ -93,7 +93,7 @@ def test_auto_costs_a_server_without_devices_not_one_request() -> None:
         ("auto", {"grant_types_supported": ["authorization_code", DEVICE_GRANT]}),
         ("auto", {"scopes_supported": ["openid"]}),
     ],
-    ids=["who wants a device", "the grant is listed", "openid is listed"],
+    ids=["the device flow is configured", "the grant is listed", "openid is listed"],
 )
 def test_quirk_46_the_openid_document_is_looked_at_where_it_may_say_more(
     flow: Flow, members: dict[str, Any]

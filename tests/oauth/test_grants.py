@@ -1,4 +1,4 @@
-"""Grants that need no person, by transcript: what is asked, of whom, and what never leaves."""
+"""Machine grants: the requests, their recipients, and the secrets that they must not contain."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def obtaining(
     resource: dict[str, object] | None = None,
     **members: object,
 ) -> Play[GrantResult]:
-    """Play up to the authorization server's metadata."""
+    """Script up to the authorization server's metadata."""
     script = play(
         obtain_tokens(
             Server("job", URL, options), means or GrantInputs(), NOW, challenge=challenge, previous_login=held
@@ -130,7 +130,7 @@ def test_an_identity_providers_word_becomes_a_token() -> None:
     )
     assert script.answers(200, GRANTED).returns().tokens.access_token == Secret("fresh-access")
     sent = form_of(script.requests[-1])
-    assert ID_TOKEN.reveal() not in sent.values(), "what the identity provider granted stays between us"
+    assert ID_TOKEN.reveal() not in sent.values(), "the ID token must not reach the authorization server"
 
 
 @covers("enterprise")
@@ -158,7 +158,7 @@ def test_a_wider_scope_is_asked_for_beside_what_was_granted() -> None:
 
 @covers("dpop-choice")
 @pytest.mark.parametrize(
-    ("dpop", "listed", "taken", "bound"),
+    ("dpop", "listed", "is_required", "bound"),
     [
         (None, ["ES256"], True, True),
         (None, ["ES256"], False, False),
@@ -168,10 +168,10 @@ def test_a_wider_scope_is_asked_for_beside_what_was_granted() -> None:
     ],
 )
 def test_tokens_are_bound_where_both_servers_take_that(
-    *, dpop: bool | None, listed: list[str], taken: bool, bound: bool
+    *, dpop: bool | None, listed: list[str], is_required: bool, bound: bool
 ) -> None:
     proving = load_prover(new_proof_key(), lambda: NOW, lambda _: "jti")
-    resource: dict[str, object] = {"dpop_bound_access_tokens_required": taken}
+    resource: dict[str, object] = {"dpop_bound_access_tokens_required": is_required}
     script = obtaining(
         replace(OWN, dpop=dpop),
         GrantInputs(prover=proving),

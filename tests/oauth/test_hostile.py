@@ -1,4 +1,4 @@
-"""Whatever a server may answer: an McpAuthError or a value; no secret, no stall."""
+"""Every response of a server gives a value or a McpAuthError, without a secret and without a stall."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.requirements import covers
 
 URL = "https://mcp.example/mcp"
 
-# Every reader of a server's answer, with the members that it looks at and a document that it takes.
+# Each reader of a server's response, with a valid document that holds all members which it reads.
 READERS: dict[str, tuple[Callable[[Response], object], Mapping[str, object]]] = {
     "protected resource": (
         lambda response: read_protected_resource_response(response, URL),
@@ -191,4 +191,4 @@ def test_a_megabyte_of_hostile_answer_is_read_at_once(name: str, body: bytes) ->
             read(answer(200, body, {"content-type": media_type}))
         except McpAuthError:
             continue
-        assert name == "token", "only an honest member of that length is taken"
+        assert name == "token", "only a long access token is valid"

@@ -1,4 +1,4 @@
-"""Whatever a person or a page may paste: the code, or a refusal that repeats nothing; no stall."""
+"""Every pasted text gives the code or a refusal that repeats nothing from it, without a stall."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hermes_mcp_auth_remote.values import Secret
 from tests.oauth.parties import ISSUER, REDIRECT_URI, STATE, request
 from tests.requirements import covers
 
-# RFC 6749 appendix A.11: any printable ASCII. Percent-encoded as a server does it.
+# RFC 6749 appendix A.11: any printable ASCII. `urlencode` encodes it as a server does.
 CODES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=80)
 PROSE = st.lists(
     st.sampled_from(["so", "here", "it is", "I think?", "ok", "the page says", "…"]), max_size=3
@@ -58,13 +58,13 @@ def test_the_code_of_any_valid_address_comes_out_of_any_mangling_intact(
     code: str, order: list[str], mangling: str, before: str, after: str
 ) -> None:
     if before or after:
-        # In a sentence nobody can tell whether a last full stop is the code's or the sentence's.
+        # In a sentence, a final full stop may belong to the code or to the sentence.
         code += "x"
     values = {"code": code, "state": STATE, "iss": ISSUER, "scope": "a b"}
     url = f"{REDIRECT_URI}?{urlencode([(name, values[name]) for name in order])}"
     text = MANGLINGS[mangling](url)
     if "wrapped" not in mangling:
-        # Prose on the line of a wrapped address cannot be told from the address.
+        # Prose on the line of a wrapped address cannot be distinguished from the address.
         text = f"{before} {text} {after}"
     assert read_authorization_response(text, request()).code == Secret(code)
 
@@ -108,7 +108,7 @@ def test_no_refusal_of_a_paste_repeats_anything_from_it(
     try:
         read_authorization_response(text, request(), accept_bare_code=False)
     except McpAuthError as error:
-        # No known code of an error is 12 characters of chance; what is told is ours alone.
+        # A random secret of 12 characters matches no known error code, which a refusal may contain.
         told = f"{error} {error.advice} {error!r} {error.args}"
         if query != "error={s}":
             assert secret not in told

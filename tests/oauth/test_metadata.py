@@ -1,4 +1,4 @@
-"""Discovery as transcripts: which documents are fetched, in which order, and what is believed."""
+"""Discovery: which documents are fetched, in which order, and which are accepted."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_quirk_2_and_3_another_issuer_is_refused_until_it_is_trusted_exactly(
         script.expects(f"GET https://{host}{place}").answers(200, metadata(published))
     error = script.raises(IssuerMismatch)
     assert "add exactly" in error.advice
-    # A path is the server's own words, which stand in no sentence of ours.
+    # A path is the server's text, so only `server_message` may hold it.
     assert origin_of(published) == published or published not in f"{error} {error.advice}"
     told = tuple(word for word in error.server_message.split() if word.startswith("https://"))
     assert told[0] == published

@@ -1,4 +1,4 @@
-"""Discovery among servers that fail, lie or point elsewhere: what is refused, skipped and bounded."""
+"""Discovery at servers that fail, lie or name other hosts: what is refused, skipped and bounded."""
 
 from __future__ import annotations
 
@@ -162,8 +162,8 @@ def test_an_authorization_server_that_the_operator_names_needs_no_protected_reso
 @pytest.mark.parametrize(
     "name", ["authorization", "token", "registration", "revocation", "device_authorization"]
 )
-@pytest.mark.parametrize("place", ["http://127.0.0.1:9/x", "https://localhost/x", "http://[::1]/x"])
-def test_a_server_elsewhere_names_no_endpoint_on_this_machine(name: str, place: str) -> None:
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "https://localhost/x", "http://[::1]/x"])
+def test_a_server_elsewhere_names_no_endpoint_on_this_machine(name: str, url: str) -> None:
     with pytest.raises(UnsafeUrl, match=f"`{name}_endpoint` is on this machine, but the issuer is not"):
-        server(**{f"{name}_endpoint": place})
-    assert server(issuer="http://127.0.0.1:8", **{f"{name}_endpoint": place}).issuer == "http://127.0.0.1:8"
+        server(**{f"{name}_endpoint": url})
+    assert server(issuer="http://127.0.0.1:8", **{f"{name}_endpoint": url}).issuer == "http://127.0.0.1:8"

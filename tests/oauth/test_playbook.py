@@ -1,4 +1,4 @@
-"""The playbook itself: a test helper that cannot fail would make every other test worthless."""
+"""The exchange scripts: other tests rely on their failures."""
 
 from __future__ import annotations
 

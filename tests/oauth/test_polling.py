@@ -1,4 +1,4 @@
-"""Asking until the person has decided: what follows from each outcome."""
+"""Device polling: the next state after each outcome of a poll."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_first_poll_waits_for_the_interval_and_the_end_comes_by_the_own_cloc
     pending = waiting(interval=7, lifetime=60)
     assert (pending.next_at, pending.next_action_at) == (NOW + 7, NOW + 7)
     assert pending.parameters.expires_at == NOW + 60
-    assert waiting(interval=100, lifetime=60).next_action_at == NOW + 60, "nothing to ask for after the end"
+    assert waiting(interval=100, lifetime=60).next_action_at == NOW + 60, "no poll is due after expiry"
 
 
 @covers("device-poll")
@@ -71,10 +71,12 @@ def test_quirk_46_slow_down_adds_five_seconds_for_good() -> None:
 
 @covers("device-poll")
 @pytest.mark.parametrize(
-    ("said", "interval"), [(12, 12), (3, 10), ("20", 20), (-1, 10), (None, 10), ("x", 10), ([], 10)]
+    ("new_interval", "interval"), [(12, 12), (3, 10), ("20", 20), (-1, 10), (None, 10), ("x", 10), ([], 10)]
 )
-def test_github_says_the_new_interval_and_a_shorter_one_does_not_count(said: object, interval: float) -> None:
-    after = still(waiting(), answer(200, {"error": "slow_down", "interval": said}), NOW + 5)
+def test_github_says_the_new_interval_and_a_shorter_one_does_not_count(
+    new_interval: object, interval: float
+) -> None:
+    after = still(waiting(), answer(200, {"error": "slow_down", "interval": new_interval}), NOW + 5)
     assert after.interval_seconds == interval
 
 
@@ -198,12 +200,12 @@ def test_quirk_17_basic_refused_as_invalid_client_goes_on_with_post_and_only_onc
 
 @covers("device-poll")
 @pytest.mark.parametrize(
-    "trouble",
+    "error",
     [RedirectRefused("x"), AddressRefused("x"), ResponseTooLarge("x")],
     ids=lambda e: type(e).__name__,
 )
-def test_a_way_that_waiting_does_not_mend_ends_it(trouble: NetworkError) -> None:
-    assert ended(waiting(), trouble) is trouble
+def test_a_way_that_waiting_does_not_mend_ends_it(error: NetworkError) -> None:
+    assert ended(waiting(), error) is error
 
 
 @covers("device-poll")

@@ -1,4 +1,4 @@
-"""Polls whatever comes, in whatever order: never early, never faster, an end exactly once, no crash."""
+"""Device polling with random outcomes: no early poll, no shorter interval, one end and no crash."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_no_poll_is_early_no_interval_shrinks_and_it_ends_exactly_once(
             assert now >= pending.parameters.expires_at
             assert isinstance(after.error, LoginExpired)
             return
-        assert isinstance(after, PollState), "nothing here grants"
+        assert isinstance(after, PollState), "no outcome in this loop grants tokens"
         assert now < after.parameters.expires_at
         assert after.parameters == pending.parameters
         assert after.interval_seconds >= pending.interval_seconds

@@ -1,4 +1,4 @@
-"""A device poll behind a proxy whose name is not resolved for a while, or never."""
+"""A device poll whose host name cannot be resolved and checked, for a while or permanently."""
 
 from __future__ import annotations
 

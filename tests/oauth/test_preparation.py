@@ -1,4 +1,4 @@
-"""From a server to a request that a person can be shown: which client, and what is asked of whom."""
+"""Login preparation: the selected client and the requests before the user sees the authorization URL."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOCUMENT = "https://hermes.example/client.json"
 def preparing(
     held: PreviousLogin | None = None, options: ServerOptions | None = None, **members: object
 ) -> Play[PreparedLogin]:
-    """Play up to the authorization server's metadata, which differs by these members."""
+    """Script up to the authorization server's metadata; the members override it."""
     server = Server("x", URL, options or ServerOptions())
     chance = LoginNonces(Secret(STATE), Secret(VERIFIER))
     script = play(
@@ -36,7 +36,7 @@ def preparing(
 
 
 def page(script: Play[PreparedLogin], client_id: str, status: int) -> Play[PreparedLogin]:
-    """Expect the look at the authorization page for a client that is known."""
+    """Expect the request that checks the authorization page with a stored client."""
     shown = preparing(options=ServerOptions(client_id=client_id)).returns().request.url
     return script.expects(f"GET {shown}").answers(status)
 
@@ -74,7 +74,7 @@ def test_quirk_19_a_forgotten_client_is_registered_anew_before_a_person_sees_the
 
 @covers("registered-uri", "client-binding")
 @pytest.mark.parametrize(
-    "held",
+    "previous_login",
     [
         PreviousLogin(client(is_registered=True, redirect_uris=("http://127.0.0.1:1/callback",)), ISSUER),
         PreviousLogin(client(is_registered=True), "https://other.example"),
@@ -83,8 +83,10 @@ def test_quirk_19_a_forgotten_client_is_registered_anew_before_a_person_sees_the
     ],
     ids=["another redirect URI (quirk 18)", "another issuer", "its secret expired", "not registered"],
 )
-def test_a_held_client_that_does_not_fit_is_registered_anew(held: PreviousLogin) -> None:
-    script = preparing(held).expects(f"POST {ISSUER}/register", json={"redirect_uris": [REDIRECT_URI]})
+def test_a_held_client_that_does_not_fit_is_registered_anew(previous_login: PreviousLogin) -> None:
+    script = preparing(previous_login).expects(
+        f"POST {ISSUER}/register", json={"redirect_uris": [REDIRECT_URI]}
+    )
     assert script.answers(201, {"client_id": "new"}).returns().request.client.client_id == "new"
 
 
@@ -149,7 +151,7 @@ def test_quirk_4_discovery_goes_on_where_the_first_request_is_answered_without_a
 
 
 def test_the_first_request_carries_the_operator_s_own_headers_and_no_other_does() -> None:
-    # What would break the request's framing stays out, wherever the server's value comes from.
+    # Headers that would change the request's framing are never sent.
     broken = {"Content-Length": Secret("1"), "Transfer-Encoding": Secret("chunked"), "Host": Secret("else")}
     server = Server("x", URL, headers={"X-Tenant": Secret("t3nant"), **broken})
     script = play(prepare_login(server, LoginNonces(Secret(STATE), Secret(VERIFIER)), REDIRECT_URI, NOW))
@@ -171,7 +173,7 @@ TAKEN: dict[str, object] = {"request_uri": "urn:pushed:1", "expires_in": 300}
 def pushing(
     held: PreviousLogin | None = None, options: ServerOptions | None = None, **members: object
 ) -> Play[PreparedLogin]:
-    """Play up to the pushed request."""
+    """Script up to the pushed request."""
     return preparing(held, options, pushed_authorization_request_endpoint=PUSH, **members)
 
 

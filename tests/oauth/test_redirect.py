@@ -1,4 +1,4 @@
-"""The door for hostile text: pastes and redirects, mangled, foreign, forged."""
+"""Authorization responses from pastes and redirects: mangled, of another login, forged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def code_of(text: str, **members: object) -> str:
 
 
 def refused(text: str, *, accept_bare_code: bool = False, **members: object) -> str:
-    """Return what a refused paste is told, which never repeats it."""
+    """Return the text of the refusal; check that it does not repeat the paste."""
     with pytest.raises(PasteRefused) as caught:
         read_authorization_response(text, request(**members), accept_bare_code=accept_bare_code)
     told = f"{caught.value} {caught.value.advice}"
@@ -112,7 +112,7 @@ def test_quirk_40_two_code_parameters_or_two_of_any_are_refused(extra: str) -> N
 
 @covers("paste-foreign")
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (URL.replace(STATE, "S" * 43), "another login"),
         (URL.replace(STATE, STATE[:-1]), "another login"),
@@ -149,12 +149,12 @@ def test_quirk_40_two_code_parameters_or_two_of_any_are_refused(extra: str) -> N
     ],
 )
 def test_quirk_41_a_wrong_old_or_foreign_paste_is_refused_and_the_next_one_works(
-    text: str, told: str
+    text: str, expected: str
 ) -> None:
     waiting = request()
     with pytest.raises(PasteRefused) as caught:
         read_authorization_response(text, waiting)
-    assert told in f"{caught.value} {caught.value.advice}"
+    assert expected in f"{caught.value} {caught.value.advice}"
     assert read_authorization_response(URL, waiting).code == Secret(CODE)
 
 
@@ -177,11 +177,13 @@ def test_a_repeated_paste_reads_the_same_so_single_use_is_the_login_table_s() ->
         "https%3A%2F%2Fas.example",
     ],
 )
-@pytest.mark.parametrize("answered", [f"code={CODE}", "error=access_denied&error_description=Call+555-1234"])
+@pytest.mark.parametrize(
+    "parameters", [f"code={CODE}", "error=access_denied&error_description=Call+555-1234"]
+)
 def test_quirk_39_a_wrong_iss_is_refused_without_normalising_and_its_error_not_shown(
-    iss: str, answered: str
+    iss: str, parameters: str
 ) -> None:
-    told = refused(f"{REDIRECT_URI}?{answered}&state={STATE}&iss={quote(iss, safe='')}")
+    told = refused(f"{REDIRECT_URI}?{parameters}&state={STATE}&iss={quote(iss, safe='')}")
     assert "another authorization server" in told
     assert "555" not in told
     assert "denied" not in told
@@ -203,7 +205,7 @@ def test_quirk_39_a_known_bad_iss_passes_only_where_it_is_trusted_exactly() -> N
     text = f"{URL}&iss=https%3A%2F%2Fwww.other.example"
     assert code_of(text, trusted_issuers=frozenset({"https://www.other.example", ISSUER})) == CODE
     refused(text, trusted_issuers=frozenset({"https://www.other.example/", ISSUER}))
-    # A server of nobody's choice would else pass for the one whose answers it wants.
+    # Otherwise a server that the operator did not trust could impersonate the login's issuer.
     refused(text, trusted_issuers=frozenset({"https://www.other.example"}))
 
 

@@ -1,4 +1,4 @@
-"""After a refresh that failed: for how long none is sent, and when the session is over."""
+"""Failed refreshes: the pause before the next one, and when the session is over."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_pause_grows_while_the_server_answers_and_is_bounded() -> None:
             assert not failure.can_retry(at, is_token_valid=is_alive)
             assert not failure.can_retry(at + pause - 0.1, is_token_valid=is_alive)
             assert failure.can_retry(at + pause, is_token_valid=is_alive)
-            # A clock that was set back locks nobody out.
+            # A clock that was set back does not extend the pause.
             assert failure.can_retry(at - 1, is_token_valid=is_alive)
             assert (failure.failures, failure.first_at) == (number + 1, NOW)
 
@@ -60,12 +60,12 @@ def test_a_network_that_fails_makes_no_pause_longer() -> None:
 
 
 @covers("refresh-back-off")
-@pytest.mark.parametrize("trouble", [DOWN, DEAD, BARE, LOST])
-def test_when_the_access_token_ends_one_more_refresh_is_sent(trouble: McpAuthError) -> None:
-    failure = failures((0, trouble), is_alive=True)
+@pytest.mark.parametrize("error", [DOWN, DEAD, BARE, LOST])
+def test_when_the_access_token_ends_one_more_refresh_is_sent(error: McpAuthError) -> None:
+    failure = failures((0, error), is_alive=True)
     assert not failure.can_retry(NOW + 1, is_token_valid=True)
     assert failure.can_retry(NOW + 1, is_token_valid=False)
-    again = failures((1, trouble), is_alive=False, before=failure)
+    again = failures((1, error), is_alive=False, before=failure)
     assert not again.can_retry(NOW + 1, is_token_valid=False)
     assert again.pause_seconds == 5
 
@@ -89,7 +89,7 @@ def test_a_session_that_is_over_is_never_asked_about_again() -> None:
         ([(0, BARE), (60, DOWN)], False),
         ([(0, BARE), (60, DOWN), (70, BARE)], True),
         ([(0, DOWN), (60, BARE)], False),
-        # The clock was set back: it begins anew.
+        # The clock was set back, so the minute starts again.
         ([(100, BARE), (0, BARE), (59, BARE)], False),
         ([(100, BARE), (0, BARE), (60, BARE)], True),
     ],
@@ -103,7 +103,7 @@ def test_a_401_without_a_word_is_final_if_it_comes_twice_a_minute_apart(
 
 @covers("refresh-verdict")
 @pytest.mark.parametrize(
-    ("trouble", "is_answered", "is_final"),
+    ("error", "is_answered", "is_final"),
     [
         (DOWN, True, False),
         (DEAD, True, True),
@@ -114,25 +114,25 @@ def test_a_401_without_a_word_is_final_if_it_comes_twice_a_minute_apart(
         (RegistrationError("There is no key to sign with."), False, False),
     ],
 )
-def test_what_is_told_to_other_processes(trouble: McpAuthError, *, is_answered: bool, is_final: bool) -> None:
-    failure = failures((0, trouble), is_alive=True)
+def test_what_is_told_to_other_processes(error: McpAuthError, *, is_answered: bool, is_final: bool) -> None:
+    failure = failures((0, error), is_alive=True)
     assert (failure.is_answered, failure.is_final) == (is_answered, is_final)
 
 
 @covers("refresh-back-off")
 @pytest.mark.parametrize(
-    "trouble",
+    "original",
     [
         DOWN,
         RedirectRefused("as.example redirects.", "Do this."),
         TokenError("x", "invalid_scope", "Do.", server_message="odd", verdict="client_error"),
     ],
 )
-def test_another_process_gets_an_error_that_says_the_same(trouble: McpAuthError) -> None:
-    error = failures((0, trouble), is_alive=False).as_error()
-    assert type(error) is type(trouble)
+def test_another_process_gets_an_error_that_says_the_same(original: McpAuthError) -> None:
+    error = failures((0, original), is_alive=False).as_error()
+    assert type(error) is type(original)
     assert (str(error), error.advice, error.server_message) == (
-        str(trouble),
-        trouble.advice,
-        trouble.server_message,
+        str(original),
+        original.advice,
+        original.server_message,
     )

@@ -1,4 +1,4 @@
-"""code -> Tokens: what token endpoints answer, honest, odd and hostile."""
+"""Code exchange: valid, unusual and hostile responses of token endpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a token endpoint's response means for a refresh token: every row of the rule."""
+"""What a token endpoint's response means for a refresh token: each row of the table of verdicts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ROWS: list[tuple[int, Document | None, bool, str]] = [
     (200, GRANTED, True, "granted"),
     (200, {**GRANTED, "ok": True, "error": None}, False, "granted"),
     (200, {**GRANTED, "error": ""}, False, "granted"),
-    # A body that is none
+    # A body that is not JSON
     (200, None, False, "temporary"),
     (200, None, True, "temporary"),
     (400, None, False, "temporary"),
@@ -67,7 +67,7 @@ ROWS: list[tuple[int, Document | None, bool, str]] = [
     (200, {"error": "bad_refresh_token"}, True, "final"),
     (200, {"ok": False}, True, "temporary"),
     (401, {}, True, "temporary"),
-    # Dead, in each server's words
+    # Final, in the spellings of various servers
     (400, {"error": "invalid_grant"}, False, "final"),
     (400, {"error": "INVALID_GRANT "}, False, "final"),
     (400, {"error": "invalid_request"}, False, "final"),
@@ -84,13 +84,13 @@ ROWS: list[tuple[int, Document | None, bool, str]] = [
     (400, {"error": "unauthorized_client"}, False, "final"),
     (401, {"error": "invalid_token"}, False, "final"),
     (418, {"error": "teapot"}, False, "final"),
-    # A 401 that says nothing
+    # A 401 without an error code
     (401, None, False, "unauthorized"),
     (401, {}, False, "unauthorized"),
     (401, {"message": "Unauthorized"}, False, "unauthorized"),
     (401, {"error": None}, False, "unauthorized"),
     (401, None, True, "temporary"),
-    # Nothing said
+    # No error code, or a temporary one
     (400, {}, False, "temporary"),
     (400, {"message": "no"}, False, "temporary"),
     (405, {}, False, "temporary"),
@@ -122,9 +122,9 @@ def test_the_temporary_errors_and_ours_are_those_of_the_rule() -> None:
         "internal_error",
         "service_unavailable",
     }
-    # Slack's spelling of rate_limited, and RFC 9449 section 8: a nonce is no news about a refresh token.
+    # Slack's spelling of rate_limited; RFC 9449 section 8: a required nonce does not end a refresh token.
     assert TEMPORARY_ERRORS - named == {"ratelimited", "use_dpop_nonce"}
-    # RFC 9449 section 5: a proof that is refused says nothing of a refresh token.
+    # RFC 9449 section 5: a refused proof does not end a refresh token.
     assert {"unsupported_grant_type", "invalid_scope", "invalid_target"} == BAD_REQUEST_ERRORS - {
         "invalid_dpop_proof"
     }

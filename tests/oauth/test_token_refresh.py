@@ -1,4 +1,4 @@
-"""refresh_token -> Tokens, revocation, and what is shown of any of it."""
+"""Token refresh and revocation, and which parts of them may be shown."""
 
 from __future__ import annotations
 

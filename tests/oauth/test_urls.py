@@ -1,4 +1,4 @@
-"""Which URLs are ever shown, opened or fetched."""
+"""Which URLs may be shown, opened or fetched."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNSAFE = {
     "user name": "https://as.example@evil.example/",
     "user name and password": "https://a:b@evil.example/",
     "empty user information": "https://@evil.example/",
-    "a shell's words": 'https://as.example/" & calc.exe & "',
+    "shell characters": 'https://as.example/" & calc.exe & "',
     "back quotes": "https://as.example/`id`",
     "a line end": "https://as.example/\r\nX: y",
     "a tab in the scheme": "ht\ttps://as.example/",
@@ -35,7 +35,7 @@ UNSAFE = {
     "relative": "/authorize",
     "without scheme": "as.example/authorize",
     "empty": "",
-    "port that is none": "https://as.example:http/",
+    "port that is not a number": "https://as.example:http/",
     "port out of range": "https://as.example:99999/",
     "percent signs in the host": "https://%65vil.example/",
     "semicolon in the host": "https://a;b.example/",
@@ -43,7 +43,7 @@ UNSAFE = {
     "full-width slash in the host": "https://as.example\uff0fevil.example/",
     "half a surrogate pair": "https://as.example/\ud800",
     "zone in an address": "https://[fe80::1%25eth0]/",
-    "bracket that stays open": "https://[::1/",
+    "unclosed bracket": "https://[::1/",
     "three dots": "https://as...example/",
     "8193 characters": "https://as.example/" + "a" * 8174,
     "loopback look-alike": "http://127.0.0.1.evil.example/",

@@ -1,4 +1,4 @@
-"""The same demo, clock and services as the service's own tests."""
+"""The fixtures of tests/service: the demo server, the clock and the service."""
 
 from __future__ import annotations
 

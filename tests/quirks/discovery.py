@@ -1,4 +1,4 @@
-"""Quirks 1 to 13: how servers deviate where they are discovered."""
+"""Quirks 1 to 13: deviations during discovery."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from hermes_mcp_auth_remote.errors import PkceNotSupported, ServerError
 from tests.quirks.stage import Stage, quirk
 
 
-@quirk(1, "an issuer without a path is published with a slash that the resource does not name: accepted")
+@quirk(1, "the metadata's issuer has a trailing slash that the resource's list does not have: accepted")
 def slash(stage: Stage) -> None:
     stage.plays(metadata_issuer=f"{stage.demo.issuer.rstrip('/')}/")
     assert stage.connect().issuer == f"{stage.demo.issuer.rstrip('/')}/"
 
 
-@quirk(2, "an issuer with a path differs by its slash: refused, but trusted_issuers admits it")
+@quirk(2, "an issuer with a path differs by a slash: refused unless trusted_issuers names it")
 def slash_after_a_path(stage: Stage) -> None:
     stage.plays(issuer_path="/oauth2")
     published = f"{stage.demo.issuer}/"
@@ -44,7 +44,7 @@ def parent_issuer(stage: Stage) -> None:
     assert stage.connect().issuer == origin
 
 
-@quirk(4, "only tools/call gives 401, initialize and tools/list answer 200: login discovers anyway")
+@quirk(4, "only tools/call gives 401, initialize and tools/list give 200: discovery works anyway")
 def open_methods(stage: Stage) -> None:
     stage.plays(open_methods=frozenset({"initialize", "tools/list"}), challenge_names_metadata=False)
     stage.server = type(stage.server)("notes", stage.demo.mcp_url)
@@ -66,7 +66,7 @@ def issuer_with_a_path(stage: Stage) -> None:
         assert stage.connect().issuer == stage.demo.issuer
 
 
-@quirk(7, "only openid-configuration: used; no /authorize is built at the resource")
+@quirk(7, "only openid-configuration exists: used; /authorize at the resource is never guessed")
 def openid_only(stage: Stage) -> None:
     stage.plays(metadata_locations=("openid_inserted",))
     stage.connect()
@@ -121,7 +121,7 @@ def two_paths(stage: Stage) -> None:
     )
 
 
-@quirk(12, "the server's address has a query: kept for the server, discovery still works")
+@quirk(12, "the server's URL has a query: kept in requests to the server, discovery works")
 def query(stage: Stage) -> None:
     stage.server = type(stage.server)("notes", f"{stage.demo.ping_url}?project_ref=1")
     stage.connect()
@@ -129,7 +129,7 @@ def query(stage: Stage) -> None:
     assert stage.asked("token")[0].form["resource"] == stage.demo.ping_url
 
 
-@quirk(13, "code_challenge_methods_supported is missing: refused; the override still sends S256")
+@quirk(13, "code_challenge_methods_supported is missing: refused; with the override, S256 is sent")
 def no_pkce_advertised(stage: Stage) -> None:
     stage.plays(pkce_advertised=False)
     with pytest.raises(PkceNotSupported):

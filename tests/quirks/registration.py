@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.errors import (
 from tests.quirks.stage import Stage, quirk
 
 
-@quirk(14, "no registration endpoint: stops, says what to set and register; no guessed /register")
+@quirk(14, "no registration endpoint: the login fails and says what to set; /register is never guessed")
 def no_registration(stage: Stage) -> None:
     stage.plays(with_registration=False)
     with pytest.raises(RegistrationError) as refused:
@@ -23,7 +23,7 @@ def no_registration(stage: Stage) -> None:
     assert stage.asked("registration") == []
 
 
-@quirk(15, "registration answers 403 Forbidden in plain text: the provider admits client names it knows")
+@quirk(15, "registration gives 403 Forbidden in plain text: the error suggests another client_name")
 def forbidden(stage: Stage) -> None:
     stage.demo.authorization_server.fail_next("registration", status=403, body=b"Forbidden", times=None)
     with pytest.raises(RegistrationError) as refused:
@@ -35,7 +35,7 @@ def forbidden(stage: Stage) -> None:
     assert b"A name they know" in stage.asked("registration")[-1].body
 
 
-@quirk(16, "a client_secret comes although none was asked for: stored and used")
+@quirk(16, "the server sends a client_secret that was not requested: stored and used")
 def secret_anyway(stage: Stage) -> None:
     stage.plays(auth_methods=("client_secret_post",))
     stage.connect()
@@ -55,16 +55,19 @@ def never_basic(stage: Stage) -> None:
         assert "client_secret" in request.form
 
 
-@quirk(18, "a registered client and a new random loopback port: the registered port is used again")
+@quirk(18, "a registered client: the next login uses the registered loopback port again")
 def registered_port(stage: Stage) -> None:
     stage.connect()
     stage.connect()
-    # The second login looks at its page before a person sees it.
+    # The second login checks the authorization page before the user sees it.
     assert len({request.query["redirect_uri"] for request in stage.asked("authorization")}) == 1
     assert len(stage.asked("registration")) == 1
 
 
-@quirk(19, "the registered client is forgotten: seen ahead, registered once more, old tokens kept until then")
+@quirk(
+    19,
+    "the server forgot the client: registered again before the login, old tokens kept until then",
+)
 def forgotten(stage: Stage) -> None:
     stage.connect()
     before = stage.stored.tokens
@@ -76,7 +79,7 @@ def forgotten(stage: Stage) -> None:
     assert stage.stored.tokens != before
 
 
-@quirk(20, "a client ID metadata document is advertised, but refused: registration instead, and remembered")
+@quirk(20, "a client ID metadata document is advertised but refused: registration instead, and remembered")
 def document_refused(stage: Stage) -> None:
     stage.plays(cimd_supported=True, with_par=True)
     stage.configure(client_metadata_url="https://hermes.example/client.json")
@@ -95,7 +98,7 @@ def lower_case(stage: Stage) -> None:
 
 @quirk(
     22,
-    "one spelling of loopback, or none, is taken as a redirect: redirect_host, or the message says",
+    "the server accepts one loopback host or none: redirect_host works, or the error names redirect_uri",
 )
 def redirect_policy(stage: Stage) -> None:
     for host in ("localhost", "127.0.0.1"):
@@ -109,7 +112,7 @@ def redirect_policy(stage: Stage) -> None:
     assert "redirect_uri" in refused.value.advice
 
 
-@quirk(23, "a client registered without the device grant: registered anew with it")
+@quirk(23, "a client registered without the device grant: registered again with it")
 def device_grant(stage: Stage) -> None:
     stage.connect()
     stage.plays(with_device=True)
@@ -119,7 +122,7 @@ def device_grant(stage: Stage) -> None:
     assert len(stage.asked("registration")) == 2
 
 
-@quirk(24, "offline_access is asked for where the authorization server lists it, and nowhere else")
+@quirk(24, "offline_access is requested only if the authorization server lists it")
 def offline_access(stage: Stage) -> None:
     stage.connect()
     stage.plays(scopes_supported=("mcp:tools", "mcp:write"))
@@ -129,7 +132,7 @@ def offline_access(stage: Stage) -> None:
     assert "offline_access" not in last
 
 
-@quirk(25, "an advertised scope is refused as invalid_scope: said, with what to set; then it works")
+@quirk(25, "an advertised scope is refused as invalid_scope: the error says what to set; then it works")
 def refused_scope(stage: Stage) -> None:
     login = stage.begin()
     state = login.request.state.reveal()
@@ -142,7 +145,7 @@ def refused_scope(stage: Stage) -> None:
     assert stage.connect().scope == frozenset({"mcp:tools"})
 
 
-@quirk(26, "scopes_supported is [] or ['']: no scope is sent, a configured one wins, never all")
+@quirk(26, "scopes_supported is [] or ['']: no scope is sent, or the configured one, never all")
 def empty_scopes(stage: Stage) -> None:
     stage.plays(challenge_names_scope=False, scopes_supported=("mcp:tools", "mcp:write"))
     for listed in ([], [""]):
@@ -155,7 +158,7 @@ def empty_scopes(stage: Stage) -> None:
     assert all("mcp:write" not in request.target for request in stage.asked("authorization"))
 
 
-@quirk(27, "access_type and prompt can be set; no refresh token on a repeated consent keeps the old one")
+@quirk(27, "access_type and prompt can be set; a login without a refresh token keeps the old one")
 def google(stage: Stage) -> None:
     stage.configure(authorize_params={"access_type": "offline", "prompt": "consent"})
     stage.connect()
@@ -169,12 +172,12 @@ def google(stage: Stage) -> None:
     assert after is not None
     assert after.access_token != before.access_token
     assert after.refresh_token == before.refresh_token
-    # Another person's is none of theirs.
+    # A login of another account does not keep it.
     stage.plays(account="eve@example.com")
     assert not stage.connect().can_refresh
 
 
-@quirk(28, "resource is refused: it can be turned off")
+@quirk(28, "the server refuses the resource parameter: it can be turned off")
 def no_resource(stage: Stage) -> None:
     stage.plays(accepts_resource=False)
     login = stage.begin()

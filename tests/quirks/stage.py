@@ -1,4 +1,4 @@
-"""What a case of the quirks is played on: the demo's strict servers, a service, and a person who approves."""
+"""The harness of the quirk cases: the strict demo servers, a service, and a user who approves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.service.given import TERMINAL
 
 @dataclass
 class Stage:
-    """One case's own home; `server` is what is logged in to, with the options that an operator sets."""
+    """One case's HERMES_HOME, service and demo; `server` holds the operator's options."""
 
     demo: Demo
     service: AuthService
@@ -30,11 +30,11 @@ class Stage:
     home: Path
 
     def plays(self, **knobs: Any) -> None:
-        """Let the servers behave so from now on."""
+        """Change the behaviour of the demo servers from now on."""
         self.demo.authorization_server.change_behaviour(**knobs)
 
     def configure(self, **options: Any) -> None:
-        """Set options as an operator does."""
+        """Set the server's options as an operator does."""
         self.server = replace(self.server, options=ServerOptions(**options))
 
     def begin(self, flow: Flow | None = None) -> Login:
@@ -45,11 +45,11 @@ class Stage:
         return asyncio.run(self.service.complete_login(login.id, answer, TERMINAL))
 
     def connect(self) -> Connection:
-        """Log in as a person who approves."""
+        """Log in as a user who approves."""
         return self.finish(self.begin())
 
     def header(self) -> str:
-        """Return what goes on a request, as another process would have it."""
+        """Return the Authorization header that another process would send."""
         return asyncio.run(AuthService(self.home, clock=self.clock).session(self.server).header())
 
     @property
@@ -63,7 +63,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the list of quirks: its number, its text, and how it is played."""
+    """A row of docs/quirks.md: its number, its text, and the function that tests it."""
 
     number: int
     text: str
@@ -74,7 +74,7 @@ CASES: list[Case] = []
 
 
 def quirk(number: int, text: str) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
-    """Name a case by its text."""
+    """Register the decorated function as the case of a quirk."""
 
     def named(play: Callable[[Stage], None]) -> Callable[[Stage], None]:
         CASES.append(Case(number, text, play))

@@ -1,4 +1,4 @@
-"""Every way in which real servers deviate, played by the local one; the test's name is the case's text."""
+"""Each quirk of real servers, imitated by the demo server; the test's id is the case's text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.quirks.stage import CASES, Case, Stage
 pytestmark = pytest.mark.slow
 
 ROWS = 47
-# Not to be played by one server for one process: many processes, and a way out through a proxy.
+# These cases need several processes or a proxy, so they are not in this directory.
 ELSEWHERE = {36: "tests/service/test_processes.py", 45: "tests/http/test_proxies.py"}
 PLAYED = (discovery, registration, tokens)
 

@@ -1,4 +1,4 @@
-"""Quirks 30 to 47: token answers, pastes, devices."""
+"""Quirks 30 to 47: token responses, pastes, the device flow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.quirks.stage import Stage, quirk
 from tests.service.given import TERMINAL, rotated_elsewhere
 
 
-@quirk(30, "a form-encoded token answer although JSON was asked for: read")
+@quirk(30, "a form-encoded token response although JSON was requested: read")
 def form(stage: Stage) -> None:
     stage.plays(form_encoded_tokens=True)
     stage.connect()
@@ -50,7 +50,7 @@ def expires_in(stage: Stage) -> None:
     assert stage.asked("refresh") == []
 
 
-@quirk(33, "a refresh answer without refresh_token: the old one is kept; with one, it is on the disk first")
+@quirk(33, "a refresh response without refresh_token: the old one is kept; a new one is stored before use")
 def no_rotation(stage: Stage) -> None:
     stage.connect()
     before = stage.stored.tokens
@@ -66,7 +66,7 @@ def no_rotation(stage: Stage) -> None:
     assert stage.stored.tokens.refresh_token != before.refresh_token
 
 
-@quirk(34, "a refresh meets 5xx or HTML: everything is kept; invalid_grant marks it, and deletes nothing")
+@quirk(34, "a refresh gives 5xx or HTML: all is kept; invalid_grant marks the session and deletes nothing")
 def refresh_trouble(stage: Stage) -> None:
     stage.connect()
     before = stage.stored.tokens
@@ -77,7 +77,7 @@ def refresh_trouble(stage: Stage) -> None:
             stage.header()
         assert not isinstance(trouble.value, AuthorizationRequired)
         assert stage.stored.tokens == before
-        # Each one is another process; all of them leave the server alone for a while.
+        # Each call is another process; all processes respect the stored pause.
         stage.clock.now += 60
     stage.header()
     stage.demo.authorization_server.ledger.revoke_everything()
@@ -105,7 +105,7 @@ def refused_token(stage: Stage) -> None:
         asyncio.run(session.handle_challenge(refreshed or "", 401, lines))
 
 
-@quirk(37, "a tool's result of 200 says 'token expired': nothing is refreshed blindly")
+@quirk(37, "a tool's result with status 200 says 'token expired': no refresh")
 def expired_in_200(stage: Stage) -> None:
     stage.connect()
 
@@ -134,7 +134,7 @@ def step_up(stage: Stage) -> None:
     assert stage.asked("refresh") == []
 
 
-@quirk(39, "the redirect's iss is another: refused, its error text not shown, unless trusted")
+@quirk(39, "the redirect has another iss: refused without its error text, unless the iss is trusted")
 def wrong_iss(stage: Stage) -> None:
     stage.plays(iss_value="https://authorize.example")
     login = stage.begin()
@@ -158,7 +158,7 @@ def mangled(stage: Stage) -> None:
     stage.finish(login, back.replace("&", "&amp;"))
 
 
-@quirk(41, "a wrong or an old address is pasted: refused, the login waits, the next paste works")
+@quirk(41, "a wrong or old address is pasted: refused, the login still waits, the next paste works")
 def wrong_paste(stage: Stage) -> None:
     old = stage.begin()
     before = approve(old.authorization_url)
@@ -172,7 +172,7 @@ def wrong_paste(stage: Stage) -> None:
 
 @quirk(
     42,
-    "the token answer is lost after the state was claimed: a fresh link, and no code sent twice",
+    "the token response is lost: no code is sent twice, a new login works",
 )
 def lost_answer(stage: Stage) -> None:
     stage.demo.authorization_server.fail_next("token", hang_up=True, after_processing=True)
@@ -186,7 +186,7 @@ def lost_answer(stage: Stage) -> None:
     stage.connect()
 
 
-@quirk(43, "two logins of one server at once: own state and verifier, finishing one breaks no other")
+@quirk(43, "two concurrent logins at one server: own state and verifier, both can be completed")
 def two_logins(stage: Stage) -> None:
     one, two = stage.begin(), stage.begin()
     assert one.request.state != two.request.state
@@ -195,7 +195,7 @@ def two_logins(stage: Stage) -> None:
     stage.finish(one)
 
 
-@quirk(44, "the phone says that the page cannot be reached: the person was told beforehand")
+@quirk(44, "the phone says that the page cannot be reached: the prompt said so beforehand")
 def unreachable(stage: Stage) -> None:
     said = next_step(stage.begin(), browser_opened=False, port=None)
     said = " ".join(said.split())
@@ -203,7 +203,7 @@ def unreachable(stage: Stage) -> None:
     assert "Copy that page's whole address" in said
 
 
-@quirk(46, "a device endpoint in the OpenID document alone, and no interval: found, and five seconds")
+@quirk(46, "the device endpoint is only in the OpenID document, without an interval: found, polled every 5 s")
 def device(stage: Stage) -> None:
     stage.plays(
         with_device=True,
@@ -216,7 +216,7 @@ def device(stage: Stage) -> None:
     assert login.poll_state.interval_seconds == 5
 
 
-@quirk(47, "the device flow refuses the scope: pasting goes on in the same login")
+@quirk(47, "the device flow refuses the scope: the same login goes on with pasting")
 def device_scope(stage: Stage) -> None:
     stage.plays(with_device=True, device_scopes=frozenset[str]())
     login = stage.begin("auto")

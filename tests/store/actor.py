@@ -1,4 +1,4 @@
-"""Other processes for the tests of the store: `python -m tests.store.actor <verb> <home> ...`."""
+"""Worker processes for the tests of the store: `python -m tests.store.worker <verb> <home> ...`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _READING = {"read_private", "_check_file", "_check_owner", "_read_all", "has_dir
 
 
 def start(verb: str, home: Path, *words: str) -> subprocess.Popen[str]:
-    """Start a verb; its lines are read and written as text."""
+    """Start a worker process; its standard input and output are text."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.store.actor", verb, str(home), *words],
         cwd=ROOT,
@@ -38,7 +38,7 @@ def _say(text: str) -> None:
 
 
 def claim(home: Path) -> None:
-    """Wait for a line, then claim the login; say who won."""
+    """Wait for a line, then claim the login; print "won" or the error's code."""
     store = FileStore(home)
     _say("ready")
     sys.stdin.readline()
@@ -55,7 +55,7 @@ def claim(home: Path) -> None:
 
 
 def count(home: Path, times: str) -> None:
-    """Add one to a login's count, some times over."""
+    """Increment a login's `paste_attempts` some times."""
     store = FileStore(home)
     _say("ready")
     sys.stdin.readline()
@@ -64,7 +64,7 @@ def count(home: Path, times: str) -> None:
 
 
 def enter(home: Path, times: str) -> None:
-    """Enter and leave the lock some times over, and write both down."""
+    """Acquire and release the lock some times, and log both."""
     log = os.open(home / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     store = FileStore(home)
     _say("ready")
@@ -76,14 +76,14 @@ def enter(home: Path, times: str) -> None:
 
 
 def hold(home: Path) -> None:
-    """Take the lock and keep it until the end."""
+    """Acquire the lock and hold it until this process ends."""
     lock = FileStore(home).lock(KEY)
     _say("held" if lock.try_acquire() else "refused")
     sys.stdin.readline()
 
 
 def fill(home: Path, limit: str) -> None:
-    """Try to store a login's credentials where a file may be no longer than `limit` bytes."""
+    """Try to store a login's credentials while no file may be longer than `limit` bytes."""
     store = FileStore(home)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     try:
@@ -95,7 +95,7 @@ def fill(home: Path, limit: str) -> None:
 
 
 def write(home: Path) -> None:
-    """Store credentials of one generation after the other, and say each, until killed."""
+    """Store one generation of credentials after the other, and print its number, until killed."""
     store, generation = FileStore(home), 1
     while True:
         with store.lock(KEY).hold(60):
@@ -105,7 +105,7 @@ def write(home: Path) -> None:
 
 
 def kill(home: Path, times: str) -> None:
-    """Kill a writer after a few generations, say how many it had stored, wait for a line; some times over."""
+    """Some times: kill a writer after a few generations, print how many it stored, wait for a line."""
     store = FileStore(home)
     for round_ in range(int(times)):
         store.save_login(KEY, credentials_of(0))
@@ -129,7 +129,7 @@ def kill(home: Path, times: str) -> None:
 
 
 def kinds(kind: str) -> tuple[Credentials, Credentials]:
-    """Return what is stored and what a login then brings: from elsewhere, after Hermes, or there again."""
+    """Return the stored credentials and those of the next login, for each kind of earlier login."""
     old, new = credentials_of(0), credentials_of(1)
     if kind == "after hermes":
         return replace(old, binding=None), new
@@ -139,12 +139,12 @@ def kinds(kind: str) -> tuple[Credentials, Credentials]:
 
 
 def die(home: Path, line: str, kind: str) -> None:
-    """Store credentials of generation 1, but be killed at the n-th line of the store that runs."""
+    """Store credentials of generation 1, and kill this process at the n-th executed line that writes."""
     left = int(line)
 
     def trace(frame: FrameType, event: str, arg: object) -> Any:
         nonlocal left
-        # All that changes a file is in `disk`; a death elsewhere leaves what the next line there meets.
+        # Only private_files changes files, so deaths in other modules add no other state of the disk.
         if frame.f_code.co_filename != private_files.__file__ or frame.f_code.co_name in _READING:
             return None
         if event == "line":
@@ -160,7 +160,7 @@ def die(home: Path, line: str, kind: str) -> None:
 
 
 def die_everywhere(base: Path, kind: str) -> None:
-    """Make a home of generation 0 for each line, and kill a writer at that line; say how many there were."""
+    """For each line, store generation 0 in a new home and kill a writer there; print the number of lines."""
     line = 0
     while True:
         line += 1

@@ -1,4 +1,4 @@
-"""Credentials and logins to store, told apart by a generation."""
+"""Sample credentials and logins; a generation number makes their values distinct."""
 
 from __future__ import annotations
 

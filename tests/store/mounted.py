@@ -1,7 +1,7 @@
-"""A store whose files are bind mounts: `python -m tests.store.mounted <verb> <home> mount|inject`.
+"""A store whose files are bind mounts: `python -m tests.store.bind_mounts <verb> <home> mount|inject`.
 
-With `mount` it must run in a mount namespace of its own (`unshare --mount`). With `inject`, for machines that
-allow no mounts, the system calls fail in this process as they do on a mount point.
+With `mount`, the process must run in its own mount namespace (`unshare --mount`). `inject` is for machines
+that do not allow mounts: the system calls in this process fail as they do on a mount point.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from hermes_mcp_auth_remote.store.files import private_files
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from tests.store.given import KEY, ROOT, credentials_of
 
-# What differs from a login that is renamed to its place, which other tests kill.
+# The functions that only run if a file cannot be renamed; other tests kill the rest.
 _WRITING = {"replace_staged", "overwrite_private", "_overwrite", "remove_file"}
 NAMES = ["notes.binding.json", "notes.client.json", "notes.meta.json", "notes.json"]
 
 
 def can_mount() -> bool:
-    """True if this user may make mounts in a namespace of its own."""
+    """True if this user may create bind mounts in a new mount namespace."""
     command = ["unshare", "--mount", "mount", "--bind", "/dev/null", "/dev/null"]
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -39,7 +39,7 @@ def can_mount() -> bool:
 
 
 def run_mounted(verb: str, home: Path) -> None:
-    """Run a verb in a process with bind mounts, or with what stands for them."""
+    """Run a verb in a process with bind mounts, or with injected errors if mounts are not allowed."""
     is_possible = can_mount()
     command = [sys.executable, "-m", "tests.store.mounted", verb, str(home)]
     command = ["unshare", "--mount", *command, "mount"] if is_possible else [*command, "inject"]
@@ -48,7 +48,7 @@ def run_mounted(verb: str, home: Path) -> None:
 
 
 def mount(home: Path, how: str, names: list[str]) -> Path:
-    """Store generation 0, mount each file over itself from elsewhere; returns where the sources are."""
+    """Store generation 0 and bind-mount a copy over each file; return the directory of the copies."""
     FileStore(home).save_login(KEY, credentials_of(0))
     folder, sources = home / "mcp-tokens", home / "sources"
     sources.mkdir()
@@ -63,7 +63,7 @@ def mount(home: Path, how: str, names: list[str]) -> Path:
 
 
 def inject(mounted: set[str]) -> None:
-    """Let renames onto files, and removals of them, fail as for mount points."""
+    """Let renames onto these files and removals of them fail as for mount points."""
     replace, unlink = os.replace, os.unlink
 
     def refuse(path: object) -> None:
@@ -87,7 +87,7 @@ def tokens_of(generation: int) -> Any:
 
 
 def whole(found: Credentials) -> int:
-    """Return the generation of all parts."""
+    """Return the generation of the credentials; check that all parts have the same one."""
     assert found.tokens is not None
     number = int(found.tokens.access_token.reveal().removeprefix("access-"))
     expected = credentials_of(number)
@@ -100,7 +100,7 @@ def whole(found: Credentials) -> int:
 
 
 def refresh(home: Path, how: str) -> None:
-    """Refreshed tokens reach the file that is mounted, which stays one file."""
+    """Refreshed tokens are written into the mounted file, which keeps its inode."""
     sources = mount(home, how, NAMES[-1:])
     store = FileStore(home)
     inode, version = (sources / NAMES[-1]).stat().st_ino, store.version(KEY)
@@ -109,7 +109,7 @@ def refresh(home: Path, how: str) -> None:
     assert store.version(KEY) != version
     assert (sources / NAMES[-1]).stat().st_ino == inode
     assert b"refresh-1" in (sources / NAMES[-1]).read_bytes()
-    # A shorter one leaves no rest of the longer one.
+    # Shorter content must not leave the end of the longer content.
     short = credentials_of(0).tokens
     assert short is not None
     store.save_tokens(KEY, short, None)
@@ -118,7 +118,7 @@ def refresh(home: Path, how: str) -> None:
 
 
 def login(home: Path, how: str) -> None:
-    """A login, a mark, a logout and another login work on four mounted files."""
+    """A login, a changed binding, a logout and another login work on four mounted files."""
     mount(home, how, NAMES)
     store = FileStore(home)
     store.save_login(KEY, credentials_of(1))
@@ -137,7 +137,7 @@ def login(home: Path, how: str) -> None:
 
 
 def read_only(home: Path, how: str) -> None:
-    """A file on a read-only mount is noticed before anything is written, and kept."""
+    """A file on a read-only mount is detected before anything is written, and does not change."""
     sources = mount(home, how, NAMES[-1:])
     target = home / "mcp-tokens" / NAMES[-1]
     if how == "inject":
@@ -168,7 +168,7 @@ def read_only(home: Path, how: str) -> None:
 
 
 def killed(home: Path, how: str) -> None:
-    """A process that dies at any line while it writes a login in place leaves one of the two logins."""
+    """A process that is killed at any line while it writes in place leaves the old or the new login."""
     mount(home, how, [NAMES[1], NAMES[3]])
     store, line, seen = FileStore(home), 0, list[int]()
     while True:

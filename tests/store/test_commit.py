@@ -1,4 +1,4 @@
-"""A login whose process died while it was stored, and what other programs wrote until it is completed."""
+"""Recovery of a login whose process died while it stored the login, also after writes of other programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.store.given import KEY, LOGIN_ID, NOW, credentials_of, login_of
 
 pytestmark = pytest.mark.slow
 
-# A login is stored by these renames; a death before the n-th leaves what the ones before it did.
+# These renames store a login. A death before the n-th leaves the results of the earlier ones.
 RECORD, BINDING, CLIENT, METADATA, TOKENS, END = range(1, 7)
 BEFORE_TOKENS = [BINDING, CLIENT, METADATA, TOKENS]
 
@@ -41,11 +41,11 @@ Patch = pytest.MonkeyPatch
 
 
 class Death(BaseException):
-    """The process ends here; nothing cleans up."""
+    """Stands for a kill of the process: no handler of the store catches it."""
 
 
 def die(patch: Patch, rename: int, work: Callable[[], object]) -> None:
-    """Do something and die before its n-th rename."""
+    """Call `work` and raise Death before its n-th rename."""
     real, count = os.replace, 0
 
     def counted(source: str, target: str) -> None:
@@ -62,7 +62,7 @@ def die(patch: Patch, rename: int, work: Callable[[], object]) -> None:
 
 
 def die_storing(home: Path, patch: Patch, rename: int, login_id: str | None = None) -> None:
-    """Store generation 0, then die while generation 1 is stored over it."""
+    """Store generation 0, then die while storing generation 1."""
     store = FileStore(home)
     store.save_login(KEY, credentials_of(0))
     with store.lock(KEY).hold(1):
@@ -74,7 +74,7 @@ def folder_of(home: Path) -> Path:
 
 
 def put(home: Path, suffix: str, data: bytes) -> None:
-    """Replace a file as Hermes does: a new file, renamed."""
+    """Replace a file as Hermes does: write a new file and rename it."""
     private_files.write_private(folder_of(home) / f"notes{suffix}", data)
 
 
@@ -94,7 +94,7 @@ NEW = ("access-1", "client-1", "https://as1.example")
 
 
 def assert_clean(home: Path) -> None:
-    """Nothing of the record is left, and the binding says nothing of tokens before."""
+    """Assert that no record is left and that the binding does not name earlier tokens."""
     assert not [path.name for path in folder_of(home).iterdir() if path.name.endswith(".tmp")]
     binding = folder_of(home) / "notes.binding.json"
     assert not binding.exists() or "before" not in json.loads(binding.read_text())
@@ -143,7 +143,7 @@ def test_every_way_to_read_completes_a_login(tmp_path: Path, monkeypatch: Patch,
 
 
 def with_config_files(home: Path, generation: int) -> Credentials:
-    """Return credentials of a login that read the config.yaml of this home."""
+    """Return credentials whose binding names the configuration files of this home."""
     credentials = credentials_of(generation)
     assert credentials.binding is not None
     return replace(credentials, binding=replace(credentials.binding, config_files=config_identity(home)))
@@ -152,7 +152,7 @@ def with_config_files(home: Path, generation: int) -> Credentials:
 def test_the_fast_path_leaves_a_login_that_is_half_stored_to_the_slow_one(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    # Also before the first file is replaced: the old token would be printed, and the new one is stored next.
+    # Also before the first file is replaced: the old token must not be printed during the commit.
     old, new = with_config_files(tmp_path, 0), with_config_files(tmp_path, 1)
     store = FileStore(tmp_path)
     store.save_login(KEY, old)
@@ -186,7 +186,7 @@ def test_a_lock_that_is_busy_is_not_waited_for(tmp_path: Path, monkeypatch: Patc
     with store.lock(KEY).hold(1):
         die(monkeypatch, TOKENS, lambda: store.save_login(KEY, credentials_of(1)))
         found = FileStore(tmp_path).read(KEY)
-        # Never the old refresh token at the new issuer.
+        # Never pair the old refresh token with the new issuer.
         assert found.tokens == credentials_of(0).tokens
         assert (found.client, found.authorization_server) == (None, None)
         assert found.binding == credentials_of(0).binding
@@ -220,7 +220,7 @@ def test_a_client_that_hermes_dropped_is_written_again(
     tmp_path: Path, monkeypatch: Patch, rename: int
 ) -> None:
     die_storing(tmp_path, monkeypatch, rename)
-    # The server said invalid_client to the new client beside the old refresh token.
+    # The server refused the new client with the old refresh token as invalid_client.
     for suffix in (".client.json", ".meta.json"):
         (folder_of(tmp_path) / f"notes{suffix}").unlink()
     assert generations(FileStore(tmp_path).read(KEY)) == NEW
@@ -260,7 +260,7 @@ def test_a_login_by_a_version_that_knows_no_record_stays_even_with_our_metadata(
     assert two.client is not None
     assert two.tokens is not None
     binding = replace(one.binding, client_id="client-2")
-    # Twice, for a file system that gives the inode of the replaced file to the next one.
+    # Twice, because a file system may reuse the inode of the replaced file.
     for _ in range(2):
         put(tmp_path, ".binding.json", encode_document(binding_document(binding, two.tokens)))
         put(tmp_path, ".client.json", encode_document(client_document(two.client)))
@@ -284,7 +284,7 @@ def test_a_logout_by_a_version_that_knows_no_record_is_final(
         store = FileStore(tmp_path)
         with store.lock(KEY).hold(1):
             die(monkeypatch, rename, lambda: store.save_login(KEY, credentials_of(1)))
-    # What `FileStore.delete` was before the record.
+    # `FileStore.delete` of the versions without a commit record.
     for suffix in (".json", ".dpop.json", ".binding.json", ".client.json", ".meta.json"):
         private_files.remove_file(stem + suffix)
     private_files.remove_temporary_files(stem, None)
@@ -360,7 +360,7 @@ def test_deaths_while_a_login_is_completed_or_taken_back(
         try:
             FileStore(tmp_path).recover_login(KEY)
         except Death:
-            # The next one dies in the same place, if it has so much left to do.
+            # The next recovery dies at the same rename, if it has that many left.
             count = 0
             with suppress(Death):
                 FileStore(tmp_path).recover_login(KEY)

@@ -172,7 +172,7 @@ TOKENS = st.builds(
 
 
 def test_every_field_of_what_is_stored_is_generated_here() -> None:
-    # A field that is added to a value and forgotten in its codec would otherwise go unnoticed.
+    # Otherwise a field that is added to a class but not to its codec would go unnoticed.
     known = {
         Login: 17,
         AuthorizationRequest: 14,
@@ -300,6 +300,6 @@ def test_credentials_survive_the_way_to_the_disk_and_back(
     assert found.authorization_server == server
     assert found.binding == binding
     assert replace(found.client, document={}) == replace(client, document={})
-    # Without an expiry in the file, its own time says when the tokens came.
+    # Without an expiry in the file, `obtained_at` is the file's modification time.
     unknown = tokens.expires_at is None
     assert replace(found.tokens, obtained_at=NOW if unknown else found.tokens.obtained_at) == tokens

@@ -184,7 +184,7 @@ def test_refreshed_tokens_without_a_binding_leave_the_stored_one(tmp_path: Path)
     store = FileStore(tmp_path)
     store.save_login(KEY, credentials_of(0))
     store.save_tokens(KEY, tokens_of(credentials_of(1)), None)
-    # What it said of the old refresh token does not count for the new one.
+    # The expiry of the old refresh token does not hold for the new one.
     assert store.read(KEY).binding == replace(binding_of(credentials_of(0)), refresh_expires_at=None)
 
 
@@ -282,7 +282,7 @@ def test_a_corrupt_file_is_named_and_left_as_it_is(tmp_path: Path, suffix: str, 
         store.read(KEY)
     assert str(path) in str(caught.value)
     assert path.read_text() == text
-    # Logging in again is the way out.
+    # A new login replaces the corrupt file.
     store.save_login(KEY, credentials_of())
     assert store.read(KEY).binding == credentials_of().binding
 
@@ -476,7 +476,7 @@ def test_a_refused_metadata_document_is_remembered_until_all_is_deleted(tmp_path
     store = FileStore(tmp_path)
     document = Client("https://me.example/client.json", None, "none", (REDIRECT_URI,))
     assert not store.is_cimd_disabled(KEY)
-    # Also where nothing was stored before: this login was the first.
+    # Also if nothing was stored before, as for the first login.
     store.drop_client(KEY, document)
     assert store.is_cimd_disabled(KEY)
     assert (tmp_path / "mcp-tokens" / "notes.cimd-off").read_bytes() == b""

@@ -1,4 +1,4 @@
-"""A lock that a process holds while it forks: the child does not hold it on after the parent's death."""
+"""A lock that a process holds while it forks: the child does not hold it after the parent's death."""
 
 from __future__ import annotations
 

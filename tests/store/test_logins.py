@@ -71,7 +71,7 @@ def test_a_change_is_stored_and_given_back(logins: LoginFiles) -> None:
     changed = logins.change(LOGIN_ID, lambda login: apply_event(login, "claim"))
     assert changed.status == "exchanging"
     assert logins.get(LOGIN_ID) == changed
-    # Whoever claimed it needs its secrets for the exchange.
+    # The process that claimed the login needs its secrets for the exchange.
     assert changed.request.code_verifier == Secret("verifier-0")
 
 
@@ -132,7 +132,7 @@ def test_what_has_been_over_for_an_hour_is_dropped_and_no_sooner(tmp_path: Path,
     logins.remove_expired(NOW + 600 + 3600)
     assert logins.get(LOGIN_ID) == login_of()
     assert not leftover.exists()
-    # Whatever our clock says.
+    # Its age counts by file times, not by the caller's clock.
     assert being_written.exists()
     logins.remove_expired(NOW + 600 + 3601)
     assert logins.list_all() == []

@@ -1,4 +1,4 @@
-"""Looking through all logins: one look for all who ask at once, and no file is read without need."""
+"""Listing all logins: concurrent callers share one scan, and unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THREADS = 8
 
 
 class Turnstile:
-    """A lock that says when so many have come to it."""
+    """A lock that reports when the expected number of threads want it."""
 
     def __init__(self, expected: int) -> None:
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class Turnstile:
 
 
 class Watched:
-    """The logins of a home, with a count of what is read and a look that can be held up."""
+    """The logins of a home; records the reads and scans, and can pause a scan."""
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.files = FileStore(home).logins
@@ -94,7 +94,7 @@ def test_threads_that_ask_during_a_look_share_the_next_one_and_see_what_was_writ
     with ThreadPoolExecutor(THREADS) as threads:
         first = threads.submit(watched.files.list_all)
         assert watched.arrived.wait(SECONDS)
-        # Too late for the look that is under way.
+        # Too late for the current scan.
         watched.others.add(numbered(2))
         asking = [threads.submit(watched.files.list_all) for _ in range(THREADS - 1)]
         turnstile.wait()
@@ -145,7 +145,7 @@ def test_a_child_that_is_forked_in_the_middle_of_a_look_can_look(watched: Watche
     assert watched.arrived.wait(SECONDS)
     child = os.fork()
     if not child:
-        # The child's own event; the parent's look is still held up.
+        # This sets the child's copy of the event; the parent's scan is still paused.
         watched.go_on.set()
         os._exit(0 if ids(watched.files.list_all()) == [numbered(1).id] else 1)
     _, status = os.waitpid(child, 0)

@@ -1,4 +1,4 @@
-"""Stores that Kubernetes opens to a group, and stores on file systems that keep no modes."""
+"""Stores that Kubernetes opens to a group, and stores on file systems without modes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _no_warning_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """All that a store holds: tokens, an owner's, a key, a login that waits, notices, locks."""
+    """Return a home with each kind of file: credentials with and without owner, a login, notices, locks."""
     store = FileStore(tmp_path)
     for key in (KEY, OWNED):
         store.save_login(key, credentials_of(0, key))
@@ -56,7 +56,7 @@ def mode_of(path: Path) -> int:
 
 
 def read_all(home: Path) -> None:
-    """Read each kind of file there is."""
+    """Read each kind of file in the store."""
     store = FileStore(home)
     for key in (KEY, OWNED):
         assert store.read(key).tokens == credentials_of(0, key).tokens
@@ -70,7 +70,7 @@ def read_all(home: Path) -> None:
 def test_what_kubernetes_opened_to_a_group_is_used_and_private_again(
     home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # What a kubelet does to a volume with `fsGroup`.
+    # A kubelet sets these modes on a volume with `fsGroup`.
     set_modes(home, 0o2770, 0o660)
     caplog.clear()
     read_all(home)
@@ -78,7 +78,7 @@ def test_what_kubernetes_opened_to_a_group_is_used_and_private_again(
     store.save_login(KEY, credentials_of(1))
     store.logins.change(LOGIN_ID, lambda login: login)
     left_open = [path for path in all_below(home) if mode_of(path) & 0o077]
-    # Nothing secret is in those: nothing is.
+    # Only empty lock files may stay open.
     assert all(path.read_bytes() == b"" and "lock" in path.name for path in left_open)
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.name for record in warnings] == [file_modes.__name__]
@@ -151,16 +151,16 @@ def test_a_refused_file_is_refused_again_also_where_open_stores_are_allowed(
 
 
 def ignore_chmod(_descriptor: int, _mode: int) -> None:
-    """Do what drvfs and CIFS do."""
+    """Behave as drvfs and CIFS do."""
 
 
 def refuse_chmod(_descriptor: int, _mode: int) -> None:
-    """Do what FAT does."""
+    """Behave as FAT does."""
     raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def without_modes(monkeypatch: pytest.MonkeyPatch, chmod: Callable[[int, int], None], shown: int) -> None:
-    """Let all that is made from now on show this mode, whatever was asked for."""
+    """Let each file and directory that is created from now on have this mode."""
     really, make, create = os.fchmod, os.mkdir, os.open
 
     def mkdir(path: str, *rest: int, **more: int) -> None:
@@ -213,7 +213,7 @@ def test_the_switch_allows_a_store_without_modes(
     NoticeFile(store.root).change(lambda _: [])
     read_all(tmp_path)
     assert caplog.records == []
-    # Any other value is none: nobody opens a store by accident.
+    # No other value enables it, so that an operator does not open a store by accident.
     for value in ("", "0", "true", " 1"):
         monkeypatch.setenv(file_modes.ALLOW_OPEN_STORE, value)
         with pytest.raises(StoreError):
@@ -270,7 +270,7 @@ def test_a_directory_without_modes_that_others_can_only_list_is_used_as_before(
     assert FileStore(tmp_path).read(KEY).tokens == credentials_of(1).tokens
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="read-only is injected as Linux says it")
+@pytest.mark.skipif(sys.platform != "linux", reason="the injected error is that of Linux")
 def test_a_read_only_disk_is_not_taken_for_one_without_modes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

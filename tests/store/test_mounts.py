@@ -1,4 +1,4 @@
-"""Files that cannot be replaced by a rename: bind mounts, and what else the system says."""
+"""Files that cannot be replaced by a rename: bind mounts and other errors of the system call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 class Death(BaseException):
-    """The process ends here; nothing cleans up."""
+    """Stands for a kill of the process: no handler of the store catches it."""
 
 
 @covers("disk-refuses")
@@ -136,7 +136,7 @@ def test_a_file_of_our_own_that_is_read_only_by_its_mode_is_written(
     path.chmod(0o400)
 
     def open_as_user(target: str, flags: int, mode: int = 0o777) -> int:
-        # What the system says to users other than root.
+        # Fail as the system does for users other than root.
         if flags & os.O_RDWR and not path.stat().st_mode & 0o200:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return real(target, flags, mode)

@@ -1,4 +1,4 @@
-"""Whom we have told: kept over restarts, private, changed by one at a time, refused where it is broken."""
+"""The file of sent notices: persistent, private, changed under a lock, refused if it is corrupt."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def store(home: Path, key: CredentialKey = KEY) -> None:
-    """Store a login that was made with config.yaml and .env as they are now."""
+    """Store a login whose binding names config.yaml and .env in their current state."""
     stored = credentials_of(0, key)
     assert stored.binding is not None
     binding = replace(stored.binding, config_files=config_identity(home))
@@ -54,7 +54,7 @@ def test_a_token_with_a_minute_left_is_good_and_with_less_is_not(home: Path) -> 
 def test_a_setting_that_changed_since_the_login_is_the_slow_paths(home: Path, name: str) -> None:
     (home / name).touch()
     assert read_valid_token(home, "notes", NOW) is None
-    # A refresh by a process that still knows the old setting changes nothing of that.
+    # A refresh by a process that read the old configuration does not change this.
     stored = credentials_of()
     assert stored.tokens is not None
     FileStore(home).save_tokens(KEY, stored.tokens, stored.binding)
@@ -69,21 +69,21 @@ def test_a_login_with_settings_that_are_not_known_is_the_slow_paths(home: Path, 
 
 
 @pytest.mark.parametrize(
-    ("scheme", "found"), [("Bearer", True), ("bearer", True), ("DPoP", False), (None, False), (7, False)]
+    ("scheme", "is_found"), [("Bearer", True), ("bearer", True), ("DPoP", False), (None, False), (7, False)]
 )
-def test_a_token_of_another_kind_is_the_slow_paths(home: Path, scheme: object, *, found: bool) -> None:
+def test_a_token_of_another_kind_is_the_slow_paths(home: Path, scheme: object, *, is_found: bool) -> None:
     document = {"access_token": "access-0", "expires_at": NOW + 600}
     put(home, "notes.json", json.dumps(document))
     assert read_valid_token(home, "notes", NOW) == "access-0"
     put(home, "notes.json", json.dumps({**document, "token_type": scheme}))
-    assert read_valid_token(home, "notes", NOW) == ("access-0" if found else None)
+    assert read_valid_token(home, "notes", NOW) == ("access-0" if is_found else None)
 
 
 @covers("killed", "token-address")
 def test_tokens_from_before_a_login_that_was_stored_half_way_are_the_slow_paths(home: Path) -> None:
     name = "notes.json"
     old = (home / "mcp-tokens" / name).read_text()
-    # The writer died before the tokens: its binding is what was written first.
+    # The writer died before it wrote the tokens; it writes the binding first.
     binding, new = credentials_of(1).binding, credentials_of(1).tokens
     assert binding is not None
     binding = replace(binding, config_files=config_identity(home))

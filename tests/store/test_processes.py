@@ -16,13 +16,13 @@ pytestmark = pytest.mark.slow
 
 
 def generation_of(credentials: Credentials) -> int:
-    """Return the tokens' generation, once all parts are whole and none is beside tokens of another issuer."""
+    """Return the tokens' generation; check that no part belongs to another generation."""
     tokens, client, server = credentials.tokens, credentials.client, credentials.authorization_server
     assert tokens is not None
     _, token = tokens.access_token.reveal().split("-")
     assert tokens.refresh_token is not None
     assert tokens.refresh_token.reveal() == f"refresh-{token}"
-    # RFC 9700 section 4.4: a refresh token is for its own issuer alone. What is newer is left out.
+    # RFC 9700 section 4.4: send a refresh token only to its own issuer. The store omits newer parts.
     assert client is None or client.client_id == f"client-{token}"
     assert server is None or server.issuer == f"https://as{token}.example"
     assert credentials.binding is not None
@@ -31,14 +31,14 @@ def generation_of(credentials: Credentials) -> int:
 
 
 def whole_generation_of(credentials: Credentials) -> int:
-    """Return the generation of all parts: none is missing, and none is of another generation."""
+    """Return the generation; check that no part is missing or of another generation."""
     assert credentials.client is not None
     assert credentials.authorization_server is not None
     return generation_of(credentials)
 
 
 def died(home: Path, kind: str) -> list[Credentials]:
-    """Return what is stored after deaths at each line that stores a login."""
+    """Return the stored credentials after a kill at each line that stores a login."""
     actor = start("die_everywhere", home, kind)
     said, _ = actor.communicate()
     assert actor.returncode == 0
@@ -51,7 +51,7 @@ def died(home: Path, kind: str) -> list[Credentials]:
 def test_a_writer_killed_at_any_line_leaves_the_old_or_the_new_credentials(tmp_path: Path) -> None:
     found = [whole_generation_of(credentials) for credentials in died(tmp_path, "from elsewhere")]
     assert set(found) == {0, 1}
-    # There is one commit point, the record: every later death leaves the new ones.
+    # The record is the only commit point: each later death leaves the new credentials.
     assert found == sorted(found)
 
 
@@ -59,7 +59,7 @@ def test_a_writer_killed_at_any_line_leaves_the_old_or_the_new_credentials(tmp_p
 def test_what_hermes_wrote_meets_no_other_issuer_when_a_writer_dies(tmp_path: Path) -> None:
     for credentials in died(tmp_path, "after hermes"):
         if credentials.binding is None:
-            # Nothing was written yet.
+            # The writer died before it wrote anything.
             credentials = replace(credentials, binding=credentials_of(0).binding)  # noqa: PLW2901
         whole_generation_of(credentials)
 
@@ -95,7 +95,7 @@ def test_a_hundred_writers_killed_at_random_leave_whole_files(tmp_path: Path) ->
     assert actor.stdin is not None
     for _ in range(100):
         said = int(actor.stdout.readline())
-        # What it said was stored is there, or what it wrote next.
+        # The store holds the generation that the worker printed, or the next one.
         assert generation_of(store.read(KEY)) in {said, said + 1}
         actor.stdin.write("next\n")
         actor.stdin.flush()

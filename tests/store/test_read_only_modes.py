@@ -1,4 +1,4 @@
-"""Stores on a read-only disk whose modes cannot be changed: what is not open to change is used."""
+"""Stores on a read-only disk: used if other users cannot change them, although chmod fails."""
 
 from __future__ import annotations
 
