@@ -1,9 +1,9 @@
 """A local Discord server for the real discord.py: REST v10 and gateway v10, as strict as Discord.
 
-    with running() as api, api.patch_discord_py():
-        ada = api.create_user("ada")
-        guild = api.create_guild("Home", [ada], roles={"admins": [ada]}, channels=["general"])
-        ...  # run a bot with api.token: `running_bot` of .bot, or another process
+    with serve_discord_api() as api, api.patch_discord_py():
+        ada = api.add_user("ada")
+        guild = api.add_guild("Home", [ada], roles={"admins": [ada]}, channels=["general"])
+        ...  # run a bot with api.token: `run_bot` of .bot, or another process
         interaction = api.slash(ada, guild.channel("general"), "connect", server="notes")
         prompt = api.wait_for_response(interaction)      # a message: .content .embeds .labels
         modal = api.wait_for_modal(api.press(ada, prompt, "Paste"))
@@ -12,8 +12,9 @@
 
 Another process sets the `Route.BASE` and `DEFAULT_GATEWAY` of its discord.py to `api.url` and
 `api.gateway_url`. Only its addressee sees an ephemeral message. `api.find(text)` lists the requests and
-events that contained a text. `api.drop()`, `api.limit_next(...)` and similar methods inject faults. A `clock`
-controls the time limits of an interaction: 3 seconds to acknowledge it, 15 minutes for its token.
+events that contained a text. `api.abort_gateway()`, `api.rate_limit_next(...)` and similar methods inject
+faults. A `clock` controls the time limits of an interaction: 3 seconds to acknowledge it, 15 minutes for its
+token.
 """
 
 from .api import DiscordApi

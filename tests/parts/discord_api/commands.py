@@ -17,7 +17,7 @@ PLAIN_OPTIONS = (3, 4, 5, 6, 7, 8, 9, 10, 11)
 
 @dataclass(slots=True)
 class Commands:
-    """The commands of one scope: global or a guild. `writes` counts successful changes."""
+    """The commands of one scope: global or a guild. `change_count` counts successful changes."""
 
     application_id: str
     guild_id: str | None = None

@@ -46,7 +46,7 @@ class Refused(Exception):
 
 
 def refused(code: int) -> Refused:
-    """Return the error for one of ERROR_CODES; raise KeyError for another code."""
+    """Return the error for one of ERROR_RESPONSES; raise KeyError for another code."""
     status, message = KNOWN[code]
     return Refused(status, {"message": message, "code": code})
 

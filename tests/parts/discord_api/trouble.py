@@ -44,7 +44,7 @@ class Trouble(Handle):
     def fail_next(
         self, method: str, part: str, status: int, body: Json | None = None, *, times: int = 1
     ) -> None:
-        """Respond with this status to the next requests that match as in `limit_next`."""
+        """Respond with this status to the next requests that match as in `rate_limit_next`."""
         instead = Instead(method, part, status, body or {"message": f"{status}", "code": 0}, {}, times)
         self._in_loop(lambda: self._rest.knobs.append(instead))
 
