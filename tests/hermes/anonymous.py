@@ -1,4 +1,4 @@
-"""Messages in the name of a group, with a Hermes that admits all members of a group."""
+"""Messages of an anonymous group administrator, with a Hermes that admits all members of the group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.gateway_hooks.telegram.test_overheard import ANONYMOUS
 from tests.hermes.stage import SECONDS, Stage
 from tests.parts.bot_api import Chat
 
-# The gateway has to listen to it from its start.
+# The gateway must listen to this group from its start.
 GROUP = -5001
 
 
@@ -28,12 +28,12 @@ def check_an_anonymous_administrator(stage: Stage, *, deletes: bool) -> None:
     wrote(stage, group, address, 501)
     wrote(stage, group, "Good evening, all.", 502)
     stage.api.wait(lambda: stage.model.saw("Good evening, all."), SECONDS)
-    # Nobody begins a login, either.
+    # An anonymous administrator cannot start a login either.
     wrote(stage, group, f"/mcpauth {stage.later}", 503)
     stage.said("Log in with", group)
     assert not stage.shown(f"Connect {stage.later}")
     tried = [call.parameters.get("message_id") for call in stage.api.calls_of("deleteMessage")]
-    # In plain text it is said alone: of what Hermes may have merged, no message is ours to delete.
+    # In plain text the bot only warns: Hermes may have merged messages, so the plugin deletes none.
     assert not deletes or "501" in map(str, tried)
     stage.api.say(stage.anna, "/mcpauth cancel")
     stage.said(f"{stage.notes}: not connected")
@@ -41,6 +41,6 @@ def check_an_anonymous_administrator(stage: Stage, *, deletes: bool) -> None:
 
 
 def wrote(stage: Stage, group: Chat, text: str, message: int) -> None:
-    """Send a message in the name of the group, as its administrators can."""
+    """Send a message in the name of the group, as an anonymous administrator does."""
     said = {"message_id": message, "date": int(time.time()), "chat": group.json(), "text": text}
     stage.api.world.push("message", {**said, "from": ANONYMOUS, "sender_chat": group.json()})

@@ -13,9 +13,9 @@ from tests.parts.model import Model
 
 @dataclass(slots=True)
 class Secrets:
-    """The secrets of one test: `codes` pass through chats, `minted` are all that its demo ever issued.
+    """The secrets of one test: `codes` pass through chats, `minted` are all that its demo issued.
 
-    `exempt` are the chats in which a code may stand: None until the test has said which.
+    `exempt` are the chats that may show a code. It is None until the test sets it.
     """
 
     codes: set[str] = field(default_factory=set[str])
@@ -36,9 +36,9 @@ def parts_of(address: str) -> set[str]:
 def assert_nothing_leaked(
     hermes: Gateway, model: Model, tests: Iterable[Secrets], chats_showing: Callable[[str], Iterable[Any]]
 ) -> None:
-    """Search everything for the secrets of these tests; the gateway may be running.
+    """Search everything for the secrets of these tests. The gateway may be running.
 
-    No assertion here names a secret: pytest would print it.
+    No assertion here contains a secret, because pytest would print it.
     """
     tests = list(tests)
     codes = {code for each in tests for code in each.codes}

@@ -1,9 +1,8 @@
 """One Hermes gateway for all tests of a module. The tests use it one after another.
 
-Each test has servers, people and chats of its own, so that what Hermes and the plugin remember of earlier
-tests does not concern it. Between tests the gateway is reset: no login is left open, and the operator's
-`/reload-mcp` leaves no server connected. After a test that failed the gateway is stopped, and the next test
-starts another.
+Each test has its own servers, users and chats, so that Hermes's and the plugin's memory of earlier tests does
+not affect it. Each test resets the gateway: it cancels open logins, and the operator's `/reload-mcp`
+disconnects all servers. A failed test stops the gateway, and the next test starts another.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from tests.hermes.leaks import Secrets, assert_nothing_leaked
 from tests.parts.hermes_gateway import Gateway
 from tests.parts.model import Model
 
-# The operator's `/reload-mcp` is not asked about: settings for every shared gateway.
+# Settings of every shared gateway: Hermes runs `/reload-mcp` without a confirmation.
 RELOADS = {"approvals": {"mcp_reload_confirm": False}}
 RELOAD_SECONDS = 60.0
 PLUGIN = "mcp-auth-remote"
@@ -38,8 +37,8 @@ REFUSED = "can't run mid-turn"
 class SharedGateway:
     """A gateway and the secrets of all tests that used it.
 
-    `reload` has the operator write `/reload-mcp` and waits for the answer. `chats_showing` returns the chats
-    that show a text. `token` is the bot's. `settings` and `secrets` are what each test finds.
+    `reload` sends `/reload-mcp` as the operator and waits for the reply. `chats_showing` returns the chats
+    that show a text. `token` is the bot's. Each test starts with `settings` and `secrets`.
     """
 
     hermes: Gateway
@@ -48,7 +47,7 @@ class SharedGateway:
     chats_showing: Callable[[str], Iterable[Any]]
     token: str
     tests: list[Secrets] = field(default_factory=list[Secrets])
-    # Servers whose tools do not appear after a login, because the test prevents it.
+    # Servers whose tools do not appear after a login, because a test prevents it.
     never_live: set[str] = field(default_factory=set[str])
     settings: dict[str, Any] = field(init=False)
     secrets: dict[str, str] = field(init=False)
@@ -68,7 +67,7 @@ class SharedGateway:
         """Configure these servers for a test. `reload` connects those that have tokens."""
         mine = Secrets(minted=minted)
         self.tests.append(mine)
-        # What an earlier test minted must not reach a log during this one either.
+        # Guard the secrets of earlier tests too: they must not reach a log during this test.
         for each in self.tests:
             tripwire.guard(each.minted)
         tripwire.guard([self.token])
@@ -80,7 +79,7 @@ class SharedGateway:
             self._reset(servers)
         except BaseException:
             self.model.release_all()
-            # Killed, it would take up its turns again when it starts.
+            # Stop it in order: after a kill, Hermes continues its turns when it starts.
             self.hermes.stop()
             raise
 
@@ -88,7 +87,7 @@ class SharedGateway:
         hermes = self.hermes
         found = {**hermes.settings, "mcp_servers": self.settings["mcp_servers"]}
         if found != self.settings or hermes.secrets != self.secrets:
-            # A test has restarted the gateway with others.
+            # An earlier test restarted the gateway with other settings.
             hermes.stop()
         hermes.settings = deepcopy(self.settings)
         hermes.secrets = dict(self.secrets)
@@ -116,7 +115,7 @@ class SharedGateway:
     def _wait_for_tools(self, servers: set[str]) -> None:
         """Wait until the plugin has connected the servers with finished logins.
 
-        Hermes does not come back for a minute from a connection that a `/reload-mcp` has overtaken.
+        If `/reload-mcp` interrupts a connection attempt, Hermes does not reconnect for a minute.
         """
         if PLUGIN not in self.settings["plugins"]["enabled"] or not self.hermes.is_running:
             return
@@ -136,17 +135,17 @@ class SharedGateway:
 
 
 def reload_mcp(say: Callable[[], object], replies: Callable[[], list[str]]) -> None:
-    """Send `/reload-mcp` as the operator until Hermes has done it.
+    """Send `/reload-mcp` as the operator until Hermes accepts it.
 
-    `replies` returns the texts that the operator got so far. Hermes refuses the command during a turn of the
-    operator's: a gateway that was killed takes that up again when it starts.
+    `replies` returns the texts that the operator received. Hermes refuses the command during a turn of the
+    operator. A killed gateway continues such a turn when it starts.
     """
     end = time.monotonic() + RELOAD_SECONDS
     while True:
         before = len(replies())
         say()
         while not (new := [text for text in replies()[before:] if RELOADED in text or REFUSED in text]):
-            assert time.monotonic() < end, "Hermes did not reload its MCP servers."
+            assert time.monotonic() < end, "Hermes did not reload its MCP servers in time."
             time.sleep(0.05)
         if RELOADED in new[-1]:
             return

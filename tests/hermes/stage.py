@@ -1,7 +1,7 @@
-"""Hermes's gateway with the plugin, its users, and the secrets that must not leak.
+"""Scenarios: Hermes's gateway with the plugin, users, servers, and the secrets that must not leak.
 
-`shared_stage` runs one gateway for a module, whose tests use it one after another; `on_stage` runs one for a
-single test.
+`run_shared_gateway` runs one gateway for a module, whose tests use it one after another. `run_scenario` runs
+a gateway for a single test.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ __all__ = [
 
 SECONDS = 60.0
 CALL_SECONDS = 10
-# For the tests in which a call runs out.
+# For tests in which a call times out.
 SHORT_CALL_SECONDS = 4
 OPERATOR = 100
-# Hermes reads whom it listens to when it starts: enough people for all tests of a module.
+# Hermes reads its list of users when it starts: enough for all tests of a module.
 PEOPLE = range(OPERATOR, 200)
 
 _group_numbers = count(1001)
@@ -55,7 +55,7 @@ _group_numbers = count(1001)
 
 @dataclass(slots=True)
 class Stage:
-    """Anna and Ben, whom Hermes admits, on Telegram; two servers, by default `notes` and `later`."""
+    """Anna and Ben on Telegram, whom Hermes admits, and two servers, by default `notes` and `later`."""
 
     api: BotApi
     anna: User
@@ -67,7 +67,7 @@ class Stage:
     found: Secrets = field(default_factory=Secrets)
     notes: str = "notes"
     later: str = "later"
-    # The gateway goes on after the test.
+    # The gateway continues to run after the test.
     is_shared: bool = False
 
     @property
@@ -75,12 +75,12 @@ class Stage:
         return self.found.codes
 
     def said(self, text: str, who: User | Chat | None = None) -> Message:
-        """Wait for a message of the bot that contains this text; return the latest."""
+        """Wait for a message of the bot that contains this text. Return the latest."""
         found = self.api.wait(lambda: self.shown(text, who), SECONDS)
         return found[-1]
 
     def shown(self, text: str, who: User | Chat | None = None) -> list[Message]:
-        """Return the bot's present messages that contain this text."""
+        """Return the bot's current messages that contain this text."""
         return [each for each in self.api.messages(who or self.anna) if each.from_bot and text in each.text]
 
     def ask(self, text: str, until: str, who: User | None = None) -> None:
@@ -89,7 +89,7 @@ class Stage:
         self.said(until, who)
 
     def group(self, title: str, members: Sequence[User], *, forum: bool = False) -> Chat:
-        """Create a group for this test only."""
+        """Create a group that no other test uses."""
         return self.api.group(-next(_group_numbers), title, members, forum=forum)
 
     def begin(self, who: User | None = None, server: str = "") -> str:
@@ -122,13 +122,14 @@ class Stage:
     def leaked_nowhere_but(self, *groups: Chat) -> None:
         """Search the model's requests, Hermes's files and the chats for each secret of the test.
 
-        In `groups` the bot may not delete what people wrote. A gateway of the test's own is stopped before; a
-        shared one is searched as it runs, and again for all of its tests once it has stopped.
+        `groups` may show a code, because the bot cannot delete users' messages there. This method stops a
+        gateway that only this test uses. It searches a shared gateway while that runs; the fixture searches
+        again after the stop.
         """
         assert self.secrets
         self.found.exempt = {group.id for group in groups}
         if self.is_shared:
-            # What stopping waits for: messages are deleted by then.
+            # A running gateway may still be deleting messages.
             self.api.wait(lambda: self._chats_showing() <= (self.found.exempt or set()), SECONDS)
         else:
             self.hermes.stop()
@@ -143,12 +144,12 @@ class Stage:
 
 
 def chats_showing(api: BotApi, text: str) -> set[int]:
-    """Return the ids of the chats that show a text now."""
+    """Return the ids of the chats that currently show a text."""
     return {each.chat_id for each in api.visible(text)}
 
 
 def another_plugin(folder: Path, source: str) -> Path:
-    """Write another plugin to a folder: it changes the Hermes that our plugin runs in."""
+    """Write a plugin that changes Hermes to a folder."""
     folder.mkdir()
     (folder / "plugin.yaml").write_text(f"name: {folder.name}\nversion: 1\ndescription: for a test\n")
     (folder / "__init__.py").write_text(source)
@@ -157,7 +158,7 @@ def another_plugin(folder: Path, source: str) -> Path:
 
 @dataclass(slots=True)
 class SharedStage:
-    """A gateway on Telegram for all tests of a module: `with shared.stage("notes") as stage:`."""
+    """A gateway on Telegram for all tests of a module: `with hermes.new_scenario("notes") as scenario:`."""
 
     api: BotApi
     shared: SharedGateway
@@ -178,8 +179,8 @@ class SharedStage:
     ) -> Iterator[Stage]:
         """Give a test its users and servers; `connected` ("notes", "later") are connected at the start.
 
-        The servers are called notes1, later1 and so on, unless `names` says otherwise. Hermes waits so long
-        for the answer to a tool's call.
+        `names` replaces the server names notes1, later1 and so on. Hermes waits `call_seconds` for the result
+        of a tool call.
         """
         number, anna = self.next_person("Anna")
         _, ben = self.next_person("Ben")
@@ -209,7 +210,7 @@ class SharedStage:
                 )
 
     def dismiss(self, person: User) -> None:
-        """Restart the gateway without admitting this user."""
+        """Restart the gateway with a Hermes that does not admit this user."""
         allowed = self.shared.secrets["TELEGRAM_ALLOWED_USERS"].split(",")
         allowed.remove(str(person.id))
         for secrets in (self.shared.secrets, self.shared.hermes.secrets):
@@ -217,12 +218,12 @@ class SharedStage:
         self.shared.hermes.restart()
 
     def next_person(self, name: str) -> tuple[int, User]:
-        """Return a number and a user that no other test has.
+        """Return a number and a user that no other test uses.
 
-        They have not just pressed Start: Hermes loses what comes right behind that.
+        The user has not just pressed Start: Hermes loses a message directly after that.
         """
         number = next(self._numbers)
-        assert OPERATOR + number in PEOPLE, "more tests than people: extend PEOPLE"
+        assert OPERATOR + number in PEOPLE, "There are more tests than users: extend ALLOWED_USERS."
         return number, acquainted(self.api, OPERATOR + number, name)
 
 
@@ -234,12 +235,12 @@ def acquainted(api: BotApi, user_id: int, name: str) -> User:
 
 
 def store_tokens(home: Path, server: Server) -> None:
-    """Store tokens without a login record: with one, the plugin would connect the server by itself."""
+    """Store tokens without a login record, which would make the plugin connect the server."""
     with TemporaryDirectory() as elsewhere:
         asyncio.run(log_in(AuthService(Path(elsewhere)), server))
         files = list((Path(elsewhere) / "mcp-tokens").glob("*.json"))
         (home / "mcp-tokens").mkdir(mode=0o700, exist_ok=True)
-        # The tokens come last, as every writer has it.
+        # Copy the tokens last, as every writer does.
         for path in sorted(files, key=lambda path: path.name == f"{server.name}.json"):
             copy2(path, home / "mcp-tokens" / path.name)
 
@@ -262,8 +263,8 @@ def shared_stage(
 ) -> Iterator[SharedStage]:
     """Run a gateway for all tests of a module, and search for their secrets after it has stopped.
 
-    In `open_groups` Hermes listens to all who write, `on_discord` to people with these ids. The bot sees all
-    messages of its groups.
+    Hermes listens to every user in `open_groups` and to the Discord users with the ids `on_discord`. The bot
+    receives all messages of its groups.
     """
     with bot_api.running(privacy_mode=False) as api, model() as stand_in:
         tripwire.guard([api.token])
@@ -307,7 +308,7 @@ def on_stage(
 ) -> Iterator[Stage]:
     """Run a gateway and its servers for one test.
 
-    `connected` have tokens at the start, `beside` is the folder of another plugin.
+    The `connected` servers have tokens at the start. `extra_plugin` is the folder of another plugin.
     """
     with (
         serve_demo(behaviour or Behaviour(), paths=("/mcp", "/later")) as demo,

@@ -1,6 +1,6 @@
-"""Hermes's storage class in its own environment, with a process for each script.
+"""Runs scripts with Hermes's storage class in Hermes's environment, each in its own process.
 
-The processes are forked from one that has imported the class, which takes a second.
+A parent process imports the class, which takes a second, and forks a child for each script.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import IO, Any
 from tests.parts.hermes_gateway import PYTHON
 from tests.parts.needs import MissingPart
 
-# A script finds `storage`, the storage of a server, and prints.
+# A script uses `storage`, the storage of a server, and prints its result.
 MAIN = """
 import asyncio, contextlib, fcntl, io, json, os, sys
 from mcp.shared.auth import OAuthClientInformationFull, OAuthMetadata, OAuthToken
@@ -31,42 +31,41 @@ def run(job):
 for line in sys.stdin:
     child = os.fork()
     if not child:
-        said = io.StringIO()
+        output = io.StringIO()
         try:
-            with contextlib.redirect_stdout(said):
+            with contextlib.redirect_stdout(output):
                 run(json.loads(line))
         except BaseException as error:
-            said = io.StringIO(f"{type(error).__name__}: {error}")
-            print(json.dumps({"failed": said.getvalue()}), flush=True)
+            print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
             os._exit(1)
-        print(json.dumps({"said": said.getvalue()}), flush=True)
+        print(json.dumps({"output": output.getvalue()}), flush=True)
         os._exit(0)
     os.waitpid(child, 0)
 """
 
 READ = """
-def shown(value):
+def as_json(value):
     return None if value is None else value.model_dump(mode="json", exclude_none=True)
 print(json.dumps({
-    "tokens": shown(asyncio.run(storage.get_tokens())),
-    "client": shown(asyncio.run(storage.get_client_info())),
-    "metadata": shown(storage.load_oauth_metadata()),
+    "tokens": as_json(asyncio.run(storage.get_tokens())),
+    "client": as_json(asyncio.run(storage.get_client_info())),
+    "metadata": as_json(storage.load_oauth_metadata()),
 }))
 """
 
-# Holds the lock until another line comes in.
+# Holds the lock until stdin has another line.
 LOCK = """
 path = os.path.join(os.environ["HERMES_HOME"], "mcp-tokens", server + ".json.refresh.lock")
 file = open(path, "a")
 fcntl.flock(file, fcntl.LOCK_EX)
-print(json.dumps({"said": "held"}), file=sys.__stdout__, flush=True)
+print(json.dumps({"output": "locked"}), file=sys.__stdout__, flush=True)
 sys.stdin.readline()
 """
 
 
 @dataclass(frozen=True, slots=True)
 class HermesStorage:
-    """Runs scripts with Hermes's storage over a HERMES_HOME."""
+    """Runs scripts with Hermes's storage in a HERMES_HOME."""
 
     to: IO[str]
     back: IO[str]
@@ -83,9 +82,9 @@ class HermesStorage:
 
     @contextmanager
     def locked(self, home: Path) -> Iterator[None]:
-        """Hold the lock of the server's tokens, as later versions of Hermes do."""
+        """Hold the lock of the tokens of "notes", as later versions of Hermes do."""
         self._begin(home, LOCK, "notes")
-        assert self._ended() == "held"
+        assert self._ended() == "locked"
         try:
             yield
         finally:
@@ -99,13 +98,13 @@ class HermesStorage:
 
     def _ended(self) -> str:
         answer: dict[str, str] = json.loads(self.back.readline())
-        assert "failed" not in answer, answer["failed"]
-        return answer["said"]
+        assert "error" not in answer, answer["error"]
+        return answer["output"]
 
 
 @contextmanager
 def hermes_storage(home: Path) -> Iterator[HermesStorage]:
-    """Run the process from which the others are forked; `home` is where it has nothing to do."""
+    """Run the parent process. It does not use `home`, its HERMES_HOME."""
     if not PYTHON.exists():
         raise MissingPart("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
     with subprocess.Popen(

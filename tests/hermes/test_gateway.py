@@ -66,7 +66,7 @@ def test_the_stand_in_model_replies_and_hermes_stores_the_message(
         def places() -> list[str]:
             return chat.hermes.search_everything("Good morning, machine.")
 
-        # So a secret that is nowhere there was not looked for in vain, also while the gateway runs.
+        # The leak search must find a text while the gateway runs.
         chat.api.wait(lambda: "state.db: messages" in places(), SECONDS)
         assert "logs/agent.log" in places()
         assert "Good morning, machine." in chat.hermes.state_db_text()
@@ -94,7 +94,7 @@ def test_tokens_stored_while_the_gateway_runs_are_used_after_a_restart(hermes: S
         asyncio.run(log_in(AuthService(chat.home), Server(chat.later, chat.demo.resources.origin + "/later")))
         chat.ask("Remember the milk, machine.", until="Understood.")
         chat.hermes.stop()
-        # What it wrote ahead is in its database then.
+        # After the stop, the write-ahead log is in the database.
         assert "state.db: messages" in chat.hermes.search_everything("Remember the milk, machine.")
         chat.hermes.start()
         chat.model.will(Call(f"mcp__{chat.later}__whoami"), "Found you.")
@@ -108,7 +108,7 @@ def test_a_held_answer_keeps_the_turn_open(hermes: SharedStage) -> None:
         chat.api.say(chat.anna, "Think about it.")
         assert held.reached.wait(SECONDS)
         chat.api.say(chat.anna, "http://127.0.0.1:1/callback?code=said-while-busy")
-        # Without a plugin, Hermes lets that into the conversation: the trap that the plugin closes.
+        # Without the plugin, Hermes adds the code to the conversation.
         chat.api.wait(lambda: chat.model.saw("said-while-busy"), SECONDS)
         held.release()
 
@@ -119,7 +119,7 @@ def test_a_call_times_out_if_the_session_ends_while_it_is_connected(hermes: Shar
         chat.demo.authorization_server.ledger.revoke_everything()
         chat.model.will(Call(f"mcp__{chat.notes}__whoami"), "I cannot tell.")
         chat.ask("Who am I?", until="I cannot tell.")
-        # Not the `needs_reauth` of its source: the transport dies, and nobody answers the call.
+        # Hermes does not return its `needs_reauth`: the transport fails and the call gets no response.
         assert "MCP call timed out" in chat.model.tool_results()[-1]
 
 

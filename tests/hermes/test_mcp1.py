@@ -1,4 +1,4 @@
-"""The MCP SDK 1.x, as pinned by Hermes Agent, in Hermes's environment, with our token in its requests."""
+"""The MCP SDK 1.x that Hermes Agent pins, in Hermes's environment, with McpAuth as its httpx auth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fallback for unknown adapters, in plain text: the hook and the busy handler."""
+"""The plain-text fallback for unknown adapters: the hook and the busy handler."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-belt")]
 MOVED = """
 import gateway_hooks.hermes.telegram
 
-def moved(self):
+def fail_to_start(self):
     raise AttributeError("_app")
 
 def register(ctx):
-    gateway_hooks.hermes.telegram.HermesTelegramAdapter.start = moved
+    gateway_hooks.hermes.telegram.HermesTelegramAdapter.start = fail_to_start
 """
 
 
@@ -35,7 +35,7 @@ def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStage]:
 
 
 def begin(stage: Stage) -> str:
-    """Send the command, wait for the prompt and approve at the URL in its text; return the redirect URL."""
+    """Send the command, approve at the URL in the text of the prompt, and return the redirect URL."""
     stage.api.say(stage.anna, f"/mcpauth {stage.notes}")
     prompt = stage.said(f"Connect {stage.notes}")
     url = re.search(r"http://\S+code_challenge\S+", prompt.text)
@@ -90,7 +90,7 @@ def test_the_other_lines_of_a_merged_message_reach_the_model(hermes: SharedStage
 def test_a_command_in_a_group_is_answered_in_private(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         group = stage.group("Team", [stage.anna])
-        # Nothing opens a private chat there: the bot has to have been written to.
+        # In plain text no button opens the private chat: the user must write to the bot first.
         stage.api.say(stage.anna, f"/mcpauth {stage.notes}", group)
         stage.said("I cannot write to you yet", group)
         stage.ask("Good morning.", "Understood.")

@@ -29,7 +29,7 @@ ELSEWHERE = "https://site.example/done?code=a-code-of-theirs&state=of-theirs"
 
 @dataclass(slots=True)
 class Both(Stage):
-    """The stage on Telegram, and Ada on Discord at the same gateway."""
+    """A scenario on Telegram, and Ada on Discord with the same gateway."""
 
     discord: DiscordApi = field(kw_only=True)
     ada: Member = field(kw_only=True)
@@ -46,7 +46,7 @@ class Both(Stage):
         return there()[-1]
 
     def is_kept_out(self, secret: str) -> None:
-        """Assert that neither the model nor a file below HERMES_HOME has the secret."""
+        """Assert that neither the model nor a file in HERMES_HOME has the secret."""
         assert not self.model.saw(secret), "the model saw a code"
         assert self.hermes.search_everything(secret) == []
 
@@ -73,7 +73,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
             telegram.start(person)
         ada = discord.user("ada")
         guild = discord.guild("Home", [ada], channels=["general"])
-        # Written while no gateway ran: it is among what Hermes reads of a channel in which it is mentioned.
+        # Sent before the gateway runs: Hermes reads earlier messages of a channel that mentions it.
         for text in (f"My page is {LOOSE}", "That is what I saw."):
             discord.say(ada, guild.channel("general"), text)
         with gateway(
@@ -139,7 +139,7 @@ def test_a_redirect_url_reaches_no_model_even_if_no_login_waits(stage: Both) -> 
         wait_until_deleted(stage, written, stage.ben)
     sent = api.send(stage.ben, file=("notes.md", f"# Notes\n{LOOSE}\n".encode()))
     wait_until_deleted(stage, sent, stage.ben)
-    # What is another site's goes on.
+    # A redirect URL of another site reaches the model.
     api.say(stage.ben, f"{bot} what is {ELSEWHERE}", group)
     api.wait(lambda: stage.model.saw("a-code-of-theirs"), SECONDS)
     stage.is_kept_out(LOOSE_CODE)

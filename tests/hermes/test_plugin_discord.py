@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-discord")]
 
 PASTE = "Paste the address"
 FIELD = "The address your browser ended on"
-# One is the operator; Hermes reads whom it listens to when it starts.
+# Including the operator. Hermes reads its list of users when it starts.
 PEOPLE = 20
 
 
@@ -62,7 +62,7 @@ class Scene:
         return address
 
     def finish(self, prompt: Message) -> str:
-        """Approve in a browser and enter the redirect URL in the prompt's form; return the URL."""
+        """Approve in a browser, enter the redirect URL in the prompt's modal and return the URL."""
         address = self.approved(prompt)
         window = self.api.modal(self.api.press(self.ada, prompt, PASTE), seconds=SECONDS)
         self.api.submit(self.ada, window, {FIELD: address})
@@ -72,7 +72,7 @@ class Scene:
         self.api.wait(lambda: f"The tools of {self.notes} are live." in self.hermes.output(), SECONDS)
 
     def nothing_leaked(self) -> None:
-        """Search for secrets while the gateway runs. The module searches again after it has stopped."""
+        """Search for secrets while the gateway runs. The fixture searches again after it has stopped."""
         assert self.found.codes
         self.found.exempt = set()
         self.api.wait(lambda: not any(map(self.api.standing, self.found.codes)), SECONDS)
@@ -159,7 +159,7 @@ def test_a_code_in_a_message_is_refused_and_does_not_reach_hermes(discord: Share
         address = scene.approved(prompt)
         written = scene.api.say(scene.ada, direct, address)
         scene.said("Do not send the address as a message", direct)
-        # Only she can delete it there, and is told so.
+        # In a direct chat, only the user can delete the message.
         scene.api.remove(scene.ada, written)
         again = scene.said(f"Connect {scene.notes}", direct)
         assert again.id != prompt.id

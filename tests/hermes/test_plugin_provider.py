@@ -35,7 +35,7 @@ def notes() -> MCPServer:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A stage whose server uses a certified authorization server."""
+    """A scenario whose server uses a certified authorization server."""
 
     api: BotApi
     anna: User

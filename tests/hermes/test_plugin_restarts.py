@@ -31,7 +31,7 @@ def test_a_user_who_is_no_longer_admitted_cannot_finish_a_login(hermes: SharedSt
         assert not stage.tokens()
         login = next(iter(AuthService(stage.home).waiting_logins()))
         asyncio.run(AuthService(stage.home).cancel(login.id))
-        # What she wrote stands in her chat, and nowhere else.
+        # Only her own chat shows her message.
         stage.leaked_nowhere_but(stage.api.private(stage.anna))
 
 
@@ -43,7 +43,7 @@ def test_the_gateway_is_restarted_between_prompt_and_paste(hermes: SharedStage) 
         stage.api.say(stage.anna, address)
         stage.said(f"{stage.notes}: connected")
         stage.live()
-        # The prompt that the first process wrote has become this.
+        # The second process has replaced the prompt of the first.
         assert stage.shown(f"Connect {stage.notes}") == []
         stage.nothing_leaked()
 
@@ -55,7 +55,7 @@ def test_administrators_connect_and_hermes_refuses_other_users(hermes: SharedSta
         stage.api.say(stage.ben, f"/mcpauth {stage.notes}")
         stage.said("admin-only", stage.ben)
         address = stage.begin()
-        # Who he is asked for by the operator is asked again at the paste.
+        # The plugin checks again at the paste whether the user is an administrator.
         restart_with_admins(stage, hermes.operator, stage.ben.id)
         stage.api.say(stage.anna, address)
         stage.said("Only an administrator", stage.anna)

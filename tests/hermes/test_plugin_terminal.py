@@ -74,7 +74,7 @@ def test_hermes_mcpauth_logs_in_from_a_terminal_and_the_tools_are_live(hermes: S
 
 
 def command(home: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run our command line while the gateway runs."""
+    """Run a command of this package while the gateway runs."""
     return subprocess.run(
         [sys.executable, "-m", "hermes_mcp_auth_remote.cli", *words],
         env={**os.environ, "HERMES_HOME": str(home)},

@@ -1,4 +1,4 @@
-"""Hermes has a server's tools after a login, and keeps its tokens until then."""
+"""Hermes's tools after a login, and the stored tokens during one."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-tools")]
 
 PARKED = "parking"
 PARK_SECONDS = 120.0
-# What a person writes to have something happen to the Hermes around our plugin; what they write else goes on.
-#   forget     Hermes's function is gone, as in a later version.
-#   reconnect  As after a fatal error of the network: Hermes puts another adapter in its place.
+# A plugin whose chat commands change the running Hermes:
+#   forget     Remove a function of Hermes, as a later version might.
+#   remember   Restore that function.
+#   reconnect  Replace the adapter, as Hermes does after a fatal network error.
 # Hermes gives up on a server after two attempts instead of five, in three seconds instead of 31.
 TINKER = """
 import asyncio
 
 import tools.mcp_tool as tool
 
-taken = {}
+removed = {}
 
 def forget(gateway):
-    taken["discover_mcp_tools"] = vars(tool).pop("discover_mcp_tools")
-    print("It is forgotten.", flush=True)
+    removed["discover_mcp_tools"] = vars(tool).pop("discover_mcp_tools")
+    print("The function is removed.", flush=True)
 
 def remember(gateway):
-    vars(tool).update(taken)
-    print("It is remembered.", flush=True)
+    vars(tool).update(removed)
+    print("The function is restored.", flush=True)
 
-async def replaced(gateway):
+async def replace_adapter(gateway):
     (platform, old), = gateway.adapters.items()
     del gateway.adapters[platform]
     await old.disconnect()
@@ -54,36 +55,36 @@ async def replaced(gateway):
     new.set_busy_session_handler(gateway._handle_active_session_busy_message)
     await new.connect()
     gateway.adapters[platform] = new
-    print("Another adapter is there.", flush=True)
+    print("The adapter is replaced.", flush=True)
 
 def reconnect(gateway):
-    asyncio.get_running_loop().create_task(replaced(gateway))
+    asyncio.get_running_loop().create_task(replace_adapter(gateway))
 
-WORDS = {each.__name__: each for each in (forget, remember, reconnect)}
+COMMANDS = {command.__name__: command for command in (forget, remember, reconnect)}
 
 def register(ctx):
-    def heard(event=None, gateway=None, **_):
-        if event.text not in WORDS:
+    def run_command(event=None, gateway=None, **_):
+        if event.text not in COMMANDS:
             return None
-        WORDS[event.text](gateway)
+        COMMANDS[event.text](gateway)
         return {"action": "skip", "reason": "a test"}
 
     tool._MAX_RECONNECT_RETRIES = 2
-    ctx.register_hook("pre_gateway_dispatch", heard)
+    ctx.register_hook("pre_gateway_dispatch", run_command)
 """
 
 
 @pytest.fixture(scope="module")
 def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStage]:
     home = tmp_path_factory.mktemp("hermes")
-    # At its most talkative: no code may be in what it logs then, in any of these tests.
+    # At the highest verbosity: even then, no test of this module may log a code.
     plugins: list[str | Path] = [PLUGIN, another_plugin(home / "tinker", TINKER)]
     with shared_stage(home, plugins=plugins, verbosity="-vv") as shared:
         yield shared
 
 
 def tinker(stage: Stage, word: str, until: str) -> None:
-    """Change something in the running Hermes, and wait until it is done."""
+    """Run a command of the tinker plugin and wait for its output."""
     before = stage.hermes.output().count(until)
     stage.api.say(stage.anna, word)
     stage.api.wait(lambda: stage.hermes.output().count(until) > before, SECONDS)
@@ -100,7 +101,7 @@ def has_given_up(stage: Stage) -> bool:
 
 
 def whoami(stage: Stage, server: str = "") -> str:
-    """Let the agent call a tool; return the result that the model got."""
+    """Let the agent call a tool; return the result that the model received."""
     stage.model.will(Call(f"mcp__{server or stage.notes}__whoami"), f"Called {len(stage.model.bodies)}.")
     told = f"Called {len(stage.model.bodies)}."
     stage.ask("Who am I?", until=told)
@@ -127,9 +128,9 @@ def test_a_server_whose_token_died_is_connected_again_without_a_restart(hermes: 
         stage.ask("What can you do?", until="Understood.")
         stage.demo.authorization_server.ledger.revoke_everything()
         whoami(stage)
-        # It gives up, and takes the server's tools away.
+        # Hermes gives up and removes the server's tools.
         stage.api.wait(lambda: has_given_up(stage), PARK_SECONDS)
-        # The agent has asked by itself.
+        # The failed call has already prompted the user.
         stage.api.say(stage.anna, stage.approved())
         stage.said(f"{stage.notes}: connected")
         stage.live()
@@ -147,7 +148,7 @@ def test_a_user_is_prompted_once_for_many_calls_of_the_model(hermes: SharedStage
         assert all("has just been asked" in told for told in stage.model.tool_results())
         stage.api.press(stage.anna, stage.said(f"Connect {stage.notes}"), "Cancel")
         stage.said(f"{stage.notes}: not connected")
-        # Who said no is not asked again at once.
+        # After a cancelled login, the plugin does not prompt the user again at once.
         stage.model.will(asks, "You said no.")
         stage.ask("And now?", until="You said no.")
         assert f"they can type /mcpauth {stage.notes}" in stage.model.tool_results()[-1]
@@ -175,7 +176,7 @@ def test_the_old_tokens_and_client_stay_until_the_new_tokens_are_stored(hermes: 
         stage.api.press(stage.anna, stage.said(f"Connect {stage.notes}"), "Cancel")
         stage.said(f"{stage.notes}: not connected")
         assert kept(stage.home) == before
-        # A provider that takes no code any more.
+        # The authorization server now rejects every code as expired.
         stage.demo.authorization_server.change_behaviour(code_seconds=-1)
         stage.api.say(stage.anna, stage.begin())
         stage.api.wait(lambda: len(stage.shown(f"{stage.notes}: not connected")) == 2, SECONDS)
@@ -189,7 +190,7 @@ def test_if_hermes_has_changed_the_user_gets_a_command_and_the_operator_one_warn
 ) -> None:
     with hermes.stage() as stage:
         hermes.shared.never_live.add(stage.notes)
-        tinker(stage, "forget", "It is forgotten.")
+        tinker(stage, "forget", "The function is removed.")
         stage.ask("Good morning.", until="Understood.")
         for times in (1, 2):
             stage.api.say(stage.anna, stage.begin())
@@ -197,14 +198,14 @@ def test_if_hermes_has_changed_the_user_gets_a_command_and_the_operator_one_warn
         said = "Hermes has no tools.mcp_tool.discover_mcp_tools: tools appear after /reload-mcp only."
         assert stage.hermes.output().count(said) == 1
         stage.nothing_leaked()
-        tinker(stage, "remember", "It is remembered.")
+        tinker(stage, "remember", "The function is restored.")
 
 
 @covers("hermes-kept-out")
 def test_a_replaced_adapter_is_attached_like_the_first(hermes: SharedStage) -> None:
     with hermes.stage() as stage:
         address = stage.begin()
-        tinker(stage, "reconnect", "Another adapter is there.")
+        tinker(stage, "reconnect", "The adapter is replaced.")
         stage.ask("Are you there?", until="Understood.")
         held = stage.model.hold()
         stage.api.say(stage.anna, "Think about it.")

@@ -1,4 +1,4 @@
-"""Logins by the MCP SDK 1.x with our store, in Hermes's environment. Hermes reads the stored tokens."""
+"""Logins of the MCP SDK 1.x with SharedTokenStorage. Hermes reads the stored tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.hermes
 
 PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
 
-# With both kinds of SDK: `calls` requests at once after a line on standard input, until that ends.
+# For SDK 1 and 2: each line on stdin starts `calls` concurrent requests.
 APP = """
 import asyncio, importlib, json, sys
 from importlib.metadata import version
@@ -40,37 +40,37 @@ from hermes_mcp_auth_remote.auth.storage import SharedTokenStorage
 MAJOR = int(version("mcp").partition(".")[0])
 httpx = importlib.import_module("httpx" if MAJOR == 1 else "httpx2")
 url, kind, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
-asked = []
+authorization_urls = []
 
-async def redirect(address):
-    asked.append(address)
+async def redirect(url):
+    authorization_urls.append(url)
 
 async def callback():
     async with httpx.AsyncClient() as browser:
-        answer = await browser.get(asked[-1])
-    found = dict(parse_qsl(urlsplit(answer.headers["location"]).query))
+        response = await browser.get(authorization_urls[-1])
+    query = dict(parse_qsl(urlsplit(response.headers["location"]).query))
     if MAJOR == 1:
-        return found["code"], found["state"]
+        return query["code"], query["state"]
     from mcp.shared.auth import AuthorizationCodeResult
-    return AuthorizationCodeResult(code=found["code"], state=found["state"], iss=found.get("iss"))
+    return AuthorizationCodeResult(code=query["code"], state=query["state"], iss=query.get("iss"))
 
 async def main(provider):
     async with httpx.AsyncClient(auth=provider, timeout=30) as client:
-        answers = await asyncio.gather(*(client.get(url) for _ in range(calls)))
-        return [answer.status_code for answer in answers]
+        responses = await asyncio.gather(*(client.get(url) for _ in range(calls)))
+        return [response.status_code for response in responses]
 
 metadata = OAuthClientMetadata(client_name="An app", redirect_uris=["http://localhost:3030/callback"])
-made = shared_provider(OAuthClientProvider) if kind == "shared" else OAuthClientProvider
-provider = made(url, metadata, SharedTokenStorage("notes"), redirect, callback)
+Provider = shared_provider(OAuthClientProvider) if kind == "shared" else OAuthClientProvider
+provider = Provider(url, metadata, SharedTokenStorage("notes"), redirect, callback)
 print("ready", flush=True)
 while sys.stdin.readline().strip():
     statuses = asyncio.run(main(provider))
-    print(json.dumps({"sdk": MAJOR, "statuses": statuses, "asked": len(asked)}), flush=True)
+    print(json.dumps({"sdk": MAJOR, "statuses": statuses, "prompts": len(authorization_urls)}), flush=True)
 """
 
 
 class App:
-    """A program that uses the SDK, in its own process."""
+    """A program in its own process that uses the SDK."""
 
     def __init__(
         self, python: str | Path, home: Path, url: str, kind: str = "shared", calls: int = 1
@@ -138,7 +138,7 @@ def test_a_login_of_the_sdk_1_is_read_by_us_and_by_hermes(
     tmp_path: Path, demo: Demo, apps: list[App], kind: str
 ) -> None:
     app = started(apps, PYTHON, tmp_path, demo.ping_url, kind)
-    assert app.calls() == {"sdk": 1, "statuses": [200], "asked": 1}
+    assert app.calls() == {"sdk": 1, "statuses": [200], "prompts": 1}
     service, server = AuthService(tmp_path), Server("notes", demo.ping_url)
     tokens = service.read_credentials(server).tokens
     assert tokens is not None
@@ -161,8 +161,8 @@ def test_processes_of_both_sdks_refresh_an_expired_token_once(
 ) -> None:
     first = started(apps, PYTHON, tmp_path, demo.ping_url, "shared", 10)
     second = started(apps, sys.executable, tmp_path, demo.ping_url, "shared", 10)
-    assert first.calls() == {"sdk": 1, "statuses": [200] * 10, "asked": 1}
-    assert second.calls() == {"sdk": 2, "statuses": [200] * 10, "asked": 0}
+    assert first.calls() == {"sdk": 1, "statuses": [200] * 10, "prompts": 1}
+    assert second.calls() == {"sdk": 2, "statuses": [200] * 10, "prompts": 0}
     for _ in range(2):
         before = demo.authorization_server.count_requests("refresh")
         ended(tmp_path)
@@ -171,7 +171,7 @@ def test_processes_of_both_sdks_refresh_an_expired_token_once(
         second.go()
         answers = [json.loads(app.line()) for app in (first, second)]
         assert [answer["statuses"] for answer in answers] == [[200] * 10] * 2
-        assert [answer["asked"] for answer in answers] == [1, 0]
+        assert [answer["prompts"] for answer in answers] == [1, 0]
         assert demo.authorization_server.count_requests("refresh") == before + 1
     assert demo.authorization_server.count_requests("token") == 1
 
@@ -181,5 +181,5 @@ def test_the_sdk_1_prompts_once_if_the_session_is_over(tmp_path: Path, demo: Dem
     app = started(apps, PYTHON, tmp_path, demo.ping_url, "shared", 10)
     assert app.calls()["statuses"] == [200] * 10
     demo.authorization_server.ledger.revoke_everything()
-    assert app.calls() == {"sdk": 1, "statuses": [200] * 10, "asked": 2}
+    assert app.calls() == {"sdk": 1, "statuses": [200] * 10, "prompts": 2}
     assert demo.authorization_server.count_requests("registration") == 1

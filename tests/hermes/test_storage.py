@@ -1,4 +1,4 @@
-"""Hermes's storage class in its own environment: it reads our files, and we read its files."""
+"""Hermes's storage class and FileStore read each other's files."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_tokens_that_hermes_refreshed_are_read_and_stay_bound(tmp_path: Path, he
     found = store.read(KEY)
     assert found.tokens is not None
     assert found.tokens.access_token == Secret("access-hermes")
-    # Its new tokens are no reason to ask anybody to log in.
+    # Tokens refreshed by Hermes clear `login_needed`.
     assert found.binding == replace(stored.binding, refresh_expires_at=None)
 
 

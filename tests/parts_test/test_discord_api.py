@@ -1,4 +1,4 @@
-"""The local Discord, driven by the real discord.py."""
+"""The local Discord with the real discord.py."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Bot(commands.Bot):
         await self.tree.sync()
 
     async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
-        """Nothing; the library's own waits five seconds before it begins anew."""
+        """Do not wait. The default implementation waits five seconds before it identifies again."""
 
     async def on_resumed(self) -> None:
         self.resumed += 1
@@ -136,7 +136,7 @@ class Home:
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    # The library waits up to two seconds before it tries a refused connection again.
+    # discord.py waits up to two seconds before it retries a refused connection.
     monkeypatch.setattr("discord.backoff.ExponentialBackoff.delay", lambda _: 0.01)
     with running() as api:
         yield Home(api)
@@ -210,7 +210,7 @@ def test_a_message_is_deleted_where_the_bot_may_and_not_in_a_direct_channel(home
     with running_bot(api, Bot):
         for channel, expected in ((home.general, 50013), (api.dm(home.ada), 50003)):
             said = api.say(home.ada, channel, "secret")
-            api.wait(lambda: len(api.messages(channel)) == 2)  # noqa: B023 it is called at once
+            api.wait(lambda: len(api.messages(channel)) == 2)  # noqa: B023 called inside the loop
             assert api.messages(channel)[1].content == f"not deleted: {expected}"
             assert not api.fresh(said).deleted
         said = api.say(home.ada, ruled, "secret")

@@ -1,4 +1,4 @@
-"""Each rule of the local Discord, by breaking it over plain HTTP and plain websockets."""
+"""The rules of the local Discord, tested with plain HTTP and plain websockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FULL_ROW = {
 
 
 class Clock:
-    """Moved by hand."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -36,7 +36,7 @@ class Clock:
 
 
 class Home:
-    """An endpoint with one guild, two people and a registered command."""
+    """A local Discord with one guild, two users and a registered command."""
 
     def __init__(self, api: DiscordApi, clock: Clock) -> None:
         self.api, self.clock = api, clock
@@ -90,7 +90,7 @@ def refusal(answer: tuple[int, Any]) -> tuple[int, int]:
 
 
 def mistakes(errors: Json, path: str = "") -> set[tuple[str, str]]:
-    """Every mistake of a form as (path, code)."""
+    """Return every error of an "Invalid Form Body" response as (path, code)."""
     found = {(path, one["code"]) for one in errors.get("_errors", [])}
     for step, inner in errors.items():
         if step != "_errors":
@@ -199,7 +199,7 @@ def test_a_message_beyond_a_limit_is_refused_in_its_place(
     status, answer = home.send(body)
     assert (status, answer["code"], answer["message"]) == (400, 50035, "Invalid Form Body")
     assert (path, code) in mistakes(answer["errors"])
-    # In an answer to an interaction the same mistake stands below "data".
+    # In an interaction response, the path of the same error starts with "data".
     status, answer = home.answer(home.connect(), 4, body)
     assert (status, answer["code"]) == (400, 50035)
     assert (f"data.{path}", code) in mistakes(answer["errors"])
@@ -579,7 +579,7 @@ def test_every_answer_tells_its_bucket_and_too_many_are_refused(home: Home) -> N
     assert answer["message"] == "You are being rate limited."
     assert 0 < answer["retry_after"] <= 5
     assert home.headers["Via"]
-    # Another channel has a bucket of its own.
+    # Another channel has its own bucket.
     other = home.api.guild("Other", [home.ada]).channel("general")
     assert home.send({"content": "x"}, other)[0] == 200
     assert home.api.refused_by_rate_limit >= 1
@@ -612,7 +612,7 @@ def test_what_was_ever_said_is_found(home: Home) -> None:
 
 
 class Raw:
-    """A gateway connection without a library: JSON, or zlib-stream."""
+    """A gateway connection without discord.py: JSON or zlib-stream."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
@@ -704,7 +704,7 @@ def test_what_was_missed_is_told_after_a_resume(home: Home, query: str) -> None:
         await raw.identify(home.api)
         ready = (await raw.until("READY"))["d"]
         await raw.until("GUILD_CREATE")
-        # Ends it otherwise than with 1000, as a client does that wants to come back.
+        # Like a client that will resume: not with close code 1000.
         await raw.socket.close(code=4000)
         return dict(ready)
 

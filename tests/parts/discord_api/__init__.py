@@ -1,18 +1,20 @@
-"""A Discord on loopback, for the real discord.py: REST v10 and gateway v10, as strict as the real one.
+"""A local Discord server for the real discord.py: REST v10 and gateway v10, as strict as Discord.
 
-    with running() as api, api.used_by_discord_py():
-        ada = api.user("ada")
-        guild = api.guild("Home", [ada], roles={"admins": [ada]}, channels=["general"])
-        ...  # run a bot with api.token: `running_bot` of .bot, or another process
-        asked = api.slash(ada, guild.channel("general"), "connect", server="notes")
-        prompt = api.answer(asked)                       # waits for the message; .content .embeds .labels
-        window = api.modal(api.press(ada, prompt, "Paste"))
-        api.submit(ada, window, {"Where you were sent": "http://127.0.0.1/..."})
+    with serve_discord_api() as api, api.patch_discord_py():
+        ada = api.add_user("ada")
+        guild = api.add_guild("Home", [ada], roles={"admins": [ada]}, channels=["general"])
+        ...  # run a bot with api.token: `run_bot` of .bot, or another process
+        interaction = api.slash(ada, guild.channel("general"), "connect", server="notes")
+        prompt = api.wait_for_response(interaction)      # a message: .content .embeds .labels
+        modal = api.wait_for_modal(api.press(ada, prompt, "Paste"))
+        api.submit(ada, modal, {"Where you were sent": "http://127.0.0.1/..."})
         print(api.transcript(guild.channel("general"), seen_by=ada))
 
-Another process is told `api.url` and `api.gateway_url` (its discord.py: `Route.BASE`, `DEFAULT_GATEWAY`).
-Nobody's ephemeral messages are others' to see, `api.find(text)` says where a text ever went, `api.drop()`,
-`api.limit_next(...)` and their like make trouble, and a `clock` moves the 3 seconds and the 15 minutes.
+Another process sets the `Route.BASE` and `DEFAULT_GATEWAY` of its discord.py to `api.url` and
+`api.gateway_url`. Only its addressee sees an ephemeral message. `api.find(text)` lists the requests and
+events that contained a text. `api.abort_gateway()`, `api.rate_limit_next(...)` and similar methods inject
+faults. A `clock` controls the time limits of an interaction: 3 seconds to acknowledge it, 15 minutes for its
+token.
 """
 
 from .api import DiscordApi

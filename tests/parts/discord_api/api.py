@@ -1,4 +1,4 @@
-"""What a test holds: who is there and what they do, what is to be seen, and what goes wrong on purpose."""
+"""The API of the local Discord for tests: users, their actions, inspection and fault injection."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .world import Channel, Guild, Json, Role, User
 
 
 class DiscordApi(Seen, Trouble):
-    """Every method may be called from any thread; those that wait say so."""
+    """Controls the local Discord. Methods are thread-safe; those that wait say so."""
 
     def user(self, name: str, user_id: int | str | None = None, *, dms_open: bool = True) -> User:
-        """Somebody new; while `dms_open` is false the bot cannot write to them first or at all."""
+        """Create a user. While `dms_open` is false the bot cannot send them direct messages."""
 
         def act() -> User:
             made = User(str(user_id) if user_id is not None else self._state.new_id(), name)
@@ -43,7 +43,7 @@ class DiscordApi(Seen, Trouble):
         bot_permissions: int = world.EVERYBODY,
         owner: User | None = None,
     ) -> Guild:
-        """A server with the bot in it; permissions are bits, as `discord.Permissions(...).value`."""
+        """Create a guild with the bot in it. Permissions are bits, as in `discord.Permissions(...).value`."""
 
         def act() -> Guild:
             state = self._state
@@ -65,11 +65,11 @@ class DiscordApi(Seen, Trouble):
         return self._in_loop(act)
 
     def dm(self, user: User) -> Channel:
-        """The direct channel of a user with the bot."""
+        """Return the direct channel between a user and the bot."""
         return self._in_loop(lambda: self._state.dm(user))
 
     def register(self, *bodies: Json) -> None:
-        """Put global commands there as if an earlier run of the bot had registered them: no sync."""
+        """Register global commands as an earlier run of the bot would: `command_changes` ignores them."""
 
         def act() -> None:
             scope = self._state.scope(None)
@@ -79,10 +79,10 @@ class DiscordApi(Seen, Trouble):
 
         self._in_loop(act)
 
-    # What a person does; raises NotOffered where their client would not let them.
+    # Actions of a user. They raise NotOffered if the Discord client would not allow the action.
 
     def slash(self, user: User, channel: Channel, command: str, **options: Any) -> Interaction:
-        """Send a slash command ("connect", or with subcommands "mcp connect"); returns at once."""
+        """Send a slash command ("connect", or with a subcommand "mcp connect"). Does not wait."""
         return self._in_loop(lambda: person.slash(self._state, user, channel, command, options))
 
     def autocomplete(
@@ -96,7 +96,7 @@ class DiscordApi(Seen, Trouble):
         seconds: float = 10,
         **others: Any,
     ) -> list[Any]:
-        """Type into an option; waits for the choices, and returns their values."""
+        """Type into an option, wait for the choices and return their values."""
         typed = self._in_loop(
             lambda: person.type_option(self._state, user, channel, command, option, text, others)
         )
@@ -104,17 +104,17 @@ class DiscordApi(Seen, Trouble):
         return [choice["value"] for choice in typed.choices or []]
 
     def press(self, user: User, message: Message, label_or_custom_id: str) -> Interaction:
-        """Press a button, on the message as it stands now; returns at once."""
+        """Press a button of the current version of a message. Does not wait."""
         return self._in_loop(lambda: person.press(self._state, user, message.id, label_or_custom_id))
 
     def choose(self, user: User, message: Message, custom_id: str, *values: str) -> Interaction:
-        """Pick from a menu, by values or labels; returns at once."""
+        """Choose from a menu, by values or labels. Does not wait."""
         return self._in_loop(lambda: person.choose(self._state, user, message.id, custom_id, list(values)))
 
     def submit(self, user: User, modal: Modal, texts: Mapping[str, str]) -> Interaction:
-        """Fill in a window, by labels or custom ids, and send it off; returns at once."""
+        """Fill in a modal, by labels or custom ids, and submit it. Does not wait."""
         if modal.user != user:
-            raise person.NotOffered(f"{user.name} does not have that window")
+            raise person.NotOffered(f"{user.name} does not have that modal")
         return self._in_loop(lambda: person.submit(self._state, modal, dict(texts)))
 
     def say(
@@ -126,7 +126,7 @@ class DiscordApi(Seen, Trouble):
         reply_to: Message | None = None,
         files: Sequence[tuple[str, bytes]] = (),
     ) -> Message:
-        """Write a message into a channel or a DM, as a reply or with files."""
+        """Send a message to a channel or a DM, optionally as a reply or with files."""
         replied = None if reply_to is None else reply_to.id
         return self._in_loop(
             lambda: self.copy(
@@ -149,15 +149,15 @@ class DiscordApi(Seen, Trouble):
         return self._in_loop(act)
 
     def write(self, author: User, channel: Channel, body: Json) -> Message:
-        """Let another bot, or a webhook, write: content, embeds and components, as the API takes them."""
+        """Send a message of another bot or a webhook. `body` is as the API accepts it."""
         return self._in_loop(lambda: self.copy(self._state.write(channel, author, body)))
 
     def edit(self, user: User, message: Message, text: str) -> Message:
-        """Change the text of an own message."""
+        """Edit the text of the user's own message."""
         return self._in_loop(lambda: self.copy(person.edit(self._state, user, message.id, text)))
 
     def remove(self, user: User, message: Message) -> None:
-        """Let the author delete a message, or the one who sees an ephemeral one dismiss it."""
+        """Delete a message of the user, or dismiss an ephemeral message."""
 
         def act() -> None:
             found = person.visible(self._state, user, message.id)
@@ -166,6 +166,6 @@ class DiscordApi(Seen, Trouble):
             elif found.author == user:
                 self._state.delete(found)
             else:
-                raise person.NotOffered("Not theirs")
+                raise person.NotOffered(f"{user.name} is not the author of that message")
 
         self._in_loop(act)

@@ -1,4 +1,4 @@
-"""A discord.py bot in a thread of its own, against the endpoint of a test."""
+"""Run a discord.py bot in its own thread against the local Discord."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Client = TypeVar("Client", bound=discord.Client)
 
 @contextmanager
 def running_bot(api: DiscordApi, make: Callable[[], Client]) -> Iterator[Client]:
-    """Make a client inside of its loop and run it until left; it is in the gateway when this is entered.
+    """Create a client inside its event loop and run it; it is ready when the block starts.
 
-    Raises what the client's start raises, also after it was entered.
+    Raises what the client's start raises, before or after the block.
     """
     made: list[Client] = []
     failure: list[BaseException] = []
@@ -35,7 +35,7 @@ def running_bot(api: DiscordApi, make: Callable[[], Client]) -> Iterator[Client]
     def run() -> None:
         try:
             asyncio.run(main())
-        except BaseException as error:  # noqa: BLE001 it is raised where the test can see it
+        except BaseException as error:  # noqa: BLE001 it is raised in the thread of the test
             failure.append(error)
 
     before = api.gateway.ready

@@ -1,4 +1,4 @@
-"""Application commands: what may be registered, and how often it was."""
+"""Application commands: validation, registration, and a count of the changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from .form import Form, Path, Refused, refused
 
-# Lower-case letters and digits of any script, `-` and `_`.
+# Lower-case letters and digits of any script, `-`, `_` and `'`.
 NAME = re.compile(r"^[-_'\w]{1,32}$")
 SUBCOMMAND, GROUP, STRING, INTEGER, NUMBER = 1, 2, 3, 4, 10
 PLAIN_OPTIONS = (3, 4, 5, 6, 7, 8, 9, 10, 11)
@@ -17,17 +17,17 @@ PLAIN_OPTIONS = (3, 4, 5, 6, 7, 8, 9, 10, 11)
 
 @dataclass(slots=True)
 class Commands:
-    """The registered commands of one scope (global, or a guild); `writes` counts successful changes."""
+    """The commands of one scope: global or a guild. `change_count` counts successful changes."""
 
     application_id: str
     guild_id: str | None = None
     listed: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     writes: int = 0
-    # How often the whole list was overwritten.
+    # The number of times the whole list was overwritten.
     syncs: int = 0
 
     def overwrite(self, bodies: object, new_id: Callable[[], str]) -> list[dict[str, Any]]:
-        """Replace all; a command of the same name and type keeps its id. Raises Refused."""
+        """Replace all commands. A command of the same name and type keeps its id. Raises ApiError."""
         if not isinstance(bodies, list):
             raise refused(50109)
         form = Form()
@@ -46,7 +46,7 @@ class Commands:
         return self.listed
 
     def upsert(self, body: dict[str, Any], new_id: str) -> tuple[int, dict[str, Any]]:
-        """Add one, or replace the one of its name; returns 201 or 200, and what is stored. Raises Refused."""
+        """Add a command (201), or replace the one of its name (200). Raises ApiError."""
         form = Form()
         check_command(form, (), body)
         form.check()
@@ -105,7 +105,7 @@ class Commands:
 
 
 def check_command(form: Form, path: Path, body: object) -> None:
-    """One command as it is sent to be registered."""
+    """Check the body of a command that the bot registers."""
     if not isinstance(body, dict):
         raise Refused(400, {"message": "Invalid Form Body", "code": 50035})
     kind = body.get("type", 1)
@@ -122,7 +122,7 @@ def check_command(form: Form, path: Path, body: object) -> None:
     permissions = body.get("default_member_permissions")
     if permissions is not None and not str(permissions).isdigit():
         form.add((*path, "default_member_permissions"), "STRING_TYPE_REGEX", "String value did not match.")
-    # All that a command says, in one language, may be 8000 characters long.
+    # The texts of a command in one language may have 8000 characters in total.
     if _characters(body) > 8000:
         text = "Command exceeds maximum size (8000)"
         form.add(path, "APPLICATION_COMMAND_TOO_LARGE", text)
@@ -170,7 +170,7 @@ def _check_choices(form: Form, here: Path, option: dict[str, Any]) -> None:
 
 
 def check_choices(form: Form, path: Path, choices: object, kind: object) -> None:
-    """At most 25 choices, of a command's option or of an autocomplete answer."""
+    """Check the choices of an option or of an autocomplete response: at most 25."""
     for index, choice in enumerate(form.items(path, choices, 0, 25)):
         form.text((*path, index, "name"), choice.get("name"), 1, 100, required=True)
         if kind == STRING:

@@ -1,4 +1,4 @@
-"""What may stand below a message and in a modal: rows, buttons, menus, labels, text inputs."""
+"""Checks of message components and modals: rows, buttons, menus, labels, text inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BUTTON_SCHEMES = ("http", "https", "discord")
 
 
 def walk(components: list[Any]) -> Iterator[dict[str, Any]]:
-    """Yield every component, a holder before what it holds."""
+    """Yield every component, a parent before its children."""
     for component in components:
         yield component
         yield from walk(component.get("components") or [])
@@ -23,14 +23,14 @@ def walk(components: list[Any]) -> Iterator[dict[str, Any]]:
 
 
 def numbered(components: list[Any]) -> list[Any]:
-    """Give every component the id that Discord assigns where none was sent; changes what it is given."""
+    """Assign an id, in place, to every component that was sent without one, as Discord does."""
     for number, component in enumerate(walk(components), 1):
         component.setdefault("id", number)
     return components
 
 
 def check_components(form: Form, path: Path, components: object, *, version_2: bool) -> None:
-    """A message's components: five rows, or, where the flag is set, forty of the newer kinds."""
+    """Check a message's components: five rows, or forty components if `version_2` is set."""
     custom_ids: set[str] = set()
     if version_2:
         listed = form.items(path, components, 0, 40)
@@ -126,7 +126,7 @@ def _check_menu(form: Form, here: Path, menu: dict[str, Any], custom_ids: set[st
 
 
 def check_modal(modal: dict[str, Any]) -> None:
-    """A modal: a title, a custom id, and one to five rows or labels; raises Refused."""
+    """Check a modal: a title, a custom id, and one to five components. Raises ApiError."""
     form, path = Form(), ("data",)
     form.text((*path, "title"), modal.get("title"), 1, 45, required=True)
     form.text((*path, "custom_id"), modal.get("custom_id"), 1, 100, required=True)

@@ -1,4 +1,4 @@
-"""REST for who and what is there: the bot, users, guilds, and the commands that are registered."""
+"""REST routes for the bot, users, guilds and registered commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .world import Json
 
 
 class Directory:
-    """The routes beside those of channels."""
+    """All routes except those of channels and interactions."""
 
     def __init__(self, state: State) -> None:
         self.state = state

@@ -1,4 +1,4 @@
-"""How Discord refuses: an error code, or "Invalid Form Body" with every mistake in its place."""
+"""Error responses of Discord: an error code, or "Invalid Form Body" with the path of every error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KNOWN = {
 
 
 class Refused(Exception):
-    """An answer other than success: `status`, and the JSON body that goes with it."""
+    """An error response: `status` and its JSON body."""
 
     def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         super().__init__(f"{status} {body.get('code')} {body.get('message')}")
@@ -46,18 +46,18 @@ class Refused(Exception):
 
 
 def refused(code: int) -> Refused:
-    """One of the known codes; raises KeyError for another."""
+    """Return the error for one of ERROR_RESPONSES; raise KeyError for another code."""
     status, message = KNOWN[code]
     return Refused(status, {"message": message, "code": code})
 
 
 def not_found() -> Refused:
-    """A path that does not exist."""
+    """Return the error for a path that does not exist."""
     return Refused(404, {"message": "404: Not Found", "code": 0})
 
 
 class Form:
-    """Collects the mistakes of one body, so that all are told at once, nested as the body is."""
+    """Collects the errors of one request body. One response reports them all, nested like the body."""
 
     def __init__(self) -> None:
         self._errors: dict[str, Any] = {}
@@ -69,12 +69,12 @@ class Form:
         place.setdefault("_errors", []).append({"code": code, "message": message})
 
     def check(self) -> None:
-        """Raise what was collected; nothing where the body was in order."""
+        """Raise ApiError if any error was added."""
         if self._errors:
             raise Refused(400, {"message": "Invalid Form Body", "code": 50035, "errors": self._errors})
 
     def text(self, path: Path, value: object, low: int, high: int, *, required: bool = False) -> bool:
-        """A string of `low` to `high` characters; an absent one is a mistake only where it is required."""
+        """Check a string of `low` to `high` characters. It may be absent unless it is `required`."""
         if value is None:
             if required:
                 self.add(path, "BASE_TYPE_REQUIRED", "This field is required")
@@ -93,7 +93,7 @@ class Form:
         return False
 
     def items(self, path: Path, value: object, low: int, high: int) -> list[Any]:
-        """A list of `low` to `high` members; returns them, also where they are too many."""
+        """Check a list of `low` to `high` members; return them, even if there are too many."""
         if not isinstance(value, list):
             self.add(path, "LIST_TYPE_CONVERT", "Only iterables may be used in a ListType")
             return []
@@ -111,7 +111,7 @@ class Form:
         return False
 
     def url(self, path: Path, value: object, high: int, schemes: tuple[str, ...]) -> None:
-        """A URL of at most `high` characters, of one of the schemes."""
+        """Check a URL of at most `high` characters with one of the schemes."""
         if not self.text(path, value, 0, high, required=True) or not isinstance(value, str):
             return
         parts = urlsplit(value)

@@ -1,4 +1,4 @@
-"""The gateway, version 10: sessions, heartbeats, resuming, and what is told to whom by intent."""
+"""The gateway, version 10: sessions, heartbeats, resuming, and events filtered by intent."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 
 class Gateway:
-    """All sessions; `told` is everything that was ever sent to a client, `heard` what clients sent."""
+    """All sessions, with every frame sent to clients and every frame received from them."""
 
     def __init__(self, state: State, allowed_intents: int) -> None:
         self._state = state
@@ -62,16 +62,16 @@ class Gateway:
         self.heard: list[Json] = []
         self.url = self.resume_url = ""
         self.heartbeat_seconds = 41.25
-        # How much later than that a heartbeat may come.
+        # Close a connection if a heartbeat is later than this.
         self.heartbeat_grace_seconds = 10.0
         self.refuse = 0
         self.attempts = 0
         self.identifies = 0
         self.resumes = 0
-        # How many sessions got as far as READY.
+        # The number of sessions that received READY.
         self.ready = 0
 
-    # What happens, told to whoever has the intent for it.
+    # Events, sent to the sessions with the intent for them.
 
     def tell_message(self, event: str, message: Message) -> None:
         in_guild = self._state.channels[message.channel_id].guild_id is not None
@@ -106,7 +106,7 @@ class Gateway:
         if session.connection is not None:
             session.connection.queue.put_nowait(frame)
 
-    # Knobs.
+    # Faults that a test injects.
 
     def drop(self) -> None:
         for connection in list(self.connections):
@@ -127,14 +127,14 @@ class Gateway:
     async def close(self, code: int) -> None:
         for connection in list(self.connections):
             if connection.session is not None:
-                # Whatever the client answers to that, its session can be resumed.
+                # The session stays resumable, whatever close code the client sends back.
                 connection.session.connection = None
             await connection.socket.close(code=code)
 
-    # The conversation with one client.
+    # The protocol with one client.
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Answer one connection attempt."""
+        """Serve one connection attempt."""
         self.attempts += 1
         if self.refuse > 0:
             self.refuse -= 1
@@ -165,14 +165,14 @@ class Gateway:
         if session is None or session.connection is not connection:
             return
         session.connection = None
-        # A client that says goodbye ends its session; one that is cut off may resume it.
+        # A client ends its session with close code 1000 or 1001. After any other end it can resume.
         if connection.socket.close_code in {WSCloseCode.OK, WSCloseCode.GOING_AWAY}:
             self.sessions.pop(session.id, None)
 
     async def _watch(self, connection: Connection) -> None:
-        """Close a connection that no heartbeat comes from."""
+        """Close a connection that sends no heartbeats."""
         loop, allowed = asyncio.get_running_loop(), self.heartbeat_seconds + self.heartbeat_grace_seconds
-        while (left := connection.heard + allowed - loop.time()) > 0:  # noqa: ASYNC110 each waits
+        while (left := connection.heard + allowed - loop.time()) > 0:  # noqa: ASYNC110 no event
             await asyncio.sleep(left)
         if connection.session is not None:
             self.sessions.pop(connection.session.id, None)
@@ -188,7 +188,7 @@ class Gateway:
                 break
 
     def _received(self, connection: Connection, text: str) -> int | None:
-        """Act on one frame; returns the code to close with, where it was a mistake."""
+        """Handle one frame; return the close code if the frame is invalid."""
         now = asyncio.get_running_loop().time()
         connection.frames.append(now)
         while connection.frames[0] < now - 60:

@@ -1,4 +1,4 @@
-"""What every part of a test's handle stands on: the endpoint's thread, and where it listens."""
+"""The base class of DiscordApi: the URLs of the local Discord, and calls into its thread."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .world import User
 
 T = TypeVar("T")
 POLL_SECONDS = 0.005
-# For what comes at once on an idle machine.
+# Enough for a loaded machine; an idle one needs milliseconds.
 WAIT_SECONDS = 30.0
 
 
 class Handle:
-    """May be used from any thread: what it does happens in the endpoint's."""
+    """Runs actions in the thread of the local Discord. Any thread may use it."""
 
     def __init__(self, state: State, rest: Rest, loop: asyncio.AbstractEventLoop) -> None:
         self._state = state
@@ -33,39 +33,37 @@ class Handle:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
 
-    # Where it is.
-
     @property
     def url(self) -> str:
-        """The base of REST: what `discord.http.Route.BASE` is set to."""
+        """The base URL of REST: the value for `discord.http.Route.BASE`."""
         return f"{self._state.base_url}/api/v10"
 
     @property
     def gateway_url(self) -> str:
-        """What `discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY` is set to, as a yarl.URL."""
+        """The URL for `discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY`, which is a yarl.URL."""
         return self._state.gateway.url
 
     @property
     def token(self) -> str:
-        """The bot's token; a secret like a real one."""
+        """The bot's token. Tests treat it as a secret."""
         return self._state.token
 
     @property
     def bot(self) -> User:
-        """The bot; its id is the application's."""
+        """The bot. Its id is also the application id."""
         return self._state.bot
 
     def wait(self, predicate: Callable[[], object], seconds: float = WAIT_SECONDS) -> None:
-        """Wait until it is true; raises AssertionError when it is not in time. Not for the bot's own loop."""
+        """Wait until the predicate is true; raise AssertionError on timeout. Blocks: not for event loops."""
         end = time.monotonic() + seconds
         while not predicate():
             if time.monotonic() > end:
-                raise AssertionError(f"Not within {seconds} s")
+                raise AssertionError(f"The condition is still false after {seconds} s")
             time.sleep(POLL_SECONDS)
 
     @contextmanager
     def used_by_discord_py(self) -> Iterator[None]:
-        """Point the discord.py of this process here, for a while."""
+        """Point the discord.py of this process to the local Discord inside the block."""
         import yarl
         from discord.gateway import DiscordWebSocket
         from discord.http import Route

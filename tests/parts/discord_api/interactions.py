@@ -1,4 +1,4 @@
-"""What a bot answers to an interaction: first within three seconds, then by its token for 15 minutes."""
+"""REST routes for interaction responses: the first within 3 seconds, others for 15 minutes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .wire import Answer, Asked, Files, Handler
 from .world import Json
 
 COMMAND, COMPONENT, AUTOCOMPLETE, SUBMIT = 2, 3, 4, 5
-# Types of a callback.
+# Interaction callback types.
 MESSAGE, DEFERRED, DEFERRED_UPDATE, UPDATE, CHOICES, MODAL = 4, 5, 6, 7, 8, 9
 ALLOWED = {
     COMMAND: (MESSAGE, DEFERRED, MODAL),
@@ -26,7 +26,7 @@ ALLOWED = {
 
 
 class Interactions:
-    """The routes that need no bot token: whoever has an interaction's token may answer it."""
+    """The routes that need no bot token: the interaction's token authorizes the caller."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -43,7 +43,7 @@ class Interactions:
         ]
 
     def callback(self, asked: Asked) -> Answer:
-        """The first answer. Raises Refused for a late, second or malformed one."""
+        """Accept the first response. Raises ApiError for a late, second or malformed one."""
         interaction = self.state.interactions.get(asked.at["webhook_id"])
         if interaction is None or interaction.token != asked.at["webhook_token"]:
             raise refused(10062)
@@ -57,7 +57,7 @@ class Interactions:
         form = Form()
         allowed = ALLOWED[interaction.kind]
         if interaction.kind == SUBMIT and interaction.message is None:
-            # There is no message to change where a command opened the modal.
+            # If a command opened the modal, there is no message to update.
             allowed = (MESSAGE, DEFERRED)
         form.choice(("type",), kind, allowed)
         form.check()
@@ -115,7 +115,7 @@ class Interactions:
         return {"interaction": about, "resource": resource}
 
     def _by_token(self, asked: Asked) -> Interaction:
-        """The acknowledged interaction of a token; raises Refused for an unknown or an old one."""
+        """Return the acknowledged interaction of a token; raise ApiError if it is unknown or expired."""
         found = [one for one in self.state.interactions.values() if one.token == asked.at["webhook_token"]]
         if asked.at["webhook_id"] != self.state.bot.id or not found:
             raise refused(10015)
@@ -139,7 +139,7 @@ class Interactions:
         return message
 
     def follow_up(self, asked: Asked) -> Answer:
-        """A further message; the first one after a deferral takes the place of "is thinking"."""
+        """Create a followup message. The first one after a deferral replaces "is thinking"."""
         interaction = self._by_token(asked)
         body = asked.body if isinstance(asked.body, dict) else {}
         check_message(body, files=len(asked.files))
@@ -165,7 +165,7 @@ class Interactions:
 
 
 def _kind(interaction: Interaction) -> int:
-    """A message's type: the answer to a command says so, one to a button replies to its message."""
+    """Return the message type of a response: 20 (CHAT_INPUT_COMMAND) to a command, otherwise 0."""
     return 20 if interaction.kind == COMMAND else 0
 
 

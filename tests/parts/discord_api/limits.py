@@ -1,4 +1,4 @@
-"""What a message may be: content, embeds, attachments, mentions and flags, with Discord's limits."""
+"""Discord's limits for messages: content, embeds, attachments, mentions and flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ATTACHMENT_BYTES = 10 * 1024 * 1024
 
 
 def check_message(body: dict[str, Any], path: Path = (), *, files: int = 0, edit: bool = False) -> None:
-    """Raise what Discord would find wrong with a message's body; `path` is where it stands in the request."""
+    """Raise ApiError if Discord would reject a message's body. `path` is its place in the request."""
     form = Form()
     if body.get("content") is not None:
         form.text((*path, "content"), body["content"], 0, CONTENT)
@@ -54,7 +54,7 @@ def _check_embeds(form: Form, path: Path, embeds: object) -> None:
 
 
 def _check_embed(form: Form, here: Path, embed: dict[str, Any]) -> int:
-    """Check one embed; returns how many characters count towards the total."""
+    """Check one embed; return the number of characters that count towards the total."""
     counted: list[Any] = [embed.get("title"), embed.get("description")]
     form.text((*here, "title"), embed.get("title"), 0, 256)
     form.text((*here, "description"), embed.get("description"), 0, 4096)

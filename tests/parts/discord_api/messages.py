@@ -1,4 +1,4 @@
-"""What is said here: messages, interactions and the windows that they open."""
+"""Messages, interactions and modals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKEN_SECONDS = 15 * 60
 
 @dataclass(slots=True, eq=False)
 class Message:
-    """A message as it stands; `only_for` is the one who sees an ephemeral one. Copies are handed out."""
+    """A message. Only the user `visible_to` sees an ephemeral one. Tests get copies."""
 
     id: str
     channel_id: str
@@ -41,7 +41,7 @@ class Message:
     reactions: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
     def __repr__(self) -> str:
-        # What it says may be a secret of a test.
+        # Do not show the content: it may contain a secret of a test.
         return f"<Message {self.id} of {self.author.name}, {len(self.content)} characters, {self.labels}>"
 
     @property
@@ -50,12 +50,12 @@ class Message:
 
     @property
     def loading(self) -> bool:
-        """True while a deferred answer shows "is thinking"."""
+        """True while a deferred response shows "is thinking"."""
         return bool(self.flags & LOADING)
 
     @property
     def buttons(self) -> list[Json]:
-        """Every button, link buttons as well."""
+        """Every button, including link buttons."""
         return [part for part in walk(self.components) if part["type"] == 2]
 
     @property
@@ -64,7 +64,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """All the text that a reader sees: content, embeds, text displays, labels; for searching."""
+        """All visible text, for searching: content, embeds, text displays, labels."""
         parts: list[str | None] = [self.content]
         for embed in self.embeds:
             parts += [embed.get("title"), embed.get("description"), embed.get("url")]
@@ -78,7 +78,7 @@ class Message:
 
 @dataclass(slots=True, eq=False)
 class Interaction:
-    """One thing that a person did; `acknowledged_at` is when the bot answered it first (None: not yet)."""
+    """One action of a user. `acknowledged_at` is the time of the bot's first response, or None."""
 
     id: str
     token: str
@@ -88,9 +88,9 @@ class Interaction:
     guild_id: str | None
     created_at: float
     data: Json
-    # Of a component or of a modal that a component opened.
+    # Set for a component, and for a modal that a component opened.
     message: Message | None = None
-    # Of a modal's submit: what opened the modal.
+    # Set for a submitted modal: the interaction that opened it.
     opened_by: Interaction | None = None
     acknowledged_at: float | None = None
     answer_type: int | None = None
@@ -100,13 +100,13 @@ class Interaction:
     followups: list[str] = field(default_factory=list[str])
 
     def __repr__(self) -> str:
-        # Its token lets anybody answer it.
-        return f"<Interaction {self.id} of {self.user.name}, answered with {self.answer_type}>"
+        # Do not show the token: it authorizes responses.
+        return f"<Interaction {self.id} of {self.user.name}, response type {self.answer_type}>"
 
 
 @dataclass(slots=True, eq=False)
 class Modal:
-    """A window with questions that one user has open; `submitted` once they sent it off."""
+    """A modal that one user has open, until `submitted` is true."""
 
     title: str
     custom_id: str
@@ -117,7 +117,7 @@ class Modal:
 
     @property
     def inputs(self) -> list[Json]:
-        """The fields, each with "shown_label" added."""
+        """The input fields, each with "shown_label" added."""
         found: list[Json] = []
         for component in self.components:
             if component["type"] == 18:
@@ -129,7 +129,7 @@ class Modal:
 
 
 def pinged(content: str, allowed: Json | None, known: dict[str, User]) -> list[str]:
-    """The ids of users that a message's text pings: those it names, where `allowed_mentions` lets it."""
+    """Return the ids of the users that a text mentions and `allowed_mentions` lets it ping."""
     named = [one for one in dict.fromkeys(re.findall(r"<@!?(\d+)>", content)) if one in known]
     if allowed is None or "users" in (allowed.get("parse") or []):
         return named

@@ -1,4 +1,4 @@
-"""Messages and interactions as they go over the wire."""
+"""JSON payloads of messages, interactions and guilds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def message_payload(state: State, message: Message) -> Json:
-    """A message as the API answers it."""
+    """Return a message as REST returns it."""
     payload: Json = {
         "id": message.id,
         "channel_id": message.channel_id,
@@ -26,7 +26,7 @@ def message_payload(state: State, message: Message) -> Json:
         "mention_everyone": False,
         "mentions": [state.users[user].payload() for user in message.mentioned],
         "mention_roles": [],
-        # What an embed shows is not listed once more.
+        # Discord does not list an attachment that an embed shows.
         "attachments": [one for one in message.attachments if one["url"] not in str(message.embeds)],
         "embeds": message.embeds,
         "components": message.components,
@@ -48,7 +48,7 @@ def message_payload(state: State, message: Message) -> Json:
 
 
 def message_event(state: State, message: Message, *, content: bool) -> Json:
-    """A message as the gateway tells it: in a guild with its author as a member; blank without the intent."""
+    """Return a message as the gateway sends it. Without the content intent the content is empty."""
     payload = message_payload(state, message)
     guild_id = state.channels[message.channel_id].guild_id
     if guild_id is not None:
@@ -59,14 +59,14 @@ def message_event(state: State, message: Message, *, content: bool) -> Json:
     about_bot = message.author == state.bot or state.bot.id in message.mentioned
     if guild_id is not None and not content and not about_bot:
         payload |= {"content": "", "embeds": [], "attachments": [], "components": []}
-        # Polls and forwarded messages are content as well.
+        # Discord also withholds polls and forwarded messages.
         for name in message.more:
             payload.pop(name)
     return payload
 
 
 def interaction_payload(state: State, interaction: Interaction) -> Json:
-    """An interaction as the gateway tells it."""
+    """Return an interaction as the gateway sends it."""
     channel = state.channels[interaction.channel_id]
     owner = interaction.guild_id or "0"
     payload: Json = {
@@ -100,7 +100,7 @@ def interaction_payload(state: State, interaction: Interaction) -> Json:
 
 
 def guild_payload(state: State, guild_id: str) -> Json:
-    """A guild as GUILD_CREATE tells it: of the members, the bot alone, as without the presences intent."""
+    """Return a guild as in GUILD_CREATE. The bot is the only member, as without the presences intent."""
     guild = state.guilds[guild_id]
     everyone = world.Role(guild.id, "@everyone", world.EVERYBODY)
     channels = [channel for channel in guild.channels.values() if channel.parent_id is None]

@@ -1,4 +1,4 @@
-"""The person's side: what can be typed and pressed in a Discord client, refused where the client would."""
+"""Actions of a user in a Discord client. NotOffered is raised if the client would not allow one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .state import State
 from .world import COMMANDS, SEND, Channel, Json, User
 
 FILES = 10
-# Discord puts "_" for what is none of these.
+# Discord replaces all other characters with "_".
 FILE_NAME = re.compile(r"[\w.()-]{1,255}", re.ASCII)
 
 
 class NotOffered(AssertionError):
-    """The client would not let a person do this: it is not on the screen, or it is greyed out."""
+    """The Discord client does not show this to the user, or it is disabled."""
 
 
 def find_command(state: State, user: User, channel: Channel, name: str) -> Json:
-    """The command that a person picks by its name; raises NotOffered where it does not show up here."""
+    """Return the command of a name; raise NotOffered if the client does not offer it in the channel."""
     scopes = [scope for key, scope in state.commands.items() if key in {None, channel.guild_id}]
     for scope in reversed(scopes):
         for command in scope.listed:
@@ -39,18 +39,18 @@ def _check_offered(state: State, user: User, channel: Channel, command: Json) ->
     if contexts is None:
         contexts = [0, 1] if command["dm_permission"] else [0]
     if context not in contexts or (context == 1 and "guild_id" in command):
-        raise NotOffered(f"/{command['name']} does not show here")
+        raise NotOffered(f"/{command['name']} is not offered in this channel")
     if not state.may_see(user.id, channel):
         raise NotOffered(f"{user.name} is not in #{channel.name}")
     if channel.guild_id is not None:
         held = state.guilds[channel.guild_id].permissions(user.id)
         needed = int(command["default_member_permissions"] or 0)
         if not held & COMMANDS or held & needed != needed:
-            raise NotOffered(f"/{command['name']} does not show for {user.name}")
+            raise NotOffered(f"/{command['name']} is not offered to {user.name}")
 
 
 def command_data(state: State, channel: Channel, command: Json, words: list[str], options: Json) -> Json:
-    """An interaction's data, for a command with its subcommands and the options that were filled in."""
+    """Return the interaction data of a command with its subcommands and filled options."""
     resolved: Json = {}
     filled = _fill(state, channel, command.get("options") or [], words, options, resolved)
     data: Json = {"id": command["id"], "name": command["name"], "type": 1}
@@ -96,10 +96,10 @@ def _fill(
 def _check_value(option: Json, value: object) -> None:
     kinds: dict[int, Any] = {3: str, 4: int, 5: bool, 10: int | float}
     if not isinstance(value, kinds.get(option["type"], str)):
-        raise NotOffered(f"{option['name']} is not of the right kind")
+        raise NotOffered(f"{option['name']} has the wrong type")
     choices = [choice["value"] for choice in option.get("choices") or []]
     if choices and value not in choices:
-        raise NotOffered(f"{option['name']} is none of {choices}")
+        raise NotOffered(f"{option['name']} is not one of {choices}")
     if isinstance(value, str):
         low, high = option.get("min_length") or 0, option.get("max_length") or 6000
         if not low <= len(value) <= high:
@@ -107,7 +107,7 @@ def _check_value(option: Json, value: object) -> None:
 
 
 def slash(state: State, user: User, channel: Channel, name: str, options: Json) -> Interaction:
-    """Send a slash command; the name may have subcommands, with spaces."""
+    """Send a slash command. The name may include subcommands, separated by spaces."""
     first, *words = name.split()
     command = find_command(state, user, channel, first)
     data = command_data(state, channel, command, words, options)
@@ -117,7 +117,7 @@ def slash(state: State, user: User, channel: Channel, name: str, options: Json) 
 def type_option(
     state: State, user: User, channel: Channel, name: str, option: str, text: str, others: Json
 ) -> Interaction:
-    """Type into an option that completes itself."""
+    """Type into an option that has autocomplete."""
     first, *words = name.split()
     command = find_command(state, user, channel, first)
     optional = _all_optional(command)
@@ -132,7 +132,7 @@ def type_option(
     for word in words:
         defined = next(one for one in defined if one["name"] == word).get("options") or []
     if not next(one for one in defined if one["name"] == option).get("autocomplete"):
-        raise NotOffered(f"{option} does not complete itself")
+        raise NotOffered(f"{option} has no autocomplete")
     return state.interact(AUTOCOMPLETE, user, channel, data)
 
 
@@ -142,7 +142,7 @@ def _all_optional(command: Json) -> Json:
 
 
 def visible(state: State, user: User, message_id: str) -> Message:
-    """The message as it stands now; raises NotOffered where the person does not see it."""
+    """Return the current message; raise NotOffered if the user does not see it."""
     message = state.messages[message_id]
     channel = state.channels[message.channel_id]
     if message not in state.shown(channel.id, user.id):
@@ -158,7 +158,7 @@ def find_button(message: Message, label_or_custom_id: str) -> Json:
 
 
 def press(state: State, user: User, message_id: str, label_or_custom_id: str) -> Interaction:
-    """Press a button; anybody who sees it may."""
+    """Press a button. Every user who sees the message may."""
     message = visible(state, user, message_id)
     button = find_button(message, label_or_custom_id)
     if button.get("disabled") or "custom_id" not in button:
@@ -168,7 +168,7 @@ def press(state: State, user: User, message_id: str, label_or_custom_id: str) ->
 
 
 def choose(state: State, user: User, message_id: str, custom_id: str, values: list[str]) -> Interaction:
-    """Pick from a menu of a message, by values or by labels."""
+    """Choose from a menu of a message, by values or labels."""
     message = visible(state, user, message_id)
     menus = [part for part in walk(message.components) if part["type"] in MENUS]
     menu = next((one for one in menus if one["custom_id"] == custom_id), None)
@@ -177,15 +177,15 @@ def choose(state: State, user: User, message_id: str, custom_id: str, values: li
     options = menu.get("options") or []
     picked = [one["value"] for one in options if {one["value"], one["label"]} & set(values)]
     if not menu.get("min_values", 1) <= len(picked) <= menu.get("max_values", 1):
-        raise NotOffered(f"{values} cannot be picked")
+        raise NotOffered(f"{values} cannot be chosen")
     data: Json = {"custom_id": custom_id, "component_type": menu["type"], "id": menu["id"], "values": picked}
     return state.interact(COMPONENT, user, state.channels[message.channel_id], data, message=message)
 
 
 def submit(state: State, modal: Modal, texts: dict[str, str]) -> Interaction:
-    """Fill in a modal, by labels or custom ids, and send it off; other fields keep their values."""
+    """Fill in a modal, by labels or custom ids, and submit it. Other fields keep their values."""
     if modal.submitted or modal not in state.modals:
-        raise NotOffered("That window is closed")
+        raise NotOffered("That modal is closed")
     known = {one["shown_label"] for one in modal.inputs} | {one["custom_id"] for one in modal.inputs}
     if unknown := set(texts) - known:
         raise NotOffered(f"No field {sorted(unknown)}; there are {sorted(known)}")
@@ -230,15 +230,15 @@ def say(
     files: list[tuple[str, bytes]] | None = None,
     more: Json | None = None,
 ) -> Message:
-    """Write a message: a reply, with files, or with other members such as a poll."""
+    """Send a message, optionally as a reply, with files, or with fields such as a poll."""
     if not (text.strip() or files or more) or len(text) > CONTENT:
-        raise NotOffered("Empty, or too long to be sent")
+        raise NotOffered("The message is empty or too long")
     if len(files or []) > FILES or any(not FILE_NAME.fullmatch(name) for name, _ in files or []):
-        raise NotOffered("Too many files, or a name that Discord changes")
+        raise NotOffered("There are too many files, or Discord would change a file name")
     if not state.may_see(user.id, channel):
         raise NotOffered(f"{user.name} is not in #{channel.name}")
     if channel.guild_id is not None and not state.guilds[channel.guild_id].permissions(user.id) & SEND:
-        raise NotOffered(f"{user.name} may not write in #{channel.name}")
+        raise NotOffered(f"{user.name} may not send messages to #{channel.name}")
     body: Json = {"content": text}
     if reply_to is not None:
         visible(state, user, reply_to)
@@ -247,9 +247,9 @@ def say(
 
 
 def poll(question: str, answers: list[str]) -> Json:
-    """Make the member of a message that is a poll (a question of 300 characters, answers of 55)."""
+    """Return the fields of a poll: a question of up to 300 characters, answers of up to 55."""
     if not 1 <= len(question) <= 300 or not 1 <= len(answers) <= 10 or max(map(len, answers)) > 55:
-        raise NotOffered("Not a poll that the client sends")
+        raise NotOffered("The client does not allow such a poll")
     listed = [
         {"answer_id": number, "poll_media": {"text": answer}} for number, answer in enumerate(answers, 1)
     ]
@@ -267,7 +267,7 @@ def poll(question: str, answers: list[str]) -> Json:
 
 
 def forwarded(state: State, user: User, message_id: str) -> Json:
-    """Make the members of a message that forwards another one, which the person sees."""
+    """Return the fields of a message that forwards a message visible to the user."""
     original = visible(state, user, message_id)
     kept = (
         "type",
@@ -287,8 +287,8 @@ def forwarded(state: State, user: User, message_id: str) -> Json:
 
 
 def edit(state: State, user: User, message_id: str, text: str) -> Message:
-    """Change the text of an own message."""
+    """Edit the text of the user's own message."""
     message = visible(state, user, message_id)
     if message.author != user or len(text) > CONTENT:
-        raise NotOffered("Not theirs, or too long")
+        raise NotOffered(f"{user.name} is not the author, or the text is too long")
     return state.change(message, {"content": text})

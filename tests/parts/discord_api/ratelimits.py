@@ -1,4 +1,4 @@
-"""Rate limits: a bucket per route and major parameter, told in headers, enforced where a test asks for it."""
+"""Rate limits: a bucket per route and major parameter. Headers report it; enforcement is optional."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from .form import Refused
 
-# (method, template): how many requests in how many seconds. What is not listed has ROOMY.
+# (method, template): (requests, seconds). Other routes have DEFAULT_LIMIT.
 LIMITS = {
     ("POST", "/channels/{channel_id}/messages"): (5, 5.0),
     ("PATCH", "/channels/{channel_id}/messages/{message_id}"): (5, 5.0),
@@ -21,7 +21,7 @@ LIMITS = {
     ("POST", "/applications/{application_id}/commands"): (5, 20.0),
 }
 ROOMY = (50, 1.0)
-# Nothing but an interaction's answers is outside of this one.
+# Applies to all requests except interaction responses.
 GLOBAL = (50, 1.0)
 MAJOR = ("channel_id", "guild_id", "webhook_id", "webhook_token")
 
@@ -34,16 +34,16 @@ class Bucket:
 
 @dataclass(slots=True)
 class RateLimits:
-    """Counts requests, in seconds of the real clock: that is the one a library waits by."""
+    """Counts requests by the real clock, because discord.py waits by it."""
 
     enforced: bool = False
     scale: float = 1
     buckets: dict[str, Bucket] = field(default_factory=dict[str, Bucket])
-    # How many requests were refused.
+    # The number of refused requests.
     refusals: int = 0
 
     def headers(self, method: str, template: str, parameters: dict[str, str]) -> dict[str, str]:
-        """Count one request and return its headers; raises Refused (429) where it is one too many."""
+        """Count one request and return its headers; raise ApiError (429) if it exceeds the limit."""
         now = time.monotonic()
         limit, per = LIMITS.get((method, template), ROOMY)
         name = hashlib.sha256(f"{method} {template}".encode()).hexdigest()[:20]
@@ -69,7 +69,7 @@ class RateLimits:
     def _count(self, key: str, limit: int, per: float, now: float) -> tuple[int, float]:
         per *= self.scale
         if not self.enforced:
-            # One is always used, so that no library waits for what nobody enforces.
+            # Report one used request, so that discord.py does not wait for a limit that is not enforced.
             return min(1, limit - 1), now + per
         bucket = self.buckets.get(key)
         if bucket is None or bucket.resets_at <= now:
@@ -83,7 +83,7 @@ class RateLimits:
 def too_many(
     retry_after: float, *, everywhere: bool = False, headers: dict[str, str] | None = None
 ) -> Refused:
-    """A 429 as the real one: of one route, or of everything."""
+    """Return a 429 like Discord's, for one route or global."""
     body = {"message": "You are being rate limited.", "retry_after": retry_after, "global": everywhere}
     told = {"Retry-After": str(int(retry_after) + 1), **(headers or {})}
     told["X-RateLimit-Scope"] = "global" if everywhere else "user"

@@ -1,4 +1,4 @@
-"""REST, version 10: how a request is served and recorded, and the routes of channels and messages."""
+"""REST, version 10: serves and records requests; the routes of channels and messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .world import Channel, Json
 
 
 class Rest:
-    """The routes; `knobs` are answers that are given instead of the real ones."""
+    """The routes of channels. `overrides` replace the responses to the next requests."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -46,7 +46,10 @@ class Rest:
     def handler(
         self, method: str, template: str, act: Handler, *, open_to_all: bool
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        """What aiohttp calls: reads, checks, acts, records; the bot's token is asked unless it is open."""
+        """Return an aiohttp handler that reads, checks, handles and records a request.
+
+        It requires the bot's token unless the route is `open_to_all`.
+        """
 
         async def handle(request: web.Request) -> web.Response:
             headers: dict[str, str] = {}
@@ -103,7 +106,7 @@ class Rest:
         if channel.guild_id is None:
             raise refused(50003)
         name = str(an_object(asked.body).get("name"))
-        # A thread that starts from a message has that message's id.
+        # A thread started from a message has that message's id.
         thread_id = asked.at.get("message_id") or self.state.new_id()
         now = self.state.clock()
         thread = Channel(thread_id, name, channel.guild_id, parent_id=channel.id, created_at=now)

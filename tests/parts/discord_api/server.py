@@ -1,4 +1,4 @@
-"""Serves the endpoint from a thread of its own."""
+"""Serve the local Discord from its own thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def running(
     enforce_rate_limits: bool = False,
     port: int = 0,
 ) -> Iterator[DiscordApi]:
-    """Serve on loopback until left; `privileged_intents` are those that the application was granted."""
+    """Serve on loopback. `privileged_intents` are those granted to the application."""
     state = State(
         clock, token or f"MTI.{secrets.token_urlsafe(6)}.{secrets.token_urlsafe(28)}", privileged_intents
     )

@@ -1,4 +1,4 @@
-"""A gateway's sessions and connections, and the numbers that its protocol gives things."""
+"""Gateway sessions and connections, opcodes, intents and close codes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ GUILDS, MEMBERS, PRESENCES = 1 << 0, 1 << 1, 1 << 8
 GUILD_MESSAGES, DIRECT_MESSAGES, MESSAGE_CONTENT = 1 << 9, 1 << 12, 1 << 15
 PRIVILEGED = MEMBERS | PRESENCES | MESSAGE_CONTENT
 KNOWN_INTENTS = (1 << 17) - 1 | 1 << 20 | 1 << 21 | 1 << 24 | 1 << 25
-# What a frame is.
+# Opcodes.
 HEARTBEAT, IDENTIFY, RESUME, RECONNECT, REQUEST_MEMBERS = 1, 2, 6, 7, 8
 INVALID_SESSION, HELLO, HEARTBEAT_ACK = 9, 10, 11
-# Presence, voice and sounds, which nothing here uses.
+# Presence, voice and soundboard: accepted and ignored.
 IGNORED = (3, 4, 31, 43)
-# Frames a client may send in a minute, and the size of one.
+# Frames that a client may send in a minute, and the maximum size of one.
 FRAMES_PER_MINUTE, FRAME_BYTES = 120, 4096
 # https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway-gateway-close-event-codes
 UNKNOWN_OPCODE, DECODE, NOT_AUTHENTICATED, FAILED, TWICE = 4001, 4002, 4003, 4004, 4005
@@ -38,7 +38,7 @@ BAD_SEQUENCE, RATE_LIMITED, TIMED_OUT, BAD_VERSION, BAD_INTENTS, DISALLOWED = (
 
 @dataclass(slots=True)
 class Session:
-    """What a client is told, numbered; it outlives its connection, so that it can be resumed."""
+    """The numbered events of a client. It outlives its connection, so that the client can resume it."""
 
     id: str
     intents: int
@@ -47,20 +47,20 @@ class Session:
 
 
 class Connection:
-    """One websocket; sends in order, compressed as the client asked."""
+    """One websocket. Sends frames in order, compressed if the client requested zlib-stream."""
 
     def __init__(self, socket: web.WebSocketResponse, request: web.Request) -> None:
         self.socket = socket
         self.request = request
         self.session: Session | None = None
-        # Other compressions are not done; whoever asks for one takes plain frames as well.
+        # A client that requests another compression accepts plain frames as well.
         self.deflate = zlib.compressobj() if request.query.get("compress") == "zlib-stream" else None
         self.queue: asyncio.Queue[Json] = asyncio.Queue()
         self.heard = asyncio.get_running_loop().time()
         self.frames: deque[float] = deque()
 
     async def pump(self) -> None:
-        """Send what is queued, until cancelled."""
+        """Send queued frames until cancelled."""
         while True:
             text = json.dumps(await self.queue.get())
             if self.deflate is None:
@@ -73,6 +73,6 @@ class Connection:
         self.queue.put_nowait({"op": op, "d": data, "s": None, "t": None})
 
     def cut(self) -> None:
-        """End it without a goodbye, as a network does."""
+        """Abort the connection without a close frame, like a network failure."""
         if self.request.transport is not None:
             self.request.transport.abort()

@@ -1,4 +1,4 @@
-"""What happens to all that exists: messages are written, edited, deleted. Lives in the endpoint's thread."""
+"""The state of the local Discord, and its changes. Only the server's thread uses it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .world import Channel, Clock, Guild, Json, Snowflakes, User
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request and its answer; `body` is its JSON, `files` the names and bytes that came with it."""
+    """One request and its response. `body` is the request's JSON, `files` are names and contents."""
 
     method: str
     path: str
@@ -30,12 +30,12 @@ class Call:
     time: float
 
     def __repr__(self) -> str:
-        # Paths hold interaction tokens.
+        # Do not show the whole path: it may contain an interaction token.
         return f"<Call {self.method} {self.path.split('?')[0][:40]} -> {self.status}>"
 
 
 class State:
-    """The world of one bot. Methods raise Refused as the API would."""
+    """All users, guilds, channels and messages. Methods raise ApiError as Discord does."""
 
     def __init__(self, clock: Clock, token: str, privileged_intents: int) -> None:
         self.clock = clock
@@ -68,7 +68,7 @@ class State:
         return self.guilds[guild_id]
 
     def channel(self, channel_id: str) -> Channel:
-        """A channel that the bot may look into."""
+        """Return a channel that the bot may view."""
         if channel_id not in self.channels:
             raise refused(10003)
         if not self.bot_permissions(self.channels[channel_id]) & world.VIEW:
@@ -84,7 +84,7 @@ class State:
         return self.guilds[channel.guild_id].bot_permissions
 
     def dm(self, user: User) -> Channel:
-        """The direct channel with a user, made where there is none."""
+        """Return the direct channel with a user; create it if needed."""
         for channel in self.channels.values():
             if channel.recipient == user:
                 return channel
@@ -98,14 +98,14 @@ class State:
         return channel.guild_id is not None and user_id in self.guilds[channel.guild_id].members
 
     def message(self, channel_id: str, message_id: str) -> Message:
-        """A message that the bot can name: not deleted, and not one that only its user sees."""
+        """Return a message that the bot can address: not deleted, not ephemeral."""
         found = self.messages.get(message_id)
         if found is None or found.deleted or found.ephemeral or found.channel_id != channel_id:
             raise refused(10008)
         return found
 
     def shown(self, channel_id: str, seen_by: str | None) -> list[Message]:
-        """What stands in a channel, oldest first; None sees the ephemeral messages of all."""
+        """Return the messages in a channel, oldest first; if `seen_by` is None, all ephemeral ones too."""
         channel = self.channels[channel_id]
         if seen_by is not None and not self.may_see(seen_by, channel):
             return []
@@ -130,7 +130,7 @@ class State:
         kind: int = 0,
         more: Json | None = None,
     ) -> Message:
-        """Put a message into a channel and tell the gateway of it."""
+        """Create a message in a channel and send its gateway event."""
         reply = body.get("message_reference") or {}
         message = Message(
             self.new_id(),
@@ -157,9 +157,9 @@ class State:
         return message
 
     def change(self, message: Message, body: Json, files: Iterable[tuple[str, bytes]] = ()) -> Message:
-        """Edit a message: what the body does not name stays; attachments stay where they are named.
+        """Edit a message. Fields that the body omits stay, attachments stay if it lists them.
 
-        Raises Refused (50006) where nothing would be left.
+        Raises ApiError (50006) if the message would be empty.
         """
         files = tuple(files)
         parts = ("content", "embeds", "components", "attachments")
@@ -212,7 +212,7 @@ class State:
         message: Message | None = None,
         opened_by: Interaction | None = None,
     ) -> Interaction:
-        """Let a person do something; the bot hears of it by the gateway."""
+        """Create an interaction of a user and send its gateway event."""
         interaction = Interaction(
             self.new_id(),
             f"aW50ZXJhY3Rpb246{secrets.token_urlsafe(60)}",
@@ -230,7 +230,7 @@ class State:
         return interaction
 
     def failed(self, interaction: Interaction) -> bool:
-        """True where the person is told that there was no answer in time."""
+        """Return whether the user sees that the application did not respond in time."""
         late = self.clock() - interaction.created_at
         if interaction.acknowledged_at is None:
             return late > ACKNOWLEDGE_SECONDS
@@ -242,7 +242,7 @@ class State:
 
 
 def _show_attachments(message: Message) -> None:
-    """Let embeds that name an attachment show it, by its URL."""
+    """Replace attachment:// URLs in embeds with the URLs of the attachments."""
     urls = {f"attachment://{one['filename']}": one["url"] for one in message.attachments}
     for embed in message.embeds:
         for name in ("image", "thumbnail"):
@@ -252,7 +252,7 @@ def _show_attachments(message: Message) -> None:
 
 @dataclass(slots=True)
 class Instead:
-    """For the next `times` requests of a method whose path contains `part`: this answer."""
+    """A response to the next requests of a method whose path contains `path_part`."""
 
     method: str
     part: str

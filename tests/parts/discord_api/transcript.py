@@ -1,4 +1,4 @@
-"""A channel as a person sees it, in text: embeds as boxes, buttons as [Label], a link as [Label ↗]."""
+"""A channel as text, as a user sees it: embeds as boxes, buttons as [Label], links as [Label ↗]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH = 78
 
 
 def channel_text(state: State, channel_id: str, seen_by: str | None) -> str:
-    """All that stands in a channel, oldest first; then the windows that the person has open."""
+    """Return a channel as text: messages, failed interactions and open modals, oldest first."""
     entries: list[tuple[int, Iterable[str]]] = [
         (int(message.id), message_lines(state, message)) for message in state.shown(channel_id, seen_by)
     ]
@@ -36,7 +36,7 @@ def _no_answer(interaction: Interaction) -> str:
 
 
 def message_lines(state: State, message: Message) -> Iterator[str]:
-    """One message: who, what, and what can be pressed."""
+    """Yield the lines of one message: author, content and components."""
     interaction = message.interaction
     if interaction is not None and interaction.kind == 2:
         yield f"{interaction.user.name} used /{_typed(interaction.data)}"
@@ -118,7 +118,7 @@ def _embed_lines(embed: Json) -> Iterator[str]:
 
 
 def modal_lines(modal: Modal) -> Iterator[str]:
-    """The window that a person has open."""
+    """Yield the lines of an open modal."""
     yield f"╔═ {modal.title} ".ljust(WIDTH, "═")
     for part in modal.components:
         if part["type"] == 10:

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose."""
+"""Fault injection for the local Discord."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .world import Json
 
 
 class Trouble(Handle):
-    """The knobs of a test's handle."""
+    """The methods of DiscordApi that inject faults."""
 
     def drop(self) -> None:
-        """Cut every gateway connection, without a goodbye; sessions can be resumed."""
+        """Abort every gateway connection without a close frame. Clients can resume their sessions."""
         self._in_loop(self.gateway.drop)
 
     def refuse_connections(self, attempts: int) -> None:
-        """Answer the next attempts to open a gateway connection with 503."""
+        """Respond with 503 to the next attempts to open a gateway connection."""
         self._in_loop(lambda: setattr(self.gateway, "refuse", attempts))
 
     def ask_reconnect(self) -> None:
@@ -36,7 +36,7 @@ class Trouble(Handle):
     def limit_next(
         self, method: str, part: str, retry_after: float = 0.05, *, times: int = 1, everywhere: bool = False
     ) -> None:
-        """Answer the next requests of a method ("*": any) whose path contains `part` with 429."""
+        """Respond with 429 to the next requests of a method ("*": any) whose path contains `path_part`."""
         error = too_many(retry_after, everywhere=everywhere)
         instead = Instead(method, part, error.status, error.body, error.headers, times)
         self._in_loop(lambda: self._rest.knobs.append(instead))
@@ -44,14 +44,14 @@ class Trouble(Handle):
     def fail_next(
         self, method: str, part: str, status: int, body: Json | None = None, *, times: int = 1
     ) -> None:
-        """Answer the next such requests with this status."""
+        """Respond with this status to the next requests that match as in `rate_limit_next`."""
         instead = Instead(method, part, status, body or {"message": f"{status}", "code": 0}, {}, times)
         self._in_loop(lambda: self._rest.knobs.append(instead))
 
     def enforce_rate_limits(self, *, enforced: bool = True, scale: float = 1) -> None:
-        """Really count requests, and refuse those that are too many, as Discord does.
+        """Count requests and refuse those above the limits, as Discord does.
 
-        Every period lasts `scale` times its seconds: a library waits for it in real time.
+        Every period lasts `scale` times its seconds, because discord.py waits in real time.
         """
 
         def act() -> None:

@@ -1,4 +1,4 @@
-"""Requests as they are read, and answers as they are written."""
+"""Read HTTP requests and build HTTP responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Files = tuple[tuple[str, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request, read: `at` are the parameters of its path."""
+    """One request, with the parameters of its path."""
 
     at: dict[str, str]
     query: dict[str, str]
@@ -37,7 +37,7 @@ def an_object(body: Any) -> Json:
 
 
 async def read(request: web.Request) -> tuple[Any, Files]:
-    """A request's JSON and its files; raises Refused for a body that is not what it says."""
+    """Return a request's JSON and its files; raise ApiError if the body is malformed."""
     if not request.can_read_body:
         return None, ()
     files: list[tuple[str, bytes]] = []
@@ -54,7 +54,7 @@ async def read(request: web.Request) -> tuple[Any, Files]:
     elif request.content_type == "application/json":
         text = await request.text()
     else:
-        # Other forms are read by nothing here.
+        # The local Discord supports no other content type.
         raise refused(50109)
     if sum(len(content) for _, content in files) > ATTACHMENT_BYTES:
         raise refused(40005)
@@ -65,7 +65,7 @@ async def read(request: web.Request) -> tuple[Any, Files]:
 
 
 def response(status: int, answer: Any, headers: dict[str, str]) -> web.Response:
-    # Without Via, discord.py takes a 429 for a ban. The type goes without a charset, as the real one's.
+    # Without Via, discord.py reads a 429 as a ban. Discord sends the content type without a charset.
     headers = {"Via": "1.1 google", **headers}
     if status == 204:
         return web.Response(status=204, headers=headers)

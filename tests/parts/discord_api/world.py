@@ -1,4 +1,4 @@
-"""What exists here: users, guilds, channels. Ids are snowflakes, as text."""
+"""Users, roles, guilds and channels. Ids are snowflakes, as text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VIEW, SEND, MANAGE_MESSAGES, EMBED_LINKS, ATTACH, HISTORY = (
     1 << 16,
 )
 REACT, COMMANDS, THREADS, SEND_IN_THREADS = 1 << 6, 1 << 31, 1 << 35, 1 << 38
-# What a server gives everybody when it is made, as far as it matters here.
+# The default permissions of @everyone in a new guild, as far as the local Discord uses them.
 EVERYBODY = (
     VIEW
     | SEND
@@ -40,7 +40,7 @@ EPOCH = 1_420_070_400
 
 
 class Snowflakes:
-    """New ids: the time of the clock, and always greater than the last."""
+    """Generates ids from the time of the clock, each greater than the last."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -56,7 +56,7 @@ class Snowflakes:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody, or the bot."""
+    """A user or the bot."""
 
     id: str
     name: str
@@ -97,7 +97,7 @@ class Role:
 
 @dataclass(slots=True, eq=False)
 class Channel:
-    """A guild's text channel, a thread (type 11, with a parent), or a direct one, which has a recipient."""
+    """A guild's text channel, a thread (has a parent), or a direct channel (has a recipient)."""
 
     id: str
     name: str
@@ -105,7 +105,7 @@ class Channel:
     recipient: User | None = None
     parent_id: str | None = None
     created_at: float = 0
-    # Absent: what the guild says.
+    # None: the permissions in the guild apply.
     bot_permissions: int | None = None
 
     def payload(self) -> Json:
@@ -136,7 +136,7 @@ class Channel:
 
 @dataclass(slots=True, eq=False)
 class Guild:
-    """A server of some members and roles; the bot's permissions hold in each of its channels."""
+    """A guild. The bot's permissions apply in every channel without its own."""
 
     id: str
     name: str
@@ -154,7 +154,7 @@ class Guild:
         return next(role for role in self.roles.values() if role.name == name)
 
     def permissions(self, user_id: str) -> int:
-        """A member's permissions; the owner's and an administrator's are all."""
+        """Return a member's permissions. The owner and administrators have all."""
         if user_id == self.owner_id:
             return (1 << 53) - 1
         mine = EVERYBODY
@@ -178,7 +178,7 @@ class Guild:
         }
 
     def channel_payload(self, channel: Channel, bot_id: str) -> Json:
-        """A channel, with the overwrite by which the bot has the permissions that it was given."""
+        """Return a channel with the permission overwrite that gives the bot its permissions."""
         if channel.parent_id is not None:
             return channel.payload()
         allowed = self.bot_permissions if channel.bot_permissions is None else channel.bot_permissions
@@ -188,5 +188,5 @@ class Guild:
 
 
 def iso(seconds: float) -> str:
-    """A time as Discord writes it."""
+    """Format a time as Discord does."""
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="microseconds")
