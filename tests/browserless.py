@@ -1,4 +1,4 @@
-"""A person without a browser: opens the consent page, reads its form, answers it; stops at the redirect."""
+"""A user without a browser: open the consent page, submit its form, and stop at the redirect."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 
 class Refused(AssertionError):
-    """The authorization server showed a page that says no, where a redirect or a form was expected."""
+    """The authorization server showed an error page instead of a redirect or a form."""
 
 
 def approve(authorization_url: str, *, ca_file: str | None = None) -> str:
-    """Approve, and return the URL that the browser is sent to; that URL is not fetched."""
+    """Approve, and return the redirect URL without fetching it."""
     return _decide(authorization_url, "approve", ca_file)
 
 
 def deny(authorization_url: str, *, ca_file: str | None = None) -> str:
-    """Deny, and return the URL that the browser is sent to; that URL is not fetched."""
+    """Deny, and return the redirect URL without fetching it."""
     return _decide(authorization_url, "deny", ca_file)
 
 
 def approve_device(url: str, user_code: str | None = None, *, ca_file: str | None = None) -> str:
-    """Enter the user code unless the address has it, approve, and return the page that is shown then."""
+    """Enter the user code unless the URL contains it, approve, and return the next page."""
     return _decide_device(url, user_code, "approve", ca_file)
 
 
 def deny_device(url: str, user_code: str | None = None, *, ca_file: str | None = None) -> str:
-    """Enter the user code unless the address has it, deny, and return the page that is shown then."""
+    """Enter the user code unless the URL contains it, deny, and return the next page."""
     return _decide_device(url, user_code, "deny", ca_file)
 
 
@@ -39,7 +39,7 @@ def _decide_device(url: str, user_code: str | None, decision: str, ca_file: str 
     headers, page = _page("GET", url, ca_file=ca_file)
     action, fields = read_consent(page)
     if not fields:
-        # The demo's `auto_approve`.
+        # With `auto_approve`, the demo shows no form.
         return page
     cookie = headers.get("set-cookie", "").partition(";")[0]
     body = urlencode({**fields, "decision": decision})
@@ -71,7 +71,7 @@ def _decide(url: str, decision: str, ca_file: str | None) -> str:
 
 
 def read_consent(page: str) -> tuple[str, dict[str, str]]:
-    """Read the consent page's form: where it goes, and its hidden fields."""
+    """Return the action and the hidden fields of the consent page's form."""
     form = _Form()
     form.feed(page)
     return form.action, form.fields
@@ -80,7 +80,7 @@ def read_consent(page: str) -> tuple[str, dict[str, str]]:
 def fetch(
     method: str, url: str, form: str | None = None, cookie: str = "", *, ca_file: str | None = None
 ) -> tuple[int, dict[str, str], str]:
-    """Make one request, follow nothing; returns status, headers (lower-case names) and text."""
+    """Send one request and follow no redirect. Return status, headers (lower-case names) and text."""
     parts = urlsplit(url)
     host, headers = parts.hostname or "", {"Accept": "text/html"}
     if cookie:

@@ -15,7 +15,7 @@ from hypothesis import is_hypothesis_test, settings
 
 from tests import tripwire
 
-# Debian's, while all the rest comes from PyPI and npm.
+# Programs from Debian packages. All other dependencies come from PyPI and npm.
 PROGRAMS = {"browser": "chromium", "ssh": "sshd", "tmux": "tmux"}
 # `make quick` runs no test with one of these markers, and imports no module whose tests all have one.
 NOT_QUICK = ("slow", "node", "browser", "ssh", "tmux", "hermes")
@@ -25,10 +25,10 @@ SLOW_MODULE = re.compile(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose how many examples hypothesis makes, and let signals act as at a terminal.
+    """Choose how many examples hypothesis makes, and restore the default signal handlers.
 
-    A shell starts what is in the background with some of them ignored. Children inherit that, and Ctrl-C
-    would be tested on programs that never hear it.
+    A shell starts background jobs with some signals ignored. Child processes inherit that, and a test of
+    Ctrl-C would send it to programs that ignore it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT):
@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `--quick`, do not import slow modules: that alone would take a third of the minute."""
+    """With `--quick`, do not import slow modules: the imports alone would take 20 seconds."""
     is_module = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
     if config.getoption("--quick") and is_module:
         return SLOW_MODULE.search(collection_path.read_text("utf-8")) is not None or None
@@ -51,9 +51,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose between the long variants and all other tests.
+    """Select the long variants or all other tests.
 
-    Leave out tests whose program is missing, and with `--quick` those that are not quick.
+    Deselect tests whose program is missing, and with `--quick` the slow ones.
     """
     is_soak = config.getoption("--soak")
     unwanted = (*missing_programs(), *(NOT_QUICK if config.getoption("--quick") else ()))
@@ -72,16 +72,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_property(item: pytest.Item) -> bool:
-    """True for a test to which hypothesis gives examples: `--soak` gives it more of them."""
+    """Return whether hypothesis generates examples for a test. `--soak` generates more of them."""
     function = getattr(item, "obj", None)
     return item.get_closest_marker("properties") is not None or is_hypothesis_test(function)
 
 
 def name_groups(items: list[pytest.Item]) -> None:
-    """Append its group to each test's id, by which pytest-xdist distributes tests.
+    """Append the xdist group to each test's id: pytest-xdist distributes tests by that id.
 
-    pytest-xdist 3.8 does that itself, but to an attribute that pytest 9.2 does not read any more: it would
-    distribute the tests of a group one by one.
+    pytest-xdist 3.8 sets an attribute that pytest 9.2 no longer reads, and would distribute the tests of a
+    group one by one.
     """
     for item in items:
         marker = item.get_closest_marker("xdist_group")
@@ -90,7 +90,7 @@ def name_groups(items: list[pytest.Item]) -> None:
 
 
 def missing_programs() -> dict[str, str]:
-    """Return the programs that this machine lacks, by marker. None in CI: a test fails there instead."""
+    """Return the missing programs by marker. Return none in CI, so that their tests fail."""
     if os.environ.get("CI"):
         return {}
     path = os.environ.get("PATH", "") + ":/usr/sbin"
@@ -100,14 +100,14 @@ def missing_programs() -> dict[str, str]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if missing := missing_programs():
         names = ", ".join(sorted(missing.values()))
-        terminalreporter.write_line(f"Left out what needs: {names} (.ci/run installs them)")
+        terminalreporter.write_line(f"Deselected tests that need: {names} (.ci/run installs them)")
 
 
 @pytest.fixture(autouse=True)
 def _home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the HERMES_HOME or the proxies of whoever runs it."""
+    """Hide the developer's HERMES_HOME, proxies and certificate files from each test."""
     monkeypatch.setenv("HERMES_HOME", str(tmp_path / "hermes"))
-    # python-telegram-bot warns where it builds a RetryAfter, and a 429 would never arrive as one.
+    # Without it, python-telegram-bot warns when it builds a RetryAfter, and a warning is an error here.
     monkeypatch.setenv("PTB_TIMEDELTA", "true")
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"):
         monkeypatch.delenv(name, raising=False)
@@ -116,9 +116,9 @@ def _home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trust one public authority instead of 140: each HTTP client would take 0.04 s to read them.
+    """Trust one public certificate authority instead of 140: each HTTP client needs 0.04 s to read them.
 
-    No test reaches a server that a public authority vouches for.
+    No test connects to a server with a certificate of a public authority.
     """
     bundle = Path(certifi.where()).read_text(encoding="utf-8")
     end = "-----END CERTIFICATE-----\n"
@@ -131,7 +131,7 @@ def _few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture(autouse=True)
 def _every_log_line_is_kept(caplog: pytest.LogCaptureFixture) -> None:
-    """The tripwire reads what libraries log as well, at their most talkative."""
+    """Capture DEBUG records of all loggers, so that the leak check reads them too."""
     caplog.set_level(logging.DEBUG)
 
 
@@ -141,7 +141,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if tripwire.found_in(f"{report.longreprtext}{report.caplog}{report.capstdout}{report.capstderr}"):
-        # Without the text itself, which would spread the secret further.
+        # Do not show the text itself: it contains the secret.
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid}: a secret of this test reached a log, an output or an error."
         report.sections = []

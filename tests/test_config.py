@@ -1,4 +1,4 @@
-"""config.yaml and .env as an operator writes them, with the mistakes that operators make."""
+"""Reading config.yaml and .env, with the mistakes that operators make."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_every_option_is_read(write: Write) -> None:
             application_type="web",
             scope=frozenset({"a", "b"}),
             scope_cap=frozenset({"a", "b", "c"}),
-            # Both are compared as plain strings, so that the operator's own spelling stays.
+            # Redirect URIs and issuers are compared as plain strings, so the operator's spelling stays.
             redirect_uri="https://Proxy.example/callback",
             redirect_host="localhost",
             redirect_port=8123,

@@ -1,4 +1,4 @@
-"""`mcp_auth_chats` as an operator writes it: who may, whose the tokens are, and what is refused."""
+"""Reading `mcp_auth_chats`: who may log in, whose tokens are used, and which values are refused."""
 
 from __future__ import annotations
 

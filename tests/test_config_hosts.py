@@ -1,4 +1,4 @@
-"""`oauth.allow_hosts`: names as an operator writes them, in the one form in which they are compared."""
+"""`oauth.allow_hosts`: host names are normalized before they are compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drawn tree is the real one, and every leaf says what to do."""
+"""The documented error tree is the real one, and every error has advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process waits for at its end: real processes, real signals."""
+"""What a process waits for when it exits: real processes, real signals."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def started(
 
 
 def said(process: subprocess.Popen[str], seconds: int) -> bool:
-    """True if the process says what it waits for, and for how long at most; a busy machine is late."""
+    """Return whether the process prints what it waits for. On a busy machine, its limit may be 20 s lower."""
     assert process.stderr is not None
     found = re.fullmatch(WAITING, process.stderr.readline())
     return found is not None and seconds - 20 < int(found[1]) <= seconds
@@ -96,14 +96,14 @@ def test_nothing_is_sent_by_a_process_that_ends() -> None:
     assert process.stdout.readline() == "free\n"
     process.stdin.write("go\n")
     process.stdin.flush()
-    # `note_sent` has raised: what follows it in the block is left out.
+    # `hold_for_response` raised, so the rest of the block did not run.
     assert process.stdout.readline() == "sent late\n"
     process.kill()
     assert process.communicate()[0] == ""
 
 
 @covers("exit-waits")
-@pytest.mark.skipif(sys.platform == "win32", reason="There, exec starts another process.")
+@pytest.mark.skipif(sys.platform == "win32", reason="On Windows, exec starts another process.")
 def test_a_process_that_becomes_a_command_waits_first() -> None:
     become = (
         "from hermes_mcp_auth_remote.cli.run import _exec_command; "

@@ -1,4 +1,4 @@
-"""Frames without variables: the same lines, and nothing else."""
+"""Tracebacks without local variables keep their lines."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_lines_stay(failure: Callable[[str], None]) -> None:
     def told(work: Callable[[str], None]) -> list[str]:
         error = caught(lambda: work("text"))
         assert error.__traceback__ is not None
-        # Of the frames that are the same in both.
+        # Compare only the frames that both tracebacks have.
         links = error.__traceback__.tb_next
         assert links is not None
         told = "".join(traceback.format_exception(error.with_traceback(links.tb_next)))
@@ -179,7 +179,7 @@ def test_an_error_that_the_caller_was_handling_keeps_its_variables() -> None:
 
 
 def test_frames_that_still_run_go_on() -> None:
-    """A frame is never cleared: that would end a coroutine that has caught the error and goes on."""
+    """Clearing a frame would end a coroutine that has caught the error and continues."""
 
     async def patient() -> str:
         kept = "still here"
@@ -203,7 +203,7 @@ def test_stand_ins_keep_nothing_alive_and_nested_functions_cost_no_more() -> Non
     assert [frame.f_code.co_name for frame in frames] == ["call_sync", "call_sync", "call_sync", "fail"]
     assert [frame.f_back for frame in frames] == [None] * 4
     assert [frame.f_locals for frame in frames] == [{}] * 4
-    # Else `executing`, which sentry-sdk and IPython use if they find it, looks for the instruction for ever.
+    # With another value, `executing` (optional in sentry-sdk and IPython) searches the instruction forever.
     assert [each.tb_lasti for each in links_of(error)][-4:] == [0] * 4
 
 

@@ -1,4 +1,4 @@
-"""Everything that parses, with what `make fuzz` begins with and with whatever Hypothesis thinks of."""
+"""Run all fuzz harnesses with the seeds of `make fuzz` and with examples of Hypothesis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
-# What breaks parsers: nesting, numbers beyond all bounds, half a surrogate pair, NUL, words of the protocol.
+# Inputs that break parsers: nesting, huge numbers, half a surrogate pair, NUL, words of the protocol.
 _WORDS = [
     b"[" * 1000,
     b'{"' * 100,
@@ -41,7 +41,7 @@ def harness(name: str) -> ModuleType:
 
 
 def mutations(seeds: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
-    """Seeds that were cut somewhere, with something else put in."""
+    """Return seeds with a random part replaced."""
     return st.builds(
         lambda seed, start, gone, put: seed[:start] + put + seed[start + gone :],
         st.sampled_from(seeds),
@@ -74,7 +74,7 @@ def test_nothing_but_our_own_errors_is_raised(name: str) -> None:
 @pytest.mark.parametrize("name", HARNESSES)
 @pytest.mark.parametrize("word", [b"[", b'"', b"a=", b"\\", b" ", b"&amp;", b"Bearer ,", b"${"])
 def test_a_megabyte_of_one_word_is_no_matter(name: str, word: bytes) -> None:
-    # Where this hangs, something is quadratic. From the start, behind an answer's head, and amid a seed.
+    # If this hangs, a parser is quadratic. The word comes first, behind a response head, and within a seed.
     fuzzed = harness(name)
     seed = fuzzed.SEEDS[0]
     for head in (b"", b"\x00\x00", seed[: len(seed) // 2]):

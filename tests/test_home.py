@@ -1,4 +1,4 @@
-"""Where HERMES_HOME is, also for a user without HOME and without an entry in the password database."""
+"""Finding HERMES_HOME, also for a user without HOME and without an entry in the password database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.requirements import covers
 pytestmark = pytest.mark.slow
 
 NOBODY = 54321
-# All is loaded before the user changes, who may not be allowed to read this Python.
+# Import everything before the user changes: the new user may not be allowed to read this Python.
 AS_NOBODY = f"""
 import asyncio, importlib, os, pkgutil, sys, types
 import hermes_mcp_auth_remote.auth.httpx, hermes_mcp_auth_remote.cli
@@ -35,7 +35,7 @@ if os.getuid() == 0:
 
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user whom the password database does not know, without HOME."""
+    """Become a user without HOME and without an entry in the password database."""
 
     def unknown(uid: int) -> pwd.struct_passwd:
         raise KeyError(uid)
@@ -104,7 +104,7 @@ COMMANDS = (
     ["doctor", "notes"],
     ["serve", "--telegram"],
 )
-# Prints what programs and the plugin of Hermes are told, then what each command returned and said.
+# Prints the errors of McpAuth and of the Hermes plugin, then the exit code and output of each command.
 SCRIPT = f"""
 import contextlib, io
 def run(argv):
@@ -137,11 +137,11 @@ run(["status"])
 def test_commands_programs_and_the_plugin_say_so_and_write_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
-    # It could write here.
+    # The user may write here.
     folder.chmod(0o777)
     script = AS_NOBODY + SCRIPT
     if os.getuid() != 0:
-        # Only root can become a user whom the database does not know.
+        # Only root can change the user, so simulate the missing entry.
         script = f"import pwd\ndef gone(uid): raise KeyError(uid)\npwd.getpwuid = gone\n{script}"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -159,7 +159,7 @@ def test_commands_programs_and_the_plugin_say_so_and_write_nothing(tmp_path: Pat
         assert line.startswith("3 ")
         assert "Set HERMES_HOME to a directory of your own." in line
     assert done.stderr.startswith("The gateway plugin could not start: ")
-    # With a home that is named, and without needing one, all is as for other users.
+    # `--version` needs no home, and `status` has HERMES_HOME: both succeed.
     assert version.startswith("0 ")
     assert status.startswith("0 ")
     assert list(folder.iterdir()) == []

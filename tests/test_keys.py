@@ -1,4 +1,4 @@
-"""The edge that signs: what others verify of it, which keys and files it takes, and that it shows none."""
+"""Signing: its results verify, unusable keys and files are refused, and no error shows a key."""
 
 from __future__ import annotations
 

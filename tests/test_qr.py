@@ -1,4 +1,4 @@
-"""What is drawn is what a camera reads."""
+"""Rendered QR codes scan."""
 
 from __future__ import annotations
 

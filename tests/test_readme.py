@@ -1,4 +1,4 @@
-"""What the README and the pages beside it say is held against the program."""
+"""The README and the documentation match the program."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ def test_every_command_in_the_readme_is_one_that_the_program_has() -> None:
     ).stdout
     known = set(re.findall(r"^    (\w+) ", said, re.MULTILINE))
     assert verbs <= known
-    # And the other way about: no command without a word about it.
     assert known <= verbs
 
 
@@ -105,7 +104,7 @@ def test_every_folder_with_python_in_it_is_checked_by_mypy() -> None:
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
     folders = {name.partition("/")[0] for name in listed.stdout.splitlines()}
     checked = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["mypy"]["files"]
-    # Examples have no package, and a run of their own.
+    # The examples are no package: mypy checks them in a separate run.
     assert folders - {"docs", "examples"} == set(checked)
 
 

@@ -1,4 +1,4 @@
-"""Every requirement has a test, and every test that names one names one that exists."""
+"""Every requirement has a test, and every id in `@covers` exists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def files_of_tests() -> Iterator[Path]:
 
 
 def named_ids(path: Path) -> Iterator[str]:
-    """Yield the ids that a file's `@covers(...)` decorators name; only a test function counts."""
+    """Yield the ids in the `@covers(...)` decorators of a file's test functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
             continue

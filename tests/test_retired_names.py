@@ -1,4 +1,4 @@
-"""Names that were retired, because a reader could not guess what they meant, do not come back.
+"""Retired names do not return: a reader could not guess their meaning.
 
 `retired_names.txt` lists modules by path, and definitions as `path:name`.
 """
@@ -13,7 +13,7 @@ RETIRED = Path(__file__).with_name("retired_names.txt").read_text("utf-8").split
 
 
 def defined_names(path: Path) -> set[str]:
-    """Return the classes, functions and variables that a module defines at its top."""
+    """Return the classes, functions and variables that a module defines at its top level."""
     names: set[str] = set()
     for node in ast.parse(path.read_text("utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

@@ -1,4 +1,4 @@
-"""File work in a few threads of its own; a call that waits for a server in one that no exit waits for."""
+"""File work has its own few threads. A call that waits for a server has a thread that no exit waits for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLACE: contextvars.ContextVar[str] = contextvars.ContextVar("PLACE")
 
 @covers("file-work")
 def test_nothing_of_ours_runs_in_an_event_loop_s_default_executor() -> None:
-    """Also `run_in_executor(None, ...)` and the loop's own getaddrinfo would."""
+    """`run_in_executor(None, ...)` and the loop's getaddrinfo use that executor too."""
     found: list[str] = []
     for package in ("hermes_mcp_auth_remote", "gateway_hooks"):
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -102,7 +102,7 @@ async def main():
     print(await run_file_work(lambda: "file"), flush=True)
 
 asyncio.run(main())
-# As a poll that brings tokens while the interpreter ends: they are stored all the same.
+# A poll may bring tokens while the interpreter exits. They must still be stored.
 atexit.register(lambda: print(asyncio.run(run_file_work(lambda: "last file")), flush=True))
 """
 

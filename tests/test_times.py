@@ -1,4 +1,4 @@
-"""The table of time limits: which one must outlast which."""
+"""The time limits: which one must be longer than which."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def test_the_numbers_that_were_agreed_on() -> None:
 
 @covers("late-tokens")
 def test_each_limit_outlasts_what_happens_within_it() -> None:
-    # The last request of an exchange has at least as long as an honest response takes.
+    # The last request of an exchange has at least the time that a response may take.
     assert TIME_LIMITS.send_seconds + TIME_LIMITS.response_seconds < TIME_LIMITS.exchange_seconds
-    # A flight ends, its files included, before a process that waits for its lock gives up.
+    # A single flight ends, its files included, before a process that waits for its lock gives up.
     assert TIME_LIMITS.exchange_seconds + LAST_LOOKS_SECONDS + STORE_SECONDS < TIME_LIMITS.lock_seconds
-    # A login's exchange may wait for the lock of another flight before it stores what it got.
+    # The exchange of a login may wait for the lock of another flight before it stores the tokens.
     assert TIME_LIMITS.exchange_seconds + TIME_LIMITS.lock_seconds + STORE_SECONDS < TIME_LIMITS.claim_seconds
     assert 2 * TIME_LIMITS.exchange_seconds < TIME_LIMITS.claim_seconds
     # A due token is used long before its caller would time out.

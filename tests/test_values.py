@@ -1,4 +1,4 @@
-"""Secret masks itself wherever text could be shown; the other nouns are plain, frozen values."""
+"""A Secret masks itself in every text. The other classes are plain, frozen values."""
 
 from __future__ import annotations
 

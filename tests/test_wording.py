@@ -1,4 +1,4 @@
-"""What a terminal and a chat say in the same words."""
+"""Phrases that the terminal and the chats share."""
 
 from __future__ import annotations
 

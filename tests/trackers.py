@@ -1,6 +1,6 @@
-"""What error trackers see of an exception: sentry-sdk, rich, `traceback`, and whoever walks the frames.
+"""What error trackers record of an exception: sentry-sdk, rich, `traceback`, and code that reads frames.
 
-`Trackers.leaks` returns the places of a traceback at which one of the secrets stands, in any spelling.
+`ErrorTrackers.find_leaks` returns where a traceback contains one of the secrets, in any encoding.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MIN_CHARS = 8
 
 
 class Collecting(Transport):
-    """Takes envelopes and sends nothing."""
+    """Collect envelopes and send nothing."""
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
@@ -43,7 +43,7 @@ class Collecting(Transport):
 
 @dataclass
 class Trackers:
-    """Looks for secrets in what trackers collect; `secrets` may go on growing."""
+    """Find secrets in the records of error trackers. `secrets` may grow later."""
 
     secrets: Collection[str]
     more: set[str] = field(default_factory=set)
@@ -54,24 +54,24 @@ class Trackers:
         self.client = sentry_sdk.Client(
             dsn="https://key@sentry.invalid/1",
             transport=self.transport,
-            # The integrations patch the whole process for good; `test_frames` of the command line has them.
+            # The integrations patch the whole process permanently. The tests in tests/cli use them.
             default_integrations=False,
             auto_enabling_integrations=False,
         )
 
     def spellings(self) -> list[str]:
-        """Return every secret as it is, escaped, and as it looks within base64."""
+        """Return every secret verbatim, percent-encoded, and as a part of base64."""
         known = [each for each in [*self.secrets, *self.more] if len(each) >= MIN_CHARS]
         found = {spelling for each in known for spelling in (each, quote(each, ""), quote_plus(each))}
         for each in known:
             for before in range(3):
-                # What comes before shifts the text by so many bytes; the ends depend on their neighbours.
+                # Preceding bytes shift the encoding; the characters at both ends depend on their neighbours.
                 inner = base64.b64encode(b"x" * before + each.encode()).decode().rstrip("=")
                 found.add(inner[4 if before else 0 : -2])
         return sorted(found)
 
     def found_in(self, text: str) -> bool:
-        """True if any spelling stands in a text, also if it is broken into lines or escaped as JSON is."""
+        """Return whether a text contains a secret, also across line breaks or with JSON escapes."""
         count = len(self.secrets) + len(self.more)
         if self._known[0] != count:
             self._known = count, self.spellings()
@@ -79,16 +79,16 @@ class Trackers:
         return any(each in plain for each in self._known[1])
 
     def leaks(self, error: BaseException) -> list[str]:
-        """Return where an exception shows a secret."""
+        """Return the trackers and frames in which an exception shows a secret."""
         found = [f"{who}" for who, text in self.shown(error) if self.found_in(text)]
         return found + [where for where, text in walk(error) if self.found_in(text)]
 
     def shown(self, error: BaseException) -> Iterator[tuple[str, str]]:
-        """Yield what each tracker makes of an exception."""
+        """Yield the name of each tracker and its record of an exception."""
         event, _ = event_from_exception(error, client_options=self.client.options)
         self.client.capture_event(event)
         yield "sentry", json.dumps(event, default=repr) + self.transport.sent[-1]
-        # What it renders, without the source lines, which take a second to colour.
+        # Do not render it: highlighting the source lines takes a second.
         rendered = rich.traceback.Traceback.extract(
             type(error),
             error,
@@ -106,7 +106,7 @@ class Trackers:
 
     @contextmanager
     def logging(self) -> Generator[None]:
-        """Send what is logged as an error to sentry-sdk, with its traceback."""
+        """Send records of level ERROR to sentry-sdk, with their tracebacks."""
         handler = EventHandler(logging.ERROR)
         scope = sentry_sdk.get_global_scope()
         scope.set_client(self.client)
@@ -118,11 +118,11 @@ class Trackers:
             scope.set_client(None)
 
     def sent_leaks(self) -> list[str]:
-        """Return what sentry-sdk was sent that holds a secret, shortened."""
+        """Return the envelopes sent to sentry-sdk that contain a secret, shortened."""
         return [each[:200] for each in self.transport.sent if self.found_in(each)]
 
     def live_leaks(self) -> list[str]:
-        """Return the frames of ours that hold a secret now, while they wait for what calls this."""
+        """Return the variables in running frames of this package that contain a secret."""
         frame: FrameType | None = sys._getframe(1)
         found: list[str] = []
         while frame is not None:
@@ -133,19 +133,25 @@ class Trackers:
 
 
 def caught(work: Awaitable[object] | Callable[[], object]) -> BaseException:
-    """Return what a coroutine or a call raises, with the whole traceback; its arguments are in no frame."""
+    """Return the exception that a coroutine or a call raises, with its traceback.
+
+    No frame of the traceback holds the arguments.
+    """
     try:
         if callable(work):
             work()
         else:
             asyncio.run(work)  # type: ignore[arg-type]
-    except BaseException as error:  # noqa: BLE001  what it is, the test judges
+    except BaseException as error:  # noqa: BLE001  the test checks its type
         return error
-    raise AssertionError("Nothing was raised.")
+    raise AssertionError("The call raised no exception.")
 
 
 def walk(error: BaseException) -> Iterator[tuple[str, str]]:
-    """Yield every local variable of every frame of an exception and of those shown with it, as text."""
+    """Yield the local variables of all frames of an exception, as text.
+
+    This includes its causes, its contexts and the members of groups.
+    """
     seen: set[int] = set()
     errors: list[BaseException | None] = [error]
     while errors:

@@ -1,4 +1,4 @@
-"""Secrets that a test minted; `conftest` fails a test where one reaches a log, an output or an error."""
+"""Secrets of a test. `conftest` fails a test if one of them reaches a log, an output or an error."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ _guarded: list[Collection[str]] = []
 
 
 def guard(secrets: Collection[str]) -> None:
-    """Watch for these texts until the test ends; a set may go on growing."""
+    """Watch for these texts until the test ends. The collection may grow later."""
     _guarded.append(secrets)
 
 
 def found_in(text: str) -> bool:
-    """True where a guarded secret stands in a text."""
+    """Return whether a text contains a watched secret."""
     return any(secret in text for secrets in _guarded for secret in list(secrets) if len(secret) > 7)
 
 
 def forget() -> None:
-    """Guard nothing more."""
+    """Stop watching all secrets."""
     _guarded.clear()

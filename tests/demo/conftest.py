@@ -1,4 +1,4 @@
-"""One demo per module, strict again before each test, with a clock that only tests move."""
+"""One demo per module, reset before each test, with a clock that only tests advance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures: one demo per module, strict again before each test, and the clock that it goes by."""
+"""Fixtures: one demo per module, reset before each test, and its clock."""
 
 from __future__ import annotations
 

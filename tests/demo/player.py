@@ -1,4 +1,4 @@
-"""A client played by hand, step by step, so that each step can be done wrongly."""
+"""An OAuth client that a test drives step by step, so that each step can go wrong."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Player:
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str]:
-    """The status and the error of an answer that is a refusal, checked for its form."""
+    """Return the status and the error code of an error response, after a check of its format."""
     document = answer.json()
     assert set(document) == {"error", "error_description"}
     assert answer.headers["cache-control"] == "no-store"

@@ -1,4 +1,4 @@
-"""The knobs, faults and counters do what they say."""
+"""The options, faults and counters of the demo work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's device flow is as strict as RFC 8628, by a clock that only the test moves."""
+"""The demo's device flow follows RFC 8628, with a clock that only the test advances."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_device_that_waits_is_pending_and_one_that_hurries_is_slowed_down_for_
     assert refusal(player.poll(device)) == (400, "slow_down")
     approve_device(device["verification_uri_complete"])
     clock.now += 14
-    assert refusal(player.poll(device)) == (400, "slow_down"), "also where it was approved meanwhile"
+    assert refusal(player.poll(device)) == (400, "slow_down"), "also if the user approved it meanwhile"
     clock.now += 20
     assert player.poll(device).status_code == 200
 
@@ -276,7 +276,7 @@ def test_faults_and_counters_know_the_steps(clock: MovedClock, player: DevicePla
     device = player.device()
     server.fail_next("device_poll", status=502)
     assert player.poll(device).status_code == 502
-    assert refusal(player.poll(device)) == WAITS, "what a gateway swallowed is no poll to the server"
+    assert refusal(player.poll(device)) == WAITS, "the server does not count a poll that a fault answered"
     assert (server.count_requests("device_poll"), server.count_requests("token")) == (2, 0)
 
 

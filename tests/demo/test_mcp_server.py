@@ -1,4 +1,4 @@
-"""The protected resources check tokens, and say what is wrong; the SDK's own client logs in to them."""
+"""The protected resources check tokens and name errors. The client of the MCP SDK logs in to them."""
 
 from __future__ import annotations
 

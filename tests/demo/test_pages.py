@@ -1,4 +1,4 @@
-"""What a person sees: escaped, self-contained, and usable in a real browser."""
+"""The pages for users are escaped, self-contained, and usable in a real browser."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_person_with_a_browser_approves_and_lands_on_the_redirect_uri(tmp_path
     chromium = shutil.which("chromium")
     assert chromium, "This test needs chromium: apt-get install chromium"
     family = socket.AF_INET6 if "[" in host else socket.AF_INET
-    # Somebody has to listen there, or the browser shows an error of its own in place of the address.
+    # A server must listen on the redirect URI, or the browser shows an error page instead.
     with (
         serve_demo(Behaviour()) as demo,
         socket.create_server((host.strip("[]"), 0), family=family) as landing,

@@ -1,4 +1,4 @@
-"""Our own protocol room against the demo's servers, over a real wire."""
+"""The functions of the oauth package against the demo's servers, over HTTP."""
 
 from __future__ import annotations
 

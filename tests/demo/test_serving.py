@@ -1,4 +1,4 @@
-"""Starting and ending the demo leaves nothing behind."""
+"""Starting and stopping the demo leaves no port and no thread behind."""
 
 from __future__ import annotations
 

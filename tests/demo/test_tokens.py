@@ -1,4 +1,4 @@
-"""Codes and tokens are good for whom, for what and for how long the standards say."""
+"""Codes and tokens are valid for the client, the resource and the time that the standards require."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The system's resolver as a test wants it: some names are known, all others are asked for without an end."""
+"""A fake of the system's resolver: some names have addresses, look-ups of all others hang."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from hermes_mcp_auth_remote.http.addresses import parse_ip_literal
 
 
 class Names:
-    """Stands in for `socket.getaddrinfo`. A name that is neither known nor refused hangs until `release`."""
+    """Replaces `socket.getaddrinfo`.
+
+    A look-up of a host that is neither in `addresses` nor in `missing_hosts` hangs until `release`.
+    """
 
     def __init__(self, **known: str) -> None:
-        """Names are written with `_` for a dot."""
+        """Map host names to addresses. A host name is written with `_` for a dot."""
         self.known = {name.replace("_", "."): address for name, address in known.items()}
         self.refused: set[str] = set()
         self.asked: list[str] = []
@@ -26,7 +29,7 @@ class Names:
 
     def getaddrinfo(self, host: str, port: int, *_: Any, **__: Any) -> list[Any]:
         if parse_ip_literal(host) is not None:
-            # Clients of the tests themselves ask for these.
+            # The HTTP clients of the tests look up literal addresses.
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
         with self._changed:
             self.asked.append(host)
@@ -40,7 +43,7 @@ class Names:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (self.known[host], port))]
 
     def release(self, host: str, address: str | None = None) -> None:
-        """Let every question for a name that hangs end: with an address, or with an error."""
+        """End every hanging look-up of a host, with an address or with an error."""
         with self._lock:
             if address is not None:
                 self.known[host] = address
@@ -48,7 +51,7 @@ class Names:
         released.set()
 
     def wait_asked(self, count: int) -> None:
-        """Wait until so many questions were asked."""
+        """Wait until this many look-ups were started."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.asked) >= count, 20)
 

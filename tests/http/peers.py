@@ -1,4 +1,4 @@
-"""Servers on loopback that speak raw HTTP as a test wants it, and a forward proxy, in the test's own loop."""
+"""Servers on loopback that send raw HTTP, and a forward proxy, in the test's event loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One request as it came in; header names are lower case."""
+    """One request as the server received it. Header names are lower case."""
 
     method: str
     target: str
@@ -35,7 +35,7 @@ Answer = Callable[[Heard, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass(slots=True)
 class Peer:
-    """A running server: what it heard, and how many connections it had and has."""
+    """A running server, the requests that it received, and the number of its connections."""
 
     port: int
     heard: list[Heard] = field(default_factory=list[Heard])
@@ -52,7 +52,7 @@ class Peer:
 async def serving(
     answer: Answer | None = None, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> AsyncGenerator[Peer]:
-    """Serve until the block ends; without an `answer`, connections are taken and nothing is ever said."""
+    """Serve until the block ends. Without a `handler`, accept connections and never respond."""
     peer = Peer(0)
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -71,7 +71,7 @@ async def serving(
 
 @asynccontextmanager
 async def listening(said: bytes = b"") -> AsyncGenerator[Peer]:
-    """Take connections, say something at once (or nothing), read until the other side leaves."""
+    """Accept connections, send `greeting` at once, and read until the client disconnects."""
     peer = Peer(0)
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,7 +86,7 @@ async def listening(said: bytes = b"") -> AsyncGenerator[Peer]:
 async def proxying(
     to: Peer, *, password: str | None = None, tls: ssl.SSLContext | None = None, status: int = 200
 ) -> AsyncGenerator[Peer]:
-    """A forward proxy that takes CONNECT, whatever the name, to one peer; `password` is "user:password"."""
+    """Run a forward proxy that connects every CONNECT to one peer. `password` is "user:password"."""
     peer = Peer(0)
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -160,14 +160,14 @@ async def read_request(reader: asyncio.StreamReader) -> Heard | None:
 
 
 def reply(status: int = 200, body: bytes = b"{}", headers: Mapping[str, str] | None = None) -> bytes:
-    """Write out an honest answer."""
+    """Return a valid response as bytes."""
     said = {"content-length": str(len(body)), "content-type": "application/json", **(headers or {})}
     lines = "".join(f"{name}: {value}\r\n" for name, value in said.items())
     return f"HTTP/1.1 {status} Said\r\n{lines}\r\n".encode() + body
 
 
 def always(raw: bytes, *, hang_up: bool = False) -> Answer:
-    """Answer everything with the same bytes; `hang_up` ends the connection behind them."""
+    """Answer every request with the same bytes. `hang_up` then closes the connection."""
 
     async def answer(heard: Heard, writer: asyncio.StreamWriter) -> None:
         writer.write(raw)
@@ -186,7 +186,7 @@ def asking(*requests: Request) -> Exchange[list[Response]]:
 
 
 async def fetch(server: Server | Peer, *requests: Request, **options: Any) -> list[Response]:
-    """Run requests (default: a GET of the server itself) with an empty environment unless one is given."""
+    """Send requests (default: a GET of the server's URL), by default with an empty environment."""
     configured = server if isinstance(server, Server) else Server("s", server.url("/mcp"))
     options.setdefault("environ", {})
     answers: list[Response] = await run_exchange(
@@ -196,7 +196,7 @@ async def fetch(server: Server | Peer, *requests: Request, **options: Any) -> li
 
 
 def leading(*answers: str | list[str], asked: list[str] | None = None) -> Resolver:
-    """A resolver that gives one answer after the other (the last one for good), noting what it was asked."""
+    """Return a resolver that gives one result after the other, repeats the last, and records queries."""
     left = [[each] if isinstance(each, str) else each for each in answers]
 
     async def resolve(host: str, port: int) -> list[Address]:
@@ -209,7 +209,7 @@ def leading(*answers: str | list[str], asked: list[str] | None = None) -> Resolv
 
 
 def leading_by_name(**names: str | list[str]) -> Resolver:
-    """A resolver that knows a few names, written with `_` for a dot, and no others."""
+    """Return a resolver with addresses for a few names only, written with `_` for a dot."""
     known = {name.replace("_", "."): [v] if isinstance(v, str) else v for name, v in names.items()}
 
     async def resolve(host: str, port: int) -> list[Address]:
@@ -221,5 +221,5 @@ def leading_by_name(**names: str | list[str]) -> Resolver:
 
 
 def configured(url: str, **options: Any) -> Server:
-    """A server whose addresses on loopback are allowed, as an operator would allow an intranet's."""
+    """Return a server whose options allow addresses on loopback, like an intranet."""
     return Server("s", url, ServerOptions(**{"allow_addresses": LOOPBACK, **options}))

@@ -24,7 +24,7 @@ from tests.tripwire import guard
 
 
 def sent(*requests: Request, host: str = "127.0.0.1", **options: str) -> list[Heard]:
-    """Send requests to a server that hears them; "{port}" in a URL is its port."""
+    """Send requests to a server and return what it received. "{port}" in a URL is its port."""
 
     async def main() -> list[Heard]:
         async with serving(always(reply()), host=host) as peer:
@@ -107,10 +107,10 @@ def test_a_header_that_cannot_be_sent_is_a_mistake_that_is_not_shown(name: str, 
 
 
 @covers("post-once")
-@pytest.mark.parametrize("how", ["closed", "reset", "half an answer", "silence"])
+@pytest.mark.parametrize("how", ["closed", "reset", "half a response", "silence"])
 def test_a_post_whose_answer_was_lost_is_not_sent_again(how: str) -> None:
     async def lose(heard: Heard, writer: asyncio.StreamWriter) -> None:
-        if how == "half an answer":
+        if how == "half a response":
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{")
             await writer.drain()
         if how == "reset":
@@ -148,7 +148,7 @@ def test_a_post_over_a_kept_connection_that_the_server_ends_is_sent_once() -> No
 
 @covers("post-once")
 def test_a_refused_connection_is_tried_once_more() -> None:
-    """The server comes up between the two attempts, as a network does after sleep."""
+    """The name resolves at the second attempt, as after a network wakes from sleep."""
     attempts: list[str] = []
 
     async def main() -> list[Heard]:
@@ -186,10 +186,12 @@ def test_one_connection_serves_an_exchange_and_closes_with_it() -> None:
     assert asyncio.run(main()) == (5, 1)
 
 
-@pytest.mark.parametrize("when", ["before the answer", "amid the answer"])
+@pytest.mark.parametrize("when", ["before the response", "during the response"])
 def test_a_cancelled_exchange_closes_its_connection(when: str) -> None:
     async def half(heard: Heard, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx" if when == "amid the answer" else b"")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx" if when == "during the response" else b""
+        )
 
     async def main() -> None:
         async with serving(half) as peer:
@@ -297,7 +299,7 @@ def test_a_library_s_debug_log_shows_no_header_of_ours(caplog: pytest.LogCapture
             await _leaky(peer.url("/"), lambda request: fetch(peer, request))
 
     asyncio.run(main())
-    # The log is on, and says where we connect.
+    # The log is on, and shows the connection.
     assert any("connect_tcp" in record.getMessage() for record in caplog.records)
     assert not any(secret in record.getMessage() for record in caplog.records for secret in SECRETS)
 
@@ -332,7 +334,7 @@ def test_the_caller_s_own_debug_log_is_left_alone(caplog: pytest.LogCaptureFixtu
                 async with httpx.AsyncClient() as caller:
                     await caller.get(peer.url("/caller"))
 
-            # At the same time, too.
+            # Run both at the same time.
             await asyncio.gather(own(), fetch(peer), own())
 
     caplog.set_level(logging.DEBUG, "httpcore")

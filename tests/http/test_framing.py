@@ -1,4 +1,4 @@
-"""What surrounds a body may be endless too: informational responses, header lines, chunks, trailers."""
+"""The framing of a body is limited too: informational responses, header lines, chunks, trailers."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_few_hints_and_a_hundred_header_lines_are_honest() -> None:
     ids=["large", "short chunks"],
 )
 def test_other_tasks_run_while_a_response_is_read(said: bytes, turns: int) -> None:
-    """The loop goes round for each short read and each few chunks, whatever the socket's buffer holds."""
+    """The event loop runs other tasks after each short read and every few chunks."""
 
     async def main() -> int:
         rounds = 0
@@ -113,7 +113,7 @@ def test_other_tasks_run_while_a_response_is_read(said: bytes, turns: int) -> No
 
 
 class FakeStream(httpcore.AsyncNetworkStream):
-    """Gives the same bytes for ever, as much as is asked for; notes how much that was."""
+    """Returns the same bytes forever, and records how many were requested."""
 
     def __init__(self, unit: bytes) -> None:
         self._unit = unit
@@ -149,7 +149,7 @@ def test_a_connection_is_read_in_short_pieces_and_not_far_without_an_event(unit:
             pass
     assert len(inner.asked) <= most
     assert set(inner.asked) == {MAX_READ_BYTES}
-    # A part of a body came of it; or another request is written.
+    # The client resets the counters after a part of a body, and before the next request.
     stream.reset_counters()
     assert asyncio.run(stream.read(10)) == (unit * 10)[:10]
 

@@ -16,7 +16,7 @@ HERE = AddressPolicy(allowed_networks=read_networks(["127.0.0.1/32"]))
 
 
 def refused(guard: SsrfGuard, host: str) -> bool:
-    """True where a name is refused, and False where every address it leads to may be reached."""
+    """Return whether the guard refuses a host."""
     try:
         asyncio.run(guard.resolve_allowed(host, 443))
     except AddressRefused:

@@ -1,4 +1,4 @@
-"""Connections that outlive an exchange: shared, renewed, closed, under the limits of all others."""
+"""Pooled connections are shared, replaced and closed, under the same limits as all others."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_after_a_while_names_are_looked_up_anew(monkeypatch: pytest.MonkeyPatch)
             for seconds in (60.0, 60.0, 0.0, 0.0):
                 monkeypatch.setattr(pooled, "CLIENT_LIFETIME_SECONDS", seconds)
                 await ask(connections, server)
-            # The first is kept for a minute, whatever is said later.
+            # The first client keeps its lifetime of a minute.
             assert (len(asked), peer.connections) == (1, 1)
             await connections.aclose()
             for _ in range(3):

@@ -1,4 +1,4 @@
-"""Token requests whose response comes late, or never: read to the end, and never called lossless."""
+"""Token requests with a late or missing response: read to the end, and never reported as lossless."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_no_request_is_sent_once_those_before_it_took_too_long(jump: Jumping) ->
 def test_at_the_limit_the_socket_is_read_once_more(jump: Jumping, *, brings_tokens: bool) -> None:
     async def answer(heard: Heard, writer: asyncio.StreamWriter) -> None:
         writer.write(reply(200, b"x" * 200_000))
-        # As after SIGCONT: the limit has passed, and the response lies in the socket.
+        # As after SIGCONT: the limit has passed, and the response is in the socket's buffer.
         jump(100)
 
     async def main() -> Response:

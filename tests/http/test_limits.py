@@ -19,7 +19,7 @@ MIB = b"x" * 1_048_576
 
 
 def answered(answer: Answer | bytes, *, seconds: float = 10.0, hang_up: bool = False) -> Response:
-    """Return what we make of an answer; raises what we raise."""
+    """Return the client's response to what a server sends, or raise its error."""
 
     async def main() -> Response:
         says = answer if callable(answer) else always(answer, hang_up=hang_up)
@@ -32,7 +32,7 @@ def answered(answer: Answer | bytes, *, seconds: float = 10.0, hang_up: bool = F
 
 
 def dripping(part: bytes, head: bytes = b"", pause: float = 0.0) -> Answer:
-    """Say the head, then the part again and again, until the other side has enough."""
+    """Send the head, then repeat the part until the client disconnects."""
 
     async def answer(heard: Heard, writer: asyncio.StreamWriter) -> None:
         writer.write(head)
@@ -92,7 +92,7 @@ def test_a_server_that_falls_silent_is_timed_out(said: bytes) -> None:
         dripping(b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"),
         dripping(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n", pause=0.01),
     ],
-    ids=["one that never comes", "informational answers"],
+    ids=["a body that never comes", "informational responses"],
 )
 def test_the_time_is_for_the_whole_answer_and_not_for_each_part_of_it(answer: Answer) -> None:
     with pytest.raises(TimedOut):

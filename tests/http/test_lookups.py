@@ -1,4 +1,4 @@
-"""Name look-ups: in threads of our own, shared, bounded per server, and abandoned by callers that leave."""
+"""DNS look-ups have their own threads, are shared and bounded per server, and end for cancelled callers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def names() -> Iterator[Names]:
 
 
 async def asked_in_vain(look_ups: ThreadedResolver, *hosts: str, server: str = HOSTILE) -> None:
-    """Ask for names until the caller's time is up, which is at once."""
+    """Start look-ups and cancel them at once."""
     tasks = [asyncio.create_task(look_ups.resolve(host, 443, server)) for host in hosts]
     await asyncio.sleep(0)
     for task in tasks:
@@ -138,7 +138,7 @@ def test_many_hostile_servers_leave_a_place_for_each_server_that_has_none(
 
     assert asyncio.run(main()) == "1.1.1.1"
     per_server = Counter(name.split(".")[1] for name in names.asked if name.endswith(".dead.example"))
-    # The first servers have all of theirs, and each of the others has one.
+    # The first servers use all of their threads, and each of the others uses one.
     assert sorted(per_server.values(), reverse=True) == [MAX_THREADS_PER_SERVER] * 2 + [1] * 18
 
 
@@ -151,7 +151,7 @@ def test_a_place_is_given_back_when_the_thread_ends_and_not_when_its_caller_leav
         await asked_in_vain(look_ups, *dead)
         waiting = asyncio.create_task(address(look_ups, "honest.example", HOSTILE))
         await asyncio.to_thread(names.wait_asked, MAX_THREADS_PER_SERVER)
-        # A look-up of another server ends meanwhile: this gives the waiting one no place.
+        # A look-up of another server ends meanwhile. That gives the waiting look-up no thread.
         await address(look_ups, "other.example")
         assert not waiting.done()
         assert "honest.example" not in names.asked
@@ -213,7 +213,7 @@ def test_a_look_up_that_hangs_does_not_stop_its_name_for_those_who_ask_later(nam
         await asked_in_vain(look_ups, hung)
         assert len(names.asked) == 1
         now = STALE_LOOKUP_SECONDS
-        # The network is back; the first look-up still hangs.
+        # The network works again; the first look-up still hangs.
         names.known[hung] = "1.1.1.5"
         return await address(look_ups, hung, HOSTILE)
 
@@ -268,7 +268,7 @@ def test_a_look_up_that_ends_after_its_event_loop_says_nothing(
         loop = asyncio.get_running_loop()
         task = loop.create_task(look_ups.resolve("dead.example", 443, HOSTILE))
         await asyncio.sleep(0)
-        # As a loop that is stopped leaves its tasks.
+        # An event loop that stops cancels its tasks like this.
         task.cancel()
 
     asyncio.run(abandoned())

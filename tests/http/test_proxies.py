@@ -197,7 +197,7 @@ def test_socks_without_its_library_says_what_to_install(scheme: str) -> None:
     assert caught.value.advice == "Run `pip install httpcore[socks]`."
 
 
-# From here on with a real proxy.
+# The tests below use a real proxy.
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ PUBLIC = leading_by_name(mcp_example="1.1.1.1", auth_example="1.1.1.2", inside_e
 
 
 async def through(peer: Peer, proxy: str, issued: Certificates, *hosts: str) -> list[int]:
-    """Fetch from hosts through a proxy; returns the statuses."""
+    """Fetch from hosts through a proxy, and return the statuses."""
     server = configured("https://mcp.example/mcp", ca_file=str(issued.ca_file), allow_addresses=())
     requests = [get_json(f"https://{host}/", "step") for host in hosts or ("mcp.example",)]
     environ = {"HTTPS_PROXY": proxy}
@@ -354,7 +354,7 @@ def test_no_proxy_is_asked_for_an_internal_address(issued: Certificates, host: s
 
 @covers("address-policy")
 def test_the_proxy_s_own_host_is_no_way_in() -> None:
-    """Metadata that points at the proxy itself, which stands on the intranet."""
+    """Metadata may name the proxy itself, which is on the intranet."""
 
     async def main() -> None:
         async with serving() as peer, proxying(peer) as proxy:

@@ -31,7 +31,7 @@ def redirecting(location: str, status: int = 302) -> Answer:
 
 
 def followed(location: str, status: int = 302) -> None:
-    """Follow a redirect of a server on loopback."""
+    """Fetch from a server on loopback that redirects."""
 
     async def main() -> None:
         async with serving(redirecting(location, status)) as peer:
@@ -124,7 +124,7 @@ def test_a_public_server_redirects_nobody_to_this_machine(tmp_path: Path) -> Non
             serving(always(reply())) as inside,
             serving(redirecting(inside.url("/", "localhost")), tls=tls) as peer,
         ):
-            # This one address stands for a public one.
+            # This address plays the role of a public one.
             server = configured(
                 peer.url("/mcp", "mcp.example", "https"),
                 ca_file=str(certificate.ca_file),

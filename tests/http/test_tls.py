@@ -29,7 +29,7 @@ from tests.requirements import covers
 
 
 class Issuer:
-    """A certificate authority with its file, and contexts for servers of it."""
+    """A certificate authority with its CA file. It issues certificates for servers and clients."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
@@ -49,7 +49,7 @@ class Issuer:
         return context
 
     def client(self, password: bytes | None = None) -> tuple[str, str]:
-        """Issue a client's certificate; returns the files of it and of its key."""
+        """Issue a client certificate. Return the paths of the certificate and of its key."""
         issued = self.authority.issue_cert("agent@example.com")
         certificate, key = self.folder / "client.pem", self.folder / "client.key"
         issued.cert_chain_pems[0].write_to_path(str(certificate))
@@ -75,7 +75,7 @@ def reached(
     environ: Mapping[str, str] | None = None,
     **options: Any,
 ) -> tuple[int, int]:
-    """Fetch from a server over TLS; returns the status and how many requests arrived."""
+    """Fetch from a server over TLS. Return the status and the number of requests that it received."""
 
     async def main() -> tuple[int, int]:
         async with serving(always(reply()), tls=tls) as peer:
@@ -148,7 +148,7 @@ def test_the_operator_s_authorities_are_trusted_for_every_host(issuer: Issuer, *
 
 
 def _openssl_hash(ca_file: Path) -> str:
-    """The name that OpenSSL looks for in a directory."""
+    """Return the file name that OpenSSL looks for in a directory."""
     asked = ["openssl", "x509", "-hash", "-noout", "-in", str(ca_file)]
     return run(asked, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -177,7 +177,7 @@ def test_a_client_certificate_is_shown_to_the_own_host_alone(issuer: Issuer) -> 
     tls = issuer.server("mcp.example", ask_client=True)
     given: dict[str, Any] = {"client_cert": certificate, "client_key": key, "ca_file": str(issuer.ca_file)}
     assert reached(tls, **given) == (200, 1)
-    # An alert or a reset, whichever is read first.
+    # The client reads an alert or a reset, in either order.
     assert "mcp.example" in str(trouble(tls, own=False, **given))
 
 

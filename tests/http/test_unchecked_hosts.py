@@ -1,4 +1,4 @@
-"""Behind a proxy: a name from metadata that this machine cannot check is asked of no proxy."""
+"""Behind a proxy, a host from metadata is requested only if this machine can check its addresses."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ KNOWN = leading_by_name(
 
 
 async def hanging(host: str, port: int) -> list[Address]:
-    """Know the server and the proxy, and answer nothing else."""
+    """Hang for the internal host, and resolve all others."""
     if host == INNER:
         await asyncio.Event().wait()
     return await KNOWN(host, port)
@@ -70,7 +70,7 @@ def issued(tmp_path: Path) -> Certificates:
 
 
 class Attempt:
-    """Requests of one server through a proxy that resolves any name, and what the proxy was asked for."""
+    """Requests for one server through a proxy that resolves any name, and a record of its CONNECTs."""
 
     def __init__(self, issued: Certificates, **options: Any) -> None:
         self.issued = issued
@@ -132,7 +132,7 @@ def test_a_name_that_this_machine_does_not_resolve_is_asked_of_no_proxy(
 def test_a_name_that_is_answered_too_late_is_asked_of_no_proxy(
     issued: Certificates, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    """Also where the whole request has hardly more time than the check."""
+    """This also holds if the whole request has hardly more time than the check."""
     if seconds > 1:
         monkeypatch.setattr(client, "UNTRUSTED_LOOKUP_SECONDS", 0.05)
     attempt = Attempt(issued)
@@ -175,7 +175,7 @@ def test_a_host_that_the_operator_names_is_asked_of_the_proxy(
     attempt = Attempt(issued, **options)
     request = get_json(f"https://{written}/", "step")
     if written.endswith("."):
-        # TLS has no name with the root's dot; the way to the proxy is what counts.
+        # TLS fails for a name with a final dot. The test needs only the request to the proxy.
         with pytest.raises(Unreachable):
             attempt.run(request)
     else:
@@ -193,7 +193,7 @@ def test_a_host_is_allowed_in_every_spelling_of_its_name(
     issued: Certificates, allowed: str, written: str
 ) -> None:
     attempt = Attempt(issued, allow_hosts=(allowed,))
-    # As `safe_url` writes it out.
+    # `safe_url` encodes the host like this.
     request = get_json(f"https://{written.encode('idna').decode()}/", "step")
     assert attempt.run(request) == [200]
     assert attempt.asked == ["xn--bcher-kva.example:443"]
@@ -267,7 +267,7 @@ def test_what_is_no_host_name_is_a_mistake_of_the_configuration(issued: Certific
 def test_an_allowed_host_whose_address_is_known_is_checked_all_the_same(
     issued: Certificates, host: str
 ) -> None:
-    """One public address beside an internal one is no excuse."""
+    """A host with a public and an internal address is refused too."""
     for options in ({"allow_hosts": (host,)}, {"authorization_server": f"https://{host}"}, {}):
         attempt = Attempt(issued, **options)
         with pytest.raises(AddressRefused) as caught:
@@ -323,7 +323,7 @@ def test_without_a_proxy_on_its_way_a_name_that_is_not_resolved_is_out_of_reach_
 def test_every_kind_of_proxy_is_asked_for_checked_names_only(
     issued: Certificates, monkeypatch: pytest.MonkeyPatch, scheme: str, variable: str
 ) -> None:
-    """SOCKS takes names, too, in both of its spellings."""
+    """SOCKS proxies resolve names too, with both schemes."""
     monkeypatch.setattr(proxies, "find_spec", lambda name: name)
     attempt = Attempt(issued)
     with pytest.raises(HostNotChecked):
@@ -332,7 +332,7 @@ def test_every_kind_of_proxy_is_asked_for_checked_names_only(
 
 @covers("unchecked-host")
 def test_metadata_of_a_public_server_makes_us_send_nothing_to_an_inner_host(issued: Certificates) -> None:
-    """The attack: inner hosts are listed as issuers, and are the endpoints of a public one."""
+    """Attack: metadata names internal hosts as issuers and as endpoints of a public issuer."""
     inner = f"https://{INNER}"
     documents: dict[str, object] = {
         "/.well-known/oauth-protected-resource/mcp": {
