@@ -1,0 +1,139 @@
+"""Run the demo's servers with a record of every request and with faults."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from hermes_mcp_auth_remote.demo import servers
+from hermes_mcp_auth_remote.demo.authorization_server import AuthorizationServer
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from hermes_mcp_auth_remote.demo.ledger import DemoClient
+from hermes_mcp_auth_remote.demo.mcp_server import MCP_PATH, ProtectedResources
+from hermes_mcp_auth_remote.values import Clock, Entropy
+from tests.parts.authorization_server.faults import Fault, Gate, RecordedRequest, Step
+from tests.parts.authorization_server.recorder import RecordingMiddleware, RequestRecord
+
+
+class FaultyAuthorizationServer(AuthorizationServer):
+    """An authorization server that records requests and plays faults, its own and the resources'."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.record = RequestRecord()
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """Every request to this server and to the protected resources, in order."""
+        return self.record.requests
+
+    def count_requests(self, step: Step) -> int:
+        """Count the requests of one step so far."""
+        return self.record.count_requests(step)
+
+    def fail_next(
+        self,
+        step: Step,
+        *,
+        status: int | None = None,
+        body: bytes | str = b"",
+        headers: Mapping[str, str] | None = None,
+        delay_seconds: float = 0,
+        hang_up: bool = False,
+        after_processing: bool = False,
+        times: int | None = 1,
+    ) -> None:
+        """Play a `Fault` for the next `times` requests of a step, None for all until `clear_faults`."""
+        encoded = body.encode() if isinstance(body, str) else body
+        fault = Fault(status, encoded, headers or {}, delay_seconds, None, hang_up, after_processing)
+        self.record.add_fault(step, fault, times)
+
+    def hold(self, step: Step, *, after_processing: bool = False) -> Gate:
+        """Hold every request of a step until the caller opens the returned gate."""
+        return self.record.hold(step, after_processing=after_processing)
+
+    def clear_faults(self) -> None:
+        """Remove all faults and open all gates."""
+        self.record.clear_faults()
+
+    def add_client(
+        self,
+        *redirect_uris: str,
+        auth_method: str = "none",
+        client_id: str = "",
+        secret: str | None = None,
+        name: str = "A client registered by hand",
+        grant_types: tuple[str, ...] = ("authorization_code", "refresh_token"),
+    ) -> DemoClient:
+        """Register a client by hand. Create an id if it has none, and a secret if its method needs one."""
+        client = DemoClient(client_id, name, redirect_uris, auth_method, secret, grant_types)
+        return self.ledger.add_client(client)
+
+
+@dataclass(frozen=True, slots=True)
+class Demo(servers.Demo):
+    """The running servers. `authorization_server` has the settings, faults and requests of both."""
+
+    authorization_server: FaultyAuthorizationServer
+
+
+@contextmanager
+def serve_demo(
+    behaviour: Behaviour | None = None,
+    *,
+    separate_origins: bool = True,
+    paths: tuple[str, ...] = (MCP_PATH,),
+    clock: Clock = time.time,
+    entropy: Entropy = secrets.token_urlsafe,
+    ssl_certfile: str | None = None,
+    ssl_keyfile: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> Generator[Demo]:
+    """Serve the demo until the block ends. `port` is the MCP server's, 0 for a free one.
+
+    If `separate_origins` is False, both servers share an origin, as in MCP 2025-03-26. `clock` returns the
+    time for codes and tokens, in epoch seconds. The servers bind `host` and use it in their URLs. Raises
+    OSError if the port is in use.
+    """
+    with ExitStack() as stack:
+        ports = [port, 0] if separate_origins else [port]
+        sockets = [stack.enter_context(servers.bind_socket(host, number)) for number in ports]
+        scheme = "http" if ssl_certfile is None else "https"
+        url_host = f"[{host}]" if ":" in host else host
+        origins = [f"{scheme}://{url_host}:{bound.getsockname()[1]}" for bound in sockets]
+        server = FaultyAuthorizationServer(origins[-1], behaviour, clock=clock, entropy=entropy)
+        resources = ProtectedResources(origins[0], server, paths)
+        stack.enter_context(
+            servers.serve(
+                server,
+                resources,
+                sockets,
+                wrap=partial(_record_requests, server.record),
+                ssl_certfile=ssl_certfile,
+                ssl_keyfile=ssl_keyfile,
+            )
+        )
+        # `serve` waits for its thread at the end, so end every delay and open every gate before that.
+        stack.callback(server.record.closing.set)
+        stack.callback(server.clear_faults)
+        yield Demo(server, resources)
+
+
+def _record_requests(record: RequestRecord, app: ASGIApp, server: uvicorn.Server) -> ASGIApp:
+    return RecordingMiddleware(app, record, partial(_hang_up, server))
+
+
+def _hang_up(server: uvicorn.Server, client: tuple[str, int]) -> None:
+    for connection in list(server.server_state.connections):
+        transport = getattr(connection, "transport", None)
+        if transport is not None and transport.get_extra_info("peername")[:2] == tuple(client):
+            transport.abort()
