@@ -1,8 +1,8 @@
 """An authorization server and an MCP server for `hermes-mcp-auth demo`.
 
-Both servers are as strict as the standards. `Behaviour` has a setting for every way in which a real server
-deviates. Do not use them in production. Of the packages, only the demo command imports this one. Tests add
-faults and a record of every request: see tests/parts/authorization_server. Read the modules in this order:
+Both servers are as strict as the standards. `Behaviour` has settings for ways in which real servers deviate.
+Do not use them in production. Of the packages, only the demo command imports this one. Tests add faults, more
+settings and a record of every request: see tests/parts/authorization_server. Read the modules in this order:
 
     behaviour               the settings
     ledger                  clients, codes and tokens with their lifetimes        RFC 6749

@@ -17,11 +17,9 @@ class Behaviour:
     In `..._overrides` a value of None removes the member from the response. Lifetimes are in seconds.
     """
 
-    # Metadata (RFC 8414): the issuer's path, the published locations, and the value of `issuer`.
+    # Metadata (RFC 8414): the issuer's path and the published locations.
     issuer_path: str = ""
     metadata_locations: tuple[WellKnown, ...] = ("rfc8414",)
-    metadata_issuer: str | None = None
-    metadata_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
     pkce_advertised: bool = True
     scopes_supported: tuple[str, ...] | None = ("mcp:tools", "mcp:write", "offline_access")
     auth_methods: tuple[str, ...] = ("none", "client_secret_basic", "client_secret_post")
@@ -43,9 +41,8 @@ class Behaviour:
     require_scope: bool = False
     auto_approve: bool = False
     code_seconds: float = 60
-    # RFC 9207. `iss_value` replaces the issuer in the redirect, as in a mix-up attack.
+    # RFC 9207.
     iss_supported: bool = True
-    iss_value: str | None = None
 
     # The device flow (RFC 8628). None omits the interval from the response; it is then 5 seconds.
     with_device: bool = False
@@ -75,16 +72,6 @@ class Behaviour:
     # Protected resources (RFC 9728, RFC 6750): the locations of their metadata, and the challenge of a 401.
     resource_metadata_locations: tuple[Literal["path", "root"], ...] = ("path",)
     resource_identifier: Literal["path", "origin"] = "path"
-    resource_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
     challenge_names_metadata: bool = True
     challenge_names_scope: bool = True
-    # Header lines that replace the challenge. The server fills in "{metadata}" and "{scope}".
-    challenge_lines: tuple[str, ...] | None = None
     required_scope: frozenset[str] = frozenset({"mcp:tools"})
-    # The scope that a tool needs in addition to `required_scope`. Without it: 403 insufficient_scope.
-    tool_scope: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
-    # JSON-RPC methods that need no token.
-    open_methods: frozenset[str] = frozenset()
-    # True accepts only the spelling "Bearer". By RFC 9110 section 11.1 the scheme is case-insensitive.
-    exact_bearer: bool = False
-    ping_delay_seconds: float = 0

@@ -47,9 +47,8 @@ class ServerState:
 
     @property
     def accepted_resources(self) -> frozenset[str]:
-        """The resources that a client may request tokens for, including an overridden identifier."""
-        overridden = self.behaviour.resource_overrides.get("resource")
-        return self.resources | {overridden} if isinstance(overridden, str) else self.resources
+        """The resources that a client may request tokens for."""
+        return self.resources
 
     @property
     def minted_secrets(self) -> set[str]:

@@ -6,12 +6,13 @@
         demo.authorization_server.count_requests("registration")
 
 Tests use these servers, and benchmarks that count requests do. The package has the same servers without the
-record and the faults: `hermes_mcp_auth_remote.demo`.
+record, the faults and some of the settings: `hermes_mcp_auth_remote.demo`.
 """
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
+from tests.parts.authorization_server.authorization_server import FaultyAuthorizationServer
+from tests.parts.authorization_server.behaviour import Behaviour
 from tests.parts.authorization_server.faults import Fault, Gate, RecordedRequest, Step
-from tests.parts.authorization_server.server import Demo, FaultyAuthorizationServer, serve_demo
+from tests.parts.authorization_server.servers import Demo, serve_demo
 
 __all__ = [
     "Behaviour",

@@ -4,78 +4,21 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from hermes_mcp_auth_remote.demo import servers
-from hermes_mcp_auth_remote.demo.authorization_server import AuthorizationServer
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.ledger import DemoClient
-from hermes_mcp_auth_remote.demo.mcp_server import MCP_PATH, ProtectedResources
+from hermes_mcp_auth_remote.demo.mcp_server import MCP_PATH
 from hermes_mcp_auth_remote.values import Clock, Entropy
-from tests.parts.authorization_server.faults import Fault, Gate, RecordedRequest, Step
+from tests.parts.authorization_server.authorization_server import FaultyAuthorizationServer
+from tests.parts.authorization_server.behaviour import Behaviour
 from tests.parts.authorization_server.recorder import RecordingMiddleware, RequestRecord
-
-
-class FaultyAuthorizationServer(AuthorizationServer):
-    """An authorization server that records requests and plays faults, its own and the resources'."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.record = RequestRecord()
-
-    @property
-    def requests(self) -> list[RecordedRequest]:
-        """Every request to this server and to the protected resources, in order."""
-        return self.record.requests
-
-    def count_requests(self, step: Step) -> int:
-        """Count the requests of one step so far."""
-        return self.record.count_requests(step)
-
-    def fail_next(
-        self,
-        step: Step,
-        *,
-        status: int | None = None,
-        body: bytes | str = b"",
-        headers: Mapping[str, str] | None = None,
-        delay_seconds: float = 0,
-        hang_up: bool = False,
-        after_processing: bool = False,
-        times: int | None = 1,
-    ) -> None:
-        """Play a `Fault` for the next `times` requests of a step, None for all until `clear_faults`."""
-        encoded = body.encode() if isinstance(body, str) else body
-        fault = Fault(status, encoded, headers or {}, delay_seconds, None, hang_up, after_processing)
-        self.record.add_fault(step, fault, times)
-
-    def hold(self, step: Step, *, after_processing: bool = False) -> Gate:
-        """Hold every request of a step until the caller opens the returned gate."""
-        return self.record.hold(step, after_processing=after_processing)
-
-    def clear_faults(self) -> None:
-        """Remove all faults and open all gates."""
-        self.record.clear_faults()
-
-    def add_client(
-        self,
-        *redirect_uris: str,
-        auth_method: str = "none",
-        client_id: str = "",
-        secret: str | None = None,
-        name: str = "A client registered by hand",
-        grant_types: tuple[str, ...] = ("authorization_code", "refresh_token"),
-    ) -> DemoClient:
-        """Register a client by hand. Create an id if it has none, and a secret if its method needs one."""
-        client = DemoClient(client_id, name, redirect_uris, auth_method, secret, grant_types)
-        return self.ledger.add_client(client)
+from tests.parts.authorization_server.resources import FaultyProtectedResources
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +54,7 @@ def serve_demo(
         url_host = f"[{host}]" if ":" in host else host
         origins = [f"{scheme}://{url_host}:{bound.getsockname()[1]}" for bound in sockets]
         server = FaultyAuthorizationServer(origins[-1], behaviour, clock=clock, entropy=entropy)
-        resources = ProtectedResources(origins[0], server, paths)
+        resources = FaultyProtectedResources(origins[0], server, paths)
         stack.enter_context(
             servers.serve(
                 server,
