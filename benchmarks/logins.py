@@ -19,12 +19,11 @@ from benchmarks.given import REDIRECT_URI
 from benchmarks.measuring import Figure, Scale
 from benchmarks.sdk import MemoryStorage, make_provider
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 
 CLIENT_METADATA_URL = "https://client.example/metadata.json"
 _PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}

@@ -15,12 +15,11 @@ from pathlib import Path
 from benchmarks.given import FASTMCP_PYTHON, PYTHON, REDIRECT_URI, environ_for
 from benchmarks.logins import Person
 from benchmarks.measuring import ROOT, Figure, Scale
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Server
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 
 PROCESS_COUNT = 8
 CALLS_PER_PROCESS = 20

@@ -1,15 +1,14 @@
-"""An authorization server and an MCP server for `hermes-mcp-auth demo` and for tests.
+"""An authorization server and an MCP server for `hermes-mcp-auth demo`.
 
-Both servers are as strict as the standards. `Behaviour` has a setting for every way in which a real server
-deviates. Do not use them in production. Apart from the demo command, no other package imports this one. Read
-the modules in this order:
+Both servers are as strict as the standards. `Behaviour` has settings for ways in which real servers deviate.
+Do not use them in production. Of the packages, only the demo command imports this one. Tests add faults, more
+settings and a record of every request: see tests/parts/authorization_server. Read the modules in this order:
 
-    behaviour               settings, faults and recorded requests
+    behaviour               the settings
     ledger                  clients, codes and tokens with their lifetimes        RFC 6749
     device_ledger           device codes and user codes                           RFC 8628
     validation              authorization requests and client authentication      RFC 6749, 7636, 8707, 9126
-    recorder                records every request and plays every fault
-    state                   settings, faults and counters of one server
+    state                   settings and state of one server
     registration            dynamic client registration                           RFC 7591
     tokens                  token and revocation endpoints                        RFC 6749, 7009
     consent                 consent requests that wait for the user
@@ -17,5 +16,6 @@ the modules in this order:
     authorization_server    metadata, pushed requests, consent                    RFC 8414, 9126, 6749, 9207
     pages                   the HTML pages for the user
     mcp_server              the protected resources                               RFC 9728, RFC 6750, MCP
+    body_limit              refuses large request bodies
     servers                 runs both servers on loopback, in a thread
 """

@@ -82,7 +82,7 @@ class AuthorizationServer(ServerState):
         behaviour, origin = self.behaviour, self.origin
         has_device_flow = behaviour.with_device and (openid or not behaviour.device_only_in_openid)
         document: dict[str, object | None] = {
-            "issuer": behaviour.metadata_issuer or self.issuer,
+            "issuer": self.issuer,
             "authorization_endpoint": f"{origin}/authorize",
             "token_endpoint": f"{origin}/token",
             "registration_endpoint": f"{origin}/register" if behaviour.with_registration else None,
@@ -101,7 +101,6 @@ class AuthorizationServer(ServerState):
             else list(behaviour.scopes_supported),
             "authorization_response_iss_parameter_supported": True if behaviour.iss_supported else None,
             "client_id_metadata_document_supported": True if behaviour.cimd_supported else None,
-            **behaviour.metadata_overrides,
         }
         return without_none(document)
 
@@ -197,6 +196,10 @@ class AuthorizationServer(ServerState):
             )
         return self._approve(validated_request)
 
+    def response_issuer(self) -> str | None:
+        """Return the `iss` parameter of authorization responses (RFC 9207), None to omit it."""
+        return str(self.metadata()["issuer"]) if self.behaviour.iss_supported else None
+
     def _approve(self, validated_request: ValidatedRequest) -> Response:
         code = self.ledger.issue_code(validated_request, self.behaviour)
         return self._redirect(validated_request.redirect_uri, validated_request.state, {"code": code})
@@ -207,8 +210,9 @@ class AuthorizationServer(ServerState):
         parameters = dict(response_parameters)
         if state is not None:
             parameters["state"] = state
-        if self.behaviour.iss_supported or self.behaviour.iss_value is not None:
-            parameters["iss"] = self.behaviour.iss_value or str(self.metadata()["issuer"])
+        issuer = self.response_issuer()
+        if issuer is not None:
+            parameters["iss"] = issuer
         parts = urlsplit(redirect_uri)
         query = "&".join(part for part in (parts.query, urlencode(parameters)) if part)
         # RFC 9700 section 4.12: use 303, so that no browser repeats the POST at the client.

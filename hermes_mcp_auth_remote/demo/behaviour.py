@@ -2,33 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import parse_qsl, urlsplit
-
-Step = Literal[
-    "protected_resource_metadata",
-    "authorization_server_metadata",
-    "registration",
-    "pushed_request",
-    "authorization",
-    "consent",
-    "token",
-    "refresh",
-    "device_authorization",
-    "device_page",
-    "device_poll",
-    "revocation",
-    "mcp",
-    "ping",
-    "other",
-]
-"""The purpose of a request. "token" exchanges a code, "refresh" exchanges a refresh token.
-
-"device_page" is a request to the page for user codes, "device_poll" exchanges a device code.
-"""
 
 WellKnown = Literal["rfc8414", "openid_inserted", "openid_appended"]
 """A location of authorization server metadata: RFC 8414, or OpenID Connect (path inserted or appended)."""
@@ -41,11 +17,9 @@ class Behaviour:
     In `..._overrides` a value of None removes the member from the response. Lifetimes are in seconds.
     """
 
-    # Metadata (RFC 8414): the issuer's path, the published locations, and the value of `issuer`.
+    # Metadata (RFC 8414): the issuer's path and the published locations.
     issuer_path: str = ""
     metadata_locations: tuple[WellKnown, ...] = ("rfc8414",)
-    metadata_issuer: str | None = None
-    metadata_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
     pkce_advertised: bool = True
     scopes_supported: tuple[str, ...] | None = ("mcp:tools", "mcp:write", "offline_access")
     auth_methods: tuple[str, ...] = ("none", "client_secret_basic", "client_secret_post")
@@ -67,9 +41,8 @@ class Behaviour:
     require_scope: bool = False
     auto_approve: bool = False
     code_seconds: float = 60
-    # RFC 9207. `iss_value` replaces the issuer in the redirect, as in a mix-up attack.
+    # RFC 9207.
     iss_supported: bool = True
-    iss_value: str | None = None
 
     # The device flow (RFC 8628). None omits the interval from the response; it is then 5 seconds.
     with_device: bool = False
@@ -99,111 +72,6 @@ class Behaviour:
     # Protected resources (RFC 9728, RFC 6750): the locations of their metadata, and the challenge of a 401.
     resource_metadata_locations: tuple[Literal["path", "root"], ...] = ("path",)
     resource_identifier: Literal["path", "origin"] = "path"
-    resource_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
     challenge_names_metadata: bool = True
     challenge_names_scope: bool = True
-    # Header lines that replace the challenge. The server fills in "{metadata}" and "{scope}".
-    challenge_lines: tuple[str, ...] | None = None
     required_scope: frozenset[str] = frozenset({"mcp:tools"})
-    # The scope that a tool needs in addition to `required_scope`. Without it: 403 insufficient_scope.
-    tool_scope: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
-    # JSON-RPC methods that need no token.
-    open_methods: frozenset[str] = frozenset()
-    # True accepts only the spelling "Bearer". By RFC 9110 section 11.1 the scheme is case-insensitive.
-    exact_bearer: bool = False
-    ping_delay_seconds: float = 0
-
-
-class Gate:
-    """Holds requests until `open`. The first request sets `arrived`, so that a test need not sleep."""
-
-    def __init__(self) -> None:
-        self.arrived = threading.Event()
-        self.opened = threading.Event()
-
-    def open(self) -> None:
-        """Release all waiting and all later requests."""
-        self.opened.set()
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A fault that replaces or delays a response. Times are in seconds.
-
-    With `after_processing` the server first processes the request and then loses only the response: a code
-    is then used, a refresh token rotated. Without status, body and `hang_up` the server sends the normal
-    response after the delay.
-    """
-
-    status: int | None = None
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    delay_seconds: float = 0
-    gate: Gate | None = None
-    hang_up: bool = False
-    after_processing: bool = False
-
-
-@dataclass(slots=True)
-class RecordedRequest:
-    """A received request. `status` is None until the response. Header names are lower case."""
-
-    step: Step
-    method: str
-    target: str = field(repr=False)
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
-    status: int | None = None
-
-    @property
-    def path(self) -> str:
-        """The path, without the query."""
-        return urlsplit(self.target).path
-
-    @property
-    def query(self) -> dict[str, str]:
-        """The query's parameters. If a name is repeated, the last value counts."""
-        return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
-
-    @property
-    def form(self) -> dict[str, str]:
-        """The form's fields, empty if the body is no form. If a name is repeated, the last value counts."""
-        if not self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-            return {}
-        return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
-
-
-def step_of(method: str, path: str, body: bytes) -> Step:
-    """Return the purpose of a request."""
-    if "/.well-known/oauth-protected-resource" in path:
-        return "protected_resource_metadata"
-    if "/.well-known/" in path:
-        return "authorization_server_metadata"
-    if path == "/token":
-        return _token_step(body)
-    if path == "/authorize":
-        return "authorization" if method == "GET" else "other"
-    if path.endswith("/ping"):
-        return "ping"
-    return _STEP_BY_PATH.get(path, "mcp" if "mcp" in path else "other")
-
-
-def _token_step(body: bytes) -> Step:
-    for grant, step in _STEP_BY_GRANT.items():
-        if b"grant_type=" + grant in body:
-            return step
-    return "token"
-
-
-_STEP_BY_GRANT: Mapping[bytes, Step] = {
-    b"refresh_token": "refresh",
-    b"urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code": "device_poll",
-}
-_STEP_BY_PATH: Mapping[str, Step] = {
-    "/register": "registration",
-    "/par": "pushed_request",
-    "/consent": "consent",
-    "/device_authorization": "device_authorization",
-    "/device": "device_page",
-    "/revoke": "revocation",
-}

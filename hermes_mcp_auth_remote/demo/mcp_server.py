@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-import anyio
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.types import (
@@ -54,7 +52,7 @@ class ProtectedResources:
         server: Server[Any] = Server(
             "demo", version="1", on_list_tools=_list_tools, on_call_tool=self._call_tool
         )
-        self._session_manager = StreamableHTTPSessionManager(server, stateless=True, json_response=True)
+        self.session_manager = StreamableHTTPSessionManager(server, stateless=True, json_response=True)
         state.resources |= {origin, *(origin + path for path in (*paths, PING_PATH))}
         self.routes: list[BaseRoute] = [
             Route(METADATA_PATH + "{path:path}", self._serve_metadata),
@@ -65,7 +63,7 @@ class ProtectedResources:
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[None]:
         """Run the MCP server's sessions. Can be entered once per instance."""
-        async with self._session_manager.run():
+        async with self.session_manager.run():
             yield
 
     def resource_identifier(self, path: str) -> str:
@@ -81,21 +79,21 @@ class ProtectedResources:
             served_paths.add("")
         if path not in served_paths:
             return not_found_response()
-        document: dict[str, object | None] = {
+        return JSONResponse(self.metadata(path))
+
+    def metadata(self, path: str) -> dict[str, object]:
+        """Return the metadata document of a path (RFC 9728 section 2)."""
+        return {
             "resource": self.resource_identifier(path),
             "authorization_servers": [self._state.issuer],
-            "scopes_supported": sorted(behaviour.required_scope),
+            "scopes_supported": sorted(self._state.behaviour.required_scope),
             "bearer_methods_supported": ["header"],
-            **behaviour.resource_overrides,
         }
-        return JSONResponse({name: value for name, value in document.items() if value is not None})
 
     async def _ping(self, request: Request) -> Response:
         token = self.check_token(request)
         if isinstance(token, Response):
             return token
-        if self._state.behaviour.ping_delay_seconds:
-            await anyio.sleep(self._state.behaviour.ping_delay_seconds)
         return JSONResponse({"pong": True, "account": self._state.behaviour.account})
 
     def check_token(
@@ -104,25 +102,22 @@ class ProtectedResources:
         """Check the bearer token (RFC 6750). Return it, or the 401 or 403 response if it is not valid."""
         behaviour, path = self._state.behaviour, request.url.path
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        is_bearer = scheme == "Bearer" if behaviour.exact_bearer else scheme.lower() == "bearer"
         required_scope |= behaviour.required_scope
-        if not is_bearer or not text:
+        if scheme.lower() != "bearer" or not text:
             # RFC 6750 section 3.1: without credentials the response "SHOULD NOT include an error code".
-            return self._challenge_response(path, required_scope, 401)
+            return self.challenge_response(path, required_scope, 401)
         token = self._state.ledger.find_live_token(text)
         # Refuse a token for another resource (MCP: "MUST validate that [it was] issued for them").
-        if token is None or token.family.resource not in self._accepted_audiences(path):
-            return self._challenge_response(path, required_scope, 401, "invalid_token")
+        if token is None or token.family.resource not in self.accepted_audiences(path):
+            return self.challenge_response(path, required_scope, 401, "invalid_token")
         if not required_scope <= token.scope:
-            return self._challenge_response(path, required_scope, 403, "insufficient_scope")
+            return self.challenge_response(path, required_scope, 403, "insufficient_scope")
         return token
 
-    def _accepted_audiences(self, path: str) -> set[object]:
+    def accepted_audiences(self, path: str) -> set[object]:
+        """Return the resources whose tokens are valid at a path, None for tokens without a resource."""
         behaviour = self._state.behaviour
-        audiences: set[object] = {
-            self.resource_identifier(path),
-            behaviour.resource_overrides.get("resource", ""),
-        }
+        audiences: set[object] = {self.resource_identifier(path)}
         if "root" in behaviour.resource_metadata_locations:
             audiences.add(self.origin)
         # If the authorization server does not require a resource, its tokens are valid for all resources.
@@ -130,38 +125,32 @@ class ProtectedResources:
             audiences.add(None)
         return audiences
 
-    def _challenge_response(
+    def metadata_url(self, path: str) -> str:
+        """Return the URL of the metadata document that a challenge at a path names."""
+        has_own_document = "path" in self._state.behaviour.resource_metadata_locations
+        return f"{self.origin}{METADATA_PATH}{path if has_own_document else ''}"
+
+    def challenge_response(
         self, path: str, required_scope: frozenset[str], status: int, error: str | None = None
     ) -> Response:
-        behaviour = self._state.behaviour
-        metadata_path = path if "path" in behaviour.resource_metadata_locations else ""
-        metadata, scope = f"{self.origin}{METADATA_PATH}{metadata_path}", " ".join(sorted(required_scope))
+        """Return a response with a challenge (RFC 6750 section 3, RFC 9728 section 5.1)."""
+        behaviour, scope = self._state.behaviour, " ".join(sorted(required_scope))
         parameters = {
             "error": error,
-            "resource_metadata": metadata if behaviour.challenge_names_metadata else None,
+            "resource_metadata": self.metadata_url(path) if behaviour.challenge_names_metadata else None,
             "scope": scope if behaviour.challenge_names_scope or error == "insufficient_scope" else None,
         }
         challenge_parameters = ", ".join(f'{name}="{value}"' for name, value in parameters.items() if value)
-        lines = (
-            behaviour.challenge_lines
-            if behaviour.challenge_lines is not None
-            else (f"Bearer {challenge_parameters}".rstrip(),)
-        )
-        response = JSONResponse({"error": error or "unauthorized"}, status)
-        for line in lines:
-            header = line.replace("{metadata}", metadata).replace("{scope}", scope)
-            response.headers.append("WWW-Authenticate", header)
-        return response
+        headers = {"WWW-Authenticate": f"Bearer {challenge_parameters}".rstrip()}
+        return JSONResponse({"error": error or "unauthorized"}, status, headers)
 
     async def serve_mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an MCP request if its token is valid."""
-        behaviour, (method, tool) = self._state.behaviour, _parse_call(scope.get("body", b""))
-        if method not in behaviour.open_methods:
-            token = self.check_token(Request(scope), behaviour.tool_scope.get(tool, frozenset()))
-            if isinstance(token, Response):
-                await token(scope, receive, send)
-                return
-        await self._session_manager.handle_request(scope, receive, send)
+        token = self.check_token(Request(scope))
+        if isinstance(token, Response):
+            await token(scope, receive, send)
+            return
+        await self.session_manager.handle_request(scope, receive, send)
 
     async def _call_tool(self, _context: object, params: CallToolRequestParams) -> CallToolResult:
         arguments = cast("Mapping[str, object]", params.arguments or {})
@@ -189,18 +178,3 @@ async def _list_tools(_context: object, _params: PaginatedRequestParams | None) 
 
 def _text_result(text: str, *, is_error: bool = False) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=is_error)
-
-
-def _parse_call(body: bytes) -> tuple[str, str]:
-    """Return the JSON-RPC method of a body, and the tool that it calls."""
-    try:
-        message: object = json.loads(body)
-    except ValueError:
-        return "", ""
-    if not isinstance(message, dict):
-        return "", ""
-    members = cast("Mapping[str, object]", message)
-    method, params = str(members.get("method", "")), members.get("params")
-    if method != "tools/call" or not isinstance(params, dict):
-        return method, ""
-    return method, str(cast("Mapping[str, object]", params).get("name", ""))

@@ -1,4 +1,4 @@
-"""The settings, faults and counters of a server, and helpers for the responses of its endpoints."""
+"""The settings and state of a server, and helpers for the responses of its endpoints."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour, Fault, Gate, RecordedRequest, Step
+from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.device_ledger import DeviceLedger
 from hermes_mcp_auth_remote.demo.ledger import DemoClient, Ledger, OAuthError
-from hermes_mcp_auth_remote.demo.recorder import RequestRecord
 from hermes_mcp_auth_remote.demo.validation import authenticate_client
 from hermes_mcp_auth_remote.values import Clock, Entropy
 
@@ -21,7 +20,7 @@ NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 class ServerState:
-    """Settings, state and requests of an authorization server and its resources. Thread-safe."""
+    """Settings and state of an authorization server and its resources. Thread-safe."""
 
     def __init__(
         self,
@@ -36,7 +35,6 @@ class ServerState:
         self.behaviour = behaviour or Behaviour()
         # The resource identifiers that a client may request tokens for (RFC 8707).
         self.resources = resources
-        self.record = RequestRecord()
         self.ledger = Ledger(clock, entropy)
         self.devices = DeviceLedger(self.ledger)
         # Client ID metadata documents by URL. The server uses them instead of fetching documents.
@@ -49,65 +47,17 @@ class ServerState:
 
     @property
     def accepted_resources(self) -> frozenset[str]:
-        """The resources that a client may request tokens for, including an overridden identifier."""
-        overridden = self.behaviour.resource_overrides.get("resource")
-        return self.resources | {overridden} if isinstance(overridden, str) else self.resources
-
-    @property
-    def requests(self) -> list[RecordedRequest]:
-        """Every request to this server and to the protected resources, in order."""
-        return self.record.requests
+        """The resources that a client may request tokens for."""
+        return self.resources
 
     @property
     def minted_secrets(self) -> set[str]:
         """Every issued secret: codes, tokens and client secrets."""
         return self.ledger.minted_secrets
 
-    def count_requests(self, step: Step) -> int:
-        """Count the requests of one step so far."""
-        return self.record.count_requests(step)
-
     def change_behaviour(self, **knobs: object) -> None:
         """Replace some settings of `behaviour`."""
         self.behaviour = replace(self.behaviour, **knobs)  # type: ignore[arg-type]
-
-    def fail_next(
-        self,
-        step: Step,
-        *,
-        status: int | None = None,
-        body: bytes | str = b"",
-        headers: Mapping[str, str] | None = None,
-        delay_seconds: float = 0,
-        hang_up: bool = False,
-        after_processing: bool = False,
-        times: int | None = 1,
-    ) -> None:
-        """Play a `Fault` for the next `times` requests of a step, None for all until `clear_faults`."""
-        encoded = body.encode() if isinstance(body, str) else body
-        fault = Fault(status, encoded, headers or {}, delay_seconds, None, hang_up, after_processing)
-        self.record.add_fault(step, fault, times)
-
-    def hold(self, step: Step, *, after_processing: bool = False) -> Gate:
-        """Hold every request of a step until the caller opens the returned gate."""
-        return self.record.hold(step, after_processing=after_processing)
-
-    def clear_faults(self) -> None:
-        """Remove all faults and open all gates."""
-        self.record.clear_faults()
-
-    def add_client(
-        self,
-        *redirect_uris: str,
-        auth_method: str = "none",
-        client_id: str = "",
-        secret: str | None = None,
-        name: str = "A client registered by hand",
-        grant_types: tuple[str, ...] = ("authorization_code", "refresh_token"),
-    ) -> DemoClient:
-        """Register a client by hand. Create an id if it has none, and a secret if its method needs one."""
-        client = DemoClient(client_id, name, redirect_uris, auth_method, secret, grant_types)
-        return self.ledger.add_client(client)
 
     def authenticate(self, form: Mapping[str, str], request: Request) -> DemoClient:
         """Authenticate the client of a back-channel request. Raises OAuthError."""

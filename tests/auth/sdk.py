@@ -14,10 +14,10 @@ from pydantic import AnyUrl
 
 from hermes_mcp_auth_remote.auth.provider import shared_provider
 from hermes_mcp_auth_remote.auth.storage import SharedTokenStorage
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve
+from tests.parts.authorization_server import Demo
 
 CALLBACK = "http://localhost:3030/callback"
 

@@ -21,14 +21,13 @@ from mcp.types import TextContent
 import hermes_mcp_auth_remote.auth.httpx
 import hermes_mcp_auth_remote.auth.httpx2
 from hermes_mcp_auth_remote.config import server_from_url
-from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, NetworkError, ServerNotFound
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.default import default_service
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo, Fault, Gate
 from tests.requirements import covers
 from tests.service.given import log_in
 from tests.store.given import ROOT

@@ -10,13 +10,13 @@ import httpx
 import pytest
 
 from hermes_mcp_auth_remote.auth.httpx import McpAuth
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.oauth.challenge import read_challenge
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server, ServerOptions
 from tests.browserless import approve
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.given import TERMINAL, log_in
 

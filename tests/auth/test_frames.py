@@ -18,11 +18,11 @@ import hermes_mcp_auth_remote.auth.httpx
 import hermes_mcp_auth_remote.auth.httpx2
 from hermes_mcp_auth_remote.auth.provider import shared_provider
 from hermes_mcp_auth_remote.auth.storage import SharedTokenStorage
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.test_frames import GRANTED, Boom, boom
 from tests.trackers import Trackers, caught

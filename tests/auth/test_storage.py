@@ -15,13 +15,13 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from hermes_mcp_auth_remote.auth.storage import SharedTokenStorage
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError, NetworkError, ServerError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret, Server, ServerOptions
 from tests.auth.sdk import CALLBACK, Person, files, provider_of, steps, storage_of
 from tests.browserless import deny
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.given import logged_in
 

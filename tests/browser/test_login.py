@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import serve_demo
 from tests.cli.commands import Cli
+from tests.parts.authorization_server import serve_demo
 from tests.parts.chromium import chromium
 from tests.tripwire import guard
 

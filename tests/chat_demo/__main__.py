@@ -18,13 +18,12 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve, approve_device
 from tests.chat_demo.stages import DiscordStage, Stage, TelegramStage
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 
 STAGES: dict[str, Callable[[AuthService, list[Server]], Stage]] = {
     "telegram": TelegramStage,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from hermes_mcp_auth_remote import cli
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.parts import warm
+from tests.parts.authorization_server import Demo
 
 MODULE = "hermes_mcp_auth_remote.cli"
 COMMAND = (sys.executable, "-m", MODULE)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests.cli.commands import Cli
 from tests.parts import bot_api
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.parts.bot_api import BotApi
 from tests.tripwire import guard
 

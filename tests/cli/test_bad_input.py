@@ -10,9 +10,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve
 from tests.cli.commands import COMMAND, Cli, log_in
+from tests.parts.authorization_server import Demo
 
 pytestmark = pytest.mark.slow
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve, approve_device, deny_device
 from tests.cli.commands import COMMAND, Cli
 from tests.cli.test_screens import TRANSCRIPTS, settled
+from tests.parts.authorization_server import Demo
 from tests.parts.oidc_provider import oidc_provider
 from tests.parts.person import approve_device as approve_at_provider
 from tests.parts.protected_resource import protected_resource

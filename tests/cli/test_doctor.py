@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests.cli.commands import COMMAND, Cli, Ended, log_in
 from tests.cli.test_screens import compare
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.parts.certificates import Certificates, certificates
 from tests.parts.terminal import terminal
 from tests.requirements import covers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.cli.commands import Cli
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

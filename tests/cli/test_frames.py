@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve
 from tests.cli.commands import COMMAND, SECONDS, Cli
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.trackers import Trackers
 

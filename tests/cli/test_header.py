@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.cli.commands import COMMAND, Cli, log_in
 from tests.cli.test_token import LOADED
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

@@ -10,12 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Step
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.browserless import approve, fetch
 from tests.cli.commands import Cli, Started, log_in
+from tests.parts.authorization_server import Demo, Step
 from tests.requirements import covers
 from tests.service.given import eventually
 

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve, deny, fetch
 from tests.cli.commands import Cli, log_in
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

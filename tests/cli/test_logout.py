@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve
 from tests.cli.commands import Cli, log_in
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

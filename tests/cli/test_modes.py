@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.store.files.file_modes import ALLOW_OPEN_STORE
 from tests.cli.commands import Cli, log_in
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve, deny
 from tests.cli.commands import COMMAND, Cli, log_in
+from tests.parts.authorization_server import Demo
 from tests.parts.terminal import Terminal, terminal
 from tests.requirements import covers
 

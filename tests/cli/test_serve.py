@@ -17,12 +17,12 @@ from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import AllowList
 from hermes_mcp_auth_remote.cli.serve import Bot, _make_policy, _parse_user_ids, run_bots
 from hermes_mcp_auth_remote.config.chats import ChatSettings, PlatformSettings
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerError, Unreachable
 from tests.browserless import approve
 from tests.cli.commands import Cli
 from tests.cli.serving import known, said, serving, shown, url_of
 from tests.parts import discord_api
+from tests.parts.authorization_server import Demo
 from tests.parts.bot_api import BotApi
 from tests.parts.ports import free_port
 from tests.requirements import covers

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.cli.commands import Cli, log_in
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.cli.commands import COMMAND, Cli, log_in
+from tests.parts.authorization_server import Demo
 from tests.parts.terminal import terminal
 
 pytestmark = pytest.mark.slow

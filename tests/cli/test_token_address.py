@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.config import find_server
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.hermes_home import config_identity
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.cli.commands import Cli, log_in
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.store.given import credentials_of
 

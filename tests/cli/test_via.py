@@ -8,10 +8,10 @@ import signal
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve, approve_device
 from tests.cli.commands import Cli, log_in
 from tests.cli.serving import answered, known, said, serving, shown, url_of
+from tests.parts.authorization_server import Demo
 from tests.parts.bot_api import BotApi
 from tests.requirements import covers
 

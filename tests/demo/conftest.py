@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests.demo.player import MovedClock, Player
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests import tripwire
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 
 
 @pytest.fixture(scope="module")

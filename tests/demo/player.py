@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve
+from tests.parts.authorization_server import Demo
 
 VERIFIER = "a-code-verifier-that-is-long-enough-for-RFC-7636"
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()

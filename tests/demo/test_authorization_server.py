@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve, deny, fetch, read_consent
 from tests.demo.player import REDIRECT_URI, STATE, MovedClock, Player, parameters_of, refusal
+from tests.parts.authorization_server import Demo
 
 
 def test_metadata_is_at_the_place_of_rfc_8414_and_says_what_is_offered(demo: Demo) -> None:

@@ -8,11 +8,10 @@ from urllib.parse import parse_qsl
 import httpx
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.oauth.token import account_from_id_token
 from tests.browserless import approve
 from tests.demo.player import Player, parameters_of, refusal
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 
 
 def test_every_request_is_recorded_with_its_step(demo: Demo) -> None:

@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from hermes_mcp_auth_remote.demo.pages import consent_page, decided_page, user_code_page
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
 from tests.browserless import Refused, approve_device, deny_device, fetch, read_consent
 from tests.demo.player import MovedClock, Player, refusal
+from tests.parts.authorization_server import Demo
 from tests.parts.chromium import chromium
 
 pytestmark = pytest.mark.slow

@@ -15,10 +15,10 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAu
 from mcp.types import TextContent
 from pydantic import AnyUrl
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
 from tests.browserless import approve
 from tests.demo.player import REDIRECT_URI, Player, parameters_of
+from tests.parts.authorization_server import Demo
 
 pytestmark = pytest.mark.slow
 

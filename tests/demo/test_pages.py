@@ -10,10 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.pages import consent_page, error_page, page_headers
-from hermes_mcp_auth_remote.demo.servers import serve_demo
 from tests.demo.player import Player, parameters_of
+from tests.parts.authorization_server import Behaviour, serve_demo
 
 pytestmark = pytest.mark.slow
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import httpx
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
+from hermes_mcp_auth_remote.demo import servers
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, TokenError
 from hermes_mcp_auth_remote.oauth.authorization import (
     AuthorizationRequest,
@@ -26,6 +27,8 @@ from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
 from hermes_mcp_auth_remote.values import Secret
 from tests.browserless import approve, deny
 from tests.demo.player import REDIRECT_URI, VERIFIER
+from tests.parts import authorization_server
+from tests.parts.authorization_server import Behaviour
 from tests.playbook import headers_of
 
 pytestmark = pytest.mark.slow
@@ -47,7 +50,7 @@ def run(steps: Exchange[T]) -> T:
         return result
 
 
-def begin(demo: Demo) -> tuple[AuthorizationServer, AuthorizationRequest]:
+def begin(demo: servers.Demo) -> tuple[AuthorizationServer, AuthorizationRequest]:
     refused = httpx.get(demo.ping_url)
     challenge = read_challenge(refused.headers.get_list("www-authenticate"))
     found = run(discover_metadata(demo.ping_url, challenge))
@@ -80,8 +83,13 @@ def begin(demo: Demo) -> tuple[AuthorizationServer, AuthorizationRequest]:
     ],
     ids=["strict", "par", "basic", "post and form", "issuer with a path", "origin", "root metadata"],
 )
-def test_a_whole_login(behaviour: Behaviour) -> None:
-    with serve_demo(behaviour) as demo:
+@pytest.mark.parametrize(
+    "serve", [servers.serve_demo, authorization_server.serve_demo], ids=["of the command", "with faults"]
+)
+def test_a_whole_login(
+    behaviour: Behaviour, serve: Callable[[Behaviour], AbstractContextManager[servers.Demo]]
+) -> None:
+    with serve(behaviour) as demo:
         server, request = begin(demo)
         response = read_authorization_response(approve(request.url), request)
         tokens = run(exchange_code(response, request, 0.0))
@@ -94,7 +102,7 @@ def test_a_whole_login(behaviour: Behaviour) -> None:
 
 
 def test_a_denied_login() -> None:
-    with serve_demo() as demo:
+    with authorization_server.serve_demo() as demo:
         _, request = begin(demo)
         with pytest.raises(AuthorizationDenied) as caught:
             read_authorization_response(deny(request.url), request)

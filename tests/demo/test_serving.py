@@ -12,9 +12,9 @@ import httpx
 import pytest
 import trustme
 
-from hermes_mcp_auth_remote.demo.servers import serve_demo
 from tests.browserless import approve, fetch
 from tests.demo.player import Player
+from tests.parts.authorization_server import serve_demo
 
 pytestmark = pytest.mark.slow
 

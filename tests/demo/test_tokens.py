@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.demo.player import MovedClock, Player, refusal
+from tests.parts.authorization_server import Demo
 
 
 def test_a_code_is_good_once_and_its_reuse_revokes_what_it_bought(player: Player) -> None:

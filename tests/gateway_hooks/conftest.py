@@ -10,11 +10,11 @@ import pytest
 
 from gateway_hooks.dialog.messages import ENGLISH, Messages
 from gateway_hooks.dialog.policy import Policy
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from tests.demo.one import clock, demo, one_demo
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.given import Person, Place, Talk, servers_of
+from tests.parts.authorization_server import Demo
 
 __all__ = ["clock", "demo", "one_demo"]
 

@@ -26,10 +26,10 @@ from gateway_hooks.dialog.platform import (
 from gateway_hooks.dialog.policy import AllowList, Policy
 from gateway_hooks.dialog.servers import Servers, StaticServers
 from gateway_hooks.runtime.dispatcher import Dispatcher
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Clock, Origin, Server
+from tests.parts.authorization_server import Demo
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway_hooks.dialog.policy import AllowList
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from tests.browserless import approve
 from tests.gateway_hooks.conftest import Begin
 from tests.gateway_hooks.given import Person, Talk, until
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

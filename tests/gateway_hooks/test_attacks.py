@@ -29,13 +29,12 @@ from gateway_hooks.runtime import login_actions
 from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.telegram.render import render_card
 from gateway_hooks.telegram.updates import parse_update
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Owner
 from tests.browserless import approve
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.conftest import Begin
+from tests.parts.authorization_server import Behaviour, Demo
 from tests.requirements import covers
 
 

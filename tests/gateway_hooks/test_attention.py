@@ -13,7 +13,6 @@ from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.dialog.servers import StaticServers
 from gateway_hooks.runtime.reminders import ExpiryReminders
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import StoreCorrupt
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
@@ -22,6 +21,7 @@ from tests.browserless import approve
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.conftest import Begin
 from tests.gateway_hooks.given import Place, RoomChat, Talk
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.given import log_in
 

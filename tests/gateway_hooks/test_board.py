@@ -11,7 +11,6 @@ import pytest
 from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.runtime.message_sync import RETRY_SECONDS
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import StoreUnwritable
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin
@@ -19,6 +18,7 @@ from tests.browserless import approve
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.conftest import Begin
 from tests.gateway_hooks.given import PLATFORM, Person, Talk, until
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,6 @@ import yaml
 from gateway_hooks.dialog.platform import Capabilities
 from gateway_hooks.dialog.servers import StaticServers, resolve_server, tag_of
 from gateway_hooks.runtime.config_servers import ConfigServers
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import CredentialKey, Server
@@ -21,6 +20,7 @@ from tests.demo.player import MovedClock
 from tests.gateway_hooks.conftest import Begin
 from tests.gateway_hooks.given import Person, Place, Talk
 from tests.gateway_hooks.test_login import compare
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

@@ -15,8 +15,6 @@ from PIL import Image
 
 from gateway_hooks.dialog.rendering import MAX_QR_BYTES
 from gateway_hooks.dialog.servers import StaticServers
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server, ServerOptions
@@ -24,6 +22,7 @@ from tests import tripwire
 from tests.browserless import approve, approve_device, deny_device
 from tests.gateway_hooks.given import Person, Talk, servers_of, without_secrets
 from tests.gateway_hooks.test_login import compare
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

@@ -13,10 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from gateway_hooks.dialog.policy import AllowList
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve
 from tests.gateway_hooks.given import Person, RoomChat, Talk
 from tests.gateway_hooks.test_attacks import place, seat
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.test_frames import Boom, boom
 from tests.trackers import Trackers, caught

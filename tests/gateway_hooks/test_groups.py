@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin
 from tests.browserless import approve
@@ -14,6 +13,7 @@ from tests.demo.player import MovedClock
 from tests.gateway_hooks.conftest import Begin
 from tests.gateway_hooks.given import Person, Talk, without_secrets
 from tests.gateway_hooks.test_login import compare
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from gateway_hooks.dialog.platform import Capabilities
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import MAX_PASTE_ATTEMPTS
 from tests.browserless import approve, deny
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.conftest import Begin
 from tests.gateway_hooks.given import Person, Place, Talk, without_secrets
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,6 @@ from gateway_hooks.dialog.policy import (
     Refusal,
     refusal,
 )
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.values import OwnershipMode
 from tests.browserless import approve
@@ -22,6 +21,7 @@ from tests.gateway_hooks.conftest import Begin
 from tests.gateway_hooks.given import Person, Talk
 from tests.gateway_hooks.made import ADA, BOB, made
 from tests.oauth.parties import NOW
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

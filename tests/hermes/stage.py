@@ -16,8 +16,6 @@ from shutil import copy2
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests import tripwire
@@ -25,6 +23,7 @@ from tests.browserless import approve
 from tests.hermes.leaks import Secrets, assert_nothing_leaked, parts_of
 from tests.hermes.shared import PLUGIN, RELOADS, SharedGateway, reload_mcp
 from tests.parts import bot_api
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.parts.bot_api import BotApi, Chat, Message, User
 from tests.parts.discord_api import DiscordApi
 from tests.parts.hermes_gateway import Gateway, gateway

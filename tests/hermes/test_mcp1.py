@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests import tripwire
 from tests.browserless import approve
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.store.given import ROOT
 
 pytestmark = pytest.mark.hermes

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from tests.browserless import approve_device
 from tests.hermes.anonymous import GROUP, check_an_anonymous_administrator
 from tests.hermes.stage import SECONDS, SHORT_CALL_SECONDS, SharedStage, Stage, acquainted, shared_stage
+from tests.parts.authorization_server import Behaviour
 from tests.parts.model import Call
 from tests.requirements import covers
 

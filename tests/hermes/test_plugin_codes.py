@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests.browserless import approve
 from tests.hermes.stage import CALL_SECONDS, PLUGIN, SECONDS, Stage, parts_of
 from tests.parts import bot_api, discord_api
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.parts.bot_api import Chat, Message, User
 from tests.parts.discord_api import Channel, DiscordApi
 from tests.parts.discord_api import Message as Written

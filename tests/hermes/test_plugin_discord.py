@@ -9,14 +9,13 @@ from itertools import count
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests import tripwire
 from tests.browserless import approve
 from tests.hermes.leaks import Secrets, assert_nothing_leaked
 from tests.hermes.shared import RELOADS, SharedGateway, reload_mcp
 from tests.hermes.stage import PLUGIN, SECONDS, entries
 from tests.parts import discord_api
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.parts.discord_api import Channel, DiscordApi, Message, User
 from tests.parts.hermes_gateway import Gateway, gateway
 from tests.parts.model import Call, Model, model

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from tests.hermes.stage import (
     PLUGIN,
     SECONDS,
@@ -18,6 +17,7 @@ from tests.hermes.stage import (
     another_plugin,
     shared_stage,
 )
+from tests.parts.authorization_server import Behaviour
 from tests.parts.model import Call
 from tests.requirements import covers
 from tests.service.given import kept

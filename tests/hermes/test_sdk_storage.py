@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import CredentialKey, Server
 from tests import tripwire
 from tests.hermes.storage_process import hermes_storage
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
 from tests.store.given import ROOT
 

@@ -8,8 +8,6 @@ from typing import TypeVar
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import serve_demo
 from hermes_mcp_auth_remote.errors import (
     AuthorizationDenied,
     DeviceAuthorizationError,
@@ -47,6 +45,7 @@ from tests.oauth.parties import (
     RFC8414,
     server,
 )
+from tests.parts.authorization_server import Behaviour, serve_demo
 from tests.parts.oidc_provider import OidcOptions, OidcProvider, oidc_provider
 from tests.parts.person import approve_device as approve_at_oidc
 from tests.requirements import covers

@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hermes_mcp_auth_remote.demo.behaviour import RecordedRequest, Step
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.values import Flow, Server, ServerOptions
 from tests.browserless import approve
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo, RecordedRequest, Step
 from tests.service.given import TERMINAL
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo
 from tests.quirks import discovery, registration, tokens
 from tests.quirks.stage import CASES, Case, Stage
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.one import clock, demo, one_demo
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo
 from tests.service.given import logged_in, server_of
 
 __all__ = ["clock", "demo", "one_demo"]

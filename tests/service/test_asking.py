@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from hermes_mcp_auth_remote.auth.httpx import McpAuth
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, AuthorizationRequired
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
@@ -19,6 +18,7 @@ from hermes_mcp_auth_remote.service.prompting import PROMPT_COOLDOWN_SECONDS, pr
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests.browserless import approve, deny
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.given import CHAT, log_in
 

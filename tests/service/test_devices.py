@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.errors import (
     ConfigError,
     DeviceAuthorizationError,
@@ -30,6 +28,7 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
 from tests.browserless import approve, approve_device, deny_device
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
 from tests.service.actor import start
 from tests.service.given import CHAT, TERMINAL, eventually

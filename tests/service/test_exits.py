@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve_device
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
 from tests.service.actor import ROOT
 from tests.service.given import TERMINAL

@@ -15,12 +15,12 @@ from typing import NoReturn
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests.browserless import approve
 from tests.http.names import resolving
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.given import TERMINAL, kept, log_in, server_of
 

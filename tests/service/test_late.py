@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.errors import (
     StillExchanging,
     StoreBusy,
@@ -30,6 +28,7 @@ from hermes_mcp_auth_remote.values import CredentialKey, Server
 from tests.browserless import approve, approve_device
 from tests.demo.player import MovedClock
 from tests.jumping import Jumping, jump, while_waiting
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
 from tests.service.given import KEY, TERMINAL, eventually, kept
 from tests.tripwire import guard

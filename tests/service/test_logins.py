@@ -12,7 +12,6 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import (
     AuthorizationDenied,
     LoginAlreadyUsed,
@@ -36,6 +35,7 @@ from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Server
 from tests.browserless import approve, deny
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.actor import start
 from tests.service.given import CHAT, KEY, TERMINAL, eventually, kept, log_in

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import RegistrationError, ServerError, TimedOut
 from hermes_mcp_auth_remote.flows.discovery import DiscoveryResult, run_discovery
 from hermes_mcp_auth_remote.http.client import run_exchange
@@ -20,6 +19,7 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.shared_discovery import DiscoveryKey, SharedDiscovery
 from hermes_mcp_auth_remote.values import Secret, Server
 from tests.browserless import approve
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.given import TERMINAL, log_in
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import PasteRefused
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.logins import PURGE_INTERVAL_SECONDS
@@ -16,6 +15,7 @@ from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests.browserless import approve
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.test_asking import Chat
 

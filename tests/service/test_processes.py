@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.refresh import RETRY_SECONDS
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.actor import start
 from tests.service.given import TERMINAL, logged_in

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import (
     AuthorizationRequired,
     MalformedResponse,
@@ -30,6 +29,7 @@ from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey, Server
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.given import KEY, eventually, kept, log_in, rotated_elsewhere, without_binding
 from tests.service.model import full_disk

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
 from hermes_mcp_auth_remote.demo.ledger import Ledger
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, NetworkError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.cached_token import REFRESH_MARGIN_FRACTION
@@ -24,6 +22,7 @@ from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Server
 from tests import tripwire
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
 from tests.service.given import KEY, eventually, kept, log_in, rotated_elsewhere, server_of, without_binding
 from tests.service.test_processes import CALLS, PROCESSES, called, processes, tell

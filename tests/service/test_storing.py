@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import StoreUnwritable
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.complete_login import CLAIM_SECONDS
@@ -20,6 +19,7 @@ from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve
 from tests.demo.player import MovedClock
 from tests.oauth.parties import URL
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.given import KEY, TERMINAL
 from tests.service.model import LIFE_SECONDS, Model

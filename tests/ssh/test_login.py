@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from tests.browserless import approve
 from tests.cli.commands import COMMAND, Cli
+from tests.parts.authorization_server import Demo, serve_demo
 from tests.parts.ports import free_port
 from tests.parts.ssh import SshServer, ssh_server
 from tests.parts.terminal import terminal

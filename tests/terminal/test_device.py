@@ -14,8 +14,6 @@ import pytest
 import zxingcpp
 from PIL import Image
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.errors import (
     DeviceAuthorizationError,
     LoginCancelled,
@@ -30,6 +28,7 @@ from hermes_mcp_auth_remote.terminal.screen import PlainScreen
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve, approve_device, deny_device
 from tests.oauth.polls import waiting
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
 from tests.terminal.test_prompt import Typed, Watched
 from tests.tripwire import guard

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.errors import StillExchanging
 from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels
 from tests.browserless import approve
 from tests.jumping import Jumping, jump
+from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.given import eventually
 from tests.terminal.test_prompt import Race, Typed, demo, one_demo

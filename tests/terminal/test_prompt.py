@@ -15,8 +15,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.errors import (
     LoginCancelled,
     LoginExpired,
@@ -31,6 +29,7 @@ from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN
 from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve, fetch
+from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
 from tests.tripwire import guard
 

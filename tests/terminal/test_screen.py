@@ -12,11 +12,11 @@ import pytest
 import zxingcpp
 from PIL import Image
 
-from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen, terminal_size
 from hermes_mcp_auth_remote.values import Server
+from tests.parts.authorization_server import Demo, serve_demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

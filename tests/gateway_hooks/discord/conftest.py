@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests import tripwire
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.discord.given import Scene
+from tests.parts.authorization_server import Demo
 from tests.parts.discord_api import DiscordApi, running
 
 

@@ -23,13 +23,13 @@ from gateway_hooks.discord import McpLogins, Options
 from gateway_hooks.discord.api_url import use_api_url
 from gateway_hooks.discord.bot import LoginBot
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests.browserless import approve
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.given import servers_of
+from tests.parts.authorization_server import Demo
 from tests.parts.discord_api import Channel, DiscordApi, Guild, Interaction, Message, User
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from discord.ext import commands
 from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.discord import McpLogins, Options
 from gateway_hooks.discord.slash_commands import matches_registered
-from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate
 from tests.gateway_hooks.discord.given import Scene
 from tests.gateway_hooks.given import servers_of
+from tests.parts.authorization_server import Fault, Gate
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from gateway_hooks.dialog.policy import AllowList
-from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate
 from tests.gateway_hooks.discord.given import PASTE, QR, Scene
+from tests.parts.authorization_server import Fault, Gate
 from tests.parts.discord_api import Interaction
 from tests.requirements import covers
 from tests.service.given import eventually

@@ -21,12 +21,12 @@ from gateway_hooks.dialog.policy import AllowList, Policy
 from gateway_hooks.dialog.servers import StaticServers
 from gateway_hooks.telegram import TelegramLogins
 from gateway_hooks.telegram.bot import run_bot
-from hermes_mcp_auth_remote.demo.servers import Demo
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret, Server
 from tests.browserless import approve
 from tests.demo.player import MovedClock
+from tests.parts.authorization_server import Demo
 from tests.parts.bot_api import BotApi, Chat, Message, User
 
 App = Application[Any, Any, Any, Any, Any, Any]

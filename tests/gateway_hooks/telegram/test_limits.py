@@ -11,11 +11,11 @@ from telegram import BotCommand
 
 from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.dialog.servers import StaticServers
-from hermes_mcp_auth_remote.demo.servers import Demo
 from tests.browserless import approve
 from tests.demo.player import MovedClock
 from tests.gateway_hooks.telegram.given import OPEN, Scene, eventually
 from tests.gateway_hooks.telegram.test_application import Host, hosted
+from tests.parts.authorization_server import Demo
 from tests.parts.bot_api import User, running
 from tests.requirements import covers
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import cast
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hermes_mcp_auth_remote.demo.behaviour import Fault, Gate, RecordedRequest, Step, step_of
+from hermes_mcp_auth_remote.demo.body_limit import replay_body
 from hermes_mcp_auth_remote.threads import run_file_work
-
-MAX_BODY_BYTES = 4 * 1024 * 1024
-HANG_UP_KEY = "hermes_mcp_auth_remote.hang_up"
-"""Key in the ASGI scope for a function that closes the connection. `servers` sets it."""
-
+from tests.parts.authorization_server.faults import Fault, Gate, RecordedRequest, Step, step_of
 
 Serve = Callable[[Send], Awaitable[None]]
+HangUp = Callable[[tuple[str, int]], None]
+"""Abort the connection of a client (host and port) without a response."""
 
 
 class RequestRecord:
@@ -72,19 +70,17 @@ class RequestRecord:
 class RecordingMiddleware:
     """ASGI middleware that records requests in a `RequestRecord` and plays its faults."""
 
-    def __init__(self, app: ASGIApp, record: RequestRecord) -> None:
+    def __init__(self, app: ASGIApp, record: RequestRecord, hang_up: HangUp) -> None:
         self._app = app
         self._record = record
+        self._hang_up = hang_up
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Record and serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = await _read_body(receive)
-        if body is None:
-            await Response("Too large.", 413)(scope, receive, send)
-            return
+        body = await Request(scope, receive).body()
         query = scope["query_string"].decode("latin-1")
         target = scope["path"] + (f"?{query}" if query else "")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -94,7 +90,7 @@ class RecordingMiddleware:
         self._record.requests.append(recorded)
         fault = self._record.take_fault(recorded.step)
         scope = {**scope, "body": body}
-        serve = partial(self._app, scope, _replay(body, receive))
+        serve = partial(self._app, scope, replay_body(body, receive))
         if fault is None:
             await serve(_recording_send(recorded, send))
         else:
@@ -108,7 +104,7 @@ class RecordingMiddleware:
             await _collect_messages(serve, messages)
         await self._delay(fault)
         if fault.hang_up:
-            cast("Callable[[], None]", scope[HANG_UP_KEY])()
+            self._hang_up(scope["client"])
             return
         if fault.status is None and not fault.body:
             if not fault.after_processing:
@@ -133,26 +129,6 @@ async def _collect_messages(serve: Serve, messages: list[Message]) -> None:
         messages.append(message)
 
     await serve(append_message)
-
-
-async def _read_body(receive: Receive) -> bytes | None:
-    body = bytearray()
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            return None
-        if not message.get("more_body", False):
-            return bytes(body)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive_again() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return receive_again
 
 
 def _recording_send(recorded: RecordedRequest, send: Send) -> Send:
