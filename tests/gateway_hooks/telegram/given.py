@@ -111,7 +111,7 @@ class Scene:
         )
 
     async def shown(self, where: User | Chat, title: str, after: int = 0) -> Message:
-        """Wait for a bot message that begins with `title` and has an id above `after`. Return the newest."""
+        """Wait for the newest bot message that begins with `first_line` and has an id above `after_id`."""
 
         def found() -> Message | None:
             ours = (each for each in reversed(self.api.messages(where)) if each.from_bot and each.id > after)

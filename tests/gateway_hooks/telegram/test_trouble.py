@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 class Waits:
-    """A sleep function that blocks until `over` is set and records the requested seconds."""
+    """A sleep function that blocks until `released` is set and records the requested seconds."""
 
     def __init__(self) -> None:
         self.asked: list[float] = []
