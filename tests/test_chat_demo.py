@@ -1,4 +1,4 @@
-"""What `make demo-telegram` and `make demo-discord` show, where nobody sits at the keyboard."""
+"""The output of `make demo-telegram` and `make demo-discord` without a terminal."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Shows a login in a chat: no account, no bot, nothing leaves this machine. Told telegram or discord.
+"""Show a login in a chat. It needs no account and no bot token; nothing leaves this machine.
 
-At a terminal you are the person in the chat; without one, the demo plays her.
+The argument is telegram or discord. At a terminal you are the user; without a terminal the demo is the user.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ STAGES: dict[str, Callable[[AuthService, list[Server]], Stage]] = {
     "discord": DiscordStage,
 }
 INTRODUCTION = """\
-A bot of {platform} runs on this machine, against an endpoint of {platform}'s that runs here as well, and so
-do an MCP server and its authorization server. Ada wants her agent to use that MCP server.
+A {platform} bot runs on this machine. It uses a local copy of {platform}'s API. An MCP server and its
+authorization server run here as well. Ada wants her agent to use that MCP server.
 """
 CONNECTED = "demo: connected"
 KEYS = """\
-You are Ada. Type what she would type ({connect}), the number of a button to press it, `approve` to open
-the page on her phone and approve there, `paste` to answer with the address that her browser ended on. Enter
-alone looks again; `bye` ends it.
+You are Ada. Type a message ({connect}) or the number of a button. `approve` opens the page on her phone
+and approves there. `paste` answers with the address that her browser ended on. An empty line shows the chat
+again. `bye` ends the demo.
 """
 
 
 def main() -> None:
-    """Play it."""
+    """Run the demo for the platform that the command line names."""
     name = sys.argv[1] if sys.argv[1:] else "telegram"
     with tempfile.TemporaryDirectory() as home, serve_demo(Behaviour(device_interval_seconds=1)) as demo:
         service, server = AuthService(Path(home)), Server("demo", demo.mcp_url)
@@ -57,11 +57,11 @@ def main() -> None:
                 person.plays()
         if service.connection(server) is not None:
             answer = asyncio.run(_call_tool(service.session(server)))
-            print(f"\nThe MCP SDK called the tool `whoami` with Ada's token; it answered: {answer}")
+            print(f"\nThe MCP SDK called the tool `whoami` with Ada's token. The server answered: {answer}")
 
 
 class Person:
-    """Ada, with her phone."""
+    """Ada, the user, with her phone."""
 
     def __init__(self, stage: Stage, demo: Demo) -> None:
         self._stage = stage
@@ -70,20 +70,20 @@ class Person:
         self._seen: list[str] = []
 
     def plays(self) -> None:
-        """Log in by pasting, then with a code that is entered on the phone."""
+        """Log in with a pasted address, then with a device code."""
         stage = self._stage
         self._does(f"Ada types {stage.connect}:", lambda: stage.types(stage.connect), "Continue only if")
-        print("Ada opens the page on her phone and approves; her browser ends on a page that is not there.\n")
+        print("Ada opens the page on her phone and approves. The browser ends on a page that fails.\n")
         self._approves()
-        self._does("She answers with that page's address:", self._pastes, CONNECTED)
+        self._does("Ada answers with the address of that page:", self._pastes, CONNECTED)
         self._demo.authorization_server.change_behaviour(with_device=True)
-        again = f"Once more, {stage.connect}; the provider has device codes now:"
+        again = f"Ada types {stage.connect} again. The provider has device codes now:"
         self._does(again, lambda: stage.types(stage.connect), "enter this code")
-        print("Ada opens the page on her phone, and approves the code there. She answers nothing.\n")
-        self._does("What she then sees:", self._approves, CONNECTED, times=2)
+        print("Ada opens the page on her phone and approves the code there. She sends no answer.\n")
+        self._does("The chat then shows:", self._approves, CONNECTED, times=2)
 
     def at_keyboard(self) -> None:
-        """Do what is typed."""
+        """Read commands from the terminal and do them."""
         while True:
             self._look()
             try:
@@ -100,7 +100,7 @@ class Person:
     def _do(self, line: str) -> None:
         if line == "approve":
             self._approves()
-            print("(Her browser ended on a page that is not there; `paste` sends its address.)")
+            print("(Her browser ended on a page that does not load. `paste` sends its address.)")
         elif line == "paste":
             self._pastes()
         elif line.isdecimal():
@@ -134,7 +134,7 @@ class Person:
 
 
 def _news(before: list[str], now: list[str]) -> Iterator[str]:
-    """Yield a chat from the first message that is new, or another than before."""
+    """Yield the chat's lines from the first message that is new or has changed."""
     same = next(
         (n for n, pair in enumerate(zip(before, now, strict=False)) if pair[0] != pair[1]), len(before)
     )

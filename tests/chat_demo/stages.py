@@ -1,4 +1,4 @@
-"""The two stages of the demo: a bot of ours on a local endpoint, and what Ada does there."""
+"""The two chats of the demo: a bot on a local platform API, and the actions of Ada."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class Stage(ABC):
     @abstractmethod
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run endpoint and bot."""
+        """Run the platform API and the bot during the block."""
 
     @abstractmethod
     def types(self, text: str) -> None:
-        """Send a message, or a command."""
+        """Send a message or a command."""
 
     @abstractmethod
     def presses(self, number: int) -> None:
-        """Press the button of that number, from 1, of the last message that has any; raises LookupError."""
+        """Press a button, counted from 1, of the last message with buttons. Raise LookupError if none."""
 
     @abstractmethod
     def answers(self, address: str) -> None:
-        """Answer with an address, as one does here."""
+        """Answer with an address in the way of this platform."""
 
     @abstractmethod
     def transcript(self) -> str:
@@ -53,32 +53,32 @@ class Stage(ABC):
 
     @abstractmethod
     def links(self) -> str:
-        """Return everything that Ada could open, the last at the end."""
+        """Return the texts that contain URLs, the newest last."""
 
     def address(self) -> str:
-        """Return the address that she opens; raises LookupError."""
+        """Return the newest login URL. Raise LookupError if there is none."""
         found = re.findall(r"https?://[^\s\"'`<>]+/(?:authorize|device)[^\s\"'`<>]*", self.links())
         if not found:
             raise LookupError("there is no page to open")
         return str(found[-1])
 
     def wait(self, holds: Callable[[], object]) -> None:
-        """Wait until something shows; raises AssertionError."""
+        """Wait until the condition is true. Raise AssertionError after WAIT_SECONDS."""
         for _ in range(int(WAIT_SECONDS / 0.05)):
             if holds():
                 return
             time.sleep(0.05)
-        raise AssertionError(f"It did not come about:\n{self.transcript()}")
+        raise AssertionError(f"The condition did not become true:\n{self.transcript()}")
 
     def settle(self) -> None:
-        """Wait until nothing changes for a moment."""
+        """Wait until the transcript stays the same for 0.4 s."""
         before = ""
         while before != (before := self.transcript()):
             time.sleep(0.4)
 
 
 class TelegramStage(Stage):
-    """Telegram's Bot API, and a private chat."""
+    """The local Bot API and a private chat."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -118,7 +118,7 @@ class TelegramStage(Stage):
 
 
 class DiscordStage(Stage):
-    """Discord's REST and gateway, and a channel in which only Ada sees the bot's answers."""
+    """The local Discord API and a channel in which only Ada sees the bot's messages."""
 
     connect = "/connect server:demo"
 
@@ -159,7 +159,7 @@ class DiscordStage(Stage):
     def answers(self, address: str) -> None:
         message = next((each for each in reversed(self._seen()) if "Paste the address" in each.labels), None)
         if message is None:
-            raise LookupError("nothing asks for an address")
+            raise LookupError("no message asks for an address")
         window = self.api.modal(self.api.press(self.ada, message, "Paste the address"))
         self.api.submit(self.ada, window, {"The address your browser ended on": address})
 
@@ -177,7 +177,7 @@ class DiscordStage(Stage):
 
 @contextmanager
 def _in_thread(work: Coroutine[object, object, None]) -> Iterator[None]:
-    """Run a bot in a loop and a thread of its own until the block is over."""
+    """Run a bot in its own event loop and thread during the block."""
     loop = asyncio.new_event_loop()
     task = loop.create_task(work)
 

@@ -1,4 +1,4 @@
-"""One demo per module, strict again before each test; a bot with its people; a clock that only tests move."""
+"""Fixtures: a demo server per module, reset before each test; a bot and its users; a clock for tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture
 def begin(tmp_path: Path, demo: Demo, clock: MovedClock, runner: asyncio.Runner) -> Begin:
-    """Start the bot; another one is the same after a restart, where it is given the same place."""
+    """Return a function that starts the bot. A second call with the same platform is a restart."""
 
     def begin_one(
         *names: str, policy: Policy | None = None, place: Place | None = None, words: Messages = ENGLISH

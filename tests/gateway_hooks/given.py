@@ -1,7 +1,7 @@
-"""A chat platform that holds its messages in lists, as strict as a real one, and the people who talk there.
+"""A chat platform that stores its messages in memory and checks them as strictly as a real one.
 
-`Talk` is one bot with its people; what they do reads as a play: `ada.says("/connect notes")`,
-`ada.presses("Cancel")`. After each act everything has happened that follows from it.
+`ChatBot` is one bot. `ChatUser` is a user of it: `ada.send_text("/connect notes")`, `ada.press("Cancel")`.
+Each action returns after the bot has done everything that follows from it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MAX_ACTION_BYTES = 64
 
 @dataclass
 class Message:
-    """One message of a room: the bot's card, perhaps below a picture, or what a person wrote."""
+    """One message of a room: the bot's card, with an optional picture, or the text of a user."""
 
     id: str
     author: str
@@ -58,20 +58,20 @@ class Message:
 
 @dataclass
 class Room:
-    """A place with its messages; ids begin at 1 in each, as with Telegram. The knobs are what goes wrong."""
+    """A chat with its messages. Message ids begin at 1, as in Telegram. Some fields inject failures."""
 
     name: str
     is_private: bool
     messages: dict[str, Message] = field(default_factory=dict)
     deleted: list[Message] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    # What is sent, and how often.
+    # The names of the calls, in order.
     calls: list[str] = field(default_factory=list)
     cannot_write: bool = False
     cannot_delete: bool = False
-    # So many of the next edits fail.
+    # This many of the next edits fail.
     failing_edits: int = 0
-    # Nothing is sent or edited before it is set.
+    # Each send and each edit waits for this event.
     held: asyncio.Event | None = None
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -88,7 +88,7 @@ class Room:
 
 
 class RoomChat:
-    """A room as one person's `Chat`."""
+    """A room as the `Chat` of one user."""
 
     def __init__(self, place: Place, room: Room, user: str, thread: str = "") -> None:
         self._place, self.room = place, room
@@ -137,7 +137,7 @@ class RoomChat:
         self.room.notes.append(text)
 
     async def _may_write(self, call: str, card: Card) -> None:
-        # As a library does: others get a turn.
+        # Let other tasks run, as a real library does.
         await asyncio.sleep(0)
         if self.room.held is not None:
             await self.room.held.wait()
@@ -148,7 +148,7 @@ class RoomChat:
 
 
 def check(card: Card, *, is_private: bool) -> None:
-    """What no card may break, wherever it is sent."""
+    """Check the rules that hold for each card in each chat."""
     text = plain(card, with_link=False)
     assert utf16(text) <= 4096, text
     assert not re.search(r"\{\w*\}", text), text
@@ -163,26 +163,26 @@ def check(card: Card, *, is_private: bool) -> None:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Let others run until something has come about."""
+    """Let other tasks run until the condition is true."""
     for _ in range(1500):
         if holds():
             return
         await asyncio.sleep(0.02)
-    raise AssertionError("It did not come about.")
+    raise AssertionError("The condition did not become true.")
 
 
 def plain(card: Card, *, with_link: bool = True) -> str:
-    """Write a card as text."""
+    """Return a card's text."""
     return "".join(text for text, _ in spans(card, with_link=with_link))
 
 
 def utf16(text: str) -> int:
-    """Count as Telegram does."""
+    """Count UTF-16 units, as Telegram does."""
     return len(text.encode("utf-16-le")) // 2
 
 
 class Place:
-    """The `Platform`: one private room per user, and groups."""
+    """A `Platform` with one private room per user, and groups."""
 
     def __init__(self, capabilities: Capabilities | None = None, bot_id: str = BOT) -> None:
         self.capabilities, self.bot_id, self.name = capabilities or Capabilities(), bot_id, PLATFORM
@@ -209,7 +209,7 @@ class Place:
 
 
 class Talk:
-    """One bot at work, by a clock that only the test moves; another one over the same home is a restart."""
+    """One bot, with a clock that only the test moves. A second bot over the same home is a restart."""
 
     def __init__(
         self,
@@ -234,7 +234,7 @@ class Talk:
         self.connected.append((login, connection))
 
     def person(self, user: str, group: str = "", thread: str = "") -> Person:
-        """Return a person in their private room, or in a group."""
+        """Return a user in their private room, or in a group."""
         room = self.place.group(group) if group else self.place.room(user)
         return Person(self, user, room, thread)
 
@@ -246,7 +246,7 @@ class Talk:
         return self._runner.run(main())
 
     def settle(self) -> None:
-        """Let the board look, and do what it finds, until there is nothing more."""
+        """Sync the prompt messages until no update is left."""
         self.run(self.settled())
 
     async def settled(self) -> None:
@@ -257,16 +257,16 @@ class Talk:
             if not board._update_tasks:
                 return
             await asyncio.gather(*board._update_tasks.values())
-        raise AssertionError("The board never comes to rest.")
+        raise AssertionError("The prompt messages still have updates after 20 syncs.")
 
     def until(self, holds: Callable[[], bool]) -> None:
-        """Run the bot until something has come about."""
+        """Run the bot until the condition is true."""
 
         async def main() -> None:
             running = asyncio.create_task(self.desk.prompt_messages.run())
             try:
                 await until(holds)
-                # Not in the middle of something.
+                # Finish the updates that are in progress.
                 await asyncio.gather(*self.desk.prompt_messages._update_tasks.values())
             finally:
                 running.cancel()
@@ -284,7 +284,7 @@ class Talk:
 
 
 class Person:
-    """Somebody in a room; each act returns whether the bot took it."""
+    """A user in a room. Each action returns whether the bot claimed the event."""
 
     def __init__(self, talk: Talk, user: str, room: Room, thread: str = "") -> None:
         self._talk, self.user, self.room, self._thread = talk, user, room, thread
@@ -298,7 +298,7 @@ class Person:
         return self._talk.place.senders.get(self.user, Sender(self.user))
 
     def says(self, text: str) -> bool:
-        """Write a message; one that begins with "/" is a command."""
+        """Send a message. A text that begins with "/" is a command."""
         return self._acts(self._spoken(text))
 
     pastes = says
@@ -311,14 +311,14 @@ class Person:
         return IncomingEvent(self.sender, command=command, text=rest, message_id=message)
 
     def presses(self, label: str, text: str = "") -> bool:
-        """Press the newest button of that label, in a form with `text`."""
+        """Press the newest button with that label. `text` is the answer in a form."""
         message, button = self.button(label)
         return self._acts(
             IncomingEvent(self.sender, callback_data=button.action, text=text, pressed_message_id=message.id)
         )
 
     def presses_again(self, action: str, on: str) -> bool:
-        """Press a button that may not be there any more."""
+        """Press a button by its action, even if no message shows it any more."""
         return self._acts(IncomingEvent(self.sender, callback_data=action, pressed_message_id=on))
 
     def button(self, label: str) -> tuple[Message, Button]:
@@ -330,7 +330,7 @@ class Person:
         raise AssertionError(f"There is no button {label!r} in:\n{self.room}")
 
     def sees(self) -> list[str]:
-        """Return the titles of the bot's messages that are there."""
+        """Return the titles of the bot's messages in the room."""
         return [card.title for card in self.room.cards()]
 
     @property
@@ -338,7 +338,7 @@ class Person:
         return self.room.cards()[-1]
 
     def reads(self) -> str:
-        """Return all that is there to read."""
+        """Return the text of all messages in the room."""
         return str(self.room)
 
     def _acts(self, heard: IncomingEvent) -> bool:
@@ -352,7 +352,7 @@ def servers_of(demo: Demo, *names: str) -> StaticServers:
 
 
 def without_secrets(text: str, *logins: Login) -> str:
-    """Put placeholders for addresses and codes, and for what differs from run to run."""
+    """Replace URLs, codes and values that differ from run to run with placeholders."""
     for login in logins:
         code = login.device_authorization
         if code is None:

@@ -1,4 +1,4 @@
-"""Logins and connections as values, and strategies for any that servers and people can bring about."""
+"""Factories of logins and connections, and Hypothesis strategies for both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ USER_CODE = "WDJB-MJHT"
 
 
 def made(origin: Origin = ADA, login_id: str = "login-1", **members: object) -> Login:
-    """Make a login that waits for a paste."""
+    """Make a login that waits for a pasted answer."""
     known = Login(
         id=login_id,
         key=CredentialKey("notes"),
@@ -34,7 +34,7 @@ def made(origin: Origin = ADA, login_id: str = "login-1", **members: object) -> 
 
 
 def with_code(login: Login, user_code: str = USER_CODE, complete: str | None = None) -> Login:
-    """Make a login wait for a code that is entered elsewhere."""
+    """Return the login with a device code that the user enters elsewhere."""
     asked = DeviceAuthorization(Secret("d3vice"), user_code, f"{ISSUER}/device", complete)
     return replace(login, poll_state=start_polling(server(), client(), asked, NOW))
 
@@ -52,7 +52,7 @@ def connected(**members: object) -> Connection:
     return replace(known, **members)  # type: ignore[arg-type]
 
 
-# What a hostile server, or a careless operator, may call things.
+# Names from a hostile server or a careless operator.
 TEXTS = st.text(min_size=1, max_size=20) | st.builds(
     str.__mul__, st.text(min_size=1, max_size=3), st.just(3000)
 )
@@ -62,7 +62,7 @@ MOMENTS = st.floats(NOW - 10**7, NOW + 10**7) | st.sampled_from([-1e300, 1e300])
 
 @st.composite
 def logins(draw: st.DrawFn) -> Login:
-    """Draw any login: long, empty and steering names; any scope; any host; by paste or by a code."""
+    """Draw any login: long, empty and hostile names; any scope; any host; with a paste or a device code."""
     hosts = st.text("aé0-.", min_size=1, max_size=10) | st.just("long." * 300)
     asked = replace(
         request(),

@@ -1,4 +1,4 @@
-"""A call that needs a login asks its user, in private, from the middle of whatever the agent does."""
+"""A call that needs a login prompts its user in private while the agent works."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Act = Callable[[], Awaitable[object]]
 
 
 def calling(talk: Talk, user: Person, *acts: Act, where: Person | None = None) -> str | AuthorizationRequired:
-    """Make a call on behalf of a user, who acts while it waits; returns its header, or why there is none."""
+    """Make a call for a user who acts while it waits. Return the header, or the error if there is none."""
 
     async def call() -> str | AuthorizationRequired:
         place = where or user
@@ -159,7 +159,7 @@ def test_a_call_that_can_ask_nobody_fails_at_once_as_one_that_needs_a_login(
         AllowList(users=frozenset({"bob"}), owners="per_user"),
         AllowList(users=frozenset({"ada"}), admins=frozenset({"bob"})),
     ],
-    ids=["stranger", "stranger with tokens of their own", "no administrator"],
+    ids=["stranger", "stranger, per-user tokens", "no administrator"],
 )
 def test_a_call_for_somebody_who_may_not_log_in_asks_nobody_and_no_server(
     begin: Begin, policy: AllowList, demo: Demo

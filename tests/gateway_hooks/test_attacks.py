@@ -1,4 +1,4 @@
-"""What attackers try in chats: rights that have ended, words of other people, places that others read."""
+"""Attacks in chats: revoked rights, texts of other users, chats that other users read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.requirements import covers
 
 @dataclass
 class Changing:
-    """A policy that an operator changes while the bot runs."""
+    """A policy that the operator changes while the bot runs."""
 
     now: AllowList = field(
         default_factory=lambda: AllowList(users=frozenset({"bob"}), admins=frozenset({"ada"}))
@@ -75,7 +75,7 @@ def test_who_loses_the_right_in_the_middle_of_a_login_does_not_finish_it(
     login = talk.login
     answer = approve(login.authorization_url)
     policy.now = then
-    assert ada.pastes(answer), "it went on to the application"
+    assert ada.pastes(answer), "the bot did not claim the answer"
     assert answer not in ada.reads()
     assert talk.service.login(login.id).status == "cancelled"
     assert talk.connected == []
@@ -107,7 +107,7 @@ def test_a_device_of_somebody_who_was_removed_connects_nothing(begin: Begin, dem
     login = talk.login
     assert login.device_authorization is not None
     policy.now = REMOVED
-    # As after a restart: another bot in the same rooms.
+    # A second bot on the same platform is a restart.
     again = begin(policy=policy, place=talk.place)
     again.until(lambda: again.service.login(login.id).is_over)
     assert again.service.login(login.id).status == "cancelled"
@@ -275,7 +275,7 @@ def test_an_address_of_anothers_that_a_stranger_writes_in_a_group_goes_without_a
     eve = talk.person("eve", group="kitchen")
     assert eve.says(f"look: {answer}")
     assert eve.reads() == ""
-    # Nor does one that no login waits for.
+    # The bot also claims an answer that no login waits for.
     assert eve.says("http://127.0.0.1:1/callback?code=another&state=of-elsewhere")
     assert eve.reads() == ""
     assert not eve.says("https://another.example/callback?code=another&state=of-elsewhere")

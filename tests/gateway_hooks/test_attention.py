@@ -1,4 +1,4 @@
-"""Ahead of trouble: one message with one button to whom it concerns, and not twenty."""
+"""Reminders: one message with one button for the user of a session that ends or has ended."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ DAY = 86_400.0
 
 @pytest.fixture
 def connected(tmp_path: Path, demo: Demo, clock: MovedClock) -> AuthService:
-    """A shared session, in another process than the bot's."""
+    """Return the service of another process that has a shared session."""
     service = AuthService(tmp_path, clock=clock)
     asyncio.run(log_in(service, Server("notes", demo.ping_url)))
     return service
 
 
 def ended(home: Path, owner: Owner = None) -> None:
-    """Leave what a cron job leaves that found the session dead."""
+    """Mark the session as ended, as a cron job does that finds it rejected."""
     store, key = FileStore(home), CredentialKey("notes", owner)
     stored = store.read(key)
     assert stored.binding is not None
@@ -53,7 +53,7 @@ def ended(home: Path, owner: Owner = None) -> None:
 
 
 def lasting(home: Path, *, until: float, since: float, renews_until: float | None = None) -> None:
-    """Let the access token end then, and the session as well, unless it renews itself until another time."""
+    """Set the expiry of the access token. With `refresh_until` the session can refresh until then."""
     store, key = FileStore(home), CredentialKey("notes")
     stored = store.read(key)
     assert stored.tokens is not None
@@ -154,7 +154,7 @@ def test_a_session_with_a_known_end_is_told_three_days_ahead_once_however_often_
         look(talk)
     assert told(talk) == [SOON]
     assert "cannot renew itself beyond that" in talk.person("ada").last.paragraphs[0]
-    # It dies: no second message, the first one says so.
+    # The session ends: the bot edits the first message and sends no second one.
     ended(tmp_path)
     look(talk, 3)
     assert told(talk) == [NEEDED]
@@ -212,7 +212,7 @@ def test_the_owner_hears_of_their_own_session_and_nobody_else(
     talk = begin(policy=everybody)
     look(talk, 3)
     assert told(talk, "ada") == [NEEDED]
-    # bob's are used elsewhere; eve is on no list any more; the operator's own are no chat's business.
+    # Bob's session belongs to another platform. The policy no longer lists eve. The shared one has no user.
     assert told(talk, "bob") == told(talk, "eve") == []
 
 
@@ -244,7 +244,7 @@ def test_whoever_is_at_it_is_not_told(begin: Begin, connected: AuthService, tmp_
     assert ada.sees() == ["Connect notes"]
     ada.presses("Cancel")
     look(talk, 3)
-    assert ada.sees() == ["notes: not connected"], "has just been asked, and said no"
+    assert ada.sees() == ["notes: not connected"], "ada has just cancelled the login"
 
 
 def test_a_platform_that_fails_for_a_while_is_tried_again_and_a_closed_chat_every_hour(
@@ -323,7 +323,7 @@ def test_a_store_that_fails_is_said_in_the_log_and_ends_nothing(
                 break
             await asyncio.sleep(0.01)
         else:
-            raise AssertionError("Nothing was said.")
+            raise AssertionError("No warning was logged.")
         assert not running.done()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What people see of a login stays true: by the clock, over restarts, through a platform's bad moments."""
+"""The prompt of a login stays up to date: over time, after restarts and when the platform fails."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def other(tmp_path: Path, clock: MovedClock) -> AuthService:
-    """The service of another process over the same home."""
+    """Return the service of another process over the same home."""
     return AuthService(tmp_path, clock=clock)
 
 
 async def look_by_itself(talk: Talk) -> None:
-    """Look as the running board does where nothing but the time has changed; to the end of what it does."""
+    """Sync once as the bot does when only the time has changed. Finish the updates."""
     board = talk.desk.prompt_messages
     await board.sync()
     await asyncio.gather(*board._update_tasks.values())
@@ -39,7 +39,7 @@ async def look_by_itself(talk: Talk) -> None:
 
 
 async def rested(talk: Talk) -> None:
-    """Look until the disk's clock has surely gone on since the last change."""
+    """Sync until the file system's time is later than the last change."""
     board = talk.desk.prompt_messages
     while board._synced_changed_at == -1:
         await board.sync()
@@ -291,7 +291,7 @@ def test_logins_of_other_places_are_left_alone(
     talk.settle()
     assert ada.sees() == []
     assert other.login(login.id).status == "waiting"
-    # Nor is a message touched that has the same id here.
+    # The bot does not edit a message that has the same id in this room.
     ada.room.put("bot", card=Card("Something else"))
     talk.run(other.save_messages(login.id, ("1",)))
     talk.run(other.cancel(login.id))

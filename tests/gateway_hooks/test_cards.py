@@ -1,4 +1,4 @@
-"""Every card: filled, harmless, short enough for any platform, in whatever words."""
+"""Each card is complete, harmless and short enough for each platform, in any language."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ABILITIES = [
 
 
 def all_of(card: Card) -> Iterator[str]:
-    """Yield every text of a card but its address."""
+    """Yield each text of a card except its URL."""
     yield plain(card, with_link=False)
     for row in card.buttons:
         for button in row:
@@ -53,7 +53,7 @@ def all_of(card: Card) -> Iterator[str]:
 def cards_of(
     login: Login, found: Connection, conversation: Renderer, now: float, wild: str
 ) -> Iterator[Card]:
-    """Yield every card that a login, a connection and a text can be shown in."""
+    """Yield each card that can show the login, the connection or the text."""
     lists, trouble = ConnectionRenderer(conversation), LoginError(wild, wild)
     if login.status in {"waiting", "exchanging"}:
         yield conversation.prompt_card(login, now)
@@ -183,7 +183,7 @@ def test_a_sentence_is_a_thought_with_known_blanks(name: str) -> None:
 @covers("chat-words")
 @pytest.mark.parametrize("can", ABILITIES, ids=["chat", "forms", "plain"])
 def test_in_a_translation_nothing_english_is_left(can: Capabilities) -> None:
-    """Each sentence is given in capitals; what is still in small letters was written elsewhere."""
+    """Translate each sentence to capitals. A text in small letters does not come from `Messages`."""
     sentences = {name: _translated(text) for name, text in SENTENCES.items()}
     capitals = replace(ENGLISH, **sentences)  # type: ignore[arg-type]
     known = made(server_url="HTTPS://MCP.EXAMPLE/")
@@ -276,7 +276,7 @@ def test_between_two_marks_a_prompt_stays_the_same(left: float) -> None:
     now = login.expires_at - left
     mark, conversation = next_countdown_at(login, now), Renderer()
     assert now < mark <= login.expires_at
-    # But for the date, which is named where it is another day than now.
+    # Skip the date: the prompt shows it only if it is another day than now.
     before = conversation.prompt_card(login, now).rows[-1].value.partition("(")[2]
     assert conversation.prompt_card(login, now + (mark - now) / 2).rows[-1].value.partition("(")[2] == before
 
@@ -312,7 +312,7 @@ def test_what_a_button_brings_back_is_read_as_it_was_written(verb: str, argument
 def test_a_long_value_is_cut_visibly() -> None:
     assert truncate("x" * 301) == "x" * 299 + "…"
     assert truncate("x" * 300) == "x" * 300
-    # Not through the middle of a character.
+    # Do not split a surrogate pair.
     assert truncate("\U0001f600" * 151) == "\U0001f600" * 149 + "…"
 
 

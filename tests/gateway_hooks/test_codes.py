@@ -1,4 +1,4 @@
-"""What is a code for us, in any way to write it, and what is another site's; in linear time."""
+"""Detection of authorization responses in any notation, in linear time. Other sites' URLs do not match."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_quote_of_a_part_of_our_link_takes_no_message_away(start: int) -> None
     assert without_links(quote, [made()]) == "Open this: \nor ask again"
     heard = IncomingEvent(Sender("ada"), text="what is that?", quoted_text=quote)
     assert parse_intent(heard, ADA, [made()], is_private=True) == UnrelatedEvent()
-    # The state with anything else around it is no part of the link.
+    # A state in another URL is not a part of the link.
     assert without_links(f"http://x/?code=1&state={STATE}", [made()]).endswith(STATE)
 
 
@@ -137,7 +137,7 @@ def test_a_state_that_is_waited_for_is_taken_alone(text: str) -> None:
     assert parse_intent(heard, GROUP, [made()], is_private=False) == ExposedAnswer(made())
     elsewhere = Origin("parlour", chat_id="elsewhere", user_id="eve", bot_id="900")
     assert parse_intent(heard, elsewhere, [made()], is_private=True) == UnmatchedAnswer()
-    # The record of a login that is over has no state any more.
+    # The record of a login that is over has no state.
     over = made(status="done", request=replace(request(), state=Secret("")))
     assert parse_intent(heard, ADA, [over], is_private=True) == UnrelatedEvent()
 
@@ -173,7 +173,7 @@ def test_redirect_uris_are_those_of_entries_without_a_mistake() -> None:
     class Broken(StaticServers):
         def find(self, name: str) -> Server:
             if name == "broken":
-                raise ConfigError("No.", "Mend it.")
+                raise ConfigError("No.", "Fix it.")
             return super().find(name)
 
     entries = [
@@ -207,7 +207,7 @@ def test_the_work_grows_with_the_length_alone(unit: str) -> None:
         return time.process_time() - began
 
     seconds(10_000)
-    # Four times the length takes sixteen times as long where the work is quadratic.
+    # Quadratic work takes sixteen times as long for four times the length.
     assert seconds(400_000) < 10 * max(seconds(100_000), 0.01)
 
 
@@ -244,7 +244,7 @@ def test_only_files_are_read_and_only_those_of_the_cache_are_deleted(tmp_path: P
         "a.txt": LOOSE,
         "b.txt": LOOSE,
     }
-    # Without Hermes nothing is known to be its cache.
+    # Without Hermes no folder is its cache.
     assert not delete_cached_file(tmp_path / "a.txt")
     assert (tmp_path / "a.txt").exists()
 
@@ -257,5 +257,5 @@ def test_all_files_of_a_message_are_searched_as_one_message_is(tmp_path: Path) -
     event = SimpleNamespace(media_urls=[str(each) for each in sorted(tmp_path.iterdir())])
     texts = list(cached_texts_with_codes(event).values())
     assert sum(map(len, texts)) <= MAX_SEARCHED_CHARS + 5 * MAX_PASTE_CHARS
-    # A file that holds an address alone is read whole, whatever came before it.
+    # A file that contains only an address is read completely, even after large files.
     assert texts[-1] == LOOSE

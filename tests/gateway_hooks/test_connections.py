@@ -1,4 +1,4 @@
-"""What is connected, how it is undone, and what can be asked for beside that."""
+"""The list of connections, disconnecting, help and the choice of servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A code for another device, in a chat: shown alone, ended by itself, changed over, renewed, in a picture."""
+"""Device codes in a chat: the prompt, its end, the switch of the flow, a new code and the QR code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def going() -> Iterator[Demo]:
-    # By the clock on the wall, for polls go by it.
+    # Use the real clock: the polls use it.
     with serve_demo() as demo:
         yield demo
 
@@ -68,7 +68,7 @@ def page_of(talk: Talk) -> str:
 
 
 def decoded(person: Person) -> list[str]:
-    """Read every QR code that is there, as a camera does."""
+    """Decode each QR code in the room."""
     found: list[str] = []
     for message in person.room.messages.values():
         if message.png:
@@ -104,7 +104,7 @@ def test_from_a_code_to_pasting_and_back(ada: Person, talk: Talk) -> None:
     ada.presses("QR code")
     assert decoded(ada) == [page_of(talk)]
     ada.presses("Paste instead")
-    # What was shown of the code is gone with it.
+    # The pictures and texts of the code are deleted with it.
     assert decoded(ada) == []
     assert first.user_code not in ada.reads()
     assert talk.login.device_authorization is None

@@ -1,4 +1,4 @@
-"""A fault of ours while a paste is dealt with: no chat library gets it, and no tracker sees the paste."""
+"""A bug during a paste reaches no chat library, and no error tracker gets the pasted code."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def answer_of(talk: Talk, trackers: Trackers) -> str:
 
 
 def check_logged(caplog: pytest.LogCaptureFixture, trackers: Trackers, kind: str) -> None:
-    """What the operator has to know is logged, and sent."""
+    """Check that the error is logged and sent to the tracker without secrets."""
     told = [each for each in caplog.records if each.levelno >= logging.ERROR]
     assert told
     assert all(kind in each.getMessage() for each in told)
@@ -136,7 +136,7 @@ def test_what_keeps_messages_up_to_date_raises_without_variables(
 
 
 class Adapter:
-    """Hermes's adapter, as far as plain text needs it."""
+    """The part of an adapter of Hermes that plain text needs."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -150,7 +150,7 @@ class Adapter:
 
 
 @covers("tracebacks-masked")
-@pytest.mark.parametrize("where", ["desk", "reading"])
+@pytest.mark.parametrize("where", ["login_actions", "parse_intent"])
 def test_a_fault_at_a_paste_in_plain_text_inside_hermes(
     trackers: Trackers,
     tmp_path: Path,
@@ -169,9 +169,9 @@ def test_a_fault_at_a_paste_in_plain_text_inside_hermes(
         await asyncio.gather(*signal._tasks, return_exceptions=True)
 
     def fail(*_given: Any, **_named: Any) -> Any:
-        raise Boom("an error that nobody expects")
+        raise Boom("an unexpected error")
 
-    if where == "desk":
+    if where == "login_actions":
         monkeypatch.setattr("gateway_hooks.runtime.login_actions.LoginActions.reject_unmatched_answer", fail)
     else:
         monkeypatch.setattr("gateway_hooks.hermes.adapter.parse_intent", fail)

@@ -1,4 +1,4 @@
-"""Where others read along: nothing of a login is shown, and a code that is written there is worth nothing."""
+"""In groups the bot shows no login, and an answer that a user posts there ends its login."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_where_the_bot_may_not_write_first_a_link_opens_the_private_chat_and_the
     ada.room.cannot_write = False
     assert ada.says(f"/start {card.link.url.partition('start=')[2]}")
     assert ada.sees() == ["Connect notes"]
-    # Opened again, the prompt that was shown before goes with the login.
+    # The bot also removes the first prompt when the login ends.
     assert ada.says(f"/start mcp_{login.id}")
     ada.pastes(approve(login.authorization_url))
     assert ada.sees() == ["notes: connected"]
@@ -132,7 +132,7 @@ def test_an_answer_in_a_group_is_deleted_ends_its_login_and_another_begins_in_pr
         "chat_exposed",
         without_secrets(f"{ada_in_group.reads()}\n\n--------\n\n{ada.reads()}", first, second),
     )
-    # What was exposed is worth nothing now.
+    # The exposed answer no longer works.
     ada.pastes(answer)
     assert talk.login.id == second.id
     ada.pastes(approve(second.authorization_url))

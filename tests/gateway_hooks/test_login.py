@@ -1,4 +1,4 @@
-"""A login in a chat, from the command to the connection, as people see it."""
+"""A login in a chat from the command to the connection, as users see it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 
 
 def compare(name: str, text: str) -> None:
-    """Hold a chat against its transcript; `NEW_TRANSCRIPTS=1` writes it anew."""
+    """Compare a chat with its stored transcript. `NEW_TRANSCRIPTS=1` rewrites the file."""
     file = TRANSCRIPTS / f"{name}.txt"
     if os.environ.get("NEW_TRANSCRIPTS"):
         file.write_text(f"{text}\n", "utf-8")
@@ -134,7 +134,7 @@ def test_refusals_repeat_nothing_of_the_paste_and_the_fifth_ends_the_login(ada: 
         assert "not-the-right" not in bot_said
         assert wrong not in ada.reads()
     assert talk.service.login(login.id).status == "failed"
-    # All the refusals are gone with the login.
+    # The bot deletes the refusals when the login ends.
     assert ada.sees() == ["notes: not connected"]
     assert "Too many wrong answers" in ada.reads()
 
@@ -239,7 +239,7 @@ def test_which_server_is_asked_where_none_is_named_or_none_is_known_by_that_name
     ada.presses("mail")
     assert ada.last.title == "Connect mail"
     assert talk.login.key.server_name == "mail"
-    # In the place of the question.
+    # The prompt replaces the question.
     assert len(ada.room.cards()) == 2
 
 

@@ -1,4 +1,4 @@
-"""What a person meant, as a table; and that nothing else is ever taken."""
+"""The intent of each event, as tables. Other events are unrelated."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def pressed(action: str) -> IncomingEvent:
 
 
 def named(value: object) -> str:
-    """Name a case by what is heard."""
+    """Return the id of a test case from its event."""
     return (
         f"{value.command} {value.callback_data}{value.text}".strip()
         if isinstance(value, IncomingEvent)
@@ -134,7 +134,7 @@ def test_what_is_meant_in_private_while_a_login_waits(heard: IncomingEvent, inte
     ],
     ids=named,
 )
-@pytest.mark.parametrize("waiting", [(), (HIS,)], ids=["nobody waits", "another waits"])
+@pytest.mark.parametrize("waiting", [(), (HIS,)], ids=["no login waits", "a login of another user waits"])
 def test_what_is_meant_in_private_without_a_login_of_ones_own(
     heard: IncomingEvent, intent: Intent, waiting: tuple[Login, ...]
 ) -> None:
@@ -162,10 +162,10 @@ def test_what_is_meant_in_private_without_a_login_of_ones_own(
         "own",
         "own by --via",
         "another's",
-        "another's alone",
+        "only another's",
         "none",
         "no login",
-        "nobody",
+        "no login, another site",
         "no login, but on loopback",
         "a query alone",
         "code",

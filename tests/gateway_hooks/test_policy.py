@@ -1,4 +1,4 @@
-"""Who may, how often, and whose the tokens are then."""
+"""Which users may log in, how often, and who owns the tokens."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_fourth_login_at_once_is_refused_and_asks_no_server(begin: Begin, demo
     ada.says("/connect maps")
     assert "You already have 3 open logins." in ada.reads()
     assert demo.authorization_server.requests == []
-    # One in the place of another is none more.
+    # A login that replaces another does not count twice.
     ada.says("/connect mail")
     assert ada.last.title == "Connect mail"
     ada.presses("Cancel")
@@ -168,7 +168,7 @@ def test_a_stranger_is_told_so_once_an_hour_and_begins_nothing(
     assert "Your id here is eve." in eve.reads()
     assert eve.presses_again("mcp:connect:", on="1")
     assert len(eve.sees()) == 1
-    # What is not meant for us goes on, to whoever knows them.
+    # The bot does not claim other messages of unknown users.
     assert not eve.says("hello")
     clock.now += UNKNOWN_USER_REPLY_SECONDS
     eve.says("/connect notes")

@@ -1,4 +1,4 @@
-"""The servers that people can connect, as config.yaml names them at the time."""
+"""The servers that users can connect, as config.yaml lists them now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRACKER = "  tracker: {url: 'https://tracker.example/mcp', auth: oauth}\n"
 
 
 class Counted:
-    """Calls of a function that are made all the same."""
+    """Count the calls of a function and pass them on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self.calls = 0
@@ -32,7 +32,7 @@ class Counted:
 
 
 def written(home: Path, text: str, name: str = "config.yaml", age_seconds: float = 60.0) -> None:
-    """Write a file as an editor does that was closed a while ago."""
+    """Write a file with a modification time in the past."""
     path = home / name
     path.write_text(text)
     then = time.time() - age_seconds
@@ -44,7 +44,7 @@ def test_files_that_have_not_changed_are_not_read_again(
 ) -> None:
     names, found = Counted(monkeypatch, "server_names"), Counted(monkeypatch, "find_server")
     written(tmp_path, NOTES)
-    # The time of the last change (ctime) cannot be put back.
+    # A test cannot set ctime back, so it waits.
     time.sleep(0.06)
     servers = ConfigServers(tmp_path, {})
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The local Discord and the demo's servers, by one clock that only tests move."""
+"""Fixtures: the local Discord API and the demo servers. Both use one clock that only tests move."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.parts.discord_api import DiscordApi, running
 
 
 class Tokens(Collection[str]):
-    """The tokens of all interactions so far: whoever has one answers in the bot's name."""
+    """The tokens of all interactions so far. A token lets its bearer reply as the bot."""
 
     def __init__(self, api: DiscordApi) -> None:
         self._held = api._state.interactions
@@ -31,7 +31,7 @@ class Tokens(Collection[str]):
 
 
 class Secrets(Collection[str]):
-    """The states, verifiers and codes of all logins so far, as the store has them."""
+    """The states, verifiers and device codes of all logins in the store."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene

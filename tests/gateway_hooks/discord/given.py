@@ -1,4 +1,4 @@
-"""A Discord bot with the cog, in a thread of its own, before the local Discord; and what people do there."""
+"""A Discord bot with the cog, in its own thread, against the local Discord API; and actions of its users."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PASTE, QR, CANCEL = ENGLISH.paste_button, ENGLISH.qr_button, ENGLISH.cancel_butt
 
 
 class Running:
-    """A bot that runs; `bot` and `cog` belong to its loop: `call` goes there."""
+    """A bot that runs. `bot` and `cog` belong to its event loop; `call` runs a coroutine there."""
 
     def __init__(self, bot: commands.Bot, cog: McpLogins, loop: asyncio.AbstractEventLoop) -> None:
         self.bot, self.cog, self._loop = bot, cog, loop
@@ -51,7 +51,7 @@ class Running:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def ping(self, user: User, channel: Channel | None, url: str, guild: Guild) -> int:
-        """Call a server for a member, as an agent in the same process does; returns the status."""
+        """Call a server for a member, as an agent in the same process does. Return the HTTP status."""
         member = await (await self.bot.fetch_guild(int(guild.id))).fetch_member(int(user.id))
         place = (
             None
@@ -64,7 +64,7 @@ class Running:
 
 
 class Scene:
-    """The local Discord with a guild of ada, bob and eve, of whom ada and bob are on the list."""
+    """The local Discord API with a guild of ada, bob and eve. The policy allows ada and bob."""
 
     def __init__(self, api: DiscordApi, demo: Demo, home: Path, clock: MovedClock) -> None:
         self.api, self.demo, self.home, self.clock = api, demo, home, clock
@@ -90,7 +90,7 @@ class Scene:
         make: Callable[[], commands.Bot] = LoginBot,
         servers: Servers | None = None,
     ) -> Iterator[Running]:
-        """Run it until left; its commands are there when this is entered."""
+        """Run a bot during the block. Its slash commands are registered when the block begins."""
         chosen, made = options or Options(), list[Running]()
         with running(self.api, lambda: self._main(made, names, policy, chosen, make, servers)):
             if chosen.adds_commands and chosen.syncs_commands:
@@ -124,19 +124,17 @@ class Scene:
             await bot.add_cog(cog)
             await bot.start(self.api.token)
 
-    # What people do, and what is so then.
-
     def connect(self, user: User, channel: Channel | None = None, server: str = "notes") -> Message:
         return self.api.answer(self.api.slash(user, channel or self.channel, "connect", server=server))
 
     def login(self) -> Login:
-        """The one login that waits."""
+        """Return the only waiting login."""
         [login] = self.store.waiting_logins()
         self.began[login.id] = login
         return login
 
     def paste(self, user: User, prompt: Message, text: str) -> Interaction:
-        """Type into the window of a prompt."""
+        """Type the text into the modal of a prompt."""
         window = self.api.modal(self.api.press(user, prompt, PASTE))
         return self.api.submit(user, window, {FIELD: text})
 
@@ -148,7 +146,7 @@ class Scene:
         return self.api.fresh(message)
 
     def until_seen(self, channel: Channel, text: str, seen_by: User) -> Message:
-        """Wait until somebody sees such a message, and return the last."""
+        """Wait until the user sees a message with the text. Return the last one."""
 
         def found() -> list[Message]:
             return [one for one in self.api.messages(channel, seen_by=seen_by) if text in one.text]
@@ -170,11 +168,11 @@ class Scene:
         for user in (self.ada, self.bob, self.eve):
             text = text.replace(user.id, f"<{user.name}'s id>")
         text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:<port>", text)
-        # What has another length moved a box's edge.
+        # The placeholders differ in length from the values: pad each line of a box again.
         return re.sub(r"(?m)^  │ (.*?) *│$", lambda line: f"  │ {line[1]:72} │", text)
 
     def check_private(self, login: Login) -> None:
-        """No address, state or user code of a login stands in a message that others see."""
+        """Check that no message for other users shows a URL, state or user code of the login."""
         texts = [login.request.state.reveal(), login.authorization_url]
         if login.device_authorization is not None:
             texts.append(login.device_authorization.user_code)
@@ -187,7 +185,7 @@ TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
 
 
 def compare(name: str, text: str) -> None:
-    """Hold a channel against its transcript; `NEW_TRANSCRIPTS=1` writes it anew."""
+    """Compare a channel with its stored transcript. `NEW_TRANSCRIPTS=1` rewrites the file."""
     file = TRANSCRIPTS / f"{name}.txt"
     if os.environ.get("NEW_TRANSCRIPTS"):
         file.write_text(text, "utf-8")
@@ -196,7 +194,7 @@ def compare(name: str, text: str) -> None:
 
 @contextmanager
 def running(api: DiscordApi, main: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
-    """Run a bot until left, in a thread; it is in the gateway when this is entered. Raises what it raises."""
+    """Run a bot in a thread during the block. The gateway is connected first; the bot's error is raised."""
     raised: list[BaseException] = []
     begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
 
@@ -210,7 +208,7 @@ def running(api: DiscordApi, main: Callable[[], Coroutine[Any, Any, None]]) -> I
         with contextlib.suppress(asyncio.CancelledError):
             try:
                 asyncio.run(run())
-            except Exception as error:  # noqa: BLE001  raised where the test sees it
+            except Exception as error:  # noqa: BLE001  raised again in the thread of the test
                 raised.append(error)
 
     before = api.gateway.ready

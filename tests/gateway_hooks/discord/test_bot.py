@@ -1,4 +1,4 @@
-"""The bot of its own: started, stopped, led to another endpoint than Discord's, with the fewest intents."""
+"""The standalone bot: its start and end, another API URL, and as few intents as possible."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GUILDS, GUILD_MESSAGES, DIRECT_MESSAGES = 1 << 0, 1 << 9, 1 << 12
 
 
 def threads() -> list[threading.Thread]:
-    """List the threads of this process, without those that are kept for file work."""
+    """List the threads of this process without the pool for file work."""
     return [each for each in threading.enumerate() if not each.name.startswith("mcp-auth-files")]
 
 
@@ -90,7 +90,7 @@ def test_another_client_of_the_process_stays_at_its_own_endpoint(scene: Scene) -
 
         assert asyncio.run(look()) == "bot"
         assert next(call.path for call in other.calls).endswith("/users/@me")
-        # And ours answers at its own, whatever the other is led to.
+        # The bot still uses its own API URL.
         assert "Connect notes" in scene.connect(scene.ada).text
         assert all("/interactions" not in call.path for call in other.calls)
 

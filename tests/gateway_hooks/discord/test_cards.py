@@ -1,4 +1,4 @@
-"""A card as Discord shows it, within its limits; what others wrote stays text."""
+"""A card as Discord shows it, within its limits. Text of other users stays text."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.requirements import covers
 
 
 def body_of(card: Card, png: bytes | None = None) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
-    """Return what is sent of a card: the JSON body, and the files."""
+    """Return the JSON body and the files that the bot sends for a card."""
 
     async def draw() -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
-        # The library makes views inside a loop only.
+        # The library creates views only inside an event loop.
         shown = render_card(card, png)
         body: dict[str, Any] = {"embeds": [embed.to_dict() for embed in shown.embeds]}
         if shown.view is not None:

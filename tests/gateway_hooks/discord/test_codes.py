@@ -1,4 +1,4 @@
-"""A code in any part of a message, written or edited: nobody else gets it; it goes if the bot may delete."""
+"""No handler gets a code in any part of a new or edited message. The bot deletes it if it may."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ELSEWHERE = "https://site.example/done?code=a-code-of-theirs&state=of-theirs"
 
 
 class Host(commands.Bot):
-    """A bot around the cog that hands on what the cog does not take, also edited messages."""
+    """A bot with the cog that records the messages and edits that the cog does not claim."""
 
     def __init__(self) -> None:
         intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True, message_content=True)
@@ -59,7 +59,7 @@ def hosted(scene: Scene) -> Iterator[Host]:
 
 @pytest.fixture
 def channel(scene: Scene) -> Channel:
-    """A channel in which the bot may delete."""
+    """Return a channel in which the bot may delete messages."""
     guild = scene.api.guild("Elsewhere", [scene.ada, scene.bob], bot_permissions=EVERYBODY | MANAGE_MESSAGES)
     return guild.channel("general")
 
@@ -130,9 +130,9 @@ def test_an_address_of_a_redirect_goes_on_to_nobody_though_no_login_waits(
         for text in (ELSEWHERE, "hello"):
             api.say(ada, channel, text)
         eventually(lambda: len(host.heard) >= 2)
-        # The library has each message heard in a task of its own.
+        # The library handles each message in its own task.
         assert sorted(host.heard) == ["hello", ELSEWHERE]
-        assert not api.fresh(reply).deleted, "a bot cannot"
+        assert not api.fresh(reply).deleted, "a bot cannot delete it"
 
 
 @covers("discord-posted")

@@ -1,4 +1,4 @@
-"""Discord is told of the commands once, where they are new or have changed; others' are left alone."""
+"""The cog registers its slash commands only if they are new or changed. It keeps other commands."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_commands_of_the_bot_around_us_stay_what_they_are(scene: Scene) -> N
         assert api.answer(api.slash(scene.ada, scene.channel, "hello")).content == "Hello!"
     before = api.syncs
     with scene.bot():
-        # This one has no such command in its tree, and does not take it away.
+        # The tree of this bot has no such command, but the bot does not remove it.
         assert "hello" in names(api.commands)
         assert api.syncs == before
 

@@ -1,4 +1,4 @@
-"""The lines of the cog's docstring, as they stand there, in a bot with an agent."""
+"""The example in the cog's docstring, in a bot with an agent."""
 
 from __future__ import annotations
 

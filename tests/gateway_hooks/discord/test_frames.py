@@ -1,4 +1,4 @@
-"""A fault of ours at a paste in Discord: the library logs no traceback of it, and a tracker sees no paste."""
+"""A bug during a paste in Discord: the library logs no traceback, and no error tracker gets the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The library's own log lines, at their most talkative, hold no secret; the tripwire watches all tests."""
+"""The library's log at debug level contains no secret. The tripwire checks this in all tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def whole_story(scene: Scene) -> list[str]:
-    """Let everything happen, and return the secrets that it took."""
+    """Run logins, a call and a used answer. Return the secrets of all of them."""
     api, ada = scene.api, scene.ada
     with scene.bot() as running:
         prompt = scene.connect(ada)
@@ -48,7 +48,7 @@ def test_without_the_filter_they_would(
     secrets = whole_story(scene)
     written = caplog.text
     assert [secret for secret in secrets if secret in written]
-    # What is let through here on purpose goes no further.
+    # The secrets in this log are intended: hide them from the tripwire.
     caplog.clear()
     tripwire.forget()
 

@@ -1,4 +1,4 @@
-"""An answer that is written as a message, where it stays: it ends its login, and goes where the bot may."""
+"""An answer as a message ends its login. The bot deletes the message if it may."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def mentioning(scene: Scene, text: str) -> str:
 
 
 def reading_bot() -> commands.Bot:
-    """A bot that reads everything for reasons of its own."""
+    """Return a bot with the message content intent."""
     intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True, message_content=True)
     return commands.Bot(commands.when_mentioned, intents=intents, guild_ready_timeout=0.5)
 
@@ -40,7 +40,7 @@ def test_in_a_direct_chat_it_ends_the_login_and_another_begins(scene: Scene) -> 
         scene.until_shows(prompt, "Cancelled")
         again = scene.until_seen(home, "Connect notes", ada)
         assert scene.login().id != first.id
-        assert not api.fresh(written).deleted, "a bot cannot"
+        assert not api.fresh(written).deleted, "a bot cannot delete it"
         scene.paste(ada, again, scene.approve())
         scene.until_shows(again, "notes: connected")
 
@@ -80,7 +80,7 @@ def test_messages_that_do_not_mention_the_bot_are_not_seen_without_the_intent(sc
     with scene.bot():
         scene.connect(ada)
         api.say(ada, scene.channel, scene.approve())
-        # What comes after it has been heard.
+        # This reply shows that the bot has handled the earlier message.
         api.answer(api.slash(ada, scene.channel, "connections"))
         assert len(scene.store.waiting_logins()) == 1
 
@@ -95,7 +95,7 @@ def test_a_bot_that_reads_everything_sees_every_answer(scene: Scene) -> None:
 
 
 def hears(running: Running, scene: Scene, user: User, channel: Channel, text: str) -> bool:
-    """Let the bot around the cog pass a message on; returns whether it was taken."""
+    """Pass a user's message to the cog. Return whether the cog claims it."""
     written = scene.api.say(user, channel, text)
 
     async def pass_on() -> bool:
@@ -117,7 +117,7 @@ def test_a_bot_that_passes_messages_on_is_told_which_are_not_for_others(scene: S
         assert len(scene.store.waiting_logins()) == 1
         assert hears(running, scene, ada, home, f"look: {answer}")
         scene.until_seen(home, ENGLISH.answer_as_message_title, ada)
-        # One that was used up is nobody else's business either.
+        # The cog also claims a used answer.
         assert hears(running, scene, ada, home, answer)
         scene.until_seen(home, ENGLISH.answer_as_message_title, ada)
 

@@ -1,4 +1,4 @@
-"""Who may: ids, roles and guilds, in a guild and in a direct chat; whose tokens."""
+"""Which users may log in: ids, roles and guilds, in channels and direct messages; who owns the tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_stranger_is_told_their_id_once_and_begins_nothing(scene: Scene) -> No
         assert ENGLISH.unknown_user.format(user=eve.id) in said.text
         assert api.autocomplete(eve, scene.channel, "connect", "server", "") == []
         again = api.slash(eve, scene.channel, "connect", server="notes")
-        # Nothing more is said, and nothing is left thinking.
+        # The bot sends no second reply and ends the "thinking" state.
         api.wait(lambda: again.original is not None and again.original.deleted)
     assert scene.store.logins() == []
 

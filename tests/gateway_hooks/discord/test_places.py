@@ -1,4 +1,4 @@
-"""Where a login is shown: to one person, wherever that person can still be reached."""
+"""The bot shows a login only to its user, in the channel or in a direct message."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_nobody_else_sees_a_prompt_or_its_picture(scene: Scene) -> None:
             assert message.ephemeral
             with pytest.raises(NotOffered):
                 api.press(scene.bob, message, "mcp:cancel:" + scene.login().id)
-        # Two people at once are in nobody's way.
+        # Two users can log in at the same time.
         other = scene.connect(scene.bob)
         assert other.ephemeral
         assert len({login.origin.user_id for login in scene.store.waiting_logins()}) == 2
@@ -80,7 +80,7 @@ def test_where_direct_messages_are_closed_a_button_in_the_channel_is_for_one_per
         for other in (scene.bob, scene.eve):
             assert prompt.id not in [one.id for one in api.messages(scene.channel, seen_by=other)]
         seen = [scene.seen(user) for user in (scene.bob, scene.eve, ada)]
-        # What all see stays as it was.
+        # The message that all users see does not change.
         assert api.fresh(invitation).text == invitation.text
         scene.paste(ada, prompt, scene.approve())
         assert call.result(20) == 200
@@ -110,7 +110,7 @@ def test_what_is_pressed_where_others_see_it_is_not_answered_there(scene: Scene)
         assert prompt.id != posted.id
         assert prompt.ephemeral
         assert api.fresh(posted).text == posted.text
-        # Nor is it tried.
+        # The bot does not try to edit it.
         assert [call for call in api.calls if call.method == "PATCH"] == []
     scene.check_private(scene.login())
 
@@ -165,7 +165,7 @@ def test_after_a_restart_the_prompt_is_answered_by_the_new_process(scene: Scene)
         answer = scene.approve()
     with scene.bot():
         scene.paste(ada, prompt, answer)
-        # The interaction of the window reaches the prompt that another process wrote.
+        # The interaction of the modal reaches the prompt that another process sent.
         scene.until_shows(prompt, "notes: connected")
     assert api.messages(api.dm(ada), seen_by=ada) == []
     assert api.syncs == 3

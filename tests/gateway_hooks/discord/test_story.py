@@ -1,4 +1,4 @@
-"""What a user can do, from the command to the connection, as Discord shows it."""
+"""Logins from the command to the connection, as Discord shows them."""
 
 from __future__ import annotations
 

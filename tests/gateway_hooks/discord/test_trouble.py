@@ -1,4 +1,4 @@
-"""What goes wrong between Discord and us: lost connections, slow servers, limits of how often."""
+"""Failures between Discord and the bot: lost connections, slow servers, rate limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_gateway_that_is_lost_in_the_middle_of_a_login_is_resumed(scene: Scene
         prompt = scene.connect(ada)
         answer = scene.approve()
         api.drop()
-        # Pressed while nobody listens: heard of once resumed.
+        # The gateway delivers this press after the resume.
         pressed = api.press(ada, prompt, PASTE)
         window = api.modal(pressed)
         assert api.gateway.resumes == 1
@@ -68,7 +68,7 @@ def test_an_interaction_is_acknowledged_while_the_authorization_server_takes_its
     with scene.bot():
         asked = api.slash(scene.ada, scene.channel, "connect", server="notes")
         assert gate.arrived.wait(20)
-        # It was acknowledged before anything was asked of anybody.
+        # The bot acknowledges before the first request to a server.
         assert asked.acknowledged_at is not None
         assert is_waiting(asked)
         scene.clock.now += 60

@@ -1,4 +1,4 @@
-"""The endpoint, its people and the demo's servers, all by one clock that only tests move."""
+"""Fixtures: the local Bot API, its users and the demo servers. All use one clock that only tests move."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.parts.bot_api import BotApi, User, running
 
 @pytest.fixture(autouse=True)
 def _retry_after_as_it_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library warns of the older type in the middle of making the error."""
+    """Select the new type of `retry_after`: the library warns about the old one while it builds the error."""
     monkeypatch.setenv("PTB_TIMEDELTA", "true")
 
 

@@ -1,7 +1,7 @@
-"""Bots on the real python-telegram-bot against the local Bot API, and what people do with them.
+"""Bots that use the real python-telegram-bot against the local Bot API, and actions of their users.
 
-`Scene` is a home with the demo's servers and the endpoint; `scene.bot()` runs our bot on it, and the same
-again is a restart. People are the endpoint's; what they wait for is a message that begins with a title.
+`TelegramEnvironment` has a home, the demo servers and the local Bot API. `env.running_bot()` runs the bot; a
+second call is a restart. The users belong to the local Bot API. Tests wait for messages by their first line.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ OPEN = "Open the page"
 
 
 async def at_once(_seconds: float) -> None:
-    """Wait as somebody does who has no time."""
+    """Yield to other tasks without a delay."""
     await asyncio.sleep(0)
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    """Wait for what is about to happen in this process; fails after 20 s."""
+    """Wait until the condition is true. Raise TimeoutError after 20 s."""
     async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110  what it waits for knows of no event
+        while not holds():  # noqa: ASYNC110  the condition has no event
             await asyncio.sleep(0.01)
 
 
@@ -64,14 +64,14 @@ class Scene:
         return StaticServers([self.server, Server("ping", self.demo.ping_url)])
 
     def service(self) -> AuthService:
-        """Return what another process of the same home would have."""
+        """Return a service as another process over the same home has it."""
         return AuthService(self.home, clock=self.clock)
 
     @asynccontextmanager
     async def bot(
         self, service: AuthService | None = None, policy: Policy = KNOWN, **options: Any
     ) -> AsyncGenerator[AuthService]:
-        """Run the bot that is nothing else."""
+        """Run the bot that only does logins."""
         service = service or self.service()
         started = asyncio.Event()
         running = asyncio.create_task(
@@ -111,7 +111,7 @@ class Scene:
         )
 
     async def shown(self, where: User | Chat, title: str, after: int = 0) -> Message:
-        """Wait for the newest message of the bot's that begins so, and is younger than `after`."""
+        """Wait for the newest bot message that begins with `first_line` and has an id above `after_id`."""
 
         def found() -> Message | None:
             ours = (each for each in reversed(self.api.messages(where)) if each.from_bot and each.id > after)
@@ -122,17 +122,17 @@ class Scene:
         return message
 
     async def prompt(self, user: User, command: str = "/connect notes") -> Message:
-        """Ask for a login, and return its prompt."""
+        """Send the command that starts a login. Return the prompt."""
         said = self.api.say(user, command)
         return await self.shown(user, "Connect notes", said.id)
 
     async def approved(self, prompt: Message) -> str:
-        """Open the page of a prompt, approve, and return the address where the browser ends."""
+        """Open the page of a prompt and approve. Return the URL that the browser ends on."""
         return await asyncio.to_thread(approve, self.api.url_of(prompt, OPEN))
 
     @property
     def stored(self) -> list[tuple[str, str | None]]:
-        """Return whose tokens are stored."""
+        """Return the server name and the owner of each stored credential."""
         keys = self.service().keys()
         return [(key.server_name, key.owner) for key in keys]
 
@@ -144,12 +144,12 @@ class Scene:
         return [each.text for each in self.api.messages(where) if each.from_bot]
 
     def check(self, *logins: Login) -> None:
-        """What holds at the end of every story."""
+        """Check what must hold at the end of each test: no secret stays in a chat."""
         assert self.api.unknown_parameters == []
         for press in self.api.world.pressed.values():
             assert press.answer is not None
         for secret in self.demo.authorization_server.minted_secrets:
-            assert self.api.visible(secret) == [], "a secret stays in a chat"
+            assert self.api.visible(secret) == [], "a chat still shows a secret"
             assert self.api.sent(secret) == [] or secret in _shown_once(logins), "the bot sent a secret"
         for login in logins:
             assert self.api.visible(login.request.state.reveal()) == []
@@ -160,7 +160,7 @@ def _shown_once(logins: tuple[Login, ...]) -> set[str]:
 
 
 def without_secrets(text: str) -> str:
-    """Put placeholders for what differs from run to run."""
+    """Replace values that differ from run to run with placeholders."""
     text = re.sub(r"http://127\.0\.0\.1:\d+/callback\?\S+", "<the address where the browser ended>", text)
     text = re.sub(r"\b[BCDFGHJKLMNPQRSTVWXZ]{4}-[BCDFGHJKLMNPQRSTVWXZ]{4}\b", "<user code>", text)
     text = re.sub(r"\b\d\d:\d\d UTC", "<time> UTC", text)

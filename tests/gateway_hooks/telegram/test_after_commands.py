@@ -1,4 +1,4 @@
-"""A code after a command of ours, whatever stands between them; and quotes of our own messages."""
+"""A code after a bot command with any separator, and quotes of the bot's messages."""
 
 from __future__ import annotations
 
@@ -56,6 +56,6 @@ def test_a_quote_of_our_own_link_belongs_to_a_message_for_others(start: int) -> 
     quote = {"text": link[start:], "position": start}
     found = read_update(update("what is that?", reply_to_message=ours, quote=quote))
     assert isinstance(parse_intent(found.event, found.origin, [login], is_private=True), UnrelatedEvent)
-    # A quote of what others wrote is searched.
+    # The bot searches quotes of other messages.
     theirs = {**ours, "from": ANNA}
     assert collect_texts(update("?", reply_to_message=theirs, quote=quote), "900").quoted_texts

@@ -1,4 +1,4 @@
-"""An application of somebody's own, with our line in it: what we take of it, and what we leave alone."""
+"""`TelegramLogins` in an application of its own: the updates that it claims and those that it leaves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 class Host:
-    """What the application's own handlers, in its own low group too, get to see."""
+    """The application's own handlers, one of them in a low group. They record the updates."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -98,7 +98,7 @@ def test_what_is_not_ours_goes_on(scene: Scene, anna: User) -> None:
             for text in said:
                 api.say(anna, text)
             await eventually(lambda: len(host.heard) == len(said) + 1)
-            # Ours are not heard by anybody else.
+            # The application's handlers do not get the bot's own commands and buttons.
             prompt = await scene.prompt(anna)
             await api.press(anna, prompt, "QR code")
             await api.press(anna, prompt, "Cancel")
@@ -125,7 +125,7 @@ def test_no_handler_of_the_application_sees_a_code(scene: Scene, anna: User, way
     async def story() -> None:
         async with hosted(scene, host, builder=builder):
             prompt = await scene.prompt(anna)
-            # Drawn as it should be, whatever the application sets for its own messages.
+            # The application's defaults do not change the prompt.
             assert prompt.entities[0].type == "bold"
             answer = await scene.approved(prompt)
             code = answer.partition("code=")[2].partition("&")[0]
@@ -191,7 +191,7 @@ def test_a_code_is_kept_from_the_application_also_where_the_logins_cannot_be_rea
 
 @covers("telegram-untouched")
 def test_it_runs_by_run_polling_with_the_applications_own_hooks(scene: Scene, anna: User) -> None:
-    """Nothing has been said to the bot: what another process began is shown all the same."""
+    """The bot shows a login of another process although the user has sent it no message."""
     api, hooks = scene.api, list[str]()
 
     def hook(name: str) -> Any:

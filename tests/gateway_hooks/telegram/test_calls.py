@@ -1,4 +1,4 @@
-"""How many calls of the Bot API are made at once, and who waits for whom."""
+"""The number of concurrent Bot API calls, and which calls wait for others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECONDS = 5.0
 
 
 class Held:
-    """Calls that stay under way until they are let go."""
+    """Calls that block until the event is set."""
 
     def __init__(self) -> None:
         self.arrived = 0
@@ -25,7 +25,7 @@ class Held:
 
 
 async def turns() -> None:
-    """Let everything go on that can."""
+    """Let all tasks run that are ready."""
     for _ in range(20):
         await asyncio.sleep(0)
 

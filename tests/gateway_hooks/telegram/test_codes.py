@@ -1,4 +1,4 @@
-"""A code in any member of an update: it finishes its login if it may, is deleted, and no handler gets it."""
+"""A code in any field of an update finishes its login or is deleted. No handler gets it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.slow
 
 Send = Callable[[BotApi, User, str], object]
 OTHER_BOT = User(999, "Bridge", "bridge_bot", is_bot=True)
-# No login waits for it.
+# No login waits for this answer.
 LOOSE = "http://localhost:3000/callback?code=a-loose-code&state=of-no-login"
 ELSEWHERE = "https://site.example/done?code=a-code-of-theirs&state=of-theirs"
 
 
 def unseen(api: BotApi, user: User, text: str) -> Message:
-    """Put a message there that the bot did not get, as it was not running."""
+    """Add a message that the bot did not get because it did not run."""
     chat = api.private(user)
     return api.world.add(chat, Message(chat.id, 0, user, api.world.clock(), text))
 
@@ -51,7 +51,7 @@ ANSWERS: dict[str, Send] = {
     "a venue": lambda api, anna, url: api.send(
         anna, more={"venue": {"location": {"latitude": 1.5, "longitude": 1.5}, "title": "x", "address": url}}
     ),
-    "a member that the library does not know": lambda api, anna, url: api.send(
+    "a field that the library does not know": lambda api, anna, url: api.send(
         anna, text="look", more={"a_later_member": {"inside": [url]}}
     ),
 }
@@ -164,7 +164,7 @@ def test_a_code_that_no_person_sends_to_the_bot_goes_without_a_word(
 
 
 @covers("telegram-agent-blind", "chat-exposed")
-@pytest.mark.parametrize("can_delete", [True, False], ids=["may delete", "may not"])
+@pytest.mark.parametrize("can_delete", [True, False], ids=["may delete", "may not delete"])
 @pytest.mark.parametrize("is_edited", [False, True], ids=["written", "edited"])
 def test_a_code_in_a_business_chat_ends_its_login_and_is_told_in_private(
     scene: Scene, anna: User, *, is_edited: bool, can_delete: bool
@@ -186,7 +186,7 @@ def test_a_code_in_a_business_chat_ends_its_login_and_is_told_in_private(
             told = await scene.shown(anna, "Do not post codes in a group")
             assert ("I may not delete messages here" in told.text) is not can_delete
             assert (number in business.deleted) is can_delete
-            # What a customer writes is searched, too, and answered by nobody.
+            # The bot searches the customer's messages and does not reply to them.
             theirs = api.write_in_business(business, customer, customer, LOOSE)
             api.write_in_business(business, customer, customer, "good morning")
             await eventually(lambda: "good morning" in host.heard)
@@ -202,7 +202,7 @@ def test_a_code_in_a_business_chat_ends_its_login_and_is_told_in_private(
 
 
 MANGLED: dict[str, Callable[[str], str]] = {
-    "as it is": str,
+    "unchanged": str,
     "angle brackets": "<{}>".format,
     "markdown": "[the page]({})".format,
     "in a sentence": "I end at {}, is that right?".format,
@@ -229,7 +229,7 @@ def test_an_address_of_a_redirect_goes_on_to_nobody_though_no_login_waits(
         async with hosted(scene, host):
             for mangled in MANGLED.values():
                 api.say(anna, mangled(LOOSE), where)
-            # Others' addresses go on.
+            # The bot leaves URLs of other sites.
             for mangled in MANGLED.values():
                 api.say(anna, mangled(ELSEWHERE), where)
             await eventually(lambda: len(host.heard) == len(MANGLED))

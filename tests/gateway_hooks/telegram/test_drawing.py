@@ -1,4 +1,4 @@
-"""A card within Telegram's limits, by the same rules that the endpoint reads messages with."""
+"""A card within Telegram's limits, by the same rules as the local Bot API."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOSTILE = [
 
 
 def seen(drawn: RenderedMessage) -> list[tuple[str, str]]:
-    """Return what a reader gets: each entity's type and text, also those that Telegram finds by itself."""
+    """Return the type and text of each entity, with those that Telegram detects itself."""
     given_ones = tuple(placed(Entity(e.type, e.offset, e.length), drawn.text) for e in drawn.entities)
     raw = drawn.text.encode("utf-16-le")
     return [
@@ -135,7 +135,7 @@ def test_whatever_a_card_holds_its_message_keeps_the_limits(card: Card, most: in
     assert count_utf16_units(drawn.text) <= most
     assert drawn.text == drawn.text.strip()
     assert len(drawn.entities) <= ENTITIES
-    # Every entity lies within the text, and begins and ends between characters.
+    # Each entity lies within the text and does not split a character.
     kinds = {kind for kind, _ in seen(drawn)} if drawn.text else set()
     in_text = card.link is not None and card.link.url in drawn.text
     assert kinds <= {"bold", "code", "bot_command"} | ({"url"} if in_text else set())

@@ -1,4 +1,4 @@
-"""A fault of ours at a paste in Telegram: error handlers of the application, and trackers, see no paste."""
+"""A bug during a paste in Telegram: no error handler and no error tracker gets the code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.trackers import Trackers
 
 
 @covers("tracebacks-masked")
-@pytest.mark.parametrize("where", ["service.AuthService.complete_login", "chat", "reading"])
+@pytest.mark.parametrize("where", ["service.AuthService.complete_login", "chat", "read_update"])
 def test_a_fault_at_a_paste(
     scene: Scene,
     anna: User,
@@ -39,7 +39,7 @@ def test_a_fault_at_a_paste(
             trackers.more.add(scene.login().request.state.reveal())
             if where == "chat":
                 monkeypatch.setattr(TelegramChat, "delete", lambda *_: 1 / 0)
-            elif where == "reading":
+            elif where == "read_update":
                 monkeypatch.setattr(TelegramPlatform, "read_update", lambda *_: 1 / 0)
             else:
                 boom(monkeypatch, trackers, where)
@@ -50,7 +50,7 @@ def test_a_fault_at_a_paste(
     with trackers.logging():
         asyncio.run(story())
     assert host.heard == []
-    # Neither the update, nor an error about it.
+    # The handlers get neither the update nor its error.
     assert not any(trackers.found_in(repr(each)) for each in host.seen)
     assert [each for each in host.seen if isinstance(each, BaseException)] == []
     assert trackers.transport.sent

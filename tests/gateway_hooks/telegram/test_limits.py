@@ -1,4 +1,4 @@
-"""Telegram's limits: of what a message holds, of how many there may be, of answers to a press."""
+"""Telegram's limits: message size, message rate, one answer per pressed button."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def with_long_address(scene: Scene, characters: int) -> StaticServers:
 @pytest.mark.parametrize(
     ("characters", "messages"),
     [(1400, 1), (2200, 1), (3400, 2), (5000, 2)],
-    ids=["button", "text", "apart", "file"],
+    ids=["button", "text", "separate", "file"],
 )
 def test_an_address_too_long_for_a_button_goes_into_the_text_and_on(
     scene: Scene, anna: User, characters: int, messages: int
@@ -66,7 +66,7 @@ def test_an_address_too_long_for_a_button_goes_into_the_text_and_on(
             await api.press(anna, shown[0], "QR code")
             said = await scene.shown(anna, "Connect notes", shown[-1].id)
             assert "too long for a QR code" in said.text
-            # Its time goes by; then it is answered.
+            # The countdown is edited; then the user answers.
             scene.clock.now += 301
             await api.until(lambda: any("(5 minutes)" in each for each in scene.texts(anna)))
             api.say(anna, await asyncio.to_thread(approved, scene))
@@ -189,7 +189,7 @@ def test_each_press_is_answered_once_whatever_comes_of_it(scene: Scene, anna: Us
             assert (await api.press(anna, prompt, "QR code")).text == ""
             await api.press(anna, prompt, "Cancel")
             ended = await scene.shown(anna, "notes: not connected")
-            # One that is drawn no more, pressed by who still sees it.
+            # Another client still shows a button that the bot has removed.
             api.world.edit(replace(prompt, edited_at=scene.clock.now))
             assert (await api.press(anna, prompt, "Cancel")).text == "That login is over."
             api.world.edit(replace(prompt, text=ended.text, keyboard=ended.keyboard))

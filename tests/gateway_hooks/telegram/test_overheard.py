@@ -1,4 +1,4 @@
-"""A code that comes along with a message, or in nobody's name, reaches no handler of an application's."""
+"""A code in a reply, a quote or a message without a user reaches no handler of the application."""
 
 from __future__ import annotations
 

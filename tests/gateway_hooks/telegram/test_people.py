@@ -1,4 +1,4 @@
-"""Who is heard, where, and whose login an answer finishes."""
+"""Which senders and chats the bot serves, and which login an answer finishes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def nothing_leaked(scene: Scene, group: Chat) -> None:
-    """No message of a group ever held an address, a code or a picture."""
+    """Check that no version of a group message contains a login URL, a state or a picture."""
     for message in scene.api.messages(group):
         for version in scene.api.versions(message):
             if version.from_bot:
@@ -91,7 +91,7 @@ def test_an_answer_in_a_group_ends_its_login_and_another_begins_in_private(
             prompt = await scene.shown(anna, "Connect notes")
             login = scene.login()
             answer = await scene.approved(prompt)
-            # Without rights the bot sees only what replies to it.
+            # Without administrator rights the bot gets only replies to itself.
             api.say(anna, answer, group, reply_to=told)
             said = await scene.shown(group, "Do not post codes in a group")
             assert ("please delete it yourself" in said.text) is not may_delete
@@ -101,9 +101,7 @@ def test_an_answer_in_a_group_ends_its_login_and_another_begins_in_private(
             assert api.url_of(again, OPEN) != login.authorization_url
             api.say(anna, await scene.approved(again))
             await scene.shown(anna, "notes: connected")
-        assert scene.demo.authorization_server.count_requests("token") == 1, (
-            "the code that others saw is not used"
-        )
+        assert scene.demo.authorization_server.count_requests("token") == 1, "the bot used the exposed code"
 
     asyncio.run(story())
     nothing_leaked(scene, group)
@@ -112,14 +110,14 @@ def test_an_answer_in_a_group_ends_its_login_and_another_begins_in_private(
 @covers("telegram-group")
 @pytest.mark.parametrize("way", ["start", "qr", "device", "open"])
 def test_no_way_of_asking_in_a_group_shows_a_login_there(scene: Scene, anna: User, way: str) -> None:
-    """Not by a login's id, nor by a button that a program made up: its data may be anything."""
+    """Neither a login's id nor a forged button shows the login: a client can send any callback data."""
     api = scene.api
     group = api.group(-1001, "Team", [anna])
     scene.demo.authorization_server.change_behaviour(with_device=True)
 
     async def story() -> None:
         async with scene.bot():
-            # Begun elsewhere: its origin names no chat.
+            # Another process starts the login: its origin has no chat.
             login = await scene.service().start_login(scene.server, Origin("telegram", user_id="7"))
             await scene.shown(anna, "Connect notes")
             if way == "start":
@@ -130,7 +128,7 @@ def test_no_way_of_asking_in_a_group_shows_a_login_there(scene: Scene, anna: Use
                 made_up = Button("Made up", callback_data=f"mcp:{way}:{login.id}")
                 api.world.edit(replace(told, keyboard=((made_up,),)))
                 await api.press(anna, told, "Made up")
-            # Whatever was asked has been done by then.
+            # This reply shows that the bot has handled the earlier update.
             api.say(anna, "/connections")
             await scene.shown(anna, "Connections")
             await api.until(lambda: not scene.login().poll_state or way == "device")
@@ -277,7 +275,7 @@ def test_each_user_may_have_tokens_of_their_own(scene: Scene, anna: User, bob: U
 
 @covers("telegram-people")
 def test_a_user_who_is_no_number_is_never_written_to(scene: Scene) -> None:
-    """Telegram takes a name for that of a public channel, and a negative number for a group."""
+    """Telegram treats a name as a public channel and a negative number as a group."""
     policy = AllowList(users=frozenset({"@news", "-1001"}))
 
     async def story() -> None:

@@ -1,4 +1,4 @@
-"""What an update says, and who says it where."""
+"""Parsing of updates: the event, the sender and the origin."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_topic_is_a_place_of_its_own_and_a_thread_of_replies_is_none() -> None
         {"sender_chat": GROUP},
         {"text": None},
     ],
-    ids=["nobody", "a bot", "a group", "no words"],
+    ids=["no sender", "a bot", "a group", "no text"],
 )
 def test_what_no_person_wrote_is_nothing(members: dict[str, Any]) -> None:
     assert said("hello", GROUP, **members) is None

@@ -1,4 +1,4 @@
-"""What reaches the log: never the bot's token, nor what people write or are shown."""
+"""The log never contains the bot's token, or texts that users write or see."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_whole_login_at_debug_tells_no_secret(
 
     secrets = [api.token, api.token.partition(":")[2], *asyncio.run(story())]
     told = caplog.text
-    # The libraries did speak, at their most talkative.
+    # The libraries logged at debug level.
     for said in ("Calling Bot API endpoint `sendMessage`", "HTTP Request: POST", "Processing update"):
         assert said in told
     assert any(record.name.startswith("httpcore") for record in caplog.records)

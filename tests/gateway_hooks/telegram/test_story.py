@@ -1,4 +1,4 @@
-"""What a user can do, from the command to the connection, as the chat shows it."""
+"""Logins from the command to the connection, as the chat shows them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
 
 
 def compare(name: str, text: str) -> None:
-    """Hold a chat against its transcript; `NEW_TRANSCRIPTS=1` writes it anew."""
+    """Compare a chat with its stored transcript. `NEW_TRANSCRIPTS=1` rewrites the file."""
     file = TRANSCRIPTS / f"{name}.txt"
     if os.environ.get("NEW_TRANSCRIPTS"):
         file.write_text(without_secrets(text), "utf-8")
@@ -64,7 +64,7 @@ def test_a_login_by_pasting(scene: Scene, anna: User) -> None:
             seen.append(api.transcript(anna))
             assert service.connection(scene.server) is not None
             assert len(api.messages(anna)) == 2
-            assert api.messages(anna)[-1].id == prompt.id, "edited in place"
+            assert api.messages(anna)[-1].id == prompt.id, "the bot did not edit the prompt"
         scene.check(login)
 
     asyncio.run(story())
@@ -123,7 +123,7 @@ def test_from_a_code_to_pasting_and_back(scene: Scene, anna: User) -> None:
 
 @covers("telegram-story")
 def test_a_call_of_the_mcp_sdk_asks_whoever_it_works_for_and_goes_on(scene: Scene, anna: User) -> None:
-    """An agent in a group's handler: the call waits, its person logs in in private, the answer is theirs."""
+    """An agent in a group handler calls a tool. The call waits while its user logs in in private."""
     api = scene.api
     group = api.group(-1001, "Team", [anna])
     logins = scene.logins()
@@ -173,7 +173,7 @@ def test_a_restart_between_prompt_and_paste_loses_nothing(scene: Scene, anna: Us
             await scene.shown(anna, "Scan this")
             login = scene.login()
             await api.until(lambda: len(scene.login().message_ids) == 2)
-        # Nobody runs the bot now.
+        # The bot does not run now.
         api.say(anna, await scene.approved(prompt))
         async with scene.bot():
             done = await scene.shown(anna, "notes: connected")
@@ -234,7 +234,7 @@ def test_connections_are_listed_and_ended(scene: Scene, anna: User) -> None:
 
     asyncio.run(story())
     assert scene.service().connection(scene.server) is None
-    # What others wrote is no mention, and no address to tap.
+    # Text of other users is neither a mention nor a link.
     for message in [api_message for each in api.messages(anna) for api_message in api.versions(each)]:
         assert {entity.type for entity in message.entities} <= {"bold", "code", "bot_command", "url"}
 

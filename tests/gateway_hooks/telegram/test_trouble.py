@@ -1,4 +1,4 @@
-"""What goes wrong between the bot, Telegram and people, and what they see of it."""
+"""Failures between the bot, Telegram and users, and what users see of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 class Waits:
-    """Sleeps until it is let go on, and knows for how long it was asked to."""
+    """A sleep function that blocks until `released` is set and records the requested seconds."""
 
     def __init__(self) -> None:
         self.asked: list[float] = []
@@ -49,7 +49,7 @@ def test_a_chat_that_has_to_wait_keeps_no_other_waiting_and_is_served_then(
                 await eventually(lambda: waits.asked == [7.0])
                 await scene.prompt(bob)
                 assert scene.texts(anna) == []
-                # What she pasted does not wait for what the bot may not say.
+                # The bot deletes a pasted answer even while it may not send messages.
                 pasted = api.say(anna, "http://127.0.0.1/?code=a-code-of-before&state=a-state-of-before")
                 await api.until(lambda: [each.id for each in api.deleted(anna)] == [pasted.id])
             finally:
@@ -78,7 +78,7 @@ def test_a_wait_beyond_all_patience_ends_the_login_instead(scene: Scene, anna: U
 @covers("telegram-trouble")
 @pytest.mark.parametrize("trouble", ["network_down", "bad_gateway", "hang_up"])
 def test_calls_that_are_lost_are_made_again(scene: Scene, anna: User, trouble: str) -> None:
-    """A message may then stand there twice; that is better than not at all, and leads to the same login."""
+    """A retry may send a message twice. Both lead to the same login."""
     api = scene.api
 
     def lose(method: str, times: int = 2) -> None:
@@ -272,7 +272,7 @@ def test_what_telegram_refuses_is_told_apart(scene: Scene, anna: User, bob: User
             await chat.edit(message, card)
             await chat.show_toast("nothing was pressed")
             assert await chat.delete(message)
-            assert await chat.delete(message), "it is gone already"
+            assert await chat.delete(message), "the message is already deleted"
             with pytest.raises(MessageGone):
                 await chat.edit(message, card)
             with pytest.raises(CannotWrite):

@@ -1,4 +1,4 @@
-"""The bot where Telegram sends the updates: to an address of the operator's, in front of it or its own."""
+"""The bot with a webhook, behind a proxy or with its own certificate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_login_where_telegram_calls_the_bot(
     api, port = scene.api, free_port()
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     if with_tls:
-        # Self-signed, as an operator without a name makes it: Telegram is given it.
+        # An operator without a domain uses a self-signed certificate. The bot uploads it to Telegram.
         authority = trustme.CA()
         made = authority.issue_cert("127.0.0.1")
         key.write_bytes(made.private_key_pem.bytes())
@@ -53,7 +53,7 @@ def test_a_login_where_telegram_calls_the_bot(
         assert api.calls_of("getUpdates") == []
         assert len(api.world.updates.webhook.secret_token) >= 32
         scene.check()
-        # Polling afterwards is not in its way.
+        # The bot can poll after the webhook ends.
         async with scene.bot():
             api.say(anna, "/connections")
             await scene.shown(anna, "Connections")
