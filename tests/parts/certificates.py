@@ -1,4 +1,4 @@
-"""A certificate authority of one test, so that https on loopback is verified like any other."""
+"""A certificate authority for one test, so that clients verify https on loopback."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import trustme
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """`ca_file` is what a client trusts; `cert_file` (with its chain) and `key_file` are the server's."""
+    """A client trusts `ca_file`; a server uses `cert_file` (with its chain) and `key_file`."""
 
     ca_file: Path
     cert_file: Path
     key_file: Path
 
     def trust(self) -> ssl.SSLContext:
-        """Return a client's context that trusts this authority and nothing else."""
+        """Return an SSL context for clients that trusts only this authority."""
         return ssl.create_default_context(cafile=str(self.ca_file))
 
 
 def certificates(folder: Path, *names: str) -> Certificates:
-    """Issue a certificate for the names (default: localhost and 127.0.0.1), with files in `folder`."""
+    """Issue a certificate for the names (default: localhost, 127.0.0.1) and write it to `folder`."""
     authority = trustme.CA()
     issued = authority.issue_cert(*(names or ("localhost", "127.0.0.1")))
     made = Certificates(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")

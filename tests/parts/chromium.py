@@ -1,4 +1,4 @@
-"""A real browser: Debian's Chromium, headless, driven by playwright; it reaches loopback and nothing else."""
+"""A real browser: Debian's headless Chromium, driven by playwright. It reaches only loopback."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ FLAGS = (
     "--disable-gpu",
     "--disable-background-networking",
     "--disable-dev-shm-usage",  # /dev/shm is tiny in containers
-    # A page that asks for a font from afar must not wait for a network that is not there.
+    # Without network access, a page must not wait for a remote font.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
 
 
 @contextmanager
 def chromium(*, ignore_https_errors: bool = False) -> Iterator[Page]:
-    """Open an empty page of a fresh profile; the browser ends with the block.
+    """Open an empty page in a new profile; close the browser when the block ends.
 
-    Playwright's loop runs in this thread for the time of the block: an `asyncio.run` inside it has to go to
-    a thread of its own. `ignore_https_errors` is for a test's own certificate authority, which Chromium
-    cannot be told of without touching the user's certificate store.
+    Playwright's event loop runs in this thread until the block ends: call `asyncio.run` in another thread.
+    Set `ignore_https_errors` for a test's own certificate authority: Chromium trusts it only if it is in the
+    user's certificate store.
     """
     path = program("chromium", "chromium")
     with sync_playwright() as playwright:

@@ -1,11 +1,11 @@
-"""HERMES_HOMEs as earlier versions of the program wrote them (tests/samples/home-*), for tests of this one.
+"""HERMES_HOME directories that earlier versions wrote (tests/samples/home-*).
 
     home = copy_home(tmp_path)
-    service = AuthService(home, run=Provider().run, clock=lambda: NOW)
+    service = AuthService(home, run=FakeAuthorizationServer().run, clock=lambda: NOW)
 
-Each holds, all at the time NOW: the operator's sessions `notes` and `bound` (whose token is bound to a key),
-a chat user's session `notes`, a waiting code login and a waiting device login of `calendar`, logins that are
-over, and a notice to the chat user. `tests.samples.make_home` wrote them.
+Each home contains, at the time NOW: the operator's sessions `notes` and `bound` (its token is bound to a
+key), a chat user's session `notes`, a pending code login and a pending device login of `calendar`, finished
+logins, and a notice to the chat user. `tests.samples.make_home` wrote them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["NOW", "SAMPLES", "VERSIONS", "Provider", "copy_home"]
 
 
 def copy_home(folder: Path, version: str = VERSIONS[-1]) -> Path:
-    """Copy a home to `folder`/hermes, with the modes that the program sets: git does not keep them."""
+    """Copy a home to `folder`/hermes and set the file modes, which git does not store."""
     home = folder / "hermes"
     shutil.copytree(SAMPLES / f"home-{version}", home)
     for path in (home, *home.rglob("*")):
@@ -41,7 +41,7 @@ def copy_home(folder: Path, version: str = VERSIONS[-1]) -> Path:
 
 @dataclass
 class Provider:
-    """The authorization server of such a home: it answers each token request and keeps what was sent."""
+    """The authorization server of such a home: answers each token request and records it."""
 
     tokens: Mapping[str, object] = field(
         default_factory=lambda: {
@@ -55,7 +55,7 @@ class Provider:
     forms: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
     async def run(self, exchange: Exchange[T], server: Server) -> T:
-        """Run an exchange as `http.client.run` does; `server` is not looked at."""
+        """Run an exchange as `http.client.run` does; ignore `server`."""
         try:
             request = next(exchange)
             while True:

@@ -1,13 +1,13 @@
-"""The real Hermes gateway, in its own environment, over a HERMES_HOME of the test's.
+"""The real Hermes gateway in its own virtual environment, with a HERMES_HOME of the test.
 
-    api.start(anna)                          # before: Hermes loses what comes right behind a Start
-    with gateway(home, telegram=api, model=stand_in, allowed=[anna.id]) as hermes:
+    api.start(anna)                          # first: Hermes loses messages that directly follow a Start
+    with run_gateway(home, telegram=api, model=fake_model, allowed=[anna.id]) as hermes:
         api.say(anna, "Good morning.")
         hermes.logs()                        # what the process printed and logged
-        hermes.search_everything(secret)     # every place below HERMES_HOME that holds a text
+        hermes.find_in_home(secret)          # all files and tables below HERMES_HOME that contain a text
 
-It answers only those who are named in `allowed`. Everything that it is told of is on loopback. `plugins` are
-names of installed plugins, or folders that are linked into HERMES_HOME/plugins.
+The gateway answers only the users in `allowed`. All its servers are on loopback. `plugins` are names of
+installed plugins, or folders that this module links into HERMES_HOME/plugins.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from tests.parts.needs import MissingPart
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
 MAIN = Path(__file__).with_name("hermes_main.py")
-START_SECONDS = 90.0  # five on an idle machine: imports, and nothing that can be turned off
+START_SECONDS = 90.0  # about 5 s on an idle machine, mostly imports
 STOP_SECONDS = 20.0
 OUTPUT = "gateway-output.txt"
-# The last line of a start: what came before was queued, and is answered by then.
+# Hermes logs this line last when it starts; by then it has answered the queued messages.
 READY = "Gateway housekeeping started"
-# Hermes looks up spare addresses of Telegram over the network, unless it has one; this one is never used.
+# Hermes looks up fallback addresses of Telegram on the internet unless the settings have one.
 UNUSED_ADDRESS = "149.154.167.220"
 Settings = Mapping[str, Any]
 
 
 @dataclass(slots=True)
 class Gateway:
-    """One gateway; `process` changes with `restart`. `settings` is config.yaml, `secrets` is .env."""
+    """One gateway. `settings` becomes config.yaml, `secrets` becomes .env. `restart` replaces `process`."""
 
     home: Path
     settings: dict[str, Any]
@@ -69,7 +69,7 @@ class Gateway:
             link.parent.mkdir(exist_ok=True)
             if not link.exists():
                 link.symlink_to(folder)
-        # Output of an earlier process is kept, but says nothing about this one.
+        # The file may contain the output of an earlier process; skip it.
         (self.home / OUTPUT).touch()
         self.offset = (self.home / OUTPUT).stat().st_size
         with (self.home / OUTPUT).open("ab") as output:
@@ -90,18 +90,18 @@ class Gateway:
             time.sleep(0.05)
 
     def write_settings(self) -> None:
-        """Write config.yaml from `settings`; a gateway that runs reads mcp_servers anew after /reload-mcp."""
+        """Write config.yaml from `settings`. A running gateway rereads mcp_servers on /reload-mcp."""
         draft = self.home / "config.yaml.draft"
         draft.write_text(yaml.safe_dump(self.settings))
         draft.replace(self.home / "config.yaml")
 
     @property
     def is_running(self) -> bool:
-        """True while the process is there."""
+        """Return True while the process runs."""
         return self.process is not None and self.process.poll() is None
 
     def stop(self) -> None:
-        """Stop it as a service manager does, and reap all that it started; a second time does nothing."""
+        """Send SIGTERM, wait, then kill the process group. Do nothing if it has stopped."""
         if self.process is None:
             return
         self.process.terminate()
@@ -110,7 +110,7 @@ class Gateway:
         self.kill()
 
     def kill(self) -> None:
-        """Kill it in the middle of whatever it does, with its children."""
+        """Kill the process and its children at once."""
         if self.process is None:
             return
         with suppress(ProcessLookupError):
@@ -119,14 +119,14 @@ class Gateway:
         self.process = None
 
     def restart(self) -> None:
-        """Stop and start again, over the same HERMES_HOME, with `settings` as they are now."""
+        """Stop and start again with the same HERMES_HOME and the current `settings`."""
         self.stop()
         self.start()
 
     def command(
         self, *arguments: str, stdin: str = "", seconds: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        """Run `hermes ARGUMENTS` over the same HERMES_HOME, beside the gateway."""
+        """Run `hermes ARGUMENTS` with the same HERMES_HOME while the gateway runs."""
         return subprocess.run(
             [PYTHON, MAIN, *arguments],
             cwd=self.home,
@@ -144,27 +144,28 @@ class Gateway:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def logs(self) -> str:
-        """Return the terminal's output and all log files."""
+        """Return the process's output and all log files."""
         files = sorted((self.home / "logs").rglob("*.log"))
         return self.output() + "".join(path.read_text(errors="replace") for path in files)
 
     def state_db_text(self) -> str:
-        """Return every cell of state.db, a line each."""
+        """Return all cells of state.db, one per line."""
         return "\n".join(text for _, text in _cells(self.home / "state.db"))
 
     def transcripts(self) -> str:
-        """Return all files of sessions."""
+        """Return the contents of all session files."""
         files = [path for path in sorted((self.home / "sessions").rglob("*")) if path.is_file()]
         return "".join(path.read_text(errors="replace") for path in files)
 
     def search_everything(self, text: str) -> list[str]:
-        """Return each place below HERMES_HOME where a text stands: files as bytes, databases also by cell."""
+        """Return the files and database tables below HERMES_HOME that contain a text."""
         return self.search_for([text])
 
     def search_for(self, texts: Collection[str]) -> list[str]:
-        """Return each place below HERMES_HOME where one of these texts stands, without the text.
+        """Return the files and database tables below HERMES_HOME that contain one of these texts.
 
-        The gateway may be running: what SQLite has written ahead is read too, as cells and as bytes.
+        The result does not contain the texts. The gateway may be running: this also reads SQLite's
+        write-ahead log.
         """
         wanted = [text.encode() for text in texts]
         places: list[str] = []
@@ -172,7 +173,7 @@ class Gateway:
             if not path.is_file() or path.is_symlink():
                 continue
             name = str(path.relative_to(self.home))
-            # Files come and go under a gateway that runs.
+            # A running gateway creates and deletes files.
             with suppress(FileNotFoundError):
                 content = path.read_bytes()
                 if any(each in content for each in wanted):
@@ -184,7 +185,7 @@ class Gateway:
 
 
 def _cells(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield table and content of all cells of a database, as another process may be writing it."""
+    """Yield (table, content) of all cells of a database. Another process may write to it."""
     if not path.exists():
         return
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
@@ -194,8 +195,8 @@ def _cells(path: Path) -> Iterator[tuple[str, str]]:
                 for row in database.execute(f'SELECT * FROM "{table}"'):
                     yield from ((table, _text(cell)) for cell in row)
             except sqlite3.OperationalError as error:
-                # Shadow tables of an index without its content cannot always be read. A table that a writer
-                # has locked can: it must not pass for searched.
+                # Some shadow tables of a full-text index cannot be read. A locked table can: raise, so that
+                # it does not count as searched.
                 if "locked" in str(error):
                     raise
 
@@ -218,17 +219,15 @@ def gateway(
     secrets: Mapping[str, str] | None = None,
     verbosity: str = "-v",
 ) -> Iterator[Gateway]:
-    """Run the gateway until the block ends. `settings` are merged over config.yaml, section by section.
+    """Run the gateway until the block ends. Merge `settings` into config.yaml, section by section.
 
-    `secrets` are more lines of .env.
-
-    `verbosity` is Hermes's own option for what is printed: `-v` for INFO, `-vv` for DEBUG.
+    `secrets` are additional lines of .env. `verbosity` is Hermes's option: `-v` prints INFO, `-vv` DEBUG.
     """
     if not PYTHON.exists():
         raise MissingPart("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
     names = [plugin if isinstance(plugin, str) else plugin.name for plugin in plugins]
     config: dict[str, Any] = {
-        # Told how long its context is, Hermes does not ask the internet.
+        # Hermes asks a server on the internet for the context length unless it is set.
         "model": {
             "default": NAME,
             "provider": "custom",
@@ -239,7 +238,7 @@ def gateway(
         "platforms": {},
         "mcp_servers": dict(mcp_servers or {}),
         "plugins": {"enabled": names},
-        # Else it downloads a scanner of terminal commands from the internet when it starts.
+        # Otherwise Hermes downloads a scanner of terminal commands when it starts.
         "security": {"tirith_enabled": False},
     }
     people = ",".join(str(person) for person in allowed)
@@ -255,7 +254,7 @@ def gateway(
         config["platforms"]["telegram"] = {"enabled": True, "extra": extra}
     if discord:
         env_file |= {"DISCORD_BOT_TOKEN": discord.token, "DISCORD_ALLOWED_USERS": people}
-        # All commands in one request; by default they come one by one, for minutes.
+        # Register all commands in one request. The default sends one request per command, for minutes.
         env_file["DISCORD_COMMAND_SYNC_POLICY"] = "bulk"
         config["platforms"]["discord"] = {"enabled": True, "extra": {}}
         environment |= {

@@ -1,6 +1,6 @@
-"""What `python tests/parts/hermes_main.py ARGUMENTS` runs in Hermes's environment: `hermes ARGUMENTS`.
+"""Run `hermes ARGUMENTS` as `python tests/parts/hermes_main.py ARGUMENTS` in Hermes's environment.
 
-Where HERMES_TEST_DISCORD_URL and HERMES_TEST_DISCORD_GATEWAY are set, discord.py talks to them: it has no
+If HERMES_TEST_DISCORD_URL and HERMES_TEST_DISCORD_GATEWAY are set, discord.py connects to them: it has no
 setting for its addresses. Nothing else differs from the installed command.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 def main() -> None:
     url, gateway = os.environ.get("HERMES_TEST_DISCORD_URL"), os.environ.get("HERMES_TEST_DISCORD_GATEWAY")
-    # This file's folder is first in the path, and has modules of common names.
+    # Remove this file's folder from the path: its module names could hide others.
     sys.path[:] = [
         entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent
     ]

@@ -1,13 +1,13 @@
-"""An OpenAI-compatible endpoint on loopback that stands in for the language model of an agent.
+"""A fake language model for an agent: an OpenAI-compatible endpoint on loopback.
 
-    with model() as stand_in:
-        stand_in.url                                # http://127.0.0.1:PORT/v1
-        stand_in.will(Call("mcp__notes__ping"), "The server answers.")   # a tool call, then a text
-        held = stand_in.hold()                      # the next answer waits until held.release()
-        stand_in.saw("some text")                   # whether any request body ever held it
+    with serve_fake_model() as model:
+        model.url                                   # http://127.0.0.1:PORT/v1
+        model.queue_steps(ToolCall("mcp__notes__ping"), "The server answers.")   # a tool call, then a text
+        hold = model.hold()                         # the next response waits until hold.release()
+        model.has_received("some text")             # True if a request body contained the text
 
-Each turn of the agent takes the next step of the script; without one the answer is `DEFAULT`. What an agent
-asks on the side, without tools (a title for the chat, say), takes no step and gets `ASIDE`.
+Each turn of the agent takes the next step of the script; if there is none, the response is `DEFAULT_REPLY`.
+Requests without tools (for example for the chat's title) take no step and get `SIDE_REPLY`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ DEFAULT = "Understood."
 ASIDE = "A title"
 IDLE_SECONDS = 30.0
 QUIET_SECONDS = 0.1
-HOLD_SECONDS = 120.0  # a test that forgot to release ends all the same
+HOLD_SECONDS = 120.0  # so that a test without `release` ends
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The model wants a tool called."""
+    """A step of the script: the model calls a tool."""
 
     tool: str
     arguments: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -44,7 +44,7 @@ Step = str | Call | Sequence[Call]
 
 @dataclass(slots=True)
 class Hold:
-    """One answer that waits. `reached` is set when a request for it has arrived."""
+    """A response that waits. `reached` is set when its request arrives."""
 
     reached: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
@@ -55,7 +55,7 @@ class Hold:
 
 @dataclass(slots=True)
 class Model:
-    """The endpoint, its script and its record. `bodies` are all requests since `start_over`, as they came."""
+    """The endpoint, its script and its record. `bodies` are the request bodies since `reset`."""
 
     url: str
     bodies: list[str] = field(default_factory=list[str])
@@ -67,27 +67,27 @@ class Model:
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def will(self, *steps: Step) -> None:
-        """Append to the script: a text ends a turn, a Call (or several at once) continues it."""
+        """Append to the script: a text ends a turn, one or several ToolCalls continue it."""
         self._steps.extend(steps)
 
     def hold(self) -> Hold:
-        """Let the next answer that is not held yet wait for `release`."""
+        """Hold the next response that is not held yet until `release`."""
         hold = Hold()
         self._holds.append(hold)
         self._held.append(hold)
         return hold
 
     def saw(self, text: str) -> bool:
-        """True where a request body held the text, however JSON wrote it down."""
+        """Return True if a request body contained the text, raw or JSON-escaped."""
         return _is_in(text, list(self.bodies))
 
     def ever_saw(self, text: str) -> bool:
-        """Return True if any request body held the text, also one from before `start_over`."""
+        """Return True if any request body contained the text, including those before `reset`."""
         return self.saw(text) or _is_in(text, list(self.earlier))
 
     @property
     def turns(self) -> list[dict[str, Any]]:
-        """Return the requests of turns, decoded: `messages`, `tools`, ..."""
+        """Return the decoded requests of turns: `messages`, `tools`, ..."""
         decoded = [cast("dict[str, Any]", json.loads(body)) for body in list(self.bodies)]
         return [body for body in decoded if body.get("tools")]
 
@@ -96,12 +96,12 @@ class Model:
         return {tool["function"]["name"] for tool in self.turns[-1]["tools"]} if self.turns else set()
 
     def tool_results(self) -> list[str]:
-        """Return what tools answered, as the latest turn told the model."""
+        """Return the tool results in the latest turn."""
         messages = self.turns[-1]["messages"] if self.turns else []
         return [_text(message["content"]) for message in messages if message["role"] == "tool"]
 
     def step(self, body: str) -> Step:
-        """Note a request and take its answer; waits where one is held."""
+        """Record a request and return its step; wait if the response is held."""
         with self._guard:
             self.bodies.append(body)
             if not json.loads(body).get("tools"):
@@ -123,7 +123,7 @@ class Model:
             hold.release()
 
     def start_over(self) -> None:
-        """Forget script, holds and record for the next test, once the turns that are open have ended."""
+        """Wait for open turns, then clear script, holds and record for the next test."""
         self.release_all()
         self.wait_until_idle()
         with self._guard:
@@ -134,7 +134,7 @@ class Model:
             self.bodies.clear()
 
     def wait_until_idle(self, seconds: float = IDLE_SECONDS) -> None:
-        """Wait until no turn waits for an answer and no request came for a moment."""
+        """Wait until no turn is open and no request has come for QUIET_SECONDS."""
         end = time.monotonic() + seconds
         before = -1
         while time.monotonic() < end:
@@ -143,7 +143,7 @@ class Model:
             if is_quiet:
                 return
             time.sleep(QUIET_SECONDS)
-        raise AssertionError("The agent goes on asking the model.")
+        raise AssertionError("The agent did not stop calling the model.")
 
 
 def _is_in(text: str, bodies: Sequence[str]) -> bool:
@@ -151,7 +151,7 @@ def _is_in(text: str, bodies: Sequence[str]) -> bool:
 
 
 def _text(content: object) -> str:
-    """Return a message's text, which may come as a list of parts."""
+    """Return the text of a message: a string or a list of parts."""
     if isinstance(content, str):
         return content
     return "".join(str(part.get("text", "")) for part in cast("list[dict[str, object]]", content))
@@ -185,7 +185,7 @@ def _completion(step: Step) -> dict[str, object]:
 
 
 def _chunks(step: Step) -> Iterator[dict[str, object]]:
-    """Yield an answer as it streams: the message, the reason, what it cost."""
+    """Yield the chunks of a streamed response: message, finish reason, usage."""
     message = _message(step)
     for index, call in enumerate(cast("list[dict[str, object]]", message.get("tool_calls", []))):
         call["index"] = index
@@ -212,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+        """Suppress the request log."""
 
     def do_GET(self) -> None:
         if self.path.partition("?")[0] != "/v1/models":
@@ -233,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"error": {"message": "Not found", "code": 404}}, 404)
             return
         step = cast("_Server", self.server).model.step(body)
-        # An agent that was interrupted does not wait for its answer.
+        # An interrupted agent closes the connection.
         try:
             if json.loads(body).get("stream"):
                 self._stream(step)
@@ -269,7 +269,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a client that hung up is no news."""
+        """Suppress tracebacks of closed connections."""
 
 
 @contextmanager

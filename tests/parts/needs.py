@@ -1,4 +1,4 @@
-"""What the tests need of the machine: a missing part fails its test, and says what to install."""
+"""Programs that the tests require: a missing one fails the test with the package to install."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import shutil
 
 
 class MissingPart(Exception):
-    """A real component is not there. Tests never skip for that: a skipped test proves nothing."""
+    """A required component is missing. Tests fail instead of skipping: a skipped test proves nothing."""
 
 
 def program(name: str, package: str) -> str:
-    """Return the path of a program, also of one in an sbin folder; raises MissingPart."""
+    """Return the path of a program, also in sbin folders; raise MissingDependency if there is none."""
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
     if path is None:
         raise MissingPart(f"{name} is missing; install the Debian package {package}.")

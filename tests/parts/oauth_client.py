@@ -1,4 +1,4 @@
-"""A plain OAuth client for the parts' own tests: no code of ours, lest one hide the other's faults."""
+"""A plain OAuth client for tests/parts_test. It uses no code of the packages under test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OauthClient:
     code_verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48), repr=False)
 
     def register(self, **changes: object) -> httpx.Response:
-        """Register as a native public client, with members of the request changed."""
+        """Register as a native public client; `overrides` replace members of the request."""
         grants = ["authorization_code", "refresh_token"]
         if "device_authorization_endpoint" in self.metadata:
             grants.append(DEVICE_GRANT)
@@ -82,7 +82,7 @@ class OauthClient:
 
 @contextmanager
 def oauth_client(op: OidcProvider) -> Iterator[OauthClient]:
-    """Read the provider's metadata and register."""
+    """Read the authorization server's metadata and register a client."""
     trust = op.certificates.trust() if op.certificates else True
     with httpx.Client(verify=trust, trust_env=False, timeout=30) as http:
         answer = http.get(f"{op.issuer}/.well-known/oauth-authorization-server")

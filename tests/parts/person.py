@@ -1,7 +1,7 @@
-"""A person at a browser, without the browser: signs in, consents, types a user code.
+"""A simulated user of a browser: signs in, consents and types a user code.
 
-Knows nothing of oidc-provider but what its pages say: it fills whatever form it is shown and follows where
-that leads, until it is sent to another origin (the redirect URI, not fetched) or a page has no form.
+The user fills in the first form of each page and follows it until a redirect leads to another origin (the
+redirect URI, which is not fetched) or until a page has no form.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import IO, cast
 from urllib.error import HTTPError
 from urllib.parse import urlencode, urljoin, urlsplit
 
-MAX_STEPS = 20  # a login takes about eight; more is a loop
+MAX_STEPS = 20  # a login takes about eight steps
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the person sees in the end: `url` is of the page; `text` is its source."""
+    """The last page: `url` is its address, `text` its HTML."""
 
     url: str
     status: int
@@ -32,7 +32,7 @@ class Page:
 
 @dataclass
 class Form(HTMLParser):
-    """The first form of a page: where it goes, and its fields with their values."""
+    """The first form of a page: its action, and its fields with their values."""
 
     action: str | None = None
     fields: dict[str, str] = field(default_factory=dict[str, str])
@@ -62,7 +62,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class Person:
-    """One person with one cookie jar: asked a second time, they are still signed in."""
+    """One user with one cookie jar: a second login needs no second sign-in."""
 
     def __init__(self, name: str = "ada", ca_file: Path | None = None) -> None:
         trust = ssl.create_default_context(cafile=str(ca_file)) if ca_file else None
@@ -75,15 +75,15 @@ class Person:
         ).open
 
     def approve(self, url: str) -> str:
-        """Sign in and consent; returns the redirect URI with its parameters, unfetched."""
+        """Sign in and consent; return the redirect URI with its parameters. Do not fetch it."""
         return _redirect_of(self._walk(url, {}))
 
     def deny(self, url: str) -> str:
-        """Follow the page's [ Cancel ] link; returns the redirect URI with its error."""
+        """Follow the page's [ Cancel ] link; return the redirect URI with its error."""
         return _redirect_of(self._walk(url, {}, deny=True))
 
     def approve_device(self, verification_uri: str, user_code: str | None = None) -> Page:
-        """Open the device page (complete, or with a code to type), confirm, sign in and consent."""
+        """Open the device page, type the code if there is one, confirm, sign in and consent."""
         end = self._walk(verification_uri, {"user_code": user_code} if user_code else {})
         if isinstance(end, str) or end.status != 200 or "Sign-in Success" not in end.text:
             raise AssertionError(f"The device was not approved: {end}")
@@ -104,7 +104,7 @@ class Person:
             if deny and seen.abort is not None:
                 url = urljoin(url, seen.abort)
             elif seen.action is None or page.status != 200 or seen.text_fields & asked:
-                # A field that asks for the same thing again means that it was refused.
+                # A page that shows the same field again has refused the value.
                 return page
             else:
                 url = urljoin(url, seen.action)
@@ -135,12 +135,12 @@ def _redirect_of(end: str | Page) -> str:
 
 
 def approve_oidc(url: str, *, name: str = "ada", ca_file: Path | None = None) -> str:
-    """Sign in at an authorization URL and consent; returns the redirect URI with its parameters."""
+    """Sign in at an authorization URL and consent; return the redirect URI with its parameters."""
     return Person(name, ca_file).approve(url)
 
 
 def deny_oidc(url: str, *, name: str = "ada", ca_file: Path | None = None) -> str:
-    """Refuse at an authorization URL; returns the redirect URI with its error."""
+    """Cancel at an authorization URL; return the redirect URI with its error."""
     return Person(name, ca_file).deny(url)
 
 

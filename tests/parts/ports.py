@@ -1,4 +1,4 @@
-"""Free ports of loopback for tests that need to know a number before anything listens there."""
+"""Free loopback ports for tests that need the number before a server listens."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import itertools
 import os
 import socket
 
-# Below the ports that systems give to outgoing connections and to port 0, and apart for each test process, so
-# that no other test takes a port between the choice and its use.
+# Below the ephemeral ports, and a separate range for each test process, so that no other test takes a port
+# between the choice and its use.
 FIRST, PER_WORKER = 20_000, 1_000
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
 _offsets = itertools.count(os.getpid())

@@ -1,10 +1,10 @@
 """A protected resource whose authorization server is the real oidc-provider. RFC 9728, RFC 6750, RFC 7662.
 
-    with oidc_provider() as op, protected_resource(op) as resource:
-        resource.url     # answers 401 until a token of op comes that is meant for it
+    with run_oidc_provider() as op, serve_protected_resource(op) as resource:
+        resource.url     # responds 401 without a token of op with this audience
 
-Any ASGI application can stand behind the guard: a real MCP server, for one. Without one, it answers with the
-claims of the token that it saw.
+The resource can protect any ASGI application, for example a real MCP server. Without an application it
+responds with the claims of the token.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Claims = dict[str, object]
 
 @dataclass(slots=True)
 class ProtectedResource:
-    """The guard, and what it knows: change `required_scope` while it runs to ask for a step-up.
+    """An ASGI application that checks tokens. Change `required_scope` at run time to require a step-up.
 
-    `statuses` lists what was answered at `url` and below (by the guard or by the application), in order.
+    `statuses` lists the status of each response at `url` and below, in order.
     """
 
     op: OidcProvider
@@ -83,7 +83,7 @@ class ProtectedResource:
         token = _bearer(scope)
         if token is None:
             return await self._challenge(401)(scope, receive, send)
-        # To a thread: the question goes over the network, and the loop serves other requests meanwhile.
+        # In a thread: introspection is a blocking HTTP request.
         claims = await asyncio.to_thread(self.claims, token)
         if claims is None:
             return await self._challenge(401, "invalid_token")(scope, receive, send)
@@ -99,7 +99,7 @@ class ProtectedResource:
         return Response(status_code=status, headers={"WWW-Authenticate": "Bearer " + ", ".join(parts)})
 
     def claims(self, token: str) -> Claims | None:
-        """Ask the authorization server about a token, or check a JWT's signature; None if it is no good."""
+        """Return the claims of an introspected or verified token; None if it is not valid here."""
         jwts = self.op.options.access_token_format == "jwt"
         found = self._verify(token) if jwts else self._introspect(token)
         audience = (found or {}).get("aud")
@@ -148,7 +148,7 @@ def _bearer(scope: Scope) -> str | None:
 
 class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # A kept-alive connection over TLS would wait for its peer's goodbye, and be left open in the end.
+        # An idle TLS connection would wait for the peer's close_notify and stay open.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await super().shutdown(sockets)
@@ -170,10 +170,10 @@ def protected_resource(
     scopes_supported: tuple[str, ...] | None = ("mcp:tools",),
     check_audience: bool = True,
 ) -> Iterator[ProtectedResource]:
-    """Serve a protected resource on a free loopback port, over https if `op` is (with its certificate).
+    """Serve a protected resource on a free loopback port, with the certificate of `op` if any.
 
-    `app` sees only requests with a good token, at the path at which they came. `check_audience=False` is
-    for an authorization server without resource indicators.
+    `app` gets only requests with a valid token, with their path unchanged. Use `check_audience=False` for an
+    authorization server without resource indicators.
     """
     made = op.certificates
     sock = socket.socket()
@@ -190,7 +190,7 @@ def protected_resource(
             ws="none",
             ssl_certfile=str(made.cert_file) if made else None,
             ssl_keyfile=str(made.key_file) if made else None,
-            # An open event stream must not keep the test waiting.
+            # Do not wait for open event streams.
             timeout_graceful_shutdown=1,
         )
         server = _Server(config)

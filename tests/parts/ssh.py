@@ -1,4 +1,4 @@
-"""A real SSH session: Debian's OpenSSH server on a free loopback port, with keys of one test only."""
+"""A real SSH session: Debian's OpenSSH server on a free loopback port, with new keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.parts.ports import free_port
 
 POLL_SECONDS = 0.02
 START_SECONDS = 20.0
-ATTEMPTS = 5  # between choosing a port and sshd's bind, somebody else may take it
+ATTEMPTS = 5  # another process may take the port before sshd binds it
 CONFIG = """\
 ListenAddress 127.0.0.1
 Port {port}
@@ -39,7 +39,7 @@ LogLevel VERBOSE
 
 @dataclass(frozen=True, slots=True)
 class SshServer:
-    """A running server; `command` is what a user would type to run something there."""
+    """A running server; `command` returns the ssh command line of a user."""
 
     port: int
     folder: Path
@@ -49,10 +49,10 @@ class SshServer:
     def command(
         self, remote: Sequence[str] = (), *, tty: bool = True, forwards: Sequence[tuple[int, int]] = ()
     ) -> list[str]:
-        """Return the argv of an ssh client that runs `remote` there (nothing: a login shell).
+        """Return the argv of an ssh client that runs `remote` on the server (empty: a login shell).
 
-        `forwards` are (local port, remote port) pairs on loopback, as with -L. The remote side gets no
-        variables of ours: start `remote` with "env", "NAME=value".
+        `forwards` are (local port, remote port) pairs on loopback, as with -L. ssh passes on no environment
+        variables: start `remote` with "env", "NAME=value".
         """
         options = (
             "IdentitiesOnly=yes",
@@ -70,21 +70,21 @@ class SshServer:
         for local, there in forwards:
             argv += ["-L", f"127.0.0.1:{local}:127.0.0.1:{there}"]
         argv.append(f"{self.user}@127.0.0.1")
-        # ssh joins its arguments with blanks and a shell there splits them again.
+        # ssh joins its arguments with spaces and the remote shell splits them again.
         return [*argv, shlex.join(remote)] if remote else argv
 
     def log(self) -> str:
-        """Return what sshd logged so far."""
+        """Return sshd's log so far."""
         return (self.folder / "sshd.log").read_text("utf-8", "replace")
 
 
 @contextmanager
 def ssh_server(folder: Path) -> Iterator[SshServer]:
-    """Start sshd as the current user, with its keys and its log in `folder`; it ends with the block."""
+    """Run sshd as the current user until the block ends; keep its keys and its log in `folder`."""
     sshd, ssh = program("sshd", "openssh-server"), program("ssh", "openssh-client")
     keygen = program("ssh-keygen", "openssh-client")
     if os.geteuid() == 0:
-        # As root, sshd confines itself to this empty folder, which Debian's service makes at start.
+        # As root, sshd needs this empty folder, which Debian's service creates.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     for key in ("host_key", "user_key"):
@@ -111,7 +111,7 @@ def _start(sshd: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
         port = free_port()
         config.write_text(CONFIG.format(port=port, folder=folder), "utf-8")
         with log_file.open("wb") as log:
-            # sshd runs itself again for each connection and so insists on its absolute path.
+            # sshd executes itself for each connection and requires an absolute path.
             process = subprocess.Popen(
                 [sshd, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )

@@ -1,8 +1,8 @@
-"""Runs programs in forks of one process that has imported what they import: see `warm_server`.
+"""Run programs in forks of a process that has imported their modules: see `fork_server`.
 
-    python tests/parts/warm.py SOCKET PROGRAM ARGUMENT ...
+    python tests/parts/fork_client.py SOCKET PROGRAM ARGUMENT ...
 
-does so from another program: the fork has its standard streams, environment and folder.
+runs one from the command line: the fork gets the standard streams, environment and folder of this process.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from typing import IO
 
 ROOT = Path(__file__).parents[2]
 SERVER = Path(__file__).with_name("warm_server.py")
-# What decides at an interpreter's start how it behaves: a fork cannot take it on any more.
+# Variables that an interpreter reads only when it starts: a fork cannot apply them.
 AT_START = ("PYTHON", "LANG", "LC_")
 
 
 def suits(env: Mapping[str, str]) -> bool:
-    """Tell whether a fork can run with these additional environment variables."""
+    """Return True if a fork can run with these additional environment variables."""
     return not any(name.startswith(AT_START) for name in env)
 
 
 @cache
 def server_socket(modules: tuple[str, ...]) -> str:
-    """Start a server that has imported these modules, unless one runs; returns the path of its socket."""
+    """Start a fork server that imports these modules, once; return the path of its socket."""
     folder = tempfile.TemporaryDirectory(prefix="mcp-auth-warm-")
     path = str(Path(folder.name, "socket"))
-    # The server ends when this process does: the pipe is closed then, however that happens.
+    # The server stops when this pipe closes, and so whenever this process ends.
     reading, writing = os.pipe()
     process = subprocess.Popen(
         [sys.executable, SERVER, path, *modules], stdin=reading, stdout=subprocess.PIPE, cwd=ROOT
@@ -60,7 +60,7 @@ def server_socket(modules: tuple[str, ...]) -> str:
 def ask(
     path: str, program: tuple[str, ...], environ: Mapping[str, str], streams: Sequence[int]
 ) -> socket.socket:
-    """Start a program with these standard streams; the socket brings its process id, then its exit code."""
+    """Start a program with these standard streams; return a socket with its process id and exit code."""
     name, *arguments = program
     request = {"program": name, "arguments": arguments, "environ": dict(environ), "folder": str(Path.cwd())}
     message = json.dumps(request).encode() + b"\n"
@@ -72,10 +72,10 @@ def ask(
 
 
 class Process:
-    """A program under way, with the members of `subprocess.Popen` that tests use."""
+    """A running program, with the members of `subprocess.Popen` that tests use."""
 
     def __init__(self, path: str, program: tuple[str, ...], environ: Mapping[str, str]) -> None:
-        """Start a program at the server of this socket; `environ` is all that it sees of its surroundings."""
+        """Start a program through the server of this socket; `environ` is its whole environment."""
         self.returncode: int | None = None
         pipes = [os.pipe() for _ in range(3)]
         theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
@@ -95,11 +95,10 @@ class Process:
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kill the program."""
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, data: bytes | None = None) -> tuple[bytes, bytes]:
-        """Write `data`, close the standard input; returns standard output and standard error at the end."""
+        """Write `data`, close standard input, wait; return standard output and standard error."""
         read: dict[str, bytes] = {}
         readers = [
             threading.Thread(target=lambda name=name, pipe=pipe: read.update({name: pipe.read()}))
@@ -109,7 +108,7 @@ class Process:
         for reader in readers:
             reader.start()
         if self.stdin is not None and not self.stdin.closed:
-            # A program may end without reading all of it.
+            # The program may end before it reads all input.
             with contextlib.suppress(BrokenPipeError):
                 self.stdin.write(data or b"")
                 self.stdin.flush()
@@ -128,9 +127,9 @@ class Process:
 def run(
     path: str, program: tuple[str, ...], environ: Mapping[str, str], stdin: bytes, seconds: float
 ) -> tuple[int, bytes, bytes]:
-    """Run a program to its end; returns its exit code, standard output and standard error.
+    """Run a program to its end; return its exit code, standard output and standard error.
 
-    The program is killed after `seconds`; its exit code is -9 then.
+    Kill the program after `seconds`; its exit code is then -9.
     """
     process = Process(path, program, environ)
     watchdog = threading.Timer(seconds, process.kill)

@@ -1,12 +1,12 @@
-"""A process that has imported modules and forks itself for each program that a test runs.
+"""A fork server: imports modules once and forks for each program that a test runs.
 
-A program in a fresh interpreter costs 0.4 s of CPU and more, nearly all of it imports; a fork costs a tenth.
-The fork is a real process: it has its own environment, working directory, standard streams and exit.
+A program in a new interpreter costs 0.4 s of CPU and more, mostly for imports; a fork costs a tenth.
+The fork is a real process with its own environment, working directory, standard streams and exit code.
 
-    python tests/parts/warm_server.py SOCKET MODULE ...
+    python tests/parts/fork_server.py SOCKET MODULE ...
 
 A request is one message on a stream socket: the three standard streams as file descriptors, and a JSON object
-with `program` (a module's name or a file's path), `arguments`, `environ` and `folder`. The response is two
+with `program` (a module's name or a file's path), `arguments`, `environ` and `folder`. The response has two
 lines: the process id, then the exit code.
 """
 
@@ -29,11 +29,11 @@ MAX_REQUEST_BYTES = 1_048_576
 
 
 def serve(path: str) -> dict[str, Any]:
-    """Accept requests until standard input ends; returns a request in the fork that is to run it."""
+    """Accept requests until standard input ends; in each fork, return its request."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
-    # Nothing waits for the supervisors.
+    # No process waits for the supervisors.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print("ready", flush=True)
     while True:
@@ -49,7 +49,7 @@ def serve(path: str) -> dict[str, Any]:
 
 
 def supervise(connection: socket.socket) -> dict[str, Any]:
-    """Read a request, fork, report the fork's end and exit; returns the request in the fork."""
+    """Read a request, fork, report the fork's exit code and exit; in the fork, return the request."""
     data, streams, _, _ = socket.recv_fds(connection, MAX_REQUEST_BYTES, 3)
     while not data.endswith(b"\n"):
         data += connection.recv(MAX_REQUEST_BYTES)
@@ -71,24 +71,24 @@ def supervise(connection: socket.socket) -> dict[str, Any]:
 
 
 def become(request: dict[str, Any]) -> None:
-    """Take on the arguments, environment, folder and standard streams of a program."""
+    """Set the arguments, environment, folder and standard streams of a program."""
     os.environ.clear()
     os.environ.update(request["environ"])
     time.tzset()
     os.chdir(request["folder"])
     sys.argv = [request["program"], *request["arguments"]]
-    # As an interpreter of LANG=C.UTF-8 opens them.
+    # Open the streams as an interpreter with LANG=C.UTF-8 does.
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":
-    # This file's folder is first in the path, and its modules are not the program's.
+    # Remove this file's folder from the path: the program must not import its modules.
     del sys.path[0]
     for name in sys.argv[2:]:
         importlib.import_module(name)
-    # A fork need not look through all of this when it ends: that alone takes 0.2 s.
+    # Exclude imported objects from garbage collection: at exit of a fork it would take 0.2 s.
     gc.collect()
     gc.freeze()
     asked = serve(sys.argv[1])

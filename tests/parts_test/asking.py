@@ -1,4 +1,4 @@
-"""Raw calls of the Bot API endpoint, without a library that would smooth what comes back."""
+"""Raw calls of the Bot API endpoint, without a library that changes the responses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.parts.bot_api import BotApi
 
 
 class Clock:
-    """A clock that a test moves."""
+    """A clock that a test sets."""
 
     now = 1_800_000_000.0
 
@@ -25,14 +25,14 @@ class Asking:
         self.http = http
 
     def __call__(self, method: str, **parameters: object) -> dict[str, Any]:
-        """Call a method with JSON and return the whole answer."""
+        """Call a method with JSON parameters and return the whole response."""
         answer = self.http.post(f"{self.api.base_url}{self.api.token}/{method}", json=parameters)
         document: dict[str, Any] = answer.json()
         assert answer.status_code == document.get("error_code", 200)
         return document
 
     def refused(self, method: str, **parameters: object) -> str:
-        """Call a method that must fail and return why, without the prefix of a 400."""
+        """Call a method that must fail; return its description without "Bad Request: "."""
         answer = self(method, **parameters)
         assert answer["ok"] is False, answer
         return str(answer["description"]).removeprefix("Bad Request: ")

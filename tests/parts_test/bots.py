@@ -1,4 +1,4 @@
-"""A small bot on the real python-telegram-bot, for the tests of the Bot API endpoint."""
+"""A small bot with the real python-telegram-bot, for the tests of the Bot API endpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real browser."""
+"""Tests of the real browser and of missing programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of one group run in one process: pytest-xdist knows the group from the test's id."""
+"""pytest-xdist runs the tests of one group in one process: it reads the group from the test's id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real authorization server, its person, and the protected resource behind it."""
+"""The real authorization server, its simulated user, and the protected resource."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_its_process_ends_with_the_block_also_after_a_failure() -> None:
 
 
 def _fail_once_it_has_written(op: OidcProvider, line: str) -> None:
-    # It writes a line once the answer has gone out.
+    # The provider logs a request after it has sent the response.
     eventually(lambda: line in op.log())
     raise ZeroDivisionError
 

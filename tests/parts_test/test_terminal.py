@@ -1,4 +1,4 @@
-"""The real terminal, and the real SSH session in it."""
+"""The real terminal, and a real SSH session in it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_forwarded_port_leads_to_the_other_side(ssh: SshServer) -> None:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as session:
             assert session.stdin
             assert session.stdout
-            # When the session echoes, its forwards are in place (ExitOnForwardFailure).
+            # The forwards are in place when the session echoes (ExitOnForwardFailure).
             session.stdin.write(b"up\n")
             session.stdin.flush()
             assert session.stdout.readline() == b"up\n"

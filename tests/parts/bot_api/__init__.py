@@ -1,18 +1,18 @@
-"""A Telegram Bot API server on loopback, as strict as the real one (Bot API 9.x), and its people.
+"""A Telegram Bot API server on loopback, as strict as the real one (Bot API 9.x), with simulated users.
 
-    with running() as api:                                  # or running(clock=..., rate_limits=True)
+    with serve_bot_api() as api:                            # or serve_bot_api(clock=..., rate_limits=True)
         bot = ApplicationBuilder().token(api.token).base_url(api.base_url).base_file_url(api.base_file_url)
-        anna = api.user(7, "Anna")
+        anna = api.add_user(7, "Anna")
         api.start(anna)                                     # she presses Start: the bot gets /start
         message = api.wait(lambda: api.messages(anna)[-1:])[0]
-        api.press(anna, message, "Cancel").answered()       # `await api.press(...)` in a coroutine
-        api.hang_up("sendMessage")                          # trouble: the bot never learns that it was sent
-        assert api.unknown_parameters == [] and not api.anywhere(secret)
-        print(api.transcript(anna))                         # the chat, as she sees it
+        api.press(anna, message, "Cancel").wait_for_answer()    # `await api.press(...)` in a coroutine
+        api.hang_up("sendMessage")                          # a fault: the bot gets no response
+        assert api.unknown_parameters == [] and not api.find_everywhere(secret)
+        print(api.transcript(anna))                         # the chat as she sees it
 
-Every person's method is plain and may be called from any thread; the server runs in a thread of its own.
-`wait` blocks: in a coroutine write `await api.until(...)`. Groups hide from the bot what is neither a command
-nor a reply to it, as Telegram does, unless the bot is an administrator or `running(privacy_mode=False)`.
+The methods are synchronous and may be called from any thread; the server runs in its own thread. `wait`
+blocks: in a coroutine use `await api.until(...)`. As in Telegram, the bot gets only commands and replies to
+its messages from groups, unless it is an administrator or the server runs with `privacy_mode=False`.
 """
 
 from tests.parts.bot_api.api import BotApi

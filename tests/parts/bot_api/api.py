@@ -1,4 +1,4 @@
-"""What a test holds: people, trouble, and where a bot finds the endpoint."""
+"""The interface for tests: users, faults, and the URLs for the bot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.parts.bot_api.world import World
 
 
 class BotApi(Shapes, Troubles):
-    """The endpoint: what people do and see, what goes wrong, and where a bot finds it."""
+    """The endpoint: the actions of users, what they see, injected faults, and the URLs for the bot."""
 
     def __init__(self, world: World, origin: str, token: str, *, rate_limits: bool) -> None:
         Shapes.__init__(self, world)
@@ -21,7 +21,7 @@ class BotApi(Shapes, Troubles):
 
     @property
     def base_url(self) -> str:
-        """For `ApplicationBuilder().base_url(...)`: the token is appended."""
+        """Return the value for `ApplicationBuilder().base_url(...)`, which appends the token."""
         return f"{self.origin}/bot"
 
     @property
@@ -34,5 +34,5 @@ class BotApi(Shapes, Troubles):
 
     @property
     def polling(self) -> bool:
-        """True while a long poll of the bot waits."""
+        """Return True while a long poll of the bot waits."""
         return self.world.updates.pollers_waiting > 0

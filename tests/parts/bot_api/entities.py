@@ -1,4 +1,4 @@
-"""Entities: those that a bot gives, and those that the server finds by itself in every text."""
+"""Entities: explicit ones from a bot, and those that the server detects in every text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ STYLES = frozenset(
     {"bold", "italic", "underline", "strikethrough", "spoiler", "blockquote", "expandable_blockquote", "code"}
 )
 WITH_MEMBERS = frozenset({"pre", "text_link", "text_mention", "custom_emoji", "date_time"})
-# With a scheme any host with a dot, without one a common top-level domain or an IPv4 address.
+# A URL with a scheme may have any host with a dot. Without a scheme, the host must be an IPv4 address or
+# have a common top-level domain.
 HOST = r"(?:[\w-]+\.)+[\w-]+"
 COMMON = r"(?:[\w-]+\.)+(?:com|org|net|io|dev|app|me|ai|de|eu|uk|info|cloud)\b|\d{1,3}(?:\.\d{1,3}){3}\b"
 FINDABLE = re.compile(
@@ -36,7 +37,7 @@ TRAILING = ".,:;!?)'\"»"
 
 
 def found(text: str, given: tuple[Entity, ...] = ()) -> tuple[Entity, ...]:
-    """Return the entities of a text: those given, and those that the server finds outside code and links."""
+    """Return the explicit entities and those that the server detects outside code and links."""
     ends = boundaries(text)
     taken = [(e.offset, e.offset + e.length) for e in given if e.type in NOTHING_FOUND_INSIDE]
     entities = list(given)
@@ -52,7 +53,7 @@ def found(text: str, given: tuple[Entity, ...] = ()) -> tuple[Entity, ...]:
 
 
 def read_entities(given: str) -> tuple[Entity, ...]:
-    """Read an `entities` parameter; raises Refused for what is no entity."""
+    """Read an `entities` parameter; raise ApiError for an invalid entity."""
     try:
         entities = json.loads(given)
     except ValueError:
@@ -90,7 +91,7 @@ def _members(kind: str, given: dict[str, object]) -> dict[str, object]:
 
 
 def placed(entity: Entity, text: str) -> Entity:
-    """Return an entity that fits into a text, its URL in the server's form; raises Refused."""
+    """Return an entity that fits into a text, with a normalized URL; raise ApiError if it does not fit."""
     start, end = entity.offset, entity.offset + entity.length
     size = boundaries(text)[-1]
     if start < 0 or entity.length < 0 or start > size:

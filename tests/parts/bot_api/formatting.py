@@ -1,4 +1,4 @@
-"""Texts and captions: `parse_mode` or given entities, what the server finds by itself, and the length."""
+"""Texts and captions: `parse_mode` or explicit entities, detected entities, and length limits."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PARSERS = {"html": read_html, "markdown": read_markdown, "markdownv2": read_mark
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """A text whose marks are read; whether it fits is seen when the chat is known, as by the server."""
+    """A parsed text. `resolve` checks its limits later: like the real server, after the chat is found."""
 
     text: str
     entities: tuple[Entity, ...]
     caption: bool
 
     def settled(self) -> tuple[str, tuple[Entity, ...]]:
-        """Return the text, trimmed, with its entities and those that the server finds; raises Refused."""
+        """Return the trimmed text with explicit and detected entities; raise ApiError."""
         entities = tuple(placed(entity, self.text) for entity in self.entities)
         text, entities = _trimmed(self.text, entities)
         if not text and not self.caption:
@@ -34,14 +34,14 @@ class Marked:
 
 
 def read_text(parameters: Parameters) -> Marked:
-    """Read `text`, with `parse_mode` or `entities`; raises Refused."""
+    """Read `text` with `parse_mode` or `entities`; raise ApiError."""
     if not parameters.text("text"):
         raise bad_request("message text is empty")
     return _read(parameters, "text", "entities")
 
 
 def read_caption(parameters: Parameters) -> Marked:
-    """Read `caption`, which may be empty, with `parse_mode` or `caption_entities`; raises Refused."""
+    """Read `caption` (may be empty) with `parse_mode` or `caption_entities`; raise ApiError."""
     return _read(parameters, "caption", "caption_entities")
 
 
@@ -53,13 +53,13 @@ def _read(parameters: Parameters, name: str, entities: str) -> Marked:
             raise bad_request("unsupported parse_mode")
         text, marked = PARSERS[mode](text)
     elif parameters.text(entities):
-        # With a parse_mode the real server does not look at them.
+        # The real server ignores explicit entities if there is a parse_mode.
         marked = read_entities(parameters.text(entities))
     return Marked(text, marked, caption=name == "caption")
 
 
 def _trimmed(text: str, entities: tuple[Entity, ...]) -> tuple[str, tuple[Entity, ...]]:
-    """Take away the white space around a text, as the server does, and move its entities along."""
+    """Strip a text, as the server does, and shift its entities."""
     stripped = text.strip()
     lead = utf16(text[: len(text) - len(text.lstrip())])
     size = utf16(stripped)

@@ -1,4 +1,4 @@
-"""`parse_mode` HTML."""
+"""Parser for `parse_mode` HTML."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LANGUAGE = "language-"
 
 
 def read_html(text: str) -> tuple[str, tuple[Entity, ...]]:
-    """Return the text without tags and its entities; raises Refused."""
+    """Return the text without tags, and its entities; raise ApiError."""
     output, nested = Output(), list[Open]()
     at = 0
     while at < len(text):
@@ -61,7 +61,7 @@ def _character(reference: re.Match[str]) -> str:
 
 
 def _start(text: str, begin: int, output: Output, nested: list[Open]) -> int:
-    """Read a start tag; returns where it ends."""
+    """Read a start tag; return the index after it."""
     offset = bytes_before(text, begin)
     name = re.match(r"[^\s>]*", text[begin + 1 :])
     tag = name[0].lower() if name else ""
@@ -108,7 +108,7 @@ def _wrong_attribute(tag: str, offset: int) -> NoReturn:
 
 
 def _end(text: str, begin: int, output: Output, nested: list[Open]) -> int:
-    """Read an end tag; returns where it ends."""
+    """Read an end tag; return the index after it."""
     offset = bytes_before(text, begin)
     if not nested:
         raise cannot_parse(f"Unexpected end tag at byte offset {offset}")

@@ -1,4 +1,4 @@
-"""`reply_markup`: inline keyboards, as strictly as the real server reads them, and their URLs."""
+"""`reply_markup`: inline keyboards and their URLs, checked as strictly as by the real server."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ OTHER_MARKUPS = ("keyboard", "remove_keyboard", "force_reply")
 
 
 class WrongUrl(Exception):
-    """A URL is refused; the text says why, as the real server does."""
+    """An invalid URL; the text is the real server's reason."""
 
 
 def checked_url(url: str) -> str:
-    """Return a URL in the form that the real server shows; raises WrongUrl.
+    """Return a URL as the real server normalizes it; raise InvalidUrl.
 
-    http, https and tg; without a scheme it is http; a host needs a dot: localhost fails, an address passes.
+    Schemes are http, https and tg; the default is http. A host needs a dot: localhost fails, an IP address
+    passes.
     """
     scheme, colon, rest = url.partition("://")
     if not colon and url.lower().startswith("tg:"):
@@ -62,7 +63,7 @@ def checked_url(url: str) -> str:
 
 
 def read_keyboard(text: str) -> Keyboard:
-    """Read `reply_markup`; other kinds of it than an inline keyboard leave none. Raises Refused."""
+    """Read `reply_markup`; return an empty keyboard for other kinds of markup. Raise ApiError."""
     if not text:
         return ()
     try:
@@ -81,7 +82,7 @@ def read_keyboard(text: str) -> Keyboard:
     if not all(isinstance(row, list) for row in rows):
         raise bad_request('field "inline_keyboard" of the InlineKeyboardMarkup must be an Array of Arrays')
     keyboard = tuple(tuple(_button(button) for button in row) for row in rows if row)
-    # Telegram documents neither number; clients and libraries go by these.
+    # Telegram does not document these limits; clients and libraries use them.
     if sum(map(len, keyboard)) > BUTTONS or any(len(row) > BUTTONS_PER_ROW for row in keyboard):
         raise bad_request("reply markup is too long")
     return keyboard
@@ -96,13 +97,13 @@ def _button(given: object) -> Button:
         raise bad_request("can't parse inline keyboard button: Can't find field \"text\"")
     if not label.strip():
         raise bad_request("inline keyboard button text must be non-empty")
-    # To the real server an empty URL or callback_data is no action; an empty inline query is one.
+    # The real server ignores an empty URL or callback_data, but not an empty inline query.
     empty = {name for name in ("url", "callback_data") if button.get(name) == ""}
     actions = [action for action in ACTIONS if button.get(action) is not None and action not in empty]
     if not actions:
         raise bad_request(f"{WHERE}: Text buttons are unallowed in the inline keyboard")
     if len(actions) > 1:
-        # The real server takes one of them and says nothing; its documentation says exactly one.
+        # The real server silently uses one of them; its documentation requires exactly one.
         raise bad_request(f"inline keyboard button has more than one action: {', '.join(actions)}")
     if actions[0] in OTHER_ACTIONS:
         return Button(label, other={actions[0]: button[actions[0]]})

@@ -1,4 +1,4 @@
-"""Which parameters each method has (Bot API 9.x); the real server ignores others, here they are recorded."""
+"""The parameters of each method (Bot API 9.x). The real server ignores others; this one records them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SENT = _TARGET | {
     "suggested_post_parameters",
     "reply_parameters",
     "reply_markup",
-    # Older names, which the server still takes.
+    # Older names, which the server still accepts.
     "reply_to_message_id",
     "allow_sending_without_reply",
 }
@@ -67,5 +67,5 @@ KNOWN: dict[str, set[str]] = {
 
 
 def unknown(method: str, names: list[str]) -> tuple[str, ...]:
-    """Return the parameters that a method does not have."""
+    """Return the names that are not parameters of the method."""
     return tuple(name for name in names if name not in KNOWN[method])

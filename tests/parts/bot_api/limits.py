@@ -1,4 +1,4 @@
-"""The limits of the Bot API, and those that are only assumed."""
+"""The limits of the Bot API, documented and assumed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMANDS: Final = 100
 MESSAGES_PER_DELETE: Final = 100
 START_PAYLOAD: Final = r"[A-Za-z0-9_-]{1,64}"
 
-# Assumptions: Telegram documents neither; these are on the short side of what people report.
+# Assumptions: Telegram documents neither. These values are at the low end of reported ones.
 BUTTON_URL_CHARACTERS: Final = 2048
 CALLBACK_QUERY_SECONDS: Final = 60.0
 

@@ -1,4 +1,4 @@
-"""`parse_mode` MarkdownV2, and the older Markdown."""
+"""Parsers for `parse_mode` MarkdownV2 and the legacy Markdown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIMPLE = {
     "CustomEmoji": ("]", "custom_emoji"),
 }
 VERBATIM = frozenset({"Code", "Pre", "PreCode"})
-# The longer marks first.
+# Longer marks first.
 BEGINNINGS = (
     ("```", "Pre"),
     ("__", "Underline"),
@@ -71,7 +71,7 @@ class _Reader:
             self._begin(top)
 
     def _line(self) -> bool:
-        """Act on the beginning of a line: a quote goes on, begins or ends. True where a mark was read."""
+        """Continue, begin or end a quote at the start of a line. Return True if this read a mark."""
         text, quoted = self.text, any(opened.kind == "BlockQuote" for opened in self.nested)
         if text.startswith("**>", self.at):
             self._end_quote()
@@ -167,12 +167,12 @@ class _Reader:
 
 
 def read_markdown_v2(text: str) -> tuple[str, tuple[Entity, ...]]:
-    """Return the text without marks and its entities; raises Refused."""
+    """Return the text without markup, and its entities; raise ApiError."""
     return _Reader(text).read()
 
 
 def read_markdown(text: str) -> tuple[str, tuple[Entity, ...]]:
-    """Return the text of the older Markdown without marks, which cannot nest; raises Refused."""
+    """Parse legacy Markdown, which cannot nest; return text and entities. Raise ApiError."""
     output, at = Output(), 0
     while at < len(text):
         character = text[at]

@@ -1,4 +1,4 @@
-"""What the three markup readers share: text that grows, and entities that open and close in it."""
+"""Shared by the three markup parsers: output text, and entities that open and close in it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from tests.parts.bot_api.values import Entity, Refused, bad_request, utf16
 
 
 def cannot_parse(reason: str) -> Refused:
-    """Make the refusal of a text whose marks are wrong."""
+    """Return the error for invalid markup."""
     return bad_request(f"can't parse entities: {reason}")
 
 
 def bytes_before(text: str, at: int) -> int:
-    """Return a position as the real server counts it, in bytes of UTF-8."""
+    """Return a position in UTF-8 bytes, as the real server counts it."""
     return len(text[:at].encode("utf-8", "surrogatepass"))
 
 
 @dataclass(slots=True)
 class Open:
-    """A mark that waits for its end. `begin` is the byte offset of the mark, `at` the place in the output."""
+    """An open mark. `byte_offset` is its position in the input, `start` the position in the output."""
 
     kind: str
     begin: int
@@ -30,7 +30,7 @@ class Open:
 
 @dataclass(slots=True)
 class Output:
-    """The text without marks, and its entities; `size` is in UTF-16 code units."""
+    """The text without markup, and its entities; `size` is in UTF-16 code units."""
 
     text: list[str] = field(default_factory=list[str])
     size: int = 0
@@ -41,17 +41,17 @@ class Output:
         self.size += utf16(text)
 
     def since(self, at: int) -> str:
-        """Return what was written from a place on."""
+        """Return the text from a position to the end."""
         whole = "".join(self.text).encode("utf-16-le", "surrogatepass")
         return whole[2 * at :].decode("utf-16-le", "surrogatepass")
 
     def close(self, kind: str, at: int, **extra: object) -> None:
-        """Add an entity from a place to here; an empty one is dropped."""
+        """Add an entity from a position to the end, unless it is empty."""
         if self.size > at:
             self.entities.append(Entity(kind, at, self.size - at, extra))
 
     def link(self, at: int, url: str) -> None:
-        """Add a link; one that is no good is dropped, the text stays, as the real server does."""
+        """Add a link. Drop an invalid one and keep its text, as the real server does."""
         mention = url.lower().removeprefix("tg://").removeprefix("tg:")
         if mention.startswith("user?id=") and mention[8:].isdigit():
             self.close("text_mention", at, user={"id": int(mention[8:]), "is_bot": False, "first_name": ""})

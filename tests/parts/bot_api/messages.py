@@ -1,4 +1,4 @@
-"""Methods that change, delete or answer what is there."""
+"""Methods that edit and delete messages and answer callback queries."""
 
 from __future__ import annotations
 
@@ -94,9 +94,11 @@ def edit_message_reply_markup(world: World, parameters: Parameters) -> object:
 
 
 def _check_deletable(world: World, chat: Chat, message: Message) -> None:
-    """For 48 hours: in a private chat anything, in a group its own, or anything as an administrator.
+    """Raise ApiError if the bot may not delete a message.
 
-    The documentation grants an administrator more; the server's source refuses every bot after two days.
+    Within 48 hours, a bot deletes any message in a private chat, its own in a group, and any in a group in
+    which it is an administrator. The documentation allows administrators more; the server's source refuses
+    every bot after 48 hours.
     """
     old = world.clock() - message.date >= DELETABLE_SECONDS
     if chat.type != "private" and (old or not (message.from_bot or chat.bot_can_delete)):

@@ -1,4 +1,4 @@
-"""The methods of the Bot API: what a call does to the world, and what it answers."""
+"""The methods of the Bot API: each changes the state and returns a result."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def get_chat_member(world: World, parameters: Parameters) -> object:
 
 
 def member_json(world: World, chat: Chat, user_id: int) -> Json:
-    """Make a ChatMember; raises Refused for somebody whom the server does not know."""
+    """Return a ChatMember; raise ApiError for an unknown user."""
     user = world.bot if user_id == world.bot.id else chat.members.get(user_id)
     if user is None:
         known = world.chats.get(user_id)
@@ -133,7 +133,7 @@ def delete_my_commands(world: World, parameters: Parameters) -> object:
 
 
 def nothing(world: World, parameters: Parameters) -> object:
-    """Serve what changes nothing that a chat shows."""
+    """Accept a call that changes nothing visible in a chat."""
     return True
 
 

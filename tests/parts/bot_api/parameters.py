@@ -1,4 +1,4 @@
-"""The parameters of a call: every one is text, as it is inside the real server, and some are files."""
+"""The parameters of a call: texts, as inside the real server, and uploaded files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a call brought, and typed access to it; a value of a wrong type raises Refused."""
+    """Typed access to the parameters of a call; a value of a wrong type raises ApiError."""
 
     values: Mapping[str, str]
     uploads: Mapping[str, Upload] = field(default_factory=dict[str, Upload])
@@ -34,7 +34,7 @@ class Parameters:
         return self.values.get(name, "")
 
     def integer(self, name: str, default: int = 0) -> int:
-        """Read a number. The real server takes a default for what is none; that would hide a bot's fault."""
+        """Read a number. The real server uses a default for invalid ones; this would hide bugs of a bot."""
         value = self.values.get(name, "")
         if not value:
             return default
@@ -49,7 +49,7 @@ class Parameters:
         return SWITCHES[value]
 
     def json(self, name: str) -> object:
-        """Read a JSON value, None where there is none."""
+        """Read a JSON value; None if there is none."""
         value = self.values.get(name, "")
         if not value:
             return None
@@ -59,7 +59,7 @@ class Parameters:
             raise bad_request(f"can't parse {name} JSON object") from None
 
     def json_object(self, name: str) -> Json:
-        """Read a JSON object, an empty one where there is none."""
+        """Read a JSON object; an empty one if there is none."""
         value = self.json(name)
         if value is None:
             return {}
@@ -75,7 +75,7 @@ class Parameters:
 
 
 async def read_parameters(request: web.Request) -> Parameters:
-    """Read query and body: a form, a multipart form or JSON; raises Refused."""
+    """Read query and body (form, multipart form or JSON); raise ApiError."""
     values = dict(request.query)
     uploads: dict[str, Upload] = {}
     if request.content_type == "application/json":

@@ -1,4 +1,4 @@
-"""The person's side: what people do in their chats, and what they see there."""
+"""The actions of users in their chats."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tests.parts.bot_api.world import Pressed
 
 
 class Impossible(Exception):
-    """Telegram's own programs would not let a person do this."""
+    """An action that Telegram's clients do not allow."""
 
 
 class People(Seen):
-    """Everybody who is not the bot. Methods may be called from any thread."""
+    """The actions of users. Methods may be called from any thread."""
 
     def user(self, user_id: int, first_name: str, username: str = "") -> User:
-        """Make a person, who has not pressed Start."""
+        """Add a user who has not pressed Start."""
         user = User(user_id, first_name, username)
         with self.world.lock:
             self.world.chats[user_id] = Chat(user_id, "private", first_name, {user_id: user})
         return user
 
     def private(self, user: User) -> Chat:
-        """Return a person's chat with the bot."""
+        """Return a user's chat with the bot."""
         return self.world.chats[user.id]
 
     def group(
@@ -42,7 +42,7 @@ class People(Seen):
         forum: bool = False,
         bot_can_delete: bool = False,
     ) -> Chat:
-        """Make a supergroup with the bot in it; its id is negative. `bot_can_delete`: it is administrator."""
+        """Add a supergroup with the bot (an administrator if `bot_can_delete`); its id is negative."""
         if chat_id >= 0:
             raise Impossible("A group's id is negative.")
         people = {user.id: user for user in members}
@@ -52,7 +52,7 @@ class People(Seen):
         return chat
 
     def topic(self, chat: Chat, name: str, user: User | None = None) -> int:
-        """Open a topic of a forum and return its thread id."""
+        """Add a topic to a forum and return its thread id."""
         if not chat.forum:
             raise Impossible("Only a forum has topics.")
         opener = user or next(iter(chat.members.values()))
@@ -63,7 +63,7 @@ class People(Seen):
         return made.id
 
     def start(self, user: User, payload: str = "") -> Message:
-        """Press Start, the one of a deep link where there is a payload; unblocks the bot."""
+        """Press Start, with the payload of a deep link if any; unblock the bot."""
         if payload and not re.fullmatch(START_PAYLOAD, payload):
             raise Impossible("A start payload has 1 to 64 letters, digits, _ and -.")
         chat = self.private(user)
@@ -79,7 +79,7 @@ class People(Seen):
         at_t_me = (parts.scheme, parts.netloc) == ("https", "t.me")
         name = parts.path.strip("/") if at_t_me else query.get("domain", [""])[0]
         if name.lower() != self.world.bot.username.lower():
-            raise Impossible("That link does not lead to this bot.")
+            raise Impossible("The link does not lead to this bot.")
         return self.start(user, query.get("start", [""])[0])
 
     def say(
@@ -90,20 +90,20 @@ class People(Seen):
         thread: int | None = None,
         reply_to: Message | None = None,
     ) -> Message:
-        """Write into a chat, the private one unless told; trimmed, and in pieces if it is over the limit.
+        """Send a text to a chat (default: the private one), trimmed, and split if it exceeds the limit.
 
-        Returns the (first) message. In a forum, no thread is the General topic.
+        Return the first message. In a forum, no thread means the General topic.
         """
         chat = chat or self.private(user)
         if chat.type == "private" and (chat.blocked or not chat.started):
-            raise Impossible("In a private chat that is not started there is only the Start button.")
+            raise Impossible("A private chat that is not started has only the Start button.")
         if user.id not in chat.members:
-            raise Impossible("Who is not in a group cannot write there.")
+            raise Impossible("Only members can write in a group.")
         if thread is not None and thread not in chat.topics:
-            raise Impossible("There is no such topic.")
+            raise Impossible("The topic does not exist.")
         text = text.strip()
         if not text:
-            raise Impossible("There is nothing to send.")
+            raise Impossible("The text is empty.")
         pieces = [text[at : at + TEXT_CHARACTERS] for at in range(0, len(text), TEXT_CHARACTERS)]
         first, *_ = [self._say(user, chat, piece, thread, reply_to) for piece in pieces]
         return first
@@ -122,7 +122,7 @@ class People(Seen):
         return made
 
     def _heard(self, chat: Chat, message: Message) -> bool:
-        """True where the bot gets to see a message: privacy mode hides most of a group's."""
+        """Return True if the bot gets a message: privacy mode hides most messages of a group."""
         if not chat.bot_is_member:
             return False
         if chat.type == "private" or not self.world.privacy_mode or chat.bot_can_delete:
@@ -138,9 +138,9 @@ class People(Seen):
         return False
 
     def edit(self, user: User, message: Message, text: str) -> Message:
-        """Edit an own message; the bot gets `edited_message`."""
+        """Edit the user's own message; the bot gets `edited_message`."""
         if message.sender.id != user.id:
-            raise Impossible("People edit their own messages only.")
+            raise Impossible("Users can edit only their own messages.")
         with self.world.lock:
             self._standing(message)
             made = self.world.edit(
@@ -151,22 +151,25 @@ class People(Seen):
         return made
 
     def delete(self, user: User, message: Message) -> None:
-        """Delete a message for everybody; a bot is never told. In a private chat, also the bot's messages."""
+        """Delete a message for all members; the bot gets no update.
+
+        In a private chat, users can also delete the bot's messages.
+        """
         chat = self.world.chats[message.chat_id]
         if message.sender.id != user.id and chat.type != "private":
-            raise Impossible("People delete their own messages only.")
+            raise Impossible("Users can delete only their own messages.")
         self._standing(message)
         self.world.delete(message)
 
     def press(self, user: User, message: Message, button: str) -> Pressed:
-        """Press an inline button, named by its label or its callback_data."""
+        """Press the inline button with this label or callback_data."""
         with self.world.lock:
             standing = self._standing(message)
             if user.id not in self.world.chats[message.chat_id].members:
-                raise Impossible("Who is not in a chat does not see its buttons.")
+                raise Impossible("Only members see the buttons of a chat.")
             found_button = _button(standing, button)
             if found_button.callback_data is None:
-                raise Impossible("That button sends the bot nothing; see `url_of` and `copied_from`.")
+                raise Impossible("The button has no callback_data; see `button_url` and `copied_text`.")
             pressed = Pressed(
                 f"47{self.world.serial():016d}",
                 user,
@@ -187,23 +190,23 @@ class People(Seen):
         return pressed
 
     def url_of(self, message: Message, label: str) -> str:
-        """Return where a button leads."""
+        """Return a button's URL."""
         url = _button(self._standing(message), label).url
         if url is None:
-            raise Impossible("That button leads nowhere.")
+            raise Impossible("The button has no URL.")
         return url
 
     def copied_from(self, message: Message, label: str) -> str:
-        """Return what a copy button puts on the clipboard."""
+        """Return the text that a copy button copies."""
         text = _button(self._standing(message), label).copy_text
         if text is None:
-            raise Impossible("That button copies nothing.")
+            raise Impossible("The button has no copy_text.")
         return text
 
     def _standing(self, message: Message) -> Message:
         standing = self.world.message(message.chat_id, message.id)
         if standing is None:
-            raise Impossible("That message is gone.")
+            raise Impossible("The message is deleted.")
         return standing
 
     def block(self, user: User) -> None:
@@ -225,7 +228,7 @@ class People(Seen):
             self.world.push("my_chat_member", change)
 
     def promote(self, chat: Chat, *, bot_can_delete: bool) -> None:
-        """Make the bot an administrator who may delete messages, or take that away."""
+        """Make the bot an administrator who may delete messages, or an ordinary member."""
         chat.bot_can_delete = bot_can_delete
         bot = self.world.bot
         plain: Json = {"user": bot.json(), "status": "member"}
@@ -242,4 +245,6 @@ def _button(message: Message, name: str) -> Button:
     for button in message.buttons:
         if name in {button.text, button.callback_data}:
             return button
-    raise Impossible(f"No such button; there are {[button.text for button in message.buttons]}.")
+    raise Impossible(
+        f"The button does not exist. The buttons are {[button.text for button in message.buttons]}."
+    )

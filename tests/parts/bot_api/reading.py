@@ -1,4 +1,4 @@
-"""What many methods read alike: the chat, the thread, the message, a file."""
+"""Look up what parameters refer to: a chat, a thread, a message, a file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tests.parts.bot_api.world import World
 
 
 def chat_of(world: World, parameters: Parameters, *, writing: bool = False) -> Chat:
-    """Return the chat that `chat_id` names; raises Refused."""
+    """Return the chat of `chat_id`; raise ApiError."""
     given = parameters.text("chat_id")
     if not given:
         raise bad_request("chat_id is empty")
     if not re.fullmatch(r"-?\d+", given):
-        # @channelusername: none of the chats here has one.
+        # @channelusername: no chat of this server has a username.
         raise bad_request("chat not found")
     return world.writable(int(given)) if writing else world.chat(int(given))
 
 
 def thread_of(chat: Chat, parameters: Parameters) -> int | None:
-    """Return the topic that `message_thread_id` names; the General topic has no number. Raises Refused."""
+    """Return the topic of `message_thread_id`, None for the General topic; raise ApiError."""
     thread = parameters.integer("message_thread_id")
     if not thread:
         return None
@@ -33,7 +33,7 @@ def thread_of(chat: Chat, parameters: Parameters) -> int | None:
 
 
 def reply_of(world: World, chat: Chat, parameters: Parameters) -> int | None:
-    """Return the message that is replied to; raises Refused."""
+    """Return the id of the message that this one replies to; raise ApiError."""
     reply = parameters.json_object("reply_parameters")
     given = reply.get("message_id") or parameters.integer("reply_to_message_id")
     if not given:
@@ -48,7 +48,7 @@ def reply_of(world: World, chat: Chat, parameters: Parameters) -> int | None:
 
 
 def message_of(world: World, parameters: Parameters, purpose: str) -> tuple[Chat, Message]:
-    """Return the message that `message_id` names, for `purpose` ("edit", "delete"); raises Refused."""
+    """Return the message of `message_id`, for `purpose` ("edit", "delete"); raise ApiError."""
     chat = chat_of(world, parameters)
     message_id = parameters.integer("message_id")
     if not message_id:
@@ -60,7 +60,7 @@ def message_of(world: World, parameters: Parameters, purpose: str) -> tuple[Chat
 
 
 def file_of(world: World, parameters: Parameters, kind: str, given: str | None = None) -> File:
-    """Return the file that a parameter brings, names by its file_id or attaches; raises Refused."""
+    """Return the file that a parameter uploads, attaches or refers to by file_id; raise ApiError."""
     reference = parameters.text(kind) if given is None else given
     upload = parameters.uploads.get(kind)
     if reference.startswith("attach://"):
@@ -90,7 +90,7 @@ def _kept(world: World, upload: Upload, kind: str) -> File:
 
 
 def _size(picture: bytes) -> tuple[int, int]:
-    """Return width and height in pixels of a PNG or JPEG; raises Refused."""
+    """Return width and height in pixels of a PNG or JPEG; raise ApiError."""
     width = height = 0
     if picture.startswith(b"\x89PNG\r\n\x1a\n"):
         width, height = struct.unpack(">II", picture[16:24])

@@ -1,4 +1,4 @@
-"""The HTTP side: who may call, what a call brought, what goes wrong with it, and long polls."""
+"""The HTTP routes: authorization, parameters, injected faults, and long polls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = {name.lower(): name for name in ("getUpdates", *METHODS, *WEBHOOKS)}
 
 
 class Routes:
-    """The paths of the Bot API; runs on the server's loop."""
+    """The HTTP routes of the Bot API; they run on the server's event loop."""
 
     def __init__(self, api: BotApi) -> None:
         self.api = api
@@ -84,7 +84,7 @@ class Routes:
             )
         try:
             answer = await self._answer(name, parameters, trouble)
-        except Exception:  # noqa: BLE001  whatever it is, `running` raises it where a test sees it
+        except Exception:  # noqa: BLE001  `serve_bot_api` raises it when its block ends
             self.api.faults.append(traceback.format_exc())
             answer = _failure(Refused(500, "Internal Server Error"))
         self._record(name, parameters, answer, trouble)
@@ -129,7 +129,7 @@ class Routes:
                 self.api.rate_limits.check(name, parameters.integer("chat_id"))
 
     async def _get_updates(self, parameters: Parameters) -> Json | None:
-        """Answer with what waits, or wait for it; None where the connection is to be cut."""
+        """Return pending updates or wait for some; None if the connection must be cut."""
         updates = self.world.updates
         poller = asyncio.Event()
         dropped = False
@@ -190,7 +190,7 @@ class Routes:
 
 
 def _named(method: str) -> str:
-    """Return a method's name as documented; the real server, too, does not mind its case. Raises Refused."""
+    """Return a method's documented name. Like the real server, ignore its case. Raise ApiError."""
     name = NAMES.get(method.lower())
     if name is None:
         raise Refused(404, "Not Found: method not found")

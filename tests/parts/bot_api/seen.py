@@ -1,4 +1,4 @@
-"""What people see, and what a test may ask about all that happened."""
+"""What users see, and what the server recorded."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ Where = Chat | User | int
 
 
 class Seen:
-    """Reads the world; may be called from any thread."""
+    """Reads the state of the server. Methods may be called from any thread."""
 
     def __init__(self, world: World) -> None:
         self.world = world
 
     def messages(self, where: Where) -> list[Message]:
-        """Return what is visible in a chat now, in order."""
+        """Return the visible messages of a chat, in order."""
         return self.world.standing(_id(where))
 
     def deleted(self, where: Where) -> list[Message]:
-        """Return what was deleted from a chat, in the order of deletion, as it last stood."""
+        """Return the last versions of the deleted messages of a chat, in order of deletion."""
         with self.world.lock:
             keys = [key for key in self.world.gone if key[0] == _id(where)]
             return [self.world.versions[key][-1] for key in keys]
 
     def versions(self, message: Message) -> list[Message]:
-        """Return a message as it stood at first and after each edit."""
+        """Return the versions of a message: the original and one for each edit."""
         with self.world.lock:
             return list(self.world.versions[message.chat_id, message.id])
 
     @property
     def calls(self) -> list[Call]:
-        """Return every call of the bot's, in the order in which they were answered."""
+        """Return all calls of the bot in the order of their responses."""
         with self.world.lock:
             return list(self.world.calls)
 
@@ -47,11 +47,11 @@ class Seen:
 
     @property
     def unknown_parameters(self) -> list[str]:
-        """Return "method.parameter" for each that the Bot API does not have; the real server says nothing."""
+        """Return "method.parameter" for each unknown parameter; the real server ignores them."""
         return [f"{call.method}.{name}" for call in self.calls for name in call.unknown]
 
     def anywhere(self, text: str) -> list[str]:
-        """Say where a text occurs in all that was ever sent, received or uploaded, deleted or not."""
+        """Return the calls, updates and messages that contain a text, including deleted ones."""
         with self.world.lock:
             places = [f"call {n} {c.method}" for n, c in enumerate(self.world.calls) if _in_call(c, text)]
             places += [
@@ -66,11 +66,11 @@ class Seen:
         return places
 
     def sent(self, text: str) -> list[Call]:
-        """Return the bot's calls that carried a text, in a parameter or a file."""
+        """Return the bot's calls that contain a text in a parameter or a file."""
         return [call for call in self.calls if _carried(call, text)]
 
     def visible(self, text: str) -> list[Message]:
-        """Return the messages in which a text stands now, in any chat: words, links and buttons."""
+        """Return the visible messages of all chats that contain a text, also in links and buttons."""
         with self.world.lock:
             return [
                 message
@@ -82,19 +82,19 @@ class Seen:
             ]
 
     def transcript(self, where: Where) -> str:
-        """Return a chat as text, as a person sees it."""
+        """Return a chat as text, as a user sees it."""
         with self.world.lock:
             chat = self.world.chats[_id(where)]
             return transcript(chat, self.world.standing(chat.id), self.world.message)
 
     def wait(self, predicate: Callable[[], Found], seconds: float = WAIT_SECONDS) -> Found:
-        """Wait until something is true and return it; raises AssertionError with the chats as text."""
+        """Wait until a predicate is true and return its value; raise AssertionError with all transcripts."""
         if not self.world.wait(predicate, seconds):
-            raise AssertionError(f"Not within {seconds} s.\n{self._all_chats()}")
+            raise AssertionError(f"The condition was not true within {seconds} s.\n{self._all_chats()}")
         return predicate()
 
     async def until(self, predicate: Callable[[], Found], seconds: float = WAIT_SECONDS) -> Found:
-        """Do what `wait` does, in a coroutine."""
+        """Call `wait` in a thread: for coroutines."""
         return await asyncio.to_thread(self.wait, predicate, seconds)
 
     def _all_chats(self) -> str:

@@ -1,4 +1,4 @@
-"""Methods that put something into a chat."""
+"""Methods that send something to a chat."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CHAT_ACTIONS = frozenset(
 
 
 def previews_disabled(parameters: Parameters) -> bool:
-    """True where link previews are off, in the newer or the older way."""
+    """Return True if the newer or the older parameter disables link previews."""
     options = parameters.json_object("link_preview_options")
     return options.get("is_disabled") is True or parameters.switch("disable_web_page_preview")
 
@@ -114,7 +114,7 @@ def set_message_reaction(world: World, parameters: Parameters) -> object:
 
 
 def send_message_draft(world: World, parameters: Parameters) -> object:
-    """Show a text that still grows; it stands nowhere. Private chats only."""
+    """Accept a draft of a message that is not stored. Private chats only."""
     marked = read_text(parameters)
     chat = chat_of(world, parameters, writing=True)
     marked.settled()

@@ -1,4 +1,4 @@
-"""The endpoint in a thread with a loop of its own."""
+"""Runs the endpoint in a thread with its own event loop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def running(
     rate_limits: bool = False,
     port: int = 0,
 ) -> Generator[BotApi]:
-    """Serve one bot until the block ends; without a token one is minted. Raises OSError for a taken port."""
+    """Serve one bot until the block ends.
+
+    Generate a token if there is none. Raise OSError if the port is taken.
+    """
     made = token or f"{secrets.randbelow(9 * 10**8) + 10**8}:AA{secrets.token_hex(17)[:33]}"
     world = World(
         User(int(made.split(":")[0]), first_name, username, is_bot=True), clock, privacy_mode=privacy_mode
@@ -61,14 +64,14 @@ def running(
         if thread.is_alive():
             raise AssertionError("The Bot API endpoint did not stop.")
     if api.faults:
-        raise AssertionError("The Bot API endpoint has a fault of its own:\n" + "\n".join(api.faults))
+        raise AssertionError("The Bot API endpoint had internal errors:\n" + "\n".join(api.faults))
 
 
 async def _serve(api: BotApi, bound: socket.socket, started: Future[Callable[[], None]]) -> None:
     loop = asyncio.get_running_loop()
     closing = asyncio.Event()
     routes = Routes(api)
-    # A call whose bot hung up must not go on: its long poll would hold on to updates.
+    # Cancel a call if the bot disconnects: otherwise its long poll would keep updates.
     runner = web.AppRunner(routes.app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
     await web.SockSite(runner, bound).start()

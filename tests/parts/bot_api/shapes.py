@@ -1,6 +1,6 @@
-"""What people send beside plain text, and what the bot hears of chats that are not its own.
+"""Files, contacts, polls, channel posts, inline queries and business messages of users.
 
-Limits are those of Bot API 9.x; the members are those of the classes that python-telegram-bot reads.
+Limits are those of Bot API 9.x; the members are those that the classes of python-telegram-bot read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME_CHARACTERS = 64
 
 
 class Shapes(People):
-    """What people do beside writing words; each method returns what stands in the chat then."""
+    """Actions of users other than plain text messages."""
 
     def send(
         self,
@@ -34,15 +34,15 @@ class Shapes(People):
         more: Json | None = None,
         kind: str = "message",
     ) -> Message:
-        """Send a message: `links` are parts of the text and the address behind each, `file` a name and bytes.
+        """Send a message. `links` are pairs of a part of the text and its URL; `file` is a name and bytes.
 
-        With a file the text is its caption. `more` are other members of the Message object.
+        The text is the caption of the file. `extra_members` are other members of the Message object.
         """
         chat = chat or self.private(user)
         if user.id not in chat.members and not user.is_bot:
-            raise Impossible("Who is not in a chat cannot write there.")
+            raise Impossible("Only members can write in a chat.")
         if len(text) > TEXT_CHARACTERS or not (text or file or more):
-            raise Impossible("Too long, or nothing to send.")
+            raise Impossible("The message is too long or empty.")
         entities = found(text, tuple(_link(text, part, url) for part, url in links))
         message = Message(
             chat.id,
@@ -70,7 +70,7 @@ class Shapes(People):
         return made
 
     def send_contact(self, user: User, first_name: str, vcard: str = "", chat: Chat | None = None) -> Message:
-        """Send a contact."""
+        """Send a contact, optionally with a vCard."""
         if not 1 <= len(first_name) <= NAME_CHARACTERS and not vcard:
             raise Impossible("A contact's name has 1 to 64 characters.")
         contact: Json = {"phone_number": "4915112345678", "first_name": first_name}
@@ -79,7 +79,6 @@ class Shapes(People):
     def send_poll(
         self, user: User, question: str, options: Sequence[str], chat: Chat | None = None
     ) -> Message:
-        """Send a poll."""
         if not 1 <= len(question) <= QUESTION_CHARACTERS or len(options) not in OPTIONS:
             raise Impossible("A poll has a question of 1 to 300 characters, and 2 to 12 options.")
         if not all(1 <= len(option) <= OPTION_CHARACTERS for option in options):
@@ -102,12 +101,12 @@ class Shapes(People):
         return self.send(user, chat, more={"poll": poll})
 
     def pin(self, user: User, message: Message) -> Message:
-        """Pin a message: the chat shows a service message with it."""
+        """Pin a message; this adds a service message to the chat."""
         chat = self.world.chats[message.chat_id]
         return self.send(user, chat, more={"pinned_message": self.world.message_json(message)})
 
     def channel(self, chat_id: int, title: str, *, bot_can_delete: bool = True) -> Chat:
-        """Make a channel whose administrator the bot is."""
+        """Add a channel in which the bot is an administrator."""
         if chat_id >= 0:
             raise Impossible("A channel's id is negative.")
         chat = Chat(chat_id, "channel", title, bot_can_delete=bot_can_delete)
@@ -116,26 +115,26 @@ class Shapes(People):
         return chat
 
     def post(self, author: User, chat: Chat, text: str) -> Message:
-        """Write a post into a channel; the bot gets `channel_post`."""
+        """Send a post to a channel; the bot gets `channel_post`."""
         chat.members.setdefault(author.id, author)
         return self.send(author, chat, text=text, kind="channel_post")
 
     def query(self, user: User, query: str) -> None:
-        """Type behind the bot's name, in any chat: an inline query."""
+        """Send an inline query, as a user who types the bot's name and a text in any chat."""
         if len(query) > QUERY_CHARACTERS:
-            raise Impossible("The client cuts a query at 256 characters.")
+            raise Impossible("An inline query has at most 256 characters.")
         asked: Json = {"id": str(self.world.serial()), "from": user.json(), "query": query, "offset": ""}
         self.world.push("inline_query", asked | {"chat_type": "sender"})
 
     def choose_result(self, user: User, query: str) -> None:
-        """Choose a result of an inline query, for a bot that has asked BotFather for feedback."""
+        """Choose a result of an inline query, for a bot that has enabled inline feedback in BotFather."""
         chosen: Json = {"result_id": "1", "from": user.json(), "query": query[:QUERY_CHARACTERS]}
         self.world.push("chosen_inline_result", chosen)
 
     # Business accounts.
 
     def connect_business(self, owner: User, *, can_delete: bool = True) -> Business:
-        """Connect the bot to an account: it gets `business_connection`, and what is written in its chats."""
+        """Connect the bot to a business account; the bot gets `business_connection`."""
         made = Business(f"business-{self.world.serial():08d}", owner, can_delete)
         with self.world.lock:
             self.world.business[made.id] = made
@@ -153,9 +152,9 @@ class Shapes(People):
     def write_in_business(
         self, business: Business, sender: User, other: User, text: str, edits: int | None = None
     ) -> int:
-        """Write in the account's chat with `other`, or change the message `edits`; returns its id."""
+        """Send a message in the account's chat with `other`, or edit the message `edits`; return its id."""
         if sender.id not in {business.owner.id, other.id} or (edits and edits not in business.messages):
-            raise Impossible("Only the two write there, and edit what is there.")
+            raise Impossible("Only the two users can write in the chat and edit its messages.")
         number = edits or 9000 + self.world.serial()
         message: Json = {
             "message_id": number,
@@ -174,7 +173,7 @@ class Shapes(People):
 
 
 def _link(text: str, part: str, url: str) -> Entity:
-    """Return the entity of a part of a text that leads to an address, as a client makes it."""
+    """Return the text_link entity for a part of a text, as a client creates it."""
     at = text.index(part)
     before, length = (len(one.encode("utf-16-le")) // 2 for one in (text[:at], part))
     return placed(Entity("text_link", before, length, {"url": url}), text)

@@ -1,4 +1,4 @@
-"""Messages as JSON, the way a bot gets to see them."""
+"""Messages as the JSON objects that a bot gets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.parts.bot_api.values import Chat, Json, Message
 
 
 def message_json(chat: Chat, message: Message) -> Json:
-    """Make a Message object, without the message that it replies to."""
+    """Return a Message object without the message that it replies to."""
     shown: Json = {
         "message_id": message.id,
         "from": message.sender.json(),
@@ -15,7 +15,7 @@ def message_json(chat: Chat, message: Message) -> Json:
         **_content(message),
     }
     if chat.type == "channel":
-        # A post is written by the channel.
+        # The sender of a post is the channel.
         del shown["from"]
         shown["sender_chat"] = chat.json()
     if message.edited_at is not None:

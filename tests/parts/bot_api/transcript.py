@@ -1,4 +1,4 @@
-"""A chat as text: who said what, buttons as [Label], pictures as (picture)."""
+"""A chat as text: senders and texts, buttons as [Label], pictures as (picture)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.parts.bot_api.values import Button, Chat, Message
 
 
 def transcript(chat: Chat, messages: Iterable[Message], find: Callable[[int, int], Message | None]) -> str:
-    """Draw what stands in a chat; `find` gives the message that a reply belongs to."""
+    """Return messages as text; `find` returns the message that a reply refers to."""
     lines = [f"── {chat.title} ──"]
     for message in messages:
         if message.topic_created is None:

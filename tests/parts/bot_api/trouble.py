@@ -1,4 +1,4 @@
-"""Trouble on order: what goes wrong with the bot's next calls, and the real server's rate limits."""
+"""Injected faults for the bot's next calls, and the real server's rate limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HTML = (
 
 @dataclass(slots=True)
 class Trouble:
-    """One trouble: for calls of one method or any, so many times."""
+    """One fault, for a number of calls of one method or of any method."""
 
     kind: Kind
     method: str | None
@@ -39,7 +39,7 @@ class Trouble:
     on_release: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
 
     def release(self) -> None:
-        """Let held calls go on."""
+        """Release held calls."""
         self.left = 0
         self.released.set()
         for act in list(self.on_release):
@@ -47,7 +47,7 @@ class Trouble:
 
 
 class Troubles:
-    """What was ordered. Methods return the trouble; without a method it is for any call but getUpdates."""
+    """Injects faults. Without a method name, a fault affects all calls except getUpdates."""
 
     def __init__(self) -> None:
         self.ordered: list[Trouble] = []
@@ -58,38 +58,38 @@ class Troubles:
         return trouble
 
     def network_down(self, calls: int = 1, method: str | None = None) -> Trouble:
-        """Cut the connection of the next calls before anything happens, those of getUpdates as well."""
+        """Cut the connection of the next calls, including getUpdates, before they take effect."""
         return self._order(Trouble("down", method or "*", calls))
 
     def hang_up(self, method: str | None = None, times: int = 1) -> Trouble:
-        """Do what is asked, then cut the connection: the bot does not know."""
+        """Execute the call, then cut the connection: the bot gets no response."""
         return self._order(Trouble("hang_up", method, times))
 
     def bad_gateway(
         self, method: str | None = None, times: int = 1, status: str = "502 Bad Gateway"
     ) -> Trouble:
-        """Answer with a proxy's HTML page, doing nothing."""
+        """Respond with a proxy's HTML page; do not execute the call."""
         return self._order(Trouble("gateway", method, times, status=status))
 
     def too_many(self, retry_after: int, method: str | None = None, times: int = 1) -> Trouble:
-        """Answer 429 with `retry_after` seconds."""
+        """Respond with 429 and `retry_after` seconds."""
         return self._order(Trouble("refuse", method, times, too_many_requests(retry_after)))
 
     def refuse(self, error_code: int, description: str, method: str | None = None, times: int = 1) -> Trouble:
-        """Answer with an error of one's own choice."""
+        """Respond with this error."""
         return self._order(Trouble("refuse", method, times, Refused(error_code, description)))
 
     def slow(self, seconds: float, method: str | None = None, times: int = 1) -> Trouble:
-        """Wait in real seconds before a call is carried out."""
+        """Wait some real seconds before a call is executed."""
         return self._order(Trouble("slow", method, times, seconds=seconds))
 
     def hold(self, method: str | None = None, times: int = 1) -> Trouble:
-        """Hold calls before they are carried out until `.release()`; `.reached` is set when one came."""
+        """Hold calls until `.release()` before they are executed; `.reached` is set when one arrives."""
         return self._order(Trouble("hold", method, times))
 
     @contextmanager
     def offline(self) -> Generator[None]:
-        """Let nothing through while the block lasts, not the long poll that waits either."""
+        """Cut all connections while the block lasts, also the waiting long poll."""
         down = self._order(Trouble("down", "*", 10**9))
         self.drop_long_poll()
         try:
@@ -98,18 +98,18 @@ class Troubles:
             down.release()
 
     def drop_long_poll(self) -> None:
-        """Cut the connection of the long poll that waits now, if any."""
+        """Cut the connection of the waiting long poll, if any."""
         for drop in list(self.polls_dropped):
             drop()
 
     def heal(self) -> None:
-        """Call off all trouble; held calls go on."""
+        """Remove all faults and release held calls."""
         ordered, self.ordered[:] = list(self.ordered), []
         for trouble in ordered:
             trouble.release()
 
     def next(self, method: str) -> Trouble | None:
-        """Return the trouble that a call is in, counting it off."""
+        """Return the fault for a call, if any, and count it."""
         for trouble in self.ordered:
             meant = trouble.method in {method, "*"} or (trouble.method is None and method != "getUpdates")
             if trouble.left > 0 and meant:
@@ -123,14 +123,14 @@ def too_many_requests(retry_after: int) -> Refused:
 
 
 class RateLimits:
-    """Telegram's limits, as its FAQ tells them: per chat and second, per group and minute, over all."""
+    """Telegram's limits from its FAQ: per chat and second, per group and minute, and in total."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.sent: list[tuple[float, int]] = []
 
     def check(self, method: str, chat_id: int) -> None:
-        """Count a message; raises Refused with the seconds after which it may be sent."""
+        """Count a message; raise ApiError with `retry_after` if it exceeds a limit."""
         if not method.startswith(LIMITED) or method == "sendChatAction":
             return
         now = self.clock()

@@ -1,4 +1,4 @@
-"""What is on its way to the bot: getUpdates with long polling, or a webhook. One poller at a time."""
+"""The queue of updates for the bot: one long poll at a time, or a webhook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threading import RLock
 from tests.parts.bot_api.limits import LONG_POLL_SECONDS, UPDATES_PER_CALL
 from tests.parts.bot_api.values import Json, Refused
 
-# These come only to a bot that names them.
+# The bot gets these only if its `allowed_updates` contain them.
 UNLESS_ASKED = frozenset({"chat_member", "message_reaction", "message_reaction_count"})
 CONFLICT = "Conflict: terminated by other getUpdates request; make sure that only one bot instance is running"
 WEBHOOK_ACTIVE = (
@@ -21,7 +21,7 @@ WEBHOOK_ACTIVE = (
 
 @dataclass(slots=True)
 class Webhook:
-    """Where updates go; `certificate` is PEM text that the bot uploaded, empty for none."""
+    """The webhook of the bot; `certificate` is the uploaded PEM text, empty if there is none."""
 
     url: str = ""
     secret_token: str = field(default="", repr=False)
@@ -32,7 +32,7 @@ class Webhook:
 
 
 class Updates:
-    """The queue. `listeners` are called, under the lock, at every change: the server wakes its pollers so."""
+    """The queue of updates. It calls `listeners`, under the lock, at every change."""
 
     def __init__(self, lock: RLock) -> None:
         self.lock = lock
@@ -46,7 +46,7 @@ class Updates:
         self._ids = itertools.count(700_000_001)
 
     def wanted(self, kind: str) -> bool:
-        """True where the bot's `allowed_updates` let a kind through."""
+        """Return True if the bot's `allowed_updates` include a kind."""
         return kind not in UNLESS_ASKED if self.allowed is None else kind in self.allowed
 
     def push(self, kind: str, content: Json) -> None:
@@ -63,19 +63,19 @@ class Updates:
                 listener()
 
     def allow(self, kinds: list[object] | None) -> None:
-        """Keep `allowed_updates`: None changes nothing, an empty list goes back to the default."""
+        """Store `allowed_updates`: None changes nothing, an empty list restores the default."""
         if kinds is not None:
             self.allowed = frozenset(map(str, kinds)) or None
 
     def confirm(self, offset: int) -> None:
-        """Forget what lies below an offset; a negative one leaves that many from the end."""
+        """Drop updates below an offset; a negative offset keeps that many from the end."""
         if offset < 0:
             del self.waiting[:offset]
         elif offset:
             self.waiting[:] = [update for update in self.waiting if update["update_id"] >= offset]  # type: ignore[operator]
 
     def begin(self, poller: object, offset: int) -> None:
-        """Let a new poller take over; the one before it is terminated. Raises Refused."""
+        """Start a poll; it terminates an earlier one. Raise ApiError if a webhook is set."""
         if self.webhook.url:
             raise Refused(409, WEBHOOK_ACTIVE)
         self.poller = poller
@@ -83,7 +83,7 @@ class Updates:
         self.wake()
 
     def take(self, poller: object, limit: int) -> list[Json]:
-        """Return what waits for a poller; raises Refused where another took over."""
+        """Return pending updates; raise ApiError if another poll or a webhook replaced this poll."""
         if self.webhook.url:
             raise Refused(409, "Conflict: terminated by setWebhook request")
         if self.poller is not poller:
@@ -96,5 +96,5 @@ class Updates:
 
 
 def long_poll_seconds(timeout: int) -> int:
-    """Return how long a poll may wait."""
+    """Return the duration of a poll with this `timeout`."""
     return max(0, min(timeout, LONG_POLL_SECONDS))

@@ -1,4 +1,4 @@
-"""What the endpoint keeps: people, chats, messages, calls, and how a call is refused."""
+"""The values of the endpoint: users, chats, messages, calls and errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ChatType = Literal["private", "supergroup", "channel"]
 
 
 class Refused(Exception):
-    """The answer is an error: HTTP status, description as the real server words it, `parameters` if any."""
+    """An error response: HTTP status, the real server's description, and `parameters` if any."""
 
     def __init__(self, error_code: int, description: str, **parameters: int) -> None:
         super().__init__(description)
@@ -23,7 +23,7 @@ class Refused(Exception):
 
 
 def bad_request(description: str) -> Refused:
-    """Make the commonest refusal."""
+    """Return an error with status 400."""
     return Refused(400, f"Bad Request: {description}")
 
 
@@ -34,13 +34,13 @@ def utf16(text: str) -> int:
 
 @lru_cache(maxsize=16)
 def boundaries(text: str) -> tuple[int, ...]:
-    """Return where each character begins, in UTF-16 code units, and where the last one ends."""
+    """Return the offset of each character, and of the end, in UTF-16 code units."""
     return (0, *accumulate(2 if character > "\uffff" else 1 for character in text))
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person, or the bot."""
+    """A user or the bot."""
 
     id: int
     first_name: str
@@ -56,7 +56,7 @@ class User:
 
 @dataclass(slots=True)
 class Chat:
-    """A private chat (its id is the person's) or a supergroup. `topics` maps thread ids to names."""
+    """A private chat (its id is the user's), a supergroup or a channel. `topics` maps thread ids to names."""
 
     id: int
     type: ChatType
@@ -71,7 +71,7 @@ class Chat:
 
     @property
     def person(self) -> User:
-        """The one whose private chat this is."""
+        """Return the user of a private chat."""
         return self.members[self.id]
 
     def json(self) -> Json:
@@ -84,7 +84,7 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A stretch of text; offset and length in UTF-16 code units."""
+    """A marked range of a text; offset and length are in UTF-16 code units."""
 
     type: str
     offset: int
@@ -97,7 +97,7 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """One inline button: its label and its one action."""
+    """An inline button: its label and its action."""
 
     text: str
     url: str | None = None
@@ -121,7 +121,7 @@ Keyboard = tuple[tuple[Button, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """Something uploaded. `width` and `height` are in pixels, 0 for what is no picture."""
+    """An uploaded file. `width` and `height` are in pixels, 0 if it is no picture."""
 
     id: str
     unique_id: str
@@ -141,9 +141,9 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What stands in a chat at one moment; an edit makes a new value. `date` is in epoch seconds.
+    """One version of a message; an edit creates a new value. `date` is in epoch seconds.
 
-    `text` is the caption where there is a photo or a document.
+    If there is a photo or a document, `text` is its caption.
     """
 
     chat_id: int
@@ -168,7 +168,7 @@ class Message:
 
     @property
     def buttons(self) -> tuple[Button, ...]:
-        """All inline buttons, in reading order."""
+        """Return all inline buttons in reading order."""
         return tuple(button for row in self.keyboard for button in row)
 
     def part(self, entity: Entity) -> str:
@@ -185,16 +185,16 @@ class Message:
         return self.photo is not None or self.document is not None
 
     def content(self) -> tuple[object, ...]:
-        """What an edit must change, or else the message "is not modified"."""
+        """Return what an edit must change; otherwise the message "is not modified"."""
         return self.text, self.entities, self.keyboard, self.photo, self.document
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request of the bot's. `unknown` are parameters that the method does not have.
+    """One request of the bot. `unknown_parameters` are parameters that the method does not have.
 
-    `answer` is the JSON that was computed, also where the connection was cut before it left; None where
-    nothing was.
+    `response` is the computed JSON, even if the connection was cut before it was sent; None if the call was
+    not executed.
     """
 
     method: str
@@ -211,5 +211,5 @@ class Call:
 
     @property
     def description(self) -> str:
-        """The refusal's text; empty for a call that went well."""
+        """Return the error's text; empty for a successful call."""
         return str((self.answer or {}).get("description", ""))

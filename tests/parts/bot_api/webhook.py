@@ -1,4 +1,4 @@
-"""Webhooks: setting them, and the delivery of updates by POST."""
+"""Webhooks: the methods that manage them, and the delivery of updates by POST."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECRET_HEADER = "X-Telegram-Bot-Api-Secret-Token"
 
 
 def set_webhook(world: World, parameters: Parameters) -> object:
-    """Set or remove the webhook. As with a server in local mode, http and any port will do on loopback."""
+    """Set or remove the webhook. As in local mode, allow http and any port on loopback."""
     url = parameters.text("url")
     secret = parameters.text("secret_token")
     parts = urlsplit(url)
@@ -72,7 +72,7 @@ WEBHOOKS: dict[str, Callable[[World, Parameters], object]] = {
 
 
 class Deliverer:
-    """Posts what waits to the webhook, one after the other; again until it is taken with a 2xx."""
+    """Posts pending updates to the webhook in order; retries each until the response is 2xx."""
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -1,4 +1,4 @@
-"""Chats, messages, files and what is on its way to the bot: one lock around all of it."""
+"""The state of the server: chats, messages, files and pending updates, under one lock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOK_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the bot answered to a press: a toast, or an alert, or a URL to open."""
+    """The bot's answer to a callback query: a toast, an alert or a URL to open."""
 
     text: str
     show_alert: bool
@@ -27,7 +27,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Pressed:
-    """A press of a button: `answer` is None until the bot answers the callback query."""
+    """A press of a button. `answer` is None until the bot answers the callback query."""
 
     id: str
     user: User
@@ -38,10 +38,10 @@ class Pressed:
     answer: Answer | None = None
 
     def answered(self, seconds: float = 10.0) -> Answer:
-        """Wait for the answer; raises AssertionError where none comes."""
+        """Wait for the answer; raise AssertionError if none comes."""
         with self.changed:
             if not self.changed.wait_for(lambda: self.answer is not None, seconds) or self.answer is None:
-                raise AssertionError(f"The button's spinner still turns after {seconds} s.")
+                raise AssertionError(f"The bot did not answer the callback query within {seconds} s.")
             return self.answer
 
     def __await__(self) -> Generator[object, None, Answer]:
@@ -50,9 +50,9 @@ class Pressed:
 
 @dataclass(slots=True)
 class Business:
-    """A business account to which the bot is connected: the chats of its owner with others.
+    """The bot's connection to a business account, with the messages of the owner's chats.
 
-    `messages` are Message objects as the bot was shown them; ids count in the owner's account.
+    `messages` are the Message objects that the bot got; their ids are unique in the owner's account.
     """
 
     id: str
@@ -63,7 +63,7 @@ class Business:
 
 
 class World:
-    """Everything that the endpoint knows. Every method takes the lock; `changed` tells those who wait."""
+    """The state of the endpoint. Methods take the lock; `changed` notifies waiting threads."""
 
     def __init__(
         self, bot: User, clock: Callable[[], float] = time.time, *, privacy_mode: bool = True
@@ -86,7 +86,7 @@ class World:
         self.commands: dict[str, list[object]] = {}
         self.logged_out = False
         self.started_at = clock()
-        # In private chats and small groups Telegram counts across chats, in a supergroup for itself.
+        # Telegram numbers messages across private chats and small groups, but per supergroup.
         self._private_ids = itertools.count(101)
         self._group_ids: dict[int, itertools.count[int]] = {}
         self._serials = itertools.count(1)
@@ -100,14 +100,14 @@ class World:
             self.changed.notify_all()
 
     def chat(self, chat_id: int) -> Chat:
-        """Return a chat that the bot may know; raises Refused."""
+        """Return a chat; raise ApiError if it does not exist."""
         chat = self.chats.get(chat_id)
         if chat is None:
             raise bad_request("chat not found")
         return chat
 
     def writable(self, chat_id: int) -> Chat:
-        """Return a chat that the bot may write to; raises Refused."""
+        """Return a chat that the bot may write to; raise ApiError."""
         chat = self.chat(chat_id)
         if chat.type == "private" and chat.blocked:
             raise Refused(403, "Forbidden: bot was blocked by the user")
@@ -118,7 +118,7 @@ class World:
         return chat
 
     def message(self, chat_id: int, message_id: int) -> Message | None:
-        """Return a message as it stands now, None where it is gone or never was."""
+        """Return the current version of a message; None if it is deleted or does not exist."""
         if (chat_id, message_id) in self.gone:
             return None
         versions = self.versions.get((chat_id, message_id))
@@ -130,7 +130,7 @@ class World:
         return next(self._group_ids.setdefault(chat.id, itertools.count(1)))
 
     def add(self, chat: Chat, message: Message) -> Message:
-        """Put a message into a chat, with the next id of it."""
+        """Add a message to a chat with the chat's next id."""
         with self.lock:
             made = replace(message, chat_id=chat.id, id=self.next_id(chat))
             self.versions[chat.id, made.id] = [made]
@@ -139,7 +139,7 @@ class World:
         return made
 
     def edit(self, message: Message) -> Message:
-        """Let a new value stand where an older one stood."""
+        """Add a new version of a message."""
         with self.lock:
             self.versions[message.chat_id, message.id].append(message)
             self.changed.notify_all()
@@ -151,21 +151,21 @@ class World:
             self.changed.notify_all()
 
     def standing(self, chat_id: int) -> list[Message]:
-        """Return what is visible in a chat, in order."""
+        """Return the visible messages of a chat, in order."""
         with self.lock:
             found = (self.message(chat_id, message_id) for message_id in self.order.get(chat_id, []))
             return [message for message in found if message is not None]
 
     def push(self, kind: str, content: Json) -> None:
-        """Send the bot an update."""
+        """Queue an update for the bot."""
         with self.lock:
             self.updates.push(kind, content)
             self.changed.notify_all()
 
     def message_json(self, message: Message) -> Json:
-        """Make the Message object that the bot gets to see."""
+        """Return the Message object that the bot gets."""
         chat = self.chats[message.chat_id]
-        # In a topic, what replies to nothing replies to the topic's first message.
+        # In a topic, a message that is no reply refers to the topic's first message.
         replied = message.reply_to if message.reply_to is not None else message.thread
         original = self.message(chat.id, replied) if replied is not None and replied != message.id else None
         return message_json(chat, message) | (
@@ -173,10 +173,10 @@ class World:
         )
 
     def wait(self, predicate: Callable[[], object], seconds: float) -> bool:
-        """Wait until something is true, at most some seconds; looked at again at every change.
+        """Wait until a predicate is true, at most some seconds; return whether it is. Check at every change.
 
-        It may also depend on what is not of this world, such as a log, whose changes nobody tells it: without
-        a look of its own, that was noticed when the bot's long poll ended, up to ten seconds later.
+        A predicate may also depend on things that do not notify `changed`, such as a log. So this also checks
+        every RECHECK_SECONDS. Otherwise it would notice them when the bot's long poll ends, up to 10 s later.
         """
         end = time.monotonic() + seconds
         with self.changed:

@@ -1,4 +1,4 @@
-"""An endpoint for each test, whose clock only tests move, and a person who has pressed Start."""
+"""One endpoint for each test with a clock that the test sets, and a user who has pressed Start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`parse_mode` at the Bot API endpoint. The cases are facts about Telegram's own parser."""
+"""`parse_mode` at the Bot API endpoint. The cases document the behaviour of Telegram's parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the Bot API endpoint takes as a message, its buttons and its entities."""
+"""Which messages, buttons and entities the Bot API endpoint accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Bot API endpoint as the real python-telegram-bot meets it."""
+"""The Bot API endpoint with the real python-telegram-bot."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_group_shows_the_bot_commands_and_replies_only(api: BotApi, anna: User
             shown = (await api.until(lambda: [m for m in api.messages(group) if m.from_bot]))[0]
             api.say(anna, "a reply", group, reply_to=shown)
             await api.until(lambda: api.deleted(group) or api.calls_of("deleteMessage"))
-            # An administrator hears everything.
+            # An administrator gets all messages.
             api.say(anna, "in a topic", forum, thread=topic)
             await api.until(lambda: api.deleted(forum))
 

@@ -1,4 +1,4 @@
-"""The Bot API endpoint refuses what the real one refuses, in its words."""
+"""The Bot API endpoint refuses the same calls as the real one, with the same descriptions."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_an_edit_must_change_an_own_message_that_is_there(api: BotApi, anna: Use
     assert said == "there is no caption in the message to edit"
     markup = keyboard([{"text": "x", "callback_data": "x"}])
     assert ask("editMessageReplyMarkup", chat_id=7, message_id=mine, reply_markup=markup)["ok"]
-    # An edit without a keyboard takes it away.
+    # An edit without a keyboard removes the keyboard.
     assert ask("editMessageText", chat_id=7, message_id=mine, text="z")["ok"]
     standing = next(message for message in api.messages(anna) if message.id == mine)
     assert (standing.text, standing.buttons) == ("z", ())

@@ -1,4 +1,4 @@
-"""What goes wrong between a bot and Telegram, on order; and webhooks."""
+"""Injected faults between a bot and the Bot API endpoint, rate limits, and webhooks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def _retry_after_as_it_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library warns of the older type in the middle of making the error."""
+    """Opt in to the library's future type: it warns about the older one."""
     monkeypatch.setenv("PTB_TIMEDELTA", "true")
 
 
@@ -40,7 +40,7 @@ def anna(api: BotApi) -> User:
 async def receiving(
     updates: list[dict[str, Any]], statuses: list[int], tls: ssl.SSLContext | None = None
 ) -> AsyncGenerator[str]:
-    """Serve a webhook that answers with the statuses, then with 200."""
+    """Serve a webhook that responds with the statuses, then with 200."""
 
     async def receive(request: web.Request) -> web.Response:
         status = statuses.pop(0) if statuses else 200
@@ -56,7 +56,7 @@ async def receiving(
         try:
             yield f"{'https' if tls else 'http'}://127.0.0.1:{bound.getsockname()[1]}/hook"
         finally:
-            # A goodbye over TLS would wait for its answer, in a loop that ends here.
+            # A TLS close would wait for the peer's close_notify, but this event loop ends here.
             for connection in runner.server.connections if runner.server else ():
                 if connection.transport is not None:
                     connection.transport.abort()
@@ -96,7 +96,7 @@ def test_a_webhook_gets_every_update_with_the_secret_until_it_takes_it(api: BotA
 
     with_bot(api, receive)
     assert [update["message"]["text"] for update in updates] == ["/start", "/start", "hello"]
-    # The application that takes them is python-telegram-bot's own way for other web servers.
+    # python-telegram-bot documents this way to receive updates with another web server.
     assert {update.pop("secret") for update in updates} == {"a_secret-1"}
     heard = [Update.de_json(update, None) for update in updates]
     assert heard[2].effective_user
