@@ -12,17 +12,17 @@ from contextlib import suppress
 from benchmarks import (
     chats,
     concurrency,
-    drawing,
     hostile,
     hot_path,
     logins,
     memory,
     polling,
-    sharing,
+    qr_codes,
+    shared_login,
     startup,
     table,
 )
-from benchmarks.measuring import Figure, Scale
+from benchmarks.measurement import Figure, Scale
 
 BENCHMARKS: dict[str, Callable[[Scale], list[Figure]]] = {
     "startup": startup.measure_figures,
@@ -30,10 +30,10 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Figure]]] = {
     "concurrency": concurrency.measure_figures,
     "hostile": hostile.measure_figures,
     "logins": logins.measure_figures,
-    "sharing": sharing.measure_figures,
+    "sharing": shared_login.measure_figures,
     "memory": memory.measure_figures,
     "polling": polling.measure_figures,
-    "qr": drawing.measure_figures,
+    "qr": qr_codes.measure_figures,
     "chats": chats.measure_figures,
 }
 

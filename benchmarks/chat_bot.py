@@ -110,7 +110,7 @@ BOT_RUNNERS: dict[str, Callable[[str, str, str], None]] = {
 
 def _run_coroutine(coroutine: Coroutine[Any, Any, None]) -> None:
     if os.environ.get("BOT_WATCHED"):
-        from benchmarks.chat_watch import run_monitored
+        from benchmarks.loop_monitor import run_monitored
 
         coroutine = run_monitored(coroutine)
     asyncio.run(coroutine)

@@ -19,8 +19,8 @@ from statistics import median
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from benchmarks.given import environ_for
-from benchmarks.measuring import ROOT, Figure, Scale, measure_interleaved
+from benchmarks.login_home import environ_for
+from benchmarks.measurement import ROOT, Figure, Scale, measure_interleaved
 from tests.parts import bot_api, discord_api
 
 _WAIT_SECONDS = 60.0
@@ -38,10 +38,10 @@ def measure_figures(scale: Scale) -> list[Figure]:
 
 
 def _measure_telegram(scale: Scale) -> list[Figure]:
-    with bot_api.running() as api:
+    with bot_api.serve_bot_api() as api:
 
         def start(kind: str) -> float:
-            return _measure_start_milliseconds(kind, api.origin, api.token, lambda: api.polling)
+            return _measure_start_milliseconds(kind, api.origin, api.token, lambda: api.is_polling)
 
         figures = _measure_starts("telegram", start, "process start to the first getUpdates", scale)
     count = scale.choose_size(100, 3)
@@ -51,7 +51,8 @@ def _measure_telegram(scale: Scale) -> list[Figure]:
         floors.append(_run_telegram_crowd("telegram floor", count))
     for percent in (50, 99, 100):
         prompts, greetings = (
-            median(_percentile(report["prompts"], percent) for report in each) for each in (reports, floors)
+            median(_percentile(report["prompts"], percent) for report in run_reports)
+            for run_reports in (reports, floors)
         )
         what = f"{count} Telegram logins at once, command to prompt, {_percentile_label(percent)}"
         peers = {"python-telegram-bot greets": greetings}
@@ -63,11 +64,13 @@ def _measure_telegram(scale: Scale) -> list[Figure]:
 
 
 def _measure_discord(scale: Scale) -> list[Figure]:
-    with discord_api.running() as api:
+    with discord_api.serve_discord_api() as api:
 
         def start(kind: str) -> float:
-            before = api.gateway.ready
-            return _measure_start_milliseconds(kind, api.url, api.token, lambda: api.gateway.ready > before)
+            before = api.gateway.ready_count
+            return _measure_start_milliseconds(
+                kind, api.url, api.token, lambda: api.gateway.ready_count > before
+            )
 
         figures = _measure_starts("discord", start, "process start to READY", scale)
     count = scale.choose_size(100, 3)
@@ -146,13 +149,13 @@ def _run_telegram_crowd(kind: str, count: int) -> Report:
     The floor bot sends a greeting with a button instead of a prompt.
     """
     with ExitStack() as stack:
-        api = stack.enter_context(bot_api.running())
+        api = stack.enter_context(bot_api.serve_bot_api())
         numbers = range(_FIRST_USER, _FIRST_USER + count + 1)
-        people = [api.user(number, f"Person {number}") for number in numbers]
+        people = [api.add_user(number, f"Person {number}") for number in numbers]
         for person in people:
-            api.private(person).started = True
+            api.private_chat(person).is_started = True
         bot = stack.enter_context(_run_monitored_bot(kind, api.origin, api.token, numbers))
-        _wait_until(lambda: api.polling, bot)
+        _wait_until(lambda: api.is_polling, bot)
 
         def count_calls(method: str) -> int:
             return len(api.calls_of(method))
@@ -175,22 +178,22 @@ def _run_telegram_crowd(kind: str, count: int) -> Report:
         ]
         _wait_until(lambda: count_calls("sendPhoto") == count, bot, pause_seconds=0.1)
         pictures = [api.messages(person)[-1].date for person in crowd]
-        report["pictures"] = _durations_milliseconds([press.at for press in presses], pictures)
+        report["pictures"] = _durations_milliseconds([press.pressed_at for press in presses], pictures)
         return {**report, **_send_command(bot, "report")}
 
 
 def _run_discord_crowd(count: int) -> Report:
     """Let all users of a guild start a login at once."""
     with ExitStack() as stack:
-        api = stack.enter_context(discord_api.running())
-        people = [api.user(f"person{number}") for number in range(count + 1)]
-        guild = api.guild("Home", people)
+        api = stack.enter_context(discord_api.serve_discord_api())
+        people = [api.add_user(f"person{number}") for number in range(count + 1)]
+        guild = api.add_guild("Home", people)
         channel = guild.channel("general")
         ids = [int(person.id) for person in people]
         bot = stack.enter_context(_run_monitored_bot("discord", api.url, api.token, ids))
         _wait_until(lambda: len(api.commands) == 3, bot)
         first, *crowd = people
-        api.answer(api.slash(first, channel, "connect", server="bench0"), seconds=_WAIT_SECONDS)
+        api.wait_for_response(api.slash(first, channel, "connect", server="bench0"), seconds=_WAIT_SECONDS)
         _send_command(bot, "begin")
         interactions = [api.slash(person, channel, "connect", server="bench0") for person in crowd]
         _wait_until(

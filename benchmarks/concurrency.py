@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import httpx2
 
-from benchmarks.driving import measure_burst_milliseconds, post
-from benchmarks.given import FASTMCP_PYTHON, environ_for, logged_in_home, tokens
+from benchmarks.auth_timing import measure_burst_milliseconds, post
 from benchmarks.hot_path import make_fixed_header_auth
-from benchmarks.measuring import Figure, Measure, Scale, command_output_measure, measure_interleaved
+from benchmarks.login_home import FASTMCP_PYTHON, environ_for, logged_in_home, tokens
+from benchmarks.measurement import Figure, Measure, Scale, command_output_measure, measure_interleaved
 from benchmarks.sdk import make_provider, make_storage_with_token
 from benchmarks.server import TOKEN, run_server
 from hermes_mcp_auth_remote.auth.httpx import McpAuth

@@ -23,7 +23,7 @@ from key_value.aio.stores.filetree import (  # type: ignore[import-not-found]
 )
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
-from benchmarks.driving import measure_burst_milliseconds, measure_flow_microseconds
+from benchmarks.auth_timing import measure_burst_milliseconds, measure_flow_microseconds
 from benchmarks.server import TOKEN
 
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import httpx2
 
-from benchmarks.driving import post
-from benchmarks.given import logged_in_home, tokens
+from benchmarks.auth_timing import post
 from benchmarks.hostile_server import run_server as serving_hostile
-from benchmarks.measuring import Figure, Measure, Scale, measure_interleaved
+from benchmarks.login_home import logged_in_home, tokens
+from benchmarks.measurement import Figure, Measure, Scale, measure_interleaved
 from benchmarks.server import run_server
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.demo.servers import serve_demo
@@ -159,7 +159,7 @@ async def _measure_login_start(home: Path, url: str, count: int) -> float:
     """Return how long a login takes to start, in ms, during `count` others with a silent resolver."""
     service = AuthService(home)
     with silent_resolver():
-        others = [
+        hostile_logins = [
             asyncio.create_task(
                 service.start_login(
                     Server(f"silent-{number}", f"https://{SILENT_HOST}/mcp"),
@@ -172,9 +172,9 @@ async def _measure_login_start(home: Path, url: str, count: int) -> float:
         started_at = time.perf_counter()
         login = await service.start_login(Server("honest", url), Origin("terminal"))
         duration_ms = (time.perf_counter() - started_at) * 1000
-        for other in others:
+        for other in hostile_logins:
             other.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.gather(*hostile_logins, return_exceptions=True)
     await service.cancel(login.id)
     return duration_ms
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
-from benchmarks.measuring import ROOT
+from benchmarks.measurement import ROOT
 
 _CHUNKED_HEADER = b"transfer-encoding: chunked\r\n\r\n"
 _ENDLESS_HEAD = b"HTTP/1.1 401 No\r\nwww-authenticate: Bearer\r\n" + _CHUNKED_HEADER

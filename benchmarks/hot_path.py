@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import httpx2
 
-from benchmarks.driving import measure_blocking_flow_microseconds, measure_flow_microseconds
-from benchmarks.given import FASTMCP_PYTHON, MCP1_PYTHON, environ_for, logged_in_home, tokens
-from benchmarks.measuring import Figure, Measure, Scale, command_output_measure, measure_interleaved
+from benchmarks.auth_timing import measure_blocking_flow_microseconds, measure_flow_microseconds
+from benchmarks.login_home import FASTMCP_PYTHON, MCP1_PYTHON, environ_for, logged_in_home, tokens
+from benchmarks.measurement import Figure, Measure, Scale, command_output_measure, measure_interleaved
 from benchmarks.sdk import make_provider, make_storage_with_token
 from benchmarks.server import TOKEN
 from hermes_mcp_auth_remote.auth.httpx import McpAuth
@@ -40,7 +40,7 @@ def measure_figures(scale: Scale) -> list[Figure]:
     with logged_in_home() as home:
         session = AuthService(home).session(Server("bench", _URL))
         session.adopt(tokens())
-        for library, ours in ((httpx, McpAuth(session)), (httpx2, McpAuth2(session))):
+        for library, our_auth in ((httpx, McpAuth(session)), (httpx2, McpAuth2(session))):
             name = library.__name__
             request: Any = library.Request("POST", _URL, json={})
             response: Any = library.Response(200, request=request)
@@ -52,7 +52,10 @@ def measure_figures(scale: Scale) -> list[Figure]:
             ) -> Measure:
                 return lambda: asyncio.run(measure_flow_microseconds(auth, request, response, count))
 
-            measures = {"floor": flow_measure(make_fixed_header_auth(library)), "ours": flow_measure(ours)}
+            measures = {
+                "floor": flow_measure(make_fixed_header_auth(library)),
+                "ours": flow_measure(our_auth),
+            }
             if library is httpx2:
                 measures["mcp 2.x"] = flow_measure(make_provider(_URL, make_storage_with_token(TOKEN)))
                 if FASTMCP_PYTHON.exists():
@@ -64,9 +67,9 @@ def measure_figures(scale: Scale) -> list[Figure]:
                 command = (str(MCP1_PYTHON), "-m", "benchmarks.sdk", str(count))
                 measures["mcp 1.x"] = command_output_measure(command, environ_for(home))
             medians = measure_interleaved(measures, scale)
-            floor, mine = medians.pop("floor"), medians.pop("ours")
+            floor, ours = medians.pop("floor"), medians.pop("ours")
             figures.append(
-                Figure(f"auth step, {name}, async", "µs", mine, "a fixed header", floor, 1.25, medians)
+                Figure(f"auth step, {name}, async", "µs", ours, "a fixed header", floor, 1.25, medians)
             )
             blocking = measure_interleaved(
                 {
@@ -77,7 +80,7 @@ def measure_figures(scale: Scale) -> list[Figure]:
                         response,
                         count,
                     ),
-                    "ours": partial(measure_blocking_flow_microseconds, ours, request, response, count),
+                    "ours": partial(measure_blocking_flow_microseconds, our_auth, request, response, count),
                 },
                 scale,
             )

@@ -15,8 +15,8 @@ import httpx2
 from mcp.client.auth import OAuthClientProvider
 from mcp.shared.auth import AuthorizationCodeResult
 
-from benchmarks.given import REDIRECT_URI
-from benchmarks.measuring import Figure, Scale
+from benchmarks.login_home import REDIRECT_URI
+from benchmarks.measurement import Figure, Scale
 from benchmarks.sdk import MemoryStorage, make_provider
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.errors import AuthorizationRequired

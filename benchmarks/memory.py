@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.given import PYTHON, SERVER_NAME, environ_for, logged_in_home
-from benchmarks.measuring import Figure, Measure, Scale, command_output_measure, measure_interleaved
+from benchmarks.login_home import PYTHON, SERVER_NAME, environ_for, logged_in_home
+from benchmarks.measurement import Figure, Measure, Scale, command_output_measure, measure_interleaved
 from benchmarks.server import TOKEN, run_server
 
 _RESIDENT_CODE = """
@@ -34,7 +34,7 @@ _USERS_CODE = (
     + """
 import os
 from pathlib import Path
-from benchmarks.given import tokens
+from benchmarks.login_home import tokens
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server

@@ -20,8 +20,8 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from benchmarks.given import REDIRECT_URI
-from benchmarks.measuring import ROOT, Figure, Scale
+from benchmarks.login_home import REDIRECT_URI
+from benchmarks.measurement import ROOT, Figure, Scale
 from benchmarks.polling_server import run_server
 from hermes_mcp_auth_remote.http.client import run_exchange
 from hermes_mcp_auth_remote.login import Login
@@ -238,8 +238,8 @@ def run_floor(origin: str, count: int, interval_seconds: float, seconds: float) 
 def main(argv: list[str]) -> None:
     """Run one of the two kinds, and print its report as JSON."""
     kind, origin, count, interval, seconds = argv
-    run = {"ours": run_service, "floor": run_floor}[kind]
-    print(json.dumps(run(origin, int(count), float(interval), float(seconds))), flush=True)
+    run_kind = {"ours": run_service, "floor": run_floor}[kind]
+    print(json.dumps(run_kind(origin, int(count), float(interval), float(seconds))), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
-from benchmarks.measuring import ROOT
+from benchmarks.measurement import ROOT
 
 _PENDING_BODY = b'{"error":"authorization_pending"}'
 _CODE_PARAMETER = b"device_code="

@@ -101,7 +101,7 @@ def make_storage_with_token(access_token: str) -> MemoryStorage:
 
 def main() -> None:
     """Print the CPU time of the auth step, in microseconds."""
-    from benchmarks.driving import measure_flow_microseconds
+    from benchmarks.auth_timing import measure_flow_microseconds
 
     library: Any = getattr(oauth2, "httpx2", None) or oauth2.httpx  # type: ignore[attr-defined]
     request = library.Request("POST", "http://127.0.0.1:9/mcp", json={})

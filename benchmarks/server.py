@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 from starlette.types import Receive, Scope, Send
 
-from benchmarks.measuring import ROOT
+from benchmarks.measurement import ROOT
 
 TOKEN = "an-access-token-of-a-usual-length-for-the-benchmarks"
 _EXPECTED_AUTHORIZATION = f"Bearer {TOKEN}".encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.given import (
+from benchmarks.login_home import (
     COMMAND,
     FASTMCP_PYTHON,
     MCP1_PYTHON,
@@ -11,7 +11,7 @@ from benchmarks.given import (
     environ_for,
     logged_in_home,
 )
-from benchmarks.measuring import Figure, Measure, Scale, command_time_measure, measure_interleaved
+from benchmarks.measurement import Figure, Measure, Scale, command_time_measure, measure_interleaved
 from benchmarks.server import TOKEN, run_server
 
 _FIRST_CALL_CODE = """

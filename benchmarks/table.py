@@ -8,7 +8,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from benchmarks.measuring import Figure
+from benchmarks.measurement import Figure
 
 _COLUMN_TITLES = (
     "figure",

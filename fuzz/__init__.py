@@ -5,4 +5,14 @@ exception through, and checks the result. `make fuzz` runs each for 20 seconds, 
 for longer.
 """
 
-HARNESSES = ("challenge", "metadata", "registration", "token", "device", "paste", "config", "stored", "peek")
+HARNESSES = (
+    "challenge",
+    "metadata",
+    "registration",
+    "token",
+    "device",
+    "paste",
+    "config",
+    "store_files",
+    "fast_token",
+)

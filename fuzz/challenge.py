@@ -1,6 +1,6 @@
 """Fuzz WWW-Authenticate headers, one per line: `read_challenge` never raises and returns bounded data."""
 
-from fuzz.given import check, read_sample
+from fuzz.inputs import check, read_sample
 from hermes_mcp_auth_remote.oauth.challenge import MAX_RESOURCE_METADATA_URLS, read_challenge
 
 SEEDS = (

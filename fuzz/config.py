@@ -4,7 +4,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from fuzz.given import check
+from fuzz.inputs import check
 from hermes_mcp_auth_remote.config import find_server, load_servers
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.urls import is_safe_url

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from fuzz.given import BAD_JSON, NOW, OK_JSON, check, make_authorization_server, make_client, make_response
+from fuzz.inputs import BAD_JSON, NOW, OK_JSON, check, make_authorization_server, make_client, make_response
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization, read_device_authorization_response
 from hermes_mcp_auth_remote.oauth.device_polling import PollState, advance_poll, start_polling

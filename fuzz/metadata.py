@@ -3,7 +3,7 @@
 import json
 from contextlib import suppress
 
-from fuzz.given import ISSUER, OK_JSON, check, make_authorization_server, make_response, read_sample
+from fuzz.inputs import ISSUER, OK_JSON, check, make_authorization_server, make_response, read_sample
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.metadata import (
     read_authorization_server_response,

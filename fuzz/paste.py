@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from fuzz.given import ISSUER, REDIRECT_URI, STATE, check, make_authorization_request
+from fuzz.inputs import ISSUER, REDIRECT_URI, STATE, check, make_authorization_request
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
 

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from fuzz.given import (
+from fuzz.inputs import (
     ISSUER,
     OK_JSON,
     REDIRECT_URI,

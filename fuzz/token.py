@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from fuzz.given import BAD_JSON, NOW, OK_FORM, OK_JSON, check, make_response, read_sample
+from fuzz.inputs import BAD_JSON, NOW, OK_FORM, OK_JSON, check, make_response, read_sample
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.token import read_token_response
 

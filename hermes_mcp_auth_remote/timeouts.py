@@ -2,7 +2,7 @@
 
 A token request uses up an authorization code, a device code or a rotating refresh token, and the server sends
 its response only once. So this process reads the response until the connection fails, and all other limits
-allow for that time. `tests/test_times.py` asserts the relations.
+allow for that time. `tests/test_timeouts.py` asserts the relations.
 """
 
 from __future__ import annotations

@@ -13,14 +13,14 @@ import pytest
 from _pytest.nodeid import coerce_node_id
 from hypothesis import is_hypothesis_test, settings
 
-from tests import tripwire
+from tests import leak_check
 
 # Programs from Debian packages. All other dependencies come from PyPI and npm.
-PROGRAMS = {"browser": "chromium", "ssh": "sshd", "tmux": "tmux"}
+PROGRAMS_BY_MARKER = {"browser": "chromium", "ssh": "sshd", "tmux": "tmux"}
 # `make quick` runs no test with one of these markers, and imports no module whose tests all have one.
-NOT_QUICK = ("slow", "node", "browser", "ssh", "tmux", "hermes")
-SLOW_MODULE = re.compile(
-    rf"^pytestmark = (?:\[[^]]*)?pytest\.mark\.(?:{'|'.join(NOT_QUICK)})\b", re.MULTILINE
+SLOW_MARKERS = ("slow", "node", "browser", "ssh", "tmux", "hermes")
+SLOW_MODULE_PATTERN = re.compile(
+    rf"^pytestmark = (?:\[[^]]*)?pytest\.mark\.(?:{'|'.join(SLOW_MARKERS)})\b", re.MULTILINE
 )
 
 
@@ -46,7 +46,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """With `--quick`, do not import slow modules: the imports alone would take 20 seconds."""
     is_module = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
     if config.getoption("--quick") and is_module:
-        return SLOW_MODULE.search(collection_path.read_text("utf-8")) is not None or None
+        return SLOW_MODULE_PATTERN.search(collection_path.read_text("utf-8")) is not None or None
     return None
 
 
@@ -56,28 +56,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Deselect tests whose program is missing, and with `--quick` the slow ones.
     """
     is_soak = config.getoption("--soak")
-    unwanted = (*missing_programs(), *(NOT_QUICK if config.getoption("--quick") else ()))
+    unwanted_markers = (*missing_programs(), *(SLOW_MARKERS if config.getoption("--quick") else ()))
 
     def is_wanted(item: pytest.Item) -> bool:
-        is_possible = not any(item.get_closest_marker(marker) for marker in unwanted)
-        is_long = item.get_closest_marker("soak") is not None or (is_soak and is_property(item))
+        is_possible = not any(item.get_closest_marker(marker) for marker in unwanted_markers)
+        is_long = item.get_closest_marker("soak") is not None or (is_soak and is_property_test(item))
         return is_possible and is_long == is_soak
 
-    others = [item for item in items if not is_wanted(item)]
-    if others:
-        config.hook.pytest_deselected(items=others)
+    deselected = [item for item in items if not is_wanted(item)]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if is_wanted(item)]
     if getattr(config.option, "loadgroup", False):
-        name_groups(items)
+        append_xdist_groups(items)
 
 
-def is_property(item: pytest.Item) -> bool:
+def is_property_test(item: pytest.Item) -> bool:
     """Return whether hypothesis generates examples for a test. `--soak` generates more of them."""
     function = getattr(item, "obj", None)
     return item.get_closest_marker("properties") is not None or is_hypothesis_test(function)
 
 
-def name_groups(items: list[pytest.Item]) -> None:
+def append_xdist_groups(items: list[pytest.Item]) -> None:
     """Append the xdist group to each test's id: pytest-xdist distributes tests by that id.
 
     pytest-xdist 3.8 sets an attribute that pytest 9.2 no longer reads, and would distribute the tests of a
@@ -94,7 +94,9 @@ def missing_programs() -> dict[str, str]:
     if os.environ.get("CI"):
         return {}
     path = os.environ.get("PATH", "") + ":/usr/sbin"
-    return {marker: name for marker, name in PROGRAMS.items() if shutil.which(name, path=path) is None}
+    return {
+        marker: name for marker, name in PROGRAMS_BY_MARKER.items() if shutil.which(name, path=path) is None
+    }
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -104,7 +106,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the developer's HERMES_HOME, proxies and certificate files from each test."""
     monkeypatch.setenv("HERMES_HOME", str(tmp_path / "hermes"))
     # Without it, python-telegram-bot warns when it builds a RetryAfter, and a warning is an error here.
@@ -115,22 +117,22 @@ def _home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _single_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Trust one public certificate authority instead of 140: each HTTP client needs 0.04 s to read them.
 
     No test connects to a server with a certificate of a public authority.
     """
     bundle = Path(certifi.where()).read_text(encoding="utf-8")
-    end = "-----END CERTIFICATE-----\n"
-    few = tmp_path_factory.mktemp("authorities") / "ca.pem"
-    few.write_text(bundle.partition(end)[0] + end, encoding="utf-8")
+    end_marker = "-----END CERTIFICATE-----\n"
+    bundle_path = tmp_path_factory.mktemp("authorities") / "ca.pem"
+    bundle_path.write_text(bundle.partition(end_marker)[0] + end_marker, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(certifi, "where", lambda: str(few))
+        patch.setattr(certifi, "where", lambda: str(bundle_path))
         yield
 
 
 @pytest.fixture(autouse=True)
-def _every_log_line_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+def _debug_log_capture(caplog: pytest.LogCaptureFixture) -> None:
     """Capture DEBUG records of all loggers, so that the leak check reads them too."""
     caplog.set_level(logging.DEBUG)
 
@@ -140,11 +142,13 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if tripwire.found_in(f"{report.longreprtext}{report.caplog}{report.capstdout}{report.capstderr}"):
+    if leak_check.contains_secret(
+        f"{report.longreprtext}{report.caplog}{report.capstdout}{report.capstderr}"
+    ):
         # Do not show the text itself: it contains the secret.
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid}: a secret of this test reached a log, an output or an error."
         report.sections = []
     if call.when == "teardown":
-        tripwire.forget()
+        leak_check.clear_secrets()
     return report

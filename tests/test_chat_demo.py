@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("platform", ["telegram", "discord"])
-def test_a_whole_login_is_played_and_ends_with_a_tool_call(platform: str) -> None:
-    played = subprocess.run(
+def test_demo_shows_whole_login_and_tool_call(platform: str) -> None:
+    process = subprocess.run(
         [sys.executable, "-m", "tests.chat_demo", platform],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
@@ -24,9 +24,13 @@ def test_a_whole_login_is_played_and_ends_with_a_tool_call(platform: str) -> Non
         timeout=120,
         check=False,
     )
-    assert played.returncode == 0, played.stderr
-    assert played.stderr == ""
-    for said in ("Continue only if you asked for this just now.", "demo: connected", "ada@example.com"):
-        assert said in played.stdout
-    assert played.stdout.count("/callback?") == 0
-    assert "called the tool `whoami`" in played.stdout
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    for expected_text in (
+        "Continue only if you asked for this just now.",
+        "demo: connected",
+        "ada@example.com",
+    ):
+        assert expected_text in process.stdout
+    assert process.stdout.count("/callback?") == 0
+    assert "called the tool `whoami`" in process.stdout

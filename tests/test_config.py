@@ -31,7 +31,9 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def test_home_is_the_environments_or_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_path_comes_from_the_environment_or_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert hermes_home_path({"HERMES_HOME": "/srv/hermes"}) == Path("/srv/hermes")
     assert hermes_home_path({"HERMES_HOME": "~/elsewhere"}) == tmp_path / "elsewhere"
@@ -39,7 +41,7 @@ def test_home_is_the_environments_or_the_users(tmp_path: Path, monkeypatch: pyte
 
 
 def test_only_enabled_entries_with_a_url_and_auth_oauth_are_loaded(write: Write) -> None:
-    where = write("""
+    home = write("""
         model: anything
         mcp_servers:
           ours: {url: "https://a.example/mcp", auth: oauth}
@@ -50,7 +52,7 @@ def test_only_enabled_entries_with_a_url_and_auth_oauth_are_loaded(write: Write)
           local: {command: npx, args: [x], auth: oauth}
           empty:
     """)
-    assert list(load_servers(where, {})) == ["ours", "loud"]
+    assert list(load_servers(home, {})) == ["ours", "loud"]
 
 
 def test_without_a_config_there_are_no_servers(tmp_path: Path, write: Write) -> None:
@@ -61,13 +63,13 @@ def test_without_a_config_there_are_no_servers(tmp_path: Path, write: Write) -> 
         assert load_servers(write(text), {}) == {}
 
 
-def test_an_explicit_login_takes_an_entry_without_auth_or_that_is_off(write: Write) -> None:
-    where = write("mcp_servers: {open: {url: 'https://d.example/mcp', enabled: false}}")
-    assert find_server("open", where, {}) == Server("open", "https://d.example/mcp")
+def test_find_server_accepts_an_entry_without_auth_or_a_disabled_one(write: Write) -> None:
+    home = write("mcp_servers: {open: {url: 'https://d.example/mcp', enabled: false}}")
+    assert find_server("open", home, {}) == Server("open", "https://d.example/mcp")
 
 
 def test_every_option_is_read(write: Write) -> None:
-    where = write(
+    home = write(
         """
         mcp_servers:
           all:
@@ -104,7 +106,7 @@ def test_every_option_is_read(write: Write) -> None:
         """,
         f"KEY=k1\nHUSH={SECRET}\nPORT=8123",
     )
-    server = find_server("all", where, {"HOME": "/nowhere"})
+    server = find_server("all", home, {"HOME": "/nowhere"})
     assert server == Server(
         "all",
         "https://mcp.example/mcp?project=1",
@@ -161,15 +163,15 @@ def test_every_option_is_read(write: Write) -> None:
         ("trusted_issuers: https://as.example", "trusted_issuers", frozenset({"https://as.example"})),
     ],
 )
-def test_an_option_means(write: Write, yaml: str, name: str, value: object) -> None:
+def test_an_option_has_its_documented_value(write: Write, yaml: str, name: str, value: object) -> None:
     block = f"\n              {yaml}"
-    where = write(f"""
+    home = write(f"""
         mcp_servers:
           a:
             url: https://a.example/mcp
             oauth:{block}
     """)
-    assert getattr(find_server("a", where, {}).options, name) == value
+    assert getattr(find_server("a", home, {}).options, name) == value
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ def test_an_option_means(write: Write, yaml: str, name: str, value: object) -> N
         ("client_cert: /both.pem", True, None, "/both.pem", None),
     ],
 )
-def test_tls_options_are_hermess(
+def test_tls_options_have_the_names_that_hermes_uses(
     write: Write, yaml: str, verify: object, ca_file: str | None, certificate: str | None, key: str | None
 ) -> None:
     options = find_server("a", write(f"mcp_servers: {{a: {{url: 'https://a.example', {yaml}}}}}"), {}).options
@@ -252,10 +254,10 @@ def test_tls_options_are_hermess(
         ("auth: basic", "mcp_servers.a.auth is not `oauth`."),
     ],
 )
-def test_a_wrong_value_is_named_by_its_key(write: Write, yaml: str, message: str) -> None:
-    where = write(f"mcp_servers: {{a: {{url: 'https://a.example/mcp', {yaml}}}}}")
+def test_the_error_for_a_wrong_value_names_its_key(write: Write, yaml: str, message: str) -> None:
+    home = write(f"mcp_servers: {{a: {{url: 'https://a.example/mcp', {yaml}}}}}")
     with pytest.raises(ConfigError) as caught:
-        find_server("a", where, {})
+        find_server("a", home, {})
     assert str(caught.value) == message
 
 
@@ -270,27 +272,27 @@ def test_a_wrong_value_is_named_by_its_key(write: Write, yaml: str, message: str
         ("{url: 'https://u:p@a.example/mcp'}", "The value of mcp_servers.a.url carries user information"),
     ],
 )
-def test_an_entry_that_cannot_be_logged_in_to_says_why(write: Write, entry: str, message: str) -> None:
+def test_the_error_for_an_unusable_entry_names_the_reason(write: Write, entry: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         find_server("a", write(f"mcp_servers:\n  a: {entry}"), {})
     assert str(caught.value).startswith(message)
 
 
-def test_an_unset_variable_in_an_address_is_named(write: Write) -> None:
-    where = write("mcp_servers: {a: {url: 'https://${env:MCP_HOST}/mcp'}}")
+def test_the_error_names_an_unset_variable_in_a_url(write: Write) -> None:
+    home = write("mcp_servers: {a: {url: 'https://${env:MCP_HOST}/mcp'}}")
     with pytest.raises(ConfigError) as caught:
-        find_server("a", where, {})
+        find_server("a", home, {})
     assert caught.value.advice == "Set MCP_HOST in .env."
-    assert find_server("a", where, {"MCP_HOST": "a.example"}).url == "https://a.example/mcp"
+    assert find_server("a", home, {"MCP_HOST": "a.example"}).url == "https://a.example/mcp"
 
 
-def test_names_that_come_close_are_offered(write: Write) -> None:
-    where = write("mcp_servers: {linear: {url: 'https://l.example'}, notion: {url: 'https://n.example'}}")
+def test_an_unknown_server_error_suggests_similar_names(write: Write) -> None:
+    home = write("mcp_servers: {linear: {url: 'https://l.example'}, notion: {url: 'https://n.example'}}")
     with pytest.raises(ServerNotFound) as caught:
-        find_server("linaer", where, {})
+        find_server("linaer", home, {})
     assert caught.value.advice == "Did you mean linear?"
     with pytest.raises(ServerNotFound, match="it has linear, notion"):
-        find_server("zzz", where, {})
+        find_server("zzz", home, {})
 
 
 @pytest.mark.parametrize(
@@ -302,26 +304,26 @@ def test_names_that_come_close_are_offered(write: Write) -> None:
         ("mcp_servers:\n  a:\n    x: [{k: 1,\n k: 2}]", 4, "k"),
     ],
 )
-def test_a_key_given_twice_is_refused_with_its_line(write: Write, yaml: str, line: int, key: str) -> None:
-    where = write(yaml)
+def test_the_error_for_a_repeated_key_names_its_line(write: Write, yaml: str, line: int, key: str) -> None:
+    home = write(yaml)
     with pytest.raises(ConfigError) as caught:
-        load_servers(where, {})
-    assert str(caught.value) == f"{where / 'config.yaml'}, line {line}: the key `{key}` is given twice."
+        load_servers(home, {})
+    assert str(caught.value) == f"{home / 'config.yaml'}, line {line}: the key `{key}` is given twice."
 
 
-def test_what_is_not_ours_may_say_a_key_twice(write: Write) -> None:
-    where = write("model: {a: 1, a: 2}\nmcp_servers: {a: {url: 'https://a.example', auth: oauth}}")
-    assert list(load_servers(where, {})) == ["a"]
+def test_a_key_may_repeat_outside_of_mcp_servers(write: Write) -> None:
+    home = write("model: {a: 1, a: 2}\nmcp_servers: {a: {url: 'https://a.example', auth: oauth}}")
+    assert list(load_servers(home, {})) == ["a"]
 
 
-def test_anchors_and_merges_are_followed_and_circles_do_not_hang(write: Write) -> None:
-    where = write("""
+def test_yaml_anchors_and_merges_work_and_cycles_do_not_hang(write: Write) -> None:
+    home = write("""
         common: &common {auth: oauth, oauth: {scope: a}}
         mcp_servers:
           one: {<<: *common, url: "https://one.example"}
           two: {<<: *common, url: "https://two.example", circle: &circle [*circle]}
     """)
-    assert [server.options.scope for server in load_servers(where, {}).values()] == [frozenset("a")] * 2
+    assert [server.options.scope for server in load_servers(home, {}).values()] == [frozenset("a")] * 2
 
 
 @pytest.mark.parametrize(
@@ -334,11 +336,13 @@ def test_anchors_and_merges_are_followed_and_circles_do_not_hang(write: Write) -
         (f"mcp_servers:\n  a: {SECRET}\n\tb: c", 3),
     ],
 )
-def test_broken_yaml_is_reported_with_its_line_and_never_quoted(write: Write, yaml: str, line: int) -> None:
-    where = write(yaml)
+def test_the_error_for_invalid_yaml_names_the_line_and_quotes_no_text(
+    write: Write, yaml: str, line: int
+) -> None:
+    home = write(yaml)
     with pytest.raises(ConfigError) as caught:
-        load_servers(where, {})
-    assert str(caught.value) == f"{where / 'config.yaml'}, line {line}: this is not valid YAML."
+        load_servers(home, {})
+    assert str(caught.value) == f"{home / 'config.yaml'}, line {line}: this is not valid YAML."
     assert caught.value.__cause__ is None
 
 
@@ -352,7 +356,7 @@ def test_broken_yaml_is_reported_with_its_line_and_never_quoted(write: Write, ya
         "mcp_servers: " + "[" * 5000,
     ],
 )
-def test_a_shape_that_makes_no_sense_is_a_config_error(write: Write, yaml: str) -> None:
+def test_a_value_of_the_wrong_type_is_a_config_error(write: Write, yaml: str) -> None:
     with pytest.raises(ConfigError):
         load_servers(write(yaml), {})
 
@@ -367,18 +371,18 @@ def test_a_file_that_is_not_utf8_or_not_a_file_is_a_config_error(tmp_path: Path)
         load_servers(tmp_path, {})
 
 
-def test_two_names_that_share_hermess_token_files_are_refused(write: Write) -> None:
-    where = write("""
+def test_two_server_names_that_share_token_files_of_hermes_are_refused(write: Write) -> None:
+    home = write("""
         mcp_servers:
           my.server: {url: "https://a.example", auth: oauth}
           my_server: {url: "https://b.example", auth: oauth}
           my server: {command: npx}
           other: {url: "https://c.example", auth: oauth}
     """)
-    for read in (lambda: load_servers(where, {}), lambda: find_server("my_server", where, {})):
+    for read in (lambda: load_servers(home, {}), lambda: find_server("my_server", home, {})):
         with pytest.raises(ConfigError, match=r"share the token files my_server\.json"):
             read()
-    assert find_server("other", where, {}).name == "other"
+    assert find_server("other", home, {}).name == "other"
 
 
 def test_an_env_file_is_read_as_hermes_reads_it(tmp_path: Path) -> None:
@@ -414,12 +418,12 @@ def test_an_env_file_is_read_as_hermes_reads_it(tmp_path: Path) -> None:
     }
 
 
-def test_an_unset_or_empty_variable_stays_as_it_is_written(write: Write) -> None:
-    where = write(
+def test_a_reference_to_an_unset_or_empty_variable_stays_unchanged(write: Write) -> None:
+    home = write(
         "mcp_servers: {a: {url: 'https://a.x', oauth: {client_id: '${NO}-${EMPTY}-${ env:YES }-$YES'}}}",
         "EMPTY=\nYES=y",
     )
-    assert find_server("a", where, {}).options.client_id == "${NO}-${EMPTY}-y-$YES"
+    assert find_server("a", home, {}).options.client_id == "${NO}-${EMPTY}-y-$YES"
 
 
 @pytest.mark.parametrize(
@@ -432,13 +436,13 @@ def test_an_unset_or_empty_variable_stays_as_it_is_written(write: Write) -> None
         ("https://b\u00fccher.example/sse", "xn-bcher-kva-example"),
     ],
 )
-def test_a_bare_address_gets_a_readable_name(url: str, name: str) -> None:
+def test_a_server_from_a_url_gets_a_readable_name(url: str, name: str) -> None:
     assert server_from_url(url).name == name
     assert server_from_url(url, "mine").name == "mine"
 
 
 @pytest.mark.parametrize("url", ["linear", "http://far.example", "file:///etc/passwd", "javascript:x", ""])
-def test_an_address_that_is_no_https_url_is_refused(url: str) -> None:
+def test_server_from_url_refuses_a_text_that_is_not_an_https_url(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         server_from_url(url)
     assert caught.value.advice == "Pass the server's https address."
@@ -447,25 +451,25 @@ def test_an_address_that_is_no_https_url_is_refused(url: str) -> None:
 @given(
     st.binary(max_size=200) | st.text(alphabet=" \n:{}[]&*!|>'\"-#%@`ab1,?\t<", max_size=80).map(str.encode)
 )
-def test_no_file_makes_anything_but_a_typed_error(
+def test_random_files_raise_only_mcp_auth_errors(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
-    where = tmp_path_factory.mktemp("home")
-    (where / "config.yaml").write_bytes(b"mcp_servers:\n  a: " + data)
-    (where / ".env").write_bytes(data)
+    home = tmp_path_factory.mktemp("home")
+    (home / "config.yaml").write_bytes(b"mcp_servers:\n  a: " + data)
+    (home / ".env").write_bytes(data)
     try:
-        load_servers(where, {})
-        find_server("a", where, {})
+        load_servers(home, {})
+        find_server("a", home, {})
     except McpAuthError:
         pass
 
 
-def test_a_flow_that_is_turned_off_beside_it_is_a_mistake(write: Write) -> None:
-    where = write("""
+def test_a_flow_that_another_key_turns_off_is_refused(write: Write) -> None:
+    home = write("""
         mcp_servers:
           a:
             url: https://a.example/mcp
             oauth: {flow: device, device: false}
     """)
     with pytest.raises(ConfigError, match=r"oauth\.device turns off"):
-        find_server("a", where, {})
+        find_server("a", home, {})

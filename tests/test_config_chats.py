@@ -28,21 +28,21 @@ pytestmark = pytest.mark.slow
 TOKEN = "123456:a-token-that-nobody-may-see"
 
 
-def written(home: Path, yaml: str, env: str = "") -> Path:
+def write_config(home: Path, yaml: str, env: str = "") -> Path:
     (home / "config.yaml").write_text(dedent(yaml), encoding="utf-8")
     (home / ".env").write_text(env, encoding="utf-8")
     return home
 
 
-def test_without_the_section_the_operator_has_decided_nothing(tmp_path: Path) -> None:
+def test_without_the_section_there_are_no_chat_settings(tmp_path: Path) -> None:
     assert load_chat_settings(tmp_path, {}) is None
-    assert load_chat_settings(written(tmp_path, "mcp_servers: {}"), {}) is None
-    assert load_chat_settings(written(tmp_path, "mcp_auth_chats:"), {}) is None
-    assert load_chat_settings(written(tmp_path, "mcp_auth_chats: {}"), {}) == ChatSettings()
+    assert load_chat_settings(write_config(tmp_path, "mcp_servers: {}"), {}) is None
+    assert load_chat_settings(write_config(tmp_path, "mcp_auth_chats:"), {}) is None
+    assert load_chat_settings(write_config(tmp_path, "mcp_auth_chats: {}"), {}) == ChatSettings()
 
 
-def test_every_key_is_read_and_hermess_own_sections_are_left_alone(tmp_path: Path) -> None:
-    home = written(
+def test_every_key_is_read_and_sections_of_hermes_are_ignored(tmp_path: Path) -> None:
+    home = write_config(
         tmp_path,
         """
         telegram: {allowed_users: [1]}
@@ -83,12 +83,12 @@ def test_every_key_is_read_and_hermess_own_sections_are_left_alone(tmp_path: Pat
 
 
 @covers("operators-choice")
-def test_the_owners_are_the_operators_choice() -> None:
+def test_the_operator_chooses_whose_tokens_are_used() -> None:
     assert ChatSettings().owner("telegram", "7") is None
     assert ChatSettings("per_user").owner("telegram", "7") == "telegram:7"
 
 
-def test_a_platform_without_device_logins_leaves_them_to_the_others() -> None:
+def test_a_platform_can_turn_off_device_logins_for_itself_only() -> None:
     assert ChatSettings().device_platforms is None
     off = ChatSettings(telegram=PlatformSettings(allows_device=False))
     assert off.device_platforms == frozenset({"terminal", "discord"})
@@ -131,12 +131,14 @@ def test_a_platform_without_device_logins_leaves_them_to_the_others() -> None:
         ("telegram: {allow: 7}\n  telegram: {allow: 8}", "the key `telegram` is given twice.", ""),
     ],
 )
-def test_a_mistake_is_named_with_its_key(tmp_path: Path, yaml: str, message: str, advice: str) -> None:
-    with pytest.raises(ConfigError) as refused:
-        load_chat_settings(written(tmp_path, f"mcp_auth_chats:\n  {yaml}\n"), {})
-    assert message in str(refused.value)
-    assert refused.value.advice.startswith(advice)
-    assert refused.value.advice
+def test_the_error_for_a_wrong_value_names_its_key(
+    tmp_path: Path, yaml: str, message: str, advice: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_chat_settings(write_config(tmp_path, f"mcp_auth_chats:\n  {yaml}\n"), {})
+    assert message in str(caught.value)
+    assert caught.value.advice.startswith(advice)
+    assert caught.value.advice
 
 
 VALUES = st.recursive(
@@ -149,39 +151,41 @@ PLATFORM = st.dictionaries(st.sampled_from([*chats.TELEGRAM_KEYS, *chats.DISCORD
 
 @given(st.dictionaries(st.sampled_from(chats.SECTION_KEYS), VALUES | PLATFORM, max_size=3))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
-def test_whatever_is_written_there_is_read_or_refused_with_its_name(tmp_path: Path, section: object) -> None:
+def test_a_random_section_is_read_or_the_error_names_it(tmp_path: Path, section: object) -> None:
     import yaml
 
     try:
-        load_chat_settings(written(tmp_path, yaml.safe_dump({"mcp_auth_chats": section})), {})
-    except McpAuthError as refused:
-        assert "mcp_auth_chats" in str(refused)  # noqa: PT017
+        load_chat_settings(write_config(tmp_path, yaml.safe_dump({"mcp_auth_chats": section})), {})
+    except McpAuthError as error:
+        assert "mcp_auth_chats" in str(error)  # noqa: PT017
 
 
 def test_every_key_is_documented() -> None:
     page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text("utf-8")
-    said = page.partition(f"`{chats.SECTION_NAME}`")[2]
+    section = page.partition(f"`{chats.SECTION_NAME}`")[2]
     keys = {*chats.SECTION_KEYS, *chats.TELEGRAM_KEYS, *chats.DISCORD_KEYS, *chats.WEBHOOK_KEYS}
-    assert {key for key in keys if not re.search(rf"[`{{ ]{key}\b", said)} == set()
+    assert {key for key in keys if not re.search(rf"[`{{ ]{key}\b", section)} == set()
 
 
 @pytest.mark.parametrize(
     ("env", "environ"), [(f"TELEGRAM_BOT_TOKEN={TOKEN}\n", {}), ("", {"TELEGRAM_BOT_TOKEN": f" {TOKEN}\n"})]
 )
-def test_a_bots_token_is_where_hermes_has_it(tmp_path: Path, env: str, environ: dict[str, str]) -> None:
-    assert read_bot_token("telegram", written(tmp_path, "", env), environ) == Secret(TOKEN)
+def test_the_token_of_a_bot_is_read_from_the_same_variable_as_in_hermes(
+    tmp_path: Path, env: str, environ: dict[str, str]
+) -> None:
+    assert read_bot_token("telegram", write_config(tmp_path, "", env), environ) == Secret(TOKEN)
 
 
-def test_a_missing_token_is_said_with_where_it_belongs(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="There is no token for the Discord bot") as refused:
+def test_the_error_for_a_missing_token_names_the_variable_and_the_flag(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="There is no token for the Discord bot") as caught:
         read_bot_token("discord", tmp_path, {"DISCORD_BOT_TOKEN": " "})
-    assert "DISCORD_BOT_TOKEN" in refused.value.advice
-    assert "--discord-token-file" in refused.value.advice
+    assert "DISCORD_BOT_TOKEN" in caught.value.advice
+    assert "--discord-token-file" in caught.value.advice
 
 
 @covers("no-secret")
 @pytest.mark.parametrize("text", [f"{TOKEN} two", f"{TOKEN}\nX: y", f"{TOKEN}/../x", f"{TOKEN}é"])
-def test_what_can_be_no_token_is_refused_and_not_shown(text: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+def test_an_invalid_token_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         validate_bot_token(text, "telegram")
-    assert TOKEN not in f"{refused.value} {refused.value.advice} {refused.value!r}"
+    assert TOKEN not in f"{caught.value} {caught.value.advice} {caught.value!r}"

@@ -15,7 +15,7 @@ from hermes_mcp_auth_remote.oauth.host_names import MAX_HOST_NAME_CHARS, is_list
 from tests.requirements import covers
 
 
-def allowed(folder: Path, value: object, env: str = "") -> tuple[str, ...]:
+def read_allow_hosts(folder: Path, value: object, env: str = "") -> tuple[str, ...]:
     entry = {"url": "https://mcp.example/mcp", "oauth": {"allow_hosts": value}}
     (folder / "config.yaml").write_text(json.dumps({"mcp_servers": {"a": entry}}), "utf-8")
     (folder / ".env").write_text(env, "utf-8")
@@ -37,8 +37,8 @@ def allowed(folder: Path, value: object, env: str = "") -> tuple[str, ...]:
         (["${HOST}"], ("from-env.example",)),
     ],
 )
-def test_names_are_read_in_one_form(tmp_path: Path, value: object, names: tuple[str, ...]) -> None:
-    assert allowed(tmp_path, value, "HOST=From-Env.example") == names
+def test_host_names_are_normalized(tmp_path: Path, value: object, names: tuple[str, ...]) -> None:
+    assert read_allow_hosts(tmp_path, value, "HOST=From-Env.example") == names
 
 
 @pytest.mark.parametrize(
@@ -53,22 +53,22 @@ def test_names_are_read_in_one_form(tmp_path: Path, value: object, names: tuple[
         ["${UNSET}"],
     ],
 )
-def test_all_else_is_refused_with_the_key(tmp_path: Path, value: object) -> None:
+def test_the_error_for_an_invalid_host_names_the_key(tmp_path: Path, value: object) -> None:
     with pytest.raises(ConfigError) as caught:
-        allowed(tmp_path, value)
+        read_allow_hosts(tmp_path, value)
     assert str(caught.value) == (
         "mcp_servers.a.oauth.allow_hosts must list host names such as auth.example.com, and no addresses."
     )
 
 
 @pytest.mark.parametrize("value", [True, 7, {"auth.example": 1}, [7], [["auth.example"]]])
-def test_what_is_no_text_is_refused(tmp_path: Path, value: object) -> None:
+def test_a_value_that_is_not_text_is_refused(tmp_path: Path, value: object) -> None:
     with pytest.raises(ConfigError, match=r"allow_hosts must be text"):
-        allowed(tmp_path, value)
+        read_allow_hosts(tmp_path, value)
 
 
 @given(st.text(max_size=300))
-def test_a_name_in_its_form_stays_as_it_is_and_all_else_is_a_value_error(text: str) -> None:
+def test_normalization_is_stable_or_raises_value_error(text: str) -> None:
     try:
         name = normalize_host_name(text)
     except ValueError:

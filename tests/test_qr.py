@@ -18,7 +18,7 @@ _INK = {" ": (False, False), "▀": (True, False), "▄": (False, True), "█": 
 _COLOURED = re.compile("\x1b\\[38;5;16;48;5;231m([ ▀▄█]+)\x1b\\[0m\n")
 
 
-def photograph(blocks: str, *, ink: int, paper: int) -> Image.Image:
+def blocks_to_image(blocks: str, *, ink: int, paper: int) -> Image.Image:
     """Turn block characters back into pixels, as a terminal with these colours shows them."""
     lines = blocks.splitlines()
     image = Image.new("L", (len(lines[0]), 2 * len(lines)), paper)
@@ -30,26 +30,26 @@ def photograph(blocks: str, *, ink: int, paper: int) -> Image.Image:
 
 
 def scan(image: Image.Image, *, inverted: bool = False) -> list[str]:
-    return [found.text for found in zxingcpp.read_barcodes(image, try_invert=inverted)]
+    return [barcode.text for barcode in zxingcpp.read_barcodes(image, try_invert=inverted)]
 
 
-def test_the_blocks_scan_in_fixed_colours_whatever_the_theme() -> None:
+def test_blocks_scan_with_fixed_colours_in_every_theme() -> None:
     blocks = render_terminal_blocks(SHORT, 80)
     assert blocks is not None
     lines = _COLOURED.findall(blocks)
     assert "".join(f"\x1b[38;5;16;48;5;231m{line}\x1b[0m\n" for line in lines) == blocks
-    assert scan(photograph("\n".join(lines), ink=0, paper=255)) == [SHORT]
+    assert scan(blocks_to_image("\n".join(lines), ink=0, paper=255)) == [SHORT]
 
 
-def test_without_colour_the_blocks_scan_on_a_dark_terminal_and_mostly_on_a_light_one() -> None:
+def test_blocks_without_colour_scan_on_dark_and_light_terminals() -> None:
     blocks = render_terminal_blocks(SHORT, 80, colour=False)
     assert blocks is not None
     assert "\x1b" not in blocks
-    assert scan(photograph(blocks, ink=255, paper=0)) == [SHORT]
-    assert scan(photograph(blocks, ink=0, paper=255), inverted=True) == [SHORT]
+    assert scan(blocks_to_image(blocks, ink=255, paper=0)) == [SHORT]
+    assert scan(blocks_to_image(blocks, ink=0, paper=255), inverted=True) == [SHORT]
 
 
-def test_four_light_modules_surround_the_code() -> None:
+def test_a_quiet_zone_of_four_modules_surrounds_the_code() -> None:
     blocks = render_terminal_blocks(SHORT, 80)
     assert blocks is not None
     lines = _COLOURED.findall(blocks)
@@ -58,7 +58,7 @@ def test_four_light_modules_surround_the_code() -> None:
     assert lines[2][4:11] == "█▀▀▀▀▀█"
 
 
-def test_a_code_is_never_wider_than_the_terminal_or_than_eighty_columns() -> None:
+def test_a_code_is_never_wider_than_the_terminal_or_eighty_columns() -> None:
     blocks = render_terminal_blocks(SHORT, 200)
     assert blocks is not None
     width = len(_COLOURED.findall(blocks)[0])
@@ -80,7 +80,7 @@ def test_a_png_scans(text: str) -> None:
 
 
 @pytest.mark.parametrize("scale", [1, 3, 8])
-def test_a_png_is_whole_at_any_scale(scale: int) -> None:
+def test_a_png_scans_at_any_scale(scale: int) -> None:
     data = render_png(SHORT, scale=scale)
     assert data is not None
     with Image.open(io.BytesIO(data)) as image:
@@ -90,7 +90,7 @@ def test_a_png_is_whole_at_any_scale(scale: int) -> None:
         assert scan(enlarged) == [SHORT]
 
 
-def test_what_no_code_can_hold_gives_none() -> None:
+def test_a_text_that_is_too_long_for_a_code_gives_none() -> None:
     assert render_png("x" * 2953) is not None
     assert render_png("x" * 2954) is None
     assert render_terminal_blocks("x" * 2954, 80) is None

@@ -22,28 +22,28 @@ PAGES = sorted(
 )
 
 
-def blocks(language: str) -> list[str]:
+def code_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_every_python_example_is_python_and_imports_what_exists(code: str) -> None:
+@pytest.mark.parametrize("code", code_blocks("python"))
+def test_every_python_example_compiles_and_its_imports_exist(code: str) -> None:
     compile(code, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     lines = [line for line in code.splitlines() if re.match(r"(from|import) ", line)]
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
 
 
-def test_every_command_in_the_readme_is_one_that_the_program_has() -> None:
-    verbs = set(re.findall(r"hermes-mcp-auth (\w+)", README))
-    said = subprocess.run(
+def test_the_readme_names_exactly_the_commands_of_the_program() -> None:
+    documented = set(re.findall(r"hermes-mcp-auth (\w+)", README))
+    help_text = subprocess.run(
         [sys.executable, "-m", "hermes_mcp_auth_remote.cli", "--help"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    known = set(re.findall(r"^    (\w+) ", said, re.MULTILINE))
-    assert verbs <= known
-    assert known <= verbs
+    commands = set(re.findall(r"^    (\w+) ", help_text, re.MULTILINE))
+    assert documented <= commands
+    assert commands <= documented
 
 
 def test_the_readme_names_every_exit_code() -> None:
@@ -51,33 +51,33 @@ def test_the_readme_names_every_exit_code() -> None:
     assert {int(code) for code in re.findall(r"\b\d+\b", sentence)} >= set(EXIT_CODES.values())
 
 
-def test_the_two_commands_are_targets_of_the_makefile() -> None:
+def test_every_make_command_in_the_readme_is_a_target() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    for target in re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE):
+    for target in re.findall(r"^make (\w+)", "\n".join(code_blocks("sh")), re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+def test_every_link_to_a_file_has_a_target(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), target
 
 
-def test_the_picture_shows_what_the_program_shows_now() -> None:
+def test_the_picture_shows_the_current_screen() -> None:
     script = "import picture, sys; sys.stdout.write(picture.draw(picture.render_screen()))"
-    drawn = subprocess.run(
+    svg = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT / "docs", capture_output=True, check=True
     ).stdout.decode()
-    assert drawn == (ROOT / "docs" / "login.svg").read_text("utf-8"), "Run: python docs/picture.py"
+    assert svg == (ROOT / "docs" / "login.svg").read_text("utf-8"), "Run: python docs/picture.py"
 
 
 @pytest.mark.parametrize("name", ["telegram.svg", "discord.svg", "hermes.svg"])
-def test_the_pictures_of_chats_show_what_the_tests_saw(name: str) -> None:
+def test_the_pictures_of_chats_match_the_transcripts(name: str) -> None:
     script = f"import chat_picture as it, sys; sys.stdout.write(it.draw(it.PICTURES[{name!r}]))"
-    drawn = subprocess.run(
+    svg = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT / "docs", capture_output=True, check=True
     ).stdout.decode()
-    assert drawn == (ROOT / "docs" / name).read_text("utf-8"), "Run: python docs/chat_picture.py"
+    assert svg == (ROOT / "docs" / name).read_text("utf-8"), "Run: python docs/chat_picture.py"
 
 
 def test_every_key_of_the_configuration_is_documented() -> None:
@@ -89,18 +89,18 @@ def test_every_key_of_the_configuration_is_documented() -> None:
     assert {key for key in keys if f"`{key}" not in page} == set()
 
 
-def test_the_configuration_page_names_the_variables_that_count_and_no_other() -> None:
+def test_the_configuration_page_names_exactly_the_variables_that_are_read() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-    said = page.partition("## The network")[2].partition("\n## ")[0]
-    counts, _, never = said.partition("`HTTP_PROXY` is never read")
-    assert never
+    section = page.partition("## The network")[2].partition("\n## ")[0]
+    used, _, unused = section.partition("`HTTP_PROXY` is never read")
+    assert unused
     folder = ROOT / "hermes_mcp_auth_remote" / "http"
     source = "".join((folder / name).read_text("utf-8") for name in ("proxies.py", "tls.py"))
     read = re.findall(r'(?:_variable|environ\.get)\("(\w+)"', source)
-    assert {name.upper() for name in read} == set(re.findall(r"`([A-Z_]+)`", counts))
+    assert {name.upper() for name in read} == set(re.findall(r"`([A-Z_]+)`", used))
 
 
-def test_every_folder_with_python_in_it_is_checked_by_mypy() -> None:
+def test_mypy_checks_every_folder_with_python_files() -> None:
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
     folders = {name.partition("/")[0] for name in listed.stdout.splitlines()}
     checked = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["mypy"]["files"]
@@ -108,7 +108,7 @@ def test_every_folder_with_python_in_it_is_checked_by_mypy() -> None:
     assert folders - {"docs", "examples"} == set(checked)
 
 
-def test_no_path_of_a_machine_and_no_registry_is_in_any_file_of_ours() -> None:
+def test_no_file_contains_a_local_path_or_a_registry_url() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     suspicious = re.compile(
         r"(?<![\w.])/(?:root|work|home/\w+|Users/\w+)/|files\.pythonhosted|registry\.npmjs|\.whl\b"

@@ -15,11 +15,11 @@ pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
 
 
-def files_of_tests() -> Iterator[Path]:
+def list_test_files() -> Iterator[Path]:
     yield from (path for path in sorted(TESTS.rglob("test_*.py")) if "node_modules" not in path.parts)
 
 
-def named_ids(path: Path) -> Iterator[str]:
+def covered_ids(path: Path) -> Iterator[str]:
     """Yield the ids in the `@covers(...)` decorators of a file's test functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
@@ -29,14 +29,14 @@ def named_ids(path: Path) -> Iterator[str]:
                 yield from (ast.literal_eval(argument) for argument in decorator.args)
 
 
-def test_every_requirement_has_a_test_and_every_test_a_known_requirement() -> None:
-    named = {name for path in files_of_tests() for name in named_ids(path)}
-    known = {requirement.id for requirement in REQUIREMENTS}
-    assert sorted(known - named) == [], "requirements without a test"
-    assert sorted(named - known) == [], "tests that name an unknown requirement"
+def test_every_requirement_is_covered_and_every_covered_id_exists() -> None:
+    covered = {name for path in list_test_files() for name in covered_ids(path)}
+    required = {requirement.id for requirement in REQUIREMENTS}
+    assert sorted(required - covered) == [], "requirements without a test"
+    assert sorted(covered - required) == [], "tests that name an unknown requirement"
 
 
-def test_every_requirement_stands_once_with_a_sentence_and_a_source() -> None:
+def test_every_requirement_is_unique_and_has_a_sentence_and_a_source() -> None:
     ids = [requirement.id for requirement in REQUIREMENTS]
     assert len(ids) == len(set(ids))
     for requirement in REQUIREMENTS:
@@ -44,6 +44,6 @@ def test_every_requirement_stands_once_with_a_sentence_and_a_source() -> None:
         assert requirement.source
 
 
-def test_naming_an_unknown_requirement_fails_where_it_is_named() -> None:
+def test_covers_raises_key_error_for_an_unknown_requirement() -> None:
     with pytest.raises(KeyError, match="no-such-thing"):
         covers("no-such-thing")

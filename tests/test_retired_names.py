@@ -38,5 +38,5 @@ def test_no_definition_has_a_retired_name() -> None:
     assert len(by_path) > 50
     existing = {path: ROOT / path for path in by_path if (ROOT / path).exists()}
     assert len(existing) > 50
-    returned = {path: sorted(by_path[path] & defined_names(file)) for path, file in existing.items()}
-    assert {path: names for path, names in returned.items() if names} == {}
+    reused = {path: sorted(by_path[path] & defined_names(file)) for path, file in existing.items()}
+    assert {path: names for path, names in reused.items() if names} == {}

@@ -22,68 +22,68 @@ from hermes_mcp_auth_remote.threads import (
 from tests.requirements import covers
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACE: contextvars.ContextVar[str] = contextvars.ContextVar("PLACE")
+CONTEXT_VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("PLACE")
 
 
 @covers("file-work")
-def test_nothing_of_ours_runs_in_an_event_loop_s_default_executor() -> None:
+def test_no_package_code_uses_an_event_loops_default_executor() -> None:
     """`run_in_executor(None, ...)` and the loop's getaddrinfo use that executor too."""
-    found: list[str] = []
+    uses: list[str] = []
     for package in ("hermes_mcp_auth_remote", "gateway_hooks"):
         for path in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 name = node.attr if isinstance(node, ast.Attribute) else ""
                 if name in {"to_thread", "getaddrinfo", "getnameinfo", "run_in_executor"}:
-                    found.append(f"{path.relative_to(ROOT)} {name}")
-    assert found == [
+                    uses.append(f"{path.relative_to(ROOT)} {name}")
+    assert uses == [
         "hermes_mcp_auth_remote/http/dns.py getaddrinfo",
         "hermes_mcp_auth_remote/threads.py run_in_executor",
     ]
 
 
 @covers("file-work")
-def test_file_work_has_a_few_threads_that_all_event_loops_share() -> None:
-    seen: set[str] = set()
+def test_all_event_loops_share_a_few_threads_for_file_work() -> None:
+    thread_names: set[str] = set()
 
     async def main() -> list[int]:
         def work(number: int) -> int:
-            seen.add(threading.current_thread().name)
+            thread_names.add(threading.current_thread().name)
             return number
 
         return await asyncio.gather(*(run_file_work(work, number) for number in range(50)))
 
     for _ in range(3):
         assert asyncio.run(main()) == list(range(50))
-    assert len(seen) <= MAX_FILE_THREADS
-    assert all(name.startswith("mcp-auth-files") for name in seen)
+    assert len(thread_names) <= MAX_FILE_THREADS
+    assert all(name.startswith("mcp-auth-files") for name in thread_names)
 
 
-@pytest.mark.parametrize("run", [run_file_work, run_in_own_thread])
-def test_a_result_an_error_and_the_context_come_through(run: object) -> None:
+@pytest.mark.parametrize("run_work", [run_file_work, run_in_own_thread])
+def test_results_errors_and_the_context_reach_the_caller(run_work: object) -> None:
     def work(number: int, *, by: int) -> tuple[int, str]:
-        return number // by, PLACE.get()
+        return number // by, CONTEXT_VALUE.get()
 
     async def main() -> None:
-        PLACE.set("here")
-        assert callable(run)
-        assert await run(work, 8, by=2) == (4, "here")
+        CONTEXT_VALUE.set("here")
+        assert callable(run_work)
+        assert await run_work(work, 8, by=2) == (4, "here")
         with pytest.raises(ZeroDivisionError):
-            await run(work, 8, by=0)
+            await run_work(work, 8, by=0)
 
     asyncio.run(main())
 
 
-def test_a_default_executor_of_daemons_is_bounded_and_its_places_come_back() -> None:
-    held = threading.Event()
+def test_the_daemon_executor_is_bounded_and_frees_its_threads() -> None:
+    release = threading.Event()
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(DaemonExecutor())
-        holding = [asyncio.create_task(asyncio.to_thread(held.wait)) for _ in range(MAX_LIBRARY_THREADS)]
+        holding = [asyncio.create_task(asyncio.to_thread(release.wait)) for _ in range(MAX_LIBRARY_THREADS)]
         await asyncio.sleep(0)
         with pytest.raises(OSError, match="too many calls"):
             await asyncio.to_thread(int)
-        held.set()
+        release.set()
         await asyncio.gather(*holding)
         with pytest.raises(ZeroDivisionError):
             await asyncio.to_thread(lambda: 1 // 0)
@@ -91,7 +91,7 @@ def test_a_default_executor_of_daemons_is_bounded_and_its_places_come_back() -> 
     asyncio.run(main())
 
 
-ENDING = """
+EXIT_SCRIPT = """
 import asyncio, atexit, time
 from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread
 
@@ -106,7 +106,7 @@ asyncio.run(main())
 atexit.register(lambda: print(asyncio.run(run_file_work(lambda: "last file")), flush=True))
 """
 
-FORKED = """
+FORK_SCRIPT = """
 import asyncio, os, threading
 from hermes_mcp_auth_remote.threads import MAX_FILE_THREADS, run_file_work
 
@@ -126,17 +126,17 @@ held.set()
 """
 
 
-def ended(program: str) -> tuple[str, str, int]:
+def run_script(program: str) -> tuple[str, str, int]:
     command = [sys.executable, "-W", "ignore", "-c", program]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     return process.stdout, process.stderr, process.returncode
 
 
 @covers("file-work")
-def test_no_exit_waits_for_a_call_to_a_server_and_file_work_is_done_to_the_last() -> None:
-    assert ended(ENDING) == ("file\nlast file\n", "", 0)
+def test_an_exit_abandons_server_calls_and_completes_file_work() -> None:
+    assert run_script(EXIT_SCRIPT) == ("file\nlast file\n", "", 0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
-def test_a_forked_child_has_threads_for_its_files() -> None:
-    assert ended(FORKED) == ("child\n", "", 0)
+def test_a_forked_child_has_its_own_file_threads() -> None:
+    assert run_script(FORK_SCRIPT) == ("child\n", "", 0)

@@ -18,13 +18,13 @@ TEXT = "s3cret-that-was-minted"
 
 @covers("no-secret")
 @pytest.mark.parametrize("form", ["{}", "{!r}", "{!s}", "{!a}", "{:>40}", "{0!r:.99}"])
-def test_a_secret_shows_in_no_format(form: str) -> None:
+def test_no_format_shows_a_secret(form: str) -> None:
     assert TEXT not in form.format(Secret(TEXT))
     assert "****" in form.format(Secret(TEXT))
 
 
 @covers("no-secret")
-def test_a_secret_shows_in_no_container_percent_format_log_record_or_error() -> None:
+def test_no_container_log_record_or_error_shows_a_secret() -> None:
     secret = Secret(TEXT)
     record = logging.LogRecord("x", 10, "x", 1, "%s %r", (secret, [secret]), None)
     shown = ("%s %r" % (secret, {"a": secret}), record.getMessage(), repr(ValueError(secret)))  # noqa: UP031
@@ -32,14 +32,14 @@ def test_a_secret_shows_in_no_container_percent_format_log_record_or_error() -> 
 
 
 @covers("no-secret")
-def test_a_secret_cannot_be_written_by_json_pickle_or_a_deep_copy() -> None:
+def test_json_pickle_and_deepcopy_refuse_a_secret() -> None:
     for write in (json.dumps, pickle.dumps, copy.deepcopy):
         with pytest.raises(TypeError) as caught:
             write(Secret(TEXT))
         assert TEXT not in str(caught.value)
 
 
-def test_a_secret_is_its_text_to_reveal_compare_and_hash() -> None:
+def test_a_secret_reveals_compares_and_hashes_its_text() -> None:
     assert Secret(TEXT).reveal() == TEXT
     assert Secret(TEXT) == Secret(TEXT)
     assert Secret(TEXT) != Secret(TEXT[:-1])
@@ -58,7 +58,7 @@ def test_a_server_with_secrets_in_options_and_headers_masks_them() -> None:
     assert "client_id='c'" in shown
 
 
-def test_keys_and_origins_are_values() -> None:
+def test_credential_keys_and_origins_compare_by_value() -> None:
     assert CredentialKey("x") == CredentialKey("x", None) != CredentialKey("x", "telegram:42")
     assert (
         len({Origin("telegram", "1", user_id="2"), Origin("telegram", "1", "", "2"), Origin("terminal")}) == 2
@@ -67,6 +67,6 @@ def test_keys_and_origins_are_values() -> None:
         CredentialKey("x").owner = "telegram:42"  # type: ignore[misc]
 
 
-def test_a_secret_with_half_a_character_compares_like_any_other() -> None:
+def test_a_secret_with_a_lone_surrogate_compares_normally() -> None:
     assert Secret("a\udc80") == Secret("a\udc80")
     assert Secret("a\udc80") != Secret("a\udc81")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.service.conftest import clock, demo, one_demo, server, service, session_kept
+from tests.service.conftest import clock, demo, logged_in_service, one_demo, server, service
 
-__all__ = ["clock", "demo", "one_demo", "server", "service", "session_kept"]
+__all__ = ["clock", "demo", "logged_in_service", "one_demo", "server", "service"]

@@ -16,27 +16,27 @@ from hermes_mcp_auth_remote.auth.provider import shared_provider
 from hermes_mcp_auth_remote.auth.storage import SharedTokenStorage
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
-from tests.browserless import approve
+from tests.consent_form import approve
 from tests.parts.authorization_server import Demo
 
 CALLBACK = "http://localhost:3030/callback"
 
 
-class Person:
+class FakeUser:
     """The redirect handler and the callback handler of the SDK."""
 
-    def __init__(self, does: Callable[[str], str] = approve) -> None:
-        self.does = does
-        self.asked: list[str] = []
+    def __init__(self, answer_login: Callable[[str], str] = approve) -> None:
+        self.answer_login = answer_login
+        self.opened_urls: list[str] = []
 
     async def redirect(self, url: str) -> None:
-        self.asked.append(url)
+        self.opened_urls.append(url)
 
     async def callback(self) -> AuthorizationCodeResult:
-        ended = await asyncio.to_thread(self.does, self.asked[-1])
-        found = dict(parse_qsl(urlsplit(ended).query))
+        address = await asyncio.to_thread(self.answer_login, self.opened_urls[-1])
+        query = dict(parse_qsl(urlsplit(address).query))
         return AuthorizationCodeResult(
-            code=found.get("code", ""), state=found.get("state"), iss=found.get("iss")
+            code=query.get("code", ""), state=query.get("state"), iss=query.get("iss")
         )
 
 
@@ -44,9 +44,9 @@ def metadata(redirect_uri: str = CALLBACK) -> OAuthClientMetadata:
     return OAuthClientMetadata(client_name="An app", redirect_uris=[AnyUrl(redirect_uri)])
 
 
-def provider_of(
+def make_provider(
     storage: Any,
-    person: Person,
+    user: FakeUser,
     url: str,
     *,
     kind: type[OAuthClientProvider] | None = None,
@@ -54,20 +54,20 @@ def provider_of(
 ) -> OAuthClientProvider:
     """Create a provider as an app does. `kind` is the SDK's class or, by default, the shared one."""
     kind = shared_provider(OAuthClientProvider) if kind is None else kind
-    return kind(url, metadata(redirect_uri), storage, person.redirect, person.callback)
+    return kind(url, metadata(redirect_uri), storage, user.redirect, user.callback)
 
 
-def storage_of(
-    service: AuthService, server: Server, clock: Callable[[], float], **more: Any
+def make_storage(
+    service: AuthService, server: Server, clock: Callable[[], float], **options: Any
 ) -> SharedTokenStorage:
-    return SharedTokenStorage(server, service=service, clock=clock, **more)
+    return SharedTokenStorage(server, service=service, clock=clock, **options)
 
 
-def files(home: Path) -> dict[str, bytes]:
+def read_credential_files(home: Path) -> dict[str, bytes]:
     """Return the content of each stored credential file, by name."""
     return {path.name: path.read_bytes() for path in (home / "mcp-tokens").glob("*.json")}
 
 
-def steps(demo: Demo) -> list[str]:
+def request_steps(demo: Demo) -> list[str]:
     """Return the step of each request to the demo, in order."""
     return [request.step for request in demo.authorization_server.requests]

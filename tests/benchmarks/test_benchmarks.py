@@ -5,28 +5,29 @@ import json
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.measuring import Figure, Scale, measure_interleaved
+from benchmarks.measurement import Figure, Scale, measure_interleaved
 from benchmarks.table import format_markdown
 
 pytestmark = pytest.mark.slow
 
 # These take 15 seconds even at the small scale.
-SLOW = {"chats", "polling"}
+SLOW_BENCHMARKS = {"chats", "polling"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.soak] if name in SLOW else []) for name in BENCHMARKS]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.soak] if name in SLOW_BENCHMARKS else []) for name in BENCHMARKS],
 )
-def test_every_benchmark_still_runs_and_fits_the_table(name: str) -> None:
-    found = BENCHMARKS[name](Scale(rounds=1, is_small=True))
-    assert found
+def test_every_benchmark_runs_and_fits_the_table(name: str) -> None:
+    figures = BENCHMARKS[name](Scale(rounds=1, is_small=True))
+    assert figures
     # A failed call or command raises, so a figure without a base is the remaining error.
-    assert all(figure.base > 0 for figure in found)
-    lines = format_markdown(found, 0).splitlines()
-    assert len({line.count("|") for line in lines[: 2 + len(found)]}) == 1
+    assert all(figure.base > 0 for figure in figures)
+    lines = format_markdown(figures, 0).splitlines()
+    assert len({line.count("|") for line in lines[: 2 + len(figures)]}) == 1
 
 
-def test_the_measures_take_turns_and_the_first_round_does_not_count() -> None:
+def test_measures_are_interleaved_and_the_warm_up_round_is_ignored() -> None:
     order: list[str] = []
 
     def measure(name: str, values: list[float]) -> float:
@@ -40,7 +41,7 @@ def test_the_measures_take_turns_and_the_first_round_does_not_count() -> None:
     assert order == ["one", "two", "two", "one", "one", "two", "two", "one"]
 
 
-def test_a_goal_is_met_up_to_its_very_value_and_none_at_all_is_only_met_by_none() -> None:
+def test_a_figure_equal_to_its_goal_is_ok_and_base_zero_allows_only_zero() -> None:
     assert Figure("", "ms", 4.0, "", 1.0, 4).verdict == "ok"
     assert Figure("", "ms", 4.1, "", 1.0, 4).verdict == "missed"
     assert Figure("", "", 0.0, "", 0.0, 1).verdict == "ok"
@@ -49,12 +50,12 @@ def test_a_goal_is_met_up_to_its_very_value_and_none_at_all_is_only_met_by_none(
     assert not Figure("", "ms", 4.0, "", 1.0).verdict
 
 
-def test_a_missed_goal_is_no_failure_and_json_says_it(
+def test_a_missed_goal_is_no_error_and_is_in_the_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missed = Figure("slow", "ms", 5.0, "floor", 1.0, 2, {"peer": 9.0})
-    none = Figure("prompts", "", 0.0, "floor", 0.0, 1, {"peer": 1.0})
-    monkeypatch.setitem(BENCHMARKS, "qr", lambda extent: [missed] * extent.rounds + [none])
+    zero = Figure("prompts", "", 0.0, "floor", 0.0, 1, {"peer": 1.0})
+    monkeypatch.setitem(BENCHMARKS, "qr", lambda extent: [missed] * extent.rounds + [zero])
     main(["--only", "qr", "--rounds", "2", "--json"])
     out, _ = capsys.readouterr()
     figures = json.loads(out)["figures"]

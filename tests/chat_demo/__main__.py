@@ -21,20 +21,20 @@ from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import Server
-from tests.browserless import approve, approve_device
-from tests.chat_demo.stages import DiscordStage, Stage, TelegramStage
+from tests.chat_demo.demo_chats import DemoChat, DiscordDemoChat, TelegramDemoChat
+from tests.consent_form import approve, approve_device
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 
-STAGES: dict[str, Callable[[AuthService, list[Server]], Stage]] = {
-    "telegram": TelegramStage,
-    "discord": DiscordStage,
+DEMO_CHATS: dict[str, Callable[[AuthService, list[Server]], DemoChat]] = {
+    "telegram": TelegramDemoChat,
+    "discord": DiscordDemoChat,
 }
 INTRODUCTION = """\
 A {platform} bot runs on this machine. It uses a local copy of {platform}'s API. An MCP server and its
 authorization server run here as well. Ada wants her agent to use that MCP server.
 """
 CONNECTED = "demo: connected"
-KEYS = """\
+USAGE = """\
 You are Ada. Type a message ({connect}) or the number of a button. `approve` opens the page on her phone
 and approves there. `paste` answers with the address that her browser ended on. An empty line shows the chat
 again. `bye` ends the demo.
@@ -43,49 +43,55 @@ again. `bye` ends the demo.
 
 def main() -> None:
     """Run the demo for the platform that the command line names."""
-    name = sys.argv[1] if sys.argv[1:] else "telegram"
+    platform = sys.argv[1] if sys.argv[1:] else "telegram"
     with tempfile.TemporaryDirectory() as home, serve_demo(Behaviour(device_interval_seconds=1)) as demo:
         service, server = AuthService(Path(home)), Server("demo", demo.mcp_url)
-        stage = STAGES[name](service, [server])
-        with stage.running():
-            print(INTRODUCTION.format(platform=name.title()))
-            person = Person(stage, demo)
+        chat = DEMO_CHATS[platform](service, [server])
+        with chat.running():
+            print(INTRODUCTION.format(platform=platform.title()))
+            person = DemoUser(chat, demo)
             if sys.stdin.isatty():
-                print(KEYS.format(connect=stage.connect))
-                person.at_keyboard()
+                print(USAGE.format(connect=chat.connect_command))
+                person.run_commands()
             else:
-                person.plays()
+                person.run_script()
         if service.connection(server) is not None:
-            answer = asyncio.run(_call_tool(service.session(server)))
-            print(f"\nThe MCP SDK called the tool `whoami` with Ada's token. The server answered: {answer}")
+            tool_result = asyncio.run(_call_tool(service.session(server)))
+            print(
+                f"\nThe MCP SDK called the tool `whoami` with Ada's token. The server answered: {tool_result}"
+            )
 
 
-class Person:
+class DemoUser:
     """Ada, the user, with her phone."""
 
-    def __init__(self, stage: Stage, demo: Demo) -> None:
-        self._stage = stage
+    def __init__(self, chat: DemoChat, demo: Demo) -> None:
+        self._chat = chat
         self._demo = demo
-        self._address = ""
-        self._seen: list[str] = []
+        self._answer_url = ""
+        self._shown_lines: list[str] = []
 
-    def plays(self) -> None:
+    def run_script(self) -> None:
         """Log in with a pasted address, then with a device code."""
-        stage = self._stage
-        self._does(f"Ada types {stage.connect}:", lambda: stage.types(stage.connect), "Continue only if")
+        chat = self._chat
+        self._run_step(
+            f"Ada types {chat.connect_command}:",
+            lambda: chat.send_text(chat.connect_command),
+            "Continue only if",
+        )
         print("Ada opens the page on her phone and approves. The browser ends on a page that fails.\n")
-        self._approves()
-        self._does("Ada answers with the address of that page:", self._pastes, CONNECTED)
+        self._approve_login()
+        self._run_step("Ada answers with the address of that page:", self._send_answer, CONNECTED)
         self._demo.authorization_server.change_behaviour(with_device=True)
-        again = f"Ada types {stage.connect} again. The provider has device codes now:"
-        self._does(again, lambda: stage.types(stage.connect), "enter this code")
+        second_step = f"Ada types {chat.connect_command} again. The provider has device codes now:"
+        self._run_step(second_step, lambda: chat.send_text(chat.connect_command), "enter this code")
         print("Ada opens the page on her phone and approves the code there. She sends no answer.\n")
-        self._does("The chat then shows:", self._approves, CONNECTED, times=2)
+        self._run_step("The chat then shows:", self._approve_login, CONNECTED, expected_count=2)
 
-    def at_keyboard(self) -> None:
+    def run_commands(self) -> None:
         """Read commands from the terminal and do them."""
         while True:
-            self._look()
+            self._print_news()
             try:
                 line = input("> ").strip()
             except (EOFError, KeyboardInterrupt):
@@ -93,53 +99,59 @@ class Person:
             if line == "bye":
                 return
             try:
-                self._do(line)
+                self._run_command(line)
             except LookupError as error:
                 print(f"({error})")
 
-    def _do(self, line: str) -> None:
+    def _run_command(self, line: str) -> None:
         if line == "approve":
-            self._approves()
+            self._approve_login()
             print("(Her browser ended on a page that does not load. `paste` sends its address.)")
         elif line == "paste":
-            self._pastes()
+            self._send_answer()
         elif line.isdecimal():
-            self._stage.presses(int(line))
+            self._chat.press_button(int(line))
         elif line:
-            self._stage.types(line)
+            self._chat.send_text(line)
 
-    def _approves(self) -> None:
-        address = self._stage.address()
-        if urlsplit(address).path.startswith("/device"):
-            approve_device(address)
+    def _approve_login(self) -> None:
+        login_url = self._chat.login_url()
+        if urlsplit(login_url).path.startswith("/device"):
+            approve_device(login_url)
         else:
-            self._address = approve(address)
+            self._answer_url = approve(login_url)
 
-    def _pastes(self) -> None:
-        if not self._address:
+    def _send_answer(self) -> None:
+        if not self._answer_url:
             raise LookupError("approve first")
-        self._stage.answers(self._address)
+        self._chat.send_answer(self._answer_url)
 
-    def _does(self, said: str, what: Callable[[], None], until: str, times: int = 1) -> None:
-        print(said)
-        what()
-        self._stage.wait(lambda: self._stage.transcript().count(until) == times)
-        self._look()
+    def _run_step(
+        self, description: str, action: Callable[[], None], expected_text: str, expected_count: int = 1
+    ) -> None:
+        print(description)
+        action()
+        self._chat.wait_until(lambda: self._chat.transcript().count(expected_text) == expected_count)
+        self._print_news()
 
-    def _look(self) -> None:
-        self._stage.settle()
-        seen = self._stage.transcript().splitlines()
-        print("\n".join(_news(self._seen, seen)), flush=True)
-        self._seen = seen
+    def _print_news(self) -> None:
+        self._chat.wait_until_stable()
+        lines = self._chat.transcript().splitlines()
+        print("\n".join(new_lines(self._shown_lines, lines)), flush=True)
+        self._shown_lines = lines
 
 
-def _news(before: list[str], now: list[str]) -> Iterator[str]:
+def new_lines(old_lines: list[str], current_lines: list[str]) -> Iterator[str]:
     """Yield the chat's lines from the first message that is new or has changed."""
-    same = next(
-        (n for n, pair in enumerate(zip(before, now, strict=False)) if pair[0] != pair[1]), len(before)
+    unchanged_count = next(
+        (n for n, pair in enumerate(zip(old_lines, current_lines, strict=False)) if pair[0] != pair[1]),
+        len(old_lines),
     )
-    first = max((n for n in range(min(same + 1, len(now))) if now[n][:1].isalpha()), default=0)
-    for line in now[first:] if same < len(now) else ():
+    first_line_index = max(
+        (n for n in range(min(unchanged_count + 1, len(current_lines))) if current_lines[n][:1].isalpha()),
+        default=0,
+    )
+    for line in current_lines[first_line_index:] if unchanged_count < len(current_lines) else ():
         indent = line[: len(line) - len(line.lstrip())]
         yield from textwrap.wrap(line, 100, subsequent_indent=indent, break_long_words=False) or [""]
     yield ""

@@ -15,27 +15,27 @@ from pathlib import Path
 from typing import Any, cast
 
 from hermes_mcp_auth_remote import cli
-from tests.parts import warm
+from tests.parts import fork_client
 from tests.parts.authorization_server import Demo
 
 MODULE = "hermes_mcp_auth_remote.cli"
 COMMAND = (sys.executable, "-m", MODULE)
 # The server process imports these modules, so its forks start faster.
-IMPORTED = (
+PRELOADED_MODULES = (
     *(f"{MODULE}.{path.stem}" for path in sorted(Path(cli.__file__).parent.glob("[a-z]*.py"))),
     "hermes_mcp_auth_remote.http.client",
     "hermes_mcp_auth_remote.http.pooled",
     "hermes_mcp_auth_remote.service.start_login",
     "hermes_mcp_auth_remote.service.default",
 )
-SECONDS = 40
+TIMEOUT_SECONDS = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class CommandResult:
     """The exit code and the output of a command."""
 
-    code: int
+    exit_code: int
     out: str
     err: str
 
@@ -63,11 +63,11 @@ class Cli:
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "config.yaml").write_text(text, "utf-8")
 
-    def environ(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    def environ(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment variables of a command."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        ours = {"HERMES_HOME": str(self.home), "TZ": "UTC", "LANG": "C.UTF-8"}
-        return inherited | ours | dict(self.env) | dict(more or {})
+        own_variables = {"HERMES_HOME": str(self.home), "TZ": "UTC", "LANG": "C.UTF-8"}
+        return inherited | own_variables | dict(self.env) | dict(extra or {})
 
     def run(
         self,
@@ -75,44 +75,48 @@ class Cli:
         stdin: bytes = b"",
         env: Mapping[str, str] | None = None,
         may_show: Collection[str] = (),
-    ) -> Ended:
+    ) -> CommandResult:
         """Run a command to its end. The command may print the secrets in `may_show`.
 
         It runs in a fork of a process that has imported all modules, unless `env` changes how Python starts.
         """
         environ = self.environ(env)
-        if self._suits_fork(env):
-            path = warm.server_socket(IMPORTED)
-            code, out, err = warm.run(path, (MODULE, *arguments), environ, stdin, SECONDS)
+        if self._can_fork(env):
+            path = fork_client.start_fork_server(PRELOADED_MODULES)
+            code, out, err = fork_client.run_program(
+                path, (MODULE, *arguments), environ, stdin, TIMEOUT_SECONDS
+            )
         else:
-            done = subprocess.run(
+            process = subprocess.run(
                 [*COMMAND, *arguments],
                 input=stdin,
                 capture_output=True,
                 env=environ,
-                timeout=SECONDS,
+                timeout=TIMEOUT_SECONDS,
                 check=False,
             )
-            code, out, err = done.returncode, done.stdout, done.stderr
-        ended = Ended(code, out.decode("utf-8", "replace"), err.decode(errors="replace"))
-        self.check(ended.out + ended.err, may_show)
-        return ended
+            code, out, err = process.returncode, process.stdout, process.stderr
+        result = CommandResult(code, out.decode("utf-8", "replace"), err.decode(errors="replace"))
+        self.check_output(result.out + result.err, may_show)
+        return result
 
-    def _suits_fork(self, env: Mapping[str, str] | None) -> bool:
-        return warm.suits({**self.env, **(env or {})})
+    def _can_fork(self, env: Mapping[str, str] | None) -> bool:
+        return fork_client.can_fork_with({**self.env, **(env or {})})
 
-    def _start_fork(self, arguments: tuple[str, ...], env: Mapping[str, str] | None) -> warm.Process:
-        return warm.Process(warm.server_socket(IMPORTED), (MODULE, *arguments), self.environ(env))
+    def _fork_command(self, arguments: tuple[str, ...], env: Mapping[str, str] | None) -> fork_client.Process:
+        return fork_client.Process(
+            fork_client.start_fork_server(PRELOADED_MODULES), (MODULE, *arguments), self.environ(env)
+        )
 
     @contextmanager
-    def started(
+    def start(
         self, *arguments: str, env: Mapping[str, str] | None = None, in_fork: bool = False
-    ) -> Iterator[Started]:
+    ) -> Iterator[RunningCommand]:
         """Start a command, in a new interpreter unless `in_fork`. The end of the block kills it."""
         process = (
-            # warm.Process has the members that `RunningCommand` uses.
-            cast("subprocess.Popen[bytes]", self._start_fork(arguments, env))
-            if in_fork and self._suits_fork(env)
+            # fork_client.Process has the members that `RunningCommand` uses.
+            cast("subprocess.Popen[bytes]", self._fork_command(arguments, env))
+            if in_fork and self._can_fork(env)
             else subprocess.Popen(
                 [*COMMAND, *arguments],
                 stdin=subprocess.PIPE,
@@ -121,15 +125,15 @@ class Cli:
                 env=self.environ(env),
             )
         )
-        started = Started(process, self)
+        command = RunningCommand(process, self)
         try:
-            yield started
+            yield command
         finally:
             process.kill()
             process.communicate()
-            started.watchdog.cancel()
+            command.watchdog.cancel()
 
-    def check(self, text: str, may_show: Collection[str] = ()) -> None:
+    def check_output(self, text: str, may_show: Collection[str] = ()) -> None:
         """Fail if `text` holds a traceback or a secret. The failure does not show the secret."""
         assert "Traceback" not in text, text
         leaked = [secret for secret in list(self.secrets) if len(secret) > 7 and secret in text]
@@ -137,41 +141,41 @@ class Cli:
             "the command printed a secret"
         )
 
-    def files(self) -> dict[str, bytes]:
+    def credential_files(self) -> dict[str, bytes]:
         """Return the stored credential files, without locks and logins."""
         root = self.home / "mcp-tokens"
         paths = [path for path in sorted(root.rglob("*.json")) if path.parent.name != "logins"]
         return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
-    def stored(self, name: str = "demo") -> dict[str, Any]:
+    def stored_tokens(self, name: str = "demo") -> dict[str, Any]:
         """Return the stored tokens of a server."""
         tokens: dict[str, Any] = json.loads((self.home / "mcp-tokens" / f"{name}.json").read_bytes())
         return tokens
 
-    def change_stored(self, name: str = "demo", **members: object) -> None:
+    def change_stored_tokens(self, name: str = "demo", **members: object) -> None:
         """Change members of the stored tokens; None removes a member."""
-        changed = {**self.stored(name), **members}
-        kept = {key: value for key, value in changed.items() if value is not None}
-        (self.home / "mcp-tokens" / f"{name}.json").write_text(json.dumps(kept), "utf-8")
+        changed = {**self.stored_tokens(name), **members}
+        remaining = {key: value for key, value in changed.items() if value is not None}
+        (self.home / "mcp-tokens" / f"{name}.json").write_text(json.dumps(remaining), "utf-8")
 
 
-class Started:
+class RunningCommand:
     """A running command that writes JSON lines."""
 
     def __init__(self, process: subprocess.Popen[bytes], cli: Cli) -> None:
         self.process = process
         self._cli = cli
         # If a line never comes, the test must fail and not hang.
-        self.watchdog = threading.Timer(SECONDS, process.kill)
+        self.watchdog = threading.Timer(TIMEOUT_SECONDS, process.kill)
         self.watchdog.start()
 
-    def event(self) -> dict[str, Any]:
+    def read_event(self) -> dict[str, Any]:
         """Wait for the next JSON line."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
         if not line:
-            raise AssertionError(f"The command wrote no event: {self.end()}")
-        self._cli.check(line)
+            raise AssertionError(f"The command wrote no event: {self.wait_for_exit()}")
+        self._cli.check_output(line)
         event: dict[str, Any] = json.loads(line)
         return event
 
@@ -181,24 +185,24 @@ class Started:
         self.process.stdin.write(text.encode() if isinstance(text, str) else text)
         self.process.stdin.flush()
 
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+    def send_signal(self, signal_number: signal.Signals) -> None:
+        self.process.send_signal(signal_number)
 
-    def end(self, stdin: bytes | None = None) -> Ended:
+    def wait_for_exit(self, stdin: bytes | None = None) -> CommandResult:
         """Close the standard input and wait for the exit; return the output since the last event."""
         out, err = self.process.communicate(stdin)
-        ended = Ended(self.process.returncode, out.decode(), err.decode())
-        self._cli.check(ended.out + ended.err)
-        return ended
+        result = CommandResult(self.process.returncode, out.decode(), err.decode())
+        self._cli.check_output(result.out + result.err)
+        return result
 
 
-def log_in(cli: Cli, demo: Demo, *arguments: str) -> Ended:
+def log_in(cli: Cli, demo: Demo, *arguments: str) -> CommandResult:
     """Log in with a paste and `--json`, as a program does."""
-    from tests.browserless import approve
+    from tests.consent_form import approve
 
-    with cli.started("login", *(arguments or ("demo",)), "--json", in_fork=True) as login:
-        url = login.event()["authorization_url"]
+    with cli.start("login", *(arguments or ("demo",)), "--json", in_fork=True) as login:
+        url = login.read_event()["authorization_url"]
         login.send(approve(url) + "\n")
-        ended = login.end()
-    assert ended.code == 0, ended
-    return ended
+        result = login.wait_for_exit()
+    assert result.exit_code == 0, result
+    return result

@@ -8,25 +8,25 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import Cli
+from tests.leak_check import watch_secrets
 from tests.parts import bot_api
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.parts.bot_api import BotApi
-from tests.tripwire import guard
 
 
 @pytest.fixture(scope="module")
-def one_demo() -> Iterator[Demo]:
+def module_demo() -> Iterator[Demo]:
     with serve_demo(paths=("/mcp", "/other/mcp")) as demo:
         yield demo
 
 
 @pytest.fixture
-def demo(one_demo: Demo) -> Demo:
-    one_demo.authorization_server.behaviour = Behaviour()
-    one_demo.authorization_server.clear_faults()
-    one_demo.authorization_server.requests.clear()
-    guard(one_demo.authorization_server.minted_secrets)
-    return one_demo
+def demo(module_demo: Demo) -> Demo:
+    module_demo.authorization_server.behaviour = Behaviour()
+    module_demo.authorization_server.clear_faults()
+    module_demo.authorization_server.requests.clear()
+    watch_secrets(module_demo.authorization_server.minted_secrets)
+    return module_demo
 
 
 @pytest.fixture
@@ -39,6 +39,6 @@ def cli(demo: Demo, tmp_path: Path) -> Cli:
 @pytest.fixture
 def api() -> Iterator[BotApi]:
     """Run a local server with Telegram's Bot API."""
-    with bot_api.running() as one:
-        guard([one.token])
-        yield one
+    with bot_api.serve_bot_api() as server:
+        watch_secrets([server.token])
+        yield server

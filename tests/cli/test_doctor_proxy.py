@@ -15,21 +15,21 @@ PROXY = {"HTTPS_PROXY": "http://127.0.0.1:9"}
 
 
 @covers("unchecked-host", "doctor")
-def test_a_host_that_cannot_be_checked_is_named_with_what_to_set(cli: Cli, demo: Demo) -> None:
+def test_an_unchecked_host_is_named_with_the_option_that_allows_it(cli: Cli, demo: Demo) -> None:
     demo.authorization_server.change_behaviour(
         resource_overrides={"authorization_servers": [f"https://{HOST}"]}
     )
-    said = cli.run("doctor", "demo", "--json", env=PROXY)
-    [event] = said.events
+    result = cli.run("doctor", "demo", "--json", env=PROXY)
+    [event] = result.events
     [problem] = event["problems"]
-    assert (said.code, problem["code"]) == (7, "host_not_checked")
+    assert (result.exit_code, problem["code"]) == (7, "host_not_checked")
     assert HOST in problem["message"]
     assert problem["advice"] == (
         f"If you trust that host, add {HOST} to `oauth.allow_hosts` of this server in config.yaml."
     )
     # The command sent nothing to the proxy, and the last step shows that.
-    last = event["steps"][-1]
-    assert (last["error"], last["proxy"]) == ("host_not_checked", None)
+    last_step = event["steps"][-1]
+    assert (last_step["error"], last_step["proxy"]) == ("host_not_checked", None)
     text = cli.run("doctor", "demo", env=PROXY)
     assert "by the proxy" not in text.out
     assert f"add {HOST} to `oauth.allow_hosts`" in " ".join(text.out.split())
@@ -42,20 +42,20 @@ def test_the_advice_works_as_printed(cli: Cli, demo: Demo) -> None:
         resource_overrides={"authorization_servers": [f"https://{HOST}"]}
     )
     cli.configure(demo.mcp_url, allow_hosts=[HOST])
-    said = cli.run("doctor", "demo", "--json", env=PROXY).events[0]
-    assert said["problems"][0]["code"] == "unreachable"
-    assert said["steps"][-1]["proxy"] == "127.0.0.1:9"
-    assert f"{HOST} (unchecked behind a proxy)" in said["network"]["reaches"]
-    assert "oauth.allow_hosts" in said["configured"]
+    report = cli.run("doctor", "demo", "--json", env=PROXY).events[0]
+    assert report["problems"][0]["code"] == "unreachable"
+    assert report["steps"][-1]["proxy"] == "127.0.0.1:9"
+    assert f"{HOST} (unchecked behind a proxy)" in report["network"]["reaches"]
+    assert "oauth.allow_hosts" in report["configured"]
 
 
 @covers("unchecked-host")
-def test_a_login_says_the_same_and_exits_as_for_any_network(cli: Cli, demo: Demo) -> None:
+def test_a_login_prints_the_same_advice_and_exits_with_7(cli: Cli, demo: Demo) -> None:
     demo.authorization_server.change_behaviour(
         resource_overrides={"authorization_servers": [f"https://{HOST}"]}
     )
-    said = cli.run("login", "demo", "--json", env=PROXY)
-    assert (said.code, said.events[0]["error"]) == (7, "host_not_checked")
+    result = cli.run("login", "demo", "--json", env=PROXY)
+    assert (result.exit_code, result.events[0]["error"]) == (7, "host_not_checked")
     text = " ".join(cli.run("login", "demo", env=PROXY).err.split())
     assert text.startswith(f"✗ The addresses of {HOST} cannot be checked: ")
     assert text.endswith(f"add {HOST} to `oauth.allow_hosts` of this server in config.yaml.")

@@ -10,50 +10,50 @@ import time
 import pytest
 
 from tests.cli.commands import COMMAND, Cli, log_in
-from tests.cli.test_token import LOADED
+from tests.cli.test_token import PRINT_LOADED_MODULES_CODE
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_header_and_a_line_feed_are_all_that_is_printed(cli: Cli, demo: Demo) -> None:
+def test_header_prints_only_the_header_and_a_line_feed(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     demo.authorization_server.requests.clear()
-    token = cli.stored()["access_token"]
-    ended = cli.run("header", "demo", may_show=[token])
-    assert (ended.code, ended.out, ended.err) == (0, f"Authorization: Bearer {token}\n", "")
+    token = cli.stored_tokens()["access_token"]
+    result = cli.run("header", "demo", may_show=[token])
+    assert (result.exit_code, result.out, result.err) == (0, f"Authorization: Bearer {token}\n", "")
     assert demo.authorization_server.requests == []
 
 
 @covers("fast-token")
-def test_a_valid_token_is_printed_as_a_header_without_loading_a_client(cli: Cli, demo: Demo) -> None:
+def test_a_valid_token_is_printed_without_loading_an_http_client(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     # At the login, config.yaml was too new to detect a further change. This call stores its identity.
-    cli.run("token", "demo", may_show=[cli.stored()["access_token"]])
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", LOADED, "header", "demo"],
+    cli.run("token", "demo", may_show=[cli.stored_tokens()["access_token"]])
+    process = subprocess.run(
+        [sys.executable, "-I", "-c", PRINT_LOADED_MODULES_CODE, "header", "demo"],
         capture_output=True,
         env=cli.environ(),
         check=True,
         timeout=30,
     )
-    assert done.stdout.decode() == f"Authorization: Bearer {cli.stored()['access_token']}\n"
-    loaded = set(done.stderr.decode().split())
-    assert loaded & {"asyncio", "httpcore", "yaml", "argparse", "pathlib", "ssl", "qrcode"} == set()
+    assert process.stdout.decode() == f"Authorization: Bearer {cli.stored_tokens()['access_token']}\n"
+    loaded_modules = set(process.stderr.decode().split())
+    assert loaded_modules & {"asyncio", "httpcore", "yaml", "argparse", "pathlib", "ssl", "qrcode"} == set()
 
 
-def test_an_ended_token_is_refreshed_first(cli: Cli, demo: Demo) -> None:
+def test_an_expired_token_is_refreshed_first(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    cli.change_stored(expires_at=time.time() - 1)
-    ended = cli.run("header", "demo", may_show=demo.authorization_server.minted_secrets)
-    assert ended.out == f"Authorization: Bearer {cli.stored()['access_token']}\n"
+    cli.change_stored_tokens(expires_at=time.time() - 1)
+    result = cli.run("header", "demo", may_show=demo.authorization_server.minted_secrets)
+    assert result.out == f"Authorization: Bearer {cli.stored_tokens()['access_token']}\n"
     assert demo.authorization_server.count_requests("refresh") == 1
 
 
-def test_as_json_it_is_an_object_of_headers(cli: Cli, demo: Demo) -> None:
+def test_with_json_the_output_is_an_object_of_headers(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo, "demo", "--owner", "telegram:42")
-    ended = cli.run(
+    result = cli.run(
         "header",
         "demo",
         "--owner",
@@ -61,15 +61,15 @@ def test_as_json_it_is_an_object_of_headers(cli: Cli, demo: Demo) -> None:
         "--json",
         may_show=demo.authorization_server.minted_secrets,
     )
-    [headers] = ended.events
+    [headers] = result.events
     assert list(headers) == ["Authorization"]
     assert headers["Authorization"].removeprefix("Bearer ") in demo.authorization_server.minted_secrets
 
 
-def test_nobody_has_logged_in(cli: Cli) -> None:
-    ended = cli.run("header", "demo")
-    assert (ended.code, ended.out) == (4, "")
-    assert "Run `hermes-mcp-auth login demo`." in ended.err
+def test_header_without_a_login_fails(cli: Cli) -> None:
+    result = cli.run("header", "demo")
+    assert (result.exit_code, result.out) == (4, "")
+    assert "Run `hermes-mcp-auth login demo`." in result.err
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
@@ -80,13 +80,13 @@ def test_nobody_has_logged_in(cli: Cli) -> None:
         'curl -sS -H "$({command} header demo)" -H "Accept: application/json" -d @{body} {url}',
     ],
 )
-def test_curl_takes_it_by_a_pipe_and_as_an_argument(cli: Cli, demo: Demo, line: str) -> None:
+def test_curl_accepts_the_header_from_a_pipe_and_as_an_argument(cli: Cli, demo: Demo, line: str) -> None:
     cli.configure(demo.ping_url)
     log_in(cli, demo)
     demo.authorization_server.requests.clear()
     body = cli.home / "body.json"
     body.write_text('{"jsonrpc": "2.0", "id": 1, "method": "ping"}')
     script = line.format(command=" ".join(COMMAND), body=body, url=demo.ping_url)
-    done = subprocess.run(["sh", "-c", script], capture_output=True, env=cli.environ(), check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+    process = subprocess.run(["sh", "-c", script], capture_output=True, env=cli.environ(), check=False)
+    assert (process.returncode, process.stderr) == (0, b"")
     assert [request.status for request in demo.authorization_server.requests] == [200]

@@ -12,15 +12,15 @@ import pytest
 
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey
-from tests.browserless import approve, fetch
-from tests.cli.commands import Cli, Started, log_in
+from tests.cli.commands import Cli, RunningCommand, log_in
+from tests.consent_form import approve, fetch
 from tests.parts.authorization_server import Demo, Step
 from tests.requirements import covers
-from tests.service.given import eventually
+from tests.service.helpers import wait_until
 
 pytestmark = pytest.mark.slow
 
-ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
 def is_listening(uri: str) -> bool:
@@ -29,107 +29,111 @@ def is_listening(uri: str) -> bool:
 
 
 # An interrupted command prints this if a token request is in flight.
-WAITING = r"Waiting for 127\.0\.0\.1 to answer a token request, at most \d\d s; Ctrl-C again ends at once\.\n"
+WAITING_PATTERN = (
+    r"Waiting for 127\.0\.0\.1 to answer a token request, at most \d\d s; Ctrl-C again ends at once\.\n"
+)
 
 
-def check_cancelled(started: Started, number: signal.Signals, *, said: str = "") -> None:
-    ended = started.end()
-    assert ended.code == ENDS[number]
-    assert ended.events == [
+def check_cancelled(started: RunningCommand, number: signal.Signals, *, stderr: str = "") -> None:
+    result = started.wait_for_exit()
+    assert result.exit_code == EXIT_CODES[number]
+    assert result.events == [
         {"error": "interrupted", "message": "Cancelled.", "advice": "Run the command again."}
     ]
-    assert ended.err == said
+    assert result.err == stderr
 
 
-def waits(started: Started) -> bool:
+def says_it_waits(started: RunningCommand) -> bool:
     """Return whether the next line says that the command waits for a token request."""
     assert started.process.stderr is not None
-    return re.fullmatch(WAITING, started.process.stderr.readline().decode()) is not None
+    return re.fullmatch(WAITING_PATTERN, started.process.stderr.readline().decode()) is not None
 
 
-@pytest.mark.parametrize("number", list(ENDS))
-def test_while_a_login_waits(cli: Cli, demo: Demo, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", list(EXIT_CODES))
+def test_a_signal_cancels_a_waiting_login(cli: Cli, demo: Demo, number: signal.Signals) -> None:
     log_in(cli, demo)
-    before = cli.files()
-    with cli.started("login", "demo", "--json") as login:
-        waiting = login.event()
-        login.signal(number)
+    before = cli.credential_files()
+    with cli.start("login", "demo", "--json") as login:
+        waiting = login.read_event()
+        login.send_signal(number)
         check_cancelled(login, number)
-    assert cli.files() == before
+    assert cli.credential_files() == before
     assert not is_listening(waiting["redirect_uri"])
-    answer = approve(waiting["authorization_url"]).encode()
-    late = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=answer)
-    assert (late.code, late.events[0]["error"]) == (5, "login_cancelled")
+    redirect_url = approve(waiting["authorization_url"]).encode()
+    late_result = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=redirect_url)
+    assert (late_result.exit_code, late_result.events[0]["error"]) == (5, "login_cancelled")
 
 
 @pytest.mark.parametrize(
     "step", ["protected_resource_metadata", "authorization_server_metadata", "registration"]
 )
-def test_before_the_login_is_shown(cli: Cli, demo: Demo, step: Step) -> None:
+def test_a_signal_before_the_login_is_shown_stores_nothing(cli: Cli, demo: Demo, step: Step) -> None:
     gate = demo.authorization_server.hold(step)
-    with cli.started("login", "demo", "--json") as login:
+    with cli.start("login", "demo", "--json") as login:
         assert gate.arrived.wait(20)
-        login.signal(signal.SIGINT)
+        login.send_signal(signal.SIGINT)
         check_cancelled(login, signal.SIGINT)
-    assert cli.files() == {}
+    assert cli.credential_files() == {}
 
 
 @covers("interrupted")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_while_the_code_is_exchanged(cli: Cli, demo: Demo, number: signal.Signals) -> None:
+def test_a_signal_during_the_code_exchange_waits_for_the_tokens(
+    cli: Cli, demo: Demo, number: signal.Signals
+) -> None:
     log_in(cli, demo)
-    before = cli.files()
+    before = cli.credential_files()
     gate = demo.authorization_server.hold("token")
-    with cli.started("login", "demo", "--json") as login:
-        waiting = login.event()
-        answer = approve(waiting["authorization_url"])
-        login.send(answer + "\n")
+    with cli.start("login", "demo", "--json") as login:
+        waiting = login.read_event()
+        redirect_url = approve(waiting["authorization_url"])
+        login.send(redirect_url + "\n")
         assert gate.arrived.wait(20)
-        login.signal(number)
+        login.send_signal(number)
         # The code can be used once, so the command waits for its tokens.
-        assert waits(login)
+        assert says_it_waits(login)
         gate.open()
         check_cancelled(login, number)
-    assert cli.files() != before
-    again = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=answer.encode())
-    assert (again.code, again.events[0]["error"]) == (5, "login_already_used")
+    assert cli.credential_files() != before
+    second_result = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=redirect_url.encode())
+    assert (second_result.exit_code, second_result.events[0]["error"]) == (5, "login_already_used")
     assert demo.authorization_server.count_requests("token") == 2
     assert demo.authorization_server.count_requests("revocation") == 0
 
 
 @covers("interrupted", "exit-waits")
-def test_twice_while_the_code_is_exchanged_ends_at_once_and_changes_nothing(cli: Cli, demo: Demo) -> None:
+def test_a_second_signal_during_the_code_exchange_exits_at_once(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    before = cli.files()
+    before = cli.credential_files()
     gate = demo.authorization_server.hold("token")
-    with cli.started("login", "demo", "--json") as login:
-        login.send(approve(login.event()["authorization_url"]) + "\n")
+    with cli.start("login", "demo", "--json") as login:
+        login.send(approve(login.read_event()["authorization_url"]) + "\n")
         assert gate.arrived.wait(20)
-        login.signal(signal.SIGINT)
-        assert waits(login)
-        login.signal(signal.SIGINT)
-        assert login.end().code == -signal.SIGINT
-    assert cli.files() == before
+        login.send_signal(signal.SIGINT)
+        assert says_it_waits(login)
+        login.send_signal(signal.SIGINT)
+        assert login.wait_for_exit().exit_code == -signal.SIGINT
+    assert cli.credential_files() == before
 
 
 @covers("exit-waits")
-def test_while_another_process_has_the_lock_nothing_is_waited_for(cli: Cli, demo: Demo) -> None:
+def test_a_signal_during_the_wait_for_a_lock_exits_at_once(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    cli.change_stored(expires_at=1)
+    cli.change_stored_tokens(expires_at=1)
     lock = FileStore(cli.home).lock(CredentialKey("demo"))
     assert lock.try_acquire()
-    with cli.started("token", "demo") as token:
+    with cli.start("token", "demo") as token:
         # The thread that waits for the lock (Linux).
         threads = Path(f"/proc/{token.process.pid}/task")
-        eventually(lambda: len(list(threads.iterdir())) > 1)
-        token.signal(signal.SIGINT)
-        ended = token.end()
+        wait_until(lambda: len(list(threads.iterdir())) > 1)
+        token.send_signal(signal.SIGINT)
+        result = token.wait_for_exit()
     lock.release()
-    assert (ended.code, ended.out, ended.err) == (130, "", "\nCancelled.\n")
+    assert (result.exit_code, result.out, result.err) == (130, "", "\nCancelled.\n")
     assert demo.authorization_server.count_requests("refresh") == 0
 
 
-def test_while_a_redirect_is_exchanged_the_browser_gets_no_wrong_news(cli: Cli, demo: Demo) -> None:
+def test_a_signal_during_the_exchange_shows_no_success_in_the_browser(cli: Cli, demo: Demo) -> None:
     import threading
 
     gate = demo.authorization_server.hold("token")
@@ -141,71 +145,71 @@ def test_while_a_redirect_is_exchanged_the_browser_gets_no_wrong_news(cli: Cli, 
         except OSError as error:
             pages.append(error)
 
-    with cli.started("login", "demo", "--json") as login:
-        browser = threading.Thread(target=browse, args=(approve(login.event()["authorization_url"]),))
+    with cli.start("login", "demo", "--json") as login:
+        browser = threading.Thread(target=browse, args=(approve(login.read_event()["authorization_url"]),))
         browser.start()
         assert gate.arrived.wait(20)
-        login.signal(signal.SIGINT)
-        assert waits(login)
+        login.send_signal(signal.SIGINT)
+        assert says_it_waits(login)
         browser.join()
         assert "You are logged in" not in str(pages)
         gate.open()
         check_cancelled(login, signal.SIGINT)
-    assert "demo.json" in cli.files()
+    assert "demo.json" in cli.credential_files()
 
 
-def test_while_a_token_is_refreshed_nothing_is_lost(cli: Cli, demo: Demo) -> None:
+def test_a_signal_during_a_refresh_stores_the_new_tokens(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    cli.change_stored(expires_at=1)
+    cli.change_stored_tokens(expires_at=1)
     gate = demo.authorization_server.hold("refresh", after_processing=True)
-    with cli.started("token", "demo") as token:
+    with cli.start("token", "demo") as token:
         assert gate.arrived.wait(20)
-        token.signal(signal.SIGINT)
+        token.send_signal(signal.SIGINT)
         # The server has rotated the refresh token, so the command must store the new one.
-        while not (said := token.process.stderr.readline()).strip():  # type: ignore[union-attr]
+        while not (line := token.process.stderr.readline()).strip():  # type: ignore[union-attr]
             pass
-        assert said == b"Cancelled.\n"
-        assert waits(token)
+        assert line == b"Cancelled.\n"
+        assert says_it_waits(token)
         gate.open()
-        assert token.end().code == 130
+        assert token.wait_for_exit().exit_code == 130
     demo.authorization_server.clear_faults()
-    assert cli.run("token", "demo", may_show=[cli.stored()["access_token"]]).code == 0
+    assert cli.run("token", "demo", may_show=[cli.stored_tokens()["access_token"]]).exit_code == 0
     assert demo.authorization_server.count_requests("refresh") == 1
 
 
 @covers("exit-waits")
-def test_twice_ends_at_once_and_in_silence(cli: Cli, demo: Demo) -> None:
+def test_a_second_signal_during_a_refresh_exits_at_once_without_output(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    cli.change_stored(expires_at=1)
+    cli.change_stored_tokens(expires_at=1)
     gate = demo.authorization_server.hold("refresh")
-    with cli.started("token", "demo") as token:
+    with cli.start("token", "demo") as token:
         assert gate.arrived.wait(20)
-        token.signal(signal.SIGINT)
-        while not (said := token.process.stderr.readline()).strip():  # type: ignore[union-attr]
+        token.send_signal(signal.SIGINT)
+        while not (line := token.process.stderr.readline()).strip():  # type: ignore[union-attr]
             pass
-        assert said == b"Cancelled.\n"
-        assert waits(token)
-        token.signal(signal.SIGINT)
-        ended = token.end()
-    assert (ended.code, ended.out, ended.err) == (-signal.SIGINT, "", "")
+        assert line == b"Cancelled.\n"
+        assert says_it_waits(token)
+        token.send_signal(signal.SIGINT)
+        result = token.wait_for_exit()
+    assert (result.exit_code, result.out, result.err) == (-signal.SIGINT, "", "")
 
 
-def test_a_logout_that_is_cancelled_keeps_the_files(cli: Cli, demo: Demo) -> None:
+def test_a_cancelled_logout_keeps_the_credentials(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    before = cli.files()
+    before = cli.credential_files()
     gate = demo.authorization_server.hold("revocation")
-    with cli.started("logout", "demo", "--json") as logout:
+    with cli.start("logout", "demo", "--json") as logout:
         assert gate.arrived.wait(20)
-        logout.signal(signal.SIGINT)
+        logout.send_signal(signal.SIGINT)
         check_cancelled(logout, signal.SIGINT)
-    assert cli.files() == before
+    assert cli.credential_files() == before
 
 
-def test_a_process_that_is_killed_leaves_a_login_that_another_can_finish(cli: Cli, demo: Demo) -> None:
-    with cli.started("login", "demo", "--json") as login:
-        waiting = login.event()
-        login.signal(signal.SIGKILL)
-        assert login.end().code == -signal.SIGKILL
-    answer = approve(waiting["authorization_url"]).encode()
-    done = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=answer)
-    assert done.code == 0
+def test_another_process_can_finish_the_login_of_a_killed_one(cli: Cli, demo: Demo) -> None:
+    with cli.start("login", "demo", "--json") as login:
+        waiting = login.read_event()
+        login.send_signal(signal.SIGKILL)
+        assert login.wait_for_exit().exit_code == -signal.SIGKILL
+    redirect_url = approve(waiting["authorization_url"]).encode()
+    result = cli.run("login", "--finish", waiting["login_id"], "--json", stdin=redirect_url)
+    assert result.exit_code == 0

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.browserless import approve, deny
 from tests.cli.commands import COMMAND, Cli, log_in
+from tests.consent_form import approve, deny
 from tests.parts.authorization_server import Demo
-from tests.parts.terminal import Terminal, terminal
+from tests.parts.terminal import Terminal, open_terminal
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 
 
-def settled(text: str, cli: Cli) -> str:
+def replace_variable_parts(text: str, cli: Cli) -> str:
     """Replace secrets, and values that differ between runs, with placeholders."""
     text = text.replace(str(cli.home), "<home>")
     # The rows of a QR code with its quiet zone.
@@ -37,31 +37,31 @@ def settled(text: str, cli: Cli) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n") + "\n"
 
 
-def compare(name: str, text: str, cli: Cli) -> None:
+def compare_transcript(name: str, text: str, cli: Cli) -> None:
     """Compare a screen with its transcript."""
-    cli.check(text)
+    cli.check_output(text)
     file = TRANSCRIPTS / f"{name}.txt"
     if os.environ.get("NEW_TRANSCRIPTS"):
-        file.write_text(settled(text, cli), "utf-8")
-    assert settled(text, cli) == file.read_text("utf-8")
+        file.write_text(replace_variable_parts(text, cli), "utf-8")
+    assert replace_variable_parts(text, cli) == file.read_text("utf-8")
 
 
-def url_on(screen: str) -> str:
+def find_url(screen: str) -> str:
     """Return the URL; it must be alone on its line."""
     [url] = [line for line in screen.splitlines() if line.startswith("http")]
     return url
 
 
-def shown_login(screen: Terminal) -> str:
+def wait_for_login_url(screen: Terminal) -> str:
     # On a narrow screen "Ctrl-C" is on the previous line.
-    return url_on(screen.wait_for("cancels."))
+    return find_url(screen.wait_for("cancels."))
 
 
 @pytest.mark.tmux
-def test_a_login_with_a_qr_code_a_wrong_paste_and_the_right_one(cli: Cli, demo: Demo) -> None:
+def test_a_login_screen_with_a_qr_code_and_a_wrong_paste(cli: Cli, demo: Demo) -> None:
     demo.authorization_server.change_behaviour(with_par=True)
-    with terminal([*COMMAND, "login", "demo"], env=cli.environ(), columns=80, rows=60) as screen:
-        url = shown_login(screen)
+    with open_terminal([*COMMAND, "login", "demo"], env=cli.environ(), columns=80, rows=60) as screen:
+        url = wait_for_login_url(screen)
         assert all(len(line) <= 80 for line in screen.screen().splitlines())
         screen.paste("https://example.com/somewhere")
         screen.press("Enter")
@@ -69,72 +69,74 @@ def test_a_login_with_a_qr_code_a_wrong_paste_and_the_right_one(cli: Cli, demo: 
         screen.paste(approve(url))
         screen.press("Enter")
         assert screen.wait_for_exit() == 0
-        compare("login-80-columns", screen.joined(), cli)
+        compare_transcript("login-80-columns", screen.full_text(), cli)
 
 
 @covers("expected-page")
 @pytest.mark.tmux
-def test_a_login_on_a_wide_terminal_that_is_denied(cli: Cli, demo: Demo) -> None:
-    with terminal([*COMMAND, "login", "demo", "--no-qr"], env=cli.environ(), columns=120, rows=40) as screen:
-        screen.paste(deny(shown_login(screen)))
+def test_a_denied_login_on_a_wide_terminal(cli: Cli, demo: Demo) -> None:
+    with open_terminal(
+        [*COMMAND, "login", "demo", "--no-qr"], env=cli.environ(), columns=120, rows=40
+    ) as screen:
+        screen.paste(deny(wait_for_login_url(screen)))
         screen.press("Enter")
         assert screen.wait_for_exit() == 5
-        compare("login-120-columns-denied", screen.joined(), cli)
+        compare_transcript("login-120-columns-denied", screen.full_text(), cli)
 
 
 @pytest.mark.tmux
-def test_a_login_on_a_narrow_terminal_that_is_given_up(cli: Cli, demo: Demo) -> None:
-    with terminal([*COMMAND, "login", "demo"], env=cli.environ(), columns=40, rows=40) as screen:
-        shown_login(screen)
+def test_a_cancelled_login_on_a_narrow_terminal(cli: Cli, demo: Demo) -> None:
+    with open_terminal([*COMMAND, "login", "demo"], env=cli.environ(), columns=40, rows=40) as screen:
+        wait_for_login_url(screen)
         screen.press("C-d")
         assert screen.wait_for_exit() == 5
-        text = screen.joined()
+        text = screen.full_text()
     # The command never wraps a URL, so that the user can copy it. All other lines fit.
     assert [line for line in text.splitlines() if len(line) > 40 and "://" not in line] == []
-    compare("login-40-columns-given-up", text, cli)
+    compare_transcript("login-40-columns-given-up", text, cli)
 
 
 @pytest.mark.tmux
-def test_a_login_that_is_interrupted(cli: Cli, demo: Demo) -> None:
-    with terminal([*COMMAND, "login", "demo", "--no-qr"], env=cli.environ()) as screen:
-        shown_login(screen)
+def test_an_interrupted_login(cli: Cli, demo: Demo) -> None:
+    with open_terminal([*COMMAND, "login", "demo", "--no-qr"], env=cli.environ()) as screen:
+        wait_for_login_url(screen)
         screen.press("C-c")
         assert screen.wait_for_exit() == 130
-        compare("login-interrupted", screen.joined(), cli)
+        compare_transcript("login-interrupted", screen.full_text(), cli)
 
 
-def test_a_login_that_expires_and_one_that_is_finished_later(cli: Cli, demo: Demo) -> None:
-    begun = cli.run("login", "demo", "--no-wait")
-    compare("login-no-wait", begun.err + begun.out, cli)
+def test_a_login_without_waiting_and_an_expired_login(cli: Cli, demo: Demo) -> None:
+    started = cli.run("login", "demo", "--no-wait")
+    compare_transcript("login-no-wait", started.err + started.out, cli)
     cli.configure(demo.mcp_url, timeout=1)
     expired = cli.run("login", "demo")
-    assert expired.code == 5
-    compare("login-expired", expired.err + expired.out, cli)
+    assert expired.exit_code == 5
+    compare_transcript("login-expired", expired.err + expired.out, cli)
 
 
 @pytest.mark.tmux
-def test_the_demo_at_a_terminal_plays_the_browser(cli: Cli) -> None:
-    with terminal([*COMMAND, "demo"], env=cli.environ(), columns=80, rows=40) as screen:
+def test_the_demo_on_a_terminal(cli: Cli) -> None:
+    with open_terminal([*COMMAND, "demo"], env=cli.environ(), columns=80, rows=40) as screen:
         screen.wait_for("pastes for")
         screen.send("approve")
         screen.press("Enter")
         assert screen.wait_for_exit() == 0
-        text = screen.joined()
-    compare("demo", text, cli)
-    assert not cli.files()
+        text = screen.full_text()
+    compare_transcript("demo", text, cli)
+    assert not cli.credential_files()
 
 
-def test_the_demo_without_a_terminal_runs_by_itself(cli: Cli) -> None:
-    ended = cli.run("demo", "--json")
-    assert ended.code == 0
-    assert [event["event"] for event in ended.events] == ["waiting", "connected", "tool_result"]
-    assert ended.events[-1]["text"] == "ada@example.com"
+def test_the_demo_without_a_terminal_needs_no_input(cli: Cli) -> None:
+    result = cli.run("demo", "--json")
+    assert result.exit_code == 0
+    assert [event["event"] for event in result.events] == ["waiting", "connected", "tool_result"]
+    assert result.events[-1]["text"] == "ada@example.com"
     text = cli.run("demo")
-    assert text.code == 0
-    compare("demo-by-itself", text.out, cli)
+    assert text.exit_code == 0
+    compare_transcript("demo-by-itself", text.out, cli)
 
 
-def test_the_status_in_all_its_states(cli: Cli, demo: Demo) -> None:
+def test_the_status_of_connections_in_every_state(cli: Cli, demo: Demo) -> None:
     other = demo.mcp_url.replace("/mcp", "/other/mcp")
     names = ("connected", "ended", "expired", "corrupt")
     for name in names:
@@ -144,55 +146,55 @@ def test_the_status_in_all_its_states(cli: Cli, demo: Demo) -> None:
         grant_scopes=frozenset({"mcp:tools"}), issue_refresh_token=True
     )
     log_in(cli, demo, "connected", "--owner", "telegram:42", "--url", demo.mcp_url)
-    cli.change_stored("expired", expires_at=1_000_000)
-    cli.change_stored("ended", expires_at=1_000_000)
+    cli.change_stored_tokens("expired", expires_at=1_000_000)
+    cli.change_stored_tokens("ended", expires_at=1_000_000)
     (cli.home / "mcp-tokens" / "corrupt.json").write_text("[]")
     demo.authorization_server.fail_next("refresh", status=400, body='{"error": "invalid_grant"}')
-    assert cli.run("token", "ended").code == 4
+    assert cli.run("token", "ended").exit_code == 4
     entries: dict[str, object] = {
         name: {"url": demo.mcp_url if name != "ended" else other, "auth": "oauth"} for name in names
     }
     entries["missing"] = {"url": "https://missing.example/mcp", "auth": "oauth"}
     entries["misspelt"] = {"url": "ftp://misspelt.example/mcp", "auth": "oauth"}
     cli.write_config(json.dumps({"mcp_servers": entries}))
-    ended = cli.run("status")
-    assert ended.code in {3, 8}
-    compare("status", ended.out, cli)
+    result = cli.run("status")
+    assert result.exit_code in {3, 8}
+    compare_transcript("status", result.out, cli)
 
 
-def test_logout_with_and_without_the_provider(cli: Cli, demo: Demo) -> None:
+def test_logout_with_and_without_a_revocation(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    said = cli.run("logout", "demo").out
-    said += cli.run("logout", "demo").out
+    output = cli.run("logout", "demo").out
+    output += cli.run("logout", "demo").out
     log_in(cli, demo)
     demo.authorization_server.fail_next("revocation", status=503, times=None)
-    compare("logout", said + cli.run("logout", "demo").out, cli)
+    compare_transcript("logout", output + cli.run("logout", "demo").out, cli)
 
 
 @covers("exit-codes")
-def test_an_error_of_each_kind(cli: Cli, demo: Demo) -> None:
-    said: list[str] = []
+def test_an_error_for_each_exit_code(cli: Cli, demo: Demo) -> None:
+    transcript: list[str] = []
 
-    def says(code: int, *arguments: str, stdin: bytes = b"") -> None:
-        ended = cli.run(*arguments, stdin=stdin)
-        assert ended.code == code
-        last = ended.err[ended.err.rindex("✗") :]
-        said.append(f"$ hermes-mcp-auth {' '.join(arguments)}\n{last}[exit code {code}]\n")
+    def record_error(code: int, *arguments: str, stdin: bytes = b"") -> None:
+        result = cli.run(*arguments, stdin=stdin)
+        assert result.exit_code == code
+        error_text = result.err[result.err.rindex("✗") :]
+        transcript.append(f"$ hermes-mcp-auth {' '.join(arguments)}\n{error_text}[exit code {code}]\n")
 
-    says(3, "token", "dmeo")
-    says(4, "token", "demo")
-    says(5, "login", "demo", stdin=b"nonsense\n")
+    record_error(3, "token", "dmeo")
+    record_error(4, "token", "demo")
+    record_error(5, "login", "demo", stdin=b"nonsense\n")
     demo.authorization_server.change_behaviour(pkce_advertised=False)
-    says(6, "login", "demo")
-    says(7, "login", "http://127.0.0.1:9/mcp")
+    record_error(6, "login", "demo")
+    record_error(7, "login", "http://127.0.0.1:9/mcp")
     (cli.home / "mcp-tokens" / "demo.json").write_text("[]")
-    says(8, "token", "demo")
-    compare("errors", "\n".join(said), cli)
+    record_error(8, "token", "demo")
+    compare_transcript("errors", "\n".join(transcript), cli)
 
 
 @pytest.mark.parametrize("verb", ["", "login", "status", "token", "header", "run", "logout", "serve", "demo"])
 def test_the_help_of_every_verb(cli: Cli, verb: str) -> None:
-    ended = cli.run(*verb.split(), "--help")
-    assert ended.code == 0
-    assert all(len(line) <= 80 for line in ended.out.splitlines())
-    compare(f"help-{verb}" if verb else "help", ended.out, cli)
+    result = cli.run(*verb.split(), "--help")
+    assert result.exit_code == 0
+    assert all(len(line) <= 80 for line in result.out.splitlines())
+    compare_transcript(f"help-{verb}" if verb else "help", result.out, cli)

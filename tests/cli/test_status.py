@@ -14,8 +14,8 @@ from tests.requirements import covers
 pytestmark = pytest.mark.slow
 
 
-def states(cli: Cli, *arguments: str) -> dict[str, str]:
-    return {each["server"]: each["state"] for each in cli.run("status", "--json", *arguments).events}
+def states_by_server(cli: Cli, *arguments: str) -> dict[str, str]:
+    return {event["server"]: event["state"] for event in cli.run("status", "--json", *arguments).events}
 
 
 def test_configured_servers_and_stored_logins_are_listed_together(cli: Cli, demo: Demo) -> None:
@@ -32,16 +32,16 @@ def test_configured_servers_and_stored_logins_are_listed_together(cli: Cli, demo
             }
         )
     )
-    ended = cli.run("status", "--json")
-    assert ended.code == 0
-    assert [(each["server"], each["state"]) for each in ended.events] == [
+    result = cli.run("status", "--json")
+    assert result.exit_code == 0
+    assert [(event["server"], event["state"]) for event in result.events] == [
         ("another", "not_connected"),
         ("demo", "connected"),
     ]
     assert demo.authorization_server.count_requests("mcp") == 1, "`status` sent a request to the server"
 
 
-def test_a_broken_entry_hides_no_other_and_is_named(cli: Cli, demo: Demo) -> None:
+def test_an_invalid_entry_is_listed_with_the_others(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     cli.write_config(
         json.dumps(
@@ -54,26 +54,26 @@ def test_a_broken_entry_hides_no_other_and_is_named(cli: Cli, demo: Demo) -> Non
             }
         )
     )
-    ended = cli.run("status", "--json")
-    assert ended.code == 3
-    assert [(each["server"], each["state"]) for each in ended.events] == [
+    result = cli.run("status", "--json")
+    assert result.exit_code == 3
+    assert [(event["server"], event["state"]) for event in result.events] == [
         ("broken", "config"),
         ("demo", "connected"),
     ]
-    assert "mcp_servers.broken.url" in ended.events[0]["message"]
+    assert "mcp_servers.broken.url" in result.events[0]["message"]
     text = cli.run("status")
-    assert text.code == 3
+    assert text.exit_code == 3
     assert "✓ demo: connected" in text.out
     assert "✗ broken: unreadable\n" in text.out
 
 
-def test_broken_yaml_hides_no_login_and_is_said_last(cli: Cli, demo: Demo) -> None:
+def test_invalid_yaml_hides_no_login_and_is_the_last_line(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo, "--url", demo.mcp_url.replace("/mcp", "/other/mcp"), "known")
     cli.write_config("mcp_servers: [\n")
-    ended = cli.run("status", "--json")
-    assert ended.code == 3
-    assert ended.events[0]["server"] == "known"
-    assert ended.events[-1]["error"] == "config"
+    result = cli.run("status", "--json")
+    assert result.exit_code == 3
+    assert result.events[0]["server"] == "known"
+    assert result.events[-1]["error"] == "config"
 
 
 @covers("status-all")
@@ -81,68 +81,68 @@ def test_a_corrupt_file_of_one_server_hides_no_other(cli: Cli, demo: Demo) -> No
     log_in(cli, demo)
     log_in(cli, demo, "--url", demo.mcp_url.replace("/mcp", "/other/mcp"), "other")
     (cli.home / "mcp-tokens" / "demo.json").write_text("[]")
-    ended = cli.run("status", "--json")
-    assert ended.code == 8
-    assert {each["server"]: each["state"] for each in ended.events} == {
+    result = cli.run("status", "--json")
+    assert result.exit_code == 8
+    assert {event["server"]: event["state"] for event in result.events} == {
         "demo": "store_corrupt",
         "other": "connected",
     }
-    assert "demo.json" in ended.events[0]["message"]
+    assert "demo.json" in result.events[0]["message"]
 
 
-def test_an_expired_login_without_a_refresh_token_is_expired(cli: Cli, demo: Demo) -> None:
+def test_a_login_without_a_refresh_token_expires(cli: Cli, demo: Demo) -> None:
     demo.authorization_server.change_behaviour(issue_refresh_token=False)
     log_in(cli, demo)
-    assert states(cli) == {"demo": "connected"}
-    cli.change_stored(expires_at=1_000_000)
-    assert states(cli) == {"demo": "expired"}
+    assert states_by_server(cli) == {"demo": "connected"}
+    cli.change_stored_tokens(expires_at=1_000_000)
+    assert states_by_server(cli) == {"demo": "expired"}
     text = cli.run("status").out
     assert "✗ demo: expired" in text
     assert "hermes-mcp-auth login demo" in text
 
 
-def test_scope_that_was_asked_for_and_not_granted_is_shown(cli: Cli, demo: Demo) -> None:
+def test_requested_scope_that_was_not_granted_is_shown(cli: Cli, demo: Demo) -> None:
     demo.authorization_server.change_behaviour(grant_scopes=frozenset({"mcp:tools"}))
     log_in(cli, demo)
     assert cli.run("status", "--json").events[0]["missing_scope"] == ["offline_access"]
     assert "Not granted  offline_access" in cli.run("status").out
 
 
-def test_an_expiry_beyond_all_calendars_does_not_stop_the_list(cli: Cli, demo: Demo) -> None:
+def test_an_expiry_beyond_the_calendar_does_not_stop_the_list(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    cli.change_stored(expires_at=1e15)
-    assert cli.run("status").code == 0
+    cli.change_stored_tokens(expires_at=1e15)
+    assert cli.run("status").exit_code == 0
 
 
-def test_nothing_anywhere_says_how_to_begin(cli: Cli) -> None:
+def test_an_empty_status_says_how_to_log_in(cli: Cli) -> None:
     (cli.home / "config.yaml").unlink()
-    ended = cli.run("status")
-    assert ended.code == 0
-    assert "there is no login" in ended.out
-    assert "hermes-mcp-auth login --url" in ended.out
+    result = cli.run("status")
+    assert result.exit_code == 0
+    assert "there is no login" in result.out
+    assert "hermes-mcp-auth login --url" in result.out
     assert cli.run("status", "--json").out == ""
 
 
-def test_a_refresh_is_told_with_its_time_and_what_comes_next(cli: Cli, demo: Demo) -> None:
+def test_the_last_refresh_and_the_next_event_are_shown(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     before = cli.run("status", "--json").events[0]
     assert (before["refreshed_at"], before["refresh_expires_at"], before["warning"]) == (None, None, None)
-    cli.change_stored(expires_at=1)
+    cli.change_stored_tokens(expires_at=1)
     assert "renews itself when it is used" in cli.run("status").out
     started = time.time()
-    assert cli.run("token", "demo", may_show=demo.authorization_server.minted_secrets).code == 0
+    assert cli.run("token", "demo", may_show=demo.authorization_server.minted_secrets).exit_code == 0
     after = cli.run("status", "--json").events[0]
     assert started - 1 <= after["refreshed_at"] <= time.time()
-    assert after["expires_at"] == cli.stored()["expires_at"]
-    said = cli.run("status").out
-    assert "Refreshed  less than a minute ago" in said
-    assert "renews itself by " in said
+    assert after["expires_at"] == cli.stored_tokens()["expires_at"]
+    output = cli.run("status").out
+    assert "Refreshed  less than a minute ago" in output
+    assert "renews itself by " in output
 
 
-def test_a_refresh_by_hermes_which_notes_none_is_told_too(cli: Cli, demo: Demo) -> None:
+def test_a_refresh_by_hermes_is_derived_from_the_expiry(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     connected = json.loads((cli.home / "mcp-tokens" / "demo.binding.json").read_text())["connected_at"]
-    cli.change_stored(access_token="another", expires_in=3600, expires_at=connected + 3600 + 100)
+    cli.change_stored_tokens(access_token="another", expires_in=3600, expires_at=connected + 3600 + 100)
     assert cli.run("status", "--json").events[0]["refreshed_at"] == pytest.approx(connected + 100)
 
 
@@ -153,66 +153,64 @@ def change_binding(cli: Cli, **members: object) -> None:
 
 @covers("status-ahead")
 @pytest.mark.parametrize(("days", "warns"), [(2.9, True), (3.1, False)])
-def test_a_session_with_a_known_end_is_warned_of_three_days_ahead(
+def test_a_warning_comes_three_days_before_a_session_ends(
     cli: Cli, demo: Demo, days: float, *, warns: bool
 ) -> None:
     log_in(cli, demo)
-    ends = time.time() + days * 86_400
-    change_binding(cli, refresh_expires_at=ends)
+    ends_at = time.time() + days * 86_400
+    change_binding(cli, refresh_expires_at=ends_at)
     event = cli.run("status", "--json").events[0]
-    assert (event["state"], event["refresh_expires_at"]) == ("connected", ends)
+    assert (event["state"], event["refresh_expires_at"]) == ("connected", ends_at)
     assert (event["warning"] is not None) is warns
     assert ("Warning  log in again before " in cli.run("status").out) is warns
 
 
 @covers("status-ahead")
 @pytest.mark.parametrize(("minutes", "warns"), [(59, True), (61, False)])
-def test_a_login_that_cannot_renew_itself_is_warned_of_an_hour_ahead(
+def test_a_warning_comes_an_hour_before_a_login_without_refresh_ends(
     cli: Cli, demo: Demo, minutes: int, *, warns: bool
 ) -> None:
     demo.authorization_server.change_behaviour(issue_refresh_token=False)
     log_in(cli, demo)
-    cli.change_stored(expires_at=time.time() + minutes * 60)
+    cli.change_stored_tokens(expires_at=time.time() + minutes * 60)
     event = cli.run("status", "--json").events[0]
     assert event["state"] == "connected"
     assert event["next"].endswith("then log in again")
     assert (event["warning"] is not None) is warns
 
 
-def test_a_session_whose_end_has_passed_renews_no_more(cli: Cli, demo: Demo) -> None:
+def test_an_ended_session_cannot_refresh(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     change_binding(cli, refresh_expires_at=time.time() - 1)
     assert "then log in again" in cli.run("status").out
-    cli.change_stored(expires_at=1)
-    assert states(cli) == {"demo": "expired"}
+    cli.change_stored_tokens(expires_at=1)
+    assert states_by_server(cli) == {"demo": "expired"}
 
 
-def test_a_grant_without_a_person_never_expires_and_warns_of_nothing(cli: Cli, demo: Demo) -> None:
+def test_a_machine_grant_never_expires_and_has_no_warning(cli: Cli, demo: Demo) -> None:
     demo.authorization_server.change_behaviour(issue_refresh_token=False)
     log_in(cli, demo)
-    cli.change_stored(expires_at=1)
+    cli.change_stored_tokens(expires_at=1)
     cli.configure(demo.mcp_url, grant="client_credentials", client_id="us", client_secret="ours")
     event = cli.run("status", "--json").events[0]
     assert (event["state"], event["warning"]) == ("connected", None)
     assert event["next"] == "renews itself when it is used"
 
 
-def test_a_login_that_waits_is_listed_with_how_to_finish_it_and_without_its_address(
-    cli: Cli, demo: Demo
-) -> None:
-    begun = cli.run("login", "demo", "--no-wait", "--json").events[0]
-    by_url = demo.mcp_url.replace("/mcp", "/other/mcp")
-    cli.run("login", "other", "--url", by_url, "--owner", "telegram:42", "--no-wait", "--json")
-    ended = cli.run("status", "--json")
-    assert [(each["server"], each["owner"], each["state"]) for each in ended.events] == [
+def test_a_waiting_login_is_listed_with_its_finish_command_without_its_url(cli: Cli, demo: Demo) -> None:
+    event = cli.run("login", "demo", "--no-wait", "--json").events[0]
+    other_url = demo.mcp_url.replace("/mcp", "/other/mcp")
+    cli.run("login", "other", "--url", other_url, "--owner", "telegram:42", "--no-wait", "--json")
+    result = cli.run("status", "--json")
+    assert [(each["server"], each["owner"], each["state"]) for each in result.events] == [
         ("demo", None, "not_connected"),
         ("other", "telegram:42", "not_connected"),
     ]
-    assert ended.events[0]["waiting"] == [{"login_id": begun["login_id"], "expires_at": begun["expires_at"]}]
+    assert result.events[0]["waiting"] == [{"login_id": event["login_id"], "expires_at": event["expires_at"]}]
     text = cli.run("status").out
-    assert f"hermes-mcp-auth login --finish {begun['login_id']}" in text
+    assert f"hermes-mcp-auth login --finish {event['login_id']}" in text
     assert "✗ other (telegram:42): not connected\n  Waiting  a login waits until" in text
-    assert "/authorize" not in text + ended.out
+    assert "/authorize" not in text + result.out
     assert [each["server"] for each in cli.run("status", "--json", "--owner", "telegram:42").events] == [
         "demo",
         "other",
@@ -227,7 +225,7 @@ def test_a_login_that_waits_is_listed_with_how_to_finish_it_and_without_its_addr
         ("per_user", "each user has their own tokens"),
     ],
 )
-def test_whose_tokens_chats_use_is_said(cli: Cli, demo: Demo, owners: str, said: str) -> None:
+def test_the_owners_setting_of_chats_is_shown(cli: Cli, demo: Demo, owners: str, said: str) -> None:
     log_in(cli, demo)
     assert "chats" not in cli.run("status").out.lower() + cli.run("status", "--json").out
     cli.write_config(json.dumps({"mcp_auth_chats": {"owners": owners, "telegram": {"allow": [7]}}}))
@@ -236,10 +234,10 @@ def test_whose_tokens_chats_use_is_said(cli: Cli, demo: Demo, owners: str, said:
 
 
 @covers("status-all")
-def test_a_mistake_about_chats_hides_no_login_and_is_said_last(cli: Cli, demo: Demo) -> None:
+def test_an_invalid_chat_section_hides_no_login_and_is_the_last_line(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo, "--url", demo.mcp_url, "known")
     cli.write_config(json.dumps({"mcp_auth_chats": {"owner": "shared"}}))
-    ended = cli.run("status", "--json")
-    assert ended.code == 3
-    assert ended.events[0]["server"] == "known"
-    assert ended.events[-1]["message"] == "mcp_auth_chats.owner is not known."
+    result = cli.run("status", "--json")
+    assert result.exit_code == 3
+    assert result.events[0]["server"] == "known"
+    assert result.events[-1]["message"] == "mcp_auth_chats.owner is not known."

@@ -17,7 +17,7 @@ from tests.requirements import covers
 pytestmark = pytest.mark.slow
 
 # Prints the token, and the loaded modules on standard error.
-LOADED = """
+PRINT_LOADED_MODULES_CODE = """
 import sys
 from hermes_mcp_auth_remote.cli.__main__ import main
 code = main(sys.argv[1:])
@@ -26,62 +26,63 @@ sys.exit(code)
 """
 
 
-def test_a_valid_token_and_a_line_feed_are_all_that_is_printed(cli: Cli, demo: Demo) -> None:
+def test_token_prints_only_the_token_and_a_line_feed(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     demo.authorization_server.requests.clear()
-    token = cli.stored()["access_token"]
-    ended = cli.run("token", "demo", may_show=[token])
-    assert (ended.code, ended.out, ended.err) == (0, f"{token}\n", "")
+    token = cli.stored_tokens()["access_token"]
+    result = cli.run("token", "demo", may_show=[token])
+    assert (result.exit_code, result.out, result.err) == (0, f"{token}\n", "")
     assert demo.authorization_server.requests == []
 
 
 @covers("fast-token")
-def test_the_fast_path_loads_no_parser_no_loop_and_no_client(cli: Cli, demo: Demo) -> None:
+def test_the_fast_path_loads_no_parser_no_event_loop_and_no_client(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     # At the login, config.yaml was too new to detect a further change. This call stores its identity.
-    cli.run("token", "demo", may_show=[cli.stored()["access_token"]])
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", LOADED, "token", "demo"],
+    cli.run("token", "demo", may_show=[cli.stored_tokens()["access_token"]])
+    process = subprocess.run(
+        [sys.executable, "-I", "-c", PRINT_LOADED_MODULES_CODE, "token", "demo"],
         capture_output=True,
         env=cli.environ(),
         check=True,
         timeout=30,
     )
-    assert done.stdout.decode().strip() == cli.stored()["access_token"]
-    loaded = set(done.stderr.decode().split())
-    assert "hermes_mcp_auth_remote.store.files.fast_token" in loaded
-    assert loaded & {"asyncio", "httpcore", "yaml", "argparse", "pathlib", "ssl", "qrcode"} == set()
-    assert not any(name.startswith("hermes_mcp_auth_remote.service") for name in loaded)
+    assert process.stdout.decode().strip() == cli.stored_tokens()["access_token"]
+    loaded_modules = set(process.stderr.decode().split())
+    assert "hermes_mcp_auth_remote.store.files.fast_token" in loaded_modules
+    assert loaded_modules & {"asyncio", "httpcore", "yaml", "argparse", "pathlib", "ssl", "qrcode"} == set()
+    assert not any(name.startswith("hermes_mcp_auth_remote.service") for name in loaded_modules)
 
 
 def test_help_loads_no_client(cli: Cli) -> None:
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", LOADED.replace("code = main", "try: code = main").replace(
-            "\nprint", "\nexcept SystemExit: code = 0\nprint"), "--help"],
+    code = PRINT_LOADED_MODULES_CODE.replace("code = main", "try: code = main")
+    code = code.replace("\nprint", "\nexcept SystemExit: code = 0\nprint")
+    process = subprocess.run(
+        [sys.executable, "-I", "-c", code, "--help"],
         capture_output=True, env=cli.environ(), check=True, timeout=30,
     )  # fmt: skip
-    assert set(done.stderr.decode().split()) & {"asyncio", "httpcore", "yaml", "ssl", "qrcode"} == set()
+    assert set(process.stderr.decode().split()) & {"asyncio", "httpcore", "yaml", "ssl", "qrcode"} == set()
 
 
-def test_two_at_once_with_an_expired_token_refresh_once(cli: Cli, demo: Demo) -> None:
+def test_two_commands_with_an_expired_token_refresh_once(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    cli.change_stored(expires_at=time.time() - 1)
+    cli.change_stored_tokens(expires_at=time.time() - 1)
     gate = demo.authorization_server.hold("refresh")
-    with cli.started("token", "demo") as one, cli.started("token", "demo") as two:
+    with cli.start("token", "demo") as one, cli.start("token", "demo") as two:
         assert gate.arrived.wait(20)
         gate.open()
-        endings = [started.process.communicate(timeout=30) for started in (one, two)]
+        outputs = [started.process.communicate(timeout=30) for started in (one, two)]
         assert [one.process.returncode, two.process.returncode] == [0, 0]
-    token = cli.stored()["access_token"]
-    assert [out.decode() for out, _ in endings] == [f"{token}\n"] * 2
+    token = cli.stored_tokens()["access_token"]
+    assert [out.decode() for out, _ in outputs] == [f"{token}\n"] * 2
     assert demo.authorization_server.count_requests("refresh") == 1
 
 
-def test_json_says_what_the_token_is_for_and_until_when(cli: Cli, demo: Demo) -> None:
+def test_json_has_the_server_and_the_expiry_of_the_token(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    stored = cli.stored()
-    ended = cli.run("token", "demo", "--json", may_show=[stored["access_token"]])
-    assert ended.events == [
+    stored = cli.stored_tokens()
+    result = cli.run("token", "demo", "--json", may_show=[stored["access_token"]])
+    assert result.events == [
         {
             "server": "demo",
             "url": demo.mcp_url,
@@ -92,10 +93,10 @@ def test_json_says_what_the_token_is_for_and_until_when(cli: Cli, demo: Demo) ->
     ]
 
 
-def test_nobody_has_logged_in(cli: Cli, demo: Demo) -> None:
-    ended = cli.run("token", "demo")
-    assert (ended.code, ended.out) == (4, "")
-    assert ended.err == (
+def test_token_without_a_login_fails(cli: Cli, demo: Demo) -> None:
+    result = cli.run("token", "demo")
+    assert (result.exit_code, result.out) == (4, "")
+    assert result.err == (
         "✗ demo needs a login: nobody has logged in yet.\n  Run `hermes-mcp-auth login demo`.\n"
     )
     assert cli.run("token", "demo", "--json").events == [
@@ -110,48 +111,48 @@ def test_nobody_has_logged_in(cli: Cli, demo: Demo) -> None:
     ]
 
 
-def test_what_to_run_is_what_this_command_can_be_told_from(cli: Cli, demo: Demo) -> None:
+def test_the_advice_repeats_the_server_and_the_owner(cli: Cli, demo: Demo) -> None:
     assert f"`hermes-mcp-auth login {demo.mcp_url}`" in cli.run("token", demo.mcp_url).err
     owner = cli.run("token", "demo", "--owner", "discord:7 8", "--json")
     assert owner.events[0]["advice"] == "Run `hermes-mcp-auth login demo --owner 'discord:7 8'`."
 
 
-def test_a_session_that_the_provider_ended_needs_a_login_and_is_asked_for_once(cli: Cli, demo: Demo) -> None:
+def test_an_ended_session_needs_a_login_and_is_refreshed_only_once(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    cli.change_stored(expires_at=1)
+    cli.change_stored_tokens(expires_at=1)
     demo.authorization_server.fail_next("refresh", status=400, body='{"error": "invalid_grant"}', times=None)
     for _ in range(2):
-        ended = cli.run("token", "demo", "--json")
-        assert (ended.code, ended.events[0]["error"]) == (4, "authorization_required")
+        result = cli.run("token", "demo", "--json")
+        assert (result.exit_code, result.events[0]["error"]) == (4, "authorization_required")
     assert demo.authorization_server.count_requests("refresh") == 1
     assert cli.run("status", "--json").events[0]["state"] == "login_needed"
 
 
-def test_a_provider_that_is_down_loses_nothing(cli: Cli, demo: Demo) -> None:
+def test_a_failed_refresh_keeps_the_credentials(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    cli.change_stored(expires_at=1)
-    before = cli.files()
+    cli.change_stored_tokens(expires_at=1)
+    before = cli.credential_files()
     demo.authorization_server.fail_next("refresh", status=503, body="<html>", times=None)
-    assert cli.run("token", "demo", "--json").code in {6, 7}
-    assert cli.files() == before
+    assert cli.run("token", "demo", "--json").exit_code in {6, 7}
+    assert cli.credential_files() == before
 
 
-def test_an_unknown_name_gets_a_suggestion(cli: Cli) -> None:
-    ended = cli.run("token", "dmeo", "--json")
-    assert (ended.code, ended.events[0]["error"]) == (3, "server_not_found")
-    assert ended.events[0]["advice"] == "Did you mean demo?"
+def test_an_unknown_server_name_gets_a_suggestion(cli: Cli) -> None:
+    result = cli.run("token", "dmeo", "--json")
+    assert (result.exit_code, result.events[0]["error"]) == (3, "server_not_found")
+    assert result.events[0]["advice"] == "Did you mean demo?"
 
 
-def test_tokens_are_never_handed_to_another_address_of_the_same_name(cli: Cli, demo: Demo) -> None:
+def test_tokens_are_not_used_for_another_url_with_the_same_name(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     cli.configure(demo.mcp_url.replace("/mcp", "/other/mcp"))
-    ended = cli.run("token", "demo")
-    assert ended.code == 4
-    assert "another address" in ended.err
+    result = cli.run("token", "demo")
+    assert result.exit_code == 4
+    assert "another address" in result.err
 
 
 @pytest.mark.parametrize("verb", ["token", "status"])
-def test_a_reader_that_goes_away_is_no_accident(cli: Cli, demo: Demo, verb: str) -> None:
+def test_a_closed_pipe_causes_no_traceback(cli: Cli, demo: Demo, verb: str) -> None:
     log_in(cli, demo)
     process = subprocess.Popen(
         [*COMMAND, verb, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=cli.environ()
@@ -165,22 +166,24 @@ def test_a_reader_that_goes_away_is_no_accident(cli: Cli, demo: Demo, verb: str)
 
 
 @pytest.mark.parametrize("arguments", [("token", "demo"), ("status", "--json")])
-def test_a_full_disk_behind_standard_output_is_said(cli: Cli, demo: Demo, arguments: tuple[str, ...]) -> None:
+def test_a_full_disk_behind_standard_output_is_an_error(
+    cli: Cli, demo: Demo, arguments: tuple[str, ...]
+) -> None:
     log_in(cli, demo)
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
+        process = subprocess.run(
             [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, env=cli.environ(), check=False
         )
-    assert done.returncode == 1
-    assert done.stderr.decode().startswith("✗ An input or output failed: No space left on device.\n")
+    assert process.returncode == 1
+    assert process.stderr.decode().startswith("✗ An input or output failed: No space left on device.\n")
 
 
-def test_a_corrupt_file_is_named_and_kept(cli: Cli, demo: Demo) -> None:
+def test_a_corrupt_file_is_named_and_not_changed(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     path = cli.home / "mcp-tokens" / "demo.json"
     path.write_text('{"access_token": "cut o')
-    ended = cli.run("token", "demo", "--json")
-    assert (ended.code, ended.events[0]["error"]) == (8, "store_corrupt")
-    assert str(path) in ended.events[0]["message"]
+    result = cli.run("token", "demo", "--json")
+    assert (result.exit_code, result.events[0]["error"]) == (8, "store_corrupt")
+    assert str(path) in result.events[0]["message"]
     assert path.read_text() == '{"access_token": "cut o'
     assert json.loads((cli.home / "mcp-tokens" / "demo.client.json").read_text())

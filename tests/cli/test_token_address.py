@@ -22,36 +22,36 @@ from hermes_mcp_auth_remote.values import CredentialKey
 from tests.cli.commands import Cli, log_in
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
-from tests.store.given import credentials_of
+from tests.store.builders import build_credentials
 
 pytestmark = pytest.mark.slow
 
 # Prints on standard error whether the fast path printed the token.
-FAST = """
+PRINT_PATH_CODE = """
 import sys
 from hermes_mcp_auth_remote.cli.__main__ import main
 code = main(sys.argv[1:])
 print("slow" if "asyncio" in sys.modules else "fast", file=sys.stderr)
 sys.exit(code)
 """
-OLD = 1_000_000_000
+OLD_TIME = 1_000_000_000
 
 
-def ask(cli: Cli, *words: str, **env: str) -> tuple[int, str, str]:
+def run_and_detect_path(cli: Cli, *arguments: str, **env: str) -> tuple[int, str, str]:
     """Run a command in a new process; return the exit code, the output, and the path: "fast" or "slow"."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", FAST, *(words or ("token", "demo"))],
+    process = subprocess.run(
+        [sys.executable, "-I", "-c", PRINT_PATH_CODE, *(arguments or ("token", "demo"))],
         capture_output=True,
         text=True,
         env=cli.environ(env),
         check=False,
         timeout=30,
     )
-    cli.check(done.stdout + done.stderr, [cli.stored()["access_token"]])
-    return done.returncode, done.stdout.strip(), done.stderr.split()[-1]
+    cli.check_output(process.stdout + process.stderr, [cli.stored_tokens()["access_token"]])
+    return process.returncode, process.stdout.strip(), process.stderr.split()[-1]
 
 
-def config_of(url: str) -> str:
+def make_config(url: str) -> str:
     return json.dumps({"mcp_servers": {"demo": {"url": url, "auth": "oauth"}}})
 
 
@@ -62,14 +62,14 @@ URL = "https://a.example/mcp"
 def cli(tmp_path: Path) -> Cli:
     """A home with one server. The commands send it no request, because its token is valid."""
     cli = Cli(tmp_path / "home", [])
-    cli.write_config(config_of(URL))
+    cli.write_config(make_config(URL))
     return cli
 
 
 def store_login(cli: Cli, **environ: str) -> None:
     """Store credentials as a login does."""
-    settle()
-    server, stored = find_server("demo", cli.home, environ), credentials_of(0, CredentialKey("demo"))
+    wait_for_clock_tick()
+    server, stored = find_server("demo", cli.home, environ), build_credentials(0, CredentialKey("demo"))
     assert stored.tokens is not None
     assert stored.binding is not None
     tokens = replace(stored.tokens, expires_at=time.time() + 3600)
@@ -77,7 +77,7 @@ def store_login(cli: Cli, **environ: str) -> None:
     FileStore(cli.home).save_login(CredentialKey("demo"), replace(stored, tokens=tokens, binding=binding))
 
 
-def settle() -> None:
+def wait_for_clock_tick() -> None:
     """Wait until the files are older than one tick of the file system's clock."""
     threading.Event().wait(0.06)
 
@@ -86,19 +86,19 @@ def overwrite_with_old_times(cli: Cli, text: str) -> None:
     """Do what `cp -p` of an old backup does: the same inode, an old modification time."""
     backup = cli.home / "backup"
     backup.write_text(text)
-    os.utime(backup, (OLD, OLD))
+    os.utime(backup, (OLD_TIME, OLD_TIME))
     shutil.copy2(backup, cli.home / "config.yaml")
 
 
-def move_an_old_file_over(cli: Cli, text: str) -> None:
+def replace_with_old_file(cli: Cli, text: str) -> None:
     """Do what `mv` of an old backup does: another inode, an old modification time."""
     backup = cli.home / "backup"
     backup.write_text(text)
-    os.utime(backup, (OLD, OLD))
+    os.utime(backup, (OLD_TIME, OLD_TIME))
     backup.replace(cli.home / "config.yaml")
 
 
-def keep_size_and_time(cli: Cli, text: str) -> None:
+def overwrite_with_same_size_and_time(cli: Cli, text: str) -> None:
     """Write in place, and restore the modification time."""
     config = cli.home / "config.yaml"
     before = config.stat()
@@ -108,116 +108,122 @@ def keep_size_and_time(cli: Cli, text: str) -> None:
 
 
 @covers("token-address")
-@pytest.mark.parametrize("change", [overwrite_with_old_times, move_an_old_file_over, keep_size_and_time])
-def test_an_edit_that_brings_no_newer_time_is_noticed(cli: Cli, change: Callable[[Cli, str], None]) -> None:
+@pytest.mark.parametrize(
+    "change", [overwrite_with_old_times, replace_with_old_file, overwrite_with_same_size_and_time]
+)
+def test_an_edit_without_a_newer_modification_time_is_detected(
+    cli: Cli, change: Callable[[Cli, str], None]
+) -> None:
     store_login(cli)
-    assert ask(cli)[2] == "fast"
+    assert run_and_detect_path(cli)[2] == "fast"
     change(cli, (cli.home / "config.yaml").read_text().replace(URL, f"{URL[:-1]}q"))
     # Both calls must detect the change, not only the first.
-    assert ask(cli, "token", "demo") == (4, "", "slow")
-    assert ask(cli, "header", "demo") == (4, "", "slow")
+    assert run_and_detect_path(cli, "token", "demo") == (4, "", "slow")
+    assert run_and_detect_path(cli, "header", "demo") == (4, "", "slow")
 
 
 @covers("token-address")
-def test_an_edit_of_anything_else_costs_one_slow_call(cli: Cli) -> None:
+def test_an_edit_of_another_option_costs_one_slow_call(cli: Cli) -> None:
     store_login(cli)
-    token = cli.stored()["access_token"]
-    for name, text in (("config.yaml", config_of(URL) + "\n# edited\n"), (".env", "A=b\n")):
+    token = cli.stored_tokens()["access_token"]
+    for name, text in (("config.yaml", make_config(URL) + "\n# edited\n"), (".env", "A=b\n")):
         (cli.home / name).write_text(text)
-        settle()
-        assert ask(cli) == (0, token, "slow")
-        assert ask(cli) == (0, token, "fast")
+        wait_for_clock_tick()
+        assert run_and_detect_path(cli) == (0, token, "slow")
+        assert run_and_detect_path(cli) == (0, token, "fast")
     (cli.home / ".env").unlink()
-    assert [ask(cli)[2], ask(cli)[2]] == ["slow", "fast"]
+    assert [run_and_detect_path(cli)[2], run_and_detect_path(cli)[2]] == ["slow", "fast"]
 
 
 @covers("token-address")
-def test_an_address_with_a_variable_is_read_anew_each_time(cli: Cli) -> None:
+def test_a_url_with_a_variable_is_read_on_every_call(cli: Cli) -> None:
     host = "a.example"
-    cli.write_config(config_of("https://${MCP_HOST}/mcp"))
+    cli.write_config(make_config("https://${MCP_HOST}/mcp"))
     store_login(cli, MCP_HOST=host)
-    token = cli.stored()["access_token"]
+    token = cli.stored_tokens()["access_token"]
     for _ in range(2):
-        assert ask(cli, MCP_HOST=host) == (0, token, "slow")
-        assert ask(cli, MCP_HOST="b.example") == (4, "", "slow")
-        assert ask(cli, "header", "demo", MCP_HOST="b.example") == (4, "", "slow")
+        assert run_and_detect_path(cli, MCP_HOST=host) == (0, token, "slow")
+        assert run_and_detect_path(cli, MCP_HOST="b.example") == (4, "", "slow")
+        assert run_and_detect_path(cli, "header", "demo", MCP_HOST="b.example") == (4, "", "slow")
 
 
 @covers("token-address")
 @pytest.mark.parametrize("is_target", [False, True])
-def test_a_config_behind_a_link_that_leads_elsewhere_by_now(cli: Cli, *, is_target: bool) -> None:
+def test_a_changed_symlink_of_the_config_is_detected(cli: Cli, *, is_target: bool) -> None:
     config, target = cli.home / "config.yaml", cli.home / "first.yaml"
     config.rename(target)
     other = cli.home / "second.yaml"
-    other.write_text(config_of(f"{URL}/elsewhere"))
-    os.utime(other, (OLD, OLD))
+    other.write_text(make_config(f"{URL}/elsewhere"))
+    os.utime(other, (OLD_TIME, OLD_TIME))
     config.symlink_to(target.name)
-    settle()
+    wait_for_clock_tick()
     store_login(cli)
-    assert ask(cli)[2] == "fast"
+    assert run_and_detect_path(cli)[2] == "fast"
     if is_target:
         # As in a ConfigMap: the link stays, but its target is another file.
         other.replace(target)
     else:
         config.unlink()
         config.symlink_to(other.name)
-    assert ask(cli) == (4, "", "slow")
+    assert run_and_detect_path(cli) == (4, "", "slow")
 
 
 @covers("token-address")
-def test_a_home_behind_a_link_that_leads_elsewhere_by_now(cli: Cli) -> None:
+def test_a_changed_symlink_of_the_home_is_detected(cli: Cli) -> None:
     store_login(cli)
     # Only the URL differs; the modification times are the same.
     other = cli.home.with_name("other")
     shutil.copytree(cli.home, other)
     before = (other / "config.yaml").stat()
-    (other / "config.yaml").write_text(config_of(f"{URL}/elsewhere"))
+    (other / "config.yaml").write_text(make_config(f"{URL}/elsewhere"))
     os.utime(other / "config.yaml", ns=(before.st_atime_ns, before.st_mtime_ns))
     link = cli.home.with_name("link")
     link.symlink_to(cli.home.name)
-    assert ask(cli, HERMES_HOME=str(link))[2] == "fast"
+    assert run_and_detect_path(cli, HERMES_HOME=str(link))[2] == "fast"
     link.unlink()
     link.symlink_to(other.name)
-    assert ask(cli, HERMES_HOME=str(link)) == (4, "", "slow")
+    assert run_and_detect_path(cli, HERMES_HOME=str(link)) == (4, "", "slow")
 
 
 @covers("token-address")
-def test_a_name_from_an_address_stands_for_it_until_a_config_says_otherwise(cli: Cli, demo: Demo) -> None:
+def test_a_name_of_a_url_is_valid_until_a_config_defines_it(cli: Cli, demo: Demo) -> None:
     (cli.home / "config.yaml").unlink()
     log_in(cli, demo, "demo", "--url", demo.mcp_url)
-    token = cli.stored()["access_token"]
-    assert ask(cli) == (0, token, "fast")
+    token = cli.stored_tokens()["access_token"]
+    assert run_and_detect_path(cli) == (0, token, "fast")
     # A config.yaml that is added later with an older modification time.
-    move_an_old_file_over(cli, "mcp_servers: {}\n")
-    settle()
-    assert [ask(cli), ask(cli)] == [(0, token, "slow"), (0, token, "fast")]
-    move_an_old_file_over(cli, config_of(f"{demo.mcp_url}/elsewhere"))
-    assert ask(cli) == (4, "", "slow")
+    replace_with_old_file(cli, "mcp_servers: {}\n")
+    wait_for_clock_tick()
+    assert [run_and_detect_path(cli), run_and_detect_path(cli)] == [(0, token, "slow"), (0, token, "fast")]
+    replace_with_old_file(cli, make_config(f"{demo.mcp_url}/elsewhere"))
+    assert run_and_detect_path(cli) == (4, "", "slow")
 
 
 @covers("token-address")
-def test_a_login_of_an_older_version_is_slow_once(cli: Cli) -> None:
+def test_the_first_token_of_a_login_by_an_older_version_is_slow(cli: Cli) -> None:
     store_login(cli)
     path = cli.home / "mcp-tokens" / "demo.binding.json"
     binding = json.loads(path.read_text())
     del binding["config_files"]
     path.write_text(json.dumps({**binding, "of_a_later_version": 1}))
-    token = cli.stored()["access_token"]
-    assert [ask(cli), ask(cli)] == [(0, token, "slow"), (0, token, "fast")]
+    token = cli.stored_tokens()["access_token"]
+    assert [run_and_detect_path(cli), run_and_detect_path(cli)] == [(0, token, "slow"), (0, token, "fast")]
     assert json.loads(path.read_text())["of_a_later_version"] == 1
     # An older version stores a refresh without this member.
     path.write_text(json.dumps(binding))
-    assert [ask(cli)[2], ask(cli)[2]] == ["slow", "fast"]
+    assert [run_and_detect_path(cli)[2], run_and_detect_path(cli)[2]] == ["slow", "fast"]
 
 
 @covers("token-address")
-def test_what_is_noted_is_of_the_file_that_was_read(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, texts = cli.home / "config.yaml", {name: f"https://{name}.example/mcp" for name in ("a", "b")}
-    for name, url in texts.items():
-        (cli.home / name).write_text(config_of(url))
+def test_the_stored_identity_is_that_of_the_file_that_was_read(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, urls = cli.home / "config.yaml", {name: f"https://{name}.example/mcp" for name in ("a", "b")}
+    for name, url in urls.items():
+        (cli.home / name).write_text(make_config(url))
     config.unlink()
     config.symlink_to("a")
-    settle()
+    wait_for_clock_tick()
     fstat = os.fstat
 
     def switch_and_fstat(descriptor: int) -> os.stat_result:
@@ -228,23 +234,23 @@ def test_what_is_noted_is_of_the_file_that_was_read(cli: Cli, monkeypatch: pytes
         return fstat(descriptor)
 
     monkeypatch.setattr(os, "fstat", switch_and_fstat)
-    found = find_server("demo", cli.home, {})
-    assert found.url == texts["a"]
-    assert found.config_files not in {None, config_identity(cli.home)}
+    server = find_server("demo", cli.home, {})
+    assert server.url == urls["a"]
+    assert server.config_files not in {None, config_identity(cli.home)}
 
 
 @covers("token-address")
-def test_a_file_that_may_change_again_unseen_is_not_noted(cli: Cli) -> None:
+def test_the_identity_of_a_just_written_file_is_not_stored(cli: Cli) -> None:
     config = cli.home / "config.yaml"
     for _ in range(50):
         # Repeat until the read happens within the clock tick of the change.
-        config.write_text(config_of("https://a.example/mcp"))
+        config.write_text(make_config("https://a.example/mcp"))
         if find_server("demo", cli.home, {}).config_files is None:
             return
     raise AssertionError("the identity of a file was stored right after a change")
 
 
-def test_what_another_address_is_bound_to_is_not_noted(cli: Cli) -> None:
+def test_a_binding_of_another_url_gets_no_identity(cli: Cli) -> None:
     store_login(cli)
     store, path = FileStore(cli.home), cli.home / "mcp-tokens" / "demo.binding.json"
     before = path.read_bytes()

@@ -35,11 +35,11 @@ SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "auth/metadata-default")
 CONTEXT: dict[str, Any] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))
 VERSION = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "2025-11-25")
 
-HERE = Origin("terminal")
-AT_ONCE = 3
+TERMINAL = Origin("terminal")
+MAX_CONCURRENT_CLIENTS = 3
 # The suite expects this URL.
 CLIENT_METADATA_URL = "https://conformance-test.local/client-metadata.json"
-CALLS: Mapping[str, tuple[str, ...]] = {
+TOOLS_BY_SCENARIO: Mapping[str, tuple[str, ...]] = {
     "tools_call": ("add_numbers",),
     "request-metadata": ("add_numbers",),
     "http-standard-headers": ("add_numbers",),
@@ -53,11 +53,11 @@ CALLS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 # The SDK rejects this tool's result, which has an older format. The check is that the client does not retry.
-TOLERATED = frozenset({"test_mrtr_no_result_type"})
-ARGUMENTS: Mapping[str, dict[str, Any]] = {"add_numbers": {"a": 5, "b": 3}}
+TOOLS_THAT_MAY_FAIL = frozenset({"test_mrtr_no_result_type"})
+ARGUMENTS_BY_TOOL: Mapping[str, dict[str, Any]] = {"add_numbers": {"a": 5, "b": 3}}
 
 
-class Approving:
+class SelfApprovingSession:
     """A session that approves each login that it needs, as a user would."""
 
     def __init__(self, service: AuthService, session: Session) -> None:
@@ -83,37 +83,37 @@ class Approving:
             return await self._session.header()
 
     async def _log_in(self, challenge: Challenge) -> None:
-        login = await self._service.start_login(self.server, HERE, challenge=challenge)
+        login = await self._service.start_login(self.server, TERMINAL, challenge=challenge)
         async with httpx2.AsyncClient() as browser:
             page = await browser.get(login.request.url)
-        await self._service.complete_login(login.id, page.headers["location"], HERE)
+        await self._service.complete_login(login.id, page.headers["location"], TERMINAL)
 
 
-def options(folder: Path) -> ServerOptions:
+def make_options(folder: Path) -> ServerOptions:
     """Return the options that an operator would configure for this scenario."""
     secret, key = CONTEXT.get("client_secret"), CONTEXT.get("private_key_pem")
-    given = ServerOptions(
+    base_options = ServerOptions(
         client_id=CONTEXT.get("client_id"),
         client_secret=Secret(secret) if secret else None,
         client_metadata_url=CLIENT_METADATA_URL,
-        private_key_file=written(folder / "key.pem", key) if key else None,
+        private_key_file=write_file(folder / "key.pem", key) if key else None,
     )
     match SCENARIO:
         case "auth/client-credentials-jwt" | "auth/client-credentials-basic":
-            return replace(given, grant="client_credentials")
+            return replace(base_options, grant="client_credentials")
         case "auth/wif-jwt-bearer":
-            file = written(folder / "workload.jwt", CONTEXT["valid_jwt"])
-            return replace(given, grant="jwt_bearer", assertion_file=file)
+            file = write_file(folder / "workload.jwt", CONTEXT["valid_jwt"])
+            return replace(base_options, grant="jwt_bearer", assertion_file=file)
         case "auth/enterprise-managed-authorization":
-            file = written(folder / "id_token", CONTEXT["idp_id_token"])
+            file = write_file(folder / "id_token", CONTEXT["idp_id_token"])
             endpoint, client_id = CONTEXT["idp_token_endpoint"], CONTEXT["idp_client_id"]
             provider = IdentityProvider(endpoint, file, client_id)
-            return replace(given, grant="enterprise", identity_provider=provider)
+            return replace(base_options, grant="enterprise", identity_provider=provider)
         case _:
-            return given
+            return base_options
 
 
-def written(path: Path, text: str) -> str:
+def write_file(path: Path, text: str) -> str:
     path.write_text(text)
     return str(path)
 
@@ -121,13 +121,13 @@ def written(path: Path, text: str) -> str:
 async def run_with_auth(url: str) -> None:
     with tempfile.TemporaryDirectory() as home:
         service = AuthService(Path(home))
-        server = Server("conformance", url, options(Path(home)))
-        auth = McpAuth(Approving(service, service.session(server)))
+        server = Server("conformance", url, make_options(Path(home)))
+        auth = McpAuth(SelfApprovingSession(service, service.session(server)))
         async with httpx2.AsyncClient(auth=auth, timeout=30.0) as http:
-            await talk(streamable_http_client(url, http_client=http))
+            await call_tools(streamable_http_client(url, http_client=http))
 
 
-async def talk(server: Any) -> None:
+async def call_tools(server: Any) -> None:
     """List the tools, and call those that the scenario needs."""
     # For this scenario the suite's server uses the older lifecycle with every version.
     modern = VERSION in MODERN_PROTOCOL_VERSIONS and SCENARIO != "json-schema-ref-no-deref"
@@ -135,43 +135,43 @@ async def talk(server: Any) -> None:
     async with Client(
         server,
         mode=mode,
-        elicitation_callback=accept,
-        sampling_callback=sample,
-        list_roots_callback=list_roots,
+        elicitation_callback=accept_elicitation,
+        sampling_callback=return_empty_sample,
+        list_roots_callback=return_no_roots,
     ) as client:
         tools = (await client.list_tools()).tools
-        for name, arguments in calls(tools):
+        for name, arguments in select_calls(tools):
             try:
                 await client.call_tool(name, arguments)
             except Exception as error:
-                if name not in TOLERATED and not SCENARIO.startswith("http-"):
+                if name not in TOOLS_THAT_MAY_FAIL and not SCENARIO.startswith("http-"):
                     raise
                 print(f"{name}: {error}", file=sys.stderr)
 
 
-def calls(tools: list[types.Tool]) -> list[tuple[str, dict[str, Any]]]:
+def select_calls(tools: list[types.Tool]) -> list[tuple[str, dict[str, Any]]]:
     names = [tool.name for tool in tools]
-    if SCENARIO in CALLS:
-        return [(name, ARGUMENTS.get(name, {})) for name in CALLS[SCENARIO]]
+    if SCENARIO in TOOLS_BY_SCENARIO:
+        return [(name, ARGUMENTS_BY_TOOL.get(name, {})) for name in TOOLS_BY_SCENARIO[SCENARIO]]
     if SCENARIO == "http-custom-headers":
         wanted = CONTEXT.get("toolCalls", [])
         return [(call["name"], call.get("arguments") or {}) for call in wanted if call["name"] in names]
     if SCENARIO == "http-invalid-tool-headers":
-        return [(tool.name, required(tool.input_schema)) for tool in tools]
+        return [(tool.name, minimal_arguments(tool.input_schema)) for tool in tools]
     if SCENARIO == "json-schema-2020-12-preservation":
         schemas = {tool.name: tool.input_schema for tool in tools}
         return [("json_schema_echo", {"schema": schemas["json_schema_2020_12_tool"]})]
     return [(names[0], {})] if SCENARIO.startswith("auth/") and names else []
 
 
-def required(schema: dict[str, Any]) -> dict[str, Any]:
+def minimal_arguments(schema: dict[str, Any]) -> dict[str, Any]:
     """Return minimal values for the required arguments of a tool."""
     empty: dict[str, Any] = {"integer": 0, "number": 0, "boolean": False, "object": {}, "array": []}
     properties: dict[str, dict[str, Any]] = schema.get("properties", {})
     return {name: empty.get(properties[name].get("type", ""), "x") for name in schema.get("required", [])}
 
 
-async def accept(
+async def accept_elicitation(
     context: ClientRequestContext, params: types.ElicitRequestParams
 ) -> types.ElicitResult | types.ErrorData:
     content: dict[str, Any] = {}
@@ -182,25 +182,25 @@ async def accept(
     return types.ElicitResult(action="accept", content=content)
 
 
-async def sample(
+async def return_empty_sample(
     context: ClientRequestContext, params: types.CreateMessageRequestParams
 ) -> types.CreateMessageResult | types.ErrorData:
     text = types.TextContent(type="text", text="")
     return types.CreateMessageResult(role="assistant", content=text, model="none")
 
 
-async def list_roots(context: ClientRequestContext) -> types.ListRootsResult | types.ErrorData:
+async def return_no_roots(context: ClientRequestContext) -> types.ListRootsResult | types.ErrorData:
     return types.ListRootsResult(roots=[])
 
 
 @contextmanager
-def slot(folder: str) -> Iterator[None]:
+def limit_concurrency(folder: str) -> Iterator[None]:
     """Limit the running clients: the suite starts all at once, and the SDK has a timeout of 5 s."""
-    with Path(folder, f"slot-{os.getpid() % AT_ONCE}").open("w", encoding="utf-8") as file:
+    with Path(folder, f"slot-{os.getpid() % MAX_CONCURRENT_CLIENTS}").open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 if __name__ == "__main__":
-    with slot(sys.argv[1]):
-        asyncio.run(run_with_auth(sys.argv[2]) if SCENARIO.startswith("auth/") else talk(sys.argv[2]))
+    with limit_concurrency(sys.argv[1]):
+        asyncio.run(run_with_auth(sys.argv[2]) if SCENARIO.startswith("auth/") else call_tools(sys.argv[2]))

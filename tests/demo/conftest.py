@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.demo.player import MovedClock, Player
+from tests.demo.manual_client import ManualClient, ManualClock
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 
 
 @pytest.fixture(scope="module")
-def clock() -> MovedClock:
-    return MovedClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture(scope="module")
-def one_demo(clock: MovedClock) -> Iterator[Demo]:
+def one_demo(clock: ManualClock) -> Iterator[Demo]:
     with serve_demo(paths=("/mcp", "/other/mcp"), clock=clock) as demo:
         yield demo
 
@@ -30,5 +30,5 @@ def demo(one_demo: Demo) -> Demo:
 
 
 @pytest.fixture
-def player(demo: Demo) -> Player:
-    return Player(demo)
+def client(demo: Demo) -> ManualClient:
+    return ManualClient(demo)

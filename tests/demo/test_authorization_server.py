@@ -7,12 +7,12 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from tests.browserless import approve, deny, fetch, read_consent
-from tests.demo.player import REDIRECT_URI, STATE, MovedClock, Player, parameters_of, refusal
+from tests.consent_form import approve, deny, fetch, read_consent_form
+from tests.demo.manual_client import REDIRECT_URI, STATE, ManualClient, ManualClock, error_of, parameters_of
 from tests.parts.authorization_server import Demo
 
 
-def test_metadata_is_at_the_place_of_rfc_8414_and_says_what_is_offered(demo: Demo) -> None:
+def test_metadata_is_at_the_url_of_rfc_8414_and_lists_the_features(demo: Demo) -> None:
     document = httpx.get(f"{demo.issuer}/.well-known/oauth-authorization-server").json()
     assert document["issuer"] == demo.issuer
     assert document["code_challenge_methods_supported"] == ["S256"]
@@ -22,17 +22,17 @@ def test_metadata_is_at_the_place_of_rfc_8414_and_says_what_is_offered(demo: Dem
 
 
 @pytest.mark.parametrize(
-    ("place", "path"),
+    ("location", "path"),
     [
         ("rfc8414", "/.well-known/oauth-authorization-server/tenant"),
         ("openid_inserted", "/.well-known/openid-configuration/tenant"),
         ("openid_appended", "/tenant/.well-known/openid-configuration"),
     ],
 )
-def test_metadata_of_an_issuer_with_a_path_is_only_at_the_places_chosen(
-    demo: Demo, place: str, path: str
+def test_metadata_of_an_issuer_with_a_path_is_only_at_the_chosen_url(
+    demo: Demo, location: str, path: str
 ) -> None:
-    demo.authorization_server.change_behaviour(issuer_path="/tenant", metadata_locations=(place,))
+    demo.authorization_server.change_behaviour(issuer_path="/tenant", metadata_locations=(location,))
     assert (
         httpx.get(demo.authorization_server.origin + path).json()["issuer"]
         == f"{demo.authorization_server.origin}/tenant"
@@ -41,29 +41,40 @@ def test_metadata_of_an_issuer_with_a_path_is_only_at_the_places_chosen(
     assert httpx.get(demo.authorization_server.origin + path).status_code == 404
 
 
-def test_a_login_from_registration_to_refresh(demo: Demo, player: Player) -> None:
-    landed = approve(player.url())
-    assert landed.startswith(REDIRECT_URI + "?")
-    answer = parameters_of(landed)
-    assert set(answer) == {"code", "state", "iss"}
-    assert (answer["state"], answer["iss"]) == (STATE, demo.issuer)
+def test_a_login_from_registration_to_refresh(demo: Demo, client: ManualClient) -> None:
+    redirect = approve(client.authorization_url())
+    assert redirect.startswith(REDIRECT_URI + "?")
+    parameters = parameters_of(redirect)
+    assert set(parameters) == {"code", "state", "iss"}
+    assert (parameters["state"], parameters["iss"]) == (STATE, demo.issuer)
 
-    granted = player.exchange(answer["code"])
-    assert granted.headers["cache-control"] == "no-store"
-    tokens = granted.json()
+    response = client.exchange(parameters["code"])
+    assert response.headers["cache-control"] == "no-store"
+    tokens = response.json()
     assert (tokens["token_type"], tokens["expires_in"], tokens["scope"]) == ("Bearer", 3600, "mcp:tools")
 
-    again = player.refresh(tokens["refresh_token"]).json()
-    assert again["access_token"] != tokens["access_token"]
-    assert again["refresh_token"] != tokens["refresh_token"]
-    secrets = {answer["code"], tokens["access_token"], again["access_token"], again["refresh_token"]}
+    refreshed = client.refresh(tokens["refresh_token"]).json()
+    assert refreshed["access_token"] != tokens["access_token"]
+    assert refreshed["refresh_token"] != tokens["refresh_token"]
+    secrets = {
+        parameters["code"],
+        tokens["access_token"],
+        refreshed["access_token"],
+        refreshed["refresh_token"],
+    }
     assert secrets <= demo.authorization_server.minted_secrets
 
 
-def test_a_denied_request_comes_back_with_access_denied_state_and_iss(demo: Demo, player: Player) -> None:
-    answer = parameters_of(deny(player.url()))
-    assert (answer["error"], answer["state"], answer["iss"]) == ("access_denied", STATE, demo.issuer)
-    assert "code" not in answer
+def test_a_denied_request_redirects_with_access_denied_state_and_iss(
+    demo: Demo, client: ManualClient
+) -> None:
+    parameters = parameters_of(deny(client.authorization_url()))
+    assert (parameters["error"], parameters["state"], parameters["iss"]) == (
+        "access_denied",
+        STATE,
+        demo.issuer,
+    )
+    assert "code" not in parameters
 
 
 @pytest.mark.parametrize(
@@ -79,17 +90,17 @@ def test_a_denied_request_comes_back_with_access_denied_state_and_iss(demo: Demo
     ],
 )
 def test_an_unknown_client_or_redirect_uri_gets_a_page_and_no_redirect(
-    player: Player, changes: dict[str, str | None]
+    client: ManualClient, changes: dict[str, str | None]
 ) -> None:
-    answer = player.authorize(**changes)
-    assert answer.status_code == 400
-    assert "location" not in answer.headers
-    assert answer.headers["content-type"].startswith("text/html")
+    response = client.authorize(**changes)
+    assert response.status_code == 400
+    assert "location" not in response.headers
+    assert response.headers["content-type"].startswith("text/html")
 
 
-def test_a_repeated_parameter_gets_a_page_and_no_redirect(player: Player) -> None:
-    answer = httpx.get(player.url() + "&state=another")
-    assert (answer.status_code, "location" in answer.headers) == (400, False)
+def test_a_repeated_parameter_gets_a_page_and_no_redirect(client: ManualClient) -> None:
+    response = httpx.get(client.authorization_url() + "&state=another")
+    assert (response.status_code, "location" in response.headers) == (400, False)
 
 
 @pytest.mark.parametrize(
@@ -105,31 +116,31 @@ def test_a_repeated_parameter_gets_a_page_and_no_redirect(player: Player) -> Non
         ({"scope": "everything"}, "invalid_scope"),
     ],
 )
-def test_a_faulty_request_is_redirected_back_with_its_error(
-    demo: Demo, player: Player, changes: dict[str, str | None], error: str
+def test_an_invalid_request_is_redirected_back_with_its_error(
+    demo: Demo, client: ManualClient, changes: dict[str, str | None], error: str
 ) -> None:
-    answer = player.authorize(**changes)
-    assert answer.status_code == 303
-    sent_back = parameters_of(answer.headers["location"])
+    response = client.authorize(**changes)
+    assert response.status_code == 303
+    sent_back = parameters_of(response.headers["location"])
     assert (sent_back["error"], sent_back["state"], sent_back["iss"]) == (error, STATE, demo.issuer)
     assert "code" not in sent_back
 
 
-def test_any_port_of_a_loopback_redirect_uri_passes_only_where_the_knob_says_so(player: Player) -> None:
+def test_another_loopback_port_is_accepted_only_with_the_option(client: ManualClient) -> None:
     other_port = "http://127.0.0.1:50000/callback"
-    player.demo.authorization_server.change_behaviour(any_loopback_port=True)
-    assert player.authorize(redirect_uri=other_port).status_code == 200
-    assert player.authorize(redirect_uri="http://127.0.0.1:50000/other").status_code == 400
-    assert player.authorize(redirect_uri="http://127.0.0.1.evil.example/callback").status_code == 400
+    client.demo.authorization_server.change_behaviour(any_loopback_port=True)
+    assert client.authorize(redirect_uri=other_port).status_code == 200
+    assert client.authorize(redirect_uri="http://127.0.0.1:50000/other").status_code == 400
+    assert client.authorize(redirect_uri="http://127.0.0.1.evil.example/callback").status_code == 400
 
 
 @pytest.mark.parametrize("fault", ["none", "no cookie", "wrong token", "late"])
-def test_a_consent_page_is_answered_once_in_time_and_only_by_the_browser_that_saw_it(
-    clock: MovedClock, player: Player, fault: str
+def test_a_consent_page_is_valid_once_in_time_and_in_its_own_browser(
+    clock: ManualClock, client: ManualClient, fault: str
 ) -> None:
-    _, headers, page = fetch("GET", player.url())
-    action, fields = read_consent(page)
-    url = player.demo.authorization_server.origin + action
+    _, headers, page = fetch("GET", client.authorization_url())
+    action, fields = read_consent_form(page)
+    url = client.demo.authorization_server.origin + action
     cookie = "" if fault == "no cookie" else headers["set-cookie"].partition(";")[0]
     if fault == "wrong token":
         fields["csrf"] = "guess"
@@ -157,56 +168,58 @@ def test_a_consent_page_is_answered_once_in_time_and_only_by_the_browser_that_sa
         ({"response_types": ["token"]}, "invalid_client_metadata"),
     ],
 )
-def test_faulty_client_metadata_is_refused(player: Player, changes: dict[str, object], error: str) -> None:
-    assert refusal(player.register(**changes)) == (400, error)
+def test_invalid_client_metadata_is_refused(
+    client: ManualClient, changes: dict[str, object], error: str
+) -> None:
+    assert error_of(client.register(**changes)) == (400, error)
 
 
 def test_an_https_redirect_uri_can_be_registered_and_used(demo: Demo) -> None:
     uri = "https://app.example/callback?keep=1"
-    player = Player(demo, redirect_uris=[uri], application_type="web")
-    landed = approve(player.url(redirect_uri=uri))
-    assert landed.startswith(f"{uri}&")
-    code = parameters_of(landed)["code"]
-    assert player.exchange(code, redirect_uri=uri).status_code == 200
+    client = ManualClient(demo, redirect_uris=[uri], application_type="web")
+    redirect = approve(client.authorization_url(redirect_uri=uri))
+    assert redirect.startswith(f"{uri}&")
+    code = parameters_of(redirect)["code"]
+    assert client.exchange(code, redirect_uri=uri).status_code == 200
 
 
-def test_a_client_id_metadata_document_counts_only_where_it_is_offered_and_true(
-    demo: Demo, player: Player
+def test_a_client_id_metadata_document_needs_the_option_and_its_own_url(
+    demo: Demo, client: ManualClient
 ) -> None:
     url = "https://app.example/client.json"
     document = {"client_id": url, "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": "none"}
     demo.authorization_server.client_documents = {url: document, f"{url}?copy": document}
-    assert player.authorize(client_id=url).status_code == 400
+    assert client.authorize(client_id=url).status_code == 400
     demo.authorization_server.change_behaviour(cimd_supported=True)
-    assert player.authorize(client_id=url).status_code == 200
-    assert player.authorize(client_id=f"{url}?copy").status_code == 400
+    assert client.authorize(client_id=url).status_code == 200
+    assert client.authorize(client_id=f"{url}?copy").status_code == 400
 
 
-def test_a_pushed_request_is_good_once_for_its_client_and_in_time(
-    clock: MovedClock, demo: Demo, player: Player
+def test_a_pushed_request_is_valid_once_in_time_and_for_its_client(
+    clock: ManualClock, demo: Demo, client: ManualClient
 ) -> None:
     demo.authorization_server.change_behaviour(with_par=True, require_par=True)
-    assert player.authorize().status_code == 400
+    assert client.authorize().status_code == 400
 
-    def pushed() -> str:
-        answer = player.ask("/par", dict(player.parameters()))
-        assert (answer.status_code, answer.json()["expires_in"]) == (201, 300)
-        uri: str = answer.json()["request_uri"]
+    def push() -> str:
+        response = client.post_form("/par", dict(client.authorization_parameters()))
+        assert (response.status_code, response.json()["expires_in"]) == (201, 300)
+        uri: str = response.json()["request_uri"]
         return uri
 
     def url(uri: str, client_id: str) -> str:
         query = urlencode({"client_id": client_id, "request_uri": uri})
         return f"{demo.authorization_server.origin}/authorize?{query}"
 
-    ours, uri = player.client["client_id"], pushed()
-    code = parameters_of(approve(url(uri, ours)))["code"]
-    assert player.exchange(code).status_code == 200
-    assert httpx.get(url(uri, ours)).status_code == 400
+    client_id, uri = client.registration["client_id"], push()
+    code = parameters_of(approve(url(uri, client_id)))["code"]
+    assert client.exchange(code).status_code == 200
+    assert httpx.get(url(uri, client_id)).status_code == 400
     demo.authorization_server.change_behaviour(with_par=True)
-    assert httpx.get(url(pushed(), Player(demo).client["client_id"])).status_code == 400
-    late = pushed()
+    assert httpx.get(url(push(), ManualClient(demo).registration["client_id"])).status_code == 400
+    expired_uri = push()
     clock.now += 300
-    assert httpx.get(url(late, ours)).status_code == 400
+    assert httpx.get(url(expired_uri, client_id)).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -219,8 +232,8 @@ def test_a_pushed_request_is_good_once_for_its_client_and_in_time(
         ({"request_uri": "urn:x"}, (400, "request_not_supported")),
     ],
 )
-def test_a_faulty_pushed_request_is_refused_at_once(
-    demo: Demo, player: Player, changes: dict[str, str | None], error: tuple[int, str]
+def test_an_invalid_pushed_request_is_refused_at_once(
+    demo: Demo, client: ManualClient, changes: dict[str, str | None], error: tuple[int, str]
 ) -> None:
     demo.authorization_server.change_behaviour(with_par=True)
-    assert refusal(player.ask("/par", dict(player.parameters(**changes)))) == error
+    assert error_of(client.post_form("/par", dict(client.authorization_parameters(**changes)))) == error

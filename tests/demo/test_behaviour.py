@@ -9,18 +9,20 @@ import httpx
 import pytest
 
 from hermes_mcp_auth_remote.oauth.token import account_from_id_token
-from tests.browserless import approve
-from tests.demo.player import Player, parameters_of, refusal
+from tests.consent_form import approve
+from tests.demo.manual_client import ManualClient, error_of, parameters_of
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 
 
 def test_every_request_is_recorded_with_its_step(demo: Demo) -> None:
-    player = Player(demo)
-    tokens = player.tokens()
-    player.refresh(tokens["refresh_token"])
-    player.call(tokens["access_token"])
-    seen = [(request.step, request.method, request.status) for request in demo.authorization_server.requests]
-    assert seen == [
+    client = ManualClient(demo)
+    tokens = client.obtain_tokens()
+    client.refresh(tokens["refresh_token"])
+    client.call_mcp(tokens["access_token"])
+    recorded = [
+        (request.step, request.method, request.status) for request in demo.authorization_server.requests
+    ]
+    assert recorded == [
         ("registration", "POST", 201),
         ("authorization", "GET", 200),
         ("consent", "POST", 303),
@@ -29,7 +31,7 @@ def test_every_request_is_recorded_with_its_step(demo: Demo) -> None:
         ("mcp", "POST", 200),
     ]
     assert demo.authorization_server.requests[3].form["grant_type"] == "authorization_code"
-    assert demo.authorization_server.requests[1].query["client_id"] == player.client["client_id"]
+    assert demo.authorization_server.requests[1].query["client_id"] == client.registration["client_id"]
     assert demo.authorization_server.count_requests("refresh") == 1
     assert not any(
         secret in repr(demo.authorization_server.requests)
@@ -37,7 +39,7 @@ def test_every_request_is_recorded_with_its_step(demo: Demo) -> None:
     )
 
 
-def test_overrides_change_and_remove_members_of_every_document(demo: Demo) -> None:
+def test_overrides_change_and_remove_fields_of_every_document(demo: Demo) -> None:
     demo.authorization_server.change_behaviour(
         metadata_overrides={"token_endpoint": None, "extra": 1},
         metadata_issuer="https://elsewhere.example/",
@@ -53,161 +55,161 @@ def test_overrides_change_and_remove_members_of_every_document(demo: Demo) -> No
     assert "pushed_authorization_request_endpoint" in metadata
     resource = httpx.get(f"{demo.resources.origin}/.well-known/oauth-protected-resource/mcp").json()
     assert resource["authorization_servers"] == []
-    player = Player(demo)
-    assert player.client["client_secret"] == "given-anyway"
-    answer = player.exchange(player.code()).json()
-    assert (answer["expires_in"], answer["token_type"]) == ("3600", "bearer")
-    assert "refresh_token" not in answer
+    client = ManualClient(demo)
+    assert client.registration["client_secret"] == "given-anyway"
+    token_response = client.exchange(client.obtain_code()).json()
+    assert (token_response["expires_in"], token_response["token_type"]) == ("3600", "bearer")
+    assert "refresh_token" not in token_response
 
 
 def test_auto_approve_redirects_at_once(demo: Demo) -> None:
     demo.authorization_server.change_behaviour(auto_approve=True)
-    player = Player(demo)
-    answer = player.authorize()
-    assert answer.status_code == 303
-    assert "code" in parameters_of(answer.headers["location"])
-    assert parameters_of(approve(player.url()))["state"]
+    client = ManualClient(demo)
+    response = client.authorize()
+    assert response.status_code == 303
+    assert "code" in parameters_of(response.headers["location"])
+    assert parameters_of(approve(client.authorization_url()))["state"]
 
 
-def test_iss_can_be_left_out_or_be_anothers(demo: Demo) -> None:
+def test_iss_can_be_absent_or_wrong(demo: Demo) -> None:
     demo.authorization_server.change_behaviour(auto_approve=True, iss_supported=False)
-    player = Player(demo)
-    assert "iss" not in parameters_of(player.authorize().headers["location"])
+    client = ManualClient(demo)
+    assert "iss" not in parameters_of(client.authorize().headers["location"])
     demo.authorization_server.change_behaviour(iss_value="https://attacker.example")
-    assert parameters_of(player.authorize().headers["location"])["iss"] == "https://attacker.example"
+    assert parameters_of(client.authorize().headers["location"])["iss"] == "https://attacker.example"
 
 
-def test_less_scope_can_be_granted_than_was_asked_for(demo: Demo) -> None:
+def test_less_scope_than_requested_can_be_granted(demo: Demo) -> None:
     demo.authorization_server.change_behaviour(grant_scopes=frozenset({"mcp:tools"}))
-    assert Player(demo).tokens(scope="mcp:tools mcp:write")["scope"] == "mcp:tools"
+    assert ManualClient(demo).obtain_tokens(scope="mcp:tools mcp:write")["scope"] == "mcp:tools"
 
 
-def test_a_token_answer_can_be_a_form(demo: Demo) -> None:
+def test_a_token_response_can_be_a_form(demo: Demo) -> None:
     demo.authorization_server.change_behaviour(form_encoded_tokens=True)
-    player = Player(demo)
-    answer = player.exchange(player.code())
-    assert answer.headers["content-type"].startswith("application/x-www-form-urlencoded")
-    assert dict(parse_qsl(answer.text))["access_token"] in demo.authorization_server.minted_secrets
+    client = ManualClient(demo)
+    response = client.exchange(client.obtain_code())
+    assert response.headers["content-type"].startswith("application/x-www-form-urlencoded")
+    assert dict(parse_qsl(response.text))["access_token"] in demo.authorization_server.minted_secrets
 
 
-def test_the_id_token_says_who(demo: Demo) -> None:
-    assert account_from_id_token(Player(demo).tokens()["id_token"]) == "ada@example.com"
+def test_the_id_token_names_the_account(demo: Demo) -> None:
+    assert account_from_id_token(ManualClient(demo).obtain_tokens()["id_token"]) == "ada@example.com"
     demo.authorization_server.change_behaviour(with_id_token=False)
-    assert "id_token" not in Player(demo).tokens()
+    assert "id_token" not in ManualClient(demo).obtain_tokens()
 
 
 def test_endpoints_can_be_absent(demo: Demo) -> None:
-    player = Player(demo)
+    client = ManualClient(demo)
     demo.authorization_server.change_behaviour(with_registration=False, with_revocation=False)
     metadata = demo.authorization_server.metadata()
     assert not {"registration_endpoint", "revocation_endpoint"} & set(metadata)
-    assert player.register().status_code == 404
-    assert player.ask("/revoke", {"token": "x"}).status_code == 404
-    assert player.ask("/par", {}).status_code == 404
+    assert client.register().status_code == 404
+    assert client.post_form("/revoke", {"token": "x"}).status_code == 404
+    assert client.post_form("/par", {}).status_code == 404
 
 
-def test_resource_can_be_refused_altogether(demo: Demo) -> None:
+def test_the_resource_parameter_can_be_refused(demo: Demo) -> None:
     demo.authorization_server.change_behaviour(accepts_resource=False)
-    player = Player(demo)
-    refused = parameters_of(player.authorize().headers["location"])
-    assert refused["error"] == "invalid_target"
-    tokens = player.exchange(player.code(resource=None), resource=None).json()
-    assert player.call(tokens["access_token"]).status_code == 200
+    client = ManualClient(demo)
+    parameters = parameters_of(client.authorize().headers["location"])
+    assert parameters["error"] == "invalid_target"
+    tokens = client.exchange(client.obtain_code(resource=None), resource=None).json()
+    assert client.call_mcp(tokens["access_token"]).status_code == 200
 
 
 def test_a_refresh_can_end_older_access_tokens(demo: Demo) -> None:
     demo.authorization_server.change_behaviour(refresh_revokes_access=True)
-    player = Player(demo)
-    tokens = player.tokens()
-    newer = player.refresh(tokens["refresh_token"]).json()
-    assert player.call(tokens["access_token"]).status_code == 401
-    assert player.call(newer["access_token"]).status_code == 200
+    client = ManualClient(demo)
+    tokens = client.obtain_tokens()
+    newer = client.refresh(tokens["refresh_token"]).json()
+    assert client.call_mcp(tokens["access_token"]).status_code == 401
+    assert client.call_mcp(newer["access_token"]).status_code == 200
 
 
-def test_access_tokens_or_whole_sessions_can_be_ended_from_outside(demo: Demo) -> None:
-    player = Player(demo)
-    tokens = player.tokens()
+def test_a_test_can_revoke_access_tokens_or_whole_sessions(demo: Demo) -> None:
+    client = ManualClient(demo)
+    tokens = client.obtain_tokens()
     demo.authorization_server.ledger.revoke_access_tokens()
-    assert player.call(tokens["access_token"]).status_code == 401
-    newer = player.refresh(tokens["refresh_token"]).json()
+    assert client.call_mcp(tokens["access_token"]).status_code == 401
+    newer = client.refresh(tokens["refresh_token"]).json()
     demo.authorization_server.ledger.revoke_everything()
-    assert player.call(newer["access_token"]).status_code == 401
-    assert refusal(player.refresh(newer["refresh_token"])) == (400, "invalid_grant")
+    assert client.call_mcp(newer["access_token"]).status_code == 401
+    assert error_of(client.refresh(newer["refresh_token"])) == (400, "invalid_grant")
 
 
-def test_a_fault_answers_instead_as_often_as_it_was_asked_to(demo: Demo) -> None:
-    player = Player(demo)
-    tokens = player.tokens()
+def test_a_fault_replaces_the_requested_number_of_responses(demo: Demo) -> None:
+    client = ManualClient(demo)
+    tokens = client.obtain_tokens()
     demo.authorization_server.fail_next("refresh", status=503, body="<h1>Sorry</h1>", times=2)
     for _ in range(2):
-        assert player.refresh(tokens["refresh_token"]).status_code == 503
-    assert player.refresh(tokens["refresh_token"]).status_code == 200
+        assert client.refresh(tokens["refresh_token"]).status_code == 503
+    assert client.refresh(tokens["refresh_token"]).status_code == 200
     demo.authorization_server.fail_next("refresh", status=500, times=None)
-    assert {player.refresh("x").status_code for _ in range(3)} == {500}
+    assert {client.refresh("x").status_code for _ in range(3)} == {500}
     demo.authorization_server.clear_faults()
-    assert player.refresh("x").status_code == 400
+    assert client.refresh("x").status_code == 400
 
 
-def test_a_fault_can_hang_up_without_an_answer(demo: Demo) -> None:
-    player = Player(demo)
-    code = player.code()
+def test_a_fault_can_close_the_connection_without_a_response(demo: Demo) -> None:
+    client = ManualClient(demo)
+    code = client.obtain_code()
     demo.authorization_server.fail_next("token", hang_up=True)
     with pytest.raises(httpx.TransportError):
-        player.exchange(code)
+        client.exchange(code)
     assert demo.authorization_server.requests[-1].status is None
-    assert player.exchange(code).status_code == 200
+    assert client.exchange(code).status_code == 200
 
 
-def test_a_fault_can_lose_the_answer_after_the_work_was_done(demo: Demo) -> None:
-    player = Player(demo)
-    tokens = player.tokens()
+def test_a_fault_can_lose_the_response_after_processing(demo: Demo) -> None:
+    client = ManualClient(demo)
+    tokens = client.obtain_tokens()
     demo.authorization_server.fail_next("refresh", hang_up=True, after_processing=True)
     with pytest.raises(httpx.TransportError):
-        player.refresh(tokens["refresh_token"])
-    assert refusal(player.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+        client.refresh(tokens["refresh_token"])
+    assert error_of(client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
 
 
 def test_a_gate_holds_requests_until_it_is_opened(demo: Demo) -> None:
-    player = Player(demo)
-    tokens = player.tokens()
+    client = ManualClient(demo)
+    tokens = client.obtain_tokens()
     gate = demo.authorization_server.hold("refresh")
-    answers: list[int] = []
+    statuses: list[int] = []
     thread = threading.Thread(
-        target=lambda: answers.append(player.refresh(tokens["refresh_token"]).status_code)
+        target=lambda: statuses.append(client.refresh(tokens["refresh_token"]).status_code)
     )
     thread.start()
     assert gate.arrived.wait(20)
-    assert answers == []
-    assert player.call(tokens["access_token"]).status_code == 200
+    assert statuses == []
+    assert client.call_mcp(tokens["access_token"]).status_code == 200
     gate.open()
     thread.join(20)
-    assert answers == [200]
+    assert statuses == [200]
 
 
 def test_a_server_with_a_closed_gate_still_shuts_down() -> None:
     with serve_demo() as demo:
-        player = Player(demo)
+        client = ManualClient(demo)
         gate = demo.authorization_server.hold("token")
-        trouble: list[Exception] = []
+        errors: list[Exception] = []
 
-        def ask() -> None:
+        def exchange_code() -> None:
             try:
-                player.exchange("made-up")
+                client.exchange("made-up")
             except httpx.TransportError as error:
-                trouble.append(error)
+                errors.append(error)
 
-        thread = threading.Thread(target=ask)
+        thread = threading.Thread(target=exchange_code)
         thread.start()
         assert gate.arrived.wait(20)
     thread.join(20)
     assert not thread.is_alive()
 
 
-def test_a_server_can_share_its_origin_with_its_resource_and_publish_no_resource_metadata() -> None:
+def test_one_origin_can_serve_both_without_resource_metadata() -> None:
     with serve_demo(Behaviour(resource_metadata_locations=()), separate_origins=False) as demo:
         assert demo.mcp_url == f"{demo.issuer}/mcp"
         for path in ("/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/mcp"):
             assert httpx.get(demo.issuer + path).status_code == 404
         assert httpx.get(f"{demo.issuer}/.well-known/oauth-authorization-server").status_code == 200
-        player = Player(demo)
-        assert player.call(player.tokens()["access_token"]).status_code == 200
+        client = ManualClient(demo)
+        assert client.call_mcp(client.obtain_tokens()["access_token"]).status_code == 200

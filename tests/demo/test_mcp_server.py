@@ -16,105 +16,105 @@ from mcp.types import TextContent
 from pydantic import AnyUrl
 
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
-from tests.browserless import approve
-from tests.demo.player import REDIRECT_URI, Player, parameters_of
+from tests.consent_form import approve
+from tests.demo.manual_client import REDIRECT_URI, ManualClient, parameters_of
 from tests.parts.authorization_server import Demo
 
 pytestmark = pytest.mark.slow
 
 
-def challenge_of(answer: httpx.Response) -> Challenge:
-    return read_challenge(answer.headers.get_list("www-authenticate"))
+def challenge_of(response: httpx.Response) -> Challenge:
+    return read_challenge(response.headers.get_list("www-authenticate"))
 
 
-def test_without_a_token_a_401_names_the_metadata_and_the_scope_but_no_error(demo: Demo) -> None:
+def test_a_401_without_a_token_names_metadata_and_scope_but_no_error(demo: Demo) -> None:
     for url, path in ((demo.mcp_url, "/mcp"), (demo.ping_url, "/api/ping")):
-        answer = httpx.post(url, json={})
-        place = f"{demo.resources.origin}/.well-known/oauth-protected-resource{path}"
-        assert answer.status_code == 401
-        assert challenge_of(answer) == Challenge((place,), frozenset({"mcp:tools"}), None)
-        document = httpx.get(place).json()
+        response = httpx.post(url, json={})
+        metadata_url = f"{demo.resources.origin}/.well-known/oauth-protected-resource{path}"
+        assert response.status_code == 401
+        assert challenge_of(response) == Challenge((metadata_url,), frozenset({"mcp:tools"}), None)
+        document = httpx.get(metadata_url).json()
         assert (document["resource"], document["authorization_servers"]) == (url, [demo.issuer])
 
 
-def test_a_token_is_good_at_its_own_resource_only(demo: Demo) -> None:
-    player = Player(demo)
-    token = player.tokens()["access_token"]
-    assert player.call(token).status_code == 200
-    for elsewhere in (demo.ping_url, f"{demo.resources.origin}/other/mcp"):
-        answer = player.call(token, elsewhere)
-        assert (answer.status_code, challenge_of(answer).error) == (401, "invalid_token")
+def test_a_token_is_valid_at_its_own_resource_only(demo: Demo) -> None:
+    client = ManualClient(demo)
+    token = client.obtain_tokens()["access_token"]
+    assert client.call_mcp(token).status_code == 200
+    for other_url in (demo.ping_url, f"{demo.resources.origin}/other/mcp"):
+        response = client.call_mcp(token, other_url)
+        assert (response.status_code, challenge_of(response).error) == (401, "invalid_token")
 
 
-def test_with_one_identifier_for_the_origin_a_token_is_good_everywhere(demo: Demo) -> None:
+def test_a_token_for_the_origin_is_valid_at_all_its_resources(demo: Demo) -> None:
     demo.authorization_server.change_behaviour(resource_identifier="origin")
-    player = Player(demo)
-    code = player.code(resource=demo.resources.origin)
-    token = player.exchange(code, resource=demo.resources.origin).json()["access_token"]
-    assert player.call(token).status_code == 200
-    assert player.call(token, demo.ping_url).json() == {"pong": True, "account": "ada@example.com"}
+    client = ManualClient(demo)
+    code = client.obtain_code(resource=demo.resources.origin)
+    token = client.exchange(code, resource=demo.resources.origin).json()["access_token"]
+    assert client.call_mcp(token).status_code == 200
+    assert client.call_mcp(token, demo.ping_url).json() == {"pong": True, "account": "ada@example.com"}
 
 
-def test_metadata_only_at_the_root_names_the_origin_and_its_tokens_are_good(demo: Demo) -> None:
+def test_root_metadata_names_the_origin_and_its_tokens_are_valid(demo: Demo) -> None:
     demo.authorization_server.change_behaviour(
         resource_metadata_locations=("root",), challenge_names_metadata=False
     )
-    place = f"{demo.resources.origin}/.well-known/oauth-protected-resource"
-    assert httpx.get(f"{place}/mcp").status_code == 404
-    resource = httpx.get(place).json()["resource"]
+    metadata_url = f"{demo.resources.origin}/.well-known/oauth-protected-resource"
+    assert httpx.get(f"{metadata_url}/mcp").status_code == 404
+    resource = httpx.get(metadata_url).json()["resource"]
     assert challenge_of(httpx.post(demo.mcp_url, json={})).resource_metadata == ()
-    player = Player(demo)
-    token = player.exchange(player.code(resource=resource), resource=resource).json()["access_token"]
-    assert player.call(token).status_code == 200
+    client = ManualClient(demo)
+    token = client.exchange(client.obtain_code(resource=resource), resource=resource).json()["access_token"]
+    assert client.call_mcp(token).status_code == 200
 
 
-def test_a_resource_can_be_spelt_oddly(demo: Demo) -> None:
+def test_a_resource_identifier_may_end_with_a_slash(demo: Demo) -> None:
     odd = f"{demo.mcp_url}/"
     demo.authorization_server.change_behaviour(resource_overrides={"resource": odd})
-    player = Player(demo)
-    token = player.exchange(player.code(resource=odd), resource=odd).json()["access_token"]
-    assert player.call(token).status_code == 200
+    client = ManualClient(demo)
+    token = client.exchange(client.obtain_code(resource=odd), resource=odd).json()["access_token"]
+    assert client.call_mcp(token).status_code == 200
 
 
-def test_a_narrow_scope_gets_403_and_the_scope_that_it_takes(demo: Demo) -> None:
+def test_a_narrow_scope_gets_a_403_with_the_required_scope(demo: Demo) -> None:
     demo.authorization_server.change_behaviour(tool_scope={"add": frozenset({"mcp:write"})})
-    player = Player(demo)
-    token = player.tokens()["access_token"]
-    assert player.call(token).status_code == 200
-    answer = player.call(token, method="tools/call")
-    assert answer.status_code == 403
-    assert challenge_of(answer).has_insufficient_scope
-    assert challenge_of(answer).scope == frozenset({"mcp:tools", "mcp:write"})
-    wider = player.tokens(scope="mcp:tools mcp:write")["access_token"]
-    assert player.call(wider, method="tools/call").status_code == 200
+    client = ManualClient(demo)
+    token = client.obtain_tokens()["access_token"]
+    assert client.call_mcp(token).status_code == 200
+    response = client.call_mcp(token, method="tools/call")
+    assert response.status_code == 403
+    assert challenge_of(response).has_insufficient_scope
+    assert challenge_of(response).scope == frozenset({"mcp:tools", "mcp:write"})
+    wider = client.obtain_tokens(scope="mcp:tools mcp:write")["access_token"]
+    assert client.call_mcp(wider, method="tools/call").status_code == 200
 
 
 def test_open_methods_need_no_token(demo: Demo) -> None:
     demo.authorization_server.change_behaviour(open_methods=frozenset({"ping"}))
-    player = Player(demo)
-    assert player.call(None).status_code == 200
-    assert player.call(None, method="tools/call").status_code == 401
+    client = ManualClient(demo)
+    assert client.call_mcp(None).status_code == 200
+    assert client.call_mcp(None, method="tools/call").status_code == 401
 
 
-def test_the_scheme_may_be_spelt_in_any_case_unless_the_knob_says_otherwise(demo: Demo) -> None:
-    token = Player(demo).tokens(resource=demo.mcp_url)["access_token"]
-    ask = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+def test_the_scheme_is_case_insensitive_unless_the_option_forbids_it(demo: Demo) -> None:
+    token = ManualClient(demo).obtain_tokens(resource=demo.mcp_url)["access_token"]
+    message = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
     headers = {"Accept": "application/json, text/event-stream", "Authorization": f"bearer {token}"}
-    assert httpx.post(demo.mcp_url, json=ask, headers=headers).status_code == 200
+    assert httpx.post(demo.mcp_url, json=message, headers=headers).status_code == 200
     demo.authorization_server.change_behaviour(exact_bearer=True)
-    assert httpx.post(demo.mcp_url, json=ask, headers=headers).status_code == 401
+    assert httpx.post(demo.mcp_url, json=message, headers=headers).status_code == 401
 
 
-def test_the_challenge_can_be_written_by_hand(demo: Demo) -> None:
+def test_a_test_can_set_the_challenge_headers(demo: Demo) -> None:
     lines = ("Basic realm='x'", "Bearer resource_metadata='{metadata}', scope='{scope}'")
     demo.authorization_server.change_behaviour(challenge_lines=lines)
-    answer = httpx.post(demo.mcp_url, json={})
-    assert len(answer.headers.get_list("www-authenticate")) == 2
-    assert challenge_of(answer).scope == frozenset({"mcp:tools"})
+    response = httpx.post(demo.mcp_url, json={})
+    assert len(response.headers.get_list("www-authenticate")) == 2
+    assert challenge_of(response).scope == frozenset({"mcp:tools"})
 
 
 @dataclass
-class Memory:
+class MemoryStorage:
     tokens: OAuthToken | None = None
     client: OAuthClientInformationFull | None = None
 
@@ -131,16 +131,18 @@ class Memory:
         self.client = client_info
 
 
-def test_the_sdks_own_client_logs_in_calls_tools_and_logs_in_again_once_refused(demo: Demo) -> None:
-    memory = Memory()
-    landed: list[str] = []
+def test_the_sdk_client_logs_in_calls_tools_and_logs_in_again_after_a_401(demo: Demo) -> None:
+    storage = MemoryStorage()
+    redirects: list[str] = []
 
     async def redirect(url: str) -> None:
-        landed.append(await asyncio.to_thread(approve, url))
+        redirects.append(await asyncio.to_thread(approve, url))
 
     async def callback() -> AuthorizationCodeResult:
-        answer = parameters_of(landed[-1])
-        return AuthorizationCodeResult(code=answer["code"], state=answer["state"], iss=answer["iss"])
+        parameters = parameters_of(redirects[-1])
+        return AuthorizationCodeResult(
+            code=parameters["code"], state=parameters["state"], iss=parameters["iss"]
+        )
 
     async def call(tool: str, arguments: dict[str, object]) -> str:
         metadata = OAuthClientMetadata(
@@ -148,24 +150,24 @@ def test_the_sdks_own_client_logs_in_calls_tools_and_logs_in_again_once_refused(
             redirect_uris=[AnyUrl(REDIRECT_URI)],
             grant_types=["authorization_code", "refresh_token"],
         )
-        auth = OAuthClientProvider(demo.mcp_url, metadata, memory, redirect, callback)
+        auth = OAuthClientProvider(demo.mcp_url, metadata, storage, redirect, callback)
         async with (
             httpx2.AsyncClient(auth=auth, timeout=20) as http_client,
             Client(streamable_http_client(demo.mcp_url, http_client=http_client)) as client,
         ):
-            names = [known.name for known in (await client.list_tools()).tools]
+            names = [tool_info.name for tool_info in (await client.list_tools()).tools]
             assert names == ["whoami", "add"]
             (content,) = (await client.call_tool(tool, arguments)).content
             assert isinstance(content, TextContent)
             return content.text
 
     assert asyncio.run(call("whoami", {})) == "ada@example.com"
-    assert memory.tokens is not None
-    assert memory.tokens.access_token in demo.authorization_server.minted_secrets
-    assert memory.tokens.refresh_token is not None
+    assert storage.tokens is not None
+    assert storage.tokens.access_token in demo.authorization_server.minted_secrets
+    assert storage.tokens.refresh_token is not None
     assert asyncio.run(call("add", {"a": 2, "b": 3.5})) == "5.5"
-    assert len(landed) == 1
+    assert len(redirects) == 1
 
     demo.authorization_server.ledger.revoke_access_tokens()
     assert asyncio.run(call("add", {"a": 1, "b": 1})) == "2"
-    assert (len(landed), demo.authorization_server.count_requests("registration")) == (2, 1)
+    assert (len(redirects), demo.authorization_server.count_requests("registration")) == (2, 1)

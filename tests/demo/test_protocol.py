@@ -25,47 +25,47 @@ from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
 from hermes_mcp_auth_remote.oauth.token import exchange_code, refresh_tokens
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
 from hermes_mcp_auth_remote.values import Secret
-from tests.browserless import approve, deny
-from tests.demo.player import REDIRECT_URI, VERIFIER
+from tests.consent_form import approve, deny
+from tests.demo.manual_client import REDIRECT_URI, VERIFIER
+from tests.exchange_script import headers_of
 from tests.parts import authorization_server
 from tests.parts.authorization_server import Behaviour
-from tests.playbook import headers_of
 
 pytestmark = pytest.mark.slow
 
 T = TypeVar("T")
 
 
-def run(steps: Exchange[T]) -> T:
+def run_exchange(steps: Exchange[T]) -> T:
     try:
         request = next(steps)
         while True:
-            answer = httpx.request(
+            response = httpx.request(
                 request.method, request.url, headers=headers_of(request), content=request.body
             )
-            found = tuple((name.lower(), value) for name, value in answer.headers.multi_items())
-            request = steps.send(Response(answer.status_code, found, answer.content))
-    except StopIteration as done:
-        result: T = done.value
+            headers = tuple((name.lower(), value) for name, value in response.headers.multi_items())
+            request = steps.send(Response(response.status_code, headers, response.content))
+    except StopIteration as stop:
+        result: T = stop.value
         return result
 
 
-def begin(demo: servers.Demo) -> tuple[AuthorizationServer, AuthorizationRequest]:
-    refused = httpx.get(demo.ping_url)
-    challenge = read_challenge(refused.headers.get_list("www-authenticate"))
-    found = run(discover_metadata(demo.ping_url, challenge))
-    server = found.authorization_server
-    client = run(register_client(server, REDIRECT_URI, client_name="Ours"))
+def start_authorization(demo: servers.Demo) -> tuple[AuthorizationServer, AuthorizationRequest]:
+    response = httpx.get(demo.ping_url)
+    challenge = read_challenge(response.headers.get_list("www-authenticate"))
+    discovery = run_exchange(discover_metadata(demo.ping_url, challenge))
+    server = discovery.authorization_server
+    client = run_exchange(register_client(server, REDIRECT_URI, client_name="Ours"))
     request = authorization_request(
         server,
         client,
         redirect_uri=REDIRECT_URI,
         state=Secret("s" * 43),
         code_verifier=Secret(VERIFIER),
-        scope=select_scope(found, challenge),
-        resource=select_resource(demo.ping_url, found.protected_resource),
+        scope=select_scope(discovery, challenge),
+        resource=select_resource(demo.ping_url, discovery.protected_resource),
     )
-    return server, run(push_request(server, request))
+    return server, run_exchange(push_request(server, request))
 
 
 @pytest.mark.parametrize(
@@ -86,24 +86,26 @@ def begin(demo: servers.Demo) -> tuple[AuthorizationServer, AuthorizationRequest
 @pytest.mark.parametrize(
     "serve", [servers.serve_demo, authorization_server.serve_demo], ids=["of the command", "with faults"]
 )
-def test_a_whole_login(
+def test_a_login_from_discovery_to_refresh(
     behaviour: Behaviour, serve: Callable[[Behaviour], AbstractContextManager[servers.Demo]]
 ) -> None:
     with serve(behaviour) as demo:
-        server, request = begin(demo)
+        server, request = start_authorization(demo)
         response = read_authorization_response(approve(request.url), request)
-        tokens = run(exchange_code(response, request, 0.0))
+        tokens = run_exchange(exchange_code(response, request, 0.0))
         assert (tokens.account, tokens.expires_at) == ("ada@example.com", 3600.0)
-        renewed = run(refresh_tokens(server, request.client, tokens, 0.0, resource=request.resource))
-        answer = httpx.get(demo.ping_url, headers={"Authorization": renewed.authorization_header})
-        assert answer.json()["pong"] is True
+        refreshed = run_exchange(
+            refresh_tokens(server, request.client, tokens, 0.0, resource=request.resource)
+        )
+        ping_response = httpx.get(demo.ping_url, headers={"Authorization": refreshed.authorization_header})
+        assert ping_response.json()["pong"] is True
         with pytest.raises(TokenError):
-            run(exchange_code(response, request, 0.0))
+            run_exchange(exchange_code(response, request, 0.0))
 
 
-def test_a_denied_login() -> None:
+def test_a_denied_login_raises_authorization_denied() -> None:
     with authorization_server.serve_demo() as demo:
-        _, request = begin(demo)
+        _, request = start_authorization(demo)
         with pytest.raises(AuthorizationDenied) as caught:
             read_authorization_response(deny(request.url), request)
         assert caught.value.error == "access_denied"

@@ -5,25 +5,25 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.demo.player import MovedClock, Player, refusal
+from tests.demo.manual_client import ManualClient, ManualClock, error_of
 from tests.parts.authorization_server import Demo
 
 
-def test_a_code_is_good_once_and_its_reuse_revokes_what_it_bought(player: Player) -> None:
-    code = player.code()
-    tokens = player.exchange(code).json()
-    assert player.call(tokens["access_token"]).status_code == 200
-    assert refusal(player.exchange(code)) == (400, "invalid_grant")
-    assert player.call(tokens["access_token"]).status_code == 401
-    assert refusal(player.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+def test_a_code_is_valid_once_and_its_reuse_revokes_the_tokens(client: ManualClient) -> None:
+    code = client.obtain_code()
+    tokens = client.exchange(code).json()
+    assert client.call_mcp(tokens["access_token"]).status_code == 200
+    assert error_of(client.exchange(code)) == (400, "invalid_grant")
+    assert client.call_mcp(tokens["access_token"]).status_code == 401
+    assert error_of(client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
 
 
-def test_a_code_is_good_for_a_minute(clock: MovedClock, player: Player) -> None:
-    in_time, late = player.code(), player.code()
+def test_a_code_is_valid_for_a_minute(clock: ManualClock, client: ManualClient) -> None:
+    punctual_code, late_code = client.obtain_code(), client.obtain_code()
     clock.now += 59
-    assert player.exchange(in_time).status_code == 200
+    assert client.exchange(punctual_code).status_code == 200
     clock.now += 1
-    assert refusal(player.exchange(late)) == (400, "invalid_grant")
+    assert error_of(client.exchange(late_code)) == (400, "invalid_grant")
 
 
 @pytest.mark.parametrize(
@@ -42,101 +42,101 @@ def test_a_code_is_good_for_a_minute(clock: MovedClock, player: Player) -> None:
         ({"code": "made-up"}, "invalid_grant"),
     ],
 )
-def test_a_faulty_token_request_is_refused(
-    player: Player, changes: dict[str, str | None], error: str
+def test_an_invalid_token_request_is_refused(
+    client: ManualClient, changes: dict[str, str | None], error: str
 ) -> None:
-    assert refusal(player.exchange(player.code(), **changes)) == (400, error)
+    assert error_of(client.exchange(client.obtain_code(), **changes)) == (400, error)
 
 
-def test_a_code_of_another_client_is_refused_and_stays_good(demo: Demo, player: Player) -> None:
-    code = player.code()
-    assert refusal(Player(demo).exchange(code)) == (400, "invalid_grant")
-    assert player.exchange(code).status_code == 200
+def test_a_code_of_another_client_is_refused_and_stays_valid(demo: Demo, client: ManualClient) -> None:
+    code = client.obtain_code()
+    assert error_of(ManualClient(demo).exchange(code)) == (400, "invalid_grant")
+    assert client.exchange(code).status_code == 200
 
 
-def test_reuse_of_a_rotated_refresh_token_revokes_its_family(player: Player) -> None:
-    tokens = player.tokens()
-    rotated = player.refresh(tokens["refresh_token"]).json()
-    assert player.call(rotated["access_token"]).status_code == 200
-    assert refusal(player.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
-    assert refusal(player.refresh(rotated["refresh_token"])) == (400, "invalid_grant")
-    assert player.call(rotated["access_token"]).status_code == 401
+def test_reuse_of_a_rotated_refresh_token_revokes_its_family(client: ManualClient) -> None:
+    tokens = client.obtain_tokens()
+    rotated = client.refresh(tokens["refresh_token"]).json()
+    assert client.call_mcp(rotated["access_token"]).status_code == 200
+    assert error_of(client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+    assert error_of(client.refresh(rotated["refresh_token"])) == (400, "invalid_grant")
+    assert client.call_mcp(rotated["access_token"]).status_code == 401
 
 
-def test_reuse_within_the_grace_period_is_forgiven(clock: MovedClock, player: Player) -> None:
-    player.demo.authorization_server.change_behaviour(reuse_grace_seconds=30)
-    tokens = player.tokens()
-    assert player.refresh(tokens["refresh_token"]).status_code == 200
+def test_reuse_within_the_grace_period_is_accepted(clock: ManualClock, client: ManualClient) -> None:
+    client.demo.authorization_server.change_behaviour(reuse_grace_seconds=30)
+    tokens = client.obtain_tokens()
+    assert client.refresh(tokens["refresh_token"]).status_code == 200
     clock.now += 29
-    assert player.refresh(tokens["refresh_token"]).status_code == 200
+    assert client.refresh(tokens["refresh_token"]).status_code == 200
     clock.now += 1
-    assert refusal(player.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+    assert error_of(client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
 
 
-def test_without_rotation_the_refresh_token_stays_and_is_not_repeated(player: Player) -> None:
-    player.demo.authorization_server.change_behaviour(rotate=False)
-    tokens = player.tokens()
+def test_without_rotation_the_response_has_no_refresh_token(client: ManualClient) -> None:
+    client.demo.authorization_server.change_behaviour(rotate=False)
+    tokens = client.obtain_tokens()
     for _ in range(2):
-        answer = player.refresh(tokens["refresh_token"])
-        assert (answer.status_code, "refresh_token" in answer.json()) == (200, False)
+        response = client.refresh(tokens["refresh_token"])
+        assert (response.status_code, "refresh_token" in response.json()) == (200, False)
 
 
-def test_a_refresh_may_narrow_the_scope_but_not_widen_it(player: Player) -> None:
-    tokens = player.tokens(scope="mcp:tools mcp:write")
+def test_a_refresh_may_narrow_the_scope_but_not_widen_it(client: ManualClient) -> None:
+    tokens = client.obtain_tokens(scope="mcp:tools mcp:write")
     assert tokens["scope"] == "mcp:tools mcp:write"
-    narrowed = player.refresh(tokens["refresh_token"], scope="mcp:tools").json()
+    narrowed = client.refresh(tokens["refresh_token"], scope="mcp:tools").json()
     assert narrowed["scope"] == "mcp:tools"
-    widened = player.refresh(narrowed["refresh_token"], scope="mcp:tools offline_access")
-    assert refusal(widened) == (400, "invalid_scope")
+    widened = client.refresh(narrowed["refresh_token"], scope="mcp:tools offline_access")
+    assert error_of(widened) == (400, "invalid_scope")
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
-def test_a_confidential_client_authenticates_in_its_own_way_only(demo: Demo, method: str) -> None:
-    player = Player(demo, token_endpoint_auth_method=method)
-    secret = player.client["client_secret"]
+def test_a_confidential_client_authenticates_only_with_its_method(demo: Demo, method: str) -> None:
+    client = ManualClient(demo, token_endpoint_auth_method=method)
+    secret = client.registration["client_secret"]
     assert secret in demo.authorization_server.minted_secrets
     by_post: dict[str, str | None] = {"client_secret": secret}
-    right, wrong = player.code(), player.code()
+    right, wrong = client.obtain_code(), client.obtain_code()
     if method == "client_secret_basic":
-        assert refusal(player.exchange(wrong, **by_post)) == (401, "invalid_client")
-        assert refusal(player.exchange_basic(wrong, "guess")) == (401, "invalid_client")
-        assert player.exchange_basic(right, secret).status_code == 200
+        assert error_of(client.exchange(wrong, **by_post)) == (401, "invalid_client")
+        assert error_of(client.exchange_basic(wrong, "guess")) == (401, "invalid_client")
+        assert client.exchange_basic(right, secret).status_code == 200
     else:
-        assert refusal(player.exchange_basic(wrong, secret)) == (401, "invalid_client")
-        assert refusal(player.exchange(wrong, client_secret="guess")) == (401, "invalid_client")
-        assert player.exchange(right, **by_post).status_code == 200
-    assert refusal(player.exchange(wrong)) == (401, "invalid_client")
-    both = player.exchange_basic(wrong, secret, **by_post)
-    assert refusal(both) == (400, "invalid_request")
+        assert error_of(client.exchange_basic(wrong, secret)) == (401, "invalid_client")
+        assert error_of(client.exchange(wrong, client_secret="guess")) == (401, "invalid_client")
+        assert client.exchange(right, **by_post).status_code == 200
+    assert error_of(client.exchange(wrong)) == (401, "invalid_client")
+    response = client.exchange_basic(wrong, secret, **by_post)
+    assert error_of(response) == (400, "invalid_request")
 
 
-def test_a_public_client_that_sends_a_secret_is_refused(player: Player) -> None:
-    assert refusal(player.exchange(player.code(), client_secret="guess")) == (401, "invalid_client")
+def test_a_public_client_that_sends_a_secret_is_refused(client: ManualClient) -> None:
+    assert error_of(client.exchange(client.obtain_code(), client_secret="guess")) == (401, "invalid_client")
 
 
-def test_a_client_that_the_server_forgot_is_invalid(player: Player) -> None:
-    code = player.code()
-    player.demo.authorization_server.ledger.forget_clients()
-    assert refusal(player.exchange(code)) == (401, "invalid_client")
+def test_a_deleted_client_is_invalid(client: ManualClient) -> None:
+    code = client.obtain_code()
+    client.demo.authorization_server.ledger.forget_clients()
+    assert error_of(client.exchange(code)) == (401, "invalid_client")
 
 
-def test_revoking_a_refresh_token_ends_the_session_an_access_token_only_itself(player: Player) -> None:
-    tokens = player.tokens()
-    assert player.ask("/revoke", {"token": tokens["access_token"]}).status_code == 200
-    assert player.call(tokens["access_token"]).status_code == 401
-    rotated = player.refresh(tokens["refresh_token"]).json()
-    other = refusal(Player(player.demo).ask("/revoke", {"token": rotated["refresh_token"]}))
-    assert other == (400, "unauthorized_client")
-    assert player.ask("/revoke", {"token": rotated["refresh_token"]}).status_code == 200
-    assert player.call(rotated["access_token"]).status_code == 401
-    assert refusal(player.refresh(rotated["refresh_token"])) == (400, "invalid_grant")
-    assert player.ask("/revoke", {"token": "made-up"}).status_code == 200
+def test_revoking_a_refresh_token_ends_the_session(client: ManualClient) -> None:
+    tokens = client.obtain_tokens()
+    assert client.post_form("/revoke", {"token": tokens["access_token"]}).status_code == 200
+    assert client.call_mcp(tokens["access_token"]).status_code == 401
+    rotated = client.refresh(tokens["refresh_token"]).json()
+    refused = error_of(ManualClient(client.demo).post_form("/revoke", {"token": rotated["refresh_token"]}))
+    assert refused == (400, "unauthorized_client")
+    assert client.post_form("/revoke", {"token": rotated["refresh_token"]}).status_code == 200
+    assert client.call_mcp(rotated["access_token"]).status_code == 401
+    assert error_of(client.refresh(rotated["refresh_token"])) == (400, "invalid_grant")
+    assert client.post_form("/revoke", {"token": "made-up"}).status_code == 200
 
 
-def test_a_form_that_is_none_or_repeats_itself_is_refused(demo: Demo) -> None:
+def test_a_malformed_form_is_refused(demo: Demo) -> None:
     url = f"{demo.authorization_server.origin}/token"
-    assert refusal(httpx.post(url, json={"grant_type": "refresh_token"})) == (400, "invalid_request")
+    assert error_of(httpx.post(url, json={"grant_type": "refresh_token"})) == (400, "invalid_request")
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    assert refusal(httpx.post(url, content="code=a&code=b", headers=form)) == (400, "invalid_request")
-    assert refusal(httpx.post(url, content=b"code=\xff", headers=form)) == (400, "invalid_request")
+    assert error_of(httpx.post(url, content="code=a&code=b", headers=form)) == (400, "invalid_request")
+    assert error_of(httpx.post(url, content=b"code=\xff", headers=form)) == (400, "invalid_request")
     assert httpx.get(url).status_code == 405

@@ -10,17 +10,17 @@ import pytest
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
-from tests.parts.oidc_provider import FEATURES, OidcOptions, oidc_provider
-from tests.parts.person import approve_device
-from tests.parts.protected_resource import protected_resource
+from tests.parts.browser_user import approve_device
+from tests.parts.oidc_provider import FEATURES, OidcOptions, run_oidc_provider
+from tests.parts.protected_resource import serve_protected_resource
 from tests.requirements import covers
 
 pytestmark = pytest.mark.node
 
 
 @covers("device-poll", "dpop-key")
-def test_tokens_that_a_device_brings_are_bound_to_a_key_too(tmp_path: Path) -> None:
-    async def story(service: AuthService, server: Server) -> Login:
+def test_tokens_of_a_device_login_are_bound_to_a_key(tmp_path: Path) -> None:
+    async def log_in_by_device(service: AuthService, server: Server) -> Login:
         login = await service.start_login(server, Origin("terminal"), flow="auto")
         code = login.device_authorization
         assert code is not None
@@ -29,12 +29,12 @@ def test_tokens_that_a_device_brings_are_bound_to_a_key_too(tmp_path: Path) -> N
             return await service.wait_for_login(login.id)
 
     with (
-        oidc_provider(OidcOptions(features=FEATURES | {"dPoP"})) as op,
-        protected_resource(op) as resource,
+        run_oidc_provider(OidcOptions(features=FEATURES | {"dPoP"})) as op,
+        serve_protected_resource(op) as resource,
     ):
         server = Server("real", resource.url, ServerOptions(dpop=True))
         service = AuthService(tmp_path)
-        assert asyncio.run(story(service, server)).status == "done"
+        assert asyncio.run(log_in_by_device(service, server)).status == "done"
         # Another process reads the key from the store and refreshes with it.
         session = AuthService(tmp_path).session(server)
         first = asyncio.run(session.header())

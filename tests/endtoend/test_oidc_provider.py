@@ -16,17 +16,17 @@ from hermes_mcp_auth_remote.errors import AuthorizationDenied, AuthorizationRequ
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
-from tests.parts.oidc_provider import OidcOptions, OidcProvider, oidc_provider
-from tests.parts.person import approve_oidc, deny_oidc
-from tests.parts.protected_resource import ProtectedResource, protected_resource
+from tests.parts.browser_user import approve_oidc, deny_oidc
+from tests.parts.oidc_provider import OidcOptions, OidcProvider, run_oidc_provider
+from tests.parts.protected_resource import ProtectedResource, serve_protected_resource
 
 pytestmark = pytest.mark.node
 
-HERE = Origin("terminal")
+TERMINAL = Origin("terminal")
 
 
 @dataclass(frozen=True, slots=True)
-class Real:
+class RealServers:
     op: OidcProvider
     resource: ProtectedResource
 
@@ -38,7 +38,7 @@ class Real:
     def server(self) -> Server:
         return Server("real", self.resource.url, ServerOptions(ca_file=self.ca_file))
 
-    def approved(self, login: Login) -> str:
+    def approve(self, login: Login) -> str:
         return approve_oidc(login.authorization_url, ca_file=self.op.ca_file)
 
     def client(self, service: AuthService, server: Server | None = None) -> httpx.AsyncClient:
@@ -56,97 +56,103 @@ class Real:
         pytest.param(OidcOptions(require_pushed_authorization_requests=True), id="pushed requests required"),
         pytest.param(OidcOptions(access_token_format="jwt", access_token_seconds=2), id="short-lived JWTs"),
         pytest.param(
-            OidcOptions(absent=("/.well-known/oauth-authorization-server",)), id="OIDC metadata only"
+            OidcOptions(absent_paths=("/.well-known/oauth-authorization-server",)), id="OIDC metadata only"
         ),
     ],
 )
-def real(request: pytest.FixtureRequest) -> Iterator[Real]:
-    with oidc_provider(request.param) as op, protected_resource(op) as resource:
-        yield Real(op, resource)
+def servers(request: pytest.FixtureRequest) -> Iterator[RealServers]:
+    with run_oidc_provider(request.param) as op, serve_protected_resource(op) as resource:
+        yield RealServers(op, resource)
 
 
-def test_a_login_a_request_a_refresh_and_a_logout(real: Real, tmp_path: Path) -> None:
-    async def story() -> None:
+def test_a_login_a_request_a_refresh_and_a_logout(servers: RealServers, tmp_path: Path) -> None:
+    async def run_story() -> None:
         now = 0.0
         service = AuthService(tmp_path)
-        login = await service.start_login(real.server, HERE)
+        login = await service.start_login(servers.server, TERMINAL)
         assert login.request.scope == frozenset({"mcp:tools", "offline_access"})
-        pushed = real.op.options.require_pushed_authorization_requests
+        pushed = servers.op.options.require_pushed_authorization_requests
         assert ("request_uri=" in login.authorization_url) is pushed
-        redirect = await asyncio.to_thread(real.approved, login)
-        connection = await service.complete_login(login.id, redirect, HERE)
+        redirect = await asyncio.to_thread(servers.approve, login)
+        connection = await service.complete_login(login.id, redirect, TERMINAL)
         assert connection.scope is not None
         assert "mcp:tools" in connection.scope
         assert connection.can_refresh
-        async with real.client(service) as client:
-            assert (await client.post(real.resource.url)).status_code == 200
+        async with servers.client(service) as client:
+            assert (await client.post(servers.resource.url)).status_code == 200
         with pytest.raises(LoginAlreadyUsed):
-            await service.complete_login(login.id, redirect, HERE)
+            await service.complete_login(login.id, redirect, TERMINAL)
 
         # A new service hours later: the access token has expired, so it refreshes once.
         assert connection.expires_at is not None
         now = connection.expires_at + 1
-        later = AuthService(tmp_path, clock=lambda: now)
-        before = later.connection(real.server)
+        later_service = AuthService(tmp_path, clock=lambda: now)
+        before = later_service.connection(servers.server)
         assert before is not None
-        header = await later.session(real.server).header()
+        header = await later_service.session(servers.server).header()
         assert header.startswith("Bearer ")
-        after = later.connection(real.server)
+        after = later_service.connection(servers.server)
         assert after is not None
         assert after.expires_at is not None
         assert after.expires_at > now
 
         # The store holds the rotated refresh token. With the old one, the server would end the session.
         now = after.expires_at + 1
-        again = await AuthService(tmp_path, clock=lambda: now).session(real.server).header()
-        assert again != header
-        async with real.client(AuthService(tmp_path)) as client:
-            assert (await client.post(real.resource.url)).status_code == 200
+        header_after_rotation = (
+            await AuthService(tmp_path, clock=lambda: now).session(servers.server).header()
+        )
+        assert header_after_rotation != header
+        async with servers.client(AuthService(tmp_path)) as client:
+            assert (await client.post(servers.resource.url)).status_code == 200
 
-        assert await service.logout(real.server)
-        assert service.connection(real.server) is None
+        assert await service.logout(servers.server)
+        assert service.connection(servers.server) is None
         with pytest.raises(AuthorizationRequired):
-            await AuthService(tmp_path).session(real.server).header()
-        context = ssl.create_default_context(cafile=real.ca_file)
+            await AuthService(tmp_path).session(servers.server).header()
+        context = ssl.create_default_context(cafile=servers.ca_file)
         async with httpx.AsyncClient(verify=context, trust_env=False) as client:
-            refused = await client.post(real.resource.url, headers={"Authorization": again})
-            if real.op.options.access_token_format == "opaque":
-                assert refused.status_code == 401
+            response = await client.post(
+                servers.resource.url, headers={"Authorization": header_after_rotation}
+            )
+            if servers.op.options.access_token_format == "opaque":
+                assert response.status_code == 401
 
-    asyncio.run(story())
+    asyncio.run(run_story())
 
 
-def test_a_denial_ends_the_login_and_keeps_what_was_there(real: Real, tmp_path: Path) -> None:
-    async def story() -> None:
+def test_a_denial_fails_the_login_and_keeps_the_credentials(servers: RealServers, tmp_path: Path) -> None:
+    async def run_story() -> None:
         service = AuthService(tmp_path)
-        first = await service.start_login(real.server, HERE)
-        await service.complete_login(first.id, await asyncio.to_thread(real.approved, first), HERE)
-        kept = {path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").glob("*.json")}
-        second = await service.start_login(real.server, HERE)
-        redirect = await asyncio.to_thread(deny_oidc, second.authorization_url, ca_file=real.op.ca_file)
+        first = await service.start_login(servers.server, TERMINAL)
+        await service.complete_login(first.id, await asyncio.to_thread(servers.approve, first), TERMINAL)
+        files_before = {path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").glob("*.json")}
+        second = await service.start_login(servers.server, TERMINAL)
+        redirect = await asyncio.to_thread(deny_oidc, second.authorization_url, ca_file=servers.op.ca_file)
         with pytest.raises(AuthorizationDenied):
-            await service.complete_login(second.id, redirect, HERE)
+            await service.complete_login(second.id, redirect, TERMINAL)
         assert service.login(second.id).status == "failed"
-        assert kept == {path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").glob("*.json")}
+        assert files_before == {
+            path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").glob("*.json")
+        }
 
-    asyncio.run(story())
+    asyncio.run(run_story())
 
 
-def test_a_second_login_uses_the_client_that_was_registered(real: Real, tmp_path: Path) -> None:
-    async def story() -> None:
+def test_a_second_login_reuses_the_registered_client(servers: RealServers, tmp_path: Path) -> None:
+    async def run_story() -> None:
         service = AuthService(tmp_path)
-        first = await service.start_login(real.server, HERE)
-        await service.complete_login(first.id, await asyncio.to_thread(real.approved, first), HERE)
-        second = await service.start_login(real.server, HERE)
+        first = await service.start_login(servers.server, TERMINAL)
+        await service.complete_login(first.id, await asyncio.to_thread(servers.approve, first), TERMINAL)
+        second = await service.start_login(servers.server, TERMINAL)
         assert second.request.client.client_id == first.request.client.client_id
-        await service.complete_login(second.id, await asyncio.to_thread(real.approved, second), HERE)
+        await service.complete_login(second.id, await asyncio.to_thread(servers.approve, second), TERMINAL)
 
-    asyncio.run(story())
+    asyncio.run(run_story())
 
 
-def test_a_certificate_of_an_unknown_authority_is_refused_in_words(tmp_path: Path) -> None:
-    with oidc_provider(OidcOptions(https=True)) as op, protected_resource(op) as resource:
-        server = replace(Real(op, resource).server, options=ServerOptions())
-        with pytest.raises(Exception, match="certificate") as refused:
-            asyncio.run(AuthService(tmp_path).start_login(server, HERE))
-        assert "SSL_CERT_FILE" in getattr(refused.value, "advice", "")
+def test_a_certificate_of_an_unknown_authority_is_refused_with_advice(tmp_path: Path) -> None:
+    with run_oidc_provider(OidcOptions(https=True)) as op, serve_protected_resource(op) as resource:
+        server = replace(RealServers(op, resource).server, options=ServerOptions())
+        with pytest.raises(Exception, match="certificate") as raised:
+            asyncio.run(AuthService(tmp_path).start_login(server, TERMINAL))
+        assert "SSL_CERT_FILE" in getattr(raised.value, "advice", "")

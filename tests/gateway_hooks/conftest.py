@@ -11,40 +11,51 @@ import pytest
 from gateway_hooks.dialog.messages import ENGLISH, Messages
 from gateway_hooks.dialog.policy import Policy
 from hermes_mcp_auth_remote.service import AuthService
-from tests.demo.one import clock, demo, one_demo
-from tests.demo.player import MovedClock
-from tests.gateway_hooks.given import Person, Place, Talk, servers_of
+from tests.demo.fixtures import clock, demo, one_demo
+from tests.demo.manual_client import ManualClock
+from tests.gateway_hooks.fake_platform import ChatBot, ChatUser, FakePlatform, demo_servers
 from tests.parts.authorization_server import Demo
 
 __all__ = ["clock", "demo", "one_demo"]
 
-Begin = Callable[..., Talk]
+StartBot = Callable[..., ChatBot]
 
 
 @pytest.fixture
 def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as one:
-        yield one
+    with asyncio.Runner() as asyncio_runner:
+        yield asyncio_runner
 
 
 @pytest.fixture
-def begin(tmp_path: Path, demo: Demo, clock: MovedClock, runner: asyncio.Runner) -> Begin:
+def start_bot(tmp_path: Path, demo: Demo, clock: ManualClock, runner: asyncio.Runner) -> StartBot:
     """Return a function that starts the bot. A second call with the same platform is a restart."""
 
-    def begin_one(
-        *names: str, policy: Policy | None = None, place: Place | None = None, words: Messages = ENGLISH
-    ) -> Talk:
+    def start(
+        *names: str,
+        policy: Policy | None = None,
+        platform: FakePlatform | None = None,
+        messages: Messages = ENGLISH,
+    ) -> ChatBot:
         service = AuthService(tmp_path, clock=clock)
-        return Talk(runner, service, servers_of(demo, *names), clock, policy=policy, place=place, words=words)
+        return ChatBot(
+            runner,
+            service,
+            demo_servers(demo, *names),
+            clock,
+            policy=policy,
+            platform=platform,
+            messages=messages,
+        )
 
-    return begin_one
+    return start
 
 
 @pytest.fixture
-def talk(begin: Begin) -> Talk:
-    return begin()
+def bot(start_bot: StartBot) -> ChatBot:
+    return start_bot()
 
 
 @pytest.fixture
-def ada(talk: Talk) -> Person:
-    return talk.person("ada")
+def ada(bot: ChatBot) -> ChatUser:
+    return bot.user("ada")

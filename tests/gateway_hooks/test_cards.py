@@ -23,25 +23,33 @@ from gateway_hooks.dialog.rendering import Renderer, next_countdown_at
 from hermes_mcp_auth_remote.errors import LoginError, PasteRefused, StoreCorrupt
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.values import CredentialKey
-from tests.gateway_hooks.given import MAX_ACTION_BYTES, check, plain, utf16
-from tests.gateway_hooks.made import TEXTS, USER_CODE, connected, connections, logins, made, with_code
-from tests.oauth.parties import NOW
+from tests.gateway_hooks.fake_platform import MAX_ACTION_BYTES, check_card, count_utf16_units, plain_text
+from tests.gateway_hooks.login_factories import (
+    TEXTS,
+    USER_CODE,
+    connections,
+    logins,
+    make_connection,
+    make_login,
+    with_device_code,
+)
+from tests.oauth.builders import NOW
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
 SENTENCES = {field.name: field.default for field in fields(Messages) if isinstance(field.default, str)}
 SOURCES = sorted(Path(gateway_hooks.__file__).parent.rglob("*.py"))
-ABILITIES = [
+CAPABILITIES = [
     Capabilities(),
     Capabilities(has_forms=True, can_delete=False),
     Capabilities(has_buttons=False, can_delete=False, can_copy=False, command_prefix="/mcpauth "),
 ]
 
 
-def all_of(card: Card) -> Iterator[str]:
+def card_texts(card: Card) -> Iterator[str]:
     """Yield each text of a card except its URL."""
-    yield plain(card, with_link=False)
+    yield plain_text(card, with_link=False)
     for row in card.buttons:
         for button in row:
             yield button.label
@@ -50,59 +58,63 @@ def all_of(card: Card) -> Iterator[str]:
         yield card.link.label
 
 
-def cards_of(
-    login: Login, found: Connection, conversation: Renderer, now: float, wild: str
+def possible_cards(
+    login: Login, connection: Connection, renderer: Renderer, now: float, hostile_text: str
 ) -> Iterator[Card]:
     """Yield each card that can show the login, the connection or the text."""
-    lists, trouble = ConnectionRenderer(conversation), LoginError(wild, wild)
+    connection_renderer, error = ConnectionRenderer(renderer), LoginError(hostile_text, hostile_text)
     if login.status in {"waiting", "exchanging"}:
-        yield conversation.prompt_card(login, now)
-        yield conversation.prompt_card(login, now, may_use_device=False)
-        yield conversation.qr_text_and_caption(login)[1]
-        yield conversation.qr_too_large_card(login)
+        yield renderer.prompt_card(login, now)
+        yield renderer.prompt_card(login, now, may_use_device=False)
+        yield renderer.qr_text_and_caption(login)[1]
+        yield renderer.qr_too_large_card(login)
     else:
-        yield conversation.outcome_card(login, found, now, "0123456789abcdef")
-        yield conversation.outcome_card(login, None, now, "0123456789abcdef")
-    yield conversation.connected_card(found, now)
-    yield conversation.error_card(conversation.messages.connections_title, trouble)
-    yield lists.server_choice_card([wild, login.key.server_name])
-    yield lists.server_choice_card([f"{wild}{number}" for number in range(30)])
-    yield lists.server_choice_card([])
-    standings = [
-        ServerStatus("notes", found),
-        ServerStatus(wild, replace(found, login_needed=None)),
-        ServerStatus(wild, error=StoreCorrupt(wild)),
-        ServerStatus(wild, has_waiting_login=True),
-        ServerStatus(wild),
+        yield renderer.outcome_card(login, connection, now, "0123456789abcdef")
+        yield renderer.outcome_card(login, None, now, "0123456789abcdef")
+    yield renderer.connected_card(connection, now)
+    yield renderer.error_card(renderer.messages.connections_title, error)
+    yield connection_renderer.server_choice_card([hostile_text, login.key.server_name])
+    yield connection_renderer.server_choice_card([f"{hostile_text}{number}" for number in range(30)])
+    yield connection_renderer.server_choice_card([])
+    statuses = [
+        ServerStatus("notes", connection),
+        ServerStatus(hostile_text, replace(connection, login_needed=None)),
+        ServerStatus(hostile_text, error=StoreCorrupt(hostile_text)),
+        ServerStatus(hostile_text, has_waiting_login=True),
+        ServerStatus(hostile_text),
     ]
-    yield lists.connections_card(standings, login.key.owner, now, may_change=True)
-    many = [ServerStatus(f"{wild}{number}", found) for number in range(30)]
-    yield lists.connections_card(many, login.key.owner, now, may_change=True)
-    yield lists.connections_card([], login.key.owner, now, may_change=True)
-    yield lists.disconnect_confirmation_card(wild, login.key.owner)
-    yield lists.still_connected_card(wild)
-    yield lists.disconnected_card(wild, is_revoked=True)
-    yield lists.disconnected_card(wild, is_revoked=False)
+    yield connection_renderer.connections_card(statuses, login.key.owner, now, may_change=True)
+    many_statuses = [ServerStatus(f"{hostile_text}{number}", connection) for number in range(30)]
+    yield connection_renderer.connections_card(many_statuses, login.key.owner, now, may_change=True)
+    yield connection_renderer.connections_card([], login.key.owner, now, may_change=True)
+    yield connection_renderer.disconnect_confirmation_card(hostile_text, login.key.owner)
+    yield connection_renderer.still_connected_card(hostile_text)
+    yield connection_renderer.disconnected_card(hostile_text, is_revoked=True)
+    yield connection_renderer.disconnected_card(hostile_text, is_revoked=False)
     refusals: tuple[Refusal, ...] = ("too_many", "too_often", "too_busy")
-    yield from (lists.refusal_card(why, 3) for why in refusals)
-    yield lists.unknown_user_card(wild)
-    yield lists.help_card()
-    yield lists.reminder_card(found, now)
+    yield from (connection_renderer.refusal_card(refusal, 3) for refusal in refusals)
+    yield connection_renderer.unknown_user_card(hostile_text)
+    yield connection_renderer.help_card()
+    yield connection_renderer.reminder_card(connection, now)
 
 
 @covers("chat-harmless", "no-crash")
-@pytest.mark.parametrize("can", ABILITIES, ids=["chat", "forms", "plain"])
+@pytest.mark.parametrize("capabilities", CAPABILITIES, ids=["chat", "forms", "plain"])
 @settings(deadline=None)
-@given(login=logins(), found=connections(), wild=TEXTS, later=st.floats(-1000, 2000))
-def test_no_card_is_steered_overfull_or_unfilled_whatever_servers_call_things(
-    can: Capabilities, login: Login, found: Connection, wild: str, later: float
+@given(login=logins(), connection=connections(), hostile_text=TEXTS, elapsed_seconds=st.floats(-1000, 2000))
+def test_cards_are_printable_short_and_complete_for_any_names(
+    capabilities: Capabilities,
+    login: Login,
+    connection: Connection,
+    hostile_text: str,
+    elapsed_seconds: float,
 ) -> None:
-    conversation = Renderer(can)
-    now = login.started_at + later
-    for card in cards_of(login, found, conversation, now, wild):
-        for text in all_of(card):
+    renderer = Renderer(capabilities)
+    now = login.started_at + elapsed_seconds
+    for card in possible_cards(login, connection, renderer, now, hostile_text):
+        for text in card_texts(card):
             assert all(each.isprintable() or each == "\n" for each in text), text
-        assert utf16(plain(card, with_link=False)) <= 4096
+        assert count_utf16_units(plain_text(card, with_link=False)) <= 4096
         for button in (each for row in card.buttons for each in row):
             assert button.label
             assert len(button.label) <= 80
@@ -110,103 +122,122 @@ def test_no_card_is_steered_overfull_or_unfilled_whatever_servers_call_things(
 
 
 @covers("chat-harmless")
-@pytest.mark.parametrize("can", ABILITIES, ids=["chat", "forms", "plain"])
-def test_the_fullest_card_fits(can: Capabilities) -> None:
-    wild, host = "\U0001f600" * 400, "long." * 200
-    asked = replace(
-        made().request,
-        scope=frozenset({wild}),
+@pytest.mark.parametrize("capabilities", CAPABILITIES, ids=["chat", "forms", "plain"])
+def test_longest_card_fits(capabilities: Capabilities) -> None:
+    hostile_text, host = "\U0001f600" * 400, "long." * 200
+    authorization_request = replace(
+        make_login().request,
+        scope=frozenset({hostile_text}),
         authorization_endpoint=f"https://{host}/authorize",
         token_endpoint=f"https://x{host}/token",
     )
-    login = made(server_url=wild, request=asked, added_scope=frozenset({wild}), key=CredentialKey(wild))
-    found = connected(
-        key=CredentialKey(wild), account=wild, scope=frozenset({wild}), missing_scope=frozenset({wild})
+    login = make_login(
+        server_url=hostile_text,
+        request=authorization_request,
+        added_scope=frozenset({hostile_text}),
+        key=CredentialKey(hostile_text),
     )
-    for each in (login, with_code(login, "W" * 64)):
-        for card in cards_of(each, found, Renderer(can), NOW, wild):
-            assert utf16(plain(card, with_link=False)) <= 4096
+    connection = make_connection(
+        key=CredentialKey(hostile_text),
+        account=hostile_text,
+        scope=frozenset({hostile_text}),
+        missing_scope=frozenset({hostile_text}),
+    )
+    for shown_login in (login, with_device_code(login, "W" * 64)):
+        for card in possible_cards(shown_login, connection, Renderer(capabilities), NOW, hostile_text):
+            assert count_utf16_units(plain_text(card, with_link=False)) <= 4096
 
 
 @covers("chat-harmless")
 @pytest.mark.parametrize(
-    "wild", ["\u202eevil", "a\x1b[2Jb", "zero\u200bwidth", "line\nbreak", "\u2066\ud800"]
+    "hostile_text", ["\u202eevil", "a\x1b[2Jb", "zero\u200bwidth", "line\nbreak", "\u2066\ud800"]
 )
-@pytest.mark.parametrize("can", ABILITIES, ids=["chat", "forms", "plain"])
-def test_what_would_turn_round_or_hide_text_is_replaced(wild: str, can: Capabilities) -> None:
-    found = connected(account=wild, scope=frozenset({wild}))
-    for card in cards_of(made(), found, Renderer(can), NOW, wild):
-        for text in all_of(card):
-            assert wild not in text, card.title
+@pytest.mark.parametrize("capabilities", CAPABILITIES, ids=["chat", "forms", "plain"])
+def test_control_characters_are_replaced(hostile_text: str, capabilities: Capabilities) -> None:
+    connection = make_connection(account=hostile_text, scope=frozenset({hostile_text}))
+    for card in possible_cards(make_login(), connection, Renderer(capabilities), NOW, hostile_text):
+        for text in card_texts(card):
+            assert hostile_text not in text, card.title
 
 
 @covers("chat-harmless")
-def test_what_others_wrote_is_marked_as_quoted() -> None:
-    login = made(added_scope=frozenset({"write"}))
+def test_foreign_text_is_marked_as_quoted() -> None:
+    login = make_login(added_scope=frozenset({"write"}))
     prompt = Renderer().prompt_card(login, NOW)
     quoted = {row.value for row in prompt.rows if row.is_quoted}
     assert {"https://mcp.example/mcp", "as.example", "read", "write"} <= quoted
-    found = connected(account="https://evil.example/@everyone", missing_scope=frozenset({"write"}))
-    card = Renderer().connected_card(found, NOW, "tag")
-    assert {row.value for row in card.rows if row.is_quoted} == {found.account, "read", "write"}
-    listed = ConnectionRenderer(Renderer()).connections_card(
-        [ServerStatus("notes", found)], None, NOW, may_change=True
+    connection = make_connection(account="https://evil.example/@everyone", missing_scope=frozenset({"write"}))
+    card = Renderer().connected_card(connection, NOW, "tag")
+    assert {row.value for row in card.rows if row.is_quoted} == {connection.account, "read", "write"}
+    connections_card = ConnectionRenderer(Renderer()).connections_card(
+        [ServerStatus("notes", connection)], None, NOW, may_change=True
     )
-    assert [row.is_quoted for row in listed.rows if "evil.example" in row.value] == [True]
+    assert [row.is_quoted for row in connections_card.rows if "evil.example" in row.value] == [True]
 
 
 @covers("chat-words")
-def test_every_sentence_is_used_and_no_other_is_asked_for() -> None:
-    asked: set[str] = set()
+def test_code_uses_exactly_the_sentences_of_messages() -> None:
+    used_names: set[str] = set()
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Attribute) and _is_words(node.value):
-                asked.add(node.attr)
-    assert asked - {"errors"} == set(SENTENCES)
+            if isinstance(node, ast.Attribute) and is_messages_object(node.value):
+                used_names.add(node.attr)
+    assert used_names - {"errors"} == set(SENTENCES)
 
 
-def _is_words(node: ast.expr) -> bool:
+def is_messages_object(node: ast.expr) -> bool:
     return ast.unparse(node).rpartition(".")[2] in {"messages", "ENGLISH"}
 
 
 @covers("chat-words")
 @pytest.mark.parametrize("name", SENTENCES)
-def test_a_sentence_is_a_thought_with_known_blanks(name: str) -> None:
+def test_sentence_is_trimmed_and_has_known_placeholders(name: str) -> None:
     sentence = SENTENCES[name]
     assert sentence == sentence.strip()
     assert "  " not in sentence
-    blanks = {field for _, field, _, _ in Formatter().parse(sentence) if field is not None}
-    known = {"server", "clock", "span", "button", "words", "host", "command", "reason", "account", "count"}
-    assert blanks <= known | {"user", "connect", "connections"}
+    placeholders = {field for _, field, _, _ in Formatter().parse(sentence) if field is not None}
+    known_placeholders = {
+        "server",
+        "clock",
+        "span",
+        "button",
+        "words",
+        "host",
+        "command",
+        "reason",
+        "account",
+        "count",
+    }
+    assert placeholders <= known_placeholders | {"user", "connect", "connections"}
 
 
 @covers("chat-words")
-@pytest.mark.parametrize("can", ABILITIES, ids=["chat", "forms", "plain"])
-def test_in_a_translation_nothing_english_is_left(can: Capabilities) -> None:
+@pytest.mark.parametrize("capabilities", CAPABILITIES, ids=["chat", "forms", "plain"])
+def test_translated_cards_contain_no_english(capabilities: Capabilities) -> None:
     """Translate each sentence to capitals. A text in small letters does not come from `Messages`."""
-    sentences = {name: _translated(text) for name, text in SENTENCES.items()}
-    capitals = replace(ENGLISH, **sentences)  # type: ignore[arg-type]
-    known = made(server_url="HTTPS://MCP.EXAMPLE/")
-    login = replace(known, request=replace(known.request, scope=frozenset({"READ"})))
-    shown: list[Card] = []
-    everything = replace(login, request=replace(login.request, scope=None))
-    for each in (
+    sentences = {name: to_capitals(text) for name, text in SENTENCES.items()}
+    translation = replace(ENGLISH, **sentences)  # type: ignore[arg-type]
+    lowercase_login = make_login(server_url="HTTPS://MCP.EXAMPLE/")
+    login = replace(lowercase_login, request=replace(lowercase_login.request, scope=frozenset({"READ"})))
+    cards: list[Card] = []
+    full_scope_login = replace(login, request=replace(login.request, scope=None))
+    for shown_login in (
         login,
-        everything,
-        with_code(login),
+        full_scope_login,
+        with_device_code(login),
         replace(login, status="expired"),
         replace(login, status="failed"),
     ):
-        found = connected(account="ADA", scope=frozenset({"READ"}))
-        shown += cards_of(each, found, Renderer(can, capitals), NOW, "WILD")
-    for card in shown:
-        for text in all_of(card):
-            left = re.sub(r"as\.example|notes|/mcpauth |/|connections|connect|disconnect", "", text)
-            left = re.sub(r"\b(?:qr|code|new|paste|cancel|yes)\b", "", left)
-            assert left == left.upper(), text
+        connection = make_connection(account="ADA", scope=frozenset({"READ"}))
+        cards += possible_cards(shown_login, connection, Renderer(capabilities, translation), NOW, "WILD")
+    for card in cards:
+        for text in card_texts(card):
+            remaining_text = re.sub(r"as\.example|notes|/mcpauth |/|connections|connect|disconnect", "", text)
+            remaining_text = re.sub(r"\b(?:qr|code|new|paste|cancel|yes)\b", "", remaining_text)
+            assert remaining_text == remaining_text.upper(), text
 
 
-def _translated(sentence: str) -> str:
+def to_capitals(sentence: str) -> str:
     return "".join(
         part.upper() + (f"{{{blank}}}" if blank is not None else "")
         for part, blank, _, _ in Formatter().parse(sentence)
@@ -214,12 +245,12 @@ def _translated(sentence: str) -> str:
 
 
 @covers("chat-words")
-def test_what_errors_say_can_be_translated_by_their_code() -> None:
-    words = replace(ENGLISH, errors={"paste_refused": ("Falsch.", "Noch einmal.")})
-    card = Renderer(messages=words).error_card("!", PasteRefused("That is not it."))
+def test_error_texts_can_be_translated_by_code() -> None:
+    messages = replace(ENGLISH, errors={"paste_refused": ("Falsch.", "Noch einmal.")})
+    card = Renderer(messages=messages).error_card("!", PasteRefused("That is not it."))
     assert card.paragraphs == ("Falsch.", "Noch einmal.")
-    login = made(status="failed", failure=("That is not it.", "Again."), failure_code="paste_refused")
-    assert Renderer(messages=words).outcome_card(login, None, NOW, "t").paragraphs == (
+    login = make_login(status="failed", failure=("That is not it.", "Again."), failure_code="paste_refused")
+    assert Renderer(messages=messages).outcome_card(login, None, NOW, "t").paragraphs == (
         "Falsch.",
         "Noch einmal.",
     )
@@ -227,19 +258,21 @@ def test_what_errors_say_can_be_translated_by_their_code() -> None:
 
 
 @covers("device-screen")
-def test_a_device_prompt_shows_the_code_alone_and_says_to_compare_it_and_to_whom_it_belongs() -> None:
-    card = Renderer().prompt_card(with_code(made(), complete="https://as.example/device?user_code=X"), NOW)
+def test_device_prompt_shows_code_and_asks_to_compare_it() -> None:
+    card = Renderer().prompt_card(
+        with_device_code(make_login(), complete_uri="https://as.example/device?user_code=X"), NOW
+    )
     assert card.code == USER_CODE
     assert (USER_CODE, "code") in list(spans(card, with_link=False))
     assert card.after_code == (ENGLISH.compare_code, ENGLISH.device_login_ends_itself)
     assert card.link == Link("Open the page", "https://as.example/device?user_code=X")
-    copies = [button.copy for row in card.buttons for button in row if button.copy]
-    assert copies == [USER_CODE]
-    assert not any(USER_CODE in each for each in (repr(card), repr(card.buttons)))
+    copied_texts = [button.copy for row in card.buttons for button in row if button.copy]
+    assert copied_texts == [USER_CODE]
+    assert not any(USER_CODE in representation for representation in (repr(card), repr(card.buttons)))
 
 
-def test_what_is_secret_or_for_one_person_is_in_no_repr() -> None:
-    card = Renderer().prompt_card(made(), NOW)
+def test_repr_contains_no_url_and_no_copied_text() -> None:
+    card = Renderer().prompt_card(make_login(), NOW)
     assert card.link is not None
     assert card.link.url not in repr(card)
     assert "hidden" not in repr(Button("Copy", copy="hidden"))
@@ -247,7 +280,7 @@ def test_what_is_secret_or_for_one_person_is_in_no_repr() -> None:
 
 @covers("chat-countdown")
 @pytest.mark.parametrize(
-    ("left", "said", "next_left"),
+    ("remaining_seconds", "expected_text", "next_remaining_seconds"),
     [
         (600, "10 minutes", 300),
         (599, "10 minutes", 300),
@@ -261,28 +294,33 @@ def test_what_is_secret_or_for_one_person_is_in_no_repr() -> None:
         (1800, "30 minutes", 1500),
     ],
 )
-def test_a_prompt_counts_down_at_few_moments(left: float, said: str, next_left: float) -> None:
-    login = made()
-    now = login.expires_at - left
+def test_prompt_countdown_has_few_steps(
+    remaining_seconds: float, expected_text: str, next_remaining_seconds: float
+) -> None:
+    login = make_login()
+    now = login.expires_at - remaining_seconds
     (row,) = [row for row in Renderer().prompt_card(login, now).rows if row.label == ENGLISH.expiry_label]
-    assert f"({said})" in row.value
-    assert next_countdown_at(login, now) == login.expires_at - next_left
+    assert f"({expected_text})" in row.value
+    assert next_countdown_at(login, now) == login.expires_at - next_remaining_seconds
 
 
 @settings(deadline=None)
-@given(left=st.floats(0.001, 5000))
-def test_between_two_marks_a_prompt_stays_the_same(left: float) -> None:
-    login = made(started_at=NOW - 86_400 * 3)
-    now = login.expires_at - left
-    mark, conversation = next_countdown_at(login, now), Renderer()
-    assert now < mark <= login.expires_at
+@given(remaining_seconds=st.floats(0.001, 5000))
+def test_prompt_is_the_same_between_two_countdown_steps(remaining_seconds: float) -> None:
+    login = make_login(started_at=NOW - 86_400 * 3)
+    now = login.expires_at - remaining_seconds
+    next_step_at, renderer = next_countdown_at(login, now), Renderer()
+    assert now < next_step_at <= login.expires_at
     # Skip the date: the prompt shows it only if it is another day than now.
-    before = conversation.prompt_card(login, now).rows[-1].value.partition("(")[2]
-    assert conversation.prompt_card(login, now + (mark - now) / 2).rows[-1].value.partition("(")[2] == before
+    countdown_text = renderer.prompt_card(login, now).rows[-1].value.partition("(")[2]
+    assert (
+        renderer.prompt_card(login, now + (next_step_at - now) / 2).rows[-1].value.partition("(")[2]
+        == countdown_text
+    )
 
 
-def test_the_other_hosts_that_take_part_are_named() -> None:
-    login = made(request=replace(made().request, token_endpoint="https://tokens.example/token"))
+def test_prompt_names_other_token_hosts() -> None:
+    login = make_login(request=replace(make_login().request, token_endpoint="https://tokens.example/token"))
     (row,) = [
         row for row in Renderer().prompt_card(login, NOW).rows if row.label == ENGLISH.token_hosts_label
     ]
@@ -290,36 +328,36 @@ def test_the_other_hosts_that_take_part_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("connection", "expected_text"),
     [
-        (connected(), "it renews itself"),
-        (connected(can_refresh=False), "until 09:00 UTC"),
-        (connected(can_refresh=False, expires_at=NOW + 86_400), "until 2027-01-16 08:00 UTC"),
-        (connected(can_refresh=False, expires_at=1e300), "until ? UTC"),
-        (connected(can_refresh=False, expires_at=None), "until the provider ends it"),
+        (make_connection(), "it renews itself"),
+        (make_connection(can_refresh=False), "until 09:00 UTC"),
+        (make_connection(can_refresh=False, expires_at=NOW + 86_400), "until 2027-01-16 08:00 UTC"),
+        (make_connection(can_refresh=False, expires_at=1e300), "until ? UTC"),
+        (make_connection(can_refresh=False, expires_at=None), "until the provider ends it"),
     ],
 )
-def test_how_long_a_connection_lasts(found: Connection, said: str) -> None:
-    assert Renderer().connection_lifetime(found, NOW) == said
+def test_connection_lifetime_text(connection: Connection, expected_text: str) -> None:
+    assert Renderer().connection_lifetime(connection, NOW) == expected_text
 
 
 @settings(deadline=None)
 @given(verb=st.from_regex(r"[a-z]+", fullmatch=True), argument=st.text(max_size=40))
-def test_what_a_button_brings_back_is_read_as_it_was_written(verb: str, argument: str) -> None:
+def test_button_action_round_trips(verb: str, argument: str) -> None:
     assert decode_action(encode_action(verb, argument)) == (verb, argument)
 
 
-def test_a_long_value_is_cut_visibly() -> None:
+def test_long_value_is_truncated_with_ellipsis() -> None:
     assert truncate("x" * 301) == "x" * 299 + "…"
     assert truncate("x" * 300) == "x" * 300
     # Do not split a surrogate pair.
     assert truncate("\U0001f600" * 151) == "\U0001f600" * 149 + "…"
 
 
-def test_the_checks_of_the_platform_for_tests_bite() -> None:
+def test_check_card_rejects_invalid_cards() -> None:
     with pytest.raises(AssertionError):
-        check(Card("{server}"), is_private=True)
+        check_card(Card("{server}"), is_private=True)
     with pytest.raises(AssertionError):
-        check(Card("x" * 4097), is_private=True)
+        check_card(Card("x" * 4097), is_private=True)
     with pytest.raises(AssertionError):
-        check(Card("", link=Link("Open", "https://as.example/authorize")), is_private=False)
+        check_card(Card("", link=Link("Open", "https://as.example/authorize")), is_private=False)

@@ -15,125 +15,129 @@ from gateway_hooks.runtime.config_servers import ConfigServers
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import CredentialKey, Server
-from tests.browserless import approve
-from tests.demo.player import MovedClock
-from tests.gateway_hooks.conftest import Begin
-from tests.gateway_hooks.given import Person, Place, Talk
-from tests.gateway_hooks.test_login import compare
+from tests.consent_form import approve
+from tests.demo.manual_client import ManualClock
+from tests.gateway_hooks.conftest import StartBot
+from tests.gateway_hooks.fake_platform import ChatBot, ChatUser, FakePlatform
+from tests.gateway_hooks.test_login import compare_transcript
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
 
-def connect(talk: Talk, person: Person, name: str = "notes") -> None:
-    person.says(f"/connect {name}")
-    (login,) = [each for each in talk.waiting() if each.key.server_name == name]
-    person.pastes(approve(login.authorization_url))
+def connect_server(bot: ChatBot, user: ChatUser, server_name: str = "notes") -> None:
+    user.send_text(f"/connect {server_name}")
+    (login,) = [
+        waiting_login
+        for waiting_login in bot.waiting_logins()
+        if waiting_login.key.server_name == server_name
+    ]
+    user.paste(approve(login.authorization_url))
 
 
-def test_connections_are_listed_and_ended_from_the_list(begin: Begin, demo: Demo) -> None:
-    talk = begin("notes", "mail", "tasks")
-    ada = talk.person("ada")
-    connect(talk, ada)
-    ada.says("/connect tasks")
+def test_connections_are_listed_and_disconnected(start_bot: StartBot, demo: Demo) -> None:
+    bot = start_bot("notes", "mail", "tasks")
+    ada = bot.user("ada")
+    connect_server(bot, ada)
+    ada.send_text("/connect tasks")
     ada.room.messages.clear()
-    seen = []
-    for act in ("/connections", "Disconnect notes", "Keep it", "/connections"):
-        if act.startswith("/"):
-            ada.says(act)
+    screens = []
+    for action in ("/connections", "Disconnect notes", "Keep it", "/connections"):
+        if action.startswith("/"):
+            ada.send_text(action)
         else:
-            ada.presses(act)
-        seen.append(ada.reads())
-    ada.presses("Disconnect notes")
-    ada.presses("Yes, disconnect")
-    seen.append(ada.reads())
-    compare("chat_connections", "\n\n--------\n\n".join(seen))
-    assert talk.service.connection(talk.desk._context.servers.find("notes")) is None
+            ada.press(action)
+        screens.append(ada.visible_text())
+    ada.press("Disconnect notes")
+    ada.press("Yes, disconnect")
+    screens.append(ada.visible_text())
+    compare_transcript("chat_connections", "\n\n--------\n\n".join(screens))
+    assert bot.service.connection(bot.dispatcher._context.servers.find("notes")) is None
     assert demo.authorization_server.count_requests("revocation") >= 1
-    assert ada.room.notes[-1] == "One moment…"
+    assert ada.room.toasts[-1] == "One moment…"
 
 
-def test_what_the_provider_did_not_revoke_is_told(ada: Person, talk: Talk, demo: Demo) -> None:
-    connect(talk, ada)
+def test_failed_revocation_is_reported(ada: ChatUser, bot: ChatBot, demo: Demo) -> None:
+    connect_server(bot, ada)
     demo.authorization_server.fail_next("revocation", status=503, times=None)
-    ada.presses("Disconnect")
-    ada.presses("Yes, disconnect")
-    assert "The provider did not confirm that it revoked them" in ada.reads()
-    assert talk.service.keys() == []
+    ada.press("Disconnect")
+    ada.press("Yes, disconnect")
+    assert "The provider did not confirm that it revoked them" in ada.visible_text()
+    assert bot.service.keys() == []
 
 
-def test_the_account_that_is_not_ones_own_is_disconnected_from_where_it_is_named(
-    ada: Person, talk: Talk
+def test_wrong_account_can_be_disconnected_from_outcome(ada: ChatUser, bot: ChatBot) -> None:
+    connect_server(bot, ada)
+    assert "If that is not your account, disconnect at once." in ada.visible_text()
+    ada.press("Disconnect")
+    assert ada.visible_titles() == ["Disconnect notes?"]
+    assert "All users of this bot lose the connection." in ada.visible_text()
+    ada.press("Yes, disconnect")
+    assert ada.visible_titles() == ["notes: disconnected"]
+    ada.press("Connect notes")
+    assert ada.visible_titles() == ["Connect notes"]
+
+
+def test_disconnect_can_be_typed_with_spaces_in_name(start_bot: StartBot) -> None:
+    bot = start_bot(
+        "my notes", platform=FakePlatform(Capabilities(has_buttons=False, command_prefix="/mcpauth "))
+    )
+    ada = bot.user("ada")
+    connect_server(bot, ada, "my notes")
+    ada.send_text("/disconnect my notes")
+    assert "To answer, type: /mcpauth disconnect my notes yes." in ada.visible_text()
+    ada.send_text("/disconnect My Notes YES")
+    assert ada.last_card.title == "my notes: disconnected"
+    assert bot.service.keys() == []
+
+
+def test_unknown_server_name_shows_connections(ada: ChatUser, bot: ChatBot) -> None:
+    connect_server(bot, ada)
+    ada.send_text("/disconnect something yes")
+    assert ada.last_card.title == "Connections"
+    assert bot.service.keys() == [CredentialKey("notes")]
+
+
+def test_ended_and_unreadable_sessions_are_distinguished(
+    start_bot: StartBot, demo: Demo, tmp_path: Path
 ) -> None:
-    connect(talk, ada)
-    assert "If that is not your account, disconnect at once." in ada.reads()
-    ada.presses("Disconnect")
-    assert ada.sees() == ["Disconnect notes?"]
-    assert "All users of this bot lose the connection." in ada.reads()
-    ada.presses("Yes, disconnect")
-    assert ada.sees() == ["notes: disconnected"]
-    ada.presses("Connect notes")
-    assert ada.sees() == ["Connect notes"]
-
-
-def test_disconnecting_can_be_typed_also_where_a_name_has_spaces(begin: Begin) -> None:
-    talk = begin("my notes", place=Place(Capabilities(has_buttons=False, command_prefix="/mcpauth ")))
-    ada = talk.person("ada")
-    connect(talk, ada, "my notes")
-    ada.says("/disconnect my notes")
-    assert "To answer, type: /mcpauth disconnect my notes yes." in ada.reads()
-    ada.says("/disconnect My Notes YES")
-    assert ada.last.title == "my notes: disconnected"
-    assert talk.service.keys() == []
-
-
-def test_a_name_that_nobody_knows_leads_to_the_list(ada: Person, talk: Talk) -> None:
-    connect(talk, ada)
-    ada.says("/disconnect something yes")
-    assert ada.last.title == "Connections"
-    assert talk.service.keys() == [CredentialKey("notes")]
-
-
-def test_a_session_that_is_over_and_one_that_cannot_be_read_are_told_apart(
-    begin: Begin, demo: Demo, tmp_path: Path
-) -> None:
-    talk = begin("notes", "mail")
-    ada = talk.person("ada")
+    bot = start_bot("notes", "mail")
+    ada = bot.user("ada")
     for name in ("notes", "mail"):
-        connect(talk, ada, name)
+        connect_server(bot, ada, name)
     demo.authorization_server.ledger.revoke_everything()
-    session = talk.desk.session("notes", "ada")
+    session = bot.dispatcher.session("notes", "ada")
 
-    async def used() -> None:
+    async def use_session() -> None:
         with pytest.raises(Exception, match="needs a login"):
             await session.handle_challenge(await session.header(), 401, [])
 
-    talk.run(used())
+    bot.run(use_session())
     (tmp_path / "mcp-tokens" / "mail.json").write_text("{")
-    ada.says("/connections")
-    assert "notes: login needed: " in ada.reads()
-    assert "mail: unreadable: " in ada.reads()
+    ada.send_text("/connections")
+    assert "notes: login needed: " in ada.visible_text()
+    assert "mail: unreadable: " in ada.visible_text()
 
 
-def test_a_message_that_is_gone_is_answered_in_a_new_one(ada: Person) -> None:
-    ada.says("/connections")
-    message, button = ada.button("Connect notes")
+def test_press_on_deleted_message_sends_new_message(ada: ChatUser) -> None:
+    ada.send_text("/connections")
+    message, button = ada.find_button("Connect notes")
     del ada.room.messages[message.id]
-    ada.presses_again(button.action, on=message.id)
-    assert ada.sees() == ["Connect notes"]
+    ada.press_action(button.action, message_id=message.id)
+    assert ada.visible_titles() == ["Connect notes"]
 
 
-def test_help_is_for_those_who_may(ada: Person, talk: Talk) -> None:
-    talk.run(talk.desk.send_help(ada._spoken("/help"), ada.chat))
-    assert "/connect: log in to a server" in ada.reads()
-    eve = talk.person("eve")
-    talk.run(talk.desk.send_help(eve._spoken("/help"), eve.chat))
-    assert eve.sees() == ["You may not use this bot yet"]
+def test_help_is_sent_to_allowed_users(ada: ChatUser, bot: ChatBot) -> None:
+    bot.run(bot.dispatcher.send_help(ada.message_event("/help"), ada.chat))
+    assert "/connect: log in to a server" in ada.visible_text()
+    eve = bot.user("eve")
+    bot.run(bot.dispatcher.send_help(eve.message_event("/help"), eve.chat))
+    assert eve.visible_titles() == ["You may not use this bot yet"]
 
 
-def test_a_mistake_in_the_configuration_is_said(
-    tmp_path: Path, demo: Demo, clock: MovedClock, runner: asyncio.Runner
+def test_configuration_error_is_reported(
+    tmp_path: Path, demo: Demo, clock: ManualClock, runner: asyncio.Runner
 ) -> None:
     entries = {
         "notes": {"url": demo.ping_url, "auth": "oauth"},
@@ -141,50 +145,48 @@ def test_a_mistake_in_the_configuration_is_said(
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"mcp_servers": entries}))
     service = AuthService(tmp_path, clock=clock)
-    talk = Talk(runner, service, ConfigServers(tmp_path, {}), clock)
-    ada = talk.person("ada")
-    ada.says("/connections")
-    assert "notes: not connected" in ada.reads()
-    assert "wrong: unreadable: " in ada.reads()
-    for act in ("/connect wrong", "/disconnect wrong yes"):
-        ada.says(act)
+    bot = ChatBot(runner, service, ConfigServers(tmp_path, {}), clock)
+    ada = bot.user("ada")
+    ada.send_text("/connections")
+    assert "notes: not connected" in ada.visible_text()
+    assert "wrong: unreadable: " in ada.visible_text()
+    for command in ("/connect wrong", "/disconnect wrong yes"):
+        ada.send_text(command)
         assert "config.yaml" in str(ada.room.cards()[-1])
-        assert ada.last.tone == "bad"
+        assert ada.last_card.tone == "bad"
     (tmp_path / "config.yaml").write_text("{")
-    for act in ("/connections", "/connect notes"):
-        assert ada.says(act)
+    for command in ("/connections", "/connect notes"):
+        assert ada.send_text(command)
         assert "config.yaml" in str(ada.room.cards()[-1])
 
 
-def test_where_no_server_is_configured_that_is_said(
-    tmp_path: Path, clock: MovedClock, runner: asyncio.Runner
-) -> None:
-    talk = Talk(runner, AuthService(tmp_path, clock=clock), StaticServers([]), clock)
-    ada = talk.person("ada")
-    for act in ("/connections", "/connect", "/connect notes"):
-        ada.says(act)
+def test_missing_servers_are_reported(tmp_path: Path, clock: ManualClock, runner: asyncio.Runner) -> None:
+    bot = ChatBot(runner, AuthService(tmp_path, clock=clock), StaticServers([]), clock)
+    ada = bot.user("ada")
+    for command in ("/connections", "/connect", "/connect notes"):
+        ada.send_text(command)
         assert "No server that users can log in to is configured here." in str(ada.room.cards()[-1])
 
 
-def test_servers_are_found_by_name_in_any_case_where_that_is_clear_and_by_tag() -> None:
+def test_resolve_server_accepts_any_case_and_tag() -> None:
     servers = StaticServers(
         Server(name, "https://mcp.example/mcp") for name in ("notes", "Mail", "mail", "x" * 300)
     )
-    for name, found in (("notes", "notes"), ("NOTES", "notes"), ("mail", "mail"), ("Mail", "Mail")):
+    for name, expected_name in (("notes", "notes"), ("NOTES", "notes"), ("mail", "mail"), ("Mail", "Mail")):
         server = resolve_server(servers, name)
         assert server is not None
-        assert server.name == found
+        assert server.name == expected_name
     assert resolve_server(servers, "MAIL") is None
     assert resolve_server(servers, "") is None
-    long = resolve_server(servers, "", tag_of("x" * 300))
-    assert long is not None
-    assert long.name == "x" * 300
+    long_named_server = resolve_server(servers, "", tag_of("x" * 300))
+    assert long_named_server is not None
+    assert long_named_server.name == "x" * 300
     assert resolve_server(servers, "", "0123456789abcdef") is None
     with pytest.raises(ServerNotFound):
         servers.find("nobody")
 
 
-def test_configured_servers_are_read_anew_each_time(tmp_path: Path) -> None:
+def test_configured_servers_follow_file_changes(tmp_path: Path) -> None:
     servers = ConfigServers(tmp_path, {})
     file = tmp_path / "config.yaml"
     for name in ("one", "two"):
@@ -201,42 +203,38 @@ def test_configured_servers_are_read_anew_each_time(tmp_path: Path) -> None:
 
 
 @covers("chat-answer-deleted")
-def test_an_answer_behind_a_command_is_an_answer(ada: Person, talk: Talk) -> None:
-    ada.says("/connect notes")
-    answer = approve(talk.login.authorization_url)
-    ada.says(f"/connect {answer}")
-    assert ada.sees() == ["notes: connected"]
-    assert answer not in ada.reads()
+def test_answer_after_command_is_accepted(ada: ChatUser, bot: ChatBot) -> None:
+    ada.send_text("/connect notes")
+    answer = approve(bot.login.authorization_url)
+    ada.send_text(f"/connect {answer}")
+    assert ada.visible_titles() == ["notes: connected"]
+    assert answer not in ada.visible_text()
 
 
 @covers("bare-code", "chat-not-echoed")
-def test_an_answer_that_says_nothing_of_its_login_is_held_against_the_latest(
-    begin: Begin, clock: MovedClock
-) -> None:
-    talk = begin("notes", "mail")
-    ada = talk.person("ada")
-    ada.says("/connect notes")
+def test_answer_without_state_counts_for_latest_login(start_bot: StartBot, clock: ManualClock) -> None:
+    bot = start_bot("notes", "mail")
+    ada = bot.user("ada")
+    ada.send_text("/connect notes")
     clock.now += 1
-    ada.says("/connect mail")
-    first, second = talk.waiting()
-    ada.pastes("a1" * 20)
-    assert [talk.service.login(each.id).paste_attempts for each in (first, second)] == [0, 1]
-    assert "That did not finish the login of mail" in ada.sees()
-    assert "a1a1" not in ada.reads()
+    ada.send_text("/connect mail")
+    first, second = bot.waiting_logins()
+    ada.paste("a1" * 20)
+    assert [bot.service.login(login.id).paste_attempts for login in (first, second)] == [0, 1]
+    assert "That did not finish the login of mail" in ada.visible_titles()
+    assert "a1a1" not in ada.visible_text()
 
 
-def test_a_login_that_another_finishes_at_the_same_moment_is_not_said_to_have_failed(
-    ada: Person, talk: Talk, demo: Demo
-) -> None:
-    ada.says("/connect notes")
-    answer = approve(talk.login.authorization_url)
+def test_concurrent_answers_connect_once_without_failure(ada: ChatUser, bot: ChatBot, demo: Demo) -> None:
+    ada.send_text("/connect notes")
+    answer = approve(bot.login.authorization_url)
 
-    async def twice() -> None:
-        heard = [replace(ada._spoken(answer)) for _ in range(2)]
-        await asyncio.gather(*(talk.desk.handle(each, ada.chat) for each in heard))
-        await talk.settled()
+    async def answer_twice() -> None:
+        events = [replace(ada.message_event(answer)) for _ in range(2)]
+        await asyncio.gather(*(bot.dispatcher.handle(event, ada.chat) for event in events))
+        await bot.settle_in_loop()
 
-    talk.run(twice())
+    bot.run(answer_twice())
     assert demo.authorization_server.count_requests("token") == 1
-    assert "notes: connected" in ada.sees()
-    assert answer not in ada.reads()
+    assert "notes: connected" in ada.visible_titles()
+    assert answer not in ada.visible_text()

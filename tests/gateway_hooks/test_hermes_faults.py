@@ -13,7 +13,7 @@ from gateway_hooks.hermes import Plugin, internals
 from gateway_hooks.hermes.agent_tool import NO_USER_TO_PROMPT, AgentLogins
 from gateway_hooks.hermes.commands import SKIP
 from gateway_hooks.hermes.runtime import GatewayRuntime
-from tests.gateway_hooks.test_attacks import ADDRESS, place, seat
+from tests.gateway_hooks.test_attacks import ANSWER_URL, make_adapter, make_source
 from tests.requirements import covers
 
 
@@ -24,15 +24,15 @@ def test_a_bug_while_reading_an_event_lets_no_code_through(
     runtime = object.__new__(GatewayRuntime)
     monkeypatch.setattr(GatewayRuntime, "sync_adapters", lambda _: 1 / 0)
     assert runtime.handle_event(SimpleNamespace(text="hello", source=None)) is None
-    assert runtime.handle_event(SimpleNamespace(text=ADDRESS, source=None)) == SKIP
-    assert runtime.handle_event(SimpleNamespace(text="right?", reply_to_text=ADDRESS, source=None)) == SKIP
+    assert runtime.handle_event(SimpleNamespace(text=ANSWER_URL, source=None)) == SKIP
+    assert runtime.handle_event(SimpleNamespace(text="right?", reply_to_text=ANSWER_URL, source=None)) == SKIP
 
 
 @covers("chat-ours")
 def test_a_runtime_that_cannot_start_lets_no_code_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Plugin, "ensure_started", lambda *_: 1 / 0)
     plugin = Plugin()
-    for event in (SimpleNamespace(text=ADDRESS), SimpleNamespace(text="right?", reply_to_text=ADDRESS)):
+    for event in (SimpleNamespace(text=ANSWER_URL), SimpleNamespace(text="right?", reply_to_text=ANSWER_URL)):
         assert plugin.on_pre_gateway_dispatch(event, gateway=object()) == SKIP
     assert plugin.on_pre_gateway_dispatch(SimpleNamespace(text="hello"), gateway=object()) is None
 
@@ -55,7 +55,7 @@ def test_an_unknown_adapter_of_a_platform_with_users_lets_no_code_through(
     monkeypatch.setattr(GatewayRuntime, "sync_adapters", lambda _: None)
     monkeypatch.setattr(GatewayRuntime, "adapter_for_source", lambda *_: None)
     source = SimpleNamespace(platform=SimpleNamespace(value=platform))
-    assert runtime.handle_event(SimpleNamespace(text=ADDRESS, source=source)) == action
+    assert runtime.handle_event(SimpleNamespace(text=ANSWER_URL, source=source)) == action
     assert runtime.handle_event(SimpleNamespace(text="hello", source=source)) is None
 
 
@@ -100,17 +100,20 @@ def test_a_runtime_that_could_not_start_is_started_again(monkeypatch: pytest.Mon
 def test_groups_and_channels_have_no_user_id(
     tmp_path: Path, platform: str, source_user_id: Any, user_id: str
 ) -> None:
-    assert seat(tmp_path, platform).user_id_of(place("-1001234", source_user_id)) == user_id
+    assert make_adapter(tmp_path, platform).user_id_of(make_source("-1001234", source_user_id)) == user_id
 
 
 @covers("hermes-asks")
 def test_the_agent_prompts_no_user_in_a_turn_without_a_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    telegram, runtime = seat(tmp_path, "telegram", listens=True), object.__new__(GatewayRuntime)
+    telegram, runtime = (
+        make_adapter(tmp_path, "telegram", authorizes_users=True),
+        object.__new__(GatewayRuntime),
+    )
     turn = {"PLATFORM": "telegram", "USER_ID": "1087968824", "CHAT_ID": "-1001"}
     monkeypatch.setattr(internals, "session_value", lambda name: turn.get(name, ""))
-    monkeypatch.setattr(internals, "make_source", lambda *_, **__: place("-1001", "1087968824"))
+    monkeypatch.setattr(internals, "make_source", lambda *_, **__: make_source("-1001", "1087968824"))
     for method_name in ("adapter_for_platform", "adapter_for_source"):
         monkeypatch.setattr(GatewayRuntime, method_name, lambda *_: telegram)
     agent_logins = AgentLogins(runtime)

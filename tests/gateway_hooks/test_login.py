@@ -9,10 +9,10 @@ import pytest
 
 from gateway_hooks.dialog.platform import Capabilities
 from hermes_mcp_auth_remote.login import MAX_PASTE_ATTEMPTS
-from tests.browserless import approve, deny
-from tests.demo.player import MovedClock
-from tests.gateway_hooks.conftest import Begin
-from tests.gateway_hooks.given import Person, Place, Talk, without_secrets
+from tests.consent_form import approve, deny
+from tests.demo.manual_client import ManualClock
+from tests.gateway_hooks.conftest import StartBot
+from tests.gateway_hooks.fake_platform import ChatBot, ChatUser, FakePlatform, without_secrets
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 
 
-def compare(name: str, text: str) -> None:
+def compare_transcript(name: str, text: str) -> None:
     """Compare a chat with its stored transcript. `NEW_TRANSCRIPTS=1` rewrites the file."""
     file = TRANSCRIPTS / f"{name}.txt"
     if os.environ.get("NEW_TRANSCRIPTS"):
@@ -30,225 +30,223 @@ def compare(name: str, text: str) -> None:
 
 
 @covers("chat-prompt", "chat-answer-deleted")
-def test_a_login_by_pasting(talk: Talk, ada: Person) -> None:
-    seen = []
-    assert ada.says("/connect notes")
-    login = talk.login
-    seen.append(without_secrets(ada.reads(), login))
-    assert ada.presses("QR code")
-    seen.append(without_secrets(ada.reads(), login))
-    assert ada.pastes("http://127.0.0.1:1/callback?code=an-older-one-entirely&state=of-another-login")
-    seen.append(without_secrets(ada.reads(), login))
+def test_login_with_pasted_answer(bot: ChatBot, ada: ChatUser) -> None:
+    screens = []
+    assert ada.send_text("/connect notes")
+    login = bot.login
+    screens.append(without_secrets(ada.visible_text(), login))
+    assert ada.press("QR code")
+    screens.append(without_secrets(ada.visible_text(), login))
+    assert ada.paste("http://127.0.0.1:1/callback?code=an-older-one-entirely&state=of-another-login")
+    screens.append(without_secrets(ada.visible_text(), login))
     answer = approve(login.authorization_url)
-    assert ada.pastes(answer)
-    seen.append(without_secrets(ada.reads(), login))
-    compare("chat_paste", "\n\n--------\n\n".join(seen))
+    assert ada.paste(answer)
+    screens.append(without_secrets(ada.visible_text(), login))
+    compare_transcript("chat_paste", "\n\n--------\n\n".join(screens))
     assert answer in [message.text for message in ada.room.deleted]
-    assert talk.waiting() == []
-    ((over, connection),) = talk.connected
-    assert (over.id, connection.account) == (login.id, "ada@example.com")
+    assert bot.waiting_logins() == []
+    ((finished_login, connection),) = bot.completed_logins
+    assert (finished_login.id, connection.account) == (login.id, "ada@example.com")
 
 
 @covers("chat-prompt")
-def test_a_prompt_names_server_host_scope_end_and_begin_and_who_should_go_on(talk: Talk, ada: Person) -> None:
-    ada.says("/connect notes")
-    text, login, words = ada.reads(), talk.login, talk.desk._context.messages
-    for said in (
+def test_prompt_shows_server_host_scope_expiry_and_warnings(bot: ChatBot, ada: ChatUser) -> None:
+    ada.send_text("/connect notes")
+    text, login, messages = ada.visible_text(), bot.login, bot.dispatcher._context.messages
+    for expected_text in (
         login.server_url,
         login.authorization_host,
         "mcp:tools",
         "08:10 UTC (10 minutes)",
-        words.continue_warning,
-        words.paste_warning.format(clock="08:00"),
-        words.token_owner_everyone,
+        messages.continue_warning,
+        messages.paste_warning.format(clock="08:00"),
+        messages.token_owner_everyone,
     ):
-        assert said in text, said
-    assert ada.last.link is not None
-    assert ada.last.link.url == login.authorization_url
+        assert expected_text in text, expected_text
+    assert ada.last_card.link is not None
+    assert ada.last_card.link.url == login.authorization_url
 
 
-def test_a_login_that_is_denied_says_so_and_offers_another(ada: Person, talk: Talk) -> None:
-    ada.says("/connect notes")
-    ada.pastes(deny(talk.login.authorization_url))
-    assert ada.sees() == ["notes: not connected"]
-    assert "Access was denied" in ada.reads()
-    ada.presses("Try again")
-    assert ada.sees() == ["Connect notes"]
-    assert talk.login.message_ids == (next(reversed(ada.room.messages)),)
+def test_denied_login_offers_another(ada: ChatUser, bot: ChatBot) -> None:
+    ada.send_text("/connect notes")
+    ada.paste(deny(bot.login.authorization_url))
+    assert ada.visible_titles() == ["notes: not connected"]
+    assert "Access was denied" in ada.visible_text()
+    ada.press("Try again")
+    assert ada.visible_titles() == ["Connect notes"]
+    assert bot.login.message_ids == (next(reversed(ada.room.messages)),)
 
 
-def test_a_login_that_is_cancelled(ada: Person, talk: Talk) -> None:
-    ada.says("/connect notes")
-    ada.presses("QR code")
-    ada.presses("Cancel")
-    assert ada.sees() == ["notes: not connected"]
-    assert "Cancelled. Nothing was changed." in ada.reads()
+def test_cancelled_login_deletes_qr_code(ada: ChatUser, bot: ChatBot) -> None:
+    ada.send_text("/connect notes")
+    ada.press("QR code")
+    ada.press("Cancel")
+    assert ada.visible_titles() == ["notes: not connected"]
+    assert "Cancelled. Nothing was changed." in ada.visible_text()
     assert [bool(message.png) for message in ada.room.deleted] == [True]
 
 
-def test_a_login_that_expires_says_so_by_itself_and_leaves_no_link(
-    ada: Person, talk: Talk, clock: MovedClock
-) -> None:
-    ada.says("/connect notes")
-    ada.presses("QR code")
+def test_expired_login_is_shown_without_link(ada: ChatUser, bot: ChatBot, clock: ManualClock) -> None:
+    ada.send_text("/connect notes")
+    ada.press("QR code")
     clock.now += 600
-    talk.settle()
-    assert ada.sees() == ["notes: not connected"]
-    assert "not finished in time" in ada.reads()
+    bot.settle()
+    assert ada.visible_titles() == ["notes: not connected"]
+    assert "not finished in time" in ada.visible_text()
     assert all(card.link is None for card in ada.room.cards())
 
 
 @covers("chat-answer-deleted")
-def test_an_answer_that_cannot_be_deleted_is_used_and_the_person_is_told_to_delete_it(
-    begin: Begin,
+def test_answer_that_bot_cannot_delete_is_used_and_user_is_told(
+    start_bot: StartBot,
 ) -> None:
-    talk = begin()
-    ada = talk.person("ada")
+    bot = start_bot()
+    ada = bot.user("ada")
     ada.room.cannot_delete = True
-    ada.says("/connect notes")
-    answer = approve(talk.login.authorization_url)
-    ada.pastes(answer)
-    assert ada.sees() == ["notes: connected", "Connections"]
-    assert "please delete it yourself" in ada.reads()
+    ada.send_text("/connect notes")
+    answer = approve(bot.login.authorization_url)
+    ada.paste(answer)
+    assert ada.visible_titles() == ["notes: connected", "Connections"]
+    assert "please delete it yourself" in ada.visible_text()
 
 
 @covers("chat-answer-deleted")
-def test_an_answer_is_deleted_before_it_is_used(ada: Person, talk: Talk, demo: Demo) -> None:
-    ada.says("/connect notes")
-    answer = approve(talk.login.authorization_url)
+def test_answer_is_deleted_before_it_is_used(ada: ChatUser, bot: ChatBot, demo: Demo) -> None:
+    ada.send_text("/connect notes")
+    answer = approve(bot.login.authorization_url)
     demo.authorization_server.fail_next("token", status=503)
-    ada.pastes(answer)
-    assert answer not in ada.reads()
+    ada.paste(answer)
+    assert answer not in ada.visible_text()
     assert ada.room.calls.index("delete") < ada.room.calls.index("edit")
 
 
 @covers("chat-not-echoed", "paste-limit")
-def test_refusals_repeat_nothing_of_the_paste_and_the_fifth_ends_the_login(ada: Person, talk: Talk) -> None:
-    ada.says("/connect notes")
-    login = talk.login
-    wrong = f"{login.request.redirect_uri}?code=not-the-right-code-1234&state=not-the-right-state"
-    for number in range(MAX_PASTE_ATTEMPTS):
-        assert talk.service.login(login.id).paste_attempts == number
-        assert ada.pastes(wrong)
-        bot_said = "\n".join(str(each) for each in ada.room.messages.values() if each.author == "bot")
-        assert "not-the-right" not in bot_said
-        assert wrong not in ada.reads()
-    assert talk.service.login(login.id).status == "failed"
+def test_refusals_do_not_echo_answer_and_fifth_ends_login(ada: ChatUser, bot: ChatBot) -> None:
+    ada.send_text("/connect notes")
+    login = bot.login
+    wrong_answer = f"{login.request.redirect_uri}?code=not-the-right-code-1234&state=not-the-right-state"
+    for attempt in range(MAX_PASTE_ATTEMPTS):
+        assert bot.service.login(login.id).paste_attempts == attempt
+        assert ada.paste(wrong_answer)
+        bot_texts = "\n".join(
+            str(message) for message in ada.room.messages.values() if message.author == "bot"
+        )
+        assert "not-the-right" not in bot_texts
+        assert wrong_answer not in ada.visible_text()
+    assert bot.service.login(login.id).status == "failed"
     # The bot deletes the refusals when the login ends.
-    assert ada.sees() == ["notes: not connected"]
-    assert "Too many wrong answers" in ada.reads()
+    assert ada.visible_titles() == ["notes: not connected"]
+    assert "Too many wrong answers" in ada.visible_text()
 
 
 @covers("chat-replay")
-def test_an_answer_that_was_used_is_refused_deleted_and_does_not_go_on_to_anybody(
-    ada: Person, talk: Talk, demo: Demo
-) -> None:
-    ada.says("/connect notes")
-    answer = approve(talk.login.authorization_url)
-    ada.pastes(answer)
-    assert ada.pastes(answer)
-    assert answer not in ada.reads()
-    assert ada.sees() == ["notes: connected", "No login of yours waits for this answer"]
-    assert "/connect" in ada.reads()
+def test_used_answer_is_refused_and_deleted(ada: ChatUser, bot: ChatBot, demo: Demo) -> None:
+    ada.send_text("/connect notes")
+    answer = approve(bot.login.authorization_url)
+    ada.paste(answer)
+    assert ada.paste(answer)
+    assert answer not in ada.visible_text()
+    assert ada.visible_titles() == ["notes: connected", "No login of yours waits for this answer"]
+    assert "/connect" in ada.visible_text()
     assert demo.authorization_server.count_requests("token") == 1
 
 
 @covers("sender-binding")
-def test_the_answer_of_another_is_refused_and_the_login_waits_on(ada: Person, talk: Talk) -> None:
-    bob = talk.person("bob")
-    ada.says("/connect notes")
-    answer = approve(talk.login.authorization_url)
-    assert bob.pastes(answer)
-    assert bob.sees() == ["No login of yours waits for this answer"]
-    assert answer not in bob.reads()
-    assert ada.pastes(answer)
-    assert ada.sees() == ["notes: connected"]
+def test_answer_from_another_user_is_refused_and_login_waits(ada: ChatUser, bot: ChatBot) -> None:
+    bob = bot.user("bob")
+    ada.send_text("/connect notes")
+    answer = approve(bot.login.authorization_url)
+    assert bob.paste(answer)
+    assert bob.visible_titles() == ["No login of yours waits for this answer"]
+    assert answer not in bob.visible_text()
+    assert ada.paste(answer)
+    assert ada.visible_titles() == ["notes: connected"]
 
 
 @covers("sender-binding")
 @pytest.mark.parametrize("label", ["QR code", "Cancel"])
-def test_the_button_of_anothers_login_does_nothing(ada: Person, talk: Talk, label: str) -> None:
-    bob = talk.person("bob")
-    ada.says("/connect notes")
-    _, button = ada.button(label)
-    bob.says("/connections")
-    assert bob.presses_again(button.action, on="1")
-    assert bob.room.notes == ["That login is over."]
-    assert [talk.login.status, len(bob.room.cards())] == ["waiting", 1]
+def test_button_of_another_users_login_does_nothing(ada: ChatUser, bot: ChatBot, label: str) -> None:
+    bob = bot.user("bob")
+    ada.send_text("/connect notes")
+    _, button = ada.find_button(label)
+    bob.send_text("/connections")
+    assert bob.press_action(button.action, message_id="1")
+    assert bob.room.toasts == ["That login is over."]
+    assert [bot.login.status, len(bob.room.cards())] == ["waiting", 1]
 
 
 @covers("bare-code")
-def test_a_code_alone_counts_where_the_provider_does_not_say_who_it_is_and_only_one_login_waits(
-    begin: Begin, demo: Demo
+def test_bare_code_is_accepted_without_iss_support_if_one_login_waits(
+    start_bot: StartBot, demo: Demo
 ) -> None:
     demo.authorization_server.change_behaviour(iss_supported=False)
-    talk = begin("notes", "mail")
-    ada = talk.person("ada")
-    ada.says("/connect notes")
-    notes = talk.login
+    bot = start_bot("notes", "mail")
+    ada = bot.user("ada")
+    ada.send_text("/connect notes")
+    notes = bot.login
     code = approve(notes.authorization_url).partition("code=")[2].partition("&")[0]
-    ada.says("/connect mail")
-    assert ada.pastes(code)
-    assert "A code alone does not say which login it belongs to." in ada.reads()
-    assert code not in ada.reads()
-    talk.run(talk.service.cancel(next(each.id for each in talk.waiting() if each.id != notes.id)))
-    assert ada.pastes(code)
-    assert talk.service.login(notes.id).status == "done"
+    ada.send_text("/connect mail")
+    assert ada.paste(code)
+    assert "A code alone does not say which login it belongs to." in ada.visible_text()
+    assert code not in ada.visible_text()
+    bot.run(bot.service.cancel(next(login.id for login in bot.waiting_logins() if login.id != notes.id)))
+    assert ada.paste(code)
+    assert bot.service.login(notes.id).status == "done"
 
 
-def test_with_forms_the_answer_comes_in_a_form_and_one_that_was_written_is_exposed(begin: Begin) -> None:
-    talk = begin(place=Place(Capabilities(has_forms=True, can_delete=False)))
-    ada = talk.person("ada")
+def test_platform_with_forms_treats_answer_as_message_as_exposed(start_bot: StartBot) -> None:
+    bot = start_bot(platform=FakePlatform(Capabilities(has_forms=True, can_delete=False)))
+    ada = bot.user("ada")
     ada.room.cannot_delete = True
-    ada.says("/connect notes")
-    first = talk.login
-    assert ada.button("Paste the address")[1].opens_form
-    assert ada.pastes(approve(first.authorization_url))
-    assert talk.service.login(first.id).status == "cancelled"
-    assert ada.last.title == "Do not send the address as a message"
-    assert "please delete it yourself" in ada.reads()
-    second = talk.login
-    ada.presses("Paste the address", approve(second.authorization_url))
-    assert talk.service.login(second.id).status == "done"
+    ada.send_text("/connect notes")
+    first = bot.login
+    assert ada.find_button("Paste the address")[1].opens_form
+    assert ada.paste(approve(first.authorization_url))
+    assert bot.service.login(first.id).status == "cancelled"
+    assert ada.last_card.title == "Do not send the address as a message"
+    assert "please delete it yourself" in ada.visible_text()
+    second = bot.login
+    ada.press("Paste the address", approve(second.authorization_url))
+    assert bot.service.login(second.id).status == "done"
 
 
-def test_a_login_of_the_same_server_takes_the_place_of_the_one_that_waits(ada: Person, talk: Talk) -> None:
-    ada.says("/connect notes")
-    first = talk.login
-    ada.says("/connect notes")
-    assert talk.service.login(first.id).status == "cancelled"
-    assert talk.login.id != first.id
-    assert ada.sees() == ["notes: not connected", "Connect notes"]
+def test_new_login_of_same_server_replaces_waiting_login(ada: ChatUser, bot: ChatBot) -> None:
+    ada.send_text("/connect notes")
+    first = bot.login
+    ada.send_text("/connect notes")
+    assert bot.service.login(first.id).status == "cancelled"
+    assert bot.login.id != first.id
+    assert ada.visible_titles() == ["notes: not connected", "Connect notes"]
 
 
-def test_a_login_that_cannot_begin_leaves_the_one_that_waits(ada: Person, talk: Talk, demo: Demo) -> None:
-    ada.says("/connect notes")
-    first = talk.login
+def test_failed_start_keeps_waiting_login(ada: ChatUser, bot: ChatBot, demo: Demo) -> None:
+    ada.send_text("/connect notes")
+    first = bot.login
     demo.authorization_server.fail_next("protected_resource_metadata", status=503, times=None)
-    ada.says("/connect notes")
-    assert ada.last.title == "notes: not connected"
-    assert talk.login.id == first.id
+    ada.send_text("/connect notes")
+    assert ada.last_card.title == "notes: not connected"
+    assert bot.login.id == first.id
 
 
-def test_which_server_is_asked_where_none_is_named_or_none_is_known_by_that_name(begin: Begin) -> None:
-    talk = begin("notes", "mail")
-    ada = talk.person("ada")
+def test_missing_or_unknown_server_name_asks_which_server(start_bot: StartBot) -> None:
+    bot = start_bot("notes", "mail")
+    ada = bot.user("ada")
     for text in ("/connect", "/connect nobody-knows"):
-        ada.says(text)
-        assert ada.last.title == "Connect which server?"
-    ada.presses("mail")
-    assert ada.last.title == "Connect mail"
-    assert talk.login.key.server_name == "mail"
+        ada.send_text(text)
+        assert ada.last_card.title == "Connect which server?"
+    ada.press("mail")
+    assert ada.last_card.title == "Connect mail"
+    assert bot.login.key.server_name == "mail"
     # The prompt replaces the question.
     assert len(ada.room.cards()) == 2
 
 
-def test_a_name_counts_in_any_case(ada: Person, talk: Talk) -> None:
-    ada.says("/connect NOTES")
-    assert talk.login.key.server_name == "notes"
+def test_server_name_is_case_insensitive(ada: ChatUser, bot: ChatBot) -> None:
+    ada.send_text("/connect NOTES")
+    assert bot.login.key.server_name == "notes"
 
 
-def test_nobody_elses_words_are_taken(ada: Person, talk: Talk) -> None:
+def test_unrelated_messages_are_not_claimed(ada: ChatUser, bot: ChatBot) -> None:
     for text in (
         "hello",
         "/weather",
@@ -259,20 +257,20 @@ def test_nobody_elses_words_are_taken(ada: Person, talk: Talk) -> None:
         "what does http://127.0.0.1:8765/callback mean?",
         "0123456789abcdef0123456789abcdef",
     ):
-        assert not ada.says(text), text
-    assert not ada.presses_again("other:button", on="1")
-    ada.says("/connect notes")
-    assert not ada.says("what else is there?")
-    assert ada.sees() == ["Connect notes"]
+        assert not ada.send_text(text), text
+    assert not ada.press_action("other:button", message_id="1")
+    ada.send_text("/connect notes")
+    assert not ada.send_text("what else is there?")
+    assert ada.visible_titles() == ["Connect notes"]
 
 
-def test_without_buttons_the_same_can_be_typed(begin: Begin) -> None:
-    talk = begin(place=Place(Capabilities(has_buttons=False, command_prefix="/mcpauth ")))
-    ada = talk.person("ada")
-    ada.says("/connect notes")
-    assert "To answer, type: /mcpauth qr, /mcpauth cancel." in ada.reads()
-    assert ada.last.buttons == ()
-    ada.says("/qr")
+def test_commands_can_be_typed_without_buttons(start_bot: StartBot) -> None:
+    bot = start_bot(platform=FakePlatform(Capabilities(has_buttons=False, command_prefix="/mcpauth ")))
+    ada = bot.user("ada")
+    ada.send_text("/connect notes")
+    assert "To answer, type: /mcpauth qr, /mcpauth cancel." in ada.visible_text()
+    assert ada.last_card.buttons == ()
+    ada.send_text("/qr")
     assert [bool(message.png) for message in ada.room.messages.values()][-1]
-    ada.says("/cancel")
-    assert "Cancelled" in ada.reads()
+    ada.send_text("/cancel")
+    assert "Cancelled" in ada.visible_text()

@@ -15,19 +15,19 @@ from gateway_hooks.dialog.policy import (
 )
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.values import OwnershipMode
-from tests.browserless import approve
-from tests.demo.player import MovedClock
-from tests.gateway_hooks.conftest import Begin
-from tests.gateway_hooks.given import Person, Talk
-from tests.gateway_hooks.made import ADA, BOB, made
-from tests.oauth.parties import NOW
+from tests.consent_form import approve
+from tests.demo.manual_client import ManualClock
+from tests.gateway_hooks.conftest import StartBot
+from tests.gateway_hooks.fake_platform import ChatBot, ChatUser
+from tests.gateway_hooks.login_factories import ADA, BOB, make_login
+from tests.oauth.builders import NOW
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
 SHARED = AllowList(users=frozenset({"ada", "bob"}), admins=frozenset({"ada"}))
-OWN = AllowList(users=frozenset({"ada", "bob"}), owners="per_user")
+PER_USER = AllowList(users=frozenset({"ada", "bob"}), owners="per_user")
 ROLES = AllowList(
     users=frozenset({"ada"}),
     roles=frozenset({"cook"}),
@@ -38,7 +38,7 @@ ROLES = AllowList(
 
 @covers("chat-listed", "chat-admins")
 @pytest.mark.parametrize(
-    ("policy", "sender", "talks", "changes"),
+    ("policy", "sender", "may_talk", "may_change"),
     [
         (AllowList(), Sender("ada"), False, False),
         (AllowList(users=frozenset({"ada"})), Sender("ada"), True, True),
@@ -48,8 +48,8 @@ ROLES = AllowList(
         (SHARED, Sender("bob"), True, False),
         (AllowList(admins=frozenset({"ada"})), Sender("ada"), True, True),
         (AllowList(users=frozenset({"bob"}), admins=frozenset()), Sender("bob"), True, False),
-        (OWN, Sender("bob"), True, True),
-        (OWN, Sender("eve"), False, False),
+        (PER_USER, Sender("bob"), True, True),
+        (PER_USER, Sender("eve"), False, False),
         (ROLES, Sender("ada"), True, False),
         (ROLES, Sender("bob", frozenset({"cook"}), "kitchen"), True, False),
         (ROLES, Sender("bob", frozenset({"chef"}), "kitchen"), True, True),
@@ -58,12 +58,12 @@ ROLES = AllowList(
         (ROLES, Sender("ada", frozenset({"chef"}), "elsewhere"), True, False),
     ],
 )
-def test_who_may(policy: AllowList, sender: Sender, talks: bool, changes: bool) -> None:  # noqa: FBT001
-    assert (policy.may_talk(sender), policy.may_change(sender)) == (talks, changes)
+def test_allow_list_permissions(policy: AllowList, sender: Sender, may_talk: bool, may_change: bool) -> None:  # noqa: FBT001
+    assert (policy.may_talk(sender), policy.may_change(sender)) == (may_talk, may_change)
 
 
 @pytest.mark.parametrize(
-    ("policy", "caretakers"),
+    ("policy", "recipients"),
     [
         (AllowList(), ()),
         (AllowList(users=frozenset({"ada"})), ("ada",)),
@@ -72,169 +72,169 @@ def test_who_may(policy: AllowList, sender: Sender, talks: bool, changes: bool) 
         (AllowList(admins=frozenset({"b", "a"})), ("a", "b")),
     ],
 )
-def test_who_hears_of_trouble(policy: AllowList, caretakers: tuple[str, ...]) -> None:
-    assert policy.reminder_recipients() == caretakers
+def test_reminder_recipients(policy: AllowList, recipients: tuple[str, ...]) -> None:
+    assert policy.reminder_recipients() == recipients
 
 
 @covers("chat-owners")
-def test_whose_tokens_a_login_becomes() -> None:
+def test_owner_of_tokens() -> None:
     assert SHARED.owner("parlour", "ada") is None
-    assert OWN.owner("parlour", "ada") == "parlour:ada"
+    assert PER_USER.owner("parlour", "ada") == "parlour:ada"
 
 
-def several(count: int, origin: object = ADA, **members: object) -> list[Login]:
-    return [made(origin, f"{number}", **members) for number in range(count)]  # type: ignore[arg-type]
+def make_logins(count: int, origin: object = ADA, **fields: object) -> list[Login]:
+    return [make_login(origin, f"{number}", **fields) for number in range(count)]  # type: ignore[arg-type]
 
 
 @covers("chat-limits")
 @pytest.mark.parametrize(
-    ("logins", "why"),
+    ("logins", "expected_refusal"),
     [
-        (several(2), None),
-        (several(3), "too_many"),
-        (several(3, BOB), None),
-        (several(3, status="cancelled"), None),
-        (several(MAX_STARTS_PER_HOUR - 1, status="done"), None),
-        (several(MAX_STARTS_PER_HOUR, status="done"), "too_often"),
-        (several(MAX_STARTS_PER_HOUR, status="done", started_at=NOW - 3601), None),
-        (several(MAX_WAITING - 1, BOB), None),
-        (several(MAX_WAITING, BOB), "too_busy"),
+        (make_logins(2), None),
+        (make_logins(3), "too_many"),
+        (make_logins(3, BOB), None),
+        (make_logins(3, status="cancelled"), None),
+        (make_logins(MAX_STARTS_PER_HOUR - 1, status="done"), None),
+        (make_logins(MAX_STARTS_PER_HOUR, status="done"), "too_often"),
+        (make_logins(MAX_STARTS_PER_HOUR, status="done", started_at=NOW - 3601), None),
+        (make_logins(MAX_WAITING - 1, BOB), None),
+        (make_logins(MAX_WAITING, BOB), "too_busy"),
     ],
 )
-def test_how_many_logins_there_may_be(logins: list[Login], why: Refusal | None) -> None:
-    assert refusal(logins, "parlour", "ada", NOW) == why
+def test_refusal_by_number_of_logins(logins: list[Login], expected_refusal: Refusal | None) -> None:
+    assert refusal(logins, "parlour", "ada", NOW) == expected_refusal
     assert refusal(logins, "elsewhere", "ada", NOW) is None
 
 
 @covers("chat-limits")
-def test_a_fourth_login_at_once_is_refused_and_asks_no_server(begin: Begin, demo: Demo) -> None:
-    talk = begin("notes", "mail", "tasks", "maps")
-    ada = talk.person("ada")
+def test_fourth_open_login_is_refused_without_request(start_bot: StartBot, demo: Demo) -> None:
+    bot = start_bot("notes", "mail", "tasks", "maps")
+    ada = bot.user("ada")
     for name in ("notes", "mail", "tasks"):
-        ada.says(f"/connect {name}")
+        ada.send_text(f"/connect {name}")
     demo.authorization_server.requests.clear()
-    ada.says("/connect maps")
-    assert "You already have 3 open logins." in ada.reads()
+    ada.send_text("/connect maps")
+    assert "You already have 3 open logins." in ada.visible_text()
     assert demo.authorization_server.requests == []
     # A login that replaces another does not count twice.
-    ada.says("/connect mail")
-    assert ada.last.title == "Connect mail"
-    ada.presses("Cancel")
-    ada.says("/connect maps")
-    assert ada.last.title == "Connect maps"
+    ada.send_text("/connect mail")
+    assert ada.last_card.title == "Connect mail"
+    ada.press("Cancel")
+    ada.send_text("/connect maps")
+    assert ada.last_card.title == "Connect maps"
 
 
 @covers("chat-limits")
-def test_the_eleventh_login_within_an_hour_is_refused(
-    ada: Person, talk: Talk, clock: MovedClock, demo: Demo
+def test_eleventh_login_within_an_hour_is_refused(
+    ada: ChatUser, bot: ChatBot, clock: ManualClock, demo: Demo
 ) -> None:
     for _ in range(MAX_STARTS_PER_HOUR):
-        ada.says("/connect notes")
-        ada.presses("Cancel")
+        ada.send_text("/connect notes")
+        ada.press("Cancel")
     demo.authorization_server.requests.clear()
-    ada.says("/connect notes")
-    assert "Try again later." in ada.reads()
+    ada.send_text("/connect notes")
+    assert "Try again later." in ada.visible_text()
     assert demo.authorization_server.requests == []
-    talk.person("bob").says("/connect notes")
-    assert talk.login.origin.user_id == "bob"
+    bot.user("bob").send_text("/connect notes")
+    assert bot.login.origin.user_id == "bob"
     clock.now += 3600
-    ada.says("/connect notes")
-    assert ada.last.title == "Connect notes"
+    ada.send_text("/connect notes")
+    assert ada.last_card.title == "Connect notes"
 
 
 @covers("chat-limits")
-def test_logins_that_are_asked_for_at_once_are_counted_one_by_one(begin: Begin) -> None:
-    talk = begin(*"abcdef")
-    ada = talk.person("ada")
+def test_concurrent_starts_are_counted_one_by_one(start_bot: StartBot) -> None:
+    bot = start_bot(*"abcdef")
+    ada = bot.user("ada")
 
-    async def all_at_once() -> None:
+    async def start_all_at_once() -> None:
         import asyncio
 
-        heard = [ada._spoken(f"/connect {name}") for name in "abcdef"]
-        await asyncio.gather(*(talk.desk.handle(each, ada.chat) for each in heard))
+        events = [ada.message_event(f"/connect {name}") for name in "abcdef"]
+        await asyncio.gather(*(bot.dispatcher.handle(event, ada.chat) for event in events))
 
-    talk.run(all_at_once())
-    assert len(talk.waiting()) == 3
+    bot.run(start_all_at_once())
+    assert len(bot.waiting_logins()) == 3
 
 
 @covers("chat-listed")
-def test_a_stranger_is_told_so_once_an_hour_and_begins_nothing(
-    talk: Talk, demo: Demo, clock: MovedClock
+def test_unknown_user_gets_one_reply_per_hour_and_starts_nothing(
+    bot: ChatBot, demo: Demo, clock: ManualClock
 ) -> None:
-    eve = talk.person("eve")
-    for said in ("/connect notes", "/connections", "/start mcp_something", "/disconnect notes"):
-        assert eve.says(said)
-    assert eve.sees() == ["You may not use this bot yet"]
-    assert "Your id here is eve." in eve.reads()
-    assert eve.presses_again("mcp:connect:", on="1")
-    assert len(eve.sees()) == 1
+    eve = bot.user("eve")
+    for command in ("/connect notes", "/connections", "/start mcp_something", "/disconnect notes"):
+        assert eve.send_text(command)
+    assert eve.visible_titles() == ["You may not use this bot yet"]
+    assert "Your id here is eve." in eve.visible_text()
+    assert eve.press_action("mcp:connect:", message_id="1")
+    assert len(eve.visible_titles()) == 1
     # The bot does not claim other messages of unknown users.
-    assert not eve.says("hello")
+    assert not eve.send_text("hello")
     clock.now += UNKNOWN_USER_REPLY_SECONDS
-    eve.says("/connect notes")
-    assert len(eve.sees()) == 2
-    assert talk.waiting() == []
+    eve.send_text("/connect notes")
+    assert len(eve.visible_titles()) == 2
+    assert bot.waiting_logins() == []
     assert demo.authorization_server.requests == []
 
 
 @covers("chat-listed")
-def test_somebody_who_is_listed_no_more_cannot_finish_a_login(begin: Begin) -> None:
-    talk = begin()
-    ada = talk.person("ada")
-    ada.says("/connect notes")
-    login = talk.login
-    later = begin(place=talk.place, policy=AllowList(users=frozenset({"bob"})))
-    later.person("ada").presses("QR code")
+def test_removed_user_cannot_finish_login(start_bot: StartBot) -> None:
+    bot = start_bot()
+    ada = bot.user("ada")
+    ada.send_text("/connect notes")
+    login = bot.login
+    restarted_bot = start_bot(platform=bot.platform, policy=AllowList(users=frozenset({"bob"})))
+    restarted_bot.user("ada").press("QR code")
     assert ada.room.calls.count("picture") == 0
-    later.person("ada").pastes(approve(login.authorization_url))
-    assert later.service.keys() == []
+    restarted_bot.user("ada").paste(approve(login.authorization_url))
+    assert restarted_bot.service.keys() == []
 
 
 @covers("chat-admins")
-def test_only_an_administrator_changes_what_all_share_and_all_may_see_it(begin: Begin, demo: Demo) -> None:
-    talk = begin(policy=SHARED)
-    ada, bob = talk.person("ada"), talk.person("bob")
-    ada.says("/connect notes")
-    ada.pastes(approve(talk.login.authorization_url))
+def test_only_administrators_change_shared_connections(start_bot: StartBot, demo: Demo) -> None:
+    bot = start_bot(policy=SHARED)
+    ada, bob = bot.user("ada"), bot.user("bob")
+    ada.send_text("/connect notes")
+    ada.paste(approve(bot.login.authorization_url))
     demo.authorization_server.requests.clear()
-    for said in ("/connect notes", "/disconnect notes", "/disconnect notes yes"):
-        bob.says(said)
+    for command in ("/connect notes", "/disconnect notes", "/disconnect notes yes"):
+        bob.send_text(command)
         assert "Only an administrator of this bot may change them" in str(bob.room.cards()[-1])
     assert demo.authorization_server.requests == []
-    bob.says("/connections")
-    assert "notes: connected as ada@example.com" in bob.reads()
-    assert bob.last.buttons == ()
-    action = ada.button("Disconnect")[1].action.replace(":off:", ":yes:")
-    bob.presses_again(action, on=next(reversed(bob.room.messages)))
-    assert talk.service.connection(talk.desk._context.servers.find("notes")) is not None
+    bob.send_text("/connections")
+    assert "notes: connected as ada@example.com" in bob.visible_text()
+    assert bob.last_card.buttons == ()
+    action = ada.find_button("Disconnect")[1].action.replace(":off:", ":yes:")
+    bob.press_action(action, message_id=next(reversed(bob.room.messages)))
+    assert bot.service.connection(bot.dispatcher._context.servers.find("notes")) is not None
 
 
 @covers("chat-owners")
-def test_tokens_of_ones_own_are_seen_and_ended_by_their_owner_alone(begin: Begin) -> None:
-    talk = begin(policy=OWN)
-    ada, bob = talk.person("ada"), talk.person("bob")
-    ada.says("/connect notes")
-    assert "For: only you" in ada.reads()
-    ada.pastes(approve(talk.login.authorization_url))
-    server = talk.desk._context.servers.find("notes")
-    assert talk.service.connection(server, "parlour:ada") is not None
-    assert talk.service.connection(server) is None
-    bob.says("/connections")
-    assert "notes: not connected" in bob.reads()
-    bob.says("/disconnect notes yes")
-    assert talk.service.connection(server, "parlour:ada") is not None
-    ada.says("/connections")
-    assert "Only you use these connections." in ada.reads()
-    ada.says("/disconnect notes yes")
-    assert talk.service.connection(server, "parlour:ada") is None
+def test_per_user_tokens_are_visible_only_to_owner(start_bot: StartBot) -> None:
+    bot = start_bot(policy=PER_USER)
+    ada, bob = bot.user("ada"), bot.user("bob")
+    ada.send_text("/connect notes")
+    assert "For: only you" in ada.visible_text()
+    ada.paste(approve(bot.login.authorization_url))
+    server = bot.dispatcher._context.servers.find("notes")
+    assert bot.service.connection(server, "parlour:ada") is not None
+    assert bot.service.connection(server) is None
+    bob.send_text("/connections")
+    assert "notes: not connected" in bob.visible_text()
+    bob.send_text("/disconnect notes yes")
+    assert bot.service.connection(server, "parlour:ada") is not None
+    ada.send_text("/connections")
+    assert "Only you use these connections." in ada.visible_text()
+    ada.send_text("/disconnect notes yes")
+    assert bot.service.connection(server, "parlour:ada") is None
 
 
 @covers("chat-owners")
 @pytest.mark.parametrize("owners", ["shared", "per_user"])
-def test_a_login_waits_for_whoever_began_it_alone(begin: Begin, owners: OwnershipMode) -> None:
-    talk = begin(policy=AllowList(users=frozenset({"ada", "bob"}), owners=owners))
-    ada, bob = talk.person("ada"), talk.person("bob")
-    ada.says("/connect notes")
-    for person, standing in ((ada, "a login waits for you"), (bob, "not connected")):
-        person.says("/connections")
-        assert f"notes: {standing}" in person.reads()
+def test_only_starter_sees_waiting_login(start_bot: StartBot, owners: OwnershipMode) -> None:
+    bot = start_bot(policy=AllowList(users=frozenset({"ada", "bob"}), owners=owners))
+    ada, bob = bot.user("ada"), bot.user("bob")
+    ada.send_text("/connect notes")
+    for user, status in ((ada, "a login waits for you"), (bob, "not connected")):
+        user.send_text("/connections")
+        assert f"notes: {status}" in user.visible_text()

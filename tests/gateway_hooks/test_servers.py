@@ -17,44 +17,45 @@ NOTES = "mcp_servers:\n  notes: {url: 'https://notes.example/mcp', auth: oauth}\
 TRACKER = "  tracker: {url: 'https://tracker.example/mcp', auth: oauth}\n"
 
 
-class Counted:
+class CallCounter:
     """Count the calls of a function and pass them on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self.calls = 0
-        made = getattr(gateway_hooks.runtime.config_servers, name)
+        original = getattr(gateway_hooks.runtime.config_servers, name)
 
-        def counted(*given: object) -> object:
+        def count_call(*args: object) -> object:
             self.calls += 1
-            return made(*given)
+            return original(*args)
 
-        monkeypatch.setattr(gateway_hooks.runtime.config_servers, name, counted)
+        monkeypatch.setattr(gateway_hooks.runtime.config_servers, name, count_call)
 
 
-def written(home: Path, text: str, name: str = "config.yaml", age_seconds: float = 60.0) -> None:
+def write_file(home: Path, text: str, name: str = "config.yaml", age_seconds: float = 60.0) -> None:
     """Write a file with a modification time in the past."""
     path = home / name
     path.write_text(text)
-    then = time.time() - age_seconds
-    os.utime(path, (then, then))
+    modified_at = time.time() - age_seconds
+    os.utime(path, (modified_at, modified_at))
 
 
-def test_files_that_have_not_changed_are_not_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names, found = Counted(monkeypatch, "server_names"), Counted(monkeypatch, "find_server")
-    written(tmp_path, NOTES)
+def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name_reads, server_reads = (
+        CallCounter(monkeypatch, "server_names"),
+        CallCounter(monkeypatch, "find_server"),
+    )
+    write_file(tmp_path, NOTES)
     # A test cannot set ctime back, so it waits.
     time.sleep(0.06)
     servers = ConfigServers(tmp_path, {})
     for _ in range(3):
         assert servers.names() == ["notes"]
         assert servers.find("notes").url == "https://notes.example/mcp"
-    assert (names.calls, found.calls) == (1, 1)
+    assert (name_reads.calls, server_reads.calls) == (1, 1)
 
 
-def test_a_change_that_puts_the_time_of_writing_back_is_seen(tmp_path: Path) -> None:
-    written(tmp_path, NOTES)
+def test_change_with_old_mtime_is_detected(tmp_path: Path) -> None:
+    write_file(tmp_path, NOTES)
     time.sleep(0.06)
     servers, before = ConfigServers(tmp_path, {}), (tmp_path / "config.yaml").stat()
     assert servers.find("notes").url == "https://notes.example/mcp"
@@ -63,25 +64,25 @@ def test_a_change_that_puts_the_time_of_writing_back_is_seen(tmp_path: Path) -> 
     assert servers.find("notes").url == "https://moved.example/mcp"
 
 
-def test_what_the_operator_changes_counts_at_once(tmp_path: Path) -> None:
+def test_changes_of_config_files_apply_at_once(tmp_path: Path) -> None:
     servers = ConfigServers(tmp_path, {})
     assert servers.names() == []
-    written(tmp_path, NOTES, age_seconds=30)
+    write_file(tmp_path, NOTES, age_seconds=30)
     assert servers.names() == ["notes"]
-    written(tmp_path, NOTES + TRACKER, age_seconds=20)
+    write_file(tmp_path, NOTES + TRACKER, age_seconds=20)
     assert servers.find("tracker").url == "https://tracker.example/mcp"
-    written(tmp_path, NOTES.replace("notes.example", "moved.example"), age_seconds=10)
+    write_file(tmp_path, NOTES.replace("notes.example", "moved.example"), age_seconds=10)
     assert servers.find("notes").url == "https://moved.example/mcp"
     with pytest.raises(ServerNotFound):
         servers.find("tracker")
-    written(tmp_path, NOTES.replace("notes.example", "${HOST}"), age_seconds=5)
-    written(tmp_path, "HOST=dot.env.example\n", ".env")
+    write_file(tmp_path, NOTES.replace("notes.example", "${HOST}"), age_seconds=5)
+    write_file(tmp_path, "HOST=dot.env.example\n", ".env")
     assert servers.find("notes").url == "https://dot.env.example/mcp"
-    written(tmp_path, "HOST=another.env.example\n", ".env", 5)
+    write_file(tmp_path, "HOST=another.env.example\n", ".env", 5)
     assert servers.find("notes").url == "https://another.env.example/mcp"
 
 
-def test_a_change_just_after_a_look_is_seen_although_its_time_is_the_same(
+def test_change_with_same_mtime_after_read_is_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     servers, path = ConfigServers(tmp_path, {}), tmp_path / "config.yaml"
@@ -97,11 +98,11 @@ def test_a_change_just_after_a_look_is_seen_although_its_time_is_the_same(
     assert servers.find("notes").url == "https://moved.example/mcp"
 
 
-def test_a_mistake_is_said_each_time_until_it_is_mended(tmp_path: Path) -> None:
+def test_config_error_is_raised_until_it_is_fixed(tmp_path: Path) -> None:
     servers = ConfigServers(tmp_path, {})
-    written(tmp_path, "mcp_servers: [", age_seconds=30)
+    write_file(tmp_path, "mcp_servers: [", age_seconds=30)
     for _ in range(2):
         with pytest.raises(ConfigError, match="not valid YAML"):
             servers.names()
-    written(tmp_path, NOTES)
+    write_file(tmp_path, NOTES)
     assert servers.names() == ["notes"]

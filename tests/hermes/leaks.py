@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.parts.fake_model import FakeModel
 from tests.parts.hermes_gateway import Gateway
-from tests.parts.model import Model
 
 
 @dataclass(slots=True)
-class Secrets:
+class TrackedSecrets:
     """The secrets of one test: `codes` pass through chats, `minted` are all that its demo issued.
 
     `exempt` are the chats that may show a code. It is None until the test sets it.
@@ -20,21 +20,24 @@ class Secrets:
 
     codes: set[str] = field(default_factory=set[str])
     minted: Collection[str] = ()
-    exempt: set[Any] | None = None
+    exempt_chats: set[Any] | None = None
 
     def add_address(self, address: str) -> None:
         """Add the code and the state of a redirect URL."""
-        self.codes |= {value for value in parts_of(address) if len(value) > 7}
+        self.codes |= {value for value in code_and_state(address) if len(value) > 7}
 
 
-def parts_of(address: str) -> set[str]:
+def code_and_state(address: str) -> set[str]:
     """Return the values of code and state in a redirect URL."""
     query = parse_qs(urlsplit(address).query)
     return {value for name in ("code", "state") for value in query.get(name, [])}
 
 
-def assert_nothing_leaked(
-    hermes: Gateway, model: Model, tests: Iterable[Secrets], chats_showing: Callable[[str], Iterable[Any]]
+def assert_no_leaks(
+    hermes: Gateway,
+    model: FakeModel,
+    tests: Iterable[TrackedSecrets],
+    chats_showing: Callable[[str], Iterable[Any]],
 ) -> None:
     """Search everything for the secrets of these tests. The gateway may be running.
 
@@ -43,13 +46,13 @@ def assert_nothing_leaked(
     tests = list(tests)
     codes = {code for each in tests for code in each.codes}
     tokens = {token for each in tests for token in list(each.minted)}
-    assert not any(model.ever_saw(code) for code in codes), "the model saw a code"
-    assert hermes.search_for(codes) == []
+    assert not any(model.has_ever_received(code) for code in codes), "the model saw a code"
+    assert hermes.find_any_in_home(codes) == []
     for each in tests:
-        if each.exempt is not None:
-            shown = {chat for code in each.codes for chat in chats_showing(code)}
-            assert shown <= each.exempt, "a chat shows a code"
-    assert not any(model.ever_saw(token) for token in tokens), "the model saw a token"
+        if each.exempt_chats is not None:
+            showing_chats = {chat for code in each.codes for chat in chats_showing(code)}
+            assert showing_chats <= each.exempt_chats, "a chat shows a code"
+    assert not any(model.has_ever_received(token) for token in tokens), "the model saw a token"
     for text, name in (
         (hermes.logs(), "a log"),
         (hermes.state_db_text(), "state.db"),

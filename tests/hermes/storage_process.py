@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests.parts.hermes_gateway import PYTHON
-from tests.parts.needs import MissingPart
+from tests.parts.requirements import MissingDependency
 
 # A script uses `storage`, the storage of a server, and prints its result.
-MAIN = """
+PARENT_SCRIPT = """
 import asyncio, contextlib, fcntl, io, json, os, sys
 from mcp.shared.auth import OAuthClientInformationFull, OAuthMetadata, OAuthToken
 from tools.mcp_oauth import HermesTokenStorage
@@ -43,7 +43,7 @@ for line in sys.stdin:
     os.waitpid(child, 0)
 """
 
-READ = """
+READ_SCRIPT = """
 def as_json(value):
     return None if value is None else value.model_dump(mode="json", exclude_none=True)
 print(json.dumps({
@@ -54,7 +54,7 @@ print(json.dumps({
 """
 
 # Holds the lock until stdin has another line.
-LOCK = """
+LOCK_SCRIPT = """
 path = os.path.join(os.environ["HERMES_HOME"], "mcp-tokens", server + ".json.refresh.lock")
 file = open(path, "a")
 fcntl.flock(file, fcntl.LOCK_EX)
@@ -67,48 +67,48 @@ sys.stdin.readline()
 class HermesStorage:
     """Runs scripts with Hermes's storage in a HERMES_HOME."""
 
-    to: IO[str]
-    back: IO[str]
+    process_stdin: IO[str]
+    process_stdout: IO[str]
 
-    def run(self, home: Path, script: str, server: str = "notes") -> str:
+    def run_script(self, home: Path, script: str, server: str = "notes") -> str:
         """Run a script in its own process; return its output."""
-        self._begin(home, script, server)
-        return self._ended()
+        self._send_job(home, script, server)
+        return self._read_output()
 
-    def read(self, home: Path, server: str = "notes") -> dict[str, Any]:
+    def read_stored(self, home: Path, server: str = "notes") -> dict[str, Any]:
         """Return tokens, client and metadata as Hermes reads them."""
-        found: dict[str, Any] = json.loads(self.run(home, READ, server))
-        return found
+        stored: dict[str, Any] = json.loads(self.run_script(home, READ_SCRIPT, server))
+        return stored
 
     @contextmanager
-    def locked(self, home: Path) -> Iterator[None]:
+    def hold_lock(self, home: Path) -> Iterator[None]:
         """Hold the lock of the tokens of "notes", as later versions of Hermes do."""
-        self._begin(home, LOCK, "notes")
-        assert self._ended() == "locked"
+        self._send_job(home, LOCK_SCRIPT, "notes")
+        assert self._read_output() == "locked"
         try:
             yield
         finally:
-            self.to.write("go\n")
-            self.to.flush()
-            self._ended()
+            self.process_stdin.write("go\n")
+            self.process_stdin.flush()
+            self._read_output()
 
-    def _begin(self, home: Path, script: str, server: str) -> None:
-        self.to.write(json.dumps({"home": str(home), "script": script, "server": server}) + "\n")
-        self.to.flush()
+    def _send_job(self, home: Path, script: str, server: str) -> None:
+        self.process_stdin.write(json.dumps({"home": str(home), "script": script, "server": server}) + "\n")
+        self.process_stdin.flush()
 
-    def _ended(self) -> str:
-        answer: dict[str, str] = json.loads(self.back.readline())
-        assert "error" not in answer, answer["error"]
-        return answer["output"]
+    def _read_output(self) -> str:
+        result: dict[str, str] = json.loads(self.process_stdout.readline())
+        assert "error" not in result, result["error"]
+        return result["output"]
 
 
 @contextmanager
-def hermes_storage(home: Path) -> Iterator[HermesStorage]:
+def run_hermes_storage(home: Path) -> Iterator[HermesStorage]:
     """Run the parent process. It does not use `home`, its HERMES_HOME."""
     if not PYTHON.exists():
-        raise MissingPart("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
+        raise MissingDependency("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
     with subprocess.Popen(
-        [PYTHON, "-c", MAIN],
+        [PYTHON, "-c", PARENT_SCRIPT],
         cwd=home,
         env={"HERMES_HOME": str(home), "PATH": "/usr/bin:/bin", "HOME": str(home)},
         stdin=subprocess.PIPE,

@@ -8,66 +8,66 @@ from collections.abc import Iterator
 import pytest
 
 from hermes_mcp_auth_remote.service import AuthService
-from tests.hermes.stage import SharedStage, Stage, shared_stage
+from tests.hermes.scenario import Scenario, SharedTelegramGateway, run_shared_gateway
 from tests.requirements import covers
 
 pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-restarts")]
 
 
 @pytest.fixture(scope="module")
-def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStage]:
-    with shared_stage(tmp_path_factory.mktemp("hermes")) as shared:
+def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedTelegramGateway]:
+    with run_shared_gateway(tmp_path_factory.mktemp("hermes")) as shared:
         yield shared
 
 
 @covers("hermes-who", "hermes-kept-out")
-def test_a_user_who_is_no_longer_admitted_cannot_finish_a_login(hermes: SharedStage) -> None:
-    with hermes.stage() as stage:
-        address = stage.begin()
-        hermes.dismiss(stage.anna)
-        stage.api.say(stage.anna, address)
-        stage.api.say(stage.ben, "Are you there?")
-        stage.said("Understood.", stage.ben)
-        assert not stage.tokens()
-        login = next(iter(AuthService(stage.home).waiting_logins()))
-        asyncio.run(AuthService(stage.home).cancel(login.id))
+def test_a_user_who_is_no_longer_admitted_cannot_finish_a_login(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario() as scenario:
+        address = scenario.start_login()
+        hermes.revoke_access(scenario.anna)
+        scenario.api.say(scenario.anna, address)
+        scenario.api.say(scenario.ben, "Are you there?")
+        scenario.wait_for_message("Understood.", scenario.ben)
+        assert not scenario.has_tokens()
+        login = next(iter(AuthService(scenario.home).waiting_logins()))
+        asyncio.run(AuthService(scenario.home).cancel(login.id))
         # Only her own chat shows her message.
-        stage.leaked_nowhere_but(stage.api.private(stage.anna))
+        scenario.assert_no_leaks_outside(scenario.api.private_chat(scenario.anna))
 
 
 @covers("hermes-story")
-def test_the_gateway_is_restarted_between_prompt_and_paste(hermes: SharedStage) -> None:
-    with hermes.stage() as stage:
-        address = stage.begin()
-        stage.hermes.restart()
-        stage.api.say(stage.anna, address)
-        stage.said(f"{stage.notes}: connected")
-        stage.live()
+def test_the_gateway_is_restarted_between_prompt_and_paste(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario() as scenario:
+        address = scenario.start_login()
+        scenario.hermes.restart()
+        scenario.api.say(scenario.anna, address)
+        scenario.wait_for_message(f"{scenario.notes}: connected")
+        scenario.wait_for_tools()
         # The second process has replaced the prompt of the first.
-        assert stage.shown(f"Connect {stage.notes}") == []
-        stage.nothing_leaked()
+        assert scenario.bot_messages(f"Connect {scenario.notes}") == []
+        scenario.assert_no_leaks()
 
 
 @covers("hermes-who")
-def test_administrators_connect_and_hermes_refuses_other_users(hermes: SharedStage) -> None:
-    with hermes.stage() as stage:
-        restart_with_admins(stage, hermes.operator, stage.anna.id)
-        stage.api.say(stage.ben, f"/mcpauth {stage.notes}")
-        stage.said("admin-only", stage.ben)
-        address = stage.begin()
+def test_administrators_connect_and_hermes_refuses_other_users(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario() as scenario:
+        restart_with_admins(scenario, hermes.operator_id, scenario.anna.id)
+        scenario.api.say(scenario.ben, f"/mcpauth {scenario.notes}")
+        scenario.wait_for_message("admin-only", scenario.ben)
+        address = scenario.start_login()
         # The plugin checks again at the paste whether the user is an administrator.
-        restart_with_admins(stage, hermes.operator, stage.ben.id)
-        stage.api.say(stage.anna, address)
-        stage.said("Only an administrator", stage.anna)
-        stage.said(f"{stage.notes}: not connected", stage.anna)
-        assert not stage.tokens()
-        stage.api.say(stage.ben, stage.begin(stage.ben))
-        stage.said(f"{stage.notes}: connected", stage.ben)
-        stage.nothing_leaked()
+        restart_with_admins(scenario, hermes.operator_id, scenario.ben.id)
+        scenario.api.say(scenario.anna, address)
+        scenario.wait_for_message("Only an administrator", scenario.anna)
+        scenario.wait_for_message(f"{scenario.notes}: not connected", scenario.anna)
+        assert not scenario.has_tokens()
+        scenario.api.say(scenario.ben, scenario.start_login(scenario.ben))
+        scenario.wait_for_message(f"{scenario.notes}: connected", scenario.ben)
+        scenario.assert_no_leaks()
 
 
-def restart_with_admins(stage: Stage, *users: int) -> None:
+def restart_with_admins(scenario: Scenario, *users: int) -> None:
     """Restart with these users as administrators. The next test gets a gateway without any."""
-    extra = stage.hermes.settings["platforms"]["telegram"]["extra"]
+    extra = scenario.hermes.settings["platforms"]["telegram"]["extra"]
     extra["allow_admin_from"] = [str(user) for user in users]
-    stage.hermes.restart()
+    scenario.hermes.restart()

@@ -8,30 +8,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.hermes.stage import (
+from tests.hermes.scenario import (
     PLUGIN,
     SECONDS,
     SHORT_CALL_SECONDS,
-    SharedStage,
-    Stage,
-    another_plugin,
-    shared_stage,
+    Scenario,
+    SharedTelegramGateway,
+    run_shared_gateway,
+    write_plugin,
 )
 from tests.parts.authorization_server import Behaviour
-from tests.parts.model import Call
+from tests.parts.fake_model import ToolCall
 from tests.requirements import covers
-from tests.service.given import kept
+from tests.service.helpers import read_credential_files
 
 pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-tools")]
 
-PARKED = "parking"
+PARKED_TEXT = "parking"
 PARK_SECONDS = 120.0
 # A plugin whose chat commands change the running Hermes:
 #   forget     Remove a function of Hermes, as a later version might.
 #   remember   Restore that function.
 #   reconnect  Replace the adapter, as Hermes does after a fatal network error.
 # Hermes gives up on a server after two attempts instead of five, in three seconds instead of 31.
-TINKER = """
+TINKER_PLUGIN = """
 import asyncio
 
 import tools.mcp_tool as tool
@@ -75,156 +75,167 @@ def register(ctx):
 
 
 @pytest.fixture(scope="module")
-def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStage]:
+def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedTelegramGateway]:
     home = tmp_path_factory.mktemp("hermes")
     # At the highest verbosity: even then, no test of this module may log a code.
-    plugins: list[str | Path] = [PLUGIN, another_plugin(home / "tinker", TINKER)]
-    with shared_stage(home, plugins=plugins, verbosity="-vv") as shared:
+    plugins: list[str | Path] = [PLUGIN, write_plugin(home / "tinker", TINKER_PLUGIN)]
+    with run_shared_gateway(home, plugins=plugins, verbosity="-vv") as shared:
         yield shared
 
 
-def tinker(stage: Stage, word: str, until: str) -> None:
+def run_tinker_command(scenario: Scenario, command: str, output: str) -> None:
     """Run a command of the tinker plugin and wait for its output."""
-    before = stage.hermes.output().count(until)
-    stage.api.say(stage.anna, word)
-    stage.api.wait(lambda: stage.hermes.output().count(until) > before, SECONDS)
+    previous_count = scenario.hermes.output().count(output)
+    scenario.api.say(scenario.anna, command)
+    scenario.api.wait(lambda: scenario.hermes.output().count(output) > previous_count, SECONDS)
 
 
-def said_so_often(stage: Stage, times: int) -> bool:
-    return len(stage.shown("/reload-mcp")) == times
+def has_reload_hints(scenario: Scenario, times: int) -> bool:
+    return len(scenario.bot_messages("/reload-mcp")) == times
 
 
-def has_given_up(stage: Stage) -> bool:
+def has_given_up(scenario: Scenario) -> bool:
     """Return whether Hermes has parked the server."""
-    lines = stage.hermes.output().splitlines()
-    return any(PARKED in line and f"'{stage.notes}'" in line for line in lines)
+    lines = scenario.hermes.output().splitlines()
+    return any(PARKED_TEXT in line and f"'{scenario.notes}'" in line for line in lines)
 
 
-def whoami(stage: Stage, server: str = "") -> str:
+def call_whoami(scenario: Scenario, server: str = "") -> str:
     """Let the agent call a tool; return the result that the model received."""
-    stage.model.will(Call(f"mcp__{server or stage.notes}__whoami"), f"Called {len(stage.model.bodies)}.")
-    told = f"Called {len(stage.model.bodies)}."
-    stage.ask("Who am I?", until=told)
-    return stage.model.tool_results()[-1]
+    scenario.model.queue_steps(
+        ToolCall(f"mcp__{server or scenario.notes}__whoami"), f"Called {len(scenario.model.bodies)}."
+    )
+    reply = f"Called {len(scenario.model.bodies)}."
+    scenario.ask_agent("Who am I?", reply=reply)
+    return scenario.model.tool_results()[-1]
 
 
 @covers("hermes-live")
-def test_a_connected_server_continues_with_the_new_token(hermes: SharedStage) -> None:
-    with hermes.stage("notes", "later") as stage:
-        assert "ada@example.com" in whoami(stage)
-        stage.api.say(stage.anna, stage.begin())
-        stage.said(f"{stage.notes}: connected")
-        stage.live()
-        before = stage.demo.authorization_server.count_requests("token")
-        assert "ada@example.com" in whoami(stage)
-        assert "ada@example.com" in whoami(stage, stage.later)
-        assert stage.demo.authorization_server.count_requests("token") == before
-        stage.nothing_leaked()
+def test_a_connected_server_continues_with_the_new_token(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario("notes", "later") as scenario:
+        assert "ada@example.com" in call_whoami(scenario)
+        scenario.api.say(scenario.anna, scenario.start_login())
+        scenario.wait_for_message(f"{scenario.notes}: connected")
+        scenario.wait_for_tools()
+        previous_count = scenario.demo.authorization_server.count_requests("token")
+        assert "ada@example.com" in call_whoami(scenario)
+        assert "ada@example.com" in call_whoami(scenario, scenario.later)
+        assert scenario.demo.authorization_server.count_requests("token") == previous_count
+        scenario.assert_no_leaks()
 
 
 @covers("hermes-live", "hermes-asks")
-def test_a_server_whose_token_died_is_connected_again_without_a_restart(hermes: SharedStage) -> None:
-    with hermes.stage("notes", "later", call_seconds=SHORT_CALL_SECONDS) as stage:
-        stage.ask("What can you do?", until="Understood.")
-        stage.demo.authorization_server.ledger.revoke_everything()
-        whoami(stage)
+def test_server_with_revoked_tokens_reconnects_without_a_restart(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario("notes", "later", call_seconds=SHORT_CALL_SECONDS) as scenario:
+        scenario.ask_agent("What can you do?", reply="Understood.")
+        scenario.demo.authorization_server.ledger.revoke_everything()
+        call_whoami(scenario)
         # Hermes gives up and removes the server's tools.
-        stage.api.wait(lambda: has_given_up(stage), PARK_SECONDS)
+        scenario.api.wait(lambda: has_given_up(scenario), PARK_SECONDS)
         # The failed call has already prompted the user.
-        stage.api.say(stage.anna, stage.approved())
-        stage.said(f"{stage.notes}: connected")
-        stage.live()
-        assert "ada@example.com" in whoami(stage)
-        stage.nothing_leaked()
+        scenario.api.say(scenario.anna, scenario.approve_prompt())
+        scenario.wait_for_message(f"{scenario.notes}: connected")
+        scenario.wait_for_tools()
+        assert "ada@example.com" in call_whoami(scenario)
+        scenario.assert_no_leaks()
 
 
 @covers("hermes-asks")
-def test_a_user_is_prompted_once_for_many_calls_of_the_model(hermes: SharedStage) -> None:
-    with hermes.stage() as stage:
-        asks = Call("connect_mcp_server", {"server": stage.notes})
-        stage.model.will([asks, asks], asks, "I have asked you.")
-        stage.ask("Look at my notes.", until="I have asked you.")
-        assert len(stage.shown(f"Connect {stage.notes}")) == 1
-        assert all("has just been asked" in told for told in stage.model.tool_results())
-        stage.api.press(stage.anna, stage.said(f"Connect {stage.notes}"), "Cancel")
-        stage.said(f"{stage.notes}: not connected")
+def test_a_user_is_prompted_once_for_many_calls_of_the_model(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario() as scenario:
+        prompt_call = ToolCall("connect_mcp_server", {"server": scenario.notes})
+        scenario.model.queue_steps([prompt_call, prompt_call], prompt_call, "I have asked you.")
+        scenario.ask_agent("Look at my notes.", reply="I have asked you.")
+        assert len(scenario.bot_messages(f"Connect {scenario.notes}")) == 1
+        assert all("has just been asked" in result for result in scenario.model.tool_results())
+        scenario.api.press(scenario.anna, scenario.wait_for_message(f"Connect {scenario.notes}"), "Cancel")
+        scenario.wait_for_message(f"{scenario.notes}: not connected")
         # After a cancelled login, the plugin does not prompt the user again at once.
-        stage.model.will(asks, "You said no.")
-        stage.ask("And now?", until="You said no.")
-        assert f"they can type /mcpauth {stage.notes}" in stage.model.tool_results()[-1]
-        assert stage.shown(f"Connect {stage.notes}") == []
+        scenario.model.queue_steps(prompt_call, "You said no.")
+        scenario.ask_agent("And now?", reply="You said no.")
+        assert f"they can type /mcpauth {scenario.notes}" in scenario.model.tool_results()[-1]
+        assert scenario.bot_messages(f"Connect {scenario.notes}") == []
 
 
-def test_a_prompt_for_a_turn_in_a_group_is_sent_in_private(hermes: SharedStage) -> None:
-    with hermes.stage() as stage:
-        group = stage.group("Team", [stage.anna, stage.ben])
-        stage.model.will(Call("connect_mcp_server", {"server": stage.notes}), "I have asked you.")
-        stage.api.say(stage.anna, "Look at my notes.", group)
-        stage.said("I have asked you.", group)
-        stage.said("I wrote to you privately", group)
-        stage.api.say(stage.anna, stage.approved())
-        stage.said(f"{stage.notes}: connected")
-        stage.nothing_leaked()
+def test_a_prompt_for_a_turn_in_a_group_is_sent_in_private(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario() as scenario:
+        group = scenario.add_group("Team", [scenario.anna, scenario.ben])
+        scenario.model.queue_steps(
+            ToolCall("connect_mcp_server", {"server": scenario.notes}), "I have asked you."
+        )
+        scenario.api.say(scenario.anna, "Look at my notes.", group)
+        scenario.wait_for_message("I have asked you.", group)
+        scenario.wait_for_message("I wrote to you privately", group)
+        scenario.api.say(scenario.anna, scenario.approve_prompt())
+        scenario.wait_for_message(f"{scenario.notes}: connected")
+        scenario.assert_no_leaks()
 
 
 @covers("hermes-keeps")
-def test_the_old_tokens_and_client_stay_until_the_new_tokens_are_stored(hermes: SharedStage) -> None:
-    with hermes.stage("notes") as stage:
-        before = kept(stage.home)
-        stage.begin()
-        assert kept(stage.home) == before
-        stage.api.press(stage.anna, stage.said(f"Connect {stage.notes}"), "Cancel")
-        stage.said(f"{stage.notes}: not connected")
-        assert kept(stage.home) == before
+def test_the_old_tokens_and_client_stay_until_the_new_tokens_are_stored(
+    hermes: SharedTelegramGateway,
+) -> None:
+    with hermes.new_scenario("notes") as scenario:
+        stored_files = read_credential_files(scenario.home)
+        scenario.start_login()
+        assert read_credential_files(scenario.home) == stored_files
+        scenario.api.press(scenario.anna, scenario.wait_for_message(f"Connect {scenario.notes}"), "Cancel")
+        scenario.wait_for_message(f"{scenario.notes}: not connected")
+        assert read_credential_files(scenario.home) == stored_files
         # The authorization server now rejects every code as expired.
-        stage.demo.authorization_server.change_behaviour(code_seconds=-1)
-        stage.api.say(stage.anna, stage.begin())
-        stage.api.wait(lambda: len(stage.shown(f"{stage.notes}: not connected")) == 2, SECONDS)
-        assert kept(stage.home) == before
-        assert "ada@example.com" in whoami(stage)
+        scenario.demo.authorization_server.change_behaviour(code_seconds=-1)
+        scenario.api.say(scenario.anna, scenario.start_login())
+        scenario.api.wait(
+            lambda: len(scenario.bot_messages(f"{scenario.notes}: not connected")) == 2, SECONDS
+        )
+        assert read_credential_files(scenario.home) == stored_files
+        assert "ada@example.com" in call_whoami(scenario)
 
 
 @covers("hermes-moved")
 def test_if_hermes_has_changed_the_user_gets_a_command_and_the_operator_one_warning(
-    hermes: SharedStage,
+    hermes: SharedTelegramGateway,
 ) -> None:
-    with hermes.stage() as stage:
-        hermes.shared.never_live.add(stage.notes)
-        tinker(stage, "forget", "The function is removed.")
-        stage.ask("Good morning.", until="Understood.")
+    with hermes.new_scenario() as scenario:
+        hermes.shared.servers_without_tools.add(scenario.notes)
+        run_tinker_command(scenario, "forget", "The function is removed.")
+        scenario.ask_agent("Good morning.", reply="Understood.")
         for times in (1, 2):
-            stage.api.say(stage.anna, stage.begin())
-            stage.api.wait(partial(said_so_often, stage, times), SECONDS)
-        said = "Hermes has no tools.mcp_tool.discover_mcp_tools: tools appear after /reload-mcp only."
-        assert stage.hermes.output().count(said) == 1
-        stage.nothing_leaked()
-        tinker(stage, "remember", "The function is restored.")
+            scenario.api.say(scenario.anna, scenario.start_login())
+            scenario.api.wait(partial(has_reload_hints, scenario, times), SECONDS)
+        warning = "Hermes has no tools.mcp_tool.discover_mcp_tools: tools appear after /reload-mcp only."
+        assert scenario.hermes.output().count(warning) == 1
+        scenario.assert_no_leaks()
+        run_tinker_command(scenario, "remember", "The function is restored.")
 
 
 @covers("hermes-kept-out")
-def test_a_replaced_adapter_is_attached_like_the_first(hermes: SharedStage) -> None:
-    with hermes.stage() as stage:
-        address = stage.begin()
-        tinker(stage, "reconnect", "The adapter is replaced.")
-        stage.ask("Are you there?", until="Understood.")
-        held = stage.model.hold()
-        stage.api.say(stage.anna, "Think about it.")
-        assert held.reached.wait(SECONDS)
-        stage.api.say(stage.anna, address)
-        stage.said(f"{stage.notes}: connected")
-        held.release()
-        stage.nothing_leaked()
+def test_a_replaced_adapter_is_attached_like_the_first(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario() as scenario:
+        address = scenario.start_login()
+        run_tinker_command(scenario, "reconnect", "The adapter is replaced.")
+        scenario.ask_agent("Are you there?", reply="Understood.")
+        hold = scenario.model.hold()
+        scenario.api.say(scenario.anna, "Think about it.")
+        assert hold.reached.wait(SECONDS)
+        scenario.api.say(scenario.anna, address)
+        scenario.wait_for_message(f"{scenario.notes}: connected")
+        hold.release()
+        scenario.assert_no_leaks()
 
 
 @covers("hermes-kept-out")
-def test_hermes_logs_no_code_at_debug_level(hermes: SharedStage) -> None:
-    with hermes.stage(behaviour=Behaviour(with_device=True)) as stage:
-        stage.api.say(stage.anna, f"/mcpauth {stage.notes}")
-        prompt = stage.said(f"Connect {stage.notes}")
-        stage.secrets.add(stage.api.copied_from(prompt, "Copy the code"))
-        stage.api.press(stage.anna, prompt, "Paste instead")
-        stage.api.wait(lambda: "Copy the whole address" in stage.said(f"Connect {stage.notes}").text, SECONDS)
-        stage.api.say(stage.anna, stage.approved())
-        stage.said(f"{stage.notes}: connected")
-        assert "DEBUG" in stage.hermes.output()
-        stage.nothing_leaked()
+def test_hermes_logs_no_code_at_debug_level(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario(behaviour=Behaviour(with_device=True)) as scenario:
+        scenario.api.say(scenario.anna, f"/mcpauth {scenario.notes}")
+        prompt = scenario.wait_for_message(f"Connect {scenario.notes}")
+        scenario.codes.add(scenario.api.copied_text(prompt, "Copy the code"))
+        scenario.api.press(scenario.anna, prompt, "Paste instead")
+        scenario.api.wait(
+            lambda: "Copy the whole address" in scenario.wait_for_message(f"Connect {scenario.notes}").text,
+            SECONDS,
+        )
+        scenario.api.say(scenario.anna, scenario.approve_prompt())
+        scenario.wait_for_message(f"{scenario.notes}: connected")
+        assert "DEBUG" in scenario.hermes.output()
+        scenario.assert_no_leaks()

@@ -16,18 +16,18 @@ import pytest
 
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import CredentialKey, Server
-from tests import tripwire
-from tests.hermes.storage_process import hermes_storage
+from tests import leak_check
+from tests.hermes.storage_process import run_hermes_storage
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
-from tests.store.given import ROOT
+from tests.store.builders import ROOT
 
 pytestmark = pytest.mark.hermes
 
 PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
 
 # For SDK 1 and 2: each line on stdin starts `calls` concurrent requests.
-APP = """
+APP_SCRIPT = """
 import asyncio, importlib, json, sys
 from importlib.metadata import version
 from urllib.parse import parse_qsl, urlsplit
@@ -68,14 +68,14 @@ while sys.stdin.readline().strip():
 """
 
 
-class App:
+class SdkApp:
     """A program in its own process that uses the SDK."""
 
     def __init__(
         self, python: str | Path, home: Path, url: str, kind: str = "shared", calls: int = 1
     ) -> None:
         self.process = subprocess.Popen(
-            [str(python), "-c", APP, url, kind, str(calls)],
+            [str(python), "-c", APP_SCRIPT, url, kind, str(calls)],
             cwd=home,
             env={**os.environ, "HERMES_HOME": str(home)},
             stdin=subprocess.PIPE,
@@ -84,48 +84,48 @@ class App:
         )
         self.is_ready = False
 
-    def line(self) -> str:
+    def read_line(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def go(self) -> None:
+    def start_calls(self) -> None:
         assert self.process.stdin is not None
         if not self.is_ready:
-            assert self.line() == "ready"
+            assert self.read_line() == "ready"
             self.is_ready = True
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
 
-    def calls(self) -> dict[str, Any]:
-        self.go()
-        answer: dict[str, Any] = json.loads(self.line())
-        return answer
+    def make_calls(self) -> dict[str, Any]:
+        self.start_calls()
+        result: dict[str, Any] = json.loads(self.read_line())
+        return result
 
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
     with serve_demo(Behaviour(auto_approve=True)) as demo:
-        tripwire.guard(demo.authorization_server.minted_secrets)
+        leak_check.watch_secrets(demo.authorization_server.minted_secrets)
         entry = f"mcp_servers:\n  notes:\n    url: {demo.ping_url}\n    auth: oauth\n"
         (tmp_path / "config.yaml").write_text(entry)
         yield demo
 
 
 @pytest.fixture
-def apps() -> Iterator[list[App]]:
-    started: list[App] = []
-    yield started
-    for app in started:
+def apps() -> Iterator[list[SdkApp]]:
+    running_apps: list[SdkApp] = []
+    yield running_apps
+    for app in running_apps:
         app.process.communicate()
 
 
-def started(apps: list[App], python: str | Path, *words: Any) -> App:
-    app = App(python, *words)
+def start_app(apps: list[SdkApp], python: str | Path, *arguments: Any) -> SdkApp:
+    app = SdkApp(python, *arguments)
     apps.append(app)
     return app
 
 
-def ended(home: Path) -> None:
+def expire_access_token(home: Path) -> None:
     """Set the stored access token's expiry to the past."""
     path = home / "mcp-tokens" / "notes.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "expires_at": time.time() - 10}))
@@ -133,22 +133,22 @@ def ended(home: Path) -> None:
 
 @covers("sdk-storage")
 @pytest.mark.parametrize("kind", ["storage", "shared"])
-def test_a_login_of_the_sdk_1_is_read_by_us_and_by_hermes(
-    tmp_path: Path, demo: Demo, apps: list[App], kind: str
+def test_our_store_and_hermes_read_the_tokens_of_an_sdk_1_login(
+    tmp_path: Path, demo: Demo, apps: list[SdkApp], kind: str
 ) -> None:
-    app = started(apps, PYTHON, tmp_path, demo.ping_url, kind)
-    assert app.calls() == {"sdk": 1, "statuses": [200], "prompts": 1}
+    app = start_app(apps, PYTHON, tmp_path, demo.ping_url, kind)
+    assert app.make_calls() == {"sdk": 1, "statuses": [200], "prompts": 1}
     service, server = AuthService(tmp_path), Server("notes", demo.ping_url)
     tokens = service.read_credentials(server).tokens
     assert tokens is not None
     assert tokens.refresh_token is not None
-    with hermes_storage(tmp_path) as storage:
-        hermes = storage.read(tmp_path)
-    assert hermes["tokens"]["access_token"] == tokens.access_token.reveal()
-    assert hermes["tokens"]["refresh_token"] == tokens.refresh_token.reveal()
-    assert hermes["client"]["redirect_uris"] == ["http://localhost:3030/callback"]
-    assert hermes["metadata"]["token_endpoint"].startswith(demo.authorization_server.issuer)
-    ended(tmp_path)
+    with run_hermes_storage(tmp_path) as storage:
+        hermes_view = storage.read_stored(tmp_path)
+    assert hermes_view["tokens"]["access_token"] == tokens.access_token.reveal()
+    assert hermes_view["tokens"]["refresh_token"] == tokens.refresh_token.reveal()
+    assert hermes_view["client"]["redirect_uris"] == ["http://localhost:3030/callback"]
+    assert hermes_view["metadata"]["token_endpoint"].startswith(demo.authorization_server.issuer)
+    expire_access_token(tmp_path)
     assert asyncio.run(service.session(server).header()) != tokens.authorization_header
     assert demo.authorization_server.count_requests("refresh") == 1
     assert service.keys() == [CredentialKey("notes")]
@@ -156,29 +156,31 @@ def test_a_login_of_the_sdk_1_is_read_by_us_and_by_hermes(
 
 @covers("sdk-provider")
 def test_processes_of_both_sdks_refresh_an_expired_token_once(
-    tmp_path: Path, demo: Demo, apps: list[App]
+    tmp_path: Path, demo: Demo, apps: list[SdkApp]
 ) -> None:
-    first = started(apps, PYTHON, tmp_path, demo.ping_url, "shared", 10)
-    second = started(apps, sys.executable, tmp_path, demo.ping_url, "shared", 10)
-    assert first.calls() == {"sdk": 1, "statuses": [200] * 10, "prompts": 1}
-    assert second.calls() == {"sdk": 2, "statuses": [200] * 10, "prompts": 0}
+    first = start_app(apps, PYTHON, tmp_path, demo.ping_url, "shared", 10)
+    second = start_app(apps, sys.executable, tmp_path, demo.ping_url, "shared", 10)
+    assert first.make_calls() == {"sdk": 1, "statuses": [200] * 10, "prompts": 1}
+    assert second.make_calls() == {"sdk": 2, "statuses": [200] * 10, "prompts": 0}
     for _ in range(2):
-        before = demo.authorization_server.count_requests("refresh")
-        ended(tmp_path)
+        previous_count = demo.authorization_server.count_requests("refresh")
+        expire_access_token(tmp_path)
         demo.authorization_server.ledger.revoke_access_tokens()
-        first.go()
-        second.go()
-        answers = [json.loads(app.line()) for app in (first, second)]
-        assert [answer["statuses"] for answer in answers] == [[200] * 10] * 2
-        assert [answer["prompts"] for answer in answers] == [1, 0]
-        assert demo.authorization_server.count_requests("refresh") == before + 1
+        first.start_calls()
+        second.start_calls()
+        results = [json.loads(app.read_line()) for app in (first, second)]
+        assert [answer["statuses"] for answer in results] == [[200] * 10] * 2
+        assert [answer["prompts"] for answer in results] == [1, 0]
+        assert demo.authorization_server.count_requests("refresh") == previous_count + 1
     assert demo.authorization_server.count_requests("token") == 1
 
 
 @covers("sdk-provider")
-def test_the_sdk_1_prompts_once_if_the_session_is_over(tmp_path: Path, demo: Demo, apps: list[App]) -> None:
-    app = started(apps, PYTHON, tmp_path, demo.ping_url, "shared", 10)
-    assert app.calls()["statuses"] == [200] * 10
+def test_the_sdk_1_prompts_once_if_the_session_is_over(
+    tmp_path: Path, demo: Demo, apps: list[SdkApp]
+) -> None:
+    app = start_app(apps, PYTHON, tmp_path, demo.ping_url, "shared", 10)
+    assert app.make_calls()["statuses"] == [200] * 10
     demo.authorization_server.ledger.revoke_everything()
-    assert app.calls() == {"sdk": 1, "statuses": [200] * 10, "prompts": 2}
+    assert app.make_calls() == {"sdk": 1, "statuses": [200] * 10, "prompts": 2}
     assert demo.authorization_server.count_requests("registration") == 1

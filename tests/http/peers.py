@@ -21,7 +21,7 @@ LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReceivedRequest:
     """One request as the server received it. Header names are lower case."""
 
     method: str
@@ -30,7 +30,7 @@ class Heard:
     body: bytes = field(repr=False)
 
 
-Answer = Callable[[Heard, asyncio.StreamWriter], Awaitable[None]]
+RequestHandler = Callable[[ReceivedRequest, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -38,98 +38,98 @@ class Peer:
     """A running server, the requests that it received, and the number of its connections."""
 
     port: int
-    heard: list[Heard] = field(default_factory=list[Heard])
+    requests: list[ReceivedRequest] = field(default_factory=list[ReceivedRequest])
     connections: int = 0
     connected: asyncio.Event = field(default_factory=asyncio.Event)
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    left: asyncio.Event = field(default_factory=asyncio.Event)
+    request_received: asyncio.Event = field(default_factory=asyncio.Event)
+    disconnected: asyncio.Event = field(default_factory=asyncio.Event)
 
     def url(self, path: str = "/", host: str = "127.0.0.1", scheme: str = "http") -> str:
         return f"{scheme}://{host}:{self.port}{path}"
 
 
 @asynccontextmanager
-async def serving(
-    answer: Answer | None = None, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+async def run_http_server(
+    handler: RequestHandler | None = None, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> AsyncGenerator[Peer]:
     """Serve until the block ends. Without a `handler`, accept connections and never respond."""
     peer = Peer(0)
 
-    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while (heard := await read_request(reader)) is not None:
-            peer.heard.append(heard)
-            peer.asked.set()
-            if answer is None:
+    async def handle_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (request := await read_request(reader)) is not None:
+            peer.requests.append(request)
+            peer.request_received.set()
+            if handler is None:
                 await reader.read()
                 return
-            await answer(heard, writer)
+            await handler(request, writer)
             await writer.drain()
 
-    async with _listening(peer, speak, tls, host):
+    async with _run_server(peer, handle_connection, tls, host):
         yield peer
 
 
 @asynccontextmanager
-async def listening(said: bytes = b"") -> AsyncGenerator[Peer]:
+async def run_raw_server(greeting: bytes = b"") -> AsyncGenerator[Peer]:
     """Accept connections, send `greeting` at once, and read until the client disconnects."""
     peer = Peer(0)
 
-    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(said)
+    async def handle_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
         await reader.read()
 
-    async with _listening(peer, speak, None, "127.0.0.1"):
+    async with _run_server(peer, handle_connection, None, "127.0.0.1"):
         yield peer
 
 
 @asynccontextmanager
-async def proxying(
-    to: Peer, *, password: str | None = None, tls: ssl.SSLContext | None = None, status: int = 200
+async def run_proxy(
+    target: Peer, *, password: str | None = None, tls: ssl.SSLContext | None = None, status: int = 200
 ) -> AsyncGenerator[Peer]:
     """Run a forward proxy that connects every CONNECT to one peer. `password` is "user:password"."""
     peer = Peer(0)
 
-    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard = await read_request(reader)
-        if heard is None:
+    async def handle_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await read_request(reader)
+        if request is None:
             return
-        peer.heard.append(heard)
-        wanted = f"Basic {b64encode((password or '').encode()).decode()}"
-        if password is not None and heard.headers.get("proxy-authorization") != wanted:
-            writer.write(reply(407, b"", {"proxy-authenticate": "Basic"}))
+        peer.requests.append(request)
+        expected_header = f"Basic {b64encode((password or '').encode()).decode()}"
+        if password is not None and request.headers.get("proxy-authorization") != expected_header:
+            writer.write(encode_response(407, b"", {"proxy-authenticate": "Basic"}))
             return
         writer.write(f"HTTP/1.1 {status} Said\r\n\r\n".encode())
         if status != 200:
             return
-        back, forth = await asyncio.open_connection("127.0.0.1", to.port)
-        await asyncio.gather(_pump(reader, forth), _pump(back, writer))
+        target_reader, target_writer = await asyncio.open_connection("127.0.0.1", target.port)
+        await asyncio.gather(_copy_stream(reader, target_writer), _copy_stream(target_reader, writer))
 
-    async with _listening(peer, speak, tls, "127.0.0.1"):
+    async with _run_server(peer, handle_connection, tls, "127.0.0.1"):
         yield peer
 
 
 @asynccontextmanager
-async def _listening(
+async def _run_server(
     peer: Peer,
-    speak: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    handle_connection: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     tls: ssl.SSLContext | None,
     host: str,
 ) -> AsyncGenerator[None]:
     tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if (task := asyncio.current_task()) is not None:
             tasks[task] = writer
         peer.connections += 1
         peer.connected.set()
         with suppress(OSError, asyncio.IncompleteReadError):
-            await speak(reader, writer)
+            await handle_connection(reader, writer)
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
-        peer.left.set()
+        peer.disconnected.set()
 
-    server = await asyncio.start_server(serve, host, 0, ssl=tls)
+    server = await asyncio.start_server(serve_connection, host, 0, ssl=tls)
     peer.port = server.sockets[0].getsockname()[1]
     try:
         yield
@@ -140,7 +140,7 @@ async def _listening(
         await asyncio.gather(*tasks)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         while part := await reader.read(65536):
             writer.write(part)
@@ -148,78 +148,80 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-async def read_request(reader: asyncio.StreamReader) -> Heard | None:
+async def read_request(reader: asyncio.StreamReader) -> ReceivedRequest | None:
     head = await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b""
     if not head:
         return None
-    first, *lines = head.decode("utf-8").strip().split("\r\n")
-    method, target, _ = first.split(" ")
+    request_line, *lines = head.decode("utf-8").strip().split("\r\n")
+    method, target, _ = request_line.split(" ")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Heard(method, target, headers, body)
+    return ReceivedRequest(method, target, headers, body)
 
 
-def reply(status: int = 200, body: bytes = b"{}", headers: Mapping[str, str] | None = None) -> bytes:
+def encode_response(
+    status: int = 200, body: bytes = b"{}", headers: Mapping[str, str] | None = None
+) -> bytes:
     """Return a valid response as bytes."""
-    said = {"content-length": str(len(body)), "content-type": "application/json", **(headers or {})}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in said.items())
+    merged_headers = {"content-length": str(len(body)), "content-type": "application/json", **(headers or {})}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in merged_headers.items())
     return f"HTTP/1.1 {status} Said\r\n{lines}\r\n".encode() + body
 
 
-def always(raw: bytes, *, hang_up: bool = False) -> Answer:
+def respond_with(raw: bytes, *, hang_up: bool = False) -> RequestHandler:
     """Answer every request with the same bytes. `hang_up` then closes the connection."""
 
-    async def answer(heard: Heard, writer: asyncio.StreamWriter) -> None:
+    async def handle(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(raw)
         await writer.drain()
         if hang_up:
             writer.close()
 
-    return answer
+    return handle
 
 
-def asking(*requests: Request) -> Exchange[list[Response]]:
-    answers: dict[int, Response] = {}
+def send_requests(*requests: Request) -> Exchange[list[Response]]:
+    responses: dict[int, Response] = {}
     for number, request in enumerate(requests):
-        answers[number] = yield request
-    return list(answers.values())
+        responses[number] = yield request
+    return list(responses.values())
 
 
 async def fetch(server: Server | Peer, *requests: Request, **options: Any) -> list[Response]:
     """Send requests (default: a GET of the server's URL), by default with an empty environment."""
-    configured = server if isinstance(server, Server) else Server("s", server.url("/mcp"))
+    target_server = server if isinstance(server, Server) else Server("s", server.url("/mcp"))
     options.setdefault("environ", {})
-    answers: list[Response] = await run_exchange(
-        asking(*(requests or (get_json(configured.url, "step"),))), configured, **options
+    responses: list[Response] = await run_exchange(
+        send_requests(*(requests or (get_json(target_server.url, "step"),))), target_server, **options
     )
-    return answers
+    return responses
 
 
-def leading(*answers: str | list[str], asked: list[str] | None = None) -> Resolver:
+def make_sequence_resolver(*results: str | list[str], queries: list[str] | None = None) -> Resolver:
     """Return a resolver that gives one result after the other, repeats the last, and records queries."""
-    left = [[each] if isinstance(each, str) else each for each in answers]
+    remaining = [[result] if isinstance(result, str) else result for result in results]
 
     async def resolve(host: str, port: int) -> list[Address]:
-        if asked is not None:
-            asked.append(host)
-        texts = left.pop(0) if len(left) > 1 else left[0]
-        return [ip_address(text) for text in texts]
+        if queries is not None:
+            queries.append(host)
+        addresses = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+        return [ip_address(text) for text in addresses]
 
     return resolve
 
 
-def leading_by_name(**names: str | list[str]) -> Resolver:
+def make_table_resolver(**names: str | list[str]) -> Resolver:
     """Return a resolver with addresses for a few names only, written with `_` for a dot."""
-    known = {name.replace("_", "."): [v] if isinstance(v, str) else v for name, v in names.items()}
+    table = {name.replace("_", "."): [v] if isinstance(v, str) else v for name, v in names.items()}
 
     async def resolve(host: str, port: int) -> list[Address]:
-        if host not in known:
+        if host not in table:
             raise OSError(-2, "Name or service not known")
-        return [ip_address(text) for text in known[host]]
+        return [ip_address(text) for text in table[host]]
 
     return resolve
 
 
-def configured(url: str, **options: Any) -> Server:
+def make_server(url: str, **options: Any) -> Server:
     """Return a server whose options allow addresses on loopback, like an intranet."""
     return Server("s", url, ServerOptions(**{"allow_addresses": LOOPBACK, **options}))

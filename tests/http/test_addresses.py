@@ -32,7 +32,7 @@ INTRANET = [
     # Teredo: the client's address is written inverted, here 10.0.0.1.
     "2001:0:4136:e378:8000:63bf:f5ff:fffe",
 ]
-NEVER = [
+RESERVED = [
     "169.254.1.1",
     "fe80::1",
     "fe80::1%eth0",
@@ -63,7 +63,7 @@ NEVER = [
     "5f00::1",
     "2001:10::1",
 ]
-CLOUD = [
+CLOUD_METADATA = [
     "169.254.169.254",
     "::ffff:169.254.169.254",
     "64:ff9b::a9fe:a9fe",
@@ -74,7 +74,7 @@ CLOUD = [
     "fd00:ec2::254",
     "fd20:ce::254",
 ]
-OPEN = AddressPolicy(allows_loopback=True)
+OPEN_POLICY = AddressPolicy(allows_loopback=True)
 
 
 @covers("address-policy")
@@ -85,7 +85,7 @@ def test_a_public_address_is_always_allowed(text: str) -> None:
 
 @covers("address-policy")
 @pytest.mark.parametrize("text", LOOPBACK)
-def test_loopback_is_allowed_only_where_it_was_opened(text: str) -> None:
+def test_loopback_is_allowed_only_by_its_option(text: str) -> None:
     assert not AddressPolicy().allows(ip_address(text))
     assert AddressPolicy(allows_loopback=True).allows(ip_address(text))
 
@@ -98,15 +98,15 @@ def test_policy_alone_does_not_allow_intranet(text: str) -> None:
 
 
 @covers("address-policy")
-@pytest.mark.parametrize("text", [*NEVER, *CLOUD])
-def test_what_is_neither_public_nor_an_intranet_is_never_allowed_by_its_surroundings(text: str) -> None:
-    assert not OPEN.allows(ip_address(text))
+@pytest.mark.parametrize("text", [*RESERVED, *CLOUD_METADATA])
+def test_reserved_and_metadata_addresses_are_never_allowed_by_default(text: str) -> None:
+    assert not OPEN_POLICY.allows(ip_address(text))
     assert not is_intranet(ip_address(text))
 
 
 @covers("address-policy")
-@pytest.mark.parametrize("text", [*LOOPBACK, *INTRANET, *NEVER, *CLOUD])
-def test_the_operator_s_list_opens_every_address(text: str) -> None:
+@pytest.mark.parametrize("text", [*LOOPBACK, *INTRANET, *RESERVED, *CLOUD_METADATA])
+def test_the_operators_list_can_allow_every_address(text: str) -> None:
     address = ip_address(text)
     plain = str(address).partition("%")[0]
     assert AddressPolicy(allowed_networks=read_networks([plain])).allows(address)
@@ -115,12 +115,12 @@ def test_the_operator_s_list_opens_every_address(text: str) -> None:
     ).allows(address)
 
 
-@pytest.mark.parametrize("text", CLOUD)
-def test_addresses_where_clouds_hand_out_credentials_are_known_in_every_spelling(text: str) -> None:
+@pytest.mark.parametrize("text", CLOUD_METADATA)
+def test_cloud_metadata_addresses_are_recognized_in_every_notation(text: str) -> None:
     assert is_cloud_metadata(ip_address(text))
 
 
-def test_the_operator_s_list_opens_nothing_beside_it() -> None:
+def test_the_operators_list_allows_no_other_address() -> None:
     policy = AddressPolicy(allowed_networks=read_networks([" 10.1.2.3/16 ", "fd00:1::/64"]))
     assert policy.allows(ip_address("10.1.255.255"))
     assert policy.allows(ip_address("fd00:1::9"))
@@ -130,13 +130,13 @@ def test_the_operator_s_list_opens_nothing_beside_it() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0", "10.0.0.0/33", "intranet.example", "10.0.0.0/8;::1"])
-def test_what_is_no_network_is_a_mistake_in_the_configuration(text: str) -> None:
+def test_an_invalid_network_is_a_config_error(text: str) -> None:
     with pytest.raises(ConfigError, match="allow_addresses"):
         read_networks(["10.0.0.0/8", text])
 
 
 @pytest.mark.parametrize("host", ["127.1", "0x7f.1", "0x7f000001", "2130706433", "0177.0.0.1", "127.0.0.1."])
-def test_an_odd_spelling_of_an_address_is_no_literal_so_that_the_resolver_s_reading_is_checked(
+def test_an_unusual_address_notation_is_not_a_literal(
     host: str,
 ) -> None:
     assert parse_ip_literal(host) is None

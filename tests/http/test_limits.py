@@ -10,7 +10,15 @@ from hermes_mcp_auth_remote.errors import NetworkError, ResponseTooLarge, TimedO
 from hermes_mcp_auth_remote.http.client import run_exchange
 from hermes_mcp_auth_remote.oauth.wire import MAX_BODY_BYTES, Exchange, Response, get_json
 from hermes_mcp_auth_remote.values import Server
-from tests.http.peers import Answer, Heard, always, fetch, listening, reply, serving
+from tests.http.peers import (
+    ReceivedRequest,
+    RequestHandler,
+    encode_response,
+    fetch,
+    respond_with,
+    run_http_server,
+    run_raw_server,
+)
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -18,119 +26,124 @@ pytestmark = pytest.mark.slow
 MIB = b"x" * 1_048_576
 
 
-def answered(answer: Answer | bytes, *, seconds: float = 10.0, hang_up: bool = False) -> Response:
+def fetch_response(
+    handler: RequestHandler | bytes, *, seconds: float = 10.0, hang_up: bool = False
+) -> Response:
     """Return the client's response to what a server sends, or raise its error."""
 
     async def main() -> Response:
-        says = answer if callable(answer) else always(answer, hang_up=hang_up)
-        async with serving(says) as peer:
+        request_handler = handler if callable(handler) else respond_with(handler, hang_up=hang_up)
+        async with run_http_server(request_handler) as peer:
             response: Response = (await fetch(peer, response_seconds=seconds))[0]
-            await peer.left.wait()
+            await peer.disconnected.wait()
             return response
 
     return asyncio.run(main())
 
 
-def dripping(part: bytes, head: bytes = b"", pause: float = 0.0) -> Answer:
+def respond_slowly(part: bytes, head: bytes = b"", pause: float = 0.0) -> RequestHandler:
     """Send the head, then repeat the part until the client disconnects."""
 
-    async def answer(heard: Heard, writer: asyncio.StreamWriter) -> None:
+    async def handle(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(head)
         while not writer.is_closing():
             writer.write(part)
             await writer.drain()
             await asyncio.sleep(pause)
 
-    return answer
+    return handle
 
 
 @covers("answer-limits")
-def test_an_answer_of_exactly_the_limit_is_taken_whole() -> None:
-    assert answered(reply(200, MIB)).body == MIB
+def test_a_response_of_exactly_the_limit_is_read_completely() -> None:
+    assert fetch_response(encode_response(200, MIB)).body == MIB
 
 
 @covers("answer-limits")
 @pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 10_000_000])
-def test_a_larger_answer_is_refused(size: int) -> None:
+def test_a_larger_response_is_refused(size: int) -> None:
     with pytest.raises(ResponseTooLarge, match="127\\.0\\.0\\.1 answered the step with more than 1 MiB"):
-        answered(reply(200, b"x" * size))
+        fetch_response(encode_response(200, b"x" * size))
 
 
 @covers("answer-limits")
-def test_an_answer_without_end_is_refused() -> None:
+def test_an_endless_response_is_refused() -> None:
     with pytest.raises(ResponseTooLarge):
-        answered(dripping(b"x" * 65536, b"HTTP/1.1 200 OK\r\n\r\n"))
+        fetch_response(respond_slowly(b"x" * 65536, b"HTTP/1.1 200 OK\r\n\r\n"))
     with pytest.raises(ResponseTooLarge):
-        answered(
-            dripping(
+        fetch_response(
+            respond_slowly(
                 b"8000\r\n%b\r\n" % (b"x" * 32768), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
             )
         )
 
 
 @covers("answer-limits")
-def test_headers_without_end_are_refused() -> None:
+def test_endless_headers_are_refused() -> None:
     with pytest.raises(Unreachable, match="broke off its answer"):
-        answered(dripping(b"x-more: %b\r\n" % (b"y" * 1000), b"HTTP/1.1 200 OK\r\n"))
+        fetch_response(respond_slowly(b"x-more: %b\r\n" % (b"y" * 1000), b"HTTP/1.1 200 OK\r\n"))
 
 
 @covers("answer-limits")
 @pytest.mark.parametrize(
-    "said",
+    "raw",
     [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab"],
     ids=["nothing", "half a head", "half a body"],
 )
-def test_a_server_that_falls_silent_is_timed_out(said: bytes) -> None:
+def test_a_silent_server_times_out(raw: bytes) -> None:
     with pytest.raises(TimedOut, match="127\\.0\\.0\\.1 did not answer the step in time"):
-        answered(said, seconds=0.2)
+        fetch_response(raw, seconds=0.2)
 
 
 @covers("answer-limits")
 @pytest.mark.parametrize(
-    "answer",
+    "handler",
     [
-        dripping(b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"),
-        dripping(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n", pause=0.01),
+        respond_slowly(b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"),
+        respond_slowly(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n", pause=0.01),
     ],
     ids=["a body that never comes", "informational responses"],
 )
-def test_the_time_is_for_the_whole_answer_and_not_for_each_part_of_it(answer: Answer) -> None:
+def test_the_time_limit_is_for_the_whole_response(handler: RequestHandler) -> None:
     with pytest.raises(TimedOut):
-        answered(answer, seconds=0.3)
+        fetch_response(handler, seconds=0.3)
 
 
 @covers("answer-limits")
-def test_the_time_is_for_all_redirects_together() -> None:
-    async def slowly(heard: Heard, writer: asyncio.StreamWriter) -> None:
+def test_the_time_limit_includes_all_redirects() -> None:
+    async def redirect_slowly(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.25)
-        writer.write(reply(302, b"", {"location": heard.target + "x"}))
+        writer.write(encode_response(302, b"", {"location": request.target + "x"}))
 
     with pytest.raises(TimedOut):
-        answered(slowly, seconds=0.4)
+        fetch_response(redirect_slowly, seconds=0.4)
 
 
 @covers("answer-limits")
 @pytest.mark.parametrize("name", ["gzip", "GZIP", "x-gzip", "deflate"])
-def test_an_honest_compressed_answer_is_read(name: str) -> None:
+def test_a_compressed_response_is_read(name: str) -> None:
     packed = zlib.compress(b'{"a":1}') if name == "deflate" else gzip.compress(b'{"a":1}', mtime=0)
-    assert answered(reply(200, packed, {"content-encoding": name})).body == b'{"a":1}'
+    assert fetch_response(encode_response(200, packed, {"content-encoding": name})).body == b'{"a":1}'
 
 
-def test_identity_and_an_empty_body_need_no_unpacking() -> None:
-    assert answered(reply(200, b"{}", {"content-encoding": " Identity "})).body == b"{}"
-    assert answered(reply(401, b"", {"content-encoding": "br"})).status == 401
+def test_identity_and_an_empty_body_are_not_decompressed() -> None:
+    assert fetch_response(encode_response(200, b"{}", {"content-encoding": " Identity "})).body == b"{}"
+    assert fetch_response(encode_response(401, b"", {"content-encoding": "br"})).status == 401
 
 
 @covers("answer-limits")
-def test_a_gzip_bomb_is_refused_before_it_goes_off() -> None:
+def test_a_gzip_bomb_is_refused() -> None:
     bomb = gzip.compress(b"\0" * 200_000_000, 1, mtime=0)
     assert len(bomb) < MAX_BODY_BYTES
     with pytest.raises(ResponseTooLarge, match="more than 1 MiB when decompressed"):
-        answered(reply(200, bomb, {"content-encoding": "gzip"}))
+        fetch_response(encode_response(200, bomb, {"content-encoding": "gzip"}))
 
 
-def test_a_compressed_answer_of_exactly_the_limit_is_taken_whole() -> None:
-    assert answered(reply(200, gzip.compress(MIB, mtime=0), {"content-encoding": "gzip"})).body == MIB
+def test_a_compressed_response_of_exactly_the_limit_is_read() -> None:
+    assert (
+        fetch_response(encode_response(200, gzip.compress(MIB, mtime=0), {"content-encoding": "gzip"})).body
+        == MIB
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,14 +155,14 @@ def test_a_compressed_answer_of_exactly_the_limit_is_taken_whole() -> None:
         ("gzip", gzip.compress(b'{"a":1}', mtime=0)[:-4]),
     ],
 )
-def test_an_answer_that_does_not_unpack_is_a_clear_error(encoding: str, body: bytes) -> None:
+def test_an_invalid_compressed_response_is_unreachable(encoding: str, body: bytes) -> None:
     with pytest.raises(Unreachable, match=r"cannot be decompressed|cut off"):
-        answered(reply(200, body, {"content-encoding": encoding}))
+        fetch_response(encode_response(200, body, {"content-encoding": encoding}))
 
 
 @covers("answer-limits")
 @pytest.mark.parametrize(
-    "said",
+    "raw",
     [
         b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
@@ -165,24 +178,24 @@ def test_an_answer_that_does_not_unpack_is_a_clear_error(encoding: str, body: by
         b"",
     ],
 )
-def test_an_answer_that_is_cut_off_or_no_http_is_a_clear_error(said: bytes) -> None:
+def test_a_truncated_response_or_one_that_is_not_http_is_unreachable(raw: bytes) -> None:
     with pytest.raises(
         Unreachable, match=r"^127\.0\.0\.1 broke off its answer to the step, or it is not HTTP"
     ):
-        answered(said, hang_up=True)
+        fetch_response(raw, hang_up=True)
 
 
-def test_a_reset_connection_is_a_clear_error() -> None:
-    async def reset(heard: Heard, writer: asyncio.StreamWriter) -> None:
+def test_a_reset_connection_is_unreachable() -> None:
+    async def reset(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 
     with pytest.raises(Unreachable, match="127\\.0\\.0\\.1"):
-        answered(reset)
+        fetch_response(reset)
 
 
-def test_a_banner_before_any_request_is_not_taken_for_an_answer() -> None:
+def test_a_banner_before_any_request_is_not_a_response() -> None:
     async def main() -> None:
-        async with listening(b"220 mail.example ESMTP\r\n") as peer:
+        async with run_raw_server(b"220 mail.example ESMTP\r\n") as peer:
             await fetch(peer, response_seconds=0.2)
 
     with pytest.raises(NetworkError):
@@ -190,7 +203,7 @@ def test_a_banner_before_any_request_is_not_taken_for_an_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "raw",
     [
         b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1;a=1\r\n}\r\n0\r\nt: x\r\n\r\n",
@@ -199,39 +212,39 @@ def test_a_banner_before_any_request_is_not_taken_for_an_answer() -> None:
     ],
     ids=["HTTP/1.0", "chunked", "100 first", "until close"],
 )
-def test_every_honest_way_to_end_a_body_is_understood(said: bytes) -> None:
-    response = answered(said, hang_up=True)
+def test_every_standard_end_of_a_body_is_supported(raw: bytes) -> None:
+    response = fetch_response(raw, hang_up=True)
     assert (response.status, response.body) == (200, b"{}")
 
 
 @covers("answer-limits")
 @pytest.mark.parametrize("kind", ["text/event-stream", "Text/Event-Stream; charset=utf-8"])
-def test_an_event_stream_is_not_waited_for(kind: str) -> None:
-    said = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nX-A: 1\r\nX-A: 2\r\n\r\ndata: 1\n\n"
-    response = answered(said.encode())
+def test_the_client_does_not_wait_for_an_event_stream(kind: str) -> None:
+    raw = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nX-A: 1\r\nX-A: 2\r\n\r\ndata: 1\n\n"
+    response = fetch_response(raw.encode())
     assert (response.status, response.body, response.header_all("x-a")) == (200, b"", ("1", "2"))
 
 
-def test_after_a_failed_request_an_exchange_goes_on_over_a_fresh_connection() -> None:
-    async def once_broken(heard: Heard, writer: asyncio.StreamWriter) -> None:
-        if heard.target == "/broken":
+def test_an_exchange_uses_a_new_connection_after_a_failed_request() -> None:
+    async def break_first_response(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.target == "/broken":
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")
             await writer.drain()
             writer.close()
         else:
-            writer.write(reply())
+            writer.write(encode_response())
 
     async def main() -> list[object]:
-        async with serving(once_broken) as peer:
+        async with run_http_server(break_first_response) as peer:
 
             def exchange() -> Exchange[list[object]]:
-                seen: list[object] = []
+                outcomes: list[object] = []
                 for path in ("/broken", "/whole", "/again"):
                     try:
-                        seen.append((yield get_json(peer.url(path), "step")).status)
-                    except NetworkError as trouble:
-                        seen.append(trouble.code)
-                return seen
+                        outcomes.append((yield get_json(peer.url(path), "step")).status)
+                    except NetworkError as error:
+                        outcomes.append(error.code)
+                return outcomes
 
             seen = await run_exchange(exchange(), Server("s", peer.url("/mcp")), environ={})
             return [*seen, peer.connections]

@@ -16,25 +16,25 @@ from hermes_mcp_auth_remote.http.addresses import Address
 from hermes_mcp_auth_remote.http.proxies import proxy_for
 from hermes_mcp_auth_remote.oauth.wire import get_json, post_form
 from tests.http.peers import (
-    Answer,
     Peer,
-    always,
-    configured,
+    RequestHandler,
+    encode_response,
     fetch,
-    leading_by_name,
-    proxying,
-    reply,
-    serving,
+    make_server,
+    make_table_resolver,
+    respond_with,
+    run_http_server,
+    run_proxy,
 )
-from tests.parts.certificates import Certificates, certificates
+from tests.leak_check import watch_secrets
+from tests.parts.certificates import Certificates, issue_certificates
 from tests.requirements import covers
-from tests.tripwire import guard
 
 URL = "https://mcp.example/mcp"
 PROXY = "http://proxy.example:3128"
 
 
-def chosen(environ: dict[str, str], url: str = URL) -> str | None:
+def proxy_origin(environ: dict[str, str], url: str = URL) -> str | None:
     """Return scheme, host and port of the proxy for a URL."""
     proxy = proxy_for(url, environ)
     return None if proxy is None else str(proxy.url.origin)
@@ -43,22 +43,26 @@ def chosen(environ: dict[str, str], url: str = URL) -> str | None:
 @covers("proxies")
 @pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
 def test_a_proxy_is_taken_from_the_environment(name: str) -> None:
-    assert chosen({name: PROXY}) == PROXY
+    assert proxy_origin({name: PROXY}) == PROXY
 
 
 @covers("proxies")
-def test_the_lower_case_spelling_wins_and_turns_off_where_it_is_empty() -> None:
-    assert chosen({"HTTPS_PROXY": "http://upper:1", "https_proxy": "http://lower:2"}) == "http://lower:2"
-    assert chosen({"HTTPS_PROXY": "http://upper:1", "https_proxy": ""}) is None
-    assert chosen({"HTTPS_PROXY": "http://special:1", "all_proxy": "http://all:2"}) == "http://special:1"
-    assert chosen({"https_proxy": "", "all_proxy": "http://all:2"}) == "http://all:2"
-    assert chosen({"NO_PROXY": "*", "no_proxy": "", "https_proxy": PROXY}) == PROXY
+def test_the_lower_case_variable_wins_and_an_empty_one_turns_proxies_off() -> None:
+    assert (
+        proxy_origin({"HTTPS_PROXY": "http://upper:1", "https_proxy": "http://lower:2"}) == "http://lower:2"
+    )
+    assert proxy_origin({"HTTPS_PROXY": "http://upper:1", "https_proxy": ""}) is None
+    assert (
+        proxy_origin({"HTTPS_PROXY": "http://special:1", "all_proxy": "http://all:2"}) == "http://special:1"
+    )
+    assert proxy_origin({"https_proxy": "", "all_proxy": "http://all:2"}) == "http://all:2"
+    assert proxy_origin({"NO_PROXY": "*", "no_proxy": "", "https_proxy": PROXY}) == PROXY
 
 
 @covers("proxies")
 @pytest.mark.parametrize("more", [{}, {"REQUEST_METHOD": "GET"}])
-def test_http_proxy_is_never_read_so_that_no_request_to_a_cgi_sets_our_proxy(more: dict[str, str]) -> None:
-    assert chosen({"HTTP_PROXY": PROXY, "http_proxy": PROXY, **more}) is None
+def test_http_proxy_is_never_read(more: dict[str, str]) -> None:
+    assert proxy_origin({"HTTP_PROXY": PROXY, "http_proxy": PROXY, **more}) is None
 
 
 @covers("proxies")
@@ -72,8 +76,8 @@ def test_http_proxy_is_never_read_so_that_no_request_to_a_cgi_sets_our_proxy(mor
         "https://[::1]/",
     ],
 )
-def test_loopback_is_never_asked_of_a_proxy(url: str) -> None:
-    assert chosen({"HTTPS_PROXY": PROXY, "ALL_PROXY": PROXY}, url) is None
+def test_loopback_never_uses_a_proxy(url: str) -> None:
+    assert proxy_origin({"HTTPS_PROXY": PROXY, "ALL_PROXY": PROXY}, url) is None
 
 
 @covers("proxies")
@@ -105,8 +109,8 @@ def test_loopback_is_never_asked_of_a_proxy(url: str) -> None:
         ("bücher.example", "https://xn--bcher-kva.example/"),
     ],
 )
-def test_no_proxy_exempts(no_proxy: str, url: str) -> None:
-    assert chosen({"HTTPS_PROXY": PROXY, "NO_PROXY": no_proxy}, url) is None
+def test_no_proxy_exempts_matching_hosts(no_proxy: str, url: str) -> None:
+    assert proxy_origin({"HTTPS_PROXY": PROXY, "NO_PROXY": no_proxy}, url) is None
 
 
 @covers("proxies")
@@ -133,8 +137,8 @@ def test_no_proxy_exempts(no_proxy: str, url: str) -> None:
         ("https://mcp.example", URL),
     ],
 )
-def test_no_proxy_exempts_nothing_else(no_proxy: str, url: str) -> None:
-    assert chosen({"HTTPS_PROXY": PROXY, "NO_PROXY": no_proxy}, url) == PROXY
+def test_no_proxy_exempts_no_other_hosts(no_proxy: str, url: str) -> None:
+    assert proxy_origin({"HTTPS_PROXY": PROXY, "NO_PROXY": no_proxy}, url) == PROXY
 
 
 @pytest.mark.parametrize(
@@ -147,8 +151,8 @@ def test_no_proxy_exempts_nothing_else(no_proxy: str, url: str) -> None:
         (" http://proxy.example:3128/ ", "http://proxy.example:3128"),
     ],
 )
-def test_a_proxy_is_understood_however_it_is_written(text: str, origin: str) -> None:
-    assert chosen({"HTTPS_PROXY": text}) == origin
+def test_every_notation_of_a_proxy_is_understood(text: str, origin: str) -> None:
+    assert proxy_origin({"HTTPS_PROXY": text}) == origin
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,9 @@ def test_a_proxy_is_understood_however_it_is_written(text: str, origin: str) -> 
         ("ada:grüße", (b"ada", "grüße".encode())),
     ],
 )
-def test_a_proxy_s_user_and_password_are_unquoted(written: str, auth: tuple[bytes, bytes]) -> None:
+def test_the_user_and_password_of_a_proxy_are_percent_decoded(
+    written: str, auth: tuple[bytes, bytes]
+) -> None:
     proxy = proxy_for(URL, {"HTTPS_PROXY": f"http://{written}@proxy.example:1"})
     assert proxy is not None
     assert proxy.auth == auth
@@ -183,15 +189,15 @@ def test_a_proxy_s_user_and_password_are_unquoted(written: str, auth: tuple[byte
         "://",
     ],
 )
-def test_a_proxy_that_cannot_be_used_is_a_mistake_that_shows_no_password(text: str) -> None:
-    guard({"a-proxy-password"})
+def test_the_error_for_an_unusable_proxy_shows_no_password(text: str) -> None:
+    watch_secrets({"a-proxy-password"})
     for spelling in (text, text.replace("://", "://ada:a-proxy-password@")):
         with pytest.raises(ConfigError, match=r"^The proxy in the environment is not an address"):
             proxy_for(URL, {"HTTPS_PROXY": spelling})
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
-def test_socks_without_its_library_says_what_to_install(scheme: str) -> None:
+def test_the_error_for_socks_without_its_library_names_the_package(scheme: str) -> None:
     with pytest.raises(ConfigError, match="is a SOCKS proxy") as caught:
         proxy_for(URL, {"ALL_PROXY": f"{scheme}://proxy.example:1080"})
     assert caught.value.advice == "Run `pip install httpcore[socks]`."
@@ -202,100 +208,115 @@ def test_socks_without_its_library_says_what_to_install(scheme: str) -> None:
 
 @pytest.fixture
 def issued(tmp_path: Path) -> Certificates:
-    return certificates(tmp_path, "mcp.example", "auth.example", "127.0.0.1")
+    return issue_certificates(tmp_path, "mcp.example", "auth.example", "127.0.0.1")
 
 
-def serving_tls(issued: Certificates) -> ssl.SSLContext:
+def server_tls_context(issued: Certificates) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(issued.cert_file, issued.key_file)
     return context
 
 
-PUBLIC = leading_by_name(mcp_example="1.1.1.1", auth_example="1.1.1.2", inside_example="10.0.0.1")
+TABLE_RESOLVER = make_table_resolver(mcp_example="1.1.1.1", auth_example="1.1.1.2", inside_example="10.0.0.1")
 
 
-async def through(peer: Peer, proxy: str, issued: Certificates, *hosts: str) -> list[int]:
+async def fetch_through_proxy(peer: Peer, proxy: str, issued: Certificates, *hosts: str) -> list[int]:
     """Fetch from hosts through a proxy, and return the statuses."""
-    server = configured("https://mcp.example/mcp", ca_file=str(issued.ca_file), allow_addresses=())
+    server = make_server("https://mcp.example/mcp", ca_file=str(issued.ca_file), allow_addresses=())
     requests = [get_json(f"https://{host}/", "step") for host in hosts or ("mcp.example",)]
     environ = {"HTTPS_PROXY": proxy}
-    return [each.status for each in await fetch(server, *requests, environ=environ, resolve=PUBLIC)]
+    return [
+        response.status
+        for response in await fetch(server, *requests, environ=environ, resolve=TABLE_RESOLVER)
+    ]
 
 
 @covers("proxies")
-def test_quirk_45_every_leg_goes_through_the_proxy_by_name_and_in_a_tunnel(issued: Certificates) -> None:
+def test_quirk_45_every_leg_uses_a_tunnel_of_the_proxy_by_host_name(issued: Certificates) -> None:
     async def main() -> None:
-        async with serving(always(reply()), tls=serving_tls(issued)) as peer, proxying(peer) as proxy:
+        async with (
+            run_http_server(respond_with(encode_response()), tls=server_tls_context(issued)) as peer,
+            run_proxy(peer) as proxy,
+        ):
             hosts = ("mcp.example", "auth.example", "auth.example")
-            assert await through(peer, proxy.url(), issued, *hosts) == [200, 200, 200]
-            assert [(h.method, h.target) for h in proxy.heard] == [
+            assert await fetch_through_proxy(peer, proxy.url(), issued, *hosts) == [200, 200, 200]
+            assert [(h.method, h.target) for h in proxy.requests] == [
                 ("CONNECT", "mcp.example:443"),
                 ("CONNECT", "auth.example:443"),
             ]
-            assert [h.headers["host"] for h in peer.heard] == [*hosts]
-            assert all(set(h.headers) <= {"host", "accept", "user-agent"} for h in proxy.heard)
+            assert [h.headers["host"] for h in peer.requests] == [*hosts]
+            assert all(set(h.headers) <= {"host", "accept", "user-agent"} for h in proxy.requests)
 
     asyncio.run(main())
 
 
 @covers("proxies")
-def test_a_name_that_only_the_proxy_can_resolve_is_reached(issued: Certificates) -> None:
+def test_a_host_that_only_the_proxy_can_resolve_is_reached(issued: Certificates) -> None:
     async def main() -> list[int]:
-        async with serving(always(reply()), tls=serving_tls(issued)) as peer, proxying(peer) as proxy:
-            server = configured(URL, ca_file=str(issued.ca_file), allow_addresses=())
+        async with (
+            run_http_server(respond_with(encode_response()), tls=server_tls_context(issued)) as peer,
+            run_proxy(peer) as proxy,
+        ):
+            server = make_server(URL, ca_file=str(issued.ca_file), allow_addresses=())
             environ = {"HTTPS_PROXY": proxy.url()}
-            answers = await fetch(server, environ=environ, resolve=leading_by_name())
-            return [each.status for each in answers]
+            responses = await fetch(server, environ=environ, resolve=make_table_resolver())
+            return [response.status for response in responses]
 
     assert asyncio.run(main()) == [200]
 
 
 @covers("proxies")
-def test_a_resolver_that_hangs_does_not_stop_what_the_proxy_can_resolve(
+def test_a_hanging_resolver_does_not_block_a_host_that_the_proxy_resolves(
     issued: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "TRUSTED_LOOKUP_SECONDS", 0.05)
 
-    async def hanging(host: str, port: int) -> list[Address]:
+    async def hang(host: str, port: int) -> list[Address]:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def by_name(host: str, port: int) -> list[Address]:
-        return [ip_address("127.0.0.1")] if host == "proxy.example" else await hanging(host, port)
+    async def resolve_proxy_only(host: str, port: int) -> list[Address]:
+        return [ip_address("127.0.0.1")] if host == "proxy.example" else await hang(host, port)
 
     async def main() -> list[int]:
-        async with serving(always(reply()), tls=serving_tls(issued)) as peer, proxying(peer) as proxy:
-            server = configured(URL, ca_file=str(issued.ca_file), allow_addresses=())
+        async with (
+            run_http_server(respond_with(encode_response()), tls=server_tls_context(issued)) as peer,
+            run_proxy(peer) as proxy,
+        ):
+            server = make_server(URL, ca_file=str(issued.ca_file), allow_addresses=())
             environ = {"HTTPS_PROXY": proxy.url(host="proxy.example")}
-            return [each.status for each in await fetch(server, environ=environ, resolve=by_name)]
+            return [
+                response.status
+                for response in await fetch(server, environ=environ, resolve=resolve_proxy_only)
+            ]
 
     assert asyncio.run(main()) == [200]
 
 
 @covers("proxies")
-def test_the_proxy_gets_its_user_and_password_and_no_server_does(issued: Certificates) -> None:
-    guard({"a-proxy-password"})
+def test_only_the_proxy_gets_its_user_and_password(issued: Certificates) -> None:
+    watch_secrets({"a-proxy-password"})
 
     async def main() -> None:
         async with (
-            serving(always(reply()), tls=serving_tls(issued)) as peer,
-            proxying(peer, password="ada:a-proxy-password") as proxy,
+            run_http_server(respond_with(encode_response()), tls=server_tls_context(issued)) as peer,
+            run_proxy(peer, password="ada:a-proxy-password") as proxy,
         ):
             address = f"http://ada:a-proxy-password@127.0.0.1:{proxy.port}"
-            assert await through(peer, address, issued) == [200]
-            assert "proxy-authorization" not in peer.heard[0].headers
+            assert await fetch_through_proxy(peer, address, issued) == [200]
+            assert "proxy-authorization" not in peer.requests[0].headers
 
     asyncio.run(main())
 
 
 @covers("proxies")
 @pytest.mark.parametrize("user", ["", "ada:a-wrong-password@"])
-def test_a_proxy_that_wants_a_password_says_so(issued: Certificates, user: str) -> None:
-    guard({"a-wrong-password"})
+def test_the_error_says_that_the_proxy_requires_a_password(issued: Certificates, user: str) -> None:
+    watch_secrets({"a-wrong-password"})
 
     async def main() -> None:
-        async with serving() as peer, proxying(peer, password="ada:a-right-password") as proxy:
-            await through(peer, f"http://{user}127.0.0.1:{proxy.port}", issued)
+        async with run_http_server() as peer, run_proxy(peer, password="ada:a-right-password") as proxy:
+            await fetch_through_proxy(peer, f"http://{user}127.0.0.1:{proxy.port}", issued)
 
     with pytest.raises(Unreachable, match="proxy asks for a user and a password") as caught:
         asyncio.run(main())
@@ -303,10 +324,10 @@ def test_a_proxy_that_wants_a_password_says_so(issued: Certificates, user: str) 
 
 
 @pytest.mark.parametrize("status", [403, 502, 503])
-def test_a_proxy_that_refuses_is_named_with_its_status(issued: Certificates, status: int) -> None:
+def test_the_error_names_the_status_of_a_proxy_that_refuses(issued: Certificates, status: int) -> None:
     async def main() -> None:
-        async with serving() as peer, proxying(peer, status=status) as proxy:
-            await through(peer, proxy.url(), issued)
+        async with run_http_server() as peer, run_proxy(peer, status=status) as proxy:
+            await fetch_through_proxy(peer, proxy.url(), issued)
 
     with pytest.raises(
         Unreachable, match=rf"did not let the step through to mcp\.example \(status {status}\)"
@@ -314,20 +335,23 @@ def test_a_proxy_that_refuses_is_named_with_its_status(issued: Certificates, sta
         asyncio.run(main())
 
 
-def test_a_proxy_that_is_down_is_named() -> None:
+def test_the_error_names_a_proxy_that_is_down() -> None:
     with closing(socket(AF_INET, SOCK_STREAM)) as bound:
         bound.bind(("127.0.0.1", 0))
         environ = {"HTTPS_PROXY": f"http://127.0.0.1:{bound.getsockname()[1]}"}
         with pytest.raises(Unreachable, match=r"^The proxy 127\.0\.0\.1 refused the connection"):
-            asyncio.run(fetch(configured(URL), environ=environ, resolve=PUBLIC))
+            asyncio.run(fetch(make_server(URL), environ=environ, resolve=TABLE_RESOLVER))
 
 
 @covers("proxies", "authorities")
-def test_a_proxy_over_tls_is_believed_by_the_operator_s_authorities(issued: Certificates) -> None:
+def test_a_proxy_over_tls_is_verified_with_the_operators_authorities(issued: Certificates) -> None:
     async def main() -> list[int]:
-        tls = serving_tls(issued)
-        async with serving(always(reply()), tls=tls) as peer, proxying(peer, tls=tls) as proxy:
-            return await through(peer, f"https://127.0.0.1:{proxy.port}", issued)
+        tls = server_tls_context(issued)
+        async with (
+            run_http_server(respond_with(encode_response()), tls=tls) as peer,
+            run_proxy(peer, tls=tls) as proxy,
+        ):
+            return await fetch_through_proxy(peer, f"https://127.0.0.1:{proxy.port}", issued)
 
     assert asyncio.run(main()) == [200]
 
@@ -336,15 +360,15 @@ def test_a_proxy_over_tls_is_believed_by_the_operator_s_authorities(issued: Cert
 @pytest.mark.parametrize(
     "host", ["inside.example", "10.0.0.1", "169.254.169.254", "127.1", "2130706433", "[::ffff:10.0.0.1]"]
 )
-def test_no_proxy_is_asked_for_an_internal_address(issued: Certificates, host: str) -> None:
+def test_an_internal_address_is_not_requested_from_a_proxy(issued: Certificates, host: str) -> None:
     async def main() -> int:
-        async with serving() as peer, proxying(peer) as proxy:
-            server = configured(URL, allow_addresses=())
-            known = leading_by_name(
+        async with run_http_server() as peer, run_proxy(peer) as proxy:
+            server = make_server(URL, allow_addresses=())
+            table_resolver = make_table_resolver(
                 inside_example="10.0.0.1", **{"127_1": "127.0.0.1"}, x2130706433="127.0.0.1"
             )
             environ = {"HTTPS_PROXY": proxy.url()}
-            resolver = {"resolve": known} if host == "inside.example" else {}
+            resolver = {"resolve": table_resolver} if host == "inside.example" else {}
             with pytest.raises(AddressRefused):
                 await fetch(server, get_json(f"https://{host}/", "step"), environ=environ, **resolver)
             return proxy.connections
@@ -353,11 +377,11 @@ def test_no_proxy_is_asked_for_an_internal_address(issued: Certificates, host: s
 
 
 @covers("address-policy")
-def test_the_proxy_s_own_host_is_no_way_in() -> None:
+def test_metadata_cannot_name_the_host_of_the_proxy() -> None:
     """Metadata may name the proxy itself, which is on the intranet."""
 
     async def main() -> None:
-        async with serving() as peer, proxying(peer) as proxy:
+        async with run_http_server() as peer, run_proxy(peer) as proxy:
             for environ in (
                 {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}"},
                 {"HTTPS_PROXY": "http://10.0.0.1:1"},
@@ -365,7 +389,7 @@ def test_the_proxy_s_own_host_is_no_way_in() -> None:
                 host = "10.0.0.1" if "10.0.0.1" in environ["HTTPS_PROXY"] else "127.0.0.1"
                 url = f"https://{host}:{proxy.port}/"
                 with pytest.raises(AddressRefused):
-                    await fetch(configured(URL, allow_addresses=()), get_json(url, "step"), environ=environ)
+                    await fetch(make_server(URL, allow_addresses=()), get_json(url, "step"), environ=environ)
             assert proxy.connections == 0
 
     asyncio.run(main())
@@ -374,26 +398,29 @@ def test_the_proxy_s_own_host_is_no_way_in() -> None:
 @covers("redirects", "proxies")
 def test_redirects_are_checked_behind_a_proxy_too(issued: Certificates) -> None:
     async def main(location: str, method: str) -> list[str]:
-        moved: Answer = always(reply(302, b"", {"location": location}))
-        async with serving(moved, tls=serving_tls(issued)) as peer, proxying(peer) as proxy:
-            server = configured(URL, ca_file=str(issued.ca_file), allow_addresses=())
+        moved: RequestHandler = respond_with(encode_response(302, b"", {"location": location}))
+        async with run_http_server(moved, tls=server_tls_context(issued)) as peer, run_proxy(peer) as proxy:
+            server = make_server(URL, ca_file=str(issued.ca_file), allow_addresses=())
             request = get_json(URL, "step") if method == "GET" else post_form(URL, "step", {})
             error = AddressRefused if method == "GET" else RedirectRefused
             with pytest.raises(error):
-                await fetch(server, request, environ={"HTTPS_PROXY": proxy.url()}, resolve=PUBLIC)
-            return [heard.target for heard in proxy.heard]
+                await fetch(server, request, environ={"HTTPS_PROXY": proxy.url()}, resolve=TABLE_RESOLVER)
+            return [received.target for received in proxy.requests]
 
     assert asyncio.run(main("https://inside.example/", "GET")) == ["mcp.example:443"]
     assert asyncio.run(main("https://auth.example/", "POST")) == ["mcp.example:443"]
 
 
-def test_what_no_proxy_names_is_reached_directly(issued: Certificates) -> None:
+def test_a_host_in_no_proxy_is_reached_directly(issued: Certificates) -> None:
     async def main() -> int:
-        async with serving(always(reply()), tls=serving_tls(issued)) as peer, proxying(peer) as proxy:
+        async with (
+            run_http_server(respond_with(encode_response()), tls=server_tls_context(issued)) as peer,
+            run_proxy(peer) as proxy,
+        ):
             url = peer.url("/", "mcp.example", "https")
-            server = replace(configured(url, ca_file=str(issued.ca_file)), url=url)
+            server = replace(make_server(url, ca_file=str(issued.ca_file)), url=url)
             environ = {"HTTPS_PROXY": proxy.url(), "NO_PROXY": "mcp.example"}
-            await fetch(server, environ=environ, resolve=leading_by_name(mcp_example="127.0.0.1"))
+            await fetch(server, environ=environ, resolve=make_table_resolver(mcp_example="127.0.0.1"))
             return proxy.connections
 
     assert asyncio.run(main()) == 0

@@ -21,7 +21,7 @@ from hermes_mcp_auth_remote.login import (
     new_login_id,
 )
 from hermes_mcp_auth_remote.values import CredentialKey, Origin
-from tests.oauth.parties import NOW, STATE, VERIFIER, request, server
+from tests.oauth.builders import NOW, STATE, VERIFIER, request, server
 from tests.requirements import covers
 
 LOGIN = Login(
@@ -40,7 +40,7 @@ EVENTS: tuple[LoginEvent, ...] = get_args(LoginEvent)
 
 @covers("login-table")
 @pytest.mark.parametrize(("status", "event"), list(itertools.product(STATUSES, EVENTS)))
-def test_what_is_not_in_the_table_does_not_happen(status: LoginStatus, event: LoginEvent) -> None:
+def test_only_transitions_in_the_table_are_possible(status: LoginStatus, event: LoginEvent) -> None:
     login = replace(LOGIN, status=status)
     if (status, event) in TRANSITIONS:
         assert apply_event(login, event) == replace(login, status=TRANSITIONS[status, event])
@@ -50,7 +50,7 @@ def test_what_is_not_in_the_table_does_not_happen(status: LoginStatus, event: Lo
 
 
 @covers("login-table")
-def test_a_login_is_claimed_once_and_done_only_by_way_of_a_claim() -> None:
+def test_a_login_is_claimed_once_and_done_only_after_a_claim() -> None:
     claimed = apply_event(LOGIN, "claim")
     with pytest.raises(LoginAlreadyUsed):
         apply_event(claimed, "claim")
@@ -60,7 +60,7 @@ def test_a_login_is_claimed_once_and_done_only_by_way_of_a_claim() -> None:
 
 
 @covers("login-table")
-def test_nothing_leads_out_of_a_login_that_is_over() -> None:
+def test_a_login_that_is_over_has_no_transition() -> None:
     over = {status for status in STATUSES if replace(LOGIN, status=status).is_over}
     assert over == {"done", "failed", "expired", "cancelled"}
     assert over.isdisjoint(before for before, _ in TRANSITIONS)
@@ -77,39 +77,39 @@ def test_nothing_leads_out_of_a_login_that_is_over() -> None:
         ("failed", LoginError, "login"),
     ],
 )
-def test_a_login_that_takes_no_more_says_why(status: LoginStatus, kind: type[LoginError], code: str) -> None:
+def test_each_final_status_has_its_own_error(status: LoginStatus, kind: type[LoginError], code: str) -> None:
     error = login_state_error(replace(LOGIN, status=status))
     assert type(error) is kind
     assert error.code == code
 
 
-def test_a_failed_login_repeats_its_own_failure() -> None:
+def test_a_failed_login_repeats_its_failure() -> None:
     error = login_state_error(replace(LOGIN, status="failed", failure=("It was denied.", "Ask the owner.")))
     assert (str(error), error.advice) == ("It was denied.", "Ask the owner.")
 
 
-def test_only_a_waiting_login_expires_and_does_so_at_its_end() -> None:
+def test_only_a_waiting_login_expires() -> None:
     assert not is_expired(LOGIN, NOW + 599.9)
     assert is_expired(LOGIN, NOW + 600)
     assert not is_expired(apply_event(LOGIN, "claim"), NOW + 601)
 
 
 @covers("no-secret")
-def test_a_login_shows_its_host_and_masks_what_it_keeps() -> None:
+def test_the_repr_of_a_login_hides_its_secrets() -> None:
     assert LOGIN.authorization_host == "as.example"
     assert LOGIN.authorization_url == LOGIN.request.url
     for secret in (STATE, VERIFIER, LOGIN.request.url):
         assert secret not in repr(LOGIN)
 
 
-def test_a_connection_s_missing_scope_is_empty_unless_given() -> None:
+def test_missing_scope_of_a_connection_is_empty_by_default() -> None:
     connection = Connection(
         LOGIN.key, LOGIN.server_url, "https://as.example", None, None, None, can_refresh=False
     )
     assert connection.missing_scope == frozenset()
 
 
-def test_an_id_of_a_login_never_looks_like_an_option() -> None:
+def test_a_login_id_never_looks_like_an_option() -> None:
     # Users copy the id after `--finish` from an error message.
     assert new_login_id(lambda _: "-abc-DEF_0123456789ab") == "0abc-DEF_0123456789ab"
     assert new_login_id(lambda _: "abc-DEF_0123456789ab") == "abc-DEF_0123456789ab"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.oauth.challenge import MAX_RESOURCE_METADATA_URLS, Challenge, read_challenge
-from tests.playbook import sample
+from tests.exchange_script import read_sample
 from tests.requirements import covers
 
 M = "https://mcp.example/.well-known/oauth-protected-resource"
@@ -71,31 +71,31 @@ M = "https://mcp.example/.well-known/oauth-protected-resource"
         "invalid scope characters",
     ],
 )
-def test_quirk_9_odd_header_lines_still_say_where_the_metadata_is(
+def test_quirk_9_unusual_header_lines_still_name_the_metadata_url(
     lines: list[str], expected: Challenge
 ) -> None:
     assert read_challenge(lines) == expected
 
 
 @covers("prm-second")
-def test_quirk_8_two_resource_metadata_parameters_are_kept_in_order() -> None:
-    found = read_challenge([sample("sentry/challenge").decode()])
+def test_quirk_8_two_resource_metadata_parameters_keep_their_order() -> None:
+    challenge = read_challenge([read_sample("sentry/challenge").decode()])
     base = "https://mcp.sentry.example/.well-known/oauth-protected-resource"
-    assert found.resource_metadata == (f"{base}/gone", f"{base}/mcp")
-    assert found.error == "invalid_token"
+    assert challenge.resource_metadata == (f"{base}/gone", f"{base}/mcp")
+    assert challenge.error == "invalid_token"
 
 
 @covers("fetch-bounds")
-def test_a_hundred_metadata_addresses_cost_no_hundred_requests() -> None:
+def test_the_number_of_metadata_urls_of_a_challenge_is_limited() -> None:
     line = "Bearer " + ", ".join(f'resource_metadata="https://h.example/{n}"' for n in range(100))
     assert len(read_challenge([line]).resource_metadata) == MAX_RESOURCE_METADATA_URLS
 
 
 @covers("no-crash")
 @given(st.lists(st.text(max_size=200) | st.from_regex(r"(Bearer|DPoP) ?([a-z]+ ?= ?[\"']?.*[\"']?,?)*")))
-def test_nothing_a_server_may_send_raises(lines: list[str]) -> None:
-    found = read_challenge(lines)
-    assert found.scope is None or all(word.isascii() and " " not in word for word in found.scope)
+def test_no_header_lines_raise_an_exception(lines: list[str]) -> None:
+    challenge = read_challenge(lines)
+    assert challenge.scope is None or all(word.isascii() and " " not in word for word in challenge.scope)
 
 
 @covers("linear")
@@ -115,7 +115,7 @@ def test_nothing_a_server_may_send_raises(lines: list[str]) -> None:
     ],
 )
 @pytest.mark.parametrize("in_lines", [False, True])
-def test_a_megabyte_of_hostile_header_is_read_at_once(unit: str, in_lines: bool) -> None:  # noqa: FBT001
+def test_a_hostile_header_of_a_megabyte_is_read_in_linear_time(unit: str, in_lines: bool) -> None:  # noqa: FBT001
     text = "Bearer " + unit * (1_000_000 // len(unit))
     lines = [text[n : n + 1000] for n in range(0, len(text), 1000)] if in_lines else [text]
     assert len(read_challenge(lines).resource_metadata) <= MAX_RESOURCE_METADATA_URLS

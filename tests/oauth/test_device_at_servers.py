@@ -36,9 +36,10 @@ from hermes_mcp_auth_remote.oauth.metadata import (
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response, format_scope
 from hermes_mcp_auth_remote.values import Server
-from tests.browserless import approve_device as approve_at_demo
-from tests.browserless import deny_device as deny_at_demo
-from tests.oauth.parties import (
+from tests.consent_form import approve_device as approve_at_demo
+from tests.consent_form import deny_device as deny_at_demo
+from tests.leak_check import watch_secrets
+from tests.oauth.builders import (
     HTML,
     NOW,
     REDIRECT_URI,
@@ -46,105 +47,118 @@ from tests.oauth.parties import (
     server,
 )
 from tests.parts.authorization_server import Behaviour, serve_demo
-from tests.parts.oidc_provider import OidcOptions, OidcProvider, oidc_provider
-from tests.parts.person import approve_device as approve_at_oidc
+from tests.parts.browser_user import approve_device as approve_at_oidc
+from tests.parts.oidc_provider import OidcOptions, OidcProvider, run_oidc_provider
 from tests.requirements import covers
-from tests.tripwire import guard
 
 pytestmark = pytest.mark.slow
 
 T = TypeVar("T")
 
 
-def once(request: Request) -> Exchange[Response]:
+def send_request(request: Request) -> Exchange[Response]:
     return (yield request)
 
 
-class Desk:
+class DeviceLoginRunner:
     """Runs a device login as the service does, with the package's HTTP client and a simulated clock."""
 
     def __init__(self, url: str) -> None:
         self.server = Server("real", url)
         self.now = NOW
 
-    def run(self, exchange: Exchange[T]) -> T:
+    def run_exchange(self, exchange: Exchange[T]) -> T:
         return asyncio.run(run_exchange(exchange, self.server, environ={}))
 
-    def begin(self, found: AuthorizationServer, who: Client, scope: str, resource: str) -> PollState:
-        wanted = frozenset(scope.split())
-        device = self.run(obtain_device_authorization(found, who, scope=wanted, resource=resource))
-        return start_polling(found, who, device, self.now, scope=wanted, resource=resource)
+    def start_device_login(
+        self, authorization_server: AuthorizationServer, oauth_client: Client, scope: str, resource: str
+    ) -> PollState:
+        scopes = frozenset(scope.split())
+        device = self.run_exchange(
+            obtain_device_authorization(authorization_server, oauth_client, scope=scopes, resource=resource)
+        )
+        return start_polling(
+            authorization_server, oauth_client, device, self.now, scope=scopes, resource=resource
+        )
 
-    def poll(self, pending: PollState) -> PollState | Tokens | PollFailure:
-        self.now = pending.next_action_at
-        return advance_poll(pending, self.run(once(poll_request(pending))), self.now)
+    def poll(self, poll_state: PollState) -> PollState | Tokens | PollFailure:
+        self.now = poll_state.next_action_at
+        return advance_poll(poll_state, self.run_exchange(send_request(poll_request(poll_state))), self.now)
 
 
 @pytest.mark.node
 @covers("device-poll", "device-grant")
 @pytest.mark.parametrize("complete", [True, False], ids=["link", "typed code"])
-def test_a_certified_server_registers_approves_and_grants(complete: bool) -> None:  # noqa: FBT001
+def test_a_device_login_at_a_certified_server_obtains_tokens(complete: bool) -> None:  # noqa: FBT001
     resource = "http://127.0.0.1:9/mcp"
-    with oidc_provider() as op:
-        desk, found = Desk(op.issuer), _discovered(op)
-        who = desk.run(register_client(found, REDIRECT_URI, client_name="Hermes"))
-        assert can_use_device_flow(who)
-        pending = desk.begin(found, who, "mcp:tools offline_access", resource)
-        shown = pending.parameters.authorization
-        assert pending.next_at == NOW + 5, "the server sends no interval"
-        waiting = desk.poll(pending)
-        assert isinstance(waiting, PollState)
-        assert waiting.next_at == NOW + 10
+    with run_oidc_provider() as op:
+        runner, authorization_server = DeviceLoginRunner(op.issuer), discover_provider(op)
+        oauth_client = runner.run_exchange(
+            register_client(authorization_server, REDIRECT_URI, client_name="Hermes")
+        )
+        assert can_use_device_flow(oauth_client)
+        poll_state = runner.start_device_login(
+            authorization_server, oauth_client, "mcp:tools offline_access", resource
+        )
+        device_authorization = poll_state.parameters.authorization
+        assert poll_state.next_at == NOW + 5, "the server sends no interval"
+        next_state = runner.poll(poll_state)
+        assert isinstance(next_state, PollState)
+        assert next_state.next_at == NOW + 10
         if complete:
-            assert shown.verification_uri_complete is not None
-            approve_at_oidc(shown.verification_uri_complete)
+            assert device_authorization.verification_uri_complete is not None
+            approve_at_oidc(device_authorization.verification_uri_complete)
         else:
-            approve_at_oidc(shown.verification_uri, shown.user_code)
-        tokens = desk.poll(waiting)
+            approve_at_oidc(device_authorization.verification_uri, device_authorization.user_code)
+        tokens = runner.poll(next_state)
         assert isinstance(tokens, Tokens), tokens
         assert tokens.refresh_token is not None
         assert "mcp:tools" in (tokens.scope or ())
-        again = desk.poll(waiting)
-        assert isinstance(again, PollFailure)
-        assert isinstance(again.error, TokenError)
+        replayed = runner.poll(next_state)
+        assert isinstance(replayed, PollFailure)
+        assert isinstance(replayed.error, TokenError)
 
 
 @pytest.mark.node
 @covers("device-grant")
-def test_a_certified_server_without_devices_registers_us_without_the_grant() -> None:
+def test_a_certified_server_without_the_device_flow_registers_no_device_grant() -> None:
     features = OidcOptions().features - {"deviceFlow"}
-    with oidc_provider(OidcOptions(features=features)) as op:
-        found = _discovered(op)
-        who = Desk(op.issuer).run(register_client(found, REDIRECT_URI, client_name="Hermes"))
-        assert not can_use_device_flow(who)
+    with run_oidc_provider(OidcOptions(features=features)) as op:
+        authorization_server = discover_provider(op)
+        oauth_client = DeviceLoginRunner(op.issuer).run_exchange(
+            register_client(authorization_server, REDIRECT_URI, client_name="Hermes")
+        )
+        assert not can_use_device_flow(oauth_client)
         assert "POST /reg 400" not in op.log()
 
 
 @pytest.mark.node
 @covers("device-grant")
-def test_a_certified_server_tells_an_older_client_that_it_may_not() -> None:
-    with oidc_provider() as op:
-        desk, found = Desk(op.issuer), _discovered(op)
-        plain = server(issuer=op.issuer, registration_endpoint=found.registration_endpoint)
-        who = desk.run(register_client(plain, REDIRECT_URI, client_name="Hermes"))
-        assert not can_use_device_flow(who)
+def test_a_certified_server_refuses_a_client_without_the_device_grant() -> None:
+    with run_oidc_provider() as op:
+        runner, authorization_server = DeviceLoginRunner(op.issuer), discover_provider(op)
+        plain = server(issuer=op.issuer, registration_endpoint=authorization_server.registration_endpoint)
+        oauth_client = runner.run_exchange(register_client(plain, REDIRECT_URI, client_name="Hermes"))
+        assert not can_use_device_flow(oauth_client)
         with pytest.raises(DeviceAuthorizationError) as caught:
-            desk.begin(found, who, "mcp:tools", "http://127.0.0.1:9/mcp")
+            runner.start_device_login(
+                authorization_server, oauth_client, "mcp:tools", "http://127.0.0.1:9/mcp"
+            )
         # Not the unauthorized_client of RFC 6749 section 5.2, so callers check `can_use_device_flow` first.
         assert caught.value.error == "invalid_request"
 
 
-def _discovered(op: OidcProvider) -> AuthorizationServer:
-    found = Desk(op.issuer).run(discover_authorization_server(op.issuer))
-    assert found is not None
-    return found
+def discover_provider(op: OidcProvider) -> AuthorizationServer:
+    authorization_server = DeviceLoginRunner(op.issuer).run_exchange(discover_authorization_server(op.issuer))
+    assert authorization_server is not None
+    return authorization_server
 
 
 @covers("device-poll", "device-endpoint", "no-secret")
 @pytest.mark.parametrize(
     ("decide", "granted"), [(approve_at_demo, True), (deny_at_demo, False)], ids=["approved", "denied"]
 )
-def test_the_demo_from_an_openid_document_through_slow_down_and_outage_to_the_decision(
+def test_a_device_login_at_the_demo_survives_slow_down_and_an_outage(
     decide: Callable[[str], str],
     granted: bool,  # noqa: FBT001
 ) -> None:
@@ -153,28 +167,34 @@ def test_the_demo_from_an_openid_document_through_slow_down_and_outage_to_the_de
     )
     now = NOW
     with serve_demo(behaviour, clock=lambda: now) as demo:
-        guard(demo.authorization_server.minted_secrets)
-        desk = Desk(demo.mcp_url)
-        first = desk.run(discover_metadata(demo.mcp_url, Challenge())).authorization_server
-        assert first.device_authorization_endpoint is None
-        found = desk.run(find_device_endpoint(demo.issuer, first))
-        who = desk.run(register_client(found, REDIRECT_URI, client_name="Hermes"))
-        pending: PollState | Tokens | PollFailure = desk.begin(found, who, "mcp:tools", demo.mcp_url)
-        assert isinstance(pending, PollState)
+        watch_secrets(demo.authorization_server.minted_secrets)
+        runner = DeviceLoginRunner(demo.mcp_url)
+        first_server = runner.run_exchange(discover_metadata(demo.mcp_url, Challenge())).authorization_server
+        assert first_server.device_authorization_endpoint is None
+        authorization_server = runner.run_exchange(find_device_endpoint(demo.issuer, first_server))
+        oauth_client = runner.run_exchange(
+            register_client(authorization_server, REDIRECT_URI, client_name="Hermes")
+        )
+        poll_state: PollState | Tokens | PollFailure = runner.start_device_login(
+            authorization_server, oauth_client, "mcp:tools", demo.mcp_url
+        )
+        assert isinstance(poll_state, PollState)
         waits: list[tuple[float, float]] = []
         for hurry in (0.0, 2.0, 0.0, 0.0):
-            before, now = now, pending.next_at - hurry
+            before, now = now, poll_state.next_at - hurry
             if len(waits) == 2:
                 demo.authorization_server.fail_next("device_poll", status=502, body=HTML)
-            pending = advance_poll(pending, desk.run(once(poll_request(pending))), now)
-            assert isinstance(pending, PollState), pending
-            waits.append((now - before, pending.next_at - now))
+            poll_state = advance_poll(
+                poll_state, runner.run_exchange(send_request(poll_request(poll_state))), now
+            )
+            assert isinstance(poll_state, PollState), poll_state
+            waits.append((now - before, poll_state.next_at - now))
         # Pending; too early, so 5 s more; a gateway's failure, so twice as long; then the interval again.
         assert [wait for _, wait in waits] == [5, 10, 20, 10]
-        assert pending.parameters.authorization.verification_uri_complete is not None
-        decide(pending.parameters.authorization.verification_uri_complete)
-        now = pending.next_at
-        end = advance_poll(pending, desk.run(once(poll_request(pending))), now)
+        assert poll_state.parameters.authorization.verification_uri_complete is not None
+        decide(poll_state.parameters.authorization.verification_uri_complete)
+        now = poll_state.next_at
+        end = advance_poll(poll_state, runner.run_exchange(send_request(poll_request(poll_state))), now)
         if granted:
             assert isinstance(end, Tokens), end
             assert format_scope(end.scope or ()) == "mcp:tools"

@@ -15,71 +15,80 @@ from hermes_mcp_auth_remote.oauth.metadata import (
     AuthorizationServer,
     default_authorization_server,
 )
-from tests.oauth.parties import (
+from tests.exchange_script import ExchangeScript, script_exchange
+from tests.oauth.builders import (
     HTML,
     ISSUER,
     OPENID,
     metadata,
     server,
 )
-from tests.playbook import Play, play
 from tests.requirements import covers
 
 ENDPOINT = f"{ISSUER}/device_authorization"
-WITH_DEVICE = server(device_authorization_endpoint=ENDPOINT)
+DEVICE_SERVER = server(device_authorization_endpoint=ENDPOINT)
 
 
-def finding(
-    issuer: str = ISSUER, *, trusted: tuple[str, ...] = (), **members: object
-) -> Play[AuthorizationServer]:
-    return play(find_device_endpoint(issuer, server(issuer=issuer, **members), trusted))
+def script_endpoint_search(
+    issuer: str = ISSUER, *, trusted_issuers: tuple[str, ...] = (), **members: object
+) -> ExchangeScript[AuthorizationServer]:
+    return script_exchange(find_device_endpoint(issuer, server(issuer=issuer, **members), trusted_issuers))
 
 
 @covers("device-endpoint")
-def test_quirk_46_an_endpoint_that_only_the_openid_document_names_is_found_and_kept() -> None:
+def test_quirk_46_a_device_endpoint_is_read_from_the_openid_document() -> None:
     grants = ["authorization_code", DEVICE_GRANT]
     openid = metadata(device_authorization_endpoint=ENDPOINT, grant_types_supported=grants)
-    script = finding(grant_types_supported=["authorization_code"]).expects(f"GET {ISSUER}{OPENID}")
-    found = script.answers(200, openid).returns()
-    assert found.device_authorization_endpoint == ENDPOINT
-    assert found.grant_types_supported == tuple(grants)
-    assert found.document["device_authorization_endpoint"] == ENDPOINT
-    assert found.document["grant_types_supported"] == grants
-    script = finding(grant_types_supported=["authorization_code"]).expects(f"GET {ISSUER}{OPENID}")
-    silent = script.answers(200, metadata(device_authorization_endpoint=ENDPOINT)).returns()
-    assert silent.grant_types_supported is None
-    assert "grant_types_supported" not in silent.document
+    script = script_endpoint_search(grant_types_supported=["authorization_code"]).expects(
+        f"GET {ISSUER}{OPENID}"
+    )
+    authorization_server = script.responds(200, openid).returns()
+    assert authorization_server.device_authorization_endpoint == ENDPOINT
+    assert authorization_server.grant_types_supported == tuple(grants)
+    assert authorization_server.document["device_authorization_endpoint"] == ENDPOINT
+    assert authorization_server.document["grant_types_supported"] == grants
+    script = script_endpoint_search(grant_types_supported=["authorization_code"]).expects(
+        f"GET {ISSUER}{OPENID}"
+    )
+    without_grants = script.responds(200, metadata(device_authorization_endpoint=ENDPOINT)).returns()
+    assert without_grants.grant_types_supported is None
+    assert "grant_types_supported" not in without_grants.document
 
 
 @covers("device-endpoint")
-def test_quirk_46_all_else_stays_as_the_first_document_said() -> None:
+def test_quirk_46_other_members_of_the_openid_document_are_ignored() -> None:
     other = metadata(
         device_authorization_endpoint=ENDPOINT,
         authorization_endpoint=f"{ISSUER}/other",
         registration_endpoint=f"{ISSUER}/other",
         code_challenge_methods_supported=None,
     )
-    found = finding().expects(f"GET {ISSUER}{OPENID}").answers(200, other).returns()
-    assert found.authorization_endpoint == f"{ISSUER}/authorize"
-    assert found.registration_endpoint == f"{ISSUER}/register"
-    assert found.code_challenge_methods_supported == ("S256",)
+    authorization_server = (
+        script_endpoint_search().expects(f"GET {ISSUER}{OPENID}").responds(200, other).returns()
+    )
+    assert authorization_server.authorization_endpoint == f"{ISSUER}/authorize"
+    assert authorization_server.registration_endpoint == f"{ISSUER}/register"
+    assert authorization_server.code_challenge_methods_supported == ("S256",)
 
 
 @covers("device-endpoint")
-def test_quirk_46_an_issuer_with_a_path_is_looked_for_in_both_openid_places() -> None:
+def test_quirk_46_both_openid_urls_of_an_issuer_with_a_path_are_tried() -> None:
     issuer = f"{ISSUER}/tenant"
     openid = metadata(issuer, device_authorization_endpoint=f"{issuer}/device")
-    script = finding(issuer, token_endpoint=f"{issuer}/token")
-    script.expects(f"GET {ISSUER}{OPENID}/tenant").answers(404)
-    script.expects(f"GET {issuer}{OPENID}").answers(200, openid)
+    script = script_endpoint_search(issuer, token_endpoint=f"{issuer}/token")
+    script.expects(f"GET {ISSUER}{OPENID}/tenant").responds(404)
+    script.expects(f"GET {issuer}{OPENID}").responds(200, openid)
     assert script.returns().device_authorization_endpoint == f"{issuer}/device"
 
 
 @covers("device-endpoint")
-def test_an_endpoint_that_is_known_or_a_server_that_publishes_nothing_is_not_asked_about() -> None:
-    assert play(find_device_endpoint(ISSUER, WITH_DEVICE)).returns() is WITH_DEVICE
-    guessed = default_authorization_server("https://mcp.example/mcp")
-    assert play(find_device_endpoint(guessed.issuer, guessed)).returns() is guessed
+def test_no_request_is_sent_for_a_known_endpoint_or_default_endpoints() -> None:
+    assert script_exchange(find_device_endpoint(ISSUER, DEVICE_SERVER)).returns() is DEVICE_SERVER
+    default_server = default_authorization_server("https://mcp.example/mcp")
+    assert (
+        script_exchange(find_device_endpoint(default_server.issuer, default_server)).returns()
+        is default_server
+    )
 
 
 @covers("device-endpoint", "issuer-exact")
@@ -106,18 +115,22 @@ def test_an_endpoint_that_is_known_or_a_server_that_publishes_nothing_is_not_ask
         "junk",
     ],
 )
-def test_a_document_that_cannot_be_used_leaves_the_server_as_it_was(
+def test_an_unusable_openid_document_does_not_change_the_server(
     status: int, document: dict[str, object] | str | None
 ) -> None:
-    script = finding().expects(f"GET {ISSUER}{OPENID}").answers(status, document)
+    script = script_endpoint_search().expects(f"GET {ISSUER}{OPENID}").responds(status, document)
     assert script.returns() == server()
-    script = finding().expects(f"GET {ISSUER}{OPENID}").fails(TimedOut("as.example did not answer."))
+    script = (
+        script_endpoint_search()
+        .expects(f"GET {ISSUER}{OPENID}")
+        .fails(TimedOut("as.example did not answer."))
+    )
     assert script.returns() == server()
 
 
 @covers("device-endpoint")
-def test_a_trusted_issuer_is_trusted_here_too_where_it_is_the_one_that_was_found_first() -> None:
-    found = server(issuer="https://parent.example", token_endpoint=f"{ISSUER}/token")
+def test_a_trusted_issuer_is_accepted_in_the_openid_document() -> None:
+    authorization_server = server(issuer="https://parent.example", token_endpoint=f"{ISSUER}/token")
     openid = metadata(
         issuer="https://parent.example",
         device_authorization_endpoint=ENDPOINT,
@@ -128,5 +141,7 @@ def test_a_trusted_issuer_is_trusted_here_too_where_it_is_the_one_that_was_found
         (("https://parent.example", ISSUER), ENDPOINT),
         (("https://parent.example",), None),
     ):
-        script = play(find_device_endpoint(ISSUER, found, trusted)).expects(f"GET {ISSUER}{OPENID}")
-        assert script.answers(200, openid).returns().device_authorization_endpoint == endpoint
+        script = script_exchange(find_device_endpoint(ISSUER, authorization_server, trusted)).expects(
+            f"GET {ISSUER}{OPENID}"
+        )
+        assert script.responds(200, openid).returns().device_authorization_endpoint == endpoint

@@ -17,24 +17,35 @@ from hermes_mcp_auth_remote.oauth.jws import base64url_encode, jwk_thumbprint
 from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
 from hermes_mcp_auth_remote.oauth.token import Tokens, exchange_code, refresh_tokens
 from hermes_mcp_auth_remote.signing import load_prover, new_proof_key
-from tests.oauth.parties import CODE, GRANTED, NOW, OLD, REDIRECT_URI, STATE, TOKEN, client, request, server
-from tests.playbook import Play, headers_of, play
+from tests.exchange_script import ExchangeScript, headers_of, script_exchange
+from tests.oauth.builders import (
+    CODE,
+    NOW,
+    OLD_TOKENS,
+    REDIRECT_URI,
+    STATE,
+    TOKEN_REQUEST,
+    TOKEN_RESPONSE,
+    client,
+    request,
+    server,
+)
 from tests.requirements import covers
 
 KEY = new_proof_key()
-NONCE_WANTED: dict[str, object] = {"error": "use_dpop_nonce"}
-BOUND: dict[str, object] = {**GRANTED, "token_type": "DPoP"}
+NONCE_REQUIRED: dict[str, object] = {"error": "use_dpop_nonce"}
+DPOP_TOKEN_RESPONSE: dict[str, object] = {**TOKEN_RESPONSE, "token_type": "DPoP"}
 
 
 @pytest.fixture
-def proving() -> Prover:
+def prover() -> Prover:
     numbers = itertools.count()
     return load_prover(KEY, lambda: NOW, lambda size: f"jti-{next(numbers)}-of-{size}")
 
 
-def proofs(script: Play[Tokens]) -> list[dict[str, Any]]:
+def sent_proofs(script: ExchangeScript[Tokens]) -> list[dict[str, Any]]:
     """Return the claims of the sent proofs; verify each with its embedded key, as a server does."""
-    return [read_proof(headers_of(each)["dpop"]) for each in script.requests]
+    return [read_proof(headers_of(request)["dpop"]) for request in script.requests]
 
 
 def read_proof(proof: str) -> dict[str, Any]:
@@ -46,57 +57,76 @@ def read_proof(proof: str) -> dict[str, Any]:
     return claims
 
 
-def exchanging(proving: Prover | None) -> Play[Tokens]:
+def script_code_exchange(prover: Prover | None) -> ExchangeScript[Tokens]:
     response = read_authorization_response(f"{REDIRECT_URI}?code={CODE}&state={STATE}", request())
-    return play(exchange_code(response, request(), NOW, prover=proving))
+    return script_exchange(exchange_code(response, request(), NOW, prover=prover))
 
 
 @covers("dpop-proof")
-def test_a_token_request_carries_a_proof_for_its_method_and_url(proving: Prover) -> None:
-    script = exchanging(proving).expects(TOKEN).answers(200, BOUND)
+def test_a_token_request_carries_a_proof_for_its_method_and_url(prover: Prover) -> None:
+    script = script_code_exchange(prover).expects(TOKEN_REQUEST).responds(200, DPOP_TOKEN_RESPONSE)
     tokens = script.returns()
     assert tokens.authorization_header == "DPoP fresh-access"
-    (claims,) = proofs(script)
-    assert claims == {"jti": "jti-0-of-16", "htm": "POST", "htu": TOKEN[5:], "iat": int(NOW)}
+    (claims,) = sent_proofs(script)
+    assert claims == {"jti": "jti-0-of-16", "htm": "POST", "htu": TOKEN_REQUEST[5:], "iat": int(NOW)}
 
 
 @covers("dpop-proof")
-def test_a_refresh_carries_a_proof_as_well(proving: Prover) -> None:
+def test_a_refresh_carries_a_proof(prover: Prover) -> None:
     script = (
-        play(refresh_tokens(server(), client(), OLD, NOW, prover=proving)).expects(TOKEN).answers(200, BOUND)
+        script_exchange(refresh_tokens(server(), client(), OLD_TOKENS, NOW, prover=prover))
+        .expects(TOKEN_REQUEST)
+        .responds(200, DPOP_TOKEN_RESPONSE)
     )
     assert script.returns().scheme == "DPoP"
-    assert len(proofs(script)) == 1
+    assert len(sent_proofs(script)) == 1
 
 
 @covers("dpop-proof")
-def test_a_server_that_binds_nothing_grants_a_bearer_token(proving: Prover) -> None:
-    assert exchanging(proving).expects(TOKEN).answers(200, GRANTED).returns().scheme == "Bearer"
+def test_a_server_without_dpop_grants_a_bearer_token(prover: Prover) -> None:
+    assert (
+        script_code_exchange(prover).expects(TOKEN_REQUEST).responds(200, TOKEN_RESPONSE).returns().scheme
+        == "Bearer"
+    )
 
 
 @covers("dpop-proof")
-def test_a_dpop_token_is_of_no_use_to_whoever_sent_no_proof() -> None:
-    script = exchanging(None).expects(TOKEN, headers={"dpop": None}).answers(200, BOUND)
+def test_a_dpop_token_is_refused_if_no_proof_was_sent() -> None:
+    script = (
+        script_code_exchange(None)
+        .expects(TOKEN_REQUEST, headers={"dpop": None})
+        .responds(200, DPOP_TOKEN_RESPONSE)
+    )
     script.raises(MalformedResponse, "not a Bearer token")
 
 
 @covers("dpop-nonce")
 @pytest.mark.parametrize("status", [400, 401])
-def test_the_nonce_of_an_authorization_server_is_taken_up_once(proving: Prover, status: int) -> None:
-    script = exchanging(proving).expects(TOKEN).answers(status, NONCE_WANTED, {"dpop-nonce": "n-1"})
-    script.expects(TOKEN, form={"code": CODE}).answers(200, BOUND, {"dpop-nonce": "n-2"}).returns()
-    first, second = proofs(script)
+def test_a_token_request_is_retried_once_with_the_servers_nonce(prover: Prover, status: int) -> None:
+    script = (
+        script_code_exchange(prover)
+        .expects(TOKEN_REQUEST)
+        .responds(status, NONCE_REQUIRED, {"dpop-nonce": "n-1"})
+    )
+    script.expects(TOKEN_REQUEST, form={"code": CODE}).responds(
+        200, DPOP_TOKEN_RESPONSE, {"dpop-nonce": "n-2"}
+    ).returns()
+    first, second = sent_proofs(script)
     assert "nonce" not in first
     assert second["nonce"] == "n-1"
     assert first["jti"] != second["jti"]
     # The nonce in the successful response is for the next request.
-    assert read_proof(proving.create_proof("POST", TOKEN[5:]))["nonce"] == "n-2"
+    assert read_proof(prover.create_proof("POST", TOKEN_REQUEST[5:]))["nonce"] == "n-2"
 
 
 @covers("dpop-nonce")
-def test_a_server_that_is_never_content_is_not_asked_for_ever(proving: Prover) -> None:
-    script = exchanging(proving).expects(TOKEN).answers(400, NONCE_WANTED, {"dpop-nonce": "n-1"})
-    script = script.expects(TOKEN).answers(400, NONCE_WANTED, {"dpop-nonce": "n-2"})
+def test_a_second_nonce_error_is_not_retried(prover: Prover) -> None:
+    script = (
+        script_code_exchange(prover)
+        .expects(TOKEN_REQUEST)
+        .responds(400, NONCE_REQUIRED, {"dpop-nonce": "n-1"})
+    )
+    script = script.expects(TOKEN_REQUEST).responds(400, NONCE_REQUIRED, {"dpop-nonce": "n-2"})
     assert script.raises(TokenError).error == "use_dpop_nonce"
 
 
@@ -104,33 +134,35 @@ def test_a_server_that_is_never_content_is_not_asked_for_ever(proving: Prover) -
 @pytest.mark.parametrize(
     "headers", [{}, {"dpop-nonce": ""}, {"dpop-nonce": "two words"}, {"dpop-nonce": "é"}]
 )
-def test_without_a_usable_nonce_there_is_nothing_to_try_again(
-    proving: Prover, headers: dict[str, str]
-) -> None:
-    exchanging(proving).expects(TOKEN).answers(400, NONCE_WANTED, headers).raises(TokenError)
+def test_a_nonce_error_without_a_valid_nonce_is_not_retried(prover: Prover, headers: dict[str, str]) -> None:
+    script_code_exchange(prover).expects(TOKEN_REQUEST).responds(400, NONCE_REQUIRED, headers).raises(
+        TokenError
+    )
 
 
 @covers("dpop-nonce")
-def test_an_error_of_another_kind_is_not_tried_again_for_the_sake_of_a_nonce(proving: Prover) -> None:
+def test_another_error_with_a_nonce_is_not_retried(prover: Prover) -> None:
     refused: dict[str, object] = {"error": "invalid_grant"}
-    exchanging(proving).expects(TOKEN).answers(400, refused, {"dpop-nonce": "n"}).raises(TokenError)
+    script_code_exchange(prover).expects(TOKEN_REQUEST).responds(400, refused, {"dpop-nonce": "n"}).raises(
+        TokenError
+    )
 
 
 @covers("dpop-nonce")
-def test_each_server_has_its_own_nonce(proving: Prover) -> None:
-    assert proving.remember_nonce("https://as.example/token", "of-as")
-    assert not proving.remember_nonce("https://as.example/other", "of-as"), (
+def test_each_server_has_its_own_nonce(prover: Prover) -> None:
+    assert prover.remember_nonce("https://as.example/token", "of-as")
+    assert not prover.remember_nonce("https://as.example/other", "of-as"), (
         "the other path has the same origin"
     )
-    assert proving.remember_nonce("https://mcp.example/mcp", "of-mcp")
-    assert read_proof(proving.create_proof("POST", "https://as.example/x"))["nonce"] == "of-as"
-    assert read_proof(proving.create_proof("POST", "https://mcp.example/x"))["nonce"] == "of-mcp"
-    assert "nonce" not in read_proof(proving.create_proof("POST", "https://else.example/x"))
+    assert prover.remember_nonce("https://mcp.example/mcp", "of-mcp")
+    assert read_proof(prover.create_proof("POST", "https://as.example/x"))["nonce"] == "of-as"
+    assert read_proof(prover.create_proof("POST", "https://mcp.example/x"))["nonce"] == "of-mcp"
+    assert "nonce" not in read_proof(prover.create_proof("POST", "https://else.example/x"))
 
 
 @covers("dpop-proof")
-def test_a_proof_for_a_protected_resource_names_the_token_and_no_query(proving: Prover) -> None:
-    claims = read_proof(proving.create_proof("GET", "https://mcp.example/mcp?project=1#x", "t0ken"))
+def test_a_proof_for_a_protected_resource_has_the_token_hash_and_no_query(prover: Prover) -> None:
+    claims = read_proof(prover.create_proof("GET", "https://mcp.example/mcp?project=1#x", "t0ken"))
     assert claims["htu"] == "https://mcp.example/mcp"
     assert claims["ath"] == base64url_encode(hashlib.sha256(b"t0ken").digest())
 
@@ -157,14 +189,12 @@ def test_the_thumbprint_is_that_of_rfc_7638() -> None:
         ({}, False),
     ],
 )
-def test_proofs_are_offered_where_our_algorithm_is_listed(
-    metadata: dict[str, object], *, offered: bool
-) -> None:
+def test_dpop_is_supported_only_if_es256_is_listed(metadata: dict[str, object], *, offered: bool) -> None:
     assert supports_dpop(metadata) is offered
 
 
 @covers("dpop-nonce")
-def test_a_protected_resource_says_that_it_wants_a_nonce() -> None:
+def test_a_challenge_can_require_a_nonce() -> None:
     assert requires_nonce(['DPoP error="use_dpop_nonce", error_description="x"'])
     assert not requires_nonce(['DPoP error="invalid_token"'])
     assert not requires_nonce([])
@@ -172,16 +202,16 @@ def test_a_protected_resource_says_that_it_wants_a_nonce() -> None:
 
 @covers("no-crash")
 @given(st.text())
-def test_whatever_a_server_sends_as_a_nonce_is_safe_in_a_header(text: str) -> None:
-    proving = load_prover(KEY, lambda: NOW, lambda _: "jti")
-    assert proving.remember_nonce("https://as.example", text) is is_valid_nonce(text)
-    proof = proving.create_proof("POST", "https://as.example/token")
+def test_any_nonce_of_a_server_gives_a_safe_header(text: str) -> None:
+    prover = load_prover(KEY, lambda: NOW, lambda _: "jti")
+    assert prover.remember_nonce("https://as.example", text) is is_valid_nonce(text)
+    proof = prover.create_proof("POST", "https://as.example/token")
     assert proof.isascii()
     assert proof.isprintable()
 
 
 @covers("no-secret")
-def test_neither_key_nor_prover_shows_the_private_half(proving: Prover) -> None:
+def test_no_repr_contains_the_private_key(prover: Prover) -> None:
     private = KEY.reveal().partition('"d": "')[2].partition('"')[0]
     assert len(private) == 43
-    assert private not in f"{proving!r} {KEY!r} {vars(type(proving))}"
+    assert private not in f"{prover!r} {KEY!r} {vars(type(prover))}"

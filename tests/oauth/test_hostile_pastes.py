@@ -14,7 +14,7 @@ from hermes_mcp_auth_remote.errors import McpAuthError, PasteRefused
 from hermes_mcp_auth_remote.oauth import paste
 from hermes_mcp_auth_remote.oauth.redirect import read_authorization_response
 from hermes_mcp_auth_remote.values import Secret
-from tests.oauth.parties import ISSUER, REDIRECT_URI, STATE, request
+from tests.oauth.builders import ISSUER, REDIRECT_URI, STATE, request
 from tests.requirements import covers
 
 # RFC 6749 appendix A.11: any printable ASCII. `urlencode` encodes it as a server does.
@@ -24,7 +24,7 @@ PROSE = st.lists(
 ).map(" ".join)
 
 
-def wrapped(text: str, width: int) -> str:
+def wrap_lines(text: str, width: int) -> str:
     return "\n".join(text[n : n + width] for n in range(0, len(text), width))
 
 
@@ -41,8 +41,8 @@ MANGLINGS: dict[str, Callable[[str], str]] = {
     "&amp;": lambda url: url.replace("&", "&amp;"),
     "https added": lambda url: url.replace("http://", "https://", 1),
     "scheme hidden": lambda url: url.removeprefix("http://"),
-    "wrapped at 80 columns": lambda url: wrapped(url, 80),
-    "wrapped at 40 columns": lambda url: wrapped(url, 40),
+    "wrapped at 80 columns": lambda url: wrap_lines(url, 80),
+    "wrapped at 40 columns": lambda url: wrap_lines(url, 40),
     "zero-width spaces": "\u200b".join,
     "percent-encoded as a whole": lambda url: quote(url, safe=""),
     "bracketed paste": "\x1b[200~{}\x1b[201~".format,
@@ -54,7 +54,7 @@ MANGLINGS: dict[str, Callable[[str], str]] = {
 @given(
     CODES, st.permutations(["code", "state", "iss", "scope"]), st.sampled_from(list(MANGLINGS)), PROSE, PROSE
 )
-def test_the_code_of_any_valid_address_comes_out_of_any_mangling_intact(
+def test_the_code_of_any_valid_address_survives_any_mangling(
     code: str, order: list[str], mangling: str, before: str, after: str
 ) -> None:
     if before or after:
@@ -78,9 +78,7 @@ def test_the_code_of_any_valid_address_comes_out_of_any_mangling_intact(
     | st.binary(max_size=300).map(lambda raw: raw.decode("utf-8", "surrogateescape")),
     bare=st.booleans(),
 )
-def test_no_text_that_is_not_this_login_s_gets_through_and_none_raises_anything_else(
-    text: str, *, bare: bool
-) -> None:
+def test_any_text_without_the_state_is_refused_or_a_bare_code(text: str, *, bare: bool) -> None:
     assume(STATE not in text)
     try:
         response = read_authorization_response(text, request(), accept_bare_code=bare)
@@ -101,18 +99,16 @@ def test_no_text_that_is_not_this_login_s_gets_through_and_none_raises_anything_
         [REDIRECT_URI, "http://127.0.0.1:1/{s}", "https://as.example/{s}", "https://{s}.example/", "", "{s} "]
     ),
 )
-def test_no_refusal_of_a_paste_repeats_anything_from_it(
-    secret: str, query: str, state: str, where: str
-) -> None:
-    text = f"{where}?{query}&state={state}".format(s=secret)
+def test_a_refusal_repeats_nothing_from_the_paste(secret: str, query: str, state: str, base_url: str) -> None:
+    text = f"{base_url}?{query}&state={state}".format(s=secret)
     try:
         read_authorization_response(text, request(), accept_bare_code=False)
     except McpAuthError as error:
         # A random secret of 12 characters matches no known error code, which a refusal may contain.
-        told = f"{error} {error.advice} {error!r} {error.args}"
+        refusal = f"{error} {error.advice} {error!r} {error.args}"
         if query != "error={s}":
-            assert secret not in told
-        assert STATE not in told
+            assert secret not in refusal
+        assert STATE not in refusal
         last = "".join(traceback.format_exception_only(error))
         assert STATE not in last
 
@@ -136,7 +132,7 @@ def test_no_refusal_of_a_paste_repeats_anything_from_it(
         "\ud800",
     ],
 )
-def test_a_megabyte_of_hostile_paste_is_refused_at_once_and_the_longest_allowed_too(unit: str) -> None:
+def test_a_long_hostile_paste_is_refused_in_linear_time(unit: str) -> None:
     for length in (1_000_000, paste.MAX_PASTE_CHARS):
         text = (f"{REDIRECT_URI}?" + unit * (length // len(unit)))[:length]
         with pytest.raises(PasteRefused):
@@ -146,7 +142,7 @@ def test_a_megabyte_of_hostile_paste_is_refused_at_once_and_the_longest_allowed_
 
 
 @covers("linear")
-def test_the_number_of_readings_of_a_paste_does_not_grow_with_it() -> None:
+def test_the_number_of_candidates_of_a_paste_is_limited() -> None:
     address = f"{REDIRECT_URI}?code=a "
     most = 3 * 2 * 2 * (paste.MAX_ADDRESSES + 1)
     assert len(list(paste.extract_candidates(address * 500, "127.0.0.1:8765"))) <= most

@@ -10,26 +10,26 @@ from hermes_mcp_auth_remote.errors import AuthorizationDenied, PasteRefused
 from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS
 from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse, read_authorization_response
 from hermes_mcp_auth_remote.values import Secret
-from tests.oauth.parties import ISSUER, REDIRECT_URI, STATE, request, server
+from tests.oauth.builders import ISSUER, REDIRECT_URI, STATE, request, server
 from tests.requirements import covers
 
 CODE = "4/0A-c0de_that.was~minted"
 URL = f"{REDIRECT_URI}?code=4%2F0A-c0de_that.was~minted&scope=a%20b&state={STATE}"
-WITH_ISS = server(authorization_response_iss_parameter_supported=True)
+ISS_SERVER = server(authorization_response_iss_parameter_supported=True)
 
 
-def code_of(text: str, **members: object) -> str:
+def read_code(text: str, **members: object) -> str:
     return read_authorization_response(text, request(**members)).code.reveal()
 
 
-def refused(text: str, *, accept_bare_code: bool = False, **members: object) -> str:
+def expect_refusal(text: str, *, accept_bare_code: bool = False, **members: object) -> str:
     """Return the text of the refusal; check that it does not repeat the paste."""
     with pytest.raises(PasteRefused) as caught:
         read_authorization_response(text, request(**members), accept_bare_code=accept_bare_code)
-    told = f"{caught.value} {caught.value.advice}"
-    assert CODE not in told
-    assert STATE not in told
-    return told
+    refusal = f"{caught.value} {caught.value.advice}"
+    assert CODE not in refusal
+    assert STATE not in refusal
+    return refusal
 
 
 @covers("paste-mangled")
@@ -88,8 +88,8 @@ def refused(text: str, *, accept_bare_code: bool = False, **members: object) -> 
         f"{URL}\n{URL}",
     ],
 )
-def test_quirk_40_what_phones_chats_and_terminals_do_to_an_address_is_undone(text: str) -> None:
-    assert code_of(text) == CODE
+def test_quirk_40_the_code_is_read_from_a_mangled_address(text: str) -> None:
+    assert read_code(text) == CODE
 
 
 @covers("paste-mangled")
@@ -97,17 +97,17 @@ def test_quirk_40_what_phones_chats_and_terminals_do_to_an_address_is_undone(tex
 @pytest.mark.parametrize(
     "wrap", ["{}", "<{}>", '"{}"', "({})", "**{}**", "[{}]", "'{}'", "_{}_", "/callback?{query}"]
 )
-def test_quirk_40_a_code_that_ends_in_punctuation_keeps_it(ending: str, wrap: str) -> None:
+def test_quirk_40_a_code_keeps_its_final_punctuation(ending: str, wrap: str) -> None:
     query = f"state={STATE}&code=c0de{ending}"
-    assert code_of(wrap.format(f"{REDIRECT_URI}?{query}", query=query)) == f"c0de{ending}"
+    assert read_code(wrap.format(f"{REDIRECT_URI}?{query}", query=query)) == f"c0de{ending}"
 
 
 @covers("paste-duplicates")
 @pytest.mark.parametrize(
     "extra", ["code=other", f"state={STATE}", "state=x", "error=access_denied&error=x", "iss=a&iss=b"]
 )
-def test_quirk_40_two_code_parameters_or_two_of_any_are_refused(extra: str) -> None:
-    assert "twice" in refused(f"{URL}&{extra}")
+def test_quirk_40_duplicate_parameters_are_refused(extra: str) -> None:
+    assert "twice" in expect_refusal(f"{URL}&{extra}")
 
 
 @covers("paste-foreign")
@@ -148,21 +148,19 @@ def test_quirk_40_two_code_parameters_or_two_of_any_are_refused(extra: str) -> N
         ("javascript:alert(document.cookie)", "alone"),
     ],
 )
-def test_quirk_41_a_wrong_old_or_foreign_paste_is_refused_and_the_next_one_works(
-    text: str, expected: str
-) -> None:
-    waiting = request()
+def test_quirk_41_a_wrong_paste_is_refused_and_the_next_one_works(text: str, expected: str) -> None:
+    login_request = request()
     with pytest.raises(PasteRefused) as caught:
-        read_authorization_response(text, waiting)
+        read_authorization_response(text, login_request)
     assert expected in f"{caught.value} {caught.value.advice}"
-    assert read_authorization_response(URL, waiting).code == Secret(CODE)
+    assert read_authorization_response(URL, login_request).code == Secret(CODE)
 
 
 @covers("paste-foreign")
-def test_a_repeated_paste_reads_the_same_so_single_use_is_the_login_table_s() -> None:
-    waiting = request()
-    first, again = (read_authorization_response(URL, waiting) for _ in range(2))
-    assert first == again
+def test_reading_the_same_paste_twice_gives_equal_responses() -> None:
+    login_request = request()
+    first, second = (read_authorization_response(URL, login_request) for _ in range(2))
+    assert first == second
 
 
 @covers("iss-mismatch")
@@ -180,33 +178,31 @@ def test_a_repeated_paste_reads_the_same_so_single_use_is_the_login_table_s() ->
 @pytest.mark.parametrize(
     "parameters", [f"code={CODE}", "error=access_denied&error_description=Call+555-1234"]
 )
-def test_quirk_39_a_wrong_iss_is_refused_without_normalising_and_its_error_not_shown(
-    iss: str, parameters: str
-) -> None:
-    told = refused(f"{REDIRECT_URI}?{parameters}&state={STATE}&iss={quote(iss, safe='')}")
-    assert "another authorization server" in told
-    assert "555" not in told
-    assert "denied" not in told
+def test_quirk_39_a_wrong_iss_is_refused_and_its_error_is_not_shown(iss: str, parameters: str) -> None:
+    refusal = expect_refusal(f"{REDIRECT_URI}?{parameters}&state={STATE}&iss={quote(iss, safe='')}")
+    assert "another authorization server" in refusal
+    assert "555" not in refusal
+    assert "denied" not in refusal
 
 
 @covers("iss-mismatch")
-def test_quirk_39_iss_is_compared_where_present_and_required_where_promised() -> None:
+def test_quirk_39_iss_is_compared_if_present_and_required_if_advertised() -> None:
     right = f"{URL}&iss={quote(ISSUER, safe='')}"
-    assert code_of(right) == CODE
-    assert code_of(right, authorization_server=WITH_ISS) == CODE
-    assert code_of(f"{URL}&iss={ISSUER}", authorization_server=WITH_ISS) == CODE
-    assert "promises to say who it is" in refused(URL, authorization_server=WITH_ISS)
+    assert read_code(right) == CODE
+    assert read_code(right, authorization_server=ISS_SERVER) == CODE
+    assert read_code(f"{URL}&iss={ISSUER}", authorization_server=ISS_SERVER) == CODE
+    assert "promises to say who it is" in expect_refusal(URL, authorization_server=ISS_SERVER)
     denied = f"{REDIRECT_URI}?error=access_denied&state={STATE}"
-    assert "promises to say who it is" in refused(denied, authorization_server=WITH_ISS)
+    assert "promises to say who it is" in expect_refusal(denied, authorization_server=ISS_SERVER)
 
 
 @covers("iss-mismatch")
-def test_quirk_39_a_known_bad_iss_passes_only_where_it_is_trusted_exactly() -> None:
+def test_quirk_39_another_iss_is_accepted_only_if_exactly_trusted() -> None:
     text = f"{URL}&iss=https%3A%2F%2Fwww.other.example"
-    assert code_of(text, trusted_issuers=frozenset({"https://www.other.example", ISSUER})) == CODE
-    refused(text, trusted_issuers=frozenset({"https://www.other.example/", ISSUER}))
+    assert read_code(text, trusted_issuers=frozenset({"https://www.other.example", ISSUER})) == CODE
+    expect_refusal(text, trusted_issuers=frozenset({"https://www.other.example/", ISSUER}))
     # Otherwise a server that the operator did not trust could impersonate the login's issuer.
-    refused(text, trusted_issuers=frozenset({"https://www.other.example"}))
+    expect_refusal(text, trusted_issuers=frozenset({"https://www.other.example"}))
 
 
 @covers("invalid-scope", "no-secret")
@@ -223,16 +219,16 @@ def test_quirk_39_a_known_bad_iss_passes_only_where_it_is_trusted_exactly() -> N
         (f"error=the-{CODE[6:16]}&code={CODE[6:16]}", "unknown error", ""),
     ],
 )
-def test_quirk_25_an_error_for_this_login_ends_it_with_its_code_and_none_of_its_prose(
+def test_quirk_25_an_error_response_ends_the_login_without_its_description(
     query: str, error: str, advice: str
 ) -> None:
     with pytest.raises(AuthorizationDenied) as caught:
         read_authorization_response(f"{REDIRECT_URI}?{query}&state={STATE}", request())
     assert caught.value.error == error
     assert advice in caught.value.advice
-    told = f"{caught.value} {caught.value.advice} {caught.value!r}"
+    error_text = f"{caught.value} {caught.value.advice} {caught.value!r}"
     for part in (STATE, "script", "bad", "c0de"):
-        assert part not in told
+        assert part not in error_text
 
 
 @covers("bare-code")
@@ -240,22 +236,22 @@ def test_quirk_25_an_error_for_this_login_ends_it_with_its_code_and_none_of_its_
     "text",
     [CODE, f"<{CODE}>", f" `{CODE}`\n", f"“{CODE}”", quote(CODE, safe=""), f"{CODE[:9]}\u200b{CODE[9:]}"],
 )
-def test_a_bare_code_passes_only_where_it_may_and_says_that_it_is_bare(text: str) -> None:
+def test_a_bare_code_is_accepted_only_if_allowed(text: str) -> None:
     response = read_authorization_response(text, request(), accept_bare_code=True)
     assert response == AuthorizationResponse(
         Secret(CODE), is_bare=True, construction_key=response.construction_key
     )
-    assert "alone" in refused(text)
-    assert "is not enough" in refused(text, accept_bare_code=True, authorization_server=WITH_ISS)
+    assert "alone" in expect_refusal(text)
+    assert "is not enough" in expect_refusal(text, accept_bare_code=True, authorization_server=ISS_SERVER)
 
 
 @covers("bare-code")
-def test_a_code_with_its_state_behind_a_hash_needs_no_permission_but_the_right_state() -> None:
+def test_a_code_with_its_state_after_a_hash_is_accepted() -> None:
     response = read_authorization_response(f"{CODE}#{STATE}", request())
     assert (response.code, response.is_bare) == (Secret(CODE), False)
-    assert "another login" in refused(f"{CODE}#other", accept_bare_code=True)
-    assert "not the address" in refused(f"{CODE}#{STATE}#x", accept_bare_code=True)
-    assert "is not enough" in refused(f"{CODE}#{STATE}", authorization_server=WITH_ISS)
+    assert "another login" in expect_refusal(f"{CODE}#other", accept_bare_code=True)
+    assert "not the address" in expect_refusal(f"{CODE}#{STATE}#x", accept_bare_code=True)
+    assert "is not enough" in expect_refusal(f"{CODE}#{STATE}", authorization_server=ISS_SERVER)
 
 
 @covers("bare-code")
@@ -270,12 +266,12 @@ def test_a_code_with_its_state_behind_a_hash_needs_no_permission_but_the_right_s
         "callback?code-x-y",
     ],
 )
-def test_typing_is_no_bare_code(text: str) -> None:
-    assert "not the address" in refused(text, accept_bare_code=True)
+def test_ordinary_text_is_not_a_bare_code(text: str) -> None:
+    assert "not the address" in expect_refusal(text, accept_bare_code=True)
 
 
 @covers("one-door")
-def test_only_the_door_makes_a_response() -> None:
+def test_only_the_reader_can_construct_a_response() -> None:
     with pytest.raises(TypeError, match="only comes out of"):
         AuthorizationResponse(Secret(CODE), is_bare=False, construction_key=object())
 
@@ -288,12 +284,12 @@ def test_a_response_masks_its_code() -> None:
 @pytest.mark.parametrize(
     "uri", ["https://hermes.example/mcp/callback", "http://127.0.0.1:8765", "http://[::1]:9/c"]
 )
-def test_other_redirect_uris_are_read_with_what_a_browser_makes_of_them(uri: str) -> None:
-    shown = uri if uri.count("/") > 2 else f"{uri}/"
-    assert code_of(f"{shown}?code={CODE}&state={STATE}", redirect_uri=uri) == CODE
+def test_redirect_uris_are_read_as_browsers_normalise_them(uri: str) -> None:
+    normalised = uri if uri.count("/") > 2 else f"{uri}/"
+    assert read_code(f"{normalised}?code={CODE}&state={STATE}", redirect_uri=uri) == CODE
 
 
-def test_a_redirect_uri_away_from_this_machine_keeps_its_scheme() -> None:
+def test_a_paste_for_a_remote_redirect_uri_must_have_its_scheme() -> None:
     uri = "https://hermes.example/callback"
-    told = refused(f"http://hermes.example/callback?code={CODE}&state={STATE}", redirect_uri=uri)
-    assert "does not belong to this login" in told
+    refusal = expect_refusal(f"http://hermes.example/callback?code={CODE}&state={STATE}", redirect_uri=uri)
+    assert "does not belong to this login" in refusal

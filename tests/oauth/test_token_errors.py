@@ -17,33 +17,33 @@ from hermes_mcp_auth_remote.oauth.token_errors import (
 )
 from hermes_mcp_auth_remote.oauth.wire import Document
 from hermes_mcp_auth_remote.values import Secret
-from tests.oauth.parties import GRANTED, NOW, OLD, client, server
-from tests.playbook import answer, play
+from tests.exchange_script import make_response, script_exchange
+from tests.oauth.builders import NOW, OLD_TOKENS, TOKEN_RESPONSE, client, server
 from tests.requirements import covers
 
-DEAD: tuple[Document, ...] = (
+FINAL_DOCUMENTS: tuple[Document, ...] = (
     {"error": "invalid_grant"},
     {"error": "bad_refresh_token"},
     {"ok": False},
 )
-PASSING_STATUSES = (300, 302, 307, 308, 408, 429, 500, 502, 503, 504, 599)
+TEMPORARY_STATUSES = (300, 302, 307, 308, 408, 429, 500, 502, 503, 504, 599)
 
 
 @covers("refresh-verdict")
-@pytest.mark.parametrize("status", PASSING_STATUSES)
-@pytest.mark.parametrize("body", [None, {}, GRANTED, {"error": "server_error"}, *DEAD])
-def test_a_passing_status_is_passing_whatever_the_body_says(status: int, body: Document | None) -> None:
+@pytest.mark.parametrize("status", TEMPORARY_STATUSES)
+@pytest.mark.parametrize("body", [None, {}, TOKEN_RESPONSE, {"error": "server_error"}, *FINAL_DOCUMENTS])
+def test_a_temporary_status_is_passing_with_any_body(status: int, body: Document | None) -> None:
     for is_html in (False, True):
         assert classify_token_response(status, body, is_html=is_html) == "temporary"
 
 
-ROWS: list[tuple[int, Document | None, bool, str]] = [
+VERDICT_ROWS: list[tuple[int, Document | None, bool, str]] = [
     # Granted
-    (200, GRANTED, False, "granted"),
-    (201, GRANTED, False, "granted"),
-    (200, GRANTED, True, "granted"),
-    (200, {**GRANTED, "ok": True, "error": None}, False, "granted"),
-    (200, {**GRANTED, "error": ""}, False, "granted"),
+    (200, TOKEN_RESPONSE, False, "granted"),
+    (201, TOKEN_RESPONSE, False, "granted"),
+    (200, TOKEN_RESPONSE, True, "granted"),
+    (200, {**TOKEN_RESPONSE, "ok": True, "error": None}, False, "granted"),
+    (200, {**TOKEN_RESPONSE, "error": ""}, False, "granted"),
     # A body that is not JSON
     (200, None, False, "temporary"),
     (200, None, True, "temporary"),
@@ -107,14 +107,16 @@ ROWS: list[tuple[int, Document | None, bool, str]] = [
 
 
 @covers("refresh-verdict")
-@pytest.mark.parametrize(("status", "body", "is_html", "verdict"), ROWS)
-def test_each_row_of_the_rule(status: int, body: Document | None, verdict: str, *, is_html: bool) -> None:
+@pytest.mark.parametrize(("status", "body", "is_html", "verdict"), VERDICT_ROWS)
+def test_each_token_response_has_its_verdict(
+    status: int, body: Document | None, verdict: str, *, is_html: bool
+) -> None:
     assert classify_token_response(status, body, is_html=is_html) == verdict
 
 
 @covers("refresh-verdict")
-def test_the_temporary_errors_and_ours_are_those_of_the_rule() -> None:
-    named = {
+def test_the_sets_of_temporary_and_request_errors_are_complete() -> None:
+    expected = {
         "temporarily_unavailable",
         "server_error",
         "slow_down",
@@ -123,7 +125,7 @@ def test_the_temporary_errors_and_ours_are_those_of_the_rule() -> None:
         "service_unavailable",
     }
     # Slack's spelling of rate_limited; RFC 9449 section 8: a required nonce does not end a refresh token.
-    assert TEMPORARY_ERRORS - named == {"ratelimited", "use_dpop_nonce"}
+    assert TEMPORARY_ERRORS - expected == {"ratelimited", "use_dpop_nonce"}
     # RFC 9449 section 5: a refused proof does not end a refresh token.
     assert {"unsupported_grant_type", "invalid_scope", "invalid_target"} == BAD_REQUEST_ERRORS - {
         "invalid_dpop_proof"
@@ -150,15 +152,17 @@ def test_the_temporary_errors_and_ours_are_those_of_the_rule() -> None:
         (400, b'{"error": "invalid_scope"}', "text/html; charset=utf-8", TokenError, "client_error"),
     ],
 )
-def test_a_refresh_raises_by_that_rule(
+def test_a_failed_refresh_raises_an_error_with_its_verdict(
     status: int,
     body: bytes,
     media_type: str,
     kind: type[TokenError | MalformedResponse],
     verdict: str | None,
 ) -> None:
-    script = play(refresh_tokens(server(), client(), OLD, NOW)).expects("POST https://as.example/token")
-    error = script.answers(status, body, {"content-type": media_type}).raises(kind)
+    script = script_exchange(refresh_tokens(server(), client(), OLD_TOKENS, NOW)).expects(
+        "POST https://as.example/token"
+    )
+    error = script.responds(status, body, {"content-type": media_type}).raises(kind)
     assert getattr(error, "verdict", None) == verdict
 
 
@@ -174,9 +178,9 @@ def test_a_refresh_raises_by_that_rule(
         ("odd", "unknown error"),
     ],
 )
-def test_an_error_has_the_standards_name(code: str, standard: str) -> None:
+def test_an_error_code_is_mapped_to_the_standard_one(code: str, standard: str) -> None:
     with pytest.raises(TokenError) as caught:
-        read_granted_document(answer(200, {"error": code}), "as.example", "token request", ())
+        read_granted_document(make_response(200, {"error": code}), "as.example", "token request", ())
     assert caught.value.error == standard
     assert caught.value.server_message == ("" if code == standard else code)
 
@@ -194,12 +198,16 @@ def test_an_error_has_the_standards_name(code: str, standard: str) -> None:
         ("", None),
     ],
 )
-def test_a_code_is_read_out_of_any_shape(error: object, code: str | None) -> None:
+def test_an_error_code_is_read_from_any_shape(error: object, code: str | None) -> None:
     assert error_code({"error": error}) == code
     assert canonical_error(code) in {"unknown error", code}
 
 
 @covers("refresh-verdict", "no-secret")
-def test_the_servers_words_hold_no_secret() -> None:
-    said: Document = {"error": "odd s3cret", "error_description": "s3cret", "error_uri": "https://h/s3cret"}
-    assert read_server_message(said, Secret("s3cret")) == "odd ****: ****: https://h/****"
+def test_the_server_message_contains_no_secret() -> None:
+    document: Document = {
+        "error": "odd s3cret",
+        "error_description": "s3cret",
+        "error_uri": "https://h/s3cret",
+    }
+    assert read_server_message(document, Secret("s3cret")) == "odd ****: ****: https://h/****"

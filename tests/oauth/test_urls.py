@@ -17,7 +17,7 @@ from hermes_mcp_auth_remote.oauth.urls import (
 )
 from tests.requirements import covers
 
-UNSAFE = {
+UNSAFE_URLS = {
     "file": "file:///etc/passwd",
     "javascript": "javascript:alert(1)",
     "data": "data:text/html,x",
@@ -54,7 +54,7 @@ UNSAFE = {
 
 
 @covers("safe-urls")
-@pytest.mark.parametrize("url", UNSAFE.values(), ids=UNSAFE.keys())
+@pytest.mark.parametrize("url", UNSAFE_URLS.values(), ids=UNSAFE_URLS.keys())
 def test_an_unsafe_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(UnsafeUrl) as caught:
         safe_url(url, "address")
@@ -75,14 +75,14 @@ def test_an_unsafe_url_is_refused_and_not_repeated(url: str) -> None:
         ("https://under_score.example/", "https://under_score.example/"),
     ],
 )
-def test_a_safe_url_comes_out_written_anew(url: str, written: str) -> None:
+def test_a_safe_url_is_normalised(url: str, written: str) -> None:
     assert safe_url(url, "address") == written
     assert safe_url(written, "address") == written
 
 
 @covers("safe-urls", "no-crash")
 @given(st.text() | st.text().map("https://{}".format) | st.text().map("https://h.example/{}".format))
-def test_any_text_is_either_a_safe_url_or_refused(text: str) -> None:
+def test_any_text_is_a_safe_url_or_refused(text: str) -> None:
     try:
         written = safe_url(text, "address")
     except UnsafeUrl:
@@ -94,12 +94,12 @@ def test_any_text_is_either_a_safe_url_or_refused(text: str) -> None:
 
 
 @given(st.text())
-def test_the_host_of_anything_is_ascii(text: str) -> None:
+def test_the_host_of_any_text_is_ascii(text: str) -> None:
     assert host_of(text).isascii()
     assert host_of(f"https://{text}").isascii()
 
 
-def test_a_look_alike_host_shows_as_what_it_is() -> None:
+def test_a_look_alike_host_is_shown_in_punycode() -> None:
     assert host_of("https://\u0430pple.example/") == "xn--pple-43d.example"
 
 
@@ -117,7 +117,7 @@ def test_a_look_alike_host_shows_as_what_it_is() -> None:
         ("", False),
     ],
 )
-def test_loopback_is_told_from_its_look_alikes(host: str, *, expected: bool) -> None:
+def test_loopback_hosts_are_distinguished_from_look_alikes(host: str, *, expected: bool) -> None:
     assert is_loopback_host(host) is expected
 
 
@@ -139,9 +139,7 @@ def test_loopback_is_told_from_its_look_alikes(host: str, *, expected: bool) -> 
         ("https://mcp.example.evil.example/a/mcp", False),
     ],
 )
-def test_quirk_10_and_11_a_resource_covers_its_path_and_below_on_its_own_origin(
-    resource: str, *, covered: bool
-) -> None:
+def test_quirk_10_and_11_a_resource_covers_its_path_and_below(resource: str, *, covered: bool) -> None:
     assert covers_url(resource, "https://mcp.example/a/mcp") is covered
 
 
@@ -161,7 +159,7 @@ def test_quirk_28_no_slash_is_added_to_a_resource(url: str, resource: str) -> No
 
 
 @covers("server-query")
-def test_quirk_12_a_query_is_tried_with_and_then_without() -> None:
+def test_quirk_12_metadata_urls_are_tried_with_and_without_the_query() -> None:
     base = "https://mcp.example/.well-known/oauth-protected-resource"
     assert protected_resource_urls("https://mcp.example/mcp?project_ref=1") == (
         f"{base}/mcp?project_ref=1",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Page, sync_playwright
 
-from tests.parts.needs import program
+from tests.parts.requirements import find_program
 
 FLAGS = (
     "--no-sandbox",  # containers run it as root
@@ -20,14 +20,14 @@ FLAGS = (
 
 
 @contextmanager
-def chromium(*, ignore_https_errors: bool = False) -> Iterator[Page]:
+def open_chromium(*, ignore_https_errors: bool = False) -> Iterator[Page]:
     """Open an empty page in a new profile; close the browser when the block ends.
 
     Playwright's event loop runs in this thread until the block ends: call `asyncio.run` in another thread.
     Set `ignore_https_errors` for a test's own certificate authority: Chromium trusts it only if it is in the
     user's certificate store.
     """
-    path = program("chromium", "chromium")
+    path = find_program("chromium", "chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         try:

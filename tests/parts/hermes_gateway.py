@@ -27,19 +27,19 @@ import yaml
 
 from tests.parts.bot_api import BotApi
 from tests.parts.discord_api import DiscordApi
-from tests.parts.model import NAME, Model
-from tests.parts.needs import MissingPart
+from tests.parts.fake_model import MODEL_NAME, FakeModel
+from tests.parts.requirements import MissingDependency
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
 MAIN = Path(__file__).with_name("hermes_main.py")
 START_SECONDS = 90.0  # about 5 s on an idle machine, mostly imports
 STOP_SECONDS = 20.0
-OUTPUT = "gateway-output.txt"
+OUTPUT_FILE = "gateway-output.txt"
 # Hermes logs this line last when it starts; by then it has answered the queued messages.
-READY = "Gateway housekeeping started"
+READY_LOG_LINE = "Gateway housekeeping started"
 # Hermes looks up fallback addresses of Telegram on the internet unless the settings have one.
-UNUSED_ADDRESS = "149.154.167.220"
+UNUSED_FALLBACK_IP = "149.154.167.220"
 Settings = Mapping[str, Any]
 
 
@@ -51,11 +51,11 @@ class Gateway:
     settings: dict[str, Any]
     secrets: dict[str, str]
     environment: dict[str, str]
-    ready: Callable[[], bool]
+    is_ready: Callable[[], bool]
     process: subprocess.Popen[bytes] | None = None
     plugins: list[Path] = field(default_factory=list[Path])
     verbosity: str = "-v"
-    offset: int = 0
+    output_offset: int = 0
 
     def start(self) -> None:
         """Write config.yaml and .env, start the process and wait until it listens to its platforms."""
@@ -70,9 +70,9 @@ class Gateway:
             if not link.exists():
                 link.symlink_to(folder)
         # The file may contain the output of an earlier process; skip it.
-        (self.home / OUTPUT).touch()
-        self.offset = (self.home / OUTPUT).stat().st_size
-        with (self.home / OUTPUT).open("ab") as output:
+        (self.home / OUTPUT_FILE).touch()
+        self.output_offset = (self.home / OUTPUT_FILE).stat().st_size
+        with (self.home / OUTPUT_FILE).open("ab") as output:
             self.process = subprocess.Popen(
                 [PYTHON, MAIN, "gateway", "run", self.verbosity],
                 cwd=self.home,
@@ -82,9 +82,9 @@ class Gateway:
                 stderr=output,
                 start_new_session=True,
             )
-        end = time.monotonic() + START_SECONDS
-        while not (READY in self.output()[self.offset :] and self.ready()):
-            if self.process.poll() is not None or time.monotonic() > end:
+        deadline = time.monotonic() + START_SECONDS
+        while not (READY_LOG_LINE in self.output()[self.output_offset :] and self.is_ready()):
+            if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise AssertionError(f"The gateway did not start:\n{self.output()[-4000:]}")
             time.sleep(0.05)
@@ -123,7 +123,7 @@ class Gateway:
         self.stop()
         self.start()
 
-    def command(
+    def run_command(
         self, *arguments: str, stdin: str = "", seconds: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run `hermes ARGUMENTS` with the same HERMES_HOME while the gateway runs."""
@@ -140,7 +140,7 @@ class Gateway:
 
     def output(self) -> str:
         """Return what the process wrote to its terminal."""
-        path = self.home / OUTPUT
+        path = self.home / OUTPUT_FILE
         return path.read_text(errors="replace") if path.exists() else ""
 
     def logs(self) -> str:
@@ -157,17 +157,17 @@ class Gateway:
         files = [path for path in sorted((self.home / "sessions").rglob("*")) if path.is_file()]
         return "".join(path.read_text(errors="replace") for path in files)
 
-    def search_everything(self, text: str) -> list[str]:
+    def find_in_home(self, text: str) -> list[str]:
         """Return the files and database tables below HERMES_HOME that contain a text."""
-        return self.search_for([text])
+        return self.find_any_in_home([text])
 
-    def search_for(self, texts: Collection[str]) -> list[str]:
+    def find_any_in_home(self, texts: Collection[str]) -> list[str]:
         """Return the files and database tables below HERMES_HOME that contain one of these texts.
 
         The result does not contain the texts. The gateway may be running: this also reads SQLite's
         write-ahead log.
         """
-        wanted = [text.encode() for text in texts]
+        encoded_texts = [text.encode() for text in texts]
         places: list[str] = []
         for path in sorted(self.home.rglob("*")):
             if not path.is_file() or path.is_symlink():
@@ -176,11 +176,11 @@ class Gateway:
             # A running gateway creates and deletes files.
             with suppress(FileNotFoundError):
                 content = path.read_bytes()
-                if any(each in content for each in wanted):
+                if any(encoded in content for encoded in encoded_texts):
                     places.append(name)
                 if content.startswith(b"SQLite format 3\0"):
-                    found = (table for table, cell in _cells(path) if any(text in cell for text in texts))
-                    places += [f"{name}: {table}" for table in found]
+                    tables = (table for table, cell in _cells(path) if any(text in cell for text in texts))
+                    places += [f"{name}: {table}" for table in tables]
         return list(dict.fromkeys(places))
 
 
@@ -189,11 +189,11 @@ def _cells(path: Path) -> Iterator[tuple[str, str]]:
     if not path.exists():
         return
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        listed = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        for (table,) in listed:
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in tables:
             try:
                 for row in database.execute(f'SELECT * FROM "{table}"'):
-                    yield from ((table, _text(cell)) for cell in row)
+                    yield from ((table, _cell_text(cell)) for cell in row)
             except sqlite3.OperationalError as error:
                 # Some shadow tables of a full-text index cannot be read. A locked table can: raise, so that
                 # it does not count as searched.
@@ -201,15 +201,15 @@ def _cells(path: Path) -> Iterator[tuple[str, str]]:
                     raise
 
 
-def _text(cell: object) -> str:
+def _cell_text(cell: object) -> str:
     return cell.decode(errors="replace") if isinstance(cell, bytes) else str(cell)
 
 
 @contextmanager
-def gateway(
+def run_gateway(
     home: Path,
     *,
-    model: Model,
+    model: FakeModel,
     telegram: BotApi | None = None,
     discord: DiscordApi | None = None,
     mcp_servers: Settings | None = None,
@@ -224,12 +224,12 @@ def gateway(
     `secrets` are additional lines of .env. `verbosity` is Hermes's option: `-v` prints INFO, `-vv` DEBUG.
     """
     if not PYTHON.exists():
-        raise MissingPart("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
+        raise MissingDependency("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
     names = [plugin if isinstance(plugin, str) else plugin.name for plugin in plugins]
     config: dict[str, Any] = {
         # Hermes asks a server on the internet for the context length unless it is set.
         "model": {
-            "default": NAME,
+            "default": MODEL_NAME,
             "provider": "custom",
             "base_url": model.url,
             "api_key": "none",
@@ -241,19 +241,19 @@ def gateway(
         # Otherwise Hermes downloads a scanner of terminal commands when it starts.
         "security": {"tirith_enabled": False},
     }
-    people = ",".join(str(person) for person in allowed)
+    allowed_ids = ",".join(str(user_id) for user_id in allowed)
     env_file = {"HERMES_TELEGRAM_DISABLE_FALLBACK_IPS": "1", **(secrets or {})}
     environment = {"HERMES_HOME": str(home), "HOME": str(home), "PATH": "/usr/bin:/bin", "NO_COLOR": "1"}
     if telegram:
-        env_file |= {"TELEGRAM_BOT_TOKEN": telegram.token, "TELEGRAM_ALLOWED_USERS": people}
+        env_file |= {"TELEGRAM_BOT_TOKEN": telegram.token, "TELEGRAM_ALLOWED_USERS": allowed_ids}
         extra = {
             "base_url": telegram.base_url,
             "base_file_url": telegram.base_file_url,
-            "fallback_ips": [UNUSED_ADDRESS],
+            "fallback_ips": [UNUSED_FALLBACK_IP],
         }
         config["platforms"]["telegram"] = {"enabled": True, "extra": extra}
     if discord:
-        env_file |= {"DISCORD_BOT_TOKEN": discord.token, "DISCORD_ALLOWED_USERS": people}
+        env_file |= {"DISCORD_BOT_TOKEN": discord.token, "DISCORD_ALLOWED_USERS": allowed_ids}
         # Register all commands in one request. The default sends one request per command, for minutes.
         env_file["DISCORD_COMMAND_SYNC_POLICY"] = "bulk"
         config["platforms"]["discord"] = {"enabled": True, "extra": {}}
@@ -262,26 +262,28 @@ def gateway(
             "HERMES_TEST_DISCORD_GATEWAY": discord.gateway_url,
         }
 
-    made = Gateway(
+    running_gateway = Gateway(
         home,
-        _merged(config, settings or {}),
+        _merge_settings(config, settings or {}),
         env_file,
         environment,
-        lambda: telegram is None or telegram.polling,
+        lambda: telegram is None or telegram.is_polling,
         plugins=[plugin for plugin in plugins if isinstance(plugin, Path)],
         verbosity=verbosity,
     )
     try:
-        made.start()
-        yield made
+        running_gateway.start()
+        yield running_gateway
     finally:
-        made.kill()
+        running_gateway.kill()
 
 
-def _merged(base: Settings, over: Settings) -> dict[str, Any]:
+def _merge_settings(base: Settings, overrides: Settings) -> dict[str, Any]:
     merged = dict(base)
-    for name, value in over.items():
+    for name, value in overrides.items():
         nested = merged.get(name)
-        both = isinstance(value, Mapping) and isinstance(nested, Mapping)
-        merged[name] = _merged(cast("Settings", nested), cast("Settings", value)) if both else value
+        are_both_mappings = isinstance(value, Mapping) and isinstance(nested, Mapping)
+        merged[name] = (
+            _merge_settings(cast("Settings", nested), cast("Settings", value)) if are_both_mappings else value
+        )
     return merged

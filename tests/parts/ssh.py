@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.parts.needs import program
 from tests.parts.ports import free_port
+from tests.parts.requirements import find_program
 
 POLL_SECONDS = 0.02
 START_SECONDS = 20.0
@@ -67,8 +67,8 @@ class SshServer:
         argv += ["-tt"] if tty else ["-T"]
         for option in options:
             argv += ["-o", option]
-        for local, there in forwards:
-            argv += ["-L", f"127.0.0.1:{local}:127.0.0.1:{there}"]
+        for local_port, remote_port in forwards:
+            argv += ["-L", f"127.0.0.1:{local_port}:127.0.0.1:{remote_port}"]
         argv.append(f"{self.user}@127.0.0.1")
         # ssh joins its arguments with spaces and the remote shell splits them again.
         return [*argv, shlex.join(remote)] if remote else argv
@@ -79,10 +79,10 @@ class SshServer:
 
 
 @contextmanager
-def ssh_server(folder: Path) -> Iterator[SshServer]:
+def run_ssh_server(folder: Path) -> Iterator[SshServer]:
     """Run sshd as the current user until the block ends; keep its keys and its log in `folder`."""
-    sshd, ssh = program("sshd", "openssh-server"), program("ssh", "openssh-client")
-    keygen = program("ssh-keygen", "openssh-client")
+    sshd, ssh = find_program("sshd", "openssh-server"), find_program("ssh", "openssh-client")
+    keygen = find_program("ssh-keygen", "openssh-client")
     if os.geteuid() == 0:
         # As root, sshd needs this empty folder, which Debian's service creates.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -93,7 +93,7 @@ def ssh_server(folder: Path) -> Iterator[SshServer]:
             check=True,
             stdin=subprocess.DEVNULL,
         )
-    process, port = _start(sshd, folder)
+    process, port = _start_sshd(sshd, folder)
     server = SshServer(port, folder, ssh, getpass.getuser())
     try:
         yield server
@@ -105,7 +105,7 @@ def ssh_server(folder: Path) -> Iterator[SshServer]:
         process.wait()
 
 
-def _start(sshd: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+def _start_sshd(sshd: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     config, log_file = folder / "sshd_config", folder / "sshd.log"
     for _ in range(ATTEMPTS):
         port = free_port()
@@ -115,8 +115,8 @@ def _start(sshd: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
             process = subprocess.Popen(
                 [sshd, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end and process.poll() is None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and process.poll() is None:
             if "Server listening on" in log_file.read_text("utf-8", "replace"):
                 return process, port
             time.sleep(POLL_SECONDS)

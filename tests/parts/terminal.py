@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.parts.needs import program
+from tests.parts.requirements import find_program
 
 POLL_SECONDS = 0.05
 START_SECONDS = 20.0
@@ -24,9 +24,9 @@ set -s escape-time 0
 """
 # The command's parent writes the exit status to the pane's title, after all output, and keeps the pane open:
 # tmux 3.3a drops unread output when a pane's first process ends, and sometimes misses that end.
-PARENT = r"""trap : INT QUIT; "$@"; printf '\033]2;ended %d\007' $?; exec sleep infinity"""
+PARENT_SCRIPT = r"""trap : INT QUIT; "$@"; printf '\033]2;ended %d\007' $?; exec sleep infinity"""
 # The environment variables that a command inherits from the test.
-INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR")
+INHERITED_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,69 +37,71 @@ class Terminal:
 
     def send(self, text: str) -> None:
         """Type the text literally, without Enter."""
-        self._run("send-keys", "-l", "--", text)
+        self._run_tmux("send-keys", "-l", "--", text)
 
     def press(self, *keys: str) -> None:
         """Press keys by tmux's names: Enter, C-c, Escape, Up."""
-        self._run("send-keys", *keys)
+        self._run_tmux("send-keys", *keys)
 
     def paste(self, text: str) -> None:
         """Paste as a terminal does: bracketed if the program enabled it, newlines as Enter."""
         # By stdin, not in argv: the text may be a secret.
-        self._run("load-buffer", "-b", "pasted", "-", stdin=text)
-        self._run("paste-buffer", "-p", "-d", "-b", "pasted")
+        self._run_tmux("load-buffer", "-b", "pasted", "-", stdin=text)
+        self._run_tmux("paste-buffer", "-p", "-d", "-b", "pasted")
 
     def resize(self, columns: int, rows: int) -> None:
         """Resize the window; the program gets SIGWINCH."""
-        self._run("resize-window", "-x", str(columns), "-y", str(rows))
+        self._run_tmux("resize-window", "-x", str(columns), "-y", str(rows))
 
     def screen(self) -> str:
         """Return the rows of the screen without the empty rows at its end."""
-        return self._run("capture-pane", "-p").rstrip()
+        return self._run_tmux("capture-pane", "-p").rstrip()
 
-    def joined(self) -> str:
+    def full_text(self) -> str:
         """Return the screen and its scrollback, with wrapped lines joined (for long URLs)."""
-        return self._run("capture-pane", "-p", "-J", "-S", "-").rstrip()
+        return self._run_tmux("capture-pane", "-p", "-J", "-S", "-").rstrip()
 
     def exit_status(self) -> int | None:
         """Return the command's exit status (128 + signal number, as in a shell); None while it runs."""
-        word, _, status = self._run("display-message", "-p", "#{pane_title}").strip().partition(" ")
+        word, _, status = self._run_tmux("display-message", "-p", "#{pane_title}").strip().partition(" ")
         return int(status) if word == "ended" else None
 
     def wait_for(self, text: str, seconds: float = 20) -> str:
         """Wait until the text is on the screen or in its scrollback; return `full_text()`."""
-        end = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while True:
             # Read the status first: no output follows it.
             status = self.exit_status()
-            seen = self.joined()
-            if text in seen:
-                return seen
-            if status is not None or time.monotonic() > end:
-                why = f"the command ended with {status}" if status is not None else f"{seconds} s passed"
-                raise AssertionError(f"{text!r} did not appear: {why}. The screen:\n{seen}")
+            output = self.full_text()
+            if text in output:
+                return output
+            if status is not None or time.monotonic() > deadline:
+                reason = f"the command ended with {status}" if status is not None else f"{seconds} s passed"
+                raise AssertionError(f"{text!r} did not appear: {reason}. The screen:\n{output}")
             time.sleep(POLL_SECONDS)
 
     def wait_for_exit(self, seconds: float = 20) -> int:
         """Wait until the command ends; return its exit status."""
-        end = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while (status := self.exit_status()) is None:
-            if time.monotonic() > end:
-                raise AssertionError(f"The command still ran after {seconds} s. The screen:\n{self.joined()}")
+            if time.monotonic() > deadline:
+                raise AssertionError(
+                    f"The command still ran after {seconds} s. The screen:\n{self.full_text()}"
+                )
             time.sleep(POLL_SECONDS)
         return status
 
-    def _run(self, *arguments: str, stdin: str = "") -> str:
-        done = subprocess.run(
+    def _run_tmux(self, *arguments: str, stdin: str = "") -> str:
+        result = subprocess.run(
             [*self.tmux, *arguments], input=stdin, capture_output=True, encoding="utf-8", check=False
         )
-        if done.returncode:
-            raise AssertionError(f"tmux {arguments[0]} failed: {done.stderr.strip()}")
-        return done.stdout
+        if result.returncode:
+            raise AssertionError(f"tmux {arguments[0]} failed: {result.stderr.strip()}")
+        return result.stdout
 
 
 @contextmanager
-def terminal(
+def open_terminal(
     command: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
@@ -111,40 +113,42 @@ def terminal(
 
     The command's environment is `env`, INHERITED_VARIABLES, LANG=C.UTF-8 and the variables of tmux.
     """
-    tmux = program("tmux", "tmux")
+    tmux = find_program("tmux", "tmux")
     # A socket's path may have 107 bytes; pytest's folders are longer.
     with tempfile.TemporaryDirectory(prefix="tmux-") as name:
         config = Path(name, "config")
         config.write_text(CONFIG, "utf-8")
         client = (tmux, "-u", "-N", "-S", str(Path(name, "socket")), "-f", str(config))
-        inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
-        surroundings = inherited | {"LANG": "C.UTF-8", "TERM": "xterm-256color"} | dict(env or {})
+        inherited = {key: os.environ[key] for key in INHERITED_VARIABLES if key in os.environ}
+        environment = inherited | {"LANG": "C.UTF-8", "TERM": "xterm-256color"} | dict(env or {})
         # In the foreground: this process cannot wait for a daemon.
         server = subprocess.Popen(
             [tmux, "-D", "-u", "-S", str(Path(name, "socket")), "-f", str(config)],
-            env=surroundings,
+            env=environment,
             stdin=subprocess.DEVNULL,
         )
         try:
             screen = Terminal(client)
             size = ("-x", str(columns), "-y", str(rows))
             folder = ("-c", str(cwd or Path.cwd()))
-            _retry(server, screen, "new-session", "-d", *size, *folder, "sh", "-c", PARENT, "sh", *command)
+            _run_when_ready(
+                server, screen, "new-session", "-d", *size, *folder, "sh", "-c", PARENT_SCRIPT, "sh", *command
+            )
             yield screen
         finally:
             server.terminate()
             server.wait()
 
 
-def _retry(server: subprocess.Popen[bytes], screen: Terminal, *arguments: str) -> None:
-    end = time.monotonic() + START_SECONDS
+def _run_when_ready(server: subprocess.Popen[bytes], screen: Terminal, *arguments: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            screen._run(*arguments)
+            screen._run_tmux(*arguments)
         except AssertionError as error:
             # The server has not created its socket yet.
-            early = "no server running" in str(error) or "error connecting" in str(error)
-            if not early or server.poll() is not None or time.monotonic() > end:
+            is_starting = "no server running" in str(error) or "error connecting" in str(error)
+            if not is_starting or server.poll() is not None or time.monotonic() > deadline:
                 raise
             time.sleep(POLL_SECONDS)
         else:

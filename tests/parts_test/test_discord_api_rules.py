@@ -14,18 +14,32 @@ from urllib.error import HTTPError
 import aiohttp
 import pytest
 
-from tests.parts.discord_api import Channel, DiscordApi, Guild, Interaction, NotOffered, User, running
+from tests.parts.discord_api import (
+    Channel,
+    DiscordApi,
+    Guild,
+    Interaction,
+    NotOffered,
+    User,
+    serve_discord_api,
+)
 
 Json = dict[str, Any]
-WHICH: Json = {"type": 3, "name": "server", "description": "Which", "required": True, "autocomplete": True}
-COMMAND: Json = {"name": "connect", "description": "Connect a server", "options": [WHICH]}
+SERVER_OPTION: Json = {
+    "type": 3,
+    "name": "server",
+    "description": "Which",
+    "required": True,
+    "autocomplete": True,
+}
+CONNECT_COMMAND: Json = {"name": "connect", "description": "Connect a server", "options": [SERVER_OPTION]}
 FULL_ROW = {
     "type": 1,
     "components": [{"type": 2, "style": 1, "label": "a", "custom_id": f"{n}"} for n in range(5)],
 }
 
 
-class Clock:
+class ManualClock:
     """A clock that a test sets."""
 
     def __init__(self) -> None:
@@ -35,16 +49,16 @@ class Clock:
         return self.now
 
 
-class Home:
+class LocalDiscord:
     """A local Discord with one guild, two users and a registered command."""
 
-    def __init__(self, api: DiscordApi, clock: Clock) -> None:
+    def __init__(self, api: DiscordApi, clock: ManualClock) -> None:
         self.api, self.clock = api, clock
-        self.ada: User = api.user("ada")
-        self.bob: User = api.user("bob")
-        self.guild: Guild = api.guild("Home", [self.ada, self.bob])
+        self.ada: User = api.add_user("ada")
+        self.bob: User = api.add_user("bob")
+        self.guild: Guild = api.add_guild("Home", [self.ada, self.bob])
         self.general: Channel = self.guild.channel("general")
-        status, _ = self.call("PUT", f"/applications/{api.bot.id}/commands", [COMMAND])
+        status, _ = self.call("PUT", f"/applications/{api.bot.id}/commands", [CONNECT_COMMAND])
         assert status == 200
 
     def call(
@@ -64,53 +78,55 @@ class Home:
                 self.headers = error.headers
                 return error.code, json.loads(error.read())
 
-    def send(self, body: Json, channel: Channel | None = None) -> tuple[int, Any]:
+    def send_message(self, body: Json, channel: Channel | None = None) -> tuple[int, Any]:
         return self.call("POST", f"/channels/{(channel or self.general).id}/messages", body)
 
-    def connect(self, user: User | None = None) -> Interaction:
+    def send_connect_command(self, user: User | None = None) -> Interaction:
         return self.api.slash(user or self.ada, self.general, "connect", server="notes")
 
-    def answer(self, asked: Interaction, kind: int, data: Json | None = None) -> tuple[int, Any]:
-        path = f"/interactions/{asked.id}/{asked.token}/callback?with_response=1"
+    def respond(self, interaction: Interaction, kind: int, data: Json | None = None) -> tuple[int, Any]:
+        path = f"/interactions/{interaction.id}/{interaction.token}/callback?with_response=1"
         return self.call("POST", path, {"type": kind, **({"data": data} if data is not None else {})})
 
-    def hook(self, asked: Interaction, method: str, rest: str = "", body: Any = None) -> tuple[int, Any]:
-        return self.call(method, f"/webhooks/{self.api.bot.id}/{asked.token}{rest}", body)
+    def call_webhook(
+        self, interaction: Interaction, method: str, rest: str = "", body: Any = None
+    ) -> tuple[int, Any]:
+        return self.call(method, f"/webhooks/{self.api.bot.id}/{interaction.token}{rest}", body)
 
 
 @pytest.fixture
-def home() -> Iterator[Home]:
-    clock = Clock()
-    with running(clock=clock) as api:
-        yield Home(api, clock)
+def local_discord() -> Iterator[LocalDiscord]:
+    clock = ManualClock()
+    with serve_discord_api(clock=clock) as api:
+        yield LocalDiscord(api, clock)
 
 
-def refusal(answer: tuple[int, Any]) -> tuple[int, int]:
+def status_and_code(answer: tuple[int, Any]) -> tuple[int, int]:
     return answer[0], answer[1]["code"]
 
 
-def mistakes(errors: Json, path: str = "") -> set[tuple[str, str]]:
+def form_errors(errors: Json, path: str = "") -> set[tuple[str, str]]:
     """Return every error of an "Invalid Form Body" response as (path, code)."""
-    found = {(path, one["code"]) for one in errors.get("_errors", [])}
+    errors_by_path = {(path, error["code"]) for error in errors.get("_errors", [])}
     for step, inner in errors.items():
         if step != "_errors":
-            found |= mistakes(inner, f"{path}.{step}".lstrip("."))
-    return found
+            errors_by_path |= form_errors(inner, f"{path}.{step}".lstrip("."))
+    return errors_by_path
 
 
-def button(**changes: Any) -> Json:
+def button_payload(**changes: Any) -> Json:
     return {"type": 2, "style": 1, "label": "Paste", "custom_id": "one", **changes}
 
 
-def link(**changes: Any) -> Json:
+def link_payload(**changes: Any) -> Json:
     return {"type": 2, "style": 5, "label": "Open", "url": "https://as.example/", **changes}
 
 
-def row(*parts: Json) -> Json:
+def row_payload(*parts: Json) -> Json:
     return {"components": [{"type": 1, "components": list(parts)}]}
 
 
-B = "components.0.components"
+BUTTONS_PATH = "components.0.components"
 
 
 @pytest.mark.parametrize(
@@ -149,30 +165,58 @@ B = "components.0.components"
         ),
         ({"embeds": [{"title": "a", "url": "ftp://x/"}]}, "embeds.0.url", "URL_TYPE_INVALID_SCHEME"),
         ({"components": [FULL_ROW] * 6}, "components", "BASE_TYPE_MAX_LENGTH"),
-        (row(*(button(custom_id=f"{n}") for n in range(6))), B, "BASE_TYPE_BAD_LENGTH"),
-        ({"components": [button()]}, "components.0.type", "BASE_TYPE_CHOICES"),
-        (row(button(label="x" * 81)), f"{B}.0.label", "BASE_TYPE_MAX_LENGTH"),
-        (row(button(label=None)), f"{B}.0", "BUTTON_COMPONENT_LABEL_REQUIRED"),
-        (row(button(style=7)), f"{B}.0.style", "BASE_TYPE_CHOICES"),
-        (row(button(custom_id="x" * 101)), f"{B}.0.custom_id", "BASE_TYPE_BAD_LENGTH"),
-        (row(button(custom_id="")), f"{B}.0.custom_id", "BASE_TYPE_REQUIRED"),
-        (row(button(), button()), f"{B}.1.custom_id", "COMPONENT_CUSTOM_ID_DUPLICATED"),
-        (row(button(url="https://x.example/")), f"{B}.0.url", "BUTTON_COMPONENT_INVALID_URL"),
-        (row(link(url="https://x.example/" + "x" * 495)), f"{B}.0.url", "BASE_TYPE_MAX_LENGTH"),
-        (row(link(url="javascript:alert(1)")), f"{B}.0.url", "URL_TYPE_INVALID_SCHEME"),
-        (row(link(url="https://")), f"{B}.0.url", "URL_TYPE_INVALID_URL"),
-        (row(link(url=None)), f"{B}.0.url", "BASE_TYPE_REQUIRED"),
-        (row(link(custom_id="a")), f"{B}.0.custom_id", "BUTTON_COMPONENT_CUSTOM_ID_URL_MUTUALLY_EXCLUSIVE"),
         (
-            row(
+            row_payload(*(button_payload(custom_id=f"{n}") for n in range(6))),
+            BUTTONS_PATH,
+            "BASE_TYPE_BAD_LENGTH",
+        ),
+        ({"components": [button_payload()]}, "components.0.type", "BASE_TYPE_CHOICES"),
+        (row_payload(button_payload(label="x" * 81)), f"{BUTTONS_PATH}.0.label", "BASE_TYPE_MAX_LENGTH"),
+        (row_payload(button_payload(label=None)), f"{BUTTONS_PATH}.0", "BUTTON_COMPONENT_LABEL_REQUIRED"),
+        (row_payload(button_payload(style=7)), f"{BUTTONS_PATH}.0.style", "BASE_TYPE_CHOICES"),
+        (
+            row_payload(button_payload(custom_id="x" * 101)),
+            f"{BUTTONS_PATH}.0.custom_id",
+            "BASE_TYPE_BAD_LENGTH",
+        ),
+        (row_payload(button_payload(custom_id="")), f"{BUTTONS_PATH}.0.custom_id", "BASE_TYPE_REQUIRED"),
+        (
+            row_payload(button_payload(), button_payload()),
+            f"{BUTTONS_PATH}.1.custom_id",
+            "COMPONENT_CUSTOM_ID_DUPLICATED",
+        ),
+        (
+            row_payload(button_payload(url="https://x.example/")),
+            f"{BUTTONS_PATH}.0.url",
+            "BUTTON_COMPONENT_INVALID_URL",
+        ),
+        (
+            row_payload(link_payload(url="https://x.example/" + "x" * 495)),
+            f"{BUTTONS_PATH}.0.url",
+            "BASE_TYPE_MAX_LENGTH",
+        ),
+        (
+            row_payload(link_payload(url="javascript:alert(1)")),
+            f"{BUTTONS_PATH}.0.url",
+            "URL_TYPE_INVALID_SCHEME",
+        ),
+        (row_payload(link_payload(url="https://")), f"{BUTTONS_PATH}.0.url", "URL_TYPE_INVALID_URL"),
+        (row_payload(link_payload(url=None)), f"{BUTTONS_PATH}.0.url", "BASE_TYPE_REQUIRED"),
+        (
+            row_payload(link_payload(custom_id="a")),
+            f"{BUTTONS_PATH}.0.custom_id",
+            "BUTTON_COMPONENT_CUSTOM_ID_URL_MUTUALLY_EXCLUSIVE",
+        ),
+        (
+            row_payload(
                 {"type": 3, "custom_id": "m", "options": [{"label": "a", "value": f"{n}"} for n in range(26)]}
             ),
-            f"{B}.0.options",
+            f"{BUTTONS_PATH}.0.options",
             "BASE_TYPE_BAD_LENGTH",
         ),
         (
-            row({"type": 3, "custom_id": "m", "options": [{"label": "a", "value": "a"}] * 2}),
-            f"{B}.0.options.1.value",
+            row_payload({"type": 3, "custom_id": "m", "options": [{"label": "a", "value": "a"}] * 2}),
+            f"{BUTTONS_PATH}.0.options.1.value",
             "SELECT_COMPONENT_OPTION_VALUE_DUPLICATED",
         ),
         (
@@ -192,18 +236,18 @@ B = "components.0.components"
         ),
     ],
 )
-def test_a_message_beyond_a_limit_is_refused_in_its_place(
-    home: Home, body: Json, path: str, code: str
+def test_message_beyond_a_limit_is_refused_with_the_path(
+    local_discord: LocalDiscord, body: Json, path: str, code: str
 ) -> None:
     body = {"content": "x", **body} if "components" in body and "flags" not in body else body
-    status, answer = home.send(body)
+    status, answer = local_discord.send_message(body)
     assert (status, answer["code"], answer["message"]) == (400, 50035, "Invalid Form Body")
-    assert (path, code) in mistakes(answer["errors"])
+    assert (path, code) in form_errors(answer["errors"])
     # In an interaction response, the path of the same error starts with "data".
-    status, answer = home.answer(home.connect(), 4, body)
+    status, answer = local_discord.respond(local_discord.send_connect_command(), 4, body)
     assert (status, answer["code"]) == (400, 50035)
-    assert (f"data.{path}", code) in mistakes(answer["errors"])
-    assert home.api.messages(home.general) == []
+    assert (f"data.{path}", code) in form_errors(answer["errors"])
+    assert local_discord.api.messages(local_discord.general) == []
 
 
 @pytest.mark.parametrize(
@@ -214,218 +258,282 @@ def test_a_message_beyond_a_limit_is_refused_in_its_place(
         {"embeds": [{"fields": [{"name": "x" * 200, "value": "y"}] * 25}]},
         {
             "components": [
-                {**FULL_ROW, "components": [button(custom_id=f"{r}{n}") for n in range(5)]} for r in range(5)
+                {**FULL_ROW, "components": [button_payload(custom_id=f"{r}{n}") for n in range(5)]}
+                for r in range(5)
             ]
         },
-        row(button(label="x" * 80, custom_id="x" * 100), link(url="https://x.example/" + "x" * 494)),
-        row(link(url="discord://-/channels/1/2")),
+        row_payload(
+            button_payload(label="x" * 80, custom_id="x" * 100),
+            link_payload(url="https://x.example/" + "x" * 494),
+        ),
+        row_payload(link_payload(url="discord://-/channels/1/2")),
         {"flags": 1 << 15, "components": [{"type": 17, "components": [{"type": 10, "content": "hello"}]}]},
     ],
 )
-def test_a_message_at_its_limits_is_taken(home: Home, body: Json) -> None:
-    assert home.send(body)[0] == 200
+def test_message_at_the_limits_is_accepted(local_discord: LocalDiscord, body: Json) -> None:
+    assert local_discord.send_message(body)[0] == 200
 
 
-def test_nothing_is_not_a_message(home: Home) -> None:
-    assert refusal(home.send({"content": "  "})) == (400, 50006)
-    _, sent = home.send({"content": "x"})
-    path = f"/channels/{home.general.id}/messages/{sent['id']}"
-    assert refusal(home.call("PATCH", path, {"content": None})) == (400, 50006)
+def test_empty_message_is_refused(local_discord: LocalDiscord) -> None:
+    assert status_and_code(local_discord.send_message({"content": "  "})) == (400, 50006)
+    _, sent = local_discord.send_message({"content": "x"})
+    path = f"/channels/{local_discord.general.id}/messages/{sent['id']}"
+    assert status_and_code(local_discord.call("PATCH", path, {"content": None})) == (400, 50006)
 
 
-def text_input(**changes: Any) -> Json:
+def input_payload(**changes: Any) -> Json:
     return {"type": 4, "style": 2, "label": "Address", "custom_id": "address", **changes}
 
 
-def window(*fields: Json, **changes: Any) -> Json:
-    rows = [{"type": 1, "components": [one]} for one in fields or (text_input(),)]
+def modal_payload(*fields: Json, **changes: Any) -> Json:
+    rows = [{"type": 1, "components": [text_field]} for text_field in fields or (input_payload(),)]
     return {"title": "Paste", "custom_id": "paste:1", "components": rows, **changes}
 
 
-M = "data.components.0.components.0"
+INPUT_PATH = "data.components.0.components.0"
 
 
 @pytest.mark.parametrize(
     ("modal", "path", "code"),
     [
-        (window(title="x" * 46), "data.title", "BASE_TYPE_BAD_LENGTH"),
-        (window(title=""), "data.title", "BASE_TYPE_REQUIRED"),
-        (window(custom_id="x" * 101), "data.custom_id", "BASE_TYPE_BAD_LENGTH"),
+        (modal_payload(title="x" * 46), "data.title", "BASE_TYPE_BAD_LENGTH"),
+        (modal_payload(title=""), "data.title", "BASE_TYPE_REQUIRED"),
+        (modal_payload(custom_id="x" * 101), "data.custom_id", "BASE_TYPE_BAD_LENGTH"),
         (
-            window(*[text_input(custom_id=f"{n}") for n in range(6)]),
+            modal_payload(*[input_payload(custom_id=f"{n}") for n in range(6)]),
             "data.components",
             "BASE_TYPE_BAD_LENGTH",
         ),
-        (window(components=[]), "data.components", "BASE_TYPE_BAD_LENGTH"),
-        (window(button()), f"{M}.type", "BASE_TYPE_CHOICES"),
-        (window(text_input(label="x" * 46)), f"{M}.label", "BASE_TYPE_BAD_LENGTH"),
-        (window(text_input(placeholder="x" * 101)), f"{M}.placeholder", "BASE_TYPE_MAX_LENGTH"),
-        (window(text_input(value="x" * 4001)), f"{M}.value", "BASE_TYPE_MAX_LENGTH"),
-        (window(text_input(max_length=4001)), f"{M}.max_length", "NUMBER_TYPE_RANGE"),
+        (modal_payload(components=[]), "data.components", "BASE_TYPE_BAD_LENGTH"),
+        (modal_payload(button_payload()), f"{INPUT_PATH}.type", "BASE_TYPE_CHOICES"),
+        (modal_payload(input_payload(label="x" * 46)), f"{INPUT_PATH}.label", "BASE_TYPE_BAD_LENGTH"),
         (
-            window(components=[{"type": 18, "label": "x" * 46, "component": text_input(label=None)}]),
+            modal_payload(input_payload(placeholder="x" * 101)),
+            f"{INPUT_PATH}.placeholder",
+            "BASE_TYPE_MAX_LENGTH",
+        ),
+        (modal_payload(input_payload(value="x" * 4001)), f"{INPUT_PATH}.value", "BASE_TYPE_MAX_LENGTH"),
+        (modal_payload(input_payload(max_length=4001)), f"{INPUT_PATH}.max_length", "NUMBER_TYPE_RANGE"),
+        (
+            modal_payload(
+                components=[{"type": 18, "label": "x" * 46, "component": input_payload(label=None)}]
+            ),
             "data.components.0.label",
             "BASE_TYPE_BAD_LENGTH",
         ),
         (
-            window(text_input(), text_input()),
+            modal_payload(input_payload(), input_payload()),
             "data.components.1.components.0.custom_id",
             "COMPONENT_CUSTOM_ID_DUPLICATED",
         ),
     ],
 )
-def test_a_window_beyond_a_limit_is_refused(home: Home, modal: Json, path: str, code: str) -> None:
-    status, answer = home.answer(home.connect(), 9, modal)
+def test_modal_beyond_a_limit_is_refused(
+    local_discord: LocalDiscord, modal: Json, path: str, code: str
+) -> None:
+    status, answer = local_discord.respond(local_discord.send_connect_command(), 9, modal)
     assert (status, answer["code"]) == (400, 50035)
-    assert (path, code) in mistakes(answer["errors"])
-    assert home.api.modals(home.ada) == []
+    assert (path, code) in form_errors(answer["errors"])
+    assert local_discord.api.open_modals(local_discord.ada) == []
 
 
-def test_a_window_may_not_answer_a_window(home: Home) -> None:
-    asked = home.connect()
-    assert home.answer(asked, 9, window(text_input(max_length=4000)))[0] == 200
-    submitted = home.api.submit(home.ada, home.api.modals(home.ada)[0], {"Address": "x" * 4000})
-    status, answer = home.answer(submitted, 9, window())
+def test_submitted_modal_cannot_open_a_modal(local_discord: LocalDiscord) -> None:
+    interaction = local_discord.send_connect_command()
+    assert local_discord.respond(interaction, 9, modal_payload(input_payload(max_length=4000)))[0] == 200
+    submitted = local_discord.api.submit(
+        local_discord.ada, local_discord.api.open_modals(local_discord.ada)[0], {"Address": "x" * 4000}
+    )
+    status, answer = local_discord.respond(submitted, 9, modal_payload())
     assert (status, answer["code"]) == (400, 50035)
-    assert mistakes(answer["errors"]) == {("type", "BASE_TYPE_CHOICES")}
-    assert home.answer(submitted, 4, {"content": "thanks", "flags": 64})[0] == 200
+    assert form_errors(answer["errors"]) == {("type", "BASE_TYPE_CHOICES")}
+    assert local_discord.respond(submitted, 4, {"content": "thanks", "flags": 64})[0] == 200
 
 
-def test_a_window_takes_what_its_fields_allow(home: Home) -> None:
-    home.answer(home.connect(), 9, window(text_input(min_length=3, max_length=5)))
-    (modal,) = home.api.modals(home.ada)
+def test_modal_accepts_only_valid_field_values(local_discord: LocalDiscord) -> None:
+    local_discord.respond(
+        local_discord.send_connect_command(), 9, modal_payload(input_payload(min_length=3, max_length=5))
+    )
+    (modal,) = local_discord.api.open_modals(local_discord.ada)
     for text in ("", "ab", "abcdef"):
         with pytest.raises(NotOffered):
-            home.api.submit(home.ada, modal, {"Address": text})
+            local_discord.api.submit(local_discord.ada, modal, {"Address": text})
     with pytest.raises(NotOffered):
-        home.api.submit(home.bob, modal, {"Address": "abcd"})
+        local_discord.api.submit(local_discord.bob, modal, {"Address": "abcd"})
     with pytest.raises(NotOffered):
-        home.api.submit(home.ada, modal, {"Addres": "abcd"})
-    home.api.submit(home.ada, modal, {"address": "abcd"})
-    assert home.api.modals(home.ada) == []
+        local_discord.api.submit(local_discord.ada, modal, {"Addres": "abcd"})
+    local_discord.api.submit(local_discord.ada, modal, {"address": "abcd"})
+    assert local_discord.api.open_modals(local_discord.ada) == []
 
 
-def test_an_interaction_is_acknowledged_once_and_within_three_seconds(home: Home) -> None:
-    asked = home.connect()
-    home.clock.now += 3
-    assert home.answer(asked, 5)[0] == 200
-    assert refusal(home.answer(asked, 4, {"content": "x"})) == (400, 40060)
-    late = home.connect()
-    assert not home.api.failed(late)
-    home.clock.now += 3.1
-    assert refusal(home.answer(late, 5)) == (404, 10062)
-    assert home.api.failed(late)
-    assert "! The application did not respond" in home.api.transcript(home.general, seen_by=home.ada)
-    assert "! The application" not in home.api.transcript(home.general, seen_by=home.bob)
+def test_an_interaction_is_acknowledged_once_and_within_three_seconds(local_discord: LocalDiscord) -> None:
+    interaction = local_discord.send_connect_command()
+    local_discord.clock.now += 3
+    assert local_discord.respond(interaction, 5)[0] == 200
+    assert status_and_code(local_discord.respond(interaction, 4, {"content": "x"})) == (400, 40060)
+    late_interaction = local_discord.send_connect_command()
+    assert not local_discord.api.has_failed(late_interaction)
+    local_discord.clock.now += 3.1
+    assert status_and_code(local_discord.respond(late_interaction, 5)) == (404, 10062)
+    assert local_discord.api.has_failed(late_interaction)
+    assert "! The application did not respond" in local_discord.api.transcript(
+        local_discord.general, seen_by=local_discord.ada
+    )
+    assert "! The application" not in local_discord.api.transcript(
+        local_discord.general, seen_by=local_discord.bob
+    )
 
 
-def test_an_interactions_token_lasts_fifteen_minutes(home: Home) -> None:
-    asked = home.connect()
-    home.answer(asked, 5, {"flags": 64})
-    assert "is thinking" in home.api.transcript(home.general, seen_by=home.ada)
-    home.clock.now += 15 * 60
-    assert home.hook(asked, "PATCH", "/messages/@original", {"content": "still"})[0] == 200
-    home.clock.now += 1
+def test_interaction_token_is_valid_for_15_minutes(local_discord: LocalDiscord) -> None:
+    interaction = local_discord.send_connect_command()
+    local_discord.respond(interaction, 5, {"flags": 64})
+    assert "is thinking" in local_discord.api.transcript(local_discord.general, seen_by=local_discord.ada)
+    local_discord.clock.now += 15 * 60
+    assert (
+        local_discord.call_webhook(interaction, "PATCH", "/messages/@original", {"content": "still"})[0]
+        == 200
+    )
+    local_discord.clock.now += 1
     for method, rest in (("PATCH", "/messages/@original"), ("GET", "/messages/@original"), ("POST", "")):
-        assert refusal(home.hook(asked, method, rest, {"content": "x"})) == (401, 50027)
+        assert status_and_code(local_discord.call_webhook(interaction, method, rest, {"content": "x"})) == (
+            401,
+            50027,
+        )
 
 
-def test_a_token_answers_nothing_before_the_acknowledgement_and_no_other_application(home: Home) -> None:
-    asked = home.connect()
-    assert refusal(home.hook(asked, "POST", "", {"content": "x"})) == (404, 10015)
-    assert refusal(home.call("POST", f"/webhooks/1/{asked.token}", {"content": "x"})) == (404, 10015)
-    path = f"/interactions/{asked.id}/wrong/callback"
-    assert refusal(home.call("POST", path, {"type": 5})) == (404, 10062)
+def test_webhook_call_needs_an_acknowledgement_and_the_right_application(local_discord: LocalDiscord) -> None:
+    interaction = local_discord.send_connect_command()
+    assert status_and_code(local_discord.call_webhook(interaction, "POST", "", {"content": "x"})) == (
+        404,
+        10015,
+    )
+    assert status_and_code(
+        local_discord.call("POST", f"/webhooks/1/{interaction.token}", {"content": "x"})
+    ) == (404, 10015)
+    path = f"/interactions/{interaction.id}/wrong/callback"
+    assert status_and_code(local_discord.call("POST", path, {"type": 5})) == (404, 10062)
 
 
-def test_the_first_followup_takes_the_place_of_a_deferred_answer(home: Home) -> None:
-    asked = home.connect()
-    home.answer(asked, 5, {"flags": 64})
-    assert home.hook(asked, "POST", "", {"content": "first"})[0] == 200
-    assert home.hook(asked, "POST", "", {"content": "second", "flags": 64})[0] == 200
-    shown = home.api.messages(home.general, seen_by=home.ada)
-    assert [one.content for one in shown] == ["first", "second"]
-    assert all(one.ephemeral for one in shown)
-    assert home.hook(asked, "DELETE", f"/messages/{shown[1].id}")[0] == 204
-    assert home.hook(asked, "DELETE", "/messages/@original")[0] == 204
-    assert refusal(home.hook(asked, "GET", "/messages/@original")) == (404, 10008)
+def test_first_followup_replaces_a_deferred_response(local_discord: LocalDiscord) -> None:
+    interaction = local_discord.send_connect_command()
+    local_discord.respond(interaction, 5, {"flags": 64})
+    assert local_discord.call_webhook(interaction, "POST", "", {"content": "first"})[0] == 200
+    assert local_discord.call_webhook(interaction, "POST", "", {"content": "second", "flags": 64})[0] == 200
+    messages = local_discord.api.messages(local_discord.general, seen_by=local_discord.ada)
+    assert [one.content for one in messages] == ["first", "second"]
+    assert all(one.ephemeral for one in messages)
+    assert local_discord.call_webhook(interaction, "DELETE", f"/messages/{messages[1].id}")[0] == 204
+    assert local_discord.call_webhook(interaction, "DELETE", "/messages/@original")[0] == 204
+    assert status_and_code(local_discord.call_webhook(interaction, "GET", "/messages/@original")) == (
+        404,
+        10008,
+    )
 
 
-def test_an_ephemeral_message_is_its_users_and_its_tokens_alone(home: Home) -> None:
-    asked = home.connect()
-    _, answer = home.answer(asked, 4, {"content": "for you", "flags": 64, **row(button())})
+def test_only_the_user_and_the_token_can_access_an_ephemeral_message(local_discord: LocalDiscord) -> None:
+    interaction = local_discord.send_connect_command()
+    _, answer = local_discord.respond(
+        interaction, 4, {"content": "for you", "flags": 64, **row_payload(button_payload())}
+    )
     message_id = answer["resource"]["message"]["id"]
     assert answer["interaction"]["response_message_ephemeral"] is True
-    path = f"/channels/{home.general.id}/messages/{message_id}"
+    path = f"/channels/{local_discord.general.id}/messages/{message_id}"
     for method in ("GET", "PATCH", "DELETE"):
-        assert refusal(home.call(method, path, {"content": "x"})) == (404, 10008)
-    (seen,) = home.api.messages(home.general, seen_by=home.ada)
-    assert home.api.messages(home.general, seen_by=home.bob) == []
+        assert status_and_code(local_discord.call(method, path, {"content": "x"})) == (404, 10008)
+    (message,) = local_discord.api.messages(local_discord.general, seen_by=local_discord.ada)
+    assert local_discord.api.messages(local_discord.general, seen_by=local_discord.bob) == []
     with pytest.raises(NotOffered):
-        home.api.press(home.bob, seen, "Paste")
-    home.api.remove(home.ada, seen)
-    assert home.api.messages(home.general, seen_by=home.ada) == []
-    assert home.api.standing("for you") == []
+        local_discord.api.press(local_discord.bob, message, "Paste")
+    local_discord.api.remove(local_discord.ada, message)
+    assert local_discord.api.messages(local_discord.general, seen_by=local_discord.ada) == []
+    assert local_discord.api.messages_containing("for you") == []
 
 
-def test_anybody_who_sees_a_button_may_press_it_unless_it_is_disabled(home: Home) -> None:
-    home.send({"content": "x", **row(button(), link(), button(label="Off", custom_id="off", disabled=True))})
-    (message,) = home.api.messages(home.general, seen_by=home.bob)
-    assert home.api.press(home.bob, message, "Paste").user == home.bob
+def test_every_user_who_sees_an_enabled_button_may_press_it(local_discord: LocalDiscord) -> None:
+    local_discord.send_message(
+        {
+            "content": "x",
+            **row_payload(
+                button_payload(), link_payload(), button_payload(label="Off", custom_id="off", disabled=True)
+            ),
+        }
+    )
+    (message,) = local_discord.api.messages(local_discord.general, seen_by=local_discord.bob)
+    assert local_discord.api.press(local_discord.bob, message, "Paste").user == local_discord.bob
     for name in ("Open", "Off", "Nothing"):
         with pytest.raises(NotOffered):
-            home.api.press(home.bob, message, name)
-    stranger = home.api.user("eve")
+            local_discord.api.press(local_discord.bob, message, name)
+    stranger = local_discord.api.add_user("eve")
     with pytest.raises(NotOffered):
-        home.api.press(stranger, message, "Paste")
+        local_discord.api.press(stranger, message, "Paste")
 
 
-def test_a_menu_offers_its_options(home: Home) -> None:
+def test_only_the_options_of_a_menu_can_be_chosen(local_discord: LocalDiscord) -> None:
     options = [{"label": "Notes", "value": "1"}, {"label": "Tickets", "value": "2"}]
-    home.send({"content": "x", **row({"type": 3, "custom_id": "which", "options": options})})
-    (message,) = home.api.messages(home.general, seen_by=home.ada)
+    local_discord.send_message(
+        {"content": "x", **row_payload({"type": 3, "custom_id": "which", "options": options})}
+    )
+    (message,) = local_discord.api.messages(local_discord.general, seen_by=local_discord.ada)
     for custom_id, value in (("which", "3"), ("what", "1")):
         with pytest.raises(NotOffered):
-            home.api.choose(home.ada, message, custom_id, value)
-    picked = home.api.choose(home.ada, message, "which", "Tickets")
-    assert picked.data["values"] == ["2"]
-    assert home.answer(picked, 7, {"content": "Tickets it is", "components": []})[0] == 200
-    assert home.api.answer(picked).content == "Tickets it is"
+            local_discord.api.choose(local_discord.ada, message, custom_id, value)
+    interaction = local_discord.api.choose(local_discord.ada, message, "which", "Tickets")
+    assert interaction.data["values"] == ["2"]
+    assert local_discord.respond(interaction, 7, {"content": "Tickets it is", "components": []})[0] == 200
+    assert local_discord.api.wait_for_response(interaction).content == "Tickets it is"
 
 
-def test_a_thread_is_a_channel_under_the_permissions_of_its_own(home: Home) -> None:
-    said = home.api.say(home.ada, home.general, "hello")
-    path = f"/channels/{home.general.id}/messages/{said.id}/threads"
-    status, made = home.call("POST", path, {"name": "aside"})
-    assert (status, made["id"], made["parent_id"]) == (201, said.id, home.general.id)
-    thread = home.guild.channel("aside")
-    assert home.send({"content": "in here"}, thread)[0] == 200
-    answer = home.api.say(home.bob, thread, "and I")
-    assert refusal(home.call("DELETE", f"/channels/{thread.id}/messages/{answer.id}")) == (403, 50013)
-    assert [one.content for one in home.api.messages(thread, seen_by=home.ada)] == ["in here", "and I"]
+def test_thread_has_its_own_messages_and_the_permissions_of_its_channel(local_discord: LocalDiscord) -> None:
+    starter = local_discord.api.say(local_discord.ada, local_discord.general, "hello")
+    path = f"/channels/{local_discord.general.id}/messages/{starter.id}/threads"
+    status, thread_json = local_discord.call("POST", path, {"name": "aside"})
+    assert (status, thread_json["id"], thread_json["parent_id"]) == (
+        201,
+        starter.id,
+        local_discord.general.id,
+    )
+    thread = local_discord.guild.channel("aside")
+    assert local_discord.send_message({"content": "in here"}, thread)[0] == 200
+    answer = local_discord.api.say(local_discord.bob, thread, "and I")
+    assert status_and_code(local_discord.call("DELETE", f"/channels/{thread.id}/messages/{answer.id}")) == (
+        403,
+        50013,
+    )
+    assert [message.content for message in local_discord.api.messages(thread, seen_by=local_discord.ada)] == [
+        "in here",
+        "and I",
+    ]
 
 
-def test_an_update_is_no_answer_to_a_command_and_choices_only_to_typing(home: Home) -> None:
+def test_command_refuses_update_and_autocomplete_responses(local_discord: LocalDiscord) -> None:
     for kind in (6, 7, 8, 1, 99):
-        assert refusal(home.answer(home.connect(), kind, {"content": "x"})) == (400, 50035)
+        assert status_and_code(
+            local_discord.respond(local_discord.send_connect_command(), kind, {"content": "x"})
+        ) == (400, 50035)
 
 
-def test_more_than_25_choices_are_refused(home: Home) -> None:
-    def typed(count: int) -> tuple[tuple[int, Any], list[Any]]:
+def test_more_than_25_choices_are_refused(local_discord: LocalDiscord) -> None:
+    def respond_with_choices(count: int) -> tuple[tuple[int, Any], list[Any]]:
         with ThreadPoolExecutor(1) as pool:
-            known = len(home.api.interactions)
-            typing = pool.submit(home.api.autocomplete, home.ada, home.general, "connect", "server", "n")
-            home.api.wait(lambda: len(home.api.interactions) > known)
-            asked = home.api.interactions[-1]
+            previous_count = len(local_discord.api.interactions)
+            typing = pool.submit(
+                local_discord.api.autocomplete,
+                local_discord.ada,
+                local_discord.general,
+                "connect",
+                "server",
+                "n",
+            )
+            local_discord.api.wait(lambda: len(local_discord.api.interactions) > previous_count)
+            interaction = local_discord.api.interactions[-1]
             listed = [{"name": f"{number}", "value": f"{number}"} for number in range(count)]
-            answer = home.answer(asked, 8, {"choices": listed})
+            answer = local_discord.respond(interaction, 8, {"choices": listed})
             if answer[0] != 200:
-                home.answer(asked, 8, {"choices": []})
+                local_discord.respond(interaction, 8, {"choices": []})
             return answer, typing.result(10)
 
-    answer, _ = typed(26)
-    assert refusal(answer) == (400, 50035)
-    answer, values = typed(25)
+    answer, _ = respond_with_choices(26)
+    assert status_and_code(answer) == (400, 50035)
+    answer, values = respond_with_choices(25)
     assert (answer[0], len(values)) == (200, 25)
 
 
@@ -441,7 +549,7 @@ def test_more_than_25_choices_are_refused(home: Home) -> None:
         ({"integration_types": [2]}, "0.integration_types.0", "BASE_TYPE_CHOICES"),
         ({"options": [{"type": 3, "name": "a", "description": "b"}] * 2}, "0.options.1.name", "*"),
         (
-            {"options": [{"type": 3, "name": "a", "description": "b"}, WHICH]},
+            {"options": [{"type": 3, "name": "a", "description": "b"}, SERVER_OPTION]},
             "0.options.1.required",
             "APPLICATION_COMMAND_OPTIONS_REQUIRED_INVALID",
         ),
@@ -461,164 +569,198 @@ def test_more_than_25_choices_are_refused(home: Home) -> None:
         ),
     ],
 )
-def test_a_command_beyond_a_limit_is_not_registered(home: Home, change: Json, path: str, code: str) -> None:
-    status, answer = home.call("PUT", f"/applications/{home.api.bot.id}/commands", [{**COMMAND, **change}])
+def test_a_command_beyond_a_limit_is_not_registered(
+    local_discord: LocalDiscord, change: Json, path: str, code: str
+) -> None:
+    status, answer = local_discord.call(
+        "PUT", f"/applications/{local_discord.api.bot.id}/commands", [{**CONNECT_COMMAND, **change}]
+    )
     assert (status, answer["code"]) == (400, 50035)
-    assert any(where == path and code in {"*", what} for where, what in mistakes(answer["errors"]))
-    assert home.api.syncs == 1
+    assert any(
+        error_path == path and code in {"*", error_code}
+        for error_path, error_code in form_errors(answer["errors"])
+    )
+    assert local_discord.api.command_changes == 1
 
 
-def test_commands_keep_their_ids_and_are_changed_one_by_one(home: Home) -> None:
-    base = f"/applications/{home.api.bot.id}/commands"
-    (before,) = home.api.commands
-    _, again = home.call("PUT", base, [COMMAND])
-    assert again[0]["id"] == before["id"]
-    status, added = home.call("POST", base, {"name": "who", "description": "Who"})
+def test_commands_keep_their_ids_and_can_be_changed_singly(local_discord: LocalDiscord) -> None:
+    base = f"/applications/{local_discord.api.bot.id}/commands"
+    (original,) = local_discord.api.commands
+    _, overwritten = local_discord.call("PUT", base, [CONNECT_COMMAND])
+    assert overwritten[0]["id"] == original["id"]
+    status, added = local_discord.call("POST", base, {"name": "who", "description": "Who"})
     assert status == 201
-    assert home.call("POST", base, {"name": "who", "description": "Who is it"})[0] == 200
-    assert home.call("PATCH", f"{base}/{added['id']}", {"description": "Which"})[1]["description"] == "Which"
-    assert home.call("DELETE", f"{base}/{added['id']}")[0] == 204
-    assert refusal(home.call("GET", f"{base}/{added['id']}")) == (404, 10063)
-    assert home.api.syncs == 6
-    guild = f"/applications/{home.api.bot.id}/guilds/{home.guild.id}/commands"
-    assert home.call("PUT", guild, [{"name": "here", "description": "Only here"}])[0] == 200
-    assert [one["name"] for one in home.api.guild_commands(home.guild)] == ["here"]
-    assert refusal(home.call("GET", "/applications/1/commands")) == (404, 10002)
+    assert local_discord.call("POST", base, {"name": "who", "description": "Who is it"})[0] == 200
+    assert (
+        local_discord.call("PATCH", f"{base}/{added['id']}", {"description": "Which"})[1]["description"]
+        == "Which"
+    )
+    assert local_discord.call("DELETE", f"{base}/{added['id']}")[0] == 204
+    assert status_and_code(local_discord.call("GET", f"{base}/{added['id']}")) == (404, 10063)
+    assert local_discord.api.command_changes == 6
+    guild = f"/applications/{local_discord.api.bot.id}/guilds/{local_discord.guild.id}/commands"
+    assert local_discord.call("PUT", guild, [{"name": "here", "description": "Only here"}])[0] == 200
+    assert [command["name"] for command in local_discord.api.guild_commands(local_discord.guild)] == ["here"]
+    assert status_and_code(local_discord.call("GET", "/applications/1/commands")) == (404, 10002)
 
 
-def test_commands_of_an_earlier_run_are_no_sync(home: Home) -> None:
-    home.api.register({"name": "before", "description": "Before"})
-    assert [one["name"] for one in home.api.commands] == ["before"]
-    assert home.api.syncs == 1
+def test_commands_of_an_earlier_run_do_not_count_as_changes(local_discord: LocalDiscord) -> None:
+    local_discord.api.register_commands({"name": "before", "description": "Before"})
+    assert [command["name"] for command in local_discord.api.commands] == ["before"]
+    assert local_discord.api.command_changes == 1
 
 
-def test_a_client_offers_what_is_registered_and_allowed(home: Home) -> None:
+def test_client_offers_only_registered_and_permitted_commands(local_discord: LocalDiscord) -> None:
     with pytest.raises(NotOffered):
-        home.api.slash(home.ada, home.general, "nothing")
+        local_discord.api.slash(local_discord.ada, local_discord.general, "nothing")
     with pytest.raises(NotOffered):
-        home.api.slash(home.ada, home.general, "connect")
+        local_discord.api.slash(local_discord.ada, local_discord.general, "connect")
     with pytest.raises(NotOffered):
-        home.api.slash(home.ada, home.general, "connect", server="a", other="b")
-    base = f"/applications/{home.api.bot.id}/commands"
-    home.call("PUT", base, [{**COMMAND, "contexts": [0], "default_member_permissions": "8"}])
+        local_discord.api.slash(local_discord.ada, local_discord.general, "connect", server="a", other="b")
+    base = f"/applications/{local_discord.api.bot.id}/commands"
+    local_discord.call("PUT", base, [{**CONNECT_COMMAND, "contexts": [0], "default_member_permissions": "8"}])
     with pytest.raises(NotOffered):
-        home.connect()
+        local_discord.send_connect_command()
     with pytest.raises(NotOffered):
-        home.api.slash(home.ada, home.api.dm(home.ada), "connect", server="a")
+        local_discord.api.slash(
+            local_discord.ada, local_discord.api.dm(local_discord.ada), "connect", server="a"
+        )
 
 
-def test_permissions_and_direct_messages(home: Home) -> None:
-    shut = home.api.user("shut", dms_open=False)
-    status, channel = home.call("POST", "/users/@me/channels", {"recipient_id": shut.id})
+def test_missing_permissions_and_closed_dms_are_refused(local_discord: LocalDiscord) -> None:
+    closed_user = local_discord.api.add_user("shut", dms_open=False)
+    status, channel = local_discord.call("POST", "/users/@me/channels", {"recipient_id": closed_user.id})
     assert status == 200
     messages = f"/channels/{channel['id']}/messages"
-    assert home.call("POST", messages, {"content": "x"}) == (
+    assert local_discord.call("POST", messages, {"content": "x"}) == (
         403,
         {"message": "Cannot send messages to this user", "code": 50007},
     )
-    home.api.set_dms_open(shut, dms_open=True)
-    assert home.call("POST", messages, {"content": "x"})[0] == 200
-    said = home.api.say(shut, home.api.dm(shut), "mine")
-    assert refusal(home.call("DELETE", f"{messages}/{said.id}")) == (403, 50003)
-    assert refusal(home.call("PATCH", f"{messages}/{said.id}", {"content": "x"})) == (403, 50005)
-    theirs = home.api.say(home.ada, home.general, "mine")
-    assert refusal(home.call("DELETE", f"/channels/{home.general.id}/messages/{theirs.id}")) == (403, 50013)
-    assert refusal(home.call("POST", "/users/@me/channels", {"recipient_id": "5"})) == (404, 10013)
-    assert refusal(home.call("GET", "/channels/5")) == (404, 10003)
-    mute = home.api.guild("Mute", [home.ada], bot_permissions=1 << 10).channel("general")
-    assert refusal(home.send({"content": "x"}, mute)) == (403, 50013)
-    hidden = home.api.guild("Hidden", [home.ada], bot_permissions=0).channel("general")
-    assert refusal(home.send({"content": "x"}, hidden)) == (403, 50001)
-    ruled = home.api.guild("Ruled", [home.ada], bot_permissions=1 << 10 | 1 << 13).channel("general")
-    said = home.api.say(home.ada, ruled, "theirs")
-    assert home.call("DELETE", f"/channels/{ruled.id}/messages/{said.id}")[0] == 204
-    assert home.api.fresh(said).deleted
+    local_discord.api.set_dms_open(closed_user, dms_open=True)
+    assert local_discord.call("POST", messages, {"content": "x"})[0] == 200
+    message = local_discord.api.say(closed_user, local_discord.api.dm(closed_user), "mine")
+    assert status_and_code(local_discord.call("DELETE", f"{messages}/{message.id}")) == (403, 50003)
+    assert status_and_code(local_discord.call("PATCH", f"{messages}/{message.id}", {"content": "x"})) == (
+        403,
+        50005,
+    )
+    guild_message = local_discord.api.say(local_discord.ada, local_discord.general, "mine")
+    assert status_and_code(
+        local_discord.call("DELETE", f"/channels/{local_discord.general.id}/messages/{guild_message.id}")
+    ) == (403, 50013)
+    assert status_and_code(local_discord.call("POST", "/users/@me/channels", {"recipient_id": "5"})) == (
+        404,
+        10013,
+    )
+    assert status_and_code(local_discord.call("GET", "/channels/5")) == (404, 10003)
+    read_only_channel = local_discord.api.add_guild(
+        "Mute", [local_discord.ada], bot_permissions=1 << 10
+    ).channel("general")
+    assert status_and_code(local_discord.send_message({"content": "x"}, read_only_channel)) == (403, 50013)
+    hidden_channel = local_discord.api.add_guild("Hidden", [local_discord.ada], bot_permissions=0).channel(
+        "general"
+    )
+    assert status_and_code(local_discord.send_message({"content": "x"}, hidden_channel)) == (403, 50001)
+    managed_channel = local_discord.api.add_guild(
+        "Ruled", [local_discord.ada], bot_permissions=1 << 10 | 1 << 13
+    ).channel("general")
+    message = local_discord.api.say(local_discord.ada, managed_channel, "theirs")
+    assert local_discord.call("DELETE", f"/channels/{managed_channel.id}/messages/{message.id}")[0] == 204
+    assert local_discord.api.current(message).deleted
 
 
-def test_members_and_roles(home: Home) -> None:
-    guild = home.api.guild("Roles", [home.ada], roles={"admins": [home.ada]}, role_permissions={"admins": 8})
-    status, member = home.call("GET", f"/guilds/{guild.id}/members/{home.ada.id}")
+def test_members_and_roles_are_listed(local_discord: LocalDiscord) -> None:
+    guild = local_discord.api.add_guild(
+        "Roles", [local_discord.ada], roles={"admins": [local_discord.ada]}, role_permissions={"admins": 8}
+    )
+    status, member = local_discord.call("GET", f"/guilds/{guild.id}/members/{local_discord.ada.id}")
     assert (status, member["roles"]) == (200, [guild.role("admins").id])
-    assert refusal(home.call("GET", f"/guilds/{guild.id}/members/{home.bob.id}")) == (404, 10007)
-    assert guild.permissions(home.ada.id) & 1 << 13
-    _, roles = home.call("GET", f"/guilds/{guild.id}/roles")
+    assert status_and_code(
+        local_discord.call("GET", f"/guilds/{guild.id}/members/{local_discord.bob.id}")
+    ) == (404, 10007)
+    assert guild.permissions(local_discord.ada.id) & 1 << 13
+    _, roles = local_discord.call("GET", f"/guilds/{guild.id}/roles")
     assert [role["name"] for role in roles] == ["@everyone", "admins"]
-    _, members = home.call("GET", f"/guilds/{guild.id}/members?limit=1000")
-    assert {one["user"]["username"] for one in members} == {"ada", "bot"}
-    assert refusal(home.call("GET", "/guilds/5")) == (404, 10004)
+    _, members = local_discord.call("GET", f"/guilds/{guild.id}/members?limit=1000")
+    assert {listed_member["user"]["username"] for listed_member in members} == {"ada", "bot"}
+    assert status_and_code(local_discord.call("GET", "/guilds/5")) == (404, 10004)
 
 
-def test_who_does_not_say_the_token_is_nobody(home: Home) -> None:
-    wrong = home.call("GET", "/users/@me", token="wrong")
-    assert wrong == (401, {"message": "401: Unauthorized", "code": 0})
-    assert home.call("GET", "/nowhere") == (404, {"message": "404: Not Found", "code": 0})
-    assert home.headers["Content-Type"] == "application/json"
-    assert refusal(home.call("POST", "/users/@me/channels", raw=b"{")) == (400, 50109)
+def test_wrong_token_unknown_path_and_invalid_json_are_refused(local_discord: LocalDiscord) -> None:
+    response = local_discord.call("GET", "/users/@me", token="wrong")
+    assert response == (401, {"message": "401: Unauthorized", "code": 0})
+    assert local_discord.call("GET", "/nowhere") == (404, {"message": "404: Not Found", "code": 0})
+    assert local_discord.headers["Content-Type"] == "application/json"
+    assert status_and_code(local_discord.call("POST", "/users/@me/channels", raw=b"{")) == (400, 50109)
 
 
-def test_a_ping_is_one_that_allowed_mentions_lets_through(home: Home) -> None:
-    text = {"content": f"hello <@{home.ada.id}>"}
-    assert [one["id"] for one in home.send(text)[1]["mentions"]] == [home.ada.id]
-    assert home.send({**text, "allowed_mentions": {"parse": []}})[1]["mentions"] == []
-    named = {"parse": [], "users": [home.ada.id]}
-    assert [one["id"] for one in home.send({**text, "allowed_mentions": named})[1]["mentions"]] == [
-        home.ada.id
-    ]
+def test_allowed_mentions_limit_pings(local_discord: LocalDiscord) -> None:
+    text = {"content": f"hello <@{local_discord.ada.id}>"}
+    assert [one["id"] for one in local_discord.send_message(text)[1]["mentions"]] == [local_discord.ada.id]
+    assert local_discord.send_message({**text, "allowed_mentions": {"parse": []}})[1]["mentions"] == []
+    named = {"parse": [], "users": [local_discord.ada.id]}
+    assert [
+        one["id"] for one in local_discord.send_message({**text, "allowed_mentions": named})[1]["mentions"]
+    ] == [local_discord.ada.id]
 
 
-def test_every_answer_tells_its_bucket_and_too_many_are_refused(home: Home) -> None:
-    home.send({"content": "x"})
+def test_responses_name_their_bucket_and_excess_requests_are_refused(local_discord: LocalDiscord) -> None:
+    local_discord.send_message({"content": "x"})
     names = ("Limit", "Remaining", "Reset", "Reset-After", "Bucket")
-    assert all(home.headers[f"X-RateLimit-{name}"] for name in names)
-    home.api.enforce_rate_limits()
-    statuses = [home.send({"content": "x"})[0] for _ in range(7)]
+    assert all(local_discord.headers[f"X-RateLimit-{name}"] for name in names)
+    local_discord.api.enforce_rate_limits()
+    statuses = [local_discord.send_message({"content": "x"})[0] for _ in range(7)]
     assert statuses[0] == 200
     assert 429 in statuses
-    status, answer = next((call.status, call.answer) for call in home.api.calls if call.status == 429)
+    status, answer = next(
+        (call.status, call.response) for call in local_discord.api.calls if call.status == 429
+    )
     assert status == 429
     assert answer["message"] == "You are being rate limited."
     assert 0 < answer["retry_after"] <= 5
-    assert home.headers["Via"]
+    assert local_discord.headers["Via"]
     # Another channel has its own bucket.
-    other = home.api.guild("Other", [home.ada]).channel("general")
-    assert home.send({"content": "x"}, other)[0] == 200
-    assert home.api.refused_by_rate_limit >= 1
+    other = local_discord.api.add_guild("Other", [local_discord.ada]).channel("general")
+    assert local_discord.send_message({"content": "x"}, other)[0] == 200
+    assert local_discord.api.rate_limit_refusals >= 1
 
 
-def test_knobs_refuse_the_next_requests(home: Home) -> None:
-    home.api.limit_next("POST", "/messages", 0.01, everywhere=True)
-    status, answer = home.send({"content": "x"})
+def test_injected_faults_refuse_the_next_requests(local_discord: LocalDiscord) -> None:
+    local_discord.api.rate_limit_next("POST", "/messages", 0.01, is_global=True)
+    status, answer = local_discord.send_message({"content": "x"})
     assert (status, answer["global"]) == (429, True)
-    assert home.headers["X-RateLimit-Global"] == "true"
-    assert home.headers["Retry-After"]
-    home.api.fail_next("*", "/messages", 502, times=2)
-    assert [home.send({"content": "x"})[0] for _ in range(3)] == [502, 502, 200]
+    assert local_discord.headers["X-RateLimit-Global"] == "true"
+    assert local_discord.headers["Retry-After"]
+    local_discord.api.fail_next("*", "/messages", 502, times=2)
+    assert [local_discord.send_message({"content": "x"})[0] for _ in range(3)] == [502, 502, 200]
 
 
-def test_what_was_ever_said_is_found(home: Home) -> None:
-    asked = home.connect()
-    home.answer(asked, 4, {"embeds": [{"description": 'a "quoted" thing'}], "flags": 64})
-    assert home.api.find('"quoted" thing') == [
-        f"POST /interactions/{asked.id}/{asked.token}/callback?with_response=1",
-        *home.api.find('"quoted" thing')[1:],
+def test_find_searches_all_traffic(local_discord: LocalDiscord) -> None:
+    interaction = local_discord.send_connect_command()
+    local_discord.respond(interaction, 4, {"embeds": [{"description": 'a "quoted" thing'}], "flags": 64})
+    assert local_discord.api.find('"quoted" thing') == [
+        f"POST /interactions/{interaction.id}/{interaction.token}/callback?with_response=1",
+        *local_discord.api.find('"quoted" thing')[1:],
     ]
-    assert [one.only_for for one in home.api.standing('"quoted"')] == [home.ada.id]
-    assert home.api.find("never said") == []
-    assert asked.token not in f"{asked!r}{home.api.calls!r}"
-    assert home.api.token not in repr(home.api.calls)
+    assert [message.visible_to for message in local_discord.api.messages_containing('"quoted"')] == [
+        local_discord.ada.id
+    ]
+    assert local_discord.api.find("never said") == []
+    assert interaction.token not in f"{interaction!r}{local_discord.api.calls!r}"
+    assert local_discord.api.token not in repr(local_discord.api.calls)
 
 
 # The gateway.
 
 
-class Raw:
+class RawGateway:
     """A gateway connection without discord.py: JSON or zlib-stream."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
         self.inflate = zlib.decompressobj()
 
-    async def frame(self) -> Json:
+    async def receive_frame(self) -> Json:
         received = await self.socket.receive(10)
         if received.type is aiohttp.WSMsgType.BINARY:
             assert received.data.endswith(b"\x00\x00\xff\xff")
@@ -627,30 +769,32 @@ class Raw:
             return dict(json.loads(received.data))
         return {"op": "closed", "code": self.socket.close_code}
 
-    async def until(self, *events: object) -> Json:
+    async def receive_until(self, *events: object) -> Json:
         while True:
-            frame = await self.frame()
+            frame = await self.receive_frame()
             if frame["op"] in events or frame.get("t") in events:
                 return frame
             if frame["op"] == "closed":
                 raise AssertionError(f"closed with {frame['code']}")
 
-    async def send(self, op: int, data: Any) -> None:
+    async def send_frame(self, op: int, data: Any) -> None:
         await self.socket.send_str(json.dumps({"op": op, "d": data}))
 
     async def identify(
         self, api: DiscordApi, intents: int = 1 << 0 | 1 << 9, token: str | None = None
     ) -> None:
-        await self.send(2, {"token": token or api.token, "intents": intents, "properties": {}})
+        await self.send_frame(2, {"token": token or api.token, "intents": intents, "properties": {}})
 
 
-def gateway(api: DiscordApi, act: Any, query: str = "?v=10&encoding=json", url: str | None = None) -> Any:
+def connect_gateway(
+    api: DiscordApi, action: Any, query: str = "?v=10&encoding=json", url: str | None = None
+) -> Any:
     async def main() -> Any:
         async with (
             aiohttp.ClientSession() as session,
             session.ws_connect((url or api.gateway_url) + query) as socket,
         ):
-            return await act(Raw(socket))
+            return await action(RawGateway(socket))
 
     return asyncio.run(main())
 
@@ -668,104 +812,115 @@ def gateway(api: DiscordApi, act: Any, query: str = "?v=10&encoding=json", url: 
         ("nonsense", 4002),
     ],
 )
-def test_a_wrong_frame_closes_the_gateway_with_its_code(frame: Any, code: int) -> None:
-    async def act(raw: Raw) -> object:
-        assert (await raw.frame())["op"] == 10
+def test_invalid_frame_closes_the_gateway_with_its_code(frame: Any, code: int) -> None:
+    async def act(raw: RawGateway) -> object:
+        assert (await raw.receive_frame())["op"] == 10
         await raw.socket.send_str(frame if isinstance(frame, str) else json.dumps(frame))
-        while (got := await raw.frame())["op"] != "closed":
+        while (last_frame := await raw.receive_frame())["op"] != "closed":
             pass
-        return got["code"]
+        return last_frame["code"]
 
-    with running(token="right", privileged_intents=0) as api:
-        assert gateway(api, act) == code
+    with serve_discord_api(token="right", privileged_intents=0) as api:
+        assert connect_gateway(api, act) == code
 
 
-def test_who_does_not_beat_is_closed_and_must_begin_anew() -> None:
-    async def act(raw: Raw) -> tuple[object, str]:
+def test_missing_heartbeats_end_the_session() -> None:
+    async def act(raw: RawGateway) -> tuple[object, str]:
         await raw.identify(api)
-        session = (await raw.until("READY"))["d"]["session_id"]
-        while (got := await raw.frame())["op"] != "closed":
+        session = (await raw.receive_until("READY"))["d"]["session_id"]
+        while (last_frame := await raw.receive_frame())["op"] != "closed":
             pass
-        return got["code"], session
+        return last_frame["code"], session
 
-    async def resume(raw: Raw) -> Json:
-        await raw.send(6, {"token": api.token, "session_id": session, "seq": 1})
-        return await raw.until(9)
+    async def resume(raw: RawGateway) -> Json:
+        await raw.send_frame(6, {"token": api.token, "session_id": session, "seq": 1})
+        return await raw.receive_until(9)
 
-    with running(heartbeat_seconds=0.05, heartbeat_grace_seconds=0) as api:
-        code, session = gateway(api, act)
+    with serve_discord_api(heartbeat_seconds=0.05, heartbeat_grace_seconds=0) as api:
+        code, session = connect_gateway(api, act)
         assert code == 4009
-        assert gateway(api, resume)["d"] is False
+        assert connect_gateway(api, resume)["d"] is False
 
 
 @pytest.mark.parametrize("query", ["?v=10&encoding=json", "?v=10&encoding=json&compress=zlib-stream"])
-def test_what_was_missed_is_told_after_a_resume(home: Home, query: str) -> None:
-    async def first(raw: Raw) -> Json:
-        await raw.identify(home.api)
-        ready = (await raw.until("READY"))["d"]
-        await raw.until("GUILD_CREATE")
+def test_resume_replays_missed_events(local_discord: LocalDiscord, query: str) -> None:
+    async def connect_first(raw: RawGateway) -> Json:
+        await raw.identify(local_discord.api)
+        ready = (await raw.receive_until("READY"))["d"]
+        await raw.receive_until("GUILD_CREATE")
         # Like a client that will resume: not with close code 1000.
         await raw.socket.close(code=4000)
         return dict(ready)
 
-    async def second(raw: Raw) -> list[object]:
-        await raw.send(6, {"token": home.api.token, "session_id": ready["session_id"], "seq": 2})
-        told = [
-            await raw.until("INTERACTION_CREATE"),
-            await raw.until("MESSAGE_CREATE"),
-            await raw.until("RESUMED"),
+    async def resume_session(raw: RawGateway) -> list[object]:
+        await raw.send_frame(
+            6, {"token": local_discord.api.token, "session_id": ready["session_id"], "seq": 2}
+        )
+        frames = [
+            await raw.receive_until("INTERACTION_CREATE"),
+            await raw.receive_until("MESSAGE_CREATE"),
+            await raw.receive_until("RESUMED"),
         ]
-        return [(one["s"], one["t"]) for one in told]
+        return [(frame["s"], frame["t"]) for frame in frames]
 
-    async def late(raw: Raw) -> object:
-        await raw.send(6, {"token": home.api.token, "session_id": ready["session_id"], "seq": 99})
-        while (got := await raw.frame())["op"] != "closed":
+    async def resume_with_wrong_sequence(raw: RawGateway) -> object:
+        await raw.send_frame(
+            6, {"token": local_discord.api.token, "session_id": ready["session_id"], "seq": 99}
+        )
+        while (last_frame := await raw.receive_frame())["op"] != "closed":
             pass
-        return got["code"]
+        return last_frame["code"]
 
-    ready = gateway(home.api, first, query)
-    home.connect()
-    home.api.say(home.ada, home.general, "hello")
+    ready = connect_gateway(local_discord.api, connect_first, query)
+    local_discord.send_connect_command()
+    local_discord.api.say(local_discord.ada, local_discord.general, "hello")
     expected = [(3, "INTERACTION_CREATE"), (4, "MESSAGE_CREATE"), (5, "RESUMED")]
-    assert gateway(home.api, late, query) == 4007
-    assert gateway(home.api, second, query, ready["resume_gateway_url"]) == expected
+    assert connect_gateway(local_discord.api, resume_with_wrong_sequence, query) == 4007
+    assert connect_gateway(local_discord.api, resume_session, query, ready["resume_gateway_url"]) == expected
 
 
-def test_content_is_told_where_the_intent_or_a_mention_or_a_direct_message_lets_it(home: Home) -> None:
-    async def act(raw: Raw) -> list[str]:
-        await raw.identify(home.api, 1 << 0 | 1 << 9 | 1 << 12 | (1 << 15 if content else 0))
-        await raw.until("GUILD_CREATE")
-        home.api.say(home.ada, home.general, "plain")
-        home.api.say(home.ada, home.general, f"<@{home.api.bot.id}> named")
-        home.api.say(home.ada, home.api.dm(home.ada), "direct")
-        home.send({"content": "own"})
-        return [(await raw.until("MESSAGE_CREATE"))["d"]["content"] for _ in range(4)]
+def test_content_needs_the_intent_a_mention_or_a_direct_message(local_discord: LocalDiscord) -> None:
+    async def act(raw: RawGateway) -> list[str]:
+        await raw.identify(
+            local_discord.api, 1 << 0 | 1 << 9 | 1 << 12 | (1 << 15 if has_content_intent else 0)
+        )
+        await raw.receive_until("GUILD_CREATE")
+        local_discord.api.say(local_discord.ada, local_discord.general, "plain")
+        local_discord.api.say(
+            local_discord.ada, local_discord.general, f"<@{local_discord.api.bot.id}> named"
+        )
+        local_discord.api.say(local_discord.ada, local_discord.api.dm(local_discord.ada), "direct")
+        local_discord.send_message({"content": "own"})
+        return [(await raw.receive_until("MESSAGE_CREATE"))["d"]["content"] for _ in range(4)]
 
-    told = [f"<@{home.api.bot.id}> named", "direct", "own"]
-    for content in (False, True):
-        assert gateway(home.api, act) == ["plain" if content else "", *told]
-
-
-def test_a_message_that_nobody_asked_for_is_not_told(home: Home) -> None:
-    async def act(raw: Raw) -> list[str]:
-        await raw.identify(home.api, 1 << 9)
-        await raw.until("READY")
-        said = home.api.say(home.ada, home.api.dm(home.ada), "direct")
-        said = home.api.say(home.ada, home.general, "here")
-        home.api.remove(home.ada, said)
-        return [(await raw.frame())["t"] for _ in range(2)]
-
-    assert gateway(home.api, act) == ["MESSAGE_CREATE", "MESSAGE_DELETE"]
+    other_contents = [f"<@{local_discord.api.bot.id}> named", "direct", "own"]
+    for has_content_intent in (False, True):
+        assert connect_gateway(local_discord.api, act) == [
+            "plain" if has_content_intent else "",
+            *other_contents,
+        ]
 
 
-def test_a_refused_connection_is_refused_as_often_as_asked(home: Home) -> None:
-    async def act(raw: Raw) -> Json:
-        return await raw.frame()
+def test_events_without_their_intent_are_not_sent(local_discord: LocalDiscord) -> None:
+    async def act(raw: RawGateway) -> list[str]:
+        await raw.identify(local_discord.api, 1 << 9)
+        await raw.receive_until("READY")
+        message = local_discord.api.say(local_discord.ada, local_discord.api.dm(local_discord.ada), "direct")
+        message = local_discord.api.say(local_discord.ada, local_discord.general, "here")
+        local_discord.api.remove(local_discord.ada, message)
+        return [(await raw.receive_frame())["t"] for _ in range(2)]
 
-    home.api.refuse_connections(2)
+    assert connect_gateway(local_discord.api, act) == ["MESSAGE_CREATE", "MESSAGE_DELETE"]
+
+
+def test_refuse_connections_refuses_that_many_attempts(local_discord: LocalDiscord) -> None:
+    async def act(raw: RawGateway) -> Json:
+        return await raw.receive_frame()
+
+    local_discord.api.refuse_connections(2)
     for _ in range(2):
         with pytest.raises(aiohttp.WSServerHandshakeError):
-            gateway(home.api, act)
-    assert gateway(home.api, act)["op"] == 10
-    assert home.call("GET", "/gateway")[1] == {"url": home.api.gateway_url}
-    assert home.call("GET", "/gateway/bot")[1]["shards"] == 1
+            connect_gateway(local_discord.api, act)
+    assert connect_gateway(local_discord.api, act)["op"] == 10
+    assert local_discord.call("GET", "/gateway")[1] == {"url": local_discord.api.gateway_url}
+    assert local_discord.call("GET", "/gateway/bot")[1]["shards"] == 1

@@ -8,10 +8,10 @@ import pytest
 
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
-from tests.demo.one import clock, demo, one_demo
-from tests.demo.player import MovedClock
+from tests.demo.fixtures import clock, demo, one_demo
+from tests.demo.manual_client import ManualClock
 from tests.parts.authorization_server import Demo
-from tests.service.given import logged_in, server_of
+from tests.service.helpers import make_logged_in_service, server_of
 
 __all__ = ["clock", "demo", "one_demo"]
 
@@ -22,11 +22,11 @@ def server(demo: Demo) -> Server:
 
 
 @pytest.fixture
-def service(tmp_path: Path, clock: MovedClock) -> AuthService:
+def service(tmp_path: Path, clock: ManualClock) -> AuthService:
     return AuthService(tmp_path, clock=clock)
 
 
 @pytest.fixture
-def session_kept(tmp_path: Path, demo: Demo, clock: MovedClock) -> AuthService:
+def logged_in_service(tmp_path: Path, demo: Demo, clock: ManualClock) -> AuthService:
     """A service whose operator has logged in. The requests of that login are not counted."""
-    return logged_in(tmp_path, demo, clock)
+    return make_logged_in_service(tmp_path, demo, clock)

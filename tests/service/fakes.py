@@ -16,21 +16,21 @@ from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
 from hermes_mcp_auth_remote.values import Secret, Server
-from tests.playbook import answer, form_of
-from tests.store.given import KEY, NOW, credentials_of
+from tests.exchange_script import form_of, make_response
+from tests.store.builders import KEY, NOW, build_credentials
 
 T = TypeVar("T")
 
 SERVER = Server("notes", "https://notes.example/mcp")
 # Times at which the stored access token is due for a refresh, and at which it has expired.
-DUE, ENDED = NOW + 3590, NOW + 3601
-OLD = "Bearer access-0"
+DUE_AT, EXPIRED_AT = NOW + 3590, NOW + 3601
+OLD_HEADER = "Bearer access-0"
 
 
 def grant_tokens(request: Request, **members: object) -> Response:
     """Return a successful token response."""
     fresh = {"access_token": "new", "refresh_token": "rotated", "token_type": "Bearer", "expires_in": 3600}
-    return answer(200, {**fresh, **members})
+    return make_response(200, {**fresh, **members})
 
 
 class FakeServer:
@@ -45,7 +45,7 @@ class FakeServer:
         self.gate = threading.Event()
         self.gate.set()
 
-    async def run(self, exchange: Exchange[T], server: Server) -> T:
+    async def run_exchange(self, exchange: Exchange[T], server: Server) -> T:
         """Run an exchange as `http.client.run` does."""
         try:
             request = next(exchange)
@@ -55,36 +55,36 @@ class FakeServer:
                     exit_delay.hold_exit_for_response("as0.example", 90.0)
                 await asyncio.to_thread(self.gate.wait, 10)
                 is_token_request = request.url.endswith("/token")
-                request = exchange.send(self.respond(request) if is_token_request else answer(200, {}))
+                request = exchange.send(self.respond(request) if is_token_request else make_response(200, {}))
         except StopIteration as end:
             result: T = end.value
             return result
 
-    def sent(self, path: str, member: str) -> list[str]:
+    def form_values(self, path: str, member: str) -> list[str]:
         """Return one form field of each request to `path`."""
         return [form_of(each)[member] for each in self.requests if each.url.endswith(path)]
 
 
-def service_at(home: Path, server: FakeServer, now: float, limits: TimeLimits = TIME_LIMITS) -> AuthService:
-    return AuthService(home, run_exchange=server.run, clock=lambda: now, limits=limits)
+def make_service(home: Path, server: FakeServer, now: float, limits: TimeLimits = TIME_LIMITS) -> AuthService:
+    return AuthService(home, run_exchange=server.run_exchange, clock=lambda: now, limits=limits)
 
 
-def header(service: AuthService, server: Server = SERVER) -> str:
+def get_header(service: AuthService, server: Server = SERVER) -> str:
     return asyncio.run(service.session(server).header())
 
 
-def seeded(home: Path, *, credentials: Credentials | None = None) -> FileStore:
+def make_store(home: Path, *, credentials: Credentials | None = None) -> FileStore:
     """Return a store with credentials in it."""
     store = FileStore(home)
-    store.save_login(KEY, credentials_of(0) if credentials is None else credentials)
+    store.save_login(KEY, build_credentials(0) if credentials is None else credentials)
     return store
 
 
-def stored_refresh_token(home: Path) -> Secret | None:
+def read_refresh_token(home: Path) -> Secret | None:
     tokens = FileStore(home).read(KEY).tokens
     return None if tokens is None else tokens.refresh_token
 
 
-def with_refresh_token(found: Credentials, refresh_token: str) -> Credentials:
-    assert found.tokens is not None
-    return replace(found, tokens=replace(found.tokens, refresh_token=Secret(refresh_token)))
+def with_refresh_token(credentials: Credentials, refresh_token: str) -> Credentials:
+    assert credentials.tokens is not None
+    return replace(credentials, tokens=replace(credentials.tokens, refresh_token=Secret(refresh_token)))

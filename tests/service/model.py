@@ -18,8 +18,8 @@ from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.values import Clock, Secret, Server
-from tests.oauth.parties import ISSUER, PRM, RFC8414, TOKEN, URL, metadata, prm
-from tests.playbook import answer
+from tests.exchange_script import make_response
+from tests.oauth.builders import ISSUER, PRM, RFC8414, TOKEN_REQUEST, URL, metadata, prm
 
 T = TypeVar("T")
 
@@ -28,33 +28,33 @@ CLIENT_ID = "a-client"
 
 
 @dataclass(slots=True)
-class Session:
+class TokenFamily:
     """The tokens of one login. They are revoked together."""
 
-    revoked: bool = False
+    is_revoked: bool = False
 
 
 @dataclass(slots=True)
-class Access:
+class AccessToken:
     """An access token. `is_replaced` is set after a refresh has replaced it."""
 
-    session: Session
+    family: TokenFamily
     expires_at: float
-    revoked: bool = False
-    renewed: bool = False
+    is_revoked: bool = False
+    is_replaced: bool = False
 
 
 @dataclass(slots=True)
-class Refresh:
+class RefreshToken:
     """A refresh token, and the access token that was issued with it."""
 
-    session: Session
-    access: Access
-    used: bool = False
+    family: TokenFamily
+    access_token: AccessToken
+    is_used: bool = False
 
 
 @dataclass(slots=True)
-class Model:
+class ServerModel:
     """Rotates every refresh token, and revokes the tokens of a login on reuse (RFC 9700 §4.14.2).
 
     `response_counts` counts the delivered responses by process and refresh token. `refused_first` holds
@@ -63,21 +63,21 @@ class Model:
     """
 
     clock: Clock
-    down: bool = False
-    lose_next: bool = False
-    access: dict[str, Access] = field(default_factory=dict[str, Access])
-    refreshes: dict[str, Refresh] = field(default_factory=dict[str, Refresh])
-    requests: Counter[str] = field(default_factory=Counter[str])
-    answered: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
-    refused_at_once: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
-    given: dict[str, str] = field(default_factory=dict[str, str])
-    trouble_at: dict[str, float] = field(default_factory=dict[str, float])
-    untimely: list[float] = field(default_factory=list[float])
-    numbers: int = 0
+    is_down: bool = False
+    drop_next_response: bool = False
+    access_tokens: dict[str, AccessToken] = field(default_factory=dict[str, AccessToken])
+    refresh_tokens: dict[str, RefreshToken] = field(default_factory=dict[str, RefreshToken])
+    request_counts: Counter[str] = field(default_factory=Counter[str])
+    response_counts: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    refused_first: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    last_issued: dict[str, str] = field(default_factory=dict[str, str])
+    failed_at: dict[str, float] = field(default_factory=dict[str, float])
+    early_refreshes: list[float] = field(default_factory=list[float])
+    issued_count: int = 0
 
     def log_in(self) -> Credentials:
         """Return the credentials that a login stores."""
-        tokens = self._issued(Session())
+        tokens = self._issue_tokens(TokenFamily())
         return Credentials(
             tokens,
             Client(CLIENT_ID, None, "none", (), is_registered=True),
@@ -85,40 +85,40 @@ class Model:
             Binding("notes", URL, ISSUER, CLIENT_ID, URL, connected_at=self.clock()),
         )
 
-    def runner(self, process: str) -> Runner:
+    def runner(self, process: str) -> ProcessRunner:
         """Return the exchange runner of one process."""
-        return Runner(self, process)
+        return ProcessRunner(self, process)
 
-    def live(self, authorization: str) -> bool:
+    def accepts(self, authorization: str) -> bool:
         """Return whether the protected resource accepts this header now."""
-        token = self.access[authorization.removeprefix("Bearer ")]
-        return not (token.revoked or token.session.revoked) and self.clock() < token.expires_at
+        token = self.access_tokens[authorization.removeprefix("Bearer ")]
+        return not (token.is_revoked or token.family.is_revoked) and self.clock() < token.expires_at
 
     def can_refresh(self, tokens: Tokens | None) -> bool:
         """Return whether the refresh token of these tokens is usable."""
         if tokens is None or tokens.refresh_token is None:
             return False
-        token = self.refreshes[tokens.refresh_token.reveal()]
-        return not token.used and not token.session.revoked
+        token = self.refresh_tokens[tokens.refresh_token.reveal()]
+        return not token.is_used and not token.family.is_revoked
 
-    def rotated(self, text: str) -> Tokens | None:
+    def rotate(self, refresh_token: str) -> Tokens | None:
         """Exchange a refresh token for new tokens. None if it is refused."""
-        token = self.refreshes[text]
-        if token.used:
-            token.session.revoked = True
-        if token.session.revoked:
+        token = self.refresh_tokens[refresh_token]
+        if token.is_used:
+            token.family.is_revoked = True
+        if token.family.is_revoked:
             return None
-        remaining = token.access.expires_at - self.clock()
-        if remaining > 60 and not token.access.revoked:
-            self.untimely.append(remaining)
-        token.used = token.access.renewed = True
-        return self._issued(token.session)
+        remaining = token.access_token.expires_at - self.clock()
+        if remaining > 60 and not token.access_token.is_revoked:
+            self.early_refreshes.append(remaining)
+        token.is_used = token.access_token.is_replaced = True
+        return self._issue_tokens(token.family)
 
-    def _issued(self, session: Session) -> Tokens:
-        self.numbers += 1
-        now, access_token, refresh_token = self.clock(), f"at-{self.numbers}", f"rt-{self.numbers}"
-        self.access[access_token] = access = Access(session, now + LIFE_SECONDS)
-        self.refreshes[refresh_token] = Refresh(session, access)
+    def _issue_tokens(self, family: TokenFamily) -> Tokens:
+        self.issued_count += 1
+        now, access_token, refresh_token = self.clock(), f"at-{self.issued_count}", f"rt-{self.issued_count}"
+        self.access_tokens[access_token] = access = AccessToken(family, now + LIFE_SECONDS)
+        self.refresh_tokens[refresh_token] = RefreshToken(family, access)
         return Tokens(
             Secret(access_token),
             Secret(refresh_token),
@@ -128,10 +128,10 @@ class Model:
         )
 
 
-class Runner:
+class ProcessRunner:
     """Runs the exchanges of one process."""
 
-    def __init__(self, model: Model, process: str) -> None:
+    def __init__(self, model: ServerModel, process: str) -> None:
         self._model = model
         self._process = process
 
@@ -139,49 +139,51 @@ class Runner:
         try:
             request = next(exchange)
             while True:
-                met = self._met(request)
-                request = exchange.throw(met) if isinstance(met, NetworkError) else exchange.send(met)
+                outcome = self._respond(request)
+                request = (
+                    exchange.throw(outcome) if isinstance(outcome, NetworkError) else exchange.send(outcome)
+                )
         except StopIteration as end:
             result: T = end.value
             return result
 
-    def _met(self, request: Request) -> Response | NetworkError:
+    def _respond(self, request: Request) -> Response | NetworkError:
         model, form = self._model, dict(parse_qsl(request.body.decode()))
         line = f"{request.method} {request.url}"
         if line in _DISCOVERY:
             return _DISCOVERY[line]
-        assert line == TOKEN
+        assert line == TOKEN_REQUEST
         assert form["resource"] == URL
-        model.requests[self._process] += 1
-        if model.down:
-            model.trouble_at[self._process] = model.clock()
+        model.request_counts[self._process] += 1
+        if model.is_down:
+            model.failed_at[self._process] = model.clock()
             return Unreachable("The server is down.")
         if form["grant_type"] == "client_credentials":
-            return _granted(model._issued(Session()), refresh=False)
+            return _token_response(model._issue_tokens(TokenFamily()), refresh=False)
         assert form["client_id"] == CLIENT_ID
-        fresh = model.rotated(form["refresh_token"])
-        if model.lose_next:
-            model.lose_next = False
-            model.trouble_at[self._process] = model.clock()
+        new_tokens = model.rotate(form["refresh_token"])
+        if model.drop_next_response:
+            model.drop_next_response = False
+            model.failed_at[self._process] = model.clock()
             return TimedOut("No answer.")
-        sent = self._process, form["refresh_token"]
-        model.answered[sent] += 1
-        if fresh is None or fresh.refresh_token is None:
-            if model.answered[sent] == 1:
-                model.refused_at_once.add(sent)
-            return answer(400, {"error": "invalid_grant"})
-        model.given[self._process] = fresh.refresh_token.reveal()
-        return _granted(fresh)
+        sent_token = self._process, form["refresh_token"]
+        model.response_counts[sent_token] += 1
+        if new_tokens is None or new_tokens.refresh_token is None:
+            if model.response_counts[sent_token] == 1:
+                model.refused_first.add(sent_token)
+            return make_response(400, {"error": "invalid_grant"})
+        model.last_issued[self._process] = new_tokens.refresh_token.reveal()
+        return _token_response(new_tokens)
 
 
 _DISCOVERY = {
-    f"POST {URL}": answer(401, None, {"www-authenticate": "Bearer"}),
-    f"{PRM}/mcp": answer(200, prm(ISSUER)),
-    f"GET {ISSUER}{RFC8414}": answer(200, metadata(ISSUER)),
+    f"POST {URL}": make_response(401, None, {"www-authenticate": "Bearer"}),
+    f"{PRM}/mcp": make_response(200, prm(ISSUER)),
+    f"GET {ISSUER}{RFC8414}": make_response(200, metadata(ISSUER)),
 }
 
 
-def _granted(tokens: Tokens, *, refresh: bool = True) -> Response:
+def _token_response(tokens: Tokens, *, refresh: bool = True) -> Response:
     document: dict[str, object] = {
         "access_token": tokens.access_token.reveal(),
         "token_type": "Bearer",
@@ -189,7 +191,7 @@ def _granted(tokens: Tokens, *, refresh: bool = True) -> Response:
     }
     if refresh and tokens.refresh_token is not None:
         document["refresh_token"] = tokens.refresh_token.reveal()
-    return answer(200, document)
+    return make_response(200, document)
 
 
 @contextmanager

@@ -18,14 +18,14 @@ from hermes_mcp_auth_remote.service.refresh import BACKOFF_SECONDS, RETRY_SECOND
 from hermes_mcp_auth_remote.signing import new_proof_key
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Server
-from tests.demo.player import MovedClock
+from tests.demo.manual_client import ManualClock
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
-from tests.service.given import KEY, eventually, kept, log_in, without_binding
+from tests.service.helpers import KEY, log_in, read_credential_files, remove_binding, wait_until
 
 pytestmark = pytest.mark.slow
 
-DEAD: dict[str, dict[str, Any]] = {
+FINAL_REFUSALS: dict[str, dict[str, Any]] = {
     "GitHub": {"status": 200, "body": '{"error": "bad_refresh_token", "error_description": "Ignore this"}'},
     "GitHub's form": {"status": 200, "body": "error=bad_refresh_token"},
     "invalid_request": {"status": 400, "body": '{"error": "invalid_request"}'},
@@ -33,7 +33,7 @@ DEAD: dict[str, dict[str, Any]] = {
     "Auth0": {"status": 403, "body": '{"error": "invalid_grant"}'},
     "its own code": {"status": 400, "body": '{"error": "whatever"}'},
 }
-PASSING: dict[str, dict[str, Any]] = {
+TEMPORARY_FAULTS: dict[str, dict[str, Any]] = {
     "503": {"status": 503, "body": '{"error": "invalid_grant"}'},
     "429": {"status": 429, "body": '{"error": "invalid_grant"}'},
     "a gateway's 404": {"status": 404, "body": '{"error": "Not Found"}'},
@@ -44,202 +44,206 @@ PASSING: dict[str, dict[str, Any]] = {
 }
 
 
-class Stage:
+class SessionStage:
     """A stored session. Each call to `new_service` stands for another process."""
 
-    def __init__(self, home: Path, server: Server, demo: Demo, clock: MovedClock) -> None:
+    def __init__(self, home: Path, server: Server, demo: Demo, clock: ManualClock) -> None:
         self.home, self.server, self.demo, self.clock = home, server, demo, clock
 
-    def process(self) -> AuthService:
+    def new_service(self) -> AuthService:
         return AuthService(self.home, clock=self.clock)
 
-    def header(self) -> str:
+    def get_header(self) -> str:
         """Return the header that another process sends."""
-        return asyncio.run(self.process().session(self.server).header())
+        return asyncio.run(self.new_service().session(self.server).header())
 
-    def challenged(self, refused: str) -> str | None:
-        session = self.process().session(self.server)
-        return asyncio.run(session.handle_challenge(refused, 401, ['Bearer error="invalid_token"']))
+    def handle_challenge(self, refused_header: str) -> str | None:
+        session = self.new_service().session(self.server)
+        return asyncio.run(session.handle_challenge(refused_header, 401, ['Bearer error="invalid_token"']))
 
     @property
-    def refreshes(self) -> int:
+    def refresh_count(self) -> int:
         return self.demo.authorization_server.count_requests("refresh")
 
     @property
     def connection(self) -> Connection:
-        found = self.process().connection(self.server)
-        assert found is not None
-        return found
+        current = self.new_service().connection(self.server)
+        assert current is not None
+        return current
 
     @property
     def status(self) -> str:
-        standing = ConnectionStatus(KEY, "notes", self.connection)
-        return " ".join(standing.to_text(self.clock.now, 80).split())
+        connection_status = ConnectionStatus(KEY, "notes", self.connection)
+        return " ".join(connection_status.to_text(self.clock.now, 80).split())
 
     @property
     def state(self) -> str:
         return ConnectionStatus(KEY, "notes", self.connection).state(self.clock.now)
 
-    def fails(self, fault: dict[str, Any]) -> None:
+    def fail_refreshes(self, fault: dict[str, Any]) -> None:
         self.demo.authorization_server.fail_next("refresh", **fault, times=None)
 
 
 @pytest.fixture
-def stage(session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path) -> Stage:
-    return Stage(tmp_path, server, demo, clock)
+def stage(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock, tmp_path: Path
+) -> SessionStage:
+    return SessionStage(tmp_path, server, demo, clock)
 
 
 @covers("refresh-verdict", "asked-once")
-@pytest.mark.parametrize("name", DEAD)
-def test_a_refresh_token_that_is_dead_in_any_words_asks_the_person_and_is_sent_once(
-    stage: Stage, name: str
+@pytest.mark.parametrize("name", FINAL_REFUSALS)
+def test_a_final_refusal_in_any_wording_requires_a_login_and_is_sent_once(
+    stage: SessionStage, name: str
 ) -> None:
-    stage.fails(DEAD[name])
-    before = kept(stage.home)
+    stage.fail_refreshes(FINAL_REFUSALS[name])
+    before = read_credential_files(stage.home)
     stage.clock.now += 3600
     for _ in range(3):
         with pytest.raises(AuthorizationRequired, match="has ended the session") as caught:
-            stage.header()
+            stage.get_header()
         assert "Ignore this" not in f"{caught.value} {caught.value.args}"
-    assert stage.refreshes == 1
+    assert stage.refresh_count == 1
     assert stage.state == "login needed"
     # The refresh token stays stored until a login succeeds.
-    assert kept(stage.home)["notes.json"] == before["notes.json"]
+    assert read_credential_files(stage.home)["notes.json"] == before["notes.json"]
     stage.demo.authorization_server.clear_faults()
-    asyncio.run(log_in(stage.process(), stage.server))
-    assert stage.header().startswith("Bearer ")
+    asyncio.run(log_in(stage.new_service(), stage.server))
+    assert stage.get_header().startswith("Bearer ")
     assert stage.state == "connected"
     assert stage.connection.refresh_failure is None
 
 
 @covers("refresh-back-off")
-@pytest.mark.parametrize("name", DEAD)
-def test_a_living_token_is_used_to_its_end_and_one_more_refresh_is_sent_then(stage: Stage, name: str) -> None:
-    old = stage.header()
-    stage.fails(DEAD[name])
+@pytest.mark.parametrize("name", FINAL_REFUSALS)
+def test_a_usable_token_is_used_until_it_expires_and_one_more_refresh_is_sent_then(
+    stage: SessionStage, name: str
+) -> None:
+    old = stage.get_header()
+    stage.fail_refreshes(FINAL_REFUSALS[name])
     stage.clock.now += 3600 - 50
     for _ in range(3):
-        assert stage.header() == old
+        assert stage.get_header() == old
         stage.clock.now += BACKOFF_SECONDS
-    assert stage.refreshes == 1
+    assert stage.refresh_count == 1
     assert stage.state == "connected"
     assert stage.connection.login_needed is None
     assert "log in again before" in stage.status
     stage.clock.now += 60
     with pytest.raises(AuthorizationRequired):
-        stage.header()
+        stage.get_header()
     with pytest.raises(AuthorizationRequired):
-        stage.header()
-    assert stage.refreshes == 2
+        stage.get_header()
+    assert stage.refresh_count == 2
     assert stage.state == "login needed"
 
 
 @covers("refresh-back-off")
-def test_the_one_more_refresh_may_succeed_and_clears_what_was_noted(stage: Stage) -> None:
-    old = stage.header()
-    stage.fails(DEAD["GitHub"])
+def test_the_refresh_at_expiry_may_succeed_and_deletes_the_failure_record(stage: SessionStage) -> None:
+    old = stage.get_header()
+    stage.fail_refreshes(FINAL_REFUSALS["GitHub"])
     stage.clock.now += 3600 - 50
-    assert stage.header() == old
+    assert stage.get_header() == old
     assert list((stage.home / "mcp-tokens").glob("*.refresh-failure")) != []
     stage.demo.authorization_server.clear_faults()
     stage.clock.now += 60
-    assert stage.header() != old
+    assert stage.get_header() != old
     assert stage.connection.refresh_failure is None
     assert list((stage.home / "mcp-tokens").glob("*.refresh-failure")) == []
 
 
 @covers("refresh-back-off")
-def test_a_session_that_waits_in_one_process_uses_its_token_to_the_end(stage: Stage) -> None:
-    session = stage.process().session(stage.server)
+def test_a_session_with_a_cached_token_uses_it_until_it_expires(stage: SessionStage) -> None:
+    session = stage.new_service().session(stage.server)
     old = asyncio.run(session.header())
-    stage.fails(DEAD["invalid_request"])
+    stage.fail_refreshes(FINAL_REFUSALS["invalid_request"])
     stage.clock.now += 3600 - 50
     assert asyncio.run(session.header()) == old
-    eventually(lambda: stage.refreshes == 1)
-    eventually(lambda: session._deps.refresh_flights._running_flights == {})
+    wait_until(lambda: stage.refresh_count == 1)
+    wait_until(lambda: session._deps.refresh_flights._running_flights == {})
     stage.clock.now += 40
     assert asyncio.run(session.header()) == old
     stage.clock.now += 20
     with pytest.raises(AuthorizationRequired):
         asyncio.run(session.header())
-    assert stage.refreshes == 2
+    assert stage.refresh_count == 2
 
 
 @covers("refresh-back-off", "refresh-failures")
-@pytest.mark.parametrize("name", PASSING)
-def test_what_passes_ends_nothing_backs_off_in_all_processes_and_is_said(stage: Stage, name: str) -> None:
-    old = stage.header()
-    stage.fails(PASSING[name])
-    before = kept(stage.home)
+@pytest.mark.parametrize("name", TEMPORARY_FAULTS)
+def test_a_temporary_fault_ends_no_session_and_all_processes_back_off(stage: SessionStage, name: str) -> None:
+    old = stage.get_header()
+    stage.fail_refreshes(TEMPORARY_FAULTS[name])
+    before = read_credential_files(stage.home)
     stage.clock.now += 3600 - 50
     for _ in range(5):
-        assert stage.header() == old
-    assert stage.refreshes == 1
+        assert stage.get_header() == old
+    assert stage.refresh_count == 1
     assert stage.state == "connected"
     assert "Refresh failed once since" in stage.status
     stage.clock.now += BACKOFF_SECONDS
-    assert stage.header() == old
+    assert stage.get_header() == old
     stage.clock.now += BACKOFF_SECONDS
-    assert stage.header() == old
+    assert stage.get_header() == old
     # The second pause is twice as long.
-    assert stage.refreshes == 2
+    assert stage.refresh_count == 2
     stage.clock.now += 25
     for _ in range(3):
         with pytest.raises((MalformedResponse, TokenError)) as caught:
-            stage.header()
+            stage.get_header()
         assert not isinstance(caught.value, AuthorizationRequired)
-    assert stage.refreshes == 3
+    assert stage.refresh_count == 3
     assert stage.state == "refresh failing"
     assert "failed 3 times since" in stage.status
-    assert kept(stage.home) == before
+    assert read_credential_files(stage.home) == before
     stage.demo.authorization_server.clear_faults()
     stage.clock.now += RETRY_SECONDS
-    assert stage.header() != old
+    assert stage.get_header() != old
     assert stage.state == "connected"
     assert "failed" not in stage.status
 
 
 @covers("refresh-verdict")
 @pytest.mark.parametrize("by_hermes", [False, True], ids=["written by us", "written by Hermes"])
-def test_a_401_that_says_nothing_ends_the_session_if_it_comes_twice_a_minute_apart(
-    stage: Stage, *, by_hermes: bool
+def test_an_empty_401_ends_the_session_if_it_comes_twice_a_minute_apart(
+    stage: SessionStage, *, by_hermes: bool
 ) -> None:
     if by_hermes:
-        without_binding(stage.home)
-    stage.fails({"status": 401, "body": ""})
+        remove_binding(stage.home)
+    stage.fail_refreshes({"status": 401, "body": ""})
     stage.clock.now += 3600
     with pytest.raises(TokenError):
-        stage.header()
+        stage.get_header()
     stage.clock.now += 59
     with pytest.raises(TokenError):
-        stage.header()
+        stage.get_header()
     assert stage.state == "refresh failing"
     stage.clock.now += 31
     with pytest.raises(AuthorizationRequired):
-        stage.header()
+        stage.get_header()
     assert stage.state == "login needed"
     with pytest.raises(AuthorizationRequired):
-        stage.header()
-    assert stage.refreshes == 3
+        stage.get_header()
+    assert stage.refresh_count == 3
 
 
 @covers("refresh-back-off")
-def test_a_refused_token_gets_its_try_although_a_refresh_has_just_failed(stage: Stage) -> None:
-    old = stage.header()
-    stage.fails(PASSING["503"])
+def test_a_refused_token_is_refreshed_although_a_refresh_has_just_failed(stage: SessionStage) -> None:
+    old = stage.get_header()
+    stage.fail_refreshes(TEMPORARY_FAULTS["503"])
     stage.clock.now += 3600 - 50
-    assert stage.header() == old
+    assert stage.get_header() == old
     stage.demo.authorization_server.clear_faults()
     # The server refuses the access token, so the refresh does not wait for the back-off to end.
-    assert stage.challenged(old) not in {None, old}
+    assert stage.handle_challenge(old) not in {None, old}
 
 
 @covers("refresh-back-off")
-def test_a_file_of_that_failure_that_is_no_such_file_counts_as_none(stage: Stage) -> None:
-    stage.fails(PASSING["503"])
+def test_an_unreadable_failure_record_is_ignored(stage: SessionStage) -> None:
+    stage.fail_refreshes(TEMPORARY_FAULTS["503"])
     stage.clock.now += 3600
     with pytest.raises(McpAuthError):
-        stage.header()
+        stage.get_header()
     (path,) = (stage.home / "mcp-tokens").glob("*.refresh-failure")
     assert path.stat().st_mode & 0o777 == 0o600
     document = json.loads(path.read_text())
@@ -250,29 +254,31 @@ def test_a_file_of_that_failure_that_is_no_such_file_counts_as_none(stage: Stage
     hostile = {**document, "server_words": "\x1b[2J" + "A" * 5000, "last_at": 1e308}
     path.write_text(json.dumps(hostile))
     assert "\x1b" not in stage.status
-    assert stage.header().startswith("Bearer ")
+    assert stage.get_header().startswith("Bearer ")
 
 
 @covers("logout")
-def test_a_logout_leaves_no_note_of_a_failure(stage: Stage) -> None:
-    stage.fails(PASSING["503"])
+def test_a_logout_deletes_the_failure_record(stage: SessionStage) -> None:
+    stage.fail_refreshes(TEMPORARY_FAULTS["503"])
     stage.clock.now += 3600
     with pytest.raises(McpAuthError):
-        stage.header()
-    asyncio.run(stage.process().logout(stage.server))
+        stage.get_header()
+    asyncio.run(stage.new_service().logout(stage.server))
     assert list((stage.home / "mcp-tokens").glob("*.refresh-failure")) == []
 
 
 @covers("dpop-choice", "dpop-key")
-def test_a_session_that_is_bound_goes_on_although_nothing_requires_that(stage: Stage) -> None:
+def test_a_bound_session_stays_bound_although_no_setting_requires_it(stage: SessionStage) -> None:
     store = FileStore(stage.home)
     stored = store.read(KEY)
     assert stored.tokens is not None
     bound = replace(stored, tokens=replace(stored.tokens, scheme="DPoP"), proof_key=new_proof_key())
     store.save_login(KEY, bound)
-    assert stage.header().startswith("DPoP ")
-    assert stage.process().session(stage.server).header_now() is None
+    assert stage.get_header().startswith("DPoP ")
+    assert stage.new_service().session(stage.server).header_now() is None
     stage.clock.now += 3600
-    assert stage.header() != ""
-    (sent,) = (each for each in stage.demo.authorization_server.requests if each.step == "refresh")
-    assert "dpop" in {name.lower() for name in sent.headers}
+    assert stage.get_header() != ""
+    (refresh_request,) = (
+        request for request in stage.demo.authorization_server.requests if request.step == "refresh"
+    )
+    assert "dpop" in {name.lower() for name in refresh_request.headers}

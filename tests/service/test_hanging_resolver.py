@@ -18,11 +18,11 @@ import pytest
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread
 from hermes_mcp_auth_remote.values import Origin, Server
-from tests.browserless import approve
-from tests.http.names import resolving
+from tests.consent_form import approve
+from tests.http.fake_dns import patch_dns
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
-from tests.service.given import TERMINAL, kept, log_in, server_of
+from tests.service.helpers import TERMINAL, log_in, read_credential_files, server_of
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ asyncio.run(main())
 print("over", flush=True)
 """
 
-GOOD_TOKEN = """
+USABLE_TOKEN = """
 import asyncio, os
 from pathlib import Path
 from hermes_mcp_auth_remote import AuthService, Server
@@ -107,7 +107,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def started(environ: dict[str, str], *command: str) -> Iterator[subprocess.Popen[str]]:
+def run_program(environ: dict[str, str], *command: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=environ["HOME"],
@@ -123,7 +123,7 @@ def started(environ: dict[str, str], *command: str) -> Iterator[subprocess.Popen
         process.communicate()
 
 
-def wait_asked(process: subprocess.Popen[str]) -> None:
+def wait_for_lookup(process: subprocess.Popen[str]) -> None:
     assert process.stderr is not None
     for line in process.stderr:
         if line == "asked\n":
@@ -132,8 +132,8 @@ def wait_asked(process: subprocess.Popen[str]) -> None:
 
 
 @covers("look-up-abandoned")
-def test_a_request_ends_at_its_limit_and_the_program_after_it(environ: dict[str, str]) -> None:
-    with started(environ, "-c", LIMIT) as process:
+def test_a_request_ends_at_its_time_limit_and_the_program_ends_after_it(environ: dict[str, str]) -> None:
+    with run_program(environ, "-c", LIMIT) as process:
         out, err = process.communicate(timeout=60)
     assert out == "dead.example did not answer the step in time.\nover\n"
     assert (process.returncode, err) == (0, "asked\n")
@@ -141,10 +141,12 @@ def test_a_request_ends_at_its_limit_and_the_program_after_it(environ: dict[str,
 
 @covers("look-up-abandoned")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_login_at_a_dead_name_ends_with_ctrl_c(environ: dict[str, str], number: signal.Signals) -> None:
+def test_a_login_at_an_unresolvable_name_ends_on_ctrl_c(
+    environ: dict[str, str], number: signal.Signals
+) -> None:
     command = ("-m", "hermes_mcp_auth_remote.cli", "login", "--url", "https://dead.example/mcp")
-    with started(environ, *command) as process:
-        wait_asked(process)
+    with run_program(environ, *command) as process:
+        wait_for_lookup(process)
         process.send_signal(number)
         code = process.wait(60)
     assert code == 128 + number
@@ -152,26 +154,30 @@ def test_a_login_at_a_dead_name_ends_with_ctrl_c(environ: dict[str, str], number
 
 @covers("look-up-abandoned")
 @pytest.mark.parametrize("platform", ["telegram", "discord"])
-def test_a_bot_whose_platform_s_name_hangs_ends_with_ctrl_c(environ: dict[str, str], platform: str) -> None:
+def test_a_bot_whose_platform_name_does_not_resolve_ends_on_ctrl_c(
+    environ: dict[str, str], platform: str
+) -> None:
     """The platform's library looks the name up in the event loop's default executor."""
     environ |= {"TELEGRAM_BOT_TOKEN": "123456789:AAa-token", "DISCORD_BOT_TOKEN": "a.discord.token"}
-    words = ("serve", f"--{platform}", "--allow", "7")
-    with started(environ, "-m", "hermes_mcp_auth_remote.cli", *words) as process:
-        wait_asked(process)
+    arguments = ("serve", f"--{platform}", "--allow", "7")
+    with run_program(environ, "-m", "hermes_mcp_auth_remote.cli", *arguments) as process:
+        wait_for_lookup(process)
         process.send_signal(signal.SIGINT)
         # The library may first report why it could not connect.
         assert process.wait(60) in {0, 7, 130}
 
 
 @covers("look-up-abandoned")
-def test_a_program_with_a_good_token_ends_while_a_refresh_waits_for_a_name(environ: dict[str, str]) -> None:
-    with started(environ, "-c", GOOD_TOKEN) as process:
+def test_a_program_with_a_usable_token_ends_while_a_refresh_waits_for_a_name(environ: dict[str, str]) -> None:
+    with run_program(environ, "-c", USABLE_TOKEN) as process:
         out, _ = process.communicate(timeout=100)
     assert (out, process.returncode) == ("Bearer access\nBearer access\nover\n", 0)
 
 
 @covers("look-up-abandoned")
-def test_logins_at_a_dead_name_delay_no_login_elsewhere(demo: Demo, tmp_path: Path) -> None:
+def test_logins_at_an_unresolvable_name_do_not_delay_a_login_at_another_server(
+    demo: Demo, tmp_path: Path
+) -> None:
     """Twelve logins hang at one server. A login at another server is stored without delay."""
     service = AuthService(tmp_path)
 
@@ -182,7 +188,7 @@ def test_logins_at_a_dead_name_delay_no_login_elsewhere(demo: Demo, tmp_path: Pa
             )
             for number in range(12)
         ]
-        await asyncio.to_thread(names.wait_asked, 1)
+        await asyncio.to_thread(names.wait_for_queries, 1)
         async with asyncio.timeout(30):
             await log_in(service, server_of(demo))
         assert not any(task.done() for task in hostile)
@@ -190,13 +196,13 @@ def test_logins_at_a_dead_name_delay_no_login_elsewhere(demo: Demo, tmp_path: Pa
             task.cancel()
         return await asyncio.gather(*hostile, return_exceptions=True)
 
-    with resolving() as names:
+    with patch_dns() as names:
         outcomes = asyncio.run(main())
     assert {type(outcome) for outcome in outcomes} == {asyncio.CancelledError}
-    assert "notes.json" in kept(tmp_path)
+    assert "notes.json" in read_credential_files(tmp_path)
 
 
-class _Closed(ThreadPoolExecutor):
+class _RefusingExecutor(ThreadPoolExecutor):
     """A default executor that refuses work."""
 
     def submit(self, *_: object, **__: object) -> NoReturn:
@@ -204,25 +210,25 @@ class _Closed(ThreadPoolExecutor):
 
 
 @covers("file-work")
-def test_a_whole_login_and_a_call_use_nothing_of_the_default_executor(demo: Demo, tmp_path: Path) -> None:
+def test_a_login_and_a_call_do_not_use_the_default_executor(demo: Demo, tmp_path: Path) -> None:
     service, server = AuthService(tmp_path), server_of(demo)
 
     async def main() -> str:
-        asyncio.get_running_loop().set_default_executor(_Closed(1))
+        asyncio.get_running_loop().set_default_executor(_RefusingExecutor(1))
         login = await service.start_login(server, TERMINAL)
         answer = await run_in_own_thread(approve, login.authorization_url)
         await service.complete_login(login.id, answer, TERMINAL)
-        assert [each.id for each in await run_file_work(service.logins)] == [login.id]
+        assert [stored_login.id for stored_login in await run_file_work(service.logins)] == [login.id]
         header = await service.session(server).header()
         await service.logout(server)
         return header
 
-    with resolving():
+    with patch_dns():
         assert asyncio.run(main()).startswith("Bearer ")
 
 
 @covers("file-work")
-def test_people_who_wait_for_a_dead_name_do_not_stop_the_file_work_of_a_bot(tmp_path: Path) -> None:
+def test_logins_that_wait_for_a_name_do_not_block_the_file_work_of_a_bot(tmp_path: Path) -> None:
     """More logins hang than the default executor has threads. A bot reads its logins meanwhile."""
     service = AuthService(tmp_path)
     dead = Server("dead", "https://dead.example/mcp")
@@ -243,5 +249,5 @@ def test_people_who_wait_for_a_dead_name_do_not_stop_the_file_work_of_a_bot(tmp_
         await asyncio.gather(*waiting, return_exceptions=True)
         return read
 
-    with resolving():
+    with patch_dns():
         assert asyncio.run(main()) == []

@@ -33,19 +33,19 @@ from hermes_mcp_auth_remote.service.complete_login import CLAIM_SECONDS
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Server
-from tests.browserless import approve, deny
-from tests.demo.player import MovedClock
+from tests.consent_form import approve, deny
+from tests.demo.manual_client import ManualClock
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
-from tests.service.actor import start
-from tests.service.given import CHAT, KEY, TERMINAL, eventually, kept, log_in
+from tests.service.child_process import start_process
+from tests.service.helpers import CHAT, KEY, TERMINAL, log_in, read_credential_files, wait_until
 
 pytestmark = pytest.mark.slow
 
 GARBAGE = ["", "hello", "https://example.com/?code=a-code-of-somebody&state=x", "\x00\xff", "a" * 100_000]
 
 
-def changed(url: str, **members: str | None) -> str:
+def change_query(url: str, **members: str | None) -> str:
     """Return the URL with changed query parameters."""
     merged = {**dict(parse_qsl(urlsplit(url).query)), **members}
     return f"{url.partition('?')[0]}?{urlencode({k: v for k, v in merged.items() if v is not None})}"
@@ -55,14 +55,16 @@ def code_of(url: str) -> str:
     return dict(parse_qsl(urlsplit(url).query))["code"]
 
 
-async def begun(service: AuthService, server: Server, origin: Origin = TERMINAL) -> tuple[Login, str]:
+async def start_and_approve(
+    service: AuthService, server: Server, origin: Origin = TERMINAL
+) -> tuple[Login, str]:
     """Start a login, and return it with the address that the browser ends on."""
     login = await service.start_login(server, origin)
     return login, await asyncio.to_thread(approve, login.authorization_url)
 
 
-def test_a_login_ends_with_a_connection_that_says_what_is_connected(
-    service: AuthService, server: Server, demo: Demo, clock: MovedClock
+def test_a_completed_login_returns_the_connection(
+    service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
     connection = asyncio.run(log_in(service, server))
     assert connection.account == "ada@example.com"
@@ -76,20 +78,20 @@ def test_a_login_ends_with_a_connection_that_says_what_is_connected(
 
 
 @covers("stored-first")
-def test_a_login_is_stored_before_anybody_sees_it_and_nothing_else_is(
-    service: AuthService, server: Server, tmp_path: Path, clock: MovedClock
+def test_a_login_is_stored_before_the_caller_gets_it_and_no_credentials_are(
+    service: AuthService, server: Server, tmp_path: Path, clock: ManualClock
 ) -> None:
     login = asyncio.run(service.start_login(server, CHAT))
     assert AuthService(tmp_path, clock=clock).login(login.id) == login
     assert (login.status, login.expires_at) == ("waiting", clock() + 600)
-    assert kept(tmp_path) == {}
+    assert read_credential_files(tmp_path) == {}
 
 
 @covers("stored-first")
-def test_another_service_of_the_same_home_finishes_a_login(
-    service: AuthService, server: Server, tmp_path: Path, clock: MovedClock
+def test_another_service_with_the_same_home_completes_a_login(
+    service: AuthService, server: Server, tmp_path: Path, clock: ManualClock
 ) -> None:
-    login, answer = asyncio.run(begun(service, server, CHAT))
+    login, answer = asyncio.run(start_and_approve(service, server, CHAT))
     after_a_restart = AuthService(tmp_path, clock=clock)
     connection = asyncio.run(after_a_restart.complete_login(login.id, answer, CHAT))
     assert connection.key == KEY
@@ -98,15 +100,15 @@ def test_another_service_of_the_same_home_finishes_a_login(
 
 
 @covers("stored-first")
-def test_another_process_finishes_a_login_and_whoever_waits_hears_of_it(
-    service: AuthService, server: Server, tmp_path: Path, demo: Demo, clock: MovedClock
+def test_another_process_completes_a_login_and_a_waiting_caller_learns_of_it(
+    service: AuthService, server: Server, tmp_path: Path, demo: Demo, clock: ManualClock
 ) -> None:
     async def main() -> Login:
-        login, answer = await begun(service, server)
+        login, answer = await start_and_approve(service, server)
         waiting = asyncio.create_task(service.wait_for_login(login.id))
-        actor = start("finish", tmp_path, clock(), login.id)
-        said, _ = await asyncio.to_thread(actor.communicate, answer)
-        assert said.split() == ["ready", "done"]
+        actor = start_process("finish", tmp_path, clock(), login.id)
+        output, _ = await asyncio.to_thread(actor.communicate, answer)
+        assert output.split() == ["ready", "done"]
         return await waiting
 
     assert asyncio.run(main()).status == "done"
@@ -114,20 +116,24 @@ def test_another_process_finishes_a_login_and_whoever_waits_hears_of_it(
 
 
 @covers("single-use")
-def test_an_answer_counts_once(service: AuthService, server: Server, demo: Demo, tmp_path: Path) -> None:
-    login, answer = asyncio.run(begun(service, server))
+def test_a_pasted_answer_is_accepted_once(
+    service: AuthService, server: Server, demo: Demo, tmp_path: Path
+) -> None:
+    login, answer = asyncio.run(start_and_approve(service, server))
     asyncio.run(service.complete_login(login.id, answer, TERMINAL))
-    before = kept(tmp_path)
+    before = read_credential_files(tmp_path)
     with pytest.raises(LoginAlreadyUsed):
         asyncio.run(service.complete_login(login.id, answer, TERMINAL))
     assert demo.authorization_server.count_requests("token") == 1
-    assert kept(tmp_path) == before
+    assert read_credential_files(tmp_path) == before
 
 
 @covers("single-use")
-def test_of_a_hundred_pastes_at_once_one_counts(service: AuthService, server: Server, demo: Demo) -> None:
+def test_of_a_hundred_simultaneous_pastes_one_is_accepted(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
     async def main() -> list[Any]:
-        login, answer = await begun(service, server)
+        login, answer = await start_and_approve(service, server)
         pastes = (service.complete_login(login.id, answer, TERMINAL) for _ in range(100))
         return await asyncio.gather(*pastes, return_exceptions=True)
 
@@ -141,7 +147,7 @@ def test_of_a_hundred_pastes_at_once_one_counts(service: AuthService, server: Se
 def test_a_wrong_paste_leaves_the_login_waiting_for_the_right_one(
     service: AuthService, server: Server, demo: Demo, text: str
 ) -> None:
-    login, answer = asyncio.run(begun(service, server))
+    login, answer = asyncio.run(start_and_approve(service, server))
     with pytest.raises(PasteRefused):
         asyncio.run(service.complete_login(login.id, text, TERMINAL))
     assert service.login(login.id).status == "waiting"
@@ -150,10 +156,10 @@ def test_a_wrong_paste_leaves_the_login_waiting_for_the_right_one(
 
 
 @covers("paste-limit")
-def test_a_chat_has_five_pastes_and_the_fifth_says_that_it_is_over(
+def test_a_chat_has_five_paste_attempts_and_the_fifth_ends_the_login(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    login, answer = asyncio.run(begun(service, server, CHAT))
+    login, answer = asyncio.run(start_and_approve(service, server, CHAT))
     for _ in range(MAX_PASTE_ATTEMPTS - 1):
         with pytest.raises(PasteRefused):
             asyncio.run(service.complete_login(login.id, "hello", CHAT))
@@ -166,11 +172,14 @@ def test_a_chat_has_five_pastes_and_the_fifth_says_that_it_is_over(
 
 
 @covers("two-logins")
-def test_quirk_43_two_logins_of_one_server_each_take_their_own_answer_only(
+def test_quirk_43_two_logins_of_one_server_each_accept_only_their_own_answer(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     async def main() -> None:
-        (one, first), (other, second) = await begun(service, server), await begun(service, server)
+        (one, first), (other, second) = (
+            await start_and_approve(service, server),
+            await start_and_approve(service, server),
+        )
         assert one.request.state != other.request.state
         assert one.request.code_verifier != other.request.code_verifier
         with pytest.raises(PasteRefused):
@@ -188,7 +197,7 @@ def test_quirk_43_two_logins_of_one_server_each_take_their_own_answer_only(
 
 @covers("same-origin")
 @pytest.mark.parametrize(
-    "here",
+    "origin",
     [
         replace(CHAT, chat_id="8"),
         replace(CHAT, thread_id="2"),
@@ -197,13 +206,13 @@ def test_quirk_43_two_logins_of_one_server_each_take_their_own_answer_only(
     ],
     ids=["another chat", "another thread", "another user", "another platform"],
 )
-def test_an_answer_counts_only_where_the_login_was_begun(
-    service: AuthService, server: Server, demo: Demo, here: Origin
+def test_an_answer_is_accepted_only_from_the_origin_of_the_login(
+    service: AuthService, server: Server, demo: Demo, origin: Origin
 ) -> None:
-    login, answer = asyncio.run(begun(service, server, CHAT))
+    login, answer = asyncio.run(start_and_approve(service, server, CHAT))
     for _ in range(MAX_PASTE_ATTEMPTS + 1):
         with pytest.raises(PasteRefused, match="started somewhere else"):
-            asyncio.run(service.complete_login(login.id, answer, here))
+            asyncio.run(service.complete_login(login.id, answer, origin))
     # Another user cannot use up the owner's attempts.
     assert service.login(login.id).paste_attempts == 0
     assert demo.authorization_server.count_requests("token") == 0
@@ -211,11 +220,11 @@ def test_an_answer_counts_only_where_the_login_was_begun(
 
 
 @covers("bare-code")
-def test_a_code_alone_counts_where_no_other_login_waits(
+def test_a_bare_code_is_accepted_if_no_other_login_waits(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     demo.authorization_server.change_behaviour(iss_supported=False)
-    login, answer = asyncio.run(begun(service, server))
+    login, answer = asyncio.run(start_and_approve(service, server))
     with pytest.raises(PasteRefused, match="does not know that code"):
         asyncio.run(service.complete_login(login.id, "code_of-another-login", TERMINAL))
     assert service.login(login.id) == replace(login, paste_attempts=1)
@@ -223,7 +232,7 @@ def test_a_code_alone_counts_where_no_other_login_waits(
 
 
 @covers("bare-code")
-def test_codes_that_the_provider_does_not_know_come_to_an_end_in_a_chat(
+def test_codes_that_the_server_does_not_know_end_a_chat_login_after_five_attempts(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     demo.authorization_server.change_behaviour(iss_supported=False)
@@ -236,12 +245,12 @@ def test_codes_that_the_provider_does_not_know_come_to_an_end_in_a_chat(
 
 
 @covers("bare-code")
-def test_a_code_alone_does_not_count_where_pkce_is_only_hoped_for(
+def test_a_bare_code_is_refused_if_pkce_is_not_confirmed(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     demo.authorization_server.change_behaviour(iss_supported=False, pkce_advertised=False)
-    hopeful = replace(server, options=replace(server.options, allow_missing_pkce=True))
-    login, answer = asyncio.run(begun(service, hopeful))
+    lenient_server = replace(server, options=replace(server.options, allow_missing_pkce=True))
+    login, answer = asyncio.run(start_and_approve(service, lenient_server))
     with pytest.raises(PasteRefused, match="which login"):
         asyncio.run(service.complete_login(login.id, code_of(answer), TERMINAL))
     asyncio.run(service.complete_login(login.id, answer, TERMINAL))
@@ -253,11 +262,11 @@ def test_a_code_alone_does_not_count_where_pkce_is_only_hoped_for(
     [("telegram:42", TERMINAL), (None, CHAT)],
     ids=["the same sender for another owner", "another sender for the same owner"],
 )
-def test_a_code_alone_does_not_count_where_it_may_mean_another_login(
+def test_a_bare_code_is_refused_if_it_may_belong_to_another_login(
     service: AuthService, server: Server, demo: Demo, owner: str | None, origin: Origin
 ) -> None:
     demo.authorization_server.change_behaviour(iss_supported=False)
-    login, answer = asyncio.run(begun(service, server))
+    login, answer = asyncio.run(start_and_approve(service, server))
     other = asyncio.run(service.start_login(server, origin, owner=owner))
     with pytest.raises(PasteRefused, match="which login"):
         asyncio.run(service.complete_login(login.id, code_of(answer), TERMINAL))
@@ -270,26 +279,30 @@ def test_a_denial_ends_the_login(service: AuthService, server: Server, demo: Dem
     login = asyncio.run(service.start_login(server, TERMINAL))
     with pytest.raises(AuthorizationDenied):
         asyncio.run(service.complete_login(login.id, deny(login.authorization_url), TERMINAL))
-    over = service.login(login.id)
-    assert (over.status, over.failure_code) == ("failed", "authorization_denied")
+    ended_login = service.login(login.id)
+    assert (ended_login.status, ended_login.failure_code) == ("failed", "authorization_denied")
     assert demo.authorization_server.count_requests("token") == 0
 
 
 @covers("iss-mismatch")
-def test_a_denial_without_this_login_s_state_ends_nothing(service: AuthService, server: Server) -> None:
+def test_a_denial_without_the_state_of_this_login_is_refused(service: AuthService, server: Server) -> None:
     login = asyncio.run(service.start_login(server, TERMINAL))
     denial = deny(login.authorization_url)
-    for forged in (changed(denial, state=None), changed(denial, state="x"), changed(denial, iss="https://x")):
+    for forged in (
+        change_query(denial, state=None),
+        change_query(denial, state="x"),
+        change_query(denial, iss="https://x"),
+    ):
         with pytest.raises(PasteRefused):
             asyncio.run(service.complete_login(login.id, forged, TERMINAL))
     assert service.login(login.id).status == "waiting"
 
 
 @covers("expiry")
-def test_a_login_expires_by_the_clock_and_takes_nothing_more(
-    service: AuthService, server: Server, demo: Demo, clock: MovedClock
+def test_a_login_expires_by_the_clock_and_accepts_no_answer_then(
+    service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
-    login, answer = asyncio.run(begun(service, server))
+    login, answer = asyncio.run(start_and_approve(service, server))
     clock.now += 599
     assert service.login(login.id).status == "waiting"
     clock.now += 1
@@ -300,21 +313,21 @@ def test_a_login_expires_by_the_clock_and_takes_nothing_more(
 
 
 def test_a_login_that_expires_while_its_answer_is_read_is_not_claimed(
-    service: AuthService, server: Server, demo: Demo, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+    service: AuthService, server: Server, demo: Demo, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slowly(*_: object) -> bool:
+    def pass_the_expiry(*_: object) -> bool:
         clock.now += 600
         return True
 
-    login, answer = asyncio.run(begun(service, server))
-    monkeypatch.setattr(type(service._logins), "_is_only_waiting_login", slowly)
+    login, answer = asyncio.run(start_and_approve(service, server))
+    monkeypatch.setattr(type(service._logins), "_is_only_waiting_login", pass_the_expiry)
     with pytest.raises(LoginExpired):
         asyncio.run(service.complete_login(login.id, answer, TERMINAL))
     assert demo.authorization_server.count_requests("token") == 0
 
 
-def test_a_cancelled_login_takes_nothing_more(service: AuthService, server: Server, demo: Demo) -> None:
-    login, answer = asyncio.run(begun(service, server))
+def test_a_cancelled_login_accepts_no_answer(service: AuthService, server: Server, demo: Demo) -> None:
+    login, answer = asyncio.run(start_and_approve(service, server))
     assert asyncio.run(service.cancel(login.id)).status == "cancelled"
     with pytest.raises(LoginCancelled):
         asyncio.run(service.complete_login(login.id, answer, TERMINAL))
@@ -322,7 +335,7 @@ def test_a_cancelled_login_takes_nothing_more(service: AuthService, server: Serv
 
 
 @pytest.mark.parametrize("login_id", ["", "../../etc/passwd", "a-login-that-there-is-not"])
-def test_an_id_that_is_none_finds_nothing(service: AuthService, login_id: str) -> None:
+def test_an_unknown_login_id_is_not_found(service: AuthService, login_id: str) -> None:
     with pytest.raises(LoginNotFound):
         service.login(login_id)
     with pytest.raises(LoginNotFound):
@@ -342,61 +355,61 @@ FAULTS: dict[str, tuple[dict[str, Any], type[McpAuthError]]] = {
 
 @covers("code-once", "old-survive")
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_code_is_sent_once_and_what_was_stored_survives_its_failure(
-    session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path, name: str
+def test_a_code_is_sent_once_and_stored_credentials_survive_its_failure(
+    logged_in_service: AuthService, server: Server, demo: Demo, tmp_path: Path, name: str
 ) -> None:
     fault, kind = FAULTS[name]
-    before = kept(tmp_path)
-    login, answer = asyncio.run(begun(session_kept, server))
+    before = read_credential_files(tmp_path)
+    login, answer = asyncio.run(start_and_approve(logged_in_service, server))
     demo.authorization_server.fail_next("token", **fault)
     with pytest.raises(kind):
-        asyncio.run(session_kept.complete_login(login.id, answer, TERMINAL))
+        asyncio.run(logged_in_service.complete_login(login.id, answer, TERMINAL))
     with pytest.raises(LoginError):
-        asyncio.run(session_kept.complete_login(login.id, answer, TERMINAL))
+        asyncio.run(logged_in_service.complete_login(login.id, answer, TERMINAL))
     assert demo.authorization_server.count_requests("token") == 1
-    assert session_kept.login(login.id).status == "failed"
-    assert kept(tmp_path) == before
+    assert logged_in_service.login(login.id).status == "failed"
+    assert read_credential_files(tmp_path) == before
     assert len(before) == 4
-    asyncio.run(log_in(session_kept, server))
+    asyncio.run(log_in(logged_in_service, server))
 
 
 @covers("old-survive")
-def test_a_login_that_cannot_be_begun_leaves_what_was_stored(
-    session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path
+def test_a_login_that_cannot_start_leaves_stored_credentials_unchanged(
+    logged_in_service: AuthService, server: Server, demo: Demo, tmp_path: Path
 ) -> None:
-    before = kept(tmp_path)
+    before = read_credential_files(tmp_path)
     for step in ("ping", "protected_resource_metadata", "authorization_server_metadata"):
         demo.authorization_server.fail_next(step, status=200, body="<html>", times=None)
         demo.authorization_server.fail_next(step, hang_up=True, times=None)
     with pytest.raises((ServerError, NetworkError)):
-        asyncio.run(session_kept.start_login(server, TERMINAL))
-    assert kept(tmp_path) == before
+        asyncio.run(logged_in_service.start_login(server, TERMINAL))
+    assert read_credential_files(tmp_path) == before
 
 
 @covers("old-survive")
-def test_a_full_disk_fails_the_login_and_nothing_that_was_stored(
-    session_kept: AuthService, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_fails_the_login_and_leaves_stored_credentials_unchanged(
+    logged_in_service: AuthService, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def refuse_to_save(*_: object) -> None:
         raise StoreUnwritable("The disk is full.")
 
-    before = kept(tmp_path)
-    login, answer = asyncio.run(begun(session_kept, server))
-    monkeypatch.setattr(FileStore, "save_login", full)
+    before = read_credential_files(tmp_path)
+    login, answer = asyncio.run(start_and_approve(logged_in_service, server))
+    monkeypatch.setattr(FileStore, "save_login", refuse_to_save)
     with pytest.raises(StoreUnwritable):
-        asyncio.run(session_kept.complete_login(login.id, answer, TERMINAL))
-    assert session_kept.login(login.id).failure_code == "store_unwritable"
-    assert kept(tmp_path) == before
-    assert asyncio.run(session_kept.session(server).header()).startswith("Bearer at_")
+        asyncio.run(logged_in_service.complete_login(login.id, answer, TERMINAL))
+    assert logged_in_service.login(login.id).failure_code == "store_unwritable"
+    assert read_credential_files(tmp_path) == before
+    assert asyncio.run(logged_in_service.session(server).header()).startswith("Bearer at_")
 
 
 @covers("expiry")
-def test_a_login_whose_process_was_killed_while_exchanging_fails_two_minutes_later(
-    service: AuthService, server: Server, tmp_path: Path, demo: Demo, clock: MovedClock
+def test_a_login_whose_process_is_killed_while_exchanging_fails_after_two_minutes(
+    service: AuthService, server: Server, tmp_path: Path, demo: Demo, clock: ManualClock
 ) -> None:
-    login, answer = asyncio.run(begun(service, server))
+    login, answer = asyncio.run(start_and_approve(service, server))
     gate = demo.authorization_server.hold("token")
-    actor = start("finish", tmp_path, clock(), login.id)
+    actor = start_process("finish", tmp_path, clock(), login.id)
     assert actor.stdin is not None
     actor.stdin.write(answer)
     actor.stdin.close()
@@ -415,19 +428,19 @@ def test_a_login_whose_process_was_killed_while_exchanging_fails_two_minutes_lat
     assert demo.authorization_server.count_requests("token") == 1
 
 
-def test_a_claim_gives_the_exchange_its_own_time(
-    service: AuthService, server: Server, demo: Demo, clock: MovedClock
+def test_a_claim_gives_the_exchange_its_own_time_limit(
+    service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
     async def main() -> Login:
-        login, answer = await begun(service, server)
+        login, answer = await start_and_approve(service, server)
         clock.now += 599
         gate = demo.authorization_server.hold("token")
-        finishing = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
+        completion = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
         await asyncio.to_thread(gate.arrived.wait, 20)
         clock.now += CLAIM_SECONDS - 1
         assert service.login(login.id).status == "exchanging"
         gate.open()
-        await asyncio.gather(finishing, return_exceptions=True)
+        await asyncio.gather(completion, return_exceptions=True)
         return service.login(login.id)
 
     demo.authorization_server.change_behaviour(code_seconds=10_000)
@@ -435,14 +448,14 @@ def test_a_claim_gives_the_exchange_its_own_time(
 
 
 @covers("login-table")
-def test_what_others_bring_while_a_login_is_exchanged_does_not_end_it(
+def test_other_pastes_during_an_exchange_do_not_end_the_login(
     service: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        login, answer = await begun(service, server, CHAT)
-        denial = changed(answer, code=None, error="access_denied")
+        login, answer = await start_and_approve(service, server, CHAT)
+        denial = change_query(answer, code=None, error="access_denied")
         gate = demo.authorization_server.hold("token")
-        claimed = asyncio.create_task(service.complete_login(login.id, answer, CHAT))
+        completion = asyncio.create_task(service.complete_login(login.id, answer, CHAT))
         await asyncio.to_thread(gate.arrived.wait, 20)
         # A process that read the login before the claim still sees it as waiting.
         monkeypatch.setattr(type(service._logins), "get", lambda _self, _id: login)
@@ -453,62 +466,64 @@ def test_what_others_bring_while_a_login_is_exchanged_does_not_end_it(
             await service.complete_login(login.id, denial, CHAT)
         monkeypatch.undo()
         gate.open()
-        await claimed
+        await completion
         assert service.login(login.id).status == "done"
 
     asyncio.run(main())
 
 
 @covers("old-survive")
-def test_ctrl_c_while_the_code_is_out_leaves_the_old_session_until_the_code_is_refused(
-    session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path
+def test_ctrl_c_after_the_code_was_sent_keeps_the_old_session_if_the_code_is_refused(
+    logged_in_service: AuthService, server: Server, demo: Demo, tmp_path: Path
 ) -> None:
-    before = kept(tmp_path)
+    before = read_credential_files(tmp_path)
 
     async def main() -> Login:
-        login, answer = await begun(session_kept, server)
+        login, answer = await start_and_approve(logged_in_service, server)
         gate = demo.authorization_server.hold("token")
-        finishing = asyncio.create_task(session_kept.complete_login(login.id, answer, TERMINAL))
+        completion = asyncio.create_task(logged_in_service.complete_login(login.id, answer, TERMINAL))
         await asyncio.to_thread(gate.arrived.wait, 20)
-        finishing.cancel()
+        completion.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await finishing
+            await completion
         # The code was sent, and the response is still pending.
-        assert session_kept.login(login.id).status == "exchanging"
+        assert logged_in_service.login(login.id).status == "exchanging"
         demo.authorization_server.ledger.codes.clear()
         gate.open()
-        await asyncio.to_thread(eventually, lambda: session_kept.login(login.id).is_over)
-        return session_kept.login(login.id)
+        await asyncio.to_thread(wait_until, lambda: logged_in_service.login(login.id).is_over)
+        return logged_in_service.login(login.id)
 
-    over = asyncio.run(main())
-    assert (over.status, over.failure_code) == ("failed", "token_refused")
-    assert kept(tmp_path) == before
+    ended_login = asyncio.run(main())
+    assert (ended_login.status, ended_login.failure_code) == ("failed", "token_refused")
+    assert read_credential_files(tmp_path) == before
 
 
 @covers("old-survive")
-def test_ctrl_c_while_the_tokens_are_stored_loses_neither_them_nor_the_lock(
+def test_ctrl_c_while_tokens_are_saved_loses_neither_them_nor_the_lock(
     service: AuthService, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storing, go = threading.Event(), threading.Event()
-    replace_really: Callable[[FileStore, CredentialKey, Credentials, str | None], None] = FileStore.save_login
+    has_started_saving, may_continue = threading.Event(), threading.Event()
+    save_login: Callable[[FileStore, CredentialKey, Credentials, str | None], None] = FileStore.save_login
 
-    def slow(store: FileStore, key: CredentialKey, credentials: Credentials, login_id: str | None) -> None:
-        storing.set()
-        assert go.wait(20)
+    def save_slowly(
+        store: FileStore, key: CredentialKey, credentials: Credentials, login_id: str | None
+    ) -> None:
+        has_started_saving.set()
+        assert may_continue.wait(20)
         assert not store.lock(key).try_acquire()
-        replace_really(store, key, credentials, login_id)
+        save_login(store, key, credentials, login_id)
 
-    monkeypatch.setattr(FileStore, "save_login", slow)
+    monkeypatch.setattr(FileStore, "save_login", save_slowly)
 
     async def main() -> Login:
-        login, answer = await begun(service, server)
-        finishing = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
-        await asyncio.to_thread(storing.wait, 20)
-        finishing.cancel()
+        login, answer = await start_and_approve(service, server)
+        completion = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
+        await asyncio.to_thread(has_started_saving.wait, 20)
+        completion.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await finishing
+            await completion
         assert service.login(login.id).status == "exchanging"
-        go.set()
+        may_continue.set()
         return await service.wait_for_login(login.id)
 
     assert asyncio.run(main()).status == "done"
@@ -516,36 +531,36 @@ def test_ctrl_c_while_the_tokens_are_stored_loses_neither_them_nor_the_lock(
 
 
 @covers("stale-client")
-def test_a_provider_that_forgot_the_client_is_met_anew_at_the_next_login(
-    session_kept: AuthService, server: Server, demo: Demo
+def test_a_client_that_the_server_forgot_is_registered_again_at_the_next_login(
+    logged_in_service: AuthService, server: Server, demo: Demo
 ) -> None:
-    login, answer = asyncio.run(begun(session_kept, server))
+    login, answer = asyncio.run(start_and_approve(logged_in_service, server))
     demo.authorization_server.ledger.forget_clients()
     with pytest.raises(TokenError) as caught:
-        asyncio.run(session_kept.complete_login(login.id, answer, TERMINAL))
+        asyncio.run(logged_in_service.complete_login(login.id, answer, TERMINAL))
     assert caught.value.error == "invalid_client"
-    assert session_kept.login(login.id).status == "failed"
-    asyncio.run(log_in(session_kept, server))
+    assert logged_in_service.login(login.id).status == "failed"
+    asyncio.run(log_in(logged_in_service, server))
     assert demo.authorization_server.count_requests("registration") == 1
 
 
 @covers("logout")
-def test_logout_revokes_and_deletes_also_where_the_server_is_gone(
-    session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path
+def test_logout_revokes_and_deletes_and_deletes_even_if_the_server_is_down(
+    logged_in_service: AuthService, server: Server, demo: Demo, tmp_path: Path
 ) -> None:
     demo.authorization_server.fail_next("revocation", hang_up=True, times=None)
-    assert asyncio.run(session_kept.logout(server)) is False
-    assert kept(tmp_path) == {}
-    assert session_kept.session(server).header_now() is None
+    assert asyncio.run(logged_in_service.logout(server)) is False
+    assert read_credential_files(tmp_path) == {}
+    assert logged_in_service.session(server).header_now() is None
     demo.authorization_server.clear_faults()
-    asyncio.run(log_in(session_kept, server))
-    assert asyncio.run(session_kept.logout(server)) is True
+    asyncio.run(log_in(logged_in_service, server))
+    assert asyncio.run(logged_in_service.logout(server)) is True
     assert all(
         token.family.revoked for token in list(demo.authorization_server.ledger.refresh_tokens.values())[-1:]
     )
 
 
-def families_live(demo: Demo) -> list[bool]:
+def active_families(demo: Demo) -> list[bool]:
     """Return for each granted session whether it is not revoked, in the order of the grants."""
     families = {
         id(token.family): token.family for token in demo.authorization_server.ledger.refresh_tokens.values()
@@ -555,94 +570,96 @@ def families_live(demo: Demo) -> list[bool]:
 
 @covers("logout", "single-use")
 @pytest.mark.parametrize("by_another", [False, True])
-def test_a_logout_ends_a_login_that_is_being_exchanged_and_its_tokens_are_revoked(
-    service: AuthService, server: Server, demo: Demo, tmp_path: Path, clock: MovedClock, *, by_another: bool
+def test_a_logout_ends_a_login_during_its_exchange_and_revokes_its_tokens(
+    service: AuthService, server: Server, demo: Demo, tmp_path: Path, clock: ManualClock, *, by_another: bool
 ) -> None:
     leaver = AuthService(tmp_path, clock=clock) if by_another else service
-    before = len(families_live(demo))
+    before = len(active_families(demo))
 
     async def main() -> Login:
-        login, answer = await begun(service, server)
+        login, answer = await start_and_approve(service, server)
         gate = demo.authorization_server.hold("token", after_processing=True)
-        finishing = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
+        completion = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
         assert await asyncio.to_thread(gate.arrived.wait, 20)
         await leaver.logout(server)
         gate.open()
         with pytest.raises(LoginError, match="ended by a logout"):
-            await finishing
+            await completion
         return service.login(login.id)
 
     assert asyncio.run(main()).status == "failed"
-    assert kept(tmp_path) == {}
+    assert read_credential_files(tmp_path) == {}
     assert service.session(server).header_now() is None
-    assert families_live(demo)[before:] == [False]
+    assert active_families(demo)[before:] == [False]
 
 
 @covers("logout")
-def test_a_logout_beside_a_login_whose_tokens_are_just_stored_deletes_them(
+def test_a_logout_during_the_save_of_a_login_deletes_its_tokens(
     service: AuthService, server: Server, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storing, go = threading.Event(), threading.Event()
-    replace_really: Callable[[FileStore, CredentialKey, Credentials, str | None], None] = FileStore.save_login
+    has_started_saving, may_continue = threading.Event(), threading.Event()
+    save_login: Callable[[FileStore, CredentialKey, Credentials, str | None], None] = FileStore.save_login
 
-    def slow(store: FileStore, key: CredentialKey, credentials: Credentials, login_id: str | None) -> None:
-        storing.set()
-        assert go.wait(20)
-        replace_really(store, key, credentials, login_id)
+    def save_slowly(
+        store: FileStore, key: CredentialKey, credentials: Credentials, login_id: str | None
+    ) -> None:
+        has_started_saving.set()
+        assert may_continue.wait(20)
+        save_login(store, key, credentials, login_id)
 
-    monkeypatch.setattr(FileStore, "save_login", slow)
+    monkeypatch.setattr(FileStore, "save_login", save_slowly)
 
     async def main() -> None:
-        login, answer = await begun(service, server)
-        finishing = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
-        assert await asyncio.to_thread(storing.wait, 20)
-        leaving = asyncio.create_task(service.logout(server))
+        login, answer = await start_and_approve(service, server)
+        completion = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
+        assert await asyncio.to_thread(has_started_saving.wait, 20)
+        logout = asyncio.create_task(service.logout(server))
         while service.login(login.id).status == "exchanging":  # noqa: ASYNC110  another thread's work
             await asyncio.sleep(0.01)
-        go.set()
-        await finishing
-        assert await leaving is True
+        may_continue.set()
+        await completion
+        assert await logout is True
 
     asyncio.run(main())
-    assert kept(tmp_path) == {}
-    assert families_live(demo)[-1] is False
+    assert read_credential_files(tmp_path) == {}
+    assert active_families(demo)[-1] is False
 
 
 @covers("dpop-choice", "old-survive")
-def test_a_plain_token_is_refused_where_the_operator_demands_a_bound_one(
-    session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path
+def test_a_bearer_token_is_refused_if_the_operator_requires_dpop(
+    logged_in_service: AuthService, server: Server, demo: Demo, tmp_path: Path
 ) -> None:
-    before = kept(tmp_path)
-    demanding = replace(server, options=replace(server.options, dpop=True))
+    before = read_credential_files(tmp_path)
+    dpop_server = replace(server, options=replace(server.options, dpop=True))
 
     async def main() -> Login:
-        login, answer = await begun(session_kept, demanding)
+        login, answer = await start_and_approve(logged_in_service, dpop_server)
         with pytest.raises(MalformedResponse, match=r"bound to no key, and `oauth\.dpop` demands one"):
-            await session_kept.complete_login(login.id, answer, TERMINAL)
-        return session_kept.login(login.id)
+            await logged_in_service.complete_login(login.id, answer, TERMINAL)
+        return logged_in_service.login(login.id)
 
-    over = asyncio.run(main())
-    assert (over.status, over.failure_code) == ("failed", "unreadable_answer")
-    assert kept(tmp_path) == before
-    assert families_live(demo)[-2:] == [True, False]
+    ended_login = asyncio.run(main())
+    assert (ended_login.status, ended_login.failure_code) == ("failed", "unreadable_answer")
+    assert read_credential_files(tmp_path) == before
+    assert active_families(demo)[-2:] == [True, False]
 
 
 @covers("logout")
-def test_logout_deletes_also_where_the_way_out_is_misconfigured(
-    session_kept: AuthService, server: Server, tmp_path: Path
+def test_logout_deletes_even_if_the_address_options_are_invalid(
+    logged_in_service: AuthService, server: Server, tmp_path: Path
 ) -> None:
     wrong = replace(server, options=replace(server.options, allow_addresses=("no network",)))
-    assert asyncio.run(session_kept.logout(wrong)) is False
-    assert kept(tmp_path) == {}
+    assert asyncio.run(logged_in_service.logout(wrong)) is False
+    assert read_credential_files(tmp_path) == {}
 
 
 @covers("registered-uri")
-def test_a_redirect_host_that_was_configured_since_counts_and_the_registered_port_else(
-    session_kept: AuthService, server: Server
+def test_a_newly_configured_redirect_host_or_port_replaces_the_registered_one(
+    logged_in_service: AuthService, server: Server
 ) -> None:
-    registered = session_kept.redirect_uri(server)
-    assert asyncio.run(session_kept.start_login(server, TERMINAL)).request.redirect_uri == registered
+    registered = logged_in_service.redirect_uri(server)
+    assert asyncio.run(logged_in_service.start_login(server, TERMINAL)).request.redirect_uri == registered
     other = replace(server, options=replace(server.options, redirect_host="localhost"))
-    assert urlsplit(session_kept.redirect_uri(other)).hostname == "localhost"
+    assert urlsplit(logged_in_service.redirect_uri(other)).hostname == "localhost"
     port = replace(server, options=replace(server.options, redirect_port=8765))
-    assert session_kept.redirect_uri(port) == "http://127.0.0.1:8765/callback"
+    assert logged_in_service.redirect_uri(port) == "http://127.0.0.1:8765/callback"

@@ -28,10 +28,17 @@ from hermes_mcp_auth_remote.service.single_flight import SingleFlight
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey, Server
-from tests.demo.player import MovedClock
+from tests.demo.manual_client import ManualClock
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
-from tests.service.given import KEY, eventually, kept, log_in, rotated_elsewhere, without_binding
+from tests.service.helpers import (
+    KEY,
+    log_in,
+    read_credential_files,
+    refresh_elsewhere,
+    remove_binding,
+    wait_until,
+)
 from tests.service.model import full_disk
 
 pytestmark = pytest.mark.slow
@@ -39,115 +46,115 @@ pytestmark = pytest.mark.slow
 REFUSED = ['Bearer error="invalid_token"']
 
 
-def header(session: Session) -> str:
+def get_header(session: Session) -> str:
     return asyncio.run(session.header())
 
 
-def challenged(session: Session, refused: str) -> str | None:
-    return asyncio.run(session.handle_challenge(refused, 401, REFUSED))
+def handle_challenge(session: Session, refused_header: str) -> str | None:
+    return asyncio.run(session.handle_challenge(refused_header, 401, REFUSED))
 
 
-def anew(home: Path, server: Server, clock: MovedClock) -> Session:
+def open_session(home: Path, server: Server, clock: ManualClock) -> Session:
     """Return a session as another process would open it."""
     return AuthService(home, clock=clock).session(server)
 
 
-def live(demo: Demo, authorization: str | None) -> bool:
+def is_live(demo: Demo, authorization: str | None) -> bool:
     assert authorization is not None
     return demo.authorization_server.ledger.find_live_token(authorization.removeprefix("Bearer ")) is not None
 
 
-def broken(*_: object, **__: object) -> Any:
+def fail_on_call(*_: object, **__: object) -> Any:
     raise AssertionError("the hot path touched the store, a lock or a flight")
 
 
 @covers("hot-path")
-def test_a_valid_token_in_memory_costs_no_read_no_lock_and_no_request(
-    session_kept: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch
+def test_a_cached_token_needs_no_file_no_lock_and_no_request(
+    logged_in_service: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = session_kept.session(server)
+    session = logged_in_service.session(server)
     for kind, names in ((FileStore, ("read", "version", "lock")), (SingleFlight, ("submit",))):
         for name in names:
-            monkeypatch.setattr(kind, name, broken)
-    assert session.header_now() == header(session) == session.header_blocking()
+            monkeypatch.setattr(kind, name, fail_on_call)
+    assert session.header_now() == get_header(session) == session.header_blocking()
     assert demo.authorization_server.requests == []
 
 
-def test_after_a_restart_a_valid_token_is_read_once_and_asked_of_nobody(
-    session_kept: AuthService, server: Server, demo: Demo, tmp_path: Path, clock: MovedClock
+def test_after_a_restart_a_valid_token_is_read_once_without_a_request(
+    logged_in_service: AuthService, server: Server, demo: Demo, tmp_path: Path, clock: ManualClock
 ) -> None:
-    session = anew(tmp_path, server, clock)
+    session = open_session(tmp_path, server, clock)
     assert session.header_now() is None
-    assert header(session) == session.header_now() == session_kept.session(server).header_now()
+    assert get_header(session) == session.header_now() == logged_in_service.session(server).header_now()
     assert demo.authorization_server.requests == []
 
 
-def test_without_a_login_a_person_is_needed_and_nobody_is_asked(
+def test_without_a_login_authorization_is_required_and_no_request_is_sent(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     with pytest.raises(AuthorizationRequired, match="nobody has logged in yet"):
-        header(service.session(server))
+        get_header(service.session(server))
     with pytest.raises(AuthorizationRequired):
         service.session(server).header_blocking()
     assert demo.authorization_server.requests == []
 
 
 @covers("one-refresh")
-def test_a_hundred_coroutines_share_one_refresh(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
+def test_a_call_without_a_prompter_fails_at_once_and_names_a_waiting_login_but_no_url(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
-    session = session_kept.session(server)
+    session = logged_in_service.session(server)
     clock.now += 3600
 
     async def main() -> set[str]:
         return set(await asyncio.gather(*(session.header() for _ in range(100))))
 
-    (one,) = asyncio.run(main())
-    assert live(demo, one)
+    (new_header,) = asyncio.run(main())
+    assert is_live(demo, new_header)
     assert demo.authorization_server.count_requests("refresh") == len(demo.authorization_server.requests) == 1
 
 
 @covers("one-refresh")
-def test_threads_with_loops_of_their_own_and_synchronous_callers_share_one_refresh(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
+def test_threads_with_event_loops_and_synchronous_callers_share_one_refresh(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
-    session = session_kept.session(server)
+    session = logged_in_service.session(server)
     clock.now += 3600
     gate, together = demo.authorization_server.hold("refresh"), threading.Barrier(9)
 
-    def ask(ask_for: Callable[[], str]) -> str:
+    def call_together(get_token: Callable[[], str]) -> str:
         together.wait(20)
-        return ask_for()
+        return get_token()
 
     with ThreadPoolExecutor(8) as threads:
-        waiting = [threads.submit(ask, lambda: header(session)) for _ in range(4)]
-        waiting += [threads.submit(ask, session.header_blocking) for _ in range(4)]
+        waiting = [threads.submit(call_together, lambda: get_header(session)) for _ in range(4)]
+        waiting += [threads.submit(call_together, session.header_blocking) for _ in range(4)]
         together.wait(20)
         assert gate.arrived.wait(20)
         gate.open()
-        headers = {each.result(20) for each in waiting}
+        headers = {future.result(20) for future in waiting}
     assert len(headers) == 1
-    assert live(demo, headers.pop())
+    assert is_live(demo, headers.pop())
     assert demo.authorization_server.count_requests("refresh") == 1
 
 
-def test_a_synchronous_caller_inside_a_running_loop_is_served_too(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
+def test_a_synchronous_caller_inside_a_running_event_loop_gets_a_token(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
     clock.now += 3600
 
     async def main() -> str:
-        return session_kept.session(server).header_blocking()
+        return logged_in_service.session(server).header_blocking()
 
-    assert live(demo, asyncio.run(main()))
+    assert is_live(demo, asyncio.run(main()))
 
 
 @covers("one-refresh")
-def test_a_hundred_callers_whose_token_is_refused_share_one_refresh(
-    session_kept: AuthService, server: Server, demo: Demo
+def test_a_hundred_callers_with_a_refused_token_share_one_refresh(
+    logged_in_service: AuthService, server: Server, demo: Demo
 ) -> None:
-    session = session_kept.session(server)
-    refused = header(session)
+    session = logged_in_service.session(server)
+    refused = get_header(session)
     demo.authorization_server.ledger.revoke_access_tokens()
 
     async def main() -> set[str | None]:
@@ -155,18 +162,18 @@ def test_a_hundred_callers_whose_token_is_refused_share_one_refresh(
             await asyncio.gather(*(session.handle_challenge(refused, 401, REFUSED) for _ in range(100)))
         )
 
-    (one,) = asyncio.run(main())
-    assert live(demo, one)
+    (new_header,) = asyncio.run(main())
+    assert is_live(demo, new_header)
     # A late caller with the refused token gets the new one without another refresh.
-    assert challenged(session, refused) == one
+    assert handle_challenge(session, refused) == new_header
     assert demo.authorization_server.count_requests("refresh") == 1
 
 
 @covers("one-refresh")
-def test_a_cancelled_waiter_cancels_nothing_for_the_others(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
+def test_a_cancelled_waiter_does_not_cancel_the_refresh_of_the_others(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
-    session = session_kept.session(server)
+    session = logged_in_service.session(server)
     clock.now += 3600
     gate = demo.authorization_server.hold("refresh")
 
@@ -179,15 +186,15 @@ def test_a_cancelled_waiter_cancels_nothing_for_the_others(
         gate.open()
         return await second
 
-    assert live(demo, asyncio.run(main()))
+    assert is_live(demo, asyncio.run(main()))
     assert demo.authorization_server.count_requests("refresh") == 1
 
 
 @covers("kept-before-use")
-def test_a_refresh_goes_on_when_everybody_who_waited_is_gone(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+def test_a_refresh_continues_after_every_caller_has_left(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock, tmp_path: Path
 ) -> None:
-    session = session_kept.session(server)
+    session = logged_in_service.session(server)
     clock.now += 3600
     gate = demo.authorization_server.hold("refresh", after_processing=True)
 
@@ -200,164 +207,164 @@ def test_a_refresh_goes_on_when_everybody_who_waited_is_gone(
     asyncio.run(main())
     gate.open()
     # The server has used up the old refresh token; the new one is on the disk.
-    assert live(demo, header(session))
-    assert live(demo, header(anew(tmp_path, server, clock)))
+    assert is_live(demo, get_header(session))
+    assert is_live(demo, get_header(open_session(tmp_path, server, clock)))
     assert demo.authorization_server.count_requests("refresh") == 1
 
 
-def test_a_token_is_refreshed_ahead_of_its_end_and_a_short_one_not_all_the_time(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+def test_a_token_is_refreshed_before_it_expires_and_a_short_lived_one_not_constantly(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock, tmp_path: Path
 ) -> None:
-    session = session_kept.session(server)
-    old = header(session)
+    session = logged_in_service.session(server)
+    old = get_header(session)
     clock.now += 3600 - 61
-    assert header(session) == old
+    assert get_header(session) == old
     demo.authorization_server.change_behaviour(access_token_seconds=20)
     clock.now += 1
     # The refresh starts before the expiry, and no request waits for it.
-    eventually(lambda: header(session) != old)
-    short = header(session)
+    wait_until(lambda: get_header(session) != old)
+    short = get_header(session)
     clock.now += 17
-    assert header(session) == short
-    assert header(anew(tmp_path, server, clock)) == short
+    assert get_header(session) == short
+    assert get_header(open_session(tmp_path, server, clock)) == short
     clock.now += 1
-    eventually(lambda: header(session) != short)
+    wait_until(lambda: get_header(session) != short)
     assert demo.authorization_server.count_requests("refresh") == 2
 
 
-def test_a_refresh_that_is_due_holds_up_no_request_while_the_old_token_works(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
+def test_a_due_refresh_does_not_delay_requests_while_the_old_token_is_usable(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
-    session = session_kept.session(server)
-    old = header(session)
+    session = logged_in_service.session(server)
+    old = get_header(session)
     clock.now += 3600 - 60
     gate = demo.authorization_server.hold("refresh")
-    assert header(session) == old
+    assert get_header(session) == old
     assert gate.arrived.wait(20)
-    assert [header(session) for _ in range(5)] == [old] * 5
+    assert [get_header(session) for _ in range(5)] == [old] * 5
     gate.open()
-    eventually(lambda: header(session) != old)
+    wait_until(lambda: get_header(session) != old)
     assert demo.authorization_server.count_requests("refresh") == 1
 
 
-def test_another_writers_token_is_noticed_within_a_second_by_one_stat(
-    session_kept: AuthService,
+def test_a_token_of_another_writer_is_noticed_within_a_second_by_one_stat(
+    logged_in_service: AuthService,
     server: Server,
     demo: Demo,
-    clock: MovedClock,
+    clock: ManualClock,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    session = session_kept.session(server)
-    old = header(session)
-    looks: list[CredentialKey] = []
+    session = logged_in_service.session(server)
+    old = get_header(session)
+    version_checks: list[CredentialKey] = []
     version = FileStore.version
 
-    def counted(store: FileStore, key: CredentialKey) -> tuple[int, int, int] | None:
-        looks.append(key)
+    def record_version_check(store: FileStore, key: CredentialKey) -> tuple[int, int, int] | None:
+        version_checks.append(key)
         return version(store, key)
 
-    monkeypatch.setattr(FileStore, "version", counted)
-    assert [header(session) for _ in range(100)] == [old] * 100
-    assert looks == []
+    monkeypatch.setattr(FileStore, "version", record_version_check)
+    assert [get_header(session) for _ in range(100)] == [old] * 100
+    assert version_checks == []
     clock.now += STORE_CHECK_SECONDS
-    assert [header(session) for _ in range(100)] == [old] * 100
-    assert len(looks) == 1
-    fresh = rotated_elsewhere(tmp_path, demo)
-    assert header(session) == old
+    assert [get_header(session) for _ in range(100)] == [old] * 100
+    assert len(version_checks) == 1
+    new_header = refresh_elsewhere(tmp_path, demo)
+    assert get_header(session) == old
     clock.now += STORE_CHECK_SECONDS
-    assert header(session) == f"Bearer {fresh}"
+    assert get_header(session) == f"Bearer {new_header}"
 
 
 @covers("kept-before-use")
-def test_a_refresh_is_on_the_disk_before_its_first_use(
-    session_kept: AuthService, server: Server, tmp_path: Path, clock: MovedClock
+def test_a_refreshed_token_is_on_the_disk_before_its_first_use(
+    logged_in_service: AuthService, server: Server, tmp_path: Path, clock: ManualClock
 ) -> None:
     clock.now += 3600
-    fresh = header(session_kept.session(server))
+    new_header = get_header(logged_in_service.session(server))
     stored = json.loads((tmp_path / "mcp-tokens" / "notes.json").read_bytes())
-    assert fresh == f"Bearer {stored['access_token']}"
+    assert new_header == f"Bearer {stored['access_token']}"
 
 
 @covers("kept-before-use", "disk-refuses")
-def test_refreshed_tokens_that_the_disk_did_not_take_are_used_and_stored_as_soon_as_it_does(
-    session_kept: AuthService,
+def test_refreshed_tokens_that_cannot_be_stored_are_used_and_stored_later(
+    logged_in_service: AuthService,
     server: Server,
     demo: Demo,
-    clock: MovedClock,
+    clock: ManualClock,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    session, before = session_kept.session(server), kept(tmp_path)
+    session, before = logged_in_service.session(server), read_credential_files(tmp_path)
     clock.now += 3600
     with full_disk():
-        fresh = header(session)
-        assert live(demo, fresh)
+        new_header = get_header(session)
+        assert is_live(demo, new_header)
         clock.now += BACKOFF_SECONDS
-        assert [header(session) for _ in range(3)] == [fresh] * 3
+        assert [get_header(session) for _ in range(3)] == [new_header] * 3
         # At the expiry, the refresh uses the refresh token in memory: the stored one is used up.
         clock.now += 3600
-        fresh = header(session)
-        assert live(demo, fresh)
-        eventually(lambda: session_kept._deps.refresh_flights._running_flights == {})
-    assert kept(tmp_path) == before
+        new_header = get_header(session)
+        assert is_live(demo, new_header)
+        wait_until(lambda: logged_in_service._deps.refresh_flights._running_flights == {})
+    assert read_credential_files(tmp_path) == before
     assert [r.levelname for r in caplog.records if "only this process has" in r.getMessage()] == ["WARNING"]
     assert demo.authorization_server.count_requests("refresh") == 2
     clock.now += BACKOFF_SECONDS
-    assert header(session) == fresh
-    eventually(lambda: kept(tmp_path) != before)
-    assert header(anew(tmp_path, server, clock)) == fresh
+    assert get_header(session) == new_header
+    wait_until(lambda: read_credential_files(tmp_path) != before)
+    assert get_header(open_session(tmp_path, server, clock)) == new_header
     clock.now += 3600
-    assert live(demo, header(anew(tmp_path, server, clock)))
+    assert is_live(demo, get_header(open_session(tmp_path, server, clock)))
     assert demo.authorization_server.count_requests("refresh") == 3
 
 
 @covers("disk-refuses")
-def test_a_login_made_meanwhile_counts_more_than_tokens_that_the_disk_did_not_take(
-    session_kept: AuthService,
+def test_a_newer_login_replaces_tokens_that_could_not_be_stored(
+    logged_in_service: AuthService,
     server: Server,
     demo: Demo,
-    clock: MovedClock,
+    clock: ManualClock,
     tmp_path: Path,
 ) -> None:
-    session = session_kept.session(server)
+    session = logged_in_service.session(server)
     clock.now += 3600
     with full_disk():
-        mine = header(session)
+        unsaved_header = get_header(session)
     elsewhere = AuthService(tmp_path, clock=clock)
     asyncio.run(log_in(elsewhere, server))
     clock.now += STORE_CHECK_SECONDS
-    assert header(session) == header(elsewhere.session(server)) != mine
+    assert get_header(session) == get_header(elsewhere.session(server)) != unsaved_header
     clock.now += 3600
-    assert live(demo, header(session))
+    assert is_live(demo, get_header(session))
 
 
 @covers("keep-refresh")
 def test_quirk_33_a_server_that_does_not_rotate_keeps_its_refresh_token(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
     demo.authorization_server.change_behaviour(rotate=False)
     for _ in range(3):
         clock.now += 3600
-        assert live(demo, header(session_kept.session(server)))
+        assert is_live(demo, get_header(logged_in_service.session(server)))
     assert demo.authorization_server.count_requests("refresh") == 3
 
 
 @covers("expires-in")
-def test_quirk_32_a_token_without_an_end_is_refreshed_only_after_a_401(
-    service: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+def test_quirk_32_a_token_without_an_expiry_is_refreshed_only_after_a_401(
+    service: AuthService, server: Server, demo: Demo, clock: ManualClock, tmp_path: Path
 ) -> None:
     demo.authorization_server.change_behaviour(token_overrides={"expires_in": None})
     asyncio.run(log_in(service, server))
-    session = anew(tmp_path, server, clock)
+    session = open_session(tmp_path, server, clock)
     clock.now += 3599
-    first = header(session)
+    first = get_header(session)
     assert demo.authorization_server.count_requests("refresh") == 0
     demo.authorization_server.ledger.revoke_access_tokens()
-    assert live(demo, challenged(session, first))
+    assert is_live(demo, handle_challenge(session, first))
 
 
-TROUBLE: dict[str, tuple[dict[str, Any], type[McpAuthError]]] = {
+TEMPORARY_FAULTS: dict[str, tuple[dict[str, Any], type[McpAuthError]]] = {
     "503": ({"status": 503}, MalformedResponse),
     "HTML": ({"status": 200, "body": "<html>Down for maintenance</html>"}, MalformedResponse),
     "a hang-up": ({"hang_up": True}, NetworkError),
@@ -369,155 +376,155 @@ TROUBLE: dict[str, tuple[dict[str, Any], type[McpAuthError]]] = {
 
 
 @covers("refresh-failures")
-@pytest.mark.parametrize("name", TROUBLE)
-def test_quirk_34_trouble_at_the_token_endpoint_ends_no_session_and_is_not_asked_for_again_at_once(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path, name: str
+@pytest.mark.parametrize("name", TEMPORARY_FAULTS)
+def test_quirk_34_a_temporary_fault_ends_no_session_and_is_not_retried_at_once(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock, tmp_path: Path, name: str
 ) -> None:
-    fault, kind = TROUBLE[name]
-    session, before = session_kept.session(server), kept(tmp_path)
-    old = header(session)
+    fault, kind = TEMPORARY_FAULTS[name]
+    session, before = logged_in_service.session(server), read_credential_files(tmp_path)
+    old = get_header(session)
     demo.authorization_server.fail_next("refresh", **fault, times=None)
     clock.now += 3600 - 50
     # The token is usable for another 50 s. Meanwhile the session retries every 15 s.
-    assert [header(session) for _ in range(5)] == [old] * 5
-    eventually(lambda: session._cached_token.refresh_at == clock.now + BACKOFF_SECONDS)
+    assert [get_header(session) for _ in range(5)] == [old] * 5
+    wait_until(lambda: session._cached_token.refresh_at == clock.now + BACKOFF_SECONDS)
     assert demo.authorization_server.count_requests("refresh") == 1
     clock.now += BACKOFF_SECONDS - 1
-    assert header(session) == old
+    assert get_header(session) == old
     assert demo.authorization_server.count_requests("refresh") == 1
     clock.now += 1
-    assert header(session) == old
-    eventually(lambda: session._cached_token.refresh_at == clock.now + BACKOFF_SECONDS)
+    assert get_header(session) == old
+    wait_until(lambda: session._cached_token.refresh_at == clock.now + BACKOFF_SECONDS)
     assert demo.authorization_server.count_requests("refresh") == 2
     # The token has expired: an error, and one retry in five seconds.
     clock.now += 50
     for _ in range(5):
         with pytest.raises(kind):
-            header(session)
+            get_header(session)
     assert demo.authorization_server.count_requests("refresh") == 3
-    assert kept(tmp_path) == before
+    assert read_credential_files(tmp_path) == before
     demo.authorization_server.clear_faults()
     clock.now += RETRY_SECONDS
-    assert live(demo, header(session))
+    assert is_live(demo, get_header(session))
 
 
-def test_trouble_after_a_401_leaves_the_old_token_to_nobody_who_was_refused(
-    session_kept: AuthService, server: Server, demo: Demo
+def test_a_fault_after_a_401_does_not_return_the_refused_token(
+    logged_in_service: AuthService, server: Server, demo: Demo
 ) -> None:
-    session = session_kept.session(server)
-    refused = header(session)
+    session = logged_in_service.session(server)
+    refused = get_header(session)
     demo.authorization_server.fail_next("refresh", status=503, times=None)
     for _ in range(3):
         with pytest.raises(MalformedResponse):
-            challenged(session, refused)
+            handle_challenge(session, refused)
     assert demo.authorization_server.count_requests("refresh") == 1
 
 
-def test_a_setting_that_stops_the_refresh_does_not_stop_a_living_token(
-    session_kept: AuthService, server: Server, clock: MovedClock, tmp_path: Path
+def test_an_invalid_option_that_stops_the_refresh_does_not_stop_a_usable_token(
+    logged_in_service: AuthService, server: Server, clock: ManualClock, tmp_path: Path
 ) -> None:
     wrong = replace(server, options=replace(server.options, allow_addresses=("no network",)))
-    old = header(session_kept.session(server))
+    old = get_header(logged_in_service.session(server))
     clock.now += 3600 - 30
-    assert header(anew(tmp_path, wrong, clock)) == old
+    assert get_header(open_session(tmp_path, wrong, clock)) == old
     clock.now += 30
     with pytest.raises(McpAuthError, match="allow_addresses"):
-        header(anew(tmp_path, wrong, clock))
+        get_header(open_session(tmp_path, wrong, clock))
 
 
 @covers("asked-once")
 @pytest.mark.parametrize("by_hermes", [False, True], ids=["written by us", "written by Hermes"])
-def test_a_session_that_is_over_is_asked_about_once(
-    session_kept: AuthService,
+def test_an_ended_session_sends_its_refresh_token_once(
+    logged_in_service: AuthService,
     server: Server,
     demo: Demo,
-    clock: MovedClock,
+    clock: ManualClock,
     tmp_path: Path,
     *,
     by_hermes: bool,
 ) -> None:
-    session = session_kept.session(server)
+    session = logged_in_service.session(server)
     if by_hermes:
-        without_binding(tmp_path)
+        remove_binding(tmp_path)
     stored = FileStore(tmp_path).read(KEY)
     demo.authorization_server.ledger.revoke_everything()
-    refused = header(session)
+    refused = get_header(session)
     for _ in range(5):
         with pytest.raises(AuthorizationRequired, match="has ended the session") as caught:
-            challenged(session, refused)
+            handle_challenge(session, refused)
         assert "http" not in f"{caught.value} {caught.value.advice}"
     assert demo.authorization_server.count_requests("refresh") == 1
     # The tokens stay stored. Another process reads the refusal from the disk, also for tokens of Hermes.
     assert FileStore(tmp_path).read(KEY).tokens == stored.tokens
-    other = anew(tmp_path, server, clock)
+    other = open_session(tmp_path, server, clock)
     for _ in range(5):
         with pytest.raises(AuthorizationRequired):
-            challenged(other, refused)
+            handle_challenge(other, refused)
     assert demo.authorization_server.count_requests("refresh") == 1
     asyncio.run(log_in(AuthService(tmp_path, clock=clock), server))
-    assert live(demo, challenged(session, refused))
-    assert live(demo, challenged(other, refused))
+    assert is_live(demo, handle_challenge(session, refused))
+    assert is_live(demo, handle_challenge(other, refused))
 
 
 @covers("adopted")
-def test_quirk_34_what_another_writer_rotated_meanwhile_is_adopted(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+def test_quirk_34_a_rotation_by_another_writer_is_adopted(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock, tmp_path: Path
 ) -> None:
-    session = session_kept.session(server)
+    session = logged_in_service.session(server)
     clock.now += 3600
     gate = demo.authorization_server.hold("refresh")
 
     async def main() -> str:
-        asking = asyncio.create_task(session.header())
+        header_task = asyncio.create_task(session.header())
         await asyncio.to_thread(gate.arrived.wait, 20)
         # Hermes 0.19 takes no lock. The fault is cleared, so that only our own request fails.
-        theirs = rotated_elsewhere(tmp_path, demo)
+        other_header = refresh_elsewhere(tmp_path, demo)
         demo.authorization_server.clear_faults()
         gate.open()
-        assert await asking == f"Bearer {theirs}"
-        return theirs
+        assert await header_task == f"Bearer {other_header}"
+        return other_header
 
     # The held request gets invalid_grant, because the refresh token is used up by then.
-    theirs = asyncio.run(main())
+    other_header = asyncio.run(main())
     assert demo.authorization_server.count_requests("refresh") == 1
     assert FileStore(tmp_path).read(KEY).binding is not None
-    assert session.header_now() == f"Bearer {theirs}"
+    assert session.header_now() == f"Bearer {other_header}"
 
 
 @covers("adopted")
 def test_a_token_that_another_process_refreshed_is_adopted_without_a_request(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock, tmp_path: Path
 ) -> None:
-    session = session_kept.session(server)
-    refused = header(session)
-    theirs = rotated_elsewhere(tmp_path, demo)
-    assert challenged(session, refused) == f"Bearer {theirs}"
+    session = logged_in_service.session(server)
+    refused = get_header(session)
+    other_header = refresh_elsewhere(tmp_path, demo)
+    assert handle_challenge(session, refused) == f"Bearer {other_header}"
     clock.now += 3600
-    theirs = rotated_elsewhere(tmp_path, demo)
-    assert header(session) == f"Bearer {theirs}"
+    other_header = refresh_elsewhere(tmp_path, demo)
+    assert get_header(session) == f"Bearer {other_header}"
     assert demo.authorization_server.requests == []
 
 
-def test_tokens_that_hermes_wrote_work_and_refresh(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+def test_tokens_that_hermes_wrote_work_and_can_be_refreshed(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock, tmp_path: Path
 ) -> None:
-    without_binding(tmp_path)
-    session = anew(tmp_path, server, clock)
-    old = header(session)
-    assert live(demo, old)
+    remove_binding(tmp_path)
+    session = open_session(tmp_path, server, clock)
+    old = get_header(session)
+    assert is_live(demo, old)
     clock.now += 3600
-    assert live(demo, header(session))
+    assert is_live(demo, get_header(session))
     assert demo.authorization_server.requests[-1].form["resource"] == demo.ping_url
 
 
 @covers("server-query")
-def test_tokens_that_hermes_wrote_refresh_where_the_servers_address_has_a_query(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path
+def test_tokens_that_hermes_wrote_are_refreshed_if_the_server_address_has_a_query(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock, tmp_path: Path
 ) -> None:
-    without_binding(tmp_path)
+    remove_binding(tmp_path)
     queried = replace(server, url=f"{server.url}?project_ref=1&key=k")
     clock.now += 3600
-    assert live(demo, header(anew(tmp_path, queried, clock)))
+    assert is_live(demo, get_header(open_session(tmp_path, queried, clock)))
     # RFC 8707 section 2. A key in the query must reach the MCP server only.
     assert demo.authorization_server.requests[-1].form["resource"] == demo.ping_url
 
@@ -525,53 +532,59 @@ def test_tokens_that_hermes_wrote_refresh_where_the_servers_address_has_a_query(
 @covers("token-address")
 @pytest.mark.parametrize("over", [False, True], ids=["a fresh token", "an expired token"])
 def test_a_token_is_never_sent_to_another_address_under_the_same_name(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock, tmp_path: Path, *, over: bool
+    logged_in_service: AuthService,
+    server: Server,
+    demo: Demo,
+    clock: ManualClock,
+    tmp_path: Path,
+    *,
+    over: bool,
 ) -> None:
     moved = replace(server, url=demo.mcp_url)
     clock.now += 3600 if over else 0
-    for service in (session_kept, AuthService(tmp_path, clock=clock)):
+    for service in (logged_in_service, AuthService(tmp_path, clock=clock)):
         with pytest.raises(AuthorizationRequired, match="another address"):
-            header(service.session(moved))
+            get_header(service.session(moved))
     assert demo.authorization_server.requests == []
 
 
 @covers("token-address")
-def test_a_flight_of_one_address_is_not_joined_by_another(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
+def test_a_session_of_another_address_does_not_join_the_refresh(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
     clock.now += 3600
     moved = replace(server, url=demo.mcp_url)
     gate = demo.authorization_server.hold("refresh")
 
     async def main() -> tuple[Any, Any]:
-        ours = asyncio.create_task(session_kept.session(server).header())
+        own_header = asyncio.create_task(logged_in_service.session(server).header())
         await asyncio.to_thread(gate.arrived.wait, 20)
-        theirs = asyncio.create_task(session_kept.session(moved).header())
+        other_header = asyncio.create_task(logged_in_service.session(moved).header())
         # This call fails, or waits for the lock. In both cases it gets no token.
-        await asyncio.wait([theirs], timeout=5)
+        await asyncio.wait([other_header], timeout=5)
         gate.open()
-        return await asyncio.gather(ours, theirs, return_exceptions=True)
+        return await asyncio.gather(own_header, other_header, return_exceptions=True)
 
     ours, theirs = asyncio.run(main())
-    assert live(demo, ours)
+    assert is_live(demo, ours)
     assert isinstance(theirs, AuthorizationRequired)
 
 
 def test_a_caller_with_a_refused_token_never_gets_it_back(
-    session_kept: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch
+    logged_in_service: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = session_kept.session(server)
-    refused = header(session)
+    session = logged_in_service.session(server)
+    refused = get_header(session)
     session.clear_cache()
     demo.authorization_server.ledger.revoke_access_tokens()
-    reading, go, read = threading.Event(), threading.Event(), FileStore.read
+    reading, may_continue, read = threading.Event(), threading.Event(), FileStore.read
 
-    def slowly(store: FileStore, key: CredentialKey) -> Credentials:
+    def read_slowly(store: FileStore, key: CredentialKey) -> Credentials:
         reading.set()
-        assert go.wait(20)
+        assert may_continue.wait(20)
         return read(store, key)
 
-    monkeypatch.setattr(FileStore, "read", slowly)
+    monkeypatch.setattr(FileStore, "read", read_slowly)
 
     async def main() -> str | None:
         # This flight started before the refusal, so it reads the refused token from the disk.
@@ -579,14 +592,14 @@ def test_a_caller_with_a_refused_token_never_gets_it_back(
         await asyncio.to_thread(reading.wait, 20)
         second = asyncio.create_task(session.handle_challenge(refused, 401, REFUSED))
         await asyncio.wait([second], timeout=0)
-        go.set()
+        may_continue.set()
         assert await first == refused
         return await second
 
-    assert live(demo, asyncio.run(main()))
+    assert is_live(demo, asyncio.run(main()))
 
 
-def test_a_flight_that_has_landed_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_flight_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     async def number() -> int:
         numbers.append(1)
         return len(numbers)
@@ -600,11 +613,11 @@ def test_a_flight_that_has_landed_is_not_joined(monkeypatch: pytest.MonkeyPatch)
 
 @covers("step-up")
 @pytest.mark.parametrize("scope", ["mcp:write", ""])
-def test_quirk_38_more_scope_needs_a_person_and_a_plain_403_is_the_caller_s(
-    session_kept: AuthService, server: Server, demo: Demo, scope: str
+def test_quirk_38_more_scope_needs_a_login_and_a_plain_403_goes_to_the_caller(
+    logged_in_service: AuthService, server: Server, demo: Demo, scope: str
 ) -> None:
-    session = session_kept.session(server)
-    sent = header(session)
+    session = logged_in_service.session(server)
+    sent = get_header(session)
     lines = [f'Bearer error="insufficient_scope", scope="{scope}"']
     with pytest.raises(AuthorizationRequired, match="more access") as caught:
         asyncio.run(session.handle_challenge(sent, 403, lines))
@@ -616,24 +629,24 @@ def test_quirk_38_more_scope_needs_a_person_and_a_plain_403_is_the_caller_s(
     assert demo.authorization_server.requests == []
 
 
-def test_a_corrupt_file_is_named_and_left_as_it_is(
-    session_kept: AuthService, server: Server, tmp_path: Path, clock: MovedClock
+def test_a_corrupt_file_is_named_and_left_unchanged(
+    logged_in_service: AuthService, server: Server, tmp_path: Path, clock: ManualClock
 ) -> None:
     path = tmp_path / "mcp-tokens" / "notes.json"
     path.write_bytes(b'{"access_token": ')
     with pytest.raises(McpAuthError, match=r"notes\.json"):
-        header(anew(tmp_path, server, clock))
+        get_header(open_session(tmp_path, server, clock))
     assert path.read_bytes() == b'{"access_token": '
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_forked_child_refreshes_although_its_parent_s_threads_are_not_there(
-    session_kept: AuthService, server: Server, demo: Demo, clock: MovedClock
+def test_a_forked_child_refreshes_without_the_threads_of_its_parent(
+    logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
-    session = session_kept.session(server)
+    session = logged_in_service.session(server)
     clock.now += 3600
-    header(session)
+    get_header(session)
     clock.now += 3600
     child = os.fork()
     if child == 0:
@@ -643,4 +656,4 @@ def test_a_forked_child_refreshes_although_its_parent_s_threads_are_not_there(
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
     assert demo.authorization_server.count_requests("refresh") == 2
-    assert live(demo, challenged(session, "Bearer old"))
+    assert is_live(demo, handle_challenge(session, "Bearer old"))

@@ -24,11 +24,21 @@ from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.threads import MAX_FILE_THREADS
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
 from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
-from tests.playbook import answer
+from tests.exchange_script import make_response
 from tests.requirements import covers
-from tests.service.fakes import DUE, ENDED, OLD, SERVER, FakeServer, T, header, seeded, service_at
-from tests.service.given import eventually
-from tests.store.given import KEY, NOW, credentials_of, login_of
+from tests.service.fakes import (
+    DUE_AT,
+    EXPIRED_AT,
+    OLD_HEADER,
+    SERVER,
+    FakeServer,
+    T,
+    get_header,
+    make_service,
+    make_store,
+)
+from tests.service.helpers import wait_until
+from tests.store.builders import KEY, NOW, build_credentials, build_login
 
 LIMIT = 0.4
 
@@ -38,86 +48,88 @@ def refuse_to_start(*_: object) -> None:
 
 
 @covers("late-tokens")
-def test_a_caller_whose_token_was_refused_waits_for_two_flights_no_longer_than_for_one(
+def test_a_caller_with_a_refused_token_waits_for_two_flights_within_one_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first flight started before the refusal, and fails late."""
-    seeded(tmp_path)
+    make_store(tmp_path)
     first, second = threading.Event(), threading.Event()
-    server = FakeServer(lambda _request: answer(503))
+    server = FakeServer(lambda _request: make_response(503))
     server.gate = first
-    session = service_at(tmp_path, server, DUE, replace(TIME_LIMITS, caller_seconds=LIMIT)).session(SERVER)
+    session = make_service(tmp_path, server, DUE_AT, replace(TIME_LIMITS, caller_seconds=LIMIT)).session(
+        SERVER
+    )
     session._submit_flight(None)
-    eventually(lambda: len(server.requests) == 1)
+    wait_until(lambda: len(server.requests) == 1)
     server.gate = second
     waits: list[float] = []
 
-    async def challenged() -> str | None:
+    async def handle_challenge() -> str | None:
         asyncio.get_running_loop().call_later(LIMIT * 0.75, first.set)
-        return await session.handle_challenge(OLD, 401, [])
+        return await session.handle_challenge(OLD_HEADER, 401, [])
 
-    renewed = Session._wait_for_token
+    wait_for_token = Session._wait_for_token
 
-    async def noted(
+    async def record_wait(
         self: Session, refused: Secret | None, challenge: object = None, seconds: float | None = None
     ) -> object:
         waits.append(LIMIT if seconds is None else seconds)
-        return await renewed(self, refused, None, seconds)
+        return await wait_for_token(self, refused, None, seconds)
 
-    monkeypatch.setattr(Session, "_wait_for_token", noted)
+    monkeypatch.setattr(Session, "_wait_for_token", record_wait)
     with pytest.raises(TimedOut):
-        asyncio.run(challenged())
+        asyncio.run(handle_challenge())
     second.set()
     assert waits[0] == LIMIT
     assert waits[1] <= LIMIT * 0.3
 
 
 @covers("due-token")
-@pytest.mark.parametrize("place", ["in memory", "in the store"])
+@pytest.mark.parametrize("token_source", ["in memory", "in the store"])
 def test_a_due_token_is_used_if_no_thread_can_be_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token_source: str
 ) -> None:
-    seeded(tmp_path)
+    make_store(tmp_path)
     now = [NOW]
-    service = AuthService(tmp_path, run_exchange=FakeServer().run, clock=lambda: now[0])
-    if place == "in memory":
-        assert header(service) == OLD
-    now[0] = DUE
+    service = AuthService(tmp_path, run_exchange=FakeServer().run_exchange, clock=lambda: now[0])
+    if token_source == "in memory":
+        assert get_header(service) == OLD_HEADER
+    now[0] = DUE_AT
     with monkeypatch.context() as patch:
         patch.setattr(SingleFlight, "submit", refuse_to_start)
-        assert header(service) == OLD
-        now[0] = ENDED
+        assert get_header(service) == OLD_HEADER
+        now[0] = EXPIRED_AT
         with pytest.raises(TimedOut, match="can start no thread"):
-            header(service)
+            get_header(service)
 
 
 @covers("due-token")
-def test_a_process_that_ends_uses_its_due_token_and_says_why_it_gets_no_other(
+def test_a_process_that_is_exiting_uses_its_due_token_and_reports_why_it_gets_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seeded(tmp_path)
+    make_store(tmp_path)
     server = FakeServer()
     monkeypatch.setattr(exit_delay._process_holds, "is_ending", True)
-    assert header(service_at(tmp_path, server, DUE)) == OLD
+    assert get_header(make_service(tmp_path, server, DUE_AT)) == OLD_HEADER
     with pytest.raises(TimedOut, match="this process is ending"):
-        header(service_at(tmp_path, server, ENDED))
-    assert FileStore(tmp_path).read(KEY).tokens == credentials_of(0).tokens
+        get_header(make_service(tmp_path, server, EXPIRED_AT))
+    assert FileStore(tmp_path).read(KEY).tokens == build_credentials(0).tokens
 
 
-def claimed(store: FileStore, ending: LoginCompletion, number: int, server: Server) -> Login:
-    login = login_of(f"a-login-that-nobody-{number:03d}")
-    known = login.authorization_server
+def add_claimed_login(store: FileStore, completion: LoginCompletion, number: int, server: Server) -> Login:
+    login = build_login(f"a-login-that-nobody-{number:03d}")
+    authorization_server = login.authorization_server
     revocable = authorization_server_from_document(
-        {**known.document, "revocation_endpoint": f"{known.issuer}/revoke"}
+        {**authorization_server.document, "revocation_endpoint": f"{authorization_server.issuer}/revoke"}
     )
     key = CredentialKey(server.name, f"telegram:{number}")
     store.logins.add(replace(login, key=key, server_url=server.url, authorization_server=revocable))
-    return ending.claim(store.logins.get(login.id))
+    return completion.claim(store.logins.get(login.id))
 
 
 @covers("late-tokens")
-def test_revocations_that_hang_hold_up_no_login_of_another_server(tmp_path: Path) -> None:
-    released, asked = threading.Event(), list[str]()
+def test_hanging_revocations_do_not_block_a_login_at_another_server(tmp_path: Path) -> None:
+    released, revocation_servers = threading.Event(), list[str]()
     evil = Server("evil", "https://evil.example/mcp")
 
     async def run(exchange: Exchange[T], server: Server) -> T:
@@ -126,37 +138,37 @@ def test_revocations_that_hang_hold_up_no_login_of_another_server(tmp_path: Path
         except StopIteration as end:
             result: T = end.value
             return result
-        asked.append(server.name)
+        revocation_servers.append(server.name)
         await asyncio.to_thread(released.wait, 60)
         raise TimedOut("It never answered.")
 
-    store, tokens = FileStore(tmp_path), credentials_of(1).tokens
+    store, tokens = FileStore(tmp_path), build_credentials(1).tokens
     assert tokens is not None
-    ending = LoginCompletion(Dependencies(store, run, lambda: NOW, lambda _bytes: "x"), _server_of)
+    completion = LoginCompletion(Dependencies(store, run, lambda: NOW, lambda _bytes: "x"), _server_of)
 
     def complete(login: Login) -> None:
         try:
-            asyncio.run(ending.save_granted_tokens(login, tokens, None))
+            asyncio.run(completion.save_granted_tokens(login, tokens, None))
         except McpAuthError as error:
-            asked.append(error.code)
+            revocation_servers.append(error.code)
 
-    store.logins.add(login_of())
+    store.logins.add(build_login())
     hanging: list[threading.Thread] = []
     for number in range(MAX_THREADS_PER_LANE):
-        login = claimed(store, ending, number, evil)
+        login = add_claimed_login(store, completion, number, evil)
         store.logins.change(login.id, lambda it: apply_event(it, "fail"))
         hanging.append(threading.Thread(target=complete, args=(login,), daemon=True))
         hanging[-1].start()
     try:
-        eventually(lambda: asked == ["evil"] * MAX_THREADS_PER_LANE)
-        honest = claimed(store, ending, 900, SERVER)
+        wait_until(lambda: revocation_servers == ["evil"] * MAX_THREADS_PER_LANE)
+        honest = add_claimed_login(store, completion, 900, SERVER)
         thread = threading.Thread(target=complete, args=(honest,), daemon=True)
         thread.start()
-        eventually(lambda: store.logins.get(honest.id).status == "done")
+        wait_until(lambda: store.logins.get(honest.id).status == "done")
     finally:
         released.set()
-        for each in hanging:
-            each.join(10)
+        for hanging_thread in hanging:
+            hanging_thread.join(10)
 
 
 def _server_of(login: Login) -> Server:
@@ -164,17 +176,17 @@ def _server_of(login: Login) -> Server:
 
 
 @covers("late-tokens")
-def test_a_caller_leaves_in_time_though_all_file_work_waits_for_a_lock(tmp_path: Path) -> None:
-    store, server = seeded(tmp_path), FakeServer()
+def test_a_caller_stops_waiting_in_time_although_all_file_work_waits_for_a_lock(tmp_path: Path) -> None:
+    store, server = make_store(tmp_path), FakeServer()
     server.gate.clear()
-    store.logins.add(login_of())
-    service = service_at(tmp_path, server, ENDED, replace(TIME_LIMITS, caller_seconds=0.05))
+    store.logins.add(build_login())
+    service = make_service(tmp_path, server, EXPIRED_AT, replace(TIME_LIMITS, caller_seconds=0.05))
     lock = FileLock(tmp_path / "mcp-tokens" / "logins" / ".lock")
     assert lock.try_acquire()
 
-    async def leave() -> None:
+    async def get_header_in_time() -> None:
         waiting = [
-            asyncio.ensure_future(service.save_prompt_message(login_of().id, str(number)))
+            asyncio.ensure_future(service.save_prompt_message(build_login().id, str(number)))
             for number in range(MAX_FILE_THREADS + 2)
         ]
         try:
@@ -185,6 +197,6 @@ def test_a_caller_leaves_in_time_though_all_file_work_waits_for_a_lock(tmp_path:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     try:
-        asyncio.run(leave())
+        asyncio.run(get_header_in_time())
     finally:
         server.gate.set()

@@ -29,7 +29,7 @@ from hermes_mcp_auth_remote.store.files.fast_token import read_valid_token
 from hermes_mcp_auth_remote.store.files.login_commit import read_record
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.requirements import covers
-from tests.store.given import KEY, LOGIN_ID, NOW, credentials_of, login_of
+from tests.store.builders import KEY, LOGIN_ID, NOW, build_credentials, build_login
 
 pytestmark = pytest.mark.slow
 
@@ -44,48 +44,48 @@ class Death(BaseException):
     """Stands for a kill of the process: no handler of the store catches it."""
 
 
-def die(patch: Patch, rename: int, work: Callable[[], object]) -> None:
+def die_before_rename(monkeypatch: Patch, rename: int, work: Callable[[], object]) -> None:
     """Call `work` and raise Death before its n-th rename."""
     real, count = os.replace, 0
 
-    def counted(source: str, target: str) -> None:
+    def replace_or_die(source: str, target: str) -> None:
         nonlocal count
         count += 1
         if count == rename:
             raise Death
         real(source, target)
 
-    with patch.context() as patched:
-        patched.setattr(os, "replace", counted)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", replace_or_die)
         with pytest.raises(Death):
             work()
 
 
-def die_storing(home: Path, patch: Patch, rename: int, login_id: str | None = None) -> None:
+def die_while_storing(home: Path, monkeypatch: Patch, rename: int, login_id: str | None = None) -> None:
     """Store generation 0, then die while storing generation 1."""
     store = FileStore(home)
-    store.save_login(KEY, credentials_of(0))
+    store.save_login(KEY, build_credentials(0))
     with store.lock(KEY).hold(1):
-        die(patch, rename, lambda: store.save_login(KEY, credentials_of(1), login_id))
+        die_before_rename(monkeypatch, rename, lambda: store.save_login(KEY, build_credentials(1), login_id))
 
 
-def folder_of(home: Path) -> Path:
+def tokens_folder(home: Path) -> Path:
     return home / "mcp-tokens"
 
 
-def put(home: Path, suffix: str, data: bytes) -> None:
+def replace_file(home: Path, suffix: str, data: bytes) -> None:
     """Replace a file as Hermes does: write a new file and rename it."""
-    private_files.write_private(folder_of(home) / f"notes{suffix}", data)
+    private_files.write_private(tokens_folder(home) / f"notes{suffix}", data)
 
 
-def generations(found: Credentials) -> tuple[str, str, str]:
-    assert found.tokens is not None
-    assert found.client is not None
-    assert found.authorization_server is not None
+def generations_of(credentials: Credentials) -> tuple[str, str, str]:
+    assert credentials.tokens is not None
+    assert credentials.client is not None
+    assert credentials.authorization_server is not None
     return (
-        found.tokens.access_token.reveal(),
-        found.client.client_id,
-        found.authorization_server.issuer,
+        credentials.tokens.access_token.reveal(),
+        credentials.client.client_id,
+        credentials.authorization_server.issuer,
     )
 
 
@@ -95,70 +95,72 @@ NEW = ("access-1", "client-1", "https://as1.example")
 
 def assert_clean(home: Path) -> None:
     """Assert that no record is left and that the binding does not name earlier tokens."""
-    assert not [path.name for path in folder_of(home).iterdir() if path.name.endswith(".tmp")]
-    binding = folder_of(home) / "notes.binding.json"
+    assert not [path.name for path in tokens_folder(home).iterdir() if path.name.endswith(".tmp")]
+    binding = tokens_folder(home) / "notes.binding.json"
     assert not binding.exists() or "before" not in json.loads(binding.read_text())
 
 
 def refresh_as_hermes(home: Path, generation: int) -> None:
-    stored = credentials_of(generation).tokens
+    stored = build_credentials(generation).tokens
     assert stored is not None
-    put(home, ".json", encode_document({**tokens_document(stored), "access_token": "by-hermes"}))
+    replace_file(home, ".json", encode_document({**tokens_document(stored), "access_token": "by-hermes"}))
 
 
 @covers("killed")
 @pytest.mark.parametrize("rename", [*BEFORE_TOKENS, END])
-def test_the_next_read_completes_a_login(tmp_path: Path, monkeypatch: Patch, rename: int) -> None:
-    die_storing(tmp_path, monkeypatch, rename)
-    assert generations(FileStore(tmp_path).read(KEY)) == NEW
-    assert FileStore(tmp_path).read(KEY).binding == credentials_of(1).binding
+def test_the_next_read_completes_an_interrupted_login(
+    tmp_path: Path, monkeypatch: Patch, rename: int
+) -> None:
+    die_while_storing(tmp_path, monkeypatch, rename)
+    assert generations_of(FileStore(tmp_path).read(KEY)) == NEW
+    assert FileStore(tmp_path).read(KEY).binding == build_credentials(1).binding
     assert_clean(tmp_path)
 
 
-def test_a_death_before_the_record_leaves_the_old_login(tmp_path: Path, monkeypatch: Patch) -> None:
-    die_storing(tmp_path, monkeypatch, RECORD)
-    assert generations(FileStore(tmp_path).read(KEY)) == OLD
+def test_a_death_before_the_record_keeps_the_old_login(tmp_path: Path, monkeypatch: Patch) -> None:
+    die_while_storing(tmp_path, monkeypatch, RECORD)
+    assert generations_of(FileStore(tmp_path).read(KEY)) == OLD
 
 
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
-def test_every_way_to_read_completes_a_login(tmp_path: Path, monkeypatch: Patch, rename: int) -> None:
+def test_every_kind_of_read_completes_an_interrupted_login(
+    tmp_path: Path, monkeypatch: Patch, rename: int
+) -> None:
     def lock(home: Path) -> None:
         with FileStore(home).lock(KEY).hold(1):
             pass
 
-    looks: list[Callable[[Path], object]] = [
+    reads: list[Callable[[Path], object]] = [
         lambda home: FileStore(home).version(KEY),
         lambda home: FileStore(home).read(KEY),
         lambda home: FileStore(home).list_keys(),
         lambda home: FileStore(home).recover_login(KEY),
         lock,
     ]
-    for number, look in enumerate(looks):
+    for number, read in enumerate(reads):
         home = tmp_path / str(number)
-        die_storing(home, monkeypatch, rename)
-        before = (folder_of(home) / "notes.json").read_bytes()
-        look(home)
-        assert (folder_of(home) / "notes.json").read_bytes() != before
+        die_while_storing(home, monkeypatch, rename)
+        before = (tokens_folder(home) / "notes.json").read_bytes()
+        read(home)
+        assert (tokens_folder(home) / "notes.json").read_bytes() != before
         assert_clean(home)
 
 
-def with_config_files(home: Path, generation: int) -> Credentials:
+def credentials_with_config(home: Path, generation: int) -> Credentials:
     """Return credentials whose binding names the configuration files of this home."""
-    credentials = credentials_of(generation)
+    credentials = build_credentials(generation)
     assert credentials.binding is not None
     return replace(credentials, binding=replace(credentials.binding, config_files=config_identity(home)))
 
 
-def test_the_fast_path_leaves_a_login_that_is_half_stored_to_the_slow_one(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_the_fast_path_gives_no_token_of_an_interrupted_login(tmp_path: Path, monkeypatch: Patch) -> None:
     # Also before the first file is replaced: the old token must not be printed during the commit.
-    old, new = with_config_files(tmp_path, 0), with_config_files(tmp_path, 1)
+    old, new = credentials_with_config(tmp_path, 0), credentials_with_config(tmp_path, 1)
     store = FileStore(tmp_path)
     store.save_login(KEY, old)
     assert read_valid_token(tmp_path, "notes", NOW) == "access-0"
     with store.lock(KEY).hold(1):
-        die(monkeypatch, BINDING, lambda: store.save_login(KEY, new))
+        die_before_rename(monkeypatch, BINDING, lambda: store.save_login(KEY, new))
     assert read_valid_token(tmp_path, "notes", NOW) is None
     FileStore(tmp_path).read(KEY)
     assert read_valid_token(tmp_path, "notes", NOW) == "access-1"
@@ -167,123 +169,129 @@ def test_the_fast_path_leaves_a_login_that_is_half_stored_to_the_slow_one(
 def test_a_first_login_is_completed_and_listed(tmp_path: Path, monkeypatch: Patch) -> None:
     store, key = FileStore(tmp_path), CredentialKey("my.server", "telegram:42")
     with store.lock(key).hold(1):
-        die(monkeypatch, TOKENS, lambda: store.save_login(key, credentials_of(1, key)))
+        die_before_rename(monkeypatch, TOKENS, lambda: store.save_login(key, build_credentials(1, key)))
     assert FileStore(tmp_path).list_keys() == [key]
-    assert generations(store.read(key)) == NEW
+    assert generations_of(store.read(key)) == NEW
 
 
 @pytest.mark.parametrize("text", ["[]", "  ", "7\n"])
-def test_a_tokens_file_that_says_nothing_useful_is_listed(tmp_path: Path, text: str) -> None:
+def test_an_invalid_tokens_file_is_listed(tmp_path: Path, text: str) -> None:
     store = FileStore(tmp_path)
-    store.save_login(KEY, credentials_of(0))
-    put(tmp_path, ".json", text.encode())
+    store.save_login(KEY, build_credentials(0))
+    replace_file(tmp_path, ".json", text.encode())
     assert store.list_keys() == [KEY]
 
 
-def test_a_lock_that_is_busy_is_not_waited_for(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_a_read_does_not_wait_for_a_busy_lock(tmp_path: Path, monkeypatch: Patch) -> None:
     store = FileStore(tmp_path)
-    store.save_login(KEY, credentials_of(0))
+    store.save_login(KEY, build_credentials(0))
     with store.lock(KEY).hold(1):
-        die(monkeypatch, TOKENS, lambda: store.save_login(KEY, credentials_of(1)))
-        found = FileStore(tmp_path).read(KEY)
+        die_before_rename(monkeypatch, TOKENS, lambda: store.save_login(KEY, build_credentials(1)))
+        credentials = FileStore(tmp_path).read(KEY)
         # Never pair the old refresh token with the new issuer.
-        assert found.tokens == credentials_of(0).tokens
-        assert (found.client, found.authorization_server) == (None, None)
-        assert found.binding == credentials_of(0).binding
-    assert generations(FileStore(tmp_path).read(KEY)) == NEW
+        assert credentials.tokens == build_credentials(0).tokens
+        assert (credentials.client, credentials.authorization_server) == (None, None)
+        assert credentials.binding == build_credentials(0).binding
+    assert generations_of(FileStore(tmp_path).read(KEY)) == NEW
 
 
 @covers("killed")
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
-def test_tokens_that_hermes_refreshed_meanwhile_keep_their_client(
+def test_old_tokens_that_hermes_refreshed_keep_their_client(
     tmp_path: Path, monkeypatch: Patch, rename: int
 ) -> None:
-    die_storing(tmp_path, monkeypatch, rename)
+    die_while_storing(tmp_path, monkeypatch, rename)
     refresh_as_hermes(tmp_path, 0)
-    found = FileStore(tmp_path).read(KEY)
-    assert generations(found) == ("by-hermes", *OLD[1:])
-    assert found.tokens is not None
-    assert found.tokens.refresh_token == (credentials_of(0).tokens or found.tokens).refresh_token
+    credentials = FileStore(tmp_path).read(KEY)
+    assert generations_of(credentials) == ("by-hermes", *OLD[1:])
+    assert credentials.tokens is not None
+    assert (
+        credentials.tokens.refresh_token == (build_credentials(0).tokens or credentials.tokens).refresh_token
+    )
     assert_clean(tmp_path)
 
 
 @covers("killed")
 def test_new_tokens_that_hermes_refreshed_keep_the_new_client(tmp_path: Path, monkeypatch: Patch) -> None:
-    die_storing(tmp_path, monkeypatch, END)
+    die_while_storing(tmp_path, monkeypatch, END)
     refresh_as_hermes(tmp_path, 1)
-    assert generations(FileStore(tmp_path).read(KEY)) == ("by-hermes", *NEW[1:])
+    assert generations_of(FileStore(tmp_path).read(KEY)) == ("by-hermes", *NEW[1:])
     assert_clean(tmp_path)
 
 
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
-def test_a_client_that_hermes_dropped_is_written_again(
+def test_recovery_writes_a_client_again_that_hermes_deleted(
     tmp_path: Path, monkeypatch: Patch, rename: int
 ) -> None:
-    die_storing(tmp_path, monkeypatch, rename)
+    die_while_storing(tmp_path, monkeypatch, rename)
     # The server refused the new client with the old refresh token as invalid_client.
     for suffix in (".client.json", ".meta.json"):
-        (folder_of(tmp_path) / f"notes{suffix}").unlink()
-    assert generations(FileStore(tmp_path).read(KEY)) == NEW
+        (tokens_folder(tmp_path) / f"notes{suffix}").unlink()
+    assert generations_of(FileStore(tmp_path).read(KEY)) == NEW
     assert_clean(tmp_path)
 
 
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
 @pytest.mark.parametrize("is_finished", [False, True])
-def test_a_login_by_hermes_stays_at_each_of_its_steps(
+def test_recovery_does_not_overwrite_a_login_by_hermes(
     tmp_path: Path, monkeypatch: Patch, rename: int, *, is_finished: bool
 ) -> None:
-    die_storing(tmp_path, monkeypatch, rename)
-    theirs = credentials_of(2)
-    assert theirs.client is not None
-    assert theirs.authorization_server is not None
-    assert theirs.tokens is not None
+    die_while_storing(tmp_path, monkeypatch, rename)
+    hermes_login = build_credentials(2)
+    assert hermes_login.client is not None
+    assert hermes_login.authorization_server is not None
+    assert hermes_login.tokens is not None
     for suffix in (".json", ".client.json", ".meta.json"):
-        (folder_of(tmp_path) / f"notes{suffix}").unlink()
-    put(tmp_path, ".client.json", encode_document(client_document(theirs.client)))
+        (tokens_folder(tmp_path) / f"notes{suffix}").unlink()
+    replace_file(tmp_path, ".client.json", encode_document(client_document(hermes_login.client)))
     if not is_finished:
         assert FileStore(tmp_path).read(KEY).tokens is None
-    put(tmp_path, ".meta.json", encode_document(metadata_document(theirs.authorization_server)))
-    put(tmp_path, ".json", encode_document(tokens_document(theirs.tokens)))
-    found = FileStore(tmp_path).read(KEY)
-    assert generations(found) == ("access-2", "client-2", "https://as2.example")
+    replace_file(
+        tmp_path, ".meta.json", encode_document(metadata_document(hermes_login.authorization_server))
+    )
+    replace_file(tmp_path, ".json", encode_document(tokens_document(hermes_login.tokens)))
+    credentials = FileStore(tmp_path).read(KEY)
+    assert generations_of(credentials) == ("access-2", "client-2", "https://as2.example")
     assert_clean(tmp_path)
 
 
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
-def test_a_login_by_a_version_that_knows_no_record_stays_even_with_our_metadata(
+def test_recovery_does_not_overwrite_a_login_by_a_version_without_records(
     tmp_path: Path, monkeypatch: Patch, rename: int
 ) -> None:
-    die_storing(tmp_path, monkeypatch, rename)
-    one, two = credentials_of(1), credentials_of(2)
-    assert one.authorization_server is not None
-    assert one.binding is not None
-    assert two.client is not None
-    assert two.tokens is not None
-    binding = replace(one.binding, client_id="client-2")
+    die_while_storing(tmp_path, monkeypatch, rename)
+    interrupted, newer = build_credentials(1), build_credentials(2)
+    assert interrupted.authorization_server is not None
+    assert interrupted.binding is not None
+    assert newer.client is not None
+    assert newer.tokens is not None
+    binding = replace(interrupted.binding, client_id="client-2")
     # Twice, because a file system may reuse the inode of the replaced file.
     for _ in range(2):
-        put(tmp_path, ".binding.json", encode_document(binding_document(binding, two.tokens)))
-        put(tmp_path, ".client.json", encode_document(client_document(two.client)))
-        put(tmp_path, ".meta.json", encode_document(metadata_document(one.authorization_server)))
-        put(tmp_path, ".json", encode_document(tokens_document(two.tokens)))
-    found = FileStore(tmp_path).read(KEY)
-    assert generations(found) == ("access-2", "client-2", "https://as1.example")
-    assert found.binding == replace(binding, account=binding.account)
+        replace_file(tmp_path, ".binding.json", encode_document(binding_document(binding, newer.tokens)))
+        replace_file(tmp_path, ".client.json", encode_document(client_document(newer.client)))
+        replace_file(
+            tmp_path, ".meta.json", encode_document(metadata_document(interrupted.authorization_server))
+        )
+        replace_file(tmp_path, ".json", encode_document(tokens_document(newer.tokens)))
+    credentials = FileStore(tmp_path).read(KEY)
+    assert generations_of(credentials) == ("access-2", "client-2", "https://as1.example")
+    assert credentials.binding == replace(binding, account=binding.account)
     assert_clean(tmp_path)
 
 
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
 @pytest.mark.parametrize("is_first", [False, True])
-def test_a_logout_by_a_version_that_knows_no_record_is_final(
+def test_a_logout_by_a_version_without_records_is_final(
     tmp_path: Path, monkeypatch: Patch, rename: int, *, is_first: bool
 ) -> None:
-    die_storing(tmp_path, monkeypatch, rename)
-    stem = str(folder_of(tmp_path) / "notes")
+    die_while_storing(tmp_path, monkeypatch, rename)
+    stem = str(tokens_folder(tmp_path) / "notes")
     if is_first:
         FileStore(tmp_path).delete(KEY)
         store = FileStore(tmp_path)
         with store.lock(KEY).hold(1):
-            die(monkeypatch, rename, lambda: store.save_login(KEY, credentials_of(1)))
+            die_before_rename(monkeypatch, rename, lambda: store.save_login(KEY, build_credentials(1)))
     # `FileStore.delete` of the versions without a commit record.
     for suffix in (".json", ".dpop.json", ".binding.json", ".client.json", ".meta.json"):
         private_files.remove_file(stem + suffix)
@@ -293,62 +301,60 @@ def test_a_logout_by_a_version_that_knows_no_record_is_final(
 
 
 @pytest.mark.parametrize("rename", [*BEFORE_TOKENS, END])
-def test_a_logout_completes_nothing_later(tmp_path: Path, monkeypatch: Patch, rename: int) -> None:
-    die_storing(tmp_path, monkeypatch, rename)
+def test_no_login_is_completed_after_a_logout(tmp_path: Path, monkeypatch: Patch, rename: int) -> None:
+    die_while_storing(tmp_path, monkeypatch, rename)
     store = FileStore(tmp_path)
     assert store.delete(KEY)
     assert store.read(KEY) == Credentials()
-    assert [path.name for path in folder_of(tmp_path).iterdir()] == ["notes.json.refresh.lock"]
+    assert [path.name for path in tokens_folder(tmp_path).iterdir()] == ["notes.json.refresh.lock"]
 
 
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
-def test_a_login_that_was_declared_failed_is_taken_back(
-    tmp_path: Path, monkeypatch: Patch, rename: int
-) -> None:
+def test_a_failed_login_is_rolled_back(tmp_path: Path, monkeypatch: Patch, rename: int) -> None:
     store = FileStore(tmp_path)
-    store.logins.add(apply_event(login_of(), "claim"))
-    die_storing(tmp_path, monkeypatch, rename, LOGIN_ID)
+    store.logins.add(apply_event(build_login(), "claim"))
+    die_while_storing(tmp_path, monkeypatch, rename, LOGIN_ID)
     store.logins.change(LOGIN_ID, lambda login: apply_event(login, "fail"))
-    assert generations(store.read(KEY)) == OLD
-    assert store.read(KEY).binding == credentials_of(0).binding
+    assert generations_of(store.read(KEY)) == OLD
+    assert store.read(KEY).binding == build_credentials(0).binding
     assert_clean(tmp_path)
 
 
 @pytest.mark.parametrize("rename", [*BEFORE_TOKENS, END])
-def test_a_login_that_is_completed_has_succeeded(tmp_path: Path, monkeypatch: Patch, rename: int) -> None:
+def test_a_recovered_login_has_status_done(tmp_path: Path, monkeypatch: Patch, rename: int) -> None:
     store = FileStore(tmp_path)
-    store.logins.add(apply_event(login_of(), "claim"))
-    die_storing(tmp_path, monkeypatch, rename, LOGIN_ID)
+    store.logins.add(apply_event(build_login(), "claim"))
+    die_while_storing(tmp_path, monkeypatch, rename, LOGIN_ID)
     store.read(KEY)
     assert store.logins.get(LOGIN_ID).status == "done"
 
 
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
-def test_other_modes_and_times_of_the_same_content_do_not_matter(
+def test_changed_modes_and_times_do_not_prevent_recovery(
     tmp_path: Path, monkeypatch: Patch, rename: int
 ) -> None:
-    die_storing(tmp_path, monkeypatch, rename)
-    for path in folder_of(tmp_path).glob("notes.*json"):
+    die_while_storing(tmp_path, monkeypatch, rename)
+    for path in tokens_folder(tmp_path).glob("notes.*json"):
         path.chmod(0o400)
         os.utime(path, (1000, 1000))
-    assert generations(FileStore(tmp_path).read(KEY)) == NEW
+    assert generations_of(FileStore(tmp_path).read(KEY)) == NEW
 
 
 @covers("killed")
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
 @pytest.mark.parametrize("again", range(1, 6))
 @pytest.mark.parametrize("is_failed", [False, True])
-def test_deaths_while_a_login_is_completed_or_taken_back(
+def test_recovery_survives_deaths_during_completion_and_rollback(
     tmp_path: Path, monkeypatch: Patch, rename: int, again: int, *, is_failed: bool
 ) -> None:
     store = FileStore(tmp_path)
-    store.logins.add(apply_event(login_of(), "claim"))
-    die_storing(tmp_path, monkeypatch, rename, LOGIN_ID)
+    store.logins.add(apply_event(build_login(), "claim"))
+    die_while_storing(tmp_path, monkeypatch, rename, LOGIN_ID)
     if is_failed:
         store.logins.change(LOGIN_ID, lambda login: apply_event(login, "fail"))
     real, count = os.replace, 0
 
-    def dying(source: str, target: str) -> None:
+    def replace_or_die(source: str, target: str) -> None:
         nonlocal count
         count += 1
         if count == again:
@@ -356,7 +362,7 @@ def test_deaths_while_a_login_is_completed_or_taken_back(
         real(source, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", dying)
+        patched.setattr(os, "replace", replace_or_die)
         try:
             FileStore(tmp_path).recover_login(KEY)
         except Death:
@@ -364,34 +370,32 @@ def test_deaths_while_a_login_is_completed_or_taken_back(
             count = 0
             with suppress(Death):
                 FileStore(tmp_path).recover_login(KEY)
-    assert generations(FileStore(tmp_path).read(KEY)) == (OLD if is_failed else NEW)
-    assert FileStore(tmp_path).read(KEY).binding == credentials_of(0 if is_failed else 1).binding
+    assert generations_of(FileStore(tmp_path).read(KEY)) == (OLD if is_failed else NEW)
+    assert FileStore(tmp_path).read(KEY).binding == build_credentials(0 if is_failed else 1).binding
 
 
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
-def test_a_disk_that_refuses_the_completion_delays_it(
-    tmp_path: Path, monkeypatch: Patch, rename: int
-) -> None:
-    die_storing(tmp_path, monkeypatch, rename)
+def test_a_full_disk_delays_the_completion(tmp_path: Path, monkeypatch: Patch, rename: int) -> None:
+    die_while_storing(tmp_path, monkeypatch, rename)
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", refuse)
-        assert FileStore(tmp_path).read(KEY).tokens == credentials_of(0).tokens
-    assert generations(FileStore(tmp_path).read(KEY)) == NEW
+        assert FileStore(tmp_path).read(KEY).tokens == build_credentials(0).tokens
+    assert generations_of(FileStore(tmp_path).read(KEY)) == NEW
     assert_clean(tmp_path)
 
 
 @covers("disk-refuses")
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
-def test_a_disk_that_refuses_one_file_of_a_login_keeps_the_old_one(
+def test_a_failed_write_of_one_file_keeps_the_old_login(
     tmp_path: Path, monkeypatch: Patch, rename: int
 ) -> None:
     store = FileStore(tmp_path)
-    store.save_login(KEY, credentials_of(0))
-    before = {path.name: path.read_bytes() for path in folder_of(tmp_path).iterdir()}
+    store.save_login(KEY, build_credentials(0))
+    before = {path.name: path.read_bytes() for path in tokens_folder(tmp_path).iterdir()}
     real, count = os.replace, 0
 
     def full_once(source: str, target: str) -> None:
@@ -404,37 +408,37 @@ def test_a_disk_that_refuses_one_file_of_a_login_keeps_the_old_one(
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", full_once)
         with pytest.raises(StoreUnwritable):
-            store.save_login(KEY, credentials_of(1))
-    assert {path.name: path.read_bytes() for path in folder_of(tmp_path).iterdir()} == before
+            store.save_login(KEY, build_credentials(1))
+    assert {path.name: path.read_bytes() for path in tokens_folder(tmp_path).iterdir()} == before
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"version": 1}', '{"version": 1, "parts": [{"name": "../../x", "new": "a"}]}']
 )
-def test_a_record_that_says_nothing_is_removed_and_nothing_else(tmp_path: Path, text: str) -> None:
+def test_an_invalid_record_is_removed_and_nothing_else(tmp_path: Path, text: str) -> None:
     store = FileStore(tmp_path)
-    store.save_login(KEY, credentials_of(0))
-    private_files.write_private(folder_of(tmp_path) / ".notes.pending.tmp", text.encode())
-    assert generations(store.read(KEY)) == OLD
+    store.save_login(KEY, build_credentials(0))
+    private_files.write_private(tokens_folder(tmp_path) / ".notes.pending.tmp", text.encode())
+    assert generations_of(store.read(KEY)) == OLD
     assert_clean(tmp_path)
     assert not (tmp_path.parent / "x").exists()
 
 
-def test_the_record_of_a_later_version_stays(tmp_path: Path) -> None:
+def test_a_record_of_a_later_version_is_kept(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    store.save_login(KEY, credentials_of(0))
-    record = folder_of(tmp_path) / ".notes.pending.tmp"
+    store.save_login(KEY, build_credentials(0))
+    record = tokens_folder(tmp_path) / ".notes.pending.tmp"
     private_files.write_private(record, b'{"version": 2}')
-    assert generations(store.read(KEY)) == OLD
+    assert generations_of(store.read(KEY)) == OLD
     assert record.exists()
-    store.save_login(KEY, credentials_of(1))
-    assert generations(store.read(KEY)) == NEW
+    store.save_login(KEY, build_credentials(1))
+    assert generations_of(store.read(KEY)) == NEW
     assert not record.exists()
 
 
-def test_a_record_is_for_its_owner_alone_and_shows_in_no_repr(tmp_path: Path, monkeypatch: Patch) -> None:
-    die_storing(tmp_path, monkeypatch, TOKENS)
-    record = folder_of(tmp_path) / ".notes.pending.tmp"
+def test_a_record_is_private_and_its_repr_shows_no_secret(tmp_path: Path, monkeypatch: Patch) -> None:
+    die_while_storing(tmp_path, monkeypatch, TOKENS)
+    record = tokens_folder(tmp_path) / ".notes.pending.tmp"
     assert record.stat().st_mode & 0o777 == 0o600
     assert "refresh-" in record.read_text()
     assert "refresh-" not in repr(read_record(record))

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows does no
 
 
 @covers("killed")
-def test_a_child_of_a_process_that_was_killed_holds_no_lock_of_it(tmp_path: Path) -> None:
+def test_a_forked_child_does_not_hold_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     parent = os.fork()
     if parent == 0:

@@ -15,7 +15,7 @@ from hermes_mcp_auth_remote.store.files.private_files import (
     read_private,
 )
 from tests.requirements import covers
-from tests.service.fakes import DUE, OLD, FakeServer, header, seeded, service_at
+from tests.service.fakes import DUE_AT, OLD_HEADER, FakeServer, get_header, make_service, make_store
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def read_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         return open_file(path, flags, mode)
 
-    seeded(tmp_path)
+    make_store(tmp_path)
     (tmp_path / "mcp-tokens").chmod(0o755)
     monkeypatch.setattr(os, "fchmod", refuse)
     monkeypatch.setattr(os, "open", open_unless_written)
@@ -38,14 +38,14 @@ def read_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @covers("disk-refuses")
 @pytest.mark.usefixtures("read_only")
-def test_a_due_token_is_used_from_a_read_only_directory_that_others_can_list(tmp_path: Path) -> None:
-    assert header(service_at(tmp_path, FakeServer(), DUE)) == OLD
+def test_a_token_is_read_from_a_read_only_directory_that_others_can_list(tmp_path: Path) -> None:
+    assert get_header(make_service(tmp_path, FakeServer(), DUE_AT)) == OLD_HEADER
     ensure_private_directory(tmp_path / "mcp-tokens")
 
 
 @covers("disk-refuses")
 @pytest.mark.usefixtures("read_only")
-def test_what_a_group_can_change_or_read_is_refused_with_advice_that_works(tmp_path: Path) -> None:
+def test_a_read_only_file_open_to_a_group_is_refused_with_advice(tmp_path: Path) -> None:
     tokens = tmp_path / "mcp-tokens" / "notes.json"
     tokens.chmod(0o660)
     with pytest.raises(StoreUnsafe, match=r"open to others \(mode 0660\)") as caught:

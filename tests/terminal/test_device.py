@@ -26,179 +26,179 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen
 from hermes_mcp_auth_remote.values import Server
-from tests.browserless import approve, approve_device, deny_device
-from tests.oauth.polls import waiting
+from tests.consent_form import approve, approve_device, deny_device
+from tests.leak_check import watch_secrets
+from tests.oauth.poll_outcomes import make_poll_state
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
-from tests.terminal.test_prompt import Typed, Watched
-from tests.tripwire import guard
+from tests.terminal.test_prompt import RecordingScreen, ScriptedLines
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 30
+TIMEOUT_SECONDS = 30
 AT_KEYBOARD = AnswerChannels(should_listen=False, at_keyboard=True, flow="auto")
 
 
 @pytest.fixture(scope="module")
-def one_demo() -> Iterator[Demo]:
+def module_demo() -> Iterator[Demo]:
     with serve_demo() as demo:
         yield demo
 
 
 @pytest.fixture
-def demo(one_demo: Demo) -> Demo:
-    one_demo.authorization_server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
-    one_demo.authorization_server.clear_faults()
-    guard(one_demo.authorization_server.minted_secrets)
-    return one_demo
+def demo(module_demo: Demo) -> Demo:
+    module_demo.authorization_server.behaviour = Behaviour(with_device=True, device_interval_seconds=1)
+    module_demo.authorization_server.clear_faults()
+    watch_secrets(module_demo.authorization_server.minted_secrets)
+    return module_demo
 
 
-def complete_of(login: Login) -> str:
+def complete_uri(login: Login) -> str:
     assert login.device_authorization is not None
     return login.device_authorization.verification_uri_complete or ""
 
 
-class Table:
+class TerminalLogin:
     """A running login with a screen that a test reads and a keyboard that it types on."""
 
-    def __init__(self, demo: Demo, home: Path, ways: AnswerChannels = AT_KEYBOARD) -> None:
+    def __init__(self, demo: Demo, home: Path, channels: AnswerChannels = AT_KEYBOARD) -> None:
         self.service = AuthService(home)
-        self.screen = Watched()
-        self.lines = Typed()
+        self.screen = RecordingScreen()
+        self.lines = ScriptedLines()
         server = Server("demo", demo.mcp_url)
-        self.task = asyncio.create_task(log_in(self.service, server, self.screen, self.lines, ways))
+        self.task = asyncio.create_task(log_in(self.service, server, self.screen, self.lines, channels))
 
-    async def shown(self) -> Login:
-        async with asyncio.timeout(SECONDS):
+    async def wait_until_shown(self) -> Login:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await self.screen.shown.get()
 
-    def type(self, text: str | None) -> None:
+    def type_line(self, text: str | None) -> None:
         self.lines.lines.put_nowait(text)
 
-    async def decide(self, login: Login, how: Callable[[str], str] = approve_device) -> None:
-        await asyncio.to_thread(how, complete_of(login))
+    async def decide(self, login: Login, decision: Callable[[str], str] = approve_device) -> None:
+        await asyncio.to_thread(decision, complete_uri(login))
 
-    async def end(self) -> Connection:
-        async with asyncio.timeout(SECONDS):
+    async def wait_for_connection(self) -> Connection:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await self.task
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
+def run_test(main: Coroutine[Any, Any, None]) -> None:
     asyncio.run(main)
 
 
-def test_it_ends_by_itself_once_the_code_is_entered(demo: Demo, tmp_path: Path) -> None:
+def test_the_login_completes_after_the_user_enters_the_code(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        table = Table(demo, tmp_path)
-        login = await table.shown()
-        await table.decide(login)
-        assert (await table.end()).account == "ada@example.com"
-        assert table.screen.counts
+        terminal = TerminalLogin(demo, tmp_path)
+        login = await terminal.wait_until_shown()
+        await terminal.decide(login)
+        assert (await terminal.wait_for_connection()).account == "ada@example.com"
+        assert terminal.screen.counts
 
-    run(main())
+    run_test(main())
 
 
-def test_a_code_that_is_denied_ends_it(demo: Demo, tmp_path: Path) -> None:
+def test_a_denied_code_fails_the_login(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        table = Table(demo, tmp_path)
-        await table.decide(await table.shown(), deny_device)
+        terminal = TerminalLogin(demo, tmp_path)
+        await terminal.decide(await terminal.wait_until_shown(), deny_device)
         with pytest.raises(LoginError, match="denied"):
-            await table.end()
+            await terminal.wait_for_connection()
 
-    run(main())
+    run_test(main())
 
 
 @covers("device-switch")
-def test_words_change_over_to_pasting_and_back_and_get_another_code(demo: Demo, tmp_path: Path) -> None:
+def test_typed_words_switch_to_paste_and_back_and_get_a_new_code(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        table = Table(demo, tmp_path)
-        first = await table.shown()
+        terminal = TerminalLogin(demo, tmp_path)
+        first_login = await terminal.wait_until_shown()
         # The device flow is already active, so this changes nothing.
-        table.type("code")
-        table.type(" Paste ")
-        pasting = await table.shown()
-        assert (pasting.id, pasting.poll_state) == (first.id, None)
-        answer = await asyncio.to_thread(approve, pasting.authorization_url)
-        table.type("paste")
-        table.type("code")
-        again = await table.shown()
-        table.type("new")
-        renewed = await table.shown()
-        codes = {complete_of(each) for each in (first, again, renewed)}
+        terminal.type_line("code")
+        terminal.type_line(" Paste ")
+        paste_login = await terminal.wait_until_shown()
+        assert (paste_login.id, paste_login.poll_state) == (first_login.id, None)
+        redirect_url = await asyncio.to_thread(approve, paste_login.authorization_url)
+        terminal.type_line("paste")
+        terminal.type_line("code")
+        second_login = await terminal.wait_until_shown()
+        terminal.type_line("new")
+        third_login = await terminal.wait_until_shown()
+        codes = {complete_uri(login) for login in (first_login, second_login, third_login)}
         assert len(codes) == 3
         # The response of another flow, and an empty line.
-        table.type(answer)
-        table.type("")
-        table.type("paste")
-        pasting = await table.shown()
-        table.type(await asyncio.to_thread(approve, pasting.authorization_url))
-        assert (await table.end()).account == "ada@example.com"
-        assert [type(error) for error in table.screen.refusals] == [PasteRefused]
+        terminal.type_line(redirect_url)
+        terminal.type_line("")
+        terminal.type_line("paste")
+        paste_login = await terminal.wait_until_shown()
+        terminal.type_line(await asyncio.to_thread(approve, paste_login.authorization_url))
+        assert (await terminal.wait_for_connection()).account == "ada@example.com"
+        assert [type(error) for error in terminal.screen.refusals] == [PasteRefused]
 
-    run(main())
+    run_test(main())
 
 
-def test_a_change_over_that_fails_is_told_and_the_login_still_waits(demo: Demo, tmp_path: Path) -> None:
+def test_a_failed_switch_is_shown_and_the_login_still_waits(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
         demo.authorization_server.change_behaviour(device_scopes=frozenset[str]())
-        table = Table(demo, tmp_path)
-        pasting = await table.shown()
-        assert pasting.poll_state is None
-        table.type("code")
-        table.type(await asyncio.to_thread(approve, pasting.authorization_url))
-        await table.end()
-        assert [type(error) for error in table.screen.refusals] == [DeviceAuthorizationError]
+        terminal = TerminalLogin(demo, tmp_path)
+        paste_login = await terminal.wait_until_shown()
+        assert paste_login.poll_state is None
+        terminal.type_line("code")
+        terminal.type_line(await asyncio.to_thread(approve, paste_login.authorization_url))
+        await terminal.wait_for_connection()
+        assert [type(error) for error in terminal.screen.refusals] == [DeviceAuthorizationError]
 
-    run(main())
+    run_test(main())
 
 
-def test_enter_gets_a_new_code_for_one_that_expired(demo: Demo, tmp_path: Path) -> None:
+def test_enter_replaces_an_expired_code(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
         demo.authorization_server.change_behaviour(device_seconds=1)
-        table = Table(demo, tmp_path)
-        first = await table.shown()
-        async with asyncio.timeout(SECONDS):
-            assert (await table.screen.expiries.get()).id == first.id
+        terminal = TerminalLogin(demo, tmp_path)
+        first = await terminal.wait_until_shown()
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            assert (await terminal.screen.expiries.get()).id == first.id
         demo.authorization_server.change_behaviour(device_seconds=600)
-        table.type("")
-        second = await table.shown()
+        terminal.type_line("")
+        second = await terminal.wait_until_shown()
         assert second.id != first.id
-        await table.decide(second)
-        await table.end()
+        await terminal.decide(second)
+        await terminal.wait_for_connection()
 
-    run(main())
+    run_test(main())
 
 
 @pytest.mark.parametrize("at_keyboard", [True, False], ids=["Ctrl-D", "a program"])
-def test_a_code_that_expired_ends_it_where_nobody_wants_another(
+def test_an_expired_code_fails_the_login_if_it_is_not_replaced(
     demo: Demo, tmp_path: Path, *, at_keyboard: bool
 ) -> None:
     async def main() -> None:
         demo.authorization_server.change_behaviour(device_seconds=1)
-        table = Table(demo, tmp_path, replace(AT_KEYBOARD, at_keyboard=at_keyboard))
-        await table.shown()
+        terminal = TerminalLogin(demo, tmp_path, replace(AT_KEYBOARD, at_keyboard=at_keyboard))
+        await terminal.wait_until_shown()
         if at_keyboard:
-            await table.screen.expiries.get()
-            table.type(None)
+            await terminal.screen.expiries.get()
+            terminal.type_line(None)
         with pytest.raises(LoginExpired):
-            await table.end()
+            await terminal.wait_for_connection()
 
-    run(main())
+    run_test(main())
 
 
-def test_ctrl_d_gives_it_up(demo: Demo, tmp_path: Path) -> None:
+def test_ctrl_d_cancels_the_login(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        table = Table(demo, tmp_path)
-        login = await table.shown()
-        table.type(None)
+        terminal = TerminalLogin(demo, tmp_path)
+        login = await terminal.wait_until_shown()
+        terminal.type_line(None)
         with pytest.raises(LoginCancelled):
-            await table.end()
-        assert table.service.login(login.id).status == "cancelled"
+            await terminal.wait_for_connection()
+        assert terminal.service.login(login.id).status == "cancelled"
 
-    run(main())
+    run_test(main())
 
 
-def test_a_browser_that_is_here_comes_first(demo: Demo, tmp_path: Path) -> None:
+def test_a_local_browser_is_preferred_to_the_device_flow(demo: Demo, tmp_path: Path) -> None:
     opened: list[str] = []
 
     def open_browser(url: str) -> bool:
@@ -206,40 +206,42 @@ def test_a_browser_that_is_here_comes_first(demo: Demo, tmp_path: Path) -> None:
         return True
 
     async def main() -> None:
-        table = Table(demo, tmp_path, AnswerChannels(open_browser, at_keyboard=True, flow="loopback"))
-        login = await table.shown()
+        terminal = TerminalLogin(
+            demo, tmp_path, AnswerChannels(open_browser, at_keyboard=True, flow="loopback")
+        )
+        login = await terminal.wait_until_shown()
         assert login.poll_state is None
         assert opened == [login.authorization_url]
-        table.type(await asyncio.to_thread(approve, login.authorization_url))
-        await table.end()
+        terminal.type_line(await asyncio.to_thread(approve, login.authorization_url))
+        await terminal.wait_for_connection()
 
-    run(main())
+    run_test(main())
 
 
-class Screened(io.StringIO):
+class Utf8Stream(io.StringIO):
     encoding = "utf-8"
 
 
-class At:
+class DeviceLoginDisplay:
     """A screen of a given width with a device login. The test sets its clock."""
 
-    def __init__(self, columns: int, login: Login, **more: Any) -> None:
-        self.stream = Screened()
+    def __init__(self, columns: int, login: Login, **options: Any) -> None:
+        self.stream = Utf8Stream()
         self.login = login
         self.now = login.started_at
-        self.screen = PlainScreen(self.stream, columns, 60 if columns else 0, lambda: self.now, **more)
+        self.screen = PlainScreen(self.stream, columns, 60 if columns else 0, lambda: self.now, **options)
 
-    def said(self, what: Callable[[], None]) -> str:
+    def record_output(self, show: Callable[[], None]) -> str:
         self.stream.truncate(0)
         self.stream.seek(0)
-        what()
+        show()
         return self.stream.getvalue()
 
 
-def login_with(*, complete: bool = True, user_code: str = "WDJB-MJHT") -> Login:
+def make_device_login(*, complete: bool = True, user_code: str = "WDJB-MJHT") -> Login:
     from tests.login.test_login import LOGIN
 
-    pending = waiting(lifetime=600)
+    pending = make_poll_state(lifetime=600)
     code = pending.parameters.authorization
     uri = f"{code.verification_uri}?user_code={user_code}" if complete else None
     code = replace(code, user_code=user_code, verification_uri_complete=uri)
@@ -248,88 +250,94 @@ def login_with(*, complete: bool = True, user_code: str = "WDJB-MJHT") -> Login:
 
 
 @covers("device-screen")
-def test_security_1_the_code_and_the_address_stand_alone_with_what_never_to_do() -> None:
-    at = At(80, login_with(), colour=False)
-    text = at.said(lambda: at.screen.show(at.login, browser_opened=False, port=None))
+def test_security_1_code_and_url_are_alone_on_their_lines_with_warnings() -> None:
+    display = DeviceLoginDisplay(80, make_device_login(), colour=False)
+    text = display.record_output(lambda: display.screen.show(display.login, browser_opened=False, port=None))
     lines = text.splitlines()
     assert "WDJB-MJHT" in lines
-    code = at.login.device_authorization
+    code = display.login.device_authorization
     assert code is not None
     assert code.verification_uri in lines
     assert max(len(line) for line in lines) <= 80
-    said = " ".join(text.split())
-    for words in (
+    joined = " ".join(text.split())
+    for warning in (
         "compare every letter",
         "Do not send the code to anyone",
         "you just started here",
         "as.example",
     ):
-        assert words in said
+        assert warning in joined
     assert lines[-1] == "Waiting: the code is valid for 10:00"
     assert "device-code" not in text
 
 
-def test_the_qr_code_brings_the_code_along_where_the_provider_has_such_an_address() -> None:
+def test_the_qr_code_contains_the_user_code_if_the_server_supports_it() -> None:
     for complete in (True, False):
-        at = At(80, login_with(complete=complete), colour=False)
-        text = at.said(lambda at=at: at.screen.show(at.login, browser_opened=False, port=None))  # type: ignore[misc]
+        display = DeviceLoginDisplay(80, make_device_login(complete=complete), colour=False)
+        text = display.record_output(
+            lambda at=display: at.screen.show(at.login, browser_opened=False, port=None)  # type: ignore[misc]
+        )
         rows = [line for line in text.splitlines() if line and set(line) <= set("█▀▄ ")]
         image = Image.new("1", (len(rows[0]), 2 * len(rows)))
         for y, row in enumerate(rows):
             for x, character in enumerate(row):
                 image.putpixel((x, 2 * y), character in "█▀")
                 image.putpixel((x, 2 * y + 1), character in "█▄")
-        [found] = zxingcpp.read_barcodes(image.convert("L").resize((len(rows[0]) * 6, len(rows) * 12)))
-        code = at.login.device_authorization
+        [barcode] = zxingcpp.read_barcodes(image.convert("L").resize((len(rows[0]) * 6, len(rows) * 12)))
+        code = display.login.device_authorization
         assert code is not None
-        assert found.text == (code.verification_uri_complete or code.verification_uri)
+        assert barcode.text == (code.verification_uri_complete or code.verification_uri)
         assert ("compare" in text.split("Access")[1]) is complete
 
 
-def test_the_countdown_stays_on_its_line_and_what_is_being_typed_where_it_is() -> None:
-    at = At(80, login_with())
-    at.now += 61.5
-    assert at.said(lambda: at.screen.show_countdown(at.login)) == (
+def test_the_countdown_is_rewritten_without_moving_the_cursor() -> None:
+    display = DeviceLoginDisplay(80, make_device_login())
+    display.now += 61.5
+    assert display.record_output(lambda: display.screen.show_countdown(display.login)) == (
         "\x1b7\x1b[1A\rWaiting: the code is valid for 8:58\x1b[K\x1b8"
     )
-    at.now += 3600
-    assert "0:00" in at.said(lambda: at.screen.show_countdown(at.login))
+    display.now += 3600
+    assert "0:00" in display.record_output(lambda: display.screen.show_countdown(display.login))
 
 
 @pytest.mark.parametrize(("columns", "more"), [(0, {}), (80, {"in_place": False}), (30, {})])
-def test_without_a_place_for_it_the_countdown_is_said_twice_and_no_more(
-    columns: int, more: dict[str, bool]
-) -> None:
-    at = At(columns, login_with(), **more)
-    said = ""
+def test_without_rewriting_the_countdown_is_printed_only_twice(columns: int, more: dict[str, bool]) -> None:
+    display = DeviceLoginDisplay(columns, make_device_login(), **more)
+    output = ""
     for _ in range(600):
-        at.now += 1
-        said += at.said(lambda: at.screen.show_countdown(at.login))
-    assert said == "The code is valid for 5 minutes more.\nThe code is valid for 1 minute more.\n"
+        display.now += 1
+        output += display.record_output(lambda: display.screen.show_countdown(display.login))
+    assert output == "The code is valid for 5 minutes more.\nThe code is valid for 1 minute more.\n"
 
 
-def test_a_user_code_cannot_steer_the_terminal() -> None:
-    at = At(80, login_with(user_code="AB\x1b[2J\nCD", complete=False), colour=True, with_qr=False)
-    text = at.said(lambda: at.screen.show(at.login, browser_opened=False, port=None))
+def test_control_characters_of_a_user_code_are_replaced() -> None:
+    display = DeviceLoginDisplay(
+        80, make_device_login(user_code="AB\x1b[2J\nCD", complete=False), colour=True, with_qr=False
+    )
+    text = display.record_output(lambda: display.screen.show(display.login, browser_opened=False, port=None))
     assert re.findall(r"\x1b\[[0-9;]*[A-Za-z]", text) == ["\x1b[1m", "\x1b[m"]
     assert "AB\ufffd[2J\ufffdCD" in text
 
 
-def test_a_paste_offers_a_code_only_where_the_provider_has_one() -> None:
-    login = replace(login_with(), poll_state=None)
+def test_the_paste_screen_offers_a_code_only_if_the_server_has_one() -> None:
+    login = replace(make_device_login(), poll_state=None)
     for endpoint in (None, "https://as.example/device_authorization"):
         server = replace(login.authorization_server, device_authorization_endpoint=endpoint)
-        at = At(80, replace(login, authorization_server=server), with_qr=False)
-        text = at.said(lambda at=at: at.screen.show(at.login, browser_opened=False, port=None))  # type: ignore[misc]
+        display = DeviceLoginDisplay(80, replace(login, authorization_server=server), with_qr=False)
+        text = display.record_output(
+            lambda at=display: at.screen.show(at.login, browser_opened=False, port=None)  # type: ignore[misc]
+        )
         assert ("Type code" in text) is (endpoint is not None)
 
 
 @covers("device-off")
-def test_a_paste_offers_no_code_where_the_operator_has_turned_devices_off() -> None:
-    login = replace(login_with(), poll_state=None)
+def test_the_paste_screen_offers_no_code_if_devices_are_disabled() -> None:
+    login = replace(make_device_login(), poll_state=None)
     endpoint = "https://as.example/device_authorization"
     server = replace(login.authorization_server, device_authorization_endpoint=endpoint)
-    at = At(80, replace(login, authorization_server=server), with_qr=False, allows_device=lambda _: False)
-    text = at.said(lambda: at.screen.show(at.login, browser_opened=False, port=None))
+    display = DeviceLoginDisplay(
+        80, replace(login, authorization_server=server), with_qr=False, allows_device=lambda _: False
+    )
+    text = display.record_output(lambda: display.screen.show(display.login, browser_opened=False, port=None))
     assert "Paste it only here" in text
     assert "Type code" not in text

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 CODE = "c0de-that-nobody-may-see"
 
 
-class Decided:
+class RecordingHandler:
     """Records the redirect URLs, and returns or raises what the test sets."""
 
     def __init__(self, page: Page | Exception | None = None) -> None:
@@ -38,13 +38,13 @@ class Decided:
         return self.page
 
 
-def port_of(listener: Listener) -> int:
+def listener_port(listener: Listener) -> int:
     return int(listener.redirect_uri.split(":")[-1].split("/")[0])
 
 
 async def send(listener: Listener, data: bytes, host: str = "127.0.0.1") -> str:
     """Send bytes, and return the response up to the end of the connection."""
-    reader, writer = await asyncio.open_connection(host, port_of(listener))
+    reader, writer = await asyncio.open_connection(host, listener_port(listener))
     try:
         writer.write(data)
         return (await reader.read()).decode()
@@ -53,54 +53,54 @@ async def send(listener: Listener, data: bytes, host: str = "127.0.0.1") -> str:
         await writer.wait_closed()
 
 
-def request(
-    listener: Listener, target: str = "/callback?code=c&state=s", method: str = "GET", **other: str
+def make_request(
+    listener: Listener, target: str = "/callback?code=c&state=s", method: str = "GET", **headers: str
 ) -> bytes:
-    host = other.pop("host", listener.redirect_uri.split("/")[2])
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{k}: {v}" for k, v in other.items())]
+    host = headers.pop("host", listener.redirect_uri.split("/")[2])
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{k}: {v}" for k, v in headers.items())]
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
 
 
-def serve(
-    test: Callable[[Listener, Decided], Awaitable[None]],
-    decided: Decided | None = None,
+def run_with_listener(
+    use_listener: Callable[[Listener, RecordingHandler], Awaitable[None]],
+    handler: RecordingHandler | None = None,
     *,
     host: str = "127.0.0.1",
     head_seconds: float = 30,
-) -> Decided:
-    decided = decided or Decided()
+) -> RecordingHandler:
+    handler = handler or RecordingHandler()
 
     async def main() -> None:
-        async with await Listener.open(decided, host=host, head_seconds=head_seconds) as listener:
-            await test(listener, decided)
+        async with await Listener.open(handler, host=host, head_seconds=head_seconds) as listener:
+            await use_listener(listener, handler)
 
     asyncio.run(main(), debug=True)
-    return decided
+    return handler
 
 
-async def still_works(listener: Listener, decided: Decided) -> None:
-    before = len(decided.urls)
-    assert (await send(listener, request(listener))).startswith("HTTP/1.1 200 ")
-    assert len(decided.urls) == before + 1
+async def check_listener(listener: Listener, handler: RecordingHandler) -> None:
+    before = len(handler.urls)
+    assert (await send(listener, make_request(listener))).startswith("HTTP/1.1 200 ")
+    assert len(handler.urls) == before + 1
 
 
-def test_a_redirect_is_handed_on_as_it_came_and_the_page_says_what_came_of_it() -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
+def test_the_handler_gets_the_exact_redirect_url_and_sets_the_page() -> None:
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/callback", listener.redirect_uri)
         target = "/callback?code=%22a%26b&state=s&x=<script>'"
-        answer = await send(listener, request(listener, target))
-        assert decided.urls == [f"{listener.redirect_uri}{target.removeprefix('/callback')}"]
+        answer = await send(listener, make_request(listener, target))
+        assert handler.urls == [f"{listener.redirect_uri}{target.removeprefix('/callback')}"]
         head, _, body = answer.partition("\r\n\r\n")
         assert head.startswith("HTTP/1.1 200 ")
         assert "<h1>Connected</h1><p>You can close this tab.</p>" in body
         assert "script" not in body
 
-    serve(test)
+    run_with_listener(test)
 
 
-def test_the_page_keeps_and_loads_nothing() -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
-        head, _, body = (await send(listener, request(listener))).partition("\r\n\r\n")
+def test_the_page_is_not_cached_and_loads_nothing() -> None:
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
+        head, _, body = (await send(listener, make_request(listener))).partition("\r\n\r\n")
         headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:])
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["cache-control"] == "no-store"
@@ -112,44 +112,46 @@ def test_the_page_keeps_and_loads_nothing() -> None:
         assert f"'sha256-{digest}'" in head
         assert not re.search(r"src=|href=|https?://", body)
 
-    serve(test)
+    run_with_listener(test)
 
 
 def test_every_text_on_the_page_is_escaped() -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
-        answer = await send(listener, request(listener))
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
+        answer = await send(listener, make_request(listener))
         assert "<img" not in answer
         assert answer.count("&lt;img onerror=&quot;x&quot;&gt;&amp;&#x27;") == 3
 
     hostile = '<img onerror="x">&\''
-    serve(test, Decided(Page(ok=True, title=hostile, text=hostile)))
+    run_with_listener(test, RecordingHandler(Page(ok=True, title=hostile, text=hostile)))
 
 
-def test_a_refused_redirect_is_said_to_be_refused_and_the_listening_goes_on() -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
-        answer = await send(listener, request(listener))
+def test_a_refused_redirect_gets_a_400_and_the_listener_continues() -> None:
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
+        answer = await send(listener, make_request(listener))
         assert answer.startswith("HTTP/1.1 400 ")
         assert "That address belongs to another login. Open the newer link." in answer
-        decided.page = Page(ok=False, title="Not connected", text="Still waiting.")
-        answer = await send(listener, request(listener))
+        handler.page = Page(ok=False, title="Not connected", text="Still waiting.")
+        answer = await send(listener, make_request(listener))
         assert answer.startswith("HTTP/1.1 400 ")
         assert "Still waiting." in answer
-        decided.page = Page(ok=True, title="Connected", text="Done.")
-        await still_works(listener, decided)
+        handler.page = Page(ok=True, title="Connected", text="Done.")
+        await check_listener(listener, handler)
 
-    serve(test, Decided(PasteRefused("That address belongs to another login.", "Open the newer link.")))
+    run_with_listener(
+        test, RecordingHandler(PasteRefused("That address belongs to another login.", "Open the newer link."))
+    )
 
 
-def test_an_error_of_our_own_is_reported_without_the_url_and_ends_one_connection_only() -> None:
+def test_an_internal_error_is_reported_without_the_url() -> None:
     reported: list[dict[str, object]] = []
 
-    async def test(listener: Listener, decided: Decided) -> None:
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
-        assert not await send(listener, request(listener, f"/callback?code={CODE}"))
-        decided.page = Page(ok=True, title="Connected", text="Done.")
-        await still_works(listener, decided)
+        assert not await send(listener, make_request(listener, f"/callback?code={CODE}"))
+        handler.page = Page(ok=True, title="Connected", text="Done.")
+        await check_listener(listener, handler)
 
-    serve(test, Decided(ZeroDivisionError("a mistake")))
+    run_with_listener(test, RecordingHandler(ZeroDivisionError("a mistake")))
     assert [str(context["exception"]) for context in reported] == ["a mistake"]
     assert CODE not in repr(reported)
 
@@ -173,30 +175,30 @@ def test_an_error_of_our_own_is_reported_without_the_url_and_ends_one_connection
     ],
 )
 def test_another_path_or_method_is_refused(target: str, method: str, status: int) -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
-        answer = await send(listener, request(listener, target, method))
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
+        answer = await send(listener, make_request(listener, target, method))
         assert answer.startswith(f"HTTP/1.1 {status} ")
         assert ("Allow: GET" in answer) == (status == 405)
         assert answer.endswith("\r\n\r\n") == (method == "HEAD")
-        assert not decided.urls
-        await still_works(listener, decided)
+        assert not handler.urls
+        await check_listener(listener, handler)
 
-    serve(test)
+    run_with_listener(test)
 
 
 @pytest.mark.parametrize(
     "host",
     ["", "evil.example", "127.0.0.1", "127.0.0.1:1", "localhost:{port}", "127.0.0.1:{port}.evil.example"],
 )
-def test_another_name_in_the_host_header_is_refused(host: str) -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
-        name = host.format(port=port_of(listener))
-        answer = await send(listener, request(listener, host=name))
+def test_another_host_header_is_refused(host: str) -> None:
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
+        name = host.format(port=listener_port(listener))
+        answer = await send(listener, make_request(listener, host=name))
         assert answer.startswith("HTTP/1.1 400 ")
-        assert not decided.urls
-        await still_works(listener, decided)
+        assert not handler.urls
+        await check_listener(listener, handler)
 
-    serve(test)
+    run_with_listener(test)
 
 
 @pytest.mark.parametrize(
@@ -214,129 +216,127 @@ def test_another_name_in_the_host_header_is_refused(host: str) -> None:
         (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000, 431),
     ],
 )
-def test_garbage_gets_a_short_answer_and_the_listening_goes_on(data: bytes, status: int) -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
+def test_garbage_gets_an_error_status_and_the_listener_continues(data: bytes, status: int) -> None:
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
         assert (await send(listener, data)).startswith(f"HTTP/1.1 {status} ")
-        assert not decided.urls
-        await still_works(listener, decided)
+        assert not handler.urls
+        await check_listener(listener, handler)
 
-    serve(test)
+    run_with_listener(test)
 
 
-def test_a_connection_opened_for_nothing_or_cut_off_does_no_harm() -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
+def test_empty_and_aborted_connections_do_no_harm() -> None:
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
         for data in (b"", b"GET /callb"):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(listener))
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener_port(listener))
             writer.write(data)
             writer.write_eof()
             await reader.read()
             writer.close()
-        _, writer = await asyncio.open_connection("127.0.0.1", port_of(listener))
+        _, writer = await asyncio.open_connection("127.0.0.1", listener_port(listener))
         writer.transport.abort()
-        await still_works(listener, decided)
+        await check_listener(listener, handler)
 
-    serve(test)
+    run_with_listener(test)
 
 
-def test_who_is_slow_is_left_waiting_and_then_cut_off() -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(listener))
+def test_a_slow_request_is_closed_after_a_timeout() -> None:
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener_port(listener))
         writer.write(b"GET /callback?code=c HTT")
-        await still_works(listener, decided)
+        await check_listener(listener, handler)
         assert not await reader.read(), "the listener sent a response to an incomplete request"
         writer.close()
-        await still_works(listener, decided)
+        await check_listener(listener, handler)
 
-    serve(test, head_seconds=1)
+    run_with_listener(test, head_seconds=1)
 
 
-def test_a_hundred_idle_connections_do_not_keep_a_browser_out() -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
-        idle = [await asyncio.open_connection("127.0.0.1", port_of(listener)) for _ in range(100)]
-        await still_works(listener, decided)
+def test_a_hundred_idle_connections_do_not_block_a_browser() -> None:
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
+        idle = [await asyncio.open_connection("127.0.0.1", listener_port(listener)) for _ in range(100)]
+        await check_listener(listener, handler)
         for _, writer in idle:
             writer.close()
 
-    serve(test)
+    run_with_listener(test)
 
 
 def test_a_hundred_redirects_at_once_are_all_answered() -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
         async def one(number: int) -> str:
-            return await send(listener, request(listener, f"/callback?code={number}"))
+            return await send(listener, make_request(listener, f"/callback?code={number}"))
 
         # Twenty at a time: more than a browser opens, fewer than the listener's limit.
         for first in range(0, 100, 20):
             answers = await asyncio.gather(*map(one, range(first, first + 20)))
             assert all(answer.startswith("HTTP/1.1 200 ") for answer in answers)
-        assert len(set(decided.urls)) == 100
+        assert len(set(handler.urls)) == 100
 
-    serve(test)
+    run_with_listener(test)
 
 
-def test_localhost_is_listened_to_in_both_families_on_one_port() -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
+def test_localhost_listens_on_ipv4_and_ipv6_on_one_port() -> None:
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
         assert listener.redirect_uri.startswith("http://localhost:")
         for address in ("127.0.0.1", "::1"):
-            assert (await send(listener, request(listener), address)).startswith("HTTP/1.1 200 ")
-            numeric = f"{f'[{address}]' if ':' in address else address}:{port_of(listener)}"
-            answer = await send(listener, request(listener, host=numeric), address)
+            assert (await send(listener, make_request(listener), address)).startswith("HTTP/1.1 200 ")
+            numeric = f"{f'[{address}]' if ':' in address else address}:{listener_port(listener)}"
+            answer = await send(listener, make_request(listener, host=numeric), address)
             assert answer.startswith("HTTP/1.1 400 ")
 
-    serve(test, host="localhost")
+    run_with_listener(test, host="localhost")
 
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_ipv6_loopback_is_written_in_brackets(host: str) -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
-        assert listener.redirect_uri == f"http://[::1]:{port_of(listener)}/callback"
-        answer = await send(listener, request(listener), "::1")
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
+        assert listener.redirect_uri == f"http://[::1]:{listener_port(listener)}/callback"
+        answer = await send(listener, make_request(listener), "::1")
         assert answer.startswith("HTTP/1.1 200 ")
-        assert decided.urls == [f"{listener.redirect_uri}?code=c&state=s"]
+        assert handler.urls == [f"{listener.redirect_uri}?code=c&state=s"]
 
-    serve(test, host=host)
+    run_with_listener(test, host=host)
 
 
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", "::", "", "192.168.1.1", "evil.example", "localhost.evil.example"]
 )
-def test_no_other_host_is_ever_bound(host: str) -> None:
+def test_only_loopback_hosts_are_allowed(host: str) -> None:
     with pytest.raises(ConfigError):
-        asyncio.run(Listener.open(Decided(), host=host))
+        asyncio.run(Listener.open(RecordingHandler(), host=host))
 
 
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-def test_a_port_in_use_in_either_family_is_a_typed_error_that_leaves_nothing_open(
-    family: socket.AddressFamily, address: str
-) -> None:
-    with socket.socket(family) as taken:
-        taken.bind((address, 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+def test_a_busy_port_in_either_family_is_a_network_error(family: socket.AddressFamily, address: str) -> None:
+    with socket.socket(family) as busy_socket:
+        busy_socket.bind((address, 0))
+        busy_socket.listen()
+        port = busy_socket.getsockname()[1]
         with pytest.raises(NetworkError, match=f"cannot use port {port} on localhost"):
-            asyncio.run(Listener.open(Decided(), host="localhost", port=port))
+            asyncio.run(Listener.open(RecordingHandler(), host="localhost", port=port))
     other = (socket.AF_INET6, "::1") if family == socket.AF_INET else (socket.AF_INET, "127.0.0.1")
-    with socket.socket(other[0]) as free:
-        free.bind((other[1], port))
+    with socket.socket(other[0]) as free_socket:
+        free_socket.bind((other[1], port))
 
 
-def test_a_given_port_and_path_are_used_and_free_again_after_closing() -> None:
+def test_the_requested_port_and_path_are_used_and_freed_after_closing() -> None:
     port = free_port()
 
     async def main() -> None:
         for _ in range(2):
-            decided = Decided()
-            async with await Listener.open(decided, port=port, path="/oauth/cb") as listener:
+            handler = RecordingHandler()
+            async with await Listener.open(handler, port=port, path="/oauth/cb") as listener:
                 assert listener.redirect_uri == f"http://127.0.0.1:{port}/oauth/cb"
-                await send(listener, request(listener, "/oauth/cb?code=c"))
-                assert decided.urls == [f"http://127.0.0.1:{port}/oauth/cb?code=c"]
+                await send(listener, make_request(listener, "/oauth/cb?code=c"))
+                assert handler.urls == [f"http://127.0.0.1:{port}/oauth/cb?code=c"]
             with pytest.raises(OSError, match=r"refused|failed"):
                 await asyncio.open_connection("127.0.0.1", port)
 
     asyncio.run(main())
 
 
-def test_closing_lets_a_page_under_way_arrive() -> None:
+def test_closing_waits_for_a_response_in_progress() -> None:
     async def main() -> None:
         arrived, go_on = asyncio.Event(), asyncio.Event()
 
@@ -346,7 +346,7 @@ def test_closing_lets_a_page_under_way_arrive() -> None:
             return Page(ok=True, title="Connected", text="Done.")
 
         listener = await Listener.open(decide)
-        answer = asyncio.create_task(send(listener, request(listener)))
+        answer = asyncio.create_task(send(listener, make_request(listener)))
         await arrived.wait()
         closing = asyncio.create_task(listener.close())
         await asyncio.sleep(0)
@@ -357,7 +357,7 @@ def test_closing_lets_a_page_under_way_arrive() -> None:
     asyncio.run(main())
 
 
-def test_closing_does_not_wait_for_ever_on_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_does_not_wait_forever_for_the_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loopback, "CLOSE_SECONDS", 0.05)
 
     async def main() -> None:
@@ -375,7 +375,7 @@ def test_closing_does_not_wait_for_ever_on_a_decision(monkeypatch: pytest.Monkey
             raise AssertionError
 
         listener = await Listener.open(decide)
-        answer = asyncio.create_task(send(listener, request(listener)))
+        answer = asyncio.create_task(send(listener, make_request(listener)))
         await arrived.wait()
         await listener.close()
         assert cancelled
@@ -387,12 +387,12 @@ def test_closing_does_not_wait_for_ever_on_a_decision(monkeypatch: pytest.Monkey
 def test_nothing_of_the_url_is_logged(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async def test(listener: Listener, decided: Decided) -> None:
-        await send(listener, request(listener, f"/callback?code={CODE}&state={CODE}"))
-        await send(listener, request(listener, f"/wrong?code={CODE}"))
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
+        await send(listener, make_request(listener, f"/callback?code={CODE}&state={CODE}"))
+        await send(listener, make_request(listener, f"/wrong?code={CODE}"))
         await send(listener, f"GET /callback?code={CODE} garbage\r\n\r\n".encode())
 
     with caplog.at_level(logging.DEBUG):
-        serve(test)
+        run_with_listener(test)
     assert CODE not in caplog.text
     assert CODE not in "".join(capfd.readouterr())

@@ -28,10 +28,10 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN
 from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
 from hermes_mcp_auth_remote.values import Server
-from tests.browserless import approve, fetch
+from tests.consent_form import approve, fetch
+from tests.leak_check import watch_secrets
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
-from tests.tripwire import guard
 
 pytestmark = pytest.mark.slow
 
@@ -39,32 +39,32 @@ T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
-def one_demo() -> Iterator[Demo]:
+def module_demo() -> Iterator[Demo]:
     with serve_demo() as demo:
         yield demo
 
 
 @pytest.fixture
-def demo(one_demo: Demo) -> Demo:
-    one_demo.authorization_server.behaviour = Behaviour()
-    one_demo.authorization_server.clear_faults()
-    guard(one_demo.authorization_server.minted_secrets)
-    return one_demo
+def demo(module_demo: Demo) -> Demo:
+    module_demo.authorization_server.behaviour = Behaviour()
+    module_demo.authorization_server.clear_faults()
+    watch_secrets(module_demo.authorization_server.minted_secrets)
+    return module_demo
 
 
 @dataclass
-class Watched:
+class RecordingScreen:
     """A screen that records what it should show."""
 
     shown: asyncio.Queue[Login] = field(default_factory=asyncio.Queue)
     refusals: list[McpAuthError] = field(default_factory=list)
     counts: int = 0
     expiries: asyncio.Queue[Login] = field(default_factory=asyncio.Queue)
-    opened: bool = False
+    was_browser_opened: bool = False
     port: int | None = None
 
     def show(self, login: Login, *, browser_opened: bool, port: int | None) -> None:
-        self.opened, self.port = browser_opened, port
+        self.was_browser_opened, self.port = browser_opened, port
         self.shown.put_nowait(login)
 
     def show_refusal(self, error: McpAuthError) -> None:
@@ -77,7 +77,7 @@ class Watched:
         self.expiries.put_nowait(login)
 
 
-class Typed:
+class ScriptedLines:
     """Lines that a test types; `read_line` raises an exception among them."""
 
     def __init__(self, *lines: str | Exception | None) -> None:
@@ -100,29 +100,29 @@ class Typed:
         pass
 
 
-class Race:
+class RunningLogin:
     """One running login in this process."""
 
     def __init__(
         self,
         demo: Demo,
         home: Path,
-        lines: Typed,
-        ways: AnswerChannels,
+        lines: ScriptedLines,
+        channels: AnswerChannels,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.service = AuthService(home, clock=clock)
         self.server = Server("demo", demo.mcp_url)
-        self.screen = Watched()
+        self.screen = RecordingScreen()
         self.lines = lines
-        self.task = asyncio.create_task(log_in(self.service, self.server, self.screen, lines, ways))
+        self.task = asyncio.create_task(log_in(self.service, self.server, self.screen, lines, channels))
 
-    async def shown(self) -> Login:
+    async def wait_until_shown(self) -> Login:
         waiting = asyncio.create_task(self.screen.shown.get())
         await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
         return await waiting if waiting.done() else self.task.result()  # type: ignore[return-value]
 
-    async def end(self) -> Connection:
+    async def wait_for_connection(self) -> Connection:
         async with asyncio.timeout(30):
             return await self.task
 
@@ -132,215 +132,219 @@ def is_listening(port: int | None) -> bool:
         return probe.connect_ex(("127.0.0.1", port or 0)) == 0
 
 
-def run(work: Coroutine[object, object, T]) -> T:
-    return asyncio.run(work)
+def run_test(coroutine: Coroutine[object, object, T]) -> T:
+    return asyncio.run(coroutine)
 
 
-def test_a_paste_wins(demo: Demo, tmp_path: Path) -> None:
+def test_a_paste_completes_the_login(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), AnswerChannels(at_keyboard=True))
-        login = await race.shown()
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels(at_keyboard=True))
+        login = await race.wait_until_shown()
         race.lines.lines.put_nowait("")
         race.lines.lines.put_nowait("wrong one")
         race.lines.lines.put_nowait(await asyncio.to_thread(approve, login.authorization_url))
-        assert (await race.end()).account == "ada@example.com"
-        assert [type(each) for each in race.screen.refusals] == [PasteRefused]
+        assert (await race.wait_for_connection()).account == "ada@example.com"
+        assert [type(error) for error in race.screen.refusals] == [PasteRefused]
         assert not is_listening(race.screen.port)
 
-    run(main())
+    run_test(main())
 
 
-def test_a_redirect_wins_and_what_was_being_typed_is_dropped(demo: Demo, tmp_path: Path) -> None:
+def test_a_redirect_completes_the_login_without_a_paste(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), AnswerChannels(at_keyboard=True))
-        login = await race.shown()
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels(at_keyboard=True))
+        login = await race.wait_until_shown()
         assert race.screen.port == urlsplit(login.request.redirect_uri).port
         answer = await asyncio.to_thread(approve, login.authorization_url)
         status, _, page = await asyncio.to_thread(fetch, "GET", answer)
         assert (status, "You are logged in" in page) == (200, True)
-        await race.end()
+        await race.wait_for_connection()
         assert not is_listening(race.screen.port)
 
-    run(main())
+    run_test(main())
 
 
-def test_another_service_with_the_same_home_wins(demo: Demo, tmp_path: Path) -> None:
+def test_another_service_with_the_same_home_completes_the_login(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), AnswerChannels())
-        login = await race.shown()
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels())
+        login = await race.wait_until_shown()
         answer = await asyncio.to_thread(approve, login.authorization_url)
-        other = await AuthService(tmp_path).complete_login(login.id, answer, TERMINAL_ORIGIN)
-        assert await race.end() == other
+        connection = await AuthService(tmp_path).complete_login(login.id, answer, TERMINAL_ORIGIN)
+        assert await race.wait_for_connection() == connection
 
-    run(main())
+    run_test(main())
 
 
-def test_the_clock_ends_it(demo: Demo, tmp_path: Path) -> None:
-    late = 0.0
+def test_the_login_expires_by_the_clock(demo: Demo, tmp_path: Path) -> None:
+    clock_offset = 0.0
 
     async def main() -> None:
-        nonlocal late
-        race = Race(demo, tmp_path, Typed(), AnswerChannels(), lambda: time.time() + late)
-        await race.shown()
-        late = 601.0
+        nonlocal clock_offset
+        race = RunningLogin(
+            demo, tmp_path, ScriptedLines(), AnswerChannels(), lambda: time.time() + clock_offset
+        )
+        await race.wait_until_shown()
+        clock_offset = 601.0
         with pytest.raises(LoginExpired):
-            await race.end()
+            await race.wait_for_connection()
         assert not is_listening(race.screen.port)
 
-    run(main())
+    run_test(main())
 
 
-def test_the_end_of_a_keyboard_cancels(demo: Demo, tmp_path: Path) -> None:
+def test_end_of_input_at_a_keyboard_cancels_the_login(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(None), AnswerChannels(at_keyboard=True))
-        login = await race.shown()
+        race = RunningLogin(demo, tmp_path, ScriptedLines(None), AnswerChannels(at_keyboard=True))
+        login = await race.wait_until_shown()
         with pytest.raises(LoginCancelled):
-            await race.end()
+            await race.wait_for_connection()
         assert race.service.login(login.id).status == "cancelled"
 
-    run(main())
+    run_test(main())
 
 
-def test_the_end_of_a_pipe_leaves_it_to_the_listener(demo: Demo, tmp_path: Path) -> None:
+def test_end_of_input_in_a_pipe_waits_for_the_redirect(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(None), AnswerChannels())
-        login = await race.shown()
+        race = RunningLogin(demo, tmp_path, ScriptedLines(None), AnswerChannels())
+        login = await race.wait_until_shown()
         answer = await asyncio.to_thread(approve, login.authorization_url)
         await asyncio.to_thread(fetch, "GET", answer)
-        await race.end()
+        await race.wait_for_connection()
 
-    run(main())
+    run_test(main())
 
 
 @pytest.mark.parametrize("lines", [("nonsense", None), ("", None)])
-def test_a_pipe_that_ends_after_a_refusal_ends_the_login_with_it(
+def test_a_pipe_that_ends_after_a_refused_line_fails_the_login(
     demo: Demo, tmp_path: Path, lines: tuple[str | None, ...]
 ) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(*lines), AnswerChannels())
-        login = await race.shown()
+        race = RunningLogin(demo, tmp_path, ScriptedLines(*lines), AnswerChannels())
+        login = await race.wait_until_shown()
         with pytest.raises(PasteRefused):
-            await race.end()
+            await race.wait_for_connection()
         assert race.service.login(login.id).status == "cancelled"
 
-    run(main())
+    run_test(main())
 
 
-def test_lines_that_break_end_the_login_instead_of_leaving_it_deaf(demo: Demo, tmp_path: Path) -> None:
+def test_an_error_of_the_line_source_ends_the_login(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(OSError("the terminal broke")), AnswerChannels(at_keyboard=True))
-        await race.shown()
+        race = RunningLogin(
+            demo, tmp_path, ScriptedLines(OSError("the terminal broke")), AnswerChannels(at_keyboard=True)
+        )
+        await race.wait_until_shown()
         with pytest.raises(OSError, match="the terminal broke"):
-            await race.end()
+            await race.wait_for_connection()
         assert not is_listening(race.screen.port)
 
-    run(main())
+    run_test(main())
 
 
-def test_a_store_that_is_deleted_under_it_ends_the_login(demo: Demo, tmp_path: Path) -> None:
+def test_a_deleted_store_ends_the_login(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), AnswerChannels())
-        await race.shown()
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels())
+        await race.wait_until_shown()
         shutil.rmtree(tmp_path / "mcp-tokens")
         with pytest.raises(LoginNotFound):
-            await race.end()
+            await race.wait_for_connection()
         assert not is_listening(race.screen.port)
 
-    run(main())
+    run_test(main())
 
 
 def test_cancelling_the_caller_cancels_the_login(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), AnswerChannels())
-        login = await race.shown()
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels())
+        login = await race.wait_until_shown()
         race.task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await race.end()
+            await race.wait_for_connection()
         assert race.service.login(login.id).status == "cancelled"
         assert not is_listening(race.screen.port)
 
-    run(main())
+    run_test(main())
 
 
 @covers("race")
-def test_the_same_answer_by_paste_and_redirect_at_once_counts_once(demo: Demo, tmp_path: Path) -> None:
+def test_the_same_response_by_paste_and_redirect_is_used_once(demo: Demo, tmp_path: Path) -> None:
     before = demo.authorization_server.count_requests("token")
 
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), AnswerChannels(at_keyboard=True))
-        login = await race.shown()
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels(at_keyboard=True))
+        login = await race.wait_until_shown()
         answer = await asyncio.to_thread(approve, login.authorization_url)
         gate = demo.authorization_server.hold("token")
         race.lines.lines.put_nowait(answer)
         await asyncio.to_thread(gate.arrived.wait, 20)
-        brought = asyncio.create_task(asyncio.to_thread(fetch, "GET", answer))
+        redirect_task = asyncio.create_task(asyncio.to_thread(fetch, "GET", answer))
         gate.open()
-        await race.end()
-        await asyncio.gather(brought, return_exceptions=True)
+        await race.wait_for_connection()
+        await asyncio.gather(redirect_task, return_exceptions=True)
 
-    run(main())
+    run_test(main())
     assert demo.authorization_server.count_requests("token") == before + 1
 
 
-def test_nothing_is_opened_where_nobody_listens(demo: Demo, tmp_path: Path) -> None:
-    asked: list[str] = []
+def test_no_browser_is_opened_without_a_listener(demo: Demo, tmp_path: Path) -> None:
+    opened_urls: list[str] = []
 
     def browse(url: str) -> bool:
-        asked.append(url)
+        opened_urls.append(url)
         return True
 
-    async def main(ways: AnswerChannels) -> bool:
-        race = Race(demo, tmp_path, Typed(), ways)
-        login = await race.shown()
+    async def main(channels: AnswerChannels) -> bool:
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), channels)
+        login = await race.wait_until_shown()
         race.task.cancel()
         await asyncio.gather(race.task, return_exceptions=True)
-        assert asked in ([], [login.authorization_url])
-        return race.screen.opened
+        assert opened_urls in ([], [login.authorization_url])
+        return race.screen.was_browser_opened
 
-    assert not run(main(AnswerChannels(browse, should_listen=False)))
-    assert asked == []
-    assert run(main(AnswerChannels(browse)))
-    assert len(asked) == 1
+    assert not run_test(main(AnswerChannels(browse, should_listen=False)))
+    assert opened_urls == []
+    assert run_test(main(AnswerChannels(browse)))
+    assert len(opened_urls) == 1
 
 
-def test_a_registered_port_that_is_taken_gives_way_to_a_new_one(demo: Demo, tmp_path: Path) -> None:
+def test_a_busy_registered_port_is_replaced_by_a_new_one(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        first = Race(demo, tmp_path, Typed(), AnswerChannels())
-        login = await first.shown()
+        first = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels())
+        login = await first.wait_until_shown()
         await first.service.complete_login(
             login.id, await asyncio.to_thread(approve, login.authorization_url), TERMINAL_ORIGIN
         )
-        await first.end()
+        await first.wait_for_connection()
         with socket.create_server(("127.0.0.1", first.screen.port or 0)):
-            second = Race(demo, tmp_path, Typed(), AnswerChannels())
-            again = await second.shown()
+            second = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels())
+            second_login = await second.wait_until_shown()
             assert second.screen.port not in {None, first.screen.port}
-            second.lines.lines.put_nowait(await asyncio.to_thread(approve, again.authorization_url))
-            await second.end()
+            second.lines.lines.put_nowait(await asyncio.to_thread(approve, second_login.authorization_url))
+            await second.wait_for_connection()
 
-    run(main())
+    run_test(main())
 
 
-def test_a_server_that_breaks_its_rules_is_told_before_anything_is_shown(demo: Demo, tmp_path: Path) -> None:
+def test_a_server_error_is_raised_before_a_prompt_is_shown(demo: Demo, tmp_path: Path) -> None:
     demo.authorization_server.change_behaviour(pkce_advertised=False)
 
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), AnswerChannels())
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels())
         with pytest.raises(ServerError):
-            await race.end()
+            await race.wait_for_connection()
         assert race.screen.shown.empty()
 
-    run(main())
+    run_test(main())
 
 
-def test_an_error_that_cancelling_meets_does_not_hide_the_first(demo: Demo, tmp_path: Path) -> None:
+def test_an_error_during_cancellation_does_not_hide_the_first(demo: Demo, tmp_path: Path) -> None:
     async def main() -> None:
-        race = Race(demo, tmp_path, Typed(), AnswerChannels())
-        await race.shown()
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels())
+        await race.wait_until_shown()
         shutil.rmtree(tmp_path / "mcp-tokens")
         race.task.cancel()
-        with pytest.raises((asyncio.CancelledError, McpAuthError)) as ended:
-            await race.end()
-        assert isinstance(ended.value, asyncio.CancelledError)
+        with pytest.raises((asyncio.CancelledError, McpAuthError)) as raised:
+            await race.wait_for_connection()
+        assert isinstance(raised.value, asyncio.CancelledError)
 
-    run(main())
+    run_test(main())

@@ -28,18 +28,18 @@ def demo() -> Iterator[Demo]:
         yield demo
 
 
-class Screened(io.StringIO):
+class EncodedStream(io.StringIO):
     encoding = "utf-8"
 
 
-def screened(
+def render_login(
     demo: Demo,
     home: Path,
     columns: int,
     rows: int,
     *,
     encoding: str = "utf-8",
-    opened: bool = False,
+    browser_opened: bool = False,
     with_qr: bool = True,
     colour: bool = True,
 ) -> str:
@@ -48,10 +48,10 @@ def screened(
     async def main() -> str:
         service = AuthService(home)
         login = await service.start_login(Server("demo", demo.mcp_url), TERMINAL_ORIGIN)
-        stream = Screened()
+        stream = EncodedStream()
         stream.encoding = encoding
         screen = PlainScreen(stream, columns, rows, time.time, with_qr, colour)
-        screen.show(login, browser_opened=opened, port=4711)
+        screen.show(login, browser_opened=browser_opened, port=4711)
         lines = stream.getvalue().splitlines()
         assert login.authorization_url in lines, "the URL is not alone on its line"
         return stream.getvalue()
@@ -60,8 +60,8 @@ def screened(
 
 
 @covers("url-whole", "qr-fits")
-def test_a_qr_code_on_the_screen_can_be_scanned_and_leads_to_the_address(demo: Demo, tmp_path: Path) -> None:
-    text = screened(demo, tmp_path, 80, 60, colour=False)
+def test_the_qr_code_can_be_scanned_and_contains_the_url(demo: Demo, tmp_path: Path) -> None:
+    text = render_login(demo, tmp_path, 80, 60, colour=False)
     rows = [line for line in text.splitlines() if line and set(line) <= set("█▀▄ ")]
     assert {len(row) for row in rows} == {len(rows[0])}
     assert len(rows[0]) <= 80
@@ -70,37 +70,35 @@ def test_a_qr_code_on_the_screen_can_be_scanned_and_leads_to_the_address(demo: D
         for x, character in enumerate(row):
             image.putpixel((x, 2 * y), character in "█▀")
             image.putpixel((x, 2 * y + 1), character in "█▄")
-    [found] = zxingcpp.read_barcodes(image.convert("L").resize((len(rows[0]) * 6, len(rows) * 12)))
-    assert found.text in text.splitlines()
+    [barcode] = zxingcpp.read_barcodes(image.convert("L").resize((len(rows[0]) * 6, len(rows) * 12)))
+    assert barcode.text in text.splitlines()
     assert "\x1b" not in text
 
 
-def test_a_qr_code_that_does_not_fit_is_not_drawn_and_one_that_is_too_tall_says_so(
-    demo: Demo, tmp_path: Path
-) -> None:
-    narrow = screened(demo, tmp_path, 60, 60)
+def test_a_too_wide_qr_code_is_not_drawn_and_a_too_tall_one_is_noted(demo: Demo, tmp_path: Path) -> None:
+    narrow = render_login(demo, tmp_path, 60, 60)
     assert "█" not in narrow
     assert "too wide for this window" in " ".join(narrow.split())
-    low = screened(demo, tmp_path, 80, 24)
+    low = render_login(demo, tmp_path, 80, 24)
     assert "█" in low
     assert "taller than this window" in low
     assert low.index("█") < low.index("/authorize?"), "the QR code must be above the URL"
 
 
 @pytest.mark.parametrize("more", [{"with_qr": False}, {"opened": True}, {"encoding": "ascii"}])
-def test_no_qr_code_where_none_is_wanted_or_could_be_shown(
+def test_no_qr_code_if_it_is_disabled_or_cannot_be_shown(
     demo: Demo, tmp_path: Path, more: dict[str, bool]
 ) -> None:
-    text = screened(demo, tmp_path, 80, 60, **more)  # type: ignore[arg-type]
+    text = render_login(demo, tmp_path, 80, 60, **more)  # type: ignore[arg-type]
     assert "█" not in text
     assert "No QR code" not in text
 
 
-def test_into_a_file_goes_no_qr_code(demo: Demo, tmp_path: Path) -> None:
-    assert "█" not in screened(demo, tmp_path, 0, 0)
+def test_a_file_gets_no_qr_code(demo: Demo, tmp_path: Path) -> None:
+    assert "█" not in render_login(demo, tmp_path, 0, 0)
 
 
-def test_a_file_has_no_size(tmp_path: Path) -> None:
+def test_a_file_has_no_terminal_size(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
         assert terminal_size(file) == (0, 0)
     assert terminal_size(io.StringIO()) == (0, 0)

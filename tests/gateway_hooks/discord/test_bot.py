@@ -14,9 +14,9 @@ from gateway_hooks.discord.bot import LoginBot, run_bot
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret
-from tests.gateway_hooks.discord.given import Scene, running
-from tests.gateway_hooks.given import servers_of
-from tests.parts.discord_api import running as running_api
+from tests.gateway_hooks.discord.environment import DiscordEnvironment, run_in_thread
+from tests.gateway_hooks.fake_platform import demo_servers
+from tests.parts.discord_api import serve_discord_api as running_api
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -24,78 +24,78 @@ pytestmark = pytest.mark.slow
 GUILDS, GUILD_MESSAGES, DIRECT_MESSAGES = 1 << 0, 1 << 9, 1 << 12
 
 
-def threads() -> list[threading.Thread]:
+def bot_threads() -> list[threading.Thread]:
     """List the threads of this process without the pool for file work."""
-    return [each for each in threading.enumerate() if not each.name.startswith("mcp-auth-files")]
+    return [thread for thread in threading.enumerate() if not thread.name.startswith("mcp-auth-files")]
 
 
 @covers("discord-bot")
-def test_it_runs_until_cancelled(scene: Scene) -> None:
+def test_bot_runs_until_cancelled(env: DiscordEnvironment) -> None:
     started: list[str] = []
 
     async def main() -> None:
-        service = AuthService(scene.home, clock=scene.clock)
+        service = AuthService(env.home, clock=env.clock)
         await run_bot(
-            Secret(scene.api.token),
+            Secret(env.api.token),
             service,
-            servers_of(scene.demo),
-            scene.policy,
-            api_url=scene.api.url,
-            guild_ids=(int(scene.guild.id),),
+            demo_servers(env.demo),
+            env.policy,
+            api_url=env.api.url,
+            guild_ids=(int(env.guild.id),),
             on_started=started.append,
         )
 
-    before = set(threads())
-    with running(scene.api, main):
-        scene.api.wait(lambda: len(scene.api.guild_commands(scene.guild)) == 3)
+    threads_before = set(bot_threads())
+    with run_in_thread(env.api, main):
+        env.api.wait(lambda: len(env.api.guild_commands(env.guild)) == 3)
         assert started == ["bot"]
-        prompt = scene.connect(scene.ada)
+        prompt = env.request_prompt(env.ada)
         assert "Connect notes" in prompt.text
-    identified = [frame for frame in scene.api.gateway.heard if frame["op"] == 2]
-    assert [frame["d"]["intents"] for frame in identified] == [GUILDS | GUILD_MESSAGES | DIRECT_MESSAGES]
-    scene.api.wait(lambda: not scene.api.gateway.connections)
-    assert len(set(threads()) - before) <= 1
+    identify_frames = [frame for frame in env.api.gateway.received_frames if frame["op"] == 2]
+    assert [frame["d"]["intents"] for frame in identify_frames] == [GUILDS | GUILD_MESSAGES | DIRECT_MESSAGES]
+    env.api.wait(lambda: not env.api.gateway.connections)
+    assert len(set(bot_threads()) - threads_before) <= 1
 
 
 @covers("discord-bot")
-def test_a_token_that_is_not_taken_is_said_without_it(scene: Scene) -> None:
+def test_rejected_token_error_does_not_contain_token(env: DiscordEnvironment) -> None:
     secret = "MTI.not-a-token.of-any-bot-at-all"
 
     async def main() -> None:
-        service = AuthService(scene.home)
-        await run_bot(Secret(secret), service, servers_of(scene.demo), scene.policy, api_url=scene.api.url)
+        service = AuthService(env.home)
+        await run_bot(Secret(secret), service, demo_servers(env.demo), env.policy, api_url=env.api.url)
 
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as error:
         asyncio.run(main())
-    assert secret not in f"{refused.value!r} {refused.value.advice}"
+    assert secret not in f"{error.value!r} {error.value.advice}"
 
 
-def test_it_takes_no_message_for_a_command(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    api = scene.api
-    with scene.bot():
-        api.say(scene.ada, api.dm(scene.ada), f"<@{api.bot.id}> connect")
-        api.answer(api.slash(scene.ada, scene.channel, "connections"))
+def test_message_is_not_parsed_as_command(env: DiscordEnvironment, caplog: pytest.LogCaptureFixture) -> None:
+    api = env.api
+    with env.running_bot():
+        api.say(env.ada, api.dm(env.ada), f"<@{api.bot.id}> connect")
+        api.wait_for_response(api.slash(env.ada, env.channel, "connections"))
     assert "CommandNotFound" not in caplog.text
 
 
 @covers("discord-bot")
-def test_another_client_of_the_process_stays_at_its_own_endpoint(scene: Scene) -> None:
-    with running_api() as other, scene.bot(), other.used_by_discord_py():
+def test_other_client_of_process_keeps_its_api_url(env: DiscordEnvironment) -> None:
+    with running_api() as other_api, env.running_bot(), other_api.patch_discord_py():
 
-        async def look() -> str:
+        async def log_in_other_client() -> str:
             client = discord.Client(intents=discord.Intents.none())
             async with client:
-                await client.login(other.token)
+                await client.login(other_api.token)
                 return str(client.user)
 
-        assert asyncio.run(look()) == "bot"
-        assert next(call.path for call in other.calls).endswith("/users/@me")
+        assert asyncio.run(log_in_other_client()) == "bot"
+        assert next(call.path for call in other_api.calls).endswith("/users/@me")
         # The bot still uses its own API URL.
-        assert "Connect notes" in scene.connect(scene.ada).text
-        assert all("/interactions" not in call.path for call in other.calls)
+        assert "Connect notes" in env.request_prompt(env.ada).text
+        assert all("/interactions" not in call.path for call in other_api.calls)
 
 
-def test_a_route_of_somebody_else_is_left_as_it_is() -> None:
+def test_route_at_keeps_routes_of_other_hosts() -> None:
     route = Route("GET", "/gateway")
     route.url = "https://elsewhere.example/gateway"
     assert route_at(route, "http://127.0.0.1:1/api/v10").url == "https://elsewhere.example/gateway"
@@ -104,7 +104,7 @@ def test_a_route_of_somebody_else_is_left_as_it_is() -> None:
     )
 
 
-def test_it_keeps_no_messages_and_no_members() -> None:
+def test_bot_caches_no_messages_and_no_members() -> None:
     bot = LoginBot()
     assert list(bot.cached_messages) == []
     assert not bot.intents.members

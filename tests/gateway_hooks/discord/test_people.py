@@ -6,110 +6,112 @@ import pytest
 
 from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.policy import AllowList
-from tests.gateway_hooks.discord.given import Scene
+from tests.gateway_hooks.discord.environment import DiscordEnvironment
 from tests.parts.discord_api import Channel, User
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
 
-def roles_of(scene: Scene, name: str) -> frozenset[str]:
-    return frozenset(role.id for role in scene.guild.roles.values() if role.name == name)
+def role_ids(env: DiscordEnvironment, name: str) -> frozenset[str]:
+    return frozenset(role.id for role in env.guild.roles.values() if role.name == name)
 
 
 @covers("discord-people", "chat-listed")
-def test_a_stranger_is_told_their_id_once_and_begins_nothing(scene: Scene) -> None:
-    api, eve = scene.api, scene.eve
-    with scene.bot():
-        said = api.answer(api.slash(eve, scene.channel, "connect", server="notes"))
-        assert said.ephemeral
-        assert ENGLISH.unknown_user.format(user=eve.id) in said.text
-        assert api.autocomplete(eve, scene.channel, "connect", "server", "") == []
-        again = api.slash(eve, scene.channel, "connect", server="notes")
+def test_unknown_user_gets_id_once_and_starts_nothing(env: DiscordEnvironment) -> None:
+    api, eve = env.api, env.eve
+    with env.running_bot():
+        reply = api.wait_for_response(api.slash(eve, env.channel, "connect", server="notes"))
+        assert reply.ephemeral
+        assert ENGLISH.unknown_user.format(user=eve.id) in reply.text
+        assert api.autocomplete(eve, env.channel, "connect", "server", "") == []
+        second_interaction = api.slash(eve, env.channel, "connect", server="notes")
         # The bot sends no second reply and ends the "thinking" state.
-        api.wait(lambda: again.original is not None and again.original.deleted)
-    assert scene.store.logins() == []
+        api.wait(lambda: second_interaction.original is not None and second_interaction.original.deleted)
+    assert env.service.logins() == []
 
 
 @pytest.mark.parametrize("is_direct", [True, False])
 @covers("discord-people")
-def test_a_role_lets_people_in_wherever_they_ask(scene: Scene, *, is_direct: bool) -> None:
-    api = scene.api
+def test_role_admits_users_in_channels_and_direct_messages(
+    env: DiscordEnvironment, *, is_direct: bool
+) -> None:
+    api = env.api
 
-    def place(user: User) -> Channel:
-        return api.dm(user) if is_direct else scene.channel
+    def channel_of(user: User) -> Channel:
+        return api.dm(user) if is_direct else env.channel
 
-    policy = AllowList(roles=roles_of(scene, "staff"), guilds=frozenset({scene.guild.id}))
-    with scene.bot(policy=policy):
-        assert "Connect notes" in scene.connect(scene.bob, place(scene.bob)).text
-        assert ENGLISH.unknown_user_title in scene.connect(scene.ada, place(scene.ada)).text
-
-
-@covers("discord-people")
-def test_a_role_of_another_guild_does_not_count(scene: Scene) -> None:
-    policy = AllowList(roles=roles_of(scene, "staff"), guilds=frozenset({"1"}))
-    with scene.bot(policy=policy):
-        for place in (scene.channel, scene.api.dm(scene.bob)):
-            scene.clock.now += 3601
-            assert ENGLISH.unknown_user_title in scene.connect(scene.bob, place).text
+    policy = AllowList(roles=role_ids(env, "staff"), guilds=frozenset({env.guild.id}))
+    with env.running_bot(policy=policy):
+        assert "Connect notes" in env.request_prompt(env.bob, channel_of(env.bob)).text
+        assert ENGLISH.unknown_user_title in env.request_prompt(env.ada, channel_of(env.ada)).text
 
 
 @covers("discord-people")
-def test_everybody_of_a_guild_is_its_own_role(scene: Scene) -> None:
-    stranger = scene.api.user("mallory")
-    guild = frozenset({scene.guild.id})
-    with scene.bot(policy=AllowList(roles=guild, guilds=guild)):
-        assert "Connect notes" in scene.connect(scene.eve, scene.api.dm(scene.eve)).text
-        assert ENGLISH.unknown_user_title in scene.connect(stranger, scene.api.dm(stranger)).text
+def test_role_of_other_guild_does_not_count(env: DiscordEnvironment) -> None:
+    policy = AllowList(roles=role_ids(env, "staff"), guilds=frozenset({"1"}))
+    with env.running_bot(policy=policy):
+        for channel in (env.channel, env.api.dm(env.bob)):
+            env.clock.now += 3601
+            assert ENGLISH.unknown_user_title in env.request_prompt(env.bob, channel).text
+
+
+@covers("discord-people")
+def test_guild_id_is_role_of_all_members(env: DiscordEnvironment) -> None:
+    stranger = env.api.add_user("mallory")
+    guild = frozenset({env.guild.id})
+    with env.running_bot(policy=AllowList(roles=guild, guilds=guild)):
+        assert "Connect notes" in env.request_prompt(env.eve, env.api.dm(env.eve)).text
+        assert ENGLISH.unknown_user_title in env.request_prompt(stranger, env.api.dm(stranger)).text
 
 
 @pytest.mark.parametrize("is_direct", [True, False])
 @covers("discord-people", "chat-admins")
-def test_what_all_share_is_changed_by_a_role_of_administrators(scene: Scene, *, is_direct: bool) -> None:
-    policy = AllowList(users=frozenset({scene.ada.id}), admin_roles=roles_of(scene, "staff"))
-    api = scene.api
-    with scene.bot(policy=policy):
-        for user, said in ((scene.ada, ENGLISH.admins_only), (scene.bob, "Connect notes")):
-            assert said in scene.connect(user, api.dm(user) if is_direct else scene.channel).text
+def test_admin_role_changes_shared_connections(env: DiscordEnvironment, *, is_direct: bool) -> None:
+    policy = AllowList(users=frozenset({env.ada.id}), admin_roles=role_ids(env, "staff"))
+    api = env.api
+    with env.running_bot(policy=policy):
+        for user, expected_text in ((env.ada, ENGLISH.admins_only), (env.bob, "Connect notes")):
+            assert expected_text in env.request_prompt(user, api.dm(user) if is_direct else env.channel).text
 
 
 @covers("discord-people", "chat-owners")
-def test_everybody_has_their_own_where_the_operator_says_so(scene: Scene) -> None:
-    policy = AllowList(users=frozenset({scene.ada.id, scene.bob.id}), owners="per_user")
-    with scene.bot(policy=policy):
-        prompt = scene.connect(scene.ada)
+def test_users_have_own_connections_if_per_user(env: DiscordEnvironment) -> None:
+    policy = AllowList(users=frozenset({env.ada.id, env.bob.id}), owners="per_user")
+    with env.running_bot(policy=policy):
+        prompt = env.request_prompt(env.ada)
         assert ENGLISH.token_owner_you in prompt.text
-        scene.paste(scene.ada, prompt, scene.approve())
-        scene.until_shows(prompt, "notes: connected")
-        listed = scene.api.answer(scene.api.slash(scene.bob, scene.channel, "connections"))
-        assert ENGLISH.status_not_connected in listed.text
-    assert scene.store.connection(scene.server) is None
-    assert scene.store.connection(scene.server, f"discord:{scene.ada.id}") is not None
+        env.submit_answer(env.ada, prompt, env.approve_login())
+        env.wait_for_text(prompt, "notes: connected")
+        connections_message = env.api.wait_for_response(env.api.slash(env.bob, env.channel, "connections"))
+        assert ENGLISH.status_not_connected in connections_message.text
+    assert env.service.connection(env.server) is None
+    assert env.service.connection(env.server, f"discord:{env.ada.id}") is not None
 
 
 @covers("discord-people")
-def test_roles_are_asked_for_only_where_an_id_does_not_do_and_not_each_time(scene: Scene) -> None:
-    api = scene.api
+def test_roles_are_fetched_only_if_needed_and_cached(env: DiscordEnvironment) -> None:
+    api = env.api
 
-    def asked() -> int:
+    def count_member_requests() -> int:
         return sum("/members/" in call.path for call in api.calls)
 
-    policy = AllowList(users=frozenset({scene.ada.id}), roles=roles_of(scene, "staff"))
-    with scene.bot(policy=policy):
+    policy = AllowList(users=frozenset({env.ada.id}), roles=role_ids(env, "staff"))
+    with env.running_bot(policy=policy):
         for _ in range(2):
-            api.answer(api.slash(scene.ada, api.dm(scene.ada), "connections"))
-        assert asked() == 0
+            api.wait_for_response(api.slash(env.ada, api.dm(env.ada), "connections"))
+        assert count_member_requests() == 0
         for _ in range(2):
-            api.answer(api.slash(scene.bob, api.dm(scene.bob), "connections"))
-        assert asked() == 1
-        scene.clock.now += 31
-        api.answer(api.slash(scene.bob, api.dm(scene.bob), "connections"))
-        assert asked() == 2
+            api.wait_for_response(api.slash(env.bob, api.dm(env.bob), "connections"))
+        assert count_member_requests() == 1
+        env.clock.now += 31
+        api.wait_for_response(api.slash(env.bob, api.dm(env.bob), "connections"))
+        assert count_member_requests() == 2
 
 
-def test_where_roles_cannot_be_asked_for_nobody_is_let_in(scene: Scene) -> None:
-    api = scene.api
-    with scene.bot(policy=AllowList(roles=roles_of(scene, "staff"))):
+def test_no_user_is_admitted_if_roles_cannot_be_fetched(env: DiscordEnvironment) -> None:
+    api = env.api
+    with env.running_bot(policy=AllowList(roles=role_ids(env, "staff"))):
         api.fail_next("GET", "/members/", 403, {"message": "Missing Access", "code": 50001})
-        said = api.answer(api.slash(scene.bob, api.dm(scene.bob), "connections"))
-        assert ENGLISH.unknown_user_title in said.text
+        reply = api.wait_for_response(api.slash(env.bob, api.dm(env.bob), "connections"))
+        assert ENGLISH.unknown_user_title in reply.text

@@ -7,47 +7,47 @@ from pathlib import Path
 
 import pytest
 
-from tests import tripwire
-from tests.demo.player import MovedClock
-from tests.gateway_hooks.telegram.given import ANNA, BOB, EVE, Scene
+from tests import leak_check
+from tests.demo.manual_client import ManualClock
+from tests.gateway_hooks.telegram.environment import ANNA, BOB, EVE, TelegramEnvironment
 from tests.parts.authorization_server import Demo
-from tests.parts.bot_api import BotApi, User, running
+from tests.parts.bot_api import BotApi, User, serve_bot_api
 
 
 @pytest.fixture(autouse=True)
-def _retry_after_as_it_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def _use_timedelta_for_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
     """Select the new type of `retry_after`: the library warns about the old one while it builds the error."""
     monkeypatch.setenv("PTB_TIMEDELTA", "true")
 
 
 @pytest.fixture
-def api(clock: MovedClock) -> Iterator[BotApi]:
-    with running(clock=clock) as one:
-        tripwire.guard([one.token])
-        yield one
+def api(clock: ManualClock) -> Iterator[BotApi]:
+    with serve_bot_api(clock=clock) as bot_api:
+        leak_check.watch_secrets([bot_api.token])
+        yield bot_api
 
 
 @pytest.fixture
-def scene(api: BotApi, demo: Demo, tmp_path: Path, clock: MovedClock) -> Scene:
-    return Scene(api, demo, tmp_path / "home", clock)
+def env(api: BotApi, demo: Demo, tmp_path: Path, clock: ManualClock) -> TelegramEnvironment:
+    return TelegramEnvironment(api, demo, tmp_path / "home", clock)
 
 
 @pytest.fixture
 def anna(api: BotApi) -> User:
-    user = api.user(ANNA, "Anna")
-    api.private(user).started = True
+    user = api.add_user(ANNA, "Anna")
+    api.private_chat(user).is_started = True
     return user
 
 
 @pytest.fixture
 def bob(api: BotApi) -> User:
-    user = api.user(BOB, "Bob")
-    api.private(user).started = True
+    user = api.add_user(BOB, "Bob")
+    api.private_chat(user).is_started = True
     return user
 
 
 @pytest.fixture
 def eve(api: BotApi) -> User:
-    user = api.user(EVE, "Eve")
-    api.private(user).started = True
+    user = api.add_user(EVE, "Eve")
+    api.private_chat(user).is_started = True
     return user

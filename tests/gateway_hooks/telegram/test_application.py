@@ -16,19 +16,19 @@ from gateway_hooks.telegram import TelegramLogins
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.values import Origin
-from tests.gateway_hooks.telegram.given import App, Context, Scene, eventually
+from tests.gateway_hooks.telegram.environment import App, Context, TelegramEnvironment, wait_until
 from tests.parts.bot_api import User
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
 
-class Host:
+class HostHandlers:
     """The application's own handlers, one of them in a low group. They record the updates."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
-        self.seen: list[object] = []
+        self.texts: list[str] = []
+        self.updates_and_errors: list[object] = []
 
     def add_to(self, application: App) -> None:
         application.add_handler(TypeHandler(object, self.on_anything), -10)
@@ -37,31 +37,31 @@ class Host:
         application.add_error_handler(self.on_error)
 
     async def on_anything(self, update: object, _context: Context) -> None:
-        self.seen.append(update)
+        self.updates_and_errors.append(update)
 
     async def on_message(self, update: Update, _context: Context) -> None:
         message = update.effective_message
         assert message is not None
-        self.heard.append(message.text or message.caption or "(something)")
+        self.texts.append(message.text or message.caption or "(something)")
 
     async def on_press(self, update: Update, _context: Context) -> None:
         assert update.callback_query is not None
-        self.heard.append(f"pressed {update.callback_query.data}")
+        self.texts.append(f"pressed {update.callback_query.data}")
         await update.callback_query.answer("by the host")
 
     async def on_error(self, update: object, context: Context) -> None:
-        self.seen += [update, context.error]
+        self.updates_and_errors += [update, context.error]
 
-    def saw(self, text: str) -> bool:
-        return any(text in str(each) for each in [*self.heard, *self.seen])
+    def has_received(self, text: str) -> bool:
+        return any(text in str(value) for value in [*self.texts, *self.updates_and_errors])
 
 
 @asynccontextmanager
-async def hosted(
-    scene: Scene, host: Host, logins: TelegramLogins | None = None, builder: Any = None
+async def running_application(
+    env: TelegramEnvironment, host: HostHandlers, logins: TelegramLogins | None = None, builder: Any = None
 ) -> AsyncGenerator[App]:
-    logins = logins or scene.logins()
-    application: App = (builder or scene.builder()).build()
+    logins = logins or env.make_logins()
+    application: App = (builder or env.application_builder()).build()
     host.add_to(application)
     logins.add_to(application)
     async with application:
@@ -76,9 +76,9 @@ async def hosted(
 
 
 @covers("telegram-untouched")
-def test_what_is_not_ours_goes_on(scene: Scene, anna: User) -> None:
-    api, host = scene.api, Host()
-    said = [
+def test_other_updates_reach_application(env: TelegramEnvironment, anna: User) -> None:
+    api, host = env.api, HostHandlers()
+    other_texts = [
         "hello",
         "/cancel",
         "/start",
@@ -87,201 +87,202 @@ def test_what_is_not_ours_goes_on(scene: Scene, anna: User) -> None:
         "/new",
         "what is code=1?",
     ]
-    said += ["https://example.com/?code=1", "x" * 40]
+    other_texts += ["https://example.com/?code=1", "x" * 40]
 
-    async def story() -> None:
-        async with hosted(scene, host) as application:
+    async def send_updates() -> None:
+        async with running_application(env, host) as application:
             keyboard = InlineKeyboardMarkup([[InlineKeyboardButton("Theirs", callback_data="theirs")]])
             await application.bot.send_message(7, "Press", reply_markup=keyboard)
-            shown = await scene.shown(anna, "Press")
-            assert (await api.press(anna, shown, "Theirs")).text == "by the host"
-            for text in said:
+            keyboard_message = await env.wait_for_message(anna, "Press")
+            assert (await api.press(anna, keyboard_message, "Theirs")).text == "by the host"
+            for text in other_texts:
                 api.say(anna, text)
-            await eventually(lambda: len(host.heard) == len(said) + 1)
+            await wait_until(lambda: len(host.texts) == len(other_texts) + 1)
             # The application's handlers do not get the bot's own commands and buttons.
-            prompt = await scene.prompt(anna)
+            prompt = await env.request_prompt(anna)
             await api.press(anna, prompt, "QR code")
             await api.press(anna, prompt, "Cancel")
-            await scene.shown(anna, "notes: not connected")
+            await env.wait_for_message(anna, "notes: not connected")
             api.say(anna, "/connections")
-            await scene.shown(anna, "Connections")
+            await env.wait_for_message(anna, "Connections")
 
-    asyncio.run(story())
-    assert host.heard == ["pressed theirs", *said]
-    assert not host.saw("mcp:")
-    assert not host.saw("/connections")
+    asyncio.run(send_updates())
+    assert host.texts == ["pressed theirs", *other_texts]
+    assert not host.has_received("mcp:")
+    assert not host.has_received("/connections")
 
 
 @covers("telegram-agent-blind", "telegram-deleted")
 @pytest.mark.parametrize(
-    "way", ["message", "edited", "caption", "command", "bare", "defaults", "used", "stray"]
+    "delivery", ["message", "edited", "caption", "command", "bare", "defaults", "used", "stray"]
 )
-def test_no_handler_of_the_application_sees_a_code(scene: Scene, anna: User, way: str) -> None:
-    api, host = scene.api, Host()
-    builder = scene.builder()
-    if way == "defaults":
+def test_no_handler_of_application_gets_code(env: TelegramEnvironment, anna: User, delivery: str) -> None:
+    api, host = env.api, HostHandlers()
+    builder = env.application_builder()
+    if delivery == "defaults":
         builder = builder.defaults(Defaults(parse_mode="HTML", block=False))
 
-    async def story() -> None:
-        async with hosted(scene, host, builder=builder):
-            prompt = await scene.prompt(anna)
+    async def send_code() -> None:
+        async with running_application(env, host, builder=builder):
+            prompt = await env.request_prompt(anna)
             # The application's defaults do not change the prompt.
             assert prompt.entities[0].type == "bold"
-            answer = await scene.approved(prompt)
+            answer = await env.approve_login(prompt)
             code = answer.partition("code=")[2].partition("&")[0]
-            if way == "edited":
+            if delivery == "edited":
                 first = api.say(anna, "wait")
-                await eventually(lambda: host.heard == ["wait"])
+                await wait_until(lambda: host.texts == ["wait"])
                 api.edit(anna, first, answer)
-            elif way == "caption":
+            elif delivery == "caption":
                 message = api.say(anna, "wait")
-                await eventually(lambda: host.heard == ["wait"])
-                shown = api.world.message_json(message)
-                del shown["text"]
-                api.world.push("message", {**shown, "caption": answer})
-            elif way == "stray":
+                await wait_until(lambda: host.texts == ["wait"])
+                message_json = api.state.message_json(message)
+                del message_json["text"]
+                api.state.push("message", {**message_json, "caption": answer})
+            elif delivery == "stray":
                 api.say(anna, answer.replace("state=", "state=another"))
-                await scene.shown(anna, "That did not finish the login of notes")
+                await env.wait_for_message(anna, "That did not finish the login of notes")
                 api.say(anna, answer)
             else:
-                api.say(anna, {"command": f"/connect {answer}", "bare": f"{code}"}.get(way, answer))
-            if way == "bare":
-                await scene.shown(anna, "That did not finish the login of notes")
+                api.say(anna, {"command": f"/connect {answer}", "bare": f"{code}"}.get(delivery, answer))
+            if delivery == "bare":
+                await env.wait_for_message(anna, "That did not finish the login of notes")
             else:
-                await scene.shown(anna, "notes: connected")
-            if way == "used":
+                await env.wait_for_message(anna, "notes: connected")
+            if delivery == "used":
                 api.say(anna, answer)
-                await scene.shown(anna, "No login of yours waits for this answer")
-            await api.until(lambda: api.deleted(anna))
-        assert not host.saw(code)
-        assert api.visible(code) == []
-        if way != "bare":
-            scene.check()
+                await env.wait_for_message(anna, "No login of yours waits for this answer")
+            await api.until(lambda: api.deleted_messages(anna))
+        assert not host.has_received(code)
+        assert api.messages_containing(code) == []
+        if delivery != "bare":
+            env.check_no_secrets()
 
-    asyncio.run(story())
+    asyncio.run(send_code())
 
 
 @covers("telegram-agent-blind")
-def test_a_code_is_kept_from_the_application_also_where_the_logins_cannot_be_read(
-    scene: Scene, anna: User, monkeypatch: pytest.MonkeyPatch
+def test_application_gets_no_code_if_logins_cannot_be_read(
+    env: TelegramEnvironment, anna: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hermes_mcp_auth_remote.errors import StoreError
 
-    api, host, service = scene.api, Host(), scene.service()
+    api, host, service = env.api, HostHandlers(), env.make_service()
 
-    async def story() -> None:
-        async with hosted(scene, host, scene.logins(service)):
-            prompt = await scene.prompt(anna)
-            answer = await scene.approved(prompt)
+    async def send_code() -> None:
+        async with running_application(env, host, env.make_logins(service)):
+            prompt = await env.request_prompt(anna)
+            answer = await env.approve_login(prompt)
 
-            def unreadable() -> None:
+            def fail_read() -> None:
                 raise StoreError("The logins cannot be read.", "Look at the disk.")
 
             with monkeypatch.context() as patched:
-                patched.setattr(service, "logins", unreadable)
+                patched.setattr(service, "logins", fail_read)
                 api.say(anna, answer)
-                await api.until(lambda: api.deleted(anna))
-                await api.until(lambda: any("cannot be read" in each for each in scene.texts(anna)))
+                await api.until(lambda: api.deleted_messages(anna))
+                await api.until(lambda: any("cannot be read" in bot_text for bot_text in env.bot_texts(anna)))
             api.say(anna, answer)
-            await scene.shown(anna, "notes: connected")
-        assert not host.saw("code=")
+            await env.wait_for_message(anna, "notes: connected")
+        assert not host.has_received("code=")
 
-    asyncio.run(story())
+    asyncio.run(send_code())
 
 
 @covers("telegram-untouched")
-def test_it_runs_by_run_polling_with_the_applications_own_hooks(scene: Scene, anna: User) -> None:
+def test_logins_run_in_run_polling_with_hooks_of_application(env: TelegramEnvironment, anna: User) -> None:
     """The bot shows a login of another process although the user has sent it no message."""
-    api, hooks = scene.api, list[str]()
+    api, hooks = env.api, list[str]()
 
-    def hook(name: str) -> Any:
-        async def called(_application: App) -> None:
+    def make_hook(name: str) -> Any:
+        async def record_call(_application: App) -> None:
             hooks.append(name)
 
-        return called
+        return record_call
 
-    def run() -> None:
+    def run_application() -> None:
         builder = (
-            scene.builder().post_init(hook("init")).post_stop(hook("stop")).post_shutdown(hook("shutdown"))
+            env.application_builder()
+            .post_init(make_hook("init"))
+            .post_stop(make_hook("stop"))
+            .post_shutdown(make_hook("shutdown"))
         )
-        logins = scene.logins()
+        logins = env.make_logins()
         application = builder.build()
         logins.add_to(application)
-        running.append(application)
+        applications.append(application)
         loops.append(asyncio.new_event_loop())
         asyncio.set_event_loop(loops[0])
         application.run_polling(stop_signals=None, poll_interval=0)
 
-    running, loops = list[App](), list[asyncio.AbstractEventLoop]()
-    thread = threading.Thread(target=run)
+    applications, loops = list[App](), list[asyncio.AbstractEventLoop]()
+    thread = threading.Thread(target=run_application)
     thread.start()
 
-    async def story() -> None:
-        await scene.service().start_login(scene.server, Origin("telegram", user_id="7"))
-        prompt = await scene.shown(anna, "Connect notes")
-        api.say(anna, await scene.approved(prompt))
-        await scene.shown(anna, "notes: connected")
+    async def finish_login() -> None:
+        await env.make_service().start_login(env.server, Origin("telegram", user_id="7"))
+        prompt = await env.wait_for_message(anna, "Connect notes")
+        api.say(anna, await env.approve_login(prompt))
+        await env.wait_for_message(anna, "notes: connected")
 
     try:
-        asyncio.run(story())
+        asyncio.run(finish_login())
     finally:
-        loops[0].call_soon_threadsafe(running[0].stop_running)
+        loops[0].call_soon_threadsafe(applications[0].stop_running)
         thread.join(20)
     assert not thread.is_alive()
     assert hooks == ["init", "stop", "shutdown"]
 
 
 @covers("telegram-untouched")
-def test_a_stopped_application_leaves_nothing_of_ours_running_and_may_start_again(
-    scene: Scene, anna: User
-) -> None:
-    api, host = scene.api, Host()
+def test_stopped_application_leaves_no_tasks_and_can_restart(env: TelegramEnvironment, anna: User) -> None:
+    api, host = env.api, HostHandlers()
 
-    async def story() -> None:
-        async with hosted(scene, host) as application:
+    async def restart_during_login() -> None:
+        async with running_application(env, host) as application:
             assert application.updater is not None
-            prompt = await scene.prompt(anna)
+            prompt = await env.request_prompt(anna)
             await application.updater.stop()
             await application.stop()
-            left = asyncio.all_tasks() - {asyncio.current_task()}
-            assert [task.get_name() for task in left] == []
+            remaining_tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            assert [task.get_name() for task in remaining_tasks] == []
             await application.start()
             await application.updater.start_polling(poll_interval=0)
-            api.say(anna, await scene.approved(prompt))
-            await scene.shown(anna, "notes: connected")
+            api.say(anna, await env.approve_login(prompt))
+            await env.wait_for_message(anna, "notes: connected")
 
-    asyncio.run(story())
+    asyncio.run(restart_during_login())
 
 
 @covers("telegram-story")
-def test_the_application_hears_who_has_connected_and_may_ask_again(scene: Scene, anna: User) -> None:
-    api, host = scene.api, Host()
-    connected: list[tuple[str, str | None]] = []
+def test_application_is_notified_of_connection(env: TelegramEnvironment, anna: User) -> None:
+    api, host = env.api, HostHandlers()
+    connections: list[tuple[str, str | None]] = []
 
     async def on_connected(login: Login, connection: Connection) -> None:
-        connected.append((login.key.server_name, connection.account))
+        connections.append((login.key.server_name, connection.account))
 
-    logins = scene.logins(on_connected=on_connected)
+    logins = env.make_logins(on_connected=on_connected)
 
-    async def story() -> None:
-        async with hosted(scene, host, logins):
-            prompt = await scene.prompt(anna)
-            api.say(anna, await scene.approved(prompt))
-            await eventually(lambda: bool(connected))
+    async def finish_login() -> None:
+        async with running_application(env, host, logins):
+            prompt = await env.request_prompt(anna)
+            api.say(anna, await env.approve_login(prompt))
+            await wait_until(lambda: bool(connections))
 
-    asyncio.run(story())
-    assert connected == [("notes", "ada@example.com")]
+    asyncio.run(finish_login())
+    assert connections == [("notes", "ada@example.com")]
 
 
 @covers("telegram-people")
-def test_nobody_is_asked_for_an_update_that_no_person_sent(scene: Scene) -> None:
-    logins = scene.logins()
+def test_update_without_user_prompts_no_user(env: TelegramEnvironment) -> None:
+    logins = env.make_logins()
     with pytest.raises(RuntimeError, match="add_to"):
         _ = logins.dispatcher
     news = {"id": -1005, "type": "channel", "title": "News"}
 
-    async def story() -> None:
-        application = scene.builder().build()
+    async def check_updates() -> None:
+        application = env.application_builder().build()
         logins.add_to(application)
         async with application:
             message = {"message_id": 1, "date": 1, "chat": news, "text": "x"}
@@ -292,10 +293,10 @@ def test_nobody_is_asked_for_an_update_that_no_person_sent(scene: Scene) -> None
                 {"channel_post": message},
                 {"message": {**message, "chat": group, "from": anonymous, "sender_chat": group}},
             ):
-                nobodys = Update.de_json({"update_id": 1, **update})
+                update_without_user = Update.de_json({"update_id": 1, **update})
                 with pytest.raises(ValueError, match="No user sent"):
-                    logins.session("notes", nobodys)
-                with logins.prompt_in(nobodys), pytest.raises(AuthorizationRequired):
+                    logins.session("notes", update_without_user)
+                with logins.prompt_in(update_without_user), pytest.raises(AuthorizationRequired):
                     await session.header()
 
-    asyncio.run(story())
+    asyncio.run(check_updates())

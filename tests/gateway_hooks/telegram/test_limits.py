@@ -11,20 +11,20 @@ from telegram import BotCommand
 
 from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.dialog.servers import StaticServers
-from tests.browserless import approve
-from tests.demo.player import MovedClock
-from tests.gateway_hooks.telegram.given import OPEN, Scene, eventually
-from tests.gateway_hooks.telegram.test_application import Host, hosted
+from tests.consent_form import approve
+from tests.demo.manual_client import ManualClock
+from tests.gateway_hooks.telegram.environment import OPEN_BUTTON, TelegramEnvironment, wait_until
+from tests.gateway_hooks.telegram.test_application import HostHandlers, running_application
 from tests.parts.authorization_server import Demo
-from tests.parts.bot_api import User, running
+from tests.parts.bot_api import User, serve_bot_api
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
 
-def with_long_address(scene: Scene, characters: int) -> StaticServers:
-    options = replace(scene.server.options, authorize_params={"hint": "x" * characters})
-    return StaticServers([replace(scene.server, options=options)])
+def servers_with_long_url(env: TelegramEnvironment, hint_chars: int) -> StaticServers:
+    options = replace(env.server.options, authorize_params={"hint": "x" * hint_chars})
+    return StaticServers([replace(env.server, options=options)])
 
 
 @covers("telegram-limits")
@@ -33,55 +33,59 @@ def with_long_address(scene: Scene, characters: int) -> StaticServers:
     [(1400, 1), (2200, 1), (3400, 2), (5000, 2)],
     ids=["button", "text", "separate", "file"],
 )
-def test_an_address_too_long_for_a_button_goes_into_the_text_and_on(
-    scene: Scene, anna: User, characters: int, messages: int
+def test_long_url_is_in_text_or_separate_message(
+    env: TelegramEnvironment, anna: User, characters: int, messages: int
 ) -> None:
-    api = scene.api
-    logins = scene.logins()
+    api = env.api
+    logins = env.make_logins()
     logins._dispatcher_arguments = (
         logins._dispatcher_arguments[0],
-        with_long_address(scene, characters),
+        servers_with_long_url(env, characters),
         *logins._dispatcher_arguments[2:],
     )
-    scene.demo.authorization_server.change_behaviour(with_device=True)
+    env.demo.authorization_server.change_behaviour(with_device=True)
 
-    async def story() -> None:
-        async with hosted(scene, Host(), logins):
-            prompt = await scene.prompt(anna)
+    async def finish_login() -> None:
+        async with running_application(env, HostHandlers(), logins):
+            prompt = await env.request_prompt(anna)
             await api.press(anna, prompt, "Paste instead")
-            await api.until(lambda: any("Send it to me" in each for each in scene.texts(anna)))
-            await eventually(lambda: len(scene.login().message_ids) == 1)
-            await api.until(lambda: len(scene.texts(anna)) == messages)
-            login, url = scene.login(), scene.login().authorization_url
-            shown = [each for each in api.messages(anna) if each.from_bot]
-            assert all(each.protected and (each.previews_disabled or each.document) for each in shown)
+            await api.until(lambda: any("Send it to me" in each for each in env.bot_texts(anna)))
+            await wait_until(lambda: len(env.waiting_login().message_ids) == 1)
+            await api.until(lambda: len(env.bot_texts(anna)) == messages)
+            login, url = env.waiting_login(), env.waiting_login().authorization_url
+            bot_messages = [each for each in api.messages(anna) if each.is_from_bot]
+            assert all(each.protected and (each.previews_disabled or each.document) for each in bot_messages)
             if characters == 1400:
-                assert api.url_of(shown[0], OPEN) == url
+                assert api.button_url(bot_messages[0], OPEN_BUTTON) == url
             elif characters == 5000:
-                assert shown[1].document is not None
-                assert shown[1].document.data.decode() == url
+                assert bot_messages[1].document is not None
+                assert bot_messages[1].document.data.decode() == url
             else:
-                assert url in shown[-1].text
-                assert {shown[-1].part(each) for each in shown[-1].entities if each.type == "url"} >= {url}
-            await api.press(anna, shown[0], "QR code")
-            said = await scene.shown(anna, "Connect notes", shown[-1].id)
-            assert "too long for a QR code" in said.text
+                assert url in bot_messages[-1].text
+                assert {
+                    bot_messages[-1].entity_text(each)
+                    for each in bot_messages[-1].entities
+                    if each.type == "url"
+                } >= {url}
+            await api.press(anna, bot_messages[0], "QR code")
+            qr_refusal = await env.wait_for_message(anna, "Connect notes", bot_messages[-1].id)
+            assert "too long for a QR code" in qr_refusal.text
             # The countdown is edited; then the user answers.
-            scene.clock.now += 301
-            await api.until(lambda: any("(5 minutes)" in each for each in scene.texts(anna)))
-            api.say(anna, await asyncio.to_thread(approved, scene))
-            await scene.shown(anna, "notes: connected")
-            await eventually(lambda: scene.service().login(login.id).message_ids == ())
-            await api.until(lambda: len(scene.texts(anna)) == 1)
-        scene.check(login)
-        refused = {call.description.partition(":")[2][:28] for call in api.calls if not call.ok}
-        assert refused <= {" message is not modified: sp"}
+            env.clock.now += 301
+            await api.until(lambda: any("(5 minutes)" in each for each in env.bot_texts(anna)))
+            api.say(anna, await asyncio.to_thread(approve_login, env))
+            await env.wait_for_message(anna, "notes: connected")
+            await wait_until(lambda: env.make_service().login(login.id).message_ids == ())
+            await api.until(lambda: len(env.bot_texts(anna)) == 1)
+        env.check_no_secrets(login)
+        failed_descriptions = {call.description.partition(":")[2][:28] for call in api.calls if not call.ok}
+        assert failed_descriptions <= {" message is not modified: sp"}
 
-    asyncio.run(story())
+    asyncio.run(finish_login())
 
 
-def approved(scene: Scene) -> str:
-    return approve(scene.login().authorization_url)
+def approve_login(env: TelegramEnvironment) -> str:
+    return approve(env.waiting_login().authorization_url)
 
 
 @covers("telegram-limits")
@@ -92,110 +96,106 @@ def approved(scene: Scene) -> str:
         "Bad Request: inline keyboard button URL 'x' is invalid: Wrong HTTP URL",
     ],
 )
-def test_an_address_that_telegram_refuses_for_a_button_goes_into_the_text(
-    scene: Scene, anna: User, text: str
-) -> None:
-    api = scene.api
+def test_url_refused_for_button_is_in_text(env: TelegramEnvironment, anna: User, text: str) -> None:
+    api = env.api
 
-    async def story() -> None:
-        async with hosted(scene, Host()):
+    async def show_prompts() -> None:
+        async with running_application(env, HostHandlers()):
             api.refuse(400, text, "sendMessage")
-            prompt = await scene.prompt(anna)
-            assert scene.login().authorization_url in prompt.text
+            prompt = await env.request_prompt(anna)
+            assert env.waiting_login().authorization_url in prompt.text
             api.refuse(400, text, "editMessageText")
-            scene.clock.now += 301
+            env.clock.now += 301
             await api.until(lambda: "(5 minutes)" in api.messages(anna)[-1].text)
-            now = api.messages(anna)[-1]
-            assert now.id == prompt.id
-            assert scene.login().authorization_url in now.text
+            edited_prompt = api.messages(anna)[-1]
+            assert edited_prompt.id == prompt.id
+            assert env.waiting_login().authorization_url in edited_prompt.text
 
-    asyncio.run(story())
+    asyncio.run(show_prompts())
 
 
 @covers("telegram-limits")
-def test_the_menu_is_set_once_and_where_it_differs(scene: Scene) -> None:
-    api = scene.api
+def test_menu_is_set_once_and_if_it_differs(env: TelegramEnvironment) -> None:
+    api = env.api
 
-    async def story() -> None:
+    async def run_bots() -> None:
         for _ in range(2):
-            async with scene.bot():
-                await api.until(lambda: api.polling)
-                await eventually(lambda: bool(api.calls_of("getMyCommands")))
+            async with env.running_bot():
+                await api.until(lambda: api.is_polling)
+                await wait_until(lambda: bool(api.calls_of("getMyCommands")))
         assert len(api.calls_of("setMyCommands")) == 1
-        async with scene.builder().build() as application:
+        async with env.application_builder().build() as application:
             names = [command.command for command in await application.bot.get_my_commands()]
             assert names == ["connect", "connections", "disconnect"]
             await application.bot.set_my_commands([BotCommand("other", "Other")])
-        async with scene.bot():
-            await eventually(lambda: len(api.calls_of("setMyCommands")) == 3)
+        async with env.running_bot():
+            await wait_until(lambda: len(api.calls_of("setMyCommands")) == 3)
 
-    asyncio.run(story())
+    asyncio.run(run_bots())
 
 
 @covers("telegram-trouble")
-def test_a_hundred_chats_at_once_all_get_their_prompt(scene: Scene) -> None:
-    api = scene.api
-    people = [api.user(number, f"Person {number}") for number in range(1000, 1100)]
-    for person in people:
-        api.private(person).started = True
-    policy = AllowList(users=frozenset(str(person.id) for person in people), owners="per_user")
+def test_hundred_concurrent_chats_get_prompts(env: TelegramEnvironment) -> None:
+    api = env.api
+    users = [api.add_user(number, f"Person {number}") for number in range(1000, 1100)]
+    for person in users:
+        api.private_chat(person).is_started = True
+    policy = AllowList(users=frozenset(str(person.id) for person in users), owners="per_user")
 
-    async def story() -> None:
-        async with scene.bot(policy=policy):
-            for person in people:
+    async def request_prompts() -> None:
+        async with env.running_bot(policy=policy):
+            for person in users:
                 api.say(person, "/connect notes")
-            await api.until(lambda: all(scene.texts(person) for person in people), 60)
+            await api.until(lambda: all(env.bot_texts(person) for person in users), 60)
 
-    asyncio.run(story())
-    assert len({api.url_of(api.messages(person)[-1], OPEN) for person in people}) == 100
+    asyncio.run(request_prompts())
+    assert len({api.button_url(api.messages(person)[-1], OPEN_BUTTON) for person in users}) == 100
 
 
 @covers("telegram-trouble")
-def test_telegrams_own_limits_are_kept_and_everybody_is_served(
-    demo: Demo, tmp_path: Path, clock: MovedClock
-) -> None:
-    async def pass_by(seconds: float) -> None:
+def test_all_users_get_prompts_within_rate_limits(demo: Demo, tmp_path: Path, clock: ManualClock) -> None:
+    async def advance_clock(seconds: float) -> None:
         clock.now += seconds
         await asyncio.sleep(0)
 
-    with running(clock=clock, rate_limits=True) as api:
-        scene = Scene(api, demo, tmp_path, clock)
-        people = [api.user(number, f"Person {number}") for number in range(1000, 1040)]
-        for person in people:
-            api.private(person).started = True
-        policy = AllowList(users=frozenset(str(person.id) for person in people), owners="per_user")
-        logins = scene.logins(policy=policy)
-        logins._sleep = pass_by
+    with serve_bot_api(clock=clock, rate_limits=True) as api:
+        env = TelegramEnvironment(api, demo, tmp_path, clock)
+        users = [api.add_user(number, f"Person {number}") for number in range(1000, 1040)]
+        for person in users:
+            api.private_chat(person).is_started = True
+        policy = AllowList(users=frozenset(str(person.id) for person in users), owners="per_user")
+        logins = env.make_logins(policy=policy)
+        logins._sleep = advance_clock
 
-        async def story() -> None:
-            async with hosted(scene, Host(), logins):
-                for person in people:
+        async def request_prompts() -> None:
+            async with running_application(env, HostHandlers(), logins):
+                for person in users:
                     api.say(person, "/connect notes")
-                for person in people:
-                    await scene.shown(person, "Connect notes")
+                for person in users:
+                    await env.wait_for_message(person, "Connect notes")
 
-        asyncio.run(story())
+        asyncio.run(request_prompts())
         assert any(call.description.startswith("Too Many") for call in api.calls_of("sendMessage"))
-        assert [len(scene.texts(person)) for person in people] == [1] * 40
+        assert [len(env.bot_texts(person)) for person in users] == [1] * 40
 
 
 @covers("telegram-trouble")
-def test_each_press_is_answered_once_whatever_comes_of_it(scene: Scene, anna: User) -> None:
-    api = scene.api
+def test_each_press_is_answered_once(env: TelegramEnvironment, anna: User) -> None:
+    api = env.api
 
-    async def story() -> None:
-        async with hosted(scene, Host()):
-            prompt = await scene.prompt(anna)
+    async def press_buttons() -> None:
+        async with running_application(env, HostHandlers()):
+            prompt = await env.request_prompt(anna)
             assert (await api.press(anna, prompt, "QR code")).text == ""
             await api.press(anna, prompt, "Cancel")
-            ended = await scene.shown(anna, "notes: not connected")
+            outcome = await env.wait_for_message(anna, "notes: not connected")
             # Another client still shows a button that the bot has removed.
-            api.world.edit(replace(prompt, edited_at=scene.clock.now))
+            api.state.replace_message(replace(prompt, edited_at=env.clock.now))
             assert (await api.press(anna, prompt, "Cancel")).text == "That login is over."
-            api.world.edit(replace(prompt, text=ended.text, keyboard=ended.keyboard))
+            api.state.replace_message(replace(prompt, text=outcome.text, keyboard=outcome.keyboard))
             assert (await api.press(anna, prompt, "Try again")).text == "One moment…"
         for call in api.calls_of("answerCallbackQuery"):
             assert call.ok
         assert len(api.calls_of("answerCallbackQuery")) == 4
 
-    asyncio.run(story())
+    asyncio.run(press_buttons())

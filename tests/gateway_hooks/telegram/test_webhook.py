@@ -14,7 +14,7 @@ import trustme
 from gateway_hooks.dialog.platform import ChatError
 from hermes_mcp_auth_remote.config.chats import Webhook
 from hermes_mcp_auth_remote.values import Secret
-from tests.gateway_hooks.telegram.given import Scene
+from tests.gateway_hooks.telegram.environment import TelegramEnvironment
 from tests.parts.bot_api import User
 from tests.parts.ports import free_port
 from tests.requirements import covers
@@ -24,18 +24,16 @@ pytestmark = pytest.mark.slow
 
 @covers("telegram-story")
 @pytest.mark.parametrize("with_tls", [False, True], ids=["behind a proxy", "with its own certificate"])
-def test_a_login_where_telegram_calls_the_bot(
-    scene: Scene, anna: User, tmp_path: Path, *, with_tls: bool
-) -> None:
-    api, port = scene.api, free_port()
+def test_login_with_webhook(env: TelegramEnvironment, anna: User, tmp_path: Path, *, with_tls: bool) -> None:
+    api, port = env.api, free_port()
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     if with_tls:
         # An operator without a domain uses a self-signed certificate. The bot uploads it to Telegram.
         authority = trustme.CA()
-        made = authority.issue_cert("127.0.0.1")
-        key.write_bytes(made.private_key_pem.bytes())
+        issued_certificate = authority.issue_cert("127.0.0.1")
+        key.write_bytes(issued_certificate.private_key_pem.bytes())
         certificate.write_bytes(
-            b"".join(pem.bytes() for pem in made.cert_chain_pems) + authority.cert_pem.bytes()
+            b"".join(pem.bytes() for pem in issued_certificate.cert_chain_pems) + authority.cert_pem.bytes()
         )
     webhook = Webhook(
         f"http{'s' if with_tls else ''}://127.0.0.1:{port}/hook/of/ours",
@@ -44,25 +42,25 @@ def test_a_login_where_telegram_calls_the_bot(
         key=key if with_tls else None,
     )
 
-    async def story() -> None:
-        async with scene.bot(webhook=webhook):
-            prompt = await scene.prompt(anna)
+    async def log_in() -> None:
+        async with env.running_bot(webhook=webhook):
+            prompt = await env.request_prompt(anna)
             await api.press(anna, prompt, "QR code")
-            api.say(anna, await scene.approved(prompt))
-            await scene.shown(anna, "notes: connected")
+            api.say(anna, await env.approve_login(prompt))
+            await env.wait_for_message(anna, "notes: connected")
         assert api.calls_of("getUpdates") == []
-        assert len(api.world.updates.webhook.secret_token) >= 32
-        scene.check()
+        assert len(api.state.updates.webhook.secret_token) >= 32
+        env.check_no_secrets()
         # The bot can poll after the webhook ends.
-        async with scene.bot():
+        async with env.running_bot():
             api.say(anna, "/connections")
-            await scene.shown(anna, "Connections")
+            await env.wait_for_message(anna, "Connections")
 
-    asyncio.run(story())
+    asyncio.run(log_in())
 
 
 @covers("telegram-people")
-def test_an_update_that_does_not_say_the_secret_is_not_telegrams(scene: Scene, anna: User) -> None:
+def test_update_without_webhook_secret_is_rejected(env: TelegramEnvironment, anna: User) -> None:
     port = free_port()
     webhook = Webhook(f"http://127.0.0.1:{port}/hook", port=port, secret=Secret("a-secret-of-the-operators"))
     message = {"message_id": 1, "date": 1, "chat": {"id": 7, "type": "private"}, "text": "/connections"}
@@ -75,35 +73,41 @@ def test_an_update_that_does_not_say_the_secret_is_not_telegrams(scene: Scene, a
         },
     }
 
-    async def story() -> None:
-        async with scene.bot(webhook=webhook), httpx.AsyncClient(trust_env=False) as client:
+    async def send_forged_updates() -> None:
+        async with env.running_bot(webhook=webhook), httpx.AsyncClient(trust_env=False) as client:
             for headers in ({}, {"X-Telegram-Bot-Api-Secret-Token": "another"}):
-                answer = await client.post(webhook.url, json=forged, headers=headers)
-                assert answer.status_code == 403
-            await scene.prompt(anna)
-        assert len(scene.api.calls_of("sendMessage")) == 1
-        assert scene.api.world.updates.webhook.secret_token == "a-secret-of-the-operators"
+                response = await client.post(webhook.url, json=forged, headers=headers)
+                assert response.status_code == 403
+            await env.request_prompt(anna)
+        assert len(env.api.calls_of("sendMessage")) == 1
+        assert env.api.state.updates.webhook.secret_token == "a-secret-of-the-operators"
 
-    asyncio.run(story())
+    asyncio.run(send_forged_updates())
 
 
 @covers("telegram-trouble")
-def test_what_webhooks_lack_is_said(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def begin(webhook: Webhook) -> None:
-        async with scene.bot(webhook=webhook):
+def test_webhook_setup_errors_are_reported(
+    env: TelegramEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start_bot(webhook: Webhook) -> None:
+        async with env.running_bot(webhook=webhook):
             pass
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listening_socket:
+        port = listening_socket.getsockname()[1]
         with pytest.raises(ChatError, match="Cannot listen on"):
-            asyncio.run(begin(Webhook("https://bot.example/hook", port=port)))
+            asyncio.run(start_bot(Webhook("https://bot.example/hook", port=port)))
     with pytest.raises(ChatError, match="an https url must be provided"):
-        asyncio.run(begin(Webhook("http://bot.example/hook", port=free_port())))
-    nowhere = tmp_path / "none.pem"
+        asyncio.run(start_bot(Webhook("http://bot.example/hook", port=free_port())))
+    missing_file = tmp_path / "none.pem"
     with pytest.raises(ChatError, match="cannot be read: No such file"):
         asyncio.run(
-            begin(Webhook("https://bot.example/hook", port=free_port(), certificate=nowhere, key=nowhere))
+            start_bot(
+                Webhook(
+                    "https://bot.example/hook", port=free_port(), certificate=missing_file, key=missing_file
+                )
+            )
         )
     monkeypatch.setattr(sys.modules["telegram.ext._updater"], "WEBHOOKS_AVAILABLE", False)
     with pytest.raises(ChatError, match=r"python-telegram-bot\[webhooks\]"):
-        asyncio.run(begin(Webhook("https://bot.example/hook", port=free_port())))
+        asyncio.run(start_bot(Webhook("https://bot.example/hook", port=free_port())))

@@ -16,8 +16,19 @@ its messages from groups, unless it is an administrator or the server runs with 
 """
 
 from tests.parts.bot_api.api import BotApi
-from tests.parts.bot_api.server import running
+from tests.parts.bot_api.server import serve_bot_api
+from tests.parts.bot_api.state import ButtonPress
 from tests.parts.bot_api.values import Button, Call, Chat, Entity, File, Message, User
-from tests.parts.bot_api.world import Pressed
 
-__all__ = ["BotApi", "Button", "Call", "Chat", "Entity", "File", "Message", "Pressed", "User", "running"]
+__all__ = [
+    "BotApi",
+    "Button",
+    "ButtonPress",
+    "Call",
+    "Chat",
+    "Entity",
+    "File",
+    "Message",
+    "User",
+    "serve_bot_api",
+]

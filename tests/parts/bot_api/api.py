@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from tests.parts.bot_api.shapes import Shapes
-from tests.parts.bot_api.trouble import RateLimits, Troubles
+from tests.parts.bot_api.extended_user_actions import ExtendedUserActions
+from tests.parts.bot_api.faults import FaultInjection, RateLimits
+from tests.parts.bot_api.state import BotApiState
 from tests.parts.bot_api.values import User
-from tests.parts.bot_api.world import World
 
 
-class BotApi(Shapes, Troubles):
+class BotApi(ExtendedUserActions, FaultInjection):
     """The endpoint: the actions of users, what they see, injected faults, and the URLs for the bot."""
 
-    def __init__(self, world: World, origin: str, token: str, *, rate_limits: bool) -> None:
-        Shapes.__init__(self, world)
-        Troubles.__init__(self)
+    def __init__(self, state: BotApiState, origin: str, token: str, *, rate_limits: bool) -> None:
+        ExtendedUserActions.__init__(self, state)
+        FaultInjection.__init__(self)
         self.origin = origin
         self.token = token
-        self.faults: list[str] = []
-        self.rate_limits: RateLimits | None = RateLimits(world.clock) if rate_limits else None
+        self.internal_errors: list[str] = []
+        self.rate_limits: RateLimits | None = RateLimits(state.clock) if rate_limits else None
 
     @property
     def base_url(self) -> str:
@@ -30,9 +30,9 @@ class BotApi(Shapes, Troubles):
 
     @property
     def bot(self) -> User:
-        return self.world.bot
+        return self.state.bot
 
     @property
-    def polling(self) -> bool:
+    def is_polling(self) -> bool:
         """Return True while a long poll of the bot waits."""
-        return self.world.updates.pollers_waiting > 0
+        return self.state.updates.pollers_waiting > 0

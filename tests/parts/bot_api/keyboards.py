@@ -14,7 +14,7 @@ from tests.parts.bot_api.limits import (
     CALLBACK_DATA_BYTES,
     COPY_TEXT_CHARACTERS,
 )
-from tests.parts.bot_api.values import Button, Json, Keyboard, bad_request, utf16
+from tests.parts.bot_api.values import Button, Json, Keyboard, bad_request, utf16_length
 
 OTHER_ACTIONS = (
     "web_app",
@@ -25,16 +25,16 @@ OTHER_ACTIONS = (
     "callback_game",
     "pay",
 )
-WHERE = "can't parse inline keyboard button"
+BUTTON_ERROR = "can't parse inline keyboard button"
 ACTIONS = ("url", "callback_data", "copy_text", *OTHER_ACTIONS)
 OTHER_MARKUPS = ("keyboard", "remove_keyboard", "force_reply")
 
 
-class WrongUrl(Exception):
+class InvalidUrl(Exception):
     """An invalid URL; the text is the real server's reason."""
 
 
-def checked_url(url: str) -> str:
+def normalize_url(url: str) -> str:
     """Return a URL as the real server normalizes it; raise InvalidUrl.
 
     Schemes are http, https and tg; the default is http. A host needs a dot: localhost fails, an IP address
@@ -47,18 +47,18 @@ def checked_url(url: str) -> str:
         scheme, rest = "http", url
     scheme = scheme.lower()
     if scheme not in {"http", "https", "tg"}:
-        raise WrongUrl("Unsupported URL protocol")
+        raise InvalidUrl("Unsupported URL protocol")
     try:
         parts = urlsplit(f"{scheme}://{rest}")
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise WrongUrl("Wrong HTTP URL") from None
+        raise InvalidUrl("Wrong HTTP URL") from None
     if scheme == "tg":
         if port is not None or "@" in parts.netloc or not re.fullmatch(r"[A-Za-z0-9_-]+", host):
-            raise WrongUrl("Wrong tg URL")
+            raise InvalidUrl("Wrong tg URL")
         return f"tg://{rest}"
     if not host or re.search(r"[\s\x00-\x20<>\"]", url) or ("." not in host and ":" not in host):
-        raise WrongUrl("Wrong HTTP URL")
+        raise InvalidUrl("Wrong HTTP URL")
     return urlunsplit((scheme, parts.netloc.lower(), parts.path or "/", parts.query, parts.fragment))
 
 
@@ -81,18 +81,18 @@ def read_keyboard(text: str) -> Keyboard:
         raise bad_request('field "inline_keyboard" must be of type Array')
     if not all(isinstance(row, list) for row in rows):
         raise bad_request('field "inline_keyboard" of the InlineKeyboardMarkup must be an Array of Arrays')
-    keyboard = tuple(tuple(_button(button) for button in row) for row in rows if row)
+    keyboard = tuple(tuple(_read_button(button) for button in row) for row in rows if row)
     # Telegram does not document these limits; clients and libraries use them.
     if sum(map(len, keyboard)) > BUTTONS or any(len(row) > BUTTONS_PER_ROW for row in keyboard):
         raise bad_request("reply markup is too long")
     return keyboard
 
 
-def _button(given: object) -> Button:
-    if not isinstance(given, dict):
-        raise bad_request(f"{WHERE}: expected an Object")
-    button = cast("Json", given)
-    label = _string(button, "text")
+def _read_button(button_json: object) -> Button:
+    if not isinstance(button_json, dict):
+        raise bad_request(f"{BUTTON_ERROR}: expected an Object")
+    button = cast("Json", button_json)
+    label = _read_string(button, "text")
     if label is None:
         raise bad_request("can't parse inline keyboard button: Can't find field \"text\"")
     if not label.strip():
@@ -101,46 +101,46 @@ def _button(given: object) -> Button:
     empty = {name for name in ("url", "callback_data") if button.get(name) == ""}
     actions = [action for action in ACTIONS if button.get(action) is not None and action not in empty]
     if not actions:
-        raise bad_request(f"{WHERE}: Text buttons are unallowed in the inline keyboard")
+        raise bad_request(f"{BUTTON_ERROR}: Text buttons are unallowed in the inline keyboard")
     if len(actions) > 1:
         # The real server silently uses one of them; its documentation requires exactly one.
         raise bad_request(f"inline keyboard button has more than one action: {', '.join(actions)}")
     if actions[0] in OTHER_ACTIONS:
-        return Button(label, other={actions[0]: button[actions[0]]})
+        return Button(label, other_actions={actions[0]: button[actions[0]]})
     if actions[0] == "url":
-        return Button(label, url=_url(_string(button, "url") or ""))
+        return Button(label, url=_read_url(_read_string(button, "url") or ""))
     if actions[0] == "callback_data":
-        return Button(label, callback_data=_callback_data(_string(button, "callback_data") or ""))
-    return Button(label, copy_text=_copy_text(button["copy_text"]))
+        return Button(label, callback_data=_check_callback_data(_read_string(button, "callback_data") or ""))
+    return Button(label, copy_text=_read_copy_text(button["copy_text"]))
 
 
-def _string(button: Json, name: str) -> str | None:
+def _read_string(button: Json, name: str) -> str | None:
     value = button.get(name)
     if value is not None and not isinstance(value, str):
         raise bad_request(f'can\'t parse inline keyboard button: Field "{name}" must be of type String')
     return value
 
 
-def _url(url: str) -> str:
+def _read_url(url: str) -> str:
     try:
-        checked = checked_url(url)
-    except WrongUrl as reason:
+        normalized = normalize_url(url)
+    except InvalidUrl as reason:
         raise bad_request(f"inline keyboard button URL '{url}' is invalid: {reason}") from None
-    if len(checked) > BUTTON_URL_CHARACTERS:
+    if len(normalized) > BUTTON_URL_CHARACTERS:
         raise bad_request("BUTTON_URL_INVALID")
-    return checked
+    return normalized
 
 
-def _callback_data(data: str) -> str:
+def _check_callback_data(data: str) -> str:
     if len(data.encode()) > CALLBACK_DATA_BYTES:
         raise bad_request("BUTTON_DATA_INVALID")
     return data
 
 
-def _copy_text(given: object) -> str:
-    text = given.get("text") if isinstance(given, dict) else None
+def _read_copy_text(copy_text_json: object) -> str:
+    text = copy_text_json.get("text") if isinstance(copy_text_json, dict) else None
     if not isinstance(text, str):
         raise bad_request('can\'t parse inline keyboard button: Field "copy_text" must be of type Object')
-    if not 1 <= utf16(text) <= COPY_TEXT_CHARACTERS:
+    if not 1 <= utf16_length(text) <= COPY_TEXT_CHARACTERS:
         raise bad_request("BUTTON_COPY_TEXT_INVALID")
     return text

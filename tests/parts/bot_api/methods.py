@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.parts.bot_api.edit_methods import EDIT_METHODS
 from tests.parts.bot_api.limits import COMMANDS
-from tests.parts.bot_api.messages import EDITING
+from tests.parts.bot_api.lookups import chat_of
 from tests.parts.bot_api.parameters import Parameters
-from tests.parts.bot_api.reading import chat_of
-from tests.parts.bot_api.sending import SENDING
-from tests.parts.bot_api.values import Chat, Json, Refused, User, bad_request
-from tests.parts.bot_api.world import World
+from tests.parts.bot_api.send_methods import SEND_METHODS
+from tests.parts.bot_api.state import BotApiState
+from tests.parts.bot_api.values import ApiError, Chat, Json, User, bad_request
 
-Method = Callable[[World, Parameters], object]
+Method = Callable[[BotApiState, Parameters], object]
 
 # https://core.telegram.org/bots/api#close
 CLOSE_SECONDS = 600
 
 
-def get_me(world: World, parameters: Parameters) -> object:
-    return world.bot.json() | {
+def get_me(state: BotApiState, parameters: Parameters) -> object:
+    return state.bot.json() | {
         "can_join_groups": True,
-        "can_read_all_group_messages": not world.privacy_mode,
+        "can_read_all_group_messages": not state.privacy_mode,
         "supports_inline_queries": False,
         "can_connect_to_business": False,
         "has_main_web_app": False,
     }
 
 
-def get_chat(world: World, parameters: Parameters) -> object:
-    chat = chat_of(world, parameters)
+def get_chat(state: BotApiState, parameters: Parameters) -> object:
+    chat = chat_of(state, parameters)
     return chat.json() | {"accent_color_id": 0, "max_reaction_count": 11, "accepted_gift_types": GIFTS}
 
 
@@ -42,20 +42,20 @@ GIFTS: Json = {
 }
 
 
-def get_chat_member(world: World, parameters: Parameters) -> object:
-    chat = chat_of(world, parameters)
-    return member_json(world, chat, parameters.integer("user_id"))
+def get_chat_member(state: BotApiState, parameters: Parameters) -> object:
+    chat = chat_of(state, parameters)
+    return member_json(state, chat, parameters.integer("user_id"))
 
 
-def member_json(world: World, chat: Chat, user_id: int) -> Json:
+def member_json(state: BotApiState, chat: Chat, user_id: int) -> Json:
     """Return a ChatMember; raise ApiError for an unknown user."""
-    user = world.bot if user_id == world.bot.id else chat.members.get(user_id)
+    user = state.bot if user_id == state.bot.id else chat.members.get(user_id)
     if user is None:
-        known = world.chats.get(user_id)
-        if known is None or known.type != "private":
+        private_chat = state.chats.get(user_id)
+        if private_chat is None or private_chat.type != "private":
             raise bad_request("member not found")
-        return {"user": known.person.json(), "status": "left"}
-    if user is world.bot and chat.bot_can_delete:
+        return {"user": private_chat.user.json(), "status": "left"}
+    if user is state.bot and chat.bot_can_delete:
         return administrator_json(user)
     return {"user": user.json(), "status": "member"}
 
@@ -78,17 +78,17 @@ def administrator_json(user: User) -> Json:
         ),
         False,
     )
-    shown: Json = {"user": user.json(), "status": "administrator", **rights}
-    return shown | {"can_manage_chat": True, "can_delete_messages": True}
+    document: Json = {"user": user.json(), "status": "administrator", **rights}
+    return document | {"can_manage_chat": True, "can_delete_messages": True}
 
 
-def get_chat_administrators(world: World, parameters: Parameters) -> object:
-    chat = chat_of(world, parameters)
-    return [administrator_json(world.bot)] if chat.bot_can_delete else []
+def get_chat_administrators(state: BotApiState, parameters: Parameters) -> object:
+    chat = chat_of(state, parameters)
+    return [administrator_json(state.bot)] if chat.bot_can_delete else []
 
 
-def get_file(world: World, parameters: Parameters) -> object:
-    file = world.files.get(parameters.text("file_id"))
+def get_file(state: BotApiState, parameters: Parameters) -> object:
+    file = state.files.get(parameters.text("file_id"))
     if file is None:
         raise bad_request("wrong file_id or the file is temporarily unavailable")
     return {
@@ -99,13 +99,13 @@ def get_file(world: World, parameters: Parameters) -> object:
     }
 
 
-def _scope(parameters: Parameters) -> str:
+def _scope_key(parameters: Parameters) -> str:
     scope = parameters.json_object("scope") or {"type": "default"}
-    named = ":".join(str(scope[name]) for name in ("type", "chat_id", "user_id") if name in scope)
-    return f"{named}/{parameters.text('language_code')}"
+    scope_name = ":".join(str(scope[name]) for name in ("type", "chat_id", "user_id") if name in scope)
+    return f"{scope_name}/{parameters.text('language_code')}"
 
 
-def set_my_commands(world: World, parameters: Parameters) -> object:
+def set_my_commands(state: BotApiState, parameters: Parameters) -> object:
     commands = parameters.json_array("commands") or []
     if len(commands) > COMMANDS:
         raise bad_request("BOT_COMMANDS_TOO_MUCH")
@@ -119,33 +119,35 @@ def set_my_commands(world: World, parameters: Parameters) -> object:
             raise bad_request("BOT_COMMAND_INVALID")
         if not 1 <= len(str(command.get("description", ""))) <= 256:
             raise bad_request("BOT_COMMAND_DESCRIPTION_INVALID")
-    world.commands[_scope(parameters)] = commands
+    state.commands[_scope_key(parameters)] = commands
     return True
 
 
-def get_my_commands(world: World, parameters: Parameters) -> object:
-    return world.commands.get(_scope(parameters), [])
+def get_my_commands(state: BotApiState, parameters: Parameters) -> object:
+    return state.commands.get(_scope_key(parameters), [])
 
 
-def delete_my_commands(world: World, parameters: Parameters) -> object:
-    world.commands.pop(_scope(parameters), None)
+def delete_my_commands(state: BotApiState, parameters: Parameters) -> object:
+    state.commands.pop(_scope_key(parameters), None)
     return True
 
 
-def nothing(world: World, parameters: Parameters) -> object:
+def accept_without_effect(state: BotApiState, parameters: Parameters) -> object:
     """Accept a call that changes nothing visible in a chat."""
     return True
 
 
-def log_out(world: World, parameters: Parameters) -> object:
-    world.logged_out = True
+def log_out(state: BotApiState, parameters: Parameters) -> object:
+    state.is_logged_out = True
     return True
 
 
-def close(world: World, parameters: Parameters) -> object:
-    left = world.started_at + CLOSE_SECONDS - world.clock()
-    if left > 0:
-        raise Refused(429, f"Too Many Requests: retry after {int(left) + 1}", retry_after=int(left) + 1)
+def close(state: BotApiState, parameters: Parameters) -> object:
+    seconds_left = state.started_at + CLOSE_SECONDS - state.clock()
+    if seconds_left > 0:
+        raise ApiError(
+            429, f"Too Many Requests: retry after {int(seconds_left) + 1}", retry_after=int(seconds_left) + 1
+        )
     return True
 
 
@@ -158,12 +160,12 @@ METHODS: dict[str, Method] = {
     "setMyCommands": set_my_commands,
     "getMyCommands": get_my_commands,
     "deleteMyCommands": delete_my_commands,
-    "setMyDescription": nothing,
-    "setMyShortDescription": nothing,
-    "setMyName": nothing,
-    "setChatMenuButton": nothing,
+    "setMyDescription": accept_without_effect,
+    "setMyShortDescription": accept_without_effect,
+    "setMyName": accept_without_effect,
+    "setChatMenuButton": accept_without_effect,
     "logOut": log_out,
     "close": close,
-    **SENDING,
-    **EDITING,
+    **SEND_METHODS,
+    **EDIT_METHODS,
 }

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tests.parts.bot_api.values import Json, bad_request
 
-SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": False}
+BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,11 @@ class Parameters:
             raise bad_request(f'parameter "{name}" must be of type Number')
         return int(value)
 
-    def switch(self, name: str) -> bool:
+    def boolean(self, name: str) -> bool:
         value = self.values.get(name, "").lower()
-        if value not in SWITCHES:
+        if value not in BOOLEANS:
             raise bad_request(f'parameter "{name}" must be of type Boolean')
-        return SWITCHES[value]
+        return BOOLEANS[value]
 
     def json(self, name: str) -> object:
         """Read a JSON value; None if there is none."""

@@ -10,16 +10,16 @@ import traceback
 from aiohttp import web
 
 from tests.parts.bot_api.api import BotApi
-from tests.parts.bot_api.known import unknown
+from tests.parts.bot_api.faults import PROXY_ERROR_HTML, Fault
+from tests.parts.bot_api.method_parameters import unknown_parameters
 from tests.parts.bot_api.methods import METHODS
 from tests.parts.bot_api.parameters import Parameters, read_parameters
-from tests.parts.bot_api.trouble import HTML, Trouble
-from tests.parts.bot_api.updates import long_poll_seconds
-from tests.parts.bot_api.values import Call, File, Json, Refused
-from tests.parts.bot_api.webhook import WEBHOOKS
+from tests.parts.bot_api.update_queue import long_poll_seconds
+from tests.parts.bot_api.values import ApiError, Call, File, Json
+from tests.parts.bot_api.webhooks import WEBHOOK_METHODS
 
 LARGEST_REQUEST_BYTES = 60 * 1024 * 1024
-NAMES = {name.lower(): name for name in ("getUpdates", *METHODS, *WEBHOOKS)}
+METHOD_NAMES = {name.lower(): name for name in ("getUpdates", *METHODS, *WEBHOOK_METHODS)}
 
 
 class Routes:
@@ -27,193 +27,202 @@ class Routes:
 
     def __init__(self, api: BotApi) -> None:
         self.api = api
-        self.world = api.world
+        self.state = api.state
         self.closing = asyncio.Event()
         self.loop = asyncio.get_running_loop()
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=LARGEST_REQUEST_BYTES)
-        app.router.add_get(r"/file/bot{token}/{path:.+}", self.file)
-        app.router.add_route("*", r"/bot{token:[^/]*}/{method:[^/]*}", self.call)
-        app.router.add_route("*", r"/{rest:.*}", self.nowhere)
+        app.router.add_get(r"/file/bot{token}/{path:.+}", self.serve_file)
+        app.router.add_route("*", r"/bot{token:[^/]*}/{method:[^/]*}", self.serve_call)
+        app.router.add_route("*", r"/{rest:.*}", self.serve_not_found)
         return app
 
-    async def nowhere(self, request: web.Request) -> web.StreamResponse:
-        return _answer(_failure(Refused(404, "Not Found")))
+    async def serve_not_found(self, request: web.Request) -> web.StreamResponse:
+        return _json_response(_error_json(ApiError(404, "Not Found")))
 
-    async def file(self, request: web.Request) -> web.StreamResponse:
+    async def serve_file(self, request: web.Request) -> web.StreamResponse:
         try:
-            self._authorised(request.match_info["token"])
-        except Refused as refusal:
-            return _answer(_failure(refusal))
-        for file in list(self.world.files.values()):
+            self._check_token(request.match_info["token"])
+        except ApiError as refusal:
+            return _json_response(_error_json(refusal))
+        for file in list(self.state.files.values()):
             if file.path == request.match_info["path"]:
                 return web.Response(body=file.data, content_type="application/octet-stream")
-        return _answer(_failure(Refused(404, "Not Found: file not found")))
+        return _json_response(_error_json(ApiError(404, "Not Found: file not found")))
 
-    def _authorised(self, token: str) -> None:
+    def _check_token(self, token: str) -> None:
         if not re.fullmatch(r"\d+:[A-Za-z0-9_-]{20,}", token):
-            raise Refused(404, "Not Found")
+            raise ApiError(404, "Not Found")
         if not secrets.compare_digest(token, self.api.token):
-            raise Refused(401, "Unauthorized")
+            raise ApiError(401, "Unauthorized")
 
-    async def call(self, request: web.Request) -> web.StreamResponse:
+    async def serve_call(self, request: web.Request) -> web.StreamResponse:
         try:
-            self._authorised(request.match_info["token"])
-            name = _named(request.match_info["method"])
-        except Refused as refusal:
-            self._record(request.match_info["method"], Parameters({}), _failure(refusal))
-            return _answer(_failure(refusal))
-        trouble = self.api.next(name)
-        if trouble and trouble.kind == "down":
-            self._record(name, Parameters({}), None, trouble)
-            return _cut(request)
+            self._check_token(request.match_info["token"])
+            name = _method_name(request.match_info["method"])
+        except ApiError as refusal:
+            self._record(request.match_info["method"], Parameters({}), _error_json(refusal))
+            return _json_response(_error_json(refusal))
+        fault = self.api.take_fault(name)
+        if fault and fault.kind == "down":
+            self._record(name, Parameters({}), None, fault)
+            return _abort_connection(request)
         try:
             parameters = await read_parameters(request)
-        except Refused as refusal:
-            self._record(name, Parameters({}), _failure(refusal))
-            return _answer(_failure(refusal))
-        if trouble and trouble.kind in {"hold", "slow"}:
-            await self._delay(trouble)
-        if trouble and trouble.kind == "gateway":
-            self._record(name, parameters, None, trouble)
+        except ApiError as refusal:
+            self._record(name, Parameters({}), _error_json(refusal))
+            return _json_response(_error_json(refusal))
+        if fault and fault.kind in {"hold", "slow"}:
+            await self._delay(fault)
+        if fault and fault.kind == "gateway":
+            self._record(name, parameters, None, fault)
             return web.Response(
-                status=int(trouble.status[:3]),
-                text=HTML.format(status=trouble.status),
+                status=int(fault.status[:3]),
+                text=PROXY_ERROR_HTML.format(status=fault.status),
                 content_type="text/html",
             )
         try:
-            answer = await self._answer(name, parameters, trouble)
+            response = await self._run_method(name, parameters, fault)
         except Exception:  # noqa: BLE001  `serve_bot_api` raises it when its block ends
-            self.api.faults.append(traceback.format_exc())
-            answer = _failure(Refused(500, "Internal Server Error"))
-        self._record(name, parameters, answer, trouble)
-        if answer is None or (trouble and trouble.kind == "hang_up"):
-            return _cut(request)
-        return _answer(answer)
+            self.api.internal_errors.append(traceback.format_exc())
+            response = _error_json(ApiError(500, "Internal Server Error"))
+        self._record(name, parameters, response, fault)
+        if response is None or (fault and fault.kind == "hang_up"):
+            return _abort_connection(request)
+        return _json_response(response)
 
-    async def _delay(self, trouble: Trouble) -> None:
-        if trouble.kind == "slow":
-            await asyncio.sleep(trouble.seconds)
+    async def _delay(self, fault: Fault) -> None:
+        if fault.kind == "slow":
+            await asyncio.sleep(fault.seconds)
             return
-        released = asyncio.Event()
+        release_event = asyncio.Event()
 
         def release() -> None:
-            self.loop.call_soon_threadsafe(released.set)
+            self.loop.call_soon_threadsafe(release_event.set)
 
-        trouble.on_release.append(release)
-        if trouble.released.is_set():
-            released.set()
-        trouble.reached.set()
-        self.world.notify()
-        await released.wait()
+        fault.on_release.append(release)
+        if fault.released.is_set():
+            release_event.set()
+        fault.reached.set()
+        self.state.notify()
+        await release_event.wait()
 
-    async def _answer(self, name: str, parameters: Parameters, trouble: Trouble | None) -> Json | None:
+    async def _run_method(self, name: str, parameters: Parameters, fault: Fault | None) -> Json | None:
         try:
-            self._check(name, parameters, trouble)
+            self._check(name, parameters, fault)
             if name == "getUpdates":
                 return await self._get_updates(parameters)
-            with self.world.lock:
-                method = METHODS.get(name) or WEBHOOKS[name]
-                return {"ok": True, "result": method(self.world, parameters)}
-        except Refused as refusal:
-            return _failure(refusal)
+            with self.state.lock:
+                method = METHODS.get(name) or WEBHOOK_METHODS[name]
+                return {"ok": True, "result": method(self.state, parameters)}
+        except ApiError as refusal:
+            return _error_json(refusal)
 
-    def _check(self, name: str, parameters: Parameters, trouble: Trouble | None) -> None:
-        if trouble and trouble.refusal is not None:
-            raise trouble.refusal
-        if self.world.logged_out and name != "logOut":
-            raise Refused(400, "Logged out")
+    def _check(self, name: str, parameters: Parameters, fault: Fault | None) -> None:
+        if fault and fault.refusal is not None:
+            raise fault.refusal
+        if self.state.is_logged_out and name != "logOut":
+            raise ApiError(400, "Logged out")
         if self.api.rate_limits is not None and parameters.text("chat_id"):
-            with self.world.lock:
+            with self.state.lock:
                 self.api.rate_limits.check(name, parameters.integer("chat_id"))
 
     async def _get_updates(self, parameters: Parameters) -> Json | None:
         """Return pending updates or wait for some; None if the connection must be cut."""
-        updates = self.world.updates
+        updates = self.state.updates
         poller = asyncio.Event()
-        dropped = False
+        is_dropped = False
 
         def wake() -> None:
             self.loop.call_soon_threadsafe(poller.set)
 
         def drop() -> None:
-            nonlocal dropped
-            dropped = True
+            nonlocal is_dropped
+            is_dropped = True
             wake()
 
         seconds = long_poll_seconds(parameters.integer("timeout"))
-        until = self.loop.time() + seconds
-        with self.world.lock:
-            updates.allow(parameters.json_array("allowed_updates"))
-            updates.begin(poller, parameters.integer("offset"))
+        deadline = self.loop.time() + seconds
+        with self.state.lock:
+            updates.set_allowed(parameters.json_array("allowed_updates"))
+            updates.start_poll(poller, parameters.integer("offset"))
             updates.listeners.append(wake)
             updates.pollers_waiting += 1
-            self.world.changed.notify_all()
-        self.api.polls_dropped.append(drop)
+            self.state.changed.notify_all()
+        self.api.poll_droppers.append(drop)
         try:
             while True:
-                with self.world.lock:
+                with self.state.lock:
                     poller.clear()
-                    batch = updates.take(poller, parameters.integer("limit"))
-                if dropped or self.closing.is_set():
+                    batch = updates.next_batch(poller, parameters.integer("limit"))
+                if is_dropped or self.closing.is_set():
                     return None
-                left = until - self.loop.time()
-                if batch or left <= 0:
+                seconds_left = deadline - self.loop.time()
+                if batch or seconds_left <= 0:
                     return {"ok": True, "result": batch}
                 try:
-                    await asyncio.wait_for(poller.wait(), left)
+                    await asyncio.wait_for(poller.wait(), seconds_left)
                 except TimeoutError:
                     continue
         finally:
-            self.api.polls_dropped.remove(drop)
-            with self.world.lock:
+            self.api.poll_droppers.remove(drop)
+            with self.state.lock:
                 updates.listeners.remove(wake)
                 updates.pollers_waiting -= 1
-                updates.end(poller)
-                self.world.changed.notify_all()
+                updates.end_poll(poller)
+                self.state.changed.notify_all()
 
     def _record(
-        self, name: str, parameters: Parameters, answer: Json | None, trouble: Trouble | None = None
+        self, name: str, parameters: Parameters, response: Json | None, fault: Fault | None = None
     ) -> None:
-        given = [*parameters.values, *(upload for upload in parameters.uploads)]
-        attached = {value.removeprefix("attach://") for value in _texts(parameters)}
-        odd = (
-            () if name not in NAMES.values() else unknown(name, [one for one in given if one not in attached])
+        parameter_names = [*parameters.values, *(upload for upload in parameters.uploads)]
+        attached_names = {value.removeprefix("attach://") for value in _attachment_references(parameters)}
+        unknown_names = (
+            ()
+            if name not in METHOD_NAMES.values()
+            else unknown_parameters(
+                name,
+                [
+                    parameter_name
+                    for parameter_name in parameter_names
+                    if parameter_name not in attached_names
+                ],
+            )
         )
         files = {key: File("", "", upload.name, upload.data) for key, upload in parameters.uploads.items()}
-        kind = trouble.kind if trouble else ""
-        call = Call(name, parameters.values, files, answer, self.world.clock(), odd, kind)
-        with self.world.lock:
-            self.world.calls.append(call)
-            self.world.changed.notify_all()
+        kind = fault.kind if fault else ""
+        call = Call(name, parameters.values, files, response, self.state.clock(), unknown_names, kind)
+        with self.state.lock:
+            self.state.calls.append(call)
+            self.state.changed.notify_all()
 
 
-def _named(method: str) -> str:
+def _method_name(method: str) -> str:
     """Return a method's documented name. Like the real server, ignore its case. Raise ApiError."""
-    name = NAMES.get(method.lower())
+    name = METHOD_NAMES.get(method.lower())
     if name is None:
-        raise Refused(404, "Not Found: method not found")
+        raise ApiError(404, "Not Found: method not found")
     return name
 
 
-def _texts(parameters: Parameters) -> list[str]:
+def _attachment_references(parameters: Parameters) -> list[str]:
     return [
         value for text in parameters.values.values() for value in re.findall(r"attach://[^\"\s,}]+", text)
     ]
 
 
-def _failure(refusal: Refused) -> Json:
-    answer: Json = {"ok": False, "error_code": refusal.error_code, "description": refusal.description}
-    return answer | ({"parameters": refusal.parameters} if refusal.parameters else {})
+def _error_json(refusal: ApiError) -> Json:
+    document: Json = {"ok": False, "error_code": refusal.error_code, "description": refusal.description}
+    return document | ({"parameters": refusal.parameters} if refusal.parameters else {})
 
 
-def _answer(answer: Json) -> web.Response:
-    code = answer.get("error_code", 200)
-    return web.json_response(answer, status=code if isinstance(code, int) else 200)
+def _json_response(document: Json) -> web.Response:
+    code = document.get("error_code", 200)
+    return web.json_response(document, status=code if isinstance(code, int) else 200)
 
 
-def _cut(request: web.Request) -> web.Response:
+def _abort_connection(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=500)

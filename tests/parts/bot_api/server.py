@@ -15,15 +15,15 @@ from aiohttp import web
 
 from tests.parts.bot_api.api import BotApi
 from tests.parts.bot_api.routes import Routes
+from tests.parts.bot_api.state import BotApiState
 from tests.parts.bot_api.values import User
-from tests.parts.bot_api.webhook import Deliverer
-from tests.parts.bot_api.world import World
+from tests.parts.bot_api.webhooks import WebhookSender
 
 START_SECONDS = 20.0
 
 
 @contextmanager
-def running(
+def serve_bot_api(
     *,
     token: str | None = None,
     username: str = "hermes_test_bot",
@@ -37,53 +37,55 @@ def running(
 
     Generate a token if there is none. Raise OSError if the port is taken.
     """
-    made = token or f"{secrets.randbelow(9 * 10**8) + 10**8}:AA{secrets.token_hex(17)[:33]}"
-    world = World(
-        User(int(made.split(":")[0]), first_name, username, is_bot=True), clock, privacy_mode=privacy_mode
+    bot_token = token or f"{secrets.randbelow(9 * 10**8) + 10**8}:AA{secrets.token_hex(17)[:33]}"
+    state = BotApiState(
+        User(int(bot_token.split(":")[0]), first_name, username, is_bot=True),
+        clock,
+        privacy_mode=privacy_mode,
     )
-    bound = socket.socket()
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind(("127.0.0.1", port))
+        listener.bind(("127.0.0.1", port))
     except OSError:
-        bound.close()
+        listener.close()
         raise
-    api = BotApi(world, f"http://127.0.0.1:{bound.getsockname()[1]}", made, rate_limits=rate_limits)
+    api = BotApi(state, f"http://127.0.0.1:{listener.getsockname()[1]}", bot_token, rate_limits=rate_limits)
     started: Future[Callable[[], None]] = Future()
     thread = threading.Thread(
-        target=lambda: asyncio.run(_serve(api, bound, started)), name="bot-api", daemon=True
+        target=lambda: asyncio.run(_serve(api, listener, started)), name="bot-api", daemon=True
     )
     thread.start()
     stop = started.result(START_SECONDS)
     try:
         yield api
     finally:
-        api.heal()
+        api.clear_faults()
         stop()
         thread.join(START_SECONDS)
         if thread.is_alive():
             raise AssertionError("The Bot API endpoint did not stop.")
-    if api.faults:
-        raise AssertionError("The Bot API endpoint had internal errors:\n" + "\n".join(api.faults))
+    if api.internal_errors:
+        raise AssertionError("The Bot API endpoint had internal errors:\n" + "\n".join(api.internal_errors))
 
 
-async def _serve(api: BotApi, bound: socket.socket, started: Future[Callable[[], None]]) -> None:
+async def _serve(api: BotApi, listener: socket.socket, started: Future[Callable[[], None]]) -> None:
     loop = asyncio.get_running_loop()
     closing = asyncio.Event()
     routes = Routes(api)
     # Cancel a call if the bot disconnects: otherwise its long poll would keep updates.
     runner = web.AppRunner(routes.app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
-    await web.SockSite(runner, bound).start()
-    delivering = asyncio.create_task(Deliverer(api.world).run())
+    await web.SockSite(runner, listener).start()
+    delivery = asyncio.create_task(WebhookSender(api.state).run())
 
     def stop() -> None:
         loop.call_soon_threadsafe(closing.set)
 
     started.set_result(stop)
     await closing.wait()
-    delivering.cancel()
+    delivery.cancel()
     routes.closing.set()
     api.drop_long_poll()
-    await asyncio.gather(delivering, return_exceptions=True)
+    await asyncio.gather(delivery, return_exceptions=True)
     await runner.cleanup()

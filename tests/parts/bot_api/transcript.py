@@ -7,18 +7,22 @@ from collections.abc import Callable, Iterable
 from tests.parts.bot_api.values import Button, Chat, Message
 
 
-def transcript(chat: Chat, messages: Iterable[Message], find: Callable[[int, int], Message | None]) -> str:
+def render_transcript(
+    chat: Chat, messages: Iterable[Message], find: Callable[[int, int], Message | None]
+) -> str:
     """Return messages as text; `find` returns the message that a reply refers to."""
     lines = [f"── {chat.title} ──"]
     for message in messages:
         if message.topic_created is None:
-            lines += ["", *_bubble(chat, message, find)]
+            lines += ["", *_render_message(chat, message, find)]
     return "\n".join(lines) + "\n"
 
 
-def _bubble(chat: Chat, message: Message, find: Callable[[int, int], Message | None]) -> Iterable[str]:
+def _render_message(
+    chat: Chat, message: Message, find: Callable[[int, int], Message | None]
+) -> Iterable[str]:
     topic = chat.topics.get(message.thread or 0)
-    edited = " (edited)" if message.edited_at is not None and message.text and not message.from_bot else ""
+    edited = " (edited)" if message.edited_at is not None and message.text and not message.is_from_bot else ""
     yield f"{message.sender.first_name}{f' in #{topic}' if topic else ''}:{edited}"
     if message.reply_to is not None:
         replied = find(message.chat_id, message.reply_to)
@@ -30,11 +34,11 @@ def _bubble(chat: Chat, message: Message, find: Callable[[int, int], Message | N
     for line in message.text.splitlines():
         yield f"  {line}".rstrip()
     for row in message.keyboard:
-        yield "  " + " ".join(_drawn(button) for button in row)
+        yield "  " + " ".join(_render_button(button) for button in row)
     if message.reactions:
         yield "  " + " ".join(message.reactions)
 
 
-def _drawn(button: Button) -> str:
+def _render_button(button: Button) -> str:
     mark = " ↗" if button.url is not None else " ⧉" if button.copy_text is not None else ""
     return f"[{button.text}{mark}]"

@@ -12,7 +12,7 @@ Json = dict[str, object]
 ChatType = Literal["private", "supergroup", "channel"]
 
 
-class Refused(Exception):
+class ApiError(Exception):
     """An error response: HTTP status, the real server's description, and `parameters` if any."""
 
     def __init__(self, error_code: int, description: str, **parameters: int) -> None:
@@ -22,18 +22,18 @@ class Refused(Exception):
         self.parameters = parameters
 
 
-def bad_request(description: str) -> Refused:
+def bad_request(description: str) -> ApiError:
     """Return an error with status 400."""
-    return Refused(400, f"Bad Request: {description}")
+    return ApiError(400, f"Bad Request: {description}")
 
 
-def utf16(text: str) -> int:
+def utf16_length(text: str) -> int:
     """Count UTF-16 code units, the unit of every length and offset of the Bot API."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 @lru_cache(maxsize=16)
-def boundaries(text: str) -> tuple[int, ...]:
+def utf16_offsets(text: str) -> tuple[int, ...]:
     """Return the offset of each character, and of the end, in UTF-16 code units."""
     return (0, *accumulate(2 if character > "\uffff" else 1 for character in text))
 
@@ -48,10 +48,10 @@ class User:
     is_bot: bool = False
 
     def json(self) -> Json:
-        shown: Json = {"id": self.id, "is_bot": self.is_bot, "first_name": self.first_name}
+        document: Json = {"id": self.id, "is_bot": self.is_bot, "first_name": self.first_name}
         if self.username:
-            shown["username"] = self.username
-        return shown if self.is_bot else shown | {"language_code": "en"}
+            document["username"] = self.username
+        return document if self.is_bot else document | {"language_code": "en"}
 
 
 @dataclass(slots=True)
@@ -62,24 +62,24 @@ class Chat:
     type: ChatType
     title: str
     members: dict[int, User] = field(default_factory=dict[int, User])
-    forum: bool = False
+    is_forum: bool = False
     topics: dict[int, str] = field(default_factory=dict[int, str])
     bot_can_delete: bool = False
     bot_is_member: bool = True
-    started: bool = False
-    blocked: bool = False
+    is_started: bool = False
+    has_blocked_bot: bool = False
 
     @property
-    def person(self) -> User:
+    def user(self) -> User:
         """Return the user of a private chat."""
         return self.members[self.id]
 
     def json(self) -> Json:
         if self.type == "private":
-            shown: Json = {"id": self.id, "type": "private", "first_name": self.person.first_name}
-            return shown | ({"username": self.person.username} if self.person.username else {})
-        of_many: Json = {"id": self.id, "type": self.type, "title": self.title}
-        return of_many | ({"is_forum": True} if self.forum else {})
+            document: Json = {"id": self.id, "type": "private", "first_name": self.user.first_name}
+            return document | ({"username": self.user.username} if self.user.username else {})
+        document_of_group: Json = {"id": self.id, "type": self.type, "title": self.title}
+        return document_of_group | ({"is_forum": True} if self.is_forum else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +103,17 @@ class Button:
     url: str | None = None
     callback_data: str | None = None
     copy_text: str | None = None
-    other: Mapping[str, object] = field(default_factory=dict[str, object])
+    other_actions: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def json(self) -> Json:
-        shown: Json = {"text": self.text, **self.other}
+        document: Json = {"text": self.text, **self.other_actions}
         if self.url is not None:
-            shown["url"] = self.url
+            document["url"] = self.url
         if self.callback_data is not None:
-            shown["callback_data"] = self.callback_data
+            document["callback_data"] = self.callback_data
         if self.copy_text is not None:
-            shown["copy_text"] = {"text": self.copy_text}
-        return shown
+            document["copy_text"] = {"text": self.copy_text}
+        return document
 
 
 Keyboard = tuple[tuple[Button, ...], ...]
@@ -135,8 +135,8 @@ class File:
         return f"{'photos' if self.width else 'documents'}/{self.unique_id}_{self.name}"
 
     def json(self) -> Json:
-        shown: Json = {"file_id": self.id, "file_unique_id": self.unique_id, "file_size": len(self.data)}
-        return shown | ({"width": self.width, "height": self.height} if self.width else {})
+        document: Json = {"file_id": self.id, "file_unique_id": self.unique_id, "file_size": len(self.data)}
+        return document | ({"width": self.width, "height": self.height} if self.width else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,27 +164,27 @@ class Message:
     topic_created: str | None = None
     reactions: tuple[str, ...] = ()
     # Other members of the Message object, such as "contact" or "poll".
-    more: Mapping[str, object] = field(default_factory=dict[str, object])
+    extra_members: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
     def buttons(self) -> tuple[Button, ...]:
         """Return all inline buttons in reading order."""
         return tuple(button for row in self.keyboard for button in row)
 
-    def part(self, entity: Entity) -> str:
+    def entity_text(self, entity: Entity) -> str:
         """Return the text of an entity."""
         units = self.text.encode("utf-16-le", "surrogatepass")
         return units[2 * entity.offset : 2 * (entity.offset + entity.length)].decode("utf-16-le")
 
     @property
-    def from_bot(self) -> bool:
+    def is_from_bot(self) -> bool:
         return self.sender.is_bot
 
     @property
     def has_media(self) -> bool:
         return self.photo is not None or self.document is not None
 
-    def content(self) -> tuple[object, ...]:
+    def editable_content(self) -> tuple[object, ...]:
         """Return what an edit must change; otherwise the message "is not modified"."""
         return self.text, self.entities, self.keyboard, self.photo, self.document
 
@@ -200,16 +200,16 @@ class Call:
     method: str
     parameters: Mapping[str, str]
     files: Mapping[str, File]
-    answer: Json | None
+    response: Json | None
     time: float
-    unknown: tuple[str, ...] = ()
-    trouble: str = ""
+    unknown_parameters: tuple[str, ...] = ()
+    fault_kind: str = ""
 
     @property
     def ok(self) -> bool:
-        return self.answer is not None and self.answer.get("ok") is True
+        return self.response is not None and self.response.get("ok") is True
 
     @property
     def description(self) -> str:
         """Return the error's text; empty for a successful call."""
-        return str((self.answer or {}).get("description", ""))
+        return str((self.response or {}).get("description", ""))

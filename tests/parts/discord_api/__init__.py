@@ -18,11 +18,11 @@ token.
 """
 
 from .api import DiscordApi
+from .client_actions import NotOffered
+from .entities import Channel, Guild, Role, User
 from .messages import Interaction, Message, Modal
-from .person import NotOffered
-from .server import running
+from .server import serve_discord_api
 from .state import Call
-from .world import Channel, Guild, Role, User
 
 __all__ = [
     "Call",
@@ -35,5 +35,5 @@ __all__ = [
     "NotOffered",
     "Role",
     "User",
-    "running",
+    "serve_discord_api",
 ]

@@ -16,18 +16,18 @@ Client = TypeVar("Client", bound=discord.Client)
 
 
 @contextmanager
-def running_bot(api: DiscordApi, make: Callable[[], Client]) -> Iterator[Client]:
+def run_bot(api: DiscordApi, make_client: Callable[[], Client]) -> Iterator[Client]:
     """Create a client inside its event loop and run it; it is ready when the block starts.
 
     Raises what the client's start raises, before or after the block.
     """
-    made: list[Client] = []
-    failure: list[BaseException] = []
+    clients: list[Client] = []
+    errors: list[BaseException] = []
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def main() -> None:
-        client = make()
-        made.append(client)
+        client = make_client()
+        clients.append(client)
         loops.append(asyncio.get_running_loop())
         async with client:
             await client.start(api.token)
@@ -36,20 +36,20 @@ def running_bot(api: DiscordApi, make: Callable[[], Client]) -> Iterator[Client]
         try:
             asyncio.run(main())
         except BaseException as error:  # noqa: BLE001 it is raised in the thread of the test
-            failure.append(error)
+            errors.append(error)
 
-    before = api.gateway.ready
+    previous_ready_count = api.gateway.ready_count
     thread = threading.Thread(target=run, name="discord-bot", daemon=True)
-    with api.used_by_discord_py():
+    with api.patch_discord_py():
         thread.start()
         try:
-            api.wait(lambda: failure or (made and api.gateway.ready > before), 20)
-            if failure:
-                raise failure[0]
-            yield made[0]
+            api.wait(lambda: errors or (clients and api.gateway.ready_count > previous_ready_count), 20)
+            if errors:
+                raise errors[0]
+            yield clients[0]
         finally:
-            if made and thread.is_alive():
-                asyncio.run_coroutine_threadsafe(made[0].close(), loops[0]).result(20)
+            if clients and thread.is_alive():
+                asyncio.run_coroutine_threadsafe(clients[0].close(), loops[0]).result(20)
             thread.join(20)
-    if failure:
-        raise failure[0]
+    if errors:
+        raise errors[0]

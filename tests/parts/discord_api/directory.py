@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from . import world
-from .commands import Commands
-from .form import refused
+from . import entities
+from .commands import CommandScope
+from .entities import Json
+from .form_errors import api_error
 from .payloads import guild_payload
-from .sessions import MEMBERS
+from .sessions import GUILD_MEMBERS
 from .state import State
-from .wire import Answer, Asked, Handler, an_object
-from .world import Json
+from .wire import ApiRequest, Handler, HandlerResult, require_object
 
 
 class Directory:
@@ -20,17 +20,17 @@ class Directory:
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         commands, command = "/applications/{application_id}/commands", "/{command_id}"
-        ours = "/applications/{application_id}/guilds/{guild_id}/commands"
+        guild_commands = "/applications/{application_id}/guilds/{guild_id}/commands"
         return [
-            ("GET", "/gateway/bot", self.gateway_bot),
+            ("GET", "/gateway/bot", self.get_gateway_bot),
             ("GET", "/users/@me", lambda _: self.state.bot.payload()),
-            ("GET", "/users/{user_id}", self.user),
-            ("GET", "/applications/@me", self.application),
-            ("GET", "/oauth2/applications/@me", self.application),
+            ("GET", "/users/{user_id}", self.get_user),
+            ("GET", "/applications/@me", self.get_application),
+            ("GET", "/oauth2/applications/@me", self.get_application),
             ("POST", "/users/@me/channels", self.open_dm),
             *(
                 route
-                for base in (commands, ours)
+                for base in (commands, guild_commands)
                 for route in (
                     ("GET", base, self.list_commands),
                     ("PUT", base, self.overwrite_commands),
@@ -40,18 +40,18 @@ class Directory:
                     ("DELETE", base + command, self.delete_command),
                 )
             ),
-            ("GET", "/guilds/{guild_id}", self.guild),
-            ("GET", "/guilds/{guild_id}/channels", self.guild_channels),
-            ("GET", "/guilds/{guild_id}/roles", self.roles),
-            ("GET", "/guilds/{guild_id}/members", self.members),
-            ("GET", "/guilds/{guild_id}/members/{user_id}", self.member),
+            ("GET", "/guilds/{guild_id}", self.get_guild),
+            ("GET", "/guilds/{guild_id}/channels", self.list_channels),
+            ("GET", "/guilds/{guild_id}/roles", self.list_roles),
+            ("GET", "/guilds/{guild_id}/members", self.list_members),
+            ("GET", "/guilds/{guild_id}/members/{user_id}", self.get_member),
         ]
 
-    def gateway_bot(self, _: Asked) -> Json:
+    def get_gateway_bot(self, _: ApiRequest) -> Json:
         limit = {"total": 1000, "remaining": 1000, "reset_after": 86_400_000, "max_concurrency": 1}
         return {"url": self.state.gateway.url, "shards": 1, "session_start_limit": limit}
 
-    def application(self, _: Asked) -> Json:
+    def get_application(self, _: ApiRequest) -> Json:
         return {
             "id": self.state.bot.id,
             "name": self.state.bot.name,
@@ -66,65 +66,65 @@ class Directory:
             "summary": "",
         }
 
-    def user(self, asked: Asked) -> Json:
-        if asked.at["user_id"] not in self.state.users:
-            raise refused(10013)
-        return self.state.users[asked.at["user_id"]].payload()
+    def get_user(self, request: ApiRequest) -> Json:
+        if request.path_parameters["user_id"] not in self.state.users:
+            raise api_error(10013)
+        return self.state.users[request.path_parameters["user_id"]].payload()
 
-    def open_dm(self, asked: Asked) -> Json:
-        recipient = self.state.users.get(str(an_object(asked.body).get("recipient_id")))
+    def open_dm(self, request: ApiRequest) -> Json:
+        recipient = self.state.users.get(str(require_object(request.body).get("recipient_id")))
         if recipient is None or recipient.bot:
-            raise refused(10013)
+            raise api_error(10013)
         return self.state.dm(recipient).payload()
 
-    def _scope(self, asked: Asked) -> Commands:
-        if asked.at["application_id"] != self.state.bot.id:
-            raise refused(10002)
-        return self.state.scope(asked.at.get("guild_id"))
+    def _command_scope(self, request: ApiRequest) -> CommandScope:
+        if request.path_parameters["application_id"] != self.state.bot.id:
+            raise api_error(10002)
+        return self.state.command_scope(request.path_parameters.get("guild_id"))
 
-    def list_commands(self, asked: Asked) -> Answer:
-        return self._scope(asked).listed
+    def list_commands(self, request: ApiRequest) -> HandlerResult:
+        return self._command_scope(request).commands
 
-    def overwrite_commands(self, asked: Asked) -> Answer:
-        return self._scope(asked).overwrite(asked.body, self.state.new_id)
+    def overwrite_commands(self, request: ApiRequest) -> HandlerResult:
+        return self._command_scope(request).overwrite(request.body, self.state.new_id)
 
-    def upsert_command(self, asked: Asked) -> Answer:
-        return self._scope(asked).upsert(an_object(asked.body), self.state.new_id())
+    def upsert_command(self, request: ApiRequest) -> HandlerResult:
+        return self._command_scope(request).upsert(require_object(request.body), self.state.new_id())
 
-    def get_command(self, asked: Asked) -> Answer:
-        return self._scope(asked).get(asked.at["command_id"])
+    def get_command(self, request: ApiRequest) -> HandlerResult:
+        return self._command_scope(request).get(request.path_parameters["command_id"])
 
-    def edit_command(self, asked: Asked) -> Answer:
-        body, new_id = an_object(asked.body), self.state.new_id()
-        return self._scope(asked).edit(asked.at["command_id"], body, new_id)
+    def edit_command(self, request: ApiRequest) -> HandlerResult:
+        body, new_id = require_object(request.body), self.state.new_id()
+        return self._command_scope(request).edit(request.path_parameters["command_id"], body, new_id)
 
-    def delete_command(self, asked: Asked) -> None:
-        self._scope(asked).delete(asked.at["command_id"])
+    def delete_command(self, request: ApiRequest) -> None:
+        self._command_scope(request).delete(request.path_parameters["command_id"])
 
-    def guild(self, asked: Asked) -> Json:
-        return guild_payload(self.state, self.state.guild(asked.at["guild_id"]).id)
+    def get_guild(self, request: ApiRequest) -> Json:
+        return guild_payload(self.state, self.state.guild(request.path_parameters["guild_id"]).id)
 
-    def guild_channels(self, asked: Asked) -> Answer:
-        guild = self.state.guild(asked.at["guild_id"])
-        return [guild.channel_payload(one, self.state.bot.id) for one in guild.channels.values()]
+    def list_channels(self, request: ApiRequest) -> HandlerResult:
+        guild = self.state.guild(request.path_parameters["guild_id"])
+        return [guild.channel_payload(channel, self.state.bot.id) for channel in guild.channels.values()]
 
-    def roles(self, asked: Asked) -> Answer:
-        guild = self.state.guild(asked.at["guild_id"])
-        everyone = world.Role(guild.id, "@everyone", world.EVERYBODY)
+    def list_roles(self, request: ApiRequest) -> HandlerResult:
+        guild = self.state.guild(request.path_parameters["guild_id"])
+        everyone = entities.Role(guild.id, "@everyone", entities.DEFAULT_PERMISSIONS)
         return [role.payload() for role in (everyone, *guild.roles.values())]
 
-    def members(self, asked: Asked) -> Answer:
-        guild = self.state.guild(asked.at["guild_id"])
-        if not self.state.gateway.allowed_intents & MEMBERS:
-            raise refused(50001)
-        after = int(asked.query.get("after", "0"))
+    def list_members(self, request: ApiRequest) -> HandlerResult:
+        guild = self.state.guild(request.path_parameters["guild_id"])
+        if not self.state.gateway.allowed_intents & GUILD_MEMBERS:
+            raise api_error(50001)
+        after = int(request.query.get("after", "0"))
         listed = sorted(
             (one for one in guild.members.values() if int(one.id) > after), key=lambda one: int(one.id)
         )
-        return [guild.member(user) for user in listed[: int(asked.query.get("limit", "1"))]]
+        return [guild.member_payload(user) for user in listed[: int(request.query.get("limit", "1"))]]
 
-    def member(self, asked: Asked) -> Json:
-        guild = self.state.guild(asked.at["guild_id"])
-        if asked.at["user_id"] not in guild.members:
-            raise refused(10007)
-        return guild.member(guild.members[asked.at["user_id"]])
+    def get_member(self, request: ApiRequest) -> Json:
+        guild = self.state.guild(request.path_parameters["guild_id"])
+        if request.path_parameters["user_id"] not in guild.members:
+            raise api_error(10007)
+        return guild.member_payload(guild.members[request.path_parameters["user_id"]])

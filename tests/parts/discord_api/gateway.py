@@ -10,41 +10,41 @@ from typing import TYPE_CHECKING
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from . import payloads
+from .entities import Json
 from .messages import Interaction, Message
 from .sessions import (
+    ALREADY_AUTHENTICATED,
+    AUTHENTICATION_FAILED,
     BAD_INTENTS,
     BAD_SEQUENCE,
     BAD_VERSION,
-    DECODE,
+    DECODE_ERROR,
     DIRECT_MESSAGES,
-    DISALLOWED,
-    FAILED,
+    DISALLOWED_INTENTS,
     FRAME_BYTES,
     FRAMES_PER_MINUTE,
+    GUILD_MEMBERS,
     GUILD_MESSAGES,
     GUILDS,
     HEARTBEAT,
     HEARTBEAT_ACK,
     HELLO,
     IDENTIFY,
-    IGNORED,
+    IGNORED_OPCODES,
     INVALID_SESSION,
     KNOWN_INTENTS,
-    MEMBERS,
     MESSAGE_CONTENT,
     NOT_AUTHENTICATED,
-    PRIVILEGED,
+    PRIVILEGED_INTENTS,
     RATE_LIMITED,
     RECONNECT,
     REQUEST_MEMBERS,
     RESUME,
-    TIMED_OUT,
-    TWICE,
+    SESSION_TIMED_OUT,
     UNKNOWN_OPCODE,
     Connection,
     Session,
 )
-from .world import Json
 
 if TYPE_CHECKING:
     from .state import State
@@ -58,73 +58,75 @@ class Gateway:
         self.allowed_intents = allowed_intents
         self.sessions: dict[str, Session] = {}
         self.connections: set[Connection] = set()
-        self.told: list[Json] = []
-        self.heard: list[Json] = []
+        self.sent_frames: list[Json] = []
+        self.received_frames: list[Json] = []
         self.url = self.resume_url = ""
         self.heartbeat_seconds = 41.25
         # Close a connection if a heartbeat is later than this.
         self.heartbeat_grace_seconds = 10.0
-        self.refuse = 0
-        self.attempts = 0
-        self.identifies = 0
-        self.resumes = 0
+        self.connections_to_refuse = 0
+        self.attempt_count = 0
+        self.identify_count = 0
+        self.resume_count = 0
         # The number of sessions that received READY.
-        self.ready = 0
+        self.ready_count = 0
 
     # Events, sent to the sessions with the intent for them.
 
-    def tell_message(self, event: str, message: Message) -> None:
+    def send_message_event(self, event: str, message: Message) -> None:
         in_guild = self._state.channels[message.channel_id].guild_id is not None
         for session in self.sessions.values():
             if session.intents & (GUILD_MESSAGES if in_guild else DIRECT_MESSAGES):
                 content = bool(session.intents & MESSAGE_CONTENT)
-                self._tell(session, event, payloads.message_event(self._state, message, content=content))
+                self._send_event(
+                    session, event, payloads.message_event(self._state, message, content=content)
+                )
 
-    def tell_deleted(self, message: Message) -> None:
+    def send_message_deleted(self, message: Message) -> None:
         guild_id = self._state.channels[message.channel_id].guild_id
         data = {"id": message.id, "channel_id": message.channel_id}
         if guild_id is not None:
             data["guild_id"] = guild_id
         for session in self.sessions.values():
             if session.intents & (GUILD_MESSAGES if guild_id else DIRECT_MESSAGES):
-                self._tell(session, "MESSAGE_DELETE", data)
+                self._send_event(session, "MESSAGE_DELETE", data)
 
-    def tell_interaction(self, interaction: Interaction) -> None:
+    def send_interaction(self, interaction: Interaction) -> None:
         for session in self.sessions.values():
             payload = payloads.interaction_payload(self._state, interaction)
-            self._tell(session, "INTERACTION_CREATE", payload)
+            self._send_event(session, "INTERACTION_CREATE", payload)
 
-    def tell_guilds(self, event: str, data: Json) -> None:
+    def send_guild_event(self, event: str, data: Json) -> None:
         for session in self.sessions.values():
             if session.intents & GUILDS:
-                self._tell(session, event, data)
+                self._send_event(session, event, data)
 
-    def _tell(self, session: Session, event: str, data: Json) -> None:
+    def _send_event(self, session: Session, event: str, data: Json) -> None:
         frame = {"op": 0, "d": data, "s": len(session.events) + 1, "t": event}
         session.events.append(frame)
-        self.told.append(frame)
+        self.sent_frames.append(frame)
         if session.connection is not None:
             session.connection.queue.put_nowait(frame)
 
     # Faults that a test injects.
 
-    def drop(self) -> None:
+    def abort_connections(self) -> None:
         for connection in list(self.connections):
             if connection.session is not None:
                 connection.session.connection = None
-            connection.cut()
+            connection.abort()
 
-    def reconnect(self) -> None:
+    def request_reconnects(self) -> None:
         for connection in self.connections:
             connection.send(RECONNECT)
 
-    def invalidate(self, *, resumable: bool) -> None:
+    def invalidate_sessions(self, *, resumable: bool) -> None:
         if not resumable:
             self.sessions.clear()
         for connection in self.connections:
             connection.send(INVALID_SESSION, resumable)
 
-    async def close(self, code: int) -> None:
+    async def close_connections(self, code: int) -> None:
         for connection in list(self.connections):
             if connection.session is not None:
                 # The session stays resumable, whatever close code the client sends back.
@@ -135,9 +137,9 @@ class Gateway:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Serve one connection attempt."""
-        self.attempts += 1
-        if self.refuse > 0:
-            self.refuse -= 1
+        self.attempt_count += 1
+        if self.connections_to_refuse > 0:
+            self.connections_to_refuse -= 1
             return web.Response(status=503)
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=400)
@@ -149,18 +151,21 @@ class Gateway:
         connection = Connection(socket, request)
         self.connections.add(connection)
         connection.send(HELLO, {"heartbeat_interval": int(self.heartbeat_seconds * 1000), "_trace": []})
-        tasks = [asyncio.create_task(connection.pump()), asyncio.create_task(self._watch(connection))]
+        tasks = [
+            asyncio.create_task(connection.send_queued()),
+            asyncio.create_task(self._watch_heartbeats(connection)),
+        ]
         try:
-            await self._listen(connection)
+            await self._read_frames(connection)
         finally:
             self.connections.discard(connection)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._left(connection)
+            self._end_connection(connection)
         return socket
 
-    def _left(self, connection: Connection) -> None:
+    def _end_connection(self, connection: Connection) -> None:
         session = connection.session
         if session is None or session.connection is not connection:
             return
@@ -169,70 +174,73 @@ class Gateway:
         if connection.socket.close_code in {WSCloseCode.OK, WSCloseCode.GOING_AWAY}:
             self.sessions.pop(session.id, None)
 
-    async def _watch(self, connection: Connection) -> None:
+    async def _watch_heartbeats(self, connection: Connection) -> None:
         """Close a connection that sends no heartbeats."""
-        loop, allowed = asyncio.get_running_loop(), self.heartbeat_seconds + self.heartbeat_grace_seconds
-        while (left := connection.heard + allowed - loop.time()) > 0:  # noqa: ASYNC110 no event
-            await asyncio.sleep(left)
+        loop, allowed_seconds = (
+            asyncio.get_running_loop(),
+            self.heartbeat_seconds + self.heartbeat_grace_seconds,
+        )
+        while (seconds_left := connection.last_heartbeat_at + allowed_seconds - loop.time()) > 0:  # noqa: ASYNC110 no event
+            await asyncio.sleep(seconds_left)
         if connection.session is not None:
             self.sessions.pop(connection.session.id, None)
-        await connection.socket.close(code=TIMED_OUT, message=b"Session timed out.")
+        await connection.socket.close(code=SESSION_TIMED_OUT, message=b"Session timed out.")
 
-    async def _listen(self, connection: Connection) -> None:
-        async for received in connection.socket:
-            if received.type is not WSMsgType.TEXT:
+    async def _read_frames(self, connection: Connection) -> None:
+        async for message in connection.socket:
+            if message.type is not WSMsgType.TEXT:
                 break
-            code = self._received(connection, received.data)
+            code = self._handle_frame(connection, message.data)
             if code is not None:
                 await connection.socket.close(code=code)
                 break
 
-    def _received(self, connection: Connection, text: str) -> int | None:
+    def _handle_frame(self, connection: Connection, text: str) -> int | None:
         """Handle one frame; return the close code if the frame is invalid."""
         now = asyncio.get_running_loop().time()
-        connection.frames.append(now)
-        while connection.frames[0] < now - 60:
-            connection.frames.popleft()
-        if len(connection.frames) > FRAMES_PER_MINUTE:
+        connection.frame_times.append(now)
+        while connection.frame_times[0] < now - 60:
+            connection.frame_times.popleft()
+        if len(connection.frame_times) > FRAMES_PER_MINUTE:
             return RATE_LIMITED
         try:
             frame = json.loads(text)
             op, data = frame["op"], frame["d"]
         except (ValueError, KeyError, TypeError):
-            return DECODE
-        self.heard.append(frame)
+            return DECODE_ERROR
+        self.received_frames.append(frame)
         if len(text) > FRAME_BYTES:
-            return DECODE
+            return DECODE_ERROR
         if op == HEARTBEAT:
-            connection.heard = now
+            connection.last_heartbeat_at = now
             connection.send(HEARTBEAT_ACK)
             return None
-        return self._act(connection, op, data)
+        return self._handle_operation(connection, op, data)
 
-    def _act(self, connection: Connection, op: object, data: Json) -> int | None:
+    def _handle_operation(self, connection: Connection, op: object, data: Json) -> int | None:
         if op in {IDENTIFY, RESUME} and connection.session is not None:
-            return TWICE
+            return ALREADY_AUTHENTICATED
         if op == IDENTIFY:
             return self._identify(connection, data)
         if op == RESUME:
             return self._resume(connection, data)
-        if op not in {REQUEST_MEMBERS, *IGNORED}:
+        if op not in {REQUEST_MEMBERS, *IGNORED_OPCODES}:
             return UNKNOWN_OPCODE
         if connection.session is None:
             return NOT_AUTHENTICATED
         if op == REQUEST_MEMBERS:
-            self._members(connection.session, data)
+            self._send_members(connection.session, data)
         return None
 
     def _identify(self, connection: Connection, data: Json) -> int | None:
-        self.identifies += 1
+        self.identify_count += 1
         if data.get("token") != self._state.token:
-            return FAILED
+            return AUTHENTICATION_FAILED
         intents = data.get("intents")
         if not isinstance(intents, int) or intents & ~KNOWN_INTENTS or "properties" not in data:
             return BAD_INTENTS
-        if intents & PRIVILEGED & ~self.allowed_intents:
-            return DISALLOWED
+        if intents & PRIVILEGED_INTENTS & ~self.allowed_intents:
+            return DISALLOWED_INTENTS
         session = Session(secrets.token_hex(16), intents, connection=connection)
         connection.session = session
         self.sessions[session.id] = session
@@ -249,46 +257,46 @@ class Gateway:
         }
         if "shard" in data:
             ready["shard"] = data["shard"]
-        self._tell(session, "READY", ready)
-        self.ready += 1
+        self._send_event(session, "READY", ready)
+        self.ready_count += 1
         if intents & GUILDS:
             for guild_id in self._state.guilds:
-                self._tell(session, "GUILD_CREATE", payloads.guild_payload(self._state, guild_id))
+                self._send_event(session, "GUILD_CREATE", payloads.guild_payload(self._state, guild_id))
         return None
 
     def _resume(self, connection: Connection, data: Json) -> int | None:
-        self.resumes += 1
+        self.resume_count += 1
         if data.get("token") != self._state.token:
-            return FAILED
+            return AUTHENTICATION_FAILED
         session = self.sessions.get(data.get("session_id", ""))
         if session is None:
             connection.send(INVALID_SESSION, data=False)
             return None
-        seen = data.get("seq")
-        if not isinstance(seen, int) or not 0 <= seen <= len(session.events):
+        last_sequence = data.get("seq")
+        if not isinstance(last_sequence, int) or not 0 <= last_sequence <= len(session.events):
             return BAD_SEQUENCE
         if session.connection is not None:
-            session.connection.cut()
+            session.connection.abort()
         connection.session, session.connection = session, connection
-        for frame in session.events[seen:]:
+        for frame in session.events[last_sequence:]:
             connection.queue.put_nowait(frame)
-        self._tell(session, "RESUMED", {"_trace": []})
+        self._send_event(session, "RESUMED", {"_trace": []})
         return None
 
-    def _members(self, session: Session | None, data: Json) -> None:
+    def _send_members(self, session: Session | None, data: Json) -> None:
         guild = self._state.guilds.get(str(data.get("guild_id")))
         if session is None or guild is None:
             return
-        wanted = {str(user) for user in data.get("user_ids") or []}
+        requested_ids = {str(user) for user in data.get("user_ids") or []}
         query = data.get("query")
-        everybody = query == "" and session.intents & MEMBERS
-        found = [
-            guild.member(user)
+        is_for_all = query == "" and session.intents & GUILD_MEMBERS
+        members = [
+            guild.member_payload(user)
             for user in guild.members.values()
-            if everybody or user.id in wanted or (query and user.name.startswith(query))
+            if is_for_all or user.id in requested_ids or (query and user.name.startswith(query))
         ]
-        chunk: Json = {"guild_id": guild.id, "members": found, "chunk_index": 0, "chunk_count": 1}
-        chunk["not_found"] = sorted(wanted - set(guild.members))
+        chunk: Json = {"guild_id": guild.id, "members": members, "chunk_index": 0, "chunk_count": 1}
+        chunk["not_found"] = sorted(requested_ids - set(guild.members))
         if data.get("nonce"):
             chunk["nonce"] = data["nonce"]
-        self._tell(session, "GUILD_MEMBERS_CHUNK", chunk)
+        self._send_event(session, "GUILD_MEMBERS_CHUNK", chunk)

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from .components import walk
+from .components import walk_components
+from .entities import Json, User
 from .limits import EPHEMERAL, LOADING
-from .world import Json, User
 
 ACKNOWLEDGE_SECONDS = 3
 TOKEN_SECONDS = 15 * 60
@@ -27,13 +27,13 @@ class Message:
     components: list[Json] = field(default_factory=list[Json])
     attachments: list[Json] = field(default_factory=list[Json])
     flags: int = 0
-    only_for: str | None = None
+    visible_to: str | None = None
     interaction: Interaction | None = None
     allowed_mentions: Json | None = None
-    mentioned: list[str] = field(default_factory=list[str])
+    mentioned_user_ids: list[str] = field(default_factory=list[str])
     reply_to: str | None = None
     # Other members of the message object, such as "poll" or "message_snapshots".
-    more: Json = field(default_factory=dict[str, Any])
+    extra_fields: Json = field(default_factory=dict[str, Any])
     edited_at: float | None = None
     deleted: bool = False
     dismissed: bool = False
@@ -56,7 +56,7 @@ class Message:
     @property
     def buttons(self) -> list[Json]:
         """Every button, including link buttons."""
-        return [part for part in walk(self.components) if part["type"] == 2]
+        return [part for part in walk_components(self.components) if part["type"] == 2]
 
     @property
     def labels(self) -> list[str]:
@@ -70,9 +70,12 @@ class Message:
             parts += [embed.get("title"), embed.get("description"), embed.get("url")]
             parts += [text for one in embed.get("fields") or [] for text in (one["name"], one["value"])]
             parts += [(embed.get("footer") or {}).get("text"), (embed.get("author") or {}).get("name")]
-        for part in walk(self.components):
+        for part in walk_components(self.components):
             parts += [part.get("content"), part.get("label"), part.get("url")]
-        parts += [str(self.more) if self.more else None, *(one["filename"] for one in self.attachments)]
+        parts += [
+            str(self.extra_fields) if self.extra_fields else None,
+            *(one["filename"] for one in self.attachments),
+        ]
         return "\n".join(text for text in parts if text)
 
 
@@ -93,7 +96,7 @@ class Interaction:
     # Set for a submitted modal: the interaction that opened it.
     opened_by: Interaction | None = None
     acknowledged_at: float | None = None
-    answer_type: int | None = None
+    response_type: int | None = None
     original: Message | None = None
     modal: Modal | None = None
     choices: list[Json] | None = None
@@ -101,7 +104,7 @@ class Interaction:
 
     def __repr__(self) -> str:
         # Do not show the token: it authorizes responses.
-        return f"<Interaction {self.id} of {self.user.name}, response type {self.answer_type}>"
+        return f"<Interaction {self.id} of {self.user.name}, response type {self.response_type}>"
 
 
 @dataclass(slots=True, eq=False)
@@ -118,19 +121,19 @@ class Modal:
     @property
     def inputs(self) -> list[Json]:
         """The input fields, each with "shown_label" added."""
-        found: list[Json] = []
+        inputs: list[Json] = []
         for component in self.components:
             if component["type"] == 18:
-                found.append({**component["component"], "shown_label": component["label"]})
+                inputs.append({**component["component"], "shown_label": component["label"]})
             elif component["type"] == 1:
-                held = component["components"][0]
-                found.append({**held, "shown_label": held["label"]})
-        return found
+                text_input = component["components"][0]
+                inputs.append({**text_input, "shown_label": text_input["label"]})
+        return inputs
 
 
-def pinged(content: str, allowed: Json | None, known: dict[str, User]) -> list[str]:
+def pinged_user_ids(content: str, allowed: Json | None, users: dict[str, User]) -> list[str]:
     """Return the ids of the users that a text mentions and `allowed_mentions` lets it ping."""
-    named = [one for one in dict.fromkeys(re.findall(r"<@!?(\d+)>", content)) if one in known]
+    mentioned_ids = [one for one in dict.fromkeys(re.findall(r"<@!?(\d+)>", content)) if one in users]
     if allowed is None or "users" in (allowed.get("parse") or []):
-        return named
-    return [one for one in named if one in {str(user) for user in allowed.get("users") or []}]
+        return mentioned_ids
+    return [one for one in mentioned_ids if one in {str(user) for user in allowed.get("users") or []}]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import world
+from . import entities
+from .entities import Channel, Json
 from .messages import Interaction, Message
-from .world import Channel, Json
 
 if TYPE_CHECKING:
     from .state import State
@@ -20,14 +20,16 @@ def message_payload(state: State, message: Message) -> Json:
         "type": message.kind,
         "author": message.author.payload(),
         "content": message.content,
-        "timestamp": world.iso(message.created_at),
-        "edited_timestamp": None if message.edited_at is None else world.iso(message.edited_at),
+        "timestamp": entities.format_time(message.created_at),
+        "edited_timestamp": None if message.edited_at is None else entities.format_time(message.edited_at),
         "tts": False,
         "mention_everyone": False,
-        "mentions": [state.users[user].payload() for user in message.mentioned],
+        "mentions": [state.users[user].payload() for user in message.mentioned_user_ids],
         "mention_roles": [],
         # Discord does not list an attachment that an embed shows.
-        "attachments": [one for one in message.attachments if one["url"] not in str(message.embeds)],
+        "attachments": [
+            attachment for attachment in message.attachments if attachment["url"] not in str(message.embeds)
+        ],
         "embeds": message.embeds,
         "components": message.components,
         "pinned": False,
@@ -35,16 +37,16 @@ def message_payload(state: State, message: Message) -> Json:
     }
     if message.interaction is not None:
         payload["webhook_id"] = payload["application_id"] = state.bot.id
-        payload["interaction_metadata"] = _metadata(message.interaction)
+        payload["interaction_metadata"] = _interaction_metadata(message.interaction)
     if message.reply_to is not None:
         reference = {"type": 0, "channel_id": message.channel_id, "message_id": message.reply_to}
         payload["message_reference"] = reference
-        replied = state.messages.get(message.reply_to)
-        if replied is not None and not replied.deleted and replied.reply_to is None:
-            payload["referenced_message"] = message_payload(state, replied)
+        reply_target = state.messages.get(message.reply_to)
+        if reply_target is not None and not reply_target.deleted and reply_target.reply_to is None:
+            payload["referenced_message"] = message_payload(state, reply_target)
         else:
             payload["referenced_message"] = None
-    return payload | message.more
+    return payload | message.extra_fields
 
 
 def message_event(state: State, message: Message, *, content: bool) -> Json:
@@ -55,12 +57,12 @@ def message_event(state: State, message: Message, *, content: bool) -> Json:
         guild = state.guilds[guild_id]
         payload["guild_id"] = guild_id
         if message.author.id in guild.members:
-            payload["member"] = guild.member(message.author, with_user=False)
-    about_bot = message.author == state.bot or state.bot.id in message.mentioned
-    if guild_id is not None and not content and not about_bot:
+            payload["member"] = guild.member_payload(message.author, with_user=False)
+    concerns_bot = message.author == state.bot or state.bot.id in message.mentioned_user_ids
+    if guild_id is not None and not content and not concerns_bot:
         payload |= {"content": "", "embeds": [], "attachments": [], "components": []}
         # Discord also withholds polls and forwarded messages.
-        for name in message.more:
+        for name in message.extra_fields:
             payload.pop(name)
     return payload
 
@@ -77,7 +79,7 @@ def interaction_payload(state: State, interaction: Interaction) -> Json:
         "version": 1,
         "data": interaction.data,
         "channel_id": channel.id,
-        "channel": _partial(state, channel, interaction),
+        "channel": _partial_channel(state, channel, interaction),
         "app_permissions": str(state.bot_permissions(channel)),
         "locale": "en-US",
         "entitlements": [],
@@ -95,14 +97,14 @@ def interaction_payload(state: State, interaction: Interaction) -> Json:
     payload["guild"] = {"id": guild.id, "locale": "en-US", "features": []}
     payload["guild_locale"] = "en-US"
     permissions = str(guild.permissions(interaction.user.id))
-    payload["member"] = {**guild.member(interaction.user), "permissions": permissions}
+    payload["member"] = {**guild.member_payload(interaction.user), "permissions": permissions}
     return payload
 
 
 def guild_payload(state: State, guild_id: str) -> Json:
     """Return a guild as in GUILD_CREATE. The bot is the only member, as without the presences intent."""
     guild = state.guilds[guild_id]
-    everyone = world.Role(guild.id, "@everyone", world.EVERYBODY)
+    everyone = entities.Role(guild.id, "@everyone", entities.DEFAULT_PERMISSIONS)
     channels = [channel for channel in guild.channels.values() if channel.parent_id is None]
     return {
         "id": guild.id,
@@ -112,10 +114,10 @@ def guild_payload(state: State, guild_id: str) -> Json:
         "unavailable": False,
         "large": False,
         "member_count": len(guild.members),
-        "members": [guild.member(state.bot)],
+        "members": [guild.member_payload(state.bot)],
         "roles": [everyone.payload(), *(role.payload() for role in guild.roles.values())],
         "channels": [guild.channel_payload(channel, state.bot.id) for channel in channels],
-        "threads": [one.payload() for one in guild.channels.values() if one.parent_id is not None],
+        "threads": [thread.payload() for thread in guild.channels.values() if thread.parent_id is not None],
         "emojis": [],
         "stickers": [],
         "features": [],
@@ -138,14 +140,14 @@ def guild_payload(state: State, guild_id: str) -> Json:
     }
 
 
-def _partial(state: State, channel: Channel, interaction: Interaction) -> Json:
+def _partial_channel(state: State, channel: Channel, interaction: Interaction) -> Json:
     if channel.guild_id is None:
         return channel.payload()
     permissions = state.guilds[channel.guild_id].permissions(interaction.user.id)
     return {**channel.payload(), "permissions": str(permissions)}
 
 
-def _metadata(interaction: Interaction) -> Json:
+def _interaction_metadata(interaction: Interaction) -> Json:
     metadata: Json = {
         "id": interaction.id,
         "type": interaction.kind,
@@ -157,5 +159,5 @@ def _metadata(interaction: Interaction) -> Json:
     elif interaction.message is not None and interaction.kind == 3:
         metadata["interacted_message_id"] = interaction.message.id
     elif interaction.opened_by is not None:
-        metadata["triggering_interaction_metadata"] = _metadata(interaction.opened_by)
+        metadata["triggering_interaction_metadata"] = _interaction_metadata(interaction.opened_by)
     return metadata

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import world
-from .commands import Commands
-from .components import numbered
-from .form import refused
+from . import entities
+from .commands import CommandScope
+from .components import assign_ids
+from .entities import Channel, Clock, Guild, Json, Snowflakes, User
+from .form_errors import api_error
 from .gateway import Gateway
 from .limits import COMPONENTS_V2, EPHEMERAL, LOADING, SUPPRESS_EMBEDS
-from .messages import ACKNOWLEDGE_SECONDS, TOKEN_SECONDS, Interaction, Message, Modal, pinged
-from .world import Channel, Clock, Guild, Json, Snowflakes, User
+from .messages import ACKNOWLEDGE_SECONDS, TOKEN_SECONDS, Interaction, Message, Modal, pinged_user_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Call:
     body: Any
     files: tuple[tuple[str, bytes], ...]
     status: int
-    answer: Any
+    response: Any
     time: float
 
     def __repr__(self) -> str:
@@ -45,42 +45,42 @@ class State:
         self.owner = User(self.new_id(), "owner")
         self.gateway = Gateway(self, privileged_intents)
         self.users: dict[str, User] = {self.bot.id: self.bot, self.owner.id: self.owner}
-        self.dms_closed: set[str] = set()
+        self.users_with_closed_dms: set[str] = set()
         self.guilds: dict[str, Guild] = {}
         self.channels: dict[str, Channel] = {}
         self.messages: dict[str, Message] = {}
         self.interactions: dict[str, Interaction] = {}
         self.modals: list[Modal] = []
-        self.commands: dict[str | None, Commands] = {}
-        self.commands[None] = Commands(self.bot.id)
+        self.commands: dict[str | None, CommandScope] = {}
+        self.commands[None] = CommandScope(self.bot.id)
         self.calls: list[Call] = []
         self.files: dict[str, bytes] = {}
         self.base_url = ""
 
-    def scope(self, guild_id: str | None) -> Commands:
+    def command_scope(self, guild_id: str | None) -> CommandScope:
         if guild_id is not None and guild_id not in self.guilds:
-            raise refused(50001)
-        return self.commands.setdefault(guild_id, Commands(self.bot.id, guild_id))
+            raise api_error(50001)
+        return self.commands.setdefault(guild_id, CommandScope(self.bot.id, guild_id))
 
     def guild(self, guild_id: str) -> Guild:
         if guild_id not in self.guilds:
-            raise refused(10004)
+            raise api_error(10004)
         return self.guilds[guild_id]
 
     def channel(self, channel_id: str) -> Channel:
         """Return a channel that the bot may view."""
         if channel_id not in self.channels:
-            raise refused(10003)
-        if not self.bot_permissions(self.channels[channel_id]) & world.VIEW:
-            raise refused(50001)
+            raise api_error(10003)
+        if not self.bot_permissions(self.channels[channel_id]) & entities.VIEW_CHANNEL:
+            raise api_error(50001)
         return self.channels[channel_id]
 
     def bot_permissions(self, channel: Channel) -> int:
         if channel.guild_id is None:
-            return world.EVERYBODY
-        own = self.channels[channel.parent_id] if channel.parent_id else channel
-        if own.bot_permissions is not None:
-            return own.bot_permissions
+            return entities.DEFAULT_PERMISSIONS
+        permission_channel = self.channels[channel.parent_id] if channel.parent_id else channel
+        if permission_channel.bot_permissions is not None:
+            return permission_channel.bot_permissions
         return self.guilds[channel.guild_id].bot_permissions
 
     def dm(self, user: User) -> Channel:
@@ -88,26 +88,26 @@ class State:
         for channel in self.channels.values():
             if channel.recipient == user:
                 return channel
-        made = Channel(self.new_id(), user.name, recipient=user)
-        self.channels[made.id] = made
-        return made
+        new_channel = Channel(self.new_id(), user.name, recipient=user)
+        self.channels[new_channel.id] = new_channel
+        return new_channel
 
-    def may_see(self, user_id: str, channel: Channel) -> bool:
+    def can_see(self, user_id: str, channel: Channel) -> bool:
         if channel.recipient is not None:
             return channel.recipient.id == user_id
         return channel.guild_id is not None and user_id in self.guilds[channel.guild_id].members
 
     def message(self, channel_id: str, message_id: str) -> Message:
         """Return a message that the bot can address: not deleted, not ephemeral."""
-        found = self.messages.get(message_id)
-        if found is None or found.deleted or found.ephemeral or found.channel_id != channel_id:
-            raise refused(10008)
-        return found
+        message = self.messages.get(message_id)
+        if message is None or message.deleted or message.ephemeral or message.channel_id != channel_id:
+            raise api_error(10008)
+        return message
 
-    def shown(self, channel_id: str, seen_by: str | None) -> list[Message]:
+    def visible_messages(self, channel_id: str, seen_by: str | None) -> list[Message]:
         """Return the messages in a channel, oldest first; if `seen_by` is None, all ephemeral ones too."""
         channel = self.channels[channel_id]
-        if seen_by is not None and not self.may_see(seen_by, channel):
+        if seen_by is not None and not self.can_see(seen_by, channel):
             return []
         return [
             message
@@ -115,10 +115,10 @@ class State:
             if message.channel_id == channel_id
             and not message.deleted
             and not message.dismissed
-            and (seen_by is None or message.only_for in {None, seen_by})
+            and (seen_by is None or message.visible_to in {None, seen_by})
         ]
 
-    def write(
+    def create_message(
         self,
         channel: Channel,
         author: User,
@@ -128,7 +128,7 @@ class State:
         interaction: Interaction | None = None,
         flags: int = 0,
         kind: int = 0,
-        more: Json | None = None,
+        extra_fields: Json | None = None,
     ) -> Message:
         """Create a message in a channel and send its gateway event."""
         reply = body.get("message_reference") or {}
@@ -139,61 +139,63 @@ class State:
             body.get("content") or "",
             self.clock(),
             embeds=[{"type": "rich", **embed} for embed in body.get("embeds") or []],
-            components=numbered(body.get("components") or []),
+            components=assign_ids(body.get("components") or []),
             flags=flags,
-            only_for=interaction.user.id if interaction is not None and flags & EPHEMERAL else None,
+            visible_to=interaction.user.id if interaction is not None and flags & EPHEMERAL else None,
             interaction=interaction,
             allowed_mentions=body.get("allowed_mentions"),
             reply_to=str(reply["message_id"]) if reply.get("message_id") else None,
             kind=19 if reply.get("message_id") else kind,
-            more=more or {},
+            extra_fields=extra_fields or {},
         )
-        message.mentioned = pinged(message.content, message.allowed_mentions, self.users)
-        message.attachments = [self._keep(channel.id, name, content) for name, content in files]
-        _show_attachments(message)
+        message.mentioned_user_ids = pinged_user_ids(message.content, message.allowed_mentions, self.users)
+        message.attachments = [self._store_attachment(channel.id, name, content) for name, content in files]
+        _resolve_attachment_urls(message)
         self.messages[message.id] = message
         if not message.ephemeral:
-            self.gateway.tell_message("MESSAGE_CREATE", message)
+            self.gateway.send_message_event("MESSAGE_CREATE", message)
         return message
 
-    def change(self, message: Message, body: Json, files: Iterable[tuple[str, bytes]] = ()) -> Message:
+    def edit_message(self, message: Message, body: Json, files: Iterable[tuple[str, bytes]] = ()) -> Message:
         """Edit a message. Fields that the body omits stay, attachments stay if it lists them.
 
         Raises ApiError (50006) if the message would be empty.
         """
         files = tuple(files)
-        parts = ("content", "embeds", "components", "attachments")
-        if not files and not any(body[one] if one in body else getattr(message, one) for one in parts):
-            raise refused(50006)
+        content_fields = ("content", "embeds", "components", "attachments")
+        if not files and not any(
+            body[one] if one in body else getattr(message, one) for one in content_fields
+        ):
+            raise api_error(50006)
         if "content" in body:
             message.content = body["content"] or ""
             allowed = body.get("allowed_mentions", message.allowed_mentions)
-            message.mentioned = pinged(message.content, allowed, self.users)
+            message.mentioned_user_ids = pinged_user_ids(message.content, allowed, self.users)
         if "embeds" in body:
             message.embeds = [{"type": "rich", **embed} for embed in body["embeds"] or []]
         if "components" in body:
-            message.components = numbered(body["components"] or [])
+            message.components = assign_ids(body["components"] or [])
         if "attachments" in body:
-            kept = {str(one.get("id")) for one in body["attachments"] or []}
-            message.attachments = [one for one in message.attachments if one["id"] in kept]
-        added = [self._keep(message.channel_id, name, content) for name, content in files]
+            kept_ids = {str(one.get("id")) for one in body["attachments"] or []}
+            message.attachments = [one for one in message.attachments if one["id"] in kept_ids]
+        added = [self._store_attachment(message.channel_id, name, content) for name, content in files]
         message.attachments = [*message.attachments, *added]
-        _show_attachments(message)
-        changeable = SUPPRESS_EMBEDS | COMPONENTS_V2
+        _resolve_attachment_urls(message)
+        changeable_flags = SUPPRESS_EMBEDS | COMPONENTS_V2
         message.flags = (message.flags & ~LOADING & ~SUPPRESS_EMBEDS) | (
-            int(body.get("flags") or message.flags & SUPPRESS_EMBEDS) & changeable
+            int(body.get("flags") or message.flags & SUPPRESS_EMBEDS) & changeable_flags
         )
         message.edited_at = self.clock()
         if not message.ephemeral:
-            self.gateway.tell_message("MESSAGE_UPDATE", message)
+            self.gateway.send_message_event("MESSAGE_UPDATE", message)
         return message
 
-    def delete(self, message: Message) -> None:
+    def delete_message(self, message: Message) -> None:
         message.deleted = True
         if not message.ephemeral:
-            self.gateway.tell_deleted(message)
+            self.gateway.send_message_deleted(message)
 
-    def _keep(self, channel_id: str, name: str, content: bytes) -> Json:
+    def _store_attachment(self, channel_id: str, name: str, content: bytes) -> Json:
         attachment_id = self.new_id()
         path = f"/attachments/{channel_id}/{attachment_id}/{name}"
         self.files[path] = content
@@ -202,7 +204,7 @@ class State:
         size = {"size": len(content), "content_type": kind}
         return {"id": attachment_id, "filename": name, "url": url, "proxy_url": url, **size}
 
-    def interact(
+    def create_interaction(
         self,
         kind: int,
         user: User,
@@ -226,24 +228,24 @@ class State:
             opened_by=opened_by,
         )
         self.interactions[interaction.id] = interaction
-        self.gateway.tell_interaction(interaction)
+        self.gateway.send_interaction(interaction)
         return interaction
 
-    def failed(self, interaction: Interaction) -> bool:
+    def has_failed(self, interaction: Interaction) -> bool:
         """Return whether the user sees that the application did not respond in time."""
-        late = self.clock() - interaction.created_at
+        age_seconds = self.clock() - interaction.created_at
         if interaction.acknowledged_at is None:
-            return late > ACKNOWLEDGE_SECONDS
+            return age_seconds > ACKNOWLEDGE_SECONDS
         original = interaction.original
-        return late > TOKEN_SECONDS and original is not None and original.loading
+        return age_seconds > TOKEN_SECONDS and original is not None and original.loading
 
-    def copy(self, message: Message) -> Message:
+    def copy_message(self, message: Message) -> Message:
         return replace(message)
 
 
-def _show_attachments(message: Message) -> None:
+def _resolve_attachment_urls(message: Message) -> None:
     """Replace attachment:// URLs in embeds with the URLs of the attachments."""
-    urls = {f"attachment://{one['filename']}": one["url"] for one in message.attachments}
+    urls = {f"attachment://{attachment['filename']}": attachment["url"] for attachment in message.attachments}
     for embed in message.embeds:
         for name in ("image", "thumbnail"):
             if embed.get(name):
@@ -251,12 +253,12 @@ def _show_attachments(message: Message) -> None:
 
 
 @dataclass(slots=True)
-class Instead:
+class ResponseOverride:
     """A response to the next requests of a method whose path contains `path_part`."""
 
     method: str
-    part: str
+    path_part: str
     status: int
     body: Json
     headers: dict[str, str]
-    times: int
+    remaining: int

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.parts.bot_api import BotApi, User, running
-from tests.parts_test.asking import Asking, Clock
+from tests.parts.bot_api import BotApi, User, serve_bot_api
+from tests.parts_test.method_caller import Clock, MethodCaller
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +24,17 @@ def clock() -> Clock:
 
 @pytest.fixture
 def api(clock: Clock) -> Iterator[BotApi]:
-    with running(clock=clock) as running_api:
-        yield running_api
+    with serve_bot_api(clock=clock) as served_api:
+        yield served_api
 
 
 @pytest.fixture
 def anna(api: BotApi) -> User:
-    anna = api.user(7, "Anna")
+    anna = api.add_user(7, "Anna")
     api.start(anna)
     return anna
 
 
 @pytest.fixture
-def ask(api: BotApi, http: httpx.Client) -> Asking:
-    return Asking(api, http)
+def call_api(api: BotApi, http: httpx.Client) -> MethodCaller:
+    return MethodCaller(api, http)

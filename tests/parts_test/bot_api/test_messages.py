@@ -8,8 +8,8 @@ import pytest
 
 from tests.parts.bot_api import BotApi, User
 from tests.parts.bot_api.limits import BUTTON_URL_CHARACTERS
-from tests.parts.bot_api.people import Impossible
-from tests.parts_test.asking import Asking, keyboard
+from tests.parts.bot_api.user_actions import ImpossibleAction
+from tests.parts_test.method_caller import MethodCaller, keyboard
 
 HOUR = 3600.0
 
@@ -40,8 +40,10 @@ NO_ACTION = "can't parse inline keyboard button: Text buttons are unallowed in t
         ({"text": "x", "reply_markup": []}, "object expected as reply markup"),
     ],
 )
-def test_a_message_is_refused(anna: User, ask: Asking, parameters: dict[str, Any], description: str) -> None:
-    assert ask.refused("sendMessage", **({"chat_id": 7} | parameters)) == description
+def test_invalid_message_is_refused(
+    anna: User, call_api: MethodCaller, parameters: dict[str, Any], description: str
+) -> None:
+    assert call_api.expect_error("sendMessage", **({"chat_id": 7} | parameters)) == description
 
 
 @pytest.mark.parametrize(
@@ -73,27 +75,32 @@ def test_a_message_is_refused(anna: User, ask: Asking, parameters: dict[str, Any
         ({"text": "x", "url": "https://a.example/" + "x" * BUTTON_URL_CHARACTERS}, "BUTTON_URL_INVALID"),
     ],
 )
-def test_a_button_is_refused(anna: User, ask: Asking, button: dict[str, Any], description: str) -> None:
-    said = ask.refused("sendMessage", chat_id=7, text="x", reply_markup=keyboard([button]))
-    assert said == description
+def test_invalid_button_is_refused(
+    anna: User, call_api: MethodCaller, button: dict[str, Any], description: str
+) -> None:
+    error = call_api.expect_error("sendMessage", chat_id=7, text="x", reply_markup=keyboard([button]))
+    assert error == description
 
 
-def test_buttons_up_to_the_limits_pass(api: BotApi, anna: User, ask: Asking) -> None:
+def test_buttons_at_the_limits_are_accepted(api: BotApi, anna: User, call_api: MethodCaller) -> None:
     row = [{"text": str(n), "callback_data": "é" * 32} for n in range(8)]
     urls = [{"text": "a", "url": "HTTPS://A.Example/Path"}, {"text": "b", "url": "http://127.0.0.1:8/x"}]
-    copied: list[dict[str, object]] = [
+    other_row: list[dict[str, object]] = [
         {"text": "c", "copy_text": {"text": "x" * 256}},
         {"text": "d", "url": "tg://resolve?domain=a"},
     ]
-    assert ask("sendMessage", chat_id=7, text="x", reply_markup=keyboard(row, urls, copied))["ok"]
-    shown = api.messages(anna)[-1]
-    assert [button.url for button in shown.keyboard[1]] == ["https://a.example/Path", "http://127.0.0.1:8/x"]
-    assert api.copied_from(shown, "c") == "x" * 256
+    assert call_api("sendMessage", chat_id=7, text="x", reply_markup=keyboard(row, urls, other_row))["ok"]
+    message = api.messages(anna)[-1]
+    assert [button.url for button in message.keyboard[1]] == [
+        "https://a.example/Path",
+        "http://127.0.0.1:8/x",
+    ]
+    assert api.copied_text(message, "c") == "x" * 256
     too_wide = keyboard([*row, row[0]])
     too_many = keyboard(*[row] * 13)
     for markup in (too_wide, too_many):
-        said = ask.refused("sendMessage", chat_id=7, text="x", reply_markup=markup)
-        assert said == "reply markup is too long"
+        error = call_api.expect_error("sendMessage", chat_id=7, text="x", reply_markup=markup)
+        assert error == "reply markup is too long"
 
 
 @pytest.mark.parametrize(
@@ -119,30 +126,36 @@ def test_buttons_up_to_the_limits_pass(api: BotApi, anna: User, ask: Asking) -> 
         ),
     ],
 )
-def test_an_entity_is_refused(anna: User, ask: Asking, entity: dict[str, Any], description: str) -> None:
-    assert ask.refused("sendMessage", chat_id=7, text="😀!", entities=[entity]) == description
+def test_invalid_entity_is_refused(
+    anna: User, call_api: MethodCaller, entity: dict[str, Any], description: str
+) -> None:
+    assert call_api.expect_error("sendMessage", chat_id=7, text="😀!", entities=[entity]) == description
 
 
-def test_entities_are_kept_and_others_found(api: BotApi, anna: User, ask: Asking) -> None:
+def test_server_adds_detected_entities_to_those_of_the_bot(
+    api: BotApi, anna: User, call_api: MethodCaller
+) -> None:
     bold = {"type": "bold", "offset": 0, "length": 2}
-    ask("sendMessage", chat_id=7, text="😀 see https://a.example/x, /help", entities=[bold])
-    shown = api.messages(anna)[-1]
-    assert [(entity.type, shown.part(entity)) for entity in shown.entities] == [
+    call_api("sendMessage", chat_id=7, text="😀 see https://a.example/x, /help", entities=[bold])
+    message = api.messages(anna)[-1]
+    assert [(entity.type, message.entity_text(entity)) for entity in message.entities] == [
         ("bold", "😀"),
         ("url", "https://a.example/x"),
         ("bot_command", "/help"),
     ]
 
 
-def test_previews_and_what_the_bot_carried_can_be_asked_for(api: BotApi, anna: User, ask: Asking) -> None:
-    ask("sendMessage", chat_id=7, text="on https://a.example")
-    ask("sendMessage", chat_id=7, text="off", link_preview_options={"is_disabled": True})
-    ask("sendMessage", chat_id=7, text="off", disable_web_page_preview=True)
+def test_previews_are_recorded_and_sent_texts_can_be_searched(
+    api: BotApi, anna: User, call_api: MethodCaller
+) -> None:
+    call_api("sendMessage", chat_id=7, text="on https://a.example")
+    call_api("sendMessage", chat_id=7, text="off", link_preview_options={"is_disabled": True})
+    call_api("sendMessage", chat_id=7, text="off", disable_web_page_preview=True)
     assert [message.previews_disabled for message in api.messages(anna)[1:]] == [False, True, True]
-    assert [call.method for call in api.sent("https://a.example")] == ["sendMessage"]
-    assert [message.text for message in api.visible("a.example")] == ["on https://a.example"]
-    assert api.anywhere("a.example")
-    assert not api.anywhere("b.example")
+    assert [call.method for call in api.calls_containing("https://a.example")] == ["sendMessage"]
+    assert [message.text for message in api.messages_containing("a.example")] == ["on https://a.example"]
+    assert api.find_everywhere("a.example")
+    assert not api.find_everywhere("b.example")
 
 
 @pytest.mark.parametrize(
@@ -155,43 +168,49 @@ def test_previews_and_what_the_bot_carried_can_be_asked_for(api: BotApi, anna: U
         ("/connect@my_bot #now @anna_k", [("bot_command", "/connect@my_bot"), ("hashtag", "#now")]),
     ],
 )
-def test_what_people_write_has_entities_too(
+def test_entities_are_detected_in_messages_of_users(
     api: BotApi, anna: User, text: str, entities: list[tuple[str, str]]
 ) -> None:
-    said = api.say(anna, text)
-    assert [(entity.type, said.part(entity)) for entity in said.entities][: len(entities) or 1] == entities
+    message = api.say(anna, text)
+    assert [(entity.type, message.entity_text(entity)) for entity in message.entities][
+        : len(entities) or 1
+    ] == entities
 
 
-def test_what_a_person_writes_is_trimmed_and_split(api: BotApi, anna: User) -> None:
+def test_messages_of_users_are_trimmed_and_split(api: BotApi, anna: User) -> None:
     first = api.say(anna, "  " + "x" * 4096 + "y \n")
     assert [message.text for message in api.messages(anna)][1:] == ["x" * 4096, "y"]
     assert first.text == "x" * 4096
 
 
-def test_nobody_does_what_telegram_does_not_let_them(api: BotApi, anna: User, ask: Asking) -> None:
-    ben = api.user(8, "Ben")
-    group = api.group(-1001, "Team", [anna])
-    said = api.say(anna, "x", group)
-    ask("sendMessage", chat_id=7, text="x", reply_markup=keyboard([{"text": "Go", "callback_data": "go"}]))
-    shown = api.messages(anna)[-1]
-    for impossible in (
+def test_actions_that_telegram_clients_do_not_offer_raise(
+    api: BotApi, anna: User, call_api: MethodCaller
+) -> None:
+    ben = api.add_user(8, "Ben")
+    group = api.add_group(-1001, "Team", [anna])
+    message = api.say(anna, "x", group)
+    call_api(
+        "sendMessage", chat_id=7, text="x", reply_markup=keyboard([{"text": "Go", "callback_data": "go"}])
+    )
+    bot_message = api.messages(anna)[-1]
+    for action in (
         lambda: api.say(ben, "not started"),
         lambda: api.say(ben, "not a member", group),
         lambda: api.say(anna, " "),
         lambda: api.say(anna, "no topic", group, thread=5),
-        lambda: api.edit(ben, said, "y"),
-        lambda: api.delete(ben, said),
-        lambda: api.press(ben, shown, "Go"),
-        lambda: api.press(anna, shown, "Stop"),
-        lambda: api.url_of(shown, "Go"),
-        lambda: api.copied_from(shown, "Go"),
+        lambda: api.edit(ben, message, "y"),
+        lambda: api.delete(ben, message),
+        lambda: api.press(ben, bot_message, "Go"),
+        lambda: api.press(anna, bot_message, "Stop"),
+        lambda: api.button_url(bot_message, "Go"),
+        lambda: api.copied_text(bot_message, "Go"),
         lambda: api.start(anna, "no spaces"),
         lambda: api.open_deep_link(anna, "https://t.me/another_bot?start=x"),
-        lambda: api.topic(group, "x"),
-        lambda: api.group(5, "x"),
+        lambda: api.add_topic(group, "x"),
+        lambda: api.add_group(5, "x"),
     ):
-        with pytest.raises(Impossible):
-            impossible()
-    api.delete(anna, shown)
-    with pytest.raises(Impossible):
-        api.press(anna, shown, "Go")
+        with pytest.raises(ImpossibleAction):
+            action()
+    api.delete(anna, bot_message)
+    with pytest.raises(ImpossibleAction):
+        api.press(anna, bot_message, "Go")

@@ -1,0 +1,353 @@
+"""The prompt of a login stays up to date: over time, after restarts and when the platform fails."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway_hooks.dialog.cards import Card
+from gateway_hooks.dialog.platform import ChatError
+from gateway_hooks.runtime.message_sync import RETRY_SECONDS
+from hermes_mcp_auth_remote.errors import StoreUnwritable
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.values import Origin
+from tests.consent_form import approve
+from tests.demo.manual_client import ManualClock
+from tests.gateway_hooks.conftest import StartBot
+from tests.gateway_hooks.fake_platform import PLATFORM, ChatBot, ChatUser, wait_until
+from tests.parts.authorization_server import Demo
+from tests.requirements import covers
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def other_service(tmp_path: Path, clock: ManualClock) -> AuthService:
+    """Return the service of another process over the same home."""
+    return AuthService(tmp_path, clock=clock)
+
+
+async def sync_once(bot: ChatBot) -> None:
+    """Sync once as the bot does when only the time has changed. Finish the updates."""
+    prompt_messages = bot.dispatcher.prompt_messages
+    await prompt_messages.sync()
+    await asyncio.gather(*prompt_messages._update_tasks.values())
+    await sync_until_clock_advances(bot)
+
+
+async def sync_until_clock_advances(bot: ChatBot) -> None:
+    """Sync until the file system's time is later than the last change."""
+    prompt_messages = bot.dispatcher.prompt_messages
+    while prompt_messages._synced_changed_at == -1:
+        await prompt_messages.sync()
+        await asyncio.gather(*prompt_messages._update_tasks.values())
+        await asyncio.sleep(0.02)
+
+
+@covers("chat-countdown")
+def test_prompt_is_edited_four_times_in_ten_minutes(ada: ChatUser, bot: ChatBot, clock: ManualClock) -> None:
+    ada.send_text("/connect notes")
+    started_at, edit_seconds = clock.now, list[float]()
+    for second in range(1, 611):
+        clock.now = started_at + second
+        edit_count = ada.room.calls.count("edit")
+        bot.run(bot.dispatcher.prompt_messages.sync())
+        if bot.dispatcher.prompt_messages._update_tasks:
+            bot.settle()
+        edit_seconds += [second] * (ada.room.calls.count("edit") - edit_count)
+    assert edit_seconds == [300, 480, 540, 600]
+    assert ada.visible_titles() == ["notes: not connected"]
+
+
+def test_sync_without_changes_reads_no_logins(
+    ada: ChatUser, bot: ChatBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada.send_text("/connect notes")
+    bot.run(sync_until_clock_advances(bot))
+    monkeypatch.setattr(bot.service, "logins", None)
+    bot.run(bot.dispatcher.prompt_messages.sync())
+
+
+@covers("chat-survives")
+def test_prompt_is_updated_and_answer_accepted_after_restart(start_bot: StartBot) -> None:
+    first = start_bot()
+    ada = first.user("ada")
+    ada.send_text("/connect notes")
+    ada.press("QR code")
+    login = first.login
+    second = start_bot(platform=first.platform)
+    second.settle()
+    ada_after_restart = second.user("ada")
+    ada_after_restart.paste(approve(login.authorization_url))
+    assert ada_after_restart.visible_titles() == ["notes: connected"]
+    assert len(ada_after_restart.room.messages) == 2
+    assert [finished_login.key.server_name for finished_login, _ in second.completed_logins] == ["notes"]
+
+
+@covers("chat-survives")
+def test_login_that_ended_without_bot_is_shown_after_start(
+    start_bot: StartBot, other_service: AuthService, clock: ManualClock
+) -> None:
+    bot = start_bot()
+    ada = bot.user("ada")
+    ada.send_text("/connect notes")
+    clock.now += 3000
+    start_bot(platform=bot.platform).settle()
+    assert ada.visible_titles() == ["notes: not connected"]
+    assert "not finished in time" in ada.visible_text()
+
+
+@covers("chat-survives")
+@pytest.mark.parametrize("ending", ["finished", "cancelled", "failed"])
+def test_change_by_another_process_is_shown(
+    ada: ChatUser, bot: ChatBot, other_service: AuthService, ending: str
+) -> None:
+    ada.send_text("/connect notes")
+    ada.press("QR code")
+    login = bot.login
+    if ending == "finished":
+        answer = approve(login.authorization_url)
+        bot.run(other_service.complete_login(login.id, answer, Origin("terminal")))
+    elif ending == "cancelled":
+        bot.run(other_service.cancel(login.id))
+    else:
+        denied_answer = (
+            f"{login.request.redirect_uri}?error=access_denied&state={login.request.state.reveal()}"
+        )
+        denied_answer_with_issuer = f"{denied_answer}&iss={login.request.issuer}"
+        with pytest.raises(Exception, match="denied"):
+            bot.run(other_service.complete_login(login.id, denied_answer_with_issuer, Origin("terminal")))
+    bot.run_until(
+        lambda: (
+            ada.visible_titles() != ["Connect notes", "Scan this to connect notes"]
+            and len(ada.visible_titles()) == 1
+        )
+    )
+    assert ada.visible_titles() == ["notes: connected" if ending == "finished" else "notes: not connected"]
+
+
+@covers("chat-tidy")
+def test_only_prompt_remains_after_login_ends(ada: ChatUser, bot: ChatBot) -> None:
+    ada.send_text("/connect notes")
+    ada.press("QR code")
+    ada.press("QR code")
+    for _ in range(2):
+        ada.paste("http://127.0.0.1:1/callback?code=of-another-login-it-is&state=no-such")
+    assert len(ada.visible_titles()) == 5
+    ada.paste(approve(bot.login.authorization_url))
+    assert ada.visible_titles() == ["notes: connected"]
+    assert bot.service.logins()[-1].message_ids == ()
+
+
+@covers("chat-tidy")
+def test_picture_sent_after_end_is_deleted(ada: ChatUser, bot: ChatBot) -> None:
+    ada.send_text("/connect notes")
+    login = bot.login
+
+    async def send_picture_late() -> None:
+        ada.room.write_gate = asyncio.Event()
+        press_event = replace(
+            ada.message_event(""), callback_data=ada.find_button("QR code")[1].action, message_id=""
+        )
+        handle_task = asyncio.create_task(bot.dispatcher.handle(press_event, ada.chat))
+        await bot.service.cancel(login.id)
+        while not bot.dispatcher.prompt_messages._update_tasks:
+            await bot.dispatcher.prompt_messages.sync()
+            await asyncio.sleep(0)
+        ada.room.write_gate.set()
+        await handle_task
+        await bot.settle_in_loop()
+
+    bot.run(send_picture_late())
+    assert ada.visible_titles() == ["notes: not connected"]
+
+
+@covers("chat-survives")
+def test_deleted_prompt_returns_at_next_change(ada: ChatUser, bot: ChatBot, clock: ManualClock) -> None:
+    ada.send_text("/connect notes")
+    del ada.room.messages[bot.login.message_ids[0]]
+    clock.now += 300
+    bot.settle()
+    assert ada.visible_titles() == ["Connect notes"]
+    del ada.room.messages[bot.login.message_ids[0]]
+    ada.paste(approve(bot.login.authorization_url))
+    assert ada.visible_titles() == ["notes: connected"]
+
+
+@covers("chat-survives")
+def test_outcome_is_shown_later_if_edit_fails(
+    ada: ChatUser, bot: ChatBot, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    ada.send_text("/connect notes")
+    ada.room.failing_edits = 2
+    ada.paste(approve(bot.login.authorization_url))
+    for failure_count in (1, 2):
+        assert ada.visible_titles() == ["Connect notes"]
+        assert caplog.text.count("The platform is out of reach.") == failure_count
+        bot.run(sync_until_clock_advances(bot))
+        clock.now += RETRY_SECONDS
+        bot.run(sync_once(bot))
+    assert ada.visible_titles() == ["notes: connected"]
+    assert len(bot.completed_logins) == 1
+
+
+def test_unexpected_library_error_is_retried_and_its_text_is_not_logged(
+    ada: ChatUser,
+    bot: ChatBot,
+    clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail_edit(*_: object) -> None:
+        raise KeyError("a-token-in-an-address")
+
+    ada.send_text("/connect notes")
+    with monkeypatch.context() as patched:
+        patched.setattr(type(ada.chat), "edit", fail_edit)
+        clock.now += 300
+        bot.settle()
+        bot.settle()
+        assert caplog.text.count("could not be brought up to date: KeyError") == 1
+        assert "a-token-in-an-address" not in caplog.text
+    clock.now += RETRY_SECONDS
+    bot.settle()
+    assert "(5 minutes)" in ada.visible_text()
+
+
+@covers("chat-survives")
+def test_slow_chat_does_not_delay_others(start_bot: StartBot, demo: Demo, clock: ManualClock) -> None:
+    bot = start_bot()
+    users = [bot.user(f"user-{number}") for number in range(100)]
+
+    async def show_login(number: int, person: ChatUser) -> None:
+        origin = Origin(
+            PLATFORM, chat_id=person.room.name, user_id=person.user_id, bot_id=bot.platform.bot_id
+        )
+        login = replace(template, id=f"{number:022d}", origin=origin)
+        bot.service._deps.store.logins.add(login)
+        await bot.dispatcher.prompt_messages.show(login, person.chat)
+
+    async def hold_first_chat() -> None:
+        await asyncio.gather(*(show_login(*numbered_user) for numbered_user in enumerate(users)))
+        slow_room = users[0].room
+        slow_room.write_gate = asyncio.Event()
+        clock.now += 300
+        sync_task = asyncio.create_task(bot.dispatcher.prompt_messages.run())
+        await wait_until(lambda: all("(5 minutes)" in person.visible_text() for person in users[1:]))
+        assert "(10 minutes)" in users[0].visible_text()
+        slow_room.write_gate.set()
+        await wait_until(lambda: "(5 minutes)" in users[0].visible_text())
+        sync_task.cancel()
+        await asyncio.gather(sync_task, return_exceptions=True)
+
+    template = bot.run(
+        bot.service.start_login(bot.dispatcher._context.servers.find("notes"), Origin("terminal"))
+    )
+    bot.run(hold_first_chat())
+    assert [person.room.calls.count("edit") for person in users] == [1] * 100
+
+
+@covers("begun-elsewhere")
+def test_login_of_another_process_for_user_is_shown_and_finished(
+    ada: ChatUser, bot: ChatBot, other_service: AuthService
+) -> None:
+    server = bot.dispatcher._context.servers.find("notes")
+    login = bot.run(other_service.start_login(server, Origin(PLATFORM, user_id="ada")))
+    bot.run_until(lambda: ada.visible_titles() == ["Connect notes"])
+    assert ada.paste(approve(login.authorization_url))
+    assert ada.visible_titles() == ["notes: connected"]
+    assert bot.run(other_service.wait_for_login(login.id)).status == "done"
+
+
+@covers("begun-elsewhere", "chat-listed")
+def test_login_for_unlisted_user_is_cancelled_and_not_shown(
+    bot: ChatBot, other_service: AuthService, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = bot.dispatcher._context.servers.find("notes")
+    login = bot.run(other_service.start_login(server, Origin(PLATFORM, user_id="eve")))
+    bot.settle()
+    assert bot.user("eve").visible_titles() == []
+    assert other_service.login(login.id).status == "cancelled"
+    assert "not on the list" in caplog.text
+
+
+def test_login_for_unreachable_user_is_cancelled(
+    bot: ChatBot, other_service: AuthService, ada: ChatUser
+) -> None:
+    ada.room.cannot_write = True
+    server = bot.dispatcher._context.servers.find("notes")
+    login = bot.run(other_service.start_login(server, Origin(PLATFORM, user_id="ada")))
+    bot.settle()
+    assert other_service.login(login.id).status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        Origin("elsewhere", user_id="ada"),
+        Origin(PLATFORM, chat_id="private-ada", user_id="ada", bot_id="901"),
+    ],
+    ids=["platform", "bot"],
+)
+def test_logins_of_other_platforms_and_bots_are_ignored(
+    bot: ChatBot, other_service: AuthService, ada: ChatUser, origin: Origin
+) -> None:
+    server = bot.dispatcher._context.servers.find("notes")
+    login = bot.run(other_service.start_login(server, origin))
+    bot.settle()
+    assert ada.visible_titles() == []
+    assert other_service.login(login.id).status == "waiting"
+    # The bot does not edit a message that has the same id in this room.
+    ada.room.add_message("bot", card=Card("Something else"))
+    bot.run(other_service.save_messages(login.id, ("1",)))
+    bot.run(other_service.cancel(login.id))
+    bot.settle()
+    assert ada.visible_titles() == ["Something else"]
+
+
+@covers("chat-survives")
+def test_sync_continues_after_read_failure(
+    ada: ChatUser, bot: ChatBot, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail_read() -> None:
+        raise StoreUnwritable("The disk is gone.")
+
+    ada.send_text("/connect notes")
+    with monkeypatch.context() as patched:
+        patched.setattr(bot.service, "logins", fail_read)
+        bot.dispatcher.prompt_messages.wake()
+        bot.run_until(lambda: "The disk is gone." in caplog.text)
+    bot.run(bot.service.cancel(bot.login.id))
+    bot.run_until(lambda: ada.visible_titles() == ["notes: not connected"])
+
+
+@covers("chat-ours")
+def test_code_is_claimed_while_logins_cannot_be_read(
+    ada: ChatUser, bot: ChatBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_read() -> None:
+        raise StoreUnwritable("The disk is gone.")
+
+    ada.send_text("/connect notes")
+    answer = approve(bot.login.authorization_url)
+    with monkeypatch.context() as patched:
+        patched.setattr(bot.service, "logins", fail_read)
+        assert bot.run(bot.dispatcher.handle(ada.message_event(answer), ada.chat))
+        assert not bot.run(bot.dispatcher.handle(ada.message_event("hello"), ada.chat))
+    assert answer not in ada.visible_text()
+    assert "The disk is gone." in ada.visible_text()
+
+
+def test_unreachable_chat_is_only_logged(
+    ada: ChatUser, bot: ChatBot, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail_send(*_: object) -> str:
+        raise ChatError("Out of reach.")
+
+    monkeypatch.setattr(type(ada.chat), "send", fail_send)
+    assert ada.send_text("/connect notes")
+    assert "A message could not be answered: Out of reach." in caplog.text
+    assert bot.waiting_logins() == []

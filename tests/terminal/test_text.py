@@ -1,0 +1,166 @@
+"""The texts of the terminal, for screens of any width and for any values."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.phrases import display_duration, replace_unprintable
+from hermes_mcp_auth_remote.terminal.text import (
+    clock_time,
+    connection_lifetime,
+    connection_summary,
+    error_text,
+    login_summary,
+    table,
+    wrap_text,
+)
+from hermes_mcp_auth_remote.values import CredentialKey, Origin
+from tests.oauth.builders import NOW, request, server
+from tests.requirements import covers
+
+TEXT = "Open the address on any device. After you approve, the browser ends on a page."
+
+
+def make_connection(**members: object) -> Connection:
+    defaults: dict[str, object] = {
+        "key": CredentialKey("demo"),
+        "server_url": "https://mcp.example/mcp",
+        "issuer": "https://login.example",
+        "account": None,
+        "scope": None,
+        "expires_at": None,
+        "can_refresh": False,
+    }
+    return Connection(**{**defaults, **members})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("columns", [30, 31, 40, 57, 79, 80])
+def test_a_wrapped_paragraph_fits_and_keeps_every_word(columns: int) -> None:
+    lines = wrap_text(TEXT, columns).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert " ".join(lines) == TEXT
+
+
+def test_a_paragraph_has_a_minimum_and_a_maximum_width() -> None:
+    assert max(map(len, wrap_text(TEXT * 3, 300).splitlines())) <= 80
+    assert wrap_text(TEXT, 3) == wrap_text(TEXT, 30)
+
+
+def test_without_a_terminal_nothing_is_wrapped() -> None:
+    assert wrap_text(TEXT * 3, 0) == TEXT * 3
+
+
+def test_a_word_longer_than_a_line_is_not_broken() -> None:
+    path = "/home/" + "x" * 90
+    assert wrap_text(f"✗ {path} is open to others.", 40) == f"✗ {path}\nis open to others."
+
+
+def test_double_spaces_are_kept() -> None:
+    assert wrap_text("demo  https://mcp.example/mcp", 80) == "demo  https://mcp.example/mcp"
+
+
+def test_a_table_indents_values_and_puts_them_below_if_it_is_narrow() -> None:
+    rows = [("Access", "one two three four five six seven"), ("Open until", "12:00")]
+    assert table(rows, 34) == (
+        "  Access      one two three four\n              five six seven\n  Open until  12:00"
+    )
+    assert table(rows, 20).splitlines()[:2] == ["  Access", "    one two three four five"]
+
+
+@covers("no-escape")
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\rb", "\x07", "\u202ea", "\x9b31m", "\ud800"])
+def test_control_characters_are_never_printed(text: str) -> None:
+    assert all(character.isprintable() for character in replace_unprintable(text))
+    output = connection_summary(
+        make_connection(account=text, scope=frozenset({text}), key=CredentialKey(text)), 0.0
+    )
+    output += error_text(McpAuthError(f"{text}.", text))
+    assert all(character.isprintable() or character == "\n" for character in output)
+    assert "a\nb" not in output
+
+
+def test_an_error_has_a_message_and_an_advice() -> None:
+    assert error_text(McpAuthError("It broke.", "Mend it.")) == "✗ It broke.\n  Mend it."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-5, "less than a minute"),
+        (59, "less than a minute"),
+        (60, "1 minute"),
+        (600, "10 minutes"),
+        (3600, "1 hour"),
+        (86_400 * 2, "2 days"),
+    ],
+)
+def test_durations_are_rounded_down(seconds: float, said: str) -> None:
+    assert display_duration(seconds) == said
+
+
+def test_a_time_on_another_day_includes_the_date() -> None:
+    assert len(clock_time(NOW, NOW)) == 5
+    assert clock_time(NOW + 3 * 86_400, NOW).startswith("20")
+    # The time of day does not depend on the current date.
+    assert clock_time(NOW, NOW) == clock_time(NOW, NOW + 3 * 86_400)[-5:]
+    assert clock_time(1e300, NOW) == clock_time(float("inf"), NOW) == "the end of time"
+
+
+def test_the_lifetime_of_a_connection() -> None:
+    now = time.time()
+    assert connection_lifetime(make_connection(), now) == "until the provider ends it"
+    assert "then log in again" in connection_lifetime(make_connection(expires_at=now + 7200), now)
+    assert connection_lifetime(make_connection(expires_at=now - 1), now).startswith("it ended at ")
+    assert "renews itself" in connection_lifetime(make_connection(expires_at=now - 1, can_refresh=True), now)
+
+
+def test_the_summary_of_a_connection() -> None:
+    summary = connection_summary(
+        make_connection(
+            account="ada@example.com", scope=frozenset({"b", "a"}), missing_scope=frozenset({"c"})
+        ),
+        0.0,
+    )
+    assert summary == (
+        "✓ demo: connected\n"
+        "  Address      https://mcp.example/mcp\n"
+        "  As           ada@example.com\n"
+        "  Access       a b\n"
+        "  Not granted  c\n"
+        "  Lasts        until the provider ends it"
+    )
+
+
+def render_login_summary(**members: object) -> str:
+    issuer = server(**members)
+    login = Login(
+        "1",
+        CredentialKey("demo"),
+        "https://mcp.example/mcp",
+        request(authorization_server=issuer),
+        issuer,
+        Origin("terminal"),
+        0.0,
+        600.0,
+    )
+    return login_summary(login, 0.0)
+
+
+def test_the_token_host_is_shown_if_it_differs_from_the_login_host() -> None:
+    assert "Tokens" not in render_login_summary()
+    mixed_up = render_login_summary(authorization_endpoint="https://login.honest.example/authorize")
+    assert "  You log in at     login.honest.example  (compare" in mixed_up
+    assert "  Tokens come from  as.example\n" in mixed_up
+    assert "  Tokens come from  evil.example\n" in render_login_summary(
+        token_endpoint="https://evil.example/token"
+    )
+    both = render_login_summary(
+        issuer="https://issuer.example",
+        authorization_endpoint="https://as.example/authorize",
+        token_endpoint="https://evil.example/token",
+    )
+    assert "  Tokens come from  evil.example  issuer.example\n" in both
