@@ -35,7 +35,7 @@ PICTURES = {
     ),
     "hermes.svg": Picture(
         "hermes_telegram.txt",
-        "Anna approves and sends the address. The tools are live.",
+        "Anna approves and sends the address. The tools are loaded.",
         "An agent in Hermes that asks for a login by itself, and continues after it.",
     ),
 }

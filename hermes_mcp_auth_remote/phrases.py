@@ -38,7 +38,7 @@ def connection_rows(connection: Connection) -> list[tuple[str, str]]:
     """Return labels and values that describe a connection, whether it works or not."""
     rows = [("Address", display_url(connection.server_url))]
     if connection.account:
-        rows.append(("As", connection.account))
+        rows.append(("Account", connection.account))
     rows.append(
         ("Access", display_scope(connection.scope) if connection.scope else "as granted by the provider")
     )

@@ -243,7 +243,7 @@ def test_tls_options_have_the_names_that_hermes_uses(
         *(
             (
                 f'headers: {{X: y, {name}: "7"}}',
-                f"mcp_servers.a.headers.{name} is set by each connection itself; take it out.",
+                f"mcp_servers.a.headers.{name} is a header that the HTTP client sets.",
             )
             for name in ("Content-Length", "transfer-encoding", "HOST", "Connection", "Expect", "TE")
         ),
@@ -380,7 +380,7 @@ def test_two_server_names_that_share_token_files_of_hermes_are_refused(write: Wr
           other: {url: "https://c.example", auth: oauth}
     """)
     for read in (lambda: load_servers(home, {}), lambda: find_server("my_server", home, {})):
-        with pytest.raises(ConfigError, match=r"share the token files my_server\.json"):
+        with pytest.raises(ConfigError, match=r"use the same token file in Hermes: my_server\.json"):
             read()
     assert find_server("other", home, {}).name == "other"
 

@@ -22,7 +22,7 @@ MAX_SEARCHED_CHARS = 500_000
 SEPARATOR = "\n<>\n"
 # A URL can be a query parameter of a second URL, which can be a query parameter of a third.
 MAX_PERCENT_DECODINGS = 2
-# Half of a state: a shorter text contains none.
+# About half the length of the states that this package creates. A shorter word cannot be a state.
 MIN_STATE_CHARS = 20
 
 # RFC 8252 sections 7.3 and 8.3, RFC 6761 section 6.3, and other spellings of the same hosts.
@@ -109,7 +109,7 @@ def is_bare_query(text: str) -> bool:
 
 
 def login_by_state(text: str, logins: Iterable[Login]) -> Login | None:
-    """Return the login whose state a text contains. Prefer a login that the whole text answers."""
+    """Return the login whose state a text contains. Prefer a login whose redirect is the whole text."""
     # A substring search is fast; parsing the text for each of a thousand logins takes seconds.
     clean = _undo_formatting(text)
     readings = ("".join(clean.split()), unquote(clean)) if "%" in clean else ("".join(clean.split()),)
@@ -163,7 +163,7 @@ def _find_in_word(word: str, codes: list[int], states: list[int]) -> Iterator[_R
         end = url_starts[next_url] if next_url < len(url_starts) else len(word)
         if not _has_between(codes, at, end):
             continue
-        # A host before another URL does not belong to that URL.
+        # Keep only the last URL: the head may contain another URL before it.
         head = head.rpartition("://")[2]
         yield _RedirectUrl(_location_of(head), _is_on_loopback(head), _has_between(states, at, end))
 

@@ -1,4 +1,4 @@
-"""Render cards beside the login itself: server lists, disconnecting, refusals, reminders."""
+"""Render the cards that show no login: server lists, disconnects, refusals, reminders."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ConnectionRenderer:
         messages, listed = self.renderer.messages, statuses[:MAX_LISTED_SERVERS]
         if not statuses:
             return Card(messages.connections_title, paragraphs=(messages.no_servers,))
-        # Quoted: the account name comes from the authorization server.
+        # Quote the status, because the account name in it comes from the authorization server.
         rows = [
             Row(display_name(status.server_name), self._status_text(status, now), is_quoted=True)
             for status in listed

@@ -1,7 +1,7 @@
 """All sentences of the chat. Use `replace(ENGLISH, ...)` or another `Messages` to translate them.
 
-The renderer fills in the fields in braces. The text of an error comes with the error, in English, unless
-`errors` has a text for its `code`.
+The renderer fills in the fields in braces. Each error has its own English text; `errors` can replace
+it by error code.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Messages:
     login_host_label: str = "You log in at"
     token_hosts_label: str = "Tokens come from"  # noqa: S105
     access_label: str = "Access"
-    default_access: str = "what the provider grants by default"
-    added_scope_label: str = "New"
-    token_owner_label: str = "For"  # noqa: S105
+    default_access: str = "whatever the provider grants by default"
+    added_scope_label: str = "New access"
+    token_owner_label: str = "Used by"  # noqa: S105
     token_owner_everyone: str = "all users of this bot"  # noqa: S105
     token_owner_you: str = "only you"  # noqa: S105
     expiry_label: str = "Open until"
@@ -45,7 +45,7 @@ class Messages:
     paste_warning: str = "Do not share it. It belongs to the login that started at {clock} UTC."
     enter_code: str = "Open the page on any device, log in, and enter this code:"
     compare_code: str = "If the page shows the code already, compare it letter by letter."
-    device_login_ends_itself: str = (
+    device_login_completes_itself: str = (
         "The login completes by itself after you approve. Do not share the code: the person who started the "
         "login gets the access."
     )
@@ -70,29 +70,29 @@ class Messages:
     )
     # The outcome.
     connected_title: str = "{server}: connected"
-    account_label: str = "As"
+    account_label: str = "Account"
     access_as_granted: str = "as granted by the provider"
     missing_scope_label: str = "Not granted"
     lifetime_label: str = "Lasts"
-    lifetime_refreshes: str = "it renews itself"
+    lifetime_refreshes: str = "until the provider ends it (refreshes itself)"
     lifetime_until: str = "until {clock} UTC"
     lifetime_until_revoked: str = "until the provider ends it"
     wrong_account: str = "If that is not your account, disconnect at once."
-    tools_not_loaded: str = "Its tools are not in use yet: send {command}."
+    tools_not_loaded: str = "Your agent has not loaded its tools yet: send {command}."
     delete_failed: str = "I could not delete your message with the address: please delete it yourself."
     failed_title: str = "{server}: not connected"
     login_expired: str = "This login was not finished in time. Nothing was changed."
     login_cancelled: str = "Cancelled. Nothing was changed."
     try_again_button: str = "Try again"
     # Refused answers.
-    answer_refused_title: str = "That did not finish the login of {server}"
-    unmatched_answer_title: str = "No login of yours waits for this answer"
+    answer_refused_title: str = "Your answer did not complete the login to {server}"
+    unmatched_answer_title: str = "None of your logins waits for this answer"
     unmatched_answer: str = "It may belong to an older login or to another user. I did not use it."
     unmatched_answer_advice: str = "Start a login with {command}, then send me the address of its last page."
     exposed_answer_title: str = "Do not post codes in a group"
     exposed_answer: str = (
-        "Others can read the address with a code that was posted here. I cancelled that login and started a "
-        "new one: continue in our private chat."
+        "Everyone in this group can read the login code in that address. I cancelled that login and "
+        "started a new one: continue in our private chat."
     )
     # The same in a private chat, where the message stays in the history.
     answer_as_message_title: str = "Do not send the address as a message"
@@ -101,13 +101,13 @@ class Messages:
         "started a new one: finish it with {button}."
     )
     exposed_answer_without_login: str = (
-        "Others can read the address with a code that was posted here. Finish logins only in our private "
+        "Everyone in this group can read the login code in that address. Finish logins only in our private "
         "chat."
     )
-    exposed_answer_delete_failed: str = "I may not delete messages here: please delete it yourself."
+    exposed_answer_delete_failed: str = "I may not delete messages here: please delete that message yourself."
     # Lists.
-    servers_title: str = "Connect which server?"
-    no_servers: str = "No server that users can log in to is configured here."
+    servers_title: str = "Which server do you want to connect?"
+    no_servers: str = "This bot has no server that users can log in to."
     connections_title: str = "Connections"
     status_connected: str = "connected"
     status_connected_as: str = "connected as {account}"
@@ -160,11 +160,11 @@ class Messages:
     login_needed_title: str = "{server}: a login is needed"
     session_ends_soon_title: str = "{server}: log in again soon"
     session_over: str = "The session is over: {reason}"
-    session_ended: str = "The session ended at {clock} UTC, and could not renew itself."
-    session_ends_soon: str = "The session ends at {clock} UTC, and cannot renew itself beyond that."
+    session_ended: str = "The session ended at {clock} UTC, and could not refresh itself."
+    session_ends_soon: str = "The session ends at {clock} UTC, and cannot refresh itself beyond that."
     log_in_again_button: str = "Log in again"
     # A short reply to a pressed button.
-    working: str = "One moment…"
+    please_wait: str = "One moment…"
     # Descriptions in the platform's list of commands.
     connect_description: str = "Log in to a server"
     connections_description: str = "Show connections, or disconnect"

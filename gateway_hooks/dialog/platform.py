@@ -14,7 +14,7 @@ class ChatError(Exception):
 
 
 class CannotWrite(ChatError):
-    """The bot may not write to that user or chat until the user does something."""
+    """The bot may not write to that user or chat until the user acts, such as by opening the chat."""
 
 
 class MessageGone(ChatError):
@@ -39,7 +39,10 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """A user that the platform has authenticated. `roles` and `guild_id` are empty if it has none."""
+    """A user that the platform has authenticated.
+
+    `roles` and `guild_id` are empty if the platform has none.
+    """
 
     user_id: str
     roles: frozenset[str] = frozenset()
@@ -50,7 +53,7 @@ class Sender:
 class IncomingEvent:
     """One action of a user: a command, a plain message, or the press of a button.
 
-    Message ids are empty if there is no such message. All texts are hostile, and may be secret.
+    Message ids are empty if there is no such message. All texts are untrusted and may contain secrets.
 
     `text`: the rest of a command, the plain message, or the text typed into a form.
     `message_id`: the message that the user wrote.
@@ -124,14 +127,14 @@ class Platform(Protocol):
         ...
 
     def private_chat(self, user_id: str) -> Chat:
-        """Return the private chat in which the bot can write to a user first.
+        """Return the private chat with a user; the bot may send the first message there.
 
         Its `origin` is the origin of a login that the user starts there.
         """
         ...
 
     async def fetch_sender(self, user_id: str) -> Sender:
-        """Return a user as in an event of theirs, for a policy check; raises ChatError."""
+        """Return the sender that an event of this user would have, for a policy check; raises ChatError."""
         ...
 
     def deep_link(self, payload: str) -> str | None:

@@ -151,7 +151,7 @@ class Renderer:
                 tuple(rows),
                 (messages.continue_warning, messages.enter_code),
                 code=replace_unprintable(device_authorization.user_code),
-                after_code=(messages.compare_code, messages.device_login_ends_itself),
+                after_code=(messages.compare_code, messages.device_login_completes_itself),
                 link=Link(
                     messages.open_page_button,
                     device_authorization.verification_uri_complete or device_authorization.verification_uri,

@@ -45,13 +45,14 @@ class StaticServers:
 
 
 def tag_of(server_name: str) -> str:
-    """Return a short tag for a server's name: a button has no room for a long one."""
+    """Return a short tag for a server's name, for buttons: a platform limits an action's length."""
     return sha256(server_name.encode("utf-8", "surrogatepass")).hexdigest()[:TAG_CHARS]
 
 
 def resolve_server(servers: Servers, name: str, server_tag: str = "") -> Server | None:
-    """Return the server with this tag or name, ignoring case if unambiguous; None if there is none.
+    """Return the server with this tag, or with this name if there is no tag; None if there is none.
 
+    A name in another case also matches, if only one server has it.
     Raises ConfigError if its entry is invalid.
     """
     names = servers.names()

@@ -16,7 +16,7 @@ listens to messages itself. A bot that passes edited messages on must call `hand
 in `on_raw_message_edit` in the same way.
 
 A call inside `prompt_in` that needs a login waits for it. The bot asks the user in a direct message. If the
-user does not accept direct messages, the bot sends a button to the channel that works only for this user. The
+user does not accept direct messages, the bot sends a button to the channel; it works only for this user. The
 cog adds /connect, /connections and /disconnect, with ephemeral replies. Buttons and forms contain the id of a
 login, never a secret. Any process that runs the bot can handle them.
 
@@ -45,8 +45,8 @@ from gateway_hooks.dialog.policy import Policy
 from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.discord.chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
 from gateway_hooks.discord.errors import translate_errors
-from gateway_hooks.discord.people import sender_of
 from gateway_hooks.discord.render import make_answer_modal, read_typed_answer
+from gateway_hooks.discord.senders import sender_of
 from gateway_hooks.discord.slash_commands import CommandCallbacks, Interaction, make_commands, sync_commands
 from gateway_hooks.discord.texts import collect_texts
 from gateway_hooks.log_redaction import redact_discord_logs
@@ -102,7 +102,7 @@ class McpLogins(commands.Cog):
         self._policy = policy
         self._messages = messages
         self._options = options
-        # A bot with its own command may use a prefix with a space, which no slash command can have.
+        # Only if `adds_commands` is False may the prefix contain a space: a slash command's name has none.
         self._commands = (
             make_commands(
                 CommandCallbacks(self._handle_command, self._server_names),
@@ -127,7 +127,7 @@ class McpLogins(commands.Cog):
         channel: discord.abc.MessageableChannel | None = None,
         wait_seconds: float = MAX_LOGIN_SECONDS,
     ) -> AbstractContextManager[None]:
-        """Let calls inside the block ask this user in private if a login is needed.
+        """Let calls inside the block prompt this user in private if they need a login.
 
         `channel` is the channel of the user's request. Pass a `Member` if the policy uses roles: a `User` has
         none. A call waits `wait_seconds`, then raises AuthorizationRequired.
@@ -157,8 +157,8 @@ class McpLogins(commands.Cog):
     async def handle_message(self, message: discord.Message) -> bool:
         """Handle a new or edited message; return False if it belongs to the bot.
 
-        Does not wait for servers. Also returns True for another bot's message with a code, and for a message
-        that cannot be searched for codes: no other program may receive them.
+        This method does not wait for servers. It also returns True for another bot's message with a code, and
+        for a message that it cannot search for codes: no other program may receive them.
         """
         with log_errors("A message was not read", log):
             return await self._claim_message(message)
@@ -278,7 +278,7 @@ class McpLogins(commands.Cog):
 
     async def _dispatch_interaction(self, interaction: Interaction, event: IncomingEvent) -> None:
         """Acknowledge an interaction, then handle it: the work may wait for servers."""
-        chat = InteractionChat(self.platform, interaction, self._messages.working)
+        chat = InteractionChat(self.platform, interaction, self._messages.please_wait)
         if (task := asyncio.current_task()) is not None:
             self._track_task(task)
         try:

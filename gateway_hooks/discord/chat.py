@@ -1,7 +1,8 @@
 """Discord chats: a channel, a direct chat, and the response to an interaction, which one user sees.
 
 A user has one private conversation with the bot: ephemeral messages in a channel, or direct messages. Its
-`Origin.chat_id` is the user's id, so that a login can continue in one of them if the other is out of reach.
+`Origin.chat_id` is the user's id in both cases. So a login that started in ephemeral messages can continue in
+direct messages, and the reverse.
 An ephemeral message can be edited for 15 minutes, and only with the token of the interaction that created it
 or of a later interaction on it.
 """
@@ -17,8 +18,8 @@ from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.platform import Capabilities, Chat, ChatError, MessageGone, Sender
 from gateway_hooks.dialog.policy import Policy
 from gateway_hooks.discord.errors import translate_errors
-from gateway_hooks.discord.people import SenderLookup
 from gateway_hooks.discord.render import NO_MENTIONS, RenderedMessage, render_card
+from gateway_hooks.discord.senders import SenderLookup
 from hermes_mcp_auth_remote.values import Clock, Origin
 
 PLATFORM = "discord"
@@ -27,7 +28,7 @@ INTERACTION_TOKEN_SECONDS = 15 * 60
 
 @dataclass(slots=True)
 class EphemeralWebhooks:
-    """The ephemeral messages that can still be edited: the newest webhook token of each."""
+    """The newest webhook of each ephemeral message that the bot can still edit."""
 
     clock: Clock
     _by_message_id: dict[str, tuple[float, discord.Webhook]] = field(
@@ -217,7 +218,7 @@ class InteractionChat(DirectChat):
         interaction: discord.Interaction[discord.Client],
         ignored_toast: str = "",
     ) -> None:
-        """`ignored_toast` is a toast text to drop: the message is edited soon anyway."""
+        """`show_toast` ignores the text `ignored_toast`, because the bot edits the message soon anyway."""
         super().__init__(platform, str(interaction.user.id))
         self._interaction = interaction
         self._ignored_toast = ignored_toast

@@ -23,7 +23,7 @@ MAX_DESCRIPTION_CHARS = 4096
 MAX_EMBED_CHARS = 6000
 MAX_LABEL_CHARS = 80
 MAX_BUTTON_URL_CHARS = 512
-# Leaves room for the rest of a prompt within MAX_EMBED_CHARS. A longer URL is sent as a file.
+# This limit leaves room for the rest of a prompt within MAX_EMBED_CHARS. A longer URL is sent as a file.
 MAX_URL_IN_TEXT_CHARS = 3000
 MAX_MODAL_TEXT_CHARS = 45
 MAX_INPUT_CHARS = 4000
@@ -69,7 +69,7 @@ def render_card(card: Card, png: bytes | None = None) -> RenderedMessage:
 def make_answer_modal(custom_id: str, messages: Messages) -> ui.Modal:
     """Return the form for an answer. Its submission carries `custom_id`.
 
-    No state of this process belongs to the form: any process can handle the submission.
+    The form needs no state of this process, so any process can handle the submission.
     """
     modal = ui.Modal(title=truncate(messages.form_title, MAX_MODAL_TEXT_CHARS), custom_id=custom_id)
     answer = ui.TextInput[ui.Modal](custom_id="answer", max_length=MAX_INPUT_CHARS)
@@ -175,5 +175,5 @@ def _inline_code(text: str) -> str:
 
 
 def _replace_backticks(text: str) -> str:
-    # A modifier letter that looks the same but does not end the code.
+    # Use a modifier letter: it looks like a backtick, but does not end the code.
     return text.replace("`", "\u02cb")

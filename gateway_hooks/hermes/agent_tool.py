@@ -1,8 +1,8 @@
-"""Ask the user of a turn to log in when the agent needs it: after a failed tool call, or by a tool.
+"""Ask the user of a turn to log in, after a failed MCP tool call or when the model calls the login tool.
 
-Hermes reports `needs_reauth` in few of these cases. If a token dies while its server is connected, the call
-times out instead, so this module checks the token after each failed call. A server that never had a token
-has no tools at all, so the model has a tool to ask for a login.
+Hermes reports `needs_reauth` for few of the calls that need a login. If a token becomes invalid while its
+server is connected, the call times out instead. So this module checks the token after each failed call. A
+server that never had a token has no tools at all. So the model gets a tool that asks for a login.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hermes_mcp_auth_remote.values import Secret, Server
 # How long a tool's result waits for the prompt. Discovery and registration take about two seconds.
 PROMPT_TIMEOUT_SECONDS = 40.0
 PROMPT_POLL_SECONDS = 0.1
-# The token of a server whose calls fail for other reasons is checked at most once in this time.
+# The shortest time between two checks of a server's token, if its calls fail again and again.
 RECHECK_SECONDS = 20.0
 
 USER_PROMPTED = (
@@ -107,9 +107,9 @@ class AgentLogins:
         )
         try:
             return future.result(PROMPT_TIMEOUT_SECONDS)
-        except Exception as fault:  # noqa: BLE001  Hermes would log its text
+        except Exception as error:  # noqa: BLE001  Hermes would log its text
             future.cancel()
-            log.warning("No user could be asked to log in to %s: %s.", server_name, type(fault).__name__)
+            log.warning("No user could be asked to log in to %s: %s.", server_name, type(error).__name__)
             return None
 
 

@@ -22,7 +22,7 @@ from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.platform import Chat, IncomingEvent, Platform, Sender
 from gateway_hooks.discord import McpLogins, Options
 from gateway_hooks.discord.chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
-from gateway_hooks.discord.people import sender_of
+from gateway_hooks.discord.senders import sender_of
 from gateway_hooks.discord.texts import collect_texts
 from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.adapter import PRIVATE_CHAT_TYPES, HermesAdapter
@@ -133,7 +133,7 @@ class HermesDiscordAdapter(HermesAdapter):
         raw_message = getattr(hermes_event, "raw_message", None)
         if isinstance(raw_message, discord.Interaction):
             return _AcknowledgedCommandChat(
-                platform, cast("discord.Interaction[discord.Client]", raw_message), ENGLISH.working
+                platform, cast("discord.Interaction[discord.Client]", raw_message), ENGLISH.please_wait
             )
         if source.chat_type in PRIVATE_CHAT_TYPES:
             return DirectChat(platform, str(source.user_id))

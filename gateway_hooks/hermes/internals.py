@@ -1,8 +1,8 @@
-"""Every name inside Hermes that Hermes does not document for plugins. No other module uses such a name.
+"""Access to names in Hermes that Hermes does not document for plugins. No other module uses such a name.
 
-Hermes may change all of them; they are measured with Hermes 0.19.0. If a name is missing, a function here
-returns nothing or refuses, and logs one sentence about it once. `telegram_application` and `discord_client`
-are the exceptions: they raise AttributeError.
+A version of Hermes may change them; this module was checked with Hermes 0.19.0. If a name is missing, a
+function here returns None, False or nothing, and logs one warning. Only `telegram_application` and
+`discord_client` raise AttributeError instead.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from hermes_mcp_auth_remote.config import hermes_home_path
 COMMAND = "mcpauth"
 # Hermes names a tool "mcp__SERVER__TOOL".
 MCP_TOOL_PREFIX = "mcp__"
-# Stands for a message whose id the platform does not return.
+# The id that this package gives a message if the platform returns none.
 UNKNOWN_MESSAGE_ID = "?"
 
 BusyHandler = Callable[[Any, str], Awaitable[bool]]
 
 _MCP_TOOL_MODULE = "tools.mcp_tool"
-_TOOLS_CONSEQUENCE = "tools appear after /reload-mcp only"
+_TOOLS_CONSEQUENCE = "tools appear only after /reload-mcp"
 _AGENT_CONSEQUENCE = "the agent cannot ask for logins by itself"
 
 log = logging.getLogger(__name__)
@@ -38,14 +38,14 @@ _logged_warnings: set[str] = set()
 
 
 def warn_once(message: str) -> None:
-    """Log a warning the first time that this process meets it."""
+    """Log a warning, at most once per process."""
     if message not in _logged_warnings:
         _logged_warnings.add(message)
         log.warning("%s", message)
 
 
 def _import_attribute(module_name: str, name: str, consequence: str) -> Any:  # noqa: ANN401  untyped in Hermes
-    """Return a name of one of Hermes's modules; without it, warn once about the consequence, return None."""
+    """Return an attribute of a Hermes module; if there is none, warn once and return None."""
     try:
         return getattr(import_module(module_name), name)
     except Exception:  # noqa: BLE001  an import may raise anything
@@ -136,7 +136,7 @@ def is_allowed_by_discord_role(platform_adapter: Any, user_id: str, guild: Any) 
     try:
         return bool(platform_adapter._is_allowed_user(user_id, guild=guild, is_dm=guild is None))
     except Exception:  # noqa: BLE001  the method may have moved: admit no user
-        warn_once("Hermes's Discord adapter cannot check roles: they admit no user to logins.")
+        warn_once("Hermes's Discord adapter cannot check roles: no role allows a user to log in.")
         return False
 
 
@@ -151,7 +151,7 @@ def wrap_busy_handler(
     wrapped_handler: BusyHandler | None = getattr(platform_adapter, "_busy_session_handler", None)
     set_handler = getattr(platform_adapter, "set_busy_session_handler", None)
     if set_handler is None:
-        warn_once("Hermes's adapters have no handler for what is written while a turn runs.")
+        warn_once("Hermes's adapters have no handler for messages that arrive during a turn.")
     if wrapped_handler is None or set_handler is None or getattr(wrapped_handler, "of_mcp_auth", False):
         return
     hermes_handler: BusyHandler = wrapped_handler
@@ -182,9 +182,9 @@ async def call_adapter(
     try:
         result = await getattr(platform_adapter, method_name)(*arguments, **options)
     except Exception as error:  # noqa: BLE001  adapters raise what their libraries raise
-        raise ChatError(f"The platform refused: {type(error).__name__}.") from None
+        raise ChatError(f"The platform refused a call: {type(error).__name__}.") from None
     if not getattr(result, "success", False):
-        raise ChatError("The platform did not take a message.")
+        raise ChatError("The platform did not accept a message.")
     return str(getattr(result, "message_id", None) or UNKNOWN_MESSAGE_ID)
 
 
@@ -214,14 +214,14 @@ def clear_quoted_text(hermes_event: Any) -> None:  # noqa: ANN401
 
 
 def set_channel_context(hermes_event: Any, text: str | None) -> None:  # noqa: ANN401
-    """Replace the earlier messages of a channel that Hermes shows the model with an event."""
+    """Set the earlier channel messages of an event, which Hermes also shows to the model."""
     hermes_event.channel_context = text
 
 
 def document_cache_dir() -> Path | None:
-    """Return the folder in which Hermes caches files of messages; None if Hermes does not tell it."""
+    """Return the folder in which Hermes caches files of messages; None if Hermes has no such function."""
     get_folder = _import_attribute(
-        "gateway.platforms.base", "get_document_cache_dir", "its cached files stay"
+        "gateway.platforms.base", "get_document_cache_dir", "cached files with codes are not deleted"
     )
     return None if get_folder is None else Path(get_folder())
 
@@ -258,19 +258,19 @@ def is_user_authorized(gateway: Any, source: Any) -> bool:  # noqa: ANN401
     try:
         return bool(gateway._is_user_authorized(source))
     except Exception:  # noqa: BLE001  the method may have moved: admit no user
-        warn_once("Hermes's gateway cannot be asked who is authorised: no user may log in from a chat.")
+        warn_once("Hermes's gateway does not say who is authorised: no user may log in from a chat.")
         return False
 
 
 def slash_policy(gateway: Any, source: Any) -> Any:  # noqa: ANN401
     """Return Hermes's SlashAccessPolicy for a SessionSource; None if it cannot be read."""
     policy_for_source = _import_attribute(
-        "gateway.slash_access", "policy_for_source", "only listing is left to chats"
+        "gateway.slash_access", "policy_for_source", "chats can only list connections"
     )
     try:
         return None if policy_for_source is None else policy_for_source(gateway.config, source)
     except Exception:  # noqa: BLE001  the configuration may have moved
-        warn_once("Hermes's rules about commands cannot be read: only listing is left to chats.")
+        warn_once("Hermes's rules about commands cannot be read: chats can only list connections.")
         return None
 
 
@@ -278,7 +278,7 @@ def home_of(profile: str) -> Path:
     """Return the HERMES_HOME of a profile; for the main one (""), that of this process."""
     if profile:
         get_profile_dir = _import_attribute(
-            "hermes_cli.profiles", "get_profile_dir", "profiles share the main one's servers"
+            "hermes_cli.profiles", "get_profile_dir", "all profiles use the main profile's servers"
         )
         if get_profile_dir is not None:
             return Path(get_profile_dir(profile))

@@ -54,7 +54,7 @@ class PlainTextPlatform:
         return PlainTextChat(self._adapter_ref.platform_adapter, origin, is_private=is_private)
 
     async def fetch_sender(self, user_id: str) -> Sender:
-        """Return the sender that this user is in a private chat."""
+        """Return the user as the sender of a private message."""
         return Sender(user_id)
 
     def deep_link(self, payload: str) -> str | None:  # noqa: ARG002  the protocol's
@@ -134,7 +134,7 @@ class PlainTextChat:
 
     def _require_chat_id(self) -> str:
         if not self._origin.chat_id:
-            raise CannotWrite("The person has not written to the bot in private yet.")
+            raise CannotWrite("The user has not written to the bot in private yet.")
         return self._origin.chat_id
 
     def _metadata(self) -> dict[str, str] | None:

@@ -1,4 +1,4 @@
-"""Follow the running gateway: keep a HermesAdapter per adapter, and load tools after logins.
+"""Attach a HermesAdapter to each of the gateway's platform adapters, and load tools after logins.
 
 All code here runs on the gateway's event loop.
 """
@@ -28,7 +28,7 @@ from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread
 
 # How often this module looks for replaced adapters and for logins that another process finished.
 SYNC_INTERVAL_SECONDS = 0.5
-# How often this module checks whether a login's last message is sent, before it sends another.
+# How many times this module checks whether the bot has shown a login's outcome, before it sends a message.
 MESSAGE_SYNC_TRIES = 20
 # These platforms have no identified users. For example, every program that knows an ntfy topic can read it.
 PLATFORMS_WITHOUT_USERS = frozenset(
@@ -118,8 +118,8 @@ class GatewayRuntime:
                 if hermes.name_of_platform(hermes_event.source.platform) in PLATFORMS_WITHOUT_USERS
                 else skip_if_code(hermes_event)
             )
-        except Exception as fault:  # noqa: BLE001  Hermes would log its text and handle the message
-            log.error("A message could not be read: %s.", type(fault).__name__)  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001  Hermes would log its text and handle the message
+            log.error("A message could not be read: %s.", type(error).__name__)  # noqa: TRY400
             return skip_if_code(hermes_event)
 
     async def connect_server(self, server_name: str) -> bool:
@@ -134,8 +134,8 @@ class GatewayRuntime:
                 await self._connect_finished_logins()
             except McpAuthError as error:
                 log.warning("The logins cannot be read: %s", error)
-            except Exception as fault:  # noqa: BLE001  the loop must go on
-                log.error("The gateway's adapters could not be checked: %s.", type(fault).__name__)  # noqa: TRY400
+            except Exception as error:  # noqa: BLE001  the loop must go on
+                log.error("The gateway's adapters could not be checked: %s.", type(error).__name__)  # noqa: TRY400
             await asyncio.sleep(SYNC_INTERVAL_SECONDS)
 
     async def _connect_finished_logins(self) -> None:
@@ -161,7 +161,7 @@ class GatewayRuntime:
         if not should_notify:
             return
         if is_live:
-            log.info("The tools of %s are live.", name)
+            log.info("The tools of %s are loaded.", name)
             return
         # Wait until the message that reports the connection is sent: then the login has no messages left.
         for _ in range(MESSAGE_SYNC_TRIES):

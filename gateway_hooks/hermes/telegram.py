@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class _HermesTelegramPlatform(TelegramPlatform):
-    """Telegram in Hermes: /mcpauth is the only command of ours, the others belong to Hermes."""
+    """Telegram in Hermes: this package handles only /mcpauth; the other commands belong to Hermes."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -55,7 +55,7 @@ class HermesTelegramAdapter(HermesAdapter):
     ) -> None:
         """Attach to a connected adapter; raises AttributeError if Hermes has moved its application."""
         self._app: TelegramApplication = hermes.telegram_application(adapter_ref.platform_adapter)
-        # Read the id now: it raises if the bot is not initialised, and then the caller falls back.
+        # Read the id now: if the bot is not initialised, this raises, and the caller uses plain text instead.
         self._bot: Bot = self._app.bot
         self._bot_id = str(self._bot.id)
         self._calls = ApiCalls()
@@ -103,7 +103,7 @@ class HermesTelegramAdapter(HermesAdapter):
             raise ApplicationHandlerStop
 
     def _read_update(self, update: Update) -> tuple[IncomingEvent, Chat] | None:
-        """Read an update into an event and its chat; None if it cannot be ours."""
+        """Return the event and chat of an update; None if it contains nothing for this package."""
         platform = cast("_HermesTelegramPlatform", self.platform)
         event_and_chat = platform.read_update(update) or platform.read_other_update(update)
         if event_and_chat is None:

@@ -56,7 +56,7 @@ class ConnectionActions:
         return statuses
 
     async def disconnect(self, intent: Disconnect, event: IncomingEvent, chat: Chat) -> None:
-        """Ask the user to confirm a disconnect, or disconnect; raises ChatError, ConfigError."""
+        """Disconnect a server if the user has confirmed it, else ask; raises ChatError, ConfigError."""
         messages, owner = self._context.messages, self._context.owner(event.sender.user_id)
         if not self._context.policy.may_change(event.sender):
             card = self._context.renderer.admins_only_card()
@@ -85,7 +85,7 @@ class ConnectionActions:
                 self._context.connection_renderer.disconnect_confirmation_card(server.name, owner),
             )
         else:
-            await chat.show_toast(messages.working)
+            await chat.show_toast(messages.please_wait)
             try:
                 is_revoked = await self._context.service.logout(server, owner)
                 card = self._context.connection_renderer.disconnected_card(server.name, is_revoked=is_revoked)

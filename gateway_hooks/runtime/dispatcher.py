@@ -57,8 +57,8 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Owner
 
-# By then a bot has started.
-LOAD_DELAY_SECONDS = 5.0
+# The bot starts first: the imports would delay its start.
+PRELOAD_DELAY_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +108,8 @@ class Dispatcher:
             group.create_task(self._load_service())
 
     async def _load_service(self) -> None:
-        """Import the modules that logins need in a thread, before an upgrade can replace their files."""
-        await asyncio.sleep(LOAD_DELAY_SECONDS)
+        """Import, in a thread, the modules that logins need, before an upgrade can replace their files."""
+        await asyncio.sleep(PRELOAD_DELAY_SECONDS)
         await run_file_work(self._context.service.preload_modules)
 
     async def handle(self, event: IncomingEvent, chat: Chat) -> bool:
@@ -146,7 +146,7 @@ class Dispatcher:
         try:
             logins = [] if is_independent_of_logins(event) else await context.logins()
         except McpAuthError as error:
-            # Without the logins, still withhold a message with a code from other programs.
+            # The logins cannot be read. Other programs still must not receive a message with a code.
             logins, store_error = [], error
         configured_uris = await context.redirect_uris() if depends_on_redirect_uris(event) else ()
         has_forms = context.platform.capabilities.has_forms
@@ -161,12 +161,12 @@ class Dispatcher:
         if isinstance(intent, UnrelatedEvent):
             if store_error is None or not depends_on_redirect_uris(event):
                 return None
-            # The login of this code is unknown without the logins.
+            # The logins cannot be read, so this process cannot find the login that the code belongs to.
             intent = UnmatchedAnswer()
         event = with_code_as_text(event, logins, collect_redirect_locations(logins, configured_uris))
         if not context.policy.may_talk(event.sender):
             if isinstance(intent, Answer | LoginCommand | ExposedAnswer) and intent.login is not None:
-                # The user was allowed when the login started.
+                # The policy allowed this user when the login started, but no longer does.
                 return partial(
                     self._run_work, partial(self._cancel_for_removed_user, intent.login, event, chat), chat
                 )
@@ -214,7 +214,7 @@ class Dispatcher:
     def prompt_in(
         self, sender: Sender, chat: Chat | None = None, wait_seconds: float = MAX_LOGIN_SECONDS
     ) -> Generator[None]:
-        """Let calls inside the block ask this user in private if a login is needed.
+        """Let calls inside the block prompt this user in private if they need a login.
 
         `chat` is the chat of the user's request, or None. If it is a group, the bot says there that it wrote
         privately. A call waits `wait_seconds`, then raises AuthorizationRequired.
@@ -303,7 +303,7 @@ class Dispatcher:
 
 
 class _ChatPrompter:
-    """Shows the logins that an agent's calls need in private. `PromptMessages` shows their outcome."""
+    """Shows in private the logins that an agent's calls need. `PromptMessages` shows their outcome."""
 
     def __init__(self, context: Context, private_chat: Chat, source_chat: Chat | None) -> None:
         self._context = context
@@ -316,7 +316,7 @@ class _ChatPrompter:
             await self._show_in_chat(login)
         except ChatError as error:
             # The call gets an error that it expects; the log tells the operator about the chat.
-            log.warning("A login of %s could not be shown: %s", login.key.server_name, error)
+            log.warning("A login to %s could not be shown: %s", login.key.server_name, error)
             reason = "the login could not be shown in the chat"
             raise AuthorizationRequired(login.key.server_name, reason=reason) from None
 

@@ -96,7 +96,7 @@ class LoginActions:
             if verb == "cancel":
                 await self._context.service.cancel(login.id)
             else:
-                await chat.show_toast(messages.working)
+                await chat.show_toast(messages.please_wait)
                 await self._context.service.switch_flow(login.id, "paste" if verb == "paste" else "device")
                 await self._context.prompt_messages.delete_extra_messages(login.id, chat)
         except McpAuthError as error:

@@ -28,7 +28,7 @@ class LoginStarter:
     async def start_login(
         self, intent: Connect, event: IncomingEvent, chat: Chat, source_chat: Chat | None = None
     ) -> bool:
-        """Start a login of the named server, or ask which server; raises ChatError, StoreError.
+        """Start a login to the named server, or let the user choose a server; raises ChatError, StoreError.
 
         `source_chat` is the group of the request, if any. If the bot may not write to the user in private, it
         says so in that group and this method returns False.
@@ -52,7 +52,7 @@ class LoginStarter:
                 chat, event, self._context.connection_renderer.server_choice_card(names)
             )
             return True
-        await chat.show_toast(messages.working)
+        await chat.show_toast(messages.please_wait)
         async with self._start_lock(user_id):
             return await self._start(server, event, chat, source_chat)
 
@@ -69,7 +69,7 @@ class LoginStarter:
             and waiting_login.origin.user_id == user_id
             and waiting_login.key.server_name == server.name
         ]
-        others = [waiting_login for waiting_login in logins if waiting_login not in replaced_logins]
+        others = [other_login for other_login in logins if other_login not in replaced_logins]
         counted_logins = [
             *others,
             *(replace(waiting_login, status="cancelled") for waiting_login in replaced_logins),
@@ -106,5 +106,5 @@ class LoginStarter:
         return True
 
     def _start_lock(self, user_id: str) -> asyncio.Lock:
-        """Return the lock that serializes a user's starts, so that the limits count each of them."""
+        """Return the lock that starts a user's logins one by one, so that the limits count all of them."""
         return self._start_locks.setdefault(user_id, asyncio.Lock())

@@ -1,8 +1,8 @@
 """Keep the messages that show logins in sync with the store.
 
-`PromptMessages` polls the logins in the store and the clock, and edits messages that are out of date. So it
-does not matter which process completes a login, or whether the bot was restarted. It also shows logins that
-another process started for a user of this platform.
+`PromptMessages` polls the store, and edits a message when its login or its countdown changes. It also edits
+messages of logins that another process completes, or that a user started before a restart of the bot. It
+also shows logins that another process started for a user of this platform.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Clock, Server
 
 SYNC_INTERVAL_SECONDS = 0.3
-# The delay after a platform refused a message.
+# The delay before a retry after an update of a message failed.
 RETRY_SECONDS = 5.0
 # How often the permission of a user with a device login is checked.
 PERMISSION_CHECK_SECONDS = 15.0
@@ -61,7 +61,7 @@ class PromptMessages:
         self._prompt_cache = PromptCache(renderer, service.allows_device, clock)
         self._clock = clock
         self._on_connected = on_connected
-        # By login id: the card and chat of its prompt, its running tasks, and when to retry (epoch seconds).
+        # The keys are login ids. `_retry_at` is in epoch seconds.
         self._shown_cards: dict[str, Card] = {}
         self._chats: dict[str, Chat] = {}
         self._update_tasks: dict[str, asyncio.Task[None]] = {}
@@ -69,7 +69,7 @@ class PromptMessages:
         self._retry_at: dict[str, float] = {}
         # One task at a time reads and writes a login's list of messages.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._synced_changed_at = -1
+        self._synced_change_at_ns = -1
         self._next_sync_at = 0.0
         self._wake_event = asyncio.Event()
 
@@ -93,20 +93,20 @@ class PromptMessages:
 
     def wake(self) -> None:
         """Sync now: a login has changed."""
-        self._synced_changed_at = -1
+        self._synced_change_at_ns = -1
         self._wake_event.set()
 
     async def sync(self) -> None:
         """Sync all logins once, if one has changed or an update is due; raises StoreError."""
         now, changed_at = self._clock(), self._service.logins_changed_at_ns()
-        if changed_at == self._synced_changed_at and now < self._next_sync_at:
+        if changed_at == self._synced_change_at_ns and now < self._next_sync_at:
             return
-        # Ids added while the logins are read must not be forgotten below.
+        # Collect the ids before the read: `_forget_absent` must not drop a login that `show` adds during it.
         remembered_ids = {*self._shown_cards, *self._chats, *self._retry_at}
         logins = [
             login for login in await run_file_work(self._service.logins) if self._is_for_this_bot(login)
         ]
-        self._synced_changed_at = changed_at if time.time_ns() - changed_at > MTIME_RESOLUTION_NS else -1
+        self._synced_change_at_ns = changed_at if time.time_ns() - changed_at > MTIME_RESOLUTION_NS else -1
         self._next_sync_at = min((self._next_due_at(login, now) for login in logins), default=math.inf)
         for login in logins:
             if login.id not in self._update_tasks and self._retry_at.get(login.id, 0.0) <= now:
@@ -129,7 +129,7 @@ class PromptMessages:
         if not message_id:
             message_id = await chat.send(card)
         self._shown_cards[login.id] = card
-        # Earlier messages of this login are deleted when it is over.
+        # The store keeps the ids of this login's earlier messages. The bot deletes them when the login ends.
         await self._service.save_prompt_message(login.id, message_id)
 
     async def add_message(self, login_id: str, message_id: str, chat: Chat) -> None:
@@ -165,7 +165,7 @@ class PromptMessages:
         return origin.platform == self._platform.name and origin.bot_id in {"", self._platform.bot_id}
 
     def _next_due_at(self, login: Login, now: float) -> float:
-        """Return when this login needs an update if it does not change (epoch seconds)."""
+        """Return the time of the next countdown update or retry of this login (epoch seconds)."""
         if login.is_over:
             return self._retry_at.get(login.id, math.inf) if login.message_ids else math.inf
         return max(next_countdown_at(login, now), self._retry_at.get(login.id, 0.0))
@@ -192,7 +192,7 @@ class PromptMessages:
         try:
             await self._show_locked(login, self._platform.private_chat(user_id))
         except CannotWrite:
-            log.warning("The bot may not write to user %s, who has to open the chat first.", user_id)
+            log.warning("The bot may not write to user %s. The user must open the chat first.", user_id)
             await self._service.cancel(login.id)
 
     async def _update_prompt(self, login: Login) -> None:
@@ -262,7 +262,7 @@ class PromptMessages:
             return True
         user_id = login.origin.user_id
         log.warning(
-            "A login of %s for user %s was cancelled: not on the list.", login.key.server_name, user_id
+            "The login to %s was cancelled: user %s is not on the list.", login.key.server_name, user_id
         )
         await self._service.cancel(login.id)
         return False
@@ -287,11 +287,11 @@ class PromptMessages:
         self._update_tasks[login.id] = asyncio.create_task(run_update())
 
     def _postpone(self, login: Login, error: Exception) -> None:
-        """Log the error and retry the login after RETRY_SECONDS."""
+        """Log the error and retry the update of the login's messages after RETRY_SECONDS."""
         # A library's error text may contain secrets.
         is_own_error = isinstance(error, (ChatError, McpAuthError))
         reason = str(error) if is_own_error else type(error).__name__
-        log.warning("A login of %s could not be brought up to date: %s", login.key.server_name, reason)
+        log.warning("The messages of a login to %s could not be updated: %s", login.key.server_name, reason)
         self._retry_at[login.id] = self._clock() + RETRY_SECONDS
 
     def _forget_absent(self, login_ids: Iterable[str], logins: Iterable[Login]) -> None:

@@ -1,8 +1,8 @@
 """Remind users when a session has ended or ends soon and needs a new login.
 
-The reminder goes to the owner of the tokens, or to the policy's `reminder_recipients` for shared ones. Each
-need is reminded once, also across restarts and processes, until the session is refreshed. Then the bot
-edits the reminder.
+The reminder goes to the owner of the tokens, or to the policy's `reminder_recipients` for shared ones. A
+user gets one reminder for each state (ends soon, has ended) of a session, also across restarts and processes.
+When the session works again, the bot edits the reminder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Owner
 
 CHECK_INTERVAL_SECONDS = 60.0
-# For a user who must open the chat first, and for a process that stopped before it sent the message.
+# The delay before a new try if the bot may not write to a user, or if a process stopped before it sent the
+# message.
 RETRY_SECONDS = 3600.0
 
 log = logging.getLogger(__name__)
@@ -64,11 +65,12 @@ class ExpiryReminders:
         context, now = self._context, self._context.clock()
         connections = await run_file_work(self._read_connections)
         notices = {
-            each.deduplication_key: each for each in await run_file_work(context.service.notices.list_all)
+            notice.deduplication_key: notice
+            for notice in await run_file_work(context.service.notices.list_all)
         }
         # These users are logging in already, or have recently cancelled or failed.
         busy_users = {
-            (each.key, each.origin.user_id) for each in await context.logins() if each.status != "done"
+            (login.key, login.origin.user_id) for login in await context.logins() if login.status != "done"
         }
         for key, connection in connections.items():
             need = _login_need(connection, now)
@@ -87,7 +89,7 @@ class ExpiryReminders:
         keys = service.keys()
         for name in self._context.servers.names():
             with contextlib.suppress(McpAuthError):
-                # The list of connections shows an unreadable server.
+                # Skip an invalid entry: /connections shows its error.
                 server = self._context.servers.find(name)
                 if server.options.grant == "authorization_code":
                     for key in keys:
@@ -126,10 +128,12 @@ class ExpiryReminders:
                 await self._replace_notice(notice, replace(notice, message=message_id))
         except CannotWrite:
             log.warning(
-                "User %s has to open the chat to hear that %s needs a login.", user_id, key.server_name
+                "The bot may not remind user %s that %s needs a login. The user must open the chat first.",
+                user_id,
+                key.server_name,
             )
         except ChatError as error:
-            log.warning("A message about %s was not taken: %s", key.server_name, error)
+            log.warning("A reminder about %s could not be sent: %s", key.server_name, error)
             await self._replace_notice(notice, None)
 
     async def _clear_reminder(self, notice: Notice, connection: Connection | None, now: float) -> None:
@@ -137,7 +141,7 @@ class ExpiryReminders:
         if connection is not None and _login_need(connection, now) is not None:
             return
         if await self._replace_notice(notice, None) and connection is not None:
-            # If the login started in that message, `PromptMessages` has shown the same already.
+            # If the prompt replaced the reminder, `PromptMessages` has already updated it.
             await self._edit_message(
                 notice,
                 self._context.renderer.connected_card(connection, now, tag_of(connection.key.server_name)),

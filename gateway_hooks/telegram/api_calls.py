@@ -1,6 +1,7 @@
 """Call the Bot API: in order within a chat, with retries and the waits that Telegram requests.
 
-A call that still fails raises ChatError. Its text contains no URL and no token; the library's text may.
+A call that still fails raises ChatError. The text of a ChatError contains no URL and no token. The text of a
+library error may contain both.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ Sleep = Callable[[float], Awaitable[None]]
 # The longest total wait of one call. `PromptMessages` retries later.
 MAX_WAIT_SECONDS = 60.0
 MAX_TRIES = 3
-# Enough for Telegram's limit of about 30 messages per second. More connections only cost time.
+# Enough for Telegram's limit of about 30 messages per second. More concurrent calls would only
+# take longer each.
 MAX_CONCURRENT_CALLS = 8
 _UNREACHABLE_CHAT = re.compile(
     r"(?i)chat not found|user not found|peer_id_invalid|have no rights to send|not enough rights to send"
@@ -51,8 +53,8 @@ class ApiCalls:
     async def call_now(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call; raises CannotWrite, ChatError, and BadRequest for the caller to interpret.
 
-        A call whose response was lost is repeated, although Telegram may have executed it: a user who gets no
-        prompt would wait in vain, while a second prompt leads to the same login and ends with it.
+        If the response is lost, this method repeats the call, although Telegram may have executed it. A user
+        may then get two prompts for the same login. Without the repetition, the user might get none.
         """
         waited_seconds, tries = 0.0, 0
         while True:
@@ -82,7 +84,7 @@ def _to_chat_error(error: TelegramError) -> ChatError:
         return CannotWrite("The bot may not write there.")
     if isinstance(error, InvalidToken):
         return ChatError("Telegram rejected this bot's token.")
-    return ChatError(f"Telegram refused: {type(error).__name__}.")
+    return ChatError(f"Telegram refused a call: {type(error).__name__}.")
 
 
 def refusal_reason(error: TelegramError) -> str:
@@ -91,6 +93,6 @@ def refusal_reason(error: TelegramError) -> str:
 
 
 def _retry_seconds(error: RetryAfter) -> float:
-    # A number or a time span, depending on the library's version and settings.
+    # `retry_after` is a number or a timedelta, depending on the library's version and settings.
     after = error.retry_after
     return after.total_seconds() if isinstance(after, timedelta) else float(after)

@@ -33,7 +33,8 @@ from hermes_mcp_auth_remote.values import Clock, Secret
 
 POLL_TIMEOUT_SECONDS = 30
 MAX_PAUSE_SECONDS = 30.0
-# More than Telegram's 30 messages per second need. Each call searches all open connections.
+# Enough for Telegram's limit of 30 messages per second. The pool searches all open connections on each call,
+# so a larger pool would slow every call.
 MAX_CONNECTIONS = 16
 # The library's default of 1 second would lose messages when many users write at once.
 POOL_TIMEOUT_SECONDS = 30.0
@@ -222,7 +223,7 @@ class _PollingErrorLogger:
                 "one of them. Stop the other program, or use a separate bot. Polling continues."
             )
         elif not isinstance(error, NetworkError):
-            text = f"Polling failed and continues: {type(error).__name__}."
+            text = f"A poll failed: {type(error).__name__}. Polling continues."
         if text not in self._logged_messages:
             self._logged_messages.add(text)
             log.warning("%s", text)
@@ -244,7 +245,7 @@ async def _set_menu_commands(application: TelegramApplication, messages: Message
 
 async def _stop(application: TelegramApplication) -> None:
     if application.updater is not None and application.updater.running:
-        # An unreachable Telegram does not matter during the stop.
+        # If Telegram is unreachable, stop all the same.
         with _silence_library_logs(), contextlib.suppress(TelegramError):
             await application.updater.stop()
     if application.running:

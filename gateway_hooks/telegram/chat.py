@@ -41,7 +41,7 @@ class _ButtonRefusedError(ChatError):
 class TelegramChat:
     """A private chat, a group, or one topic of a group.
 
-    A message id is its number, or "12+13" if the URL is in a second message.
+    A message id is Telegram's number, such as "12", or "12+13" if message 13 contains the URL of message 12.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class TelegramChat:
             await self._edit_rendered(message_id, render_card(card, with_button=False))
 
     async def delete(self, message_id: str) -> bool:
-        """Delete a message; return False if Telegram does not let the bot. Raises ChatError."""
+        """Delete a message; return False if Telegram does not allow it. Raises ChatError."""
         outcomes = [await self._delete_one(part) for part in message_id.split("+")]
         return all(outcomes)
 
@@ -212,7 +212,7 @@ class TelegramChat:
                 raise MessageGone(f"Telegram does not change the message: {refusal_reason(error)}") from None
 
     async def _delete_one(self, message_id: str) -> bool:
-        # Not in order: deleting a pasted code must not wait for the bot's rate-limited messages.
+        # Use `call_now`: the deletion of a pasted code must not wait for the bot's rate-limited messages.
         try:
             return await self._api_calls.call_now(
                 lambda: self._bot.delete_message(self._chat_id(), int(message_id))
@@ -224,14 +224,15 @@ class TelegramChat:
         """Return the chat's number; raises CannotWrite for a name, which would be a public channel."""
         chat_id = self._origin.chat_id
         if not chat_id.lstrip("-").isdecimal() or (self._is_private and chat_id.startswith("-")):
-            raise CannotWrite("A Telegram user id is a number.")
+            raise CannotWrite("This is not the id of a Telegram user. A user id is a positive number.")
         return int(chat_id)
 
 
 class BusinessChat(TelegramChat):
     """A chat of a business account with a third party, which the bot reads through a connection.
 
-    The bot sends its messages to the sender's private chat. A message here would speak for the account.
+    The bot sends its messages to the sender's private chat. A message in this chat would appear to come from
+    the account's owner.
     """
 
     def __init__(self, bot: Bot, api_calls: ApiCalls, origin: Origin, connection_id: str) -> None:
@@ -244,11 +245,11 @@ class BusinessChat(TelegramChat):
         )
 
     async def send(self, card: Card) -> str:
-        """Send it to the sender in private; raises CannotWrite, ChatError."""
+        """Send a message to the sender in private; raises CannotWrite, ChatError."""
         return await self._private_chat.send(card)
 
     async def send_picture(self, png: bytes, card: Card) -> str:
-        """Send it to the sender in private; raises CannotWrite, ChatError."""
+        """Send a picture to the sender in private; raises CannotWrite, ChatError."""
         return await self._private_chat.send_picture(png, card)
 
     async def edit(self, message_id: str, card: Card) -> None:  # noqa: ARG002  Chat protocol
@@ -256,7 +257,7 @@ class BusinessChat(TelegramChat):
         raise MessageGone("The bot changes no message of a business chat.")
 
     async def _delete_one(self, message_id: str) -> bool:
-        # Needs a right that the account grants the bot (Bot API, BusinessBotRights).
+        # The account's owner must grant the bot the right to delete messages (Bot API, BusinessBotRights).
         try:
             return await self._api_calls.call_now(
                 lambda: self._bot.delete_business_messages(self._connection_id, [int(message_id)])

@@ -21,7 +21,7 @@ MAX_CAPTION_UNITS = int(MessageLimit.CAPTION_LENGTH)
 MAX_ENTITIES = int(MessageLimit.MESSAGE_ENTITIES)
 # Telegram documents no limit, but has rejected longer URLs.
 MAX_BUTTON_URL_CHARS = 2048
-# A phone shows about half of it.
+# A phone shows about half of a label of this length.
 MAX_LABEL_CHARS = 64
 # Words that Telegram would turn into a link, a mention, a hashtag or a command. Only the commands of this
 # package stay tappable: a malicious server can put others into its texts.
@@ -81,7 +81,7 @@ def _styled_runs(card: Card, *, with_link: bool) -> Iterator[tuple[str, str]]:
         if style == "code":
             yield text, MessageEntity.CODE
         elif card.link is not None and text == card.link.url:
-            # A URL that Telegram does not link can at least be copied by a tap.
+            # If Telegram does not link a URL, a code entity lets the user copy it with a tap.
             yield text, "" if is_button_url(text[:MAX_BUTTON_URL_CHARS]) else MessageEntity.CODE
         else:
             yield from _unlinked_runs(text, MessageEntity.BOLD if style == "bold" else "")
@@ -122,7 +122,7 @@ def _join_runs(runs: Iterable[tuple[str, str]], max_units: int) -> tuple[str, tu
 
 def _keyboard(card: Card, link: Link | None) -> InlineKeyboardMarkup | None:
     rows = [[InlineKeyboardButton(truncate(link.label, MAX_LABEL_CHARS), url=link.url)]] if link else []
-    rows.extend([key for button in row if (key := _button(button))] for row in card.buttons)
+    rows.extend([rendered for button in row if (rendered := _button(button))] for row in card.buttons)
     rows = [row for row in rows if row]
     return InlineKeyboardMarkup(rows) if rows else None
 

@@ -74,7 +74,8 @@ def parse_other_update(update: Update, bot_id: str) -> ParsedUpdate | None:
     """Parse an update that no user sent to the bot; None if it cannot contain a code.
 
     Such updates are messages in the name of a group or channel, by another bot or in a business chat, and
-    updates without a message, such as a poll. Only users of a business chat have an id here.
+    updates without a message, such as a poll. The sender has an id only if a
+    user wrote the message in a business chat.
     """
     texts = collect_texts(update, bot_id)
     if not (texts.own_texts or texts.quoted_texts):

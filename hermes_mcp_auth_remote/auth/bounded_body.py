@@ -22,9 +22,9 @@ _CHUNKS_PER_TURN = 64
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """The limits of a body: bytes (also after decompression), seconds, and chunks that the library yields.
+    """The limits of a body: bytes (also after decompression), seconds, and chunks that httpx yields.
 
-    `max_chunks` cuts a body of one-byte chunks, because each chunk costs the same time.
+    `max_chunks` limits a body that arrives in one-byte chunks: each chunk costs CPU time, whatever its size.
     """
 
     max_bytes: int = 65_536
@@ -110,7 +110,7 @@ async def limit_body(response: StreamedResponse) -> None:
     A body that exceeds the limits is cut, and its connection closed. If the connection breaks, the part that
     was read is kept: it may contain the server's error.
     """
-    # Importing it takes longer than the rest of `auth`; it is loaded anyway if an event loop runs.
+    # Import asyncio late: it loads more slowly than the rest of `auth`. A running event loop has loaded it.
     import asyncio  # noqa: PLC0415
 
     if response.is_stream_consumed or response.is_closed:
@@ -118,7 +118,7 @@ async def limit_body(response: StreamedResponse) -> None:
     limits, stream = BODY_LIMITS, response.stream
     partial_body = _PartialBody(limits)
     try:
-        # TimeoutError cuts the body. The others are errors of the library, which this module does not import.
+        # Any exception ends the read: TimeoutError, or an error of httpx or httpx2 (not imported here).
         with suppress(Exception):
             async with asyncio.timeout(limits.timeout_seconds):
                 async for chunk in stream:
@@ -136,9 +136,9 @@ async def limit_body(response: StreamedResponse) -> None:
 def limit_body_blocking(response: StreamedResponse) -> None:
     """Do what `limit_body` does, for a synchronous client.
 
-    On HTTP/1.1, the time limit shuts down the socket to end a blocked read. On HTTP/2, whose socket is shared
-    with other requests, and on transports without a socket, the time is checked only between two chunks: the
-    client's own read timeout adds to it.
+    On HTTP/1.1, a timer shuts down the socket at the time limit, which ends a blocked read. On HTTP/2 other
+    requests share the socket, and some transports have none. There, the time is checked only between two
+    chunks, so the call can exceed the limit by the client's read timeout.
     """
     if response.is_stream_consumed or response.is_closed:
         return
@@ -169,7 +169,7 @@ def _shut_down_after(timeout_seconds: float, extensions: Mapping[str, Any]) -> G
     def shut_down() -> None:
         with lock:
             if not is_over:
-                # Not SSLSocket.shutdown: it also removes the TLS layer while the reader uses it.
+                # Do not call SSLSocket.shutdown: it also removes the TLS layer while the reader uses it.
                 with suppress(OSError):
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
 

@@ -1,4 +1,4 @@
-"""Send a request with a token, and once more with another token after a 401 (RFC 6750 §2.1, §3, RFC 9449).
+"""Send a request with a token; after a 401 or 403, try once with another (RFC 6750 §2.1, §3, RFC 9449).
 
 The flow serves httpx and httpx2: it uses requests and responses only through two Protocols.
 """
@@ -48,7 +48,7 @@ class AuthResponse(StreamedResponse, Protocol):
 
 
 T = TypeVar("T")
-Q = TypeVar("Q", bound=AuthRequest)
+RequestT = TypeVar("RequestT", bound=AuthRequest)
 
 
 class SessionServer(Protocol):
@@ -59,14 +59,14 @@ class SessionServer(Protocol):
 
 
 class Prover(Protocol):
-    """Creates proofs of the key that a token is bound to: `oauth.dpop.Prover`."""
+    """Creates DPoP proofs with the key that a token is bound to. `oauth.dpop.Prover` implements it."""
 
     def create_proof(self, method: str, url: str, access_token: str | None = None, /) -> str: ...
     def remember_nonce(self, url: str, nonce: str | None, /) -> bool: ...
 
 
 class Session(Protocol):
-    """The source of the token: `service.sessions.Session`, which takes longer to import than this module."""
+    """The source of the token. `service.sessions.Session` implements it; its import is slow."""
 
     @property
     def server(self) -> SessionServer: ...
@@ -84,10 +84,10 @@ class Session(Protocol):
 
 
 def resolve_session(server: str | Session) -> Session:
-    """Return a session unchanged, or the operator's session of a server's name or URL."""
+    """Return a session unchanged, or open the operator's session for a server's name or URL."""
     if not isinstance(server, str):
         return server
-    # Imported here: it loads the protocol, the store and the HTTP client.
+    # Import late: this module loads the protocol, the store and the HTTP client.
     from hermes_mcp_auth_remote.service.default import open_session  # noqa: PLC0415
 
     return open_session(server)
@@ -138,9 +138,14 @@ class PendingCall(Generic[T]):
 
 
 def _bearer_steps(
-    session: Session, server_origin: UrlOrigin, request: Q, first_attempt: tuple[Secret, AuthResponse] | None
-) -> Generator[Q | PendingCall[Any], Any]:
-    """Yield the request to send it (the driver sends the response back), and a PendingCall to wait for it.
+    session: Session,
+    server_origin: UrlOrigin,
+    request: RequestT,
+    first_attempt: tuple[Secret, AuthResponse] | None,
+) -> Generator[RequestT | PendingCall[Any], Any]:
+    """Yield each request that the caller must send, and each PendingCall that the caller must wait for.
+
+    The caller passes the response or the result back with `send`.
 
     `first_attempt` is the header of the first attempt and its response, if the request was sent already.
     """
@@ -148,7 +153,7 @@ def _bearer_steps(
         yield request
         return
     if first_attempt is None:
-        # A Secret, because these frames wait for servers and users.
+        # Use a Secret: this frame waits for a server or a user, and a traceback may show its variables.
         header = as_secret(
             session.header_now() or (yield PendingCall(session.header, session.header_blocking))
         )
@@ -175,8 +180,8 @@ def _bearer_steps(
 
 
 def _send_with_token(
-    session: Session, request: Q, header: Secret
-) -> Generator[Q | PendingCall[Any], Any, AuthResponse]:
+    session: Session, request: RequestT, header: Secret
+) -> Generator[RequestT | PendingCall[Any], Any, AuthResponse]:
     """Send the request with a header, and once more if the server refused only the nonce of its proof."""
     prover = _add_authorization(session, request, header)
     response: AuthResponse = yield request
@@ -195,11 +200,11 @@ def _limit_body(response: AuthResponse) -> PendingCall[None]:
 def _add_cached_authorization(session: Session, server_origin: UrlOrigin, request: AuthRequest) -> str | None:
     """Put a cached token on a request; return the header, or None if the full flow is needed.
 
-    The hot path: it lets both drivers send most requests without a second generator.
+    This is the hot path: with a cached token, neither bearer flow creates a second generator.
     """
     if url_origin(request.url) != server_origin:
         return None
-    # In this order: another thread that stores a bound token sets its prover before its header.
+    # Read the header before the prover: a thread that stores a bound token sets the prover first.
     header = session.header_now()
     if not header or session.prover is not None:
         return None
@@ -208,14 +213,14 @@ def _add_cached_authorization(session: Session, server_origin: UrlOrigin, reques
 
 
 async def bearer_flow(
-    session: Session, server_origin: UrlOrigin, request: Q
-) -> AsyncGenerator[Q, AuthResponse]:
-    """Send a request with the session's token, and after a 401 once more with another one.
+    session: Session, server_origin: UrlOrigin, request: RequestT
+) -> AsyncGenerator[RequestT, AuthResponse]:
+    """Send a request with the session's token; after a 401 or 403, try once with another token.
 
-    A request to an origin other than `server_origin` is sent without the token. If the session's header is
-    empty, the request is also sent without one, and the server's challenge follows. The body of a 401 or 403
-    is read up to 64 KiB and two seconds (`bounded_body`). Raises AuthorizationRequired if a user must log in,
-    a NetworkError or a StoreError.
+    A request to an origin other than `server_origin` is sent without the token. If the session has
+    no token, the request is also sent without one, and the server responds with a challenge. The flow reads
+    the body of a 401 or 403 up to 64 KiB and two seconds (`bounded_body`). Raises AuthorizationRequired if a
+    user must log in, a NetworkError or a StoreError.
     """
     first_attempt, header = None, _add_cached_authorization(session, server_origin, request)
     if header is not None:
@@ -238,9 +243,9 @@ async def bearer_flow(
 
 
 def bearer_flow_blocking(
-    session: Session, server_origin: UrlOrigin, request: Q
-) -> Generator[Q, AuthResponse]:
-    """Do what `bearer_flow` does, for a synchronous client; the library's default would send no token."""
+    session: Session, server_origin: UrlOrigin, request: RequestT
+) -> Generator[RequestT, AuthResponse]:
+    """Do what `bearer_flow` does, for a synchronous client; the default of httpx would send no token."""
     first_attempt, header = None, _add_cached_authorization(session, server_origin, request)
     if header is not None:
         response = yield request

@@ -1,4 +1,4 @@
-"""The MCP SDK's OAuthClientProvider, 1.x or 2.x, with a shared session: its login, this package's refresh.
+"""Subclass the MCP SDK's OAuthClientProvider (1.x or 2.x): the SDK logs in, this package refreshes.
 
     provider = shared_provider(OAuthClientProvider)(url, client_metadata, SharedTokenStorage(url), ...)
 
@@ -100,14 +100,14 @@ async def _shared_flow(
                 request.headers["Authorization"] = authorization.reveal()
                 yield request
                 return
-            # The SDK's memory may be of an earlier login; load the stored credentials.
+            # The SDK's context may hold the tokens of an earlier login. Load the stored credentials instead.
             context.clear_tokens()
             context.current_tokens = await storage.get_tokens()
             context.client_info = await storage.get_client_info()
             sdk_flow = start_sdk_flow(request)
             try:
                 outgoing = await anext(sdk_flow)
-                # The SDK's flow starts with the request itself, whose response is here already.
+                # The SDK's flow first yields the request itself. Reuse the response that is already here.
                 response = (
                     refused_response
                     if refused_response is not None and outgoing is request

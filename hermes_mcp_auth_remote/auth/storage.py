@@ -1,7 +1,8 @@
-"""A TokenStorage of the MCP SDK 1.x and 2.x over this package's store, which Hermes shares.
+"""A TokenStorage for the MCP SDK 1.x and 2.x that uses the store of this package and Hermes.
 
-The SDK reads a storage only once, at its start, and refreshes without a lock. So a storage alone gives the
-SDK a fresh token at its start and stores the tokens of its logins. `auth.provider` also replaces its refresh.
+The SDK reads a storage only once, at its start, and refreshes without a lock. So this storage alone gives
+the SDK a fresh token at the start and stores the tokens of its logins. `auth.provider` also replaces the
+SDK's refresh.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class SharedTokenStorage:
         self._service = service or default_service()
         self._clock = clock
         self.session = self._service.session(self.server, owner)
-        # Set by `auth.provider`: the SDK's context, which names its authorization server and client.
+        # `auth.provider` sets this. It names the authorization server and the client of the SDK's login.
         self.context: SdkContext | None = None
         self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         # A newly registered client, which is stored with its first tokens.
@@ -84,12 +85,12 @@ class SharedTokenStorage:
             self.server.url
         ):
             raise ConfigError(
-                f"The name {self.server.name} already stands for {display_url(binding.server_url)}.",
-                "Give the new server a name of its own in config.yaml.",
+                f"The name {self.server.name} already belongs to {display_url(binding.server_url)}.",
+                "Give the new server another name in config.yaml.",
             )
 
     def login_lock(self) -> asyncio.Lock:
-        """Return the lock under which one request prompts the user for all requests of this event loop."""
+        """Return the login lock of this event loop: its holder prompts the user, other requests wait."""
         loop = asyncio.get_running_loop()
         # A program may run several loops in turn; a lock belongs to one of them.
         if self._lock is None or self._lock[0] is not loop:
@@ -143,7 +144,7 @@ class SharedTokenStorage:
         return OAuthClientInformationFull.model_validate({**client_document(client), "issuer": issuer})
 
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        """Keep a client in memory until its first tokens: the stored tokens belong to the old client."""
+        """Hold a client in memory until its tokens arrive: the stored tokens belong to another client."""
         self._registered_client = client_info
 
     async def set_tokens(self, tokens: OAuthToken) -> None:

@@ -60,9 +60,9 @@ class ConnectionStatus:
         clock = clock_time(connection.expires_at, now)
         if self._can_refresh(now):
             return (
-                f"renews itself by {clock}"
+                f"refreshes itself before {clock}"
                 if connection.expires_at > now
-                else "renews itself when it is used"
+                else "refreshes itself when it is used"
             )
         return f"ends at {clock} ({display_duration(connection.expires_at - now)}), then log in again"
 
@@ -76,7 +76,7 @@ class ConnectionStatus:
             return None
         if self._can_refresh(now):
             return f"log in again before {clock_time(expires_at, now)}, when the provider ends the session"
-        return f"log in again before {clock_time(expires_at, now)}: this login cannot renew itself"
+        return f"log in again before {clock_time(expires_at, now)}: this login cannot refresh itself"
 
     def to_text(self, now: float, columns: int) -> str:
         """Format the status for people. `columns` is the terminal's width, 0 without a terminal."""

@@ -1,4 +1,4 @@
-"""Describe what `doctor` found: requests, supported features, notes and problems. No I/O."""
+"""Describe what `doctor` found: requests, supported features, notes and problems, without I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
 from hermes_mcp_auth_remote.phrases import display_url
 from hermes_mcp_auth_remote.values import Server, ServerOptions
 
-# Options whose key in config.yaml is not `oauth.` and the option's name.
+# Options whose key in config.yaml is not `oauth.<option name>`.
 _CONFIG_KEYS = {
     "verify_tls": "ssl_verify",
     "ca_file": "ssl_verify",
@@ -39,7 +39,7 @@ _ENTRA_MEMBERS = frozenset({"tenant_region_scope", "cloud_instance_name", "msgra
 
 
 def request_event(traced_request: TracedRequest) -> dict[str, object]:
-    """Return a request and its response for programs, without headers and bodies."""
+    """Return a request and its response as a JSON event, without headers and bodies."""
     outcome = traced_request.outcome
     return {
         "step": traced_request.request.step,
@@ -85,7 +85,7 @@ def _describe_document(response: Response, document_name: str) -> str:
 def _describe_probe(response: Response) -> str:
     lines = response.header_all("www-authenticate")
     if not lines and response.status not in {401, 403}:
-        return "responds without a token" if response.ok else "neither responds nor asks for a token"
+        return "needs no token" if response.ok else "responds with an error, but asks for no token"
     challenge = read_challenge(lines)
     count = len(challenge.resource_metadata)
     metadata = {0: "no metadata", 1: "its metadata"}.get(count, f"{count} metadata addresses")
@@ -94,7 +94,7 @@ def _describe_probe(response: Response) -> str:
 
 
 def describe_support(findings: Findings, server: Server) -> dict[str, object]:
-    """Return the features of both servers, for programs. Empty if no authorization server was found."""
+    """Return the features of both servers as JSON members, or {} if no authorization server was found."""
     discovery = findings.discovery
     if discovery is None or (
         discovery.authorization_server.uses_default_endpoints and findings.challenge is None
@@ -143,7 +143,7 @@ def support_rows(support: Mapping[str, object]) -> list[tuple[str, str]]:
     """Format the result of `describe_support` for people."""
     if not support:
         return []
-    flows, registration = _quoted_list(support["flows"]), _quoted_list(support["registration"])
+    flows, registration = _sanitized_list(support["flows"]), _sanitized_list(support["registration"])
     client_texts = {
         "dynamic": "register themselves",
         "client_id_metadata_document": "identify themselves by the address of their metadata (CIMD)",
@@ -151,26 +151,28 @@ def support_rows(support: Mapping[str, object]) -> list[tuple[str, str]]:
     accepted_clients = [client_texts[kind] for kind in registration if kind in client_texts]
     pkce, has_par, requires_par = support["pkce"], support["par"], support["par_required"]
     par = "required" if requires_par else "yes" if has_par else "no"
-    scopes = format_scope({*_quoted_list(support["scopes"]), *_quoted_list(support["challenged_scope"])})
+    scopes = format_scope(
+        {*_sanitized_list(support["scopes"]), *_sanitized_list(support["challenged_scope"])}
+    )
     return [
         ("Log in at", str(support["issuer"])),
         ("Flows", ", ".join(flows) or "none"),
         ("Clients", ", ".join(accepted_clients) or "only those that were registered by hand"),
-        ("PKCE", "not stated" if pkce is None else ", ".join(_quoted_list(pkce)) or "none"),
+        ("PKCE", "not stated" if pkce is None else ", ".join(_sanitized_list(pkce)) or "none"),
         ("PAR", par),
-        ("DPoP", ", ".join(_quoted_list(support["dpop"])) or "no"),
+        ("DPoP", ", ".join(_sanitized_list(support["dpop"])) or "no"),
         ("iss", "in each response" if support["iss"] else "no"),
         ("Revocation", "yes" if support["revocation"] else "no"),
         ("Scope", sanitize(scopes) or "not stated"),
         (
             "Offline",
-            "yes, by offline_access" if support["offline_access"] else "offline_access is not listed",
+            "with scope offline_access" if support["offline_access"] else "offline_access is not listed",
         ),
-        ("Grants", ", ".join(_quoted_list(support["grants"])) or "not stated"),
+        ("Grants", ", ".join(_sanitized_list(support["grants"])) or "not stated"),
     ]
 
 
-def _quoted_list(value: object) -> list[str]:
+def _sanitized_list(value: object) -> list[str]:
     return [sanitize(item) for item in cast("list[object]", value)] if isinstance(value, list) else []
 
 
@@ -197,12 +199,12 @@ def notes(findings: Findings, server: Server, stored_issuer: str | None) -> Iter
     if findings.challenge is None:
         yield "The server does not ask for a token in its first response. A login works in any case."
     if stored_issuer is not None and stored_issuer.rstrip("/") != authorization_server.issuer.rstrip("/"):
-        yield f"The stored tokens come from another server, {host_of(stored_issuer)}: log in again."
+        yield f"The stored tokens come from another provider, {host_of(stored_issuer)}. Log in again."
     has_port = options.redirect_port or options.redirect_uri is not None
     if options.client_id and not has_port and options.grant == "authorization_code":
         yield (
-            "Each login listens on another port. If the provider compares ports, set `oauth.redirect_port` "
-            "to the one that you registered."
+            "Each login listens on a new port. If the provider accepts only the registered port, set "
+            "`oauth.redirect_port` to that port."
         )
     if options.resource is None and authorization_server.document.keys() & _ENTRA_MEMBERS:
         yield (
@@ -220,7 +222,7 @@ def _ineffective_option_notes(options: ServerOptions, discovery: Discovery) -> I
     if options.client_metadata_url and not authorization_server.client_id_metadata_document_supported:
         yield "`oauth.client_metadata_url` is not used: the provider does not support such clients."
     if options.dpop and not supports_dpop(authorization_server.document):
-        yield f"`oauth.dpop` asks for proofs, and the provider does not list {DPOP_ALGORITHM}."
+        yield f"`oauth.dpop` requires DPoP proofs, but the provider does not list {DPOP_ALGORITHM}."
     listed_scopes = {
         *((protected_resource and protected_resource.scopes_supported) or ()),
         *(authorization_server.scopes_supported or ()),

@@ -27,9 +27,9 @@ from hermes_mcp_auth_remote.values import Flow, Server
 def run(options: argparse.Namespace) -> int:
     """Log in. Raises the McpAuthError that ended the login."""
     if options.via is not None:
-        from hermes_mcp_auth_remote.cli.login_via_chat import run as ask
+        from hermes_mcp_auth_remote.cli import login_via_chat
 
-        return ask(options)
+        return login_via_chat.run(options)
     service, owner = AuthService(current_home()), options.owner
     if options.finish is not None:
         screen = screen_for(options, service)
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         login = run_until_stopped(service.start_login(server, TERMINAL_ORIGIN, owner=owner, flow=flow))
         screen.show(login, browser_opened=False, port=None)
         if not options.json:
-            purpose = "To paste it later" if login.poll_state is None else "To wait for it later"
+            purpose = "To paste the URL later" if login.poll_state is None else "To wait for the login later"
             print(f"{purpose}: hermes-mcp-auth login --finish {login.id}", flush=True)
         return 0
     channels = detect_answer_channels(flow)

@@ -18,7 +18,7 @@ from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, error_t
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
-# Log out concurrently: a provider that does not respond must not delay all the others.
+# Log out concurrently: an authorization server that does not respond must not delay the others.
 MAX_CONCURRENT_LOGOUTS = 8
 
 
@@ -70,12 +70,12 @@ def _resolve_stored_server(service: AuthService, name: str, owner: Owner) -> Ser
 
 
 def _resolve_name(server: str) -> str:
-    # The name of an address does not depend on the owner. Accept a name that config.yaml does not contain.
+    # A URL has the same name for every owner. Accept a name that config.yaml does not contain.
     return resolve_server(server).name if "://" in server else server
 
 
 async def _log_out_all(service: AuthService, keys: list[CredentialKey], *, as_json: bool) -> int:
-    """Log out of all keys, some concurrently. Print the results in order and return the highest exit code."""
+    """Log out of all keys concurrently. Print the results in order; return the highest exit code."""
     semaphore = asyncio.Semaphore(MAX_CONCURRENT_LOGOUTS)
 
     async def log_out_one(key: CredentialKey) -> LogoutResult:
@@ -128,7 +128,7 @@ def _print_result(result: LogoutResult, *, as_json: bool) -> None:
     elif result.was_connected:
         outcome = (
             "logged out on this machine. The provider did not revoke the tokens: wait until they expire, "
-            "or revoke them in your account's settings there"
+            "or revoke them in your account settings at the provider"
         )
     else:
         outcome = "there was no login" if not result.cancelled_count else "the waiting login is cancelled"

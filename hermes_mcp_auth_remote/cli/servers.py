@@ -33,7 +33,7 @@ def resolve_server(name: str | None, owner: Owner = None) -> Server:
 def server_for_key(key: CredentialKey) -> Server:
     """Return the server of stored credentials, with its options from config.yaml if it has any.
 
-    If its URL is no longer known, use the authorization server's issuer instead, which a revocation needs.
+    If the server's URL is unknown, the result has the issuer as its URL, so that a revocation can reach it.
     Never raises ConfigError or StoreError.
     """
     with contextlib.suppress(ConfigError, StoreError):

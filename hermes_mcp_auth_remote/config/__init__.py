@@ -131,7 +131,7 @@ def find_server(name: str, home: Path, environ: Mapping[str, str]) -> Server:
 def _with_config_files(
     server: Server, entry: object, config_file: ConfigFile, env_file: ConfigFile
 ) -> Server:
-    """Return a server with the identity of the files that determine its URL, if nothing else does."""
+    """Return a server with `config_files` set, unless its URL may also depend on environment variables."""
     if "${" in str(_as_mapping(entry).get("url", "")):
         # The URL may also depend on the environment of the process.
         return server
@@ -189,7 +189,7 @@ def _check_unique_stem(name: str, names: list[str]) -> None:
     for other in names:
         if other != name and file_stem(other) == file_stem(name):
             raise ConfigError(
-                f"The servers {name} and {other} share the token files {file_stem(name)}.json in Hermes.",
+                f"The servers {name} and {other} use the same token file in Hermes: {file_stem(name)}.json.",
                 "Rename one of them, so that they differ in letters or digits.",
             )
 
@@ -223,7 +223,8 @@ def _read_server(name: str, entry: object, variables: Mapping[str, str]) -> Serv
     for header in headers_section.members:
         if header.strip().lower() in FRAMING_HEADERS:
             raise ConfigError(
-                f"{headers_section.key_path}.{header} is set by each connection itself; take it out."
+                f"{headers_section.key_path}.{header} is a header that the HTTP client sets.",
+                "Remove it from config.yaml.",
             )
     headers = {key: Secret(headers_section.string(key) or "") for key in headers_section.members}
     return Server(name, safe_url(url, "address"), _read_options(section, section.section("oauth")), headers)

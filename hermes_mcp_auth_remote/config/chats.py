@@ -1,6 +1,6 @@
 """Read `mcp_auth_chats` of config.yaml: who may log in from a chat, and who owns the tokens.
 
-Everything is optional. A user who is not listed may do nothing. An unknown key is refused: a misspelt key
+All keys are optional. A user who is not listed may do nothing. An unknown key is refused: a misspelt key
 would otherwise allow or exclude other users than the operator intends.
 """
 
@@ -26,7 +26,7 @@ WEBHOOK_KEYS = ("url", "listen", "port", "certificate", "key")
 # The chat platforms that have a section here.
 PLATFORMS = ("telegram", "discord")
 _OWNERSHIP_MODES: Mapping[str, OwnershipMode] = {"shared": "shared", "per_user": "per_user"}
-# The names are Hermes's.
+# Hermes defines these names.
 TOKEN_VARIABLES = {"telegram": "TELEGRAM_BOT_TOKEN", "discord": "DISCORD_BOT_TOKEN"}
 
 
@@ -35,7 +35,8 @@ class Webhook:
     """Where Telegram sends updates: the public https `url`. The bot listens on `listen` and `port`.
 
     A reverse proxy must terminate TLS, unless `certificate` and `key` (PEM files) are given. Telegram gets
-    the certificate, which may be self-signed. Telegram sends `secret` with each update; None: a random one.
+    the certificate, which may be self-signed. Telegram sends `secret` with each update. If `secret` is None,
+    the bot creates a random one.
     """
 
     url: str
@@ -123,7 +124,7 @@ def validate_bot_token(text: str, platform: str) -> Secret:
     if not (text.isascii() and text.isprintable()) or " " in text or "/" in text:
         raise ConfigError(
             f"The token of the {platform.title()} bot contains invalid characters.",
-            "Copy it again from the place where you created the bot, alone on its line.",
+            "Copy it again from the page where you created the bot, without other text on its line.",
         )
     return Secret(text)
 

@@ -23,7 +23,7 @@ _ASSIGNMENT = re.compile(
     """,
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
-# A file that changed less than this before the read may change again within one tick of its clock.
+# If a file changed less than this before the read, a later change may get the same timestamp.
 _MTIME_RESOLUTION_NS = 50_000_000
 # Some file systems (FAT, HFS+, older NFS) store times in seconds, or in steps of two seconds.
 _COARSE_MTIME_RESOLUTION_NS = 3_000_000_000
@@ -51,7 +51,7 @@ def read_config_file(path: Path) -> ConfigFile:
         link = None
     try:
         with path.open("rb") as file:
-            # Take the status before the content: a later change gets other times.
+            # Read the status before the content: if the file changes in between, its next status differs.
             status = os.fstat(file.fileno())
             text = file.read().decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):

@@ -89,7 +89,7 @@ class Section:
         return choices[text]
 
     def url(self, key: str) -> str | None:
-        """Read a URL that is safe to request or show, in the operator's spelling."""
+        """Check that a URL is safe to request and to show, and return it as the operator wrote it."""
         text = self.string(key)
         if text is None:
             return None
@@ -130,7 +130,7 @@ class Section:
         return frozenset(id_ for item in items for id_ in self._split_ids(item, key))
 
     def refuse_unknown_keys(self, known_keys: Sequence[str]) -> None:
-        """Raise ConfigError for a key that is not one of these; for sections that only this program reads."""
+        """Raise ConfigError for an unknown key. Use this only for sections that no other program reads."""
         for key in self.members:
             if key not in known_keys:
                 similar = get_close_matches(key, known_keys, 1)

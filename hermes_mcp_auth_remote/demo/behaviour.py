@@ -28,14 +28,14 @@ class Behaviour:
     with_registration: bool = True
     registration_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
     redirect_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
-    https_redirects: bool = True
+    allows_https_redirects: bool = True
     cimd_supported: bool = False
 
     # The authorization endpoint.
     with_par: bool = False
     require_par: bool = False
     par_seconds: float = 300
-    any_loopback_port: bool = False
+    allows_any_loopback_port: bool = False
     require_resource: bool = True
     accepts_resource: bool = True
     require_scope: bool = False
@@ -44,7 +44,7 @@ class Behaviour:
     # RFC 9207.
     iss_supported: bool = True
 
-    # The device flow (RFC 8628). None omits the interval from the response; it is then 5 seconds.
+    # The device flow (RFC 8628). If the interval is None, the response omits it: clients use 5 seconds.
     with_device: bool = False
     device_interval_seconds: float | None = 5
     device_seconds: float = 600
@@ -60,7 +60,7 @@ class Behaviour:
     grant_scopes: frozenset[str] | None = None
     access_token_seconds: float = 3600
     issue_refresh_token: bool = True
-    rotate: bool = True
+    rotates_refresh_tokens: bool = True
     reuse_grace_seconds: float = 0
     refresh_revokes_access: bool = False
     with_id_token: bool = True

@@ -92,7 +92,7 @@ class IssuedTokens:
 
 
 class Ledger:
-    """Issues and stores secrets. `minted_secrets` has all of them: the tests search their output for them."""
+    """Issues and stores secrets. The tests search their output for each secret in `minted_secrets`."""
 
     def __init__(self, clock: Clock = time.time, entropy: Entropy = secrets.token_urlsafe) -> None:
         self.clock = clock
@@ -142,7 +142,7 @@ class Ledger:
         return code.request, code.family
 
     def redeem_refresh_token(self, client: DemoClient, text: str, behaviour: Behaviour) -> RefreshToken:
-        """Return a valid refresh token. Raises OAuthError. The reuse of a rotated one revokes its family."""
+        """Return a valid refresh token, or raise OAuthError. If it was rotated before, revoke its family."""
         token = self.refresh_tokens.get(text)
         if token is None or token.family.client_id != client.client_id or token.family.revoked:
             raise OAuthError("invalid_grant", "The refresh token is unknown, revoked, or another client's.")
@@ -165,7 +165,7 @@ class Ledger:
             self.revoke_access_tokens(family)
         access_token, refresh_token = self.mint("at"), None
         self.access_tokens[access_token] = AccessToken(family, scope, now + behaviour.access_token_seconds)
-        if behaviour.issue_refresh_token and (previous is None or behaviour.rotate):
+        if behaviour.issue_refresh_token and (previous is None or behaviour.rotates_refresh_tokens):
             refresh_token = self.mint("rt")
             self.refresh_tokens[refresh_token] = RefreshToken(family)
             if previous is not None and previous.used_at is None:
@@ -204,7 +204,7 @@ class Ledger:
             refresh_token.family.revoked = True
 
     def forget_clients(self) -> None:
-        """Remove all clients, as a server that expires registrations: they then get `invalid_client`."""
+        """Remove all clients, as a server does when registrations expire. They then get `invalid_client`."""
         self.clients.clear()
 
     def add_client(self, client: DemoClient) -> DemoClient:

@@ -70,7 +70,7 @@ def consent_page(
         f"""<h1>{escape(client)} wants to act for you</h1>
 <dl>
 <dt>Signed in as</dt><dd>{escape(account)}</dd>
-<dt>Server</dt><dd>{escape(resource or "any server of this one")}</dd>
+<dt>Server</dt><dd>{escape(resource or "every server that accepts tokens from here")}</dd>
 <dt>It may use</dt><dd><ul>{scopes}</ul></dd>
 <dt>{destination_label}</dt><dd>{escape(destination)}</dd>
 </dl>

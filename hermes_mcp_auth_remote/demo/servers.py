@@ -1,4 +1,4 @@
-"""Run both servers on loopback in a background thread: `with serve_demo(Behaviour()) as demo:`."""
+"""Run the demo's MCP and authorization servers on loopback: `with serve_demo(Behaviour()) as demo:`."""
 
 from __future__ import annotations
 

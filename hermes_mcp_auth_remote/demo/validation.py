@@ -109,7 +109,7 @@ def check_redirect_uri(uri: object, behaviour: Behaviour, application_type: str 
     # RFC 6749 section 3.1.2: "The endpoint URI MUST NOT include a fragment component."
     if not host or "#" in uri or parts.username is not None:
         raise refusal
-    if parts.scheme == "https" and behaviour.https_redirects:
+    if parts.scheme == "https" and behaviour.allows_https_redirects:
         return uri
     is_loopback = parts.scheme == "http" and is_loopback_host(host) and host in behaviour.redirect_hosts
     # OpenID Connect Registration section 2: web clients "MUST NOT use localhost as the hostname".
@@ -175,7 +175,7 @@ def _validate_scope(text: str, behaviour: Behaviour) -> frozenset[str]:
 def _is_registered(redirect_uri: str, client: DemoClient, behaviour: Behaviour) -> bool:
     if redirect_uri in client.redirect_uris:
         return True
-    if not behaviour.any_loopback_port:
+    if not behaviour.allows_any_loopback_port:
         return False
     # RFC 8252 section 7.3: the server "MUST allow any port to be specified at the time of the request".
     return any(

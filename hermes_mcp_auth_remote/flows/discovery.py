@@ -70,7 +70,7 @@ def run_discovery(
     if discovery.authorization_server.uses_default_endpoints and server_challenge is None:
         raise DiscoveryFailed(
             f"{host_of(server.url)} asks for no authorization and names no authorization server.",
-            "It may need no login at all; if it does, set `oauth.authorization_server` for it.",
+            "It may need no login. If it needs one, set `oauth.authorization_server` for it.",
         )
     if flow in DEVICE_FLOWS:
         discovery = yield from find_device_server(server, discovery, flow)
@@ -94,8 +94,8 @@ DEVICE_FLOWS = frozenset[Flow]({"auto", "device"})
 def find_device_server(server: Server, discovery: Discovery, flow: Flow) -> Exchange[Discovery]:
     """Look for an authorization server with a device endpoint among those that the resource lists.
 
-    Returns `discovery` with that server, or unchanged. The flow `device` also reads the OpenID metadata in
-    all cases; other flows do so only if the first metadata suggests a device endpoint.
+    Returns `discovery` with that server, or unchanged. The flow `device` always reads the OpenID metadata;
+    other flows read it only if the RFC 8414 metadata suggests a device endpoint.
     """
     authorization_server = discovery.authorization_server
     if supports_device_flow(authorization_server):
@@ -123,8 +123,8 @@ def find_device_server(server: Server, discovery: Discovery, flow: Flow) -> Exch
 
 
 def _should_check_openid_metadata(authorization_server: AuthorizationServer) -> bool:
-    # Quirk 46: only the OpenID document has the endpoint. The first document then lists the device grant, or
-    # the scope "openid".
+    # Quirk 46: some servers name the device endpoint only in the OpenID document. Their RFC 8414 document
+    # then lists the device grant, or the scope "openid".
     return DEVICE_GRANT in (authorization_server.grant_types_supported or ()) or (
         "openid" in (authorization_server.scopes_supported or ()) and not authorization_server.is_openid
     )

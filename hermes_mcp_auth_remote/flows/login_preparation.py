@@ -1,7 +1,7 @@
-"""Prepare a login: all steps from a server's URL to the request that the user sees, in one exchange.
+"""Prepare a login: all steps from a server's URL to the URL or code that the user gets.
 
-The steps are discovery, the PKCE check, scope, registration, and an authorization request, which is pushed if
-the server supports that, or a device authorization.
+The steps are discovery, the PKCE check, scope selection and client registration. The last step is a device
+authorization or an authorization request, which is pushed if the server supports PAR.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def prepare_login(  # noqa: PLR0913
 
     `challenge` is that of a 401 or 403; if it is None, this function probes the server. `discovery_result` is
     a recent result of `run_discovery` or `discover_and_register` for the same server, issuer and flow.
-    Use the `redirect_uri` of the returned request, because a server may require the other loopback host.
+    Use the `redirect_uri` of the returned request: a server may accept only `localhost` or only 127.0.0.1.
     `can_use_dpop` is True if the caller can provide a key for DPoP. The flow `device` requests a device code;
     `auto` does so if the server supports it. The caller checks `oauth.device` for both flows.
     Raises any ServerError or NetworkError; ConfigError if a key is required and `can_use_dpop` is False.
@@ -135,7 +135,8 @@ def should_use_dpop(server: Server, discovery: Discovery, challenge: Challenge) 
 
     The commands `token`, `header`, `run --env`, Hermes and the MCP SDK cannot use a bound token. So if a
     server accepts DPoP and Bearer, the client requests Bearer tokens. The resource requires DPoP if its
-    challenge names no other scheme, or by `dpop_bound_access_tokens_required` (RFC 9728 section 2).
+    challenge names no other scheme, or if its metadata has `dpop_bound_access_tokens_required` (RFC 9728
+    section 2).
     `oauth.dpop` overrides this rule.
     """
     if server.options.dpop is not None:
@@ -205,7 +206,7 @@ class PreparedLogin:
 
 @dataclass(frozen=True, slots=True)
 class LoginNonces:
-    """The random values of one login. The caller passes them in, because this package does no I/O."""
+    """The random values of one login. The caller creates them, because `flows` does no I/O."""
 
     state: Secret
     code_verifier: Secret
@@ -219,7 +220,7 @@ def request_device_code(
     sign: Signer | None = None,
     register_again: Callable[[], Exchange[Client]] | None = None,
 ) -> Exchange[tuple[DeviceAuthorization, Client]]:
-    """Request a device code for the values of `request`; return it with its client.
+    """Request a device code for the client, scope and resource of `request`; return it with its client.
 
     `register_again` registers another client if the server no longer knows this one (quirk 19), or if this
     one was registered without the device grant (quirk 23). Raises the errors of
@@ -260,7 +261,7 @@ def request_device_code(
 
 
 def for_client(request: AuthorizationRequest, client: Client) -> AuthorizationRequest:
-    """Return the request for a device login with this client, without the URL, which no user may see."""
+    """Return the request of a device login with this client. Its URL is empty: no user may open it."""
     redirect_uri = request.redirect_uri
     redirect_uri = redirect_uri if redirect_uri in client.redirect_uris else client.redirect_uris[0]
     return replace(request, url="", client=client, redirect_uri=redirect_uri, lifetime_seconds=None)

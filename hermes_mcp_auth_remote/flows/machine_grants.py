@@ -1,8 +1,8 @@
 """Grants without a user: client credentials, JWT bearer, enterprise. RFC 6749 §4.4, 7523 §2.1, 8693.
 
-The enterprise grant is MCP's enterprise-managed authorization: the identity provider exchanges the token of a
-sign-in for an assertion to one authorization server (ID-JAG,
-draft-ietf-oauth-identity-assertion-authz-grant).
+The enterprise grant is MCP's enterprise-managed authorization: the identity provider exchanges the user's
+sign-in token for an assertion (ID-JAG) that only one authorization server accepts. Source:
+draft-ietf-oauth-identity-assertion-authz-grant.
 """
 
 from __future__ import annotations
@@ -142,7 +142,10 @@ def _request_tokens(
         form = _grant_form("client_credentials", resource, scope)
         return (yield from request_tokens(token_endpoint, CLIENT_CREDENTIALS_STEP, form, now))
     if assertion is None:
-        raise ConfigError(f"The grant `{options.grant}` of {server.name} needs a token in a file.")
+        raise ConfigError(
+            f"The grant `{options.grant}` of {server.name} needs a token in a file.",
+            "Set `oauth.assertion_file`, or `oauth.identity_provider` for the grant `enterprise`.",
+        )
     if options.grant == "enterprise" and options.identity_provider is not None:
         provider = options.identity_provider
         assertion = yield from exchange_for_id_jag(
@@ -166,8 +169,8 @@ def _grant_form(grant_type: str, resource: str | None, scope: frozenset[str] | N
 def check_audience(assertion: Secret, token_endpoint: TokenEndpoint) -> None:
     """Raise ConfigError if a workload's JWT is not addressed to this token endpoint's issuer.
 
-    Otherwise a hostile MCP server could name its own authorization server and pass the JWT on to the right
-    one.
+    Otherwise a hostile MCP server could name its own authorization server, which receives the JWT and uses it
+    at the server that the JWT is addressed to.
     """
     audience = _decode_claims(assertion).get("aud")
     audiences = cast("list[object]", audience) if isinstance(audience, list) else [audience]
@@ -220,9 +223,9 @@ def exchange_for_id_jag(
     try:
         document = read_granted_document(response, host, EXCHANGE_STEP, secrets)
     except TokenError as error:
-        error.advice = "Sign in at your identity provider again, so that `token_file` holds a token it takes."
+        error.advice = "Sign in at your identity provider again, and write the new token to `token_file`."
         raise
     id_jag = string_member(document, "access_token")
     if id_jag is None or document.get("issued_token_type") != ID_JAG:
-        raise MalformedResponse(f"{host} answered the {EXCHANGE_STEP} without an ID-JAG.")
+        raise MalformedResponse(f"{host} responded to the {EXCHANGE_STEP} without an ID-JAG.")
     return Secret(id_jag)

@@ -31,9 +31,9 @@ async def read_body(
         del chunk
         count += 1
         if len(body.data) > MAX_BODY_BYTES:
-            raise ResponseTooLarge(f"{host} answered the {step} with more than 1 MiB.")
+            raise ResponseTooLarge(f"{host} responded to the {step} with more than 1 MiB.")
         if count > MAX_SHORT_CHUNKS + len(body.data) // MIN_CHUNK_BYTES:
-            raise ResponseTooLarge(f"{host} answered the {step} with too many parts of a few bytes.")
+            raise ResponseTooLarge(f"{host} responded to the {step} with too many parts of a few bytes.")
         if count % _CHUNKS_PER_TURN == 0:
             await asyncio.sleep(0)
     return bytes(body.data)

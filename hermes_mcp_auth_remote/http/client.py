@@ -191,7 +191,7 @@ class HttpClient(AsyncExitStack):
         except TooMuchFraming:
             host = host_of(request.url)
             raise ResponseTooLarge(
-                f"{host} answered the {request.step} with too many header lines."
+                f"{host} responded to the {request.step} with too many header lines."
             ) from None
         except TRANSPORT_ERRORS as error:
             raise network_error(error, host_of(request.url), request.step) from None

@@ -24,7 +24,7 @@ from hermes_mcp_auth_remote.threads import set_result_threadsafe
 # Threads for one server, and for one host name of that server.
 MAX_THREADS_PER_SERVER = 4
 MAX_THREADS_PER_HOST = 2
-# A server may have more than one thread only while all servers together have fewer than this.
+# If all servers together have this many threads, no server may start a second one.
 MAX_SHARED_THREADS = 64
 # Threads of all servers. Those above MAX_SHARED_THREADS are for servers that have none.
 MAX_THREADS = 256
@@ -105,7 +105,7 @@ class ThreadedResolver:
         """Start queued lookups, the servers in turn, until there are no more free threads."""
         while (lookup := self._take_next_lookup()) is not None:
             thread = threading.Thread(
-                target=self._run_lookup, args=(lookup,), name="mcp-auth-name", daemon=True
+                target=self._run_lookup, args=(lookup,), name="mcp-auth-dns", daemon=True
             )
             try:
                 thread.start()

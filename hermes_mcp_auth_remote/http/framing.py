@@ -1,8 +1,8 @@
 """Limit the bytes around a body: informational responses, header lines, chunk sizes, trailers.
 
-httpcore reads any number of 1xx responses, and it parses everything that one read returned before another
-task runs. Therefore reads are short here, and the lines and bytes between two events of a response (its head,
-a chunk of its body) are counted.
+httpcore accepts any number of 1xx responses. It parses all bytes of a read before another task can run.
+Therefore LimitedStream keeps reads short. It also counts the lines and bytes between two events of a
+response: its head, or a chunk of its body.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TooMuchFraming(Exception):
 
 
 class LimitedStream(httpcore.AsyncNetworkStream):
-    """A connection with short reads, limited between two events; raises TooMuchFraming."""
+    """A connection that limits each read, and the lines and bytes between two events."""
 
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner
@@ -38,7 +38,7 @@ class LimitedStream(httpcore.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  httpcore's
         """Read at most 4 KiB; other tasks run first."""
-        # Everything read since the last event was framing; otherwise there would have been another event.
+        # All bytes since the last event are framing: a head or a body chunk would have reset the counters.
         if self._line_count > MAX_FRAMING_LINES or self._byte_count > MAX_FRAMING_BYTES:
             raise TooMuchFraming
         # Let other tasks run: a read of bytes that TLS has already decrypted does not wait.
@@ -63,7 +63,7 @@ class LimitedStream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  httpcore's own signature
     ) -> httpcore.AsyncNetworkStream:
-        """Return the connection under TLS, limited as well."""
+        """Upgrade the connection to TLS; the same limits apply."""
         return LimitedStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  httpcore's own signature

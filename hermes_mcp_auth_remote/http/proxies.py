@@ -44,7 +44,7 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> httpcore.Proxy | None:
         scheme = scheme.removesuffix("h")
     if scheme == "socks5" and find_spec("socksio") is None:
         raise ConfigError(
-            "The proxy in the environment is a SOCKS proxy.", "Run `pip install httpcore[socks]`."
+            "The proxy in the environment is a SOCKS proxy.", "Run `pip install 'httpcore[socks]'`."
         )
     user, password = (unquote(part or "").encode() for part in (proxy_url.username, proxy_url.password))
     return httpcore.Proxy(

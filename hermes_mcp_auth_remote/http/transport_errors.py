@@ -15,7 +15,7 @@ TRANSPORT_ERRORS = (
     httpcore.ProxyError,
     httpcore.TimeoutException,
     OSError,
-    UnicodeError,  # a name that TLS cannot send
+    UnicodeError,  # a host name that TLS cannot encode
 )
 
 _PRIVATE_CA_ADVICE = "If your network has its own certificate authority, name its file in SSL_CERT_FILE."
@@ -32,8 +32,8 @@ SENT_REQUEST_ADVICE = "Try again in a minute; if that is refused, log in again."
 def timeout_error(host: str, step: str, *, was_sent: bool = False) -> TimedOut:
     """Return the error for a step that took too long; `was_sent` if the host may have got the request."""
     if was_sent:
-        return TimedOut(f"{host} got the {step} but did not answer in time.")
-    return TimedOut(f"{host} did not answer the {step} in time.")
+        return TimedOut(f"{host} got the {step} but did not respond in time.")
+    return TimedOut(f"{host} did not respond to the {step} in time.")
 
 
 def network_error(error: Exception, host: str, step: str) -> NetworkError:
@@ -54,7 +54,7 @@ def network_error(error: Exception, host: str, step: str) -> NetworkError:
             "Check that the address and port use https, and whether the server needs a client certificate.",
         )
     if isinstance(error, httpcore.RemoteProtocolError):
-        return Unreachable(f"{host} broke off its answer to the {step}, or it is not HTTP.")
+        return Unreachable(f"{host} broke off its response to the {step}, or the response is not HTTP.")
     return Unreachable(f"The connection to {host} broke during the {step}.")
 
 
@@ -62,7 +62,7 @@ def _proxy_error(error: Exception, host: str, step: str) -> NetworkError:
     status = re.match(r"[0-9]{3}", str(error))
     if status is not None and status[0] == "407":
         return Unreachable(
-            f"The proxy asks for a user and a password before it lets the {step} through.",
+            f"The proxy requires a user name and a password for the {step}.",
             "Write them into HTTPS_PROXY, as in http://user:password@proxy.example:3128.",
         )
     status_note = f" (status {status[0]})" if status else ""
@@ -73,7 +73,7 @@ def _certificate_error(verify_code: int, host: str) -> NetworkError:
     if verify_code in _VALIDITY_PERIOD_CODES:
         return Unreachable(
             f"The TLS certificate of {host} has expired, or is not valid yet.",
-            "Check the clock of this machine; if it is right, the server's operator must renew it.",
+            "Check this machine's clock. If it is right, the server's operator must renew the certificate.",
         )
     if verify_code in _NAME_MISMATCH_CODES:
         return Unreachable(

@@ -259,7 +259,7 @@ def read_pushed_response(response: Response, secrets: tuple[Secret, ...] = ()) -
     if not response.ok:
         code = error_code(document)
         error = f"status {response.status}" if code is None else canonical_error(code)
-        error_text = f"an error of its own (status {response.status})" if error == UNKNOWN_ERROR else error
+        error_text = f"unknown error (status {response.status})" if error == UNKNOWN_ERROR else error
         server_message = read_server_message(document, *secrets)
         raise TokenError(
             f"The {PUSHED_REQUEST_STEP} was refused: {error_text}.", error, server_message=server_message

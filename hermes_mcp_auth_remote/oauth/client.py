@@ -160,7 +160,7 @@ def read_registration_response(
     document = read_json_object(response.body, f"response to the {REGISTRATION_STEP}")
     client_id = string_member(document, "client_id")
     if client_id is None:
-        raise MalformedResponse(f"{host} answered the {REGISTRATION_STEP} without a client_id.")
+        raise MalformedResponse(f"{host} responded to the {REGISTRATION_STEP} without a client_id.")
     registered_redirect_uris = string_list(document, "redirect_uris", MAX_REDIRECT_URIS)
     if registered_redirect_uris and redirect_uri not in registered_redirect_uris:
         raise RegistrationError(

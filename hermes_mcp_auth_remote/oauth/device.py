@@ -226,7 +226,7 @@ def read_device_authorization_response(
     label = f"response to the {DEVICE_AUTHORIZATION_STEP} at {host}"
     if response.status >= 500 or response.status == 429:
         raise MalformedResponse(
-            f"{host} answered the {DEVICE_AUTHORIZATION_STEP} with status {response.status}.",
+            f"{host} responded to the {DEVICE_AUTHORIZATION_STEP} with status {response.status}.",
             "Try again later.",
         )
     try:
@@ -238,7 +238,7 @@ def read_device_authorization_response(
     if document.get("error") or not response.ok:
         code = error_code(document)
         error = f"status {response.status}" if code is None else canonical_error(code)
-        error_text = f"an error of its own (status {response.status})" if error == UNKNOWN_ERROR else error
+        error_text = f"unknown error (status {response.status})" if error == UNKNOWN_ERROR else error
         raise DeviceAuthorizationError(
             f"{host} refused the {DEVICE_AUTHORIZATION_STEP}: {error_text}.",
             error,

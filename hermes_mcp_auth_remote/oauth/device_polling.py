@@ -7,7 +7,7 @@ A PollState is a plain value: another process can load it from the store and con
               --slow_down--------------> PollState     the interval grows by 5 seconds, permanently
               --no response, 5xx-------> PollState     the wait doubles each time, until a response arrives
               --tokens-----------------> Tokens
-              --access_denied, expired_token, end of time, any other response--> PollFailure
+              --access_denied, expired_token, expiry of the code, any other response--> PollFailure
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ from hermes_mcp_auth_remote.values import Secret
 POLL_STEP = "device poll"
 # RFC 8628 section 3.5: "the interval MUST be increased by 5 seconds for this and all subsequent requests".
 SLOW_DOWN_SECONDS = 5.0
-# At most eight intervals. When the network returns, the user must not wait for long.
+# The wait grows to at most eight intervals, so that the user waits only briefly after the network returns.
 MAX_DOUBLINGS = 3
-# Polls in a row. With the backoff, they take at least a minute at the usual interval of five seconds.
+# After this many consecutive failures, HostNotChecked ends the login. With the backoff, they take at least a
+# minute at the usual interval of five seconds.
 MAX_UNCHECKED_FAILURES = 3
 
 
@@ -68,7 +69,10 @@ class DevicePollParameters:
 
 @dataclass(frozen=True, slots=True)
 class PollState:
-    """A device login between two polls. `next_at` is in epoch seconds; `failures` is the count in a row."""
+    """A device login between two polls.
+
+    `next_at` is in epoch seconds. `failures` counts consecutive failed polls.
+    """
 
     parameters: DevicePollParameters
     next_at: float
@@ -83,7 +87,7 @@ class PollState:
 
 @dataclass(frozen=True, slots=True)
 class PollFailure:
-    """The end of a device login without tokens."""
+    """A device login that ended without tokens."""
 
     error: McpAuthError
 
@@ -189,7 +193,7 @@ def _finish_poll(
     if error == "access_denied":
         host = host_of(parameters.issuer)
         return PollFailure(AuthorizationDenied(f"Access was denied at {host}.", "access_denied"))
-    # Keycloak forgets the code before it expires, and then sends invalid_grant.
+    # Keycloak deletes an expired code, and then sends invalid_grant instead of expired_token.
     if error == "expired_token" or (error == "invalid_grant" and now >= parameters.expires_at):
         return PollFailure(_expiry_error())
     optional_secrets = (parameters.authorization.device_code, parameters.client.client_secret)

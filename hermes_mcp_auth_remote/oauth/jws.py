@@ -55,7 +55,7 @@ def base64url_decode(text: str) -> bytes:
 
 
 def read_unverified_claims(jwt: str) -> Document | None:
-    """Return the claims of a signed JWT without a check of its signature; None if it is no signed JWT."""
+    """Return a JWT's claims without checking its signature; None if it is not a signed JWT."""
     try:
         _, payload, _ = jwt.split(".")
         claims: object = json.loads(base64url_decode(payload))

@@ -227,7 +227,7 @@ def _check_absent(response: Response, label: str) -> None:
     """Raise DiscoveryFailed if a status does not mean that the document is absent: 429, 5xx."""
     if response.status >= 500 or response.status == 429:
         raise DiscoveryFailed(
-            f"The {label} could not be read: the server answered {response.status}.",
+            f"The {label} could not be read: the server responded with status {response.status}.",
             "Try again later; if it fails again, the server's operator must fix it.",
         )
 

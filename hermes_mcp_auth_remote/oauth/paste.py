@@ -1,6 +1,6 @@
 """Extract redirect URLs from pasted text that phones, chats and terminals have changed.
 
-This module trusts nothing and checks nothing: `redirect` checks each candidate against the waiting login.
+This module only finds candidates. `redirect` checks each candidate against the waiting login.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def clean_text(text: str) -> str:
 
 
 def extract_candidates(text: str, netloc: str) -> Iterator[str]:
-    """Yield possible redirect URLs, or queries of one, likeliest first and without duplicates.
+    """Yield possible redirect URLs or their queries, the likeliest first, without duplicates.
 
     `netloc` is the redirect URI's host and port, because phones hide the scheme. Pass at most MAX_PASTE_CHARS
     characters; the work is linear in the length.
@@ -79,7 +79,7 @@ def _iter_candidates_at(text: str, start: int) -> Iterator[str]:
     readings = [
         reading
         for whole in (_rejoin_lines(tail), tail, "".join(tail.split()))
-        for reading in _iter_endings(whole, closing, has_prose=bool(before.strip()))
+        for reading in _iter_trimmed_addresses(whole, closing, has_prose=bool(before.strip()))
     ]
     yield from readings
     yield from (unquote(reading) for reading in readings if "%3d" in reading.lower())
@@ -100,11 +100,11 @@ def _rejoin_lines(text: str) -> str:
     return "".join(joined) + " " + " ".join(lines[len(joined) :])
 
 
-def _iter_endings(text: str, closing: str, *, has_prose: bool) -> Iterator[str]:
+def _iter_trimmed_addresses(text: str, closing: str, *, has_prose: bool) -> Iterator[str]:
     """Yield the possible addresses at the start of the text: with and without trailing punctuation.
 
-    A code may end in punctuation, and a sentence does. So if the address is part of a sentence, the address
-    without the punctuation comes first.
+    The punctuation may belong to the code or to the sentence around the address. If there is a sentence, the
+    address without the punctuation comes first.
     """
     word, rest = _split_address(text)
     inner, outer = _split_address(closing)

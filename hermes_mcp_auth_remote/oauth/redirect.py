@@ -216,14 +216,16 @@ def _denial_error(parameters: dict[str, str], request: AuthorizationRequest) -> 
     if error == "access_denied":
         return AuthorizationDenied(f"Access was denied at {host}.", error)
     advice = {
-        "invalid_scope": "Set `oauth.scope` for this server to what the provider offers, then log in again.",
+        "invalid_scope": (
+            "Set `oauth.scope` for this server to scopes that the provider offers, then log in again."
+        ),
         "invalid_target": "Set `oauth.resource` for this server to what the provider expects, or to false.",
         "temporarily_unavailable": "Try again in a few minutes.",
         "server_error": "Try again in a few minutes.",
     }.get(error)
     error_text = "one that is in no standard" if error == UNKNOWN_ERROR else error
     return AuthorizationDenied(
-        f"{host} answered the login with an error: {error_text}.",
+        f"{host} responded to the login with an error: {error_text}.",
         error,
         advice,
         server_message=server_message if error == UNKNOWN_ERROR else "",

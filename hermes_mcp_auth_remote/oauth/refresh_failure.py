@@ -23,18 +23,21 @@ MAX_VALID_TOKEN_PAUSE_SECONDS = 300.0
 # The first and the longest pause after the access token has expired: all callers wait.
 EXPIRED_TOKEN_PAUSE_SECONDS = 5.0
 MAX_EXPIRED_TOKEN_PAUSE_SECONDS = 30.0
-# A server without its database may respond with 401 for a short time.
+# A server whose database is down may respond with 401 for a short time. A 401 that lasts longer is final.
 UNAUTHORIZED_GRACE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshFailure:
-    """The failure of the last refresh, and of those before it since the last success. Times: epoch seconds.
+    """The last failed refresh, with counts since the last successful one.
 
-    `failures` counts the failures since `first_at`. `in_phase` counts those with a server response, either
-    while the access token was valid or since it expired. `was_alive` is True if the access token was valid at
-    the last failure. `is_final` is True if the refresh token will never work again. `unauthorized_at` is the
-    time of the first 401 without an error code. `kind` is the `.code` of the error; `error` is the error code
+    All times are in epoch seconds.
+
+    `failures` counts the failures since `first_at`. `in_phase` counts the failures with a
+    server response in the current phase; the phases are before and after the expiry of the access token.
+    `was_alive` is True if the access token was still valid at the last failure. `is_final` is True if the
+    refresh token will never work again. `unauthorized_at` is the time of the first 401 without an error code.
+    `kind` is the `.code` of the error; `error` is the error code
     of the token endpoint, or None. `is_answered` is False if the network or this machine caused the failure.
     """
 
@@ -54,7 +57,7 @@ class RefreshFailure:
 
     @property
     def pause_seconds(self) -> float:
-        """The wait after this failure, in seconds. It doubles with each failed response of the server."""
+        """The wait after this failure, in seconds. It doubles with each error response of the server."""
         first, longest = (
             (VALID_TOKEN_PAUSE_SECONDS, MAX_VALID_TOKEN_PAUSE_SECONDS)
             if self.was_alive

@@ -1,8 +1,8 @@
 """Classify the error responses of token endpoints. RFC 6749 §5.2, RFC 8628 §3.5.
 
-`classify_token_response` is the whole rule. Servers report an invalid refresh token in different ways: GitHub
-sends a 200 with its own error code, Slack sends `ok: false`, others send a bare 401. A gateway in front of a
-healthy server can send any body, so the rule checks the status first.
+`classify_token_response` contains the whole rule. Servers report an invalid refresh token in different ways:
+GitHub sends a 200 with its own error code, Slack sends `ok: false`, others send a bare 401. A gateway in
+front of a healthy server can send any body, so the rule checks the status first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Verdict = Literal["granted", "temporary", "client_error", "unauthorized", "final
 """The meaning of a token endpoint's response: see `classify_token_response`."""
 
 # RFC 6749 sections 4.1.2.1 and 5.2, RFC 7009, RFC 7591, RFC 8628, RFC 8707, RFC 9126, RFC 9449, RFC 9470, and
-# OpenID Connect Core section 3.1.2.6. A message may contain these; any other code is the server's own text.
+# OpenID Connect Core section 3.1.2.6. Error messages may contain these codes; any other code is
+# untrusted text of the server.
 _STANDARD_ERRORS = frozenset(
     {
         "access_denied",
@@ -68,8 +69,8 @@ _VENDOR_ERROR_NAMES: Mapping[str, str] = {
     "device_flow_disabled": "unauthorized_client",
     "authorization_declined": "access_denied",
 }
-# A later request may succeed. "ratelimited" is Slack's spelling. use_dpop_nonce gets here only after the
-# client has sent a nonce; the next request sends the newer one (RFC 9449 section 8).
+# After these errors, a later request may succeed. "ratelimited" is Slack's spelling. The client has already
+# retried use_dpop_nonce once with a nonce; the next request sends the newer nonce (RFC 9449 section 8).
 TEMPORARY_ERRORS = frozenset(
     {
         "temporarily_unavailable",
@@ -91,13 +92,13 @@ UNKNOWN_ERROR = "unknown error"
 
 _RETRY_LATER_ADVICE = "Try again later; nothing was lost."
 _ERROR_ADVICE = {
-    "invalid_grant": "Begin a new login; a code is good once and for about a minute.",
+    "invalid_grant": "Begin a new login. A code works only once, and only for about a minute.",
     "invalid_client": (
         "The provider no longer knows this client: begin a new login to register again, or check "
         "`oauth.client_id` and `oauth.client_secret` if you configured them."
     ),
     "invalid_target": "Set `oauth.resource` for this server to the value the provider expects, or to false.",
-    "invalid_scope": "Set `oauth.scope` for this server to what the provider offers.",
+    "invalid_scope": "Set `oauth.scope` for this server to scopes that the provider offers.",
     "invalid_dpop_proof": (
         "Set `oauth.dpop: true` for this server and log in again; if it is set, check this machine's clock."
     ),
@@ -105,7 +106,7 @@ _ERROR_ADVICE = {
 
 
 def classify_token_response(status: int, document: Document | None, *, is_html: bool = False) -> Verdict:
-    """Classify a token endpoint's response for the refresh token or the code that the client sent.
+    """Return what a token endpoint's response means for the refresh token or code that was sent.
 
     `document` is the parsed JSON object or form, None if the body is neither. `is_html` is True if the body
     or its media type is HTML. The status is checked first, because a gateway may send any body.
@@ -120,7 +121,8 @@ def classify_token_response(status: int, document: Document | None, *, is_html: 
     code, has_error = error_code(body), has_error_member(body)
     if 200 <= status < 300 and document is not None and not has_error:
         return "granted"
-    # A gateway's `{"error": "Not Found"}` is no OAuth error; PHP sends JSON as text/html.
+    # A gateway's `{"error": "Not Found"}` is not an OAuth error. A known code counts even in text/html,
+    # because PHP sends JSON with that type.
     is_from_gateway = (is_html or status in {403, 404}) and code not in KNOWN_ERRORS
     if is_temporary_status(status) or is_from_gateway or code in TEMPORARY_ERRORS:
         return "temporary"
@@ -132,7 +134,7 @@ def classify_token_response(status: int, document: Document | None, *, is_html: 
 
 
 def is_temporary_status(status: int) -> bool:
-    """True for the status of a temporary problem, whatever the body says: 408, 429, 5xx, 3xx."""
+    """True if the status alone means a temporary problem: 408, 429, 5xx, 3xx."""
     return status in {408, 429} or status >= 500 or 300 <= status < 400
 
 
@@ -174,7 +176,7 @@ def read_granted_document(response: Response, host: str, step: str, secrets: tup
     """Return the document of a successful token response; raises TokenError or MalformedResponse."""
     status = response.status
     if is_temporary_status(status):
-        raise MalformedResponse(f"{host} answered the {step} with status {status}.", _RETRY_LATER_ADVICE)
+        raise MalformedResponse(f"{host} responded to the {step} with status {status}.", _RETRY_LATER_ADVICE)
     try:
         document = read_json_or_form(response, f"response to the {step} at {host}")
     except MalformedResponse:
@@ -192,7 +194,7 @@ def _token_error(
     document: Document, verdict: Verdict, status: int, host: str, step: str, secrets: tuple[Secret, ...]
 ) -> TokenError:
     error = canonical_error(error_code(document)) if has_error_member(document) else f"status {status}"
-    error_text = f"an error of its own (status {status})" if error == UNKNOWN_ERROR else error
+    error_text = f"unknown error (status {status})" if error == UNKNOWN_ERROR else error
     advice = _ERROR_ADVICE.get(error)
     if advice is None and verdict == "temporary":
         advice = _RETRY_LATER_ADVICE

@@ -138,7 +138,7 @@ class Logins(LoginCompletion):
                 )
                 await run_file_work(self._fail_exchange, login, error)
                 raise error from None
-            raise StillExchanging(f"{hold.host} got the code but did not answer in time.") from None
+            raise StillExchanging(f"{hold.host} got the code but did not respond in time.") from None
         except McpAuthError:
             raise
         except BaseException:

@@ -19,7 +19,9 @@ async def request_machine_tokens(
     credentials: Credentials,
     challenge: Challenge | None,
 ) -> Credentials:
-    """Request tokens and return the credentials to store. Reads small files: run it in a flight.
+    """Request tokens and return the credentials to store.
+
+    This function reads small files and blocks, so call it only in a flight (`single_flight`).
 
     `credentials` are the stored ones. If they name an issuer, only that issuer gets the configured secrets.
     Raises ConfigError, a ServerError or NetworkError.

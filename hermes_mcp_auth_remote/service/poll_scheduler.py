@@ -46,7 +46,7 @@ class Job:
     __slots__ = (
         "callbacks",
         "due_at",
-        "is_running",
+        "is_queued_or_running",
         "job_id",
         "quota_key",
         "state",
@@ -56,7 +56,7 @@ class Job:
         self.job_id = job_id
         self.quota_key = quota_key
         self.due_at = 0.0
-        self.is_running = False
+        self.is_queued_or_running = False
         self.callbacks: tuple[DoneCallback, ...] = ()
         # The job runner's own state between two steps.
         self.state: object = None
@@ -70,7 +70,10 @@ class JobRunner(Protocol):
         ...
 
     def has_changed(self, job: Job) -> bool:
-        """True if another process has changed the job, so that a step is due. Called often: must be quick."""
+        """True if another process has changed the job, so that a step is due.
+
+        The scheduler calls it every second for each job, so it must be quick.
+        """
         ...
 
     async def release_job(self, job: Job) -> None:
@@ -78,7 +81,7 @@ class JobRunner(Protocol):
         ...
 
     async def release_resources(self) -> None:
-        """Release all resources: no job is left."""
+        """Release all resources; the scheduler calls it when no job is left."""
         ...
 
     def reset_in_child(self) -> None:
@@ -87,7 +90,7 @@ class JobRunner(Protocol):
 
 
 class PollScheduler:
-    """Jobs by id. `subscribe` and `unsubscribe` may be called from any thread."""
+    """Runs the steps of jobs. Any thread may call `subscribe` and `unsubscribe`."""
 
     def __init__(self, job_runner: JobRunner) -> None:
         self._job_runner = job_runner
@@ -119,7 +122,10 @@ class PollScheduler:
         self._pending_calls = 0
 
     def subscribe(self, job_id: str, quota_key: str, on_done: DoneCallback) -> None:
-        """Run a job's steps until it is over. `quota_key` is its server, which has a limit of its own."""
+        """Run a job's steps until it is over.
+
+        `quota_key` names its server. The number of running steps per server is limited.
+        """
         self._call_in_thread(lambda: self._add_callback(job_id, quota_key, on_done))
 
     def unsubscribe(self, job_id: str, on_done: DoneCallback) -> None:
@@ -208,12 +214,12 @@ class PollScheduler:
         if job is None:
             return
         job.callbacks = tuple(callback for callback in job.callbacks if callback is not on_done)
-        if not job.callbacks and not job.is_running:
+        if not job.callbacks and not job.is_queued_or_running:
             self._start_task(self._release_job(job))
 
     @with_hidden_locals
     async def _release_job(self, job: Job) -> None:
-        # A caller has subscribed since, and the job's timer is still set; or the job was released before.
+        # Do nothing if a caller has subscribed since (the timer is still set) or the job is already released.
         if job.callbacks or self._jobs.get(job.job_id) is not job:
             return
         self._remove_job(job)
@@ -241,10 +247,10 @@ class PollScheduler:
         now = asyncio.get_running_loop().time()
         while self._heap and self._heap[0][0] <= now:
             due_at, _, job = heapq.heappop(self._heap)
-            if job.due_at == due_at and not job.is_running and self._jobs.get(job.job_id) is job:
+            if job.due_at == due_at and not job.is_queued_or_running and self._jobs.get(job.job_id) is job:
                 self._due_jobs.setdefault(job.quota_key, deque()).append(job)
                 # The job is in the queue, so other heap entries for it are stale.
-                job.is_running = True
+                job.is_queued_or_running = True
         self._set_timer()
         self._start_queued_steps()
 
@@ -285,7 +291,7 @@ class PollScheduler:
             seconds, step_error = None, error
         timer.cancel()
         self._slow_jobs.discard(job)
-        job.is_running = False
+        job.is_queued_or_running = False
         running_count = self._running_counts.pop(job.quota_key) - 1
         if running_count:
             self._running_counts[job.quota_key] = running_count
@@ -308,7 +314,7 @@ class PollScheduler:
         """Schedule the jobs that another process has changed."""
         loop = asyncio.get_running_loop()
         for job in list(self._jobs.values()):
-            if not job.is_running and self._job_runner.has_changed(job):
+            if not job.is_queued_or_running and self._job_runner.has_changed(job):
                 self._schedule(job, 0.0)
         loop.call_later(STORE_CHECK_SECONDS, self._check_for_changes)
         self._notify_if_idle()
@@ -319,7 +325,7 @@ _schedulers: WeakSet[PollScheduler] = WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    # The second Ctrl-C: the exit goes on.
+    # A second Ctrl-C ends this wait, and the exit continues.
     with contextlib.suppress(KeyboardInterrupt):
         for scheduler in list(_schedulers):
             scheduler.stop_new_steps()

@@ -109,7 +109,7 @@ class TokenRefresher:
         host, name = self._exit_delay.host, self._key.server_name
         if host is not None:
             raise TimedOut(
-                f"{host} got a token request for {name} but did not answer in time.",
+                f"{host} got a token request for {name} but did not respond in time.",
                 "Try again in a minute: if it answers until then, its tokens are stored and used.",
             )
         raise TimedOut(

@@ -154,7 +154,10 @@ class Session:
         self._refresher.discard_unsaved()
 
     def _cached_header(self) -> str | None:
-        """Return the header in memory if usable and no other was written, else None; one `stat` at most."""
+        """Return the cached header, or None if it has expired or another process has written new tokens.
+
+        Does at most one `stat`.
+        """
         now = self._deps.clock()
         if now < self._recheck_at:
             return self._authorization_header
@@ -170,7 +173,7 @@ class Session:
         return token.authorization_header
 
     def _set_cached_token(self, token: CachedToken) -> str:
-        # In this order: a concurrent reader never sees a header with the time of another one.
+        # Assign in this order, so that a concurrent reader never uses a header with the time of another.
         self._recheck_at = -math.inf
         self._cached_token = token
         self._authorization_header = token.authorization_header
@@ -184,7 +187,7 @@ class Session:
             self._set_cached_token(flight.result())
 
     async def _header_other_than(self, refused_header: Secret, challenge: Challenge | None = None) -> str:
-        # One limit for both flights together.
+        # Both waits together take at most `caller_seconds`.
         loop, limit_seconds = asyncio.get_running_loop(), self._deps.limits.caller_seconds
         ends_at = loop.time() + limit_seconds
         token = await self._wait_for_token(refused_header, challenge, limit_seconds)
@@ -229,7 +232,7 @@ class Session:
 
 
 def _run_blocking(start: Callable[[], Coroutine[object, object, T]]) -> T:
-    """Run a coroutine for a caller whose thread has no event loop, or one that the caller keeps busy."""
+    """Run a coroutine in a new thread and wait for it: the caller blocks its own event loop, if any."""
     outcome: Future[T] = Future()
     context = copy_context()
 

@@ -1,8 +1,8 @@
 """Share one discovery of a server among all logins that start while it runs.
 
 Logins without a stored client share the client that this discovery registers, because authorization servers
-limit the number of registered clients. The result is not cached: a server may move, so the next login after
-the end of the first one runs discovery again.
+limit the number of registered clients. The result is not cached: a server may move, so a login
+that starts after this discovery has ended runs discovery again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _RunningDiscovery:
 
 
 class SharedDiscovery:
-    """The running discoveries. Any thread or event loop may use it."""
+    """The running discoveries of this process, for callers in any thread or event loop."""
 
     def __init__(self) -> None:
         self._running: dict[_SharingKey, _RunningDiscovery] = {}
@@ -63,7 +63,7 @@ class SharedDiscovery:
 
         Raises what either of them raises.
         """
-        # The process id: a forked child does not have the threads of its parent's discoveries.
+        # Include the process id: a forked child does not have the threads that run its parent's discoveries.
         key = (
             os.getpid(),
             discovery_key.server.name,

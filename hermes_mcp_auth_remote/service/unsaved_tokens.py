@@ -20,7 +20,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _UnsavedCredentials:
-    """Unwritten credentials; `replaced_access_token` is the token still on the disk (None: none)."""
+    """Credentials that this process could not write.
+
+    `replaced_access_token` is the access token that is still on the disk, None if there is none.
+    """
 
     replaced_access_token: Secret | None
     credentials: Credentials
@@ -57,7 +60,8 @@ class BufferedCredentialStore:
             return stored
         if _access_token_of(stored) == unsaved.replaced_access_token:
             return unsaved.credentials
-        # Another process has changed the disk since. A flight may have replaced the unsaved tokens.
+        # Another process has stored other tokens since. Discard the unsaved ones, unless a flight has just
+        # replaced them.
         if self._unsaved is unsaved:
             self._unsaved = None
         return stored
@@ -96,8 +100,8 @@ class BufferedCredentialStore:
         if not self._has_warned_unwritable:
             self._has_warned_unwritable = True
             _log.warning(
-                "%s The tokens of %s are not refreshed until that is fixed: the present access token is used "
-                "until it ends. %s",
+                "%s Until that is fixed, the tokens of %s are not refreshed: the current access token is "
+                "used until it expires. %s",
                 error,
                 self._key.server_name,
                 error.advice,
@@ -121,7 +125,7 @@ class BufferedCredentialStore:
                 self._unsaved = replace(unsaved, has_warned=True)
                 _log.warning(
                     "%s Until that is fixed, only this process has the new tokens of %s: "
-                    "when it ends, a login is needed. %s",
+                    "when this process ends, you must log in again. %s",
                     error,
                     self._key.server_name,
                     error.advice,

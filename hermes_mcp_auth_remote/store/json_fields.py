@@ -1,4 +1,4 @@
-"""Read the JSON objects that only this program writes, such as a binding or a login, strictly."""
+"""Read and check JSON objects that only this program writes, such as a binding or a login."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DocumentReader:
 
     def __init__(self, document: object, path: str) -> None:
         if not isinstance(document, Mapping):
-            raise StoreCorrupt(f"{path} is incomplete.")
+            raise StoreCorrupt(f"{path} lacks a JSON object that it must contain.")
         self.document = cast("Document", document)
         self._path = path
 
@@ -30,7 +30,7 @@ class DocumentReader:
             )
 
     def _member_error(self, name: str) -> StoreCorrupt:
-        return StoreCorrupt(f"{self._path}: `{name}` is missing or of the wrong kind.")
+        return StoreCorrupt(f"{self._path}: `{name}` is missing or has the wrong type.")
 
     def optional_string(self, name: str) -> str | None:
         """Return a string or None."""

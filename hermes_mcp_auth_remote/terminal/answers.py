@@ -62,8 +62,8 @@ class LoginAnswers:
         self._server = server
         self._result: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self._answer_lock = asyncio.Lock()
-        # True while the authorization server has the code and has not responded. The login's record then
-        # holds the outcome.
+        # True if the authorization server has received the code but has not responded yet. `_watch_login`
+        # gets the outcome from the login's record.
         self._is_exchanging = False
         self.login: Login | None = None
         # The port of the loopback listener, shown if the user switches the login to a paste.
@@ -92,7 +92,7 @@ class LoginAnswers:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _fail_login_on_error(self, work: Coroutine[object, object, None]) -> None:
-        """Run `work`. If it raises, end the wait with that error: the login would wait forever."""
+        """Run `work`. If it raises, end the wait with that error: otherwise it would never end."""
         try:
             await work
         except Exception as error:  # noqa: BLE001  `wait_for_connection` raises it

@@ -87,7 +87,7 @@ class LineEditor:
         elif self._state == "escape":
             self._sequence = ""
             self._state = _STATE_AFTER_ESCAPE.get(character, "text")
-            # Keep any other key after a lone Escape, except the backslash, which ends a string (ST).
+            # The user pressed Escape, then another key: process that key. ESC and a backslash end a string.
             if self._state == "text" and character != "\\":
                 self._process_character(character, lines)
         elif self._state == "sequence":

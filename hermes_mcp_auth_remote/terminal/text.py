@@ -42,7 +42,7 @@ def login_summary(login: Login, now: float, columns: int = MAX_COLUMNS) -> str:
         rows.append(("Tokens come from", "  ".join(token_hosts)))
     rows.append(("Access", display_scope(request.scope)))
     if login.added_scope:
-        rows.append(("New", display_scope(login.added_scope)))
+        rows.append(("New access", display_scope(login.added_scope)))
     rows.append(
         ("Open until", f"{clock_time(login.expires_at, now)}  ({display_duration(login.expires_at - now)})")
     )
@@ -74,12 +74,12 @@ def next_step(
     elif is_loopback_host(_host(login.request.redirect_uri)):
         instruction = f"Open the address on any device. After you approve, {expected_failure} {paste}"
         if port is not None:
-            forward_hint = f"(Or forward the port, ssh -L {port}:127.0.0.1:{port}, and do not paste.)"
+            forward_hint = f"(Or forward the port: ssh -L {port}:127.0.0.1:{port}. Then do not paste.)"
     else:
         instruction = f"Open the address on any device and approve. {paste.replace('that', 'the last')}"
     warning = "Paste it only here, and only for a login that you started. Ctrl-C cancels."
     can_switch = allows_device and supports_device_flow(authorization_server)
-    device_hint = "(Type code to enter a code on the other device instead.)" if can_switch else ""
+    device_hint = '(Or type "code" to get a short code to enter on the other device.)' if can_switch else ""
     paragraphs = (instruction, forward_hint, device_hint, warning)
     return "\n".join(wrap_text(paragraph, columns) for paragraph in paragraphs if paragraph)
 
@@ -103,7 +103,7 @@ def next_step_for_device(columns: int = MAX_COLUMNS) -> str:
         "This command ends by itself after you approve. Do not send the code to anyone. Approve only a login "
         "that you just started here: the person who started the login gets the access."
     )
-    commands_hint = "Type new for another code, or paste to paste an address instead. Ctrl-C cancels."
+    commands_hint = 'Type "new" to get another code, or "paste" to paste an address instead. Ctrl-C cancels.'
     return "\n".join(wrap_text(paragraph, columns) for paragraph in (instruction, commands_hint))
 
 
@@ -122,14 +122,14 @@ def connection_summary(connection: Connection, now: float, columns: int = MAX_CO
 
 
 def connection_lifetime(connection: Connection, now: float) -> str:
-    """Describe how long a connection lasts, or that it renews itself."""
+    """Describe how long a connection lasts, or that it refreshes itself."""
     if connection.expires_at is None:
         return "until the provider ends it"
     ends_at = clock_time(connection.expires_at, now)
     if connection.can_refresh:
-        return f"as long as the provider allows it (renews itself, next by {ends_at})"
+        return f"until the provider ends it (refreshes itself, next before {ends_at})"
     if connection.expires_at <= now:
-        return f"it ended at {ends_at}"
+        return f"ended at {ends_at}: log in again"
     return f"until {ends_at} ({display_duration(connection.expires_at - now)}), then log in again"
 
 
@@ -146,7 +146,7 @@ def clock_time(epoch_seconds: float, now: float) -> str:
     try:
         moment, today = time.localtime(epoch_seconds), time.localtime(now)
     except (OverflowError, ValueError, OSError):
-        return "the end of time"
+        return "a date too far away to show"
     return time.strftime("%H:%M" if moment[:3] == today[:3] else "%Y-%m-%d %H:%M", moment)
 
 

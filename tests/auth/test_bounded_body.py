@@ -378,7 +378,7 @@ def test_nested_gzip_bombs_are_not_decompressed(ask: Ask) -> None:
 
 @with_some_variants
 @pytest.mark.parametrize(
-    ("said", "body"),
+    ("response", "body"),
     [
         (refusal_response(b"content-length: 9\r\n\r\nnot today"), b"not today"),
         (refusal_response(CHUNKED + b"4\r\nnot \r\n5\r\ntoday\r\n0\r\n\r\n"), b"not today"),

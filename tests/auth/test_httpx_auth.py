@@ -100,7 +100,7 @@ def test_a_request_carries_the_token(ask: Any, session: Session, demo: Demo) -> 
 
 
 @covers("bearer-case")
-def test_quirk_21_the_scheme_is_written_as_every_server_expects_it(
+def test_quirk_21_the_header_says_bearer_with_a_capital_letter(
     ask: Any, session: Session, demo: Demo
 ) -> None:
     demo.authorization_server.change_behaviour(exact_bearer=True, token_overrides={"token_type": "bearer"})
@@ -156,7 +156,7 @@ def test_a_request_that_waits_for_a_token_holds_no_connection(
     asyncio.run(main())
 
 
-def test_a_plain_403_goes_to_the_caller_and_one_for_scope_needs_a_login(
+def test_a_403_is_returned_unless_insufficient_scope_requires_a_login(
     ask: Any, session: Session, demo: Demo
 ) -> None:
     demo.authorization_server.fail_next("ping", status=403, body=b"not for you")
@@ -319,7 +319,7 @@ def test_a_server_is_found_by_its_config_name_its_address_or_its_login(
     asyncio.run(log_in(default_service(), Server("notes", demo.ping_url)))
     asyncio.run(log_in(default_service(), server_from_url(demo.ping_url)))
     demo.authorization_server.requests.clear()
-    # The name that `login --url` derives. It is not in config.yaml.
+    # `login --url` derives this name from the URL. It is not in config.yaml.
     derived_name = server_from_url(demo.ping_url).name
     for name in ("notes", demo.ping_url, derived_name):
         assert ask(name, "GET", demo.ping_url).status_code == 200
@@ -364,8 +364,8 @@ library, ours = import_module(mine), import_module(f"hermes_mcp_auth_remote.auth
 session = AuthService(Path(home), clock=lambda: float(CLOCK)).session(Server("notes", url))
 with library.Client(auth=ours.McpAuth(session), timeout=20) as client:
     print(client.get(url).status_code)
-unasked = {"mcp", "starlette", "telegram", "discord", "qrcode"} & set(sys.modules)
-print(sorted(unasked))
+unneeded = {"mcp", "starlette", "telegram", "discord", "qrcode"} & set(sys.modules)
+print(sorted(unneeded))
 """
 
 

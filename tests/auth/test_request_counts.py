@@ -1,4 +1,4 @@
-"""The number of requests until the first 200, and of logins, in each case of docs/performance.md."""
+"""Count the requests and logins that a call needs until its first 200, as in docs/performance.md."""
 
 from __future__ import annotations
 

@@ -341,7 +341,7 @@ def test_a_login_of_the_sdk_stores_the_same_resource_as_one_of_the_service(
 def test_a_name_of_another_address_is_refused_before_any_request(
     logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
-    with pytest.raises(ConfigError, match="already stands for"):
+    with pytest.raises(ConfigError, match="already belongs to"):
         make_storage(logged_in_service, Server(server.name, demo.mcp_url), clock)
 
 

@@ -280,7 +280,7 @@ def test_configured_options_are_named_without_their_values(cli: Cli, demo: Demo)
     result = run_doctor(cli, demo)
     assert "Configured  oauth.client_id, oauth.client_secret, oauth.timeout" in result.out
     assert secret not in result.out
-    assert "set `oauth.redirect_port` to the one that you registered" in result.out
+    assert "set `oauth.redirect_port` to that port" in result.out
     assert secret not in json.dumps(read_report(cli, demo))
 
 

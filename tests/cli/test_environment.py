@@ -41,7 +41,7 @@ def test_an_account_outside_the_encoding_is_printed_with_question_marks(cli: Cli
     status = cli.run("status", env={"PYTHONIOENCODING": "ascii"})
     assert status.exit_code == 0
     assert status.out.startswith("+ demo: connected\n")
-    assert "As       ??? ?\n" in status.out
+    assert "Account  ??? ?\n" in status.out
 
 
 @pytest.mark.parametrize(

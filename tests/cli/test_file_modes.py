@@ -60,7 +60,7 @@ def test_a_disk_without_modes_is_refused_unless_a_variable_allows_it(
 ) -> None:
     refused = cli_without_modes.run("login", "demo", "--no-wait", "--json")
     assert refused.exit_code == 8
-    assert "chmod changes nothing" in refused.events[-1]["message"]
+    assert "chmod has no effect" in refused.events[-1]["message"]
     assert f"{ALLOW_OPEN_STORE}=1" in refused.events[-1]["advice"]
     allowed = Cli(
         cli_without_modes.home, cli_without_modes.secrets, {**cli_without_modes.env, ALLOW_OPEN_STORE: "1"}

@@ -29,7 +29,8 @@ def test_header_prints_only_the_header_and_a_line_feed(cli: Cli, demo: Demo) -> 
 @covers("fast-token")
 def test_a_valid_token_is_printed_without_loading_an_http_client(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    # At the login, config.yaml was too new to detect a further change. This call stores its identity.
+    # During the login, config.yaml was so new that a later change could keep its modification time. So the
+    # login stored no identity of the file. This call stores it.
     cli.run("token", "demo", may_show=[cli.stored_tokens()["access_token"]])
     process = subprocess.run(
         [sys.executable, "-I", "-c", PRINT_LOADED_MODULES_CODE, "header", "demo"],

@@ -17,7 +17,7 @@ from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
-# Writes its arguments and environment to a file, so that its output has no token.
+# The program writes its arguments and environment to a file, so that its output contains no token.
 DUMP_CODE = """
 import json, os, sys
 open(sys.argv[1], "w").write(json.dumps({"argv": sys.argv[2:], "environ": dict(os.environ)}))

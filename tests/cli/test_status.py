@@ -128,7 +128,7 @@ def test_the_last_refresh_and_the_next_event_are_shown(cli: Cli, demo: Demo) -> 
     before = cli.run("status", "--json").events[0]
     assert (before["refreshed_at"], before["refresh_expires_at"], before["warning"]) == (None, None, None)
     cli.change_stored_tokens(expires_at=1)
-    assert "renews itself when it is used" in cli.run("status").out
+    assert "refreshes itself when it is used" in cli.run("status").out
     started = time.time()
     assert cli.run("token", "demo", may_show=demo.authorization_server.minted_secrets).exit_code == 0
     after = cli.run("status", "--json").events[0]
@@ -136,7 +136,7 @@ def test_the_last_refresh_and_the_next_event_are_shown(cli: Cli, demo: Demo) -> 
     assert after["expires_at"] == cli.stored_tokens()["expires_at"]
     output = cli.run("status").out
     assert "Refreshed  less than a minute ago" in output
-    assert "renews itself by " in output
+    assert "refreshes itself before " in output
 
 
 def test_a_refresh_by_hermes_is_derived_from_the_expiry(cli: Cli, demo: Demo) -> None:
@@ -194,7 +194,7 @@ def test_a_machine_grant_never_expires_and_has_no_warning(cli: Cli, demo: Demo) 
     cli.configure(demo.mcp_url, grant="client_credentials", client_id="us", client_secret="ours")
     event = cli.run("status", "--json").events[0]
     assert (event["state"], event["warning"]) == ("connected", None)
-    assert event["next"] == "renews itself when it is used"
+    assert event["next"] == "refreshes itself when it is used"
 
 
 def test_a_waiting_login_is_listed_with_its_finish_command_without_its_url(cli: Cli, demo: Demo) -> None:

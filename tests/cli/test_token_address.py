@@ -26,7 +26,7 @@ from tests.store.builders import build_credentials
 
 pytestmark = pytest.mark.slow
 
-# Prints on standard error whether the fast path printed the token.
+# The program prints on standard error whether it used the fast or the slow path.
 PRINT_PATH_CODE = """
 import sys
 from hermes_mcp_auth_remote.cli.__main__ import main
@@ -186,12 +186,12 @@ def test_a_changed_symlink_of_the_home_is_detected(cli: Cli) -> None:
 
 
 @covers("token-address")
-def test_a_name_of_a_url_is_valid_until_a_config_defines_it(cli: Cli, demo: Demo) -> None:
+def test_a_login_with_url_is_valid_until_config_yaml_defines_its_name(cli: Cli, demo: Demo) -> None:
     (cli.home / "config.yaml").unlink()
     log_in(cli, demo, "demo", "--url", demo.mcp_url)
     token = cli.stored_tokens()["access_token"]
     assert run_and_detect_path(cli) == (0, token, "fast")
-    # A config.yaml that is added later with an older modification time.
+    # The operator adds a config.yaml with an old modification time.
     replace_with_old_file(cli, "mcp_servers: {}\n")
     wait_for_clock_tick()
     assert [run_and_detect_path(cli), run_and_detect_path(cli)] == [(0, token, "slow"), (0, token, "fast")]

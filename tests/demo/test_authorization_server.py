@@ -128,7 +128,7 @@ def test_an_invalid_request_is_redirected_back_with_its_error(
 
 def test_another_loopback_port_is_accepted_only_with_the_option(client: ManualClient) -> None:
     other_port = "http://127.0.0.1:50000/callback"
-    client.demo.authorization_server.change_behaviour(any_loopback_port=True)
+    client.demo.authorization_server.change_behaviour(allows_any_loopback_port=True)
     assert client.authorize(redirect_uri=other_port).status_code == 200
     assert client.authorize(redirect_uri="http://127.0.0.1:50000/other").status_code == 400
     assert client.authorize(redirect_uri="http://127.0.0.1.evil.example/callback").status_code == 400

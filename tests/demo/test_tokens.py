@@ -74,7 +74,7 @@ def test_reuse_within_the_grace_period_is_accepted(clock: ManualClock, client: M
 
 
 def test_without_rotation_the_response_has_no_refresh_token(client: ManualClient) -> None:
-    client.demo.authorization_server.change_behaviour(rotate=False)
+    client.demo.authorization_server.change_behaviour(rotates_refresh_tokens=False)
     tokens = client.obtain_tokens()
     for _ in range(2):
         response = client.refresh(tokens["refresh_token"])

@@ -264,7 +264,7 @@ def test_device_prompt_shows_code_and_asks_to_compare_it() -> None:
     )
     assert card.code == USER_CODE
     assert (USER_CODE, "code") in list(spans(card, with_link=False))
-    assert card.after_code == (ENGLISH.compare_code, ENGLISH.device_login_ends_itself)
+    assert card.after_code == (ENGLISH.compare_code, ENGLISH.device_login_completes_itself)
     assert card.link == Link("Open the page", "https://as.example/device?user_code=X")
     copied_texts = [button.copy for row in card.buttons for button in row if button.copy]
     assert copied_texts == [USER_CODE]
@@ -330,7 +330,7 @@ def test_prompt_names_other_token_hosts() -> None:
 @pytest.mark.parametrize(
     ("connection", "expected_text"),
     [
-        (make_connection(), "it renews itself"),
+        (make_connection(), "until the provider ends it (refreshes itself)"),
         (make_connection(can_refresh=False), "until 09:00 UTC"),
         (make_connection(can_refresh=False, expires_at=NOW + 86_400), "until 2027-01-16 08:00 UTC"),
         (make_connection(can_refresh=False, expires_at=1e300), "until ? UTC"),

@@ -165,7 +165,7 @@ def test_missing_servers_are_reported(tmp_path: Path, clock: ManualClock, runner
     ada = bot.user("ada")
     for command in ("/connections", "/connect", "/connect notes"):
         ada.send_text(command)
-        assert "No server that users can log in to is configured here." in str(ada.room.cards()[-1])
+        assert "This bot has no server that users can log in to." in str(ada.room.cards()[-1])
 
 
 def test_resolve_server_accepts_any_case_and_tag() -> None:
@@ -221,7 +221,7 @@ def test_answer_without_state_counts_for_latest_login(start_bot: StartBot, clock
     first, second = bot.waiting_logins()
     ada.paste("a1" * 20)
     assert [bot.service.login(login.id).paste_attempts for login in (first, second)] == [0, 1]
-    assert "That did not finish the login of mail" in ada.visible_titles()
+    assert "Your answer did not complete the login to mail" in ada.visible_titles()
     assert "a1a1" not in ada.visible_text()
 
 

@@ -145,7 +145,9 @@ def test_user_is_told_to_delete_answer_if_bot_cannot(
     ada.send_text("/connect notes")
     first = bot.login
     ada_in_group.paste(approve(first.authorization_url))
-    assert "I may not delete messages here: please delete it yourself." in ada_in_group.visible_text()
+    assert (
+        "I may not delete messages here: please delete that message yourself." in ada_in_group.visible_text()
+    )
     assert bot.service.login(first.id).status == "cancelled"
 
 

@@ -146,7 +146,7 @@ def test_used_answer_is_refused_and_deleted(ada: ChatUser, bot: ChatBot, demo: D
     ada.paste(answer)
     assert ada.paste(answer)
     assert answer not in ada.visible_text()
-    assert ada.visible_titles() == ["notes: connected", "No login of yours waits for this answer"]
+    assert ada.visible_titles() == ["notes: connected", "None of your logins waits for this answer"]
     assert "/connect" in ada.visible_text()
     assert demo.authorization_server.count_requests("token") == 1
 
@@ -157,7 +157,7 @@ def test_answer_from_another_user_is_refused_and_login_waits(ada: ChatUser, bot:
     ada.send_text("/connect notes")
     answer = approve(bot.login.authorization_url)
     assert bob.paste(answer)
-    assert bob.visible_titles() == ["No login of yours waits for this answer"]
+    assert bob.visible_titles() == ["None of your logins waits for this answer"]
     assert answer not in bob.visible_text()
     assert ada.paste(answer)
     assert ada.visible_titles() == ["notes: connected"]
@@ -204,7 +204,7 @@ def test_platform_with_forms_treats_answer_as_message_as_exposed(start_bot: Star
     assert ada.paste(approve(first.authorization_url))
     assert bot.service.login(first.id).status == "cancelled"
     assert ada.last_card.title == "Do not send the address as a message"
-    assert "please delete it yourself" in ada.visible_text()
+    assert "please delete that message yourself" in ada.visible_text()
     second = bot.login
     ada.press("Paste the address", approve(second.authorization_url))
     assert bot.service.login(second.id).status == "done"
@@ -233,7 +233,7 @@ def test_missing_or_unknown_server_name_asks_which_server(start_bot: StartBot) -
     ada = bot.user("ada")
     for text in ("/connect", "/connect nobody-knows"):
         ada.send_text(text)
-        assert ada.last_card.title == "Connect which server?"
+        assert ada.last_card.title == "Which server do you want to connect?"
     ada.press("mail")
     assert ada.last_card.title == "Connect mail"
     assert bot.login.key.server_name == "mail"

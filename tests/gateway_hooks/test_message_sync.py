@@ -41,7 +41,7 @@ async def sync_once(bot: ChatBot) -> None:
 async def sync_until_clock_advances(bot: ChatBot) -> None:
     """Sync until the file system's time is later than the last change."""
     prompt_messages = bot.dispatcher.prompt_messages
-    while prompt_messages._synced_changed_at == -1:
+    while prompt_messages._synced_change_at_ns == -1:
         await prompt_messages.sync()
         await asyncio.gather(*prompt_messages._update_tasks.values())
         await asyncio.sleep(0.02)
@@ -210,7 +210,7 @@ def test_unexpected_library_error_is_retried_and_its_text_is_not_logged(
         clock.now += 300
         bot.settle()
         bot.settle()
-        assert caplog.text.count("could not be brought up to date: KeyError") == 1
+        assert caplog.text.count("could not be updated: KeyError") == 1
         assert "a-token-in-an-address" not in caplog.text
     clock.now += RETRY_SECONDS
     bot.settle()

@@ -157,7 +157,7 @@ def test_reminder_comes_once_three_days_before_refresh_expiry(
         set_expiry(tmp_path, expires_at=now + 3600 * hours, obtained_at=now, refresh_until=refresh_until)
         check_sessions(bot)
     assert titles_for(bot) == [EXPIRES_SOON_TITLE]
-    assert "cannot renew itself beyond that" in bot.user("ada").last_card.paragraphs[0]
+    assert "cannot refresh itself beyond that" in bot.user("ada").last_card.paragraphs[0]
     # The session ends: the bot edits the first message and sends no second one.
     mark_session_ended(tmp_path)
     check_sessions(bot, 3)

@@ -118,8 +118,8 @@ class Scenario:
         return address
 
     def wait_for_tools(self, server: str = "") -> None:
-        """Wait until the gateway has logged once more that the server's tools are live."""
-        log_line = f"The tools of {server or self.notes} are live."
+        """Wait until the gateway has logged once more that the server's tools are loaded."""
+        log_line = f"The tools of {server or self.notes} are loaded."
         self.api.wait(lambda: log_line in self.hermes.output(), SECONDS)
 
     def has_tokens(self, server: str = "") -> bool:

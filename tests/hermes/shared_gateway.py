@@ -127,7 +127,7 @@ class SharedGateway:
             return
         deadline = time.monotonic() + TOOLS_SECONDS
         for name in servers - self.servers_without_tools:
-            while f"The tools of {name} are live." not in self.hermes.output():
+            while f"The tools of {name} are loaded." not in self.hermes.output():
                 assert time.monotonic() < deadline, f"The tools of {name} did not appear."
                 time.sleep(0.05)
 

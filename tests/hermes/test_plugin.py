@@ -182,8 +182,10 @@ def test_two_users_cannot_finish_each_others_logins(hermes: SharedTelegramGatewa
             ),
             SECONDS,
         )
-        scenario.wait_for_message(f"That did not finish the login of {scenario.notes}", scenario.anna)
-        scenario.wait_for_message(f"That did not finish the login of {scenario.later}", scenario.ben)
+        scenario.wait_for_message(
+            f"Your answer did not complete the login to {scenario.notes}", scenario.anna
+        )
+        scenario.wait_for_message(f"Your answer did not complete the login to {scenario.later}", scenario.ben)
         assert not scenario.has_tokens()
         assert not scenario.has_tokens(scenario.later)
         scenario.api.say(scenario.anna, hers)

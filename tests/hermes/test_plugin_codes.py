@@ -172,7 +172,7 @@ def test_codes_in_a_discord_file_and_in_earlier_messages_reach_no_model(
 ) -> None:
     direct, bot = scenario.discord.dm(scenario.ada), f"<@{scenario.discord.bot.id}>"
     scenario.discord.say(scenario.ada, direct, "look", files=[("notes.txt", UNEXPECTED_REDIRECT.encode())])
-    scenario.wait_for_discord_message("No login of yours waits for this answer", direct)
+    scenario.wait_for_discord_message("None of your logins waits for this answer", direct)
     scenario.discord.say(scenario.ada, scenario.channel, f"{bot} What do you say?")
     scenario.wait_for_discord_message("Understood.", scenario.channel)
     assert scenario.model.has_received("That is what I saw.")

@@ -68,7 +68,7 @@ class DiscordScenario:
         return address
 
     def wait_for_tools(self) -> None:
-        self.api.wait(lambda: f"The tools of {self.notes} are live." in self.hermes.output(), SECONDS)
+        self.api.wait(lambda: f"The tools of {self.notes} are loaded." in self.hermes.output(), SECONDS)
 
     def assert_no_leaks(self) -> None:
         """Search for secrets while the gateway runs. The fixture searches again after it has stopped."""

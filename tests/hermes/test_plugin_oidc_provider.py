@@ -51,7 +51,7 @@ class ProviderScenario:
     def assert_tools_work(self) -> None:
         """Assert that the agent can call the server's tool."""
         self.wait_for_message(f"{self.server}: connected")
-        self.api.wait(lambda: f"The tools of {self.server} are live." in self.hermes.output(), SECONDS)
+        self.api.wait(lambda: f"The tools of {self.server} are loaded." in self.hermes.output(), SECONDS)
         self.model.queue_steps(ToolCall(f"mcp__{self.server}__latest"), "You were to buy milk.")
         self.api.say(self.anna, "What was the latest?")
         self.wait_for_message("You were to buy milk.")

@@ -52,8 +52,8 @@ def start_login(scenario: Scenario) -> str:
 
 
 @covers("hermes-belt")
-def test_a_login_in_plain_text_works_and_deletes_the_paste(hermes_storage: SharedTelegramGateway) -> None:
-    with hermes_storage.new_scenario() as scenario:
+def test_a_login_in_plain_text_works_and_deletes_the_paste(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario() as scenario:
         assert "logins there are in plain text" in scenario.hermes.output()
         paste = scenario.api.say(scenario.anna, start_login(scenario))
         scenario.wait_for_message(f"{scenario.notes}: connected")
@@ -69,8 +69,8 @@ def test_a_login_in_plain_text_works_and_deletes_the_paste(hermes_storage: Share
 
 
 @covers("hermes-belt", "hermes-kept-out")
-def test_a_paste_during_a_turn_is_claimed_by_the_busy_handler(hermes_storage: SharedTelegramGateway) -> None:
-    with hermes_storage.new_scenario() as scenario:
+def test_a_paste_during_a_turn_is_claimed_by_the_busy_handler(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario() as scenario:
         hold = scenario.model.hold()
         scenario.api.say(scenario.anna, "Think about it.")
         assert hold.reached.wait(SECONDS)
@@ -82,8 +82,8 @@ def test_a_paste_during_a_turn_is_claimed_by_the_busy_handler(hermes_storage: Sh
 
 
 @covers("hermes-belt", "hermes-kept-out")
-def test_the_other_lines_of_a_merged_message_reach_the_model(hermes_storage: SharedTelegramGateway) -> None:
-    with hermes_storage.new_scenario() as scenario:
+def test_the_other_lines_of_a_merged_message_reach_the_model(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario() as scenario:
         address = start_login(scenario)
         scenario.api.say(scenario.anna, "Here it comes.")
         scenario.api.say(scenario.anna, address)
@@ -94,8 +94,8 @@ def test_the_other_lines_of_a_merged_message_reach_the_model(hermes_storage: Sha
 
 
 @covers("hermes-belt")
-def test_a_command_in_a_group_is_answered_in_private(hermes_storage: SharedTelegramGateway) -> None:
-    with hermes_storage.new_scenario() as scenario:
+def test_a_command_in_a_group_is_answered_in_private(hermes: SharedTelegramGateway) -> None:
+    with hermes.new_scenario() as scenario:
         group = scenario.add_group("Team", [scenario.anna])
         # In plain text no button opens the private chat: the user must write to the bot first.
         scenario.api.say(scenario.anna, f"/mcpauth {scenario.notes}", group)
@@ -122,7 +122,7 @@ def test_a_command_in_a_group_is_answered_in_private(hermes_storage: SharedTeleg
 
 @covers("hermes-kept-out", "hermes-belt")
 def test_a_code_of_an_anonymous_administrator_is_claimed_and_other_text_reaches_hermes(
-    hermes_storage: SharedTelegramGateway,
+    hermes: SharedTelegramGateway,
 ) -> None:
-    with hermes_storage.new_scenario() as scenario:
+    with hermes.new_scenario() as scenario:
         check_anonymous_administrator(scenario, deletes=False)

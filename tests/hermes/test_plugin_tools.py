@@ -203,7 +203,7 @@ def test_if_hermes_has_changed_the_user_gets_a_command_and_the_operator_one_warn
         for times in (1, 2):
             scenario.api.say(scenario.anna, scenario.start_login())
             scenario.api.wait(partial(has_reload_hints, scenario, times), SECONDS)
-        warning = "Hermes has no tools.mcp_tool.discover_mcp_tools: tools appear after /reload-mcp only."
+        warning = "Hermes has no tools.mcp_tool.discover_mcp_tools: tools appear only after /reload-mcp."
         assert scenario.hermes.output().count(warning) == 1
         scenario.assert_no_leaks()
         run_tinker_command(scenario, "remember", "The function is restored.")

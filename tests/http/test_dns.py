@@ -29,6 +29,7 @@ from tests.http.peers import encode_response, fetch, make_server, respond_with, 
 from tests.http.test_proxies import server_tls_context
 from tests.parts.certificates import issue_certificates
 from tests.requirements import covers
+from tests.service.helpers import wait_until
 
 HOSTILE_URL = "https://hostile.example/mcp"
 HONEST_URL = "https://honest.example/mcp"
@@ -87,6 +88,8 @@ def test_event_loops_share_a_lookup_that_survives_a_cancelled_caller(
     for thread in threads:
         thread.start()
     fake_dns.wait_for_queries(1)
+    # Both callers must wait before the look-up ends.
+    wait_until(lambda: [len(lookup.waiters) for lookup in resolver._running_lookups[HONEST_URL]] == [2])
     asyncio.run(start_and_cancel_lookups(resolver, "slow.example", server=HONEST_URL))
     fake_dns.release("slow.example", "1.1.1.3")
     for thread in threads:
@@ -284,7 +287,7 @@ def test_a_lookup_that_ends_after_its_event_loop_logs_nothing(
 @covers("look-up-abandoned")
 def test_a_hanging_resolver_delays_neither_the_limit_nor_the_event_loop(fake_dns: FakeDns) -> None:
     async def main() -> None:
-        with pytest.raises(TimedOut, match=r"dead\.example did not answer"):
+        with pytest.raises(TimedOut, match=r"dead\.example did not respond"):
             await fetch(make_server("https://dead.example/mcp"), response_seconds=0.05)
 
     # The resolver hangs until the test ends.

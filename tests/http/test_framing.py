@@ -52,7 +52,7 @@ def encode_chunked(*parts: bytes) -> bytes:
     ids=["hints", "short hints", "long hints", "header lines", "trailers"],
 )
 def test_endless_header_lines_are_refused(handler: RequestHandler) -> None:
-    with pytest.raises(ResponseTooLarge, match="answered the step with too many header lines"):
+    with pytest.raises(ResponseTooLarge, match="responded to the step with too many header lines"):
         fetch_response(handler)
 
 

@@ -66,13 +66,13 @@ def test_a_token_response_is_read_after_the_limit_of_other_requests(loop_clock: 
 @pytest.mark.parametrize(
     ("request_of", "seconds", "message"),
     [
-        (token_request, TIME_LIMITS.exchange_seconds, "got the token request but did not answer"),
+        (token_request, TIME_LIMITS.exchange_seconds, "got the token request but did not respond"),
         (
             lambda peer: post_form(peer.url(), "registration", {}),
             20,
-            "got the registration but did not answer",
+            "got the registration but did not respond",
         ),
-        (lambda peer: get_json(peer.url(), "registration"), 20, "did not answer the registration"),
+        (lambda peer: get_json(peer.url(), "registration"), 20, "did not respond to the registration"),
     ],
     ids=["token request", "POST", "GET"],
 )
@@ -115,7 +115,7 @@ def test_a_proxy_that_does_not_connect_gets_no_token_request(loop_clock: LoopClo
             with pytest.raises(TimedOut) as late:
                 await fetching
             assert [received.method for received in proxy.requests] == ["CONNECT"]
-            assert str(late.value) == "as.example did not answer the token request in time."
+            assert str(late.value) == "as.example did not respond to the token request in time."
             assert late.value.advice == NetworkError.advice
 
     asyncio.run(main())

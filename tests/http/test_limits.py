@@ -62,7 +62,7 @@ def test_a_response_of_exactly_the_limit_is_read_completely() -> None:
 @covers("answer-limits")
 @pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 10_000_000])
 def test_a_larger_response_is_refused(size: int) -> None:
-    with pytest.raises(ResponseTooLarge, match="127\\.0\\.0\\.1 answered the step with more than 1 MiB"):
+    with pytest.raises(ResponseTooLarge, match="127\\.0\\.0\\.1 responded to the step with more than 1 MiB"):
         fetch_response(encode_response(200, b"x" * size))
 
 
@@ -80,7 +80,7 @@ def test_an_endless_response_is_refused() -> None:
 
 @covers("answer-limits")
 def test_endless_headers_are_refused() -> None:
-    with pytest.raises(Unreachable, match="broke off its answer"):
+    with pytest.raises(Unreachable, match="broke off its response"):
         fetch_response(respond_slowly(b"x-more: %b\r\n" % (b"y" * 1000), b"HTTP/1.1 200 OK\r\n"))
 
 
@@ -91,7 +91,7 @@ def test_endless_headers_are_refused() -> None:
     ids=["nothing", "half a head", "half a body"],
 )
 def test_a_silent_server_times_out(raw: bytes) -> None:
-    with pytest.raises(TimedOut, match="127\\.0\\.0\\.1 did not answer the step in time"):
+    with pytest.raises(TimedOut, match="127\\.0\\.0\\.1 did not respond to the step in time"):
         fetch_response(raw, seconds=0.2)
 
 
@@ -180,7 +180,7 @@ def test_an_invalid_compressed_response_is_unreachable(encoding: str, body: byte
 )
 def test_a_truncated_response_or_one_that_is_not_http_is_unreachable(raw: bytes) -> None:
     with pytest.raises(
-        Unreachable, match=r"^127\.0\.0\.1 broke off its answer to the step, or it is not HTTP"
+        Unreachable, match=r"^127\.0\.0\.1 broke off its response to the step, or the response is not HTTP"
     ):
         fetch_response(raw, hang_up=True)
 

@@ -200,7 +200,7 @@ def test_the_error_for_an_unusable_proxy_shows_no_password(text: str) -> None:
 def test_the_error_for_socks_without_its_library_names_the_package(scheme: str) -> None:
     with pytest.raises(ConfigError, match="is a SOCKS proxy") as caught:
         proxy_for(URL, {"ALL_PROXY": f"{scheme}://proxy.example:1080"})
-    assert caught.value.advice == "Run `pip install httpcore[socks]`."
+    assert caught.value.advice == "Run `pip install 'httpcore[socks]'`."
 
 
 # The tests below use a real proxy.
@@ -318,7 +318,7 @@ def test_the_error_says_that_the_proxy_requires_a_password(issued: Certificates,
         async with run_http_server() as peer, run_proxy(peer, password="ada:a-right-password") as proxy:
             await fetch_through_proxy(peer, f"http://{user}127.0.0.1:{proxy.port}", issued)
 
-    with pytest.raises(Unreachable, match="proxy asks for a user and a password") as caught:
+    with pytest.raises(Unreachable, match="proxy requires a user name and a password") as caught:
         asyncio.run(main())
     assert "HTTPS_PROXY" in caught.value.advice
 

@@ -18,7 +18,7 @@ from tests.oauth.builders import HTML, ISSUER, NOW, TOKEN_RESPONSE, client, serv
 DEVICE_CODE = "d3vice-code-that-was-minted"
 PENDING = make_response(400, {"error": "authorization_pending"})
 SLOW_DOWN = make_response(400, {"error": "slow_down"})
-TIMED_OUT = TimedOut("as.example did not answer the device poll in time.")
+TIMED_OUT = TimedOut("as.example did not respond to the device poll in time.")
 BAD_GATEWAY = make_response(502, HTML)
 TOKENS_GRANTED = make_response(200, TOKEN_RESPONSE)
 

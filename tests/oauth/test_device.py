@@ -323,7 +323,7 @@ def test_a_response_that_is_not_json_is_malformed(body: str | bytes) -> None:
 
 def test_a_network_failure_is_raised() -> None:
     script_device_authorization().expects(DEVICE_REQUEST).fails(
-        TimedOut("as.example did not answer.")
+        TimedOut("as.example did not respond.")
     ).raises(TimedOut)
 
 

@@ -123,7 +123,7 @@ def test_an_unusable_openid_document_does_not_change_the_server(
     script = (
         script_endpoint_search()
         .expects(f"GET {ISSUER}{OPENID}")
-        .fails(TimedOut("as.example did not answer."))
+        .fails(TimedOut("as.example did not respond."))
     )
     assert script.returns() == server()
 

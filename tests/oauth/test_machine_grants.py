@@ -66,7 +66,7 @@ def script_grant(
     resource: dict[str, object] | None = None,
     **members: object,
 ) -> ExchangeScript[GrantResult]:
-    """Script up to the authorization server's metadata."""
+    """Script the requests up to the response with the authorization server's metadata."""
     script = script_exchange(
         obtain_tokens(
             Server("job", URL, options),

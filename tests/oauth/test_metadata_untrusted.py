@@ -39,7 +39,7 @@ def test_a_server_error_is_not_treated_as_missing_metadata(status: int) -> None:
         .expects(PRM)
         .responds(404)
     )
-    script.raises(DiscoveryFailed, f"answered {status}")
+    script.raises(DiscoveryFailed, f"the server responded with status {status}.")
 
 
 @covers("prm-downgrade")

@@ -17,10 +17,10 @@ from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure, build_r
 from tests.requirements import covers
 
 NOW = 1_800_000_000.0
-UNAVAILABLE = MalformedResponse("as.example answered the refresh with status 503.", "Try again later.")
+UNAVAILABLE = MalformedResponse("as.example responded to the refresh with status 503.", "Try again later.")
 INVALID_GRANT = TokenError("as.example refused the refresh: invalid_grant.", "invalid_grant")
 UNAUTHORIZED = TokenError("as.example refused the refresh: status 401.", "status 401", verdict="unauthorized")
-TIMED_OUT = TimedOut("as.example did not answer in time.")
+TIMED_OUT = TimedOut("as.example did not respond in time.")
 
 
 def record_failures(

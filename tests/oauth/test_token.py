@@ -222,7 +222,7 @@ def test_an_echoed_basic_header_or_form_reveals_no_secret() -> None:
     )
     script.responds(400, {"error": "bad", "error_description": f"got {header} and s3%2Fcr%2Bt and s3/cr+t"})
     error = script.raises(TokenError)
-    assert str(error) == "as.example refused the token request: an error of its own (status 400)."
+    assert str(error) == "as.example refused the token request: unknown error (status 400)."
     assert error.server_message == "bad: got Basic **** and **** and ****"
 
 

@@ -56,13 +56,13 @@ def expires_in(harness: QuirkHarness) -> None:
 def no_rotation(harness: QuirkHarness) -> None:
     harness.log_in()
     before = harness.credentials.tokens
-    harness.change_behaviour(rotate=False, token_overrides={"refresh_token": None})
+    harness.change_behaviour(rotates_refresh_tokens=False, token_overrides={"refresh_token": None})
     harness.clock.now += 3600
     harness.authorization_header()
     assert before is not None
     assert harness.credentials.tokens is not None
     assert harness.credentials.tokens.refresh_token == before.refresh_token
-    harness.change_behaviour(rotate=True, token_overrides={})
+    harness.change_behaviour(rotates_refresh_tokens=True, token_overrides={})
     harness.clock.now += 3600
     assert harness.authorization_header() == harness.credentials.tokens.authorization_header
     assert harness.credentials.tokens.refresh_token != before.refresh_token

@@ -135,7 +135,7 @@ def wait_for_lookup(process: subprocess.Popen[str]) -> None:
 def test_a_request_ends_at_its_time_limit_and_the_program_ends_after_it(environ: dict[str, str]) -> None:
     with run_program(environ, "-c", LIMIT) as process:
         out, err = process.communicate(timeout=60)
-    assert out == "dead.example did not answer the step in time.\nover\n"
+    assert out == "dead.example did not respond to the step in time.\nover\n"
     assert (process.returncode, err) == (0, "asked\n")
 
 

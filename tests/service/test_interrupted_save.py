@@ -153,7 +153,7 @@ def test_a_refresh_token_is_not_used_up_for_tokens_that_cannot_be_stored(
     for text in (
         f"{tmp_path}/mcp-tokens/notes.json",
         "not refreshed",
-        "until it ends",
+        "until it expires",
         "Mount the directory",
     ):
         assert text in message

@@ -197,7 +197,7 @@ class PausedJobRunner(RecordingJobRunner):
         self.is_checking.set()
         assert self.may_continue.wait(SECONDS)
         # The next step is the last one.
-        self.again = None
+        self.next_delay = None
         return True
 
 

@@ -343,7 +343,7 @@ def test_a_newer_login_replaces_tokens_that_could_not_be_stored(
 def test_quirk_33_a_server_that_does_not_rotate_keeps_its_refresh_token(
     logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
-    demo.authorization_server.change_behaviour(rotate=False)
+    demo.authorization_server.change_behaviour(rotates_refresh_tokens=False)
     for _ in range(3):
         clock.now += 3600
         assert is_live(demo, get_header(logged_in_service.session(server)))

@@ -212,7 +212,7 @@ class InjectedError(RuntimeError):
 def inject_error(
     patch: pytest.MonkeyPatch, trackers: ErrorTrackers, function_path: str, *, call_first: bool = False
 ) -> list[str]:
-    """Make a function raise Boom. Return the list of frames that held a secret when it was called."""
+    """Make a function raise InjectedError. Return the frames that held a secret when it was called."""
     module, _, name = function_path.rpartition(".")
     owner: Any
     try:
@@ -276,7 +276,7 @@ FAULTS_DURING_PASTE = (
     "store.files.credential_files.FileStore.save_login",
     "store.files.credential_files.tokens_document",
     "store.files.credential_files.encode_document",
-    "store.files.commit.stage_private",
+    "store.files.login_commit.stage_private",
     "store.files.private_files.os.fsync",
     "service.sessions.Session.adopt",
     "service.connection_from_credentials",
@@ -284,7 +284,7 @@ FAULTS_DURING_PASTE = (
 
 
 @covers("tracebacks-masked")
-@pytest.mark.parametrize("where", FAULTS_DURING_PASTE)
+@pytest.mark.parametrize("function_path", FAULTS_DURING_PASTE)
 def test_an_error_in_any_step_of_a_paste_leaks_nothing(
     service: AuthService,
     secret_server: Server,
@@ -325,7 +325,7 @@ FAULTS_DURING_REFRESH = (
 
 
 @covers("tracebacks-masked")
-@pytest.mark.parametrize("where", FAULTS_DURING_REFRESH)
+@pytest.mark.parametrize("function_path", FAULTS_DURING_REFRESH)
 def test_an_error_in_any_step_of_a_refresh_leaks_nothing(
     service: AuthService,
     secret_server: Server,

@@ -41,7 +41,7 @@ def cli(demo: Demo, tmp_path: Path) -> Cli:
 
 
 def remote_command(cli: Cli, *arguments: str) -> list[str]:
-    # DISPLAY and BROWSER as with X11 forwarding: the command must still not open a browser.
+    # Set DISPLAY and BROWSER as X11 forwarding does: the command must still not open a browser.
     variables = [f"HERMES_HOME={cli.home}", "LANG=C.UTF-8", "DISPLAY=localhost:10.0", "BROWSER=/bin/false"]
     return ["env", f"PYTHONPATH={Path.cwd()}", *variables, sys.executable, *COMMAND[1:], *arguments]
 

@@ -188,9 +188,9 @@ def test_a_file_system_without_modes_is_refused_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chmod: Callable[[int, int], None], shown: int
 ) -> None:
     simulate_missing_modes(monkeypatch, chmod, shown)
-    with pytest.raises(StoreUnsafe, match="chmod changes nothing") as caught:
+    with pytest.raises(StoreUnsafe, match="chmod has no effect") as caught:
         FileStore(tmp_path).save_login(KEY, build_credentials())
-    assert "HERMES_HOME to a directory on a disk that keeps modes" in caught.value.advice
+    assert "HERMES_HOME to a directory on a disk that supports modes" in caught.value.advice
     assert "fsGroupChangePolicy: OnRootMismatch" in caught.value.advice
     assert f"{file_modes.ALLOW_OPEN_STORE}=1" in caught.value.advice
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -327,7 +327,7 @@ def test_the_paste_screen_offers_a_code_only_if_the_server_has_one() -> None:
         text = display.record_output(
             lambda at=display: at.screen.show(at.login, browser_opened=False, port=None)  # type: ignore[misc]
         )
-        assert ("Type code" in text) is (endpoint is not None)
+        assert ('type "code"' in text) is (endpoint is not None)
 
 
 @covers("device-off")
@@ -340,4 +340,4 @@ def test_the_paste_screen_offers_no_code_if_devices_are_disabled() -> None:
     )
     text = display.record_output(lambda: display.screen.show(display.login, browser_opened=False, port=None))
     assert "Paste it only here" in text
-    assert "Type code" not in text
+    assert 'type "code"' not in text

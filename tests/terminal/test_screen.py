@@ -85,7 +85,7 @@ def test_a_too_wide_qr_code_is_not_drawn_and_a_too_tall_one_is_noted(demo: Demo,
     assert low.index("█") < low.index("/authorize?"), "the QR code must be above the URL"
 
 
-@pytest.mark.parametrize("more", [{"with_qr": False}, {"opened": True}, {"encoding": "ascii"}])
+@pytest.mark.parametrize("more", [{"with_qr": False}, {"browser_opened": True}, {"encoding": "ascii"}])
 def test_no_qr_code_if_it_is_disabled_or_cannot_be_shown(
     demo: Demo, tmp_path: Path, more: dict[str, bool]
 ) -> None:

@@ -107,15 +107,18 @@ def test_a_time_on_another_day_includes_the_date() -> None:
     assert clock_time(NOW + 3 * 86_400, NOW).startswith("20")
     # The time of day does not depend on the current date.
     assert clock_time(NOW, NOW) == clock_time(NOW, NOW + 3 * 86_400)[-5:]
-    assert clock_time(1e300, NOW) == clock_time(float("inf"), NOW) == "the end of time"
+    assert clock_time(1e300, NOW) == clock_time(float("inf"), NOW) == "a date too far away to show"
 
 
 def test_the_lifetime_of_a_connection() -> None:
     now = time.time()
     assert connection_lifetime(make_connection(), now) == "until the provider ends it"
     assert "then log in again" in connection_lifetime(make_connection(expires_at=now + 7200), now)
-    assert connection_lifetime(make_connection(expires_at=now - 1), now).startswith("it ended at ")
-    assert "renews itself" in connection_lifetime(make_connection(expires_at=now - 1, can_refresh=True), now)
+    ended = connection_lifetime(make_connection(expires_at=now - 1), now)
+    assert ended.startswith("ended at ")
+    assert ended.endswith(": log in again")
+    refreshes = connection_lifetime(make_connection(expires_at=now - 1, can_refresh=True), now)
+    assert refreshes.startswith("until the provider ends it (refreshes itself, next before ")
 
 
 def test_the_summary_of_a_connection() -> None:
@@ -128,7 +131,7 @@ def test_the_summary_of_a_connection() -> None:
     assert summary == (
         "✓ demo: connected\n"
         "  Address      https://mcp.example/mcp\n"
-        "  As           ada@example.com\n"
+        "  Account      ada@example.com\n"
         "  Access       a b\n"
         "  Not granted  c\n"
         "  Lasts        until the provider ends it"

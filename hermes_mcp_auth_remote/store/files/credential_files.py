@@ -1,11 +1,13 @@
 """Store credentials in Hermes's files, `HERMES_HOME/mcp-tokens/<stem>.*`, which Hermes reads and writes too.
 
 Tokens are written last: Hermes watches only the tokens file, and a process that sees new tokens must find
-everything that belongs to them. Each file is replaced atomically, and the files of a login together
-(`login_commit`). If the process that stores them is killed, the next read by any process of this program
-completes the commit or rolls it back (`login_commit_recovery`). The binding is written first. Until the
-commit is complete, the binding contains the fingerprint of the new tokens and the binding of the old
-tokens, so that no reader uses a refresh token with the metadata of another issuer.
+everything that belongs to them. Each file is replaced atomically. The files of one login are
+replaced together (`login_commit`). If the process that stores them is killed, the next read by any process of
+this program completes the commit or rolls it back (`login_commit_recovery`).
+
+The binding says which server, issuer and client the tokens belong to. It is written first. Until the commit
+is complete, it contains the fingerprint of the new tokens and the binding of the old tokens. So no reader
+uses a refresh token with the metadata of another issuer.
 """
 
 from __future__ import annotations
@@ -76,9 +78,9 @@ from hermes_mcp_auth_remote.values import CredentialKey, Owner, Secret
 
 Version = tuple[int, int, int]
 
-# A reader returns a possibly inconsistent result after so many attempts during which a writer was active.
+# If a writer is active during this many attempts, a reader returns its last result, even if inconsistent.
 _READ_ATTEMPTS = 50
-# Older than any write that is still under way.
+# A temporary file of this age belongs to no running write.
 _STALE_SECONDS = 3600
 
 
@@ -170,7 +172,7 @@ class FileStore:
         finish_commit(commit)
 
     def _previous_binding(self, key: CredentialKey, binding: Binding, tokens: Tokens) -> Document | None:
-        """Return the binding of the stored tokens, None if there are no other tokens than these."""
+        """Return the binding of the stored tokens; None unless other tokens than `tokens` are stored."""
         try:
             stored = self.read(key)
         except StoreError:
@@ -184,14 +186,14 @@ class FileStore:
         return binding_document(infer_binding(stored, key.server_name, binding.server_url), stored.tokens)
 
     def save_tokens(self, key: CredentialKey, tokens: Tokens, binding: Binding | None) -> None:
-        """Store refreshed tokens and their binding; None keeps the stored one. Raises StoreUnwritable."""
+        """Store refreshed tokens and, unless it is None, their binding. Raises StoreUnwritable."""
         self._prepare_folders(key)
         document = tokens_document(tokens)
         # Refuse tokens that are too large before anything is written.
         self._encode_documents(key, {TOKENS: document})
         if binding is not None:
-            # Saving the refresh token matters more. With the old binding, the tokens look like tokens that
-            # Hermes refreshed.
+            # Ignore a failure, because the refresh token must be saved in any case. A reader treats tokens
+            # with an older binding as tokens that Hermes has refreshed.
             with suppress(StoreUnwritable):
                 self._write_documents(key, {BINDING: binding_document(binding, tokens)})
         self._write_documents(key, {TOKENS: document})
@@ -250,7 +252,10 @@ class FileStore:
             remove_or_blank(self._path(key, CLIENT))
 
     def is_cimd_disabled(self, key: CredentialKey) -> bool:
-        """True if the authorization server has rejected the client ID metadata document, until `delete`."""
+        """True if the authorization server has rejected the client ID metadata document.
+
+        `delete` resets it.
+        """
         return self._has_folders(key) and os.path.lexists(self._path(key, CIMD_DISABLED))
 
     def delete(self, key: CredentialKey) -> bool:
@@ -258,7 +263,7 @@ class FileStore:
         if not self._has_folders(key):
             return False
         self._refuse_other_server(key)
-        # The commit record, which contains new tokens, and the tokens first: a crash must not leave them.
+        # Remove the commit record (it contains new tokens) and the tokens first: a crash must not leave them.
         suffixes = COMMIT_RECORD, TOKENS, PROOF_KEY, BINDING, CLIENT, METADATA, CLIENT_BACKUP, CIMD_DISABLED
         removed = [remove_or_blank(self._path(key, suffix)) for suffix in (*suffixes, REFRESH_FAILURE)]
         remove_temporary_files(str(self._path(key, "")), None)
@@ -343,7 +348,7 @@ class FileStore:
         try:
             document = self._read_document(self._path(key, BINDING)) or {}
         except StoreError:
-            # A new file replaces an unreadable binding; a link is not followed.
+            # Continue: the next write replaces an unreadable binding, and does not follow a link.
             return
         server_name = document.get("server")
         if isinstance(server_name, str):
@@ -390,7 +395,7 @@ class FileStore:
         }
 
     def _write_documents(self, key: CredentialKey, documents: Mapping[str, Document | None]) -> None:
-        """Write files by suffix, in this order; None removes a file. Write nothing if one is too large."""
+        """Write documents by suffix, in order; None removes a file. Write nothing if one is too large."""
         contents, folder = self._encode_documents(key, documents), self._folders(key)[-1]
         for name in list(contents):
             data = contents[name]

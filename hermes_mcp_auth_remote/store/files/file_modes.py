@@ -1,9 +1,9 @@
 """Handle files and directories of this user whose mode gives access to other users.
 
-Kubernetes' `fsGroup` opens each file of a volume to its group (0660, directories 2770) whenever a pod starts:
-a file that is open only to its group is made private and used. A file that all users can access is refused,
-because they may have read or changed it. If the file system keeps no modes (drvfs, CIFS, FAT), nothing can be
-made private; ALLOW_OPEN_STORE then decides.
+When a pod starts, Kubernetes' `fsGroup` gives the group access to each file of a volume (0660, directories
+2770). So this module makes a file private if it is open only to its group. It refuses a file that all users
+can access, because they may have read or changed it. If the file system does not support modes (drvfs, CIFS,
+FAT), it refuses the file unless ALLOW_OPEN_STORE is set.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from hermes_mcp_auth_remote.errors import StoreUnsafe
 StrPath = str | os.PathLike[str]
 
 ALLOW_OPEN_STORE = "HERMES_MCP_AUTH_ALLOW_OPEN_STORE"
-"""Environment variable: `1` allows a store whose file system keeps no modes. Owners and links still count."""
+"""Environment variable: `1` allows a file system without modes. Owners and links are still checked."""
 
-# chmod fails with one of these on a file system that keeps no modes, or it ignores the call.
+# On a file system that does not support modes, chmod fails with one of these or has no effect.
 _UNSUPPORTED_ERRNOS = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 # Another process may change a mode between fchmod and fstat.
 _ATTEMPTS = 3
@@ -33,7 +33,8 @@ _log = logging.getLogger(__name__)
 def make_private(descriptor: int, path: StrPath, mode: int, *, is_trusted: bool) -> None:
     """Set this mode on an open file or directory of this user, or raise StoreUnsafe.
 
-    If it is not trusted, it is refused and keeps its mode; otherwise it would seem private the next time.
+    `is_trusted` is True if no user outside the group can have changed it. If it is False, refuse it and keep
+    its mode: with a private mode, the next read would accept it.
     """
     before = os.fstat(descriptor).st_mode
     if is_trusted:
@@ -86,12 +87,12 @@ def _supports_modes(descriptor: int, old_mode: int) -> bool:
 
 
 def check_open_store_allowed(path: StrPath, mode: int) -> None:
-    """Raise StoreUnsafe unless the operator allows a store on a file system that keeps no modes."""
+    """Raise StoreUnsafe unless the operator allows a file system that does not support modes."""
     if os.environ.get(ALLOW_OPEN_STORE) != "1":
         raise StoreUnsafe(
-            f"{os.fspath(path)} is open to others (mode {stat.S_IMODE(mode):04o}), and chmod changes nothing "
+            f"{os.fspath(path)} is open to others (mode {stat.S_IMODE(mode):04o}), and chmod has no effect "
             "there.",
-            "Set HERMES_HOME to a directory on a disk that keeps modes (for a volume in Kubernetes, set "
+            "Set HERMES_HOME to a directory on a disk that supports modes (for a volume in Kubernetes, set "
             "`fsGroupChangePolicy: OnRootMismatch` in the pod's securityContext); or, if no other user can "
             f"reach that disk, set {ALLOW_OPEN_STORE}=1 in the environment.",
         )
@@ -111,7 +112,7 @@ def _open_to_others_error(path: StrPath, mode: int, *, is_read_only: bool = Fals
         )
     return StoreUnsafe(
         f"{name} is open to others (mode {octal_mode}).",
-        f"Run `chmod 600 '{name}'`; if others use this machine, log out and in again.",
+        f"Run `chmod 600 '{name}'`; if others use this machine, log out of the server and log in again.",
     )
 
 
@@ -122,7 +123,7 @@ def _warn_once(path: StrPath) -> None:
     if _warned_stores.setdefault(store, marker) is not marker:
         return
     _log.warning(
-        "%s was open to its group, as Kubernetes' fsGroup makes it when a pod starts. It is private again; "
-        "set `fsGroupChangePolicy: OnRootMismatch` in the pod's securityContext.",
+        "%s was open to its group (Kubernetes' fsGroup does this when a pod starts). It is private again. To "
+        "prevent this, set `fsGroupChangePolicy: OnRootMismatch` in the pod's securityContext.",
         store,
     )

@@ -1,4 +1,7 @@
-"""Pending logins, `mcp-tokens/logins/<id>.json`; any process with the same home can complete one, once."""
+"""Pending logins, `mcp-tokens/logins/<id>.json`.
+
+Any process with the same home can complete a login. Each login can be completed only once.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,12 @@ from hermes_mcp_auth_remote.store.login_codec import login_document, read_login,
 
 # A login that is over stays this long, so that callers can still ask for its result.
 RETENTION_SECONDS = 3600
-# Under the lock, a process reads and writes one small file.
+# A process holds the lock only while it reads and writes small files.
 LOCK_TIMEOUT_SECONDS = 30
 
 # No dot and no slash: an id is a file name, and it may come from a chat.
 _ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{16,64}")
-# A poller holds this lock as long as it lives; `Login.polled_by` names it.
+# A poller holds this lock as long as it lives. `Login.polled_by` is the id of the poller.
 _POLLER_LOCK_SUFFIX = ".poller"
 
 
@@ -48,7 +51,7 @@ class LoginFiles:
         self._cached_logins: dict[str, tuple[int, Login]] = {}
         # Logins that this process has written since the last listing.
         self._written_logins: dict[str, tuple[int, Login]] = {}
-        # The number of each call of `list_all`, and the last call that the last listing may serve.
+        # `list_all` numbers its calls. The last listing may serve calls up to `_last_served_request`.
         self._request_numbers = itertools.count(1)
         self._last_served_request = 0
         self._last_listing: list[Login] = []
@@ -84,7 +87,7 @@ class LoginFiles:
         """
         self._path(login_id)
         if not self._has_folders():
-            raise LoginNotFound("There is no such login here.")
+            raise LoginNotFound("There is no such login here; it may have ended long ago.")
         with self._exclusive_access():
             login = self.get(login_id)
             changed = apply_change(login)
@@ -228,7 +231,7 @@ class LoginFiles:
         stored = without_secrets(login) if login.is_over else login
         status = write_private(self._path(login.id), encode_document(login_document(stored)))
         if self._last_served_request:
-            # This process lists logins, and will do so again.
+            # Cache the login, because this process lists logins: the next listing need not read the file.
             self._written_logins[login.id] = _version_of(status), stored
 
 

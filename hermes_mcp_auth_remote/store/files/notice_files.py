@@ -94,7 +94,7 @@ def _read_notices(data: bytes, path: str) -> list[Notice]:
     reader.check_version()
     notices = reader.document.get("notices")
     if not isinstance(notices, list):
-        raise StoreCorrupt(f"{path}: `notices` is missing or of the wrong kind.")
+        raise StoreCorrupt(f"{path}: `notices` is missing or has the wrong type.")
     return [_read_notice(DocumentReader(notice, path)) for notice in cast("list[object]", notices)]
 
 

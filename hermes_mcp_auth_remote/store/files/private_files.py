@@ -86,7 +86,7 @@ def write_private(path: StrPath, data: bytes) -> os.stat_result:
     """Replace a file atomically, mode 0600; after a failure or a crash the old file is still there.
 
     Returns the status of the new file. The directory must exist. Raises StoreUnwritable; NotReplaceable if
-    the old file cannot be replaced by a rename; StoreUnsafe if the file system keeps no modes.
+    the old file cannot be replaced by a rename; StoreUnsafe if the file system does not support modes.
     """
     target: str = os.fspath(path)
     staged, status = stage_private(target, data)

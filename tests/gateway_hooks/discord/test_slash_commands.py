@@ -45,7 +45,7 @@ def test_commands_are_registered_only_in_chosen_guilds(env: DiscordEnvironment) 
     assert env.api.command_changes == 3
 
 
-def hosting_bot() -> commands.Bot:
+def make_host_bot() -> commands.Bot:
     bot = commands.Bot(commands.when_mentioned, intents=discord.Intents(guilds=True), guild_ready_timeout=0.5)
 
     @bot.tree.command(name="hello", description="Says hello")
@@ -58,13 +58,13 @@ def hosting_bot() -> commands.Bot:
 @covers("discord-commands")
 def test_commands_of_host_bot_are_kept(env: DiscordEnvironment) -> None:
     api = env.api
-    with env.running_bot(make_bot=hosting_bot, options=Options(syncs_commands=False)) as running:
+    with env.running_bot(make_bot=make_host_bot, options=Options(syncs_commands=False)) as running:
         running.call(running.bot.tree.sync())
         assert command_names(api.commands) == sorted([*LOGIN_COMMANDS, "hello"])
         assert api.wait_for_response(api.slash(env.ada, env.channel, "hello")).content == "Hello!"
     sync_count = api.command_changes
     with env.running_bot():
-        # The tree of this bot has no such command, but the bot does not remove it.
+        # This bot has no command "hello", but it leaves the registered one in place.
         assert "hello" in command_names(api.commands)
         assert api.command_changes == sync_count
 
@@ -74,11 +74,11 @@ def test_only_changed_command_is_registered(env: DiscordEnvironment) -> None:
     api = env.api
     with env.running_bot():
         pass
-    command = next(one for one in api.commands if one["name"] == "connect")
+    command = next(candidate for candidate in api.commands if candidate["name"] == "connect")
     command["description"] = "Something older"
     with env.running_bot():
         api.wait(lambda: api.command_changes == 4)
-    assert {one["description"] for one in api.commands} == {
+    assert {command["description"] for command in api.commands} == {
         ENGLISH.connect_description,
         ENGLISH.connections_description,
         ENGLISH.disconnect_description,
@@ -132,7 +132,7 @@ def test_removed_cog_leaves_no_tasks(env: DiscordEnvironment) -> None:
 
 def test_existing_command_name_raises(env: DiscordEnvironment) -> None:
     def make_clashing_bot() -> commands.Bot:
-        bot = hosting_bot()
+        bot = make_host_bot()
 
         @bot.tree.command(name="connect", description="Mine")
         async def connect(interaction: discord.Interaction) -> None: ...

@@ -141,17 +141,17 @@ def test_no_handler_of_application_gets_code(env: TelegramEnvironment, anna: Use
                 api.state.push("message", {**message_json, "caption": answer})
             elif delivery == "stray":
                 api.say(anna, answer.replace("state=", "state=another"))
-                await env.wait_for_message(anna, "That did not finish the login of notes")
+                await env.wait_for_message(anna, "Your answer did not complete the login to notes")
                 api.say(anna, answer)
             else:
                 api.say(anna, {"command": f"/connect {answer}", "bare": f"{code}"}.get(delivery, answer))
             if delivery == "bare":
-                await env.wait_for_message(anna, "That did not finish the login of notes")
+                await env.wait_for_message(anna, "Your answer did not complete the login to notes")
             else:
                 await env.wait_for_message(anna, "notes: connected")
             if delivery == "used":
                 api.say(anna, answer)
-                await env.wait_for_message(anna, "No login of yours waits for this answer")
+                await env.wait_for_message(anna, "None of your logins waits for this answer")
             await api.until(lambda: api.deleted_messages(anna))
         assert not host.has_received(code)
         assert api.messages_containing(code) == []

@@ -121,7 +121,7 @@ def test_code_in_quote_or_reply_is_deleted_and_finishes_nothing(
         async with running_application(env, host):
             answer = await env.approve_login(await env.request_prompt(anna))
             QUOTE_SENDERS[sender_name](api, anna, answer)
-            await env.wait_for_message(anna, "No login of yours waits for this answer")
+            await env.wait_for_message(anna, "None of your logins waits for this answer")
             api.say(anna, "hello")
             await wait_until(lambda: "hello" in host.texts)
         assert host.texts == ["hello"]
@@ -245,7 +245,7 @@ def test_redirect_is_claimed_without_waiting_login(
             await api.until(lambda: len(api.deleted_messages(chat)) == len(MANGLINGS))
         assert host.texts == [mangled(OTHER_SITE_URL).strip() for mangled in MANGLINGS.values()]
         assert not host.has_received("a-loose-code")
-        title = "No login of yours waits for this answer" if is_private else "Do not post codes in a group"
+        title = "None of your logins waits for this answer" if is_private else "Do not post codes in a group"
         assert {bot_text.partition("\n")[0] for bot_text in env.bot_texts(chat)} == {title}
 
     asyncio.run(send_redirects())

@@ -42,7 +42,7 @@ def test_debug_log_of_login_contains_no_secret(
             api.hang_up("sendMessage")
             answer = await env.approve_login(prompt)
             api.say(anna, answer.replace("state=", "state=x"))
-            await env.wait_for_message(anna, "That did not finish")
+            await env.wait_for_message(anna, "Your answer did not complete")
             api.say(anna, answer)
             await env.wait_for_message(anna, "notes: connected")
         return [login.request.state.reveal(), code.user_code, answer.partition("code=")[2][:20], "state=x"]

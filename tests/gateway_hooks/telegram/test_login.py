@@ -229,7 +229,10 @@ def test_connections_are_listed_and_disconnected(env: TelegramEnvironment, anna:
             await env.wait_for_message(anna, "notes: connected")
             api.say(anna, "/connections")
             connections_message = await env.wait_for_message(anna, "Connections")
-            assert "connected as ada@example.com, it renews itself" in connections_message.text
+            assert (
+                "connected as ada@example.com, until the provider ends it (refreshes itself)"
+                in connections_message.text
+            )
             await api.press(anna, connections_message, "Disconnect notes")
             confirmation = await env.wait_for_message(anna, "Disconnect notes?")
             assert confirmation.id == connections_message.id

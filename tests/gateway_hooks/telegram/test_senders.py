@@ -96,7 +96,7 @@ def test_answer_in_group_restarts_login_in_private(
             # Without administrator rights the bot gets only replies to itself.
             api.say(anna, answer, group, reply_to=notice)
             warning = await env.wait_for_message(group, "Do not post codes in a group")
-            assert ("please delete it yourself" in warning.text) is not may_delete
+            assert ("please delete that message yourself" in warning.text) is not may_delete
             assert bool(api.deleted_messages(group)) is may_delete
             second_prompt = await env.wait_for_message(anna, "Connect notes")
             assert env.make_service().login(login.id).status == "cancelled"
@@ -155,7 +155,7 @@ def test_swapped_answers_of_two_users_finish_nothing(env: TelegramEnvironment, a
             )
             for user, answer in ((anna, bob_answer), (bob, anna_answer)):
                 pasted = api.say(user, answer)
-                await env.wait_for_message(user, "That did not finish the login of notes")
+                await env.wait_for_message(user, "Your answer did not complete the login to notes")
                 assert [message.id for message in api.deleted_messages(user)] == [pasted.id]
             assert len(env.make_service().waiting_logins()) == 2
             assert env.demo.authorization_server.count_requests("token") == 0
@@ -183,7 +183,7 @@ def test_login_from_private_topic_is_finished_in_topic(env: TelegramEnvironment,
             assert env.waiting_login().origin == Origin("telegram", "7", str(topic), "7", str(api.bot.id))
             answer = await env.approve_login(prompt)
             api.say(anna, answer)
-            await env.wait_for_message(anna, "No login of yours waits for this answer")
+            await env.wait_for_message(anna, "None of your logins waits for this answer")
             api.say(anna, answer, thread=topic)
             await env.wait_for_message(anna, "notes: connected")
 
@@ -269,7 +269,7 @@ def test_users_have_own_tokens_if_per_user(env: TelegramEnvironment, anna: User,
     async def log_in_anna() -> None:
         async with env.running_bot(policy=policy):
             prompt = await env.request_prompt(anna)
-            assert "For: only you" in prompt.text
+            assert "Used by: only you" in prompt.text
             api.say(anna, await env.approve_login(prompt))
             await env.wait_for_message(anna, "notes: connected")
             api.say(bob, "/connections")

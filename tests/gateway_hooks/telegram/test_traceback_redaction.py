@@ -51,7 +51,7 @@ def test_bug_during_paste_is_logged_without_code(
         asyncio.run(paste_answer())
     assert host.texts == []
     # The handlers get neither the update nor its error.
-    assert not any(trackers.contains_secret(repr(each)) for each in host.updates_and_errors)
-    assert [each for each in host.updates_and_errors if isinstance(each, BaseException)] == []
+    assert not any(trackers.contains_secret(repr(received)) for received in host.updates_and_errors)
+    assert [received for received in host.updates_and_errors if isinstance(received, BaseException)] == []
     assert trackers.transport.sent
     assert trackers.find_sent_leaks() == []

@@ -18,7 +18,7 @@ GROUP = {"id": -1001, "type": "supergroup", "title": "Team"}
 
 
 def parse_message(
-    text: str, chat: dict[str, Any] = PRIVATE, kind: str = "message", **fields: Any
+    text: str, chat: dict[str, Any] = PRIVATE, kind: str = "message", /, **fields: Any
 ) -> ParsedUpdate | None:
     message = {"message_id": 5, "date": 1, "chat": chat, "from": ANNA, "text": text, **fields}
     if text.startswith("/"):
@@ -52,7 +52,7 @@ def test_message_is_parsed(text: str, command: str, rest: str) -> None:
 
 @covers("telegram-untouched")
 def test_edited_command_is_not_a_command() -> None:
-    parsed_update = parse_message("/connect notes", kind="edited_message")
+    parsed_update = parse_message("/connect notes", PRIVATE, "edited_message")
     assert parsed_update is not None
     assert (parsed_update.event.command, parsed_update.event.text) == ("", "/connect notes")
 
@@ -122,5 +122,5 @@ def test_message_without_text_has_only_sender() -> None:
 
 def test_other_updates_are_ignored() -> None:
     assert parse_update(Update.de_json({"update_id": 1}), "900", "hermes_bot") is None
-    assert parse_message("/connect", kind="channel_post") is None
-    assert parse_message("/connect", kind="business_message") is None
+    assert parse_message("/connect", PRIVATE, "channel_post") is None
+    assert parse_message("/connect", PRIVATE, "business_message") is None

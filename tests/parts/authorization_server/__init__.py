@@ -1,6 +1,6 @@
 """The servers of `hermes-mcp-auth demo`, with a record of every request and with faults.
 
-    with serve_demo(Behaviour(rotate=False)) as demo:
+    with serve_demo(Behaviour(rotates_refresh_tokens=False)) as demo:
         demo.authorization_server.fail_next("refresh", status=503)
         gate = demo.authorization_server.hold("token")              # holds requests until `gate.open()`
         demo.authorization_server.count_requests("registration")

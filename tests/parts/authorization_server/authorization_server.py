@@ -14,7 +14,7 @@ from tests.parts.authorization_server.recorder import RequestRecord
 
 
 class FaultyAuthorizationServer(AuthorizationServer):
-    """An authorization server that records requests and plays faults, its own and the resources'."""
+    """Records requests and plays faults, for this server and for the protected resources."""
 
     behaviour: Behaviour
 
@@ -59,7 +59,7 @@ class FaultyAuthorizationServer(AuthorizationServer):
         after_processing: bool = False,
         times: int | None = 1,
     ) -> None:
-        """Play a `Fault` for the next `times` requests of a step, None for all until `clear_faults`."""
+        """Play a `Fault` for the next `times` requests of a step; None: for all until `clear_faults`."""
         encoded = body.encode() if isinstance(body, str) else body
         fault = Fault(status, encoded, headers or {}, delay_seconds, None, hang_up, after_processing)
         self.record.add_fault(step, fault, times)

@@ -12,7 +12,8 @@ from gateway_hooks.dialog.policy import AllowList, Policy
 from gateway_hooks.discord.errors import translate_errors
 from hermes_mcp_auth_remote.values import Clock
 
-# Outside a guild, the bot asks up to this many guilds. A login bot is usually in one or two.
+# In a direct chat, the bot looks up a user's roles in at most this many guilds.
+# A login bot is usually in one or two.
 MAX_GUILDS = 20
 # How long a fetched sender is cached.
 SENDER_CACHE_SECONDS = 30.0
@@ -29,14 +30,14 @@ class SenderLookup:
     _cache: dict[str, tuple[float, Sender]] = field(default_factory=dict[str, tuple[float, Sender]])
 
     async def sender_for(self, user: discord.User | discord.Member) -> Sender:
-        """Return the sender of a user: with the roles of a `Member`, else as `find_sender` does."""
+        """Return the sender with the roles of a `Member`; look up the roles of a `User`."""
         return sender_of(user) if isinstance(user, discord.Member) else await self.find_sender(str(user.id))
 
     async def find_sender(self, user_id: str) -> Sender:
         """Return a user as a member of the guild that gives them the most permission; raises ChatError.
 
-        Only the bot's own guilds are asked, and only if the user's id alone does not suffice. A user who is
-        in none of them has no roles.
+        The bot looks only in its own guilds, and only if the policy does not allow the user by id. A user who
+        is in none of them has no roles.
         """
         sender_without_roles = Sender(user_id)
         if self.policy.may_change(sender_without_roles):
@@ -69,7 +70,7 @@ class SenderLookup:
         return best_sender
 
     def _relevant_guilds(self) -> list[discord.Guild]:
-        """Return the guilds in which a role may count."""
+        """Return the guilds with roles that may matter to the policy."""
         guilds, policy = list(self.client.guilds), self.policy
         if not isinstance(policy, AllowList):
             return guilds
