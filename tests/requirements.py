@@ -132,6 +132,17 @@ REQUIREMENTS = (
     # Outgoing requests
     Requirement("address-policy", "Internal addresses are reached only if they are allowed.", "security 14"),
     Requirement("dns-rebinding", "The connection goes to the address that was checked.", "security 14"),
+    Requirement("dead-ipv6", "An address that never responds costs 250 ms, once per host.", "RFC 8305"),
+    Requirement(
+        "fake-dns",
+        "An answer of fake-IP DNS is allowed for hosts that the operator names.",
+        "security 14",
+    ),
+    Requirement(
+        "numeric-hosts",
+        "A host that ends in a number is a dotted quad or refused.",
+        "WHATWG URL §3.6",
+    ),
     Requirement("redirects", "Each redirect of a GET is checked; a POST follows none.", "security 14"),
     Requirement("answer-limits", "No response exceeds its limits of time and size.", "security 14"),
     Requirement("bounded-work", "No response keeps the event loop busy for long.", "RFC 9110 section 17"),

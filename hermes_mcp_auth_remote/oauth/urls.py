@@ -8,6 +8,7 @@ from unicodedata import normalize
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 from hermes_mcp_auth_remote.errors import UnsafeUrl
+from hermes_mcp_auth_remote.oauth.host_names import is_strict_host, unmap_ipv4
 
 # Not all browsers and proxies accept longer URLs.
 MAX_URL_CHARS = 8192
@@ -30,12 +31,15 @@ _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?")
 
 
 def is_loopback_host(host: str) -> bool:
-    """True for localhost, *.localhost, 127.0.0.0/8 and ::1 (RFC 6761 section 6.3, RFC 8252 section 8.3)."""
+    """True for localhost, *.localhost, 127.0.0.0/8 and ::1 (RFC 6761 section 6.3, RFC 8252 section 8.3).
+
+    Also true for mapped addresses (::ffff:127.0.0.1). `safe_url` refuses other spellings (127.1).
+    """
     name = host.lower().strip("[]").rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ip_address(name).is_loopback
+        return unmap_ipv4(ip_address(name)).is_loopback
     except ValueError:
         return False
 
@@ -105,7 +109,7 @@ def _check_url(text: str, label: str) -> SplitResult:
         raise UnsafeUrl(f"The {label} is plain http; only https is safe away from this machine.")
     if parts.username is not None or parts.password is not None:
         raise UnsafeUrl(f"The {label} carries user information before its host.")
-    if not _is_valid_host(host):
+    if not _is_valid_host(host) or not is_strict_host(host):
         raise UnsafeUrl(f"The {label} has a host that programs read in different ways.")
     netloc = f"[{host}]" if ":" in host else host
     if port is not None and port != {"https": 443, "http": 80}[scheme]:

@@ -100,6 +100,10 @@ def test_a_redirect_to_another_origin_drops_the_servers_own_headers() -> None:
         "https:///x",
         "data:application/json,{}",
         "https://h.example:99999/",
+        "https://0.0.0.0/",
+        "https://[::]/",
+        "https://2130706433/",
+        "https://127.1/",
         "x" * 9000,
     ],
 )
@@ -116,7 +120,6 @@ def test_a_redirect_to_an_unsafe_url_is_refused(location: str) -> None:
         "https://10.0.0.1/",
         "https://[fd00:ec2::254]/",
         "https://[::ffff:192.168.0.1]/",
-        "https://0.0.0.0/",
     ],
 )
 def test_the_address_of_a_redirect_is_checked(location: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +12,10 @@ from hermes_mcp_auth_remote.errors import UnsafeUrl
 from hermes_mcp_auth_remote.oauth.urls import (
     canonical_resource,
     covers_url,
+    endpoint_url,
     host_of,
     is_loopback_host,
+    is_safe_url,
     protected_resource_urls,
     safe_url,
 )
@@ -51,6 +55,56 @@ UNSAFE_URLS = {
     "the unspecified address": "http://0.0.0.0/",
     "mapped loopback": "http://[::ffff:7f00:1]:x/",
 }
+# Browsers and resolvers read these as addresses of this machine, or refuse them.
+NUMERIC_HOSTS = [
+    "2130706433",
+    "127.1",
+    "127.0.1",
+    "0x7f000001",
+    "0X7F.1",
+    "0x7f.0.0.1",
+    "0177.0.0.1",
+    "017700000001",
+    "127.0.0.01",
+    "127.0.0.1.",
+    "127.0.0.0x1",
+    "0",
+    "0x",
+    "0.0",
+    "0.0.0.0",
+    "0.0.0.0.",
+    "0.1.2.3",
+    "00.0.0.0",
+    "1.2.3.4.5",
+    "256.1.1.1",
+    "127.0.0.1.0",
+    "auth.example.0x7f",
+    "auth.example.1",
+    "auth.example.1.",
+    "4294967297",
+    "１２７.1",
+    "②130706433",
+    "０x7f000001",
+    "127。1",
+    "[::]",
+    "[0:0:0:0:0:0:0:0]",
+    "[::ffff:0.0.0.0]",
+    "[::ffff:0:0]",
+    "[::0.0.0.0]",
+    "[::ffff:0.1.2.3]",
+]
+LOOPBACK_ADDRESSES = [
+    "127.0.0.1",
+    "127.8.8.8",
+    "１２７.0.0.1",
+    "127。0。0。1",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "[::FFFF:7f00:1]",
+    "[0:0:0:0:0:ffff:127.9.9.9]",
+    "localhost.",
+    "a.LOCALHOST",
+]
 
 
 @covers("safe-urls")
@@ -59,6 +113,45 @@ def test_an_unsafe_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(UnsafeUrl) as caught:
         safe_url(url, "address")
     assert url == "" or url not in f"{caught.value} {caught.value.advice}"
+
+
+@covers("numeric-hosts", "safe-urls")
+@pytest.mark.parametrize("host", NUMERIC_HOSTS)
+def test_a_host_that_is_a_number_is_refused_on_every_scheme_and_port(host: str) -> None:
+    for url in (f"https://{host}/", f"https://{host}:8443/token", f"http://{host}/", f"https://{host}"):
+        with pytest.raises(UnsafeUrl):
+            safe_url(url, "address")
+        with pytest.raises(UnsafeUrl):
+            endpoint_url(url, "`authorization_endpoint`", "https://auth.example")
+
+
+@covers("numeric-hosts")
+@pytest.mark.parametrize("host", LOOPBACK_ADDRESSES)
+def test_an_endpoint_on_this_machine_is_refused_in_every_spelling_of_a_remote_issuer(host: str) -> None:
+    for url in (f"https://{host}/authorize", f"http://{host}:8080/"):
+        with pytest.raises(UnsafeUrl, match="on this machine, but the issuer is not"):
+            endpoint_url(url, "`authorization_endpoint`", "https://auth.example")
+        assert endpoint_url(url, "`authorization_endpoint`", "http://127.0.0.1:9000")
+
+
+@covers("numeric-hosts")
+@pytest.mark.parametrize(
+    "host", ["93.184.216.34", "10.0.0.1", "[2606:4700::1]", "1.example", "0x7f.example", "1-2.x0", "a.1b"]
+)
+def test_strict_addresses_and_names_with_digits_are_hosts(host: str) -> None:
+    assert (
+        endpoint_url(f"https://{host}/a", "`token_endpoint`", "https://auth.example") == f"https://{host}/a"
+    )
+
+
+@covers("numeric-hosts")
+@given(st.ip_addresses(v=4))
+def test_every_spelling_of_an_ipv4_address_is_the_quad_or_refused(address: IPv4Address) -> None:
+    number = int(address)
+    high, low = divmod(number, 2**16)
+    spellings = [str(number), hex(number), f"0{number:o}", f"{high >> 8}.{high & 255}.{low}", f"{address}."]
+    assert not any(is_safe_url(f"https://{spelling}/") for spelling in spellings)
+    assert is_safe_url(f"https://{address}/") == (number >= 2**24)
 
 
 @covers("safe-urls")
@@ -111,6 +204,11 @@ def test_a_look_alike_host_is_shown_in_punycode() -> None:
         ("a.localhost", True),
         ("127.0.0.1", True),
         ("[::1]", True),
+        ("[::ffff:127.0.0.1]", True),
+        ("::ffff:7f00:1", True),
+        ("::ffff:10.0.0.1", False),
+        ("2002:7f00:1::", False),
+        ("64:ff9b::7f00:1", False),
         ("localhost.example", False),
         ("0.0.0.0", False),
         ("2130706433", False),
