@@ -236,7 +236,7 @@ class AddressRefused(NetworkError):
 
 
 class HostNotChecked(AddressRefused):
-    """Only the proxy can resolve a host name from a server's metadata: it may be an internal address."""
+    """Only a proxy or VPN program can resolve a host name from metadata: it may be an internal address."""
 
     code = "host_not_checked"
     advice = "If you trust that host, add its name to `oauth.allow_hosts` of this server in config.yaml."

@@ -36,6 +36,9 @@ _PUBLIC_IPV6 = ip_network("2000::/3")
 # RFC 6890 and RFC 9637: protocol assignments and documentation. Some supported Python versions miss them.
 _RESERVED = tuple(ip_network(n) for n in ("192.0.0.0/24", "3fff::/20"))
 _NAT64 = ip_network("64:ff9b::/96")
+# Fake-IP DNS (Clash, Surge, sing-box) answers with addresses of RFC 2544, which no host on the internet has.
+# sing-box can also answer with IPv6, in a range that RFC 4193 section 3.2 leaves undefined.
+_FAKE_IPV4, _FAKE_IPV6 = ip_network("198.18.0.0/15"), ip_network("fc00::/18")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,17 @@ def is_intranet(address: Address) -> bool:
 def is_cloud_metadata(address: Address) -> bool:
     """True for the address of a cloud metadata service, which gives out credentials."""
     return unwrap_ipv4(address) in _CLOUD_METADATA
+
+
+def find_fake_addresses(addresses: Iterable[Address]) -> list[Address]:
+    """Return those addresses of a name that are an answer of fake-IP DNS, not the address of a host.
+
+    A VPN or proxy program on this machine or its router replaces the address by one that it resolves itself.
+    IPv6 addresses count only beside an IPv4 address of fake-IP DNS.
+    """
+    all_addresses = list(addresses)
+    fake_ipv4 = [address for address in all_addresses if unwrap_ipv4(address) in _FAKE_IPV4]
+    return fake_ipv4 and fake_ipv4 + [address for address in all_addresses if address in _FAKE_IPV6]
 
 
 def _is_public(address: Address) -> bool:

@@ -237,6 +237,7 @@ class HttpClient(AsyncExitStack):
         guard = SsrfGuard(
             self._policy,
             server_host,
+            trusted_hosts=self._trusted_hosts,
             proxy_host=proxy.url.host.decode("ascii") if proxy else None,
             resolve=self._resolve,
         )

@@ -8,22 +8,27 @@ from typing import cast
 
 import httpcore
 
-from hermes_mcp_auth_remote.errors import AddressRefused, NetworkError, TimedOut, Unreachable
+from hermes_mcp_auth_remote.errors import AddressRefused, HostNotChecked, TimedOut, Unreachable
 from hermes_mcp_auth_remote.http.addresses import (
     Address,
     AddressPolicy,
+    find_fake_addresses,
     is_cloud_metadata,
     is_intranet,
     parse_ip_literal,
 )
 from hermes_mcp_auth_remote.http.dns import threaded_resolver
+from hermes_mcp_auth_remote.http.happy_eyeballs import (
+    ConnectionHistory,
+    connect_to_first,
+    connection_history,
+    order_addresses,
+)
+from hermes_mcp_auth_remote.oauth.host_names import ends_in_number, is_listed_host
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 
 Resolver = Callable[[str, int], Awaitable[list[Address]]]
 """Takes a host name and a port, returns its addresses in the order to try; raises OSError."""
-
-# If a name has several addresses, one that does not respond must not use up the whole time.
-CONNECT_ATTEMPT_SECONDS = 3.0
 
 
 async def resolve_host(host: str, port: int) -> list[Address]:
@@ -65,7 +70,8 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
     """Allows connections to the addresses of a policy, and to the operator's proxy.
 
     `server_host` is the host of the configured MCP server. If it is on the intranet, its authorization server
-    may be there too.
+    may be there too. `trusted_hosts` are the host names in the operator's configuration, as
+    `http.trusted_hosts` returns them: fake-IP DNS may answer for these.
     """
 
     def __init__(
@@ -73,13 +79,17 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
         policy: AddressPolicy,
         server_host: str,
         *,
+        trusted_hosts: frozenset[str] = frozenset(),
         proxy_host: str | None = None,
         resolve: Resolver = resolve_host,
+        history: ConnectionHistory = connection_history,
     ) -> None:
         self._policy = policy
         self._server_host = server_host
+        self._trusted_hosts = trusted_hosts
         self._proxy_host = proxy_host
         self._resolve = resolve
+        self._history = history
         self._inner = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
         self._streams: list[httpcore.AsyncNetworkStream] = []
 
@@ -97,22 +107,24 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
             addresses, name = await self._resolve_addresses(host, port), f"The proxy {host}"
         else:
             addresses, name = await self.resolve_allowed(host, port), host
-        last_error: NetworkError = Unreachable(f"{name} has no address.")
-        for index, address in enumerate(addresses):
-            is_last = index == len(addresses) - 1
-            attempt_timeout = timeout if is_last or timeout is None else min(timeout, CONNECT_ATTEMPT_SECONDS)
-            try:
-                stream = await self._inner.connect_tcp(
-                    str(address), port, attempt_timeout, local_address, socket_options
-                )
-            except httpcore.ConnectTimeout:
-                last_error = TimedOut(f"{name} did not accept a connection in time.")
-            except (httpcore.ConnectError, OSError):
-                last_error = Unreachable(f"{name} refused the connection, or the network cannot reach it.")
-            else:
-                self._streams.append(stream)
-                return stream
-        raise last_error
+        if not addresses:
+            raise Unreachable(f"{name} has no address.")
+
+        async def connect(address: Address) -> httpcore.AsyncNetworkStream:
+            # No timeout: `connect_to_first` ends the attempt.
+            stream = await self._inner.connect_tcp(str(address), port, None, local_address, socket_options)
+            self._streams.append(stream)
+            return stream
+
+        ordered = order_addresses(addresses, self._history.last_address(host, port))
+        try:
+            stream, address = await connect_to_first(ordered, connect, timeout)
+        except TimeoutError:
+            raise TimedOut(f"{name} did not accept a connection in time.") from None
+        except OSError:
+            raise Unreachable(f"{name} refused the connection, or the network cannot reach it.") from None
+        self._history.remember(host, port, address)
+        return stream
 
     async def aclose(self) -> None:
         """Close every connection; httpcore does not close one that is cancelled during its TLS handshake."""
@@ -120,15 +132,35 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
             await self._streams.pop().aclose()
 
     async def resolve_allowed(self, host: str, port: int) -> list[Address]:
-        """Return a host's addresses if all are allowed; raises AddressRefused or Unreachable."""
+        """Return a host's addresses if all are allowed.
+
+        Raises AddressRefused, HostNotChecked or Unreachable.
+        """
         addresses = await self._resolve_addresses(host, port)
+        # Fake-IP DNS answers for names only: as a literal, such an address is internal like any other.
+        is_name = parse_ip_literal(host) is None and not ends_in_number(host)
+        fake_addresses = find_fake_addresses(addresses) if is_name else []
+        has_unchecked_address = False
         # Refuse the name for one forbidden address: a mix of public and internal addresses is an attack.
         for address in addresses:
-            if not self._policy.allows(address) and not await self._is_on_server_network(address, port):
+            if self._policy.allows(address):
+                continue
+            if address in fake_addresses:
+                has_unchecked_address = True
+            elif not await self._is_on_server_network(address, port):
                 raise AddressRefused(
                     f"{host} has an internal address, and no public server may refer to one."
                 )
+        if has_unchecked_address and not self._is_trusted_host(host):
+            raise HostNotChecked(
+                f"The addresses of {host} cannot be checked: the DNS here answers with fake addresses "
+                "(198.18.0.0/15), and a proxy or VPN program resolves the name.",
+                f"If you trust that host, add {host} to `oauth.allow_hosts` of this server in config.yaml.",
+            )
         return addresses
+
+    def _is_trusted_host(self, host: str) -> bool:
+        return host == self._server_host or is_listed_host(host, self._trusted_hosts)
 
     async def _resolve_addresses(self, host: str, port: int) -> list[Address]:
         literal = parse_ip_literal(host)
