@@ -145,6 +145,7 @@ REQUIREMENTS = (
     ),
     Requirement("redirects", "Each redirect of a GET is checked; a POST follows none.", "security 14"),
     Requirement("answer-limits", "No response exceeds its limits of time and size.", "security 14"),
+    Requirement("small-metadata", "A login keeps at most 64 KiB of metadata; and shares it.", "security 21"),
     Requirement("bounded-work", "No response keeps the event loop busy for long.", "RFC 9110 section 17"),
     Requirement("post-once", "A POST whose response was lost is not sent again.", "quirk 42, security 12"),
     Requirement("look-up-shared", "Callers that resolve one name at once share a look-up.", "RFC 1035 §7.1"),

@@ -27,6 +27,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     parse_seconds,
     post_json,
     read_json_object,
+    select_members,
     string_list,
     string_member,
 )
@@ -38,6 +39,25 @@ MAX_REDIRECT_URIS = 100
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 CLIENT_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
+# The members of a client information document that are kept (RFC 7591 section 3.2.1, RFC 7592 section 3). If
+# they exceed the limit of `select_members`, the last ones are cut.
+_KEPT_MEMBERS = (
+    "client_id",
+    "client_secret",
+    "client_id_issued_at",
+    "client_secret_expires_at",
+    "registration_client_uri",
+    "registration_access_token",
+    "token_endpoint_auth_method",
+    "application_type",
+    "grant_types",
+    "response_types",
+    "client_name",
+    "client_uri",
+    "redirect_uris",
+    "scope",
+)
+
 Signer = Callable[[str, str], Secret]
 """Takes a client_id and an audience (the issuer) and returns a signed client assertion (RFC 7523 §2.2)."""
 
@@ -47,8 +67,8 @@ class Client:
     """A client of one authorization server (RFC 7591 section 3.2.1).
 
     `auth_method` is the token_endpoint_auth_method. `secret_expires_at` is in epoch seconds, None for never.
-    `document` is the whole registration response, as stored. `is_registered` is False if the operator
-    configured the client, or if its id is the URL of a client ID metadata document (CIMD).
+    `document` holds members of the registration response, at most 64 KiB as JSON. `is_registered` is False if
+    the operator configured the client, or if its id is the URL of a client ID metadata document (CIMD).
     """
 
     client_id: str
@@ -200,7 +220,7 @@ def client_from_document(document: Document) -> Client:
         # RFC 7591 section 3.2.1: in epoch seconds, "or 0 if it will not expire".
         parse_seconds(document.get("client_secret_expires_at")),
         is_registered=True,
-        document=document,
+        document=select_members(document, _KEPT_MEMBERS),
     )
 
 

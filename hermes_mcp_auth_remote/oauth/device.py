@@ -45,6 +45,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     parse_seconds,
     post_form,
     read_json_or_form,
+    select_members,
     string_list,
     string_member,
 )
@@ -136,7 +137,7 @@ def _with_device_endpoint(
         authorization_server,
         device_authorization_endpoint=openid_metadata.device_authorization_endpoint,
         grant_types_supported=openid_metadata.grant_types_supported,
-        document=document,
+        document=select_members(document, document),
     )
 
 

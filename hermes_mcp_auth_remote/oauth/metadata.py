@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from hermes_mcp_auth_remote.errors import (
     AddressRefused,
@@ -38,6 +39,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     Response,
     get_json,
     read_json_object,
+    select_members,
     string_list,
     string_member,
 )
@@ -48,6 +50,33 @@ AUTHORIZATION_SERVER_STEP = "authorization server metadata"
 MAX_ISSUERS_TRIED = 4
 # The limit for a resource's list; a real resource has one or two.
 MAX_ISSUERS_READ = 8
+# The members that are kept: those that this package reads, and those of Hermes's model that Hermes uses. If
+# they exceed the limit of `select_members`, the last ones are cut.
+_KEPT_MEMBERS = (
+    "issuer",
+    "authorization_endpoint",
+    "token_endpoint",
+    "registration_endpoint",
+    "revocation_endpoint",
+    "device_authorization_endpoint",
+    "pushed_authorization_request_endpoint",
+    "require_pushed_authorization_requests",
+    "client_id_metadata_document_supported",
+    "authorization_response_iss_parameter_supported",
+    "hermes_mcp_auth_guessed",
+    "code_challenge_methods_supported",
+    "token_endpoint_auth_methods_supported",
+    "grant_types_supported",
+    "response_types_supported",
+    "response_modes_supported",
+    "dpop_signing_alg_values_supported",
+    "id_token_signing_alg_values_supported",
+    # Microsoft Entra.
+    "tenant_region_scope",
+    "cloud_instance_name",
+    "msgraph_host",
+    "scopes_supported",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +92,11 @@ class ProtectedResource:
     requires_dpop: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class AuthorizationServer:
     """Authorization server metadata with checked URLs (RFC 8414 section 2).
 
-    `document` is the whole metadata document.
+    `document` holds the members of the metadata document that are used, at most 64 KiB as JSON.
     """
 
     issuer: str
@@ -272,8 +301,16 @@ def _differs_only_by_slash(published_issuer: str, requested_issuer: str) -> bool
 
 
 def authorization_server_from_document(document: Document) -> AuthorizationServer:
-    """Parse a metadata document and check all its URLs; raises MalformedResponse or UnsafeUrl."""
+    """Parse a metadata document and check all its URLs; raises MalformedResponse or UnsafeUrl.
+
+    Returns the value of an earlier call if that is equal and still in use: thousands of logins may wait for
+    one server.
+    """
+    document = select_members(document, _KEPT_MEMBERS)
     issuer = string_member(document, "issuer")
+    known_server = _servers_in_use.get(issuer or "")
+    if known_server is not None and known_server.document == document:
+        return known_server
 
     def read_endpoint(name: str) -> str | None:
         value = string_member(document, name)
@@ -288,7 +325,7 @@ def authorization_server_from_document(document: Document) -> AuthorizationServe
             f"The {AUTHORIZATION_SERVER_STEP} lacks `authorization_endpoint` or `token_endpoint`."
         )
     safe_url(issuer, "issuer")
-    return AuthorizationServer(
+    authorization_server = AuthorizationServer(
         issuer=issuer,
         authorization_endpoint=authorization_endpoint,
         token_endpoint=token_endpoint,
@@ -309,6 +346,11 @@ def authorization_server_from_document(document: Document) -> AuthorizationServe
         uses_default_endpoints=document.get("hermes_mcp_auth_guessed") is True,
         document=document,
     )
+    _servers_in_use[issuer] = authorization_server
+    return authorization_server
+
+
+_servers_in_use = WeakValueDictionary[str, AuthorizationServer]()
 
 
 def default_authorization_server(server_url: str) -> AuthorizationServer:

@@ -33,6 +33,8 @@ MAX_FORM_BYTES = 32_768
 MAX_LIST_MEMBERS = 1000
 # A granted scope can be longer than a URL: 500 of Google's scopes have 30 000 characters.
 MAX_SCOPE_CHARS = MAX_MEMBER_CHARS
+# The members of one document that are kept, as JSON. Each waiting login stores them.
+MAX_KEPT_CHARS = 65_536
 # The length of a server's text before `sanitize` masks and shortens it.
 MAX_SANITIZE_INPUT_CHARS = 16_384
 MAX_NUMBER_CHARS = 64
@@ -198,6 +200,49 @@ def string_list(document: Document, name: str, limit: int = MAX_LIST_MEMBERS) ->
     if not isinstance(value, list):
         return None
     return tuple(item for item in cast("list[object]", value)[:limit] if _is_valid_string(item))
+
+
+def select_members(document: Document, names: Iterable[str]) -> Document:
+    """Return these members of a server's document: strings, numbers, booleans and lists of strings.
+
+    As JSON, the result has at most 65 536 characters. A value that no longer fits is left out, and a list is
+    cut, so name the members that matter most first. Strings are those of `string_member`.
+    """
+    selected: dict[str, object] = {}
+    for name in names:
+        value = document.get(name)
+        if isinstance(value, list):
+            selected[name] = list(string_list(document, name) or ())
+        elif isinstance(value, bool | int | float) or _is_valid_string(value):
+            selected[name] = value
+    return selected if len(json.dumps(selected)) <= MAX_KEPT_CHARS else _cut_members(selected)
+
+
+def _cut_members(members: Mapping[str, object]) -> Document:
+    kept: dict[str, object] = {}
+    free_chars = MAX_KEPT_CHARS
+    for name, value in members.items():
+        free_for_value = free_chars - _json_chars(name)
+        cut_value = _cut_list(cast("list[str]", value), free_for_value) if isinstance(value, list) else value
+        value_chars = _json_chars(cut_value)
+        if value_chars <= free_for_value:
+            kept[name] = cut_value
+            free_chars = free_for_value - value_chars
+    return kept
+
+
+def _cut_list(items: list[str], free_chars: int) -> list[str]:
+    used_chars = _json_chars([])
+    for index, item in enumerate(items):
+        used_chars += _json_chars(item)
+        if used_chars > free_chars:
+            return items[:index]
+    return items
+
+
+def _json_chars(value: object) -> int:
+    """Return the characters of a value as JSON, and of the separator before the next one."""
+    return len(json.dumps(value)) + 2
 
 
 def _is_valid_string(value: object) -> TypeGuard[str]:

@@ -172,24 +172,15 @@ def read_client(document: Document, path: str) -> Client:
 
 
 def metadata_document(metadata: AuthorizationServer) -> Document:
-    """Return the metadata that the authorization server published, without nested members.
-
-    RFC 8414 section 2 defines no member that contains an object or a list of lists.
-    """
+    """Return the used members of the metadata that the authorization server published."""
     if metadata.document:
-        flat_members = {name: value for name, value in metadata.document.items() if _is_flat(value)}
-        return {**flat_members, "issuer": metadata.issuer}
+        return {**metadata.document, "issuer": metadata.issuer}
     values = {field.name: getattr(metadata, field.name) for field in fields(metadata)}
     return {
         name: list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
         for name, value in values.items()
         if value is not None and name not in {"document", "is_openid", "uses_default_endpoints"}
     }
-
-
-def _is_flat(value: object) -> bool:
-    items = cast("list[object]", value) if isinstance(value, list) else [value]
-    return not any(isinstance(item, dict | list) for item in items)
 
 
 def read_metadata(document: Document, path: str) -> AuthorizationServer:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import tempfile
+import tracemalloc
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnwritable, clean_server_message
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
-from hermes_mcp_auth_remote.oauth.client import Client
+from hermes_mcp_auth_remote.oauth.client import Client, client_from_document
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.device_polling import DevicePollParameters, PollState
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server_from_document
@@ -31,7 +33,8 @@ from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.login_codec import login_document, read_login, without_secrets
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret
-from tests.store.builders import NOW, REDIRECT_URI, build_authorization_server
+from tests.requirements import covers
+from tests.store.builders import NOW, REDIRECT_URI, build_authorization_server, build_login
 
 pytestmark = pytest.mark.slow
 
@@ -220,7 +223,7 @@ def test_an_invalid_login_document_raises_store_corrupt(junk: dict[str, object],
 def test_a_client_is_encoded_and_decoded_unchanged(client: Client) -> None:
     stored = read_client(decode_document(encode_document(client_document(client)), "a path"), "a path")
     assert replace(stored, document={}) == replace(client, document={})
-    assert client_document(stored) == client_document(client)
+    assert read_client(client_document(stored), "a path") == stored
 
 
 @given(authorization_servers())
@@ -231,16 +234,85 @@ def test_metadata_are_encoded_and_decoded_unchanged(server: AuthorizationServer)
     )
 
 
-def test_only_scalars_and_lists_of_scalars_of_metadata_are_stored() -> None:
+@covers("small-metadata")
+def test_only_members_that_are_used_are_stored() -> None:
+    used = build_authorization_server().document
     published = {
-        **build_authorization_server().document,
-        "deep": [[1]],
+        **used,
+        "scopes_supported": ["read", ["deep"], {"a": 1}, 7, "write"],
+        "jwks_uri": "https://as0.example/keys",
+        "ui_locales_supported": ["de"],
         "wide": {"a": 1},
-        "mixed": ["a", {}],
-        "own": [1, None],
     }
-    document = metadata_document(replace(build_authorization_server(), document=published))
-    assert document == {**build_authorization_server().document, "own": [1, None]}
+    assert metadata_document(authorization_server_from_document(published)) == used
+
+
+BULKY_MEMBERS: dict[str, dict[str, Any]] = {
+    "members": {f"member_{number:05d}_{'x' * 60}": number * 1_000_003 for number in range(9900)},
+    "text": {"service_documentation": "x" * 60_000, "op_tos_uri": "y" * 60_000},
+    "unused list": {"ui_locales_supported": [f"{number:070d}" for number in range(9900)]},
+    "scopes": {"scopes_supported": [f"{number:070d}" for number in range(9900)]},
+    "all lists": {
+        name: [f"{number:060d}" for number in range(900)]
+        for name in ("grant_types_supported", "response_types_supported", "scopes_supported")
+    },
+    "escapes": {"scopes_supported": ["\u00fc" * 60_000, "read"]},
+}
+
+
+@covers("small-metadata")
+@pytest.mark.parametrize("bulk", BULKY_MEMBERS.values(), ids=BULKY_MEMBERS)
+def test_metadata_are_stored_in_64_kib_and_read_back_unchanged(bulk: dict[str, object]) -> None:
+    published = {**build_authorization_server().document, **bulk}
+    server = authorization_server_from_document(json.loads(json.dumps(published)))
+    stored = encode_document(metadata_document(server))
+    assert len(stored) <= 65_536
+    assert read_metadata(decode_document(stored, "a path"), "a path") == server
+    assert server.code_challenge_methods_supported == ("S256",)
+
+
+@covers("small-metadata")
+def test_logins_of_one_server_share_its_metadata() -> None:
+    stored = encode_document(login_document(build_login()))
+    logins = [read_login(decode_document(stored, "a path"), "a path") for _ in range(3)]
+    assert len({id(login.authorization_server) for login in logins}) == 1
+    changed = {**build_authorization_server().document, "token_endpoint": "https://as0.example/other"}
+    other = authorization_server_from_document(changed)
+    assert other.token_endpoint == "https://as0.example/other"
+    assert logins[0].authorization_server == build_authorization_server()
+
+
+@covers("small-metadata")
+def test_a_hundred_logins_with_bulky_metadata_use_little_memory() -> None:
+    published = json.dumps({**build_authorization_server().document, **BULKY_MEMBERS["scopes"]})
+    authorization_server_from_document(json.loads(published))
+    tracemalloc.start()
+    try:
+        servers = [authorization_server_from_document(json.loads(published)) for _ in range(100)]
+        memory = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(servers) == 100
+    assert memory < 300_000
+
+
+@covers("small-metadata")
+def test_a_bulky_registration_is_stored_in_64_kib() -> None:
+    document = {
+        "client_id": "client-0",
+        "client_secret": "s",
+        "registration_access_token": "manage",
+        "jwks": {"keys": [1] * 1000},
+        "scope": "read",
+        **BULKY_MEMBERS["members"],
+        "contacts": [f"{number:070d}" for number in range(900)],
+    }
+    client = client_from_document(document)
+    assert client.document.keys() == {"client_id", "client_secret", "registration_access_token", "scope"}
+    uris = [f"https://a.example/{'x' * 9000}{number}" for number in range(90)]
+    large_lists = {"grant_types": ["x" * 60_000] * 900, "redirect_uris": uris}
+    client = client_from_document({"client_id": "client-0", **large_lists})
+    assert len(json.dumps(client.document)) <= 65_536
 
 
 def test_a_deeply_nested_document_is_stored_compactly() -> None:
