@@ -99,7 +99,7 @@ REQUIREMENTS = (
     ),
     Requirement(
         "device-heap",
-        "A thousand logins wait in one heap; requests are bounded.",
+        "A thousand logins wait on the timers of one loop; requests are bounded.",
         "docs/performance.md: polling",
     ),
     Requirement(

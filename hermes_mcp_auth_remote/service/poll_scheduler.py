@@ -1,4 +1,4 @@
-"""Run the periodic steps of many jobs, such as the polls of a thousand logins, from one heap of timers.
+"""Run the periodic steps of many jobs, such as the polls of a thousand logins, from the timers of one loop.
 
 The scheduler has its own thread and event loop, which start with the first job and end with the last one. So
 any thread may subscribe, and a caller's busy event loop does not delay polls. The number of running steps is
@@ -11,11 +11,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import heapq
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
-from itertools import count
 from typing import Protocol
 from weakref import WeakSet
 
@@ -41,21 +39,21 @@ DoneCallback = Callable[[BaseException | None], None]
 
 
 class Job:
-    """A job with periodic steps. `due_at` is in seconds of the scheduler loop's monotonic clock."""
+    """A job with periodic steps; `timer` is set until the next step is due."""
 
     __slots__ = (
         "callbacks",
-        "due_at",
         "is_queued_or_running",
         "job_id",
         "quota_key",
         "state",
+        "timer",
     )
 
     def __init__(self, job_id: str, quota_key: str) -> None:
         self.job_id = job_id
         self.quota_key = quota_key
-        self.due_at = 0.0
+        self.timer: asyncio.TimerHandle | None = None
         self.is_queued_or_running = False
         self.callbacks: tuple[DoneCallback, ...] = ()
         # The job runner's own state between two steps.
@@ -108,14 +106,11 @@ class PollScheduler:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._jobs: dict[str, Job] = {}
-        self._heap: list[tuple[float, int, Job]] = []
-        self._sequence_numbers = count()
         self._due_jobs: dict[str, deque[Job]] = {}
         self._running_counts: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Jobs whose running step takes longer than SLOW_STEP_SECONDS.
         self._slow_jobs: set[Job] = set()
-        self._timer: asyncio.TimerHandle | None = None
         self._is_closing = False
         self._idle_event = asyncio.Event()
         # Calls that the scheduler's thread has not run yet.
@@ -152,9 +147,6 @@ class PollScheduler:
         with self._lock:
             if self._loop is None:
                 self._loop, self._idle_event = asyncio.new_event_loop(), asyncio.Event()
-                # Drop the timers of an earlier loop.
-                self._timer = None
-                self._heap.clear()
                 # A daemon thread: waiting for a user must not keep a program from ending.
                 self._thread = threading.Thread(
                     target=self._run_loop, args=(self._loop,), name="mcp-auth-poll", daemon=True
@@ -199,7 +191,6 @@ class PollScheduler:
     def _stop(self) -> None:
         self._is_closing = True
         self._due_jobs.clear()
-        self._heap.clear()
         self._notify_if_idle()
 
     def _add_callback(self, job_id: str, quota_key: str, on_done: DoneCallback) -> None:
@@ -226,38 +217,33 @@ class PollScheduler:
         await self._job_runner.release_job(job)
 
     def _remove_job(self, job: Job) -> None:
+        if job.timer is not None:
+            job.timer.cancel()
+            job.timer = None
         if self._jobs.get(job.job_id) is job:
             del self._jobs[job.job_id]
 
     def _schedule(self, job: Job, delay_seconds: float) -> None:
-        """Set a job's timer; an earlier timer of the job no longer counts."""
-        job.due_at = asyncio.get_running_loop().time() + delay_seconds
-        heapq.heappush(self._heap, (job.due_at, next(self._sequence_numbers), job))
-        if self._heap[0][2] is job:
-            self._set_timer()
+        """Set a job's timer, in place of an earlier one."""
+        if job.timer is not None:
+            job.timer.cancel()
+        job.timer = asyncio.get_running_loop().call_later(delay_seconds, self._queue_step, job)
 
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
-        if self._heap and not self._is_closing:
-            self._timer = asyncio.get_running_loop().call_at(self._heap[0][0], self._queue_due_jobs)
-
-    def _queue_due_jobs(self) -> None:
-        now = asyncio.get_running_loop().time()
-        while self._heap and self._heap[0][0] <= now:
-            due_at, _, job = heapq.heappop(self._heap)
-            if job.due_at == due_at and not job.is_queued_or_running and self._jobs.get(job.job_id) is job:
-                self._due_jobs.setdefault(job.quota_key, deque()).append(job)
-                # The job is in the queue, so other heap entries for it are stale.
-                job.is_queued_or_running = True
-        self._set_timer()
+    def _queue_step(self, job: Job) -> None:
+        job.timer = None
+        if self._is_closing or job.is_queued_or_running or self._jobs.get(job.job_id) is not job:
+            return
+        self._due_jobs.setdefault(job.quota_key, deque()).append(job)
+        job.is_queued_or_running = True
         self._start_queued_steps()
 
     def _start_queued_steps(self) -> None:
         """Start as many queued steps as the limits allow, taking the servers in turn."""
+        if not self._has_free_step():
+            # Without this check, a thousand jobs of a thousand servers would cost a million steps here.
+            return
         waiting_keys = deque(quota_key for quota_key, queue in self._due_jobs.items() if queue)
-        while waiting_keys and len(self._tasks) - len(self._slow_jobs) < MAX_RUNNING_STEPS:
+        while waiting_keys and self._has_free_step():
             quota_key = waiting_keys.popleft()
             if self._running_counts.get(quota_key, 0) >= MAX_RUNNING_STEPS_PER_SERVER:
                 continue
@@ -268,6 +254,9 @@ class PollScheduler:
                 waiting_keys.append(quota_key)
             else:
                 del self._due_jobs[quota_key]
+
+    def _has_free_step(self) -> bool:
+        return len(self._tasks) - len(self._slow_jobs) < MAX_RUNNING_STEPS
 
     def _start_task(self, awaitable: Awaitable[None]) -> None:
         task = asyncio.ensure_future(awaitable)
