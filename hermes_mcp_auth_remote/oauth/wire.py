@@ -215,10 +215,13 @@ def select_members(document: Document, names: Iterable[str]) -> Document:
             selected[name] = list(string_list(document, name) or ())
         elif isinstance(value, bool | int | float) or _is_valid_string(value):
             selected[name] = value
-    return selected if len(json.dumps(selected)) <= MAX_KEPT_CHARS else _cut_members(selected)
+    if len(json.dumps(selected)) > MAX_KEPT_CHARS:
+        selected = _cut_members(selected)
+    # In the document's order, so that a file does not change when it is read and written.
+    return {name: selected[name] for name in document if name in selected}
 
 
-def _cut_members(members: Mapping[str, object]) -> Document:
+def _cut_members(members: Mapping[str, object]) -> dict[str, object]:
     kept: dict[str, object] = {}
     free_chars = MAX_KEPT_CHARS
     for name, value in members.items():
