@@ -203,7 +203,7 @@ def string_list(document: Document, name: str, limit: int = MAX_LIST_MEMBERS) ->
 
 
 def select_members(document: Document, names: Iterable[str]) -> Document:
-    """Return these members of a server's document: strings, numbers, booleans and lists of strings.
+    """Return these members of a server's document: strings, numbers, booleans, null, lists of strings.
 
     As JSON, the result has at most 65 536 characters. A value that no longer fits is left out, and a list is
     cut, so name the members that matter most first. Strings are those of `string_member`.
@@ -213,7 +213,7 @@ def select_members(document: Document, names: Iterable[str]) -> Document:
         value = document.get(name)
         if isinstance(value, list):
             selected[name] = list(string_list(document, name) or ())
-        elif isinstance(value, bool | int | float) or _is_valid_string(value):
+        elif name in document and (isinstance(value, bool | int | float | None) or _is_valid_string(value)):
             selected[name] = value
     if len(json.dumps(selected)) > MAX_KEPT_CHARS:
         selected = _cut_members(selected)
