@@ -11,7 +11,7 @@ from pathlib import Path
 import certifi
 import pytest
 from _pytest.nodeid import coerce_node_id
-from hypothesis import is_hypothesis_test, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from tests import leak_check
 
@@ -33,8 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    settings.register_profile("ours", max_examples=500 if config.getoption("--soak") else 40)
-    settings.load_profile("ours")
+    # A busy machine makes the generation of inputs slow; that is no fault of a test.
+    settings.register_profile(
+        "project",
+        max_examples=500 if config.getoption("--soak") else 40,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("project")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
