@@ -15,6 +15,7 @@ from benchmarks import (
     hostile,
     hot_path,
     logins,
+    many_connections,
     memory,
     polling,
     qr_codes,
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Figure]]] = {
     "sharing": shared_login.measure_figures,
     "memory": memory.measure_figures,
     "polling": polling.measure_figures,
+    "many-connections": many_connections.measure_figures,
     "qr": qr_codes.measure_figures,
     "chats": chats.measure_figures,
 }

@@ -43,7 +43,9 @@ def logged_in_home(url: str = "http://127.0.0.1:9/mcp") -> Generator[Path]:
         # JSON is YAML.
         (home / "config.yaml").write_text(json.dumps(servers), encoding="utf-8")
         # Store the identity of the configuration files, as a login of this version does.
-        FileStore(home).save_login(CredentialKey(SERVER_NAME), _credentials(url, config_identity(home)))
+        FileStore(home).save_login(
+            CredentialKey(SERVER_NAME), credentials_for(SERVER_NAME, url, config_identity(home))
+        )
         (home / "sdk.json").write_text(json.dumps(sdk_tokens()), encoding="utf-8")
         yield home
 
@@ -79,7 +81,8 @@ def sdk_tokens() -> dict[str, object]:
     }
 
 
-def _credentials(url: str, config_files: str) -> Credentials:
+def credentials_for(server_name: str, url: str, config_files: str) -> Credentials:
+    """Return the credentials of a login to a server; `config_files` is the identity of the configuration."""
     authorization_server = authorization_server_from_document(
         {
             "issuer": _ISSUER,
@@ -94,7 +97,7 @@ def _credentials(url: str, config_files: str) -> Credentials:
         Client("a-client", None, "none", (REDIRECT_URI,), is_registered=True),
         authorization_server,
         Binding(
-            SERVER_NAME,
+            server_name,
             url,
             _ISSUER,
             "a-client",

@@ -20,6 +20,7 @@ from hermes_mcp_auth_remote.config.chats import (
     validate_bot_token,
 )
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError
+from hermes_mcp_auth_remote.platforms import DISCORD, PLATFORMS, TELEGRAM
 from hermes_mcp_auth_remote.values import Secret
 from tests.requirements import covers
 
@@ -66,18 +67,20 @@ def test_every_key_is_read_and_sections_of_hermes_are_ignored(tmp_path: Path) ->
     )
     assert load_chat_settings(home, {}) == ChatSettings(
         owners="per_user",
-        telegram=PlatformSettings(
-            allow=frozenset({"7", "8", "9", "10"}),
-            admins=frozenset({"7"}),
-            allows_device=False,
-            webhook=Webhook("https://bot.example/hook", "0.0.0.0", 80, Path("/c"), Path("/k")),
-        ),
-        discord=PlatformSettings(
-            admins=frozenset(),
-            roles=frozenset({"11", "12"}),
-            admin_roles=frozenset({"13"}),
-            guilds=frozenset({"123456789012345678"}),
-        ),
+        platforms={
+            "telegram": PlatformSettings(
+                allow=frozenset({"7", "8", "9", "10"}),
+                admins=frozenset({"7"}),
+                allows_device=False,
+                webhook=Webhook("https://bot.example/hook", "0.0.0.0", 80, Path("/c"), Path("/k")),
+            ),
+            "discord": PlatformSettings(
+                admins=frozenset(),
+                roles=frozenset({"11", "12"}),
+                admin_roles=frozenset({"13"}),
+                guilds=frozenset({"123456789012345678"}),
+            ),
+        },
     )
     assert list(load_servers(home, {})) == ["a"]
 
@@ -90,7 +93,7 @@ def test_the_operator_chooses_whose_tokens_are_used() -> None:
 
 def test_a_platform_can_turn_off_device_logins_for_itself_only() -> None:
     assert ChatSettings().device_platforms is None
-    off = ChatSettings(telegram=PlatformSettings(allows_device=False))
+    off = ChatSettings(platforms={"telegram": PlatformSettings(allows_device=False)})
     assert off.device_platforms == frozenset({"terminal", "discord"})
 
 
@@ -146,10 +149,12 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
 )
-PLATFORM = st.dictionaries(st.sampled_from([*chats.TELEGRAM_KEYS, *chats.DISCORD_KEYS]), VALUES, max_size=3)
+PLATFORM = st.dictionaries(
+    st.sampled_from([*TELEGRAM.setting_keys, *DISCORD.setting_keys]), VALUES, max_size=3
+)
 
 
-@given(st.dictionaries(st.sampled_from(chats.SECTION_KEYS), VALUES | PLATFORM, max_size=3))
+@given(st.dictionaries(st.sampled_from(["owners", *PLATFORMS]), VALUES | PLATFORM, max_size=3))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 def test_a_random_section_is_read_or_the_error_names_it(tmp_path: Path, section: object) -> None:
     import yaml
@@ -163,7 +168,8 @@ def test_a_random_section_is_read_or_the_error_names_it(tmp_path: Path, section:
 def test_every_key_is_documented() -> None:
     page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text("utf-8")
     section = page.partition(f"`{chats.SECTION_NAME}`")[2]
-    keys = {*chats.SECTION_KEYS, *chats.TELEGRAM_KEYS, *chats.DISCORD_KEYS, *chats.WEBHOOK_KEYS}
+    keys = {"owners", *PLATFORMS, *chats.WEBHOOK_KEYS}
+    keys.update(*(platform.setting_keys for platform in PLATFORMS.values()))
     assert {key for key in keys if not re.search(rf"[`{{ ]{key}\b", section)} == set()
 
 
@@ -173,12 +179,12 @@ def test_every_key_is_documented() -> None:
 def test_the_token_of_a_bot_is_read_from_the_same_variable_as_in_hermes(
     tmp_path: Path, env: str, environ: dict[str, str]
 ) -> None:
-    assert read_bot_token("telegram", write_config(tmp_path, "", env), environ) == Secret(TOKEN)
+    assert read_bot_token(TELEGRAM, write_config(tmp_path, "", env), environ) == Secret(TOKEN)
 
 
 def test_the_error_for_a_missing_token_names_the_variable_and_the_flag(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no token for the Discord bot") as caught:
-        read_bot_token("discord", tmp_path, {"DISCORD_BOT_TOKEN": " "})
+        read_bot_token(DISCORD, tmp_path, {"DISCORD_BOT_TOKEN": " "})
     assert "DISCORD_BOT_TOKEN" in caught.value.advice
     assert "--discord-token-file" in caught.value.advice
 
@@ -187,5 +193,5 @@ def test_the_error_for_a_missing_token_names_the_variable_and_the_flag(tmp_path:
 @pytest.mark.parametrize("text", [f"{TOKEN} two", f"{TOKEN}\nX: y", f"{TOKEN}/../x", f"{TOKEN}é"])
 def test_an_invalid_token_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        validate_bot_token(text, "telegram")
+        validate_bot_token(text, TELEGRAM)
     assert TOKEN not in f"{caught.value} {caught.value.advice} {caught.value!r}"

@@ -20,9 +20,10 @@ from gateway_hooks.dialog.policy import Policy
 from gateway_hooks.discord.errors import translate_errors
 from gateway_hooks.discord.render import NO_MENTIONS, RenderedMessage, render_card
 from gateway_hooks.discord.senders import SenderLookup
+from hermes_mcp_auth_remote.platforms import DISCORD
 from hermes_mcp_auth_remote.values import Clock, Origin
 
-PLATFORM = "discord"
+PLATFORM = DISCORD.name
 INTERACTION_TOKEN_SECONDS = 15 * 60
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hermes_mcp_auth_remote.config import find_server, server_names
+from hermes_mcp_auth_remote.config import Configuration, read_configuration
 from hermes_mcp_auth_remote.errors import ServerNotFound
+from hermes_mcp_auth_remote.hermes_home import CONFIG_FILES
 from hermes_mcp_auth_remote.store.files.private_files import MTIME_RESOLUTION_NS
 from hermes_mcp_auth_remote.values import Server
 
@@ -20,7 +21,9 @@ class ConfigServers:
     def __init__(self, home: Path, environ: Mapping[str, str] = os.environ) -> None:
         self._home = home
         self._environ = environ
-        self._snapshot = _ConfigSnapshot((), {})
+        # Strings: a Path costs more than the calls of the system, and each event asks for the versions.
+        self._paths = [str(home / name) for name in CONFIG_FILES]
+        self._snapshot = _ConfigSnapshot(())
 
     def names(self) -> list[str]:
         """Return the servers that use OAuth, including those with an invalid entry."""
@@ -29,20 +32,18 @@ class ConfigServers:
     def find(self, name: str) -> Server:
         """Return one server; raises ServerNotFound."""
         snapshot = self._current_snapshot()
-        if name not in snapshot.names:
+        if name not in snapshot.names or snapshot.configuration is None:
             raise ServerNotFound(
                 f"No server {name} is configured here.", "Choose one of the configured servers."
             )
-        if name not in snapshot.servers:
-            snapshot.servers[name] = find_server(name, self._home, self._environ)
-        return snapshot.servers[name]
+        return snapshot.configuration.find_server(name)
 
     def _current_snapshot(self) -> _ConfigSnapshot:
         """Return the last snapshot if the files have not changed since, else read them again."""
-        versions = tuple(_file_version(self._home / name) for name in ("config.yaml", ".env"))
+        versions = tuple(map(_file_version, self._paths))
         if self._snapshot.versions != versions:
-            names = tuple(server_names(self._home, self._environ))
-            snapshot = _ConfigSnapshot(versions, {}, names)
+            configuration = read_configuration(self._home, self._environ)
+            snapshot = _ConfigSnapshot(versions, configuration, dict.fromkeys(configuration.server_names()))
             is_settled = time.time_ns() - max(version[0] for version in versions) > MTIME_RESOLUTION_NS
             self._snapshot = snapshot if is_settled else replace(snapshot, versions=())
             return snapshot
@@ -51,17 +52,17 @@ class ConfigServers:
 
 @dataclass(frozen=True, slots=True)
 class _ConfigSnapshot:
-    """The contents of the files in these versions. `servers` is filled on demand."""
+    """The content of the files in these versions, and the names of the servers in their order."""
 
     versions: tuple[tuple[int, ...], ...]
-    servers: dict[str, Server]
-    names: tuple[str, ...] = ()
+    configuration: Configuration | None = None
+    names: Mapping[str, None] = field(default_factory=dict[str, None])
 
 
-def _file_version(path: Path) -> tuple[int, ...]:
+def _file_version(path: str) -> tuple[int, ...]:
     """Return when a file last changed (nanoseconds), and the values that identify its version."""
     try:
-        file, link = path.stat(), path.lstat()
+        file, link = os.stat(path), os.lstat(path)  # noqa: PTH116  see ConfigServers._paths
     except OSError:
         return (0,)
     # The modification time alone is not enough: `cp -p` and `mv` set an older one.

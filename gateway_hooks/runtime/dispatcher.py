@@ -96,7 +96,7 @@ class Dispatcher:
         self._login_starter = LoginStarter(self._context)
         self._login_actions = LoginActions(self._context, self._login_starter)
         self._connection_actions = ConnectionActions(self._context)
-        self._reminders = ExpiryReminders(self._context)
+        self.reminders = ExpiryReminders(self._context)
         self._unknown_users: dict[str, float] = {}
 
     @with_hidden_locals
@@ -104,7 +104,7 @@ class Dispatcher:
         """Update messages and remind users of needed logins, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.prompt_messages.run())
-            group.create_task(self._reminders.run())
+            group.create_task(self.reminders.run())
             group.create_task(self._load_service())
 
     async def _load_service(self) -> None:

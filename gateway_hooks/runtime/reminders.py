@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
+import itertools
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -18,10 +21,10 @@ from gateway_hooks.dialog.platform import CannotWrite, ChatError
 from gateway_hooks.dialog.servers import tag_of
 from gateway_hooks.runtime.context import Context
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.login import TOKEN_WARNING_SECONDS, Connection
+from hermes_mcp_auth_remote.login import SESSION_WARNING_SECONDS, TOKEN_WARNING_SECONDS, Connection
 from hermes_mcp_auth_remote.store.files.notice_files import Notice
 from hermes_mcp_auth_remote.threads import run_file_work
-from hermes_mcp_auth_remote.values import CredentialKey, Owner
+from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 CHECK_INTERVAL_SECONDS = 60.0
 # The delay before a new try if the bot may not write to a user, or if a process stopped before it sent the
@@ -45,11 +48,85 @@ class _LoginNeed:
         return connection.expires_at if connection.expires_at is not None else connection.obtained_at
 
 
+class _SessionNeeds:
+    """Which sessions need a login. Reads only the connections that have changed since the last update."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._changes = context.service.watch_keys()
+        self._servers: dict[str, Server] = {}
+        self._keys = set[CredentialKey]()
+        self._next_check_at = list[tuple[float, int, CredentialKey]]()
+        self._entry_numbers = itertools.count()
+        self._checked_at = -math.inf
+        self.connections: dict[CredentialKey, Connection] = {}
+        self.needs: dict[CredentialKey, _LoginNeed] = {}
+
+    def update(self, now: float) -> None:
+        """Read what has changed, and check what is due (`now` in epoch seconds).
+
+        Raises ConfigError, StoreError. Reads files: do not call it on the event loop.
+        """
+        servers = self._read_servers()
+        changed_keys = self._changes.poll()
+        self._keys |= changed_keys
+        if servers != self._servers:
+            changed_keys |= {
+                key
+                for key in self._keys
+                if servers.get(key.server_name) != self._servers.get(key.server_name)
+            }
+            self._servers = servers
+        for key in changed_keys:
+            self._read_connection(key)
+        if now < self._checked_at:
+            # The clock was set back.
+            changed_keys = set(self.connections)
+        self._checked_at = now
+        while self._next_check_at and self._next_check_at[0][0] <= now:
+            changed_keys.add(heapq.heappop(self._next_check_at)[2])
+        for key in changed_keys:
+            self._check(key, now)
+
+    def _read_servers(self) -> dict[str, Server]:
+        """Return the servers that users can log in to, by name."""
+        servers = dict[str, Server]()
+        for name in self._context.servers.names():
+            with contextlib.suppress(McpAuthError):
+                # Skip an invalid entry: /connections shows its error.
+                server = self._context.servers.find(name)
+                if server.options.grant == "authorization_code":
+                    servers[name] = server
+        return servers
+
+    def _read_connection(self, key: CredentialKey) -> None:
+        server, connection = self._servers.get(key.server_name), None
+        if server is not None:
+            with contextlib.suppress(McpAuthError):
+                # Skip unreadable files: /connections shows the error.
+                connection = self._context.service.connection(server, key.owner)
+        if connection is None:
+            self.connections.pop(key, None)
+        else:
+            self.connections[key] = connection
+
+    def _check(self, key: CredentialKey, now: float) -> None:
+        connection = self.connections.get(key)
+        need = None if connection is None else _login_need(connection, now)
+        if need is None:
+            self.needs.pop(key, None)
+        else:
+            self.needs[key] = need
+        if connection is not None and (check_at := _next_change_at(connection, now)) is not None:
+            heapq.heappush(self._next_check_at, (check_at, next(self._entry_numbers), key))
+
+
 class ExpiryReminders:
     """Reminds one platform's users of sessions that need a login."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._sessions = _SessionNeeds(context)
 
     async def run(self) -> None:
         """Check the sessions once a minute, until cancelled."""
@@ -63,42 +140,25 @@ class ExpiryReminders:
     async def check_sessions(self) -> None:
         """Check all sessions once and send missing reminders; raises ConfigError, StoreError."""
         context, now = self._context, self._context.clock()
-        connections = await run_file_work(self._read_connections)
+        await run_file_work(self._sessions.update, now)
+        needs, connections = dict(self._sessions.needs), self._sessions.connections
         notices = {
             notice.deduplication_key: notice
             for notice in await run_file_work(context.service.notices.list_all)
         }
         # These users are logging in already, or have recently cancelled or failed.
-        busy_users = {
-            (login.key, login.origin.user_id) for login in await context.logins() if login.status != "done"
-        }
-        for key, connection in connections.items():
-            need = _login_need(connection, now)
-            if need is None:
-                continue
+        busy_users = (
+            {(login.key, login.origin.user_id) for login in await context.logins() if login.status != "done"}
+            if needs
+            else set()
+        )
+        for key, need in needs.items():
             for user_id in self._recipients(key.owner):
                 if (key, user_id) not in busy_users:
                     await self._remind(user_id, need, notices.get((context.platform.name, user_id, key)))
         for notice in notices.values():
-            if notice.platform == context.platform.name:
+            if notice.platform == context.platform.name and notice.key not in needs:
                 await self._clear_reminder(notice, connections.get(notice.key), now)
-
-    def _read_connections(self) -> dict[CredentialKey, Connection]:
-        """Return the stored connections of the servers that users can log in to."""
-        service, connections = self._context.service, dict[CredentialKey, Connection]()
-        keys = service.keys()
-        for name in self._context.servers.names():
-            with contextlib.suppress(McpAuthError):
-                # Skip an invalid entry: /connections shows its error.
-                server = self._context.servers.find(name)
-                if server.options.grant == "authorization_code":
-                    for key in keys:
-                        connection = (
-                            service.connection(server, key.owner) if key.server_name == name else None
-                        )
-                        if connection is not None:
-                            connections[key] = connection
-        return connections
 
     def _recipients(self, owner: Owner) -> Iterator[str]:
         """Return the users of this platform to remind of an owner's sessions."""
@@ -138,8 +198,6 @@ class ExpiryReminders:
 
     async def _clear_reminder(self, notice: Notice, connection: Connection | None, now: float) -> None:
         """Delete the notice of a session that needs no login any more, and edit its message."""
-        if connection is not None and _login_need(connection, now) is not None:
-            return
         if await self._replace_notice(notice, None) and connection is not None:
             # If the prompt replaced the reminder, `PromptMessages` has already updated it.
             await self._edit_message(
@@ -181,6 +239,17 @@ def _login_need(connection: Connection, now: float) -> _LoginNeed | None:
     if expires_at is None or (not connection.can_refresh_at(now) and _is_short_lived(connection)):
         return None
     return _LoginNeed(connection, is_over=False)
+
+
+def _next_change_at(connection: Connection, now: float) -> float | None:
+    """Return the next time at which time alone may change the need for a login; None: never."""
+    times = (
+        (connection.expires_at, TOKEN_WARNING_SECONDS),
+        (connection.refresh_expires_at, SESSION_WARNING_SECONDS),
+    )
+    # A warning begins just after, not at, `warning_seconds` before the end.
+    ends = ((end, math.nextafter(end - seconds, math.inf)) for end, seconds in times if end is not None)
+    return min((time for pair in ends for time in pair if time > now), default=None)
 
 
 def _is_short_lived(connection: Connection) -> bool:

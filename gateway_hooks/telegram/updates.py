@@ -14,9 +14,10 @@ from telegram.constants import ChatType
 from gateway_hooks.dialog.intents import COMMANDS
 from gateway_hooks.dialog.platform import IncomingEvent, Sender
 from gateway_hooks.telegram.texts import MessageTexts, collect_texts
+from hermes_mcp_auth_remote.platforms import TELEGRAM
 from hermes_mcp_auth_remote.values import Origin
 
-PLATFORM = "telegram"
+PLATFORM = TELEGRAM.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
+from hermes_mcp_auth_remote.platforms import PLATFORMS, id_examples, join_alternatives
+
 _FLOWS = ("auto", "loopback", "device", "paste")
 
 _EPILOG = """\
@@ -57,12 +59,12 @@ prints a line per request and response. It changes nothing on either side. It
 prints what the server supports, what is wrong, and one remedy. The exit code is
 that of the error that a login would meet, or 0 if a login can start."""
 _SERVE = """\
-Runs one or both bots until Ctrl-C or SIGTERM. Allowed users log in to the
+Runs one or more bots until Ctrl-C or SIGTERM. Allowed users log in to the
 servers of config.yaml in their private chats, and are told when to log in
 again. Only users from --allow, --admin or mcp_auth_chats in config.yaml are
 allowed; the bot tells any other user their id. The command reads a bot's token
-from TELEGRAM_BOT_TOKEN or DISCORD_BOT_TOKEN, in .env in HERMES_HOME or in the
-environment, or from a file of mode 0600."""
+from {variables}, in .env in HERMES_HOME or in the
+environment, or from a file that other users cannot change."""
 _DEMO = """\
 Runs an MCP server and its authorization server on this machine, logs in and
 calls a tool. Without a terminal, the demo logs in by itself. Stores nothing."""
@@ -132,7 +134,10 @@ def build_parser() -> argparse.ArgumentParser:
     logout.set_defaults(refuse=logout.error)
     doctor = add("doctor", help="find out what is wrong with a server", description=_DOCTOR)
     _add_server_arguments(doctor)
-    _add_serve_arguments(add("serve", help="log people in from Telegram or Discord", description=_SERVE))
+    titles = join_alternatives(platform.title for platform in PLATFORMS.values())
+    variables = join_alternatives(platform.token_variable for platform in PLATFORMS.values())
+    serve = add("serve", help=f"log people in from {titles}", description=_SERVE.format(variables=variables))
+    _add_serve_arguments(serve)
     demo = add("demo", help="log in to an MCP server on this machine", description=_DEMO)
     demo.add_argument("--flow", choices=_FLOWS, help="as for login")
     demo.add_argument("--json", action="store_true", help="write JSON, a line per event")
@@ -153,14 +158,16 @@ def own_arguments(argv: list[str]) -> list[str]:
 
 
 def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--telegram", action="store_true", help="run the bot at Telegram")
-    parser.add_argument("--discord", action="store_true", help="run the bot at Discord")
+    for platform in PLATFORMS.values():
+        parser.add_argument(
+            f"--{platform.name}", action="store_true", help=f"run the bot at {platform.title}"
+        )
     parser.add_argument(
         "--allow",
         metavar="ID",
         action="append",
         default=[],
-        help="a user who may use the bot, or several (ID,ID); with both bots, telegram:ID or discord:ID",
+        help=f"a user who may use the bot, or several (ID,ID); with several bots, {id_examples()}",
     )
     parser.add_argument(
         "--admin",
@@ -169,11 +176,15 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a user who may use the bot; only admins may change shared tokens",
     )
-    for platform in ("telegram", "discord"):
-        parser.add_argument(f"--{platform}-token-file", metavar="PATH", help="a file with the bot's token")
-        parser.add_argument(
-            f"--{platform}-api", metavar="URL", help="use this server, not the platform's own"
-        )
+    for name in PLATFORMS:
+        parser.add_argument(f"--{name}-token-file", metavar="PATH", help="a file with the bot's token")
+        parser.add_argument(f"--{name}-api", metavar="URL", help="use this server, not the platform's own")
+    api_options = join_alternatives(f"--{name}-api" for name in PLATFORMS)
+    parser.add_argument(
+        "--allow-plain-http-api",
+        action="store_true",
+        help=f"let {api_options} be http on another machine; everyone on the way can read the bot's token",
+    )
     parser.add_argument("--json", action="store_true", help="write JSON, a line per event")
     parser.set_defaults(refuse=parser.error)
 

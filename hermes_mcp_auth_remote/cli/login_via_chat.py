@@ -6,16 +6,16 @@ import argparse
 import asyncio
 import contextlib
 import os
-import re
 import time
 
 from hermes_mcp_auth_remote.cli.connection_output import print_connection
 from hermes_mcp_auth_remote.cli.output import print_json, print_paragraph
 from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server, server_at_url
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
-from hermes_mcp_auth_remote.config.chats import PLATFORMS, ChatSettings, load_chat_settings
+from hermes_mcp_auth_remote.config.chats import ChatSettings, load_chat_settings
 from hermes_mcp_auth_remote.errors import ConfigError, LoginCancelled, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login, login_state_error
+from hermes_mcp_auth_remote.platforms import PLATFORMS, id_examples
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.text import clock_time
 from hermes_mcp_auth_remote.threads import run_file_work
@@ -54,13 +54,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _parse_via(via: str) -> tuple[str, str]:
-    platform, _, user = via.partition(":")
-    if platform not in PLATFORMS or not re.fullmatch(r"[0-9]{1,20}", user):
+    name, _, user_id = via.partition(":")
+    platform = PLATFORMS.get(name)
+    if platform is None:
         raise ConfigError(
-            "--via takes a platform and a user's id, which is a number.",
-            "Write --via telegram:ID or discord:ID. A user who writes to the bot is told their id.",
+            "--via takes a platform and a user's id.",
+            f"Write --via {id_examples()}. A user who writes to the bot is told their id.",
         )
-    return platform, user
+    if not platform.accepts_id(user_id):
+        raise ConfigError(
+            f"--via takes a user's id at {platform.title}; such ids are {platform.id_rule}.",
+            f"Write --via {name}:ID. A user who writes to the bot is told their id.",
+        )
+    return name, user_id
 
 
 class _RemoteLogin:

@@ -8,7 +8,12 @@ import sys
 from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.cli.output import exit_code, print_json
-from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server, server_for_key
+from hermes_mcp_auth_remote.cli.servers import (
+    current_configuration,
+    current_home,
+    resolve_server,
+    server_for_key,
+)
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, StoreError
 from hermes_mcp_auth_remote.phrases import replace_unprintable
@@ -76,11 +81,11 @@ def _resolve_name(server: str) -> str:
 
 async def _log_out_all(service: AuthService, keys: list[CredentialKey], *, as_json: bool) -> int:
     """Log out of all keys concurrently. Print the results in order; return the highest exit code."""
-    semaphore = asyncio.Semaphore(MAX_CONCURRENT_LOGOUTS)
+    semaphore, configuration = asyncio.Semaphore(MAX_CONCURRENT_LOGOUTS), current_configuration()
 
     async def log_out_one(key: CredentialKey) -> LogoutResult:
         async with semaphore:
-            return await _log_out(service, key, await run_file_work(server_for_key, key))
+            return await _log_out(service, key, await run_file_work(server_for_key, key, configuration))
 
     worst = 0
     for task in [asyncio.create_task(log_out_one(key)) for key in keys]:

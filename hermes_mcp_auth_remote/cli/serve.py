@@ -15,6 +15,8 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlsplit
 
 from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import AllowList
@@ -24,7 +26,6 @@ from hermes_mcp_auth_remote.cli.output import print_json, print_paragraph
 from hermes_mcp_auth_remote.cli.servers import current_home
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.config.chats import (
-    PLATFORMS,
     SECTION_NAME,
     ChatSettings,
     PlatformSettings,
@@ -34,12 +35,12 @@ from hermes_mcp_auth_remote.config.chats import (
 )
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, Unreachable
 from hermes_mcp_auth_remote.hermes_home import expand_user
+from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
+from hermes_mcp_auth_remote.platforms import PLATFORMS, ChatPlatform, id_examples, join_alternatives
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.files.private_files import read_private
+from hermes_mcp_auth_remote.store.files.secret_files import read_secret_file
 from hermes_mcp_auth_remote.values import Secret
 
-# How a user who is not allowed yet gets the bot to respond.
-_FIRST_STEPS = {"telegram": "Write /start to it", "discord": "Use its command /connections"}
 # Runs a bot until it is cancelled. Its argument is called with the bot's name once the bot has started.
 BotRunner = Callable[[Callable[[str], None]], Coroutine[object, object, None]]
 
@@ -48,7 +49,7 @@ BotRunner = Callable[[Callable[[str], None]], Coroutine[object, object, None]]
 class Bot:
     """One platform's bot, ready to run."""
 
-    platform: str
+    platform: ChatPlatform
     policy: AllowList
     has_no_users: bool
     run_bot: BotRunner
@@ -56,14 +57,15 @@ class Bot:
     @property
     def title(self) -> str:
         """The platform's name for people."""
-        return self.platform.title()
+        return self.platform.title
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal, which is exit code 0. Raises the McpAuthError that ended or prevented a bot."""
-    platforms = [platform for platform in PLATFORMS if getattr(options, platform)]
+    platforms = [platform for platform in PLATFORMS.values() if _option(options, platform.name)]
     if not platforms:
-        options.refuse("name a bot to run: --telegram, --discord or both")
+        names = join_alternatives(f"--{name}" for name in PLATFORMS)
+        options.refuse(f"name one or more bots to run: {names}")
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     home = current_home()
     chats = load_chat_settings(home, os.environ) or ChatSettings()
@@ -115,7 +117,7 @@ async def _run_bot_or_raise(bot: Bot, on_started: Callable[[Bot, str], None]) ->
 
 
 def _make_bot(
-    platform: str,
+    platform: ChatPlatform,
     options: argparse.Namespace,
     home: Path,
     chats: ChatSettings,
@@ -123,32 +125,23 @@ def _make_bot(
     servers: ConfigServers,
 ) -> Bot:
     """Create a bot. Raises ConfigError or StoreUnsafe."""
-    platform_settings = chats.platform_settings(platform)
-    is_only_platform = not all(getattr(options, each) for each in PLATFORMS)
+    platform_settings = chats.platform_settings(platform.name)
+    is_only_platform = sum(bool(_option(options, name)) for name in PLATFORMS) == 1
     policy = _make_policy(
         platform_settings,
         chats,
         frozenset(_parse_user_ids(options.allow, platform, "--allow", is_only_platform=is_only_platform)),
         frozenset(_parse_user_ids(options.admin, platform, "--admin", is_only_platform=is_only_platform)),
     )
-    token = _read_token(platform, getattr(options, f"{platform}_token_file"), home, os.environ)
-    try:
-        with pause_garbage_collection():
-            runner = import_module(f"gateway_hooks.{platform}.bot")
-    except ImportError as error:
-        # The name of each library is the name of its platform.
-        if (error.name or "").partition(".")[0] != platform:
-            raise
-        raise ConfigError(
-            f"The library for {platform.title()} is not installed.",
-            f"Run `pip install 'hermes-mcp-auth-remote[{platform}]'`.",
-        ) from None
-    api_url = getattr(options, f"{platform}_api")
-    if api_url is not None and not re.match(r"https?://[^/\s]+", api_url):
-        raise ConfigError(f"--{platform}-api is not a URL.", "Pass a URL that begins with https://.")
+    token_file = _option(options, f"{platform.name}_token_file")
+    token = _read_token(platform, token_file, home, os.environ)
+    api_url = _option(options, f"{platform.name}_api")
+    if api_url is not None:
+        _check_api_url(api_url, platform, allows_http=options.allow_plain_http_api)
     platform_arguments: dict[str, object] = {"api_url": api_url}
     if platform_settings.webhook is not None:
         platform_arguments["webhook"] = platform_settings.webhook
+    runner = _import_runner(platform)
 
     def run_bot(on_started: Callable[[str], None]) -> Coroutine[object, object, None]:
         bot_run: Coroutine[object, object, None] = runner.run_bot(
@@ -158,6 +151,43 @@ def _make_bot(
 
     has_no_users = not (policy.users or policy.admins or policy.roles or policy.admin_roles)
     return Bot(platform, policy, has_no_users, run_bot)
+
+
+def _option(options: argparse.Namespace, name: str) -> str | None:
+    """Return the value of an option of one platform; a flag is set if it is not empty."""
+    value: str | None = getattr(options, name.replace("-", "_"))
+    return value
+
+
+def _import_runner(platform: ChatPlatform) -> ModuleType:
+    """Import the module that runs a platform's bot. Raises ConfigError if its library is missing."""
+    try:
+        with pause_garbage_collection():
+            return import_module(f"{platform.package}.bot")
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in platform.libraries:
+            raise
+        raise ConfigError(
+            f"The library for {platform.title} is not installed.",
+            f"Run `pip install 'hermes-mcp-auth-remote[{platform.extra}]'`.",
+        ) from None
+
+
+def _check_api_url(api_url: str, platform: ChatPlatform, *, allows_http: bool) -> None:
+    """Raise ConfigError unless a bot's token may be sent to this URL: https, or http on this machine."""
+    option = f"--{platform.name}-api"
+    try:
+        parts = urlsplit(api_url)
+        host = parts.hostname or ""
+    except ValueError:
+        parts, host = None, ""
+    if parts is None or parts.scheme not in {"https", "http"} or not host or re.search(r"\s", api_url):
+        raise ConfigError(f"{option} is not a URL.", "Pass a URL that begins with https://.")
+    if parts.scheme == "http" and not (allows_http or is_loopback_host(host)):
+        raise ConfigError(
+            f"{option} is plain http on another machine: everyone on the way could read the bot's token.",
+            "Pass an https URL. If only you control the network in between, add --allow-plain-http-api.",
+        )
 
 
 def _make_policy(
@@ -180,29 +210,36 @@ def _make_policy(
 
 
 def _parse_user_ids(
-    values: list[str], platform: str, option: str, *, is_only_platform: bool
+    values: list[str], platform: ChatPlatform, option: str, *, is_only_platform: bool
 ) -> Iterator[str]:
     """Yield the user ids for a platform from values such as "7", "7,8" or "telegram:7".
 
     Raises ConfigError for any other value.
     """
     for word in (word for value in values for word in re.split(r"[\s,]+", value) if word):
-        prefix, separator, user_id = word.rpartition(":")
-        if not re.fullmatch(r"[0-9]{1,20}", user_id) or (separator and prefix not in PLATFORMS):
-            raise ConfigError(f"{option} takes ids, which are numbers.", "To get your id, write to the bot.")
-        if not separator and not is_only_platform:
+        prefix, separator, rest = word.partition(":")
+        # An id may contain a colon itself.
+        named_platform, user_id = (
+            (PLATFORMS[prefix], rest) if separator and prefix in PLATFORMS else (None, word)
+        )
+        id_platform = named_platform or platform
+        if named_platform is None and not is_only_platform:
             raise ConfigError(
-                f"{option} does not name the platform of the id.",
-                f"Write {option} telegram:ID or discord:ID.",
+                f"{option} does not name the platform of the id.", f"Write {option} {id_examples()}."
             )
-        if prefix in {"", platform}:
+        if not id_platform.accepts_id(user_id):
+            raise ConfigError(
+                f"{option} takes ids, which are {id_platform.id_rule}.",
+                "To get your id, write to the bot.",
+            )
+        if id_platform is platform:
             yield user_id
 
 
-def _read_token(platform: str, path: str | None, home: Path, environ: Mapping[str, str]) -> Secret:
+def _read_token(platform: ChatPlatform, path: str | None, home: Path, environ: Mapping[str, str]) -> Secret:
     if path is None:
         return read_bot_token(platform, home, environ)
-    data = read_private(expand_user(path, f"Write the path of --{platform}-token-file in full."))
+    data = read_secret_file(expand_user(path, f"Write the path of --{platform.name}-token-file in full."))
     if data is None:
         raise ConfigError(
             f"There is no file {path}.", "Create it with mode 0600 and only the bot's token in it."
@@ -217,7 +254,7 @@ def _report_started(bot: Bot, bot_name: str, *, as_json: bool) -> None:
         print_json(
             {
                 "event": "serving",
-                "platform": bot.platform,
+                "platform": bot.platform.name,
                 "bot": bot_name,
                 "owners": owners,
                 "nobody": bot.has_no_users,
@@ -230,8 +267,8 @@ def _report_started(bot: Bot, bot_name: str, *, as_json: bool) -> None:
         "Ctrl-C stops it."
     )
     if bot.has_no_users:
-        first_step = _FIRST_STEPS[bot.platform]
         print_paragraph(
-            f"No user may use it yet. {first_step}, and it responds with your id. Then start it again with "
-            f"--allow ID, or list the id under {SECTION_NAME}.{bot.platform}.allow in config.yaml."
+            f"No user may use it yet. {bot.platform.first_step}, and it responds with your id. "
+            "Then start it again with --allow ID, or list the id under "
+            f"{SECTION_NAME}.{bot.platform.name}.allow in config.yaml."
         )

@@ -8,7 +8,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from hermes_mcp_auth_remote.config import hermes_home_path, server_from_url
+from hermes_mcp_auth_remote.config import Configuration, hermes_home_path, read_configuration, server_from_url
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, StoreError
 from hermes_mcp_auth_remote.phrases import display_url
 from hermes_mcp_auth_remote.service.default import server_by_name
@@ -21,23 +21,38 @@ def current_home() -> Path:
     return hermes_home_path(os.environ)
 
 
-def resolve_server(name: str | None, owner: Owner = None) -> Server:
-    """Return the server with a name or URL. Raises ConfigError or ServerNotFound."""
+def current_configuration() -> Configuration:
+    """Read config.yaml and .env of this process's HERMES_HOME, once for a command."""
+    return read_configuration(current_home(), os.environ)
+
+
+def resolve_server(
+    name: str | None,
+    owner: Owner = None,
+    configuration: Configuration | None = None,
+    *,
+    with_suggestions: bool = True,
+) -> Server:
+    """Return the server with a name or URL. Raises ConfigError or ServerNotFound.
+
+    Pass `configuration` if the command resolves more than one server. `with_suggestions` is for names
+    that the user typed.
+    """
     if name is None:
         raise ConfigError(
             "No server was named.", "Name a server of config.yaml, or pass its address with --url."
         )
-    return server_by_name(name, owner)
+    return server_by_name(name, owner, configuration, with_suggestions=with_suggestions)
 
 
-def server_for_key(key: CredentialKey) -> Server:
+def server_for_key(key: CredentialKey, configuration: Configuration | None = None) -> Server:
     """Return the server of stored credentials, with its options from config.yaml if it has any.
 
     If the server's URL is unknown, the result has the issuer as its URL, so that a revocation can reach it.
     Never raises ConfigError or StoreError.
     """
     with contextlib.suppress(ConfigError, StoreError):
-        return resolve_server(key.server_name, key.owner)
+        return resolve_server(key.server_name, key.owner, configuration)
     try:
         credentials = FileStore(current_home()).read(key)
     except StoreError:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
 
 from hermes_mcp_auth_remote.cli.connection_status import ConnectionStatus
 from hermes_mcp_auth_remote.cli.output import exit_code, print_json
-from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server
-from hermes_mcp_auth_remote.config import load_servers
-from hermes_mcp_auth_remote.config.chats import SECTION_NAME, load_chat_settings
-from hermes_mcp_auth_remote.config.files import read_entries
+from hermes_mcp_auth_remote.cli.servers import current_configuration, current_home, resolve_server
+from hermes_mcp_auth_remote.config import Configuration
+from hermes_mcp_auth_remote.config.chats import SECTION_NAME, read_chat_settings
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFound
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.phrases import replace_unprintable
@@ -27,11 +25,12 @@ def run(options: argparse.Namespace) -> int:
     """List all servers. A missing login is no error. Report unreadable data after all the others."""
     now, columns = time.time(), terminal_size(sys.stdout)[0]
     config_error: ConfigError | None = None
+    configuration = current_configuration()
     try:
-        configured_names = _configured_names() if options.server is None else []
+        configured_names = configuration.server_names() if options.server is None else []
     except ConfigError as error:
         configured_names, config_error = [], error
-    statuses = list(_connection_statuses(configured_names, options))
+    statuses = list(_connection_statuses(configured_names, options, configuration))
     for status in statuses:
         if options.json:
             print_json(status.to_event(now))
@@ -39,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
             print(status.to_text(now, columns), flush=True)
     if options.server is None and config_error is None:
         try:
-            _print_chat_owners(as_json=options.json, columns=columns)
+            _print_chat_owners(configuration, as_json=options.json, columns=columns)
         except ConfigError as error:
             config_error = error
     if config_error is not None:
@@ -56,9 +55,9 @@ def run(options: argparse.Namespace) -> int:
     return next((exit_code(status.error) for status in statuses if status.error is not None), 0)
 
 
-def _print_chat_owners(*, as_json: bool, columns: int) -> None:
+def _print_chat_owners(configuration: Configuration, *, as_json: bool, columns: int) -> None:
     """Print whose tokens the chats use, if config.yaml has chat settings."""
-    chats = load_chat_settings(current_home(), os.environ)
+    chats = read_chat_settings(configuration)
     if chats is None:
         return
     if as_json:
@@ -71,22 +70,17 @@ def _print_chat_owners(*, as_json: bool, columns: int) -> None:
     print(wrap_text(f"{texts[chats.owners]} ({SECTION_NAME}.owners: {chats.owners}).", columns), flush=True)
 
 
-def _configured_names() -> list[str]:
-    """List the servers of config.yaml, including invalid entries: each gets its own error."""
-    try:
-        return list(load_servers(current_home(), os.environ))
-    except ConfigError:
-        entries = read_entries(current_home() / "config.yaml")
-        return [name for name, entry in entries.items() if isinstance(entry, dict) and "auth" in entry]
-
-
 def _connection_statuses(
-    configured_names: list[str], options: argparse.Namespace
+    configured_names: list[str], options: argparse.Namespace, configuration: Configuration
 ) -> Iterator[ConnectionStatus]:
     service = AuthService(current_home())
     waiting_logins = service.waiting_logins()
+    logins_by_key = dict[CredentialKey, list[Login]]()
+    for login in waiting_logins:
+        logins_by_key.setdefault(login.key, []).append(login)
     if options.server is not None:
-        keys = [CredentialKey(resolve_server(options.server, options.owner).name, options.owner)]
+        server = resolve_server(options.server, options.owner, configuration)
+        keys = [CredentialKey(server.name, options.owner)]
     else:
         stored_keys = [*service.keys(), *(login.key for login in waiting_logins)]
         selected_keys = (key for key in stored_keys if options.owner in {None, key.owner})
@@ -97,17 +91,23 @@ def _connection_statuses(
         )
     for key in keys:
         yield _connection_status(
-            service, key, options.server, tuple(login for login in waiting_logins if login.key == key)
+            service, key, options.server, tuple(logins_by_key.get(key, ())), configuration
         )
 
 
 def _connection_status(
-    service: AuthService, key: CredentialKey, server_argument: str | None, waiting_logins: tuple[Login, ...]
+    service: AuthService,
+    key: CredentialKey,
+    server_argument: str | None,
+    waiting_logins: tuple[Login, ...],
+    configuration: Configuration,
 ) -> ConnectionStatus:
     # Show the name or URL that the user typed, so that the printed commands work.
     shown_as = server_argument or key.server_name
     try:
-        server = resolve_server(shown_as, key.owner)
+        server = resolve_server(
+            shown_as, key.owner, configuration, with_suggestions=server_argument is not None
+        )
     except ServerNotFound as error:
         if not waiting_logins:
             return ConnectionStatus(key, shown_as, error=error)

@@ -7,27 +7,20 @@ would otherwise allow or exclude other users than the operator intends.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hermes_mcp_auth_remote.config.files import read_section, read_variables
+from hermes_mcp_auth_remote.config.configuration import Configuration, read_configuration
 from hermes_mcp_auth_remote.config.section_reader import Section
 from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.platforms import PLATFORMS, ChatPlatform
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Owner, OwnershipMode, Secret, owner_for
 
 SECTION_NAME = "mcp_auth_chats"
-# The keys of the section, of each platform's section, and of Telegram's webhook section.
-SECTION_KEYS = ("owners", "telegram", "discord")
-TELEGRAM_KEYS = ("allow", "admins", "device", "webhook")
-DISCORD_KEYS = ("allow", "admins", "roles", "admin_roles", "guilds", "device")
 WEBHOOK_KEYS = ("url", "listen", "port", "certificate", "key")
 
-# The chat platforms that have a section here.
-PLATFORMS = ("telegram", "discord")
 _OWNERSHIP_MODES: Mapping[str, OwnershipMode] = {"shared": "shared", "per_user": "per_user"}
-# Hermes defines these names.
-TOKEN_VARIABLES = {"telegram": "TELEGRAM_BOT_TOKEN", "discord": "DISCORD_BOT_TOKEN"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +45,8 @@ class PlatformSettings:
     """Who may use the bot of one platform, and how. Ids are strings.
 
     `admins` may change shared connections; None means every allowed user. `allows_device` permits logins with
-    a code for another device (RFC 8628). Roles and guilds are for Discord, `webhook` is for Telegram.
+    a code for another device (RFC 8628). A platform reads only the keys in `ChatPlatform.setting_keys`; the
+    others keep their default.
     """
 
     allow: frozenset[str] = frozenset()
@@ -69,12 +63,11 @@ class ChatSettings:
     """The operator's settings for logins from chats."""
 
     owners: OwnershipMode = "shared"
-    telegram: PlatformSettings = PlatformSettings()
-    discord: PlatformSettings = PlatformSettings()
+    platforms: Mapping[str, PlatformSettings] = field(default_factory=dict[str, PlatformSettings])
 
     def platform_settings(self, platform: str) -> PlatformSettings:
-        """Return the settings of a platform."""
-        return self.telegram if platform == "telegram" else self.discord
+        """Return the settings of a platform by its name; one without settings allows no one."""
+        return self.platforms.get(platform, PlatformSettings())
 
     def owner(self, platform: str, user_id: str) -> Owner:
         """Return the owner of the tokens from a login of this user, None for shared tokens."""
@@ -90,55 +83,64 @@ class ChatSettings:
 @with_hidden_locals
 def load_chat_settings(home: Path, environ: Mapping[str, str]) -> ChatSettings | None:
     """Read the section, None if there is none; raises ConfigError, which names the key."""
-    value = read_section(home / "config.yaml", SECTION_NAME)
+    return read_chat_settings(read_configuration(home, environ))
+
+
+@with_hidden_locals
+def read_chat_settings(configuration: Configuration) -> ChatSettings | None:
+    """Return the settings of a configuration, None if it has no section; raises ConfigError."""
+    value = configuration.section(SECTION_NAME)
     if value is None:
         return None
-    section = Section(SECTION_NAME, value, read_variables(home / ".env", environ))
-    section.refuse_unknown_keys(SECTION_KEYS)
+    section = Section(SECTION_NAME, value, configuration.variables)
+    section.refuse_unknown_keys(("owners", *PLATFORMS))
     return ChatSettings(
         section.choice("owners", _OWNERSHIP_MODES) or "shared",
-        _read_platform_settings(section.section("telegram"), TELEGRAM_KEYS),
-        _read_platform_settings(section.section("discord"), DISCORD_KEYS),
+        {
+            name: _read_platform_settings(section.section(name), platform)
+            for name, platform in PLATFORMS.items()
+            if section.members.get(name) is not None
+        },
     )
 
 
 @with_hidden_locals
-def read_bot_token(platform: str, home: Path, environ: Mapping[str, str]) -> Secret:
+def read_bot_token(platform: ChatPlatform, home: Path, environ: Mapping[str, str]) -> Secret:
     """Return a bot's token from `.env` or the environment, as Hermes does; raises ConfigError."""
-    name = TOKEN_VARIABLES[platform]
-    text = read_variables(home / ".env", environ).get(name, "").strip()
+    name = platform.token_variable
+    text = read_configuration(home, environ).variables.get(name, "").strip()
     if not text:
         raise ConfigError(
-            f"There is no token for the {platform.title()} bot.",
-            f"Put {name}=... into {home / '.env'} or the environment, or pass --{platform}-token-file PATH.",
+            f"There is no token for the {platform.title} bot.",
+            f"Put {name}=... into {home / '.env'} or the environment, "
+            f"or pass --{platform.name}-token-file PATH.",
         )
     return validate_bot_token(text, platform)
 
 
 @with_hidden_locals
-def validate_bot_token(text: str, platform: str) -> Secret:
+def validate_bot_token(text: str, platform: ChatPlatform) -> Secret:
     """Return a bot's token; raises ConfigError for characters that no token has.
 
     The token becomes part of a URL or a header.
     """
     if not (text.isascii() and text.isprintable()) or " " in text or "/" in text:
         raise ConfigError(
-            f"The token of the {platform.title()} bot contains invalid characters.",
+            f"The token of the {platform.title} bot contains invalid characters.",
             "Copy it again from the page where you created the bot, without other text on its line.",
         )
     return Secret(text)
 
 
-def _read_platform_settings(section: Section, known_keys: tuple[str, ...]) -> PlatformSettings:
-    section.refuse_unknown_keys(known_keys)
-    # An empty list of admins differs from None: no user may change shared connections.
-    admins = section.ids("admins")
+def _read_platform_settings(section: Section, platform: ChatPlatform) -> PlatformSettings:
+    section.refuse_unknown_keys(platform.setting_keys)
     return PlatformSettings(
-        allow=section.ids("allow") or frozenset(),
-        admins=admins,
-        roles=section.ids("roles") or frozenset(),
-        admin_roles=section.ids("admin_roles") or frozenset(),
-        guilds=section.ids("guilds") or frozenset(),
+        allow=section.ids("allow", platform) or frozenset(),
+        # An empty list of admins differs from None: no user may change shared connections.
+        admins=section.ids("admins", platform),
+        roles=section.ids("roles", platform) or frozenset(),
+        admin_roles=section.ids("admin_roles", platform) or frozenset(),
+        guilds=section.ids("guilds", platform) or frozenset(),
         allows_device=section.members.get("device") is None or section.boolean("device"),
         webhook=_read_webhook(section.section("webhook")),
     )

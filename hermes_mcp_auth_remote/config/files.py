@@ -7,11 +7,15 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING
 
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.hermes_home import file_identity
+
+if TYPE_CHECKING:
+    from hermes_mcp_auth_remote.config.yaml_section import YamlDocument
 
 _ASSIGNMENT = re.compile(
     r"""
@@ -30,7 +34,7 @@ _COARSE_MTIME_RESOLUTION_NS = 3_000_000_000
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConfigFile:
     """A config.yaml or .env: its text (None: there is no file) and its `hermes_home.file_identity`.
 
@@ -40,6 +44,16 @@ class ConfigFile:
     path: Path
     text: str | None = field(repr=False)
     identity: str | None
+
+    @cached_property
+    def document(self) -> YamlDocument | None:
+        """The content as YAML, parsed once; None if there is no file. Raises ConfigError."""
+        if self.text is None:
+            return None
+        # Import late: the YAML library loads slowly, and some processes read no config.yaml.
+        from hermes_mcp_auth_remote.config.yaml_section import YamlDocument  # noqa: PLC0415
+
+        return YamlDocument(self.text, self.path)
 
 
 def read_config_file(path: Path) -> ConfigFile:
@@ -73,45 +87,6 @@ def _can_detect_later_changes(status: os.stat_result, now_ns: int) -> bool:
     changed_at = status.st_ctime_ns if os.name == "posix" else status.st_mtime_ns
     is_coarse = changed_at % 1_000_000_000 == 0
     return now_ns - changed_at > (_COARSE_MTIME_RESOLUTION_NS if is_coarse else _MTIME_RESOLUTION_NS)
-
-
-def read_entries(path: Path) -> dict[str, object]:
-    """Read the `mcp_servers` mapping of a config.yaml; raises ConfigError as `entries_in` does."""
-    return entries_in(read_config_file(path))
-
-
-def entries_in(file: ConfigFile) -> dict[str, object]:
-    """Return the `mcp_servers` mapping of a config.yaml; empty if the file or the section is missing.
-
-    Raises ConfigError with path and line for invalid YAML and for a duplicate key. The rest of the file is
-    not checked; it belongs to Hermes.
-    """
-    entries, path = _section_in(file, "mcp_servers"), file.path
-    if entries is None:
-        return {}
-    if not isinstance(entries, dict):
-        raise ConfigError(f"{path}: `mcp_servers` must be a mapping of names to servers.")
-    for name in cast("dict[object, object]", entries):
-        if not isinstance(name, str):
-            raise ConfigError(f"{path}: a name in `mcp_servers` is not text; put it in quotes.")
-    return cast("dict[str, object]", entries)
-
-
-def read_section(path: Path, name: str) -> object:
-    """Read the value of a top-level key of a config.yaml; None if the file or the key is missing.
-
-    Raises ConfigError as `read_entries` does.
-    """
-    return _section_in(read_config_file(path), name)
-
-
-def _section_in(file: ConfigFile, name: str) -> object:
-    if file.text is None:
-        return None
-    # Import late: the YAML library loads slowly, and some processes read no config.yaml.
-    from hermes_mcp_auth_remote.config.yaml_section import parse_section  # noqa: PLC0415
-
-    return parse_section(file.text, name, file.path)
 
 
 def read_variables(path: Path, environ: Mapping[str, str]) -> dict[str, str]:

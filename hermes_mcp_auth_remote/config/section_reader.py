@@ -13,6 +13,7 @@ from hermes_mcp_auth_remote.errors import ConfigError, UnsafeUrl
 from hermes_mcp_auth_remote.hermes_home import expand_user
 from hermes_mcp_auth_remote.oauth.host_names import normalize_host_name
 from hermes_mcp_auth_remote.oauth.urls import safe_url
+from hermes_mcp_auth_remote.platforms import ChatPlatform
 
 T = TypeVar("T")
 
@@ -121,13 +122,13 @@ class Section:
     def _expand_path(self, text: str, key: str) -> str:
         return str(Path(expand_user(text, f"Write the path in {self.key_path}.{key} in full.")))
 
-    def ids(self, key: str) -> frozenset[str] | None:
-        """Read ids of users, roles or guilds: numbers, strings of digits, or a string of several ids."""
+    def ids(self, key: str, platform: ChatPlatform) -> frozenset[str] | None:
+        """Read ids of a platform's users, roles or guilds: numbers, strings, or a string of several ids."""
         value = self.members.get(key)
         if value is None:
             return None
         items = cast("list[object]", value) if isinstance(value, list) else [value]
-        return frozenset(id_ for item in items for id_ in self._split_ids(item, key))
+        return frozenset(id_ for item in items for id_ in self._split_ids(item, key, platform))
 
     def refuse_unknown_keys(self, known_keys: Sequence[str]) -> None:
         """Raise ConfigError for an unknown key. Use this only for sections that no other program reads."""
@@ -157,14 +158,14 @@ class Section:
                 key, "must list host names such as auth.example.com, and no addresses"
             ) from None
 
-    def _split_ids(self, item: object, key: str) -> Iterator[str]:
-        # Accept commas, which Hermes uses in the lists of users in .env.
+    def _split_ids(self, item: object, key: str, platform: ChatPlatform) -> Iterator[str]:
+        # YAML reads an unquoted `true` or `on` as a boolean, which is an `int` in Python.
         text = str(item) if isinstance(item, int) else self._read_string(item, key) or ""
-        for part in re.split(r"[\s,]+", text):
-            if part and not re.fullmatch(r"[0-9]{1,20}", part):
-                raise self._config_error(key, "must list ids, which are numbers")
-            if part:
-                yield part
+        # Accept commas, which Hermes uses in the lists of users in .env.
+        for part in filter(None, re.split(r"[\s,]+", text)):
+            if isinstance(item, bool) or not platform.accepts_id(part):
+                raise self._config_error(key, f"must list ids, which are {platform.id_rule}")
+            yield part
 
     def _read_string(self, value: object, key: str) -> str | None:
         if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Parse one section of a YAML file; refuse duplicate keys and never show the content in a message."""
+"""Parse a YAML file once, and read its sections; refuse duplicate keys and never show the content."""
 
 from __future__ import annotations
 
@@ -10,41 +10,61 @@ import yaml
 from hermes_mcp_auth_remote.errors import ConfigError
 
 
-def parse_section(text: str, name: str, path: Path) -> object:
-    """Return the value of a top-level key of a YAML text, None if the key is missing.
+class YamlDocument:
+    """The top level of a YAML file. The values below a key are read when a caller asks for its section."""
 
-    Raises ConfigError with path and line for invalid YAML and for a duplicate key.
-    """
-    # The C loader is ten times as fast, but some platforms lack it.
-    loader_class: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        loader = loader_class(text)
+    def __init__(self, text: str, path: Path) -> None:
+        """Parse a text; raises ConfigError with path and line if it is not valid YAML."""
+        self._path = path
+        # The C loader is ten times as fast, but some platforms lack it.
+        loader_class: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            section = _find_section(loader.get_single_node(), name, path)
-            if section is None:
-                return None
-            _refuse_duplicates(section, path, set())
+            loader = loader_class(text)
+            try:
+                root = loader.get_single_node()
+            finally:
+                loader.dispose()
+        except yaml.YAMLError as error:
+            raise _invalid_yaml_error(error, path) from None
+        except (ValueError, RecursionError):
+            raise ConfigError(f"{path} contains a value that YAML cannot read.") from None
+        pairs = cast(
+            "list[tuple[yaml.Node, yaml.Node]]", root.value if isinstance(root, yaml.MappingNode) else []
+        )
+        self._pairs = [(key, value) for key, value in pairs if isinstance(key, yaml.ScalarNode)]
+
+    @property
+    def names(self) -> list[str]:
+        """The top-level keys."""
+        return [cast("str", key.value) for key, _ in self._pairs]
+
+    def section(self, name: str) -> object:
+        """Return the value of a top-level key, None if the key is missing.
+
+        Raises ConfigError with path and line for a duplicate key, and for a value that YAML cannot read.
+        """
+        matching_pairs = [pair for pair in self._pairs if pair[0].value == name]
+        if len(matching_pairs) > 1:
+            raise _duplicate_key_error(matching_pairs[1][0], self._path)
+        if not matching_pairs:
+            return None
+        section = matching_pairs[0][1]
+        try:
+            _refuse_duplicates(section, self._path, set())
             # The stubs do not declare the argument type of construct_document.
-            return cast("object", loader.construct_document(section))  # pyright: ignore[reportUnknownMemberType]
-        finally:
-            loader.dispose()
-    except yaml.YAMLError as error:
-        # The exception's text quotes the file, which may contain secrets.
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        line_note = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line_note}: this is not valid YAML.") from None
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{path}: `{name}` contains a value that YAML cannot read.") from None
+            constructor = yaml.constructor.SafeConstructor()
+            return cast("object", constructor.construct_document(section))  # pyright: ignore[reportUnknownMemberType]
+        except yaml.YAMLError as error:
+            raise _invalid_yaml_error(error, self._path) from None
+        except (ValueError, RecursionError):
+            raise ConfigError(f"{self._path}: `{name}` contains a value that YAML cannot read.") from None
 
 
-def _find_section(root: yaml.Node | None, name: str, path: Path) -> yaml.Node | None:
-    if not isinstance(root, yaml.MappingNode):
-        return None
-    pairs = cast("list[tuple[yaml.Node, yaml.Node]]", root.value)
-    matching_pairs = [pair for pair in pairs if pair[0].value == name]
-    if len(matching_pairs) > 1:
-        raise _duplicate_key_error(matching_pairs[1][0], path)
-    return matching_pairs[0][1] if matching_pairs else None
+def _invalid_yaml_error(error: yaml.YAMLError, path: Path) -> ConfigError:
+    # The exception's text quotes the file, which may contain secrets.
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    line_note = f", line {mark.line + 1}" if mark else ""
+    return ConfigError(f"{path}{line_note}: this is not valid YAML.")
 
 
 def _refuse_duplicates(node: yaml.Node, path: Path, visited_ids: set[int]) -> None:

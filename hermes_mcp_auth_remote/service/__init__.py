@@ -26,6 +26,7 @@ from hermes_mcp_auth_remote.service.single_flight import acquire_lock, join
 from hermes_mcp_auth_remote.service.start_login import new_redirect_uri, redirect_uri_for
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.key_changes import KeyChanges
 from hermes_mcp_auth_remote.store.files.notice_files import NoticeFile
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
@@ -267,6 +268,10 @@ class AuthService:
     def keys(self) -> list[CredentialKey]:
         """List every server and owner with stored tokens."""
         return self._deps.store.list_keys()
+
+    def watch_keys(self) -> KeyChanges:
+        """Return a new watcher of the stored credentials, which tells what changed since its last look."""
+        return KeyChanges(self._deps.store)
 
     async def logout(self, server: Server, owner: Owner = None) -> bool:
         """Try to revoke the tokens at the authorization server, then delete the stored credentials.

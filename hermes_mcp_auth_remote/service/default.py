@@ -6,8 +6,13 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from hermes_mcp_auth_remote.config import find_server, hermes_home_path, server_from_url
-from hermes_mcp_auth_remote.errors import ServerNotFound
+from hermes_mcp_auth_remote.config import (
+    Configuration,
+    hermes_home_path,
+    read_configuration,
+    server_from_url,
+)
+from hermes_mcp_auth_remote.config.server_names import spellings
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
@@ -27,22 +32,39 @@ def default_service() -> AuthService:
 
 
 @with_hidden_locals
-def server_by_name(name: str, owner: Owner = None) -> Server:
+def server_by_name(
+    name: str,
+    owner: Owner = None,
+    configuration: Configuration | None = None,
+    *,
+    with_suggestions: bool = True,
+) -> Server:
     """Return a server by its URL, its name in config.yaml, or the name that a login by URL gave it.
 
-    Raises ConfigError, ServerNotFound, StoreError.
+    `configuration` is config.yaml and .env as the caller has read them; None: read them now. Raises
+    ConfigError, StoreError, and ServerNotFound, which lists similar names if `with_suggestions`.
     """
     if "://" in name:
         return server_from_url(name)
     home = hermes_home_path(os.environ)
-    try:
-        return find_server(name, home, os.environ)
-    except ServerNotFound as not_found:
-        # The user logged in by URL: only the credentials know this server, not config.yaml.
-        binding = FileStore(home).read(CredentialKey(name, owner)).binding
-        if binding is None:
-            raise
-        return Server(name, binding.server_url, config_files=not_found.config_files)
+    configuration = configuration or read_configuration(home, os.environ)
+    server = configuration.get_server(name) or stored_server(FileStore(home), name, owner, configuration)
+    if server is None:
+        raise configuration.server_not_found(name, with_suggestions=with_suggestions)
+    return server
+
+
+@with_hidden_locals
+def stored_server(store: FileStore, name: str, owner: Owner, configuration: Configuration) -> Server | None:
+    """Return a server that only its stored credentials know: the user logged in by URL. None if none does.
+
+    The name may be in any Unicode normal form. Raises StoreError.
+    """
+    for spelling in spellings(name):
+        binding = store.read(CredentialKey(spelling, owner)).binding
+        if binding is not None:
+            return Server(spelling, binding.server_url, config_files=configuration.identity)
+    return None
 
 
 @with_hidden_locals

@@ -18,6 +18,7 @@ from gateway_hooks.dialog.policy import AllowList
 from hermes_mcp_auth_remote.cli.serve import Bot, _make_policy, _parse_user_ids, run_bots
 from hermes_mcp_auth_remote.config.chats import ChatSettings, PlatformSettings
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerError, Unreachable
+from hermes_mcp_auth_remote.platforms import DISCORD, TELEGRAM
 from tests.cli.bot_process import add_user, login_url, read_stderr_until, run_bot_process, wait_for_message
 from tests.cli.commands import Cli
 from tests.consent_form import approve
@@ -123,7 +124,7 @@ def test_the_token_can_come_from_a_private_file(cli: Cli, demo: Demo, api: BotAp
     [
         (["--telegram"], 3, "There is no token for the Telegram bot."),
         (["--discord"], 3, "There is no token for the Discord bot."),
-        ([], 2, "name a bot to run: --telegram, --discord or both"),
+        ([], 2, "name one or more bots to run: --telegram or --discord"),
         (["--telegram", "--allow", "anna"], 3, "--allow takes ids, which are numbers."),
         (["--telegram", "--admin", "slack:7"], 3, "--admin takes ids, which are numbers."),
         (
@@ -301,8 +302,8 @@ def test_the_first_bot_that_ends_stops_all_with_an_error(
 
 def test_user_ids_are_parsed_with_and_without_a_platform() -> None:
     values = ["7,8", "telegram:9", "discord:10"]
-    assert list(_parse_user_ids(values, "telegram", "--allow", is_only_platform=True)) == ["7", "8", "9"]
-    assert list(_parse_user_ids(values[1:], "discord", "--allow", is_only_platform=False)) == ["10"]
+    assert list(_parse_user_ids(values, TELEGRAM, "--allow", is_only_platform=True)) == ["7", "8", "9"]
+    assert list(_parse_user_ids(values[1:], DISCORD, "--allow", is_only_platform=False)) == ["10"]
 
 
 def test_options_add_users_to_the_configured_lists() -> None:

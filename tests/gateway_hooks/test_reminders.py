@@ -71,7 +71,7 @@ def set_expiry(
 
 def check_sessions(bot: ChatBot, times: int = 1) -> None:
     for _ in range(times):
-        bot.run(bot.dispatcher._reminders.check_sessions())
+        bot.run(bot.dispatcher.reminders.check_sessions())
 
 
 def titles_for(bot: ChatBot, user_id: str = "ada") -> list[str]:
@@ -291,7 +291,7 @@ def test_only_one_of_several_processes_sends_reminder(
     bots = [start_bot(policy=ADA_ONLY, platform=platform) for _ in range(4)]
 
     async def check_all_at_once() -> None:
-        await asyncio.gather(*(bot.dispatcher._reminders.check_sessions() for bot in bots))
+        await asyncio.gather(*(bot.dispatcher.reminders.check_sessions() for bot in bots))
 
     bots[0].run(check_all_at_once())
     assert titles_for(bots[0]) == [LOGIN_NEEDED_TITLE]

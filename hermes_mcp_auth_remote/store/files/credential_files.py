@@ -283,20 +283,26 @@ class FileStore:
     def _list_keys_in(self, folder: Path, owner: Owner) -> Iterator[CredentialKey]:
         if not has_directory(folder):
             return
-        for path in folder.glob(f".*{COMMIT_RECORD}"):
-            self.recover_login(CredentialKey(path.name[1 : -len(COMMIT_RECORD)], owner))
-        for path in sorted(folder.iterdir()):
-            stem, dot, extension = path.name.partition(".")
-            if dot + extension != TOKENS or not stem or is_blank(path):
-                continue
-            try:
-                document = self._read_document(folder / f"{stem}{BINDING}")
-            except StoreError:
-                document = None
-            server_name = (document or {}).get("server")
-            if not isinstance(server_name, str) or file_stem(server_name) != stem:
-                server_name = stem
-            yield CredentialKey(server_name, owner)
+        names = [path.name for path in folder.iterdir()]
+        records = [name for name in names if name.startswith(".") and name.endswith(COMMIT_RECORD)]
+        for name in records:
+            self.recover_login(CredentialKey(name[1 : -len(COMMIT_RECORD)], owner))
+        # A recovery may add or remove files.
+        for name in sorted([path.name for path in folder.iterdir()] if records else names):
+            stem, dot, extension = name.partition(".")
+            if dot + extension == TOKENS and stem and not is_blank(folder / name):
+                yield self.key_for_stem(folder, stem, owner)
+
+    def key_for_stem(self, folder: Path, stem: str, owner: Owner) -> CredentialKey:
+        """Return the key of the files with a stem; without a binding, the server's name is the stem."""
+        try:
+            document = self._read_document(folder / f"{stem}{BINDING}")
+        except StoreError:
+            document = None
+        server_name = (document or {}).get("server")
+        if not isinstance(server_name, str) or file_stem(server_name) != stem:
+            server_name = stem
+        return CredentialKey(server_name, owner)
 
     def version(self, key: CredentialKey) -> Version | None:
         """Return (mtime_ns, size, inode) of the tokens file, None if there is none.

@@ -5,6 +5,8 @@ The file survives restarts, so that each user receives each notice once.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from hermes_mcp_auth_remote.errors import StoreCorrupt
 from hermes_mcp_auth_remote.store.codec import decode_document, encode_document
 from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.store.files.private_files import (
+    MTIME_RESOLUTION_NS,
     ensure_private_directory,
     has_directory,
     read_private,
@@ -56,13 +59,28 @@ class NoticeFile:
         self._root = root
         self._folder = root / "logins"
         self._path = self._folder / ".notices.json"
+        # The last content with the file's version, if a later change cannot keep that version.
+        self._last_read: tuple[tuple[int, ...], tuple[Notice, ...]] | None = None
 
     def list_all(self) -> list[Notice]:
         """Return all notices; raises StoreCorrupt, StoreUnsafe, StoreUnwritable."""
         if not (has_directory(self._root) and has_directory(self._folder)):
             return []
+        now_ns, version = time.time_ns(), self._version()
+        if self._last_read is not None and self._last_read[0] == version:
+            return list(self._last_read[1])
         data = read_private(self._path)
-        return [] if data is None else _read_notices(data, str(self._path))
+        notices = [] if data is None else _read_notices(data, str(self._path))
+        is_settled = version is not None and now_ns - version[0] > MTIME_RESOLUTION_NS
+        self._last_read = (version, tuple(notices)) if version is not None and is_settled else None
+        return notices
+
+    def _version(self) -> tuple[int, ...] | None:
+        try:
+            status = os.lstat(self._path)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
     def change(self, apply_change: Callable[[list[Notice]], Iterable[Notice]]) -> None:
         """Read, change and write the notices in one step; write nothing if nothing changes.

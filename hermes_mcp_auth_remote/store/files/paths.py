@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 TOKENS, CLIENT, METADATA, BINDING = ".json", ".client.json", ".meta.json", ".binding.json"
@@ -22,6 +23,7 @@ OWNERS_FOLDER = "owners"
 _UNESCAPED_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
+@lru_cache(maxsize=1024)
 def owner_folder(owner: str) -> str:
     """Return the folder name of an owner, unique also on a file system that ignores case."""
     data = owner.encode("utf-8", "surrogatepass")

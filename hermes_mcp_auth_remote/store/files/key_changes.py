@@ -1,0 +1,149 @@
+"""Which stored credentials have changed since the last look, at the cost of one `stat` per folder.
+
+A file is replaced by a rename, which changes the time of its folder. So a folder whose times are the same as
+before needs no look at its files. A bind-mounted file is written in place, but a commit keeps a copy beside
+it meanwhile, which also changes the folder.
+"""
+
+# Path objects cost more than the calls of the system: there may be ten thousand folders.
+# ruff: noqa: PTH118
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from hermes_mcp_auth_remote.errors import StoreUnwritable
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.paths import COMMIT_RECORD, OWNERS_FOLDER, TOKENS, owner_from_folder
+from hermes_mcp_auth_remote.store.files.private_files import MTIME_RESOLUTION_NS, has_directory
+from hermes_mcp_auth_remote.values import CredentialKey, Owner
+
+_FolderVersion = tuple[int, int, int]
+# Another program may write a file in place. After this time, look at the files of all folders again.
+FULL_LOOK_SECONDS = 3600.0
+
+
+@dataclass(slots=True)
+class _Folder:
+    """What was seen in the folder of an owner. `version` is None if it may change without another time."""
+
+    owner: Owner
+    version: _FolderVersion | None = None
+    # The hash of the names and versions of the files, by stem.
+    files: dict[str, int] = field(default_factory=dict[str, int])
+    keys: dict[str, CredentialKey] = field(default_factory=dict[str, CredentialKey])
+
+
+class KeyChanges:
+    """Finds the keys whose stored files were added, changed or removed. Use it in one thread at a time."""
+
+    def __init__(self, store: FileStore) -> None:
+        self._store = store
+        self._root = str(store.root)
+        self._folders: dict[str, _Folder] = {}
+        self._next_full_look_at = 0.0
+        # If a call fails, the next one returns what it found.
+        self._changed = set[CredentialKey]()
+
+    def poll(self) -> set[CredentialKey]:
+        """Return the keys that have changed since the last call; all stored keys at the first call.
+
+        Raises StoreUnsafe, StoreUnwritable.
+        """
+        # This refuses a folder that other users can change.
+        has_directory(self._root)
+        if time.monotonic() >= self._next_full_look_at:
+            self._next_full_look_at = time.monotonic() + FULL_LOOK_SECONDS
+            for known_folder in self._folders.values():
+                known_folder.version = None
+        seen = set[str]()
+        for name, path, version in self._list_folders():
+            seen.add(name)
+            folder = self._folders.get(name)
+            if folder is not None and folder.version == version:
+                continue
+            if folder is None:
+                folder = self._folders[name] = _Folder(owner_from_folder(name) if name else None)
+            if name and folder.owner is None:
+                # No owner has this folder.
+                folder.version = version
+                continue
+            self._look_into(folder, path)
+            is_settled = time.time_ns() - max(version[:2]) > MTIME_RESOLUTION_NS
+            folder.version = version if is_settled else None
+        for name in self._folders.keys() - seen:
+            self._changed.update(self._folders.pop(name).keys.values())
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def _list_folders(self) -> Iterator[tuple[str, str, _FolderVersion]]:
+        """Yield the name ("" for the operator's), the path and the version of each folder."""
+        try:
+            yield "", self._root, _version_of(os.stat(self._root, follow_symlinks=False))  # noqa: PTH116
+            with os.scandir(os.path.join(self._root, OWNERS_FOLDER)) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        yield entry.name, entry.path, _version_of(entry.stat(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+
+    def _look_into(self, folder: _Folder, path: str) -> None:
+        """Compare the files in a folder with those of the last look, and note the changed keys."""
+        found = _find_files(path)
+        for stem in found.unfinished_stems:
+            # A process was killed while it stored a login. This completes the commit or rolls it back.
+            self._store.recover_login(CredentialKey(stem, folder.owner))
+        for stem in folder.files.keys() | found.files.keys():
+            if folder.files.get(stem) == found.files.get(stem):
+                continue
+            if (previous_key := folder.keys.pop(stem, None)) is not None:
+                self._changed.add(previous_key)
+            if stem in found.stems_with_tokens:
+                key = folder.keys[stem] = self._store.key_for_stem(Path(path), stem, folder.owner)
+                self._changed.add(key)
+        folder.files = found.files
+
+
+def _version_of(status: os.stat_result) -> _FolderVersion:
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+class _FoundFiles(NamedTuple):
+    files: dict[str, int]
+    stems_with_tokens: set[str]
+    unfinished_stems: list[str]
+
+
+def _find_files(path: str) -> _FoundFiles:
+    """Return the files in a folder, by stem; raises StoreUnwritable."""
+    versions, stems_with_tokens, unfinished_stems = (
+        dict[str, list[tuple[str, int, int, int]]](),
+        set[str](),
+        list[str](),
+    )
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    if name.endswith(COMMIT_RECORD):
+                        unfinished_stems.append(name[1 : -len(COMMIT_RECORD)])
+                elif entry.is_file(follow_symlinks=False):
+                    stem, dot, extension = name.partition(".")
+                    status = entry.stat(follow_symlinks=False)
+                    versions.setdefault(stem, []).append(
+                        (extension, status.st_mtime_ns, status.st_size, status.st_ino)
+                    )
+                    if dot + extension == TOKENS:
+                        stems_with_tokens.add(stem)
+    except (FileNotFoundError, NotADirectoryError):
+        return _FoundFiles({}, set(), [])
+    except OSError as error:
+        raise StoreUnwritable(f"{path} cannot be read: {error.strerror}.") from error
+    files = {stem: hash(tuple(sorted(found))) for stem, found in versions.items()}
+    return _FoundFiles(files, stems_with_tokens, unfinished_stems)
