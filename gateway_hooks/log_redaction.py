@@ -79,6 +79,14 @@ class DiscordArgumentFilter(logging.Filter):
         return True
 
 
+class VoiceLineFilter(logging.Filter):
+    """Drop the library's lines about missing voice libraries: no bot of this package speaks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return False for such a line."""
+        return "voice will NOT be supported" not in str(record.msg)
+
+
 def harmless_value(value: object) -> object:
     """Return the part of a logged value that contains no secret."""
     if value is None or isinstance(value, int | float):
@@ -94,6 +102,7 @@ def harmless_value(value: object) -> object:
 
 _SECRET_FILTER = SecretFilter()
 _DISCORD_FILTER = DiscordArgumentFilter()
+_VOICE_LINE_FILTER = VoiceLineFilter()
 
 
 def redact_logs(*logger_names: str) -> None:
@@ -111,6 +120,7 @@ def redact_discord_logs() -> None:
     """Redact the logs of discord.py. A second call has no effect."""
     for name in DISCORD_LOGGERS:
         logging.getLogger(name).addFilter(_DISCORD_FILTER)
+    logging.getLogger("discord.client").addFilter(_VOICE_LINE_FILTER)
 
 
 def _without_bodies(

@@ -14,6 +14,10 @@ from hermes_mcp_auth_remote.oauth.urls import host_of
 SERVER_SAYS = "The server says"
 _QUOTATION_MARKS = str.maketrans(dict.fromkeys('“”„‟"', "'"))
 
+# A server may grant as much as a response may hold.
+MAX_SCOPE_CHARS = 1000
+MAX_ACCOUNT_CHARS = 200
+
 DEFAULT_SCOPE_TEXT = "whatever the provider grants by default"
 
 
@@ -38,7 +42,7 @@ def connection_rows(connection: Connection) -> list[tuple[str, str]]:
     """Return labels and values that describe a connection, whether it works or not."""
     rows = [("Address", display_url(connection.server_url))]
     if connection.account:
-        rows.append(("Account", connection.account))
+        rows.append(("Account", shorten(connection.account, MAX_ACCOUNT_CHARS)))
     rows.append(
         ("Access", display_scope(connection.scope) if connection.scope else "as granted by the provider")
     )
@@ -48,8 +52,21 @@ def connection_rows(connection: Connection) -> list[tuple[str, str]]:
 
 
 def display_scope(scopes: Iterable[str] | None) -> str:
-    """Format a scope for people."""
-    return " ".join(sorted(scopes or ())) or DEFAULT_SCOPE_TEXT
+    """Format a scope for people. Cut a long one, and say how many names are left out."""
+    names = sorted(scopes or ())
+    length = 0
+    for number, name in enumerate(names):
+        length += len(name) + 1
+        if length > MAX_SCOPE_CHARS:
+            shown = " ".join(names[:number]) or f"{name[:MAX_SCOPE_CHARS]}…"
+            left_out = len(names) - max(number, 1)
+            return f"{shown} … and {left_out} more" if left_out else shown
+    return " ".join(names) or DEFAULT_SCOPE_TEXT
+
+
+def shorten(text: str, max_chars: int) -> str:
+    """Cut a text that is longer than `max_chars`."""
+    return text if len(text) <= max_chars else f"{text[:max_chars]}…"
 
 
 def display_duration(seconds: float) -> str:

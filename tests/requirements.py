@@ -298,6 +298,33 @@ REQUIREMENTS = (
     ),
     # Serving chats
     Requirement(
+        "platform-table",
+        "A chat platform is one row and one folder; an unknown one allows no one.",
+        "this package",
+    ),
+    Requirement(
+        "config-once",
+        "A command or pass reads config.yaml once and what is stored as it changes.",
+        "this package",
+    ),
+    Requirement(
+        "config-names-mistakes",
+        "Unknown keys and foreign or open configuration files are named.",
+        "this package",
+    ),
+    Requirement(
+        "failed-starts-count", "Starts of logins that fail count towards the limit of a user.", "this package"
+    ),
+    Requirement(
+        "container-secrets", "A bot's token may be a secret that a container runtime mounts.", "this package"
+    ),
+    Requirement(
+        "bot-proxy", "Bots use the proxy of the environment, and no token crosses plain http.", "this package"
+    ),
+    Requirement(
+        "server-name-forms", "A server is found by its name in any Unicode normal form.", "this package"
+    ),
+    Requirement(
         "operators-choice", "The operator lists who may log in and whose tokens are used.", "security 20"
     ),
     Requirement("attention", "One error makes one message with one button, not twenty.", "this package"),

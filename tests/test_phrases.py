@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gateway_hooks.dialog.rendering import Renderer
-from hermes_mcp_auth_remote.phrases import display_url
+from hermes_mcp_auth_remote.login import Connection
+from hermes_mcp_auth_remote.phrases import MAX_SCOPE_CHARS, connection_rows, display_scope, display_url
 from hermes_mcp_auth_remote.terminal.text import connection_summary, login_summary
+from hermes_mcp_auth_remote.values import CredentialKey
 from tests.gateway_hooks import login_factories
 from tests.gateway_hooks.test_cards import card_texts, possible_cards
 from tests.oauth.builders import NOW
@@ -44,3 +46,19 @@ def test_no_chat_and_no_screen_shows_a_key_in_a_servers_url() -> None:
     shown = "\n".join(screens)
     assert KEY not in shown
     assert shown.count("https://mcp.example/mcp?…") >= 4
+
+
+def test_a_long_scope_and_account_are_cut_and_the_number_of_the_rest_is_said() -> None:
+    names = [f"scope-{number:06}" for number in range(60_000)]
+    text = display_scope(names)
+    assert len(text) < MAX_SCOPE_CHARS + 40
+    assert text.startswith("scope-000000 scope-000001 ")
+    shown, _, rest = text.partition(" … and ")
+    assert rest == f"{len(names) - len(shown.split())} more"
+    assert display_scope(["x" * 900_000]) == f"{'x' * MAX_SCOPE_CHARS}…"
+    assert display_scope(["x" * 900_000, "y"]) == f"{'x' * MAX_SCOPE_CHARS}… … and 1 more"
+    assert display_scope(["b", "a"]) == "a b"
+    connection = Connection(
+        CredentialKey("a"), "https://a.example", "", "x" * 900_000, frozenset(names), None, can_refresh=False
+    )
+    assert sum(len(value) for _, value in connection_rows(connection)) < 2 * MAX_SCOPE_CHARS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -85,13 +85,23 @@ class AllowList:
         return tuple(self.users) if len(self.users) == 1 else ()
 
 
-def refusal(logins: Iterable[Login], platform: str, user_id: str, now: float) -> Refusal | None:
-    """Return why a user may not start another login now, None if they may. `now`: epoch seconds."""
+def refusal(
+    logins: Iterable[Login],
+    platform: str,
+    user_id: str,
+    now: float,
+    failed_starts: Collection[float] = (),
+) -> Refusal | None:
+    """Return why a user may not start another login now, None if they may. `now`: epoch seconds.
+
+    `failed_starts` are the times at which starts of this user failed, so that no login was stored.
+    """
     platform_logins = [login for login in logins if login.origin.platform == platform]
     waiting_logins = [login for login in platform_logins if login.status == "waiting"]
     user_logins = [login for login in platform_logins if login.origin.user_id == user_id]
     if sum(login.status == "waiting" for login in user_logins) >= MAX_WAITING_PER_USER:
         return "too_many"
-    if sum(login.started_at > now - 3600 for login in user_logins) >= MAX_STARTS_PER_HOUR:
+    started_times = (*(login.started_at for login in user_logins), *failed_starts)
+    if sum(started_at > now - 3600 for started_at in started_times) >= MAX_STARTS_PER_HOUR:
         return "too_often"
     return "too_busy" if len(waiting_logins) >= MAX_WAITING else None

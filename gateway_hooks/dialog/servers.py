@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import unicodedata
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Protocol
 
+from hermes_mcp_auth_remote.config.server_names import find_spelling
 from hermes_mcp_auth_remote.errors import McpAuthError, ServerNotFound
 from hermes_mcp_auth_remote.values import Server
 
@@ -52,16 +54,21 @@ def tag_of(server_name: str) -> str:
 def resolve_server(servers: Servers, name: str, server_tag: str = "") -> Server | None:
     """Return the server with this tag, or with this name if there is no tag; None if there is none.
 
-    A name in another case also matches, if only one server has it.
+    A name in another Unicode normal form or in another case also matches, if only one server has it.
     Raises ConfigError if its entry is invalid.
     """
     names = servers.names()
     if server_tag:
         server_name = next((candidate for candidate in names if tag_of(candidate) == server_tag), None)
-    elif name in names:
-        server_name = name
+    elif (spelling := find_spelling(name, names)) is not None:
+        server_name = spelling
     else:
-        matches = [candidate for candidate in names if candidate.casefold() == name.casefold()]
+        folded_name = unicodedata.normalize("NFKC", name).casefold()
+        matches = [
+            candidate
+            for candidate in names
+            if unicodedata.normalize("NFKC", candidate).casefold() == folded_name
+        ]
         server_name = matches[0] if len(matches) == 1 else None
     return None if server_name is None else servers.find(server_name)
 

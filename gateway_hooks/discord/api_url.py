@@ -6,6 +6,7 @@ So this module redirects requests at three places of the client.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import aiohttp
@@ -13,14 +14,16 @@ import discord
 import yarl
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
-from discord.webhook.async_ import AsyncWebhookAdapter, async_context
+from discord.webhook.async_ import async_context
+
+from gateway_hooks.discord.proxies import ProxyWebhookAdapter
 
 
-class _ApiUrlWebhookAdapter(AsyncWebhookAdapter):
+class _ApiUrlWebhookAdapter(ProxyWebhookAdapter):
     """Responds to interactions at another endpoint."""
 
     def __init__(self, api_url: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(os.environ)
         self._api_url = api_url
 
     async def request(self, route: Route, session: aiohttp.ClientSession, **options: Any) -> Any:  # noqa: ANN401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 
 import aiohttp
@@ -15,6 +16,7 @@ from gateway_hooks.dialog.policy import Policy
 from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.discord import McpLogins, Options
 from gateway_hooks.discord.api_url import use_api_url
+from gateway_hooks.discord.proxies import make_connector, use_proxies
 from gateway_hooks.discord.render import NO_MENTIONS
 from gateway_hooks.log_redaction import redact_discord_logs
 from hermes_mcp_auth_remote.errors import ConfigError
@@ -71,6 +73,7 @@ async def run_bot(
     """
     redact_discord_logs()
     bot = LoginBot(on_started)
+    use_proxies(bot, os.environ)
     if api_url is not None:
         use_api_url(bot, api_url)
     async with bot:
@@ -84,6 +87,7 @@ async def _log_in(bot: LoginBot, token: Secret) -> None:
     """Log in to Discord; retry while it is unreachable. Raises ConfigError for a wrong token."""
     pause = FIRST_PAUSE_SECONDS
     while True:
+        bot.http.connector = make_connector(os.environ) or discord.utils.MISSING
         try:
             await bot.login(token.reveal())
         except discord.LoginFailure:
@@ -95,7 +99,6 @@ async def _log_in(bot: LoginBot, token: Secret) -> None:
                 log.warning("Discord cannot be reached; retrying.")
             # The library creates a new session for each try and leaves the old one open.
             await bot.http.close()
-            bot.http.connector = discord.utils.MISSING
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
         else:

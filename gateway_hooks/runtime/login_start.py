@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from gateway_hooks.dialog.cards import Button, encode_action
 from gateway_hooks.dialog.intents import Connect
 from gateway_hooks.dialog.platform import CannotWrite, Chat, ChatError, IncomingEvent
-from gateway_hooks.dialog.policy import MAX_WAITING_PER_USER, refusal
+from gateway_hooks.dialog.policy import MAX_STARTS_PER_HOUR, MAX_WAITING_PER_USER, refusal
 from gateway_hooks.dialog.rendering import display_name
 from gateway_hooks.dialog.servers import resolve_server, tag_of
 from gateway_hooks.runtime.context import Context
@@ -24,6 +25,8 @@ class LoginStarter:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._start_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # When starts of each user failed (epoch seconds). No record of a login counts these.
+        self._failed_starts: dict[str, deque[float]] = {}
 
     async def start_login(
         self, intent: Connect, event: IncomingEvent, chat: Chat, source_chat: Chat | None = None
@@ -74,7 +77,13 @@ class LoginStarter:
             *others,
             *(replace(waiting_login, status="cancelled") for waiting_login in replaced_logins),
         ]
-        refusal_reason = refusal(counted_logins, self._context.platform.name, user_id, self._context.clock())
+        refusal_reason = refusal(
+            counted_logins,
+            self._context.platform.name,
+            user_id,
+            self._context.clock(),
+            self._failed_starts.get(user_id, ()),
+        )
         if refusal_reason is not None:
             await self._context.reply(
                 chat,
@@ -85,6 +94,8 @@ class LoginStarter:
         try:
             login = await self._context.service.start_login(server, chat.origin, owner=owner, flow="auto")
         except McpAuthError as error:
+            failed_starts = self._failed_starts.setdefault(user_id, deque(maxlen=MAX_STARTS_PER_HOUR))
+            failed_starts.append(self._context.clock())
             messages = self._context.messages
             try_again = ((Button(messages.try_again_button, encode_action("connect", tag_of(server.name))),),)
             title = messages.failed_title.format(server=display_name(server.name))

@@ -150,7 +150,7 @@ class ExpiryReminders:
         busy_users = (
             {(login.key, login.origin.user_id) for login in await context.logins() if login.status != "done"}
             if needs
-            else set()
+            else set[tuple[CredentialKey, str]]()
         )
         for key, need in needs.items():
             for user_id in self._recipients(key.owner):

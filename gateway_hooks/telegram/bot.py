@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import socket
 import time
@@ -27,6 +28,7 @@ from gateway_hooks.runtime.message_sync import OnConnected
 from gateway_hooks.telegram import TelegramApplication, TelegramLogins
 from gateway_hooks.telegram.api_calls import refusal_reason
 from hermes_mcp_auth_remote.config.chats import Webhook
+from hermes_mcp_auth_remote.http.proxies import check_httpx_proxies
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Clock, Secret
@@ -98,6 +100,7 @@ async def run_bot(  # noqa: PLR0913  one parameter per setting of the operator
     bot runs. Raises ChatError if Telegram rejects the token, now or later, or if the webhook cannot start.
     """
     redact_logs()
+    check_httpx_proxies(os.environ)
     builder = ApplicationBuilder().token(token.reveal())
     token_doubt = asyncio.Event()
     call_request = _Request(token_doubt, {HTTPStatus.UNAUTHORIZED}, MAX_CONNECTIONS)

@@ -20,7 +20,12 @@ from hermes_mcp_auth_remote.cli.doctor_report import (
     support_rows,
 )
 from hermes_mcp_auth_remote.cli.output import exit_code, print_json
-from hermes_mcp_auth_remote.cli.servers import current_home, login_command, resolve_server
+from hermes_mcp_auth_remote.cli.servers import (
+    current_configuration,
+    current_home,
+    login_command,
+    resolve_server,
+)
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin
@@ -52,6 +57,7 @@ class _Report:
     as_json: bool
     columns: int
     server: Server | None = None
+    config_warnings: tuple[str, ...] = ()
     redirect_uri: str = ""
     credentials: Credentials = field(default_factory=Credentials)
     traced_requests: list[TracedRequest] = field(default_factory=list[TracedRequest])
@@ -76,7 +82,12 @@ def run(options: argparse.Namespace) -> int:
     """Run a login without changing anything and print what is wrong. Return the exit code."""
     report = _Report(options.server, options.json, terminal_size(sys.stdout)[0])
     try:
-        report.server = resolve_server(options.server, options.owner)
+        configuration = current_configuration()
+        report.config_warnings = (
+            *configuration.general_warnings(),
+            *configuration.warnings(options.server),
+        )
+        report.server = resolve_server(options.server, options.owner, configuration)
     except McpAuthError as error:
         report.errors.append(error)
     else:
@@ -193,7 +204,7 @@ def _text_report(report: _Report, owner: str | None) -> str:
         rows.append(("Trusts", str(network["trusts"])))
         rows.append(("Reaches", str(network["reaches"])))
         parts.append(f"\n{table(rows, columns)}" if report.traced_requests else table(rows, columns))
-        parts += [f"\n{wrap_text(f'Note: {replace_unprintable(note)}', columns)}" for note in _notes(report)]
+    parts += [f"\n{wrap_text(f'Note: {replace_unprintable(note)}', columns)}" for note in _notes(report)]
     parts.append("")
     for error, problem in zip(report.errors, _problems(report), strict=True):
         parts.append(wrap_text(f"{CROSS_MARK} {replace_unprintable(problem['message'])}", columns))
@@ -214,7 +225,9 @@ def _problems(report: _Report) -> list[dict[str, str]]:
 
 def _notes(report: _Report) -> list[str]:
     issuer = report.credentials.binding.issuer if report.credentials.binding else None
-    return [] if report.server is None else list(notes(report.findings, report.server, issuer))
+    if report.server is None:
+        return list(report.config_warnings)
+    return [*report.config_warnings, *notes(report.findings, report.server, issuer)]
 
 
 def _remedy(report: _Report, owner: str | None) -> str:

@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> int:
             print_json(status.to_event(now))
         else:
             print(status.to_text(now, columns), flush=True)
+    _print_warnings(configuration, options.server, as_json=options.json, columns=columns)
     if options.server is None and config_error is None:
         try:
             _print_chat_owners(configuration, as_json=options.json, columns=columns)
@@ -53,6 +54,21 @@ def run(options: argparse.Namespace) -> int:
         )
         print("Log in to a server: hermes-mcp-auth login --url https://…", flush=True)
     return next((exit_code(status.error) for status in statuses if status.error is not None), 0)
+
+
+def _print_warnings(
+    configuration: Configuration, server_argument: str | None, *, as_json: bool, columns: int
+) -> None:
+    """Print what is probably wrong in config.yaml, such as a misspelt key, of one server or of all."""
+    if server_argument is not None:
+        warnings = configuration.warnings(server_argument)
+    else:
+        warnings = configuration.all_warnings()
+    for warning in warnings:
+        if as_json:
+            print_json({"warning": warning})
+        else:
+            print(wrap_text(f"Note: {replace_unprintable(warning)}", columns), flush=True)
 
 
 def _print_chat_owners(configuration: Configuration, *, as_json: bool, columns: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from hermes_mcp_auth_remote.config.files import ConfigFile, read_config_file, variables_in
-from hermes_mcp_auth_remote.config.known_keys import entry_warnings, misspelt_sections
+from hermes_mcp_auth_remote.config.known_keys import MAX_WARNINGS, entry_warnings, misspelt_sections
 from hermes_mcp_auth_remote.config.server_entry import as_mapping, has_url, read_server, uses_oauth
 from hermes_mcp_auth_remote.config.server_names import check_server_name, find_spelling
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
@@ -134,12 +134,25 @@ class Configuration:
         return () if known is None else entry_warnings(known, as_mapping(self._entries[known]))
 
     def general_warnings(self) -> tuple[str, ...]:
-        """Return what is probably wrong with config.yaml as a whole, such as a misspelt section.
-
-        Raises ConfigError if the file cannot be read.
-        """
-        document = self._config_file.document
+        """Return what is probably wrong with config.yaml as a whole, such as a misspelt section."""
+        try:
+            document = self._config_file.document
+        except ConfigError:
+            return ()
         return () if document is None else misspelt_sections(document.names)
+
+    def all_warnings(self) -> tuple[str, ...]:
+        """Return the warnings about the file and about each of its entries, MAX_WARNINGS at most."""
+        try:
+            names = list(self._entries)
+        except ConfigError:
+            names = []
+        warnings = list(self.general_warnings())
+        for name in names:
+            if len(warnings) >= MAX_WARNINGS:
+                break
+            warnings += self.warnings(name)
+        return tuple(warnings[:MAX_WARNINGS])
 
     @property
     def _config_file(self) -> ConfigFile:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hermes_mcp_auth_remote.config.file_owners import check_trusted, warn_about_readable_tokens
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.hermes_home import file_identity
 
@@ -67,6 +68,7 @@ def read_config_file(path: Path) -> ConfigFile:
         with path.open("rb") as file:
             # Read the status before the content: if the file changes in between, its next status differs.
             status = os.fstat(file.fileno())
+            check_trusted(path, status)
             text = file.read().decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         return ConfigFile(path, None, file_identity(link, None))
@@ -74,6 +76,8 @@ def read_config_file(path: Path) -> ConfigFile:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Fix its permissions.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text.", "Save it as UTF-8.") from None
+    if path.name == ".env":
+        warn_about_readable_tokens(path, status, text)
     return ConfigFile(
         path, text, file_identity(link, status) if _can_detect_later_changes(status, now) else None
     )

@@ -77,7 +77,7 @@ SECTIONS = ("mcp_servers", "mcp_auth_chats")
 _CUTOFF = 0.75
 # A key may be any text, and a file may have thousands of them.
 _MAX_KEY_CHARS = 60
-_MAX_WARNINGS = 20
+MAX_WARNINGS = 20
 # With one of these headers, a server needs no login.
 _CREDENTIAL_HEADERS = ("authorization", "api-key", "apikey", "token", "x-auth")
 
@@ -102,7 +102,7 @@ def entry_warnings(name: str, entry: Mapping[str, object]) -> tuple[str, ...]:
             f"{path} has a `url`, but not `auth: oauth`: Hermes and chats do not log in to it. If the server "
             f"needs a login, add `auth: oauth`."
         )
-    return tuple(warnings[:_MAX_WARNINGS])
+    return tuple(warnings[:MAX_WARNINGS])
 
 
 def misspelt_sections(names: Iterable[str]) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ def misspelt_sections(names: Iterable[str]) -> tuple[str, ...]:
         f"config.yaml has a section `{_shorten(name)}`, which is ignored. Did you mean `{similar[0]}`?"
         for name in present
         if name not in SECTIONS and (similar := _similar(name, wanted, 0.85))
-    )[:_MAX_WARNINGS]
+    )[:MAX_WARNINGS]
 
 
 def _lacks_oauth(entry: Mapping[str, object]) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from ipaddress import ip_network
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpcore
 
@@ -23,6 +24,48 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> httpcore.Proxy | None:
     A loopback URL never uses a proxy: the proxy would connect to its own machine. HTTP_PROXY is never read:
     only loopback URLs use plain http, and a header of a CGI request can set that variable (httpoxy).
     """
+    proxy = read_proxy(url, environ)
+    if proxy is None:
+        return None
+    if proxy.is_socks:
+        check_socks_package("socksio", "httpcore[socks]")
+    return httpcore.Proxy(
+        httpcore.URL(
+            scheme=proxy.scheme.removesuffix("h").encode() if proxy.is_socks else proxy.scheme.encode(),
+            host=proxy.host.encode("ascii"),
+            port=proxy.port,
+            target=b"/",
+        ),
+        auth=(proxy.user.encode(), proxy.password.encode()) if proxy.user or proxy.password else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyAddress:
+    """A proxy of the environment, for a library that connects by itself."""
+
+    scheme: str
+    host: str
+    port: int
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+    @property
+    def is_socks(self) -> bool:
+        """True if it speaks SOCKS, for which libraries need another package."""
+        return self.scheme.startswith("socks")
+
+    def to_url(self) -> str:
+        """Return the proxy's URL with its user and password."""
+        credentials = (
+            f"{quote(self.user, '')}:{quote(self.password, '')}@" if self.user or self.password else ""
+        )
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{credentials}{host}:{self.port}"
+
+
+def read_proxy(url: str, environ: Mapping[str, str]) -> ProxyAddress | None:
+    """Return the address of the proxy for a URL, as `proxy_for` chooses it; raises ConfigError."""
     if is_loopback_host(host_of(url)) or _is_exempt(url, _read_variable("no_proxy", environ)):
         return None
     text = _read_variable("https_proxy", environ) or _read_variable("all_proxy", environ)
@@ -34,23 +77,36 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> httpcore.Proxy | None:
         proxy_url = urlsplit(text)
         default_port = _DEFAULT_PORTS[proxy_url.scheme]
         port = default_port if proxy_url.port is None else proxy_url.port
-        host = (proxy_url.hostname or "").encode("ascii")
+        host = (proxy_url.hostname or "").encode("ascii").decode("ascii")
     except (ValueError, KeyError):
         raise _unusable_proxy_error() from None
     if not host or not port:
         raise _unusable_proxy_error()
-    scheme = proxy_url.scheme
-    if scheme.startswith("socks"):
-        scheme = scheme.removesuffix("h")
-    if scheme == "socks5" and find_spec("socksio") is None:
+    user, password = (unquote(part or "") for part in (proxy_url.username, proxy_url.password))
+    return ProxyAddress(proxy_url.scheme, host, port, user, password)
+
+
+def check_socks_package(package: str, requirement: str) -> None:
+    """Raise ConfigError with the pip command if the package for SOCKS proxies is missing."""
+    if find_spec(package) is None:
         raise ConfigError(
-            "The proxy in the environment is a SOCKS proxy.", "Run `pip install 'httpcore[socks]'`."
+            "The proxy in the environment is a SOCKS proxy.", f"Run `pip install '{requirement}'`."
         )
-    user, password = (unquote(part or "").encode() for part in (proxy_url.username, proxy_url.password))
-    return httpcore.Proxy(
-        httpcore.URL(scheme=scheme.encode(), host=host, port=port, target=b"/"),
-        auth=(user, password) if user or password else None,
-    )
+
+
+def check_httpx_proxies(environ: Mapping[str, str]) -> None:
+    """Raise ConfigError if httpx would fail to start because of a proxy in the environment.
+
+    httpx reads all of these variables at the start, also those that no request will use.
+    """
+    for name in ("https_proxy", "all_proxy", "http_proxy"):
+        text = _read_variable(name, environ)
+        if text and "://" in text:
+            scheme = text.partition("://")[0].lower()
+            if scheme not in _DEFAULT_PORTS:
+                raise _unusable_proxy_error()
+            if scheme.startswith("socks"):
+                check_socks_package("socksio", "httpx[socks]")
 
 
 def _unusable_proxy_error() -> ConfigError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.platform import Sender
 from gateway_hooks.dialog.policy import (
     MAX_STARTS_PER_HOUR,
@@ -13,8 +14,9 @@ from gateway_hooks.dialog.policy import (
     Refusal,
     refusal,
 )
+from hermes_mcp_auth_remote.errors import Unreachable
 from hermes_mcp_auth_remote.login import Login
-from hermes_mcp_auth_remote.values import OwnershipMode
+from hermes_mcp_auth_remote.values import OwnershipMode, Server
 from tests.consent_form import approve
 from tests.demo.manual_client import ManualClock
 from tests.gateway_hooks.conftest import StartBot
@@ -238,3 +240,34 @@ def test_only_starter_sees_waiting_login(start_bot: StartBot, owners: OwnershipM
     for user, status in ((ada, "a login waits for you"), (bob, "not connected")):
         user.send_text("/connections")
         assert f"notes: {status}" in user.visible_text()
+
+
+@covers("failed-starts-count")
+def test_starts_that_fail_count_towards_the_limit(
+    start_bot: StartBot, demo: Demo, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = start_bot()
+    ada, discoveries = bot.user("ada"), list[str]()
+
+    async def fail(server: Server, *_: object, **__: object) -> Login:
+        discoveries.append(server.name)
+        raise Unreachable("The server cannot be reached.")
+
+    monkeypatch.setattr(bot.service, "start_login", fail)
+    for _ in range(40):
+        ada.send_text("/connect notes")
+    assert len(discoveries) == MAX_STARTS_PER_HOUR
+    assert ENGLISH.too_often in ada.visible_text()
+    bot.user("bob").send_text("/connect notes")
+    assert len(discoveries) == MAX_STARTS_PER_HOUR + 1
+    clock.now += 3601
+    ada.send_text("/connect notes")
+    assert len(discoveries) == MAX_STARTS_PER_HOUR + 2
+
+
+@covers("failed-starts-count")
+def test_failed_and_successful_starts_count_together() -> None:
+    logins = make_logins(MAX_STARTS_PER_HOUR - 2, status="done")
+    assert refusal(logins, "parlour", ADA.user_id, NOW, [NOW - 1.0]) is None
+    assert refusal(logins, "parlour", ADA.user_id, NOW, [NOW - 1.0, NOW - 2.0]) == "too_often"
+    assert refusal(logins, "parlour", ADA.user_id, NOW, [NOW - 1.0, NOW - 3601.0]) is None

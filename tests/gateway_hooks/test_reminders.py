@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.dialog.servers import StaticServers
 from gateway_hooks.runtime.reminders import ExpiryReminders
 from hermes_mcp_auth_remote.errors import StoreCorrupt
+from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Owner, Server, ServerOptions
@@ -337,3 +339,26 @@ def test_failing_store_is_logged_and_bot_keeps_running(
     with caplog.at_level(logging.WARNING):
         bot.run(main())
     assert titles_for(bot) == []
+
+
+@covers("config-once")
+def test_a_pass_without_a_change_reads_no_connection(
+    start_bot: StartBot, other_service: AuthService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot, reads = start_bot(policy=ADA_ONLY), list[str]()
+    # A change within the tick of the disk's clock is read twice. A test cannot set ctime back, so it waits.
+    time.sleep(0.06)
+    check_sessions(bot)
+    read = bot.service.connection
+
+    def record(server: Server, owner: Owner = None) -> Connection | None:
+        reads.append(server.name)
+        return read(server, owner)
+
+    monkeypatch.setattr(bot.service, "connection", record)
+    check_sessions(bot, 5)
+    assert reads == []
+    mark_session_ended(tmp_path)
+    check_sessions(bot)
+    assert reads == ["notes"]
+    assert titles_for(bot) == [LOGIN_NEEDED_TITLE]

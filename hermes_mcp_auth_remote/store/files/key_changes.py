@@ -78,7 +78,7 @@ class KeyChanges:
             folder.version = version if is_settled else None
         for name in self._folders.keys() - seen:
             self._changed.update(self._folders.pop(name).keys.values())
-        changed, self._changed = self._changed, set()
+        changed, self._changed = self._changed, set[CredentialKey]()
         return changed
 
     def _list_folders(self) -> Iterator[tuple[str, str, _FolderVersion]]:

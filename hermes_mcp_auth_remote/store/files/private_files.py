@@ -4,7 +4,7 @@ This module imports very little, because the fast path of the `token` command ne
 """
 
 # Importing pathlib would take a fifth of the fast path's time.
-# ruff: noqa: PTH103, PTH105, PTH108, PTH118, PTH120, PTH123
+# ruff: noqa: PTH102, PTH116, PTH105, PTH108, PTH118, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def ensure_private_directory(path: StrPath) -> None:
     to, because they may have put files there. Raises StoreUnwritable.
     """
     try:
-        os.makedirs(path, 0o700, exist_ok=True)
+        _make_directories(os.fspath(path))
     except FileExistsError:
         raise StoreUnsafe(f"{os.fspath(path)} is not a directory.") from None
     except OSError as error:
@@ -254,6 +254,19 @@ def ensure_private_directory(path: StrPath) -> None:
             store_error.advice = "Fix the permissions, or set HERMES_HOME to a directory of your own."
         raise store_error from error
     _check_directory(path, 0o077)
+
+
+def _make_directories(path: str) -> None:
+    """Create a directory and its missing parents with mode 0700, also if the umask is 0."""
+    # Not `os.makedirs`: it creates the parents with the mode that the umask leaves.
+    parent = os.path.dirname(path.rstrip(os.sep))
+    if parent and not os.path.lexists(parent):
+        _make_directories(parent)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            raise
 
 
 def has_directory(path: StrPath) -> bool:

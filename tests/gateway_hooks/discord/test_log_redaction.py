@@ -5,8 +5,15 @@ from __future__ import annotations
 import logging
 
 import pytest
+from discord import VoiceClient
 
-from gateway_hooks.log_redaction import DISCORD_LOGGERS, DiscordArgumentFilter, harmless_value
+from gateway_hooks.discord.bot import LoginBot
+from gateway_hooks.log_redaction import (
+    DISCORD_LOGGERS,
+    DiscordArgumentFilter,
+    harmless_value,
+    redact_discord_logs,
+)
 from tests import leak_check
 from tests.gateway_hooks.discord.environment import DiscordEnvironment
 from tests.requirements import covers
@@ -89,3 +96,15 @@ def test_filter_covers_all_loggers_of_library() -> None:
 )
 def test_harmless_value(value: object, expected: object) -> None:
     assert harmless_value(value) == expected
+
+
+def test_lines_about_missing_voice_libraries_reach_no_operator(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("warn_nacl", "warn_dave"):
+        monkeypatch.setattr(VoiceClient, name, True)
+    redact_discord_logs()
+    with caplog.at_level(logging.WARNING):
+        LoginBot()
+        logging.getLogger("discord.client").warning("Another line.")
+    assert [record.getMessage() for record in caplog.records] == ["Another line."]
