@@ -93,6 +93,7 @@ class FileStore:
     def __init__(self, home: Path) -> None:
         self.root = Path(home) / "mcp-tokens"
         self.logins = LoginFiles(self.root)
+        self._last_folders: tuple[str, tuple[Path, ...]] | None = None
         self.refresh_failures = RefreshFailureFiles(lambda key: self._path(key, REFRESH_FAILURE))
 
     def read(self, key: CredentialKey) -> Credentials:
@@ -335,8 +336,12 @@ class FileStore:
     def _folders(self, key: CredentialKey) -> tuple[Path, ...]:
         if key.owner is None:
             return (self.root,)
-        owners = self.root / OWNERS_FOLDER
-        return self.root, owners, owners / owner_folder(key.owner)
+        # A read asks ten times, and a Path costs more than opening a file.
+        last = self._last_folders
+        if last is None or last[0] != key.owner:
+            owners = self.root / OWNERS_FOLDER
+            last = self._last_folders = (key.owner, (self.root, owners, owners / owner_folder(key.owner)))
+        return last[1]
 
     def _path(self, key: CredentialKey, suffix: str) -> Path:
         dot = "." if suffix == COMMIT_RECORD else ""
