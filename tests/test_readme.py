@@ -82,8 +82,8 @@ def test_the_pictures_of_chats_match_the_transcripts(name: str) -> None:
 
 def test_every_key_of_the_configuration_is_documented() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-    source = (ROOT / "hermes_mcp_auth_remote" / "config" / "__init__.py").read_text("utf-8")
-    keys = set(re.findall(r'(?:oauth|at)(?:\.members)?\.\w+\("(\w+)"', source))
+    source = (ROOT / "hermes_mcp_auth_remote" / "config" / "server_entry.py").read_text("utf-8")
+    keys = set(re.findall(r'(?:oauth|entry|at)(?:\.members)?\.\w+\("(\w+)"', source))
     keys |= set(re.findall(r'\.get\("(\w+)"', source))
     assert keys
     assert {key for key in keys if f"`{key}" not in page} == set()

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import re
+import shlex
 import signal
 import socket
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from gateway_hooks.dialog.policy import AllowList
 from hermes_mcp_auth_remote.cli.serve import Bot, _make_policy, _parse_user_ids, run_bots
 from hermes_mcp_auth_remote.config.chats import ChatSettings, PlatformSettings
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerError, Unreachable
-from hermes_mcp_auth_remote.platforms import DISCORD, TELEGRAM
+from hermes_mcp_auth_remote.platforms import DISCORD, PLATFORMS, TELEGRAM
 from tests.cli.bot_process import add_user, login_url, read_stderr_until, run_bot_process, wait_for_message
 from tests.cli.commands import Cli
 from tests.consent_form import approve
@@ -110,7 +111,7 @@ def test_the_token_can_come_from_a_private_file(cli: Cli, demo: Demo, api: BotAp
     file.chmod(0o644)
     refused = cli.run(*arguments)
     assert refused.exit_code == 8
-    assert f"chmod 600 '{file}'" in refused.err.replace("\n", " ")
+    assert f"chmod 600 {shlex.quote(str(file))}`" in refused.err.replace("\n", " ")
     file.chmod(0o600)
     with cli.start(*arguments, "--json") as bot:
         assert bot.read_event()["event"] == "serving"
@@ -254,12 +255,12 @@ def test_a_busy_webhook_port_exits_with_an_error(cli: Cli, api: BotApi) -> None:
 
 
 def make_bot(run_bot: Callable[[Callable[[str], None]], object], platform: str = "telegram") -> Bot:
-    return Bot(platform, AllowList(), has_no_users=True, run_bot=run_bot)  # type: ignore[arg-type]
+    return Bot(PLATFORMS[platform], AllowList(), has_no_users=True, run_bot=run_bot)  # type: ignore[arg-type]
 
 
 async def run_bots_and_list_started(*bots: Bot) -> list[str]:
     started: list[str] = []
-    await run_bots(list(bots), lambda bot, name: started.append(f"{bot.platform}:{name}"))
+    await run_bots(list(bots), lambda bot, name: started.append(f"{bot.platform.name}:{name}"))
     return started
 
 

@@ -34,10 +34,12 @@ def test_configured_servers_and_stored_logins_are_listed_together(cli: Cli, demo
     )
     result = cli.run("status", "--json")
     assert result.exit_code == 0
-    assert [(event["server"], event["state"]) for event in result.events] == [
+    *servers, warning = result.events
+    assert [(event["server"], event["state"]) for event in servers] == [
         ("another", "not_connected"),
         ("demo", "connected"),
     ]
+    assert "keyed" in warning["warning"], "a URL without `auth: oauth`"
     assert demo.authorization_server.count_requests("mcp") == 1, "`status` sent a request to the server"
 
 

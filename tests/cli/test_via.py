@@ -146,8 +146,8 @@ def test_the_owner_follows_the_operators_configuration(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["login", "demo", "--via", "telegram"], 3, "--via takes a platform and a user's id"),
-        (["login", "demo", "--via", "telegram:@anna"], 3, "--via takes a platform and a user's id"),
+        (["login", "demo", "--via", "telegram"], 3, "--via takes a user's id at Telegram"),
+        (["login", "demo", "--via", "telegram:@anna"], 3, "--via takes a user's id at Telegram"),
         (["login", "demo", "--via", "irc:7"], 3, "--via takes a platform and a user's id"),
         (["login", "dmeo", "--via", "telegram:7"], 3, "No server dmeo"),
         ([*VIA_ARGUMENTS, "--flow", "loopback"], 2, "--flow loopback opens a browser here"),
