@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
 from hermes_mcp_auth_remote.cli.output import print_json
 from hermes_mcp_auth_remote.login import Connection
-from hermes_mcp_auth_remote.terminal.screen import terminal_size
 from hermes_mcp_auth_remote.terminal.text import connection_summary
+from hermes_mcp_auth_remote.terminal.window import colour_mark, terminal_size, uses_colour
 
 
 def print_connection(connection: Connection, *, as_json: bool) -> None:
@@ -29,4 +30,5 @@ def print_connection(connection: Connection, *, as_json: bool) -> None:
             }
         )
     else:
-        print(connection_summary(connection, time.time(), terminal_size(sys.stdout)[0]), flush=True)
+        summary = connection_summary(connection, time.time(), terminal_size(sys.stdout)[0])
+        print(colour_mark(summary) if uses_colour(sys.stdout, os.environ) else summary, flush=True)

@@ -25,8 +25,8 @@ from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.terminal.answers import Screen
 from hermes_mcp_auth_remote.terminal.input import LineSource, open_line_source
 from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
-from hermes_mcp_auth_remote.terminal.screen import terminal_size
 from hermes_mcp_auth_remote.terminal.text import MAX_COLUMNS, wrap_text
+from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.threads import run_in_own_thread
 from hermes_mcp_auth_remote.values import Flow, Server
 
@@ -108,11 +108,9 @@ class _RecordingScreen:
     def __init__(self, screen: Screen, *, with_hint: bool) -> None:
         self._screen = screen
         self._with_hint = with_hint
-        self.show_refusal, self.show_countdown, self.show_expiry = (
-            screen.show_refusal,
-            screen.show_countdown,
-            screen.show_expiry,
-        )
+        self.show_refusal, self.show_refused_requests = screen.show_refusal, screen.show_refused_requests
+        self.show_countdown, self.show_expiry = screen.show_countdown, screen.show_expiry
+        self.show_qr, self.hide_qr = screen.show_qr, screen.hide_qr
         self.shown_logins: asyncio.Queue[Login] = asyncio.Queue()
 
     def show(self, login: Login, *, browser_opened: bool, port: int | None) -> None:

@@ -41,8 +41,8 @@ from hermes_mcp_auth_remote.service.start_login import redirect_uri_for
 from hermes_mcp_auth_remote.signing import can_sign, check_can_sign, load_client_signer, read_token_file
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.terminal.screen import terminal_size
 from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, table, wrap_text
+from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
 
 # A dry run never sends these secrets.

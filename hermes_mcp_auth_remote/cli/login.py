@@ -13,14 +13,16 @@ from hermes_mcp_auth_remote.cli.connection_output import print_connection
 from hermes_mcp_auth_remote.cli.output import print_json
 from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server, server_at_url
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
-from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, StillExchanging
+from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login, login_state_error
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, Screen
 from hermes_mcp_auth_remote.terminal.browser import detect_browser_support, open_browser
-from hermes_mcp_auth_remote.terminal.input import open_line_source
+from hermes_mcp_auth_remote.terminal.input import has_standard_input, open_line_source
 from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
-from hermes_mcp_auth_remote.terminal.screen import PlainScreen, terminal_size
+from hermes_mcp_auth_remote.terminal.screen import PlainScreen
+from hermes_mcp_auth_remote.terminal.text import finish_command
+from hermes_mcp_auth_remote.terminal.window import obeys_escapes, terminal_size, uses_colour
 from hermes_mcp_auth_remote.values import Flow, Server
 
 
@@ -41,13 +43,14 @@ def run(options: argparse.Namespace) -> int:
     server = (
         resolve_server(options.server, owner) if url is None else server_at_url(url, options.server, owner)
     )
-    screen, flow = screen_for(options, service), options.flow or server.options.flow
+    flow = options.flow or server.options.flow
+    screen = screen_for(options, service, waits=not options.no_wait)
     if options.no_wait:
         login = run_until_stopped(service.start_login(server, TERMINAL_ORIGIN, owner=owner, flow=flow))
         screen.show(login, browser_opened=False, port=None)
         if not options.json:
-            purpose = "To paste the URL later" if login.poll_state is None else "To wait for the login later"
-            print(f"{purpose}: hermes-mcp-auth login --finish {login.id}", flush=True)
+            purpose = "Then paste it into" if login.poll_state is None else "To wait for the login"
+            print(f"{purpose}: {finish_command(login)}", flush=True)
         return 0
     channels = detect_answer_channels(flow)
     connection = run_until_stopped(log_in(service, server, screen, open_line_source(), channels, owner))
@@ -63,22 +66,41 @@ def detect_answer_channels(flow: Flow) -> AnswerChannels:
         open_browser=open_browser if use_browser else None,
         # Listen in every flow: a redirect can reach this machine through a forwarded port.
         should_listen=True,
-        at_keyboard=os.isatty(0),
+        at_keyboard=is_at_keyboard(),
         flow="loopback" if use_browser else flow,
     )
 
 
-def screen_for(options: argparse.Namespace, service: AuthService) -> Screen:
-    """Return the screen for these options: JSON on standard output, or text for people on standard error."""
+def screen_for(options: argparse.Namespace, service: AuthService, *, waits: bool = True) -> Screen:
+    """Return the screen for these options: JSON on standard output, or text for people on standard error.
+
+    `waits` is False if the command only shows the login.
+    """
     if options.json:
         return JsonScreen()
-    # NO_COLOR: https://no-color.org. A dumb terminal prints escape sequences instead of obeying them.
-    obeys_escapes = os.environ.get("TERM") != "dumb"
-    colour = obeys_escapes and not os.environ.get("NO_COLOR")
     columns, rows = terminal_size(sys.stderr)
-    with_qr = not getattr(options, "no_qr", False)
-    allows_device = service.allows_device
-    return PlainScreen(sys.stderr, columns, rows, time.time, with_qr, colour, obeys_escapes, allows_device)
+    environ = os.environ
+    return PlainScreen(
+        sys.stderr,
+        columns,
+        rows,
+        time.time,
+        with_qr=not getattr(options, "no_qr", False),
+        colour=obeys_escapes(environ) and not environ.get("NO_COLOR"),
+        in_place=obeys_escapes(environ),
+        allows_device=service.allows_device,
+        at_keyboard=is_at_keyboard(),
+        can_paste=has_standard_input(),
+        waits=waits,
+        # The console of Linux prints the text of sequences that it does not know.
+        with_links=uses_colour(sys.stderr, environ) and environ.get("TERM") != "linux",
+    )
+
+
+def is_at_keyboard() -> bool:
+    """True if standard input is a terminal."""
+    # If standard input is closed, file descriptor 0 may belong to another file.
+    return sys.stdin is not None and os.isatty(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +146,22 @@ class JsonScreen:
         """Print why an answer was refused."""
         print_json({"event": "refused", "error": error.code, "message": str(error), "advice": error.advice})
 
+    def show_refused_requests(self, count: int) -> None:
+        """Print how many requests to the listener did not belong to this login."""
+        print_json({"event": "refused_requests", "count": count})
+
     def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
         """Print nothing: programs know `expires_at`."""
 
     def show_expiry(self, login: Login) -> None:
         """Print that the code has expired. A line on standard input starts another login."""
         print_json({"event": "expired", "login_id": login.id})
+
+    def show_qr(self, login: Login) -> None:
+        """Print nothing: programs draw QR codes themselves."""
+
+    def hide_qr(self) -> None:
+        """Print nothing."""
 
 
 async def _complete_login(service: AuthService, login_id: str, screen: Screen) -> Connection:
@@ -140,21 +172,12 @@ async def _complete_login(service: AuthService, login_id: str, screen: Screen) -
     with contextlib.suppress(ConfigError):
         # Use the server's options from config.yaml (a CA, an allowed network) if it has an entry.
         service.register_server(resolve_server(login.key.server_name, login.key.owner))
-    if login.poll_state is not None:
-        answers = LoginAnswers(service, screen, Server(login.key.server_name, login.server_url))
-        answers.login = login
+    answers = LoginAnswers(service, screen, Server(login.key.server_name, login.server_url))
+    answers.login = login
+    at_keyboard = is_at_keyboard()
+    must_paste = login.poll_state is None
+    if at_keyboard or not must_paste:
         screen.show(login, browser_opened=False, port=None)
-        return await answers.wait_for_connection(login, open_line_source(), at_keyboard=os.isatty(0))
-    if os.isatty(0):
-        print("Paste the address that the browser ended on, and press Enter:", file=sys.stderr, flush=True)
-    async with open_line_source() as line_source:
-        text = await line_source.read_line()
-    try:
-        return await service.complete_login(login_id, text or "", TERMINAL_ORIGIN)
-    except StillExchanging as still_exchanging:
-        screen.show_refusal(still_exchanging)
-    ended_login = await service.wait_for_login(login_id)
-    connection = service.connection(Server(login.key.server_name, login.server_url), login.key.owner)
-    if ended_login.status != "done" or connection is None:
-        raise login_state_error(ended_login)
-    return connection
+    return await answers.wait_for_connection(
+        login, open_line_source(), at_keyboard=at_keyboard, must_paste=must_paste
+    )

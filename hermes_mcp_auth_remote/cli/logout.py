@@ -18,8 +18,8 @@ from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, StoreError
 from hermes_mcp_auth_remote.phrases import replace_unprintable
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.screen import terminal_size
 from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, error_text, wrap_text
+from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -62,10 +63,11 @@ def report_error(error: McpAuthError, *, as_json: bool) -> int:
         print_json(document)
     else:
         # Import late: a command with JSON output does not need these modules.
-        from hermes_mcp_auth_remote.terminal.screen import terminal_size
         from hermes_mcp_auth_remote.terminal.text import error_text
+        from hermes_mcp_auth_remote.terminal.window import colour_mark, terminal_size, uses_colour
 
-        print(error_text(error, terminal_size(sys.stderr)[0]), file=sys.stderr, flush=True)
+        text = error_text(error, terminal_size(sys.stderr)[0])
+        print(colour_mark(text) if uses_colour(sys.stderr, os.environ) else text, file=sys.stderr, flush=True)
     return exit_code(error)
 
 
@@ -104,8 +106,8 @@ def print_json(document: Mapping[str, object]) -> None:
 
 def print_paragraph(paragraph: str) -> None:
     """Print a paragraph to standard error, wrapped to the terminal's width."""
-    from hermes_mcp_auth_remote.terminal.screen import terminal_size
     from hermes_mcp_auth_remote.terminal.text import wrap_text
+    from hermes_mcp_auth_remote.terminal.window import terminal_size
 
     print(wrap_text(paragraph, terminal_size(sys.stderr)[0]), file=sys.stderr, flush=True)
 

@@ -16,8 +16,8 @@ from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFo
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.phrases import replace_unprintable
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.screen import terminal_size
 from hermes_mcp_auth_remote.terminal.text import wrap_text
+from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.values import CredentialKey, Server
 
 

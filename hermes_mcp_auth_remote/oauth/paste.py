@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from urllib.parse import unquote
+from typing import Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 # A redirect URL with a signed code has 2000 to 5000 characters.
 MAX_PASTE_CHARS = 16_384
@@ -17,8 +18,20 @@ MAX_ADDRESSES = 8
 # Terminals and chat windows do not wrap at a smaller width.
 MIN_WRAPPED_CHARS = 20
 
+# Usual widths of windows. At another width, two lines do not show that they are one wrapped line.
+_WINDOW_WIDTHS = frozenset({40, 60, 64, 72, 76, 78, 79, 80, 100, 120, 132})
+# Terminals and chats cut a longer line or message at these lengths (MAX_CANON, Discord, Telegram).
+_CUT_LENGTHS = frozenset({1023, 1024, 2000, 4000, 4095, 4096})
+
 # Colours, and the markers that a terminal puts around a paste.
 _ESCAPE_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+# The same without ESC, which a shell, an editor or a slow connection took away.
+_PASTE_MARK = re.compile(r"(?:\^\[)?\[20[01]~")
+_LOST_PASTE_MARKS = re.compile(r"(20|0|)0~(.*)(?:\1)1~", re.DOTALL)
+_SEQUENCE_TAIL = re.compile(r"(?:\^\[)?\[(?:[?>=]?[\d;]+[A-Za-z~]|[A-DIO])$")
+# What may stand directly before an address: keys that were pressed, and a terminal's responses to queries.
+_LEFTOVER = re.compile(r"[\w;?>\[\]~^$\\]{1,32}|(?:\^\[)?\]?\d+;rgba?:[0-9a-fA-F/]+\\?")
+_MAX_LEFTOVER_CHARS = 40
 # Text copied from chats contains zero-width and directional characters and byte order marks.
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
@@ -31,30 +44,53 @@ _CODE_DELIMITERS = "<>()[]{}\"'`“”‘’"
 # Every browser escapes the excluded characters in an address.
 _ADDRESS_CHARS = re.compile(r"[^\s<>\"`“”‘’]*")
 _PUNCTUATION = ".,;:!?'*)]}|"
+# No code ends with these, because every server escapes them.
+_SURE_PUNCTUATION = frozenset(",;:?")
+_JUNK = re.compile(r"[|\[\]{}^\\~]")
 # Skip the address in a query's `iss`, but accept "https://http://", which phones produce.
 _NOT_INSIDE_ADDRESS = r"(?<![A-Za-z0-9=%&?.+/@-])"
 _SCHEME = r"(?i:https?(?:://|%3a%2f%2f))"
 
 
+AddressEnd = Literal["closed", "visible", "unknown"]
+"""How the text shows where an address ends: by a delimiter, by the text that follows, or not at all."""
+
+
+class Candidate(NamedTuple):
+    """A possible redirect URL, or its query alone."""
+
+    address: str
+    end: AddressEnd
+
+
 def clean_text(text: str) -> str:
-    """Remove invisible characters and replace HTML-escaped ampersands."""
-    text = _INVISIBLE.sub("", _ESCAPE_SEQUENCES.sub("", text))
-    return _AMPERSAND.sub("&", text).strip()
+    """Remove invisible characters and a terminal's leftovers, and replace HTML-escaped ampersands."""
+    text = _INVISIBLE.sub("", _PASTE_MARK.sub("", _ESCAPE_SEQUENCES.sub("", text)))
+    text = _SEQUENCE_TAIL.sub("", _AMPERSAND.sub("&", text).strip())
+    if marked := _LOST_PASTE_MARKS.fullmatch(text):
+        return f"<{marked[2].strip()}>"
+    return text.strip()
 
 
-def extract_candidates(text: str, netloc: str) -> Iterator[str]:
-    """Yield possible redirect URLs or their queries, the likeliest first, without duplicates.
+def extract_candidates(text: str, redirect_uri: str) -> Iterator[list[Candidate]]:
+    """Yield a list for each address in the text: its possible readings, the likeliest first.
 
-    `netloc` is the redirect URI's host and port, because phones hide the scheme. Pass at most MAX_PASTE_CHARS
-    characters; the work is linear in the length.
+    `redirect_uri` is the one of the login: phones hide the scheme of an address, and a user may paste an
+    address twice. Pass at most MAX_PASTE_CHARS characters; the work is linear in the length.
     """
+    is_cut = len(text.strip()) in _CUT_LENGTHS
     text = clean_text(text)
-    seen: set[str] = set()
-    for start in _find_starts(text, netloc):
-        for candidate in _iter_candidates_at(text, start):
-            if candidate not in seen:
-                seen.add(candidate)
-                yield candidate
+    seen: set[Candidate] = set()
+    own_starts = _find_own_addresses(text, redirect_uri)
+    for start in _find_starts(text, redirect_uri, own_starts):
+        end = next((own_start for own_start in own_starts if own_start > start), len(text))
+        readings = dict.fromkeys(_iter_candidates_at(text[:end], start))
+        if is_cut:
+            readings = dict.fromkeys(
+                it if it.end == "closed" else Candidate(it.address, "unknown") for it in readings
+            )
+        yield [reading for reading in readings if reading not in seen]
+        seen.update(readings)
 
 
 def extract_bare_code(text: str) -> str:
@@ -64,25 +100,63 @@ def extract_bare_code(text: str) -> str:
     return unquote(text) if re.search(r"%[0-9A-Fa-f]{2}", text) else text
 
 
-def _find_starts(text: str, netloc: str) -> list[int]:
-    address_pattern = rf"{_NOT_INSIDE_ADDRESS}(?:{_SCHEME}|(?i:{re.escape(netloc)}/))|(?<=://){_SCHEME}"
-    match_starts = (match.start() for match in re.finditer(address_pattern, text))
+def _find_own_addresses(text: str, redirect_uri: str) -> list[int]:
+    """Return where the redirect URI of the login starts in the text."""
+    parts = urlsplit(redirect_uri)
+    own = re.compile(rf"(?i:(?:https?://)?{re.escape(parts.netloc)}){re.escape(parts.path or '/')}[?#]")
+    return [match.start() for match in itertools.islice(own.finditer(text), MAX_ADDRESSES)]
+
+
+def _find_starts(text: str, redirect_uri: str, own_starts: list[int]) -> list[int]:
+    netloc = re.escape(urlsplit(redirect_uri).netloc)
+    address_pattern = rf"{_NOT_INSIDE_ADDRESS}(?:{_SCHEME}|(?i:{netloc}/))|(?<=://){_SCHEME}"
+    starts = {match.start() for match in itertools.islice(re.finditer(address_pattern, text), MAX_ADDRESSES)}
+    for previous, start in itertools.pairwise([-1, *own_starts]):
+        word = re.split(r"\s", text[max(start - _MAX_LEFTOVER_CHARS, 0) : start])[-1]
+        is_doubled = previous >= 0 and not re.search(r"\s", text[previous:start])
+        if is_doubled or _LEFTOVER.fullmatch(word):
+            starts.add(start)
     first_start = len(text) - len(text.lstrip(_OPENING))
-    return list(dict.fromkeys((first_start, *itertools.islice(match_starts, MAX_ADDRESSES))))
+    return list(dict.fromkeys((first_start, *sorted(starts)[:MAX_ADDRESSES])))
 
 
-def _iter_candidates_at(text: str, start: int) -> Iterator[str]:
+def _iter_candidates_at(text: str, start: int) -> Iterator[Candidate]:
     before, tail = text[:start].rstrip(_OPENING), text[start:]
     closing = "".join(_CLOSING.get(c, c) for c in reversed(text[len(before) : start]))
     if re.match(r"(?i)https?%3a%2f%2f", tail):
         tail = unquote(tail)
+    unwrapped = _join_wrapped_lines(tail, len(before.rpartition("\n")[2]))
+    likeliest = unwrapped or tail
     readings = [
         reading
-        for whole in (_rejoin_lines(tail), tail, "".join(tail.split()))
-        for reading in _iter_trimmed_addresses(whole, closing, has_prose=bool(before.strip()))
+        for whole in dict.fromkeys((likeliest, _rejoin_lines(tail), tail, "".join(tail.split())))
+        for reading in _iter_trimmed_addresses(
+            whole, closing, has_prose=bool(before.strip()), is_likely=whole == likeliest
+        )
     ]
     yield from readings
-    yield from (unquote(reading) for reading in readings if "%3d" in reading.lower())
+    yield from (Candidate(unquote(address), end) for address, end in readings if "%3d" in address.lower())
+
+
+def _join_wrapped_lines(text: str, prefix_chars: int) -> str | None:
+    """Join lines that a window has wrapped: all but the last have the same length. None if there are none.
+
+    `prefix_chars` is the number of characters before the address on its line. If only two lines are left, the
+    length must be a usual width of a window.
+    """
+    lines = [line.strip() for line in text.splitlines()] or [""]
+    width = prefix_chars + len(lines[0])
+    full_lines = 1 + sum(1 for _ in itertools.takewhile(lambda line: len(line) == width, lines[1:]))
+    joined = lines[: full_lines + 1]
+    is_wrapped = (
+        width >= MIN_WRAPPED_CHARS
+        and len(joined) > 1
+        and len(joined[-1]) <= width
+        and all(re.fullmatch(r"[!-~]+", line) for line in joined[1:])
+        and " " not in lines[0]
+        and (full_lines > 1 or width in _WINDOW_WIDTHS)
+    )
+    return "".join(joined) + " " + " ".join(lines[len(joined) :]) if is_wrapped else None
 
 
 def _rejoin_lines(text: str) -> str:
@@ -100,7 +174,9 @@ def _rejoin_lines(text: str) -> str:
     return "".join(joined) + " " + " ".join(lines[len(joined) :])
 
 
-def _iter_trimmed_addresses(text: str, closing: str, *, has_prose: bool) -> Iterator[str]:
+def _iter_trimmed_addresses(
+    text: str, closing: str, *, has_prose: bool, is_likely: bool
+) -> Iterator[Candidate]:
     """Yield the possible addresses at the start of the text: with and without trailing punctuation.
 
     The punctuation may belong to the code or to the sentence around the address. If there is a sentence, the
@@ -111,9 +187,26 @@ def _iter_trimmed_addresses(text: str, closing: str, *, has_prose: bool) -> Iter
     is_closed = closing != "" and word.endswith(inner) and rest.startswith(outer)
     if is_closed:
         word = word.removesuffix(inner)
+    end: AddressEnd = "closed" if is_closed else _judge_end(rest) if is_likely else "unknown"
     trimmed = word.rstrip(_PUNCTUATION)
+    is_trim_certain = set(word[len(trimmed) :]) <= _SURE_PUNCTUATION
+    readings = [Candidate(word, end), Candidate(trimmed, end if is_trim_certain else "unknown")]
     in_a_sentence = not is_closed and (has_prose or re.search(r"\w", rest))
-    yield from (trimmed, word) if in_a_sentence else (word, trimmed)
+    yield from reversed(readings) if in_a_sentence else readings
+    before_last, separator, last = word.rpartition("&")
+    if separator and (junk := _JUNK.search(last)):
+        yield Candidate(f"{before_last}&{last[: junk.start()]}", "unknown")
+
+
+def _judge_end(rest: str) -> AddressEnd:
+    """Judge if an address ends where `rest` begins, or if `rest` may hold another part of its last code."""
+    if not rest[:1].isspace():
+        return "visible"
+    following = rest.split()
+    if not following or not re.fullmatch(r"[!-~]*[A-Za-z0-9][!-~]*", following[0]):
+        return "visible"
+    # A wrapped code has no short line but its last one.
+    return "visible" if len(following) > 1 and len(following[0]) < MIN_WRAPPED_CHARS else "unknown"
 
 
 def _split_address(text: str) -> tuple[str, str]:

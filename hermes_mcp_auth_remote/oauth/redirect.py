@@ -13,7 +13,12 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, PasteRefused
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
-from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, extract_bare_code, extract_candidates
+from hermes_mcp_auth_remote.oauth.paste import (
+    MAX_PASTE_CHARS,
+    Candidate,
+    extract_bare_code,
+    extract_candidates,
+)
 from hermes_mcp_auth_remote.oauth.token_errors import UNKNOWN_ERROR, canonical_error
 from hermes_mcp_auth_remote.oauth.urls import (
     host_of,
@@ -32,6 +37,13 @@ MAX_QUERY_FIELDS = 100
 _RESPONSE_PARAMETERS = frozenset({"code", "state", "iss", "error"})
 _WHOLE_ADDRESS_ADVICE = (
     "Copy the whole address from your browser's address bar, from the first to the last character."
+)
+
+# A code whose end needs no delimiter: unreserved characters and escapes (RFC 3986 section 2.3), and what
+# servers leave unescaped inside a code. An ellipsis stands for a part that a window did not show, and "http"
+# starts a second address.
+_PLAIN_CODE = re.compile(
+    r"(?!.*(?:\.\.\.|http))(?:[\w.~!$*'(),:@/+=-]|%[0-9A-Fa-f]{2})*(?:[\w=/+-]|%[0-9A-Fa-f]{2})", re.ASCII
 )
 
 _CONSTRUCTION_KEY = object()
@@ -67,13 +79,18 @@ def read_authorization_response(
     if not text.strip():
         raise PasteRefused("Nothing was pasted.")
     refusal: PasteRefused | None = None
-    for candidate in extract_candidates(text, urlsplit(request.redirect_uri).netloc):
-        try:
-            parameters = _read_parameters(candidate, request)
-            if parameters is not None:
-                return _check_response(parameters, request)
-        except PasteRefused as error:
-            refusal = refusal or error
+    responses: list[AuthorizationResponse] = []
+    for readings in extract_candidates(text, request.redirect_uri):
+        response, error = _read_first(readings, request)
+        refusal = refusal or error
+        if isinstance(error, _UncertainCode):
+            raise error
+        if response is not None:
+            responses.append(response)
+    if len({response.code for response in responses}) > 1:
+        raise _UncertainCode("That text has two addresses of this login, with different codes.")
+    if responses:
+        return responses[0]
     if refusal is not None:
         raise refusal
     return _read_bare_code(extract_bare_code(text), request, accept_bare_code=accept_bare_code)
@@ -81,14 +98,59 @@ def read_authorization_response(
 
 def matches_state(text: str, request: AuthorizationRequest) -> bool:
     """True if a text contains this request's state, even if the text is otherwise invalid. Never raises."""
-    for candidate in extract_candidates(text[:MAX_PASTE_CHARS], urlsplit(request.redirect_uri).netloc):
-        try:
-            parameters = _read_parameters(candidate, request)
-        except PasteRefused:
-            continue
-        if parameters is not None and Secret(parameters.get("state", "")) == request.state:
-            return True
+    for readings in extract_candidates(text[:MAX_PASTE_CHARS], request.redirect_uri):
+        for candidate in readings:
+            try:
+                parameters = _read_parameters(candidate.address, request)
+            except PasteRefused:
+                continue
+            if parameters is not None and Secret(parameters.get("state", "")) == request.state:
+                return True
     return False
+
+
+class _UncertainCode(PasteRefused):
+    """The text does not show where the code ends. The server would refuse a wrong code and end the login."""
+
+    advice = (
+        "Copy the whole address again, and paste it alone, between double quotation marks: "
+        '"http..." (they show where it ends).'
+    )
+
+
+def _read_first(
+    readings: list[Candidate], request: AuthorizationRequest
+) -> tuple[AuthorizationResponse | None, PasteRefused | None]:
+    """Return the first reading that is a response to this request, or why there is none.
+
+    If the text does not show where the code of a reading ends, that reading is not used, and the error is an
+    _UncertainCode.
+    """
+    refusal: PasteRefused | None = None
+    for candidate in readings:
+        try:
+            parameters = _read_parameters(candidate.address, request)
+            if parameters is None:
+                continue
+            response = _check_response(parameters, request)
+        except PasteRefused as error:
+            refusal = refusal or error
+            continue
+        if _has_certain_code(candidate):
+            return response, None
+        if not isinstance(refusal, _UncertainCode):
+            refusal = _UncertainCode("That address may be incomplete, or other text may follow its code.")
+    return None, refusal
+
+
+def _has_certain_code(candidate: Candidate) -> bool:
+    """True if the text shows where the code ends: by another parameter, a delimiter, or plain characters."""
+    before, mark, fragment = candidate.address.partition("#")
+    query = before if "code=" in before else fragment
+    last_name, _, last_value = query.rpartition("&")[2].rpartition("?")[2].partition("=")
+    if last_name != "code" or (mark and query is before) or candidate.end == "closed":
+        return True
+    return candidate.end == "visible" and _PLAIN_CODE.fullmatch(last_value) is not None
 
 
 def _read_parameters(candidate: str, request: AuthorizationRequest) -> dict[str, str] | None:

@@ -9,23 +9,28 @@ switch the flow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from hermes_mcp_auth_remote.errors import McpAuthError, NetworkError, PasteRefused, StillExchanging
 from hermes_mcp_auth_remote.login import Connection, Login, login_state_error
+from hermes_mcp_auth_remote.oauth.redirect import matches_state
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
+from hermes_mcp_auth_remote.phrases import connection_rows
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.input import LineSource
+from hermes_mcp_auth_remote.terminal.input import LineSource, Prompt
 from hermes_mcp_auth_remote.terminal.loopback import Listener
 from hermes_mcp_auth_remote.terminal.loopback_page import Page
+from hermes_mcp_auth_remote.terminal.text import prompt_texts
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Origin, Secret, Server
 
 TERMINAL_ORIGIN = Origin("terminal")
 # Commands that the user can type, with the flow that each one switches to. `new` needs a device login.
 FLOW_COMMANDS: Mapping[str, Flow] = {"paste": "paste", "code": "device", "new": "device"}
+QR_COMMAND = "qr"
 COUNTDOWN_INTERVAL_SECONDS = 1.0
 
 
@@ -44,12 +49,24 @@ class Screen(Protocol):
         """Show why an answer was refused. The login continues to wait."""
         ...
 
+    def show_refused_requests(self, count: int) -> None:
+        """Show that `count` requests to the listener did not belong to this login. It continues to wait."""
+        ...
+
     def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
-        """Show how long the user code is valid. Set `on_new_line` if other text was printed since."""
+        """Show how long the login waits. Set `on_new_line` if other text was printed since."""
         ...
 
     def show_expiry(self, login: Login) -> None:
         """Show that the user code has expired and that Enter requests another code."""
+        ...
+
+    def show_qr(self, login: Login) -> None:
+        """Show the QR code of a login alone, until `hide_qr`."""
+        ...
+
+    def hide_qr(self) -> None:
+        """Show what was on the screen before `show_qr`."""
         ...
 
 
@@ -66,20 +83,31 @@ class LoginAnswers:
         # gets the outcome from the login's record.
         self._is_exchanging = False
         self.login: Login | None = None
+        self._refused_request_count = 0
+        self._is_qr_shown = False
+        # True if the login was shown again, with its countdown, since the last line.
+        self._has_countdown = False
+        # The line source, if it shows a prompt.
+        self._prompt: Prompt | None = None
         # The port of the loopback listener, shown if the user switches the login to a paste.
         self.port: int | None = None
 
     async def wait_for_connection(
-        self, login: Login, line_source: LineSource, *, at_keyboard: bool
+        self, login: Login, line_source: LineSource, *, at_keyboard: bool, must_paste: bool = False
     ) -> Connection:
         """Wait for the first valid answer and return the connection.
 
         Raises the McpAuthError that ended the login. Set `at_keyboard` if the user types the lines: the
-        end of input (Ctrl-D) then cancels the login.
+        end of input (Ctrl-D) then cancels the login. Set `must_paste` if only a paste can complete the login
+        here: the end of input then raises PasteRefused, and the login still waits.
         """
+        if at_keyboard and isinstance(line_source, Prompt):
+            self._prompt = line_source
         tasks = [
             asyncio.create_task(
-                self._fail_login_on_error(self._read_answers(login, line_source, at_keyboard=at_keyboard))
+                self._fail_login_on_error(
+                    self._read_answers(login, line_source, at_keyboard=at_keyboard, must_paste=must_paste)
+                )
             ),
             asyncio.create_task(self._fail_login_on_error(self._watch_login(login))),
             asyncio.create_task(self._fail_login_on_error(self._run_countdown())),
@@ -87,6 +115,7 @@ class LoginAnswers:
         try:
             return await self._result
         finally:
+            self._hide_qr()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -98,19 +127,57 @@ class LoginAnswers:
         except Exception as error:  # noqa: BLE001  `wait_for_connection` raises it
             self._fail(error)
 
-    async def _read_answers(self, login: Login, line_source: LineSource, *, at_keyboard: bool) -> None:
+    async def _read_answers(
+        self, login: Login, line_source: LineSource, *, at_keyboard: bool, must_paste: bool
+    ) -> None:
         last_refusal: McpAuthError | None = None
         async with line_source:
-            while (line := await _read_stripped_line(line_source)) is not None:
-                if (command := _parse_command(line)) is not None:
-                    await self._switch_flow(command)
-                elif line or not (at_keyboard or self._is_device_login):
-                    last_refusal = await self._submit_answer(line)
-                self._update_countdown(on_new_line=True)
-        if at_keyboard and not self._result.done():
+            self._show_prompt()
+            while (text := await line_source.read_line()) is not None:
+                self._hide_qr()
+                self._has_countdown = False
+                for line in _split_commands(text):
+                    if (command := _parse_command(line)) is not None:
+                        await self._run_command(command)
+                    elif line or not (at_keyboard or self._is_device_login):
+                        last_refusal = await self._submit_answer(line)
+                if not self._has_countdown:
+                    self._update_countdown(on_new_line=True)
+                self._show_prompt()
+        if must_paste and not self._is_exchanging:
+            self._fail(last_refusal or PasteRefused("Nothing was pasted."))
+        elif at_keyboard and not self._result.done():
             await self._service.cancel(login.id)
         elif last_refusal is not None and not self._is_exchanging:
             self._fail(last_refusal)
+
+    def _show_prompt(self) -> None:
+        can_type = self.login is not None and not (self._result.done() or self._is_exchanging)
+        if self._prompt is not None and self.login is not None and can_type and not self._is_qr_shown:
+            self._prompt.show_prompt(*prompt_texts(self.login))
+
+    @contextmanager
+    def _printing(self) -> Iterator[None]:
+        """Hide the prompt while the block prints what did not come from the keyboard."""
+        self._hide_qr()
+        if self._prompt is not None:
+            self._prompt.hide_prompt()
+        yield
+        self._update_countdown(on_new_line=True)
+        self._show_prompt()
+
+    def _hide_qr(self) -> None:
+        if self._is_qr_shown:
+            self._is_qr_shown = False
+            self.screen.hide_qr()
+
+    async def _run_command(self, command: str) -> None:
+        if command == QR_COMMAND:
+            if self.login is not None and not self._result.done():
+                self.screen.show_qr(self.login)
+                self._is_qr_shown = True
+        else:
+            await self._switch_flow(command)
 
     @property
     def _is_device_login(self) -> bool:
@@ -132,6 +199,7 @@ class LoginAnswers:
                     self.screen.show_refusal(error)
             else:
                 self.screen.show(self.login, browser_opened=False, port=self.port)
+                self._has_countdown = True
 
     async def _run_countdown(self) -> None:
         while True:
@@ -140,7 +208,7 @@ class LoginAnswers:
 
     def _update_countdown(self, *, on_new_line: bool = False) -> None:
         login = self.login
-        if login is not None and login.poll_state is not None and not self._result.done():
+        if login is not None and not (self._result.done() or self._is_qr_shown or self._is_exchanging):
             self.screen.show_countdown(login, on_new_line=on_new_line)
 
     def _fail(self, error: Exception) -> None:
@@ -162,14 +230,49 @@ class LoginAnswers:
 
     async def handle_redirect(self, url: Secret) -> Page:
         """Complete the login with a redirect URL. Return the page for the browser."""
-        error = await self._submit_answer(url)
+        login = self.login
+        # Any web page and any local process can send requests: show and store nothing for each of them.
+        if login is not None and not self._is_over and not self._is_expected_redirect(login, url):
+            return self._refuse_request()
+        # RFC 3986 appendix C: the brackets delimit the address, so its end is certain.
+        with self._printing():
+            error = await self._submit_answer(Secret(f"<{url.reveal()}>"))
+        rows = () if login is None else (("Server", login.key.server_name),)
         if error is None:
-            return Page(ok=True, title="You are logged in", text="You can close this page.")
+            return Page(
+                ok=True,
+                title="You are logged in",
+                text="You can close this page.",
+                rows=(*rows, *connection_rows(self._result.result())),
+            )
         if self._is_exchanging:
-            return Page(ok=False, title="No response yet", text=f"{error} {error.advice}")
+            return Page(ok=False, title="No response yet", text=f"{error} {error.advice}", rows=rows)
         if isinstance(error, PasteRefused):
-            return Page(ok=False, title="This answer was refused", text=f"{error} The login still waits.")
-        return Page(ok=False, title="The login failed", text=f"{error} {error.advice}")
+            return _refusal_page(error)
+        return Page(ok=False, title="The login failed", text=f"{error} {error.advice}", rows=rows)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._result.done() or self._is_exchanging
+
+    @staticmethod
+    def _is_expected_redirect(login: Login, url: Secret) -> bool:
+        return login.poll_state is None and matches_state(f"<{url.reveal()}>", login.request)
+
+    def _refuse_request(self) -> Page:
+        """Count a request that does not belong to this login. Show the first one, then each power of ten."""
+        error = PasteRefused(
+            "That address does not belong to this login.",
+            "Open the link of this login, and continue in that browser.",
+        )
+        self._refused_request_count += 1
+        if self._refused_request_count == 1:
+            with self._printing():
+                self.screen.show_refusal(error)
+        elif str(self._refused_request_count).strip("0") == "1":
+            with self._printing():
+                self.screen.show_refused_requests(self._refused_request_count)
+        return _refusal_page(error)
 
     async def _submit_answer(self, text: Secret) -> McpAuthError | None:
         async with self._answer_lock:
@@ -193,16 +296,25 @@ class LoginAnswers:
             return None
 
 
-async def _read_stripped_line(line_source: LineSource) -> Secret | None:
-    """Return the next line without surrounding whitespace, None at the end of input."""
-    text = await line_source.read_line()
-    return None if text is None else Secret(text.strip())
+def _refusal_page(error: McpAuthError) -> Page:
+    return Page(ok=False, title="This answer was refused", text=f"{error} The login still waits.")
+
+
+def _split_commands(text: str) -> list[Secret]:
+    """Split a text into the commands at its start, and the answer after them."""
+    lines = text.strip().splitlines()
+    command_count = 0
+    while command_count < len(lines) and _parse_command(Secret(lines[command_count].strip())) is not None:
+        command_count += 1
+    commands = [Secret(line.strip()) for line in lines[:command_count]]
+    answer = "\n".join(lines[command_count:])
+    return [*commands, Secret(answer)] if answer or not commands else commands
 
 
 def _parse_command(line: Secret) -> str | None:
-    """Return the command of `FLOW_COMMANDS` that the user typed, None for any other text."""
+    """Return the command that the user typed, None for any other text."""
     text = line.reveal().lower()
-    return text if text in FLOW_COMMANDS else None
+    return text if text == QR_COMMAND or text in FLOW_COMMANDS else None
 
 
 async def open_listener(answers: LoginAnswers, redirect_uri: str) -> Listener | None:

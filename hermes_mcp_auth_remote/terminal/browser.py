@@ -39,13 +39,19 @@ def detect_browser_support(
 
     Reads only the environment, `sys.platform` (`platform`) and the existence of files. SSH takes precedence
     over a display: a forwarded display belongs to another machine, and a redirect to this machine does not
-    reach that machine. A user can override the result with `--flow loopback`.
+    reach that machine. But in an SSH session of VS Code, BROWSER opens the browser of the user's own machine,
+    and VS Code forwards the port of the redirect. A user can override the result with `--flow loopback`.
     """
     # Editors in a container or on a remote machine set BROWSER to a command that opens the user's browser.
     has_browser_variable = bool(_read_browser_variable(environ))
     is_in_container = bool(environ.get("container")) or any(map(path_exists, _CONTAINER_FILES))
     has_display = bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
+    is_vscode_terminal = has_browser_variable and bool(environ.get("VSCODE_IPC_HOOK_CLI"))
     rules = (
+        (
+            is_vscode_terminal,
+            BrowserSupport(can_open=True, reason="VS Code opens the browser of your own machine"),
+        ),
         (
             any(environ.get(name) for name in _SSH_VARIABLES),
             BrowserSupport(can_open=False, reason="this is an SSH session"),

@@ -31,8 +31,12 @@ RedirectHandler = Callable[[Secret], Awaitable[Page]]
 MAX_HEAD_BYTES = 65_536
 # Small, so that the listener checks the size of a head before it has read all of it.
 _CHUNK_BYTES = 4096
-# A browser opens a few connections in advance. Beyond this limit the listener aborts the oldest one.
-MAX_CONNECTIONS = 32
+# A browser opens a few connections in advance. Beyond this limit the listener aborts idle connections, the
+# oldest first, but not a younger one than this: it may be the redirect. Beyond the second limit (the process
+# has few file descriptors) it aborts the oldest one in any case. A browser sends its request at once, so its
+# connection does not become the oldest.
+MAX_CONNECTIONS, HARD_MAX_CONNECTIONS = 32, 256
+IDLE_SECONDS = 1.0
 HEAD_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 # For "localhost" the same port must be free in both address families.
@@ -66,7 +70,8 @@ class Listener:
         self._handle_redirect = handle_redirect
         self._sockets = sockets
         self._servers: list[asyncio.Server] = []
-        self._pending_writers: dict[asyncio.StreamWriter, None] = {}
+        # Connections without a whole request, the oldest first, with the time at which each one opened.
+        self._pending_writers: dict[asyncio.StreamWriter, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._head_seconds = head_seconds
 
@@ -124,9 +129,14 @@ class Listener:
         await self.close()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._pending_writers) >= MAX_CONNECTIONS:
-            next(iter(self._pending_writers)).transport.abort()
-        self._pending_writers[writer] = None
+        now = asyncio.get_running_loop().time()
+        while (count := len(self._pending_writers)) >= MAX_CONNECTIONS:
+            oldest, opened_at = next(iter(self._pending_writers.items()))
+            if now - opened_at < IDLE_SECONDS and count < HARD_MAX_CONNECTIONS:
+                break
+            del self._pending_writers[oldest]
+            oldest.transport.abort()
+        self._pending_writers[writer] = now
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._finish_task)
@@ -276,7 +286,7 @@ def _bind_all(families: list[tuple[socket.AddressFamily, str]], port: int) -> li
                     continue
                 raise
             port = listening_socket.getsockname()[1]
-            listening_socket.listen(MAX_CONNECTIONS)
+            listening_socket.listen(HARD_MAX_CONNECTIONS)
     except OSError:
         for listening_socket in sockets:
             listening_socket.close()

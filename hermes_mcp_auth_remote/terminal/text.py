@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
@@ -49,22 +50,43 @@ def login_summary(login: Login, now: float, columns: int = MAX_COLUMNS) -> str:
     return table(rows, columns)
 
 
+@dataclass(frozen=True, slots=True)
+class NextStepOptions:
+    """What the user of this terminal can do.
+
+    `allows_device` is False if the operator has disabled the device flow. `can_paste` is False if standard
+    input is closed. `waits` is False if another command completes the login. `forward_command` forwards the
+    port. `offers_qr` is True if the user can type "qr".
+    """
+
+    allows_device: bool = True
+    can_paste: bool = True
+    waits: bool = True
+    forward_command: str = ""
+    offers_qr: bool = False
+
+
 def next_step(
     login: Login,
     *,
     browser_opened: bool,
     port: int | None,
     columns: int = MAX_COLUMNS,
-    allows_device: bool = True,
+    options: NextStepOptions | None = None,
 ) -> str:
     """Tell the user what to do next.
 
     `browser_opened` is True if a browser was opened. `port` is the loopback port of the listener, None
-    without a listener. `allows_device` is False if the operator has disabled the device flow.
+    without a listener.
     """
-    authorization_server = login.authorization_server
+    options = options or NextStepOptions()
+    waits, can_paste = options.waits, options.can_paste
     expected_failure = "the browser shows a page that cannot be reached: that is expected."
     paste = "Copy that page's whole address, paste it here and press Enter."
+    if not waits:
+        paste = "Copy that page's whole address."
+    elif not can_paste:
+        paste = f"Copy that page's whole address, and pipe it into: {finish_command(login)}"
     forward_hint = ""
     if browser_opened:
         instruction = (
@@ -74,20 +96,55 @@ def next_step(
     elif is_loopback_host(_host(login.request.redirect_uri)):
         instruction = f"Open the address on any device. After you approve, {expected_failure} {paste}"
         if port is not None:
-            forward_hint = f"(Or forward the port: ssh -L {port}:127.0.0.1:{port}. Then do not paste.)"
+            forward_hint = wrap_text("Or run this on your computer first, and copy nothing:", columns)
+            # On a line of its own and unbroken: the user copies it.
+            forward_hint += f"\n{options.forward_command or f'ssh -N -L {port}:127.0.0.1:{port} USER@HOST'}"
     else:
-        instruction = f"Open the address on any device and approve. {paste.replace('that', 'the last')}"
+        instruction = f"Open the address on any device and approve. {paste.replace('that', 'the last', 1)}"
     warning = "Paste it only here, and only for a login that you started. Ctrl-C cancels."
-    can_switch = allows_device and supports_device_flow(authorization_server)
-    device_hint = '(Or type "code" to get a short code to enter on the other device.)' if can_switch else ""
-    paragraphs = (instruction, forward_hint, device_hint, warning)
-    return "\n".join(wrap_text(paragraph, columns) for paragraph in paragraphs if paragraph)
+    if not waits:
+        warning = "Use it only for a login that you started."
+    elif not can_paste:
+        warning = "Do this only for a login that you started. Ctrl-C cancels."
+    can_switch = (
+        waits and can_paste and options.allows_device and supports_device_flow(login.authorization_server)
+    )
+    commands = _commands_hint(
+        qr="draw a QR code" if options.offers_qr else "",
+        code="get a short code to enter on the other device" if can_switch else "",
+    )
+    paragraphs = (
+        wrap_text(instruction, columns),
+        forward_hint,
+        *(wrap_text(it, columns) for it in (commands, warning)),
+    )
+    return "\n".join(paragraph for paragraph in paragraphs if paragraph)
 
 
-def verification_uri_hint(code: DeviceAuthorization, columns: int = MAX_COLUMNS) -> str:
-    """Tell the user to open the verification URI that follows."""
-    scan = "Scan the QR code, or open" if code.verification_uri_complete else "Open"
+def finish_command(login: Login) -> str:
+    """Return the command that completes a login from another terminal."""
+    return f"hermes-mcp-auth login --finish {login.id}"
+
+
+def prompt_texts(login: Login) -> tuple[str, ...]:
+    """Return the prompts for a login, the longest first. A narrow window gets a shorter one."""
+    if login.poll_state is not None:
+        return ()
+    return ("Paste the address here: ", "Paste here: ", "> ")
+
+
+def verification_uri_hint(columns: int = MAX_COLUMNS, *, has_qr: bool = True) -> str:
+    """Tell the user to open the verification URI that follows. `has_qr` is True if a QR code is above it."""
+    scan = "Scan the QR code, or open" if has_qr else "Open"
     return wrap_text(f"{scan} this address on any device, and log in there:", columns)
+
+
+def qr_content_hint(code: DeviceAuthorization, columns: int = MAX_COLUMNS) -> str:
+    """Say what the QR code holds if it is not the address that is printed."""
+    if code.verification_uri_complete in {None, code.verification_uri}:
+        return ""
+    hint = "The QR code opens the same page with the code filled in:"
+    return f"{wrap_text(hint, columns)}\n{replace_unprintable(code.verification_uri_complete or '')}"
 
 
 def user_code_hint(code: DeviceAuthorization, columns: int = MAX_COLUMNS) -> str:
@@ -97,20 +154,46 @@ def user_code_hint(code: DeviceAuthorization, columns: int = MAX_COLUMNS) -> str
     return wrap_text("Enter this code there. If the page already shows it, compare every letter:", columns)
 
 
-def next_step_for_device(columns: int = MAX_COLUMNS) -> str:
-    """Tell the user what happens next, and warn about phishing (RFC 8628 section 5.4)."""
+def next_step_for_device(
+    columns: int = MAX_COLUMNS, *, can_type: bool = True, waits: bool = True, offers_qr: bool = False
+) -> str:
+    """Tell the user what happens next, and warn about phishing (RFC 8628 section 5.4).
+
+    `can_type` is False if standard input is closed. `waits` is False if another command waits for the login.
+    """
+    ends = "This command ends by itself after you approve. " if waits else ""
     instruction = (
-        "This command ends by itself after you approve. Do not send the code to anyone. Approve only a login "
+        f"{ends}Do not send the code to anyone. Approve only a login "
         "that you just started here: the person who started the login gets the access."
     )
-    commands_hint = 'Type "new" to get another code, or "paste" to paste an address instead. Ctrl-C cancels.'
-    return "\n".join(wrap_text(paragraph, columns) for paragraph in (instruction, commands_hint))
+    commands = ""
+    if waits:
+        commands = "Ctrl-C cancels."
+        if can_type:
+            hint = _commands_hint(
+                new="get another code", paste="paste an address", qr="draw a QR code" if offers_qr else ""
+            )
+            commands = f"{hint} {commands}"
+    return "\n".join(wrap_text(paragraph, columns) for paragraph in (instruction, commands) if paragraph)
 
 
-def countdown(seconds: float) -> str:
-    """Format the time for which a code is valid."""
+def _commands_hint(**purposes: str) -> str:
+    """Say which words the user can type: `purposes` maps each word to what it is for, "" leaves it out."""
+    hints = [f'"{word}" to {purpose}' for word, purpose in purposes.items() if purpose]
+    if not hints:
+        return ""
+    *first, last = hints
+    return f"Type {', '.join(first)} or {last}." if first else f"Type {last}."
+
+
+def countdown(login: Login, seconds: float, columns: int = MAX_COLUMNS) -> str:
+    """Format the time for which a code or a login is valid."""
     minutes, rest = divmod(max(int(seconds), 0), 60)
-    return f"Waiting: the code is valid for {minutes}:{rest:02d}"
+    time_left = f"{minutes}:{rest:02d}"
+    if login.poll_state is not None:
+        return f"Waiting: the code is valid for {time_left}"
+    line = f"Waiting for your login at {replace_unprintable(login.authorization_host)}: open for {time_left}"
+    return line if len(line) < columns else f"Waiting: open for {time_left}"
 
 
 def connection_summary(connection: Connection, now: float, columns: int = MAX_COLUMNS) -> str:

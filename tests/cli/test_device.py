@@ -171,7 +171,7 @@ def test_an_expired_code_on_a_terminal_can_be_replaced_or_switched_to_paste(
         screen.wait_for("valid for 9:5")
         screen.send("paste")
         screen.press("Enter")
-        text = screen.wait_for('(Or type "code" to get a short code')
+        text = screen.wait_for("to get a short code")
         url = next(line for line in text.splitlines() if "/authorize?" in line)
         screen.paste(approve(url))
         screen.press("Enter")
@@ -185,9 +185,9 @@ def test_the_screen_offers_a_code_only_if_devices_are_allowed(
     cli: Cli, device_demo: Demo, *, device: bool
 ) -> None:
     cli.configure(device_demo.mcp_url, device=device)
-    result = cli.run("login", "demo", "--no-wait", "--flow", "paste", "--no-qr")
-    assert result.exit_code == 0
-    assert ('type "code"' in result.err) is device
+    result = cli.run("login", "demo", "--flow", "paste", "--no-qr", stdin=b"nonsense\n")
+    assert result.exit_code == 5
+    assert ('Type "code"' in result.err) is device
 
 
 def test_the_demo_supports_the_device_flow(cli: Cli) -> None:

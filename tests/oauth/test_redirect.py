@@ -94,12 +94,102 @@ def test_quirk_40_the_code_is_read_from_a_mangled_address(text: str) -> None:
 
 @covers("paste-mangled")
 @pytest.mark.parametrize("ending", ["*", ")", "'", ".", "!", "$$", "-", "_", "~", "]"])
+@pytest.mark.parametrize("wrap", ["<{}>", '"{}"', "({})", "**{}**", "[{}]", "'{}'", "_{}_"])
+def test_quirk_40_a_code_between_delimiters_keeps_its_final_punctuation(ending: str, wrap: str) -> None:
+    assert read_code(wrap.format(f"{REDIRECT_URI}?state={STATE}&code=c0de{ending}")) == f"c0de{ending}"
+
+
+# The address with its code last: the only order in which nothing shows where the code ends.
+CODE_LAST = f"{REDIRECT_URI}?state={STATE}&code={quote(CODE, safe='')}"
+
+
+@covers("paste-mangled")
+@pytest.mark.parametrize("ending", ["-", "_", "=", "%7E", "%2A", "#", "&x=1"])
+def test_quirk_48_a_code_at_the_end_is_read_if_its_end_is_certain(ending: str) -> None:
+    assert read_code(f"{CODE_LAST}{ending}").startswith(CODE)
+    assert read_code(f"/callback?{CODE_LAST.partition('?')[2]}{ending}").startswith(CODE)
+
+
+@covers("paste-uncertain")
 @pytest.mark.parametrize(
-    "wrap", ["{}", "<{}>", '"{}"', "({})", "**{}**", "[{}]", "'{}'", "_{}_", "/callback?{query}"]
+    "text",
+    [
+        *(f"{CODE_LAST}{junk}" for junk in ("~", "201~", "|text", "*", ")", "'", ".", "!", "$$", "]", "\\")),
+        *(f"{CODE_LAST}{junk}" for junk in ("...", "1;2c", "^C", "http", "http:/")),
+        *(f"{CODE_LAST}{half}" for half in ("%", "%4", "...abc")),
+        f"{CODE_LAST} thanks",
+        f"{CODE_LAST}\nthanks",
+        f"{CODE_LAST[:-3]} {CODE_LAST[-3:]}",
+        f"{CODE_LAST[:-3]}\r\n{CODE_LAST[-3:]}",
+        f"the page: {CODE_LAST}, it said",
+        f"the page: {CODE_LAST}. It said so",
+        f"{CODE_LAST[:-3]}{CODE_LAST}",
+        f"{CODE_LAST}\n{CODE_LAST}x",
+        f"{REDIRECT_URI}?state={STATE}&code={'c' * (4096 - len(REDIRECT_URI) - len(STATE) - 13)}",
+    ],
 )
-def test_quirk_40_a_code_keeps_its_final_punctuation(ending: str, wrap: str) -> None:
-    query = f"state={STATE}&code=c0de{ending}"
-    assert read_code(wrap.format(f"{REDIRECT_URI}?{query}", query=query)) == f"c0de{ending}"
+def test_quirk_48_a_code_whose_end_is_uncertain_is_not_sent(text: str) -> None:
+    if ", it said" in text:
+        assert read_code(text) == CODE
+        return
+    refusal = expect_refusal(text)
+    assert "may be incomplete" in refusal or "different codes" in refusal
+    assert "quotation marks" in refusal
+    # The advice works.
+    assert read_code(f'"{CODE_LAST}"') == CODE
+
+
+@covers("paste-leftovers")
+@pytest.mark.parametrize("url", [URL, CODE_LAST], ids=["state last", "code last"])
+@pytest.mark.parametrize(
+    "mangling",
+    [
+        "{}[201~",
+        "{}^[[201~",
+        "[200~{}[201~",
+        "^[[200~{}^[[201~",
+        "200~{}201~",
+        "00~{}01~",
+        "0~{}1~",
+        "~{}",
+        "{}>",
+        "{}[O",
+        "{}[?1;2c",
+        "x{}",
+        "1;2c{}",
+        "[?1;2c{}",
+        "^[[?62;22;52c{}",
+        "]11;rgb:0000/1111/2222\\{}",
+        "{}\n$ ",
+        "{}{}",
+        "{} {}",
+        "{}\r\n{}",
+        "x{}{}",
+        "{} is the whole address",
+    ],
+)
+def test_quirk_48_leftovers_and_a_doubled_address_are_removed(url: str, mangling: str) -> None:
+    assert read_code(mangling.replace("{}", url)) == CODE
+
+
+@covers("paste-leftovers")
+@pytest.mark.parametrize("junk", ["~", "|text", "...", "\\", "^C", "]"])
+def test_quirk_48_junk_behind_the_state_is_removed(junk: str) -> None:
+    assert read_code(f"{URL}{junk}") == CODE
+
+
+@covers("paste-mangled")
+@pytest.mark.parametrize("width", [40, 57, 80])
+@pytest.mark.parametrize("wrap", ["{}", '"{}"', "{}\nthat is it", "{}\n$"])
+def test_quirk_40_an_address_that_a_window_wrapped_is_joined(width: int, wrap: str) -> None:
+    if width == 57:
+        # An unusual width shows itself in two equal lines.
+        long_code = f"{CODE_LAST}-and-{'more' * 10}"
+        expected = f"{CODE}-and-{'more' * 10}"
+    else:
+        long_code, expected = CODE_LAST, CODE
+    lines = "\n".join(long_code[n : n + width] for n in range(0, len(long_code), width))
+    assert read_code(wrap.format(lines)) == expected
 
 
 @covers("paste-duplicates")

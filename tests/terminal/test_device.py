@@ -290,6 +290,18 @@ def test_the_qr_code_contains_the_user_code_if_the_server_supports_it() -> None:
         assert ("compare" in text.split("Access")[1]) is complete
 
 
+@covers("qr-content")
+@pytest.mark.parametrize(("complete", "with_qr"), [(True, True), (True, False), (False, True)])
+def test_the_screen_says_what_the_qr_code_holds(*, complete: bool, with_qr: bool) -> None:
+    display = DeviceLoginDisplay(80, make_device_login(complete=complete), colour=False, with_qr=with_qr)
+    text = display.record_output(lambda: display.screen.show(display.login, browser_opened=False, port=None))
+    code = display.login.device_authorization
+    assert code is not None
+    assert ("The QR code opens the same page with the code filled in:" in text) is (complete and with_qr)
+    assert (f"{code.verification_uri}?user_code=" in text) is (complete and with_qr)
+    assert ("Scan the QR code" in text) is with_qr
+
+
 def test_the_countdown_is_rewritten_without_moving_the_cursor() -> None:
     display = DeviceLoginDisplay(80, make_device_login())
     display.now += 61.5
@@ -327,7 +339,7 @@ def test_the_paste_screen_offers_a_code_only_if_the_server_has_one() -> None:
         text = display.record_output(
             lambda at=display: at.screen.show(at.login, browser_opened=False, port=None)  # type: ignore[misc]
         )
-        assert ('type "code"' in text) is (endpoint is not None)
+        assert ('"code"' in text) is (endpoint is not None)
 
 
 @covers("device-off")
@@ -340,4 +352,4 @@ def test_the_paste_screen_offers_no_code_if_devices_are_disabled() -> None:
     )
     text = display.record_output(lambda: display.screen.show(display.login, browser_opened=False, port=None))
     assert "Paste it only here" in text
-    assert 'type "code"' not in text
+    assert '"code"' not in text

@@ -157,6 +157,39 @@ def test_line_breaks_in_a_paste_do_not_end_the_line(terminal: PseudoTerminal) ->
     run_with_keyboard(terminal, test)
 
 
+@covers("paste-together")
+@pytest.mark.parametrize("end", [b"", b"\r"], ids=["without a last line break", "with a last line break"])
+def test_lines_that_arrive_together_without_paste_marks_are_one_text(
+    terminal: PseudoTerminal, end: bytes
+) -> None:
+    lines = [PASTE[n : n + 80] for n in range(0, 400, 80)]
+
+    async def test(keys: Keyboard) -> None:
+        # In two parts, as a connection may split it, directly after a line break.
+        await terminal.type_bytes("".join(f"{line}\r" for line in lines[:3]).encode())
+        await terminal.wait_until_shown("[242 characters]")
+        await terminal.type_bytes("\r".join(lines[3:]).encode() + end)
+        if not end:
+            await terminal.wait_until_shown("[404 characters]")
+            await terminal.type_bytes(b"\r")
+        assert await keys.read_line() == "\n".join(lines)
+
+    run_with_keyboard(terminal, test)
+
+
+@covers("csi-u")
+@pytest.mark.parametrize("key", [b"\x1b[99;5u", b"\x1b[27;5;99~"])
+def test_ctrl_c_as_a_control_sequence_interrupts(terminal: PseudoTerminal, key: bytes) -> None:
+    async def test(keys: Keyboard) -> None:
+        interrupted = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
+        await terminal.type_bytes(key)
+        async with asyncio.timeout(20):
+            await interrupted.wait()
+
+    run_with_keyboard(terminal, test)
+
+
 def test_only_the_character_count_is_shown(terminal: PseudoTerminal) -> None:
     steps = {
         b"x": "[1 character]",
@@ -182,7 +215,7 @@ def test_only_the_character_count_is_shown(terminal: PseudoTerminal) -> None:
 
 def test_control_d_ends_the_input_for_good(terminal: PseudoTerminal) -> None:
     async def test(keys: Keyboard) -> None:
-        await terminal.type_bytes(b"first\rhalf\x04")
+        await terminal.type_bytes(b"first\r\x04")
         assert [await keys.read_line() for _ in range(3)] == ["first", None, None]
 
     run_with_keyboard(terminal, test)
@@ -347,9 +380,9 @@ def read_all(read_end: int) -> list[str | None]:
     ("data", "expected"),
     [
         (b"", [None]),
-        (b"one\ntwo\r\n\nlast", ["one", "two", "", "last", None]),
+        (b"one\ntwo\r\n\nlast", ["one\ntwo\n\nlast", None]),
         (b"x" * 16_000 + b"\n", ["x" * 16_000, None]),
-        (b"x" * 50_000 + b"\nnext\n", ["x" * MAX_PIPED_CHARS, "next", None]),
+        (b"x" * 50_000 + b"\nnext\n", ["x" * MAX_PIPED_CHARS, None]),
         (b"\xff\n", ["\ufffd", None]),
     ],
 )

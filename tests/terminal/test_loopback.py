@@ -18,6 +18,7 @@ from hermes_mcp_auth_remote.terminal.loopback import Listener
 from hermes_mcp_auth_remote.terminal.loopback_page import Page
 from hermes_mcp_auth_remote.values import Secret
 from tests.parts.ports import free_port
+from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
@@ -257,6 +258,45 @@ def test_a_hundred_idle_connections_do_not_block_a_browser() -> None:
         idle = [await asyncio.open_connection("127.0.0.1", listener_port(listener)) for _ in range(100)]
         await check_listener(listener, handler)
         for _, writer in idle:
+            writer.close()
+
+    run_with_listener(test)
+
+
+@covers("listener-collapse")
+def test_a_young_connection_is_not_closed_for_newer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loopback, "IDLE_SECONDS", 3600.0)
+
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener_port(listener))
+        request = make_request(listener)
+        writer.write(request[:10])
+        idle = [await asyncio.open_connection("127.0.0.1", listener_port(listener)) for _ in range(100)]
+        await check_listener(listener, handler)
+        writer.write(request[10:])
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        for _, idle_writer in [*idle, (reader, writer)]:
+            idle_writer.close()
+
+    run_with_listener(test)
+
+
+def test_idle_connections_beyond_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loopback, "IDLE_SECONDS", 0.0)
+
+    async def test(listener: Listener, handler: RecordingHandler) -> None:
+        connections = [
+            await asyncio.open_connection("127.0.0.1", listener_port(listener))
+            for _ in range(loopback.MAX_CONNECTIONS + 8)
+        ]
+        await check_listener(listener, handler)
+        # The oldest ones, and one more for the request of `check_listener`.
+        results = await asyncio.gather(
+            *(reader.read() for reader, _ in connections[:9]), return_exceptions=True
+        )
+        assert all(result == b"" or isinstance(result, ConnectionError) for result in results)
+        assert not connections[-1][0].at_eof()
+        for _, writer in connections:
             writer.close()
 
     run_with_listener(test)

@@ -59,6 +59,8 @@ class RecordingScreen:
     shown: asyncio.Queue[Login] = field(default_factory=asyncio.Queue)
     refusals: list[McpAuthError] = field(default_factory=list)
     counts: int = 0
+    refused_request_counts: list[int] = field(default_factory=list[int])
+    qr_logins: list[Login | None] = field(default_factory=list[Login | None])
     expiries: asyncio.Queue[Login] = field(default_factory=asyncio.Queue)
     was_browser_opened: bool = False
     port: int | None = None
@@ -70,8 +72,17 @@ class RecordingScreen:
     def show_refusal(self, error: McpAuthError) -> None:
         self.refusals.append(error)
 
+    def show_refused_requests(self, count: int) -> None:
+        self.refused_request_counts.append(count)
+
     def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
         self.counts += 1
+
+    def show_qr(self, login: Login) -> None:
+        self.qr_logins.append(login)
+
+    def hide_qr(self) -> None:
+        self.qr_logins.append(None)
 
     def show_expiry(self, login: Login) -> None:
         self.expiries.put_nowait(login)
@@ -160,6 +171,59 @@ def test_a_redirect_completes_the_login_without_a_paste(demo: Demo, tmp_path: Pa
         assert (status, "You are logged in" in page) == (200, True)
         await race.wait_for_connection()
         assert not is_listening(race.screen.port)
+
+    run_test(main())
+
+
+@covers("listener-collapse")
+def test_foreign_requests_are_counted_and_not_stored(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels(at_keyboard=True))
+        login = await race.wait_until_shown()
+        stored = race.service.login(login.id)
+        for number in range(25):
+            foreign = f"{login.request.redirect_uri}?code=some-code-{number}&state=another"
+            status, _, page = await asyncio.to_thread(fetch, "GET", foreign)
+            assert (status, "The login still waits" in page) == (400, True)
+        assert len(race.screen.refusals) == 1
+        assert race.screen.refused_request_counts == [10]
+        assert race.service.login(login.id) == stored
+        answer = await asyncio.to_thread(approve, login.authorization_url)
+        status, _, page = await asyncio.to_thread(fetch, "GET", answer)
+        assert status == 200
+        for fact in ("demo", demo.mcp_url, "ada@example.com", "mcp:tools offline_access"):
+            assert f"<dd>{fact}</dd>" in page
+        await race.wait_for_connection()
+
+    run_test(main())
+
+
+def test_a_redirect_with_an_unusual_code_at_its_end_is_used_as_it_is(demo: Demo, tmp_path: Path) -> None:
+    """A browser's request is exact, so the end of its code is certain."""
+
+    async def main() -> None:
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels(at_keyboard=True))
+        login = await race.wait_until_shown()
+        answer = await asyncio.to_thread(approve, login.authorization_url)
+        base, _, query = answer.partition("?")
+        parameters = sorted(query.split("&"), key=lambda it: it.startswith("code="))
+        await asyncio.to_thread(fetch, "GET", f"{base}?{'&'.join(parameters)}~")
+        with pytest.raises(McpAuthError) as caught:
+            await race.wait_for_connection()
+        assert not isinstance(caught.value, PasteRefused), "the code with its last character was sent"
+
+    run_test(main())
+
+
+def test_commands_before_an_address_are_run_first(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels(at_keyboard=True))
+        login = await race.wait_until_shown()
+        answer = await asyncio.to_thread(approve, login.authorization_url)
+        race.lines.lines.put_nowait(f"qr\nQR\n{answer}\n")
+        await race.wait_for_connection()
+        assert race.screen.qr_logins == [login, login, None]
+        assert race.screen.refusals == []
 
     run_test(main())
 

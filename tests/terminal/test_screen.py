@@ -14,7 +14,9 @@ from PIL import Image
 
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN
-from hermes_mcp_auth_remote.terminal.screen import PlainScreen, terminal_size
+from hermes_mcp_auth_remote.terminal.forwarding import ssh_forward_command
+from hermes_mcp_auth_remote.terminal.screen import PlainScreen
+from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.values import Server
 from tests.parts.authorization_server import Demo, serve_demo
 from tests.requirements import covers
@@ -42,6 +44,7 @@ def render_login(
     browser_opened: bool = False,
     with_qr: bool = True,
     colour: bool = True,
+    **options: bool,
 ) -> str:
     """Return what a terminal of this size shows of a new login."""
 
@@ -50,10 +53,11 @@ def render_login(
         login = await service.start_login(Server("demo", demo.mcp_url), TERMINAL_ORIGIN)
         stream = EncodedStream()
         stream.encoding = encoding
-        screen = PlainScreen(stream, columns, rows, time.time, with_qr, colour)
+        screen = PlainScreen(stream, columns, rows, time.time, with_qr, colour, **options)  # type: ignore[arg-type]
         screen.show(login, browser_opened=browser_opened, port=4711)
         lines = stream.getvalue().splitlines()
-        assert login.authorization_url in lines, "the URL is not alone on its line"
+        if "with_links" not in options:
+            assert login.authorization_url in lines, "the URL is not alone on its line"
         return stream.getvalue()
 
     return asyncio.run(main())
@@ -75,14 +79,100 @@ def test_the_qr_code_can_be_scanned_and_contains_the_url(demo: Demo, tmp_path: P
     assert "\x1b" not in text
 
 
-def test_a_too_wide_qr_code_is_not_drawn_and_a_too_tall_one_is_noted(demo: Demo, tmp_path: Path) -> None:
+def test_a_too_wide_qr_code_is_not_drawn(demo: Demo, tmp_path: Path) -> None:
     narrow = render_login(demo, tmp_path, 60, 60)
     assert "█" not in narrow
     assert "too wide for this window" in " ".join(narrow.split())
-    low = render_login(demo, tmp_path, 80, 24)
-    assert "█" in low
-    assert "taller than this window" in low
-    assert low.index("█") < low.index("/authorize?"), "the QR code must be above the URL"
+
+
+@covers("facts-visible")
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40), (40, 20), (30, 16)])
+def test_the_facts_stay_visible_in_a_small_window(
+    demo: Demo, tmp_path: Path, columns: int, rows: int
+) -> None:
+    text = render_login(demo, tmp_path, columns, rows, at_keyboard=True)
+    physical_rows = [
+        line[start : start + columns] or ""
+        for line in text.splitlines()
+        for start in range(0, max(len(line), 1), columns)
+    ]
+    # The prompt takes the last row.
+    visible = "".join("".join(physical_rows[-(rows - 1) :]).split())
+    for fact in ("Server", demo.mcp_url, "Youloginat127.0.0.1", "Accessmcp:tools", "Openuntil"):
+        assert fact in visible
+    assert "█" not in text
+    assert ('"qr" to draw' in " ".join(text.split())) is (columns >= 80)
+    assert text.index("Server") < text.index("/authorize?"), "the facts must precede the link"
+
+
+@covers("qr-fits")
+def test_a_qr_code_that_does_not_fit_is_drawn_alone_on_request(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        service = AuthService(tmp_path)
+        login = await service.start_login(Server("demo", demo.mcp_url), TERMINAL_ORIGIN)
+        stream = EncodedStream()
+        screen = PlainScreen(stream, 80, 24, time.time, at_keyboard=True)
+        screen.show_qr(login)
+        assert "The QR code needs" in stream.getvalue()
+        assert "█" not in stream.getvalue()
+        screen.rows = 60
+        screen.show_qr(login)
+        drawn = stream.getvalue().partition("\x1b[?1049h")[2]
+        assert drawn.count("\n") > 24
+        assert drawn.endswith("Press Enter to go back. ")
+        before = stream.getvalue()
+        screen.show_countdown(login)
+        assert stream.getvalue() == before, "a countdown would damage the code"
+        screen.hide_qr()
+        screen.hide_qr()
+        assert stream.getvalue() == f"{before}\x1b[?1049l"
+
+    asyncio.run(main())
+
+
+def test_without_a_keyboard_nothing_is_offered_to_type(demo: Demo, tmp_path: Path) -> None:
+    text = render_login(demo, tmp_path, 80, 24, at_keyboard=False)
+    assert "Type" not in text
+    assert "too tall for this window" in text
+
+
+def test_without_standard_input_the_screen_asks_for_no_paste(demo: Demo, tmp_path: Path) -> None:
+    text = " ".join(render_login(demo, tmp_path, 80, 60, can_paste=False, with_qr=False).split())
+    assert "paste" not in text.lower()
+    assert "hermes-mcp-auth login --finish " in text
+
+
+def test_a_wrapped_address_is_one_link(demo: Demo, tmp_path: Path) -> None:
+    text = render_login(demo, tmp_path, 80, 24, with_links=True)
+    [line] = [line for line in text.splitlines() if "/authorize?" in line]
+    target, shown = line.removeprefix("\x1b]8;id=login;").removesuffix("\x1b]8;;\x1b\\").split("\x1b\\")
+    assert target == shown
+    assert shown.startswith("http://127.0.0.1:")
+    assert "\x1b]8" not in render_login(demo, tmp_path, 500, 60, with_links=True)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (
+            {"SSH_CONNECTION": "198.51.100.7 50000 203.0.113.9 22", "LOGNAME": "ada"},
+            "ssh -N -L 4711:127.0.0.1:4711 ada@203.0.113.9",
+        ),
+        (
+            {"SSH_CONNECTION": "2001:db8::1 50000 2001:db8::2 2222", "USER": "ada"},
+            "ssh -N -L 4711:127.0.0.1:4711 -p 2222 ada@2001:db8::2",
+        ),
+        ({"USER": "o'neil"}, "ssh -N -L 4711:127.0.0.1:4711 'o'\"'\"'neil@HOST'"),
+        ({"SSH_CONNECTION": "damaged", "USER": "ada"}, "ssh -N -L 4711:127.0.0.1:4711 ada@HOST"),
+    ],
+)
+def test_the_forward_command_is_complete(
+    environ: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "HOST")
+    assert ssh_forward_command(environ, "http://127.0.0.1:4711/callback") == expected
+    assert "-L '[::1]:4711:[::1]:4711'" in ssh_forward_command(environ, "http://[::1]:4711/callback")
+    assert "-L 4711:localhost:4711" in ssh_forward_command(environ, "http://localhost:4711/callback")
 
 
 @pytest.mark.parametrize("more", [{"with_qr": False}, {"browser_opened": True}, {"encoding": "ascii"}])
