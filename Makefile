@@ -10,13 +10,13 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 demo: setup  ## log in to an embedded MCP server, here in the terminal
-	@$(BIN)/hermes-mcp-auth demo
+	@trap : INT; $(BIN)/hermes-mcp-auth demo || test $$? -eq 130
 
 demo-telegram: setup  ## a login in a Telegram chat, played on this machine: no bot, no token
-	@$(BIN)/python -m tests.chat_demo telegram
+	@trap : INT; $(BIN)/python -m tests.chat_demo telegram
 
 demo-discord: setup  ## the same in a Discord channel
-	@$(BIN)/python -m tests.chat_demo discord
+	@trap : INT; $(BIN)/python -m tests.chat_demo discord
 
 # Two test processes more than there are cores, because some always wait. Tests of one group run in one process.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 2)' 2>/dev/null || echo 4)

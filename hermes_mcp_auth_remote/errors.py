@@ -85,7 +85,7 @@ class ServerNotFound(ConfigError):
     """No server of that name is configured."""
 
     code = "server_not_found"
-    advice = "Add it under `mcp_servers` in config.yaml, or pass its address with --url."
+    advice = "Add it under `mcp_servers` in config.yaml, or give its address instead of its name."
 
     def __init__(
         self,

@@ -250,6 +250,7 @@ REQUIREMENTS = (
     Requirement("exit-codes", "Every refusal has a sentence and a stable exit code.", "this package"),
     Requirement("no-escape", "Text of a server never controls a terminal.", "security 13"),
     Requirement("ssh-paste", "A long paste over SSH arrives complete.", "this package"),
+    Requirement("demo-typed", "The chat demos accept everything that a user types.", "this package"),
     Requirement("qr-content", "The screen says what the QR code holds.", "this package"),
     Requirement("facts-visible", "The facts of a login are visible in a window of 24 rows.", "this package"),
     Requirement("listener-collapse", "Foreign requests to the listener are counted.", "RFC 8252 §8.3"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from functools import partial
 
 from hermes_mcp_auth_remote.platforms import PLATFORMS, id_examples, join_alternatives
@@ -67,7 +68,9 @@ from {variables}, in .env in HERMES_HOME or in the
 environment, or from a file that other users cannot change."""
 _DEMO = """\
 Runs an MCP server and its authorization server on this machine, logs in and
-calls a tool. Without a terminal, the demo logs in by itself. Stores nothing."""
+calls a tool. Without a terminal, the demo logs in by itself. Stores nothing.
+With --serve, it keeps the servers running and prints commands to try in another
+terminal: every verb, the device flow, and a server with a fault."""
 
 
 def _make_formatter(prog: str) -> argparse.HelpFormatter:
@@ -140,13 +143,21 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve_arguments(serve)
     demo = add("demo", help="log in to an MCP server on this machine", description=_DEMO)
     demo.add_argument("--flow", choices=_FLOWS, help="as for login")
+    demo.add_argument(
+        "--serve", action="store_true", help="run the servers until Ctrl-C, and print commands to try"
+    )
     demo.add_argument("--json", action="store_true", help="write JSON, a line per event")
     return parser
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Parse `argv`. Do not parse the command after `run ... --`: it has its own options."""
-    options = parser.parse_args(own_arguments(argv))
+    options, unknown = parser.parse_known_args(own_arguments(argv))
+    if unknown:
+        message = f"unrecognized arguments: {shlex.join(unknown)}"
+        if options.verb == "run" and "--" not in argv:
+            options.refuse(f"{message}; put -- before the command: -- {shlex.join(unknown)}")
+        parser.error(message)
     if options.verb == "run":
         options.command = argv[len(own_arguments(argv)) + 1 :]
     return options

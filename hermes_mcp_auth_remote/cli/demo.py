@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
+import contextlib
+import shlex
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +17,7 @@ from typing import Self, TextIO
 from urllib.parse import urlsplit
 
 from hermes_mcp_auth_remote.cli.connection_output import print_connection
-from hermes_mcp_auth_remote.cli.login import detect_answer_channels, screen_for
+from hermes_mcp_auth_remote.cli.login import detect_answer_channels, is_at_keyboard, screen_for
 from hermes_mcp_auth_remote.cli.output import print_json
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import ConfigError
@@ -23,7 +25,7 @@ from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.terminal.answers import Screen
-from hermes_mcp_auth_remote.terminal.input import LineSource, open_line_source
+from hermes_mcp_auth_remote.terminal.input import LineSource, Prompt, open_line_source
 from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
 from hermes_mcp_auth_remote.terminal.text import MAX_COLUMNS, wrap_text
 from hermes_mcp_auth_remote.terminal.window import terminal_size
@@ -55,41 +57,101 @@ APPROVE_HINT = (
 )
 
 
+SERVE_INTRODUCTION = (
+    "An MCP server and its authorization server run on this machine until Ctrl-C. In another terminal, set "
+    "HERMES_HOME, so that your own logins stay as they are. Then try the commands. A login shows an address: "
+    "open it and approve."
+)
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve, log in and call a tool. Without a terminal the demo approves the login itself."""
+    if options.serve:
+        return _serve(as_json=options.json)
     if not options.json:
         _print_paragraph(INTRODUCTION, sys.stdout)
     behaviour = Behaviour(
         with_device=options.flow == "device", device_interval_seconds=DEVICE_INTERVAL_SECONDS
     )
+    # The address leads to this machine: a phone that scans it would open its own 127.0.0.1.
+    options.no_qr = True
     with serve_demo(behaviour) as demo, tempfile.TemporaryDirectory() as home:
         server = Server("demo", demo.mcp_url)
         service = AuthService(Path(home))
-        is_unattended = not os.isatty(0)
+        is_unattended = not is_at_keyboard()
         recording_screen = _RecordingScreen(
             screen_for(options, service), with_hint=not is_unattended and not options.json
         )
         flow: Flow = options.flow or ("paste" if is_unattended else "auto")
+        channels = _demo_channels(detect_answer_channels(flow), is_unattended=is_unattended)
         line_source = _ApprovingLineSource(
             demo, recording_screen, None if is_unattended else open_line_source(), as_json=options.json
         )
-        connection = run_until_stopped(
-            log_in(
-                service,
-                server,
-                recording_screen,
-                line_source,
-                _demo_channels(detect_answer_channels(flow), is_unattended=is_unattended),
-            )
-        )
+        connection = run_until_stopped(log_in(service, server, recording_screen, line_source, channels))
         print_connection(connection, as_json=options.json)
         tool_text = run_until_stopped(_call_tool(service.session(server)))
     if options.json:
         print_json({"event": "tool_result", "tool": "whoami", "text": tool_text})
     else:
         print(f"\nThe MCP SDK called the tool `whoami` with your token. The result is: {tool_text}")
-        print("\nNow try a real server: hermes-mcp-auth login --url https://mcp.linear.app/mcp")
+        print(f"\nNow try a real server:\n{program_name()} login linear --url https://mcp.linear.app/mcp")
     return 0
+
+
+def _serve(*, as_json: bool) -> int:
+    """Run the servers of the demo, and a server with a fault, until Ctrl-C."""
+    behaviour = Behaviour(with_device=True, device_interval_seconds=DEVICE_INTERVAL_SECONDS)
+    with (
+        serve_demo(behaviour) as demo,
+        serve_demo(Behaviour(pkce_advertised=False)) as broken_demo,
+        tempfile.TemporaryDirectory() as home,
+    ):
+        if as_json:
+            print_json(
+                {
+                    "event": "serving",
+                    "url": demo.mcp_url,
+                    "broken_url": broken_demo.mcp_url,
+                    "hermes_home": home,
+                }
+            )
+        else:
+            _print_paragraph(SERVE_INTRODUCTION, sys.stdout)
+            print("\n".join(_commands_to_try(demo.mcp_url, broken_demo.mcp_url, home)), flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            run_until_stopped(asyncio.Event().wait())
+    return 0
+
+
+def _commands_to_try(url: str, broken_url: str, home: str) -> Iterator[str]:
+    program = program_name()
+    yield f"  export HERMES_HOME={shlex.quote(home)}"
+    yield f"  {program} login demo --url {url}"
+    for rest in (
+        "login demo --flow paste",
+        "login demo --flow device",
+        "status",
+        "token demo",
+        f"header demo | curl -si -H @- {url}",
+        "run demo --env MCP_TOKEN -- sh -c 'echo $MCP_TOKEN'",
+        "doctor demo",
+        "logout demo",
+    ):
+        yield f"  {program} {rest}"
+    yield "\nThis server is broken. See what a login and doctor say:"
+    yield f"  {program} doctor {broken_url}"
+    yield f"  {program} login broken --url {broken_url}"
+
+
+def program_name() -> str:
+    """Return the command that starts this program here, quoted for a shell."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return shlex.join([sys.executable, "-m", "hermes_mcp_auth_remote.cli"])
+    found = shutil.which(program.name)
+    if found is not None and program.exists() and Path(found).samefile(program):
+        return program.name
+    return shlex.quote(str(program))
 
 
 def _demo_channels(channels: AnswerChannels, *, is_unattended: bool) -> AnswerChannels:
@@ -114,16 +176,12 @@ class _RecordingScreen:
         self.shown_logins: asyncio.Queue[Login] = asyncio.Queue()
 
     def show(self, login: Login, *, browser_opened: bool, port: int | None) -> None:
-        self._screen.show(login, browser_opened=browser_opened, port=port)
         if self._with_hint and not browser_opened:
-            _print_paragraph(
-                APPROVE_HINT
-                if login.poll_state is None
-                else APPROVE_HINT.replace(", and pastes for you", ""),
-                sys.stderr,
-            )
-            if login.poll_state is not None:
-                self.show_countdown(login, on_new_line=True)
+            is_device = login.poll_state is not None
+            hint = APPROVE_HINT.replace(", and pastes for you", "") if is_device else APPROVE_HINT
+            _print_paragraph(hint, sys.stderr)
+        # The prompt must stay directly below the countdown.
+        self._screen.show(login, browser_opened=browser_opened, port=port)
         self.shown_logins.put_nowait(login)
 
 
@@ -171,6 +229,16 @@ class _ApprovingLineSource:
                 "The demo opens the address, approves, and pastes the address that it ends on.", sys.stdout
             )
         return await run_in_own_thread(_fetch_redirect, login.authorization_url)
+
+    def show_prompt(self, *texts: str) -> None:
+        """Show the prompt of the keyboard."""
+        if isinstance(self._keyboard, Prompt):
+            self._keyboard.show_prompt(*texts)
+
+    def hide_prompt(self) -> None:
+        """Hide the prompt of the keyboard."""
+        if isinstance(self._keyboard, Prompt):
+            self._keyboard.hide_prompt()
 
     async def __aenter__(self) -> Self:
         if self._keyboard is not None:

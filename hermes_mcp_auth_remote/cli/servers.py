@@ -39,9 +39,7 @@ def resolve_server(
     that the user typed.
     """
     if name is None:
-        raise ConfigError(
-            "No server was named.", "Name a server of config.yaml, or pass its address with --url."
-        )
+        raise ConfigError("No server was named.", "Name a server of config.yaml, or give its address.")
     return server_by_name(name, owner, configuration, with_suggestions=with_suggestions)
 
 

@@ -9,7 +9,7 @@ switch the flow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Generator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -157,7 +157,7 @@ class LoginAnswers:
             self._prompt.show_prompt(*prompt_texts(self.login))
 
     @contextmanager
-    def _printing(self) -> Iterator[None]:
+    def _printing(self) -> Generator[None]:
         """Hide the prompt while the block prints what did not come from the keyboard."""
         self._hide_qr()
         if self._prompt is not None:

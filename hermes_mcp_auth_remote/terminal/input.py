@@ -108,6 +108,11 @@ class _TextQueue:
         self._has_end = False
         self._is_read_to_end = False
 
+    @property
+    def has_text(self) -> bool:
+        """True if `get` returns at once."""
+        return not self._texts.empty()
+
     async def get(self) -> str | None:
         """Return the next text, None at the end and after it."""
         if self._is_read_to_end:
@@ -312,6 +317,9 @@ class Keyboard:
     def show_prompt(self, *texts: str) -> None:
         """Show the first of the texts that leaves room for the number of characters, and that number."""
         self.hide_prompt()
+        if self._texts.has_text:
+            # It arrived early: the line is over.
+            return
         try:
             columns = os.get_terminal_size(self._output_fd).columns
         except OSError:

@@ -55,7 +55,8 @@ class LineEditor:
         self._state: ParserState = "text"
         self._sequence = ""
         self._in_paste = False
-        self._has_paste_marks = False
+        # True if the end mark of a paste came last: the Enter key after it ends the text at once.
+        self._is_paste_ended = False
         self._after_return = False
         self._finished: list[str] = []
         # True if Enter was the last key, and may be a line break of a paste.
@@ -78,7 +79,7 @@ class LineEditor:
     def feed(self, data: bytes, *, idle_seconds: float = 0.0) -> list[str]:
         """Add bytes that arrived `idle_seconds` after the previous ones. Return the complete texts."""
         if self._in_paste and idle_seconds >= LOST_MARK_SECONDS and data in {b"\r", b"\n"}:
-            self._in_paste = False
+            self._in_paste, self._is_paste_ended = False, True
         for character in self._decoder.decode(data):
             if self.is_ended:
                 break
@@ -109,8 +110,8 @@ class LineEditor:
         if character == "\x1b":
             self._state = "escape"
         elif character in "\r\n":
-            if self._has_paste_marks and not self._in_paste:
-                # The terminal marks pastes, so this Enter is a key.
+            if self._is_paste_ended:
+                self._is_paste_ended = False
                 self._finished.append("".join(self._text))
                 self._text.clear()
             else:
@@ -159,13 +160,13 @@ class LineEditor:
     def _apply_sequence(self, sequence: str) -> None:
         if sequence in {_PASTE_START, _PASTE_END}:
             self._in_paste = sequence == _PASTE_START
-            self._has_paste_marks = True
+            self._is_paste_ended = not self._in_paste
         elif not self._in_paste:
             for key in _read_key(sequence):
                 self._process_character(key)
 
     def _append(self, character: str) -> None:
-        self.is_complete = False
+        self.is_complete = self._is_paste_ended = False
         if len(self._text) < self._max_chars:
             self._text.append(character)
 

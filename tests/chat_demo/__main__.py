@@ -6,6 +6,8 @@ The argument is telegram or discord. At a terminal you are the user; without a t
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
 import sys
 import tempfile
 import textwrap
@@ -21,34 +23,47 @@ from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import Server
-from tests.chat_demo.demo_chats import DemoChat, DiscordDemoChat, TelegramDemoChat
+from tests.chat_demo.demo_chats import PASTE_LABEL, DemoChat, DiscordDemoChat, TelegramDemoChat
 from tests.consent_form import approve, approve_device
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
+from tests.parts.bot_api.user_actions import ImpossibleAction
 
 DEMO_CHATS: dict[str, Callable[[AuthService, list[Server]], DemoChat]] = {
     "telegram": TelegramDemoChat,
     "discord": DiscordDemoChat,
 }
-INTRODUCTION = """\
-A {platform} bot runs on this machine. It uses a local copy of {platform}'s API. An MCP server and its
-authorization server run here as well. Ada wants her agent to use that MCP server.
-"""
+INTRODUCTION = (
+    "A {platform} bot runs on this machine. It uses a local copy of {platform}'s API. An MCP server and its "
+    "authorization server run here as well. Ada wants her agent to use that MCP server."
+)
 CONNECTED = "demo: connected"
 USAGE = """\
-You are Ada. Type a message ({connect}) or the number of a button. `approve` opens the page on her phone
-and approves there. `paste` answers with the address that her browser ended on. An empty line shows the chat
-again. `bye` ends the demo.
+You are Ada. Type one of these, and Enter:
+  {connect}
+           a message to the bot; any other text is a message too
+  1        the number of a button
+  approve  open the newest login page on her phone, and approve there
+  paste    answer with the address that her browser ended on
+  bye      end the demo; an empty line shows what is new
 """
+# Without a terminal: a width that suits a log.
+DEFAULT_COLUMNS = 100
 
 
 def main() -> None:
     """Run the demo for the platform that the command line names."""
     platform = sys.argv[1] if sys.argv[1:] else "telegram"
+    with contextlib.suppress(KeyboardInterrupt):
+        run_demo(platform)
+
+
+def run_demo(platform: str) -> None:
+    """Run the demo for a platform until the user ends it."""
     with tempfile.TemporaryDirectory() as home, serve_demo(Behaviour(device_interval_seconds=1)) as demo:
         service, server = AuthService(Path(home)), Server("demo", demo.mcp_url)
         chat = DEMO_CHATS[platform](service, [server])
         with chat.running():
-            print(INTRODUCTION.format(platform=platform.title()))
+            print(textwrap.fill(INTRODUCTION.format(platform=platform.title()), width()), end="\n\n")
             person = DemoUser(chat, demo)
             if sys.stdin.isatty():
                 print(USAGE.format(connect=chat.connect_command))
@@ -86,7 +101,10 @@ class DemoUser:
         second_step = f"Ada types {chat.connect_command} again. The provider has device codes now:"
         self._run_step(second_step, lambda: chat.send_text(chat.connect_command), "enter this code")
         print("Ada opens the page on her phone and approves the code there. She sends no answer.\n")
-        self._run_step("The chat then shows:", self._approve_login, CONNECTED, expected_count=2)
+        self._run_step("The chat then shows:", self._open_page_silently, CONNECTED, expected_count=2)
+
+    def _open_page_silently(self) -> None:
+        self._approve_login()
 
     def run_commands(self) -> None:
         """Read commands from the terminal and do them."""
@@ -95,31 +113,49 @@ class DemoUser:
             try:
                 line = input("> ").strip()
             except (EOFError, KeyboardInterrupt):
+                print()
                 return
             if line == "bye":
                 return
             try:
                 self._run_command(line)
-            except LookupError as error:
-                print(f"({error})")
+            except (LookupError, AssertionError, ImpossibleAction, OSError) as error:
+                # The platform's client, or the authorization server, does not allow this action.
+                print(textwrap.fill(f"({str(error).partition(chr(10))[0]})", width()))
 
     def _run_command(self, line: str) -> None:
         if line == "approve":
-            self._approve_login()
-            print("(Her browser ended on a page that does not load. `paste` sends its address.)")
+            self._open_page()
         elif line == "paste":
             self._send_answer()
         elif line.isdecimal():
-            self._chat.press_button(int(line))
+            self._press_button(int(line))
         elif line:
             self._chat.send_text(line)
 
-    def _approve_login(self) -> None:
+    def _press_button(self, number: int) -> None:
+        label, is_link = self._chat.press_button(number)
+        if is_link:
+            print(f"(Ada opens {label!r} on her phone, and approves.)")
+            self._open_page()
+        elif label == PASTE_LABEL:
+            print("(A form opened. `paste` fills in the address that her browser ended on.)")
+
+    def _open_page(self) -> None:
+        is_device = self._approve_login()
+        if is_device:
+            print("(Ada approved. The chat shows the result by itself.)")
+        else:
+            print("(Her browser ended on a page that does not load. `paste` sends its address.)")
+
+    def _approve_login(self) -> bool:
+        """Approve the newest login; return True for a login with a user code."""
         login_url = self._chat.login_url()
         if urlsplit(login_url).path.startswith("/device"):
             approve_device(login_url)
-        else:
-            self._answer_url = approve(login_url)
+            return True
+        self._answer_url = approve(login_url)
+        return False
 
     def _send_answer(self) -> None:
         if not self._answer_url:
@@ -139,6 +175,14 @@ class DemoUser:
         lines = self._chat.transcript().splitlines()
         print("\n".join(new_lines(self._shown_lines, lines)), flush=True)
         self._shown_lines = lines
+        if sys.stdin.isatty() and (labels := self._chat.button_labels()):
+            buttons = "   ".join(f"[{number}] {label}" for number, label in enumerate(labels, 1))
+            print(textwrap.fill(f"Buttons: {buttons}", width(), subsequent_indent="  "), end="\n\n")
+
+
+def width() -> int:
+    """Return the width of the terminal."""
+    return shutil.get_terminal_size((DEFAULT_COLUMNS, 24)).columns if sys.stdout.isatty() else DEFAULT_COLUMNS
 
 
 def new_lines(old_lines: list[str], current_lines: list[str]) -> Iterator[str]:
@@ -153,7 +197,7 @@ def new_lines(old_lines: list[str], current_lines: list[str]) -> Iterator[str]:
     )
     for line in current_lines[first_line_index:] if unchanged_count < len(current_lines) else ():
         indent = line[: len(line) - len(line.lstrip())]
-        yield from textwrap.wrap(line, 100, subsequent_indent=indent, break_long_words=False) or [""]
+        yield from textwrap.wrap(line, width(), subsequent_indent=indent, break_long_words=False) or [""]
     yield ""
 
 

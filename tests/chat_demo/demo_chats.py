@@ -18,6 +18,8 @@ from hermes_mcp_auth_remote.values import Secret, Server
 from tests.parts import bot_api, discord_api
 
 ADA = 7
+NO_BUTTON = "there is no button with that number"
+PASTE_LABEL = "Paste the address"
 WAIT_SECONDS = 20.0
 
 
@@ -40,8 +42,16 @@ class DemoChat(ABC):
         """Send a message or a command."""
 
     @abstractmethod
-    def press_button(self, number: int) -> None:
-        """Press a button, counted from 1, of the last message with buttons. Raise LookupError if none."""
+    def button_labels(self) -> list[str]:
+        """Return the labels of the last message with buttons."""
+
+    @abstractmethod
+    def press_button(self, number: int) -> tuple[str, bool]:
+        """Press a button of `button_labels`, counted from 1.
+
+        Return its label, and True if it is a link, which nobody presses for the user. Raise LookupError if
+        there is no such button.
+        """
 
     @abstractmethod
     def send_answer(self, address: str) -> None:
@@ -97,13 +107,22 @@ class TelegramDemoChat(DemoChat):
     def send_text(self, text: str) -> None:
         self.api.say(self.ada, text)
 
-    def press_button(self, number: int) -> None:
-        message = next(
-            (candidate for candidate in reversed(self.api.messages(self.ada)) if candidate.buttons), None
-        )
+    def button_labels(self) -> list[str]:
+        message = self._last_message_with_buttons()
+        return [] if message is None else [button.text for button in message.buttons]
+
+    def press_button(self, number: int) -> tuple[str, bool]:
+        message = self._last_message_with_buttons()
         if message is None or not 1 <= number <= len(message.buttons):
-            raise LookupError("there is no such button")
-        self.api.press(self.ada, message, message.buttons[number - 1].text)
+            raise LookupError(NO_BUTTON)
+        button = message.buttons[number - 1]
+        if button.url is None:
+            self.api.press(self.ada, message, button.text)
+        return button.text, button.url is not None
+
+    def _last_message_with_buttons(self) -> bot_api.Message | None:
+        messages = reversed(self.api.messages(self.ada))
+        return next((message for message in messages if message.buttons), None)
 
     def send_answer(self, address: str) -> None:
         self.api.say(self.ada, address)
@@ -140,7 +159,7 @@ class DiscordDemoChat(DemoChat):
             yield
 
     def send_text(self, text: str) -> None:
-        command = re.fullmatch(r"/(\w+)(?: server:(\S+))?", text)
+        command = re.fullmatch(r"/(\w+)(?:\s+(?:server:\s*)?(\S+))?", text)
         if command is None:
             self.api.say(self.ada, self.channel, text)
         elif command[2]:
@@ -148,28 +167,36 @@ class DiscordDemoChat(DemoChat):
         else:
             self.api.slash(self.ada, self.channel, command[1])
 
-    def press_button(self, number: int) -> None:
-        for message in reversed(self._visible_messages()):
-            labels = message.labels
-            if labels:
-                if not 1 <= number <= len(labels):
-                    break
-                self.api.press(self.ada, message, labels[number - 1])
-                return
-        raise LookupError("there is no such button")
+    def button_labels(self) -> list[str]:
+        message = self._last_message_with_buttons()
+        return [] if message is None else message.labels
+
+    def press_button(self, number: int) -> tuple[str, bool]:
+        message = self._last_message_with_buttons()
+        if message is None or not 1 <= number <= len(message.labels):
+            raise LookupError(NO_BUTTON)
+        button = message.buttons[number - 1]
+        label = message.labels[number - 1]
+        if "url" not in button:
+            self.api.press(self.ada, message, label)
+        return label, "url" in button
+
+    def _last_message_with_buttons(self) -> discord_api.Message | None:
+        messages = reversed(self._visible_messages())
+        return next((message for message in messages if message.labels), None)
 
     def send_answer(self, address: str) -> None:
         message = next(
             (
                 candidate
                 for candidate in reversed(self._visible_messages())
-                if "Paste the address" in candidate.labels
+                if PASTE_LABEL in candidate.labels
             ),
             None,
         )
         if message is None:
             raise LookupError("no message asks for an address")
-        modal = self.api.wait_for_modal(self.api.press(self.ada, message, "Paste the address"))
+        modal = self.api.wait_for_modal(self.api.press(self.ada, message, PASTE_LABEL))
         self.api.submit(self.ada, modal, {"The address your browser ended on": address})
 
     def transcript(self) -> str:

@@ -123,7 +123,7 @@ def test_a_missing_or_non_executable_command_is_an_error(cli: Cli, demo: Demo, t
     [
         (("demo",), "put the command after the server and --"),
         (("demo", "--"), "put the command after the server and --"),
-        (("demo", "ls"), "unrecognized arguments: ls"),
+        (("demo", "ls"), "unrecognized arguments: ls; put -- before the command: -- ls"),
         (("--", "ls"), "the following arguments are required: server"),
         (("demo", "--env", "A=B", "--", "ls"), "--env takes the name of a variable"),
         (("demo", "--env", "", "--", "ls"), "--env takes the name of a variable"),

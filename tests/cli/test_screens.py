@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,9 @@ def replace_variable_parts(text: str, cli: Cli) -> str:
     text = re.sub(r"(?:^ *[█▀▄][█▀▄ ]*\n)+", "<QR code>\n", text, flags=re.MULTILINE)
     text = re.sub(r"(?<=[=])(?:client-[\w-]+|[\w-]{43}|urn[\w%.-]+)", "<...>", text)
     text = re.sub(r"127\.0\.0\.1(:|%3A)\d+", r"127.0.0.1\1<port>", text)
-    text = re.sub(r"(ssh -L\s)\d+:", r"\1<port>:", text)
+    text = re.sub(r"(ssh -N -L )\S+ \S+@\S+", r"\1<port>:127.0.0.1:<port> <user>@<host>", text)
+    text = re.sub(r"(Waiting.*: open for )\d+:\d\d", r"\1<m:ss>", text)
+    text = re.sub(r"\S+ -m hermes_mcp_auth_remote.cli", "hermes-mcp-auth", text)
     text = re.sub(r"--finish \S{22}\b", "--finish <id>", text)
     text = re.sub(r"\b(?:\d{4}-\d\d-\d\d )?\d\d:\d\d\b", "<time>", text)
     text = re.sub(r"\[\d+ characters\]", "[<...> characters]", text)
@@ -53,8 +57,8 @@ def find_url(screen: str) -> str:
 
 
 def wait_for_login_url(screen: Terminal) -> str:
-    # On a narrow screen "Ctrl-C" is on the previous line.
-    return find_url(screen.wait_for("cancels."))
+    # A narrow screen has a shorter prompt.
+    return find_url(screen.wait_for("here:"))
 
 
 @pytest.mark.tmux
@@ -96,6 +100,64 @@ def test_a_cancelled_login_on_a_narrow_terminal(cli: Cli, demo: Demo) -> None:
     compare_transcript("login-40-columns-given-up", text, cli)
 
 
+@covers("qr-fits", "facts-visible")
+@pytest.mark.tmux
+def test_a_login_in_a_small_window_draws_its_qr_code_on_request(cli: Cli, demo: Demo) -> None:
+    # A pushed authorization request has a short address.
+    demo.authorization_server.change_behaviour(with_par=True)
+    with open_terminal([*COMMAND, "login", "demo"], env=cli.environ(), columns=80, rows=24) as screen:
+        url = wait_for_login_url(screen)
+        visible = screen.screen()
+        assert "█" not in visible
+        for fact in ("Server         demo", "You log in at", "Access  ", "Open until"):
+            assert fact in visible
+        screen.send("qr")
+        screen.press("Enter")
+        screen.wait_for("The QR code needs")
+        screen.resize(80, 40)
+        screen.send("qr")
+        screen.press("Enter")
+        screen.wait_for("Press Enter to go back.")
+        assert "█" in screen.screen()
+        assert "You log in at" not in screen.screen()
+        screen.press("Enter")
+        screen.wait_for("here:")
+        assert "You log in at" in screen.screen()
+        assert "█" not in screen.screen()
+        screen.paste(approve(url))
+        screen.press("Enter")
+        assert screen.wait_for_exit() == 0
+
+
+@covers("csi-u")
+@pytest.mark.tmux
+def test_a_control_sequence_for_ctrl_c_cancels_the_login(cli: Cli, demo: Demo) -> None:
+    with open_terminal([*COMMAND, "login", "demo", "--no-qr"], env=cli.environ()) as screen:
+        wait_for_login_url(screen)
+        screen.send("\x1b[99;5u")
+        assert screen.wait_for_exit() == 130
+
+
+@covers("paste-together")
+@pytest.mark.tmux
+def test_finish_asks_again_after_a_wrong_paste_and_takes_lines_without_paste_marks(
+    cli: Cli, demo: Demo
+) -> None:
+    started = cli.run("login", "demo", "--no-wait")
+    assert "here" not in started.err
+    assert "Ctrl-C" not in started.err
+    command = [*COMMAND, "login", "--finish", started.out.split()[-1]]
+    with open_terminal(command, env=cli.environ(), rows=60) as screen:
+        url = wait_for_login_url(screen)
+        screen.paste("https://example.com/somewhere")
+        screen.press("Enter")
+        screen.wait_for("The login still waits.")
+        answer = approve(url)
+        screen.send("\r".join(answer[n : n + 80] for n in range(0, len(answer), 80)) + "\r")
+        assert screen.wait_for_exit() == 0
+        assert "✓ demo: connected" in screen.full_text()
+
+
 @pytest.mark.tmux
 def test_an_interrupted_login(cli: Cli, demo: Demo) -> None:
     with open_terminal([*COMMAND, "login", "demo", "--no-qr"], env=cli.environ()) as screen:
@@ -117,13 +179,44 @@ def test_a_login_without_waiting_and_an_expired_login(cli: Cli, demo: Demo) -> N
 @pytest.mark.tmux
 def test_the_demo_on_a_terminal(cli: Cli) -> None:
     with open_terminal([*COMMAND, "demo"], env=cli.environ(), columns=80, rows=40) as screen:
-        screen.wait_for("pastes for")
+        screen.wait_for("Paste the address here:")
         screen.send("approve")
         screen.press("Enter")
         assert screen.wait_for_exit() == 0
         text = screen.full_text()
     compare_transcript("demo", text, cli)
     assert not cli.credential_files()
+
+
+def test_the_servers_of_the_demo_keep_running_for_other_commands(cli: Cli) -> None:
+    with cli.start("demo", "--serve", "--json") as serving:
+        event = serving.read_event()
+        assert event["event"] == "serving"
+        waiting = cli.run("login", "tried", "--url", event["url"], "--flow", "device", "--no-wait", "--json")
+        assert waiting.events[0]["event"] == "device"
+        doctor = cli.run("doctor", event["broken_url"])
+        assert doctor.exit_code == 6
+        assert "PKCE" in doctor.out + doctor.err
+        serving.process.send_signal(signal.SIGINT)
+        assert serving.process.wait(20) == 0
+
+
+def test_a_closed_standard_input_is_not_asked_for_a_paste(cli: Cli, demo: Demo) -> None:
+    cli.configure(demo.mcp_url, timeout=1)
+    for redirection in ("<&-", "</dev/null"):
+        process = subprocess.run(
+            ["sh", "-c", f'exec "$@" {redirection}', "sh", *COMMAND, "login", "demo"],
+            env=cli.environ(),
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+        assert process.returncode == 5
+        assert "has expired" in process.stderr or "in time" in process.stderr
+        assert "Paste" not in process.stderr
+        assert "paste it here" not in process.stderr
+        assert "hermes-mcp-auth login --finish" in process.stderr
 
 
 def test_the_demo_without_a_terminal_needs_no_input(cli: Cli) -> None:

@@ -51,7 +51,8 @@ def feed_chunks(*chunks: bytes) -> list[str | None]:
         (b"\x1bq\r", ["q"]),
         (b"\x1b\x1b[Aq\r", ["q"]),
         (b"\x1b]never ended\rq\r", ["\nq"]),
-        (b"\x1b[200~\x1b[201~o\rq\r", ["o", "q"]),
+        (b"\x1b[200~a\x1b[201~\ro\rq\r", ["a", "o\nq"]),
+        (b"\x1b[200~a\x1b[201~b\rq\r", ["ab\nq"]),
         (b"\x1b[200~a\x1b[99;5uz\x1b[201~\r", ["az"]),
         (b"wrong\x1b[117;5uright\x1b[13u", ["right"]),
         (b"wrong\x1b[27;5;117~right\r", ["right"]),
@@ -119,6 +120,8 @@ def test_a_paste_whose_end_mark_was_lost_ends_with_an_enter_key() -> None:
     assert editor.feed(b"\x1b[200~one\rtwo") == []
     assert editor.feed(b"\r", idle_seconds=LOST_MARK_SECONDS / 2) == []
     assert editor.feed(b"\r", idle_seconds=LOST_MARK_SECONDS) == ["one\ntwo\n"]
+    assert editor.feed(b"typed\r") == []
+    assert editor.take_text() == "typed"
 
 
 def test_a_text_is_limited_in_length() -> None:
