@@ -93,8 +93,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"event": "tool_result", "tool": "whoami", "text": tool_text})
     else:
-        print(f"\nThe MCP SDK called the tool `whoami` with your token. The result is: {tool_text}")
-        print(f"\nNow try a real server:\n{program_name()} login linear --url https://mcp.linear.app/mcp")
+        print()
+        _print_paragraph(
+            f"The MCP SDK called the tool `whoami` with your token. The result is: {tool_text}", sys.stdout
+        )
+        print(f"Now try a real server:\n{program_name()} login linear --url https://mcp.linear.app/mcp")
     return 0
 
 

@@ -157,8 +157,9 @@ class JsonScreen:
         """Print that the code has expired. A line on standard input starts another login."""
         print_json({"event": "expired", "login_id": login.id})
 
-    def show_qr(self, login: Login) -> None:
+    def show_qr(self, login: Login) -> bool:  # noqa: ARG002
         """Print nothing: programs draw QR codes themselves."""
+        return False
 
     def hide_qr(self) -> None:
         """Print nothing."""

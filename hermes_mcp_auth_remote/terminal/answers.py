@@ -61,8 +61,8 @@ class Screen(Protocol):
         """Show that the user code has expired and that Enter requests another code."""
         ...
 
-    def show_qr(self, login: Login) -> None:
-        """Show the QR code of a login alone, until `hide_qr`."""
+    def show_qr(self, login: Login) -> bool:
+        """Show the QR code of a login alone, until `hide_qr`. Return False if it is not shown."""
         ...
 
     def hide_qr(self) -> None:
@@ -174,8 +174,7 @@ class LoginAnswers:
     async def _run_command(self, command: str) -> None:
         if command == QR_COMMAND:
             if self.login is not None and not self._result.done():
-                self.screen.show_qr(self.login)
-                self._is_qr_shown = True
+                self._is_qr_shown = self.screen.show_qr(self.login)
         else:
             await self._switch_flow(command)
 

@@ -168,8 +168,8 @@ class PlainScreen:
         message = f"The code for {name} has expired. Press Enter for a new code, or Ctrl-C to stop."
         self._print_lines(wrap_text(message, self.columns))
 
-    def show_qr(self, login: Login) -> None:
-        """Show the QR code of a login alone on the screen, until `hide_qr`."""
+    def show_qr(self, login: Login) -> bool:
+        """Show the QR code of a login alone, until `hide_qr`. Return False if it does not fit."""
         columns, rows = terminal_size(self.stream)
         if columns and rows:
             # The user may have enlarged the window.
@@ -188,6 +188,7 @@ class PlainScreen:
             # No line feed at the end: it could scroll the first row away.
             self.stream.write(f"{_SECOND_SCREEN_ON}{blocks}Press Enter to go back. ")
             self.stream.flush()
+        return self._is_qr_shown
 
     def hide_qr(self) -> None:
         """Show again what was on the screen before `show_qr`."""

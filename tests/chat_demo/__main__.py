@@ -128,18 +128,22 @@ class DemoUser:
             self._open_page()
         elif line == "paste":
             self._send_answer()
+            self._chat.wait_for_change(self._shown_lines)
         elif line.isdecimal():
             self._press_button(int(line))
         elif line:
             self._chat.send_text(line)
+            self._chat.wait_for_change(self._shown_lines)
 
     def _press_button(self, number: int) -> None:
         label, is_link = self._chat.press_button(number)
         if is_link:
             print(f"(Ada opens {label!r} on her phone, and approves.)")
             self._open_page()
-        elif label == PASTE_LABEL:
+            return
+        if label == PASTE_LABEL:
             print("(A form opened. `paste` fills in the address that her browser ended on.)")
+        self._chat.wait_for_change(self._shown_lines)
 
     def _open_page(self) -> None:
         is_device = self._approve_login()

@@ -21,6 +21,7 @@ ADA = 7
 NO_BUTTON = "there is no button with that number"
 PASTE_LABEL = "Paste the address"
 WAIT_SECONDS = 20.0
+CHANGE_SECONDS = 5.0
 
 
 class DemoChat(ABC):
@@ -79,6 +80,12 @@ class DemoChat(ABC):
                 return
             time.sleep(0.05)
         raise AssertionError(f"The condition did not become true:\n{self.transcript()}")
+
+    def wait_for_change(self, shown_lines: list[str]) -> None:
+        """Wait until the transcript differs from these lines, or CHANGE_SECONDS: not every action shows."""
+        deadline = time.monotonic() + CHANGE_SECONDS
+        while self.transcript().splitlines() == shown_lines and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def wait_until_stable(self) -> None:
         """Wait until the transcript stays the same for 0.4 s."""

@@ -86,7 +86,10 @@ def test_a_forwarded_port_delivers_the_redirect_without_a_paste(
     )
     with open_terminal(command, columns=80, rows=50) as screen:
         screen_text = screen.wait_for("Ctrl-C cancels.")
-        assert f"ssh -L {remote_port}:127.0.0.1:{remote_port}" in screen_text
+        # The command of the screen is complete: the address, port and user of this SSH session.
+        forward = f"{remote_port}:127.0.0.1:{remote_port}"
+        expected_command = f"ssh -N -L {forward} -p {sshd.port} {sshd.user}@127.0.0.1"
+        assert expected_command in screen_text.splitlines()
         redirect_url = approve(find_url(screen_text))
         # One machine is client and server, so the local port differs from the port in the redirect URI.
         status, _, page = fetch_through_forward(redirect_url, local_port, remote_port)

@@ -78,8 +78,9 @@ class RecordingScreen:
     def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
         self.counts += 1
 
-    def show_qr(self, login: Login) -> None:
+    def show_qr(self, login: Login) -> bool:
         self.qr_logins.append(login)
+        return True
 
     def hide_qr(self) -> None:
         self.qr_logins.append(None)

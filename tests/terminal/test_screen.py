@@ -112,11 +112,11 @@ def test_a_qr_code_that_does_not_fit_is_drawn_alone_on_request(demo: Demo, tmp_p
         login = await service.start_login(Server("demo", demo.mcp_url), TERMINAL_ORIGIN)
         stream = EncodedStream()
         screen = PlainScreen(stream, 80, 24, time.time, at_keyboard=True)
-        screen.show_qr(login)
+        assert not screen.show_qr(login)
         assert "The QR code needs" in stream.getvalue()
         assert "█" not in stream.getvalue()
         screen.rows = 60
-        screen.show_qr(login)
+        assert screen.show_qr(login)
         drawn = stream.getvalue().partition("\x1b[?1049h")[2]
         assert drawn.count("\n") > 24
         assert drawn.endswith("Press Enter to go back. ")
