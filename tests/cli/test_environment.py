@@ -61,7 +61,8 @@ def test_the_qr_code_uses_only_what_the_terminal_supports(
     # `env` sets the variables, because tmux sets TERM itself.
     command = ["env", *(f"{name}={value}" for name, value in env.items()), *COMMAND, "login", "demo"]
     typescript = cli.home / "typed"
-    with open_terminal(["script", "-qec", " ".join(command), str(typescript)], env=cli.environ()) as screen:
+    script = ["script", "-qec", " ".join(command), str(typescript)]
+    with open_terminal(script, env=cli.environ(), rows=60) as screen:
         text = screen.wait_for("Ctrl-C cancels.")
         screen.press("C-c")
         screen.wait_for("Cancelled.")
