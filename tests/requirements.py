@@ -259,6 +259,9 @@ REQUIREMENTS = (
     Requirement("forwarded", "A forwarded port brings the redirect.", "this package"),
     Requirement("expected-page", "The screen announces the unreachable page in advance.", "quirk 44"),
     Requirement("fast-token", "A stored valid token needs no HTTP client.", "docs/performance.md: start-up"),
+    Requirement(
+        "refresh-margin", "Service and fast path refresh a token at the same time.", "refresh_margins.py"
+    ),
     Requirement("status-ahead", "status warns of an expiry that only a user can put off.", "this package"),
     Requirement(
         "logout-many", "Several or all servers are logged out at once; none blocks another.", "this package"

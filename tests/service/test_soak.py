@@ -15,8 +15,8 @@ import pytest
 
 from hermes_mcp_auth_remote.demo.ledger import Ledger
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, NetworkError
+from hermes_mcp_auth_remote.refresh_margins import REFRESH_MARGIN_FRACTION
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.cached_token import REFRESH_MARGIN_FRACTION
 from hermes_mcp_auth_remote.service.sessions import STORE_CHECK_SECONDS, Session
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Server

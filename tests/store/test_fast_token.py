@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hermes_mcp_auth_remote import refresh_margins
 from hermes_mcp_auth_remote.hermes_home import config_identity
+from hermes_mcp_auth_remote.service.cached_token import refresh_at
 from hermes_mcp_auth_remote.store.codec import binding_document
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.fast_token import read_valid_token
@@ -46,8 +48,25 @@ def test_a_valid_token_is_found_with_and_without_a_config_file(home: Path) -> No
 
 
 def test_a_token_with_less_than_a_minute_left_gives_no_token(home: Path) -> None:
-    assert read_valid_token(home, "notes", NOW + 3540) == "access-0"
-    assert read_valid_token(home, "notes", NOW + 3541) is None
+    assert read_valid_token(home, "notes", NOW + 3539) == "access-0"
+    assert read_valid_token(home, "notes", NOW + 3540) is None
+
+
+@covers("refresh-margin")
+@pytest.mark.parametrize("margin_seconds", [60.0, 200.0])
+@pytest.mark.parametrize("life_seconds", [100, 3600])
+def test_the_fast_path_and_the_service_refresh_at_the_same_time(
+    home: Path, monkeypatch: pytest.MonkeyPatch, margin_seconds: float, life_seconds: int
+) -> None:
+    monkeypatch.setattr(refresh_margins, "REFRESH_MARGIN_SECONDS", margin_seconds)
+    tokens = build_credentials().tokens
+    assert tokens is not None
+    tokens = replace(tokens, obtained_at=NOW, expires_at=NOW + life_seconds)
+    FileStore(home).save_tokens(KEY, tokens, None)
+    due_at = refresh_at(tokens)
+    assert due_at == NOW + life_seconds - min(margin_seconds, life_seconds / 10)
+    assert read_valid_token(home, "notes", due_at - 1) == tokens.access_token.reveal()
+    assert read_valid_token(home, "notes", due_at) is None
 
 
 @pytest.mark.parametrize("name", ["config.yaml", ".env"])
@@ -194,6 +213,7 @@ def test_reading_a_token_imports_no_heavy_module(home: Path) -> None:
         "hermes_mcp_auth_remote",
         "hermes_mcp_auth_remote.errors",
         "hermes_mcp_auth_remote.hermes_home",
+        "hermes_mcp_auth_remote.refresh_margins",
         "hermes_mcp_auth_remote.store",
         "hermes_mcp_auth_remote.store.files",
         "hermes_mcp_auth_remote.store.files.private_files",

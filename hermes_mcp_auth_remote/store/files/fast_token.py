@@ -10,10 +10,9 @@ import os
 
 from hermes_mcp_auth_remote.errors import StoreError
 from hermes_mcp_auth_remote.hermes_home import config_identity, file_stem
+from hermes_mcp_auth_remote.refresh_margins import refresh_time
 from hermes_mcp_auth_remote.store.files.private_files import StrPath, has_directory, read_private
 
-# If a token expires sooner, the slow path refreshes it.
-MIN_REMAINING_SECONDS = 60
 # An `expires_at` more than a century ahead is invalid.
 MAX_REMAINING_SECONDS = 3_155_760_000
 
@@ -22,9 +21,9 @@ def read_valid_token(home: StrPath, server_name: str, now: float) -> str | None:
     """Return the operator's access token for a server, or None if the slow path must decide; never raises.
 
     `now` is in epoch seconds. Returns a token only if the files are private, the binding is for this server
-    and asks for no login, the bearer token is valid for at least 60 s, and config.yaml and .env have not
-    changed since the server's URL in the binding was read from them. The slow path handles and explains all
-    other cases.
+    and asks for no login, the bearer token needs no refresh yet (`refresh_margins`), and config.yaml and .env
+    have not changed since the server's URL in the binding was read from them. The slow path handles and
+    explains all other cases.
     """
     try:
         root = os.path.join(home, "mcp-tokens")
@@ -43,11 +42,8 @@ def read_valid_token(home: StrPath, server_name: str, now: float) -> str | None:
     needs_slow_path = needs_slow_path or "before" in binding
     if needs_slow_path or binding.get("server") != server_name or binding.get("login_needed", "") is not None:
         return None
-    expires_at, access_token = tokens.get("expires_at"), tokens.get("access_token")
-    if not isinstance(expires_at, int | float) or not isinstance(access_token, str):
-        return None
-    # Compare instead of subtracting: the value may be an integer of any length.
-    if not now + MIN_REMAINING_SECONDS <= expires_at <= now + MAX_REMAINING_SECONDS:
+    access_token = tokens.get("access_token")
+    if not isinstance(access_token, str) or _needs_refresh(tokens, now):
         return None
     # A DPoP token is useless without a proof for each request (RFC 9449).
     is_bearer = str(tokens.get("token_type", "Bearer")).lower() == "bearer"
@@ -59,6 +55,16 @@ def read_valid_token(home: StrPath, server_name: str, now: float) -> str | None:
         and " " not in access_token
     )
     return access_token if is_usable else None
+
+
+def _needs_refresh(tokens: dict[str, object], now: float) -> bool:
+    expires_at, lifetime_seconds = tokens.get("expires_at"), tokens.get("expires_in")
+    # Check the range first: the value may be an integer of any length, which cannot become a float.
+    if not isinstance(expires_at, int | float) or not now <= expires_at <= now + MAX_REMAINING_SECONDS:
+        return True
+    if not isinstance(lifetime_seconds, int | float) or not 0 <= lifetime_seconds <= MAX_REMAINING_SECONDS:
+        lifetime_seconds = None
+    return refresh_time(expires_at, lifetime_seconds) <= now
 
 
 def _read_object(path: str) -> dict[str, object]:
