@@ -30,9 +30,9 @@ from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.device_polling import poll_request, start_polling
 from hermes_mcp_auth_remote.oauth.metadata import authorization_server_from_document
+from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.device_logins import DeviceLogins
-from hermes_mcp_auth_remote.service.logins import Logins
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret, Server, as_secret
@@ -146,7 +146,9 @@ def run_service(origin: str, count: int, interval_seconds: float, seconds: float
             )
         server = Server("bench", f"{origin}/mcp")
         dependencies = Dependencies(FileStore(home), run_exchange, time.time, secrets.token_urlsafe)
-        devices = DeviceLogins(dependencies, Logins(dependencies, lambda _: server), lambda _: server, None)
+        devices = DeviceLogins(
+            dependencies, LoginCompletion(dependencies, lambda _: server), lambda _: server, None
+        )
 
         def watch_logins(numbers: range) -> None:
             for number in numbers:

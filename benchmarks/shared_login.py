@@ -100,7 +100,7 @@ def _log_in_to_demo(home: Path, demo: Demo) -> None:
         await service.complete_login(login.id, await Person().approve(login.request.url), origin)
 
     asyncio.run(log_in())
-    stored = FileStore(home).read(CredentialKey("bench"))
+    stored = FileStore(home).read(CredentialKey("bench")).credentials
     assert stored.tokens is not None
     assert stored.client is not None
     login_document = {

@@ -47,6 +47,11 @@ async def run_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwa
 
     Raises what the function raises. Never pass a function that waits for a server: use `run_in_own_thread`.
     """
+    return await asyncio.wrap_future(submit_file_work(function, *args, **kwargs))
+
+
+def submit_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """Start what `run_file_work` runs, and return its future, for a caller that must undo it if cancelled."""
     context = contextvars.copy_context()
 
     def call() -> T:
@@ -54,14 +59,15 @@ async def run_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwa
             return context.run(function, *args, **kwargs)
 
     try:
-        future = asyncio.get_running_loop().run_in_executor(_file_executor.executor, call)
+        return _file_executor.executor.submit(call)
     except RuntimeError as error:
         # The interpreter is ending, so the work was not queued. A poll that gets tokens at that moment must
         # still store them.
         if not str(error).startswith("cannot schedule new futures"):
             raise
-        return function(*args, **kwargs)
-    return await future
+        done: Future[T] = Future()
+        _set_outcome(done, call)
+        return done
 
 
 async def run_in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

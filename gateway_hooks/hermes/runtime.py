@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from typing import Any
 
 from gateway_hooks.dialog.cards import Card
@@ -23,7 +22,7 @@ from gateway_hooks.runtime.config_servers import ConfigServers
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service.default import service_at
-from hermes_mcp_auth_remote.store.files.private_files import MTIME_RESOLUTION_NS
+from hermes_mcp_auth_remote.store.protocol import UNKNOWN, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread
 
 # How often this module looks for replaced adapters and for logins that another process finished.
@@ -46,7 +45,7 @@ class GatewayRuntime:
         self.loop = asyncio.get_running_loop()
         self.service = service_at(hermes.home_of(""))
         self._adapters: dict[int, HermesAdapter] = {}
-        self._logins_changed_at_ns = -1
+        self._checked_version: Version | Unknown = UNKNOWN
         self._handled_login_ids: set[str] | None = None
         self._connect_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,11 +139,10 @@ class GatewayRuntime:
 
     async def _connect_finished_logins(self) -> None:
         """Load the tools of each server with a new finished login, also one of another process."""
-        changed_at = self.service.logins_changed_at_ns()
-        if changed_at == self._logins_changed_at_ns:
+        version = self.service.glance_logins()
+        if version is not UNKNOWN and version == self._checked_version:
             return
-        # The file system's clock has ticks: a second change within one would have the same time.
-        self._logins_changed_at_ns = changed_at if time.time_ns() - changed_at > MTIME_RESOLUTION_NS else -1
+        self._checked_version = version
         logins = await run_file_work(self.service.logins)
         done = {login.id: login for login in logins if login.status == "done" and login.key.owner is None}
         is_first_check = self._handled_login_ids is None

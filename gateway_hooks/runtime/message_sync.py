@@ -24,7 +24,7 @@ from gateway_hooks.runtime.prompt_cache import PromptCache
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.files.private_files import MTIME_RESOLUTION_NS
+from hermes_mcp_auth_remote.store.protocol import UNKNOWN, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Clock, Server
 
@@ -69,7 +69,7 @@ class PromptMessages:
         self._retry_at: dict[str, float] = {}
         # One task at a time reads and writes a login's list of messages.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._synced_change_at_ns = -1
+        self._synced_version: Version | Unknown = UNKNOWN
         self._next_sync_at = 0.0
         self._wake_event = asyncio.Event()
 
@@ -93,20 +93,20 @@ class PromptMessages:
 
     def wake(self) -> None:
         """Sync now: a login has changed."""
-        self._synced_change_at_ns = -1
+        self._synced_version = UNKNOWN
         self._wake_event.set()
 
     async def sync(self) -> None:
         """Sync all logins once, if one has changed or an update is due; raises StoreError."""
-        now, changed_at = self._clock(), self._service.logins_changed_at_ns()
-        if changed_at == self._synced_change_at_ns and now < self._next_sync_at:
+        now, version = self._clock(), self._service.glance_logins()
+        if version is not UNKNOWN and version == self._synced_version and now < self._next_sync_at:
             return
         # Collect the ids before the read: `_forget_absent` must not drop a login that `show` adds during it.
         remembered_ids = {*self._shown_cards, *self._chats, *self._retry_at}
         logins = [
             login for login in await run_file_work(self._service.logins) if self._is_for_this_bot(login)
         ]
-        self._synced_change_at_ns = changed_at if time.time_ns() - changed_at > MTIME_RESOLUTION_NS else -1
+        self._synced_version = version
         self._next_sync_at = min((self._next_due_at(login, now) for login in logins), default=math.inf)
         for login in logins:
             if login.id not in self._update_tasks and self._retry_at.get(login.id, 0.0) <= now:

@@ -22,7 +22,7 @@ from gateway_hooks.dialog.servers import tag_of
 from gateway_hooks.runtime.context import Context
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import SESSION_WARNING_SECONDS, TOKEN_WARNING_SECONDS, Connection
-from hermes_mcp_auth_remote.store.files.notice_files import Notice
+from hermes_mcp_auth_remote.store.protocol import Notice
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
@@ -215,20 +215,21 @@ class ExpiryReminders:
         deduplication_keys = {
             notice.deduplication_key for notice in (previous, replacement) if notice is not None
         }
-        outcomes: list[bool] = []
 
-        def swap_notice(notices: list[Notice]) -> list[Notice]:
-            current = next(
+        def find_current(notices: list[Notice]) -> Notice | None:
+            return next(
                 (notice for notice in notices if notice.deduplication_key in deduplication_keys), None
             )
-            outcomes.append(current == previous)
+
+        def swap_notice(notices: list[Notice]) -> list[Notice]:
+            current = find_current(notices)
             if current != previous:
                 return notices
             others = [notice for notice in notices if notice is not current]
             return others if replacement is None else [*others, replacement]
 
-        await run_file_work(self._context.service.notices.change, swap_notice)
-        return outcomes[0]
+        notices_before = await run_file_work(self._context.service.notices.change, swap_notice)
+        return find_current(notices_before) == previous
 
 
 def _login_need(connection: Connection, now: float) -> _LoginNeed | None:

@@ -37,10 +37,10 @@ from hermes_mcp_auth_remote.oauth.client import Signer
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
 from hermes_mcp_auth_remote.phrases import SERVER_SAYS, display_url, quote_server_message, replace_unprintable
 from hermes_mcp_auth_remote.service.connections import connection_from_credentials
+from hermes_mcp_auth_remote.service.default import service_at
 from hermes_mcp_auth_remote.service.start_login import redirect_uri_for
 from hermes_mcp_auth_remote.signing import can_sign, check_can_sign, load_client_signer, read_token_file
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, table, wrap_text
 from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
@@ -106,11 +106,11 @@ def _examine(report: _Report, server: Server, key: CredentialKey) -> None:
             end="\n\n",
             flush=True,
         )
-    store = FileStore(current_home())
+    service = service_at(current_home())
     is_cimd_disabled = False
     try:
-        report.credentials = store.read(key)
-        is_cimd_disabled = store.is_cimd_disabled(key)
+        report.credentials = service.read_credentials(server, key.owner)
+        is_cimd_disabled = service.is_cimd_disabled(server, key.owner)
     except McpAuthError as error:
         report.errors.append(error)
     credentials = report.credentials

@@ -11,8 +11,7 @@ from pathlib import Path
 from hermes_mcp_auth_remote.config import Configuration, hermes_home_path, read_configuration, server_from_url
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, StoreError
 from hermes_mcp_auth_remote.phrases import display_url
-from hermes_mcp_auth_remote.service.default import server_by_name
-from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.service.default import server_by_name, service_at
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 
@@ -52,7 +51,7 @@ def server_for_key(key: CredentialKey, configuration: Configuration | None = Non
     with contextlib.suppress(ConfigError, StoreError):
         return resolve_server(key.server_name, key.owner, configuration)
     try:
-        credentials = FileStore(current_home()).read(key)
+        credentials = service_at(current_home()).read_credentials(Server(key.server_name, ""), key.owner)
     except StoreError:
         return Server(key.server_name, "")
     if credentials.binding is not None:

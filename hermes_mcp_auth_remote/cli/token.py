@@ -9,10 +9,8 @@ from hermes_mcp_auth_remote.cli.output import print_json
 from hermes_mcp_auth_remote.cli.servers import current_home, login_command, resolve_server
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError, StoreError
-from hermes_mcp_auth_remote.oauth.urls import canonical_resource
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import Owner
 
 
@@ -42,7 +40,8 @@ def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
     `name` is a name or a URL. Raises AuthorizationRequired if a login is needed, ConfigError if the token is
     bound to a key (DPoP, RFC 9449), so that no other program can use it.
     """
-    session = AuthService(current_home()).session(resolve_server(name, owner), owner)
+    service = AuthService(current_home())
+    session = service.session(resolve_server(name, owner), owner)
     try:
         authorization = run_until_stopped(session.header())
     except AuthorizationRequired as error:
@@ -50,30 +49,12 @@ def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
         error.advice = f"Run `{login_command(name, owner)}`."
         raise
     if owner is None:
-        _note_config(session)
+        # Without it, the next call is only slower.
+        with suppress(StoreError):
+            service.save_config_identity(session.server)
     if session.prover is not None:
         raise ConfigError(
             f"The token of {session.server.name} is bound to a key: every request needs its own proof.",
             "Use `McpAuth` in a program, or set `oauth.dpop: false` for this server and log in again.",
         )
     return session, authorization
-
-
-def _note_config(session: Session) -> None:
-    """Record the config.yaml and .env that define the server, so that the next `token` uses the fast path."""
-    server, store = session.server, FileStore(current_home())
-    if server.config_files is None:
-        return
-    # If the lock is taken or the write fails, the next call is only slower.
-    with suppress(StoreError):
-        binding = store.read(session.key).binding
-        if binding is None or binding.config_files == server.config_files:
-            return
-        if canonical_resource(binding.server_url) != canonical_resource(server.url):
-            return
-        lock = store.lock(session.key)
-        if lock.try_acquire():
-            try:
-                store.save_config_identity(session.key, binding.server_url, server.config_files)
-            finally:
-                lock.release()

@@ -29,7 +29,7 @@ _ASSIGNMENT = re.compile(
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
 # If a file changed less than this before the read, a later change may get the same timestamp.
-_MTIME_RESOLUTION_NS = 50_000_000
+MTIME_RESOLUTION_NS = 50_000_000
 # Some file systems (FAT, HFS+, older NFS) store times in seconds, or in steps of two seconds.
 _COARSE_MTIME_RESOLUTION_NS = 3_000_000_000
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
@@ -90,7 +90,7 @@ def _can_detect_later_changes(status: os.stat_result, now_ns: int) -> bool:
     """
     changed_at = status.st_ctime_ns if os.name == "posix" else status.st_mtime_ns
     is_coarse = changed_at % 1_000_000_000 == 0
-    return now_ns - changed_at > (_COARSE_MTIME_RESOLUTION_NS if is_coarse else _MTIME_RESOLUTION_NS)
+    return now_ns - changed_at > (_COARSE_MTIME_RESOLUTION_NS if is_coarse else MTIME_RESOLUTION_NS)
 
 
 def read_variables(path: Path, environ: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import TypeVar
@@ -16,18 +15,23 @@ from hermes_mcp_auth_remote.exit_delay import ExitDelay
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover_metadata
+from hermes_mcp_auth_remote.oauth.urls import canonical_resource
 from hermes_mcp_auth_remote.oauth.wire import Exchange
+from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
 from hermes_mcp_auth_remote.service.connections import connection_from_credentials, revoke_tokens
 from hermes_mcp_auth_remote.service.dependencies import Dependencies, ExchangeRunner
+from hermes_mcp_auth_remote.service.device_logins import DeviceLogins
+from hermes_mcp_auth_remote.service.known_servers import KnownServers
+from hermes_mcp_auth_remote.service.leases import acquire_lease
 from hermes_mcp_auth_remote.service.logins import Logins
 from hermes_mcp_auth_remote.service.prompting import InteractiveLogins
+from hermes_mcp_auth_remote.service.refresh import TokenSource
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.service.single_flight import acquire_lock, join
+from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.service.start_login import new_redirect_uri, redirect_uri_for
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.store.files.key_changes import KeyChanges
-from hermes_mcp_auth_remote.store.files.notice_files import NoticeFile
+from hermes_mcp_auth_remote.store.protocol import KeyChanges, Store, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
@@ -62,25 +66,36 @@ def _make_exchange_runner(limits: TimeLimits) -> ExchangeRunner:
     return run_with_limits
 
 
+def _select_store(home: Path | None, store: Store | None) -> Store:
+    if home is not None and store is None:
+        return FileStore(home)
+    if store is None or home is not None:
+        raise TypeError("AuthService takes either a home or a store.")
+    return store
+
+
 @with_hidden_locals
 class AuthService:
-    """Logins, sessions and stored credentials of one HERMES_HOME. Any thread or event loop may use it.
+    """Logins, sessions and stored credentials of one store. Any thread or event loop may use it.
 
-    Coroutines read and write files in threads. The other methods read one or two small files, in about a
-    millisecond.
+    Coroutines call the store in threads. The other methods read one or two records: with files, that takes
+    about a millisecond.
     """
 
     def __init__(
         self,
-        home: Path,
+        home: Path | None = None,
         *,
+        store: Store | None = None,
         run_exchange: ExchangeRunner = _run_exchange,
-        clock: Clock = time.time,
+        clock: Clock | None = None,
         entropy: Entropy = secrets.token_urlsafe,
         device_platforms: Collection[str] | None = None,
         limits: TimeLimits = TIME_LIMITS,
     ) -> None:
-        """Create the service of a HERMES_HOME; tests pass their own network, clock and entropy.
+        """Create the service of a HERMES_HOME, or of another store; exactly one of the two is passed.
+
+        Tests pass their own network, clock and entropy. The default clock is that of the store.
 
         `device_platforms` are the values of `Origin.platform` on which the device flow is allowed. None
         allows all platforms; an empty collection allows none.
@@ -90,13 +105,16 @@ class AuthService:
         poll_runner = None if run_exchange is _run_exchange else run_exchange
         if run_exchange is _run_exchange and limits is not TIME_LIMITS:
             run_exchange = _make_exchange_runner(limits)
-        self._deps = Dependencies(FileStore(home), run_exchange, clock, entropy, platforms, limits)
-        self._logins = Logins(self._deps, self._server_of, poll_runner)
+        store = _select_store(home, store)
+        self._deps = Dependencies(store, run_exchange, clock or store.now, entropy, platforms, limits)
+        self._servers = KnownServers()
+        self._completion = LoginCompletion(self._deps, self._servers.server_of)
+        device_logins = DeviceLogins(self._deps, self._completion, self._servers.server_of, poll_runner)
+        self._logins = Logins(self._deps, self._completion, device_logins)
         self._interactive_logins = InteractiveLogins(self._deps, self._logins)
         # The users whom a chat has notified that a session needs a login.
-        self.notices = NoticeFile(self._deps.store.root)
+        self.notices = self._deps.store.notices
         self._sessions: dict[tuple[CredentialKey, str], Session] = {}
-        self._servers: dict[str, Server] = {}
 
     def preload_modules(self) -> None:
         """Import the modules that the first login would import, for long-lived programs."""
@@ -107,20 +125,21 @@ class AuthService:
 
     def register_server(self, server: Server) -> None:
         """Use this server's options for logins that another process started under its name."""
-        self._servers[server.name] = server
+        self._servers.add(server)
 
     def session(self, server: Server, owner: Owner = None) -> Session:
         """Return the session of a server and owner; all callers share one object."""
         self.register_server(server)
         key = CredentialKey(server.name, owner)
+        tokens = TokenSource(self._deps, server, key)
         return self._sessions.setdefault(
-            (key, server.url), Session(self._deps, self._interactive_logins, server, key)
+            (key, server.url), Session(tokens, self._interactive_logins, self._deps.clock, server, key)
         )
 
     def redirect_uri(self, server: Server, owner: Owner = None) -> str:
         """Return the redirect URI that a login of this server should use; the caller may listen on it."""
         stored = self._deps.store.read(CredentialKey(server.name, owner))
-        return redirect_uri_for(server, stored.client, self._deps.entropy)
+        return redirect_uri_for(server, stored.credentials.client, self._deps.entropy)
 
     def new_redirect_uri(self, server: Server) -> str:
         """Return a redirect URI on a new loopback port; a login with it registers a new client."""
@@ -156,8 +175,8 @@ class AuthService:
         Raises DeviceRefused if there is no device flow, a LoginError if the login no longer waits, or a
         NetworkError; the login is then unchanged.
         """
-        login = await run_file_work(self._logins.get, login_id)
-        return await self._logins.switch_flow(login_id, flow, self._server_of(login))
+        login = await self._logins.get(login_id)
+        return await self._logins.switch_flow(login_id, flow, self._servers.server_of(login))
 
     async def complete_login(self, login_id: str, text: str | Secret, origin: Origin) -> Connection:
         """Complete a login with a pasted or received redirect URL (untrusted text); return the connection.
@@ -166,22 +185,16 @@ class AuthService:
         failed. The credentials of an earlier login stay unless new ones replace them.
         """
         text = as_secret(text)
-        login = await run_file_work(self._logins.get, login_id)
-        server = self._server_of(login)
+        login = await self._logins.get(login_id)
+        server = self._servers.server_of(login)
         credentials = await self._logins.complete_login(login_id, text, origin, server)
         if credentials.tokens is not None:
             self.session(server, login.key.owner).adopt(credentials.tokens, credentials.proof_key)
         return connection_from_credentials(login.key, login.server_url, credentials)
 
-    def _server_of(self, login: Login) -> Server:
-        server = self._servers.get(login.key.server_name)
-        if server is None or server.url != login.server_url:
-            return Server(login.key.server_name, login.server_url)
-        return server
-
     def login(self, login_id: str) -> Login:
         """Return the current state of a login; raises LoginNotFound."""
-        return self._logins.get(login_id)
+        return self._completion.get(login_id)
 
     async def wait_for_login(self, login_id: str) -> Login:
         """Wait until a login is over, in this or another process, and return it; polls for a device login."""
@@ -189,7 +202,7 @@ class AuthService:
 
     def allows_device(self, login: Login) -> bool:
         """True if the operator allows the device flow for this login."""
-        return self._deps.allows_device(self._server_of(login), login.origin)
+        return self._deps.allows_device(self._servers.server_of(login), login.origin)
 
     async def cancel(self, login_id: str) -> Login:
         """Cancel a login if it still waits, and return its new state."""
@@ -214,11 +227,14 @@ class AuthService:
 
         Reads only the records that have changed since the last call, and marks expired logins.
         """
-        return [self._logins.with_expiry(login) for login in self._deps.store.logins.list_all()]
+        return [self._completion.with_expiry(login) for login in self._deps.store.logins.list_all()]
 
-    def logins_changed_at_ns(self) -> int:
-        """Return when a login was last added or changed, in nanoseconds of the disk's clock; one `stat`."""
-        return self._deps.store.logins.changed_at()
+    def glance_logins(self) -> Version | Unknown:
+        """Return a version that differs after any login has changed; never waits.
+
+        UNKNOWN (`store.protocol`) does not equal any version: the caller must list the logins.
+        """
+        return self._deps.store.logins.glance_all()
 
     def waiting_logins(self) -> list[Login]:
         """List the logins that wait for a user, in the order of their start."""
@@ -227,7 +243,7 @@ class AuthService:
     def connection(self, server: Server, owner: Owner = None) -> Connection | None:
         """Return the connection of a server and owner, or None if no token is stored."""
         key = CredentialKey(server.name, owner)
-        stored = self._deps.store.read(key)
+        stored = self._deps.store.read(key).credentials
         if stored.tokens is None:
             return None
         failure = self._deps.store.refresh_failures.read(key, stored.tokens)
@@ -246,7 +262,28 @@ class AuthService:
 
     def read_credentials(self, server: Server, owner: Owner = None) -> Credentials:
         """Return the stored credentials of a server and owner, secrets included; raises StoreError."""
-        return self._deps.store.read(CredentialKey(server.name, owner))
+        return self._deps.store.read(CredentialKey(server.name, owner)).credentials
+
+    def is_cimd_disabled(self, server: Server, owner: Owner = None) -> bool:
+        """True if the authorization server has rejected our metadata document (CIMD); raises StoreError."""
+        return self._deps.store.is_cimd_disabled(CredentialKey(server.name, owner))
+
+    def save_config_identity(self, server: Server, owner: Owner = None) -> None:
+        """Record which config.yaml and .env define the server, so that the next `token` uses its fast path.
+
+        Does nothing if they are recorded already, or if another process holds the lease. Raises StoreError.
+        """
+        key, store = CredentialKey(server.name, owner), self._deps.store
+        binding = store.read(key).credentials.binding
+        if server.config_files is None or binding is None or binding.config_files == server.config_files:
+            return
+        if canonical_resource(binding.server_url) != canonical_resource(server.url):
+            return
+        if (lease := store.try_lease(key)) is not None:
+            try:
+                store.save_config_identity(key, binding.server_url, server.config_files)
+            finally:
+                lease.release()
 
     async def save_credentials(self, server: Server, credentials: Credentials, owner: Owner = None) -> None:
         """Store the credentials of a login that another library completed, and use them from now on.
@@ -258,7 +295,7 @@ class AuthService:
         async def save_under_lock() -> None:
             with ExitDelay() as hold:
                 hold.hold_for_storing(server.name, self._deps.limits.lock_seconds)
-                async with acquire_lock(store.lock(key), self._deps.limits.lock_seconds):
+                async with acquire_lease(store, key, self._deps.limits.lock_seconds):
                     store.save_login(key, credentials)
 
         await join(self._deps.storing_flights.submit(object(), save_under_lock, server.url))
@@ -271,7 +308,7 @@ class AuthService:
 
     def watch_keys(self) -> KeyChanges:
         """Return a new watcher of the stored credentials, which tells what changed since its last look."""
-        return KeyChanges(self._deps.store)
+        return self._deps.store.watch_keys()
 
     async def logout(self, server: Server, owner: Owner = None) -> bool:
         """Try to revoke the tokens at the authorization server, then delete the stored credentials.
@@ -280,9 +317,9 @@ class AuthService:
         if the authorization server accepted the revocation. Raises StoreError.
         """
         key = CredentialKey(server.name, owner)
-        await self._logins.end_logins(key)
-        lock = await run_file_work(self._deps.store.lock, key)
-        async with acquire_lock(lock, self._deps.limits.lock_seconds):
+        await self._completion.end_logins(key)
+        store = self._deps.store
+        async with acquire_lease(store, key, self._deps.limits.lock_seconds, in_flight=False):
             try:
                 stored = await run_file_work(self.session(server, owner).read_credentials)
             except StoreError:
@@ -295,6 +332,6 @@ class AuthService:
             except McpAuthError:
                 # For example, a CA file is missing. Delete the stored credentials all the same.
                 revoked = False
-            await run_file_work(self._deps.store.delete, key)
+            await run_file_work(store.delete, key)
         self.session(server, owner).clear_cache()
         return revoked

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.refresh_margins import last_send_time, refresh_time
-from hermes_mcp_auth_remote.store.files.credential_files import Version
+from hermes_mcp_auth_remote.store.protocol import Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class CachedToken:
     """A cached Authorization header. Times are in epoch seconds.
 
     Refresh it in the background from `refresh_at`; do not send it after `usable_until`. `version` is the
-    version of the credential file that held the token. `prover` is set if each request needs a DPoP proof.
+    version of the stored credentials that held the token. `prover` is set if each request needs a DPoP proof.
     """
 
     authorization_header: str = field(repr=False)

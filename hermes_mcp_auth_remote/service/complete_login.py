@@ -32,9 +32,10 @@ from hermes_mcp_auth_remote.oauth.token import Tokens, require_dpop
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.service.connections import revoke_tokens
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
-from hermes_mcp_auth_remote.service.single_flight import acquire_lock, join
+from hermes_mcp_auth_remote.service.leases import acquire_lease
+from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
+from hermes_mcp_auth_remote.store.protocol import LoginStore
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret, Server
@@ -58,22 +59,22 @@ class LoginCompletion:
         """Return the login, expired or failed if its time is over."""
         now = self._deps.clock()
         if is_expired(login, now):
-            return self._deps.store.logins.change(login.id, _expire_login)
+            return self._deps.store.logins.change(login.id, _expire_login).after
         if login.status == "exchanging" and now >= login.expires_at:
             if self._deps.exchange_flights.is_running(login.id) or self._deps.storing_flights.is_running(
                 login.id
             ):
                 # The clock was set, or the machine slept: this process still works on it.
                 return login
-            # The tokens may be on the disk already.
-            self._deps.store.recover_login(login.key)
+            # The tokens may be stored already.
+            is_being_stored = self._deps.store.recover_login(login.key, login.id)
             if (current := self._deps.store.logins.get(login.id)).status != "exchanging":
                 return current
-            if self._deps.store.is_partially_stored(login.key, login.id):
+            if is_being_stored:
                 # The other process is stopped while it stores. It does not check again for a failed login.
                 return login
             error = LoginError("The process that was completing this login ended too early.")
-            return self._fail_login(login.id, error, expected_status="exchanging")
+            return self.fail_login(login.id, error, expected_status="exchanging")
         return login
 
     def claim(self, login: Login) -> Login:
@@ -88,7 +89,7 @@ class LoginCompletion:
             # From now on the limit is that of the exchange, not that of the user.
             return replace(apply_event(current, "claim"), expires_at=now + CLAIM_SECONDS)
 
-        return self._deps.store.logins.change(login.id, apply_claim)
+        return self._deps.store.logins.change(login.id, apply_claim).after
 
     async def save_granted_tokens(
         self, login: Login, tokens: Tokens, proof_key: Secret | None
@@ -104,7 +105,7 @@ class LoginCompletion:
         try:
             require_dpop(tokens, self._server_of(login).options, host_of(login.request.issuer))
         except McpAuthError as error:
-            await run_file_work(self._fail_exchange, login, error)
+            await run_file_work(self.fail_exchange, login, error)
             await self.revoke_unused_tokens(login, tokens)
             raise
         hold_exit_for_storing(login.key.server_name, self._deps.limits.lock_seconds)
@@ -123,17 +124,15 @@ class LoginCompletion:
         store, credentials = self._deps.store, new_credentials
         try:
             # A refresh in another process must not overwrite the new tokens.
-            async with acquire_lock(store.lock(login.key), self._deps.limits.lock_seconds):
+            async with acquire_lease(store, login.key, self._deps.limits.lock_seconds):
                 current = _reread_login(store.logins, login)
                 if current.status == "exchanging":
                     with contextlib.suppress(StoreError):
-                        credentials = carry_over_refresh_token(store.read(login.key), credentials)
+                        credentials = carry_over_refresh_token(store.read(login.key).credentials, credentials)
                     store.save_login(login.key, credentials, login.id)
-                    with contextlib.suppress(StoreError, LoginError):
-                        store.logins.change(login.id, lambda it: apply_event(it, "succeed"))
                     return credentials
         except StoreError as error:
-            self._fail_exchange(login, error)
+            self.fail_exchange(login, error)
             # Revoke tokens that are not stored. The error may also come after the tokens were written.
             if new_credentials.tokens is not None and not self._is_stored(login.key, new_credentials.tokens):
                 await self.revoke_unused_tokens(login, new_credentials.tokens)
@@ -145,7 +144,7 @@ class LoginCompletion:
 
     def _is_stored(self, key: CredentialKey, tokens: Tokens) -> bool:
         try:
-            stored = self._deps.store.read(key).tokens
+            stored = self._deps.store.read(key).credentials.tokens
         except StoreError:
             return False
         return stored is not None and stored.access_token == tokens.access_token
@@ -162,26 +161,26 @@ class LoginCompletion:
     async def end_logins(self, key: CredentialKey) -> None:
         """Cancel the waiting logins of a server and owner, and mark the exchanging ones failed."""
         error = LoginError("This login was ended by a logout.")
-        for login in await run_file_work(self._deps.store.logins.list_all):
-            if login.key == key and not login.is_over:
+        for login in await run_file_work(self._deps.store.logins.list_open, key.owner):
+            if login.key == key:
                 await run_file_work(
                     self._deps.store.logins.change,
                     login.id,
                     lambda it: apply_event(it, "cancel") if it.status == "waiting" else it,
                 )
-                await run_file_work(self._fail_exchange, login, error)
+                await run_file_work(self.fail_exchange, login, error)
 
-    def _fail_exchange(self, login: Login, error: McpAuthError) -> None:
+    def fail_exchange(self, login: Login, error: McpAuthError) -> None:
         """Mark an exchanging login failed; a store error must not hide `error` from the user."""
         with contextlib.suppress(StoreError, LoginError):
-            self._fail_login(login.id, error, expected_status="exchanging")
+            self.fail_login(login.id, error, expected_status="exchanging")
             self._drop_unknown_client(login, error)
 
     def fail_device_login(self, login: Login, error: McpAuthError) -> None:
         """Mark a device login failed, unless it was switched to another flow or code since."""
         is_same = is_same_prompt(self._deps.store.logins.get(login.id), login)
         if is_same:
-            self._fail_login(login.id, error, expected_status="waiting")
+            self.fail_login(login.id, error, expected_status="waiting")
             self._drop_unknown_client(login, error)
 
     def _drop_unknown_client(self, login: Login, error: McpAuthError) -> None:
@@ -189,7 +188,7 @@ class LoginCompletion:
             # The next login registers a new client. A refresh with the unknown client would fail too.
             self._deps.store.drop_client(login.key, login.request.client)
 
-    def _fail_login(self, login_id: str, error: McpAuthError, *, expected_status: LoginStatus) -> Login:
+    def fail_login(self, login_id: str, error: McpAuthError, *, expected_status: LoginStatus) -> Login:
         """Mark a login failed if it has this status, and return it; else return it unchanged."""
 
         def apply_failure(login: Login) -> Login:
@@ -202,7 +201,7 @@ class LoginCompletion:
             failed = replace(apply_event(login, event), failure=failure, failure_code=error.code)
             return replace(failed, server_message=error.server_message)
 
-        return self._deps.store.logins.change(login_id, apply_failure)
+        return self._deps.store.logins.change(login_id, apply_failure).after
 
 
 def credentials_of(
@@ -297,7 +296,7 @@ def _expire_login(login: Login) -> Login:
     return replace(apply_event(login, "expire"), failure=(str(error), error.advice), failure_code=error.code)
 
 
-def _reread_login(store: LoginFiles, login: Login) -> Login:
+def _reread_login(store: LoginStore, login: Login) -> Login:
     """Return the stored login, or `login` itself if its record cannot be read."""
     try:
         return store.get(login.id)

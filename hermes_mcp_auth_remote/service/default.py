@@ -15,9 +15,8 @@ from hermes_mcp_auth_remote.config import (
 from hermes_mcp_auth_remote.config.server_names import spellings
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
-from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
+from hermes_mcp_auth_remote.values import Owner, Server
 
 
 @lru_cache(maxsize=8)
@@ -48,20 +47,22 @@ def server_by_name(
         return server_from_url(name)
     home = hermes_home_path(os.environ)
     configuration = configuration or read_configuration(home, os.environ)
-    server = configuration.get_server(name) or stored_server(FileStore(home), name, owner, configuration)
+    server = configuration.get_server(name) or _stored_server(service_at(home), name, owner, configuration)
     if server is None:
         raise configuration.server_not_found(name, with_suggestions=with_suggestions)
     return server
 
 
 @with_hidden_locals
-def stored_server(store: FileStore, name: str, owner: Owner, configuration: Configuration) -> Server | None:
+def _stored_server(
+    service: AuthService, name: str, owner: Owner, configuration: Configuration
+) -> Server | None:
     """Return a server that only its stored credentials know: the user logged in by URL. None if none does.
 
     The name may be in any Unicode normal form. Raises StoreError.
     """
     for spelling in spellings(name):
-        binding = store.read(CredentialKey(spelling, owner)).binding
+        binding = service.read_credentials(Server(spelling, ""), owner).binding
         if binding is not None:
             return Server(spelling, binding.server_url, config_files=configuration.identity)
     return None

@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.service.shared_discovery import SharedDiscovery
 from hermes_mcp_auth_remote.service.single_flight import SingleFlight
 from hermes_mcp_auth_remote.signing import load_client_signer, load_prover
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.protocol import Store
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
 from hermes_mcp_auth_remote.values import Clock, Entropy, Origin, Secret, Server
 
@@ -32,7 +32,7 @@ class ExchangeRunner(Protocol):
 class Dependencies:
     """The dependencies of the service's parts; `AuthService` creates them once."""
 
-    store: FileStore
+    store: Store
     run_exchange: ExchangeRunner
     clock: Clock
     entropy: Entropy

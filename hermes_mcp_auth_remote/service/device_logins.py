@@ -46,7 +46,7 @@ from hermes_mcp_auth_remote.service.poll_scheduler import (
     PollScheduler,
 )
 from hermes_mcp_auth_remote.signing import new_proof_key
-from hermes_mcp_auth_remote.store.files.lock import FileLock
+from hermes_mcp_auth_remote.store.protocol import Lease, Poller, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Secret, Server
 
@@ -58,7 +58,7 @@ STORE_RETRY_SECONDS = 5.0
 class _JobState:
     """The state of a login between two polls. `next_poll_at` is a time of `time.monotonic()`."""
 
-    version: int | None
+    version: Version | Unknown | None
     # The id of the other poller that polls this login; None: this process polls it.
     other_poller: str | None
     next_poll_at: float = 0.0
@@ -76,15 +76,7 @@ class DeviceLogins:
         server_of: Callable[[Login], Server],
         run_exchange: ExchangeRunner | None,
     ) -> None:
-        self._deps = deps
-        self._completion = completion
-        self._server_of = server_of
-        self._run_exchange = run_exchange
-        self._http_clients: _PooledRunner | None = None
-        self._poller_id = deps.entropy(LOGIN_ID_BYTES)
-        self._poller_lock: FileLock | None = None
-        self._take_over_lock = threading.Lock()
-        self._scheduler = PollScheduler(self)
+        self._scheduler = PollScheduler(DevicePoller(deps, completion, server_of, run_exchange))
 
     async def wait_for_device(self, login: Login) -> None:
         """Return when a login is over or no longer uses the device flow; one process polls it meanwhile."""
@@ -102,23 +94,43 @@ class DeviceLogins:
         """Poll a login, and call `on_done` in the poller's thread when it ends; needs no asyncio task."""
         self._scheduler.subscribe(login.id, login.server_url, on_done)
 
+
+class DevicePoller:
+    """Polls device logins, as the steps of a scheduler's jobs."""
+
+    def __init__(
+        self,
+        deps: Dependencies,
+        completion: LoginCompletion,
+        server_of: Callable[[Login], Server],
+        run_exchange: ExchangeRunner | None,
+    ) -> None:
+        self._deps = deps
+        self._completion = completion
+        self._server_of = server_of
+        self._run_exchange = run_exchange
+        self._http_clients: _PooledRunner | None = None
+        self._poller_id = deps.entropy(LOGIN_ID_BYTES)
+        self._poller_lease: Lease | None = None
+        self._take_over_lock = threading.Lock()
+
     def has_changed(self, job: Job) -> bool:
         """True if a login's record has changed since it was read."""
         job_state = _job_state_of(job)
         known_version = None if job_state is None else job_state.version
-        return self._deps.store.logins.version(job.job_id) != known_version
+        return self._deps.store.logins.glance(job.job_id) != known_version
 
     async def run_step(self, job: Job) -> float | None:
         """Poll a login if this process polls it and a poll is due."""
         store, job_state = self._deps.store.logins, _job_state_of(job)
         try:
-            version = store.version(job.job_id)
+            version = store.glance(job.job_id)
             is_unchanged = job_state is not None and job_state.version == version
             if (
                 is_unchanged
                 and job_state is not None
                 and job_state.other_poller
-                and store.is_poller_alive(job_state.other_poller)
+                and self._deps.store.is_leased(Poller(job_state.other_poller))
             ):
                 return STORE_CHECK_SECONDS
             login = self._completion.get(job.job_id)
@@ -144,33 +156,32 @@ class DeviceLogins:
 
     def _take_over(self, login: Login) -> tuple[Login, _JobState]:
         """Take over the polling of a login, unless another live poller polls it."""
-        store = self._deps.store.logins
-        previous_pollers: list[str | None] = []
+        store = self._deps.store
+        polled_by, free_pollers = store.logins.get(login.id).polled_by, {None, self._poller_id}
+        if polled_by not in free_pollers and not store.is_leased(Poller(polled_by or "")):
+            free_pollers.add(polled_by)
 
         def claim_polling(current: Login) -> Login:
-            previous_pollers.append(current.polled_by)
             if current.status != "waiting" or current.poll_state is None:
                 return current
-            is_free = current.polled_by in {None, self._poller_id} or not store.is_poller_alive(
-                current.polled_by or ""
-            )
+            is_free = current.polled_by in free_pollers
             return replace(current, polled_by=self._poller_id) if is_free else current
 
         # One at a time: a thousand concurrent calls would only wait for each other at the store's lock.
         with self._take_over_lock:
-            if self._poller_lock is None:
-                self._poller_lock = store.register_poller(self._poller_id)
-            updated = store.change(login.id, claim_polling)
-        job_state = _JobState(
-            store.version(login.id), updated.polled_by if updated.polled_by != self._poller_id else None
-        )
+            if self._poller_lease is None:
+                self._poller_lease = store.try_lease(Poller(self._poller_id))
+            if self._poller_lease is None:
+                raise StoreBusy("Another poller has the id of this one.")
+            before, updated, version = store.logins.change(login.id, claim_polling)
+        job_state = _JobState(version, updated.polled_by if updated.polled_by != self._poller_id else None)
         if updated.poll_state is not None:
             interval = updated.poll_state.interval_seconds
             # At most the longest interval: a clock that was set back must not delay the poll for hours.
             wait = min(
                 max(updated.poll_state.next_at - self._deps.clock(), 0.0), interval * 2.0**MAX_DOUBLINGS
             )
-            if previous_pollers[0] is not None:
+            if before.polled_by is not None:
                 wait = max(wait, interval)
             job_state.next_poll_at, job_state.failures = time.monotonic() + wait, updated.poll_state.failures
         return updated, job_state
@@ -219,9 +230,8 @@ class DeviceLogins:
         prover = self._deps.prover_for(key)
         return None if prover is None else (key, prover)
 
-    def _save_polling(self, login: Login, new_poll_state: PollState) -> int | None:
+    def _save_polling(self, login: Login, new_poll_state: PollState) -> Version:
         """Store the poll state for the process that polls next; return the record's version."""
-        store = self._deps.store.logins
 
         def apply_polling(current: Login) -> Login:
             if not is_same_prompt(current, login):
@@ -229,8 +239,7 @@ class DeviceLogins:
             request = replace(current.request, client=new_poll_state.parameters.client)
             return replace(current, poll_state=new_poll_state, request=request)
 
-        store.change(login.id, apply_polling)
-        return store.version(login.id)
+        return self._deps.store.logins.change(login.id, apply_polling).version
 
     async def _complete_login(
         self,
@@ -277,21 +286,15 @@ class DeviceLogins:
         """Close the pooled connections and give up this process's poller lock."""
         if self._http_clients is not None:
             await self._http_clients.aclose()
-        lock, self._poller_lock = self._poller_lock, None
-        if lock is not None:
-            self._deps.store.logins.unregister_poller(lock)
+        lease, self._poller_lease = self._poller_lease, None
+        if lease is not None:
+            lease.release()
 
     def reset_in_child(self) -> None:
         """Use a new poller id in a forked child; the parent's poller goes on."""
-        lock, self._poller_lock, self._http_clients, self._take_over_lock = (
-            self._poller_lock,
-            None,
-            None,
-            threading.Lock(),
-        )
+        # The child does not hold the parent's lease.
+        self._poller_lease, self._http_clients, self._take_over_lock = None, None, threading.Lock()
         self._poller_id = self._deps.entropy(LOGIN_ID_BYTES)
-        if lock is not None:
-            lock.abandon()
 
     async def _run_poll_exchange(
         self, exchange: Exchange[Response | NetworkError], server: Server

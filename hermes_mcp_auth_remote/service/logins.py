@@ -33,7 +33,7 @@ from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.redirect import AuthorizationResponse, read_authorization_response
 from hermes_mcp_auth_remote.oauth.token import exchange_code
 from hermes_mcp_auth_remote.service.complete_login import LoginCompletion, can_complete, has_confirmed_pkce
-from hermes_mcp_auth_remote.service.dependencies import Dependencies, ExchangeRunner
+from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.device_logins import DeviceLogins
 from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.signing import new_proof_key
@@ -47,17 +47,18 @@ STORE_CHECK_SECONDS = 0.3
 PURGE_INTERVAL_SECONDS = 60.0
 
 
-class Logins(LoginCompletion):
-    """Starts logins, completes them with the user's answer, and waits for their end."""
+class Logins:
+    """Starts logins, passes the user's answers to `LoginCompletion`, and waits for their end."""
 
     def __init__(
         self,
         deps: Dependencies,
-        server_of: Callable[[Login], Server],
-        run_poll_exchange: ExchangeRunner | None = None,
+        completion: LoginCompletion,
+        device_logins: DeviceLogins,
     ) -> None:
-        super().__init__(deps, server_of)
-        self._device_logins = DeviceLogins(deps, self, server_of, run_poll_exchange)
+        self._deps = deps
+        self._completion = completion
+        self._device_logins = device_logins
         self._purged_at = -math.inf
 
     async def start_login(
@@ -92,7 +93,7 @@ class Logins(LoginCompletion):
         """
         from hermes_mcp_auth_remote.service.start_login import switch_flow  # noqa: PLC0415  as in `start_login`
 
-        login = await run_file_work(self.get, login_id)
+        login = await run_file_work(self._completion.get, login_id)
         switched = await switch_flow(self._deps, server, login, flow)
 
         def apply_switch(current: Login) -> Login:
@@ -136,7 +137,7 @@ class Logins(LoginCompletion):
                 error = TimedOut(
                     f"{login.authorization_host} could not be reached in time.", LoginError.advice
                 )
-                await run_file_work(self._fail_exchange, login, error)
+                await run_file_work(self._completion.fail_exchange, login, error)
                 raise error from None
             raise StillExchanging(f"{hold.host} got the code but did not respond in time.") from None
         except McpAuthError:
@@ -144,7 +145,7 @@ class Logins(LoginCompletion):
         except BaseException:
             if hold.cancel_if_unsent():
                 # Ctrl-C before the code was sent.
-                self._fail_exchange(login, LoginError("This login was interrupted."))
+                self._completion.fail_exchange(login, LoginError("This login was interrupted."))
             raise
 
     async def _exchange_code(
@@ -170,18 +171,18 @@ class Logins(LoginCompletion):
                     )
                     refused_paste = PasteRefused(f"{login.authorization_host} does not know that code.")
                     raise self._count_refused_paste(login.id, refused_paste, origin) from None
-                self._fail_exchange(login, refused)
+                self._completion.fail_exchange(login, refused)
                 raise
             except McpAuthError as error:
-                self._fail_exchange(login, error)
+                self._completion.fail_exchange(login, error)
                 raise
-            return await self.save_granted_tokens(login, tokens, proof_key)
+            return await self._completion.save_granted_tokens(login, tokens, proof_key)
 
     def _parse_and_claim(
         self, login_id: str, text: Secret, origin: Origin
     ) -> tuple[Login, AuthorizationResponse]:
         """Parse the text for this login and claim the login; exactly one caller succeeds."""
-        login = self.get(login_id)
+        login = self._completion.get(login_id)
         if login.status != "waiting":
             raise login_state_error(login)
         if not can_complete(login, origin):
@@ -202,17 +203,17 @@ class Logins(LoginCompletion):
         except PasteRefused as refused:
             raise self._count_refused_paste(login_id, refused, origin) from None
         except LoginError as denied:
-            failed_login = self._fail_login(login_id, denied, expected_status="waiting")
+            failed_login = self._completion.fail_login(login_id, denied, expected_status="waiting")
             raise (denied if failed_login.status == "failed" else login_state_error(failed_login)) from None
-        self.claim(login)
+        self._completion.claim(login)
         return login, response
 
     def _count_refused_paste(self, login_id: str, error: PasteRefused, origin: Origin) -> LoginError:
         """Count a refused paste; return that refusal, or the reason why the login takes no more pastes."""
         store = self._deps.store.logins
-        login = store.change(login_id, lambda it: replace(it, paste_attempts=it.paste_attempts + 1))
+        login = store.change(login_id, lambda it: replace(it, paste_attempts=it.paste_attempts + 1)).after
         if login.paste_attempts >= MAX_PASTE_ATTEMPTS and origin.platform != "terminal":
-            login = self._fail_login(
+            login = self._completion.fail_login(
                 login_id, LoginError("Too many wrong answers were pasted."), expected_status="waiting"
             )
         return error if login.status == "waiting" else login_state_error(login)
@@ -222,17 +223,21 @@ class Logins(LoginCompletion):
         now = self._deps.clock()
         waiting = [
             other
-            for other in self._deps.store.logins.list_all()
+            for other in self._deps.store.logins.list_open()
             if other.status == "waiting"
             and not is_expired(other, now)
             and (other.key.owner == login.key.owner or other.origin == login.origin)
         ]
         return len(waiting) == 1
 
+    async def get(self, login_id: str) -> Login:
+        """Return the current state of a login; raises LoginNotFound."""
+        return await run_file_work(self._completion.get, login_id)
+
     async def wait_for_login(self, login_id: str) -> Login:
         """Wait until a login is over, in this or another process, and return it."""
         while True:
-            login = await run_file_work(self.get, login_id)
+            login = await run_file_work(self._completion.get, login_id)
             if login.is_over:
                 return login
             if login.poll_state is not None and login.status == "waiting":
@@ -265,4 +270,4 @@ class Logins(LoginCompletion):
         return await self._change_login(login_id, lambda it: replace(it, message_ids=message_ids))
 
     async def _change_login(self, login_id: str, apply_change: Callable[[Login], Login]) -> Login:
-        return await run_file_work(self._deps.store.logins.change, login_id, apply_change)
+        return (await run_file_work(self._deps.store.logins.change, login_id, apply_change)).after

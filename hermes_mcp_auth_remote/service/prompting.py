@@ -157,7 +157,7 @@ class InteractiveLogins:
             except _StartCancelledError:
                 # The first call was cancelled before it showed the login; another call starts one.
                 continue
-            return await run_file_work(self._logins.get, login_id)
+            return await self._logins.get(login_id)
 
     async def _find_or_start_login(
         self, server: Server, prompt_key: _PromptKey, target: PromptTarget, error: AuthorizationRequired
@@ -190,8 +190,8 @@ class InteractiveLogins:
         ended = await self._logins.wait_for_login(login.id)
         connection: Connection | None = None
         if ended.status == "done":
-            credentials = await run_file_work(self._deps.store.read, login.key)
-            connection = connection_from_credentials(login.key, login.server_url, credentials)
+            stored = await run_file_work(self._deps.store.read, login.key)
+            connection = connection_from_credentials(login.key, login.server_url, stored.credentials)
         await prompter.show_outcome(ended, connection)
 
     def _check_prompt_limits(self, prompt_key: _PromptKey, error: AuthorizationRequired) -> None:
@@ -207,7 +207,7 @@ class InteractiveLogins:
     def _find_waiting_login(self, key: CredentialKey, server: Server, origin: Origin | None) -> Login | None:
         """Return a waiting login of this server's URL at this origin (None: any origin), or None."""
         now = self._deps.clock()
-        for login in reversed(self._deps.store.logins.list_all()):
+        for login in reversed(self._deps.store.logins.list_open(key.owner)):
             is_open = login.key == key and login.status == "waiting" and not is_expired(login, now)
             if is_open and login.server_url == server.url and origin in {None, login.origin}:
                 return login

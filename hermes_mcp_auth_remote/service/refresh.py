@@ -1,13 +1,16 @@
-"""Obtain a valid token: from the store, or by a refresh (RFC 6749 §6), or else require a login.
+"""Decide between the stored token, a refresh (RFC 6749 §6) and an error: the whole way from a 401 to a token.
 
-Runs in a flight (`single_flight`): in a thread of its own, one at a time per session and process, and under
-the lock that later versions of Hermes take when they write.
+A caller waits in `current_token` or `token_other_than`. The work runs in a flight (`single_flight`): in a
+thread of its own, one at a time per session and process, and under the lease of the credentials, which later
+versions of Hermes take too when they write.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
@@ -35,27 +38,32 @@ from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of
 from hermes_mcp_auth_remote.service.cached_token import CachedToken, make_cached_token, refresh_at
 from hermes_mcp_auth_remote.service.connections import session_ended_reason
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
+from hermes_mcp_auth_remote.service.leases import acquire_lease
 from hermes_mcp_auth_remote.service.refresh_backoff import RefreshFailureTracker
-from hermes_mcp_auth_remote.service.single_flight import acquire_lock
+from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.service.unsaved_tokens import BufferedCredentialStore
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.store.files.credential_files import Version
+from hermes_mcp_auth_remote.store.protocol import ANY, Lease, StoreConflict, Stored, Unknown, Version
+from hermes_mcp_auth_remote.threads import run_in_own_thread
 from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
 
 # How long the old token is used before the next try, after a refresh that failed temporarily.
 BACKOFF_SECONDS = VALID_TOKEN_PAUSE_SECONDS
 # The same if the old token has expired: short, because all callers wait.
 RETRY_SECONDS = EXPIRED_TOKEN_PAUSE_SECONDS
+# If an earlier holder of the lease has sent a token request and died, the refresh token may be used up. Send
+# it again only after this time: the limit of an exchange and some more (`timeouts`).
+SENT_REQUEST_SECONDS = 100.0
 
 
-class TokenRefresher:
-    """Refreshes the tokens of one server and owner, and remembers failures that need no retry."""
+class TokenSource:
+    """Obtains the tokens of one server and owner, and remembers failures that need no retry."""
 
     def __init__(self, deps: Dependencies, server: Server, key: CredentialKey) -> None:
         self._deps = deps
         self._server = server
         self._key = key
-        self._failures = RefreshFailureTracker(deps.store, key)
+        self._failures = RefreshFailureTracker(deps.store.refresh_failures, key)
         self._last_error: tuple[float, McpAuthError] | None = None
         self._buffered_store = BufferedCredentialStore(deps.store, key)
         # The proof key of the last tokens read, and its prover, which remembers the servers' nonces.
@@ -68,10 +76,124 @@ class TokenRefresher:
         """True if the grant needs no user: an expired token is replaced by a new token request."""
         return self._server.options.grant != "authorization_code"
 
+    async def current_token(self) -> CachedToken:
+        """Return a fresh token. Raises AuthorizationRequired, TimedOut, and what a refresh raises."""
+        return await self._wait_for_token(None)
+
+    async def replace_refused(
+        self, refused_header: Secret, status: int, challenge: Challenge
+    ) -> CachedToken | None:
+        """Return another token after a 401 or 403, or None if another token would not help.
+
+        Raises as `current_token` does; an AuthorizationRequired contains the challenge.
+        """
+        if status == 403 and challenge.has_insufficient_scope:
+            if self.uses_machine_grant:
+                return await self.token_other_than(refused_header, challenge)
+            # RFC 6750 section 3.1; a refresh never widens a scope (RFC 6749 section 6).
+            raise AuthorizationRequired(
+                self._key.server_name,
+                reason="this request needs more access",
+                challenge=challenge,
+                server_message=" ".join(sorted(challenge.scope or ())),
+            )
+        if status != 401:
+            return None
+        try:
+            return await self.token_other_than(refused_header)
+        except AuthorizationRequired as error:
+            raise AuthorizationRequired(
+                self._key.server_name,
+                reason=error.reason,
+                challenge=challenge,
+                server_message=error.server_message,
+            ) from None
+
+    async def token_other_than(
+        self, refused_header: Secret, challenge: Challenge | None = None
+    ) -> CachedToken:
+        """Return a token that replaces the refused one; raises as `current_token` does.
+
+        `challenge` names the scope that the server requires from a grant without a user.
+        """
+        # Both waits together take at most `caller_seconds`.
+        loop, limit_seconds = asyncio.get_running_loop(), self._deps.limits.caller_seconds
+        ends_at = loop.time() + limit_seconds
+        token = await self._wait_for_token(refused_header, challenge, limit_seconds)
+        if Secret(token.authorization_header) == refused_header:
+            # The caller joined a flight that had started before the refusal.
+            token = await self._wait_for_token(refused_header, challenge, max(ends_at - loop.time(), 0.0))
+        return token
+
+    def refresh_in_background(self, on_token: Callable[[CachedToken], object]) -> None:
+        """Start a flight for a token that is due but still valid; call `on_token` if it succeeds."""
+
+        def on_flight_done(flight: Future[CachedToken]) -> None:
+            # Ignore an error: the next caller gets it again when this token has expired.
+            if not flight.cancelled() and flight.exception() is None:
+                on_token(flight.result())
+
+        # RuntimeError: no thread can be started. The old token is still usable.
+        with suppress(RuntimeError):
+            self._submit_flight(None).add_done_callback(on_flight_done)
+
+    def glance(self) -> Version | Unknown | None:
+        """Return the version of the stored tokens; never waits."""
+        return self._deps.store.glance(self._key)
+
+    def cached_token_for(self, tokens: Tokens, proof_key: Secret | None) -> CachedToken:
+        """Return the cached header of tokens that the caller has just stored."""
+        version = self.glance()
+        # UNKNOWN: the next check of the store reads them again.
+        known_version = version if isinstance(version, str) else None
+        return make_cached_token(tokens, known_version, self._deps.prover_for(proof_key))
+
+    def read_credentials(self) -> Credentials:
+        """Return the stored credentials, or newer ones that could not be written. Raises StoreError."""
+        return self._buffered_store.read().credentials
+
+    def discard_unsaved(self) -> None:
+        """Discard credentials that could not be written."""
+        self._buffered_store.discard_unsaved()
+
+    async def _wait_for_token(
+        self,
+        refused_header: Secret | None,
+        challenge: Challenge | None = None,
+        timeout_seconds: float | None = None,
+    ) -> CachedToken:
+        """Wait for a flight and return its token; the flight goes on if the caller stops waiting.
+
+        `timeout_seconds` None means the limit `caller_seconds`. After that time, returns the stored token if
+        it is still valid. Raises TimedOut, and what the flight raises.
+        """
+        try:
+            flight = self._submit_flight(refused_header, challenge)
+        except RuntimeError:
+            # No thread can be started: the process is ending, or has reached its limit of threads.
+            return self.use_stored_token(refused_header)
+        limit_seconds = self._deps.limits.caller_seconds if timeout_seconds is None else timeout_seconds
+        try:
+            return await join(flight, limit_seconds)
+        except TimeoutError:
+            if flight.done():
+                return flight.result()
+            # In a thread of its own, because the shared file threads may wait for a lock.
+            return await run_in_own_thread(self._use_stored_token_after_timeout, refused_header)
+
+    def _submit_flight(
+        self, refused_header: Secret | None, challenge: Challenge | None = None
+    ) -> Future[CachedToken]:
+        # The key includes the URL: tokens of one URL must not go to another URL of the same name.
+        flight_key = (self._key, self._server.url)
+        return self._deps.refresh_flights.submit(
+            flight_key, lambda: self.obtain_token(refused_header, challenge), self._server.url
+        )
+
     async def obtain_token(
         self, refused_header: Secret | None, challenge: Challenge | None = None
     ) -> CachedToken:
-        """Return a fresh token that differs from the refused one.
+        """Return a fresh token that differs from the refused one; runs in a flight.
 
         `challenge` names the scope that the server requires. Raises AuthorizationRequired if a user must log
         in, a NetworkError or a StoreError; for grants without a user also a ServerError or ConfigError.
@@ -98,7 +220,7 @@ class TokenRefresher:
             )
         return token
 
-    def use_stored_token_after_timeout(self, refused_header: Secret | None) -> CachedToken:
+    def _use_stored_token_after_timeout(self, refused_header: Secret | None) -> CachedToken:
         """Return the stored token for a caller that stops waiting for the flight; reads files.
 
         Raises TimedOut if that token is not valid, AuthorizationRequired, StoreError.
@@ -127,8 +249,9 @@ class TokenRefresher:
         seconds = limits.lock_seconds if interim_token is None else limits.due_lock_seconds
         unwritable: StoreUnwritable | None = None
         async with AsyncExitStack() as stack:
+            lease: Lease | None = None
             try:
-                await stack.enter_async_context(acquire_lock(self._deps.store.lock(self._key), seconds))
+                lease = await stack.enter_async_context(acquire_lease(self._deps.store, self._key, seconds))
                 # Check before the refresh token is used up: its successor must be storable.
                 self._deps.store.check_can_store(self._key)
             except StoreBusy:
@@ -145,44 +268,38 @@ class TokenRefresher:
             if self.uses_machine_grant:
                 return await self._request_machine_tokens(stored, refused_header, challenge)
             if unwritable is None or self._buffered_store.has_unsaved:
-                return await self._refresh_tokens(stored, refused_header)
+                return await self._refresh_tokens(stored, refused_header, lease)
             # If the new refresh token could not be stored, the session would end for all processes.
-            if stored.tokens is None:
+            if stored.credentials.tokens is None:
                 raise unwritable
             self._buffered_store.warn_unwritable(unwritable)
-            return self._use_old_token(stored, stored.tokens, refused_header, unwritable)
+            return self._use_old_token(stored, refused_header, unwritable)
 
-    def read_credentials(self) -> Credentials:
-        """Return the stored credentials, or newer ones that could not be written. Raises StoreError."""
-        return self._buffered_store.read()
-
-    def discard_unsaved(self) -> None:
-        """Discard credentials that could not be written."""
-        self._buffered_store.discard_unsaved()
-
-    def _read_fresh_token(self, refused_header: Secret | None) -> tuple[CachedToken | None, Credentials]:
-        """Read the store; return a fresh token or None, and the stored credentials."""
-        version = self._deps.store.version(self._key)
+    def _read_fresh_token(self, refused_header: Secret | None) -> tuple[CachedToken | None, Stored]:
+        """Read the store; return a fresh token or None, and what is stored."""
         stored = self._buffered_store.read()
-        binding = stored.binding
+        return self._fresh_token(stored, refused_header), stored
+
+    def _fresh_token(self, stored: Stored, refused_header: Secret | None) -> CachedToken | None:
+        """Return the stored token if it is for this server, needs no refresh and is not the refused one."""
+        binding, tokens = stored.credentials.binding, stored.credentials.tokens
         if binding is not None and not _is_same_server(binding, self._server.url):
             # The tokens belong to another server of this name, or of a name with the same Hermes file stem.
             raise AuthorizationRequired(
                 self._key.server_name,
                 reason="the stored tokens are for another address than the configured one",
             )
-        tokens = stored.tokens
         if (
             tokens is None
             or tokens.matches_header(refused_header)
             or refresh_at(tokens) <= self._deps.clock()
         ):
-            return None, stored
-        if tokens.scheme == "DPoP" and stored.proof_key is None:
+            return None
+        if tokens.scheme == "DPoP" and stored.credentials.proof_key is None:
             if self.uses_machine_grant:
-                return None, stored
+                return None
             raise self._login_required_error("the key that its tokens are bound to is gone")
-        return self._make_cached_token(tokens, version, stored.proof_key), stored
+        return self._make_cached_token(tokens, stored.version, stored.credentials.proof_key)
 
     def _make_cached_token(
         self, tokens: Tokens, version: Version | None, proof_key: Secret | None
@@ -205,10 +322,10 @@ class TokenRefresher:
         return None if key_and_prover is None else key_and_prover[1]
 
     async def _request_machine_tokens(
-        self, credentials: Credentials, refused_header: Secret | None, challenge: Challenge | None
+        self, stored: Stored, refused_header: Secret | None, challenge: Challenge | None
     ) -> CachedToken:
         """Request new tokens by a grant without a user, and store them."""
-        tokens, now = credentials.tokens, self._deps.clock()
+        credentials, now = stored.credentials, self._deps.clock()
         # Imported here: few servers use such a grant.
         from hermes_mcp_auth_remote.service.machine_tokens import request_machine_tokens  # noqa: PLC0415
 
@@ -221,120 +338,151 @@ class TokenRefresher:
         except McpAuthError as error:
             if self._recent_error(now) is None:
                 self._last_error = self._deps.clock() + RETRY_SECONDS, error
-            if tokens is None:
+            if credentials.tokens is None:
                 raise
-            return self._use_old_token(credentials, tokens, refused_header, error)
+            return self._use_old_token(stored, refused_header, error)
         if new_credentials.tokens is None:
             raise AuthorizationRequired(self._key.server_name)
-        self._buffered_store.save_credentials(credentials, new_credentials, is_new_login=True)
-        return self._make_cached_token(
-            new_credentials.tokens, self._deps.store.version(self._key), new_credentials.proof_key
-        )
+        return self._save_new_tokens(stored, new_credentials, new_credentials.tokens, is_new_login=True)
 
-    async def _refresh_tokens(self, credentials: Credentials, refused_header: Secret | None) -> CachedToken:
+    async def _refresh_tokens(
+        self, stored: Stored, refused_header: Secret | None, lease: Lease | None
+    ) -> CachedToken:
         """Refresh the stored tokens, unless an earlier failure says that it cannot succeed now."""
-        tokens, client, authorization_server, binding = (
+        credentials, binding = stored.credentials, stored.credentials.binding
+        tokens, client, authorization_server = (
             credentials.tokens,
             credentials.client,
             credentials.authorization_server,
-            credentials.binding,
         )
         if tokens is None:
             raise AuthorizationRequired(self._key.server_name)
-        if binding is not None and binding.login_needed is not None:
-            return self._use_old_token(
-                credentials, tokens, refused_header, self._login_required_error(binding.login_needed)
-            )
-        if tokens.refresh_token is None or client is None or authorization_server is None:
-            return self._use_old_token(
-                credentials, tokens, refused_header, self._login_required_error("its access token has ended")
-            )
-        prover = self._prover_for(credentials.proof_key)
-        ended_error = self._login_required_error(session_ended_reason(authorization_server))
+        login_needed = None if binding is None else binding.login_needed
+        has_client = client is not None and authorization_server is not None
+        if login_needed is not None or tokens.refresh_token is None or not has_client:
+            error = self._login_required_error(login_needed or "its access token has ended")
+            return self._use_old_token(stored, refused_header, error)
         now = self._deps.clock()
         is_token_valid = _is_token_valid(tokens, refused_header, now)
-        if (last_failure := self._failures.last_failure(tokens)) is not None:
-            failure, last_error = last_failure
-            if not failure.can_retry(now, is_token_valid=is_token_valid):
-                reason_error = ended_error if failure.is_final else last_error
-                ended_error.server_message = failure.server_message
-                return self._use_old_token(credentials, tokens, refused_header, reason_error)
-        resource = binding.resource if binding else self._resource()
+        obstacle = self._refresh_obstacle(stored, tokens, lease, now, is_token_valid=is_token_valid)
+        if obstacle is not None:
+            return self._use_old_token(stored, refused_header, obstacle)
+        if lease is not None:
+            lease.record_request()
         try:
-            sign = self._deps.signer_for(self._server)
-            request = refresh_tokens(
-                authorization_server, client, tokens, now, resource=resource, sign=sign, prover=prover
-            )
-            new_tokens = await self._deps.run_exchange(request, self._server)
+            new_tokens = await self._send_refresh(credentials, now)
         except McpAuthError as error:
-            return self._handle_refresh_error(
-                credentials, refused_header, error, ended_error, is_token_valid=is_token_valid
-            )
+            return self._handle_refresh_error(stored, refused_header, error, is_token_valid=is_token_valid)
         if tokens.scheme == "DPoP":
             try:
-                require_dpop(new_tokens, self._server.options, host_of(authorization_server.issuer))
+                require_dpop(new_tokens, self._server.options, _authorization_host(credentials))
             except MalformedResponse as error:
                 # The old refresh token is used up, even though the new access token is rejected here.
                 rotated = replace(credentials, tokens=replace(tokens, refresh_token=new_tokens.refresh_token))
-                self._buffered_store.save_credentials(credentials, rotated)
+                version = stored.version
+                with suppress(StoreConflict):
+                    version = self._buffered_store.save_credentials(credentials, rotated, expect=version)
+                stored = Stored(rotated, version)
                 return self._handle_refresh_error(
-                    rotated, refused_header, error, ended_error, is_token_valid=is_token_valid
+                    stored, refused_header, error, is_token_valid=is_token_valid
                 )
-        return self._read_newer_token(tokens) or self._save_refreshed_tokens(credentials, new_tokens, now)
-
-    def _save_refreshed_tokens(self, credentials: Credentials, new_tokens: Tokens, now: float) -> CachedToken:
-        """Store the tokens of a refresh made at `now` (epoch seconds), and return their header."""
-        binding = credentials.binding
         if binding is not None:
             binding = replace(
                 binding, refreshed_at=now, refresh_expires_at=new_tokens.refresh_expires_at, login_needed=None
             )
         # Write them before their first use: losing a rotated refresh token ends the session.
-        self._buffered_store.save_credentials(
-            credentials, replace(credentials, tokens=new_tokens, binding=binding)
+        token = self._save_new_tokens(
+            stored, replace(credentials, tokens=new_tokens, binding=binding), new_tokens
         )
         self._failures.clear()
-        return self._make_cached_token(new_tokens, self._deps.store.version(self._key), credentials.proof_key)
+        return token
 
-    def _read_newer_token(self, old_tokens: Tokens) -> CachedToken | None:
-        """Return a fresh token that replaced `old_tokens` during the refresh, or None.
+    async def _send_refresh(self, credentials: Credentials, now: float) -> Tokens:
+        """Send the refresh; `credentials` contain tokens, client and metadata. Raises McpAuthError."""
+        tokens, client, authorization_server = (
+            credentials.tokens,
+            credentials.client,
+            credentials.authorization_server,
+        )
+        if tokens is None or client is None or authorization_server is None:
+            raise AuthorizationRequired(self._key.server_name)
+        request = refresh_tokens(
+            authorization_server,
+            client,
+            tokens,
+            now,
+            resource=credentials.binding.resource if credentials.binding else self._resource(),
+            sign=self._deps.signer_for(self._server),
+            prover=self._prover_for(credentials.proof_key),
+        )
+        return await self._deps.run_exchange(request, self._server)
 
-        Hermes 0.19 takes no lock, so the user may have logged in there meanwhile. The tokens of a refresh of
+    def _refresh_obstacle(
+        self, stored: Stored, tokens: Tokens, lease: Lease | None, now: float, *, is_token_valid: bool
+    ) -> McpAuthError | None:
+        """Return why no refresh may be sent now, or None."""
+        if (last_failure := self._failures.last_failure(tokens)) is not None:
+            failure, last_error = last_failure
+            if not failure.can_retry(now, is_token_valid=is_token_valid):
+                if failure.is_final:
+                    return self._session_ended_error(stored, failure.server_message)
+                return last_error
+        sent_at = None if lease is None else lease.request_sent_at
+        if sent_at is not None and sent_at <= now < sent_at + SENT_REQUEST_SECONDS:
+            return TimedOut(
+                f"A process that was refreshing the tokens of {self._key.server_name} has ended.",
+                "Try again in two minutes.",
+            )
+        return None
+
+    def _save_new_tokens(
+        self, stored: Stored, new: Credentials, tokens: Tokens, *, is_new_login: bool = False
+    ) -> CachedToken:
+        """Store new credentials and return their header, or that of a login that has replaced `stored`.
+
+        Hermes 0.19 takes no lease, so the user may have logged in there meanwhile. The tokens of a refresh of
         the earlier session must not replace that login or be stored with its client.
         """
+        old = stored.credentials
         try:
-            return self._read_fresh_token(Secret(old_tokens.authorization_header))[0]
-        except StoreError:
-            return None
+            version = self._buffered_store.save_credentials(
+                old, new, expect=stored.version, is_new_login=is_new_login
+            )
+        except StoreConflict as conflict:
+            spent_header = None if old.tokens is None else Secret(old.tokens.authorization_header)
+            newer_token = self._fresh_token(conflict.found, spent_header)
+            if newer_token is not None:
+                return newer_token
+            # The other program's tokens have ended already.
+            version = self._buffered_store.save_credentials(
+                conflict.found.credentials, new, expect=ANY, is_new_login=is_new_login
+            )
+        return self._make_cached_token(tokens, version, new.proof_key)
 
     def _handle_refresh_error(
-        self,
-        credentials: Credentials,
-        refused_header: Secret | None,
-        error: McpAuthError,
-        final_error: AuthorizationRequired,
-        *,
-        is_token_valid: bool,
+        self, stored: Stored, refused_header: Secret | None, error: McpAuthError, *, is_token_valid: bool
     ) -> CachedToken:
-        """Record a failed refresh; return the old token if valid, else raise `error` or `final_error`."""
-        tokens = credentials.tokens
+        """Record a failed refresh; return the old token if valid, else raise the error."""
+        tokens = stored.credentials.tokens
         if tokens is None:
-            raise final_error
+            raise error
         failure = self._failures.save_failure(
             tokens, error, self._deps.clock(), is_token_valid=is_token_valid
         )
         if not failure.is_final:
             # A temporary server error or a local setting does not end the session.
-            return self._use_old_token(credentials, tokens, refused_header, error)
-        final_error.server_message = error.server_message
+            return self._use_old_token(stored, refused_header, error)
         is_unknown = isinstance(error, TokenError) and error.error == "invalid_client"
         return self._end_session(
-            credentials, refused_header, final_error, credentials.client if is_unknown else None
+            stored,
+            refused_header,
+            self._session_ended_error(stored, error.server_message),
+            stored.credentials.client if is_unknown else None,
         )
 
     def _end_session(
         self,
-        credentials: Credentials,
+        stored: Stored,
         refused_header: Secret | None,
         error: AuthorizationRequired,
         unknown_client: Client | None,
@@ -343,16 +491,18 @@ class TokenRefresher:
 
         While the access token is valid, use it and record nothing: one more refresh follows at its expiry.
         """
+        credentials = stored.credentials
         tokens = credentials.tokens
         if tokens is None:
             raise error
-        # Hermes 0.19 takes no lock and may have rotated the refresh token meanwhile.
+        # Hermes 0.19 takes no lease and may have rotated the refresh token meanwhile.
         if (newer_token := self._read_fresh_token(Secret(tokens.authorization_header))[0]) is not None:
             return newer_token
         if _is_token_valid(tokens, refused_header, self._deps.clock()):
-            return self._use_old_token(credentials, tokens, refused_header, error)
+            return self._use_old_token(stored, refused_header, error)
         if credentials.binding is not None:
-            self._buffered_store.save_binding(replace(credentials.binding, login_needed=error.reason))
+            ended_binding = replace(credentials.binding, login_needed=error.reason)
+            self._buffered_store.save_binding(ended_binding, stored.version)
         if unknown_client is not None:
             # The next login registers a new client.
             with suppress(StoreError):
@@ -366,37 +516,48 @@ class TokenRefresher:
         return error.with_traceback(None) if error is not None and is_recent else None
 
     def _use_old_token(
-        self, credentials: Credentials, tokens: Tokens, refused_header: Secret | None, error: McpAuthError
+        self, stored: Stored, refused_header: Secret | None, error: McpAuthError
     ) -> CachedToken:
         """Return the old token with a pause before the next refresh; raise `error` if it has expired."""
-        token = self._unexpired_token(replace(credentials, tokens=tokens), refused_header)
+        token = self._unexpired_token(stored, refused_header)
         if token is None:
             raise error
         return token
 
-    def _token_for_lock_wait(
-        self, credentials: Credentials, refused_header: Secret | None
-    ) -> CachedToken | None:
+    def _token_for_lock_wait(self, stored: Stored, refused_header: Secret | None) -> CachedToken | None:
         """Return the stored token if it stays valid much longer than the short lock wait, else None."""
-        token = self._unexpired_token(credentials, refused_header)
+        token = self._unexpired_token(stored, refused_header)
         needed_until = self._deps.clock() + 2 * self._deps.limits.due_lock_seconds
         return token if token is not None and token.usable_until > needed_until else None
 
-    def _unexpired_token(self, credentials: Credentials, refused_header: Secret | None) -> CachedToken | None:
+    def _unexpired_token(self, stored: Stored, refused_header: Secret | None) -> CachedToken | None:
         """Return the stored token, due for a refresh soon, if it is valid and not the refused one."""
-        tokens, now = credentials.tokens, self._deps.clock()
+        tokens, proof_key, now = stored.credentials.tokens, stored.credentials.proof_key, self._deps.clock()
         if tokens is None or not _is_token_valid(tokens, refused_header, now):
             return None
-        if tokens.scheme == "DPoP" and credentials.proof_key is None:
+        if tokens.scheme == "DPoP" and proof_key is None:
             return None
         expires_at = math.inf if tokens.expires_at is None else tokens.expires_at
-        version, prover = self._deps.store.version(self._key), self._prover_for(credentials.proof_key)
         return CachedToken(
-            tokens.authorization_header, min(expires_at, now + BACKOFF_SECONDS), expires_at, version, prover
+            tokens.authorization_header,
+            min(expires_at, now + BACKOFF_SECONDS),
+            expires_at,
+            stored.version,
+            self._prover_for(proof_key),
         )
 
     def _resource(self) -> str | None:
         return select_resource(self._server.url, None, self._server.options.resource)
+
+    def _session_ended_error(self, stored: Stored, server_message: str) -> AuthorizationRequired:
+        authorization_server = stored.credentials.authorization_server
+        error = self._login_required_error(
+            "its session has ended"
+            if authorization_server is None
+            else session_ended_reason(authorization_server)
+        )
+        error.server_message = server_message
+        return error
 
     def _login_required_error(self, reason: str) -> AuthorizationRequired:
         return AuthorizationRequired(self._key.server_name, reason=reason)
@@ -411,3 +572,8 @@ def _is_token_valid(tokens: Tokens, refused_header: Secret | None, now: float) -
 
 def _is_same_server(binding: Binding, server_url: str) -> bool:
     return canonical_resource(binding.server_url) == canonical_resource(server_url)
+
+
+def _authorization_host(credentials: Credentials) -> str:
+    authorization_server = credentials.authorization_server
+    return "" if authorization_server is None else host_of(authorization_server.issuer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure, build_refresh_failure
 from hermes_mcp_auth_remote.oauth.token import Tokens
-from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.protocol import RefreshFailureStore
 from hermes_mcp_auth_remote.values import CredentialKey, Secret
 
 _TokenPair = tuple[Secret, Secret | None]
@@ -20,7 +20,7 @@ class RefreshFailureTracker:
         "_store",
     )
 
-    def __init__(self, store: FileStore, key: CredentialKey) -> None:
+    def __init__(self, store: RefreshFailureStore, key: CredentialKey) -> None:
         self._store = store
         self._key = key
         # The tokens that could not be refreshed, the failure's record, and the error that was raised.
@@ -28,7 +28,7 @@ class RefreshFailureTracker:
 
     def last_failure(self, tokens: Tokens) -> tuple[RefreshFailure, McpAuthError] | None:
         """Return the last failure with these tokens in any process, and its error; None if there is none."""
-        stored = self._store.refresh_failures.read(self._key, tokens)
+        stored = self._store.read(self._key, tokens)
         own = self._last_failure
         is_own = own is not None and own[0] == _token_pair(tokens)
         if own is not None and is_own and (stored is None or stored.last_at <= own[1].last_at):
@@ -48,13 +48,13 @@ class RefreshFailureTracker:
         )
         self._last_failure = _token_pair(tokens), failure, error
         if failure.is_answered:
-            self._store.refresh_failures.write(self._key, tokens, failure)
+            self._store.write(self._key, tokens, failure)
         return failure
 
     def clear(self) -> None:
         """Forget the last failure, after a refresh that succeeded."""
         self._last_failure = None
-        self._store.refresh_failures.clear(self._key)
+        self._store.clear(self._key)
 
 
 def _token_pair(tokens: Tokens) -> _TokenPair:

@@ -10,16 +10,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from hermes_mcp_auth_remote.deadline import Deadline
-from hermes_mcp_auth_remote.errors import StoreBusy
 from hermes_mcp_auth_remote.fork import reset_after_fork
-from hermes_mcp_auth_remote.store.files.lock import FileLock
-from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
 from hermes_mcp_auth_remote.traceback_redaction import hide_locals
 
 T = TypeVar("T")
@@ -142,22 +138,3 @@ def _retrieve_exception(waiter: asyncio.Future[T]) -> None:
     # Otherwise asyncio logs the flight's error as never retrieved if the waiter was cancelled.
     if not waiter.cancelled():
         waiter.exception()
-
-
-LOCK_RETRY_SECONDS = 0.02
-
-
-@asynccontextmanager
-async def acquire_lock(
-    lock: FileLock, timeout_seconds: float = TIME_LIMITS.lock_seconds
-) -> AsyncGenerator[None]:
-    """Hold a lock for a block; raises StoreBusy if it is not free within `timeout_seconds`."""
-    deadline = asyncio.get_running_loop().time() + timeout_seconds
-    while not lock.try_acquire():
-        if asyncio.get_running_loop().time() >= deadline:
-            raise StoreBusy(f"{lock.path} has been locked by another process for {timeout_seconds:g} s.")
-        await asyncio.sleep(LOCK_RETRY_SECONDS)
-    try:
-        yield
-    finally:
-        lock.release()

@@ -207,7 +207,7 @@ def _read_stored_state(
     deps: Dependencies, server: Server, key: CredentialKey
 ) -> tuple[Credentials, PreviousLogin, Signer | None]:
     """Read the files that a new login needs; raises StoreError, ConfigError."""
-    stored = deps.store.read(key)
+    stored = deps.store.read(key).credentials
     return stored, _previous_login(deps, key, stored), deps.signer_for(server)
 
 

@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 
 from hermes_mcp_auth_remote.errors import StoreError, StoreUnwritable
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.protocol import (
+    ANY,
+    CredentialStore,
+    ExpectedVersion,
+    StoreConflict,
+    Stored,
+    Version,
+)
 from hermes_mcp_auth_remote.values import CredentialKey, Secret
 
 _log = logging.getLogger(__name__)
@@ -41,7 +48,7 @@ class BufferedCredentialStore:
         "_unsaved",
     )
 
-    def __init__(self, store: FileStore, key: CredentialKey) -> None:
+    def __init__(self, store: CredentialStore, key: CredentialKey) -> None:
         self._store = store
         self._key = key
         self._unsaved: _UnsavedCredentials | None = None
@@ -52,24 +59,33 @@ class BufferedCredentialStore:
         """True while only the memory of this process has the newest tokens."""
         return self._unsaved is not None
 
-    def read(self) -> Credentials:
-        """Return the newest credentials; raises as `FileStore.read` does."""
+    def read(self) -> Stored:
+        """Return the newest credentials and the stored version; raises as `CredentialStore.read` does."""
         stored = self._store.read(self._key)
         unsaved = self._unsaved
         if unsaved is None:
             return stored
-        if _access_token_of(stored) == unsaved.replaced_access_token:
-            return unsaved.credentials
+        if _access_token_of(stored.credentials) == unsaved.replaced_access_token:
+            return Stored(unsaved.credentials, stored.version)
         # Another process has stored other tokens since. Discard the unsaved ones, unless a flight has just
         # replaced them.
         if self._unsaved is unsaved:
             self._unsaved = None
         return stored
 
-    def save_credentials(self, old: Credentials, new: Credentials, *, is_new_login: bool = False) -> None:
+    def save_credentials(
+        self,
+        old: Credentials,
+        new: Credentials,
+        *,
+        expect: ExpectedVersion,
+        is_new_login: bool = False,
+    ) -> Version | None:
         """Store credentials that replace `old`; if the write fails, log it once and keep them in memory.
 
-        `is_new_login` also stores the client and metadata of a new login. Raises StoreUnsafe.
+        `expect` is the version of `old`. `is_new_login` also stores the client and metadata of a new login.
+        Returns the version in the store. Raises StoreConflict if another program has stored other tokens
+        since `old` was read, and StoreUnsafe.
         """
         unsaved = self._unsaved
         if unsaved is None:
@@ -78,22 +94,24 @@ class BufferedCredentialStore:
             self._unsaved = replace(
                 unsaved, credentials=new, is_new_login=is_new_login or unsaved.is_new_login
             )
-        self._write_unsaved()
+        return self._write_unsaved(expect)
 
     def retry_save(self) -> None:
-        """Try again to write unsaved credentials. Raises as `FileStore.read` does."""
+        """Try again to write unsaved credentials. Raises as `CredentialStore.read` does."""
         if self._unsaved is not None:
-            self.read()
-            self._write_unsaved()
+            version = self.read().version
+            # Another program's tokens replace the unsaved ones.
+            with suppress(StoreConflict):
+                self._write_unsaved(version)
 
-    def save_binding(self, binding: Binding) -> None:
+    def save_binding(self, binding: Binding, expect: ExpectedVersion) -> None:
         """Store a binding that says why the session is over, for other processes; ignores store errors."""
         if self._unsaved is not None:
             self._unsaved = replace(
                 self._unsaved, credentials=replace(self._unsaved.credentials, binding=binding)
             )
         with suppress(StoreError):
-            self._store.save_binding(self._key, binding)
+            self._store.save_binding(self._key, binding, expect=expect)
 
     def warn_unwritable(self, error: StoreUnwritable) -> None:
         """Log once that the tokens are not refreshed because new ones could not be stored."""
@@ -111,15 +129,25 @@ class BufferedCredentialStore:
         """Discard credentials that could not be written."""
         self._unsaved = None
 
-    def _write_unsaved(self) -> None:
+    def _write_unsaved(self, expect: ExpectedVersion) -> Version | None:
+        """Write the unsaved credentials, and return the version in the store; raises StoreConflict."""
         unsaved = self._unsaved
+        known_version = None if expect is ANY else expect
         if unsaved is None or unsaved.credentials.tokens is None:
-            return
+            return known_version
+        tokens, binding = unsaved.credentials.tokens, unsaved.credentials.binding
         try:
-            if unsaved.is_new_login:
-                self._store.save_login(self._key, unsaved.credentials)
-            else:
-                self._store.save_tokens(self._key, unsaved.credentials.tokens, unsaved.credentials.binding)
+            version = (
+                self._store.save_login(self._key, unsaved.credentials, expect=expect)
+                if unsaved.is_new_login
+                else self._store.save_tokens(self._key, tokens, binding, expect=expect)
+            )
+        except StoreConflict as conflict:
+            if _access_token_of(conflict.found.credentials) == unsaved.replaced_access_token:
+                # A program wrote the same tokens again, or changed the times of the file.
+                return self._write_unsaved(conflict.found.version)
+            self._unsaved = None
+            raise
         except StoreUnwritable as error:
             if not unsaved.has_warned:
                 self._unsaved = replace(unsaved, has_warned=True)
@@ -130,10 +158,11 @@ class BufferedCredentialStore:
                     self._key.server_name,
                     error.advice,
                 )
-        else:
-            self._unsaved, self._has_warned_unwritable = None, False
-            if unsaved.has_warned:
-                _log.warning("The new tokens of %s are on the disk now.", self._key.server_name)
+            return known_version
+        self._unsaved, self._has_warned_unwritable = None, False
+        if unsaved.has_warned:
+            _log.warning("The new tokens of %s are on the disk now.", self._key.server_name)
+        return version
 
 
 def _access_token_of(credentials: Credentials) -> Secret | None:

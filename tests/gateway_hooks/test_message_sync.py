@@ -13,6 +13,7 @@ from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.runtime.message_sync import RETRY_SECONDS
 from hermes_mcp_auth_remote.errors import StoreUnwritable
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.store.protocol import UNKNOWN
 from hermes_mcp_auth_remote.values import Origin
 from tests.consent_form import approve
 from tests.demo.manual_client import ManualClock
@@ -41,7 +42,7 @@ async def sync_once(bot: ChatBot) -> None:
 async def sync_until_clock_advances(bot: ChatBot) -> None:
     """Sync until the file system's time is later than the last change."""
     prompt_messages = bot.dispatcher.prompt_messages
-    while prompt_messages._synced_change_at_ns == -1:
+    while prompt_messages._synced_version is UNKNOWN:
         await prompt_messages.sync()
         await asyncio.gather(*prompt_messages._update_tasks.values())
         await asyncio.sleep(0.02)

@@ -49,7 +49,7 @@ def other_service(tmp_path: Path, demo: Demo, clock: ManualClock) -> AuthService
 def mark_session_ended(home: Path, owner: Owner = None) -> None:
     """Mark the session as ended, as a cron job does that finds it rejected."""
     store, key = FileStore(home), CredentialKey("notes", owner)
-    credentials = store.read(key)
+    credentials = store.read(key).credentials
     assert credentials.binding is not None
     store.save_login(key, replace(credentials, binding=replace(credentials.binding, login_needed=END_REASON)))
 
@@ -59,7 +59,7 @@ def set_expiry(
 ) -> None:
     """Set the expiry of the access token. With `refresh_until` the session can refresh until then."""
     store, key = FileStore(home), CredentialKey("notes")
-    credentials = store.read(key)
+    credentials = store.read(key).credentials
     assert credentials.tokens is not None
     tokens = replace(
         credentials.tokens, expires_at=expires_at, obtained_at=obtained_at, refresh_expires_at=refresh_until

@@ -90,7 +90,7 @@ def test_hermes_reads_a_client_with_an_incomplete_registration(
 
 def test_our_store_reads_the_files_of_hermes(tmp_path: Path, hermes_storage: HermesStorage) -> None:
     hermes_storage.run_script(tmp_path, WRITE_SCRIPT)
-    credentials = FileStore(tmp_path).read(KEY)
+    credentials = FileStore(tmp_path).read(KEY).credentials
     assert credentials.binding is None
     assert credentials.tokens is not None
     assert credentials.tokens.access_token == Secret("access-hermes")
@@ -114,10 +114,10 @@ def test_tokens_that_hermes_refreshed_are_read_and_stay_bound(
     assert stored.binding is not None
     store.save_login(KEY, stored)
     store.save_binding(KEY, replace(stored.binding, login_needed="the provider ended the session"))
-    previous_version = store.version(KEY)
+    previous_version = store.glance(KEY)
     hermes_storage.run_script(tmp_path, REFRESH_SCRIPT)
-    assert store.version(KEY) != previous_version
-    credentials = store.read(KEY)
+    assert store.glance(KEY) != previous_version
+    credentials = store.read(KEY).credentials
     assert credentials.tokens is not None
     assert credentials.tokens.access_token == Secret("access-hermes")
     # Tokens refreshed by Hermes clear `login_needed`.
@@ -134,7 +134,7 @@ def test_hermes_may_rewrite_every_file_and_the_binding_still_holds(
     assert (
         json.loads((tmp_path / "mcp-tokens/notes.meta.json").read_text())["issuer"] == "https://as0.example/"
     )
-    credentials = store.read(KEY)
+    credentials = store.read(KEY).credentials
     assert credentials.binding == stored.binding
     assert credentials.authorization_server is not None
     assert credentials.authorization_server.issuer == "https://as0.example"
@@ -146,7 +146,7 @@ def test_later_login_by_hermes_has_no_binding(tmp_path: Path, hermes_storage: He
     store = FileStore(tmp_path)
     store.save_login(KEY, build_credentials())
     hermes_storage.run_script(tmp_path, WRITE_SCRIPT)
-    assert store.read(KEY).binding is None
+    assert store.read(KEY).credentials.binding is None
 
 
 def test_tokens_and_binding_survive_if_hermes_drops_the_client(
@@ -156,7 +156,7 @@ def test_tokens_and_binding_survive_if_hermes_drops_the_client(
     stored = build_credentials()
     store.save_login(KEY, stored)
     hermes_storage.run_script(tmp_path, "assert storage.poison_client_registration()")
-    credentials = store.read(KEY)
+    credentials = store.read(KEY).credentials
     assert (credentials.client, credentials.authorization_server) == (None, None)
     assert (credentials.tokens, credentials.binding) == (stored.tokens, stored.binding)
     assert store.delete(KEY)

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.files.notice_files import Notice
+from hermes_mcp_auth_remote.store.protocol import Notice
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Server
 from tests.consent_form import approve
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo

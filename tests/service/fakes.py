@@ -81,7 +81,7 @@ def make_store(home: Path, *, credentials: Credentials | None = None) -> FileSto
 
 
 def read_refresh_token(home: Path) -> Secret | None:
-    tokens = FileStore(home).read(KEY).tokens
+    tokens = FileStore(home).read(KEY).credentials.tokens
     return None if tokens is None else tokens.refresh_token
 
 

@@ -50,13 +50,13 @@ def read_credential_files(home: Path) -> dict[str, bytes]:
 def remove_binding(home: Path) -> None:
     """Remove the binding record, as if Hermes had written the credentials."""
     store = FileStore(home)
-    store.save_login(KEY, replace(store.read(KEY), binding=None))
+    store.save_login(KEY, replace(store.read(KEY).credentials, binding=None))
 
 
 def refresh_elsewhere(home: Path, demo: Demo) -> str:
     """Refresh as another program that takes no lock, and return the new access token."""
     store, ledger = FileStore(home), demo.authorization_server.ledger
-    stored = store.read(KEY)
+    stored = store.read(KEY).credentials
     assert stored.tokens is not None
     assert stored.tokens.refresh_token is not None
     old = ledger.refresh_tokens[stored.tokens.refresh_token.reveal()]

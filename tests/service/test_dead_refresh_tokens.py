@@ -160,7 +160,7 @@ def test_a_session_with_a_cached_token_uses_it_until_it_expires(stage: SessionSt
     stage.clock.now += 3600 - 50
     assert asyncio.run(session.header()) == old
     wait_until(lambda: stage.refresh_count == 1)
-    wait_until(lambda: session._deps.refresh_flights._running_flights == {})
+    wait_until(lambda: session._tokens._deps.refresh_flights._running_flights == {})
     stage.clock.now += 40
     assert asyncio.run(session.header()) == old
     stage.clock.now += 20
@@ -270,7 +270,7 @@ def test_a_logout_deletes_the_failure_record(stage: SessionStage) -> None:
 @covers("dpop-choice", "dpop-key")
 def test_a_bound_session_stays_bound_although_no_setting_requires_it(stage: SessionStage) -> None:
     store = FileStore(stage.home)
-    stored = store.read(KEY)
+    stored = store.read(KEY).credentials
     assert stored.tokens is not None
     bound = replace(stored, tokens=replace(stored.tokens, scheme="DPoP"), proof_key=new_proof_key())
     store.save_login(KEY, bound)

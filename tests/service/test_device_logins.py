@@ -25,7 +25,9 @@ from hermes_mcp_auth_remote.errors import (
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.device_logins import DevicePoller
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.values import Origin, Server, ServerOptions
 from tests.consent_form import approve, approve_device, deny_device
 from tests.leak_check import watch_secrets
@@ -264,7 +266,8 @@ def test_a_restart_polls_neither_early_nor_hours_late_after_the_clock_was_set_ba
     service: AuthService, server: Server, tmp_path: Path
 ) -> None:
     login = start_login(service, server)
-    devices = service._logins._device_logins
+    devices = service._logins._device_logins._scheduler._job_runner
+    assert isinstance(devices, DevicePoller)
     logins = FileStore(tmp_path).logins
 
     def take_over_delay(next_at: float, polled_by: str | None = None) -> float:
@@ -285,16 +288,18 @@ def test_a_forked_child_is_another_poller_and_does_not_release_the_parents_lock(
     service: AuthService, server: Server, tmp_path: Path
 ) -> None:
     login = start_login(service, server)
-    devices = service._logins._device_logins
+    devices = service._logins._device_logins._scheduler._job_runner
+    assert isinstance(devices, DevicePoller)
     devices._take_over(login)
     logins = FileStore(tmp_path).logins
     parent = logins.get(login.id).polled_by
     assert parent is not None
     assert logins.is_poller_alive(parent)
-    lock = devices._poller_lock
-    assert lock is not None
+    lock = devices._poller_lease
+    assert isinstance(lock, FileLock)
     # A forked child has a copy of the lock's descriptor.
     lock._descriptor, original = os.dup(lock._descriptor or 0), lock._descriptor
+    lock.reset_in_child()
     devices.reset_in_child()
     assert logins.is_poller_alive(parent)
     assert devices._poller_id != parent

@@ -87,7 +87,7 @@ def stop_while_saving(home: Path, clock: ManualClock, demo: Demo, rename: int) -
 def test_a_login_with_a_new_client_survives_the_death_of_its_process(
     logged_in_service: AuthService, demo: Demo, clock: ManualClock, tmp_path: Path, rename: int
 ) -> None:
-    old = FileStore(tmp_path).read(KEY)
+    old = FileStore(tmp_path).read(KEY).credentials
     session = logged_in_service.session(Server("notes", demo.ping_url))
     before = asyncio.run(session.header())
     login_id = stop_while_saving(tmp_path, clock, demo, rename)
@@ -95,7 +95,7 @@ def test_a_login_with_a_new_client_survives_the_death_of_its_process(
     clock.now += STORE_CHECK_SECONDS
     after = asyncio.run(session.header())
     assert after != before
-    stored = FileStore(tmp_path).read(KEY)
+    stored = FileStore(tmp_path).read(KEY).credentials
     assert stored.client is not None
     assert old.client is not None
     assert stored.client.client_id != old.client.client_id
@@ -126,7 +126,7 @@ def test_a_rotated_refresh_token_is_stored_in_a_file_that_cannot_be_replaced(
         clock.now += LIFE_SECONDS
         session = AuthService(tmp_path, run_exchange=model.runner("ours"), clock=clock).session(SERVER)
         assert asyncio.run(session.header()) == f"Bearer at-{turn}"
-    assert model.can_refresh(FileStore(tmp_path).read(KEY).tokens)
+    assert model.can_refresh(FileStore(tmp_path).read(KEY).credentials.tokens)
 
 
 @covers("disk-refuses")

@@ -48,7 +48,7 @@ def make_impatient_service(
 
 
 def read_stored_header(home: Path) -> str:
-    tokens = FileStore(home).read(KEY).tokens
+    tokens = FileStore(home).read(KEY).credentials.tokens
     assert tokens is not None
     return tokens.authorization_header
 
@@ -323,7 +323,7 @@ def test_a_device_poll_with_a_late_response_completes_the_login(
         # Longer than any other response may take.
         loop_clock(21)
         if how == "cannot be claimed":
-            monkeypatch.setattr(type(service._logins), "claim", refuse_to_claim)
+            monkeypatch.setattr(type(service._completion), "claim", refuse_to_claim)
         demo.authorization_server.clear_faults()
         if how == "late":
             await waiting
@@ -338,7 +338,7 @@ def test_a_device_poll_with_a_late_response_completes_the_login(
     ended_login = wait_for_end(service, asyncio.run(main()))
     if how == "cannot be claimed":
         assert ended_login.status == "failed"
-        assert FileStore(tmp_path).read(KEY).tokens is None
+        assert FileStore(tmp_path).read(KEY).credentials.tokens is None
         return
     assert ended_login.status == "done"
     assert demo.authorization_server.count_requests("device_poll") == 1

@@ -176,7 +176,7 @@ class LoginStateMachine(RuleBasedStateMachine):
     @invariant()
     def no_code_is_sent_twice_and_only_a_grant_is_stored(self) -> None:
         assert set(self.servers.code_counts.values()) <= {1}
-        tokens = FileStore(Path(self.folder.name)).read(CredentialKey("notes")).tokens
+        tokens = FileStore(Path(self.folder.name)).read(CredentialKey("notes")).credentials.tokens
         assert (tokens.access_token.reveal() if tokens else None) == self.stored_token
 
 

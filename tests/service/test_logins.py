@@ -32,6 +32,7 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.complete_login import CLAIM_SECONDS
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.protocol import Version
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Server
 from tests.consent_form import approve, deny
 from tests.demo.manual_client import ManualClock
@@ -458,7 +459,7 @@ def test_other_pastes_during_an_exchange_do_not_end_the_login(
         completion = asyncio.create_task(service.complete_login(login.id, answer, CHAT))
         await asyncio.to_thread(gate.arrived.wait, 20)
         # A process that read the login before the claim still sees it as waiting.
-        monkeypatch.setattr(type(service._logins), "get", lambda _self, _id: login)
+        monkeypatch.setattr(type(service._completion), "get", lambda _self, _id: login)
         for _ in range(MAX_PASTE_ATTEMPTS + 1):
             with pytest.raises(LoginAlreadyUsed):
                 await service.complete_login(login.id, "hello", CHAT)
@@ -503,15 +504,17 @@ def test_ctrl_c_while_tokens_are_saved_loses_neither_them_nor_the_lock(
     service: AuthService, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has_started_saving, may_continue = threading.Event(), threading.Event()
-    save_login: Callable[[FileStore, CredentialKey, Credentials, str | None], None] = FileStore.save_login
+    save_login: Callable[[FileStore, CredentialKey, Credentials, str | None], Version | None] = (
+        FileStore.save_login
+    )
 
     def save_slowly(
         store: FileStore, key: CredentialKey, credentials: Credentials, login_id: str | None
-    ) -> None:
+    ) -> Version | None:
         has_started_saving.set()
         assert may_continue.wait(20)
         assert not store.lock(key).try_acquire()
-        save_login(store, key, credentials, login_id)
+        return save_login(store, key, credentials, login_id)
 
     monkeypatch.setattr(FileStore, "save_login", save_slowly)
 
@@ -598,14 +601,16 @@ def test_a_logout_during_the_save_of_a_login_deletes_its_tokens(
     service: AuthService, server: Server, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has_started_saving, may_continue = threading.Event(), threading.Event()
-    save_login: Callable[[FileStore, CredentialKey, Credentials, str | None], None] = FileStore.save_login
+    save_login: Callable[[FileStore, CredentialKey, Credentials, str | None], Version | None] = (
+        FileStore.save_login
+    )
 
     def save_slowly(
         store: FileStore, key: CredentialKey, credentials: Credentials, login_id: str | None
-    ) -> None:
+    ) -> Version | None:
         has_started_saving.set()
         assert may_continue.wait(20)
-        save_login(store, key, credentials, login_id)
+        return save_login(store, key, credentials, login_id)
 
     monkeypatch.setattr(FileStore, "save_login", save_slowly)
 

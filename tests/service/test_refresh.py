@@ -86,18 +86,18 @@ def test_a_bound_session_refuses_a_bearer_token_if_the_operator_requires_dpop(
     logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock, tmp_path: Path
 ) -> None:
     store = FileStore(tmp_path)
-    stored = store.read(KEY)
+    stored = store.read(KEY).credentials
     assert stored.tokens is not None
     bound = replace(stored, tokens=replace(stored.tokens, scheme="DPoP"), proof_key=new_proof_key())
     store.save_login(KEY, bound)
     clock.now += 3600
-    before = store.read(KEY)
+    before = store.read(KEY).credentials
     dpop_server = replace(server, options=replace(server.options, dpop=True))
     with pytest.raises(MalformedResponse, match="bound to no key"):
         asyncio.run(AuthService(tmp_path, clock=clock).session(dpop_server).header())
     assert demo.authorization_server.count_requests("refresh") == 1
     # Only the refresh token changed, because the server has used up the old one.
-    after = store.read(KEY)
+    after = store.read(KEY).credentials
     assert after.tokens is not None
     assert before.tokens is not None
     assert after.tokens.refresh_token != before.tokens.refresh_token

@@ -132,7 +132,7 @@ def test_a_late_refresh_does_not_overwrite_a_login_of_another_program(tmp_path: 
 
     assert get_header(make_service(tmp_path, FakeServer(log_in_elsewhere), EXPIRED_AT)) == "Bearer access-1"
     assert read_refresh_token(tmp_path) == Secret("refresh-1")
-    client = FileStore(tmp_path).read(KEY).client
+    client = FileStore(tmp_path).read(KEY).credentials.client
     assert client is not None
     assert client.client_id == "client-1"
 

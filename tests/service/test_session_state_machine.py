@@ -84,7 +84,7 @@ class SessionStateMachine(RuleBasedStateMachine):
 
     @property
     def stored(self) -> Tokens:
-        tokens = self.store.read(KEY).tokens
+        tokens = self.store.read(KEY).credentials.tokens
         assert tokens is not None
         return tokens
 

@@ -25,8 +25,8 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.refresh import BACKOFF_SECONDS, RETRY_SECONDS
 from hermes_mcp_auth_remote.service.sessions import STORE_CHECK_SECONDS, Session
 from hermes_mcp_auth_remote.service.single_flight import SingleFlight
-from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.protocol import Stored, Unknown, Version
 from hermes_mcp_auth_remote.values import CredentialKey, Server
 from tests.demo.manual_client import ManualClock
 from tests.parts.authorization_server import Demo
@@ -73,7 +73,7 @@ def test_a_cached_token_needs_no_file_no_lock_and_no_request(
     logged_in_service: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = logged_in_service.session(server)
-    for kind, names in ((FileStore, ("read", "version", "lock")), (SingleFlight, ("submit",))):
+    for kind, names in ((FileStore, ("read", "glance", "try_lease")), (SingleFlight, ("submit",))):
         for name in names:
             monkeypatch.setattr(kind, name, fail_on_call)
     assert session.header_now() == get_header(session) == session.header_blocking()
@@ -258,13 +258,13 @@ def test_a_token_of_another_writer_is_noticed_within_a_second_by_one_stat(
     session = logged_in_service.session(server)
     old = get_header(session)
     version_checks: list[CredentialKey] = []
-    version = FileStore.version
+    glance = FileStore.glance
 
-    def record_version_check(store: FileStore, key: CredentialKey) -> tuple[int, int, int] | None:
+    def record_version_check(store: FileStore, key: CredentialKey) -> Version | Unknown | None:
         version_checks.append(key)
-        return version(store, key)
+        return glance(store, key)
 
-    monkeypatch.setattr(FileStore, "version", record_version_check)
+    monkeypatch.setattr(FileStore, "glance", record_version_check)
     assert [get_header(session) for _ in range(100)] == [old] * 100
     assert version_checks == []
     clock.now += STORE_CHECK_SECONDS
@@ -446,7 +446,7 @@ def test_an_ended_session_sends_its_refresh_token_once(
     session = logged_in_service.session(server)
     if by_hermes:
         remove_binding(tmp_path)
-    stored = FileStore(tmp_path).read(KEY)
+    stored = FileStore(tmp_path).read(KEY).credentials
     demo.authorization_server.ledger.revoke_everything()
     refused = get_header(session)
     for _ in range(5):
@@ -455,7 +455,7 @@ def test_an_ended_session_sends_its_refresh_token_once(
         assert "http" not in f"{caught.value} {caught.value.advice}"
     assert demo.authorization_server.count_requests("refresh") == 1
     # The tokens stay stored. Another process reads the refusal from the disk, also for tokens of Hermes.
-    assert FileStore(tmp_path).read(KEY).tokens == stored.tokens
+    assert FileStore(tmp_path).read(KEY).credentials.tokens == stored.tokens
     other = open_session(tmp_path, server, clock)
     for _ in range(5):
         with pytest.raises(AuthorizationRequired):
@@ -487,7 +487,7 @@ def test_quirk_34_a_rotation_by_another_writer_is_adopted(
     # The held request gets invalid_grant, because the refresh token is used up by then.
     other_header = asyncio.run(main())
     assert demo.authorization_server.count_requests("refresh") == 1
-    assert FileStore(tmp_path).read(KEY).binding is not None
+    assert FileStore(tmp_path).read(KEY).credentials.binding is not None
     assert session.header_now() == f"Bearer {other_header}"
 
 
@@ -579,7 +579,7 @@ def test_a_caller_with_a_refused_token_never_gets_it_back(
     demo.authorization_server.ledger.revoke_access_tokens()
     reading, may_continue, read = threading.Event(), threading.Event(), FileStore.read
 
-    def read_slowly(store: FileStore, key: CredentialKey) -> Credentials:
+    def read_slowly(store: FileStore, key: CredentialKey) -> Stored:
         reading.set()
         assert may_continue.wait(20)
         return read(store, key)

@@ -59,7 +59,7 @@ def is_live(demo: Demo, authorization: str) -> bool:
 
 def is_used(ledger: Ledger, home: Path) -> bool:
     """Return whether the server has already rotated the stored refresh token."""
-    tokens = FileStore(home).read(KEY).tokens
+    tokens = FileStore(home).read(KEY).credentials.tokens
     assert tokens is not None
     assert tokens.refresh_token is not None
     return ledger.refresh_tokens[tokens.refresh_token.reveal()].used_at is not None
@@ -102,7 +102,7 @@ def test_killed_refreshes_leave_whole_files_a_free_lock_and_a_usable_session(
             assert lock.try_acquire()
             lock.release()
             # Each file can be read, and has its old or its new content.
-            stored = FileStore(tmp_path).read(KEY)
+            stored = FileStore(tmp_path).read(KEY).credentials
             assert stored.tokens is not None
             assert stored.client is not None
             assert stored.binding is not None
@@ -197,7 +197,10 @@ def test_processes_whose_clocks_differ_by_ten_minutes_share_a_session(
         assert send_request(early, demo)
         assert send_request(late, demo)
         wait_until(
-            lambda: early._refresh_flights._running_flights == late._refresh_flights._running_flights == {}
+            lambda: (
+                early._tokens._deps.refresh_flights._running_flights == {}
+                and late._tokens._deps.refresh_flights._running_flights == {}
+            )
         )
     # Four hours: a clock that is ten minutes ahead adds at most one refresh.
     assert 4 <= demo.authorization_server.count_requests("refresh") <= 5

@@ -31,7 +31,7 @@ pytestmark = [
 
 
 def read_stored_header(home: Path) -> str:
-    tokens = FileStore(home).read(KEY).tokens
+    tokens = FileStore(home).read(KEY).credentials.tokens
     assert tokens is not None
     return tokens.authorization_header
 

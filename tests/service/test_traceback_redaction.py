@@ -257,7 +257,7 @@ FAULTS_DURING_PASTE = (
     "service.logins.read_authorization_response",
     "oauth.redirect.extract_candidates",
     "oauth.redirect._check_response",
-    "service.logins.Logins.claim",
+    "service.complete_login.LoginCompletion.claim",
     "service.logins.exchange_code",
     "oauth.token.authenticate_client",
     "oauth.token.post_form",

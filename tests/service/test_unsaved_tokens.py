@@ -61,7 +61,7 @@ def test_the_log_warns_once_with_the_path_and_the_advice(
         for _ in range(3):
             assert get_header(session) == "Bearer at-2"
             clock.now += BACKOFF_SECONDS
-        wait_until(lambda: session._refresh_flights._running_flights == {})
+        wait_until(lambda: session._tokens._deps.refresh_flights._running_flights == {})
     assert read_credential_files(tmp_path) == before
     assert [path.name for path in (tmp_path / "mcp-tokens").iterdir() if ".tmp" in path.name] == []
     (message,) = [
@@ -174,7 +174,7 @@ def test_a_machine_token_needs_no_disk(
         clock.now += BACKOFF_SECONDS
         assert get_header(session) == first_header
         # Let the background refresh end before the clock moves, because it reads the clock.
-        wait_until(lambda: session._refresh_flights._running_flights == {})
+        wait_until(lambda: session._tokens._deps.refresh_flights._running_flights == {})
         clock.now += LIFE_SECONDS
         assert get_header(session) not in {"", first_header}
     assert read_credential_files(tmp_path) == {}

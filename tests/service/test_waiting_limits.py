@@ -17,7 +17,7 @@ from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
-from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.service.refresh import TokenSource
 from hermes_mcp_auth_remote.service.single_flight import MAX_THREADS_PER_LANE, SingleFlight
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.lock import FileLock
@@ -59,7 +59,7 @@ def test_a_caller_with_a_refused_token_waits_for_two_flights_within_one_limit(
     session = make_service(tmp_path, server, DUE_AT, replace(TIME_LIMITS, caller_seconds=LIMIT)).session(
         SERVER
     )
-    session._submit_flight(None)
+    session._tokens._submit_flight(None)
     wait_until(lambda: len(server.requests) == 1)
     server.gate = second
     waits: list[float] = []
@@ -68,15 +68,15 @@ def test_a_caller_with_a_refused_token_waits_for_two_flights_within_one_limit(
         asyncio.get_running_loop().call_later(LIMIT * 0.75, first.set)
         return await session.handle_challenge(OLD_HEADER, 401, [])
 
-    wait_for_token = Session._wait_for_token
+    wait_for_token = TokenSource._wait_for_token
 
     async def record_wait(
-        self: Session, refused: Secret | None, challenge: object = None, seconds: float | None = None
+        self: TokenSource, refused: Secret | None, challenge: object = None, seconds: float | None = None
     ) -> object:
         waits.append(LIMIT if seconds is None else seconds)
         return await wait_for_token(self, refused, None, seconds)
 
-    monkeypatch.setattr(Session, "_wait_for_token", record_wait)
+    monkeypatch.setattr(TokenSource, "_wait_for_token", record_wait)
     with pytest.raises(TimedOut):
         asyncio.run(handle_challenge())
     second.set()
@@ -113,7 +113,7 @@ def test_a_process_that_is_exiting_uses_its_due_token_and_reports_why_it_gets_no
     assert get_header(make_service(tmp_path, server, DUE_AT)) == OLD_HEADER
     with pytest.raises(TimedOut, match="this process is ending"):
         get_header(make_service(tmp_path, server, EXPIRED_AT))
-    assert FileStore(tmp_path).read(KEY).tokens == build_credentials(0).tokens
+    assert FileStore(tmp_path).read(KEY).credentials.tokens == build_credentials(0).tokens
 
 
 def add_claimed_login(store: FileStore, completion: LoginCompletion, number: int, server: Server) -> Login:

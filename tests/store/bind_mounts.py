@@ -103,17 +103,17 @@ def refresh(home: Path, mode: str) -> None:
     """Refreshed tokens are written into the mounted file, which keeps its inode."""
     sources = bind_mount_files(home, mode, FILE_NAMES[-1:])
     store = FileStore(home)
-    inode, version = (sources / FILE_NAMES[-1]).stat().st_ino, store.version(KEY)
+    inode, version = (sources / FILE_NAMES[-1]).stat().st_ino, store.glance(KEY)
     store.check_can_store(KEY)
     store.save_tokens(KEY, build_tokens(1), build_credentials(0).binding)
-    assert store.version(KEY) != version
+    assert store.glance(KEY) != version
     assert (sources / FILE_NAMES[-1]).stat().st_ino == inode
     assert b"refresh-1" in (sources / FILE_NAMES[-1]).read_bytes()
     # Shorter content must not leave the end of the longer content.
     short = build_credentials(0).tokens
     assert short is not None
     store.save_tokens(KEY, short, None)
-    assert FileStore(home).read(KEY).tokens is not None
+    assert FileStore(home).read(KEY).credentials.tokens is not None
     assert not [path for path in (home / "mcp-tokens").iterdir() if path.suffix == ".tmp"]
 
 
@@ -122,16 +122,16 @@ def login(home: Path, mode: str) -> None:
     bind_mount_files(home, mode, FILE_NAMES)
     store = FileStore(home)
     store.save_login(KEY, build_credentials(1))
-    assert check_generation(store.read(KEY)) == 1
+    assert check_generation(store.read(KEY).credentials) == 1
     binding = build_credentials(1).binding
     assert binding is not None
     store.save_binding(KEY, binding)
     assert store.delete(KEY)
-    assert store.read(KEY) == Credentials()
+    assert store.read(KEY).credentials == Credentials()
     assert store.list_keys() == []
     assert not store.delete(KEY)
     store.save_login(KEY, build_credentials(2))
-    assert check_generation(store.read(KEY)) == 2
+    assert check_generation(store.read(KEY).credentials) == 2
     assert store.list_keys() == [KEY]
     assert not [path for path in (home / "mcp-tokens").iterdir() if path.suffix == ".tmp"]
 
@@ -153,7 +153,7 @@ def read_only(home: Path, mode: str) -> None:
         subprocess.run(["mount", "-o", "remount,bind,ro", target], check=True)
     before = (sources / FILE_NAMES[-1]).read_bytes()
     store = FileStore(home)
-    attempts: list[Callable[[], None]] = [
+    attempts: list[Callable[[], object]] = [
         lambda: store.check_can_store(KEY),
         lambda: store.save_tokens(KEY, build_tokens(1), None),
         lambda: store.save_login(KEY, build_credentials(1)),
@@ -163,7 +163,7 @@ def read_only(home: Path, mode: str) -> None:
             attempt()
         assert "Mount the directory" in caught.value.advice
     assert (sources / FILE_NAMES[-1]).read_bytes() == before
-    assert check_generation(FileStore(home).read(KEY)) == 0
+    assert check_generation(FileStore(home).read(KEY).credentials) == 0
     assert not [path for path in (home / "mcp-tokens").iterdir() if path.suffix == ".tmp"]
 
 
@@ -178,7 +178,7 @@ def kill(home: Path, mode: str) -> None:
         if child == 0:
             kill_at_line(line, store)
         is_dead = os.waitpid(child, 0)[1] != 0
-        generations.append(check_generation(FileStore(home).read(KEY)))
+        generations.append(check_generation(FileStore(home).read(KEY).credentials))
         if not is_dead:
             break
     assert line > 40

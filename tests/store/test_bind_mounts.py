@@ -43,7 +43,7 @@ def test_a_refresh_is_stored_if_the_rename_fails(
     store.save_login(KEY, build_credentials(0))
     refuse_renames(tmp_path, monkeypatch, number)
     store.save_tokens(KEY, build_tokens(1), None)
-    tokens = FileStore(tmp_path).read(KEY).tokens
+    tokens = FileStore(tmp_path).read(KEY).credentials.tokens
     assert tokens is not None
     assert tokens.refresh_token == Secret("refresh-1")
 
@@ -85,7 +85,7 @@ def test_a_write_in_place_that_stops_at_any_byte_is_completed(
             patched.setattr(os, "write", write_a_part)
             with pytest.raises(Death), store.lock(KEY).hold(1):
                 store.save_tokens(KEY, new, None)
-        tokens = FileStore(tmp_path).read(KEY).tokens
+        tokens = FileStore(tmp_path).read(KEY).credentials.tokens
         assert tokens is not None
         assert (tokens.access_token, tokens.refresh_token) == (new.access_token, new.refresh_token)
 

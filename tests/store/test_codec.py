@@ -365,7 +365,7 @@ def test_credentials_are_stored_and_read_unchanged(
     key = CredentialKey(binding.server_name, owner)
     with tempfile.TemporaryDirectory() as home:
         FileStore(Path(home)).save_login(key, Credentials(tokens, client, server, binding))
-        stored = FileStore(Path(home)).read(key)
+        stored = FileStore(Path(home)).read(key).credentials
         assert FileStore(Path(home)).list_keys() == [key]
     assert stored.client is not None
     assert stored.tokens is not None

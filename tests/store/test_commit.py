@@ -112,14 +112,14 @@ def test_the_next_read_completes_an_interrupted_login(
     tmp_path: Path, monkeypatch: Patch, rename: int
 ) -> None:
     die_while_storing(tmp_path, monkeypatch, rename)
-    assert generations_of(FileStore(tmp_path).read(KEY)) == NEW
-    assert FileStore(tmp_path).read(KEY).binding == build_credentials(1).binding
+    assert generations_of(FileStore(tmp_path).read(KEY).credentials) == NEW
+    assert FileStore(tmp_path).read(KEY).credentials.binding == build_credentials(1).binding
     assert_clean(tmp_path)
 
 
 def test_a_death_before_the_record_keeps_the_old_login(tmp_path: Path, monkeypatch: Patch) -> None:
     die_while_storing(tmp_path, monkeypatch, RECORD)
-    assert generations_of(FileStore(tmp_path).read(KEY)) == OLD
+    assert generations_of(FileStore(tmp_path).read(KEY).credentials) == OLD
 
 
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
@@ -131,10 +131,9 @@ def test_every_kind_of_read_completes_an_interrupted_login(
             pass
 
     reads: list[Callable[[Path], object]] = [
-        lambda home: FileStore(home).version(KEY),
-        lambda home: FileStore(home).read(KEY),
+        lambda home: FileStore(home).read(KEY).credentials,
         lambda home: FileStore(home).list_keys(),
-        lambda home: FileStore(home).recover_login(KEY),
+        lambda home: FileStore(home).recover_login(KEY, LOGIN_ID),
         lock,
     ]
     for number, read in enumerate(reads):
@@ -171,7 +170,7 @@ def test_a_first_login_is_completed_and_listed(tmp_path: Path, monkeypatch: Patc
     with store.lock(key).hold(1):
         die_before_rename(monkeypatch, TOKENS, lambda: store.save_login(key, build_credentials(1, key)))
     assert FileStore(tmp_path).list_keys() == [key]
-    assert generations_of(store.read(key)) == NEW
+    assert generations_of(store.read(key).credentials) == NEW
 
 
 @pytest.mark.parametrize("text", ["[]", "  ", "7\n"])
@@ -187,12 +186,12 @@ def test_a_read_does_not_wait_for_a_busy_lock(tmp_path: Path, monkeypatch: Patch
     store.save_login(KEY, build_credentials(0))
     with store.lock(KEY).hold(1):
         die_before_rename(monkeypatch, TOKENS, lambda: store.save_login(KEY, build_credentials(1)))
-        credentials = FileStore(tmp_path).read(KEY)
+        credentials = FileStore(tmp_path).read(KEY).credentials
         # Never pair the old refresh token with the new issuer.
         assert credentials.tokens == build_credentials(0).tokens
         assert (credentials.client, credentials.authorization_server) == (None, None)
         assert credentials.binding == build_credentials(0).binding
-    assert generations_of(FileStore(tmp_path).read(KEY)) == NEW
+    assert generations_of(FileStore(tmp_path).read(KEY).credentials) == NEW
 
 
 @covers("killed")
@@ -202,7 +201,7 @@ def test_old_tokens_that_hermes_refreshed_keep_their_client(
 ) -> None:
     die_while_storing(tmp_path, monkeypatch, rename)
     refresh_as_hermes(tmp_path, 0)
-    credentials = FileStore(tmp_path).read(KEY)
+    credentials = FileStore(tmp_path).read(KEY).credentials
     assert generations_of(credentials) == ("by-hermes", *OLD[1:])
     assert credentials.tokens is not None
     assert (
@@ -215,7 +214,7 @@ def test_old_tokens_that_hermes_refreshed_keep_their_client(
 def test_new_tokens_that_hermes_refreshed_keep_the_new_client(tmp_path: Path, monkeypatch: Patch) -> None:
     die_while_storing(tmp_path, monkeypatch, END)
     refresh_as_hermes(tmp_path, 1)
-    assert generations_of(FileStore(tmp_path).read(KEY)) == ("by-hermes", *NEW[1:])
+    assert generations_of(FileStore(tmp_path).read(KEY).credentials) == ("by-hermes", *NEW[1:])
     assert_clean(tmp_path)
 
 
@@ -227,7 +226,7 @@ def test_recovery_writes_a_client_again_that_hermes_deleted(
     # The server refused the new client with the old refresh token as invalid_client.
     for suffix in (".client.json", ".meta.json"):
         (tokens_folder(tmp_path) / f"notes{suffix}").unlink()
-    assert generations_of(FileStore(tmp_path).read(KEY)) == NEW
+    assert generations_of(FileStore(tmp_path).read(KEY).credentials) == NEW
     assert_clean(tmp_path)
 
 
@@ -245,12 +244,12 @@ def test_recovery_does_not_overwrite_a_login_by_hermes(
         (tokens_folder(tmp_path) / f"notes{suffix}").unlink()
     replace_file(tmp_path, ".client.json", encode_document(client_document(hermes_login.client)))
     if not is_finished:
-        assert FileStore(tmp_path).read(KEY).tokens is None
+        assert FileStore(tmp_path).read(KEY).credentials.tokens is None
     replace_file(
         tmp_path, ".meta.json", encode_document(metadata_document(hermes_login.authorization_server))
     )
     replace_file(tmp_path, ".json", encode_document(tokens_document(hermes_login.tokens)))
-    credentials = FileStore(tmp_path).read(KEY)
+    credentials = FileStore(tmp_path).read(KEY).credentials
     assert generations_of(credentials) == ("access-2", "client-2", "https://as2.example")
     assert_clean(tmp_path)
 
@@ -274,7 +273,7 @@ def test_recovery_does_not_overwrite_a_login_by_a_version_without_records(
             tmp_path, ".meta.json", encode_document(metadata_document(interrupted.authorization_server))
         )
         replace_file(tmp_path, ".json", encode_document(tokens_document(newer.tokens)))
-    credentials = FileStore(tmp_path).read(KEY)
+    credentials = FileStore(tmp_path).read(KEY).credentials
     assert generations_of(credentials) == ("access-2", "client-2", "https://as1.example")
     assert credentials.binding == replace(binding, account=binding.account)
     assert_clean(tmp_path)
@@ -296,7 +295,7 @@ def test_a_logout_by_a_version_without_records_is_final(
     for suffix in (".json", ".dpop.json", ".binding.json", ".client.json", ".meta.json"):
         private_files.remove_file(stem + suffix)
     private_files.remove_temporary_files(stem, None)
-    assert FileStore(tmp_path).read(KEY) == Credentials()
+    assert FileStore(tmp_path).read(KEY).credentials == Credentials()
     assert FileStore(tmp_path).list_keys() == []
 
 
@@ -305,7 +304,7 @@ def test_no_login_is_completed_after_a_logout(tmp_path: Path, monkeypatch: Patch
     die_while_storing(tmp_path, monkeypatch, rename)
     store = FileStore(tmp_path)
     assert store.delete(KEY)
-    assert store.read(KEY) == Credentials()
+    assert store.read(KEY).credentials == Credentials()
     assert [path.name for path in tokens_folder(tmp_path).iterdir()] == ["notes.json.refresh.lock"]
 
 
@@ -315,8 +314,8 @@ def test_a_failed_login_is_rolled_back(tmp_path: Path, monkeypatch: Patch, renam
     store.logins.add(apply_event(build_login(), "claim"))
     die_while_storing(tmp_path, monkeypatch, rename, LOGIN_ID)
     store.logins.change(LOGIN_ID, lambda login: apply_event(login, "fail"))
-    assert generations_of(store.read(KEY)) == OLD
-    assert store.read(KEY).binding == build_credentials(0).binding
+    assert generations_of(store.read(KEY).credentials) == OLD
+    assert store.read(KEY).credentials.binding == build_credentials(0).binding
     assert_clean(tmp_path)
 
 
@@ -337,7 +336,7 @@ def test_changed_modes_and_times_do_not_prevent_recovery(
     for path in tokens_folder(tmp_path).glob("notes.*json"):
         path.chmod(0o400)
         os.utime(path, (1000, 1000))
-    assert generations_of(FileStore(tmp_path).read(KEY)) == NEW
+    assert generations_of(FileStore(tmp_path).read(KEY).credentials) == NEW
 
 
 @covers("killed")
@@ -364,14 +363,16 @@ def test_recovery_survives_deaths_during_completion_and_rollback(
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", replace_or_die)
         try:
-            FileStore(tmp_path).recover_login(KEY)
+            FileStore(tmp_path).recover_login(KEY, LOGIN_ID)
         except Death:
             # The next recovery dies at the same rename, if it has that many left.
             count = 0
             with suppress(Death):
-                FileStore(tmp_path).recover_login(KEY)
-    assert generations_of(FileStore(tmp_path).read(KEY)) == (OLD if is_failed else NEW)
-    assert FileStore(tmp_path).read(KEY).binding == build_credentials(0 if is_failed else 1).binding
+                FileStore(tmp_path).recover_login(KEY, LOGIN_ID)
+    assert generations_of(FileStore(tmp_path).read(KEY).credentials) == (OLD if is_failed else NEW)
+    assert (
+        FileStore(tmp_path).read(KEY).credentials.binding == build_credentials(0 if is_failed else 1).binding
+    )
 
 
 @pytest.mark.parametrize("rename", BEFORE_TOKENS)
@@ -383,8 +384,8 @@ def test_a_full_disk_delays_the_completion(tmp_path: Path, monkeypatch: Patch, r
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", refuse)
-        assert FileStore(tmp_path).read(KEY).tokens == build_credentials(0).tokens
-    assert generations_of(FileStore(tmp_path).read(KEY)) == NEW
+        assert FileStore(tmp_path).read(KEY).credentials.tokens == build_credentials(0).tokens
+    assert generations_of(FileStore(tmp_path).read(KEY).credentials) == NEW
     assert_clean(tmp_path)
 
 
@@ -419,7 +420,7 @@ def test_an_invalid_record_is_removed_and_nothing_else(tmp_path: Path, text: str
     store = FileStore(tmp_path)
     store.save_login(KEY, build_credentials(0))
     private_files.write_private(tokens_folder(tmp_path) / ".notes.pending.tmp", text.encode())
-    assert generations_of(store.read(KEY)) == OLD
+    assert generations_of(store.read(KEY).credentials) == OLD
     assert_clean(tmp_path)
     assert not (tmp_path.parent / "x").exists()
 
@@ -429,10 +430,10 @@ def test_a_record_of_a_later_version_is_kept(tmp_path: Path) -> None:
     store.save_login(KEY, build_credentials(0))
     record = tokens_folder(tmp_path) / ".notes.pending.tmp"
     private_files.write_private(record, b'{"version": 2}')
-    assert generations_of(store.read(KEY)) == OLD
+    assert generations_of(store.read(KEY).credentials) == OLD
     assert record.exists()
     store.save_login(KEY, build_credentials(1))
-    assert generations_of(store.read(KEY)) == NEW
+    assert generations_of(store.read(KEY).credentials) == NEW
     assert not record.exists()
 
 
@@ -443,5 +444,5 @@ def test_a_record_is_private_and_its_repr_shows_no_secret(tmp_path: Path, monkey
     assert "refresh-" in record.read_text()
     assert "refresh-" not in repr(read_record(record))
     record.chmod(0o644)
-    FileStore(tmp_path).recover_login(KEY)
+    FileStore(tmp_path).recover_login(KEY, LOGIN_ID)
     assert record.exists()

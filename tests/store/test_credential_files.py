@@ -47,8 +47,8 @@ def write_file(home: Path, name: str, text: str) -> Path:
 
 def test_reading_an_empty_store_creates_nothing(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "home")
-    assert store.read(KEY) == Credentials()
-    assert store.version(KEY) is None
+    assert store.read(KEY).credentials == Credentials()
+    assert store.glance(KEY) is None
     assert store.list_keys() == []
     assert not store.delete(KEY)
     assert not (tmp_path / "home").exists()
@@ -57,7 +57,7 @@ def test_reading_an_empty_store_creates_nothing(tmp_path: Path) -> None:
 def test_stored_credentials_are_read_back(tmp_path: Path) -> None:
     stored = build_credentials()
     FileStore(tmp_path).save_login(KEY, stored)
-    loaded = FileStore(tmp_path).read(KEY)
+    loaded = FileStore(tmp_path).read(KEY).credentials
     assert loaded.tokens == stored.tokens
     assert replace(client_of(loaded), document={}) == stored.client
     assert loaded.authorization_server == stored.authorization_server
@@ -132,7 +132,7 @@ def test_client_members_that_hermes_can_read_are_kept(tmp_path: Path) -> None:
 def test_an_unregistered_client_is_read_as_unregistered(tmp_path: Path) -> None:
     client = Client("client-0", None, "none", (REDIRECT_URI,), is_registered=False)
     FileStore(tmp_path).save_login(KEY, replace(build_credentials(), client=client))
-    assert not client_of(FileStore(tmp_path).read(KEY)).is_registered
+    assert not client_of(FileStore(tmp_path).read(KEY).credentials).is_registered
 
 
 @pytest.mark.parametrize("part", ["client", "metadata", "tokens"])
@@ -158,7 +158,7 @@ def test_a_new_login_replaces_all_parts_of_the_old_one(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     store.save_login(KEY, build_credentials(0))
     store.save_login(KEY, Credentials(tokens=build_credentials(1).tokens))
-    loaded = store.read(KEY)
+    loaded = store.read(KEY).credentials
     assert (loaded.client, loaded.authorization_server, loaded.binding) == (None, None, None)
     assert tokens_of(loaded).access_token == Secret("access-1")
 
@@ -167,18 +167,18 @@ def test_saving_credentials_without_tokens_keeps_the_stored_tokens(tmp_path: Pat
     store = FileStore(tmp_path)
     store.save_login(KEY, build_credentials(0))
     store.save_login(KEY, replace(build_credentials(1), tokens=None))
-    assert tokens_of(store.read(KEY)).access_token == Secret("access-0")
+    assert tokens_of(store.read(KEY).credentials).access_token == Secret("access-0")
 
 
 def test_refreshed_tokens_change_the_version_and_keep_client_and_metadata(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     store.save_login(KEY, build_credentials(0))
-    before = store.version(KEY)
+    before = store.glance(KEY)
     store.save_tokens(
         KEY, tokens_of(build_credentials(1)), replace(binding_of(build_credentials(0)), account="x")
     )
-    assert store.version(KEY) != before
-    loaded = store.read(KEY)
+    assert store.glance(KEY) != before
+    loaded = store.read(KEY).credentials
     assert tokens_of(loaded).refresh_token == Secret("refresh-1")
     assert client_of(loaded).client_id == "client-0"
     assert binding_of(loaded).account == "x"
@@ -189,17 +189,19 @@ def test_refreshed_tokens_without_a_binding_keep_the_stored_one(tmp_path: Path) 
     store.save_login(KEY, build_credentials(0))
     store.save_tokens(KEY, tokens_of(build_credentials(1)), None)
     # The expiry of the old refresh token does not hold for the new one.
-    assert store.read(KEY).binding == replace(binding_of(build_credentials(0)), refresh_expires_at=None)
+    assert store.read(KEY).credentials.binding == replace(
+        binding_of(build_credentials(0)), refresh_expires_at=None
+    )
 
 
 def test_marking_a_session_as_over_keeps_its_tokens_and_version(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     store.save_login(KEY, build_credentials())
-    before = store.version(KEY)
+    before = store.glance(KEY)
     over = replace(binding_of(build_credentials()), login_needed="the provider ended the session")
     store.save_binding(KEY, over)
-    assert store.version(KEY) == before
-    loaded = store.read(KEY)
+    assert store.glance(KEY) == before
+    loaded = store.read(KEY).credentials
     assert loaded.binding == over
     assert tokens_of(loaded) == build_credentials().tokens
 
@@ -211,7 +213,7 @@ def test_other_tokens_clear_the_login_needed_mark(tmp_path: Path) -> None:
         KEY, replace(binding_of(build_credentials()), login_needed="the provider ended the session")
     )
     rewrite_json(tmp_path / "mcp-tokens" / "notes.json", lambda old: {**old, "access_token": "by-hermes"})
-    assert binding_of(store.read(KEY)).login_needed is None
+    assert binding_of(store.read(KEY).credentials).login_needed is None
 
 
 _CHANGES_BY_ANOTHER_PROGRAM = pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_a_binding_does_not_apply_to_a_login_of_another_program(
     store.save_login(KEY, build_credentials())
     rewrite_json(tmp_path / "mcp-tokens" / name, lambda old: {**old, member: value})
     rewrite_json(tmp_path / "mcp-tokens" / "notes.json", lambda old: {**old, "access_token": "by-hermes"})
-    loaded = store.read(KEY)
+    loaded = store.read(KEY).credentials
     assert loaded.binding is None
     assert tokens_of(loaded).account is None
     assert loaded.client is not None
@@ -246,7 +248,7 @@ def test_stored_tokens_are_not_paired_with_files_of_another_program(
     store, stored = FileStore(tmp_path), build_credentials()
     store.save_login(KEY, stored)
     rewrite_json(tmp_path / "mcp-tokens" / name, lambda old: {**old, member: value})
-    loaded = store.read(KEY)
+    loaded = store.read(KEY).credentials
     assert (loaded.tokens, loaded.binding) == (stored.tokens, stored.binding)
     is_client = name == "notes.client.json"
     assert (loaded.client is None) == is_client
@@ -258,7 +260,7 @@ def test_a_missing_file_does_not_invalidate_the_binding(tmp_path: Path, name: st
     store = FileStore(tmp_path)
     store.save_login(KEY, build_credentials())
     (tmp_path / "mcp-tokens" / name).unlink()
-    assert store.read(KEY).binding == build_credentials().binding
+    assert store.read(KEY).credentials.binding == build_credentials().binding
 
 
 def test_a_slash_that_hermes_appends_to_an_issuer_is_removed(tmp_path: Path) -> None:
@@ -267,7 +269,7 @@ def test_a_slash_that_hermes_appends_to_an_issuer_is_removed(tmp_path: Path) -> 
     rewrite_json(
         tmp_path / "mcp-tokens" / "notes.meta.json", lambda old: {**old, "issuer": "https://as0.example/"}
     )
-    loaded = store.read(KEY)
+    loaded = store.read(KEY).credentials
     assert loaded.binding == build_credentials().binding
     assert loaded.authorization_server is not None
     assert loaded.authorization_server.issuer == "https://as0.example"
@@ -288,7 +290,7 @@ def test_a_corrupt_file_is_named_and_not_changed(tmp_path: Path, suffix: str, te
     assert path.read_text() == text
     # A new login replaces the corrupt file.
     store.save_login(KEY, build_credentials())
-    assert store.read(KEY).binding == build_credentials().binding
+    assert store.read(KEY).credentials.binding == build_credentials().binding
 
 
 def test_a_binding_of_a_later_version_is_refused_with_advice(tmp_path: Path) -> None:
@@ -320,20 +322,20 @@ def test_without_an_expiry_it_is_the_file_time_plus_the_lifetime(
 ) -> None:
     path = write_file(tmp_path, "notes.json", json.dumps({"access_token": "a", **document}))
     os.utime(path, (1000, 1000))
-    assert tokens_of(FileStore(tmp_path).read(KEY)).expires_at == expires_at
+    assert tokens_of(FileStore(tmp_path).read(KEY).credentials).expires_at == expires_at
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_an_invalid_expiry_is_ignored(tmp_path: Path, text: str) -> None:
     write_file(tmp_path, "notes.json", f'{{"access_token": "a", "expires_at": {text}}}')
-    assert tokens_of(FileStore(tmp_path).read(KEY)).expires_at is None
+    assert tokens_of(FileStore(tmp_path).read(KEY).credentials).expires_at is None
 
 
 def test_invalid_members_beside_an_access_token_are_ignored(tmp_path: Path) -> None:
     write_file(
         tmp_path, "notes.json", '{"access_token": "a", "refresh_token": 7, "scope": ["x"], "token_type": {}}'
     )
-    tokens = tokens_of(FileStore(tmp_path).read(KEY))
+    tokens = tokens_of(FileStore(tmp_path).read(KEY).credentials)
     assert (tokens.refresh_token, tokens.scope) == (None, None)
 
 
@@ -351,7 +353,7 @@ def test_a_new_login_replaces_a_linked_or_open_file(tmp_path: Path, suffix: str)
         store.read(KEY)
     before = elsewhere.read_bytes()
     store.save_login(KEY, build_credentials(1))
-    assert tokens_of(store.read(KEY)).access_token == Secret("access-1")
+    assert tokens_of(store.read(KEY).credentials).access_token == Secret("access-1")
     assert elsewhere.read_bytes() == before
 
 
@@ -371,7 +373,7 @@ def test_two_servers_with_the_same_file_name_are_not_mixed_up(tmp_path: Path) ->
     mine, other = CredentialKey("my.server"), CredentialKey("my_server")
     store.save_login(mine, build_credentials(0, mine))
     for touch in (
-        lambda: store.read(other),
+        lambda: store.read(other).credentials,
         lambda: store.save_login(other, build_credentials(1, other)),
         lambda: store.delete(other),
         lambda: store.lock(other),
@@ -379,7 +381,7 @@ def test_two_servers_with_the_same_file_name_are_not_mixed_up(tmp_path: Path) ->
         with pytest.raises(StoreUnsafe, match="another server") as caught:
             touch()
         assert "Rename" in caught.value.advice
-    assert tokens_of(store.read(mine)).access_token == Secret("access-0")
+    assert tokens_of(store.read(mine).credentials).access_token == Secret("access-0")
 
 
 def test_each_owner_has_a_separate_folder_inside_the_store(tmp_path: Path) -> None:
@@ -401,7 +403,9 @@ def test_each_owner_has_a_separate_folder_inside_the_store(tmp_path: Path) -> No
     for number, owner in enumerate(owners):
         store.save_login(CredentialKey("notes", owner), build_credentials(number))
     for number, owner in enumerate(owners):
-        assert tokens_of(store.read(CredentialKey("notes", owner))).access_token == Secret(f"access-{number}")
+        assert tokens_of(store.read(CredentialKey("notes", owner)).credentials).access_token == Secret(
+            f"access-{number}"
+        )
     keys = store.list_keys()
     assert {key.owner for key in keys} == set(owners)
     assert {path.name for path in tmp_path.iterdir()} == {"mcp-tokens"}
@@ -437,20 +441,20 @@ def test_deleting_keeps_only_the_lock_and_other_servers(tmp_path: Path) -> None:
     write_file(tmp_path, ".notes2.json.1.abc.tmp", "a token")
     with store.lock(KEY).hold(1):
         assert store.delete(KEY)
-    assert store.read(KEY) == Credentials()
+    assert store.read(KEY).credentials == Credentials()
     remaining = {
         path.name for path in (tmp_path / "mcp-tokens").iterdir() if path.name.strip(".").startswith("notes.")
     }
     assert remaining == {"notes.json.refresh.lock"}
     assert (tmp_path / "mcp-tokens" / ".notes2.json.1.abc.tmp").exists()
-    assert tokens_of(store.read(CredentialKey("notes2"))).access_token == Secret("access-0")
+    assert tokens_of(store.read(CredentialKey("notes2")).credentials).access_token == Secret("access-0")
 
 
 def test_a_corrupt_login_can_be_deleted(tmp_path: Path) -> None:
     for suffix in ("json", "client.json", "meta.json", "binding.json"):
         write_file(tmp_path, f"notes.{suffix}", "{")
     assert FileStore(tmp_path).delete(KEY)
-    assert FileStore(tmp_path).read(KEY) == Credentials()
+    assert FileStore(tmp_path).read(KEY).credentials == Credentials()
 
 
 def test_a_new_login_removes_only_old_temporary_files(tmp_path: Path) -> None:
@@ -468,7 +472,7 @@ def test_dropping_a_client_keeps_the_tokens(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     store.save_login(KEY, build_credentials())
     store.drop_client(KEY, client_of(build_credentials()))
-    loaded = store.read(KEY)
+    loaded = store.read(KEY).credentials
     assert loaded.client is None
     assert loaded.tokens == build_credentials().tokens
     assert not store.is_cimd_disabled(KEY)
@@ -478,7 +482,7 @@ def test_a_newer_client_is_not_dropped(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     store.save_login(KEY, build_credentials(1))
     store.drop_client(KEY, client_of(build_credentials(0)))
-    assert client_of(store.read(KEY)).client_id == "client-1"
+    assert client_of(store.read(KEY).credentials).client_id == "client-1"
 
 
 def test_a_refused_metadata_document_is_remembered_until_deletion(tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ def test_old_tokens_of_an_interrupted_login_give_no_token(home: Path) -> None:
     assert read_valid_token(home, "notes", NOW) is None
     old_binding = build_credentials(0).binding
     assert old_binding is not None
-    assert FileStore(home).read(KEY).binding == replace(old_binding, config_files=config_identity(home))
+    assert FileStore(home).read(KEY).credentials.binding == replace(
+        old_binding, config_files=config_identity(home)
+    )
 
 
 def test_a_session_that_is_over_gives_no_token(home: Path) -> None:

@@ -59,7 +59,7 @@ def read_all(home: Path) -> None:
     """Read each kind of file in the store."""
     store = FileStore(home)
     for key in (KEY, OWNED_KEY):
-        assert store.read(key).tokens == build_credentials(0, key).tokens
+        assert store.read(key).credentials.tokens == build_credentials(0, key).tokens
     assert store.logins.get(LOGIN_ID) == build_login()
     assert len(store.logins.list_all()) == 1
     assert sorted(store.list_keys(), key=str) == sorted([KEY, OWNED_KEY], key=str)
@@ -258,7 +258,7 @@ def test_no_content_is_written_to_a_file_that_is_not_private(
     with pytest.raises(StoreUnsafe, match="mode 0666"):
         store.save_login(KEY, build_credentials(1))
     monkeypatch.undo()
-    assert store.read(KEY).tokens == build_credentials().tokens
+    assert store.read(KEY).credentials.tokens == build_credentials().tokens
     assert not [path for path in all_paths(tmp_path) if path.name.endswith(private_files.TEMPORARY_SUFFIX)]
 
 
@@ -269,7 +269,7 @@ def test_a_directory_that_others_can_only_list_is_used_without_modes(
     (tmp_path / "mcp-tokens").chmod(0o755)
     monkeypatch.setattr(os, "fchmod", refuse_chmod)
     FileStore(tmp_path).save_login(KEY, build_credentials(1))
-    assert FileStore(tmp_path).read(KEY).tokens == build_credentials(1).tokens
+    assert FileStore(tmp_path).read(KEY).credentials.tokens == build_credentials(1).tokens
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the injected error is that of Linux")

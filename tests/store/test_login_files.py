@@ -68,7 +68,7 @@ def test_an_unknown_id_is_not_found_with_and_without_a_store(logins: LoginFiles)
 
 def test_a_change_is_stored_and_returned(logins: LoginFiles) -> None:
     logins.add(build_login())
-    changed = logins.change(LOGIN_ID, lambda login: apply_event(login, "claim"))
+    changed = logins.change(LOGIN_ID, lambda login: apply_event(login, "claim")).after
     assert changed.status == "exchanging"
     assert logins.get(LOGIN_ID) == changed
     # The process that claimed the login needs its secrets for the exchange.

@@ -116,7 +116,7 @@ def test_only_files_written_by_another_process_are_read(observed_logins: Observe
     assert ids_of(files.list_all()) == [build_numbered_login(1).id, build_numbered_login(2).id]
     assert observed_logins.read_ids == [build_numbered_login(2).id]
     observed_logins.read_ids.clear()
-    changed = files.change(build_numbered_login(1).id, lambda it: replace(it, message_ids=("7",)))
+    changed = files.change(build_numbered_login(1).id, lambda it: replace(it, message_ids=("7",))).after
     observed_logins.read_ids.clear()
     assert files.list_all()[0] == changed
     assert observed_logins.read_ids == []

@@ -44,7 +44,7 @@ def kill_at_each_line(home: Path, kind: str) -> list[Credentials]:
     assert worker.returncode == 0
     lines = int(output)
     assert lines > 100
-    return [FileStore(home / str(line)).read(KEY) for line in range(1, lines + 1)]
+    return [FileStore(home / str(line)).read(KEY).credentials for line in range(1, lines + 1)]
 
 
 @covers("killed")
@@ -98,7 +98,7 @@ def test_a_hundred_killed_writers_leave_complete_files(tmp_path: Path) -> None:
     for _ in range(100):
         output = int(worker.stdout.readline())
         # The store holds the generation that the worker printed, or the next one.
-        assert generation_of(store.read(KEY)) in {output, output + 1}
+        assert generation_of(store.read(KEY).credentials) in {output, output + 1}
         worker.stdin.write("next\n")
         worker.stdin.flush()
     worker.communicate()
@@ -111,7 +111,7 @@ def test_a_reader_beside_a_writer_sees_only_complete_files(tmp_path: Path) -> No
     worker = start_worker("write", tmp_path)
     generations = {0}
     while len(generations) < 20 and worker.poll() is None:
-        generations.add(generation_of(store.read(KEY)))
+        generations.add(generation_of(store.read(KEY).credentials))
     worker.kill()
     worker.communicate()
     assert len(generations) == 20
@@ -189,7 +189,7 @@ def test_a_full_disk_keeps_the_stored_login_and_no_temporary_file(tmp_path: Path
     output, _ = worker.communicate()
     assert "could not be written" in output
     assert str(tmp_path) in output
-    tokens = store.read(KEY).tokens
+    tokens = store.read(KEY).credentials.tokens
     assert tokens is not None
     assert tokens.access_token.reveal() == "access-0"
     assert not [path for path in (tmp_path / "mcp-tokens").iterdir() if path.suffix == ".tmp"]

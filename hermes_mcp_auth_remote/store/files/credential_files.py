@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import overload
 
-from hermes_mcp_auth_remote.errors import StoreError, StoreUnsafe, StoreUnwritable
+from hermes_mcp_auth_remote.errors import LoginError, StoreError, StoreUnsafe, StoreUnwritable
 from hermes_mcp_auth_remote.hermes_home import file_stem
+from hermes_mcp_auth_remote.login import apply_event
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
@@ -49,6 +52,7 @@ from hermes_mcp_auth_remote.store.files.login_commit_recovery import (
     recover_commit,
 )
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
+from hermes_mcp_auth_remote.store.files.notice_files import NoticeFile
 from hermes_mcp_auth_remote.store.files.paths import (
     BINDING,
     CIMD_DISABLED,
@@ -74,43 +78,66 @@ from hermes_mcp_auth_remote.store.files.private_files import (
     write_private,
 )
 from hermes_mcp_auth_remote.store.files.refresh_failure_files import RefreshFailureFiles
+from hermes_mcp_auth_remote.store.protocol import (
+    ANY,
+    UNKNOWN,
+    AnyValue,
+    ExpectedVersion,
+    Lease,
+    LeaseName,
+    Poller,
+    StoreConflict,
+    Stored,
+    Unknown,
+    Version,
+)
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Secret
 
-Version = tuple[int, int, int]
+_FileVersion = tuple[int, int, int]
+"""(mtime_ns, size, inode) of the tokens file."""
 
 # If a writer is active during this many attempts, a reader returns its last result, even if inconsistent.
 _READ_ATTEMPTS = 50
 # A temporary file of this age belongs to no running write.
 _STALE_SECONDS = 3600
+# How long a caller waits before it asks again for a lease: one system call.
+LEASE_RETRY_SECONDS = 0.02
 
 
 class FileStore:
-    """Credentials and pending logins below a HERMES_HOME. Synchronous; any thread or process may use it.
+    """The store of a HERMES_HOME (`store.protocol.Store`). Any thread or process may use it.
 
-    Each file is replaced atomically. A caller that reads, refreshes and writes holds `lock(key)` meanwhile.
+    Each file is replaced atomically. The lease of a key is `lock(key)`.
     """
+
+    lease_retry_seconds = LEASE_RETRY_SECONDS
 
     def __init__(self, home: Path) -> None:
         self.root = Path(home) / "mcp-tokens"
         self.logins = LoginFiles(self.root)
         self._last_folders: tuple[str, tuple[Path, ...]] | None = None
         self.refresh_failures = RefreshFailureFiles(lambda key: self._path(key, REFRESH_FAILURE))
+        self.notices = NoticeFile(self.root)
 
-    def read(self, key: CredentialKey) -> Credentials:
+    def now(self) -> float:
+        """Return the time of the system's clock in epoch seconds."""
+        return time.time()
+
+    def read(self, key: CredentialKey) -> Stored:
         """Read the stored credentials, which may be empty.
 
         `tokens.account` and `tokens.refresh_expires_at` come from the binding. Raises StoreCorrupt,
         StoreUnsafe, StoreUnwritable.
         """
-        credentials = Credentials()
+        credentials, version = Credentials(), None
         for _ in range(_READ_ATTEMPTS):
-            version = self.version(key)
+            version = self._file_version(key)
             credentials = self._read_once(key, version)
-            if self.version(key) == version:
+            if self._file_version(key) == version:
                 break
-        return credentials
+        return Stored(credentials, _encode_version(version))
 
-    def _read_once(self, key: CredentialKey, version: Version | None) -> Credentials:
+    def _read_once(self, key: CredentialKey, version: _FileVersion | None) -> Credentials:
         if not self._has_folders(key):
             return Credentials()
         tokens = self._read_tokens(key, version)
@@ -126,19 +153,28 @@ class FileStore:
         credentials = Credentials(tokens, client, authorization_server, binding, proof_key)
         return reconcile(credentials, matches_tokens=tokens is not None and matches_tokens(document, tokens))
 
-    def save_login(self, key: CredentialKey, credentials: Credentials, login_id: str | None = None) -> None:
+    def save_login(
+        self,
+        key: CredentialKey,
+        credentials: Credentials,
+        login_id: str | None = None,
+        *,
+        expect: ExpectedVersion = ANY,
+    ) -> Version | None:
         """Store a new login's credentials, all of them or none; the caller holds `lock(key)`.
 
         If client, metadata or binding is None, the stored one is removed, because it belongs to other tokens.
-        If tokens is None, the stored tokens stay. If another process must complete the commit, it marks the
-        login `login_id` as succeeded. Raises StoreUnwritable, StoreUnsafe.
+        If tokens is None, the stored tokens stay. Marks the login `login_id` as done; if this process is
+        killed, the process that completes the commit does so. Raises StoreConflict, StoreUnwritable,
+        StoreUnsafe.
         """
         self._prepare_folders(key)
+        self._check_version(key, expect)
         with suppress(StoreError):
             recover_commit(self._path(key, COMMIT_RECORD), self.logins)
         client, authorization_server = credentials.client, credentials.authorization_server
         binding, tokens = credentials.binding, credentials.tokens
-        bound_tokens = tokens if tokens is not None else self._read_tokens(key, self.version(key))
+        bound_tokens = tokens if tokens is not None else self._read_tokens(key, self._file_version(key))
         previous_binding = (
             None if binding is None or tokens is None else self._previous_binding(key, binding, tokens)
         )
@@ -149,18 +185,26 @@ class FileStore:
         }
         if tokens is None:
             self._write_documents(key, documents)
-            return
+            return self._version(key)
         proof_key = credentials.proof_key
         documents[PROOF_KEY] = None if proof_key is None else json.loads(proof_key.reveal())
         documents[TOKENS] = tokens_document(tokens)
-        self._commit_files(key, self._encode_documents(key, documents), login_id)
-        written_at = self._path(key, TOKENS).stat().st_mtime
+        version = self._commit_files(key, self._encode_documents(key, documents), login_id)
+        if login_id is not None:
+            # The credentials are stored, so an error must not reach the caller.
+            with suppress(StoreError, LoginError):
+                self.logins.change(login_id, lambda login: apply_event(login, "succeed"))
+        written_at = version[0] / 1e9
         remove_temporary_files(str(self._path(key, "")), written_at - _STALE_SECONDS)
+        return _encode_version(version)
 
     def _commit_files(
         self, key: CredentialKey, contents: Mapping[str, bytes | None], login_id: str | None = None
-    ) -> None:
-        """Replace files together; if the disk refuses one of them, restore the others."""
+    ) -> _FileVersion:
+        """Replace files together; if the disk refuses one of them, restore the others.
+
+        Returns the version of the last file, which is not None.
+        """
         commit = begin_commit(self._path(key, COMMIT_RECORD), contents, login_id)
         try:
             commit = commit.complete()
@@ -170,15 +214,17 @@ class FileStore:
                 commit.roll_back()
                 commit.delete_record()
             raise
+        version = commit.read_last_version()
         finish_commit(commit)
+        return version
 
     def _previous_binding(self, key: CredentialKey, binding: Binding, tokens: Tokens) -> Document | None:
         """Return the binding of the stored tokens; None unless other tokens than `tokens` are stored."""
         try:
-            stored = self.read(key)
+            stored = self.read(key).credentials
         except StoreError:
             try:
-                stored = Credentials(self._read_tokens(key, self.version(key)))
+                stored = Credentials(self._read_tokens(key, self._file_version(key)))
             except StoreError:
                 # No reader can use tokens that cannot be read.
                 return None
@@ -186,9 +232,15 @@ class FileStore:
             return None
         return binding_document(infer_binding(stored, key.server_name, binding.server_url), stored.tokens)
 
-    def save_tokens(self, key: CredentialKey, tokens: Tokens, binding: Binding | None) -> None:
-        """Store refreshed tokens and, unless it is None, their binding. Raises StoreUnwritable."""
+    def save_tokens(
+        self, key: CredentialKey, tokens: Tokens, binding: Binding | None, *, expect: ExpectedVersion = ANY
+    ) -> Version:
+        """Store refreshed tokens and, unless it is None, their binding; return the version of the tokens.
+
+        Raises StoreConflict, StoreUnwritable.
+        """
         self._prepare_folders(key)
+        self._check_version(key, expect)
         document = tokens_document(tokens)
         # Refuse tokens that are too large before anything is written.
         self._encode_documents(key, {TOKENS: document})
@@ -197,13 +249,22 @@ class FileStore:
             # with an older binding as tokens that Hermes has refreshed.
             with suppress(StoreUnwritable):
                 self._write_documents(key, {BINDING: binding_document(binding, tokens)})
-        self._write_documents(key, {TOKENS: document})
+        return _encode_version(self._write_file(key, self._path(key, TOKENS).name, encode_document(document)))
 
     def check_can_store(self, key: CredentialKey) -> None:
         """Raise StoreUnwritable if new tokens certainly cannot be stored, such as on a read-only mount."""
         check_writable(self._path(key, TOKENS))
 
-    def recover_login(self, key: CredentialKey) -> None:
+    def recover_login(self, key: CredentialKey, login_id: str) -> bool:
+        """Complete or roll back the login of a killed process; True if a live process still stores it."""
+        self._recover_login(key)
+        try:
+            record = read_record(self._path(key, COMMIT_RECORD))
+        except StoreError:
+            return False
+        return record is not None and record.login_id == login_id
+
+    def _recover_login(self, key: CredentialKey) -> None:
         """Complete or roll back the login of a killed process; does nothing while the lock is held."""
         if not os.path.lexists(self._path(key, COMMIT_RECORD)):
             return
@@ -213,20 +274,18 @@ class FileStore:
                 lock.try_acquire()
                 lock.release()
 
-    def is_partially_stored(self, key: CredentialKey, login_id: str) -> bool:
-        """True if a login is half stored, and `recover_login` could not complete it."""
-        try:
-            record = read_record(self._path(key, COMMIT_RECORD))
-        except StoreError:
-            return False
-        return record is not None and record.login_id == login_id
+    def save_binding(
+        self, key: CredentialKey, binding: Binding, *, expect: ExpectedVersion = ANY
+    ) -> Version | None:
+        """Store only a binding, such as one that says why a login is needed.
 
-    def save_binding(self, key: CredentialKey, binding: Binding) -> None:
-        """Store only a binding, such as one that says why a login is needed. Raises StoreUnwritable."""
+        Raises StoreConflict, StoreUnwritable.
+        """
         self._prepare_folders(key)
-        self._write_documents(
-            key, {BINDING: binding_document(binding, self._read_tokens(key, self.version(key)))}
-        )
+        self._check_version(key, expect)
+        version = self._file_version(key)
+        self._write_documents(key, {BINDING: binding_document(binding, self._read_tokens(key, version))})
+        return _encode_version(version)
 
     def save_config_identity(self, key: CredentialKey, server_url: str, config_files: str) -> None:
         """Store in the binding which config.yaml and .env give the server this URL.
@@ -239,18 +298,22 @@ class FileStore:
         if updated is not None:
             self._write_documents(key, {BINDING: updated})
 
-    def drop_client(self, key: CredentialKey, client: Client) -> None:
+    def drop_client(
+        self, key: CredentialKey, client: Client, *, expect: ExpectedVersion = ANY
+    ) -> Version | None:
         """Remove a client that the authorization server rejects, so that the next login registers a new one.
 
         Does nothing if another client is stored by now. For a client ID metadata document, also store the
-        rejection, as later versions of Hermes do. Raises StoreUnwritable.
+        rejection, as later versions of Hermes do. Raises StoreConflict, StoreUnwritable.
         """
         self._prepare_folders(key)
+        self._check_version(key, expect)
         if not client.is_registered and client.client_id.startswith("https://"):
             write_private(self._path(key, CIMD_DISABLED), b"")
         stored = self._read_client(key)
         if stored is not None and stored.client_id == client.client_id:
             remove_or_blank(self._path(key, CLIENT))
+        return self._version(key)
 
     def is_cimd_disabled(self, key: CredentialKey) -> bool:
         """True if the authorization server has rejected the client ID metadata document.
@@ -270,15 +333,19 @@ class FileStore:
         remove_temporary_files(str(self._path(key, "")), None)
         return any(removed)
 
-    def list_keys(self) -> list[CredentialKey]:
+    def list_keys(self, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:
         """List every server and owner with stored tokens; without a binding, the name is the file's stem."""
+        if owner is not ANY:
+            folders = self._folders(CredentialKey("", owner))
+            has_folders = all(has_directory(folder) for folder in folders)
+            return [*self._list_keys_in(folders[-1], owner)] if has_folders else []
         keys = [*self._list_keys_in(self.root, None)]
         owners = self.root / OWNERS_FOLDER
         if has_directory(self.root) and has_directory(owners):
             for folder in sorted(owners.iterdir()):
-                owner = owner_from_folder(folder.name)
-                if owner is not None:
-                    keys += self._list_keys_in(folder, owner)
+                folder_owner = owner_from_folder(folder.name)
+                if folder_owner is not None:
+                    keys += self._list_keys_in(folder, folder_owner)
         return keys
 
     def _list_keys_in(self, folder: Path, owner: Owner) -> Iterator[CredentialKey]:
@@ -287,7 +354,7 @@ class FileStore:
         names = [path.name for path in folder.iterdir()]
         records = [name for name in names if name.startswith(".") and name.endswith(COMMIT_RECORD)]
         for name in records:
-            self.recover_login(CredentialKey(name[1 : -len(COMMIT_RECORD)], owner))
+            self._recover_login(CredentialKey(name[1 : -len(COMMIT_RECORD)], owner))
         # A recovery may add or remove files.
         for name in sorted([path.name for path in folder.iterdir()] if records else names):
             stem, dot, extension = name.partition(".")
@@ -305,24 +372,59 @@ class FileStore:
             server_name = stem
         return CredentialKey(server_name, owner)
 
-    def version(self, key: CredentialKey) -> Version | None:
-        """Return (mtime_ns, size, inode) of the tokens file, None if there is none.
-
-        Recovers a half-stored login of a killed process first. Costs two stats, so that a caller can poll for
-        changes by other programs. Raises StoreUnwritable.
-        """
+    def glance(self, key: CredentialKey) -> Version | Unknown | None:
+        """Return the version of the tokens file by two stats; UNKNOWN if a login is half stored."""
         # Use strings: two Path objects cost more than the two stats, and callers poll once a second.
         folder, stem = f"{self._folders(key)[-1]}{os.sep}", file_stem(key.server_name)
         if os.path.lexists(f"{folder}.{stem}{COMMIT_RECORD}"):
-            self.recover_login(key)
+            # `read` completes the login if its process has died.
+            return UNKNOWN
+        try:
+            return _encode_version(_version_of(os.lstat(f"{folder}{stem}{TOKENS}")))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:
+            return UNKNOWN
+
+    def _file_version(self, key: CredentialKey) -> _FileVersion | None:
+        """Return the version of the tokens file, None if there is none. Raises StoreUnwritable.
+
+        Recovers a half-stored login of a killed process first.
+        """
+        folder, stem = f"{self._folders(key)[-1]}{os.sep}", file_stem(key.server_name)
+        if os.path.lexists(f"{folder}.{stem}{COMMIT_RECORD}"):
+            self._recover_login(key)
         path = f"{folder}{stem}{TOKENS}"
         try:
-            status = os.lstat(path)
+            return _version_of(os.lstat(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise StoreUnwritable(f"{path} cannot be read: {error.strerror}.") from error
-        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _version(self, key: CredentialKey) -> Version | None:
+        return _encode_version(self._file_version(key))
+
+    def _check_version(self, key: CredentialKey, expect: ExpectedVersion) -> None:
+        """Raise StoreConflict if other tokens are stored than those of the version `expect`."""
+        if expect is not ANY and self._version(key) != expect:
+            raise StoreConflict(self.read(key))
+
+    def try_lease(self, name: LeaseName) -> Lease | None:
+        """Take a lease at once; None if another thread or process holds it. Raises StoreError."""
+        if isinstance(name, Poller):
+            return self.logins.try_poller_lease(name.poller_id)
+        lock = self.lock(name)
+        return lock if lock.try_acquire() else None
+
+    def is_leased(self, name: LeaseName) -> bool:
+        """True if a thread or process holds the lease. Raises StoreError."""
+        if isinstance(name, Poller):
+            return self.logins.is_poller_alive(name.poller_id)
+        lock = self.lock(name)
+        is_free = lock.try_acquire()
+        lock.release()
+        return not is_free
 
     def lock(self, key: CredentialKey) -> FileLock:
         """Return a new lock on `<stem>.json.refresh.lock`, which later versions of Hermes use too."""
@@ -376,7 +478,7 @@ class FileStore:
         data = read_private(path)
         return None if data is None or data == BLANK else decode_document(data, str(path))
 
-    def _read_tokens(self, key: CredentialKey, version: Version | None) -> Tokens | None:
+    def _read_tokens(self, key: CredentialKey, version: _FileVersion | None) -> Tokens | None:
         path = self._path(key, TOKENS)
         if (document := self._read_document(path)) is None:
             return None
@@ -407,14 +509,27 @@ class FileStore:
 
     def _write_documents(self, key: CredentialKey, documents: Mapping[str, Document | None]) -> None:
         """Write documents by suffix, in order; None removes a file. Write nothing if one is too large."""
-        contents, folder = self._encode_documents(key, documents), self._folders(key)[-1]
-        for name in list(contents):
-            data = contents[name]
+        for name, data in self._encode_documents(key, documents).items():
             if data is None:
-                remove_or_blank(folder / name)
+                remove_or_blank(self._folders(key)[-1] / name)
             else:
-                try:
-                    write_private(folder / name, data)
-                except NotReplaceable:
-                    # The file must be written in place. A commit keeps a copy in case of a crash.
-                    self._commit_files(key, {name: data})
+                self._write_file(key, name, data)
+
+    def _write_file(self, key: CredentialKey, name: str, data: bytes) -> _FileVersion:
+        try:
+            return _version_of(write_private(self._folders(key)[-1] / name, data))
+        except NotReplaceable:
+            # The file must be written in place. A commit keeps a copy in case of a crash.
+            return self._commit_files(key, {name: data})
+
+
+def _version_of(status: os.stat_result) -> _FileVersion:
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+@overload
+def _encode_version(version: _FileVersion) -> Version: ...
+@overload
+def _encode_version(version: None) -> None: ...
+def _encode_version(version: _FileVersion | None) -> Version | None:
+    return None if version is None else Version(f"{version[0]:x}.{version[1]:x}.{version[2]:x}")

@@ -47,7 +47,17 @@ class FileLock:
 
     def __init__(self, path: StrPath) -> None:
         self.path = os.fspath(path)
+        # A file lock does not record requests (`store.protocol.Lease`).
+        self.request_sent_at: float | None = None
         self._descriptor: int | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """True while this object holds the lock."""
+        return self._descriptor is not None
+
+    def record_request(self) -> None:
+        """Do nothing: the system frees the lock of a process that dies, and keeps no record of it."""
 
     def try_acquire(self) -> bool:
         """Take the lock at once, or return False if it is held. Raises StoreUnsafe, StoreUnwritable."""

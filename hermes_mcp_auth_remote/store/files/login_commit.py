@@ -148,6 +148,18 @@ class Commit:
                 with suppress(StoreError):
                     remove_file(self._path_in_folder(change.staged))
 
+    def read_last_version(self) -> tuple[int, int, int]:
+        """Return (mtime_ns, size, inode) of the last file as this commit wrote it. Raises StoreError.
+
+        Not those of a file that another program has put in its place since.
+        """
+        change = self.changes[-1]
+        if change.in_place or change.wrote is None:
+            inode, size, mtime_ns = (read_identity(self.path_for(change)) or (0, 0, 0))[:3]
+        else:
+            inode, size, mtime_ns = change.wrote
+        return mtime_ns, size, inode
+
     def path_for(self, change: FileChange) -> str:
         """Return the final path of a file."""
         return self._path_in_folder(change.name)

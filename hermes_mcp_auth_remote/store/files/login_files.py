@@ -20,6 +20,7 @@ from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.store.codec import decode_document, encode_document
 from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.store.files.private_files import (
+    MTIME_RESOLUTION_NS,
     TEMPORARY_SUFFIX,
     ensure_private_directory,
     has_directory,
@@ -29,6 +30,8 @@ from hermes_mcp_auth_remote.store.files.private_files import (
     write_private,
 )
 from hermes_mcp_auth_remote.store.login_codec import login_document, read_login, without_secrets
+from hermes_mcp_auth_remote.store.protocol import ANY, UNKNOWN, AnyValue, LoginChange, Unknown, Version
+from hermes_mcp_auth_remote.values import Owner
 
 # A login that is over stays this long, so that callers can still ask for its result.
 RETENTION_SECONDS = 3600
@@ -63,10 +66,10 @@ class LoginFiles:
         self._listing_lock = threading.Lock()
         self._change_lock = threading.Lock()
 
-    def add(self, login: Login) -> None:
+    def add(self, login: Login) -> Version:
         """Store a new login; raises StoreUnwritable, StoreUnsafe."""
         self._prepare_folders()
-        self._write(login)
+        return self._write(login)
 
     def get(self, login_id: str) -> Login:
         """Return a login; raises LoginNotFound (also for an invalid id), StoreCorrupt, StoreUnsafe."""
@@ -79,21 +82,23 @@ class LoginFiles:
             raise StoreCorrupt(f"{path} contains another login than its name says.")
         return login
 
-    def change(self, login_id: str, apply_change: Callable[[Login], Login]) -> Login:
+    def change(self, login_id: str, apply_change: Callable[[Login], Login]) -> LoginChange:
         """Read, change and write a login atomically with respect to other processes and threads.
 
-        If `apply_change` raises, nothing is written and the exception is passed on. Raises LoginNotFound,
-        StoreBusy and the other StoreErrors.
+        `apply_change` is pure (`store.protocol`). If it raises, nothing is written and the exception is
+        passed on. Raises LoginNotFound, StoreBusy and the other StoreErrors.
         """
         self._path(login_id)
         if not self._has_folders():
             raise LoginNotFound("There is no such login here; it may have ended long ago.")
         with self._exclusive_access():
+            # No process writes the login while this one holds the lock, so this is the version of `login`.
+            version = self._read_version(login_id)
             login = self.get(login_id)
             changed = apply_change(login)
-            if changed != login:
-                self._write(changed)
-        return changed
+            if changed != login or version is None:
+                version = self._write(changed)
+        return LoginChange(login, changed, version)
 
     def list_all(self) -> list[Login]:
         """Return every login, ordered by start time; skip files that cannot be read.
@@ -133,33 +138,52 @@ class LoginFiles:
         logins = (login for _, login in scanned.values())
         return sorted(logins, key=lambda login: (login.started_at, login.id))
 
-    def changed_at(self) -> int:
-        """Return when a login was last added, changed or removed, in nanoseconds of the disk's clock."""
-        try:
-            return self._folder.stat().st_mtime_ns
-        except OSError:
-            return 0
+    def list_open(self, owner: Owner | AnyValue = ANY, platform: str | AnyValue = ANY) -> list[Login]:
+        """Return the logins that are not over, optionally of one owner or of one platform."""
+        return [
+            login
+            for login in self.list_all()
+            if not login.is_over
+            and owner in {ANY, login.key.owner}
+            and platform in {ANY, login.origin.platform}
+        ]
 
-    def version(self, login_id: str) -> int | None:
-        """Return a number that differs after each change, None if there is no such login."""
+    def glance_all(self) -> Version | Unknown:
+        """Return a version of the folder, by one stat.
+
+        UNKNOWN if the folder has just changed: a second change within one tick of the disk's clock would have
+        the same time.
+        """
         try:
-            status = self._path(login_id).lstat()
+            changed_at_ns = self._folder.stat().st_mtime_ns
+        except OSError:
+            return Version("")
+        is_settled = time.time_ns() - changed_at_ns > MTIME_RESOLUTION_NS
+        return Version(f"{changed_at_ns:x}") if is_settled else UNKNOWN
+
+    def glance(self, login_id: str) -> Version | Unknown | None:
+        """Return the version of a login by one stat, None if there is no such login."""
+        try:
+            return self._read_version(login_id)
+        except LoginNotFound:
+            return None
+
+    def _read_version(self, login_id: str) -> Version | None:
+        try:
+            return _encode_version(self._path(login_id).lstat())
         except OSError:
             return None
-        return _version_of(status)
 
-    def register_poller(self, poller_id: str) -> FileLock:
-        """Register a poller; it counts as alive until the returned lock is released or the process ends.
+    def try_poller_lease(self, poller_id: str) -> PollerLock | None:
+        """Register a poller; it counts as alive until the lease is released or the process ends.
 
-        Raises StoreUnwritable, StoreBusy and the other StoreErrors.
+        Returns None if another poller has this id. Raises StoreBusy and the other StoreErrors.
         """
         self._prepare_folders()
-        lock = FileLock(self._poller_path(poller_id))
+        lock = PollerLock(self._poller_path(poller_id))
         # Exclude processes that clean up after dead pollers.
         with self._exclusive_access():
-            if not lock.try_acquire():
-                raise StoreBusy(f"{lock.path} is locked by another poller.")
-        return lock
+            return lock if lock.try_acquire() else None
 
     def is_poller_alive(self, poller_id: str) -> bool:
         """True if a poller with this id is alive."""
@@ -170,12 +194,6 @@ class LoginFiles:
         is_free = lock.try_acquire()
         lock.release()
         return not is_free
-
-    def unregister_poller(self, lock: FileLock) -> None:
-        """Release a poller's lock, so that it counts as dead, and try to remove the lock file."""
-        with contextlib.suppress(StoreError):
-            remove_file(lock.path)
-        lock.release()
 
     def _poller_path(self, poller_id: str) -> Path:
         if not _ID_PATTERN.fullmatch(poller_id):
@@ -227,13 +245,29 @@ class LoginFiles:
         ensure_private_directory(self._root)
         ensure_private_directory(self._folder)
 
-    def _write(self, login: Login) -> None:
+    def _write(self, login: Login) -> Version:
         stored = without_secrets(login) if login.is_over else login
         status = write_private(self._path(login.id), encode_document(login_document(stored)))
         if self._last_served_request:
             # Cache the login, because this process lists logins: the next listing need not read the file.
             self._written_logins[login.id] = _version_of(status), stored
+        return _encode_version(status)
+
+
+class PollerLock(FileLock):
+    """The lock that a poller holds as long as it lives; a released one leaves no file."""
+
+    def release(self) -> None:
+        """Release the lock, so that the poller counts as dead, and try to remove the file."""
+        if self.is_held:
+            with contextlib.suppress(StoreError):
+                remove_file(self.path)
+        super().release()
 
 
 def _version_of(status: os.stat_result) -> int:
     return status.st_mtime_ns << 64 | status.st_ino
+
+
+def _encode_version(status: os.stat_result) -> Version:
+    return Version(f"{status.st_mtime_ns:x}.{status.st_ino:x}")

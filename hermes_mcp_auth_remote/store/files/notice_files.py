@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -23,33 +23,11 @@ from hermes_mcp_auth_remote.store.files.private_files import (
     write_private,
 )
 from hermes_mcp_auth_remote.store.json_fields import FORMAT_VERSION, DocumentReader
+from hermes_mcp_auth_remote.store.protocol import Notice
 from hermes_mcp_auth_remote.values import CredentialKey
 
 # Under the lock, a process reads and writes one small file.
 LOCK_TIMEOUT_SECONDS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """One message to one user about one session; `message` is its id, empty until the platform returns one.
-
-    `is_over` is True if the session had ended, False if it was about to end. `of_tokens` is a time that
-    identifies the tokens of that session, or None if it is unknown. `at` is when this process started to
-    write the message. Both times are in epoch seconds.
-    """
-
-    platform: str
-    user: str
-    key: CredentialKey
-    is_over: bool
-    at: float
-    of_tokens: float | None = None
-    message: str = ""
-
-    @property
-    def deduplication_key(self) -> tuple[str, str, CredentialKey]:
-        """The recipient and the session; there is one notice for each combination."""
-        return self.platform, self.user, self.key
 
 
 class NoticeFile:
@@ -82,22 +60,24 @@ class NoticeFile:
             return None
         return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
-    def change(self, apply_change: Callable[[list[Notice]], Iterable[Notice]]) -> None:
-        """Read, change and write the notices in one step; write nothing if nothing changes.
+    def change(self, apply_change: Callable[[list[Notice]], Iterable[Notice]]) -> list[Notice]:
+        """Read, change and write the notices in one step, and return them as they were before.
 
-        If `apply_change` raises, the exception is passed on. Raises StoreBusy and the other StoreErrors.
+        Writes nothing if nothing changes. If `apply_change` raises, the exception is passed on. Raises
+        StoreBusy and the other StoreErrors.
         """
         ensure_private_directory(self._root)
         ensure_private_directory(self._folder)
         with FileLock(self._folder / ".notices.lock").hold(LOCK_TIMEOUT_SECONDS):
             before = self.list_all()
-            after = list(apply_change(before))
+            after = list(apply_change(list(before)))
             if after != before:
                 document = {
                     "version": FORMAT_VERSION,
                     "notices": [_notice_document(notice) for notice in after],
                 }
                 write_private(self._path, encode_document(document))
+        return before
 
 
 def _notice_document(notice: Notice) -> dict[str, object]:

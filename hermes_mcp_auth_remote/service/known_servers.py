@@ -1,0 +1,24 @@
+"""The servers that this process knows by name, with their options."""
+
+from __future__ import annotations
+
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.values import Server
+
+
+class KnownServers:
+    """The servers that callers have passed to the service. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._servers: dict[str, Server] = {}
+
+    def add(self, server: Server) -> None:
+        """Use this server's options for logins that another process started under its name."""
+        self._servers[server.name] = server
+
+    def server_of(self, login: Login) -> Server:
+        """Return the server of a login; without its options if this process does not know that URL."""
+        server = self._servers.get(login.key.server_name)
+        if server is None or server.url != login.server_url:
+            return Server(login.key.server_name, login.server_url)
+        return server

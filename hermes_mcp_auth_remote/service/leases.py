@@ -1,0 +1,52 @@
+"""Wait for a lease of the store (`store.protocol`), in a flight's thread or in a caller's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+
+from hermes_mcp_auth_remote.errors import StoreBusy
+from hermes_mcp_auth_remote.store.protocol import Lease, LeaseStore
+from hermes_mcp_auth_remote.threads import submit_file_work
+from hermes_mcp_auth_remote.values import CredentialKey
+
+
+@asynccontextmanager
+async def acquire_lease(
+    leases: LeaseStore, key: CredentialKey, timeout_seconds: float, *, in_flight: bool = True
+) -> AsyncGenerator[Lease]:
+    """Hold the lease of a key for a block; raises StoreBusy if it is not free within `timeout_seconds`.
+
+    A flight has a thread of its own and asks the store there. Pass `in_flight=False` in any other event loop:
+    the store is then asked in a thread, and a caller that is cancelled releases what its thread still gets.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_seconds
+    while (lease := leases.try_lease(key) if in_flight else await _try_lease_in_thread(leases, key)) is None:
+        if loop.time() >= deadline:
+            raise StoreBusy(
+                f"Another process has locked the tokens of {key.server_name} for {timeout_seconds:g} s."
+            )
+        await asyncio.sleep(leases.lease_retry_seconds)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+async def _try_lease_in_thread(leases: LeaseStore, key: CredentialKey) -> Lease | None:
+    attempt = submit_file_work(leases.try_lease, key)
+    try:
+        return await asyncio.shield(asyncio.wrap_future(attempt))
+    except asyncio.CancelledError:
+        if not attempt.cancel():
+            attempt.add_done_callback(_release_unused)
+        raise
+
+
+def _release_unused(attempt: Future[Lease | None]) -> None:
+    lease = None if attempt.cancelled() or attempt.exception() is not None else attempt.result()
+    if lease is not None:
+        lease.release()

@@ -1,0 +1,323 @@
+"""What a store can do. The service uses only these protocols; `store.files` implements them with files.
+
+All methods block, and any thread may call them. Code in an event loop calls them in a thread
+(`threads.run_file_work`), except the `glance` methods, which never wait. After a fork, the child process can
+use the store at once, and holds no lease of its parent.
+
+Each write returns the version that it wrote, so a caller never takes another writer's version for its own.
+A `change` function is pure: a store may call it again if another process has written in the meantime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Literal, NamedTuple, NewType, Protocol, TypeAlias
+
+from hermes_mcp_auth_remote.errors import StoreError
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.oauth.client import Client
+from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
+from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.values import CredentialKey, Owner
+
+Version = NewType("Version", str)
+"""Identifies a stored value. Opaque: only `==` is allowed."""
+
+
+class _Marker(Enum):
+    UNKNOWN = "unknown"
+    ANY = "any"
+
+
+# The result of a glance if the store cannot tell without waiting, or if a later change could look the same.
+UNKNOWN: Final = _Marker.UNKNOWN
+Unknown: TypeAlias = Literal[_Marker.UNKNOWN]
+# The expected version of a write that replaces whatever is stored; and the filter that matches everything.
+ANY: Final = _Marker.ANY
+AnyValue: TypeAlias = Literal[_Marker.ANY]
+
+ExpectedVersion: TypeAlias = Version | AnyValue | None
+"""The version that a write replaces; None if nothing may be stored; ANY to skip the check."""
+
+
+class Stored(NamedTuple):
+    """Credentials and their version; None if no tokens are stored."""
+
+    credentials: Credentials
+    version: Version | None
+
+
+class LoginChange(NamedTuple):
+    """A login before and after a change, and the version of the record after it."""
+
+    before: Login
+    after: Login
+    version: Version
+
+
+class StoreConflict(StoreError):
+    """Another program has replaced the tokens that a write expected. Nothing was written.
+
+    `found` is what is stored now.
+    """
+
+    code = "store_conflict"
+    advice = "Try again."
+
+    def __init__(self, found: Stored) -> None:
+        super().__init__("Another program has stored other tokens in the meantime.")
+        self.found = found
+
+
+@dataclass(frozen=True, slots=True)
+class Poller:
+    """The name of the lease that a process holds as long as it polls device logins."""
+
+    poller_id: str
+
+
+LeaseName: TypeAlias = CredentialKey | Poller
+"""What a lease is for: the credentials of a key, whose holder may refresh them; or a poller of logins."""
+
+
+class Lease(Protocol):
+    """An exclusive right, also among the threads of a process. It ends with `release` or with the process."""
+
+    @property
+    def request_sent_at(self) -> float | None:
+        """When an earlier holder sent a token request and ended without a result; None if none did.
+
+        The refresh token may be used up then. A file store does not record it.
+        """
+        ...
+
+    def record_request(self) -> None:
+        """Record that the holder now sends a token request."""
+        ...
+
+    def release(self) -> None:
+        """End the lease; does nothing if it has ended."""
+        ...
+
+
+class LeaseStore(Protocol):
+    """Leases, for all threads and processes."""
+
+    @property
+    def lease_retry_seconds(self) -> float:
+        """How long a caller waits before it asks again for a lease that another one holds."""
+        ...
+
+    def try_lease(self, name: LeaseName) -> Lease | None:
+        """Take a lease at once; None if another one holds it. Raises StoreError."""
+        ...
+
+    def is_leased(self, name: LeaseName) -> bool:
+        """True if a thread or process holds the lease. Raises StoreError."""
+        ...
+
+
+class CredentialStore(Protocol):
+    """The credentials of each server and owner.
+
+    A caller that reads, refreshes and writes holds the lease of the key meanwhile. It passes `expect` all the
+    same, because Hermes Agent takes no lease.
+    """
+
+    def now(self) -> float:
+        """Return the time of the store's clock in epoch seconds; with a database, the database's clock."""
+        ...
+
+    def glance(self, key: CredentialKey) -> Version | Unknown | None:
+        """Return the version of the stored tokens, None if there are none; never waits and never raises."""
+        ...
+
+    def read(self, key: CredentialKey) -> Stored:
+        """Return what is stored, which may be empty. Raises StoreCorrupt, StoreUnsafe, StoreUnwritable."""
+        ...
+
+    def save_login(
+        self,
+        key: CredentialKey,
+        credentials: Credentials,
+        login_id: str | None = None,
+        *,
+        expect: ExpectedVersion = ANY,
+    ) -> Version | None:
+        """Store the credentials of a new login, all of them or none, and mark the login `login_id` as done.
+
+        If client, metadata or binding is None, the stored one is removed, because it belongs to other tokens.
+        If tokens is None, the stored tokens stay. Raises StoreConflict, StoreUnwritable, StoreUnsafe.
+        """
+        ...
+
+    def save_tokens(
+        self, key: CredentialKey, tokens: Tokens, binding: Binding | None, *, expect: ExpectedVersion = ANY
+    ) -> Version:
+        """Store refreshed tokens and, unless it is None, their binding. Raises as `save_login` does."""
+        ...
+
+    def save_binding(
+        self, key: CredentialKey, binding: Binding, *, expect: ExpectedVersion = ANY
+    ) -> Version | None:
+        """Store only a binding, such as one that says why a login is needed. Raises as `save_login` does."""
+        ...
+
+    def save_config_identity(self, key: CredentialKey, server_url: str, config_files: str) -> None:
+        """Record which config.yaml and .env give the server this URL, for the fast path of `token`.
+
+        The caller holds the lease. Does nothing if the binding is for another URL. Raises StoreError.
+        """
+        ...
+
+    def drop_client(
+        self, key: CredentialKey, client: Client, *, expect: ExpectedVersion = ANY
+    ) -> Version | None:
+        """Remove a client that the authorization server rejects, so that the next login registers a new one.
+
+        Does nothing if another client is stored by now. Raises as `save_login` does.
+        """
+        ...
+
+    def is_cimd_disabled(self, key: CredentialKey) -> bool:
+        """True if the authorization server has rejected the client ID metadata document of this key."""
+        ...
+
+    def check_can_store(self, key: CredentialKey) -> None:
+        """Raise StoreUnwritable if new tokens certainly cannot be stored, such as on a read-only disk."""
+        ...
+
+    def recover_login(self, key: CredentialKey, login_id: str) -> bool:
+        """Complete or undo what a process that has died was storing for a login.
+
+        Returns True if another process is still storing it.
+        """
+        ...
+
+    def delete(self, key: CredentialKey) -> bool:
+        """Remove everything that is stored for a key; True if there was something. Raises StoreError."""
+        ...
+
+    def list_keys(self, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:
+        """List every server and owner with stored tokens, or those of one owner; opens no secret."""
+        ...
+
+
+class RefreshFailureStore(Protocol):
+    """Why the last refresh of a session failed, for other processes. No method raises."""
+
+    def read(self, key: CredentialKey, tokens: Tokens) -> RefreshFailure | None:
+        """Return the last refresh failure of these tokens, None if there is none."""
+        ...
+
+    def write(self, key: CredentialKey, tokens: Tokens, failure: RefreshFailure) -> None:
+        """Store a failure. The caller holds the lease of the key."""
+        ...
+
+    def clear(self, key: CredentialKey) -> None:
+        """Remove the stored failure. The caller holds the lease of the key."""
+        ...
+
+
+class LoginStore(Protocol):
+    """Logins that wait for a user, or ended in the last hour. Any process can complete them."""
+
+    def add(self, login: Login) -> Version:
+        """Store a new login. Raises StoreUnwritable, StoreUnsafe."""
+        ...
+
+    def get(self, login_id: str) -> Login:
+        """Return a login; raises LoginNotFound (also for an invalid id) and StoreError."""
+        ...
+
+    def glance(self, login_id: str) -> Version | Unknown | None:
+        """Return the version of a login, None if there is none; never waits and never raises."""
+        ...
+
+    def glance_all(self) -> Version | Unknown:
+        """Return a version that differs after any login was added, changed or removed.
+
+        Never waits and never raises.
+        """
+        ...
+
+    def change(self, login_id: str, apply_change: Callable[[Login], Login]) -> LoginChange:
+        """Read, change and write a login in one step with respect to all processes.
+
+        `apply_change` is pure, because it may run more than once. If it raises, nothing is written and the
+        exception is passed on. Raises LoginNotFound and StoreError.
+        """
+        ...
+
+    def list_all(self) -> list[Login]:
+        """Return every login in the order of their start; skips those that cannot be read."""
+        ...
+
+    def list_open(self, owner: Owner | AnyValue = ANY, platform: str | AnyValue = ANY) -> list[Login]:
+        """Return the logins that are not over, optionally of one owner or of one platform."""
+        ...
+
+    def remove_expired(self, now: float) -> None:
+        """Remove logins that expired over an hour before `now` (epoch seconds). Raises StoreError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message to one user about one session; `message` is its id, empty until the platform returns one.
+
+    `is_over` is True if the session had ended, False if it was about to end. `of_tokens` is a time that
+    identifies the tokens of that session, or None if it is unknown. `at` is when this process started to
+    write the message. Both times are in epoch seconds.
+    """
+
+    platform: str
+    user: str
+    key: CredentialKey
+    is_over: bool
+    at: float
+    of_tokens: float | None = None
+    message: str = ""
+
+    @property
+    def deduplication_key(self) -> tuple[str, str, CredentialKey]:
+        """The recipient and the session; there is one notice for each combination."""
+        return self.platform, self.user, self.key
+
+
+class NoticeStore(Protocol):
+    """The notices that users have received about their sessions: each user receives each notice once."""
+
+    def list_all(self) -> list[Notice]:
+        """Return all notices; raises StoreError."""
+        ...
+
+    def change(self, apply_change: Callable[[list[Notice]], Iterable[Notice]]) -> list[Notice]:
+        """Read, change and write the notices in one step; return them as they were before the change.
+
+        `apply_change` is pure, because it may run more than once. If it raises, nothing is written and the
+        exception is passed on. Raises StoreError.
+        """
+        ...
+
+
+class Store(CredentialStore, LeaseStore, Protocol):
+    """Everything that one HERMES_HOME, or one database, stores."""
+
+    @property
+    def logins(self) -> LoginStore:
+        """The logins."""
+        ...
+
+    @property
+    def refresh_failures(self) -> RefreshFailureStore:
+        """The last failed refresh of each session."""
+        ...
+
+    @property
+    def notices(self) -> NoticeStore:
+        """The notices to users."""
+        ...
