@@ -129,6 +129,9 @@ class _RejectedSession:
     async def header(self) -> str:
         return "Bearer a-token"
 
+    def report_retry(self, header: str, /, *, is_accepted: bool) -> None:
+        """Do nothing."""
+
     async def handle_challenge(self, refused: str, status: int, www_authenticate: list[str], /) -> None:
         """Do nothing: there is no other token."""
 

@@ -11,6 +11,7 @@
     |   |-- PkceNotSupported
     |   |-- RegistrationError
     |   |   `-- ClientIdRequired
+    |   |-- TokensRefused            the protected resource refuses new tokens too
     |   `-- TokenError               RFC 6749 section 5.2, `.error` is the error code
     |       `-- DeviceAuthorizationError  no device code; pasting may still work
     |-- NetworkError                 the network failed; trying again may help
@@ -191,6 +192,13 @@ class DeviceAuthorizationError(TokenError):
 
     code = "device_refused"
     advice = "Log in by pasting instead: set `oauth.flow: paste` for this server."
+
+
+class TokensRefused(ServerError):
+    """A protected resource refuses access tokens that its authorization server has just issued."""
+
+    code = "tokens_refused"
+    advice = "Log in again; if that does not help, the server's operator must fix it."
 
 
 class NetworkError(McpAuthError):

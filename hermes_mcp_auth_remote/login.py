@@ -35,6 +35,7 @@ from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.device_polling import PollState
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
+from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.values import CredentialKey, Entropy, Origin
 
@@ -143,6 +144,8 @@ class Connection:
     obtained_at: float | None = None
     # The failure of the last refresh; None if it succeeded or no refresh was due.
     refresh_failure: RefreshFailure | None = None
+    # Set while the server refuses tokens that were just refreshed.
+    token_refusal: TokenRefusal | None = None
 
     def can_refresh_at(self, now: float) -> bool:
         """True if this process can refresh the access token at `now` without the user."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.oauth.urls import host_of
 
 SERVER_SAYS = "The server says"
@@ -48,7 +49,18 @@ def connection_rows(connection: Connection) -> list[tuple[str, str]]:
     )
     if connection.missing_scope:
         rows.append(("Not granted", display_scope(connection.missing_scope)))
+    if connection.token_refusal is not None:
+        rows.append(("Problem", describe_token_refusal(connection.token_refusal)))
     return rows
+
+
+def describe_token_refusal(refusal: TokenRefusal) -> str:
+    """Say that the server refuses new tokens too, and what to do."""
+    count = "a token" if refusal.refreshes == 1 else f"{refusal.refreshes} tokens in a row"
+    return (
+        f"The server refused {count} right after the refresh. Log in again; if that does not help, its "
+        "operator must fix it."
+    )
 
 
 def display_scope(scopes: Iterable[str] | None) -> str:

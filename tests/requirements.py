@@ -259,6 +259,11 @@ REQUIREMENTS = (
     Requirement("forwarded", "A forwarded port brings the redirect.", "this package"),
     Requirement("expected-page", "The screen announces the unreachable page in advance.", "quirk 44"),
     Requirement("fast-token", "A stored valid token needs no HTTP client.", "docs/performance.md: start-up"),
+    Requirement(
+        "new-token-refused",
+        "A server that refuses new tokens too causes fewer and fewer refreshes, in all processes.",
+        "RFC 6750 §3.1",
+    ),
     Requirement("store-contract", "Every store keeps the contract of `store.protocol`.", "store/protocol.py"),
     Requirement(
         "refresh-margin", "Service and fast path refresh a token at the same time.", "refresh_margins.py"

@@ -75,6 +75,7 @@ class Session(Protocol):
     def header_now(self) -> str | None: ...
     async def header(self) -> str: ...
     def header_blocking(self) -> str: ...
+    def report_retry(self, header: str, /, *, is_accepted: bool) -> None: ...
     async def handle_challenge(
         self, refused_header: str, status: int, www_authenticate: list[str], /
     ) -> str | None: ...
@@ -176,6 +177,8 @@ def _bearer_steps(
     if _is_token_refusal(response, server_origin):
         # The caller gets this response, and `client.post` reads its body without a limit.
         yield _limit_body(response)
+    if url_origin(response.url) == server_origin:
+        session.report_retry(new_header.reveal(), is_accepted=response.status_code != 401)
     _warn_if_refused(response, server_origin)
 
 

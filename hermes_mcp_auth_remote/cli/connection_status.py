@@ -8,6 +8,7 @@ from hermes_mcp_auth_remote.cli.servers import login_command
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
+from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.phrases import (
     SERVER_SAYS,
     connection_rows,
@@ -131,6 +132,7 @@ class ConnectionStatus:
                 "refresh_expires_at": connection.refresh_expires_at,
                 "reason": connection.login_needed,
                 "refresh_failure": _failure_event(connection.refresh_failure),
+                "token_refusal": _refusal_event(connection.token_refusal),
                 "next": self.next_step(now),
                 "warning": self.warning(now),
             }
@@ -162,6 +164,12 @@ def _refresh_failure_rows(failure: RefreshFailure, now: float) -> list[tuple[str
         rows.append(("Retries", f"when it is used after {clock_time(failure.retry_at, now)}"))
         rows.append(("If it lasts", failure.advice))
     return rows
+
+
+def _refusal_event(refusal: TokenRefusal | None) -> dict[str, object] | None:
+    if refusal is None:
+        return None
+    return {"refreshes": refusal.refreshes, "since": refusal.first_at, "retry_at": refusal.retry_at}
 
 
 def _failure_event(failure: RefreshFailure | None) -> dict[str, object] | None:

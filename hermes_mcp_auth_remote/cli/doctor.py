@@ -34,8 +34,15 @@ from hermes_mcp_auth_remote.flows.login_preparation import LoginNonces, prepare_
 from hermes_mcp_auth_remote.flows.machine_grants import GrantInputs, obtain_tokens
 from hermes_mcp_auth_remote.http.traced_exchange import TracedRequest, proxy_address_for, run_traced_exchange
 from hermes_mcp_auth_remote.oauth.client import Signer
+from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
-from hermes_mcp_auth_remote.phrases import SERVER_SAYS, display_url, quote_server_message, replace_unprintable
+from hermes_mcp_auth_remote.phrases import (
+    SERVER_SAYS,
+    describe_token_refusal,
+    display_url,
+    quote_server_message,
+    replace_unprintable,
+)
 from hermes_mcp_auth_remote.service.connections import connection_from_credentials
 from hermes_mcp_auth_remote.service.default import service_at
 from hermes_mcp_auth_remote.service.start_login import redirect_uri_for
@@ -60,6 +67,7 @@ class _Report:
     config_warnings: tuple[str, ...] = ()
     redirect_uri: str = ""
     credentials: Credentials = field(default_factory=Credentials)
+    token_refusal: TokenRefusal | None = None
     traced_requests: list[TracedRequest] = field(default_factory=list[TracedRequest])
     findings: Findings = field(default_factory=Findings)
     errors: list[McpAuthError] = field(default_factory=list[McpAuthError])
@@ -110,6 +118,8 @@ def _examine(report: _Report, server: Server, key: CredentialKey) -> None:
     is_cimd_disabled = False
     try:
         report.credentials = service.read_credentials(server, key.owner)
+        connection = service.connection(server, key.owner)
+        report.token_refusal = None if connection is None else connection.token_refusal
         is_cimd_disabled = service.is_cimd_disabled(server, key.owner)
     except McpAuthError as error:
         report.errors.append(error)
@@ -225,9 +235,10 @@ def _problems(report: _Report) -> list[dict[str, str]]:
 
 def _notes(report: _Report) -> list[str]:
     issuer = report.credentials.binding.issuer if report.credentials.binding else None
+    refusals = [] if report.token_refusal is None else [describe_token_refusal(report.token_refusal)]
     if report.server is None:
         return list(report.config_warnings)
-    return [*report.config_warnings, *notes(report.findings, report.server, issuer)]
+    return [*report.config_warnings, *refusals, *notes(report.findings, report.server, issuer)]
 
 
 def _remedy(report: _Report, owner: str | None) -> str:

@@ -247,7 +247,8 @@ class AuthService:
         if stored.tokens is None:
             return None
         failure = self._deps.store.refresh_failures.read(key, stored.tokens)
-        return connection_from_credentials(key, server.url, stored, failure)
+        refusal = self._deps.store.token_refusals.read(key, stored.tokens)
+        return connection_from_credentials(key, server.url, stored, failure, refusal)
 
     async def discover(self, server: Server) -> Discovery:
         """Find a server's authorization server; raises a ServerError or NetworkError."""

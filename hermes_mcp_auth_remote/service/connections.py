@@ -8,6 +8,7 @@ from hermes_mcp_auth_remote.oauth.client import Signer
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.token import revocation_request
+from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.store.credentials import Credentials
@@ -19,8 +20,9 @@ def connection_from_credentials(
     server_url: str,
     credentials: Credentials,
     refresh_failure: RefreshFailure | None = None,
+    token_refusal: TokenRefusal | None = None,
 ) -> Connection:
-    """Return the connection that stored credentials describe; `refresh_failure` is of the last refresh."""
+    """Return the connection that stored credentials describe; the records are those of its tokens."""
     tokens, binding, authorization_server = (
         credentials.tokens,
         credentials.binding,
@@ -45,6 +47,8 @@ def connection_from_credentials(
         refresh_expires_at=tokens.refresh_expires_at if tokens else None,
         obtained_at=tokens.obtained_at if tokens else None,
         refresh_failure=refresh_failure,
+        # An unrefused token may still be accepted.
+        token_refusal=token_refusal if token_refusal is not None and token_refusal.is_refused else None,
     )
 
 

@@ -23,6 +23,7 @@ from hermes_mcp_auth_remote.errors import (
     StoreUnwritable,
     TimedOut,
     TokenError,
+    TokensRefused,
 )
 from hermes_mcp_auth_remote.exit_delay import ExitDelay
 from hermes_mcp_auth_remote.oauth.authorization import select_resource
@@ -34,6 +35,7 @@ from hermes_mcp_auth_remote.oauth.refresh_failure import (
     VALID_TOKEN_PAUSE_SECONDS,
 )
 from hermes_mcp_auth_remote.oauth.token import Tokens, refresh_tokens, require_dpop
+from hermes_mcp_auth_remote.oauth.token_refusal import next_refusal
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of
 from hermes_mcp_auth_remote.service.cached_token import CachedToken, make_cached_token, refresh_at
 from hermes_mcp_auth_remote.service.connections import session_ended_reason
@@ -44,7 +46,7 @@ from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.service.unsaved_tokens import BufferedCredentialStore
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.protocol import ANY, Lease, StoreConflict, Stored, Unknown, Version
-from hermes_mcp_auth_remote.threads import run_in_own_thread
+from hermes_mcp_auth_remote.threads import run_in_own_thread, submit_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
 
 # How long the old token is used before the next try, after a refresh that failed temporarily.
@@ -65,6 +67,7 @@ class TokenSource:
         self._key = key
         self._failures = RefreshFailureTracker(deps.store.refresh_failures, key)
         self._last_error: tuple[float, McpAuthError] | None = None
+        self._refusals = deps.store.token_refusals
         self._buffered_store = BufferedCredentialStore(deps.store, key)
         # The proof key of the last tokens read, and its prover, which remembers the servers' nonces.
         self._key_and_prover: tuple[Secret, Prover] | None = None
@@ -89,7 +92,9 @@ class TokenSource:
         """
         if status == 403 and challenge.has_insufficient_scope:
             if self.uses_machine_grant:
-                return await self.token_other_than(refused_header, challenge)
+                with suppress(TokensRefused):
+                    return await self.token_other_than(refused_header, challenge)
+                return None
             # RFC 6750 section 3.1; a refresh never widens a scope (RFC 6749 section 6).
             raise AuthorizationRequired(
                 self._key.server_name,
@@ -101,6 +106,9 @@ class TokenSource:
             return None
         try:
             return await self.token_other_than(refused_header)
+        except TokensRefused:
+            # The caller gets the server's own response.
+            return None
         except AuthorizationRequired as error:
             raise AuthorizationRequired(
                 self._key.server_name,
@@ -124,6 +132,21 @@ class TokenSource:
             # The caller joined a flight that had started before the refusal.
             token = await self._wait_for_token(refused_header, challenge, max(ends_at - loop.time(), 0.0))
         return token
+
+    def report_retry(self, header: Secret, *, is_accepted: bool) -> None:
+        """Record, in a thread, whether the server has accepted the token that replaced a refused one."""
+        submit_file_work(self._record_retry, header, is_accepted)
+
+    def _record_retry(self, header: Secret, is_accepted: bool) -> None:  # noqa: FBT001  called in a thread
+        with suppress(StoreError):
+            tokens = self._deps.store.read(self._key).credentials.tokens
+            refusal = None if tokens is None else self._refusals.read(self._key, tokens)
+            if tokens is None or refusal is None or not tokens.matches_header(header):
+                return
+            if is_accepted:
+                self._refusals.clear(self._key)
+            elif not refusal.is_refused:
+                self._refusals.write(self._key, tokens, replace(refusal, is_refused=True))
 
     def refresh_in_background(self, on_token: Callable[[CachedToken], object]) -> None:
         """Start a flight for a token that is due but still valid; call `on_token` if it succeeds."""
@@ -175,6 +198,11 @@ class TokenSource:
         limit_seconds = self._deps.limits.caller_seconds if timeout_seconds is None else timeout_seconds
         try:
             return await join(flight, limit_seconds)
+        except TokensRefused:
+            if refused_header is not None:
+                raise
+            # This caller has joined the flight of a refused token, but needs any valid token.
+            return await run_in_own_thread(self.use_stored_token, None)
         except TimeoutError:
             if flight.done():
                 return flight.result()
@@ -244,6 +272,7 @@ class TokenSource:
         # With unsaved tokens, take the lock to try the write again.
         if token is not None and not self._buffered_store.has_unsaved:
             return token
+        self._check_refusal(stored.credentials.tokens, refused_header)
         limits, interim_token = self._deps.limits, token or self._token_for_lock_wait(stored, refused_header)
         # With a valid token, wait only briefly: the process that holds the lock may be stopped.
         seconds = limits.lock_seconds if interim_token is None else limits.due_lock_seconds
@@ -279,6 +308,26 @@ class TokenSource:
         """Read the store; return a fresh token or None, and what is stored."""
         stored = self._buffered_store.read()
         return self._fresh_token(stored, refused_header), stored
+
+    def _check_refusal(self, tokens: Tokens | None, refused_header: Secret | None) -> None:
+        """Raise TokensRefused if the refused token is itself the result of a recent refresh after a 401."""
+        if tokens is None or not tokens.matches_header(refused_header):
+            return
+        refusal = self._refusals.read(self._key, tokens)
+        if refusal is None or refusal.can_retry(self._deps.clock()):
+            return
+        if not refusal.is_refused:
+            self._refusals.write(self._key, tokens, replace(refusal, is_refused=True))
+        raise TokensRefused(f"{host_of(self._server.url)} refuses tokens that were refreshed just now.")
+
+    def _record_refresh(self, old_tokens: Tokens | None, new_tokens: Tokens, header: Secret | None) -> None:
+        """Record that new tokens replace refused ones, or keep the record of the previous tokens."""
+        previous = None if old_tokens is None else self._refusals.read(self._key, old_tokens)
+        if old_tokens is not None and old_tokens.matches_header(header):
+            refusal = next_refusal(previous, self._deps.clock())
+            self._refusals.write(self._key, new_tokens, refusal)
+        elif previous is not None and previous.is_refused:
+            self._refusals.write(self._key, new_tokens, previous)
 
     def _fresh_token(self, stored: Stored, refused_header: Secret | None) -> CachedToken | None:
         """Return the stored token if it is for this server, needs no refresh and is not the refused one."""
@@ -343,7 +392,9 @@ class TokenSource:
             return self._use_old_token(stored, refused_header, error)
         if new_credentials.tokens is None:
             raise AuthorizationRequired(self._key.server_name)
-        return self._save_new_tokens(stored, new_credentials, new_credentials.tokens, is_new_login=True)
+        token = self._save_new_tokens(stored, new_credentials, new_credentials.tokens, is_new_login=True)
+        self._record_refresh(credentials.tokens, new_credentials.tokens, refused_header)
+        return token
 
     async def _refresh_tokens(
         self, stored: Stored, refused_header: Secret | None, lease: Lease | None
@@ -395,6 +446,7 @@ class TokenSource:
             stored, replace(credentials, tokens=new_tokens, binding=binding), new_tokens
         )
         self._failures.clear()
+        self._record_refresh(tokens, new_tokens, refused_header)
         return token
 
     async def _send_refresh(self, credentials: Credentials, now: float) -> Tokens:

@@ -123,6 +123,14 @@ class Session:
         del refused_header
         return _run_blocking(lambda: self.handle_challenge(secret_header, status, www_authenticate))
 
+    def report_retry(self, header: str, *, is_accepted: bool) -> None:
+        """Record whether the server has accepted the header that replaced a refused one; never waits.
+
+        A caller of `handle_challenge` should report it. If the server refuses new tokens too, it soon gets no
+        more of them (`oauth.token_refusal`).
+        """
+        self._tokens.report_retry(Secret(header), is_accepted=is_accepted)
+
     @with_hidden_locals
     def adopt(self, tokens: Tokens, proof_key: Secret | None = None) -> str:
         """Use these stored tokens from now on; return the header's value."""

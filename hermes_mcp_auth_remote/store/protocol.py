@@ -20,6 +20,7 @@ from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.values import CredentialKey, Owner
 
@@ -222,6 +223,22 @@ class RefreshFailureStore(Protocol):
         ...
 
 
+class TokenRefusalStore(Protocol):
+    """That a server refuses new tokens too, for other processes. No method raises."""
+
+    def read(self, key: CredentialKey, tokens: Tokens) -> TokenRefusal | None:
+        """Return the refusal of these tokens, None if there is none."""
+        ...
+
+    def write(self, key: CredentialKey, tokens: Tokens, refusal: TokenRefusal) -> None:
+        """Store a refusal, in place of an earlier one."""
+        ...
+
+    def clear(self, key: CredentialKey) -> None:
+        """Remove the stored refusal."""
+        ...
+
+
 class LoginStore(Protocol):
     """Logins that wait for a user, or ended in the last hour. Any process can complete them."""
 
@@ -315,6 +332,11 @@ class Store(CredentialStore, LeaseStore, Protocol):
     @property
     def refresh_failures(self) -> RefreshFailureStore:
         """The last failed refresh of each session."""
+        ...
+
+    @property
+    def token_refusals(self) -> TokenRefusalStore:
+        """The servers that refuse new tokens too."""
         ...
 
     @property

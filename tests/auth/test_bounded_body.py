@@ -179,6 +179,9 @@ class FakeSession:
     async def header(self) -> str:
         return "Bearer old"
 
+    def report_retry(self, header: str, *, is_accepted: bool) -> None:
+        pass
+
     async def handle_challenge(self, refused: str, status: int, lines: list[str]) -> str | None:
         return self.new_header
 

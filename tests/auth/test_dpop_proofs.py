@@ -41,6 +41,9 @@ class BoundSession:
     def header_blocking(self) -> str:
         raise AssertionError
 
+    def report_retry(self, header: str, *, is_accepted: bool) -> None:
+        pass
+
     async def handle_challenge(self, *_: Any) -> None:
         self.challenges += 1
 

@@ -75,6 +75,9 @@ class SelfApprovingSession:
             # Send the first request without a token. The challenge tells which scope to request.
             return ""
 
+    def report_retry(self, header: str, *, is_accepted: bool) -> None:
+        pass
+
     async def handle_challenge(self, refused: str, status: int, www_authenticate: list[str]) -> str | None:
         try:
             return await self._session.handle_challenge(refused, status, www_authenticate)

@@ -64,6 +64,7 @@ from hermes_mcp_auth_remote.store.files.paths import (
     OWNERS_FOLDER,
     PROOF_KEY,
     REFRESH_FAILURE,
+    TOKEN_REFUSAL,
     TOKENS,
     owner_folder,
     owner_from_folder,
@@ -78,6 +79,7 @@ from hermes_mcp_auth_remote.store.files.private_files import (
     write_private,
 )
 from hermes_mcp_auth_remote.store.files.refresh_failure_files import RefreshFailureFiles
+from hermes_mcp_auth_remote.store.files.token_refusal_files import TokenRefusalFiles
 from hermes_mcp_auth_remote.store.protocol import (
     ANY,
     UNKNOWN,
@@ -117,6 +119,7 @@ class FileStore:
         self.logins = LoginFiles(self.root)
         self._last_folders: tuple[str, tuple[Path, ...]] | None = None
         self.refresh_failures = RefreshFailureFiles(lambda key: self._path(key, REFRESH_FAILURE))
+        self.token_refusals = TokenRefusalFiles(lambda key: self._path(key, TOKEN_REFUSAL))
         self.notices = NoticeFile(self.root)
 
     def now(self) -> float:
@@ -329,7 +332,9 @@ class FileStore:
         self._refuse_other_server(key)
         # Remove the commit record (it contains new tokens) and the tokens first: a crash must not leave them.
         suffixes = COMMIT_RECORD, TOKENS, PROOF_KEY, BINDING, CLIENT, METADATA, CLIENT_BACKUP, CIMD_DISABLED
-        removed = [remove_or_blank(self._path(key, suffix)) for suffix in (*suffixes, REFRESH_FAILURE)]
+        removed = [
+            remove_or_blank(self._path(key, suffix)) for suffix in (*suffixes, REFRESH_FAILURE, TOKEN_REFUSAL)
+        ]
         remove_temporary_files(str(self._path(key, "")), None)
         return any(removed)
 

@@ -14,6 +14,8 @@ CLIENT_BACKUP = ".client.json.bak"
 CIMD_DISABLED = ".cimd-off"
 # Why the last refresh failed. Not ".json", so that Hermes and older versions of this program ignore it.
 REFRESH_FAILURE = ".refresh-failure"
+# The server has refused tokens that were just refreshed. Hermes and older versions ignore this file too.
+TOKEN_REFUSAL = ".token-refusal"  # noqa: S105  a file name
 LOCK = ".json.refresh.lock"
 # A hidden file that exists while a login is being stored (`login_commit`). It has the suffix of a temporary
 # file, so that the logout of an older version removes it too.

@@ -45,7 +45,7 @@ class RefreshFailureFiles:
         """Store a failure; ignores errors of the disk."""
         members = asdict(failure)
         members["server_words"] = members.pop("server_message")
-        document = {"version": FORMAT_VERSION, "tokens": _token_pair_fingerprint(tokens), **members}
+        document = {"version": FORMAT_VERSION, "tokens": token_pair_fingerprint(tokens), **members}
         with suppress(StoreError, OSError):
             write_private(self._path_for(key), encode_document(document))
 
@@ -55,7 +55,7 @@ class RefreshFailureFiles:
             remove_file(self._path_for(key))
 
 
-def _token_pair_fingerprint(tokens: Tokens) -> str:
+def token_pair_fingerprint(tokens: Tokens) -> str:
     """Return 16 hex digits that identify access and refresh token without revealing them.
 
     A new login may return the same access token with another refresh token.
@@ -67,7 +67,7 @@ def _token_pair_fingerprint(tokens: Tokens) -> str:
 
 def _read_failure(reader: DocumentReader, tokens: Tokens) -> RefreshFailure | None:
     reader.check_version()
-    if reader.string("tokens") != _token_pair_fingerprint(tokens):
+    if reader.string("tokens") != token_pair_fingerprint(tokens):
         return None
     return RefreshFailure(
         first_at=reader.number("first_at"),

@@ -1,0 +1,55 @@
+"""A server that refuses tokens which its authorization server has just issued: when to refresh again. No I/O.
+
+After a 401, this program refreshes once and tries again (RFC 6750 section 3.1). If the new token is refused
+too, another refresh does not help either, so the pause before the next one doubles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+# The first and the longest pause between two refreshes because of a 401.
+FIRST_PAUSE_SECONDS = 15.0
+MAX_PAUSE_SECONDS = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRefusal:
+    """The refreshes because of a 401 since the server accepted a token. Times are in epoch seconds.
+
+    It belongs to the tokens of the last such refresh. `is_refused` is True if the server refused them too.
+    """
+
+    refreshes: int
+    first_at: float
+    last_at: float
+    is_refused: bool = False
+
+    @property
+    def pause_seconds(self) -> float:
+        """The wait after the last refresh, in seconds."""
+        return min(FIRST_PAUSE_SECONDS * 2.0 ** min(self.refreshes - 1, 16), MAX_PAUSE_SECONDS)
+
+    @property
+    def retry_at(self) -> float:
+        """The earliest time of the next refresh because of a 401, in epoch seconds."""
+        return self.last_at + self.pause_seconds
+
+    def can_retry(self, now: float) -> bool:
+        """True if a 401 may cause another refresh at `now` (epoch seconds)."""
+        # `now` is before `last_at` if the clock was set back.
+        return not self.last_at <= now < self.retry_at
+
+    def is_current(self, now: float) -> bool:
+        """True if the 401 at `now` continues this series.
+
+        A token that was in use for longer than twice the pause has probably been accepted in between.
+        """
+        return self.is_refused or now - self.last_at < 2 * self.pause_seconds
+
+
+def next_refusal(previous: TokenRefusal | None, now: float) -> TokenRefusal:
+    """Return the TokenRefusal of the tokens that a refresh because of a 401 brings at `now`."""
+    if previous is None or not previous.is_current(now):
+        return TokenRefusal(1, now, now)
+    return replace(previous, refreshes=previous.refreshes + 1, last_at=now, is_refused=False)
