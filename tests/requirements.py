@@ -264,6 +264,7 @@ REQUIREMENTS = (
         "A server that refuses new tokens too causes fewer and fewer refreshes, in all processes.",
         "RFC 6750 §3.1",
     ),
+    Requirement("fork-reset", "A forked child waits for no lock, thread or future of its parent.", "fork.py"),
     Requirement("store-contract", "Every store keeps the contract of `store.protocol`.", "store/protocol.py"),
     Requirement(
         "refresh-margin", "Service and fast path refresh a token at the same time.", "refresh_margins.py"

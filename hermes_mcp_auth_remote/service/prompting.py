@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
+from hermes_mcp_auth_remote.fork import reset_after_fork
 from hermes_mcp_auth_remote.login import Connection, Login, Prompter, is_expired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service.connections import connection_from_credentials
@@ -94,12 +95,17 @@ class InteractiveLogins:
     def __init__(self, deps: Dependencies, logins: Logins) -> None:
         self._deps = deps
         self._logins = logins
-        self._lock = threading.Lock()
-        self._login_starts: dict[_PromptKey, Future[str]] = {}
         # The end of the time without prompts, in epoch seconds.
         self._cooldown_ends_at: dict[_PromptKey, float] = {}
         # The times of the prompts in epoch seconds, in ascending order.
         self._prompted_at: dict[_PromptKey, list[float]] = {}
+        self.reset_in_child()
+        reset_after_fork(self)
+
+    def reset_in_child(self) -> None:
+        """Forget the logins that the parent process is starting; their futures never end in the child."""
+        self._lock = threading.Lock()
+        self._login_starts: dict[_PromptKey, Future[str]] = {}
         self._outcome_tasks: set[asyncio.Task[None]] = set()
 
     async def request_login(self, server: Server, key: CredentialKey, error: AuthorizationRequired) -> None:

@@ -8,7 +8,6 @@ that starts after this discovery has ended runs discovery again.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -16,12 +15,13 @@ from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.flows.discovery import DiscoveryResult
+from hermes_mcp_auth_remote.fork import reset_after_fork
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.values import Flow, Server
 
 T = TypeVar("T")
-_SharingKey = tuple[int, str, str | None, Flow, bool]
+_SharingKey = tuple[str, str | None, Flow, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,11 @@ class SharedDiscovery:
     """The running discoveries of this process, for callers in any thread or event loop."""
 
     def __init__(self) -> None:
+        self.reset_in_child()
+        reset_after_fork(self)
+
+    def reset_in_child(self) -> None:
+        """Forget the discoveries of the parent's threads: a forked child does not have these threads."""
         self._running: dict[_SharingKey, _RunningDiscovery] = {}
 
     async def discover_and_continue(
@@ -63,9 +68,7 @@ class SharedDiscovery:
 
         Raises what either of them raises.
         """
-        # Include the process id: a forked child does not have the threads that run its parent's discoveries.
         key = (
-            os.getpid(),
             discovery_key.server.name,
             discovery_key.issuer,
             discovery_key.flow,
