@@ -34,6 +34,7 @@
         |-- StoreCorrupt
         |-- StoreUnsafe
         |-- StoreUnwritable
+        |-- OutOfResources           no file descriptor is left
         `-- StoreBusy
 
 Each class has a stable `.code` for programs, a message that says what happened, and an `.advice` that says
@@ -365,6 +366,15 @@ class StoreUnwritable(StoreError):
 
     code = "store_unwritable"
     advice = "Free some space or correct the permissions, then try again."
+
+
+class OutOfResources(StoreError):
+    """This process can open no more files and sockets, or start no event loop. Nothing has changed."""
+
+    code = "out_of_resources"
+    advice = (
+        "Close some files or connections of this process, or raise its limit (`ulimit -n`), then try again."
+    )
 
 
 class StoreBusy(StoreError):

@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.fork import reset_after_fork
 from hermes_mcp_auth_remote.traceback_redaction import hide_locals, hiding_locals
 
@@ -68,6 +69,28 @@ def submit_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
         done: Future[T] = Future()
         _set_outcome(done, call)
         return done
+
+
+async def run_undoable_file_work(
+    function: Callable[P, T], undo: Callable[[T], object], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Do what `run_file_work` does; if the caller is cancelled, pass the result that still comes to `undo`.
+
+    A thread cannot be interrupted, so the function may still succeed after its caller was cancelled.
+    """
+    work = submit_file_work(function, *args, **kwargs)
+    try:
+        return await asyncio.shield(asyncio.wrap_future(work))
+    except asyncio.CancelledError:
+        if not work.cancel():
+            work.add_done_callback(partial(_undo_work, undo))
+        raise
+
+
+def _undo_work(undo: Callable[[T], object], work: Future[T]) -> None:
+    if not work.cancelled() and work.exception() is None:
+        with suppress(McpAuthError):
+            undo(work.result())
 
 
 async def run_in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -265,6 +265,10 @@ REQUIREMENTS = (
         "RFC 6750 §3.1",
     ),
     Requirement("fork-reset", "A forked child waits for no lock, thread or future of its parent.", "fork.py"),
+    Requirement("no-descriptors", "Without file descriptors, errors are typed.", "errors.py: OutOfResources"),
+    Requirement(
+        "cancelled-caller", "A cancelled caller leaves no claimed and no unseen login.", "threads.py"
+    ),
     Requirement("store-contract", "Every store keeps the contract of `store.protocol`.", "store/protocol.py"),
     Requirement(
         "refresh-margin", "Service and fast path refresh a token at the same time.", "refresh_margins.py"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 from hermes_mcp_auth_remote.errors import StoreBusy
 from hermes_mcp_auth_remote.store.protocol import Lease, LeaseStore
-from hermes_mcp_auth_remote.threads import submit_file_work
+from hermes_mcp_auth_remote.threads import run_undoable_file_work
 from hermes_mcp_auth_remote.values import CredentialKey
 
 
@@ -37,16 +36,9 @@ async def acquire_lease(
 
 
 async def _try_lease_in_thread(leases: LeaseStore, key: CredentialKey) -> Lease | None:
-    attempt = submit_file_work(leases.try_lease, key)
-    try:
-        return await asyncio.shield(asyncio.wrap_future(attempt))
-    except asyncio.CancelledError:
-        if not attempt.cancel():
-            attempt.add_done_callback(_release_unused)
-        raise
+    return await run_undoable_file_work(leases.try_lease, _release_unused, key)
 
 
-def _release_unused(attempt: Future[Lease | None]) -> None:
-    lease = None if attempt.cancelled() or attempt.exception() is not None else attempt.result()
+def _release_unused(lease: Lease | None) -> None:
     if lease is not None:
         lease.release()

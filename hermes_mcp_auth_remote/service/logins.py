@@ -38,7 +38,7 @@ from hermes_mcp_auth_remote.service.device_logins import DeviceLogins
 from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.signing import new_proof_key
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.threads import run_file_work, run_undoable_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Flow, Origin, Secret, Server
 
 # Another process may complete a login; this process sees that only in the store.
@@ -82,7 +82,7 @@ class Logins:
         login = await start_login(
             self._deps, server, key, origin, redirect_uri=redirect_uri, challenge=challenge, flow=flow
         )
-        await run_file_work(self._add_login, login, login.started_at)
+        await run_undoable_file_work(self._add_login, self._cancel_unseen, login)
         return login
 
     async def switch_flow(self, login_id: str, flow: Flow, server: Server) -> Login:
@@ -106,12 +106,25 @@ class Logins:
 
         return await self._change_login(login_id, apply_switch)
 
-    def _add_login(self, login: Login, now: float) -> None:
+    def _add_login(self, login: Login) -> Login:
+        now = login.started_at
         # This reads all logins, so concurrent starts do not repeat it.
         if not self._purged_at <= now < self._purged_at + PURGE_INTERVAL_SECONDS:
             self._deps.store.logins.remove_expired(now)
             self._purged_at = now
         self._deps.store.logins.add(login)
+        return login
+
+    def _cancel_unseen(self, login: Login) -> None:
+        """Cancel a login whose caller was cancelled before it could show it."""
+        self._deps.store.logins.change(login.id, lambda it: apply_event(it, "cancel"))
+
+    def _release_claim(self, claimed: tuple[Login, AuthorizationResponse]) -> None:
+        """Let a login wait again whose caller was cancelled before it could send the code."""
+        login, _ = claimed
+        self._deps.store.logins.change(
+            login.id, lambda it: replace(apply_event(it, "release"), expires_at=login.expires_at)
+        )
 
     async def complete_login(
         self, login_id: str, text: Secret, origin: Origin, server: Server
@@ -121,9 +134,12 @@ class Logins:
         Returns the stored credentials. Raises PasteRefused if the login still waits. Raises another
         LoginError, or what the token request raises, if the login has failed. Raises StillExchanging if the
         server got the code and takes too long: the login then stays `exchanging` until a response ends it.
-        If the caller is cancelled, a code that was sent is still exchanged, and one that was not sent is not.
+        If the caller is cancelled, a code that was sent is still exchanged. One that was not sent is not
+        exchanged, and the login waits again or has failed.
         """
-        login, response = await run_file_work(self._parse_and_claim, login_id, text, origin)
+        login, response = await run_undoable_file_work(
+            self._parse_and_claim, self._release_claim, login_id, text, origin
+        )
         hold, limits = ExitDelay(), self._deps.limits
         flight = self._deps.exchange_flights.submit(
             login_id, lambda: self._exchange_code(hold, login, response, origin, server), server.url

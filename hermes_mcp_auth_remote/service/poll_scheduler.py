@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 from hermes_mcp_auth_remote.exit_delay import wait_for_sent_requests
 from hermes_mcp_auth_remote.fork import reset_after_fork
+from hermes_mcp_auth_remote.service.event_loops import check_descriptors
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
 from hermes_mcp_auth_remote.traceback_redaction import hide_locals, with_hidden_locals
 
@@ -146,6 +147,7 @@ class PollScheduler:
     def _call_in_thread(self, function: Callable[[], None]) -> None:
         with self._lock:
             if self._loop is None:
+                check_descriptors()
                 self._loop, self._idle_event = asyncio.new_event_loop(), asyncio.Event()
                 # A daemon thread: waiting for a user must not keep a program from ending.
                 self._thread = threading.Thread(

@@ -7,7 +7,6 @@ token, `refresh` obtains one for all waiting callers. If that needs a login, `pr
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -20,6 +19,7 @@ from hermes_mcp_auth_remote.oauth.challenge import read_challenge
 from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.service.cached_token import CachedToken
+from hermes_mcp_auth_remote.service.event_loops import run_in_new_loop
 from hermes_mcp_auth_remote.service.prompting import InteractiveLogins
 from hermes_mcp_auth_remote.service.refresh import TokenSource
 from hermes_mcp_auth_remote.store.credentials import Credentials
@@ -180,7 +180,7 @@ def _run_blocking(start: Callable[[], Coroutine[object, object, T]]) -> T:
 
     def run_in_thread() -> None:
         try:
-            outcome.set_result(context.run(asyncio.run, start()))
+            outcome.set_result(context.run(run_in_new_loop, start))
         except BaseException as error:  # noqa: BLE001  the caller gets it
             hide_locals(error)
             outcome.set_exception(error)

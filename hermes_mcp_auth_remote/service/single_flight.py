@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from hermes_mcp_auth_remote.deadline import Deadline
 from hermes_mcp_auth_remote.fork import reset_after_fork
+from hermes_mcp_auth_remote.service.event_loops import run_in_new_loop
 from hermes_mcp_auth_remote.traceback_redaction import hide_locals
 
 T = TypeVar("T")
@@ -113,7 +114,7 @@ class SingleFlight(Generic[T]):
 
 def _run_flight(flight: Future[T], start: Callable[[], Coroutine[object, object, T]]) -> None:
     try:
-        result = asyncio.run(start())
+        result = run_in_new_loop(start)
     except BaseException as error:  # noqa: BLE001  the waiting callers get it
         hide_locals(error)
         flight.set_exception(error)
