@@ -37,7 +37,7 @@ from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.oauth.urls import host_of
-from hermes_mcp_auth_remote.values import CredentialKey, Entropy, Origin
+from hermes_mcp_auth_remote.values import BootTime, CredentialKey, Entropy, Origin
 
 LoginStatus = Literal["waiting", "exchanging", "done", "failed", "expired", "cancelled"]
 LoginEvent = Literal["claim", "release", "succeed", "fail", "expire", "cancel", "switch"]
@@ -62,6 +62,9 @@ def new_login_id(entropy: Entropy) -> str:
     login_id = entropy(LOGIN_ID_BYTES)
     return f"0{login_id[1:]}" if login_id.startswith("-") else login_id
 
+
+# A login may begin so much later than the current time: computers that share a store differ a little.
+MAX_CLOCK_ERROR_SECONDS = 60.0
 
 # Warn this long before the user must log in again: a weekend for a session, an hour for a lone access token.
 SESSION_WARNING_SECONDS = 3 * 86_400
@@ -98,6 +101,8 @@ class Login:
     poll_state: PollState | None = None
     polled_by: str | None = None
     message_ids: tuple[str, ...] = ()
+    # `expires_at` by the clock that no one can set; None if the system has none.
+    deadline: BootTime | None = None
 
     @property
     def device_authorization(self) -> DeviceAuthorization | None:
@@ -217,6 +222,23 @@ def is_same_prompt(login: Login, other_login: Login) -> bool:
     return login.request.state == other_login.request.state
 
 
+def login_time(login: Login, now: float, boot_time: BootTime | None) -> float:
+    """Return the current time by the clock that set `login.expires_at`, in epoch seconds.
+
+    `now` is the wall clock, which may have been set since. It decides only after a reboot, or if the system
+    has no clock that counts from the boot.
+    """
+    deadline = login.deadline
+    if deadline is None or boot_time is None or deadline.boot_id != boot_time.boot_id:
+        return now
+    return login.expires_at - (deadline.seconds - boot_time.seconds)
+
+
 def is_expired(login: Login, now: float) -> bool:
-    """True if the login still waits and its time is over. `now` is in epoch seconds."""
-    return login.status == "waiting" and now >= login.expires_at
+    """True if the login still waits and its time is over. `now` is the `login_time`.
+
+    A code login that began in the future is over too: the clock was set back, so its true age is unknown. The
+    authorization server itself limits a device login.
+    """
+    is_from_future = login.poll_state is None and login.started_at > now + MAX_CLOCK_ERROR_SECONDS
+    return login.status == "waiting" and (now >= login.expires_at or is_from_future)

@@ -7,6 +7,18 @@ from dataclasses import dataclass, field
 from hmac import compare_digest
 from typing import Literal, NoReturn
 
+
+@dataclass(frozen=True, slots=True)
+class BootTime:
+    """A time in seconds since the system started. Two of them are comparable if the boot id is the same."""
+
+    boot_id: str
+    seconds: float
+
+
+BootClock = Callable[[], BootTime | None]
+"""Returns the time since the system started, None if the system does not know it."""
+
 Clock = Callable[[], float]
 """Returns the time in epoch seconds. Callers pass it in, so that tests can set the time."""
 

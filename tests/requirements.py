@@ -269,6 +269,8 @@ REQUIREMENTS = (
     Requirement(
         "cancelled-caller", "A cancelled caller leaves no claimed and no unseen login.", "threads.py"
     ),
+    Requirement("login-clock", "A clock that is set changes no login's life.", "CLOCK_BOOTTIME, boot id"),
+    Requirement("last-poll", "A device login is polled once more before it expires.", "RFC 8628 §3.5"),
     Requirement("store-contract", "Every store keeps the contract of `store.protocol`.", "store/protocol.py"),
     Requirement(
         "refresh-margin", "Service and fast path refresh a token at the same time.", "refresh_margins.py"

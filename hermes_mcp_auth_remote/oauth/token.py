@@ -231,6 +231,20 @@ def _read_tokens(document: Document, now: float, label: str, *, has_proof: bool)
     )
 
 
+def shift_times(tokens: Tokens, seconds: float) -> Tokens:
+    """Return tokens whose times are later by so many seconds: they were read by another clock."""
+
+    def shift(time: float | None) -> float | None:
+        return None if time is None else time + seconds
+
+    return replace(
+        tokens,
+        expires_at=shift(tokens.expires_at),
+        obtained_at=shift(tokens.obtained_at),
+        refresh_expires_at=shift(tokens.refresh_expires_at),
+    )
+
+
 def require_dpop(tokens: Tokens, options: ServerOptions, host: str) -> None:
     """Raise MalformedResponse for tokens without a key if the operator requires DPoP.
 

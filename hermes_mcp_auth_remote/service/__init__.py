@@ -17,6 +17,7 @@ from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover_metadata
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource
 from hermes_mcp_auth_remote.oauth.wire import Exchange
+from hermes_mcp_auth_remote.service.boot_clock import read_boot_time
 from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
 from hermes_mcp_auth_remote.service.connections import connection_from_credentials, revoke_tokens
 from hermes_mcp_auth_remote.service.dependencies import Dependencies, ExchangeRunner
@@ -36,6 +37,7 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import (
+    BootClock,
     Clock,
     CredentialKey,
     Entropy,
@@ -89,6 +91,7 @@ class AuthService:
         store: Store | None = None,
         run_exchange: ExchangeRunner = _run_exchange,
         clock: Clock | None = None,
+        boot_clock: BootClock | None = None,
         entropy: Entropy = secrets.token_urlsafe,
         device_platforms: Collection[str] | None = None,
         limits: TimeLimits = TIME_LIMITS,
@@ -106,7 +109,12 @@ class AuthService:
         if run_exchange is _run_exchange and limits is not TIME_LIMITS:
             run_exchange = _make_exchange_runner(limits)
         store = _select_store(home, store)
-        self._deps = Dependencies(store, run_exchange, clock or store.now, entropy, platforms, limits)
+        if clock is None and home is not None:
+            # The clock is that of this system, which may be set while a login waits.
+            boot_clock = boot_clock or read_boot_time
+        self._deps = Dependencies(
+            store, run_exchange, clock or store.now, entropy, platforms, limits, boot_clock
+        )
         self._servers = KnownServers()
         self._completion = LoginCompletion(self._deps, self._servers.server_of)
         device_logins = DeviceLogins(self._deps, self._completion, self._servers.server_of, poll_runner)

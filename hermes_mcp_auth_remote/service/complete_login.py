@@ -42,6 +42,9 @@ from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret, Server
 
 # The process that claimed a login has ended if the login is still `exchanging` after this time.
 CLAIM_SECONDS = TIME_LIMITS.claim_seconds
+# A device login whose time is over may still get tokens from a last poll, if the user entered the code at the
+# last moment. The poller marks it as expired; other processes do so only after this time.
+LAST_POLL_SECONDS = TIME_LIMITS.exchange_seconds + 10.0
 
 
 class LoginCompletion:
@@ -57,10 +60,9 @@ class LoginCompletion:
 
     def with_expiry(self, login: Login) -> Login:
         """Return the login, expired or failed if its time is over."""
-        now = self._deps.clock()
-        if is_expired(login, now):
+        if self._is_over(login):
             return self._deps.store.logins.change(login.id, _expire_login).after
-        if login.status == "exchanging" and now >= login.expires_at:
+        if login.status == "exchanging" and self._deps.login_time(login) >= login.expires_at:
             if self._deps.exchange_flights.is_running(login.id) or self._deps.storing_flights.is_running(
                 login.id
             ):
@@ -77,17 +79,23 @@ class LoginCompletion:
             return self.fail_login(login.id, error, expected_status="exchanging")
         return login
 
+    def _is_over(self, login: Login) -> bool:
+        """True if a login waits no longer. A device login has time for the response to a last poll."""
+        grace_seconds = 0.0 if login.poll_state is None else LAST_POLL_SECONDS
+        return is_expired(login, self._deps.login_time(login) - grace_seconds)
+
     def claim(self, login: Login) -> Login:
         """Claim a login for the token exchange; one caller succeeds, the others get a LoginError."""
-        now = self._deps.clock()
+        expires_at = self._deps.clock() + CLAIM_SECONDS
+        deadline = self._deps.deadline_after(CLAIM_SECONDS)
 
         def apply_claim(current: Login) -> Login:
             # The login may have expired since it was read.
-            current = _expire_login(current) if is_expired(current, now) else current
+            current = _expire_login(current) if self._is_over(current) else current
             if current.status == "waiting" and not is_same_prompt(current, login):
                 raise PasteRefused("This login was switched to another flow elsewhere.", "Look at it again.")
             # From now on the limit is that of the exchange, not that of the user.
-            return replace(apply_event(current, "claim"), expires_at=now + CLAIM_SECONDS)
+            return replace(apply_event(current, "claim"), expires_at=expires_at, deadline=deadline)
 
         return self._deps.store.logins.change(login.id, apply_claim).after
 

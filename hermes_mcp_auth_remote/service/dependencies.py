@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
+from hermes_mcp_auth_remote.login import Login, login_time
 from hermes_mcp_auth_remote.oauth.client import Signer
 from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.wire import Exchange
@@ -15,7 +16,7 @@ from hermes_mcp_auth_remote.signing import load_client_signer, load_prover
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.protocol import Store
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
-from hermes_mcp_auth_remote.values import Clock, Entropy, Origin, Secret, Server
+from hermes_mcp_auth_remote.values import BootClock, BootTime, Clock, Entropy, Origin, Secret, Server
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ class Dependencies:
     # The platforms on which the device flow is allowed; None: all.
     device_platforms: frozenset[str] | None = None
     limits: TimeLimits = TIME_LIMITS
+    # None: the clock is the caller's or a database's, and only the wall clock decides.
+    boot_clock: BootClock | None = None
     shared_discovery: SharedDiscovery = field(default_factory=SharedDiscovery)
     refresh_flights: SingleFlight[CachedToken] = field(
         default_factory=lambda: SingleFlight("mcp-auth-refresh")
@@ -51,6 +54,19 @@ class Dependencies:
     storing_flights: SingleFlight[Credentials | None] = field(
         default_factory=lambda: SingleFlight("mcp-auth-keep")
     )
+
+    def login_time(self, login: Login) -> float:
+        """Return the current time by the clock that set the times of a login, in epoch seconds."""
+        return login_time(login, self.clock(), self.boot_time())
+
+    def deadline_after(self, seconds: float) -> BootTime | None:
+        """Return the boot time in so many seconds, None if the system does not know it."""
+        boot_time = self.boot_time()
+        return None if boot_time is None else replace(boot_time, seconds=boot_time.seconds + seconds)
+
+    def boot_time(self) -> BootTime | None:
+        """Return the time since the system started, None if it is unknown."""
+        return None if self.boot_clock is None else self.boot_clock()
 
     def allows_device(self, server: Server, origin: Origin) -> bool:
         """True if the operator allows the device flow for logins of this server from this origin."""

@@ -35,7 +35,7 @@ from hermes_mcp_auth_remote.oauth.device_polling import (
     poll_request,
 )
 from hermes_mcp_auth_remote.oauth.dpop import Prover, send_with_proof
-from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.oauth.token import Tokens, shift_times
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
 from hermes_mcp_auth_remote.service.dependencies import Dependencies, ExchangeRunner
@@ -188,10 +188,10 @@ class DevicePoller:
 
     async def _poll_when_due(self, login: Login, poll_state: PollState, job_state: _JobState) -> float | None:
         """Poll if it is time; return the seconds until the next step, or None if the login is over."""
-        clock = self._deps.clock
-        wait = job_state.next_poll_at - time.monotonic()
-        if wait > 0:
-            return max(min(wait, login.expires_at - clock()), 0.0)
+        wait, seconds_left = job_state.next_poll_at - time.monotonic(), self._seconds_left(login)
+        # After the end of its time, a login gets one last poll.
+        if wait > 0 and seconds_left > 0:
+            return min(wait, seconds_left)
         poll_state = replace(poll_state, failures=job_state.failures)
         sign = self._deps.signer_for(self._server_of(login))
         if login.request.uses_dpop and job_state.key_and_prover is None:
@@ -211,19 +211,23 @@ class DevicePoller:
     ) -> float | None:
         """Send a poll and apply the response; return as `_poll_when_due` does."""
         outcome = await self._run_poll_exchange(exchange, self._server_of(login))
-        now = self._deps.clock()
+        now = self._deps.login_time(login)
         result = advance_poll(poll_state, outcome, now, has_proof=job_state.key_and_prover is not None)
         if isinstance(result, PollState):
             wait = result.next_at - now
             job_state.next_poll_at, job_state.failures = time.monotonic() + wait, result.failures
             if _persistent_part(result) != _persistent_part(poll_state):
                 job_state.version = await run_file_work(self._save_polling, login, result)
-            return max(min(wait, login.expires_at - now), 0.0)
+            return max(min(wait, self._seconds_left(login)), 0.0)
         if isinstance(result, PollFailure):
             await run_file_work(self._completion.fail_device_login, login, result.error)
         else:
-            await self._complete_login(login, poll_state, result, job_state.key_and_prover)
+            tokens = shift_times(result, self._deps.clock() - now)
+            await self._complete_login(login, poll_state, tokens, job_state.key_and_prover)
         return None
+
+    def _seconds_left(self, login: Login) -> float:
+        return login.expires_at - self._deps.login_time(login)
 
     def _new_key_and_prover(self) -> tuple[Secret, Prover] | None:
         key = new_proof_key()

@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from hermes_mcp_auth_remote.errors import (
     LoginError,
@@ -122,9 +123,7 @@ class Logins:
     def _release_claim(self, claimed: tuple[Login, AuthorizationResponse]) -> None:
         """Let a login wait again whose caller was cancelled before it could send the code."""
         login, _ = claimed
-        self._deps.store.logins.change(
-            login.id, lambda it: replace(apply_event(it, "release"), expires_at=login.expires_at)
-        )
+        self._deps.store.logins.change(login.id, partial(_release_login, login))
 
     async def complete_login(
         self, login_id: str, text: Secret, origin: Origin, server: Server
@@ -182,9 +181,7 @@ class Logins:
                 tokens = await self._deps.run_exchange(exchange, server)
             except TokenError as refused:
                 if response.is_bare and refused.error == "invalid_grant":
-                    self._deps.store.logins.change(
-                        login.id, lambda it: replace(apply_event(it, "release"), expires_at=login.expires_at)
-                    )
+                    self._deps.store.logins.change(login.id, partial(_release_login, login))
                     refused_paste = PasteRefused(f"{login.authorization_host} does not know that code.")
                     raise self._count_refused_paste(login.id, refused_paste, origin) from None
                 self._completion.fail_exchange(login, refused)
@@ -236,12 +233,11 @@ class Logins:
 
     def _is_only_waiting_login(self, login: Login) -> bool:
         """True if no other login of this owner or origin waits, so that a bare code is unambiguous."""
-        now = self._deps.clock()
         waiting = [
             other
             for other in self._deps.store.logins.list_open()
             if other.status == "waiting"
-            and not is_expired(other, now)
+            and not is_expired(other, self._deps.login_time(other))
             and (other.key.owner == login.key.owner or other.origin == login.origin)
         ]
         return len(waiting) == 1
@@ -287,3 +283,10 @@ class Logins:
 
     async def _change_login(self, login_id: str, apply_change: Callable[[Login], Login]) -> Login:
         return (await run_file_work(self._deps.store.logins.change, login_id, apply_change)).after
+
+
+def _release_login(claimed_from: Login, current: Login) -> Login:
+    """Return a claimed login as it waits again, with the time limit that it had before the claim."""
+    return replace(
+        apply_event(current, "release"), expires_at=claimed_from.expires_at, deadline=claimed_from.deadline
+    )

@@ -212,9 +212,12 @@ class InteractiveLogins:
 
     def _find_waiting_login(self, key: CredentialKey, server: Server, origin: Origin | None) -> Login | None:
         """Return a waiting login of this server's URL at this origin (None: any origin), or None."""
-        now = self._deps.clock()
         for login in reversed(self._deps.store.logins.list_open(key.owner)):
-            is_open = login.key == key and login.status == "waiting" and not is_expired(login, now)
+            is_open = (
+                login.key == key
+                and login.status == "waiting"
+                and not is_expired(login, self._deps.login_time(login))
+            )
             if is_open and login.server_url == server.url and origin in {None, login.origin}:
                 return login
         return None

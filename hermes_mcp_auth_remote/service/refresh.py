@@ -272,7 +272,7 @@ class TokenSource:
         # With unsaved tokens, take the lock to try the write again.
         if token is not None and not self._buffered_store.has_unsaved:
             return token
-        self._check_refusal(stored.credentials.tokens, refused_header)
+        self._check_refusal(stored.credentials.tokens, refused_header, challenge)
         limits, interim_token = self._deps.limits, token or self._token_for_lock_wait(stored, refused_header)
         # With a valid token, wait only briefly: the process that holds the lock may be stopped.
         seconds = limits.lock_seconds if interim_token is None else limits.due_lock_seconds
@@ -309,9 +309,15 @@ class TokenSource:
         stored = self._buffered_store.read()
         return self._fresh_token(stored, refused_header), stored
 
-    def _check_refusal(self, tokens: Tokens | None, refused_header: Secret | None) -> None:
+    def _check_refusal(
+        self, tokens: Tokens | None, refused_header: Secret | None, challenge: Challenge | None
+    ) -> None:
         """Raise TokensRefused if the refused token is itself the result of a recent refresh after a 401."""
         if tokens is None or not tokens.matches_header(refused_header):
+            return
+        required_scope = frozenset[str]() if challenge is None else challenge.scope or frozenset()
+        if not required_scope <= (tokens.scope or frozenset()):
+            # A token with more scope may help.
             return
         refusal = self._refusals.read(self._key, tokens)
         if refusal is None or refusal.can_retry(self._deps.clock()):

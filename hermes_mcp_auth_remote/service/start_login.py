@@ -108,6 +108,7 @@ async def start_login(
         origin=origin,
         started_at=now,
         expires_at=expires_at,
+        deadline=deps.deadline_after(expires_at - now),
         added_scope=(prepared.request.scope or frozenset()) - granted_scope if granted_scope else frozenset(),
         poll_state=poll_state,
     )
@@ -127,12 +128,14 @@ async def switch_flow(deps: Dependencies, server: Server, login: Login, flow: Fl
         server, previous, _new_login_nonces(deps.entropy), to_device=to_device, sign=sign
     )
     prepared = await _with_time_limit(deps.run_exchange(exchange, server), server)
-    poll_state, expires_at = _polling_and_expiry(prepared, server, requested_at, deps.clock())
+    now = deps.clock()
+    poll_state, expires_at = _polling_and_expiry(prepared, server, requested_at, now)
     return replace(
         login,
         request=prepared.request,
         authorization_server=prepared.authorization_server,
         expires_at=expires_at,
+        deadline=deps.deadline_after(expires_at - now),
         paste_attempts=0,
         poll_state=poll_state,
         polled_by=None,

@@ -21,7 +21,7 @@ from hermes_mcp_auth_remote.oauth.device_polling import DevicePollParameters, Po
 from hermes_mcp_auth_remote.oauth.wire import Document
 from hermes_mcp_auth_remote.store.codec import metadata_document, read_metadata
 from hermes_mcp_auth_remote.store.json_fields import FORMAT_VERSION, DocumentReader
-from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret
+from hermes_mcp_auth_remote.values import BootTime, CredentialKey, Origin, Secret
 
 # Older versions do not know device logins. They must not treat one as a login that waits for a paste.
 DEVICE_FORMAT_VERSION = 2
@@ -110,6 +110,11 @@ def login_document(login: Login) -> Document:
         **({} if login.poll_state is None else {"device": _device_document(login.poll_state)}),
         **({} if login.polled_by is None else {"polled_by": login.polled_by}),
         **({"messages": list(login.message_ids)} if login.message_ids else {}),
+        **(
+            {}
+            if login.deadline is None
+            else {"deadline": {"boot": login.deadline.boot_id, "seconds": login.deadline.seconds}}
+        ),
         # Older versions quote the server in the message of `failure` and do not write this member.
         **({} if login.failure is None else {"failure_words": login.server_message}),
     }
@@ -167,7 +172,15 @@ def read_login(document: Mapping[str, object], path: str) -> Login:
         poll_state=None if device is None else _read_device(reader.child("device"), request),
         polled_by=reader.optional_string("polled_by"),
         message_ids=reader.optional_string_list("messages") or (),
+        deadline=_read_deadline(reader),
     )
+
+
+def _read_deadline(reader: DocumentReader) -> BootTime | None:
+    if reader.document.get("deadline") is None:
+        return None
+    deadline = reader.child("deadline")
+    return BootTime(deadline.string("boot"), deadline.number("seconds"))
 
 
 def _read_failure(

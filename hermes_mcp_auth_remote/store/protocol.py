@@ -68,8 +68,15 @@ class StoreConflict(StoreError):
     code = "store_conflict"
     advice = "Try again."
 
-    def __init__(self, found: Stored) -> None:
-        super().__init__("Another program has stored other tokens in the meantime.")
+    def __init__(
+        self,
+        message: str,
+        advice: str | None = None,
+        *,
+        server_message: str = "",
+        found: Stored = Stored(Credentials(), None),  # noqa: B008  immutable
+    ) -> None:
+        super().__init__(message, advice, server_message=server_message)
         self.found = found
 
 

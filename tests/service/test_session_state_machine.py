@@ -30,7 +30,7 @@ from hermes_mcp_auth_remote.service.refresh import RETRY_SECONDS
 from hermes_mcp_auth_remote.service.sessions import STORE_CHECK_SECONDS, Session
 from hermes_mcp_auth_remote.service.single_flight import SingleFlight
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.values import Server
+from hermes_mcp_auth_remote.values import Secret, Server
 from tests.demo.manual_client import ManualClock
 from tests.oauth.builders import URL
 from tests.requirements import covers
@@ -157,12 +157,15 @@ class SessionStateMachine(RuleBasedStateMachine):
         new_header = asyncio.run(session.handle_challenge(refused_header, 401, REFUSED))
         assert new_header not in {None, refused_header}, "the session returned a refused token again"
         assert new_header is not None
+        # As `auth.flow` reports it, but not in another thread.
+        session._tokens._record_retry(Secret(new_header), self.server.accepts(new_header))
         if self.server.accepts(new_header):
             return new_header
         # The server also refuses the token that another process stored. This is what the next call does.
         next_header = asyncio.run(session.handle_challenge(new_header, 401, REFUSED))
         assert next_header not in {None, new_header}
         assert next_header is not None
+        session._tokens._record_retry(Secret(next_header), self.server.accepts(next_header))
         return next_header
 
     def has_usable_refresh_token(self, name: str) -> bool:

@@ -413,7 +413,10 @@ class FileStore:
     def _check_version(self, key: CredentialKey, expect: ExpectedVersion) -> None:
         """Raise StoreConflict if other tokens are stored than those of the version `expect`."""
         if expect is not ANY and self._version(key) != expect:
-            raise StoreConflict(self.read(key))
+            raise StoreConflict(
+                f"Another program has stored other tokens of {key.server_name} in the meantime.",
+                found=self.read(key),
+            )
 
     def try_lease(self, name: LeaseName) -> Lease | None:
         """Take a lease at once; None if another thread or process holds it. Raises StoreError."""
