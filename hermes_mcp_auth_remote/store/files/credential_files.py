@@ -113,6 +113,8 @@ class FileStore:
     """
 
     lease_retry_seconds = LEASE_RETRY_SECONDS
+    # The function itself, without a method around it: each request of a program asks it for the time.
+    now = staticmethod(time.time)
 
     def __init__(self, home: Path) -> None:
         self.root = Path(home) / "mcp-tokens"
@@ -121,10 +123,6 @@ class FileStore:
         self.refresh_failures = RefreshFailureFiles(lambda key: self._path(key, REFRESH_FAILURE))
         self.token_refusals = TokenRefusalFiles(lambda key: self._path(key, TOKEN_REFUSAL))
         self.notices = NoticeFile(self.root)
-
-    def now(self) -> float:
-        """Return the time of the system's clock in epoch seconds."""
-        return time.time()
 
     def read(self, key: CredentialKey) -> Stored:
         """Read the stored credentials, which may be empty.
