@@ -313,7 +313,7 @@ class TokenSource:
         self, tokens: Tokens | None, refused_header: Secret | None, challenge: Challenge | None
     ) -> None:
         """Raise TokensRefused if the refused token is itself the result of a recent refresh after a 401."""
-        if tokens is None or not tokens.matches_header(refused_header):
+        if tokens is None or not tokens.matches_header(refused_header) or self._is_due(tokens):
             return
         required_scope = frozenset[str]() if challenge is None else challenge.scope or frozenset()
         if not required_scope <= (tokens.scope or frozenset()):
@@ -326,10 +326,14 @@ class TokenSource:
             self._refusals.write(self._key, tokens, replace(refusal, is_refused=True))
         raise TokensRefused(f"{host_of(self._server.url)} refuses tokens that were refreshed just now.")
 
+    def _is_due(self, tokens: Tokens) -> bool:
+        """True if the tokens need a refresh by the clock, so that a refusal of them says nothing."""
+        return refresh_at(tokens) <= self._deps.clock()
+
     def _record_refresh(self, old_tokens: Tokens | None, new_tokens: Tokens, header: Secret | None) -> None:
         """Record that new tokens replace refused ones, or keep the record of the previous tokens."""
         previous = None if old_tokens is None else self._refusals.read(self._key, old_tokens)
-        if old_tokens is not None and old_tokens.matches_header(header):
+        if old_tokens is not None and old_tokens.matches_header(header) and not self._is_due(old_tokens):
             refusal = next_refusal(previous, self._deps.clock())
             self._refusals.write(self._key, new_tokens, refusal)
         elif previous is not None and previous.is_refused:

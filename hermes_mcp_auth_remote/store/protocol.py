@@ -128,6 +128,17 @@ class LeaseStore(Protocol):
         ...
 
 
+class KeyChanges(Protocol):
+    """Tells which stored credentials have changed. Use an object in one thread at a time."""
+
+    def poll(self) -> set[CredentialKey]:
+        """Return the keys that have changed since the last call; all stored keys at the first call.
+
+        Raises StoreError.
+        """
+        ...
+
+
 class CredentialStore(Protocol):
     """The credentials of each server and owner.
 
@@ -207,6 +218,10 @@ class CredentialStore(Protocol):
 
     def delete(self, key: CredentialKey) -> bool:
         """Remove everything that is stored for a key; True if there was something. Raises StoreError."""
+        ...
+
+    def watch_keys(self) -> KeyChanges:
+        """Return a new watcher, for a caller that acts on the keys that have changed."""
         ...
 
     def list_keys(self, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:

@@ -19,7 +19,7 @@ from typing import Any
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.values import Origin, Server
+from hermes_mcp_auth_remote.values import Origin, Secret, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -128,6 +128,9 @@ async def _refresh(session: Session) -> None:
     header: str | None = await session.header()
     while header is not None:
         header = await session.handle_challenge(header, 401, ['Bearer error="invalid_token"'])
+        if header is not None:
+            # As `auth.flow` reports an accepted token, but not in another thread.
+            session._tokens._record_retry(Secret(header), is_accepted=True)
 
 
 _VERBS = (finish, call, wait, refresh, get_header)

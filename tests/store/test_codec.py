@@ -32,7 +32,7 @@ from hermes_mcp_auth_remote.store.codec import (
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.login_codec import login_document, read_login, without_secrets
-from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret
+from hermes_mcp_auth_remote.values import BootTime, CredentialKey, Origin, Secret
 from tests.requirements import covers
 from tests.store.builders import NOW, REDIRECT_URI, build_authorization_server, build_login
 
@@ -127,6 +127,7 @@ CODE_LOGINS = st.builds(
     failure_code=st.none() | TEXTS,
     server_message=VISIBLE.map(clean_server_message),
     message_ids=st.lists(VISIBLE, max_size=2).map(tuple),
+    deadline=st.none() | st.builds(BootTime, VISIBLE, TIMES),
 ).map(lambda login: login if login.failure else replace(login, server_message=""))
 
 
@@ -177,7 +178,7 @@ TOKENS = st.builds(
 def test_the_strategies_generate_every_stored_field() -> None:
     # Otherwise a field that is added to a class but not to its codec would go unnoticed.
     field_counts = {
-        Login: 17,
+        Login: 18,
         AuthorizationRequest: 14,
         Client: 7,
         Binding: 12,

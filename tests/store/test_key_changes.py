@@ -10,7 +10,7 @@ import pytest
 
 from hermes_mcp_auth_remote.store.files import key_changes
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.store.files.key_changes import KeyChanges
+from hermes_mcp_auth_remote.store.files.key_changes import FileKeyChanges as KeyChanges
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.requirements import covers
 from tests.store.builders import build_credentials

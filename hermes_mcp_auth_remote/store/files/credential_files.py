@@ -85,6 +85,7 @@ from hermes_mcp_auth_remote.store.protocol import (
     UNKNOWN,
     AnyValue,
     ExpectedVersion,
+    KeyChanges,
     Lease,
     LeaseName,
     Poller,
@@ -363,6 +364,12 @@ class FileStore:
             stem, dot, extension = name.partition(".")
             if dot + extension == TOKENS and stem and not is_blank(folder / name):
                 yield self.key_for_stem(folder, stem, owner)
+
+    def watch_keys(self) -> KeyChanges:
+        """Return a new watcher of the stored files."""
+        from hermes_mcp_auth_remote.store.files.key_changes import FileKeyChanges  # noqa: PLC0415  imports this
+
+        return FileKeyChanges(self)
 
     def key_for_stem(self, folder: Path, stem: str, owner: Owner) -> CredentialKey:
         """Return the key of the files with a stem; without a binding, the server's name is the stem."""

@@ -13,11 +13,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from hermes_mcp_auth_remote.errors import StoreUnwritable
+from hermes_mcp_auth_remote.errors import StoreError, StoreUnwritable
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.paths import COMMIT_RECORD, OWNERS_FOLDER, TOKENS, owner_from_folder
 from hermes_mcp_auth_remote.store.files.private_files import MTIME_RESOLUTION_NS, has_directory
@@ -39,7 +40,7 @@ class _Folder:
     keys: dict[str, CredentialKey] = field(default_factory=dict[str, CredentialKey])
 
 
-class KeyChanges:
+class FileKeyChanges:
     """Finds the keys whose stored files were added, changed or removed. Use it in one thread at a time."""
 
     def __init__(self, store: FileStore) -> None:
@@ -96,8 +97,9 @@ class KeyChanges:
         """Compare the files in a folder with those of the last look, and note the changed keys."""
         found = _find_files(path)
         for stem in found.unfinished_stems:
-            # A process was killed while it stored a login. This completes the commit or rolls it back.
-            self._store.recover_login(CredentialKey(stem, folder.owner))
+            # A process was killed while it stored a login. A read completes the commit or rolls it back.
+            with suppress(StoreError):
+                self._store.read(CredentialKey(stem, folder.owner))
         for stem in folder.files.keys() | found.files.keys():
             if folder.files.get(stem) == found.files.get(stem):
                 continue
