@@ -43,6 +43,7 @@ from hermes_mcp_auth_remote.store.codec import (
     with_config_files,
 )
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, infer_binding, reconcile
+from hermes_mcp_auth_remote.store.files.key_changes import FileKeyChanges
 from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.store.files.login_commit import begin_commit, read_record
 from hermes_mcp_auth_remote.store.files.login_commit_record import BLANK, is_blank, remove_or_blank
@@ -367,8 +368,6 @@ class FileStore:
 
     def watch_keys(self) -> KeyChanges:
         """Return a new watcher of the stored files."""
-        from hermes_mcp_auth_remote.store.files.key_changes import FileKeyChanges  # noqa: PLC0415  imports this
-
         return FileKeyChanges(self)
 
     def key_for_stem(self, folder: Path, stem: str, owner: Owner) -> CredentialKey:

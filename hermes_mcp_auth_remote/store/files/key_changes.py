@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from hermes_mcp_auth_remote.errors import StoreError, StoreUnwritable
-from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.paths import COMMIT_RECORD, OWNERS_FOLDER, TOKENS, owner_from_folder
 from hermes_mcp_auth_remote.store.files.private_files import MTIME_RESOLUTION_NS, has_directory
 from hermes_mcp_auth_remote.values import CredentialKey, Owner
@@ -27,6 +26,23 @@ from hermes_mcp_auth_remote.values import CredentialKey, Owner
 _FolderVersion = tuple[int, int, int]
 # Another program may write a file in place. After this time, look at the files of all folders again.
 FULL_LOOK_SECONDS = 3600.0
+
+
+class KeyFiles(Protocol):
+    """The files of a store, as `FileStore` has them."""
+
+    @property
+    def root(self) -> Path:
+        """The folder of the operator's files."""
+        ...
+
+    def read(self, key: CredentialKey) -> object:
+        """Read the credentials of a key; completes or rolls back a half-stored login."""
+        ...
+
+    def key_for_stem(self, folder: Path, stem: str, owner: Owner) -> CredentialKey:
+        """Return the key of the files with a stem."""
+        ...
 
 
 @dataclass(slots=True)
@@ -43,7 +59,7 @@ class _Folder:
 class FileKeyChanges:
     """Finds the keys whose stored files were added, changed or removed. Use it in one thread at a time."""
 
-    def __init__(self, store: FileStore) -> None:
+    def __init__(self, store: KeyFiles) -> None:
         self._store = store
         self._root = str(store.root)
         self._folders: dict[str, _Folder] = {}
