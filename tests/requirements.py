@@ -481,6 +481,14 @@ REQUIREMENTS = (
     ),
     Requirement("hermes-live", "After a login the tools work, without a restart.", "this package"),
     Requirement("hermes-asks", "A failed call prompts its user once; the model is informed.", "this package"),
+    Requirement("hermes-waits", "The call that needed a login waits for it and is repeated.", "this package"),
+    Requirement("hermes-loop", "No file is read on the event loop of Hermes's gateway.", "this package"),
+    Requirement("hermes-relay", "If Hermes takes pasted addresses itself, it gets them.", "this package"),
+    Requirement("hermes-profiles", "Each Hermes profile has its own logins and tools.", "this package"),
+    Requirement(
+        "hermes-layouts", "The plugin works with Hermes 0.19 and the layout of 0.21.", "this package"
+    ),
+    Requirement("hermes-doctor", "`doctor --hermes` names one remedy for what is wrong.", "this package"),
     Requirement("hermes-keeps", "Hermes's tokens and client stay until new ones are stored.", "this package"),
     Requirement("hermes-moved", "A missing API of Hermes is reported once; the rest works.", "this package"),
     Requirement(

@@ -19,7 +19,7 @@ from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.platform import Capabilities
 from gateway_hooks.dialog.rendering import Renderer
-from gateway_hooks.hermes.agent_tool import prompt_user as ask_for_login
+from gateway_hooks.hermes.agent_tool import request_login
 from hermes_mcp_auth_remote import errors
 from hermes_mcp_auth_remote.cli.connection_status import ConnectionStatus
 from hermes_mcp_auth_remote.errors import (
@@ -357,9 +357,10 @@ def test_the_hermes_plugin_passes_no_server_text_to_the_model(kind: type[McpAuth
     adapter: Any = SimpleNamespace(
         servers=SimpleNamespace(find=lambda name: Server(name, URL)),
         service=SimpleNamespace(session=lambda server: session),
+        adapter_ref=SimpleNamespace(profile=""),
     )
-    message = asyncio.run(ask_for_login(adapter, "x", SimpleNamespace(user_id=7), SimpleNamespace()))  # type: ignore[arg-type]
-    assert message is not None
+    runtime: Any = SimpleNamespace()
+    message = asyncio.run(request_login(adapter, "x", SimpleNamespace(user_id=7), runtime, 0.0)).sentence
     assert message.startswith("It broke.")
     check_has_no_server_text(McpAuthError(message))
 

@@ -31,7 +31,8 @@ TOOL_SCHEMA: dict[str, object] = {
     "name": TOOL_NAME,
     "description": (
         "Ask the user to log in to an MCP server of the configuration whose tools are missing because nobody "
-        "has logged in. The user gets a private message. You need to do nothing else."
+        "has logged in. The user gets a private message. The result comes when the user has logged in, or "
+        "after some minutes; then the server's tools are there."
     ),
     "parameters": {
         "type": "object",
@@ -88,15 +89,24 @@ class Plugin:
             return {"action": "skip", "reason": "a fault"}
 
     def on_transform_tool_result(
-        self, tool_name: str = "", result: object = None, status: str = "", **_: object
+        self,
+        tool_name: str = "",
+        args: Mapping[str, object] | None = None,
+        result: object = None,
+        status: str = "",
+        duration_ms: float = 0.0,
+        task_id: str = "",
+        session_id: str = "",
+        **_: object,
     ) -> str | None:
-        """Tell the model that its user was asked to log in: the hook `transform_tool_result`."""
+        """Repeat a call that failed for want of a login, after it: the hook `transform_tool_result`."""
+        if self._agent_logins is None:
+            return None
         try:
-            return (
-                None
-                if self._agent_logins is None
-                else self._agent_logins.transform_tool_result(tool_name, result, status)
-            )
+            from gateway_hooks.hermes.agent_tool import ToolCall  # noqa: PLC0415  imported with the runtime
+
+            call = ToolCall(tool_name, args or {}, (duration_ms or 0.0) / 1000, task_id, session_id)
+            return self._agent_logins.transform_tool_result(call, result, status)
         except Exception as fault:  # noqa: BLE001  Hermes would log its text
             log.error("A tool's result could not be read: %s.", type(fault).__name__)  # noqa: TRY400
             return None

@@ -1,7 +1,7 @@
 """Log in the users of one adapter of Hermes.
 
-Every message ends in `HermesAdapter.claim_event`: it returns at once whether the message is ours, and starts
-a task that handles it.
+`HermesAdapter.claim_event` judges a message once, from memory. It returns at once whether the message is
+ours, and starts a task that acts on the judgement.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from gateway_hooks.dialog.intents import (
     Answer,
     ExposedAnswer,
     Intent,
+    ListConnections,
     UnmatchedAnswer,
     UnrelatedEvent,
     contains_authorization_response,
@@ -32,18 +33,20 @@ from gateway_hooks.dialog.intents import (
     with_code_as_text,
     without_links,
 )
-from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent, Platform, Sender
-from gateway_hooks.dialog.servers import redirect_uris
+from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent, Platform
 from gateway_hooks.hermes import internals as hermes
-from gateway_hooks.hermes.cached_files import cached_texts_with_codes, delete_cached_file
+from gateway_hooks.hermes.cached_files import (
+    cached_texts_with_codes,
+    delete_cached_files,
+    has_cached_files,
+)
 from gateway_hooks.hermes.commands import SKIP, parse_command, split_merged_message
+from gateway_hooks.hermes.login_cache import LoginCache
 from gateway_hooks.hermes.plain_text import PlainTextPlatform
 from gateway_hooks.hermes.policy import HermesPolicy, HermesSender
-from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.runtime.dispatcher import Dispatcher
-from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
-from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.threads import run_file_work
 
 PRIVATE_CHAT_TYPES = frozenset({"dm", "direct", "private"})
 # Slack's group conversations are direct messages, too. The id of one between two users begins with D.
@@ -52,8 +55,19 @@ _SLACK_DM_PREFIX = "D"
 _TELEGRAM_SERVICE_ACCOUNTS = frozenset({"1087968824", "136817688", "777000"})
 # How many users' private chats are remembered.
 MAX_PRIVATE_CHATS = 10_000
+# How many events are remembered that Hermes got back.
+MAX_RETURNED_EVENTS = 100
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What an event of ours means, and whether Hermes admits its sender."""
+
+    event: IncomingEvent
+    intent: Intent
+    is_admitted: bool = True
 
 
 class HermesAdapter:
@@ -63,17 +77,21 @@ class HermesAdapter:
         self,
         gateway: Any,  # noqa: ANN401  Hermes's own
         adapter_ref: hermes.AdapterRef,
-        service: AuthService,
-        servers: ConfigServers,
+        login_cache: LoginCache,
     ) -> None:
         self.adapter_ref = adapter_ref
-        self.service = service
-        self.servers = servers
+        self.login_cache = login_cache
+        self.service = login_cache.service
+        self.servers = login_cache.servers
         self.policy = HermesPolicy(gateway, adapter_ref)
+        # Hermes itself takes the addresses of its own logins: leave it those that match none of ours.
+        self._leaves_unknown_codes = hermes.takes_pastes(gateway, adapter_ref.platform_adapter)
         # The private chat of each user. A restart forgets them; an open login stores its own chat.
         self._private_chat_ids: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._returned_events: dict[tuple[str, str], Any] = {}
         self.platform, self.dispatcher = self._create_dispatcher()
+        self.dispatcher.prompt_messages.call_before_prompts(login_cache.refresh)
 
     def _create_dispatcher(self) -> tuple[Platform, Dispatcher]:
         platform = PlainTextPlatform(self.adapter_ref, self._find_private_chat_id)
@@ -112,18 +130,55 @@ class HermesAdapter:
     def handle_event(self, hermes_event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
         """Claim our part of a Hermes event; return the hook action, None to leave the event to Hermes.
 
-        Hermes merges messages that a user sends within a second: then only some lines may be ours.
+        If a file must be read first, claim the event, read in a thread, and give back what is not ours.
+        """
+        if self._returned_events.get(_event_key(hermes_event)) is hermes_event:
+            return None
+        must_read = not self.login_cache.is_loaded or has_cached_files(hermes_event)
+        if must_read and hermes.can_dispatch_again(self.adapter_ref.platform_adapter):
+            self.spawn(self._read_and_handle(hermes_event))
+            return SKIP
+        if not self.login_cache.is_loaded:
+            self.login_cache.load()
+        action, paths_with_code = self._handle_read_event(hermes_event, cached_texts_with_codes(hermes_event))
+        delete_cached_files(paths_with_code)
+        return action
+
+    async def _read_and_handle(self, hermes_event: Any) -> None:  # noqa: ANN401  Hermes's own
+        """Read an event's files, and the logins if none were read yet; give Hermes back what is not ours."""
+        if not self.login_cache.is_loaded:
+            await self.login_cache.refresh()
+        texts = await run_file_work(cached_texts_with_codes, hermes_event)
+        action, paths_with_code = self._handle_read_event(hermes_event, texts)
+        await run_file_work(delete_cached_files, paths_with_code)
+        if action == SKIP:
+            return
+        if action is not None:
+            hermes.set_text(hermes_event, action["text"])
+        self._returned_events[_event_key(hermes_event)] = hermes_event
+        if len(self._returned_events) > MAX_RETURNED_EVENTS:
+            del self._returned_events[next(iter(self._returned_events))]
+        await hermes.dispatch_again(self.adapter_ref.platform_adapter, hermes_event)
+
+    def _handle_read_event(
+        self,
+        hermes_event: Any,  # noqa: ANN401  Hermes's own
+        files: Mapping[Path, str],
+    ) -> tuple[dict[str, str] | None, list[Path]]:
+        """Claim our part of an event; return the hook action, and the files to delete.
+
+        `files` are the event's files whose text may contain a code. Hermes merges messages that a user sends
+        within a second: then only some lines may be ours.
         """
         source, text = hermes_event.source, str(hermes_event.text or "")
         quoted_text = str(getattr(hermes_event, "reply_to_text", None) or "")
-        files = cached_texts_with_codes(hermes_event)
         self._remove_codes_from_context(hermes_event)
         if quoted_text and without_links(quoted_text, self.logins()) != quoted_text:
             # The quoted text is our prompt with its link: Hermes sees the reply, but not the link.
             hermes.clear_quoted_text(hermes_event)
             quoted_text = ""
         if not (text or quoted_text or files):
-            return None
+            return None, []
         chat = self.chat_for(source, hermes_event)
         sender = HermesSender(self.user_id_of(source), source=source)
         if sender.user_id and self._is_private_source(source):
@@ -137,40 +192,45 @@ class HermesAdapter:
                 str(getattr(hermes_event, "reply_to_message_id", None) or "") if quoted_text else ""
             ),
         )
-        if files and self._claim_files(event, files, chat):
-            return SKIP
+        if paths_with_code := self._paths_with_our_code(files):
+            # Leave out the message's text: Hermes has copied the file's text into it.
+            texts = tuple(files[path] for path in paths_with_code)
+            self.claim_event(replace(event, text="", quoted_text="", extra_texts=texts), chat)
+            return SKIP, paths_with_code
         lines = text.splitlines()
         if len(lines) > 1 and not quoted_text and not text.lstrip().startswith("/"):
-            # The event has the id of only one of the merged messages, perhaps not of the one with the code.
-            logins = self.logins()
-            ours, rest = split_merged_message(
-                text, lambda line: self._event_if_ours(replace(event, text=line), chat, logins) is not None
-            )
-            for line in ours:
-                self.claim_event(replace(event, text=line, message_id=hermes.UNKNOWN_MESSAGE_ID), chat)
-            if ours:
-                return {"action": "rewrite", "text": rest} if rest else SKIP
-        return SKIP if self.claim_event(event, chat) else None
+            rest = self._claim_lines(event, chat)
+            if rest is not None:
+                return ({"action": "rewrite", "text": rest} if rest else SKIP), []
+        return (SKIP if self.claim_event(event, chat) else None), []
 
-    def _claim_files(self, event: IncomingEvent, files: Mapping[Path, str], chat: Chat) -> bool:
-        """Claim a message whose files carry a code and delete those files; return False if none does."""
-        logins, redirects = self._logins_and_redirects(replace(event, extra_texts=tuple(files.values())))
-        paths_with_code = [path for path, text in files.items() if contains_our_code(text, logins, redirects)]
-        if not paths_with_code:
-            return False
-        for path in paths_with_code:
-            delete_cached_file(path)
-        # Leave out the message's text: Hermes has copied the file's text into it.
-        texts = tuple(files[path] for path in paths_with_code)
-        self.claim_event(replace(event, text="", quoted_text="", extra_texts=texts), chat)
-        return True
+    def _claim_lines(self, event: IncomingEvent, chat: Chat) -> str | None:
+        """Claim our lines of a merged message; return the text for Hermes, None if no line is ours."""
+        judgements: dict[str, Judgement] = {}
+        # The event has the id of only one of the merged messages, perhaps not of the one with the code.
+        line_event = replace(event, message_id=hermes.UNKNOWN_MESSAGE_ID)
+
+        def is_ours(line: str) -> bool:
+            judgement = self._judge(replace(line_event, text=line), chat)
+            if judgement is not None:
+                judgements[line] = judgement
+            return judgement is not None
+
+        ours, rest = split_merged_message(event.text, is_ours)
+        for line in ours:
+            self._start(judgements[line], chat)
+        return rest if ours else None
+
+    def _paths_with_our_code(self, files: Mapping[Path, str]) -> list[Path]:
+        logins, redirects = self._logins_and_redirects()
+        return [path for path, text in files.items() if contains_our_code(text, logins, redirects)]
 
     def _remove_codes_from_context(self, hermes_event: Any) -> None:  # noqa: ANN401  Hermes's own
         """Remove lines with a code from the earlier messages of a channel that Hermes shows the model."""
         context = str(getattr(hermes_event, "channel_context", None) or "")
         if not context or not may_contain_code(context):
             return
-        logins, redirects = self._logins_and_redirects(IncomingEvent(Sender(""), quoted_text=context))
+        logins, redirects = self._logins_and_redirects()
         if contains_our_code(context, logins, redirects):
             lines = context.splitlines()
             other_lines = [line for line in lines if not contains_our_code(line, logins, redirects)]
@@ -182,20 +242,24 @@ class HermesAdapter:
     def claim_event(self, event: IncomingEvent, chat: Chat) -> bool:
         """Claim an event and start to handle it; return False if it is for Hermes. Raises nothing."""
         try:
-            our_event = self._event_if_ours(event, chat)
+            judgement = self._judge(event, chat)
         except Exception as fault:  # noqa: BLE001  a bug here must not let a code through
             log.error("A message could not be read because of a bug: %s.", type(fault).__name__)  # noqa: TRY400
             return any(
                 contains_authorization_response(text)
                 for text in (event.text, event.quoted_text, *event.extra_texts)
             )
-        if our_event is None:
+        if judgement is None:
             return False
-        is_unauthorized = event.sender.user_id != our_event.sender.user_id
-        self.spawn(
-            self._delete_messages(our_event, chat) if is_unauthorized else self._dispatch(our_event, chat)
-        )
+        self._start(judgement, chat)
         return True
+
+    def _start(self, judgement: Judgement, chat: Chat) -> None:
+        """Start a task that acts on a judgement."""
+        if judgement.is_admitted:
+            self.spawn(self._act_on(judgement, chat))
+        else:
+            self.spawn(self._delete_messages(judgement.event, chat))
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine as a task of this adapter. Of an exception, only the type is logged."""
@@ -228,9 +292,11 @@ class HermesAdapter:
                 "A message for a login could not be handled because of a bug: %s.", type(fault).__name__
             )
 
-    async def _dispatch(self, event: IncomingEvent, chat: Chat) -> None:
+    async def _act_on(self, judgement: Judgement, chat: Chat) -> None:
         try:
-            await self.dispatcher.handle(event, chat)
+            await self.dispatcher.handle_intent(
+                judgement.intent, judgement.event, chat, self.login_cache.error
+            )
         finally:
             # The pressed button shows a spinner until the press is answered.
             await chat.show_toast("")
@@ -242,43 +308,49 @@ class HermesAdapter:
                 with contextlib.suppress(ChatError):
                     await chat.delete(message_id)
 
-    def _event_if_ours(
-        self, event: IncomingEvent, chat: Chat, logins: list[Login] | None = None
-    ) -> IncomingEvent | None:
-        """Return the event for the dispatcher; None if it is for Hermes.
+    def _judge(self, event: IncomingEvent, chat: Chat) -> Judgement | None:
+        """Return what an event of ours means; None if it is for Hermes.
 
         Leave to Hermes the events of users whom it does not admit, and commands that a user may not run.
-        Claim every code, even one without a user. The sender's id is "" if Hermes does not admit the user.
+        Claim every code, even one without a user.
         """
-        logins, redirects = self._logins_and_redirects(event, logins)
+        logins, redirects = self._logins_and_redirects()
         event = with_code_as_text(event, logins, redirects)
         if not event.sender.user_id:
-            return event if isinstance(self._parse_intent(event, chat, logins), ExposedAnswer) else None
+            intent = self._parse_intent(event, chat, logins)
+            if not isinstance(intent, ExposedAnswer) or (
+                self._leaves_unknown_codes and _is_unknown_code(intent)
+            ):
+                return None
+            return Judgement(event, intent, is_admitted=False)
         command = None if event.callback_data else parse_command(event.text, self._bot_name())
         if command is not None:
             event = replace(event, command=command[0], text=command[1])
         intent = self._parse_intent(event, chat, logins)
-        is_code = isinstance(intent, Answer | ExposedAnswer | UnmatchedAnswer)
-        is_ours = not isinstance(intent, UnrelatedEvent)
-        if command is not None and not is_ours:
+        if isinstance(intent, UnrelatedEvent) and command is not None:
             # For example "cancel" if no login waits.
-            event, is_ours = replace(event, command="connections", text=""), True
-        if not is_ours:
+            event, intent = replace(event, command="connections", text=""), ListConnections()
+        elif (
+            isinstance(intent, UnrelatedEvent)
+            and self.login_cache.error is not None
+            and depends_on_redirect_uris(event)
+        ):
+            # The logins cannot be read, so the login that the code belongs to is not known.
+            intent = UnmatchedAnswer()
+        if isinstance(intent, UnrelatedEvent) or (self._leaves_unknown_codes and _is_unknown_code(intent)):
             return None
+        is_code = isinstance(intent, Answer | ExposedAnswer | UnmatchedAnswer)
         if not self.policy.may_talk(event.sender):
             # Hermes handles this user's events, except those with a code.
-            return replace(event, sender=Sender("")) if is_code else None
-        if command is None or is_code:
-            return event
-        return event if self.policy.may_run(event.sender) else None
+            return Judgement(event, intent, is_admitted=False) if is_code else None
+        if command is None or is_code or self.policy.may_run(event.sender):
+            return Judgement(event, intent)
+        return None
 
-    def _logins_and_redirects(
-        self, event: IncomingEvent, logins: list[Login] | None = None
-    ) -> tuple[list[Login], RedirectLocations]:
-        """Return the logins and the locations of our redirect URIs, as far as this event needs them."""
-        configured = redirect_uris(self.servers) if depends_on_redirect_uris(event) else ()
-        all_logins = self.logins() if logins is None else logins
-        return all_logins, collect_redirect_locations(all_logins, configured)
+    def _logins_and_redirects(self) -> tuple[list[Login], RedirectLocations]:
+        """Return this platform's logins and the locations of our redirect URIs."""
+        logins = self.logins()
+        return logins, collect_redirect_locations(logins, self.login_cache.configured_uris)
 
     def _parse_intent(self, event: IncomingEvent, chat: Chat, logins: Sequence[Login]) -> Intent:
         return parse_intent(
@@ -287,20 +359,19 @@ class HermesAdapter:
             logins,
             is_private=chat.is_private,
             has_forms=self.platform.capabilities.has_forms,
-            configured_uris=redirect_uris(self.servers) if depends_on_redirect_uris(event) else (),
+            configured_uris=self.login_cache.configured_uris if depends_on_redirect_uris(event) else (),
         )
 
     def waiting_logins(self) -> list[Login]:
-        """List this platform's waiting logins; an empty list if they cannot be read."""
+        """List this platform's waiting logins, as last read."""
         return [login for login in self.logins() if login.status == "waiting"]
 
     def logins(self) -> list[Login]:
-        """List this platform's logins; an empty list if they cannot be read."""
-        try:
-            return [login for login in self.service.logins() if login.origin.platform == self.platform.name]
-        except McpAuthError:
-            # A code is still recognised by its shape, and claimed.
-            return []
+        """List this platform's logins, as last read; an empty list if they cannot be read.
+
+        A code is still recognised by its shape, and claimed.
+        """
+        return self.login_cache.logins_of(self.platform.name)
 
     def _bot_name(self) -> str:
         return ""
@@ -326,3 +397,13 @@ class HermesAdapter:
                     "Prompts could not be updated; trying again in 5 seconds: %s.", type(fault).__name__
                 )
             await asyncio.sleep(5)
+
+
+def _event_key(hermes_event: Any) -> tuple[str, str]:  # noqa: ANN401  Hermes's own
+    """Return what identifies an event while it is remembered."""
+    return str(getattr(hermes_event, "message_id", "") or ""), str(id(hermes_event))
+
+
+def _is_unknown_code(intent: Intent) -> bool:
+    """Return whether an intent is an authorization response that matches no login of ours."""
+    return isinstance(intent, UnmatchedAnswer) or (isinstance(intent, ExposedAnswer) and intent.login is None)

@@ -3,6 +3,9 @@
 Hermes reports `needs_reauth` for few of the calls that need a login. If a token becomes invalid while its
 server is connected, the call times out instead. So this module checks the token after each failed call. A
 server that never had a token has no tools at all. So the model gets a tool that asks for a login.
+
+Both wait for the login, in the thread of the agent. Then the failed call is repeated, and the model gets the
+result of the second call.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.adapter import HermesAdapter
@@ -28,14 +32,27 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Secret, Server
 
 # How long a tool's result waits for the prompt. Discovery and registration take about two seconds.
-PROMPT_TIMEOUT_SECONDS = 40.0
-PROMPT_POLL_SECONDS = 0.1
+PROMPT_SECONDS = 40.0
+# How long a tool's result then waits for the login.
+LOGIN_WAIT_SECONDS = 240.0
+# What remains of Hermes's own limit for a call, for the call that is repeated.
+REPEATED_CALL_SECONDS = 60.0
+# How often a waiting call checks whether the user has stopped the turn.
+INTERRUPT_CHECK_SECONDS = 0.5
 # The shortest time between two checks of a server's token, if its calls fail again and again.
 RECHECK_SECONDS = 20.0
 
+CONNECTED = "The user has logged in to {server}. Call its tools now."
+CONNECTED_NEXT_TURN = (
+    "The user has logged in to {server}. Its tools are there from the user's next message on: say so in one "
+    "sentence."
+)
+CONNECTED_WITHOUT_TOOLS = (
+    "The user has logged in to {server}, but its tools could not be loaded: say that /reload-mcp loads them."
+)
 USER_PROMPTED = (
-    "The user has just been asked, in a private message, to log in to {server}: say so in one sentence, and "
-    "do not call its tools before they have."
+    "The user has been asked, in a private message, to log in to {server}, and has not done so yet: say so "
+    "in one sentence. Call its tools again when the user writes next."
 )
 PROMPT_NOT_ANSWERED = (
     "The user was asked to log in to {server} and has not done so: say that they can type /mcpauth {server}."
@@ -46,6 +63,27 @@ ALREADY_CONNECTED = "{server} is connected."
 
 log = logging.getLogger(__name__)
 
+State = Literal["connected", "without_tools", "already_connected", "not_connected"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoginOutcome:
+    """What came of a request for a login, and the sentence for the model."""
+
+    state: State
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of one of the model's tools, as Hermes passes it to the hook. `seconds`: how long it took."""
+
+    name: str
+    arguments: Mapping[str, object]
+    seconds: float = 0.0
+    task_id: str = ""
+    session_id: str = ""
+
 
 class AgentLogins:
     """Logins that the model's calls lead to. Hermes calls the methods in the threads of agents."""
@@ -54,27 +92,32 @@ class AgentLogins:
         self._runtime = runtime
         self._recheck_at: dict[str, float] = {}
 
-    def transform_tool_result(self, tool_name: str, result: object, status: str) -> str | None:
+    def transform_tool_result(self, call: ToolCall, result: object, status: str) -> str | None:
         """Return a replacement for a tool's result; None to leave the result as it is."""
         parsed = _parse_result(result)
         needs_login = parsed.get("needs_reauth") is True
         has_failed = needs_login or status == "error" or "error" in parsed
-        if not has_failed or not tool_name.startswith(hermes.MCP_TOOL_PREFIX):
+        if not has_failed or not call.name.startswith(hermes.MCP_TOOL_PREFIX):
             return None
         source = self._current_source()
         adapter = None if source is None else self._runtime.adapter_for_source(source)
-        if adapter is None:
-            return None
-        try:
-            server = server_for_tool(tool_name, adapter.servers.names())
-        except McpAuthError:
+        server = None if adapter is None else _find_server_of_tool(call.name, adapter)
+        if adapter is None or server is None:
             return None
         now = time.monotonic()
-        if server is None or (not needs_login and now < self._recheck_at.get(server, 0.0)):
+        if not needs_login and now < self._recheck_at.get(server, 0.0):
             return None
         self._recheck_at[server] = now + RECHECK_SECONDS
-        reply = self._prompt_user_blocking(adapter, server, source)
-        return None if reply is None else json.dumps({"error": reply, "needs_reauth": True, "server": server})
+        outcome = self._log_in_blocking(adapter, server, source, call.seconds)
+        if outcome is None or (outcome.state == "already_connected" and not needs_login):
+            return None
+        if outcome.state in {"connected", "already_connected"}:
+            # The server refused the call, so it has had no effect yet.
+            repeated = hermes.call_tool(
+                call.name, call.arguments, task_id=call.task_id, session_id=call.session_id
+            )
+            return json.dumps({"error": CONNECTED.format(server=server)}) if repeated is None else repeated
+        return json.dumps({"error": outcome.sentence, "needs_reauth": True, "server": server})
 
     def request_login(self, server_name: str) -> str:
         """Ask the user of this turn to log in to a server; return a sentence for the model."""
@@ -82,9 +125,13 @@ class AgentLogins:
         adapter = None if source is None else self._runtime.adapter_for_source(source)
         if adapter is None:
             return NO_USER_TO_PROMPT.format(server=server_name)
-        return self._prompt_user_blocking(adapter, server_name, source) or ALREADY_CONNECTED.format(
-            server=server_name
-        )
+        outcome = self._log_in_blocking(adapter, server_name, source)
+        if outcome is None:
+            return PROMPT_NOT_ANSWERED.format(server=server_name)
+        has_tools = outcome.state in {"connected", "already_connected"}
+        if has_tools and not hermes.refresh_turn_tools(self._runtime.gateway):
+            return CONNECTED_NEXT_TURN.format(server=server_name)
+        return outcome.sentence
 
     def _current_source(self) -> Any:  # noqa: ANN401  Hermes's own
         """Return the SessionSource of the turn that runs; None if no user can be prompted there."""
@@ -97,73 +144,113 @@ class AgentLogins:
         source = hermes.make_source(adapter.adapter_ref, user, chat, chat_type, thread_id=thread)
         return source if source is not None and adapter.user_id_of(source) else None
 
-    def _prompt_user_blocking(self, adapter: HermesAdapter, server_name: str, source: Any) -> str | None:  # noqa: ANN401
+    def _log_in_blocking(
+        self,
+        adapter: HermesAdapter,
+        server_name: str,
+        source: Any,  # noqa: ANN401  Hermes's own
+        call_seconds: float = 0.0,
+    ) -> LoginOutcome | None:
+        """Ask for a login and wait for it; None if no user could be asked."""
         with suppress(RuntimeError):
             # Never block an event loop: if Hermes calls from one, do not prompt.
             asyncio.get_running_loop()
             return None
+        remaining = hermes.tool_time_limit_seconds() - call_seconds - REPEATED_CALL_SECONDS
+        wait_seconds = min(LOGIN_WAIT_SECONDS, max(0.0, remaining))
+        if hermes.is_turn_interrupted():
+            wait_seconds = 0.0
         future = asyncio.run_coroutine_threadsafe(
-            prompt_user(adapter, server_name, source, self._runtime), self._runtime.loop
+            request_login(adapter, server_name, source, self._runtime, wait_seconds), self._runtime.loop
         )
+        end = time.monotonic() + PROMPT_SECONDS + wait_seconds + REPEATED_CALL_SECONDS
         try:
-            return future.result(PROMPT_TIMEOUT_SECONDS)
+            while True:
+                with suppress(TimeoutError):
+                    return future.result(INTERRUPT_CHECK_SECONDS)
+                is_interrupted = wait_seconds > 0.0 and hermes.is_turn_interrupted()
+                if is_interrupted or time.monotonic() > end:
+                    future.cancel()
+                    return LoginOutcome("not_connected", USER_PROMPTED.format(server=server_name))
         except Exception as error:  # noqa: BLE001  Hermes would log its text
             future.cancel()
             log.warning("No user could be asked to log in to %s: %s.", server_name, type(error).__name__)
             return None
 
 
-async def prompt_user(
+async def request_login(
     adapter: HermesAdapter,
     server_name: str,
     source: Any,  # noqa: ANN401  Hermes's own
     runtime: GatewayRuntime,
-) -> str | None:
-    """Ask the user to log in if that is needed; return a sentence for the model, None if it is not."""
-    sender = HermesSender(str(source.user_id), source=source)
+    wait_seconds: float,
+) -> LoginOutcome:
+    """Ask the user to log in if that is needed, wait for the login, and load the server's tools."""
+    profile = adapter.adapter_ref.profile
     try:
         server = await run_file_work(adapter.servers.find, server_name)
-    except McpAuthError as error:
-        return f"{error} {error.advice}"
-    session = adapter.service.session(server)
-    try:
+        session = adapter.service.session(server)
         rejected_header = await _find_rejected_header(session, server)
-    except AuthorizationRequired:
-        rejected_header = Secret("")
     except McpAuthError as error:
-        return f"{error} {error.advice}"
+        return LoginOutcome("not_connected", f"{error} {error.advice}")
     if rejected_header is None:
         # The tokens are valid, or were just refreshed: Hermes reads them.
-        await runtime.connect_server(server_name)
-        return None
+        await runtime.connect_server(server_name, profile)
+        return LoginOutcome("already_connected", ALREADY_CONNECTED.format(server=server_name))
+    sender = HermesSender(str(source.user_id), source=source)
     if not adapter.policy.may_change(sender):
-        return ADMIN_LOGIN_NEEDED.format(server=server_name)
+        return LoginOutcome("not_connected", ADMIN_LOGIN_NEEDED.format(server=server_name))
 
-    async def request_header() -> None:
+    async def log_in() -> bool:
         # An error means that no prompt was sent, or that the login failed.
         with adapter.dispatcher.prompt_in(sender, adapter.chat_for(source)), suppress(McpAuthError):
             if rejected_header:
                 await session.handle_challenge(rejected_header, 401, ())
             else:
                 await session.header()
+            return True
+        return False
 
-    login_task = adapter.spawn(request_header())
-    while not login_task.done():
-        prompted = [
-            login for login in adapter.waiting_logins() if login.key == session.key and login.message_ids
-        ]
-        if any(login.origin.user_id == sender.user_id for login in prompted):
-            return USER_PROMPTED.format(server=server_name)
-        await asyncio.wait({login_task}, timeout=PROMPT_POLL_SECONDS)
-    return PROMPT_NOT_ANSWERED.format(server=server_name)
+    login_task: asyncio.Task[bool] = adapter.spawn(log_in())
+    is_prompted = await _wait_for_prompt(login_task, adapter, session, sender.user_id)
+    await asyncio.wait({login_task}, timeout=wait_seconds)
+    if login_task.done() and not login_task.cancelled() and login_task.result():
+        if await runtime.connect_server(server_name, profile):
+            return LoginOutcome("connected", CONNECTED.format(server=server_name))
+        return LoginOutcome("without_tools", CONNECTED_WITHOUT_TOOLS.format(server=server_name))
+    sentence = USER_PROMPTED if is_prompted and not login_task.done() else PROMPT_NOT_ANSWERED
+    return LoginOutcome("not_connected", sentence.format(server=server_name))
+
+
+async def _wait_for_prompt(
+    login_task: asyncio.Task[bool], adapter: HermesAdapter, session: Session, user_id: str
+) -> bool:
+    """Wait until the user sees a prompt for this session, or the login is over; return whether they do."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PROMPT_SECONDS):
+            while not login_task.done():
+                if any(
+                    login.key == session.key and login.origin.user_id == user_id and login.message_ids
+                    for login in adapter.waiting_logins()
+                ):
+                    return True
+                change = asyncio.ensure_future(adapter.login_cache.wait_for_change())
+                try:
+                    await asyncio.wait({login_task, change}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    change.cancel()
+    return False
 
 
 async def _find_rejected_header(session: Session, server: Server) -> Secret | None:
-    """Return the Authorization header that the server rejects for good; None if the session works.
+    """Return the Authorization header that the server rejects for good, "" if there is none.
 
-    Raises AuthorizationRequired if there is no token, or if only a login can help.
+    Return None if the session works. Raises McpAuthError.
     """
-    header = Secret(await session.header())
+    try:
+        header = Secret(await session.header())
+    except AuthorizationRequired:
+        return Secret("")
     if session.prover is not None:
         # The probe below carries no DPoP proof, so the server would reject any token that is bound to a key.
         return None
@@ -186,6 +273,14 @@ def _probe(url: str, header: Secret) -> Exchange[Response]:
     )
     response = yield Request("POST", url, "ping", headers, b'{"jsonrpc":"2.0","id":1,"method":"ping"}')
     return response
+
+
+def _find_server_of_tool(tool_name: str, adapter: HermesAdapter) -> str | None:
+    """Return the configured server that a tool belongs to; None if there is none."""
+    try:
+        return server_for_tool(tool_name, adapter.servers.names())
+    except McpAuthError:
+        return None
 
 
 def _parse_result(result: object) -> Mapping[str, object]:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ _MEDIA_TYPE_PREFIXES = ("image/", "audio/", "video/")
 log = logging.getLogger(__name__)
 
 
+def has_cached_files(hermes_event: Any) -> bool:  # noqa: ANN401  Hermes's own
+    """Return whether an event has files whose text must be searched. Reads no file."""
+    return next(_cached_paths(hermes_event), None) is not None
+
+
 def cached_texts_with_codes(hermes_event: Any) -> dict[Path, str]:  # noqa: ANN401  Hermes's own
     """Return the files of an event whose text may contain a code, with that text."""
     texts, remaining_chars = dict[Path, str](), MAX_SEARCHED_CHARS
@@ -35,6 +40,12 @@ def cached_texts_with_codes(hermes_event: Any) -> dict[Path, str]:  # noqa: ANN4
         if text and may_contain_code(text):
             texts[path] = text
     return texts
+
+
+def delete_cached_files(paths: Iterable[Path]) -> None:
+    """Delete files of Hermes's cache."""
+    for path in paths:
+        delete_cached_file(path)
 
 
 def delete_cached_file(path: Path) -> bool:

@@ -25,14 +25,13 @@ from gateway_hooks.discord.chat import ChannelChat, DirectChat, DiscordPlatform,
 from gateway_hooks.discord.senders import sender_of
 from gateway_hooks.discord.texts import collect_texts
 from gateway_hooks.hermes import internals as hermes
-from gateway_hooks.hermes.adapter import PRIVATE_CHAT_TYPES, HermesAdapter
+from gateway_hooks.hermes.adapter import PRIVATE_CHAT_TYPES, HermesAdapter, Judgement
+from gateway_hooks.hermes.login_cache import LoginCache
 from gateway_hooks.hermes.plain_text import COMMAND_PREFIX
 from gateway_hooks.hermes.policy import HermesPolicy, HermesSender
 from gateway_hooks.log_redaction import redact_discord_logs
-from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.runtime.dispatcher import Dispatcher
 from gateway_hooks.runtime.error_logging import log_errors
-from hermes_mcp_auth_remote.service import AuthService
 
 log = logging.getLogger(__name__)
 
@@ -85,13 +84,12 @@ class HermesDiscordAdapter(HermesAdapter):
         self,
         gateway: Any,  # noqa: ANN401  Hermes's own
         adapter_ref: hermes.AdapterRef,
-        service: AuthService,
-        servers: ConfigServers,
+        login_cache: LoginCache,
     ) -> None:
         """Attach to a connected adapter; raises AttributeError if Hermes has moved its client."""
         self._client: commands.Bot = hermes.discord_client(adapter_ref.platform_adapter)
         self._original_on_message: MessageHandler | None = None
-        super().__init__(gateway, adapter_ref, service, servers)
+        super().__init__(gateway, adapter_ref, login_cache)
 
     def _create_dispatcher(self) -> tuple[Platform, Dispatcher]:
         self.policy = _RolePolicy(self.policy.gateway, self.adapter_ref)
@@ -111,7 +109,7 @@ class HermesDiscordAdapter(HermesAdapter):
         hermes_handler = self._original_on_message = self._client.on_message
 
         async def handle_message_first(message: discord.Message) -> None:
-            if not self._handle_message(message):
+            if not await self._handle_message(message):
                 await hermes_handler(message)
 
         self._client.on_message = handle_message_first  # type: ignore[method-assign]
@@ -139,9 +137,11 @@ class HermesDiscordAdapter(HermesAdapter):
             return DirectChat(platform, str(source.user_id))
         return ChannelChat(platform, int(source.chat_id), str(source.user_id))
 
-    def _handle_message(self, message: discord.Message, *, is_edited: bool = False) -> bool:
+    async def _handle_message(self, message: discord.Message, *, is_edited: bool = False) -> bool:
         """Claim a message if it is ours, or if it cannot be searched for a code."""
         with log_errors("A message was not read", log):
+            if not self.login_cache.is_loaded:
+                await self.login_cache.refresh()
             return self._claim_message(message, is_edited=is_edited)
         return True
 
@@ -173,9 +173,9 @@ class HermesDiscordAdapter(HermesAdapter):
         return self.claim_event(event, self._cog.chat_for(message.channel, message.author))
 
     async def _handle_edited_message(self, payload: discord.RawMessageUpdateEvent) -> None:
-        self._handle_message(payload.message, is_edited=True)
+        await self._handle_message(payload.message, is_edited=True)
 
-    async def _dispatch(self, event: IncomingEvent, chat: Chat) -> None:
+    async def _act_on(self, judgement: Judgement, chat: Chat) -> None:
         if isinstance(chat, _AcknowledgedCommandChat):
             await chat.delete_acknowledgement()
-        await super()._dispatch(event, chat)
+        await super()._act_on(judgement, chat)

@@ -1,8 +1,8 @@
 """Access to names in Hermes that Hermes does not document for plugins. No other module uses such a name.
 
-A version of Hermes may change them; this module was checked with Hermes 0.19.0. If a name is missing, a
-function here returns None, False or nothing, and logs one warning. Only `telegram_application` and
-`discord_client` raise AttributeError instead.
+Hermes moves them between versions. `NAMES` says in which modules each may be, and what users lose if it is in
+none: then a function here returns None, False or nothing, and logs one warning. Only `telegram_application`
+and `discord_client` raise AttributeError instead. Checked with Hermes 0.19.0, and with the text of 0.21.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from importlib import import_module
+from importlib import import_module, metadata
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from gateway_hooks.dialog.platform import ChatError
 from hermes_mcp_auth_remote.config import hermes_home_path
@@ -28,9 +31,79 @@ UNKNOWN_MESSAGE_ID = "?"
 
 BusyHandler = Callable[[Any, str], Awaitable[bool]]
 
-_MCP_TOOL_MODULE = "tools.mcp_tool"
-_TOOLS_CONSEQUENCE = "tools appear only after /reload-mcp"
-_AGENT_CONSEQUENCE = "the agent cannot ask for logins by itself"
+
+class HermesName(NamedTuple):
+    """The modules that may have a name, the newest layout first, and what users lose without it.
+
+    If the consequence is empty, this package does without the name. `is_new`: Hermes 0.19 does not have it.
+    """
+
+    modules: tuple[str, ...]
+    consequence: str
+    is_new: bool = False
+
+
+_TOOLS = "tools appear only after /reload-mcp"
+_AGENT = "the agent cannot ask for logins by itself"
+_BUSY = "outside Telegram and Discord, codes that users send during a turn reach the model"
+_PROFILES = "tools of other profiles appear only after /reload-mcp"
+
+NAMES: Mapping[str, HermesName] = {
+    "discover_mcp_tools": HermesName(("tools.mcp_tool_discovery", "tools.mcp_tool"), _TOOLS),
+    "get_mcp_status": HermesName(("tools.mcp_tool_discovery", "tools.mcp_tool"), _TOOLS),
+    "shutdown_mcp_servers": HermesName(
+        ("tools.mcp_tool_lifecycle", "tools.mcp_tool"),
+        "tools of an ended session appear only after /reload-mcp",
+    ),
+    "_servers": HermesName(("tools.mcp_tool",), "tools of an ended session appear only after /reload-mcp"),
+    "_lock": HermesName(("tools.mcp_tool",), ""),
+    "_mcp_registry_scope": HermesName(("tools.mcp_tool",), "", is_new=True),
+    "_server_connect_retry_after": HermesName(
+        ("tools.mcp_tool",),
+        "after a failed connection, tools may appear minutes after the login",
+        is_new=True,
+    ),
+    "_server_connect_failures": HermesName(("tools.mcp_tool",), "", is_new=True),
+    "current_mcp_servers": HermesName(("tools.mcp_tool_scope",), "", is_new=True),
+    "sanitize_mcp_name_component": HermesName(("tools.mcp_tool_schema", "tools.mcp_tool"), _AGENT),
+    "refresh_agent_mcp_tools": HermesName(
+        ("tools.mcp_tool_agent", "tools.mcp_tool"), "a new server's tools come with the next message"
+    ),
+    "registry": HermesName(("tools.registry",), "a call that needed a login is not repeated after it"),
+    "is_interrupted": HermesName(("tools.interrupt",), "a call does not wait for its login"),
+    "get_session_env": HermesName(("gateway.session_context",), _AGENT),
+    "SessionSource": HermesName(("gateway.session",), "no user can be authorised"),
+    "policy_for_source": HermesName(("gateway.slash_access",), "chats can only list connections"),
+    "get_document_cache_dir": HermesName(
+        ("gateway.platforms.base",), "cached files with codes are not deleted"
+    ),
+    "get_profile_dir": HermesName(("hermes_cli.profiles",), "all profiles use the main profile's servers"),
+    "set_hermes_home_override": HermesName(("hermes_constants",), _PROFILES),
+    "reset_hermes_home_override": HermesName(("hermes_constants",), _PROFILES),
+    "build_profile_secret_scope": HermesName(("agent.secret_scope",), _PROFILES),
+    "set_secret_scope": HermesName(("agent.secret_scope",), _PROFILES),
+    "reset_secret_scope": HermesName(("agent.secret_scope",), _PROFILES),
+}
+# Attributes of the gateway and of its adapters, and what users lose without them.
+GATEWAY_ATTRIBUTES: Mapping[str, str] = {
+    "_is_user_authorized": "no user may log in from a chat",
+    "config": "chats can only list connections",
+    "_running_agents": "a new server's tools come with the next message",
+}
+ADAPTER_ATTRIBUTES: Mapping[str, str] = {
+    "set_busy_session_handler": _BUSY,
+    "_busy_session_handler": _BUSY,
+    "handle_message": "files of messages are read on the event loop",
+}
+PLATFORM_ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
+    "telegram": {"_app": "logins in Telegram are in plain text"},
+    "discord": {
+        "_client": "logins in Discord are in plain text",
+        "_is_allowed_user": "no Discord role allows a user to log in",
+    },
+}
+# How methods may be called with which a later Hermes takes pasted addresses itself.
+_PASTE_RELAY = re.compile(r"oauth\w*(relay|paste|callback)|(relay|paste|callback)\w*oauth", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +117,97 @@ def warn_once(message: str) -> None:
         log.warning("%s", message)
 
 
-def _import_attribute(module_name: str, name: str, consequence: str) -> Any:  # noqa: ANN401  untyped in Hermes
-    """Return an attribute of a Hermes module; if there is none, warn once and return None."""
-    try:
-        return getattr(import_module(module_name), name)
-    except Exception:  # noqa: BLE001  an import may raise anything
-        warn_once(f"Hermes has no {module_name}.{name}: {consequence}.")
-        return None
+def _missing_sentence(name: str) -> str:
+    found_in = NAMES[name]
+    return f"Hermes has no {name} in {' or '.join(found_in.modules)}: {found_in.consequence}."
+
+
+def _find_name(name: str) -> tuple[Any, str]:
+    """Return the value of a name of NAMES and its module; (None, "") if no module has it."""
+    for module in NAMES[name].modules:
+        # An import may raise anything.
+        with suppress(Exception):
+            return getattr(import_module(module), name), module
+    return None, ""
+
+
+def _import_name(name: str) -> Any:  # noqa: ANN401  untyped in Hermes
+    """Return the value of a name of NAMES; if there is none, return None and warn once."""
+    value, module = _find_name(name)
+    if not module and NAMES[name].consequence:
+        warn_once(_missing_sentence(name))
+    return value
+
+
+def hermes_version() -> str:
+    """Return the version of the Hermes in this environment; "" if it is not known."""
+    with suppress(Exception):
+        return str(import_module("hermes_cli").__version__)
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version("hermes-agent")
+    return ""
+
+
+def layout() -> Literal["0.19", "0.21", "unknown"]:
+    """Return which layout of Hermes this is: where the function is that discovers MCP tools."""
+    _, module = _find_name("discover_mcp_tools")
+    if not module:
+        return "unknown"
+    return "0.21" if module == NAMES["discover_mcp_tools"].modules[0] else "0.19"
+
+
+def missing_names() -> list[str]:
+    """Say of each missing name what users lose. Imports modules of Hermes: call it in a thread."""
+    is_old = layout() == "0.19"
+    return [
+        _missing_sentence(name)
+        for name, place in NAMES.items()
+        if place.consequence and not (is_old and place.is_new) and not _find_name(name)[1]
+    ]
+
+
+def missing_attributes(gateway: Any) -> list[str]:  # noqa: ANN401
+    """Say of each attribute that the gateway or an adapter lacks what users lose."""
+    sentences = [
+        f"Hermes's gateway has no {name}: {consequence}."
+        for name, consequence in GATEWAY_ATTRIBUTES.items()
+        if not hasattr(gateway, name)
+    ]
+    for adapter_ref in adapter_refs(gateway):
+        platform = adapter_ref.platform_name
+        attributes = {**ADAPTER_ATTRIBUTES, **PLATFORM_ATTRIBUTES.get(platform, {})}
+        sentences += [
+            f"Hermes's {platform} adapter has no {name}: {consequence}."
+            for name, consequence in attributes.items()
+            if not hasattr(adapter_ref.platform_adapter, name)
+        ]
+    return list(dict.fromkeys(sentences))
+
+
+def describe_installation(gateway: Any) -> tuple[str, bool]:  # noqa: ANN401
+    """Say which Hermes this is and what is missing; return the sentences, and whether all was found.
+
+    Imports modules of Hermes: call it in a thread.
+    """
+    missing = [*missing_names(), *missing_attributes(gateway)]
+    # Said here once: not again when the name is needed.
+    _logged_warnings.update(missing)
+    version = hermes_version() or "of an unknown version"
+    found = f"Hermes Agent {version}, layout {layout()}"
+    if any(takes_pastes(gateway, ref.platform_adapter) for ref in adapter_refs(gateway)):
+        found += "; Hermes takes pasted addresses of its own logins, and the plugin leaves those to it"
+    return (
+        f"{found}. {' '.join(missing)}" if missing else f"{found}; all its parts were found."
+    ), not missing
+
+
+def takes_pastes(gateway: Any, platform_adapter: Any) -> bool:  # noqa: ANN401
+    """Return whether this Hermes takes addresses itself that users paste in a chat.
+
+    No version did so in November 2026. The check is for methods with such a name.
+    """
+    names = [*dir(gateway), *dir(platform_adapter)]
+    return any(_PASTE_RELAY.search(name) is not None for name in names)
 
 
 # The gateway and its adapters
@@ -196,6 +353,16 @@ async def delete_message(platform_adapter: Any, chat_id: str, message_id: str) -
         return False
 
 
+def can_dispatch_again(platform_adapter: Any) -> bool:  # noqa: ANN401
+    """Return whether an event can be given back to this adapter."""
+    return callable(getattr(platform_adapter, "handle_message", None))
+
+
+async def dispatch_again(platform_adapter: Any, hermes_event: Any) -> None:  # noqa: ANN401
+    """Give an event back to the adapter that it came from, as if it came now."""
+    await platform_adapter.handle_message(hermes_event)
+
+
 # Events and their sources
 
 
@@ -206,6 +373,11 @@ def event_texts(hermes_event: Any) -> tuple[str, str, str]:  # noqa: ANN401
         str(getattr(hermes_event, "reply_to_text", None) or ""),
         str(getattr(hermes_event, "channel_context", None) or ""),
     )
+
+
+def set_text(hermes_event: Any, text: str) -> None:  # noqa: ANN401
+    """Set the text of an event."""
+    hermes_event.text = text
 
 
 def clear_quoted_text(hermes_event: Any) -> None:  # noqa: ANN401
@@ -220,9 +392,7 @@ def set_channel_context(hermes_event: Any, text: str | None) -> None:  # noqa: A
 
 def document_cache_dir() -> Path | None:
     """Return the folder in which Hermes caches files of messages; None if Hermes has no such function."""
-    get_folder = _import_attribute(
-        "gateway.platforms.base", "get_document_cache_dir", "cached files with codes are not deleted"
-    )
+    get_folder = _import_name("get_document_cache_dir")
     return None if get_folder is None else Path(get_folder())
 
 
@@ -230,7 +400,7 @@ def make_source(
     adapter_ref: AdapterRef, user_id: str, chat_id: str = "", chat_type: str = "dm", **fields: object
 ) -> Any:  # noqa: ANN401
     """Make a SessionSource, by default of the user's private chat; None if Hermes has no such class."""
-    source_class = _import_attribute("gateway.session", "SessionSource", "no user can be authorised")
+    source_class = _import_name("SessionSource")
     if source_class is None:
         return None
     profile = adapter_ref.profile or None
@@ -246,7 +416,7 @@ def make_source(
 
 def session_value(name: str) -> str:
     """Return a value of the chat whose turn runs, such as "CHAT_ID"; "" if no chat's turn runs."""
-    get_session_env = _import_attribute("gateway.session_context", "get_session_env", _AGENT_CONSEQUENCE)
+    get_session_env = _import_name("get_session_env")
     return "" if get_session_env is None else str(get_session_env(f"HERMES_SESSION_{name}", "") or "")
 
 
@@ -264,9 +434,7 @@ def is_user_authorized(gateway: Any, source: Any) -> bool:  # noqa: ANN401
 
 def slash_policy(gateway: Any, source: Any) -> Any:  # noqa: ANN401
     """Return Hermes's SlashAccessPolicy for a SessionSource; None if it cannot be read."""
-    policy_for_source = _import_attribute(
-        "gateway.slash_access", "policy_for_source", "chats can only list connections"
-    )
+    policy_for_source = _import_name("policy_for_source")
     try:
         return None if policy_for_source is None else policy_for_source(gateway.config, source)
     except Exception:  # noqa: BLE001  the configuration may have moved
@@ -277,12 +445,34 @@ def slash_policy(gateway: Any, source: Any) -> Any:  # noqa: ANN401
 def home_of(profile: str) -> Path:
     """Return the HERMES_HOME of a profile; for the main one (""), that of this process."""
     if profile:
-        get_profile_dir = _import_attribute(
-            "hermes_cli.profiles", "get_profile_dir", "all profiles use the main profile's servers"
-        )
+        get_profile_dir = _import_name("get_profile_dir")
         if get_profile_dir is not None:
             return Path(get_profile_dir(profile))
     return hermes_home_path(os.environ)
+
+
+@contextmanager
+def profile_scope(profile: str) -> Generator[None]:
+    """Make Hermes read the files and secrets of a profile in this thread; "" changes nothing."""
+    setters = [
+        _import_name(name)
+        for name in ("set_hermes_home_override", "build_profile_secret_scope", "set_secret_scope")
+    ]
+    reset_home, reset_secrets = _import_name("reset_hermes_home_override"), _import_name("reset_secret_scope")
+    if not profile or None in (*setters, reset_home, reset_secrets):
+        yield
+        return
+    set_home, build_secrets, set_secrets = setters
+    home = home_of(profile)
+    home_token = set_home(str(home))
+    try:
+        secrets_token = set_secrets(build_secrets(home))
+        try:
+            yield
+        finally:
+            reset_secrets(secrets_token)
+    finally:
+        reset_home(home_token)
 
 
 # MCP servers
@@ -290,31 +480,64 @@ def home_of(profile: str) -> Path:
 
 def has_mcp_discovery() -> bool:
     """Return whether this Hermes can discover the tools of MCP servers again."""
-    return _import_attribute(_MCP_TOOL_MODULE, "discover_mcp_tools", _TOOLS_CONSEQUENCE) is not None
+    return _import_name("discover_mcp_tools") is not None
 
 
-def discover_mcp_tools() -> bool:
-    """Connect the servers that are not connected; return False if Hermes has no such function. Blocks."""
-    discover = _import_attribute(_MCP_TOOL_MODULE, "discover_mcp_tools", _TOOLS_CONSEQUENCE)
+def discover_mcp_tools(server_name: str) -> None:
+    """Connect a server, and with Hermes 0.19 also the others that are not connected. Blocks."""
+    discover = _import_name("discover_mcp_tools")
     if discover is None:
-        return False
-    discover()
-    return True
+        return
+    _clear_connect_cooldown(server_name)
+    if _takes(discover, "allowed_mcp_names"):
+        discover(allowed_mcp_names=[server_name])
+    else:
+        discover()
 
 
-def shut_down_mcp_servers() -> bool:
-    """Disconnect all MCP servers; return False if Hermes has no such function. Blocks."""
-    shut_down = _import_attribute(_MCP_TOOL_MODULE, "shutdown_mcp_servers", _TOOLS_CONSEQUENCE)
+def shut_down_mcp_server(server_name: str) -> None:
+    """Disconnect a server; with Hermes 0.19, all of them. Blocks."""
+    shut_down = _import_name("shutdown_mcp_servers")
     if shut_down is None:
+        return
+    if _takes(shut_down, "names"):
+        scope = _find_name("_mcp_registry_scope")[0]
+        shut_down(scope=None if scope is None else scope(), names={server_name})
+    else:
+        shut_down()
+
+
+def _takes(function: Callable[..., Any], parameter: str) -> bool:
+    """Return whether a function of Hermes has a parameter of this name."""
+    try:
+        return parameter in signature(function).parameters
+    except (TypeError, ValueError):
         return False
-    shut_down()
-    return True
+
+
+def _clear_connect_cooldown(server_name: str) -> None:
+    """Let Hermes connect a server at once: later versions wait longer after each failed attempt."""
+    if layout() != "0.21":
+        return
+    with _find_name("_lock")[0] or nullcontext():
+        for name in ("_server_connect_retry_after", "_server_connect_failures"):
+            by_server: dict[Any, Any] = _import_name(name) or {}
+            for key in [key for key in by_server if _server_name_of(key) == server_name]:
+                del by_server[key]
+
+
+def _server_name_of(key: object) -> str:
+    """Return the server's name of a key: with several profiles, Hermes's keys are (scope, name)."""
+    return str(cast("tuple[object, ...]", key)[-1] if isinstance(key, tuple) else key)
 
 
 def mcp_session_state(server_name: str) -> Literal["unknown", "closed", "open"]:
     """Return whether Hermes has a session with a server; "unknown" if Hermes does not know the server."""
-    servers: dict[str, Any] = _import_attribute(_MCP_TOOL_MODULE, "_servers", _TOOLS_CONSEQUENCE) or {}
-    server = servers.get(server_name)
+    current_servers = _find_name("current_mcp_servers")[0]
+    servers: dict[Any, Any] = (
+        (_import_name("_servers") or {}) if current_servers is None else current_servers()
+    )
+    server = next((servers[key] for key in list(servers) if _server_name_of(key) == server_name), None)
     if server is None:
         return "unknown"
     return "closed" if getattr(server, "session", None) is None else "open"
@@ -322,12 +545,56 @@ def mcp_session_state(server_name: str) -> Literal["unknown", "closed", "open"]:
 
 def connected_mcp_servers() -> frozenset[str]:
     """Return the names of the servers that Hermes reports as connected."""
-    get_status = _import_attribute(_MCP_TOOL_MODULE, "get_mcp_status", _TOOLS_CONSEQUENCE)
+    get_status = _import_name("get_mcp_status")
     statuses = cast("list[dict[str, Any]]", [] if get_status is None else get_status())
     return frozenset(str(status.get("name")) for status in statuses if status.get("connected"))
 
 
 def mcp_tool_prefix(server_name: str) -> str | None:
     """Return what the names of a server's tools begin with, such as "mcp__notes__"; None if unknown."""
-    sanitize = _import_attribute(_MCP_TOOL_MODULE, "sanitize_mcp_name_component", _AGENT_CONSEQUENCE)
+    sanitize = _import_name("sanitize_mcp_name_component")
     return None if sanitize is None else f"{MCP_TOOL_PREFIX}{sanitize(server_name)}__"
+
+
+# The turn that runs in this thread
+
+
+def is_turn_interrupted() -> bool:
+    """Return whether the user has stopped the turn that runs in this thread; True if that is not known."""
+    is_interrupted = _import_name("is_interrupted")
+    return is_interrupted is None or bool(is_interrupted())
+
+
+def tool_time_limit_seconds() -> float:
+    """Return how long Hermes waits for calls that run side by side: by default 420 seconds (0.19.0)."""
+    try:
+        seconds = float(os.environ.get("HERMES_CONCURRENT_TOOL_TIMEOUT_S", "") or 420.0)
+    except ValueError:
+        return 420.0
+    return seconds if seconds > 0.0 else float("inf")
+
+
+def call_tool(name: str, arguments: Mapping[str, object], **ids: str) -> str | None:
+    """Call one of the model's tools as Hermes does, without hooks; None if that is not possible. Blocks."""
+    registry = _import_name("registry")
+    try:
+        return None if registry is None else str(registry.dispatch(name, dict(arguments), **ids))
+    except Exception as error:  # noqa: BLE001  Hermes's code; the text may contain a server's words
+        log.warning("The call of %s could not be repeated: %s.", name, type(error).__name__)
+        return None
+
+
+def refresh_turn_tools(gateway: Any) -> bool:  # noqa: ANN401
+    """Give the turn that runs in this thread the tools of servers connected since; False if it cannot."""
+    refresh = _import_name("refresh_agent_mcp_tools")
+    running: Mapping[str, Any] = getattr(gateway, "_running_agents", None) or {}
+    agent = running.get(session_value("KEY"))
+    if refresh is None or agent is None:
+        return False
+    try:
+        # Keep the other tools in their places: the provider has cached the beginning of the request.
+        refresh(agent, **({"preserve_prefix": True} if _takes(refresh, "preserve_prefix") else {}))
+    except Exception as error:  # noqa: BLE001  Hermes's code
+        log.warning("The tools of this turn could not be read again: %s.", type(error).__name__)
+        return False
+    return True

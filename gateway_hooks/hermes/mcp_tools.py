@@ -1,7 +1,8 @@
 """Load a server's tools into the running gateway after a login.
 
 Measured with Hermes 0.19.0: Hermes reads a connected server's new token from disk at the next request. It
-never retries a server that had no token at startup. A server whose token died waits, or is parked.
+never retries a server that had no token at startup. A server whose token died waits, or is parked. Hermes
+0.21 also pauses after a failed connection, longer each time.
 """
 
 from __future__ import annotations
@@ -14,22 +15,23 @@ from gateway_hooks.hermes import internals as hermes
 log = logging.getLogger(__name__)
 
 
-def ensure_connected(server_name: str) -> bool:
-    """Make Hermes connect a server unless it is connected; return whether it is connected afterwards.
+def ensure_connected(server_name: str, profile: str = "") -> bool:
+    """Make Hermes connect a server of a profile; return whether it is connected afterwards.
 
-    Blocks while servers respond: call it off the event loop. Raises nothing.
+    Blocks while the server responds: call it off the event loop. Raises nothing.
     """
     if not hermes.has_mcp_discovery():
         return False
     try:
-        session_state = hermes.mcp_session_state(server_name)
-        if session_state == "open":
-            return True
-        if session_state == "closed":
-            # Only a shutdown ends its wait. The other servers are away for less than a second.
-            hermes.shut_down_mcp_servers()
-        hermes.discover_mcp_tools()
-        return is_connected(server_name)
+        with hermes.profile_scope(profile):
+            session_state = hermes.mcp_session_state(server_name)
+            if session_state == "open":
+                return True
+            if session_state == "closed":
+                # Only a shutdown ends its wait. Hermes 0.19 disconnects the other servers, too, for a moment.
+                hermes.shut_down_mcp_server(server_name)
+            hermes.discover_mcp_tools(server_name)
+            return is_connected(server_name)
     except Exception as error:  # noqa: BLE001  Hermes's code, and responses of servers
         log.warning("Hermes could not connect %s: %s.", server_name, type(error).__name__)
         return False

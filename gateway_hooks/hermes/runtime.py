@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from pathlib import Path
 from typing import Any
 
 from gateway_hooks.dialog.cards import Card
@@ -16,13 +17,13 @@ from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.adapter import HermesAdapter
 from gateway_hooks.hermes.commands import skip_if_code
+from gateway_hooks.hermes.login_cache import LoginCache
 from gateway_hooks.hermes.mcp_tools import ensure_connected
 from gateway_hooks.log_redaction import redact_logs
 from gateway_hooks.runtime.config_servers import ConfigServers
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service.default import service_at
-from hermes_mcp_auth_remote.store.protocol import UNKNOWN, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread
 
 # How often this module looks for replaced adapters and for logins that another process finished.
@@ -43,10 +44,11 @@ class GatewayRuntime:
     def __init__(self, gateway: Any) -> None:  # noqa: ANN401  Hermes's own
         self.gateway = gateway
         self.loop = asyncio.get_running_loop()
-        self.service = service_at(hermes.home_of(""))
         self._adapters: dict[int, HermesAdapter] = {}
-        self._checked_version: Version | Unknown = UNKNOWN
-        self._handled_login_ids: set[str] | None = None
+        # By HERMES_HOME: each profile has its own.
+        self._login_caches: dict[Path, LoginCache] = {}
+        self._handled_login_ids: dict[Path, set[str]] = {}
+        self._logged_store_errors: set[Path] = set()
         self._connect_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -88,20 +90,20 @@ class GatewayRuntime:
         return None
 
     def _start_adapter(self, key: int, adapter_ref: hermes.AdapterRef) -> None:
-        home = hermes.home_of(adapter_ref.profile)
+        login_cache = self._login_cache_at(hermes.home_of(adapter_ref.profile))
         redact_adapter_logs(adapter_ref.platform_adapter)
         try:
             adapter_class = _adapter_class_for(adapter_ref)
             if adapter_class is None:
                 return
-            adapter = adapter_class(self.gateway, adapter_ref, service_at(home), ConfigServers(home))
+            adapter = adapter_class(self.gateway, adapter_ref, login_cache)
             adapter.start()
         except Exception as error:  # noqa: BLE001  Hermes's adapter may have changed
             hermes.warn_once(
                 f"Hermes's {adapter_ref.platform_name} adapter has changed ({type(error).__name__}): "
                 "logins there are in plain text."
             )
-            adapter = HermesAdapter(self.gateway, adapter_ref, service_at(home), ConfigServers(home))
+            adapter = HermesAdapter(self.gateway, adapter_ref, login_cache)
             adapter.start()
         self._adapters[key] = adapter
 
@@ -121,53 +123,72 @@ class GatewayRuntime:
             log.error("A message could not be read: %s.", type(error).__name__)  # noqa: TRY400
             return skip_if_code(hermes_event)
 
-    async def connect_server(self, server_name: str) -> bool:
-        """Make Hermes load a server's tools; return False if that failed."""
+    async def connect_server(self, server_name: str, profile: str = "") -> bool:
+        """Make Hermes load a server's tools for a profile; return False if that failed."""
         async with self._connect_lock:
-            return await run_in_own_thread(ensure_connected, server_name)
+            return await run_in_own_thread(ensure_connected, server_name, profile)
+
+    def _login_cache_at(self, home: Path) -> LoginCache:
+        if home not in self._login_caches:
+            self._login_caches[home] = LoginCache(service_at(home), ConfigServers(home))
+        return self._login_caches[home]
 
     async def _run_sync_loop(self) -> None:
+        # Imports modules of Hermes, which may take a while.
+        sentences, has_all = await run_in_own_thread(hermes.describe_installation, self.gateway)
+        log.log(logging.INFO if has_all else logging.WARNING, "The plugin runs in %s", sentences)
         while True:
             try:
                 self.sync_adapters()
-                await self._connect_finished_logins()
-            except McpAuthError as error:
-                log.warning("The logins cannot be read: %s", error)
+                for profile in sorted({"", *(ref.adapter_ref.profile for ref in self._adapters.values())}):
+                    await self._connect_finished_logins(profile)
             except Exception as error:  # noqa: BLE001  the loop must go on
                 log.error("The gateway's adapters could not be checked: %s.", type(error).__name__)  # noqa: TRY400
             await asyncio.sleep(SYNC_INTERVAL_SECONDS)
 
-    async def _connect_finished_logins(self) -> None:
+    async def _connect_finished_logins(self, profile: str) -> None:
         """Load the tools of each server with a new finished login, also one of another process."""
-        version = self.service.glance_logins()
-        if version is not UNKNOWN and version == self._checked_version:
+        home = hermes.home_of(profile)
+        login_cache = self._login_cache_at(home)
+        await login_cache.refresh()
+        if login_cache.error is not None:
+            self._log_store_error(home, login_cache.error)
             return
-        self._checked_version = version
-        logins = await run_file_work(self.service.logins)
-        done = {login.id: login for login in logins if login.status == "done" and login.key.owner is None}
-        is_first_check = self._handled_login_ids is None
-        if self._handled_login_ids is None:
-            self._handled_login_ids = set()
-        for login in [login for login in done.values() if login.id not in self._handled_login_ids]:
-            self._handled_login_ids.add(login.id)
-            self._spawn(self._connect_after_login(login, should_notify=not is_first_check))
-        self._handled_login_ids &= done.keys()
+        self._logged_store_errors.discard(home)
+        done = {
+            login.id: login
+            for login in login_cache.logins
+            if login.status == "done" and login.key.owner is None
+        }
+        is_first_check = home not in self._handled_login_ids
+        handled_ids = self._handled_login_ids.setdefault(home, set())
+        for login in [login for login in done.values() if login.id not in handled_ids]:
+            handled_ids.add(login.id)
+            self._spawn(self._connect_after_login(login, profile, should_notify=not is_first_check))
+        handled_ids &= done.keys()
 
-    async def _connect_after_login(self, login: Login, *, should_notify: bool) -> None:
+    def _log_store_error(self, home: Path, error: McpAuthError) -> None:
+        """Log why the logins of a home cannot be read, once until they can be read again."""
+        if home not in self._logged_store_errors:
+            self._logged_store_errors.add(home)
+            log.warning("The logins cannot be read: %s", error)
+
+    async def _connect_after_login(self, login: Login, profile: str, *, should_notify: bool) -> None:
         name = login.key.server_name
-        is_live = await self.connect_server(name)
+        is_live = await self.connect_server(name, profile)
         if not should_notify:
             return
         if is_live:
             log.info("The tools of %s are loaded.", name)
             return
         # Wait until the message that reports the connection is sent: then the login has no messages left.
+        service = self._login_cache_at(hermes.home_of(profile)).service
         for _ in range(MESSAGE_SYNC_TRIES):
             with contextlib.suppress(McpAuthError):
-                if not (await run_file_work(self.service.login, login.id)).message_ids:
+                if not (await run_file_work(service.login, login.id)).message_ids:
                     break
             await asyncio.sleep(SYNC_INTERVAL_SECONDS)
-        adapter = self.adapter_for_platform(login.origin.platform)
+        adapter = self.adapter_for_platform(login.origin.platform, profile)
         if adapter is not None and login.origin.user_id:
             title = ENGLISH.connected_title.format(server=name)
             text = ENGLISH.tools_not_loaded.format(command="/reload-mcp")

@@ -18,17 +18,16 @@ from gateway_hooks.dialog.intents import contains_authorization_response
 from gateway_hooks.dialog.platform import Capabilities, Chat, IncomingEvent, Platform
 from gateway_hooks.hermes import internals as hermes
 from gateway_hooks.hermes.adapter import PRIVATE_CHAT_TYPES, HermesAdapter
+from gateway_hooks.hermes.login_cache import LoginCache
 from gateway_hooks.hermes.plain_text import COMMAND_PREFIX
 from gateway_hooks.hermes.policy import HermesSender
 from gateway_hooks.log_redaction import redact_logs
-from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.runtime.dispatcher import Dispatcher
 from gateway_hooks.runtime.error_logging import log_errors
 from gateway_hooks.telegram import HANDLER_GROUP, HandlerContext, TelegramApplication, TelegramPlatform
 from gateway_hooks.telegram.api_calls import ApiCalls
 from gateway_hooks.telegram.chat import TelegramChat
 from gateway_hooks.telegram.updates import PLATFORM
-from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Origin
 
 log = logging.getLogger(__name__)
@@ -50,8 +49,7 @@ class HermesTelegramAdapter(HermesAdapter):
         self,
         gateway: Any,  # noqa: ANN401  Hermes's own
         adapter_ref: hermes.AdapterRef,
-        service: AuthService,
-        servers: ConfigServers,
+        login_cache: LoginCache,
     ) -> None:
         """Attach to a connected adapter; raises AttributeError if Hermes has moved its application."""
         self._app: TelegramApplication = hermes.telegram_application(adapter_ref.platform_adapter)
@@ -60,7 +58,7 @@ class HermesTelegramAdapter(HermesAdapter):
         self._bot_id = str(self._bot.id)
         self._calls = ApiCalls()
         self._handler = TypeHandler[Update, HandlerContext, None](Update, self._handle_update, block=True)
-        super().__init__(gateway, adapter_ref, service, servers)
+        super().__init__(gateway, adapter_ref, login_cache)
 
     def _create_dispatcher(self) -> tuple[Platform, Dispatcher]:
         platform = _HermesTelegramPlatform(self._bot, asyncio.sleep)
@@ -97,6 +95,8 @@ class HermesTelegramAdapter(HermesAdapter):
         # An update that cannot be searched for a code must not reach Hermes.
         is_ours = True
         with log_errors("An update was not read", log):
+            if not self.login_cache.is_loaded:
+                await self.login_cache.refresh()
             event_and_chat = self._read_update(update)
             is_ours = event_and_chat is not None and self.claim_event(*event_and_chat)
         if is_ours:

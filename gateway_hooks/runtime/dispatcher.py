@@ -140,6 +140,15 @@ class Dispatcher:
                 self._run_work, partial(self._login_actions.reject_unmatched_answer, event, chat), chat
             )
 
+    async def handle_intent(
+        self, intent: Intent, event: IncomingEvent, chat: Chat, store_error: McpAuthError | None = None
+    ) -> None:
+        """Run an intent that the adapter has parsed, of a user whom the policy allows. Never raises.
+
+        `store_error` says why the logins could not be read; the user is told.
+        """
+        await self._run_work(partial(self._execute, intent, event, chat, store_error), chat)
+
     async def _plan_or_raise(self, event: IncomingEvent, chat: Chat) -> Work | None:
         context = self._context
         store_error: McpAuthError | None = None

@@ -72,6 +72,7 @@ class PromptMessages:
         self._synced_version: Version | Unknown = UNKNOWN
         self._next_sync_at = 0.0
         self._wake_event = asyncio.Event()
+        self._before_prompt: Callable[[], Awaitable[None]] = _do_nothing
 
     async def run(self) -> None:
         """Keep messages up to date until cancelled."""
@@ -90,6 +91,10 @@ class PromptMessages:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def call_before_prompts(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Await this before each prompt is shown or changed, for example to read the logins into memory."""
+        self._before_prompt = callback
 
     def wake(self) -> None:
         """Sync now: a login has changed."""
@@ -120,6 +125,7 @@ class PromptMessages:
 
     async def _show_locked(self, login: Login, chat: Chat, message_id: str = "") -> None:
         self._chats[login.id] = chat
+        await self._before_prompt()
         card = self._prompt_cache.card(login)
         if message_id:
             try:
@@ -199,6 +205,7 @@ class PromptMessages:
         if login.is_over or not login.message_ids:
             return
         prompt_id, *extra_ids = login.message_ids
+        await self._before_prompt()
         card = self._prompt_cache.card(login)
         with contextlib.suppress(CannotWrite):
             try:
@@ -301,3 +308,7 @@ class PromptMessages:
             for values_by_login in (self._shown_cards, self._chats, self._retry_at):
                 values_by_login.pop(login_id, None)
             self._prompt_cache.forget(login_id)
+
+
+async def _do_nothing() -> None:
+    """Await nothing."""

@@ -22,6 +22,7 @@ from gateway_hooks.hermes import adapter as adapter_module
 from gateway_hooks.hermes import internals
 from gateway_hooks.hermes.adapter import HermesAdapter
 from gateway_hooks.hermes.internals import AdapterRef
+from gateway_hooks.hermes.login_cache import LoginCache
 from gateway_hooks.hermes.plain_text import render_markdown
 from gateway_hooks.hermes.policy import HermesPolicy
 from gateway_hooks.hermes.runtime import PLATFORMS_WITHOUT_USERS, redact_adapter_logs
@@ -150,7 +151,7 @@ def test_repeated_presses_send_limited_number_of_device_requests(
 def make_adapter(home: Path, platform: str, *, authorizes_users: bool = False) -> HermesAdapter:
     gateway: Any = SimpleNamespace(_is_user_authorized=lambda _: authorizes_users, config=None)
     adapter_ref = AdapterRef(SimpleNamespace(), SimpleNamespace(value=platform))
-    return HermesAdapter(gateway, adapter_ref, AuthService(home), ConfigServers(home))
+    return HermesAdapter(gateway, adapter_ref, LoginCache(AuthService(home), ConfigServers(home)))
 
 
 def make_source(chat_id: str, user_id: str = "U1") -> SimpleNamespace:
@@ -331,11 +332,9 @@ def test_hermes_command_with_code_is_claimed_without_permission(
     monkeypatch.setattr(internals, "make_source", lambda *_, **__: make_source("D1"))
     slack = make_adapter(tmp_path, "slack", authorizes_users=True)
     event = IncomingEvent(Sender("U1"), text=f"/mcpauth {ANSWER_URL}")
-    assert slack._event_if_ours(event, slack.chat_for(make_source("D1"))) is not None
+    assert slack._judge(event, slack.chat_for(make_source("D1"))) is not None
     assert (
-        slack._event_if_ours(
-            IncomingEvent(Sender("U1"), text="/mcpauth list"), slack.chat_for(make_source("D1"))
-        )
+        slack._judge(IncomingEvent(Sender("U1"), text="/mcpauth list"), slack.chat_for(make_source("D1")))
         is None
     )
 

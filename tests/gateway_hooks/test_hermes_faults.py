@@ -10,7 +10,7 @@ import pytest
 
 import gateway_hooks.hermes.runtime
 from gateway_hooks.hermes import Plugin, internals
-from gateway_hooks.hermes.agent_tool import NO_USER_TO_PROMPT, AgentLogins
+from gateway_hooks.hermes.agent_tool import NO_USER_TO_PROMPT, AgentLogins, ToolCall
 from gateway_hooks.hermes.commands import SKIP
 from gateway_hooks.hermes.runtime import GatewayRuntime
 from tests.gateway_hooks.test_attacks import ANSWER_URL, make_adapter, make_source
@@ -120,7 +120,7 @@ def test_the_agent_prompts_no_user_in_a_turn_without_a_user(
     assert agent_logins.request_login("notes") == NO_USER_TO_PROMPT.format(server="notes")
     assert (
         agent_logins.transform_tool_result(
-            "mcp__notes__whoami", {"error": "needs a login", "needs_reauth": True}, "error"
+            ToolCall("mcp__notes__whoami", {}), {"error": "needs a login", "needs_reauth": True}, "error"
         )
         is None
     )

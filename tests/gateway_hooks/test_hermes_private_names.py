@@ -56,7 +56,7 @@ def call_findings(node: ast.Call) -> Iterator[str]:
             yield f"{function} with a computed name"
         elif is_private(name.value):
             yield f"{function} of {name.value}"
-    if function in {"setattr", "delattr", "import_module", "__import__", "_import_attribute"}:
+    if function in {"setattr", "delattr", "import_module", "__import__", "_import_name"}:
         yield f"call of {function}"
 
 
@@ -99,13 +99,13 @@ def test_only_internals_uses_private_names_of_hermes(path: Path) -> None:
         ("getattr(adapter, 'app', None)", None),
         ("getattr(adapter, name)", "getattr with a computed name"),
         ("setattr(event, 'text', '')", "call of setattr"),
-        ("hermes._import_attribute('a', 'b', 'c')", "call of _import_attribute"),
+        ("hermes._import_name('a')", "call of _import_name"),
         ("importlib.import_module('tools.mcp_tool')", "call of import_module"),
         ("sys.modules.get('gateway.run')", "sys.modules"),
         ("import gateway.run", "import of gateway.run"),
         ("from tools.mcp_tool import discover_mcp_tools", "import of tools.mcp_tool"),
         ("from gateway_hooks.hermes import internals", None),
-        ("from gateway_hooks.hermes.internals import _import_attribute", "import of _import_attribute"),
+        ("from gateway_hooks.hermes.internals import _import_name", "import of _import_name"),
         ("adapter.close()  # noqa: SLF001", "noqa: SLF001"),
     ],
 )

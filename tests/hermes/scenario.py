@@ -16,6 +16,8 @@ from shutil import copy2
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
+
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests import leak_check
@@ -32,6 +34,7 @@ from tests.service.helpers import log_in
 
 __all__ = [
     "CALL_SECONDS",
+    "LAYOUTS",
     "PLUGIN",
     "SECONDS",
     "Scenario",
@@ -50,6 +53,9 @@ OPERATOR_ID = 100
 ALLOWED_USERS = range(OPERATOR_ID, 200)
 
 _group_numbers = count(1001)
+
+# Parameters of a gateway's fixture: the real Hermes, and, in another group, the stand-in of a later one.
+LAYOUTS = ("0.19", pytest.param("0.21", marks=pytest.mark.xdist_group("hermes-layout-021")))
 
 
 @dataclass(slots=True)
@@ -270,6 +276,7 @@ def run_shared_gateway(
     open_groups: Sequence[int] = (),
     discord: DiscordApi | None = None,
     discord_user_ids: Sequence[str] = (),
+    layout: str = "0.19",
 ) -> Iterator[SharedTelegramGateway]:
     """Run a gateway for all tests of a module, and search for their secrets after it has stopped.
 
@@ -298,6 +305,7 @@ def run_shared_gateway(
             if open_groups
             else None,
             verbosity=verbosity,
+            layout=layout,
         ) as hermes:
             shared = SharedGateway(
                 hermes, fake_model, reload, lambda code: chats_showing(api, code), api.token

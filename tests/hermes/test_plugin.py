@@ -1,4 +1,4 @@
-"""The plugin in the real Hermes gateway on Telegram: from the command to tools that the agent calls."""
+"""The plugin in Hermes's gateway on Telegram: from the command to tools that the agent calls."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway_hooks.dialog.messages import ENGLISH
 from tests.consent_form import approve_device
 from tests.hermes.anonymous_admin import GROUP, check_anonymous_administrator
 from tests.hermes.scenario import (
+    LAYOUTS,
     SECONDS,
     SHORT_CALL_SECONDS,
     Scenario,
@@ -28,9 +30,13 @@ pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-plugin")]
 EXPECTED_TRANSCRIPT = Path(__file__).parents[1] / "transcripts" / "hermes_telegram.txt"
 
 
-@pytest.fixture(scope="module")
-def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedTelegramGateway]:
-    with run_shared_gateway(tmp_path_factory.mktemp("hermes"), open_groups=[GROUP]) as shared:
+@pytest.fixture(scope="module", params=LAYOUTS)
+def hermes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedTelegramGateway]:
+    """Run the real Hermes 0.19, then the stand-in of the layout of 0.21."""
+    home = tmp_path_factory.mktemp("hermes")
+    with run_shared_gateway(home, open_groups=[GROUP], layout=request.param) as shared:
         yield shared
 
 
@@ -64,40 +70,42 @@ def test_a_paste_during_a_turn_is_claimed(hermes: SharedTelegramGateway) -> None
         scenario.assert_no_leaks()
 
 
-@covers("hermes-asks")
-def test_a_call_of_an_ended_session_prompts_once_in_private_and_tells_the_model(
+@covers("hermes-asks", "hermes-waits", "hermes-layouts")
+def test_a_call_of_an_ended_session_waits_for_the_login_and_is_repeated(
     hermes: SharedTelegramGateway,
 ) -> None:
     with hermes.new_scenario("notes", call_seconds=SHORT_CALL_SECONDS) as scenario:
         scenario.ask_agent("What can you do?", reply="Understood.")
         scenario.demo.authorization_server.ledger.revoke_everything()
-        scenario.model.queue_steps(ToolCall(f"mcp__{scenario.notes}__whoami"), "Please log in.")
-        scenario.ask_agent("Who am I?", reply="Please log in.")
-        assert "has just been asked" in scenario.model.tool_results()[-1]
+        scenario.model.queue_steps(ToolCall(f"mcp__{scenario.notes}__whoami"), "You are Ada again.")
+        scenario.api.say(scenario.anna, "Who am I?")
         scenario.wait_for_message(f"Connect {scenario.notes}")
+        # The same call waits for the login, and is repeated: nobody asks again.
         scenario.api.say(scenario.anna, scenario.approve_prompt())
         scenario.wait_for_message(f"{scenario.notes}: connected")
-        scenario.wait_for_tools()
-        scenario.model.queue_steps(ToolCall(f"mcp__{scenario.notes}__whoami"), "You are Ada again.")
-        scenario.ask_agent("And now?", reply="You are Ada again.")
+        scenario.wait_for_message("You are Ada again.")
+        assert len(scenario.bot_messages(f"Connect {scenario.notes}")) == 0
         assert "ada@example.com" in scenario.model.tool_results()[-1]
         scenario.assert_no_leaks()
 
 
-@covers("hermes-asks")
+@covers("hermes-asks", "hermes-waits", "hermes-layouts")
 def test_the_model_can_ask_for_a_server_that_has_no_tools_yet(hermes: SharedTelegramGateway) -> None:
     with hermes.new_scenario() as scenario:
         scenario.model.queue_steps(
-            ToolCall("connect_mcp_server", {"server": scenario.later}), "I have asked you."
+            ToolCall("connect_mcp_server", {"server": scenario.later}),
+            ToolCall(f"mcp__{scenario.later}__whoami"),
+            "You are Ada there.",
         )
-        scenario.ask_agent("Look at the later list.", reply="I have asked you.")
-        assert "has just been asked" in scenario.model.tool_results()[-1]
+        scenario.api.say(scenario.anna, "Look at the later list.")
+        scenario.wait_for_message(f"Connect {scenario.later}")
         scenario.api.say(scenario.anna, scenario.approve_prompt(server=scenario.later))
         scenario.wait_for_message(f"{scenario.later}: connected")
-        scenario.wait_for_tools(scenario.later)
-        scenario.model.queue_steps(ToolCall(f"mcp__{scenario.later}__whoami"), "Done.")
-        scenario.ask_agent("Now?", reply="Done.")
-        assert "ada@example.com" in scenario.model.tool_results()[-1]
+        # The tools came during the turn.
+        scenario.wait_for_message("You are Ada there.")
+        asked, called = scenario.model.tool_results()[-2:]
+        assert "Call its tools now." in asked
+        assert "ada@example.com" in called
         scenario.assert_no_leaks()
 
 
@@ -182,10 +190,8 @@ def test_two_users_cannot_finish_each_others_logins(hermes: SharedTelegramGatewa
             ),
             SECONDS,
         )
-        scenario.wait_for_message(
-            f"Your answer did not complete the login to {scenario.notes}", scenario.anna
-        )
-        scenario.wait_for_message(f"Your answer did not complete the login to {scenario.later}", scenario.ben)
+        scenario.wait_for_message(ENGLISH.answer_refused_title.format(server=scenario.notes), scenario.anna)
+        scenario.wait_for_message(ENGLISH.answer_refused_title.format(server=scenario.later), scenario.ben)
         assert not scenario.has_tokens()
         assert not scenario.has_tokens(scenario.later)
         scenario.api.say(scenario.anna, hers)
@@ -227,17 +233,17 @@ def test_a_code_of_an_anonymous_administrator_is_claimed_and_other_text_reaches_
 @covers("hermes-asks")
 def test_agent_login_matches_the_transcript_in_the_docs(hermes: SharedTelegramGateway) -> None:
     with hermes.new_scenario(names=("notes", "later")) as scenario:
-        prompt_call = ToolCall("connect_mcp_server", {"server": "notes"})
         scenario.model.queue_steps(
-            prompt_call, "I need you to log in to notes first: I have sent you the page."
+            ToolCall("connect_mcp_server", {"server": "notes"}),
+            ToolCall("mcp__notes__whoami"),
+            "You are Ada there.",
         )
-        scenario.ask_agent("Who am I in my notes?", reply="I have sent you the page.")
+        scenario.api.say(scenario.anna, "Who am I in my notes?")
+        scenario.wait_for_message("Connect notes")
         parts = [normalized_transcript(scenario)]
         scenario.api.say(scenario.anna, scenario.approve_prompt())
         scenario.wait_for_message("notes: connected")
-        scenario.wait_for_tools()
-        scenario.model.queue_steps(ToolCall("mcp__notes__whoami"), "You are Ada there.")
-        scenario.ask_agent("And now?", reply="You are Ada there.")
+        scenario.wait_for_message("You are Ada there.")
         parts.append(normalized_transcript(scenario))
     text = "\n--------\n\n".join(f"{part.rstrip()}\n" for part in parts)
     if os.environ.get("NEW_TRANSCRIPTS"):

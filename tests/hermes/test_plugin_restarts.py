@@ -8,15 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from hermes_mcp_auth_remote.service import AuthService
-from tests.hermes.scenario import Scenario, SharedTelegramGateway, run_shared_gateway
+from tests.hermes.scenario import LAYOUTS, Scenario, SharedTelegramGateway, run_shared_gateway
 from tests.requirements import covers
 
 pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-restarts")]
 
 
-@pytest.fixture(scope="module")
-def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedTelegramGateway]:
-    with run_shared_gateway(tmp_path_factory.mktemp("hermes")) as shared:
+@pytest.fixture(scope="module", params=LAYOUTS)
+def hermes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedTelegramGateway]:
+    with run_shared_gateway(tmp_path_factory.mktemp("hermes"), layout=request.param) as shared:
         yield shared
 
 

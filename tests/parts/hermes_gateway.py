@@ -16,6 +16,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -33,6 +34,11 @@ from tests.parts.requirements import MissingDependency
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
 MAIN = Path(__file__).with_name("hermes_main.py")
+# How to run `hermes` by layout: 0.19 is the real one, 0.21 is tests/parts/hermes_stand_in.
+COMMANDS = {
+    "0.19": (str(PYTHON), str(MAIN)),
+    "0.21": (sys.executable, str(Path(__file__).with_name("hermes_stand_in"))),
+}
 START_SECONDS = 90.0  # about 5 s on an idle machine, mostly imports
 STOP_SECONDS = 20.0
 OUTPUT_FILE = "gateway-output.txt"
@@ -53,6 +59,7 @@ class Gateway:
     environment: dict[str, str]
     is_ready: Callable[[], bool]
     process: subprocess.Popen[bytes] | None = None
+    command: tuple[str, ...] = COMMANDS["0.19"]
     plugins: list[Path] = field(default_factory=list[Path])
     verbosity: str = "-v"
     output_offset: int = 0
@@ -74,7 +81,7 @@ class Gateway:
         self.output_offset = (self.home / OUTPUT_FILE).stat().st_size
         with (self.home / OUTPUT_FILE).open("ab") as output:
             self.process = subprocess.Popen(
-                [PYTHON, MAIN, "gateway", "run", self.verbosity],
+                [*self.command, "gateway", "run", self.verbosity],
                 cwd=self.home,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -128,7 +135,7 @@ class Gateway:
     ) -> subprocess.CompletedProcess[str]:
         """Run `hermes ARGUMENTS` with the same HERMES_HOME while the gateway runs."""
         return subprocess.run(
-            [PYTHON, MAIN, *arguments],
+            [*self.command, *arguments],
             cwd=self.home,
             env=self.environment,
             input=stdin,
@@ -218,12 +225,14 @@ def run_gateway(
     settings: Settings | None = None,
     secrets: Mapping[str, str] | None = None,
     verbosity: str = "-v",
+    layout: str = "0.19",
 ) -> Iterator[Gateway]:
     """Run the gateway until the block ends. Merge `settings` into config.yaml, section by section.
 
-    `secrets` are additional lines of .env. `verbosity` is Hermes's option: `-v` prints INFO, `-vv` DEBUG.
+    `layout` is "0.19" for the real Hermes, "0.21" for the stand-in of a later one. `secrets` are additional
+    lines of .env. `verbosity` is Hermes's option: `-v` prints INFO, `-vv` DEBUG.
     """
-    if not PYTHON.exists():
+    if layout == "0.19" and not PYTHON.exists():
         raise MissingDependency("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
     names = [plugin if isinstance(plugin, str) else plugin.name for plugin in plugins]
     config: dict[str, Any] = {
@@ -268,6 +277,7 @@ def run_gateway(
         env_file,
         environment,
         lambda: telegram is None or telegram.is_polling,
+        command=COMMANDS[layout],
         plugins=[plugin for plugin in plugins if isinstance(plugin, Path)],
         verbosity=verbosity,
     )

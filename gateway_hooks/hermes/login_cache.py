@@ -1,0 +1,76 @@
+"""Keep a profile's logins and configured redirect URIs in memory.
+
+Hermes's hook must decide on the gateway's event loop, at once, whether a message is for this package. So no
+file may be read there: a thread reads, and the hook uses what the thread read last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from gateway_hooks.dialog.servers import redirect_uris
+from gateway_hooks.runtime.config_servers import ConfigServers
+from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.store.files.private_files import MTIME_RESOLUTION_NS
+from hermes_mcp_auth_remote.threads import run_file_work
+
+# Logins expire without a change of a file: read them at least this often.
+MAX_AGE_SECONDS = 10.0
+
+
+class LoginCache:
+    """The logins of one HERMES_HOME, and the redirect URIs of its config.yaml, as last read.
+
+    `refresh` is called twice a second, and before each prompt that a user gets to see. So each login that a
+    user can answer is known here.
+    """
+
+    def __init__(self, service: AuthService, servers: ConfigServers) -> None:
+        self.service = service
+        self.servers = servers
+        self.is_loaded = False
+        self.logins: tuple[Login, ...] = ()
+        self.configured_uris: tuple[str, ...] = ()
+        # Why the logins could not be read at the last attempt.
+        self.error: McpAuthError | None = None
+        self._changed_at_ns = -1
+        self._reload_at = 0.0
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    async def refresh(self) -> None:
+        """Read what has changed, in a thread. Raises nothing: `error` says why the logins are missing."""
+        # One read at a time: an older result must not replace a newer one.
+        async with self._lock:
+            known_logins = self.logins
+            await run_file_work(self.load)
+        if self.logins != known_logins:
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    async def wait_for_change(self) -> None:
+        """Wait until `refresh` has found another state of a login."""
+        await self._changed.wait()
+
+    def load(self) -> None:
+        """Read what has changed. Blocks."""
+        self.configured_uris = redirect_uris(self.servers)
+        try:
+            changed_at = self.service.logins_changed_at_ns()
+            if changed_at != self._changed_at_ns or time.monotonic() >= self._reload_at:
+                self.logins = tuple(self.service.logins())
+                self._reload_at = time.monotonic() + MAX_AGE_SECONDS
+                # The file system's clock has ticks: a second change within one would have the same time.
+                is_settled = time.time_ns() - changed_at > MTIME_RESOLUTION_NS
+                self._changed_at_ns = changed_at if is_settled else -1
+            self.error = None
+        except McpAuthError as error:
+            self.logins, self.error, self._changed_at_ns = (), error, -1
+        self.is_loaded = True
+
+    def logins_of(self, platform: str) -> list[Login]:
+        """List the logins of a platform, oldest first. Reads no file."""
+        return [login for login in self.logins if login.origin.platform == platform]
