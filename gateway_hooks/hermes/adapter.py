@@ -91,7 +91,7 @@ class HermesAdapter:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._returned_events: dict[tuple[str, str], Any] = {}
         self.platform, self.dispatcher = self._create_dispatcher()
-        self.dispatcher.prompt_messages.call_before_prompts(login_cache.refresh)
+        self.dispatcher.prompt_messages.call_before_messages(login_cache.refresh)
 
     def _create_dispatcher(self) -> tuple[Platform, Dispatcher]:
         platform = PlainTextPlatform(self.adapter_ref, self._find_private_chat_id)

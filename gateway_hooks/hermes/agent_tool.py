@@ -4,8 +4,9 @@ Hermes reports `needs_reauth` for few of the calls that need a login. If a token
 server is connected, the call times out instead. So this module checks the token after each failed call. A
 server that never had a token has no tools at all. So the model gets a tool that asks for a login.
 
-Both wait for the login, in the thread of the agent. Then the failed call is repeated, and the model gets the
-result of the second call.
+The tool waits for the login, in the thread of the agent. After a failed call, so does the hook: the call is
+repeated, and the model gets the result of the second call. Hermes 0.21 gives a hook 30 seconds, which is too
+short for a login. There the model is told to call the tool, and then to repeat the call itself.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from gateway_hooks.hermes import internals as hermes
@@ -37,6 +38,10 @@ PROMPT_SECONDS = 40.0
 LOGIN_WAIT_SECONDS = 240.0
 # What remains of Hermes's own limit for a call, for the call that is repeated.
 REPEATED_CALL_SECONDS = 60.0
+# What a hook leaves of the time that Hermes gives it.
+HOOK_MARGIN_SECONDS = 5.0
+# A hook with less time than this does not wait for a login.
+MIN_HOOK_SECONDS = 150.0
 # How often a waiting call checks whether the user has stopped the turn.
 INTERRUPT_CHECK_SECONDS = 0.5
 # The shortest time between two checks of a server's token, if its calls fail again and again.
@@ -54,6 +59,10 @@ USER_PROMPTED = (
     "The user has been asked, in a private message, to log in to {server}, and has not done so yet: say so "
     "in one sentence. Call its tools again when the user writes next."
 )
+USER_PROMPTED_CALL_TOOL = (
+    "The user has just been asked, in a private message, to log in to {server}. Call the tool "
+    "connect_mcp_server with this server now: it waits until the user has logged in. Then repeat this call."
+)
 PROMPT_NOT_ANSWERED = (
     "The user was asked to log in to {server} and has not done so: say that they can type /mcpauth {server}."
 )
@@ -63,7 +72,7 @@ ALREADY_CONNECTED = "{server} is connected."
 
 log = logging.getLogger(__name__)
 
-State = Literal["connected", "without_tools", "already_connected", "not_connected"]
+State = Literal["connected", "without_tools", "already_connected", "prompted", "not_connected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,7 @@ class AgentLogins:
         if not needs_login and now < self._recheck_at.get(server, 0.0):
             return None
         self._recheck_at[server] = now + RECHECK_SECONDS
-        outcome = self._log_in_blocking(adapter, server, source, call.seconds)
+        outcome = self._log_in_blocking(adapter, server, source, call.seconds, in_hook=True)
         if outcome is None or (outcome.state == "already_connected" and not needs_login):
             return None
         if outcome.state in {"connected", "already_connected"}:
@@ -150,28 +159,38 @@ class AgentLogins:
         server_name: str,
         source: Any,  # noqa: ANN401  Hermes's own
         call_seconds: float = 0.0,
+        *,
+        in_hook: bool = False,
     ) -> LoginOutcome | None:
         """Ask for a login and wait for it; None if no user could be asked."""
         with suppress(RuntimeError):
             # Never block an event loop: if Hermes calls from one, do not prompt.
             asyncio.get_running_loop()
             return None
-        remaining = hermes.tool_time_limit_seconds() - call_seconds - REPEATED_CALL_SECONDS
-        wait_seconds = min(LOGIN_WAIT_SECONDS, max(0.0, remaining))
-        if hermes.is_turn_interrupted():
+        limit = hermes.tool_time_limit_seconds() - call_seconds
+        can_wait = True
+        if in_hook:
+            limit = min(limit, hermes.hook_time_limit_seconds())
+            can_wait = limit >= MIN_HOOK_SECONDS
+        wait_seconds = min(LOGIN_WAIT_SECONDS, max(0.0, limit - PROMPT_SECONDS - REPEATED_CALL_SECONDS))
+        if not can_wait or hermes.is_turn_interrupted():
             wait_seconds = 0.0
+        prompted = (USER_PROMPTED if can_wait else USER_PROMPTED_CALL_TOOL).format(server=server_name)
         future = asyncio.run_coroutine_threadsafe(
             request_login(adapter, server_name, source, self._runtime, wait_seconds), self._runtime.loop
         )
-        end = time.monotonic() + PROMPT_SECONDS + wait_seconds + REPEATED_CALL_SECONDS
+        end = time.monotonic() + min(
+            PROMPT_SECONDS + wait_seconds + REPEATED_CALL_SECONDS, limit - HOOK_MARGIN_SECONDS
+        )
         try:
             while True:
                 with suppress(TimeoutError):
-                    return future.result(INTERRUPT_CHECK_SECONDS)
+                    outcome = future.result(INTERRUPT_CHECK_SECONDS)
+                    return replace(outcome, sentence=prompted) if outcome.state == "prompted" else outcome
                 is_interrupted = wait_seconds > 0.0 and hermes.is_turn_interrupted()
                 if is_interrupted or time.monotonic() > end:
                     future.cancel()
-                    return LoginOutcome("not_connected", USER_PROMPTED.format(server=server_name))
+                    return LoginOutcome("prompted", prompted)
         except Exception as error:  # noqa: BLE001  Hermes would log its text
             future.cancel()
             log.warning("No user could be asked to log in to %s: %s.", server_name, type(error).__name__)
@@ -187,6 +206,8 @@ async def request_login(
 ) -> LoginOutcome:
     """Ask the user to log in if that is needed, wait for the login, and load the server's tools."""
     profile = adapter.adapter_ref.profile
+    await adapter.login_cache.refresh()
+    done_ids = {login.id for login in adapter.logins() if login.status == "done"}
     try:
         server = await run_file_work(adapter.servers.find, server_name)
         session = adapter.service.session(server)
@@ -213,13 +234,60 @@ async def request_login(
 
     login_task: asyncio.Task[bool] = adapter.spawn(log_in())
     is_prompted = await _wait_for_prompt(login_task, adapter, session, sender.user_id)
-    await asyncio.wait({login_task}, timeout=wait_seconds)
-    if login_task.done() and not login_task.cancelled() and login_task.result():
-        if await runtime.connect_server(server_name, profile):
-            return LoginOutcome("connected", CONNECTED.format(server=server_name))
-        return LoginOutcome("without_tools", CONNECTED_WITHOUT_TOOLS.format(server=server_name))
-    sentence = USER_PROMPTED if is_prompted and not login_task.done() else PROMPT_NOT_ANSWERED
-    return LoginOutcome("not_connected", sentence.format(server=server_name))
+    if await _wait_for_login(login_task, adapter, session, done_ids, wait_seconds):
+        if not await runtime.connect_server(server_name, profile):
+            return LoginOutcome("without_tools", CONNECTED_WITHOUT_TOOLS.format(server=server_name))
+        return LoginOutcome("connected", CONNECTED.format(server=server_name))
+    return _outcome_without_login(server_name, is_waiting=is_prompted and not login_task.done())
+
+
+def _outcome_without_login(server_name: str, *, is_waiting: bool) -> LoginOutcome:
+    if is_waiting:
+        return LoginOutcome("prompted", USER_PROMPTED.format(server=server_name))
+    return LoginOutcome("not_connected", PROMPT_NOT_ANSWERED.format(server=server_name))
+
+
+async def _wait_for_login(
+    login_task: asyncio.Task[bool],
+    adapter: HermesAdapter,
+    session: Session,
+    done_ids: Collection[str],
+    seconds: float,
+) -> bool:
+    """Wait until a login of this session has succeeded that is not in `done_ids`; return whether one has.
+
+    It need not be the login of the task: a user may use the command instead, and an answer may come while
+    the task starts. Then the task's own login is cancelled.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                logins = [login for login in adapter.logins() if login.key == session.key]
+                open_ids = [login.id for login in logins if login.status in {"waiting", "exchanging"}]
+                if any(login.status == "done" and login.id not in done_ids for login in logins):
+                    for login_id in open_ids:
+                        await adapter.service.cancel(login_id)
+                    return True
+                if login_task.done() and not login_task.cancelled() and login_task.result():
+                    return True
+                if login_task.done() and not open_ids:
+                    return False
+                await _wait_for_change(login_task, adapter)
+    return False
+
+
+async def _wait_for_change(login_task: asyncio.Task[bool], adapter: HermesAdapter) -> None:
+    """Wait until the task is over or a login has changed."""
+    change = asyncio.ensure_future(adapter.login_cache.wait_for_change())
+    was_over = login_task.done()
+    try:
+        await asyncio.wait(
+            {change} if was_over else {change, login_task}, return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        change.cancel()
+    if login_task.done() and not was_over:
+        await adapter.login_cache.refresh()
 
 
 async def _wait_for_prompt(
@@ -234,11 +302,7 @@ async def _wait_for_prompt(
                     for login in adapter.waiting_logins()
                 ):
                     return True
-                change = asyncio.ensure_future(adapter.login_cache.wait_for_change())
-                try:
-                    await asyncio.wait({login_task, change}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    change.cancel()
+                await _wait_for_change(login_task, adapter)
     return False
 
 

@@ -71,6 +71,9 @@ NAMES: Mapping[str, HermesName] = {
     ),
     "registry": HermesName(("tools.registry",), "a call that needed a login is not repeated after it"),
     "is_interrupted": HermesName(("tools.interrupt",), "a call does not wait for its login"),
+    "_resolve_hook_callback_timeout": HermesName(
+        ("hermes_cli.plugins",), "a failed call waits 20 seconds at most for its login", is_new=True
+    ),
     "get_session_env": HermesName(("gateway.session_context",), _AGENT),
     "SessionSource": HermesName(("gateway.session",), "no user can be authorised"),
     "policy_for_source": HermesName(("gateway.slash_access",), "chats can only list connections"),
@@ -571,6 +574,21 @@ def tool_time_limit_seconds() -> float:
         seconds = float(os.environ.get("HERMES_CONCURRENT_TOOL_TIMEOUT_S", "") or 420.0)
     except ValueError:
         return 420.0
+    return seconds if seconds > 0.0 else float("inf")
+
+
+def hook_time_limit_seconds() -> float:
+    """Return how long Hermes waits for a hook. A hook that takes longer is left out for a minute.
+
+    Hermes 0.19 waits without a limit, 0.21 by default 30 seconds (`plugins.hook_callback_timeout`).
+    """
+    if layout() == "0.19":
+        return float("inf")
+    resolve = _import_name("_resolve_hook_callback_timeout")
+    try:
+        seconds = 30.0 if resolve is None else float(resolve())
+    except Exception:  # noqa: BLE001  Hermes's code
+        seconds = 30.0
     return seconds if seconds > 0.0 else float("inf")
 
 

@@ -24,7 +24,7 @@ MAX_AGE_SECONDS = 10.0
 class LoginCache:
     """The logins of one HERMES_HOME, and the redirect URIs of its config.yaml, as last read.
 
-    `refresh` is called twice a second, and before each prompt that a user gets to see. So each login that a
+    `refresh` is called twice a second, and before a user sees a login or its outcome. So each login that a
     user can answer is known here.
     """
 

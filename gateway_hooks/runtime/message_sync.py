@@ -72,7 +72,7 @@ class PromptMessages:
         self._synced_version: Version | Unknown = UNKNOWN
         self._next_sync_at = 0.0
         self._wake_event = asyncio.Event()
-        self._before_prompt: Callable[[], Awaitable[None]] = _do_nothing
+        self._before_message: Callable[[], Awaitable[None]] = _do_nothing
 
     async def run(self) -> None:
         """Keep messages up to date until cancelled."""
@@ -92,9 +92,9 @@ class PromptMessages:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def call_before_prompts(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Await this before each prompt is shown or changed, for example to read the logins into memory."""
-        self._before_prompt = callback
+    def call_before_messages(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Await this before a login is shown or its message changes, for example to read the logins."""
+        self._before_message = callback
 
     def wake(self) -> None:
         """Sync now: a login has changed."""
@@ -125,7 +125,7 @@ class PromptMessages:
 
     async def _show_locked(self, login: Login, chat: Chat, message_id: str = "") -> None:
         self._chats[login.id] = chat
-        await self._before_prompt()
+        await self._before_message()
         card = self._prompt_cache.card(login)
         if message_id:
             try:
@@ -205,7 +205,7 @@ class PromptMessages:
         if login.is_over or not login.message_ids:
             return
         prompt_id, *extra_ids = login.message_ids
-        await self._before_prompt()
+        await self._before_message()
         card = self._prompt_cache.card(login)
         with contextlib.suppress(CannotWrite):
             try:
@@ -221,6 +221,7 @@ class PromptMessages:
         """Show the outcome of a login, and delete its extra messages."""
         if not login.message_ids:
             return
+        await self._before_message()
         prompt_id, *extra_ids = login.message_ids
         chat, connection = self._chat_for(login), await self._connection(login)
         card = self._renderer.outcome_card(login, connection, self._clock(), tag_of(login.key.server_name))

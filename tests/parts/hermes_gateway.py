@@ -59,7 +59,7 @@ class Gateway:
     environment: dict[str, str]
     is_ready: Callable[[], bool]
     process: subprocess.Popen[bytes] | None = None
-    command: tuple[str, ...] = COMMANDS["0.19"]
+    layout: str = "0.19"
     plugins: list[Path] = field(default_factory=list[Path])
     verbosity: str = "-v"
     output_offset: int = 0
@@ -81,7 +81,7 @@ class Gateway:
         self.output_offset = (self.home / OUTPUT_FILE).stat().st_size
         with (self.home / OUTPUT_FILE).open("ab") as output:
             self.process = subprocess.Popen(
-                [*self.command, "gateway", "run", self.verbosity],
+                [*COMMANDS[self.layout], "gateway", "run", self.verbosity],
                 cwd=self.home,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -135,7 +135,7 @@ class Gateway:
     ) -> subprocess.CompletedProcess[str]:
         """Run `hermes ARGUMENTS` with the same HERMES_HOME while the gateway runs."""
         return subprocess.run(
-            [*self.command, *arguments],
+            [*COMMANDS[self.layout], *arguments],
             cwd=self.home,
             env=self.environment,
             input=stdin,
@@ -277,7 +277,7 @@ def run_gateway(
         env_file,
         environment,
         lambda: telegram is None or telegram.is_polling,
-        command=COMMANDS[layout],
+        layout=layout,
         plugins=[plugin for plugin in plugins if isinstance(plugin, Path)],
         verbosity=verbosity,
     )

@@ -10,9 +10,11 @@ import inspect
 import json
 import logging
 import os
+import queue
 import sqlite3
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,6 +28,8 @@ from tests.parts.hermes_stand_in import mcp_client, scopes
 
 log = logging.getLogger("gateway.run")
 
+BOUNDED_HOOKS = {"transform_tool_result"}
+SUPPRESSED_SECONDS = 60.0
 DM_CHAT_TYPES = {"dm", "direct", "private"}
 
 
@@ -111,11 +115,23 @@ def get_document_cache_dir() -> Path:
     return folder
 
 
+def resolve_hook_callback_timeout() -> float:
+    """Return how long a bounded hook may take: a setting, by default 30 seconds."""
+    path = scopes.get_hermes_home() / "config.yaml"
+    settings = (yaml.safe_load(path.read_text()) or {}).get("plugins") or {}
+    return float(settings.get("hook_callback_timeout", 30.0))
+
+
+def _call(callback: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    return callback(**values)
+
+
 class Plugins:
     """The enabled plugins: their hooks, tools and commands. It is also the `ctx` of `register`."""
 
     def __init__(self) -> None:
         self.hooks: dict[str, list[Callable[..., Any]]] = {}
+        self._suppressed_until = 0.0
         self.commands: dict[str, Callable[[str], Any]] = {}
         self.cli_commands: dict[str, tuple[Callable[[Any], None], Callable[[Any], None]]] = {}
 
@@ -163,8 +179,26 @@ class Plugins:
         self.cli_commands[name] = (setup_fn, handler_fn)
 
     def invoke(self, name: str, **values: Any) -> list[Any]:
-        results = [callback(**values) for callback in self.hooks.get(name, [])]
+        run = self._call_bounded if name in BOUNDED_HOOKS else _call
+        results = [run(callback, values) for callback in self.hooks.get(name, [])]
         return [result for result in results if result is not None]
+
+    def _call_bounded(self, callback: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+        """Call a hook in a thread; leave it out for a minute if it takes longer than Hermes allows."""
+        if time.monotonic() < self._suppressed_until:
+            return None
+        results: queue.Queue[Any] = queue.Queue()
+        context = contextvars.copy_context()
+        thread = threading.Thread(
+            target=lambda: results.put(context.run(callback, **values)), name="hook", daemon=True
+        )
+        thread.start()
+        try:
+            return results.get(timeout=resolve_hook_callback_timeout())
+        except queue.Empty:
+            self._suppressed_until = time.monotonic() + SUPPRESSED_SECONDS
+            log.warning("A hook took too long.")
+            return None
 
 
 class BaseAdapter:

@@ -23,6 +23,7 @@ MODULES: Mapping[str, Mapping[str, object]] = {
     "gateway.session_context": {"get_session_env": scopes.get_session_env},
     "gateway.slash_access": {"policy_for_source": gateway.policy_for_source},
     "hermes_cli": {"__version__": VERSION},
+    "hermes_cli.plugins": {"_resolve_hook_callback_timeout": gateway.resolve_hook_callback_timeout},
     "hermes_cli.profiles": {"get_profile_dir": scopes.get_profile_dir},
     "hermes_constants": {
         "set_hermes_home_override": scopes.set_hermes_home_override,

@@ -24,6 +24,7 @@ from tests.parts.hermes_stand_in.scopes import get_hermes_home
 TOOL_PREFIX = "mcp__"
 RETRY_BASE_SECONDS = 30.0
 CONNECT_SECONDS = 20.0
+STOP_SECONDS = 0.5
 DEFAULT_CALL_SECONDS = 300.0
 
 log = logging.getLogger("tools.mcp_tool")
@@ -93,11 +94,11 @@ class ServerTask:
     session: Any = None
     auth: TokenFileAuth | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    runner: asyncio.Task[None] | None = None
 
     @property
     def owner(self) -> str:
-        return f"mcp-{self.home}-{self.name}"
+        return f"mcp-{self.name}-{id(self)}"
 
     async def run(self, ready: asyncio.Future[None]) -> None:
         """Connect, register the tools, and stay until `stopped`."""
@@ -125,7 +126,13 @@ class ServerTask:
                 raise
         finally:
             self.park()
-            self.finished.set()
+
+    async def stop(self) -> None:
+        """Disconnect. After a refused call the SDK's client may not end by itself."""
+        self.stopped.set()
+        if self.runner is not None:
+            await asyncio.wait({self.runner}, timeout=STOP_SECONDS)
+            self.runner.cancel()
 
     def park(self) -> None:
         self.session = None
@@ -211,11 +218,11 @@ def discover_mcp_tools(allowed_mcp_names: list[str] | None = None) -> list[str]:
     async def connect(name: str) -> None:
         task = ServerTask(name, names[name], home)
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        running = asyncio.create_task(task.run(ready))
+        task.runner = asyncio.create_task(task.run(ready))
         try:
             await asyncio.wait_for(ready, CONNECT_SECONDS)
         except (ConnectionError, TimeoutError) as error:
-            running.cancel()
+            task.runner.cancel()
             with lock:
                 count = connect_failures[keys[name]] = connect_failures.get(keys[name], 0) + 1
                 connect_retry_after[keys[name]] = time.monotonic() + RETRY_BASE_SECONDS * 2 ** (count - 1)
@@ -248,9 +255,7 @@ def shutdown_mcp_servers(*, scope: str | None = None, names: set[str] | None = N
                 cast("dict[ServerKey, Any]", by_key).pop(key)
 
     async def stop_all(tasks: Iterable[ServerTask]) -> None:
-        for task in tasks:
-            task.stopped.set()
-            await task.finished.wait()
+        await asyncio.gather(*(task.stop() for task in tasks))
 
     if selected:
         run_on_mcp_loop(stop_all(selected), 15.0)
