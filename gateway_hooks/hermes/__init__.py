@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 COMMAND = "mcpauth"
 COMMAND_DESCRIPTION = "Connect MCP servers, and see which are connected"
-COMMAND_ARGS_HINT = "[server | connect NAME | disconnect NAME | list]"
+COMMAND_ARGS_HINT = "[server | connect NAME | disconnect NAME | list | help]"
 LOGIN_INSTRUCTIONS = f"Log in with `hermes {COMMAND} NAME` in a terminal, or by /{COMMAND} NAME in a chat."
 TOOL_NAME = "connect_mcp_server"
 TOOLSET = "mcpauth"
@@ -176,15 +176,28 @@ def _redact_logs() -> None:
 
 def _add_arguments(parser: Any) -> None:  # noqa: ANN401  an argparse subparser
     parser.add_argument(
-        "server", nargs="?", help="its name in config.yaml; without it, show what is connected"
+        "words",
+        nargs="*",
+        metavar="NAME | list | connect NAME | disconnect NAME | doctor",
+        help="the server's name in config.yaml, or what to do; without it, list what is connected",
     )
     parser.add_argument("--flow", choices=("auto", "loopback", "device", "paste"), help="how to log in")
 
 
 def _run_cli_command(arguments: Any) -> None:  # noqa: ANN401  an argparse.Namespace
-    """Run `hermes-mcp-auth login`, or `status` without a server; exits with its exit code."""
+    """Run the verb of `hermes-mcp-auth` that the words name; exits with its exit code."""
     from hermes_mcp_auth_remote.cli.__main__ import main  # noqa: PLC0415  for this command only
 
-    if not arguments.server:
-        sys.exit(main(["status"]))
-    sys.exit(main(["login", arguments.server, *(["--flow", arguments.flow] if arguments.flow else [])]))
+    flow = ["--flow", arguments.flow] if arguments.flow else []
+    match arguments.words:
+        case [] | ["list"]:
+            verb = ["status"]
+        case ["doctor"]:
+            verb = ["doctor", "--hermes"]
+        case ["connect", name] | [name] if name not in {"connect", "disconnect"}:
+            verb = ["login", name, *flow]
+        case ["disconnect", name]:
+            verb = ["logout", name]
+        case _:
+            sys.exit(f"Use: hermes {COMMAND} [NAME | list | connect NAME | disconnect NAME | doctor]")
+    sys.exit(main(verb))

@@ -53,6 +53,7 @@ PRIVATE_CHAT_TYPES = frozenset({"dm", "direct", "private"})
 _SLACK_DM_PREFIX = "D"
 # Accounts that Telegram uses for anonymous administrators and channels (telegram.constants.ChatID).
 _TELEGRAM_SERVICE_ACCOUNTS = frozenset({"1087968824", "136817688", "777000"})
+HELP = "help"
 # How many users' private chats are remembered.
 MAX_PRIVATE_CHATS = 10_000
 # How many events are remembered that Hermes got back.
@@ -294,6 +295,9 @@ class HermesAdapter:
 
     async def _act_on(self, judgement: Judgement, chat: Chat) -> None:
         try:
+            if judgement.event.command == HELP:
+                await self.dispatcher.send_help(judgement.event, chat)
+                return
             await self.dispatcher.handle_intent(
                 judgement.intent, judgement.event, chat, self.login_cache.error
             )
@@ -327,7 +331,7 @@ class HermesAdapter:
         if command is not None:
             event = replace(event, command=command[0], text=command[1])
         intent = self._parse_intent(event, chat, logins)
-        if isinstance(intent, UnrelatedEvent) and command is not None:
+        if isinstance(intent, UnrelatedEvent) and command is not None and command[0] != HELP:
             # For example "cancel" if no login waits.
             event, intent = replace(event, command="connections", text=""), ListConnections()
         elif (
@@ -337,7 +341,10 @@ class HermesAdapter:
         ):
             # The logins cannot be read, so the login that the code belongs to is not known.
             intent = UnmatchedAnswer()
-        if isinstance(intent, UnrelatedEvent) or (self._leaves_unknown_codes and _is_unknown_code(intent)):
+        is_help = isinstance(intent, UnrelatedEvent) and command is not None
+        if (isinstance(intent, UnrelatedEvent) and not is_help) or (
+            self._leaves_unknown_codes and _is_unknown_code(intent)
+        ):
             return None
         is_code = isinstance(intent, Answer | ExposedAnswer | UnmatchedAnswer)
         if not self.policy.may_talk(event.sender):

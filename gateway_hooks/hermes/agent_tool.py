@@ -206,8 +206,6 @@ async def request_login(
 ) -> LoginOutcome:
     """Ask the user to log in if that is needed, wait for the login, and load the server's tools."""
     profile = adapter.adapter_ref.profile
-    await adapter.login_cache.refresh()
-    done_ids = {login.id for login in adapter.logins() if login.status == "done"}
     try:
         server = await run_file_work(adapter.servers.find, server_name)
         session = adapter.service.session(server)
@@ -218,6 +216,8 @@ async def request_login(
         # The tokens are valid, or were just refreshed: Hermes reads them.
         await runtime.connect_server(server_name, profile)
         return LoginOutcome("already_connected", ALREADY_CONNECTED.format(server=server_name))
+    await adapter.login_cache.refresh()
+    done_ids = {login.id for login in adapter.logins() if login.status == "done"}
     sender = HermesSender(str(source.user_id), source=source)
     if not adapter.policy.may_change(sender):
         return LoginOutcome("not_connected", ADMIN_LOGIN_NEEDED.format(server=server_name))

@@ -17,6 +17,7 @@ _COMMAND_PATTERN = re.compile(rf"(?is)\s*/{COMMAND}(?:@(\w+))?(?:\s+(.*))?")
 _VERBS = {
     "": "connections",
     "list": "connections",
+    "help": "help",
     **{command: command for command in ("connections", "connect", "disconnect", *COMMANDS_BY_VERB.values())},
 }
 # Words up to this length are shorter than any code, so Hermes may see them.

@@ -88,7 +88,13 @@ class _Report:
 
 def run(options: argparse.Namespace) -> int:
     """Run a login without changing anything and print what is wrong. Return the exit code."""
-    report = _Report(options.server, options.json, terminal_size(sys.stdout)[0])
+    if options.hermes:
+        from hermes_mcp_auth_remote.cli.hermes_doctor import run_hermes_doctor
+
+        return run_hermes_doctor(as_json=options.json)
+    if options.server is None:
+        options.refuse("name a server, or use --hermes")
+    report = _Report(str(options.server), options.json, terminal_size(sys.stdout)[0])
     try:
         configuration = current_configuration()
         report.config_warnings = (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.hermes import internals
 from gateway_hooks.hermes.internals import ADAPTER_ATTRIBUTES, GATEWAY_ATTRIBUTES, NAMES, PLATFORM_ATTRIBUTES
 from hermes_mcp_auth_remote.service.default import service_at
@@ -186,6 +187,26 @@ def test_without_one_name_one_line_says_what_is_lost_and_the_rest_works(
                 record.getMessage() for record in caplog.records if f"no {name} in" in record.getMessage()
             ]
             assert len(said) == 1
+
+    asyncio.run(main())
+
+
+@covers("hermes-story")
+def test_the_command_has_a_help(
+    tmp_path: Path, demo: Demo, model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_settings(tmp_path, {"notes": demo.mcp_url}, model.url)
+
+    async def main() -> None:
+        async with run_plain_gateway(tmp_path, monkeypatch) as gateway:
+            slack = gateway.add_adapter()
+            await slack.say("U1", "/mcpauth help")
+            help_text = await slack.wait_for("U1", ENGLISH.help_title)
+            assert "/mcpauth connect" in help_text
+            await slack.say("U3", "/mcpauth help")
+            await slack.say("U1", "/mcpauth list")
+            await slack.wait_for("U1", "Connections")
+            assert [message for message in slack.messages.values() if message.chat_id == "DU3"][1:] == []
 
     asyncio.run(main())
 

@@ -1,0 +1,25 @@
+"""The plugin as a folder: HERMES_HOME/plugins/mcp-auth-remote, with the package in its folder `lib`.
+
+For a Hermes whose environment cannot be changed, or is replaced by each update (docs/hermes.md).
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+_LIB = Path(__file__).resolve().parent / "lib"
+
+
+def register(ctx: Any) -> None:  # noqa: ANN401  Hermes's own
+    """Make the package importable and register the plugin. Hermes calls this function."""
+    if _LIB.is_dir() and str(_LIB) not in sys.path:
+        # At the end: Hermes's own packages come first.
+        sys.path.append(str(_LIB))
+    try:
+        from gateway_hooks.hermes import register as register_plugin  # noqa: PLC0415  needs the path
+    except ImportError as error:
+        raise ImportError(
+            f"The package hermes-mcp-auth-remote is not in {_LIB}. "
+            f"Run: {sys.executable} -m pip install --target {_LIB} 'hermes-mcp-auth-remote[hermes]'"
+        ) from error
+    register_plugin(ctx)
