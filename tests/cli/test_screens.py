@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,12 @@ def compare_transcript(name: str, text: str, cli: Cli) -> None:
     file = TRANSCRIPTS / f"{name}.txt"
     if os.environ.get("NEW_TRANSCRIPTS"):
         file.write_text(replace_variable_parts(text, cli), "utf-8")
-    assert replace_variable_parts(text, cli) == file.read_text("utf-8")
+    shown, expected = replace_variable_parts(text, cli), file.read_text("utf-8")
+    if name.startswith("help") and sys.version_info >= (3, 14):
+        # argparse wraps the usage elsewhere.
+        assert shown.split() == expected.split()
+    else:
+        assert shown == expected
 
 
 def find_url(screen: str) -> str:
