@@ -203,12 +203,13 @@ def test_the_agent_prompts_in_a_direct_message(discord: SharedDiscordGateway) ->
     with discord.new_scenario() as scenario:
         direct = scenario.direct
         scenario.model.queue_steps(
-            ToolCall("connect_mcp_server", {"server": scenario.notes}), "I have asked you."
+            ToolCall("connect_mcp_server", {"server": scenario.notes}), "I looked at them."
         )
         scenario.api.say(scenario.ada, direct, "Look at my notes.")
-        scenario.wait_for_message("I have asked you.", direct)
         scenario.finish_login(scenario.wait_for_message(f"Connect {scenario.notes}", direct))
         scenario.wait_for_message(f"{scenario.notes}: connected", direct)
+        # The turn waited for the login.
+        scenario.wait_for_message("I looked at them.", direct)
         scenario.wait_for_tools()
         scenario.assert_no_leaks()
 
