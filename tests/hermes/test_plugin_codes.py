@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from gateway_hooks.dialog.messages import ENGLISH
 from tests.consent_form import approve
 from tests.hermes.scenario import CALL_SECONDS, PLUGIN, SECONDS, Scenario, code_and_state
 from tests.parts import bot_api, discord_api
@@ -172,7 +173,7 @@ def test_codes_in_a_discord_file_and_in_earlier_messages_reach_no_model(
 ) -> None:
     direct, bot = scenario.discord.dm(scenario.ada), f"<@{scenario.discord.bot.id}>"
     scenario.discord.say(scenario.ada, direct, "look", files=[("notes.txt", UNEXPECTED_REDIRECT.encode())])
-    scenario.wait_for_discord_message("None of your logins waits for this answer", direct)
+    scenario.wait_for_discord_message(ENGLISH.unmatched_answer_title, direct)
     scenario.discord.say(scenario.ada, scenario.channel, f"{bot} What do you say?")
     scenario.wait_for_discord_message("Understood.", scenario.channel)
     assert scenario.model.has_received("That is what I saw.")
