@@ -14,7 +14,7 @@ from gateway_hooks.runtime.config_servers import ConfigServers
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.files.private_files import MTIME_RESOLUTION_NS
+from hermes_mcp_auth_remote.store.protocol import UNKNOWN, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_file_work
 
 # Logins expire without a change of a file: read them at least this often.
@@ -36,7 +36,7 @@ class LoginCache:
         self.configured_uris: tuple[str, ...] = ()
         # Why the logins could not be read at the last attempt.
         self.error: McpAuthError | None = None
-        self._changed_at_ns = -1
+        self._version: Version | Unknown = UNKNOWN
         self._reload_at = 0.0
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -59,16 +59,15 @@ class LoginCache:
         """Read what has changed. Blocks."""
         self.configured_uris = redirect_uris(self.servers)
         try:
-            changed_at = self.service.logins_changed_at_ns()
-            if changed_at != self._changed_at_ns or time.monotonic() >= self._reload_at:
+            version = self.service.glance_logins()
+            is_changed = version is UNKNOWN or version != self._version
+            if is_changed or time.monotonic() >= self._reload_at:
                 self.logins = tuple(self.service.logins())
                 self._reload_at = time.monotonic() + MAX_AGE_SECONDS
-                # The file system's clock has ticks: a second change within one would have the same time.
-                is_settled = time.time_ns() - changed_at > MTIME_RESOLUTION_NS
-                self._changed_at_ns = changed_at if is_settled else -1
+                self._version = version
             self.error = None
         except McpAuthError as error:
-            self.logins, self.error, self._changed_at_ns = (), error, -1
+            self.logins, self.error, self._version = (), error, UNKNOWN
         self.is_loaded = True
 
     def logins_of(self, platform: str) -> list[Login]:

@@ -94,12 +94,13 @@ def run(options: argparse.Namespace) -> int:
         return run_hermes_doctor(as_json=options.json)
     if options.server is None:
         options.refuse("name a server, or use --hermes")
-    report = _Report(str(options.server), options.json, terminal_size(sys.stdout)[0])
+    server_name = str(options.server)
+    report = _Report(server_name, options.json, terminal_size(sys.stdout)[0])
     try:
         configuration = current_configuration()
         report.config_warnings = (
             *configuration.general_warnings(),
-            *configuration.warnings(options.server),
+            *configuration.warnings(server_name),
         )
         report.server = resolve_server(options.server, options.owner, configuration)
     except McpAuthError as error:
