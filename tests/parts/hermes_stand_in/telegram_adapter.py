@@ -117,6 +117,7 @@ class TelegramAdapter(BaseAdapter):
                 content,
                 message_thread_id=thread,
                 reply_to_message_id=None if reply_to is None else int(reply_to),
+                allow_sending_without_reply=True,
             )
         except TelegramError:
             return SendResult(success=False)
