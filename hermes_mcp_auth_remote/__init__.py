@@ -1,6 +1,6 @@
 """Headless-first OAuth 2.1 for remote MCP servers: log in from a chat, over SSH or on a desktop.
 
-    from hermes_mcp_auth_remote.auth.httpx import McpAuth    # or .auth.httpx2, for the MCP SDK 2.x
+    from hermes_mcp_auth_remote import McpAuth
 
     async with httpx.AsyncClient(auth=McpAuth("linear")) as client: ...
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 # Type checkers read this as `typing.TYPE_CHECKING`. It saves the import of typing.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from hermes_mcp_auth_remote.auth.any_library import McpAuth
     from hermes_mcp_auth_remote.login import Connection, Login, Prompter
     from hermes_mcp_auth_remote.service import AuthService
     from hermes_mcp_auth_remote.service.default import default_service, open_session
@@ -23,6 +24,7 @@ __all__ = [
     "AuthService",
     "Connection",
     "Login",
+    "McpAuth",
     "Origin",
     "Prompter",
     "Secret",
@@ -37,6 +39,7 @@ _MODULE_BY_NAME = {
     "AuthService": "service",
     "Connection": "login",
     "Login": "login",
+    "McpAuth": "auth.any_library",
     "Origin": "values",
     "Prompter": "login",
     "Secret": "values",

@@ -231,6 +231,9 @@ REQUIREMENTS = (
         "docs/performance.md: many calls at once",
     ),
     Requirement("either-library", "Users of httpx do not need httpx2, and the reverse.", "layout"),
+    Requirement(
+        "one-mcp-auth", "One McpAuth serves both libraries, and can be copied and pickled.", "this package"
+    ),
     Requirement("sdk-storage", "The MCP SDK and this package share one login.", "this package"),
     Requirement(
         "sdk-provider", "The MCP SDK refreshes like this package, and prompts the user last.", "this package"

@@ -55,6 +55,8 @@ class SessionServer(Protocol):
     """The server of a session."""
 
     @property
+    def name(self) -> str: ...
+    @property
     def url(self) -> str: ...
 
 
@@ -84,14 +86,19 @@ class Session(Protocol):
     ) -> str | None: ...
 
 
-def resolve_session(server: str | Session) -> Session:
-    """Return a session unchanged, or open the operator's session for a server's name or URL."""
+def resolve_session(server: str | Session, owner: str | None = None) -> Session:
+    """Return a session unchanged, or open the session of an owner for a server's name or URL.
+
+    Raises TypeError for a session with an owner: a session already has one.
+    """
     if not isinstance(server, str):
+        if owner is not None:
+            raise TypeError("A Session already has an owner. Pass the server's name or URL with an owner.")
         return server
     # Import late: this module loads the protocol, the store and the HTTP client.
     from hermes_mcp_auth_remote.service.default import open_session  # noqa: PLC0415
 
-    return open_session(server)
+    return open_session(server, owner)
 
 
 UrlOrigin = tuple[str, str, int | None]

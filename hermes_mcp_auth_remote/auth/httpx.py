@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
-
 import httpx
 
-from hermes_mcp_auth_remote.auth.flow import (
-    Session,
-    bearer_flow,
-    bearer_flow_blocking,
-    resolve_session,
-    url_origin,
-)
-from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
+from hermes_mcp_auth_remote.auth.library_auth import LibraryAuth
 
 
-class McpAuth(httpx.Auth):
-    """Auth for httpx clients: `httpx.AsyncClient(auth=McpAuth("linear"))`.
+class McpAuth(LibraryAuth, httpx.Auth):
+    """Auth for httpx clients: `httpx.AsyncClient(auth=McpAuth("linear"))`; see `LibraryAuth`."""
 
-    `server` is a server's name in config.yaml, its URL, or a session.
-    """
-
-    @with_hidden_locals
-    def __init__(self, server: str | Session) -> None:
-        self._session = resolve_session(server)
-        self._server_origin = url_origin(httpx.URL(self._session.server.url))
-
-    def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Send a request with the token; httpx calls this for each request."""
-        return bearer_flow(self._session, self._server_origin, request)
-
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
-        """Send a request with the token; synchronous httpx clients call this for each request."""
-        return bearer_flow_blocking(self._session, self._server_origin, request)
+    _parse_url = staticmethod(httpx.URL)

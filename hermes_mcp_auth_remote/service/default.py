@@ -69,6 +69,6 @@ def _stored_server(
 
 
 @with_hidden_locals
-def open_session(server: str) -> Session:
-    """Return the operator's session of a server, by its URL or name; raises as `server_by_name` does."""
-    return service_at(hermes_home_path(os.environ)).session(server_by_name(server))
+def open_session(server: str, owner: Owner = None) -> Session:
+    """Return an owner's session of a server, by its URL or name; raises as `server_by_name` does."""
+    return service_at(hermes_home_path(os.environ)).session(server_by_name(server, owner), owner)
