@@ -48,6 +48,13 @@ fresh token in the store, as Hermes and `hermes-mcp-auth token` do. With --env
 the token is also in the command's environment: every process that it starts can
 read it, and nothing refreshes it there. Exit codes before the command runs: 4 a
 login is needed, 126 the command cannot be run, 127 the command is not found."""
+_CONNECT = """\
+Is a local MCP server for any client: the client starts this command, and the
+command passes all messages to the remote server with a valid token. If a login
+is needed, it asks: with --via the user in a chat; else in a browser of this
+machine, once per login; else through the client, if that can show addresses to
+the user; else an error names the command to run. The waiting call continues
+after the login. Configuration of common clients: docs/clients.md"""
 _LOGOUT = """\
 Revokes a login's tokens at the provider if possible, deletes all of its stored
 data and cancels its waiting logins. With --owner and no server: the logins of
@@ -131,6 +138,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--env", metavar="VARIABLE", help="put the token into this environment variable of the command"
     )
     run.set_defaults(refuse=run.error, command=[])
+    connect = add("connect", help="be a local MCP server for any client", description=_CONNECT)
+    _add_server_and_owner(connect, is_optional=False)
+    connect.add_argument(
+        "--via",
+        metavar="PLATFORM:ID",
+        help="ask that user, such as telegram:42, with the bot that serve runs",
+    )
+    connect.add_argument("--no-browser", action="store_true", help="open no browser on this machine")
+    connect.set_defaults(json=False)
     logout = add("logout", help="revoke and delete a login", description=_LOGOUT)
     _add_server_arguments(logout, is_optional=True)
     logout.add_argument("--all", action="store_true", help="log out of every login, without a question")

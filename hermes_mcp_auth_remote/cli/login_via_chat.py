@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         options.refuse("--via starts a login, --finish completes a started one: use only one of them")
     if options.flow == "loopback":
         options.refuse("--flow loopback opens a browser here, and --via asks a user elsewhere")
-    platform, user = _parse_via(options.via)
+    platform, user = parse_via(options.via)
     home = current_home()
     chats = load_chat_settings(home, os.environ) or ChatSettings()
     owner = options.owner or chats.owner(platform, user)
@@ -53,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parse_via(via: str) -> tuple[str, str]:
+def parse_via(via: str) -> tuple[str, str]:
+    """Split "telegram:42" into a platform and a user id. Raises ConfigError."""
     name, _, user_id = via.partition(":")
     platform = PLATFORMS.get(name)
     if platform is None:

@@ -1,0 +1,165 @@
+"""How the bridge asks a user to log in: in a chat, in a browser on this machine, or through the client.
+
+The bridge has no terminal of its own. The client shows its errors to a model: no error contains an address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, open_listener
+from hermes_mcp_auth_remote.terminal.loopback import Listener
+from hermes_mcp_auth_remote.values import CredentialKey, Server
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LogScreen:
+    """Logs what happens to a login, without its URL and its code. Clients keep standard error as a log."""
+
+    server_name: str
+
+    def show(self, login: Login, *, browser_opened: bool, port: int | None) -> None:
+        """Report nothing: `BrowserPrompter.show` does."""
+
+    def show_refusal(self, error: McpAuthError) -> None:
+        """Report why an answer was refused."""
+        _log.warning("%s: %s %s", self.server_name, error, error.advice)
+
+    def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
+        """Report nothing: the log is not a screen."""
+
+    def show_expiry(self, login: Login) -> None:
+        """Report nothing: `show_outcome` does."""
+
+
+@dataclass(slots=True)
+class BrowserPrompter:
+    """Opens one page per login in a browser on this machine, and catches its redirect on a loopback port."""
+
+    service: AuthService
+    server: Server
+    open_browser: Callable[[str], bool]
+    _listeners: dict[str, Listener] = field(default_factory=dict[str, Listener])
+
+    async def show(self, login: Login) -> None:
+        """Listen at the login's redirect URI and open its page. Raises AuthorizationRequired on failure."""
+        is_listening = await self.listen(login)
+        device = login.device_authorization
+        if (device is None and not is_listening) or not self.open_browser(elicitation_address(login)):
+            raise AuthorizationRequired(
+                self.server.name, reason="no browser on this machine could be opened for the login"
+            )
+        _log.info("%s: a page for the login was opened in the browser of this machine.", self.server.name)
+
+    async def listen(self, login: Login) -> bool:
+        """Listen at a login's redirect URI; return False if that is not possible."""
+        answers = LoginAnswers(self.service, LogScreen(self.server.name), self.server)
+        answers.login = login
+        listener = await open_listener(answers, login.request.redirect_uri)
+        if listener is not None:
+            self._listeners[login.id] = listener
+        return listener is not None
+
+    async def show_outcome(self, login: Login, connection: Connection | None) -> None:  # noqa: ARG002  Prompter protocol
+        """Stop listening."""
+        listener = self._listeners.pop(login.id, None)
+        if listener is not None:
+            await listener.close()
+
+    async def close(self) -> None:
+        """Stop listening for all logins. The logins go on: the next bridge listens again."""
+        for login_id in list(self._listeners):
+            await self._listeners.pop(login_id).close()
+
+    async def resume(self, key: CredentialKey) -> None:
+        """Listen for a login that an earlier process of this bridge has shown. Opens no page."""
+        with contextlib.suppress(McpAuthError):
+            for login in self.service.waiting_logins():
+                if login.key == key and login.origin == TERMINAL_ORIGIN and login.poll_state is None:
+                    await self.listen(login)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompter:
+    """Leaves a login to the bot that `serve` runs: it shows the logins of its platform."""
+
+    server_name: str
+
+    async def show(self, login: Login) -> None:
+        """Report that the bot shows the login."""
+        origin = login.origin
+        _log.info("%s: %s:%s is asked to log in.", self.server_name, origin.platform, origin.user_id)
+
+    async def show_outcome(self, login: Login, connection: Connection | None) -> None:
+        """Report nothing: the bot does."""
+
+
+@dataclass(slots=True)
+class ClientLogin:
+    """A login that the client shows by URL-mode elicitation; one at a time."""
+
+    service: AuthService
+    server: Server
+    owner: str | None
+    _prompter: BrowserPrompter = field(init=False)
+    _login: Login | None = None
+
+    def __post_init__(self) -> None:
+        self._prompter = BrowserPrompter(self.service, self.server, lambda _: True)
+
+    async def start(self, error: AuthorizationRequired) -> Login | None:
+        """Return the login that waits, or start one; None if its answer could not reach this process."""
+        login = self._login
+        if login is not None and self.service.login(login.id).status == "waiting":
+            return login
+        challenge = error.challenge
+        login = await self.service.start_login(
+            self.server,
+            TERMINAL_ORIGIN,
+            owner=self.owner,
+            challenge=challenge,  # type: ignore[arg-type]
+            flow="auto",
+        )
+        if login.device_authorization is None and not await self._prompter.listen(login):
+            await self.service.cancel(login.id)
+            return None
+        self._login = login
+        return login
+
+    async def wait(self) -> None:
+        """Wait until the login that `start` returned is over."""
+        if self._login is not None:
+            await self.service.wait_for_login(self._login.id)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._prompter.close()
+
+
+def elicitation_address(login: Login) -> str:
+    """Return the address at which the user logs in."""
+    device = login.device_authorization
+    if device is None:
+        return login.authorization_url
+    return device.verification_uri_complete or device.verification_uri
+
+
+def elicitation_text(login: Login) -> str:
+    """Return what the client shows beside the address."""
+    text = f"Log in to {login.key.server_name}. The page must be at {login.authorization_host}."
+    device = login.device_authorization
+    return text if device is None else f"{text} Enter or compare the code {device.user_code}."
+
+
+def login_error_text(error: AuthorizationRequired) -> str:
+    """Return an error for the client: what to run, and the id of a login that waits. Never an address."""
+    text = f"{error} {error.advice} Then try again."
+    return text if error.login_id is None else f"{text} A login waits already (id {error.login_id})."

@@ -1,0 +1,353 @@
+"""Pass messages between a client on standard input and output and one remote MCP server.
+
+Each request of the client runs in a task of its own. If the server needs a login when the client connects,
+and no user can be asked elsewhere, the bridge answers `initialize` itself and offers one tool, `log_in`,
+until the user has logged in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import httpx2
+
+from hermes_mcp_auth_remote.bridge.http_transport import StreamableHttp
+from hermes_mcp_auth_remote.bridge.json_rpc import (
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    SERVER_ERROR,
+    URL_ELICITATION_REQUIRED,
+    MalformedMessage,
+    Message,
+    RequestId,
+    encode,
+    error_response,
+    notification,
+    parse_messages,
+    result_response,
+)
+from hermes_mcp_auth_remote.bridge.legacy_transport import HttpWithSse
+from hermes_mcp_auth_remote.bridge.login import (
+    ClientLogin,
+    elicitation_address,
+    elicitation_text,
+    login_error_text,
+)
+from hermes_mcp_auth_remote.bridge.request_headers import CAPABILITIES_KEY, stateless_version
+from hermes_mcp_auth_remote.bridge.stdio import LineWriter, TooLongLine, read_lines
+from hermes_mcp_auth_remote.bridge.transport import LegacyServer, Transport, TransportError
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
+from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.traceback_redaction import hide_locals
+
+# The tool that the bridge offers until the user has logged in.
+LOGIN_TOOL = "log_in"
+# The key of the request for a login in an InputRequiredResult.
+LOGIN_INPUT = "hermes_mcp_auth_login"
+# While a login is missing, the store is read this often: a command may have stored one.
+LOGIN_CHECK_SECONDS = 2.0
+# A client with a progress token hears this often that a login is still missing.
+PROGRESS_SECONDS = 10.0
+_INITIALIZED_SECONDS = 30.0
+_INPUT_METHODS = frozenset({"prompts/get", "resources/read", "tools/call"})
+_EMPTY_RESULTS: Mapping[str, Mapping[str, Any]] = {
+    "ping": {},
+    "prompts/list": {"prompts": []},
+    "resources/list": {"resources": []},
+    "resources/templates/list": {"resourceTemplates": []},
+}
+_CHANGED = (
+    "notifications/tools/list_changed",
+    "notifications/prompts/list_changed",
+    "notifications/resources/list_changed",
+)
+
+
+@dataclass(slots=True)
+class Options:
+    """What a relay needs to know about its server and its client."""
+
+    server_name: str
+    url: str
+    # None if a login is shown elsewhere: in a chat or in a browser of this machine.
+    client_login: ClientLogin | None
+    # True while a login of this server waits for its user; reads files.
+    is_login_waiting: Callable[[], bool]
+
+
+class Relay:
+    """One client and one server."""
+
+    def __init__(self, options: Options, http_client: httpx2.AsyncClient, writer: LineWriter) -> None:
+        self._options = options
+        self._http_client = http_client
+        self._writer = writer
+        self._transport: Transport = StreamableHttp(
+            http_client, options.url, options.server_name, writer.write
+        )
+        self._requests: dict[RequestId, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        # The client's capabilities, from its `initialize`.
+        self._capabilities: Mapping[str, Any] = {}
+        # Set while the bridge itself answers the client, because the server needs a login.
+        self._initialize: Message | None = None
+        self._initialized: Message | None = None
+        self._connect_lock = asyncio.Lock()
+        self._announced_logins: set[str] = set()
+
+    async def run(self, input_descriptor: int) -> None:
+        """Relay until the client closes its end. Ends the session at the server."""
+        reader = asyncio.create_task(self._read(input_descriptor))
+        try:
+            await asyncio.wait({reader, self._writer.broken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (reader, *self._tasks):
+                task.cancel()
+            await asyncio.gather(reader, *self._tasks, return_exceptions=True)
+            await self._transport.close()
+            await self._writer.close()
+
+    async def _read(self, input_descriptor: int) -> None:
+        async for line in read_lines(input_descriptor):
+            if isinstance(line, TooLongLine):
+                text = "The message is longer than 32 MiB."
+                await self._writer.write(error_response(None, INVALID_REQUEST, text))
+                continue
+            try:
+                messages = parse_messages(line)
+            except MalformedMessage as error:
+                await self._writer.write(error_response(None, error.code, str(error)))
+                continue
+            for message in messages:
+                await self._accept(message)
+
+    async def _accept(self, message: Message) -> None:
+        """Start to handle a message. `initialized` must reach the server before the requests after it."""
+        if message.method == "notifications/initialized":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_INITIALIZED_SECONDS):
+                    await self._handle(message)
+            return
+        task = asyncio.create_task(self._handle(message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if message.is_request and message.id is not None:
+            message_id = message.id
+            self._requests[message_id] = task
+            task.add_done_callback(lambda done: self._forget_request(message_id, done))
+
+    def _forget_request(self, message_id: RequestId, task: asyncio.Task[None]) -> None:
+        if self._requests.get(message_id) is task:
+            del self._requests[message_id]
+
+    async def _handle(self, message: Message) -> None:
+        """Handle one message; each request gets a response."""
+        try:
+            if message.method == "notifications/cancelled":
+                await self._cancel(message)
+            else:
+                await self._forward(message)
+        except AuthorizationRequired as error:
+            if message.is_request:
+                await self._answer_login_needed(message, error)
+        except McpAuthError as error:
+            await self._answer_error(message, f"{error} {error.advice}")
+        except TransportError as error:
+            await self._answer_error(message, str(error))
+        except Exception as error:  # noqa: BLE001  one message must not end the bridge
+            hide_locals(error)
+            await self._answer_error(message, f"The bridge failed ({type(error).__name__}).", INTERNAL_ERROR)
+
+    async def _answer_error(self, message: Message, text: str, code: int = SERVER_ERROR) -> None:
+        if message.is_request:
+            await self._writer.write(error_response(message.id, code, text))
+
+    async def _cancel(self, message: Message) -> None:
+        """Stop a request. A server with sessions is told; others see the closed stream."""
+        request_id = message.params.get("requestId")
+        task = self._requests.get(request_id) if isinstance(request_id, str | int | float) else None
+        if stateless_version(message) is None and self._initialize is None:
+            with contextlib.suppress(TransportError, McpAuthError, LegacyServer):
+                await self._send(message)
+        if task is not None:
+            task.cancel()
+
+    async def _forward(self, message: Message) -> None:
+        if message.method == "initialize":
+            self._capabilities = _as_mapping(message.params.get("capabilities"))
+        elif message.method == "notifications/initialized" and self._initialize is not None:
+            self._initialized = message
+            return
+        elif self._initialize is not None and not await self._connect():
+            if message.is_request:
+                await self._answer_offline(message)
+            return
+        progress = asyncio.create_task(self._report_waiting(message))
+        try:
+            await self._send(await self._after_elicitation(message))
+        except AuthorizationRequired:
+            if message.method != "initialize" or self._options.client_login is None:
+                raise
+            await self._initialize_offline(message)
+        finally:
+            progress.cancel()
+
+    async def _send(self, message: Message) -> None:
+        try:
+            await self._transport.send(message)
+        except LegacyServer:
+            self._transport = HttpWithSse(
+                self._http_client, self._options.url, self._options.server_name, self._writer.write
+            )
+            await self._transport.send(message)
+
+    async def _report_waiting(self, message: Message) -> None:
+        """Keep a client from giving up while its request waits, if it asked for progress."""
+        token = message.meta.get("progressToken")
+        if not message.is_request or not isinstance(token, str | int) or isinstance(token, bool):
+            return
+        await asyncio.sleep(PROGRESS_SECONDS)
+        # The server reports its own progress; a login has none.
+        count = 0
+        while await run_file_work(self._options.is_login_waiting):
+            count += 1
+            params = {"progressToken": token, "progress": count, "message": "Waiting for a login."}
+            await self._writer.write(notification("notifications/progress", params))
+            await asyncio.sleep(PROGRESS_SECONDS)
+
+    # The client's own login
+
+    async def _initialize_offline(self, message: Message) -> None:
+        """Answer `initialize` without the server, which needs a login first."""
+        self._initialize, name = message, self._options.server_name
+        result = {
+            "protocolVersion": message.params.get("protocolVersion"),
+            "capabilities": {
+                "tools": {"listChanged": True},
+                "prompts": {"listChanged": True},
+                "resources": {"listChanged": True},
+            },
+            "serverInfo": {"name": name, "version": "0"},
+            "instructions": f"{name} needs a login. Call the tool {LOGIN_TOOL}.",
+        }
+        await self._writer.write(result_response(message.id, result))
+        task = asyncio.create_task(self._connect_after_login())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect_after_login(self) -> None:
+        while self._initialize is not None:
+            await asyncio.sleep(LOGIN_CHECK_SECONDS)
+            with contextlib.suppress(McpAuthError, TransportError):
+                await self._connect()
+
+    async def _connect(self) -> bool:
+        """Open the session at the server if a login exists by now. Raises TransportError."""
+        async with self._connect_lock:
+            initialize = self._initialize
+            if initialize is None:
+                return True
+            try:
+                await self._open_session(initialize)
+            except AuthorizationRequired:
+                return False
+            self._initialize = None
+        for method in _CHANGED:
+            await self._writer.write(notification(method, {}))
+        return True
+
+    async def _open_session(self, initialize: Message) -> None:
+        initialized = self._initialized or parse_messages(notification("notifications/initialized", {}))[0]
+        try:
+            await self._transport.open_session(initialize, initialized)
+        except LegacyServer:
+            self._transport = HttpWithSse(
+                self._http_client, self._options.url, self._options.server_name, self._writer.write
+            )
+            await self._transport.open_session(initialize, initialized)
+
+    async def _answer_offline(self, message: Message) -> None:
+        """Answer a request while the server needs a login."""
+        name = self._options.server_name
+        if message.method == "tools/list":
+            tool: dict[str, Any] = {
+                "name": LOGIN_TOOL,
+                "description": f"Log in to {name}. The tools of {name} appear after the login.",
+                "inputSchema": {"type": "object", "properties": {}},
+            }
+            await self._writer.write(result_response(message.id, {"tools": [tool]}))
+        elif message.method in _EMPTY_RESULTS:
+            await self._writer.write(result_response(message.id, _EMPTY_RESULTS[message.method]))
+        else:
+            await self._answer_login_needed(message, AuthorizationRequired(name))
+
+    async def _answer_login_needed(self, message: Message, error: AuthorizationRequired) -> None:
+        """Answer with an address if the client shows addresses to the user, else with a command to run."""
+        client_login = self._options.client_login
+        if client_login is not None and message.method in _INPUT_METHODS and self._can_elicit(message):
+            login = await client_login.start(error)
+            if login is not None:
+                await self._elicit(message, login)
+                return
+        text = login_error_text(error)
+        if message.method == "tools/call":
+            result: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": True}
+            if stateless_version(message) is not None:
+                result["resultType"] = "complete"
+            await self._writer.write(result_response(message.id, result))
+        else:
+            await self._answer_error(message, text)
+
+    def _can_elicit(self, message: Message) -> bool:
+        """True if the client declares URL-mode elicitation (2025-11-25 and later)."""
+        capabilities = message.meta.get(CAPABILITIES_KEY, self._capabilities)
+        elicitation = _as_mapping(_as_mapping(capabilities).get("elicitation"))
+        return "url" in elicitation
+
+    async def _after_elicitation(self, message: Message) -> Message:
+        """Wait for the login that a repeated request brings the user's answer to; remove that answer."""
+        client_login = self._options.client_login
+        responses = _as_mapping(message.params.get("inputResponses"))
+        if client_login is None or LOGIN_INPUT not in responses:
+            return message
+        await client_login.wait()
+        params = {name: value for name, value in message.params.items() if name != "inputResponses"}
+        others = {name: value for name, value in responses.items() if name != LOGIN_INPUT}
+        if others:
+            params["inputResponses"] = others
+        members = {**message.members, "params": params}
+        return Message(members, encode(members))
+
+    async def _elicit(self, message: Message, login: Login) -> None:
+        params = {"mode": "url", "message": elicitation_text(login), "url": elicitation_address(login)}
+        if stateless_version(message) is not None:
+            # 2026-07-28: the client asks the user, then sends the request again.
+            requests = {LOGIN_INPUT: {"method": "elicitation/create", "params": params}}
+            result = {"resultType": "input_required", "inputRequests": requests}
+            await self._writer.write(result_response(message.id, result))
+            return
+        data = {"elicitations": [{**params, "elicitationId": login.id}]}
+        text = f"{login.key.server_name} needs a login."
+        await self._writer.write(error_response(message.id, URL_ELICITATION_REQUIRED, text, data))
+        if login.id not in self._announced_logins:
+            self._announced_logins.add(login.id)
+            task = asyncio.create_task(self._announce_end(login))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _announce_end(self, login: Login) -> None:
+        client_login = self._options.client_login
+        if client_login is not None:
+            await client_login.service.wait_for_login(login.id)
+            params = {"elicitationId": login.id}
+            await self._writer.write(notification("notifications/elicitation/complete", params))
+
+
+def _as_mapping(value: object) -> Mapping[str, Any]:
+    """Return a JSON object, an empty one for any other value."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
