@@ -357,6 +357,14 @@ REQUIREMENTS = (
     Requirement("attention", "One error makes one message with one button, not twenty.", "this package"),
     Requirement("serve", "Bots start, fail and stop with a sentence; no token is in argv.", "this package"),
     Requirement("via", "The login of a command is shown and completed in that user's chat.", "this package"),
+    # The stdio bridge
+    Requirement("bridge-transports", "A stdio client reaches servers of every revision of MCP.", "MCP"),
+    Requirement("bridge-recovers", "Restart, lost session, dead token: the client's calls go on.", "MCP"),
+    Requirement("bridge-login", "A call waits for its login; no address reaches a model.", "this package"),
+    Requirement(
+        "bridge-bad-input", "Bad input of either side is a JSON-RPC error, and no end.", "JSON-RPC 2.0"
+    ),
+    Requirement("bridge-large", "Large results pass in constant memory.", "this package"),
     # The dialog in a chat
     Requirement(
         "chat-prompt",

@@ -22,7 +22,7 @@ def list_test_files() -> Iterator[Path]:
 def covered_ids(path: Path) -> Iterator[str]:
     """Yield the ids in the `@covers(...)` decorators of a file's test functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test_"):
             continue
         for decorator in node.decorator_list:
             if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "covers":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from tempfile import SpooledTemporaryFile
+from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from hermes_mcp_auth_remote.errors import ResponseTooLarge
 
@@ -15,16 +15,19 @@ MAX_MEMORY_BYTES = 1_048_576
 # More than any client can pass to a model; less than a disk.
 MAX_MESSAGE_BYTES = 1_073_741_824
 _CHUNK_BYTES = 262_144
+_END_BYTES = 4096
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
 class MessageBuffer:
     """Collects the JSON text of one message as a single line. Close it after use."""
 
-    __slots__ = ("_file", "size")
+    __slots__ = ("_file", "_memory", "size")
 
     def __init__(self) -> None:
-        self._file = SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES)  # noqa: SIM115  `close` closes it
+        # Streams have many small messages, so create the file only for a large one.
+        self._file: IO[bytes] | None = None
+        self._memory = bytearray()
         self.size = 0
 
     def write(self, chunk: bytes) -> None:
@@ -32,27 +35,47 @@ class MessageBuffer:
         self.size += len(chunk)
         if self.size > MAX_MESSAGE_BYTES:
             raise ResponseTooLarge("The server sent a message of more than 1 GiB.")
-        self._file.write(chunk.translate(_LINE_BREAKS))
+        line = chunk.translate(_LINE_BREAKS)
+        if self._file is None and self.size <= MAX_MEMORY_BYTES:
+            self._memory += line
+            return
+        if self._file is None:
+            self._file = TemporaryFile()  # noqa: SIM115  `close` closes it
+            self._file.write(self._memory)
+            self._memory.clear()
+        self._file.write(line)
 
     @property
     def is_small(self) -> bool:
         """True if the text is in memory."""
-        return self.size <= MAX_MEMORY_BYTES
+        return self._file is None
 
     def read_all(self) -> bytes:
         """Return the whole text. Call it only if `is_small`."""
+        return bytes(self._memory)
+
+    def read_ends(self) -> tuple[bytes, bytes]:
+        """Return the first and the last kilobytes."""
+        if self._file is None:
+            return bytes(self._memory[:_END_BYTES]), bytes(self._memory[-_END_BYTES:])
         self._file.seek(0)
-        return self._file.read()
+        head = self._file.read(_END_BYTES)
+        self._file.seek(max(0, self.size - _END_BYTES))
+        return head, self._file.read(_END_BYTES)
 
     def read_chunks(self) -> Iterator[bytes]:
         """Yield the text in parts."""
+        if self._file is None:
+            yield bytes(self._memory)
+            return
         self._file.seek(0)
         while chunk := self._file.read(_CHUNK_BYTES):
             yield chunk
 
     def close(self) -> None:
         """Delete the text."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

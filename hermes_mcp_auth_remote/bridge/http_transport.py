@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from typing import cast
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from typing import TypeVar, cast
 
 import httpx2
 
@@ -23,14 +24,16 @@ from hermes_mcp_auth_remote.bridge.json_rpc import MalformedMessage, Message, en
 from hermes_mcp_auth_remote.bridge.request_headers import ToolHeaders, request_headers, stateless_version
 from hermes_mcp_auth_remote.bridge.sse import Event, SseParser
 from hermes_mcp_auth_remote.bridge.transport import (
+    SLICE_BYTES,
     Deliver,
     LegacyServer,
     SessionLost,
     TransportError,
     deliver_text,
 )
-from hermes_mcp_auth_remote.errors import ResponseTooLarge
+from hermes_mcp_auth_remote.errors import McpAuthError, ResponseTooLarge
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
@@ -42,7 +45,8 @@ _MAX_PAUSE_SECONDS = 4.0
 _STREAM_PAUSE_SECONDS = 1.0
 _MAX_STREAM_PAUSE_SECONDS = 30.0
 _CLOSE_SECONDS = 2.0
-# One request opens a lost session again at most so often.
+_REFUSAL_SECONDS = 5.0
+# One request opens a lost session again at most so often. A further 404 or 400 is passed on.
 _MAX_LOST_SESSIONS = 2
 # These requests change nothing, so they may be sent twice.
 _REPEATABLE_METHODS = frozenset(
@@ -82,7 +86,7 @@ class StreamableHttp:
         self._initialize: Message | None = None
         self._initialized: Message | None = None
         self._generation = 0
-        self._reopen_lock = asyncio.Lock()
+        self._reopen_task: asyncio.Task[None] | None = None
         self._reopen_ids = itertools.count(1)
         self._listen_task: asyncio.Task[None] | None = None
         self._has_answered = False
@@ -97,13 +101,15 @@ class StreamableHttp:
         ends_at, pause_seconds = loop.time() + RETRY_SECONDS, _FIRST_PAUSE_SECONDS
         lost_sessions = 0
         while True:
+            if self._reopen_task is not None and not self._reopen_task.done():
+                # Neither session may be used before `initialized` was sent.
+                await asyncio.wait({self._reopen_task})
             generation = self._generation
             try:
-                await self._post(message, self._deliver)
+                await self._post(message, self._deliver, may_be_lost=lost_sessions < _MAX_LOST_SESSIONS)
             except SessionLost:
                 lost_sessions += 1
-                if lost_sessions > _MAX_LOST_SESSIONS or not await self._reopen(generation):
-                    raise TransportError(f"{self._name} does not keep a session.") from None
+                await self._reopen(generation)
             except _NotSent as error:
                 if loop.time() + pause_seconds > ends_at:
                     raise TransportError(f"{self._name} cannot be reached: {error}.") from None
@@ -123,7 +129,11 @@ class StreamableHttp:
         if self._session_id is not None:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(_CLOSE_SECONDS):
-                    await self._http_client.delete(self._url, headers=self._session_headers())
+                    await _create_background_task(self._delete_session())
+
+    async def _delete_session(self) -> None:
+        async with self._http_client.stream("DELETE", self._url, headers=self._session_headers()):
+            """The status does not matter: a server need not support this."""
 
     def _session_headers(self) -> dict[str, str]:
         headers = {} if self._version is None else {"MCP-Protocol-Version": self._version}
@@ -136,10 +146,10 @@ class StreamableHttp:
             headers["Mcp-Session-Id"] = self._session_id
         return headers
 
-    async def _post(self, message: Message, deliver: Deliver) -> None:
+    async def _post(self, message: Message, deliver: Deliver, *, may_be_lost: bool = False) -> None:
         """POST a message and deliver the response.
 
-        Raises SessionLost, _NotSent, LegacyServer, TransportError.
+        Raises SessionLost if `may_be_lost`, _NotSent, LegacyServer, TransportError.
         """
         headers, has_response = self._headers(message), False
         try:
@@ -147,7 +157,11 @@ class StreamableHttp:
                 "POST", self._url, content=message.line, headers=headers
             ) as response:
                 has_response = True
-                await self._read_response(message, response, headers, deliver)
+                if response.status_code >= 400:
+                    may_be_lost = may_be_lost and "Mcp-Session-Id" in headers
+                    await self._read_refusal(message, response, deliver, may_be_lost=may_be_lost)
+                else:
+                    await self._read_response(message, response, deliver)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
             raise _NotSent("the connection failed") from None
         except httpx2.HTTPError:
@@ -160,13 +174,8 @@ class StreamableHttp:
         except (MalformedMessage, ResponseTooLarge):
             raise TransportError(f"{self._name} sent a response that is not a JSON-RPC message.") from None
 
-    async def _read_response(
-        self, message: Message, response: httpx2.Response, headers: Mapping[str, str], deliver: Deliver
-    ) -> None:
+    async def _read_response(self, message: Message, response: httpx2.Response, deliver: Deliver) -> None:
         status, content_type = response.status_code, _content_type(response)
-        if status >= 400:
-            await self._read_refusal(message, response, headers, deliver)
-            return
         self._has_answered = True
         if message.method == "initialize":
             self._initialize, self._session_id = message, response.headers.get("mcp-session-id")
@@ -190,17 +199,21 @@ class StreamableHttp:
             )
 
     async def _read_refusal(
-        self, message: Message, response: httpx2.Response, headers: Mapping[str, str], deliver: Deliver
+        self, message: Message, response: httpx2.Response, deliver: Deliver, *, may_be_lost: bool
     ) -> None:
         """Handle a status from 400: pass on a JSON-RPC error of the server, else raise."""
         status, body = response.status_code, bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk[: MAX_MEMORY_BYTES - len(body)]
-            if len(body) >= MAX_MEMORY_BYTES:
-                break
+        # A body that breaks or never ends is no JSON-RPC error; the status counts.
+        with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+            async with asyncio.timeout(_REFUSAL_SECONDS):
+                async for chunk in response.aiter_bytes():
+                    body += chunk[: MAX_MEMORY_BYTES - len(body)]
+                    if len(body) >= MAX_MEMORY_BYTES:
+                        break
         error = _read_error(bytes(body))
+        # Some servers answer 400 instead of 404. If the error is about something else, it comes again.
         names_session = b"session" in bytes(body).lower()
-        if "Mcp-Session-Id" in headers and (status == 404 or (status == 400 and names_session)):
+        if may_be_lost and (status == 404 or (status == 400 and names_session)):
             raise SessionLost
         if error is not None and message.is_request:
             await deliver(encode({**error, "id": message.id}))
@@ -243,6 +256,8 @@ class StreamableHttp:
         )
         if parser.last_event_id is None or stateless_version(message) is not None:
             raise broken
+        # The server sends the event that is incomplete again.
+        parser = parser.successor()
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + RETRY_SECONDS
         while loop.time() < ends_at:
@@ -250,18 +265,15 @@ class StreamableHttp:
             last_event_id = parser.last_event_id
             try:
                 async with self._open_stream(last_event_id) as response:
-                    if response.status_code >= 400:
+                    if 400 <= response.status_code < 500:
                         raise broken
                     if await self._read_events(response, parser, message, deliver):
                         return
             except httpx2.HTTPError:
                 pass
             finally:
-                resumed_id, retry_seconds = parser.last_event_id, parser.retry_seconds
-                parser.close()
-                parser = SseParser()
-                parser.last_event_id, parser.retry_seconds = resumed_id, retry_seconds
-            if resumed_id != last_event_id:
+                parser = parser.successor()
+            if parser.last_event_id != last_event_id:
                 # The stream goes on: the server is alive.
                 ends_at = loop.time() + RETRY_SECONDS
         raise broken
@@ -279,22 +291,21 @@ class StreamableHttp:
     ) -> bool:
         """Deliver events; return True after the response to `message`, False at the end of the stream."""
         async for chunk in response.aiter_bytes():
-            events = parser.feed(chunk)
-            try:
-                for event in events:
+            # A compressed body may expand to a chunk of any size.
+            for start in range(0, len(chunk), SLICE_BYTES):
+                for event in parser.feed(chunk[start : start + SLICE_BYTES]):
                     if await self._deliver_event(event, message, deliver):
                         return True
-            finally:
-                for event in events:
-                    event.data.close()
+                if start:
+                    await asyncio.sleep(0)
         return False
 
     async def _deliver_event(self, event: Event, message: Message | None, deliver: Deliver) -> bool:
         """Deliver one event; return True if it is the response to `message`."""
         if event.name != "message" or not event.data.size:
             # The first event of a resumable stream has an id and no data.
+            event.data.close()
             return False
-        is_small = event.data.is_small
         try:
             messages = await deliver_text(event.data, deliver)
         except MalformedMessage:
@@ -303,23 +314,27 @@ class StreamableHttp:
         if message is None:
             return False
         self._learn(message, messages)
-        # A message that is too large to parse can only be the response.
-        return not is_small or any(item.is_response and item.id == message.id for item in messages)
+        # A message whose kind cannot be read is too large for anything but the response.
+        return not messages or any(item.is_response and item.id == message.id for item in messages)
 
-    async def _reopen(self, generation: int) -> bool:
-        """Open the session again with the client's own messages; return False if there are none."""
-        async with self._reopen_lock:
-            if self._generation != generation:
-                return True
+    async def _reopen(self, generation: int) -> None:
+        """Open the session again with the client's own messages, once for all requests that wait.
+
+        Raises TransportError, or the McpAuthError of a login or refresh.
+        """
+        if self._generation != generation:
+            return
+        if self._reopen_task is None or self._reopen_task.done():
             if self._initialize is None:
-                return False
+                raise TransportError(f"{self._name} does not keep a session.")
             _log.warning("%s has lost the session. It is opened again.", self._name)
-            await self.open_session(self._initialize, self._initialized)
-            return True
+            # A task of its own: a client that cancels one request must not leave a half-open session.
+            self._reopen_task = asyncio.create_task(self.open_session(self._initialize, self._initialized))
+            self._reopen_task.add_done_callback(_retrieve_exception)
+        await asyncio.shield(self._reopen_task)
 
     async def open_session(self, initialize: Message, initialized: Message | None) -> None:
         """Open a session with messages whose responses the client must not get. Raises as `send` does."""
-        self._session_id = None
         reopen_id = f"hermes-mcp-auth-{next(self._reopen_ids)}"
         members = {**initialize.members, "id": reopen_id}
 
@@ -332,21 +347,23 @@ class StreamableHttp:
             if initialized is not None:
                 await self._post(initialized, discard)
                 self._initialized = initialized
-                self._start_listening()
         except _NotSent as error:
             raise TransportError(f"{self._name} cannot be reached: {error}.") from None
         self._generation += 1
+        if initialized is not None:
+            self._start_listening()
 
     def _start_listening(self) -> None:
-        if self._listen_task is not None and self._listen_task is not asyncio.current_task():
+        if self._listen_task is not None:
             self._listen_task.cancel()
-        self._listen_task = asyncio.create_task(self._listen())
+        self._listen_task = _create_background_task(self._listen())
+        self._listen_task.add_done_callback(_retrieve_exception)
 
     async def _listen(self) -> None:
         """Deliver the messages that the server sends on its own, if it offers a GET stream."""
         parser, pause_seconds = SseParser(), _STREAM_PAUSE_SECONDS
         while True:
-            generation = self._generation
+            generation, is_lost = self._generation, False
             try:
                 async with self._open_stream(parser.last_event_id) as response:
                     is_lost = response.status_code == 404 and self._session_id is not None
@@ -357,18 +374,28 @@ class StreamableHttp:
                         pause_seconds = parser.retry_seconds or _STREAM_PAUSE_SECONDS
                         await self._read_events(response, parser, None, self._deliver)
                 if is_lost:
-                    # `_reopen` starts another task.
-                    with contextlib.suppress(TransportError, SessionLost, LegacyServer):
-                        await self._reopen(generation)
-                        return
-            except (httpx2.HTTPError, ResponseTooLarge):
+                    # This starts another listening task, which ends this one.
+                    await self._reopen(generation)
+            except (httpx2.HTTPError, ResponseTooLarge, TransportError, LegacyServer):
                 pass
-            event_id, retry_seconds = parser.last_event_id, parser.retry_seconds
-            parser.close()
-            parser = SseParser()
-            parser.last_event_id, parser.retry_seconds = event_id, retry_seconds
+            except McpAuthError:
+                # A login is missing. The next request of the client asks for it; a stream in the background
+                # does not.
+                pass
+            parser = parser.successor()
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _MAX_STREAM_PAUSE_SECONDS)
+
+
+def _create_background_task(work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+    """Create a task that asks no user for a login: the target of prompts is a context variable."""
+    return asyncio.create_task(work, context=contextvars.Context())
+
+
+def _retrieve_exception(task: asyncio.Task[None]) -> None:
+    """Keep asyncio from logging an exception that no caller waits for."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _may_become_stream(response: httpx2.Response) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,6 +18,15 @@ INTERNAL_ERROR = -32603
 SERVER_ERROR = -32000
 # MCP 2025-11-25, URL mode elicitation.
 URL_ELICITATION_REQUIRED = -32042
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# A member with a short scalar value, and its comma. Strings have no escapes: ids with them are not read.
+_SCALAR = rb'"[^"\\]{0,1024}"|-?[0-9][0-9.eE+-]{0,40}|null|true|false'
+_SMALL_MEMBER = re.compile(rb'\s*"([a-z]{1,16})"\s*:\s*(' + _SCALAR + rb")\s*,")
+_MEMBER_NAME = re.compile(rb'\s*"([a-z]{1,16})"\s*:')
+# The members after the large one, up to the end.
+_LAST_MEMBERS = re.compile(rb'[\]}"](?:\s*,\s*"[a-z]{1,16}"\s*:\s*(?:' + _SCALAR + rb"))+\s*\}\s*$")
+_ID_MEMBER = re.compile(rb'"id"\s*:\s*(' + _SCALAR + rb")")
 
 RequestId = str | int | float
 """An id of a request. JSON-RPC also allows fractions, which servers must not use."""
@@ -79,7 +91,8 @@ class Message:
 def parse_messages(text: bytes) -> list[Message]:
     """Parse one message, or a batch of messages (MCP 2025-03-26). Raises MalformedMessage."""
     try:
-        value: object = json.loads(text)
+        # `json.loads` would accept UTF-16 and UTF-32 too. MCP messages are UTF-8.
+        value: object = json.loads(text.removeprefix(BYTE_ORDER_MARK).decode("utf-8"))
     except (ValueError, RecursionError):
         raise MalformedMessage(PARSE_ERROR, "The message is not valid JSON.") from None
     values = cast("list[object]", value) if isinstance(value, list) else [value]
@@ -92,20 +105,62 @@ def _read_message(value: object, text: bytes | None) -> Message:
     if not isinstance(value, dict):
         raise MalformedMessage(INVALID_REQUEST, "The message is not a JSON object.")
     members = cast("dict[str, Any]", value)
+    message_id = members.get("id")
+    if "id" in members and not _is_valid_id(message_id) and ("method" in members or message_id is not None):
+        raise MalformedMessage(INVALID_REQUEST, "The id of a request must be a string or a number.")
     is_response = "result" in members or "error" in members
     if isinstance(members.get("method"), str) == is_response:
         raise MalformedMessage(INVALID_REQUEST, "The message is neither a request nor a response.")
     return Message(members, encode(members) if text is None else to_line(text))
 
 
+def _is_valid_id(value: object) -> bool:
+    return isinstance(value, str | int | float) and (not isinstance(value, float) or math.isfinite(value))
+
+
+def read_envelope(head: bytes, tail: bytes) -> Message | None:
+    """Return the kind and the id of a message that is too large to parse; None if they cannot be read.
+
+    `head` and `tail` are the first and last kilobytes. The id comes before or after the one large member.
+    The returned message has no other members and no text.
+    """
+    start = head.removeprefix(BYTE_ORDER_MARK).lstrip()
+    if not start.startswith(b"{"):
+        return None
+    position, members = 1, dict[str, Any]()
+    while (member := _SMALL_MEMBER.match(start, position)) is not None:
+        if member[1] == b"id":
+            members["id"] = _read_id(member[2])
+        position = member.end()
+    large_member = _MEMBER_NAME.match(start, position)
+    if large_member is None or large_member[1] not in {b"result", b"error", b"params"}:
+        return None
+    if "id" not in members and (last := _LAST_MEMBERS.search(tail)) is not None:
+        id_member = _ID_MEMBER.search(last[0])
+        members["id"] = None if id_member is None else _read_id(id_member[1])
+    if large_member[1] == b"params":
+        # Any name that is not empty makes it a request or notification.
+        members["method"] = "unknown"
+    else:
+        members[large_member[1].decode()] = {}
+    return Message(members, b"")
+
+
+def _read_id(text: bytes) -> RequestId | None:
+    with contextlib.suppress(ValueError):
+        value = json.loads(text)
+        return value if _is_valid_id(value) else None
+    return None
+
+
 def encode(members: Mapping[str, Any]) -> bytes:
-    """Encode a message on one line, without a line feed."""
-    return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    """Encode a message on one line, without a line feed. ASCII only: a lone surrogate stays escaped."""
+    return json.dumps(members, separators=(",", ":")).encode("ascii")
 
 
 def to_line(text: bytes) -> bytes:
     """Replace the line breaks of a JSON text by blanks: JSON strings contain none, so they are whitespace."""
-    return text.replace(b"\r", b" ").replace(b"\n", b" ").strip()
+    return text.removeprefix(BYTE_ORDER_MARK).replace(b"\r", b" ").replace(b"\n", b" ").strip()
 
 
 def error_response(

@@ -11,9 +11,10 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 
 from hermes_mcp_auth_remote.bridge.buffers import MAX_MEMORY_BYTES, MessageBuffer
-from hermes_mcp_auth_remote.bridge.json_rpc import Message, RequestId, encode
+from hermes_mcp_auth_remote.bridge.json_rpc import Message, RequestId, encode, parse_messages
 from hermes_mcp_auth_remote.bridge.sse import Event, SseParser
 from hermes_mcp_auth_remote.bridge.transport import (
+    SLICE_BYTES,
     Deliver,
     MalformedMessage,
     TransportError,
@@ -102,22 +103,28 @@ class HttpWithSse:
         self._responses[reopen_id] = response
         try:
             await self._post(endpoint, Message(members, encode(members)))
-            await response
+            async with asyncio.timeout(_ENDPOINT_SECONDS):
+                await response
             if self._initialized is not None:
                 await self._post(endpoint, self._initialized)
+        except TimeoutError:
+            raise TransportError(f"{self._name} does not open the session again.") from None
         finally:
             self._own_ids.discard(reopen_id)
             self._responses.pop(reopen_id, None)
 
     async def _post(self, endpoint: str, message: Message) -> None:
         try:
-            response = await self._http_client.post(
-                endpoint, content=message.line, headers={"Content-Type": "application/json"}
-            )
+            # The response to the message comes on the stream. This body does not matter and may never end.
+            async with self._http_client.stream(
+                "POST", endpoint, content=message.line, headers={"Content-Type": "application/json"}
+            ) as response:
+                status = response.status_code
         except httpx2.HTTPError:
             raise TransportError(f"{self._name} cannot be reached.") from None
-        if response.status_code >= 400:
-            raise TransportError(f"{self._name} refused {message.method} with status {response.status_code}.")
+        if status >= 400:
+            what = message.method or "a response"
+            raise TransportError(f"{self._name} refused {what} with status {status}.")
 
     async def _read_stream(self, endpoint: asyncio.Future[str]) -> None:
         parser = SseParser()
@@ -134,8 +141,12 @@ class HttpWithSse:
                     )
                     return
                 async for chunk in response.aiter_bytes():
-                    for event in parser.feed(chunk):
-                        await self._handle_event(event, endpoint)
+                    # A compressed body may expand to a chunk of any size.
+                    for start in range(0, len(chunk), SLICE_BYTES):
+                        for event in parser.feed(chunk[start : start + SLICE_BYTES]):
+                            await self._handle_event(event, endpoint)
+                        if start:
+                            await asyncio.sleep(0)
         except (httpx2.HTTPError, ResponseTooLarge):
             pass
         except TransportError as refusal:
@@ -168,8 +179,6 @@ class HttpWithSse:
 
     async def _deliver_unless_own(self, text: bytes | MessageBuffer) -> None:
         if isinstance(text, bytes) and self._own_ids:
-            from hermes_mcp_auth_remote.bridge.json_rpc import parse_messages  # noqa: PLC0415
-
             members: Mapping[str, object] = parse_messages(text)[0].members
             if members.get("id") in self._own_ids:
                 return

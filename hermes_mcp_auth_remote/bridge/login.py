@@ -5,8 +5,10 @@ The bridge has no terminal of its own. The client shows its errors to a model: n
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,7 +17,8 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, open_listener
 from hermes_mcp_auth_remote.terminal.loopback import Listener
-from hermes_mcp_auth_remote.values import CredentialKey, Server
+from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 _log = logging.getLogger(__name__)
 
@@ -111,15 +114,21 @@ class ClientLogin:
     owner: str | None
     _prompter: BrowserPrompter = field(init=False)
     _login: Login | None = None
+    # Calls at the same time share one login.
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self._prompter = BrowserPrompter(self.service, self.server, lambda _: True)
 
     async def start(self, error: AuthorizationRequired) -> Login | None:
         """Return the login that waits, or start one; None if its answer could not reach this process."""
-        login = self._login
-        if login is not None and self.service.login(login.id).status == "waiting":
-            return login
+        async with self._lock:
+            login = self._login
+            if login is not None and (await run_file_work(self.service.login, login.id)).status == "waiting":
+                return login
+            return await self._start(error)
+
+    async def _start(self, error: AuthorizationRequired) -> Login | None:
         challenge = error.challenge
         login = await self.service.start_login(
             self.server,
@@ -138,6 +147,13 @@ class ClientLogin:
         """Wait until the login that `start` returned is over."""
         if self._login is not None:
             await self.service.wait_for_login(self._login.id)
+
+    async def cancel(self) -> None:
+        """Cancel the login that `start` returned: its user declined it."""
+        if self._login is not None:
+            login, self._login = self._login, None
+            with contextlib.suppress(McpAuthError):
+                await self.service.cancel(login.id)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -159,7 +175,10 @@ def elicitation_text(login: Login) -> str:
     return text if device is None else f"{text} Enter or compare the code {device.user_code}."
 
 
-def login_error_text(error: AuthorizationRequired) -> str:
+def login_error_text(error: AuthorizationRequired, owner: Owner) -> str:
     """Return an error for the client: what to run, and the id of a login that waits. Never an address."""
-    text = f"{error} {error.advice} Then try again."
-    return text if error.login_id is None else f"{text} A login waits already (id {error.login_id})."
+    command = ["hermes-mcp-auth", "login", error.server_name, *(["--owner", owner] if owner else [])]
+    text = f"{error} Run `{shlex.join(command)}`. Then try again."
+    if error.login_id is None:
+        return text
+    return f"{text} Or finish the login that waits: `hermes-mcp-auth login --finish {error.login_id}`."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from hermes_mcp_auth_remote.bridge.json_rpc import (
     error_response,
     notification,
     parse_messages,
+    read_envelope,
     result_response,
 )
 from hermes_mcp_auth_remote.bridge.legacy_transport import HttpWithSse
@@ -44,6 +45,7 @@ from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import hide_locals
+from hermes_mcp_auth_remote.values import Owner
 
 # The tool that the bridge offers until the user has logged in.
 LOGIN_TOOL = "log_in"
@@ -54,6 +56,8 @@ LOGIN_CHECK_SECONDS = 2.0
 # A client with a progress token hears this often that a login is still missing.
 PROGRESS_SECONDS = 10.0
 _INITIALIZED_SECONDS = 30.0
+# After the end of the input, open requests get so long. Clients kill a server after two seconds.
+LAST_REQUESTS_SECONDS = 1.0
 _INPUT_METHODS = frozenset({"prompts/get", "resources/read", "tools/call"})
 _EMPTY_RESULTS: Mapping[str, Mapping[str, Any]] = {
     "ping": {},
@@ -61,6 +65,7 @@ _EMPTY_RESULTS: Mapping[str, Mapping[str, Any]] = {
     "resources/list": {"resources": []},
     "resources/templates/list": {"resourceTemplates": []},
 }
+_OFFLINE_METHODS = frozenset({"server/discover", "tools/list", *_EMPTY_RESULTS})
 _CHANGED = (
     "notifications/tools/list_changed",
     "notifications/prompts/list_changed",
@@ -74,10 +79,13 @@ class Options:
 
     server_name: str
     url: str
+    owner: Owner
     # None if a login is shown elsewhere: in a chat or in a browser of this machine.
     client_login: ClientLogin | None
     # True while a login of this server waits for its user; reads files.
     is_login_waiting: Callable[[], bool]
+    # Returns the Authorization header, "" if there is none. Raises AuthorizationRequired.
+    authorization: Callable[[], Awaitable[str]]
 
 
 class Relay:
@@ -90,7 +98,9 @@ class Relay:
         self._transport: Transport = StreamableHttp(
             http_client, options.url, options.server_name, writer.write
         )
-        self._requests: dict[RequestId, asyncio.Task[None]] = {}
+        self._requests: dict[RequestId, tuple[asyncio.Task[None], Message]] = {}
+        # Runs until `initialize` has its response: the session begins with it.
+        self._initialize_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         # The client's capabilities, from its `initialize`.
         self._capabilities: Mapping[str, Any] = {}
@@ -98,6 +108,7 @@ class Relay:
         self._initialize: Message | None = None
         self._initialized: Message | None = None
         self._connect_lock = asyncio.Lock()
+        self._offers_login_tool = False
         self._announced_logins: set[str] = set()
 
     async def run(self, input_descriptor: int) -> None:
@@ -105,18 +116,24 @@ class Relay:
         reader = asyncio.create_task(self._read(input_descriptor))
         try:
             await asyncio.wait({reader, self._writer.broken}, return_when=asyncio.FIRST_COMPLETED)
+            requests = {task for task, _ in self._requests.values()}
+            if reader.done() and requests:
+                # The input was a file or a pipe, or the client ends.
+                await asyncio.wait({self._writer.broken, *requests}, timeout=LAST_REQUESTS_SECONDS)
         finally:
             for task in (reader, *self._tasks):
                 task.cancel()
+            await self._writer.close()
             await asyncio.gather(reader, *self._tasks, return_exceptions=True)
             await self._transport.close()
-            await self._writer.close()
 
     async def _read(self, input_descriptor: int) -> None:
         async for line in read_lines(input_descriptor):
             if isinstance(line, TooLongLine):
                 text = "The message is longer than 32 MiB."
-                await self._writer.write(error_response(None, INVALID_REQUEST, text))
+                envelope = read_envelope(line.head, line.tail)
+                message_id = None if envelope is None or envelope.is_response else envelope.id
+                await self._writer.write(error_response(message_id, INVALID_REQUEST, text))
                 continue
             try:
                 messages = parse_messages(line)
@@ -138,11 +155,13 @@ class Relay:
         task.add_done_callback(self._tasks.discard)
         if message.is_request and message.id is not None:
             message_id = message.id
-            self._requests[message_id] = task
+            self._requests[message_id] = task, message
+            if message.method == "initialize":
+                self._initialize_task = task
             task.add_done_callback(lambda done: self._forget_request(message_id, done))
 
     def _forget_request(self, message_id: RequestId, task: asyncio.Task[None]) -> None:
-        if self._requests.get(message_id) is task:
+        if self._requests.get(message_id, (None,))[0] is task:
             del self._requests[message_id]
 
     async def _handle(self, message: Message) -> None:
@@ -151,10 +170,9 @@ class Relay:
             if message.method == "notifications/cancelled":
                 await self._cancel(message)
             else:
-                await self._forward(message)
+                await self._forward_or_ask(message)
         except AuthorizationRequired as error:
-            if message.is_request:
-                await self._answer_login_needed(message, error)
+            await self._answer_error(message, login_error_text(error, self._options.owner))
         except McpAuthError as error:
             await self._answer_error(message, f"{error} {error.advice}")
         except TransportError as error:
@@ -163,6 +181,13 @@ class Relay:
             hide_locals(error)
             await self._answer_error(message, f"The bridge failed ({type(error).__name__}).", INTERNAL_ERROR)
 
+    async def _forward_or_ask(self, message: Message) -> None:
+        try:
+            await self._forward(message)
+        except AuthorizationRequired as error:
+            if message.is_request:
+                await self._answer_login_needed(message, error)
+
     async def _answer_error(self, message: Message, text: str, code: int = SERVER_ERROR) -> None:
         if message.is_request:
             await self._writer.write(error_response(message.id, code, text))
@@ -170,14 +195,21 @@ class Relay:
     async def _cancel(self, message: Message) -> None:
         """Stop a request. A server with sessions is told; others see the closed stream."""
         request_id = message.params.get("requestId")
-        task = self._requests.get(request_id) if isinstance(request_id, str | int | float) else None
-        if stateless_version(message) is None and self._initialize is None:
+        open_request = self._requests.get(request_id) if isinstance(request_id, str | int | float) else None
+        if open_request is None:
+            # Its response was sent.
+            return
+        task, request = open_request
+        task.cancel()
+        if stateless_version(request) is None and self._initialize is None:
             with contextlib.suppress(TransportError, McpAuthError, LegacyServer):
                 await self._send(message)
-        if task is not None:
-            task.cancel()
 
     async def _forward(self, message: Message) -> None:
+        starting = self._initialize_task
+        if starting is not None and starting is not asyncio.current_task() and not starting.done():
+            # A file as input does not wait for the response to `initialize`.
+            await asyncio.wait({starting})
         if message.method == "initialize":
             self._capabilities = _as_mapping(message.params.get("capabilities"))
         elif message.method == "notifications/initialized" and self._initialize is not None:
@@ -189,7 +221,11 @@ class Relay:
             return
         progress = asyncio.create_task(self._report_waiting(message))
         try:
-            await self._send(await self._after_elicitation(message))
+            message = await self._after_elicitation(message)
+            if self._offers_login_tool and _called_tool(message) == LOGIN_TOOL:
+                await self._answer_login_tool(message)
+            else:
+                await self._send(message)
         except AuthorizationRequired:
             if message.method != "initialize" or self._options.client_login is None:
                 raise
@@ -201,10 +237,19 @@ class Relay:
         try:
             await self._transport.send(message)
         except LegacyServer:
-            self._transport = HttpWithSse(
-                self._http_client, self._options.url, self._options.server_name, self._writer.write
-            )
-            await self._transport.send(message)
+            await self._fall_back(lambda legacy: legacy.send(message))
+
+    async def _fall_back(self, use: Callable[[HttpWithSse], Awaitable[None]]) -> None:
+        """Use HTTP+SSE (2024-11-05) from now on if it works. A starting server may respond 404 too."""
+        legacy = HttpWithSse(
+            self._http_client, self._options.url, self._options.server_name, self._writer.write
+        )
+        try:
+            await use(legacy)
+        except BaseException:
+            await legacy.close()
+            raise
+        self._transport = legacy
 
     async def _report_waiting(self, message: Message) -> None:
         """Keep a client from giving up while its request waits, if it asked for progress."""
@@ -214,11 +259,12 @@ class Relay:
         await asyncio.sleep(PROGRESS_SECONDS)
         # The server reports its own progress; a login has none.
         count = 0
-        while await run_file_work(self._options.is_login_waiting):
-            count += 1
-            params = {"progressToken": token, "progress": count, "message": "Waiting for a login."}
-            await self._writer.write(notification("notifications/progress", params))
-            await asyncio.sleep(PROGRESS_SECONDS)
+        with contextlib.suppress(McpAuthError):
+            while await run_file_work(self._options.is_login_waiting):
+                count += 1
+                params = {"progressToken": token, "progress": count, "message": "Waiting for a login."}
+                await self._writer.write(notification("notifications/progress", params))
+                await asyncio.sleep(PROGRESS_SECONDS)
 
     # The client's own login
 
@@ -266,40 +312,61 @@ class Relay:
         try:
             await self._transport.open_session(initialize, initialized)
         except LegacyServer:
-            self._transport = HttpWithSse(
-                self._http_client, self._options.url, self._options.server_name, self._writer.write
-            )
-            await self._transport.open_session(initialize, initialized)
+            await self._fall_back(lambda legacy: legacy.open_session(initialize, initialized))
 
     async def _answer_offline(self, message: Message) -> None:
         """Answer a request while the server needs a login."""
-        name = self._options.server_name
+        name, results = self._options.server_name, dict(_EMPTY_RESULTS)
+        version = stateless_version(message)
+        if version is not None:
+            capabilities: dict[str, Any] = {"tools": {}, "prompts": {}, "resources": {}}
+            results["server/discover"] = {
+                "supportedVersions": [version],
+                "capabilities": capabilities,
+                "instructions": f"{name} needs a login. Call the tool {LOGIN_TOOL}.",
+            }
+        self._offers_login_tool = True
         if message.method == "tools/list":
             tool: dict[str, Any] = {
                 "name": LOGIN_TOOL,
                 "description": f"Log in to {name}. The tools of {name} appear after the login.",
                 "inputSchema": {"type": "object", "properties": {}},
             }
-            await self._writer.write(result_response(message.id, {"tools": [tool]}))
-        elif message.method in _EMPTY_RESULTS:
-            await self._writer.write(result_response(message.id, _EMPTY_RESULTS[message.method]))
-        else:
-            await self._answer_login_needed(message, AuthorizationRequired(name))
+            results["tools/list"] = {"tools": [tool]}
+        if message.method not in results:
+            raise AuthorizationRequired(name)
+        cacheable = {} if version is None else {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+        await self._writer.write(result_response(message.id, {**results[message.method], **cacheable}))
+
+    async def _answer_login_tool(self, message: Message) -> None:
+        """Answer a call of the bridge's own tool. Raises AuthorizationRequired if the login is missing."""
+        name = self._options.server_name
+        if not await self._options.authorization():
+            raise AuthorizationRequired(name)
+        text = f"You are logged in to {name}. List the tools again: those of {name} are available now."
+        await self._answer_text(message, text, is_error=False)
+
+    async def _answer_text(self, message: Message, text: str, *, is_error: bool) -> None:
+        result: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": is_error}
+        if stateless_version(message) is not None:
+            result["resultType"] = "complete"
+        await self._writer.write(result_response(message.id, result))
 
     async def _answer_login_needed(self, message: Message, error: AuthorizationRequired) -> None:
         """Answer with an address if the client shows addresses to the user, else with a command to run."""
         client_login = self._options.client_login
+        is_stateless = stateless_version(message) is not None
+        if client_login is not None and is_stateless and message.method in _OFFLINE_METHODS:
+            await self._answer_offline(message)
+            return
         if client_login is not None and message.method in _INPUT_METHODS and self._can_elicit(message):
             login = await client_login.start(error)
             if login is not None:
                 await self._elicit(message, login)
                 return
-        text = login_error_text(error)
+        text = login_error_text(error, self._options.owner)
         if message.method == "tools/call":
-            result: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": True}
-            if stateless_version(message) is not None:
-                result["resultType"] = "complete"
-            await self._writer.write(result_response(message.id, result))
+            await self._answer_text(message, text, is_error=True)
         else:
             await self._answer_error(message, text)
 
@@ -315,6 +382,9 @@ class Relay:
         responses = _as_mapping(message.params.get("inputResponses"))
         if client_login is None or LOGIN_INPUT not in responses:
             return message
+        if _as_mapping(responses[LOGIN_INPUT]).get("action") != "accept":
+            await client_login.cancel()
+            raise TransportError(f"The login to {self._options.server_name} was declined.")
         await client_login.wait()
         params = {name: value for name, value in message.params.items() if name != "inputResponses"}
         others = {name: value for name, value in responses.items() if name != LOGIN_INPUT}
@@ -343,9 +413,15 @@ class Relay:
     async def _announce_end(self, login: Login) -> None:
         client_login = self._options.client_login
         if client_login is not None:
-            await client_login.service.wait_for_login(login.id)
+            with contextlib.suppress(McpAuthError):
+                await client_login.service.wait_for_login(login.id)
             params = {"elicitationId": login.id}
             await self._writer.write(notification("notifications/elicitation/complete", params))
+
+
+def _called_tool(message: Message) -> object:
+    """Return the name of the tool that a request calls, else None."""
+    return message.params.get("name") if message.method == "tools/call" else None
 
 
 def _as_mapping(value: object) -> Mapping[str, Any]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from hermes_mcp_auth_remote.bridge.buffers import MessageBuffer
+from hermes_mcp_auth_remote.bridge.json_rpc import BYTE_ORDER_MARK
 
 # The field names are shorter; a longer name belongs to an unknown field.
 _MAX_NAME_BYTES = 16
 # An id or event name that is longer is ignored: nobody needs it, and it would be sent back to the server.
 _MAX_VALUE_BYTES = 4096
+_BLANK_LINES = re.compile(rb"[\r\n]+")
+_LINE_BREAK = re.compile(rb"[\r\n]")
 
 
 @dataclass(slots=True)
@@ -24,22 +29,28 @@ class Event:
 class SseParser:
     """Parses one stream. `last_event_id` and `retry_seconds` are for its resumption."""
 
-    def __init__(self) -> None:
-        self.last_event_id: str | None = None
-        self.retry_seconds: float | None = None
+    def __init__(self, last_event_id: str | None = None, retry_seconds: float | None = None) -> None:
+        self.last_event_id = last_event_id
+        self.retry_seconds = retry_seconds
         self._event = Event()
         # The name of the field on the current line, until its colon; then the value.
         self._name = bytearray()
         self._value: bytearray | None = None
         self._skips_blank = False
         self._was_carriage_return = False
-        self._is_start = True
+        # The first bytes, until it is clear whether they are a byte order mark; then None.
+        self._start: bytes | None = b""
+        # The id that counts when the event is complete: until then the server must send the event again.
+        self._pending_id = last_event_id
 
-    def feed(self, chunk: bytes) -> list[Event]:
-        """Parse the next chunk and return the events that it completes. Raises ResponseTooLarge."""
-        events: list[Event] = []
-        if self._is_start:
-            chunk, self._is_start = chunk.removeprefix(b"\xef\xbb\xbf"), False
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        """Parse the next chunk and yield the events that it completes. Raises ResponseTooLarge."""
+        if self._start is not None:
+            chunk, self._start = self._start + chunk, None
+            if chunk != BYTE_ORDER_MARK and BYTE_ORDER_MARK.startswith(chunk):
+                self._start = chunk
+                return
+            chunk = chunk.removeprefix(BYTE_ORDER_MARK)
         position = 0
         while position < len(chunk):
             if self._was_carriage_return:
@@ -47,19 +58,33 @@ class SseParser:
                 if chunk[position : position + 1] == b"\n":
                     position += 1
                     continue
-            end = _line_end(chunk, position)
-            self._add(chunk[position : len(chunk) if end < 0 else end])
-            if end < 0:
+            if not (self._name or self._event.has_data) and self._value is None:
+                # Skip a run of blank lines, which a hostile server may send without end.
+                blank_lines = _BLANK_LINES.match(chunk, position)
+                if blank_lines is not None:
+                    position = blank_lines.end()
+                    self._was_carriage_return = chunk[position - 1 : position] == b"\r"
+                    self._end_line()
+                    continue
+            # One search for both: `find` for each would search the whole chunk for every line.
+            line_break = _LINE_BREAK.search(chunk, position)
+            end = len(chunk) if line_break is None else line_break.start()
+            self._add(chunk[position:end])
+            if line_break is None:
                 break
             self._was_carriage_return = chunk[end : end + 1] == b"\r"
             position = end + 1
             if (event := self._end_line()) is not None:
-                events.append(event)
-        return events
+                yield event
 
     def close(self) -> None:
         """Discard an incomplete event."""
         self._event.data.close()
+
+    def successor(self) -> SseParser:
+        """Close this parser, and return one for the stream that continues where this one ended."""
+        self.close()
+        return SseParser(self.last_event_id, self.retry_seconds)
 
     def _add(self, part: bytes) -> None:
         if self._value is None:
@@ -86,16 +111,17 @@ class SseParser:
             self._event.has_data = True
 
     def _end_line(self) -> Event | None:
+        is_blank = not self._name and self._value is None
         name, value = bytes(self._name), bytes(self._value or b"")
-        is_blank = not name and self._value is None
         if name == b"data" and self._value is None:
             self._start_value()
         self._name, self._value, self._skips_blank = bytearray(), None, False
         if is_blank:
-            event, self._event = self._event, Event()
-            if event.has_data:
+            self.last_event_id = self._pending_id
+            if self._event.has_data:
+                event, self._event = self._event, Event()
                 return event
-            event.data.close()
+            self._event.name = "message"
         elif len(value) <= _MAX_VALUE_BYTES:
             self._set_field(name, value.decode("utf-8", "replace"))
         return None
@@ -105,14 +131,8 @@ class SseParser:
             self._event.name = value or "message"
         elif name == b"id" and "\0" not in value:
             # An id that is no header value cannot be sent back.
-            self.last_event_id = value if value.isascii() and value.isprintable() else self.last_event_id
+            self._pending_id = (
+                (value or None) if value.isascii() and value.isprintable() else self._pending_id
+            )
         elif name == b"retry" and value.isascii() and value.isdigit():
             self.retry_seconds = min(int(value[:9]) / 1000, 60.0)
-
-
-def _line_end(chunk: bytes, start: int) -> int:
-    """Return the position of the first CR or LF, -1 if there is none."""
-    line_feed, carriage_return = chunk.find(b"\n", start), chunk.find(b"\r", start)
-    if line_feed < 0 or carriage_return < 0:
-        return max(line_feed, carriage_return)
-    return min(line_feed, carriage_return)

@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hermes_mcp_auth_remote.bridge.buffers import MessageBuffer
 from hermes_mcp_auth_remote.threads import run_in_own_thread
@@ -15,6 +15,8 @@ from hermes_mcp_auth_remote.threads import run_in_own_thread
 # A larger line is refused: the bridge parses each line that a client sends.
 MAX_LINE_BYTES = 33_554_432
 _READ_BYTES = 65_536
+# So much of both ends of a line that is too long is kept: it contains the id.
+_END_BYTES = 4096
 # A client that reads slowly must not fill the memory.
 _MAX_QUEUED_MESSAGES = 256
 
@@ -23,15 +25,19 @@ _MAX_QUEUED_MESSAGES = 256
 class TooLongLine:
     """Stands for a line of more than MAX_LINE_BYTES, which was skipped."""
 
+    head: bytes = field(default=b"", repr=False)
+    tail: bytes = field(default=b"", repr=False)
+
 
 class LineSplitter:
     """Splits chunks into lines; keeps at most MAX_LINE_BYTES of an incomplete line. Pure."""
 
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(self, max_line_bytes: int) -> None:
         self._max_line_bytes = max_line_bytes
         self._parts: list[bytes] = []
         self._size = 0
         self._is_skipping = False
+        self._head = self._tail = b""
 
     def feed(self, chunk: bytes) -> list[bytes | TooLongLine]:
         """Return the lines that a chunk completes, without blank ones. An empty chunk ends the input."""
@@ -39,10 +45,11 @@ class LineSplitter:
         lines = list[bytes | TooLongLine]()
         for part in complete:
             self._add(part)
-            line, too_long = b"".join(self._parts).strip(), self._is_skipping
+            line = b"".join(self._parts).strip()
+            too_long = TooLongLine(self._head, self._tail) if self._is_skipping else None
             self._parts, self._size, self._is_skipping = [], 0, False
-            if too_long:
-                lines.append(TooLongLine())
+            if too_long is not None:
+                lines.append(too_long)
             elif line:
                 lines.append(line)
         self._add(rest)
@@ -51,7 +58,11 @@ class LineSplitter:
     def _add(self, part: bytes) -> None:
         self._size += len(part)
         if self._size > self._max_line_bytes:
+            if not self._is_skipping:
+                self._head = b"".join([*self._parts, part])[:_END_BYTES]
+                self._tail = b""
             self._parts, self._is_skipping = [], True
+            self._tail = (self._tail + part)[-_END_BYTES:]
         elif part:
             self._parts.append(part)
 
@@ -80,7 +91,7 @@ async def read_lines(file_descriptor: int) -> AsyncIterator[bytes | TooLongLine]
 
     # A daemon thread: a client that keeps the pipe open must not keep the bridge from ending.
     threading.Thread(target=read, name="mcp-auth-stdin", daemon=True).start()
-    splitter = LineSplitter()
+    splitter = LineSplitter(MAX_LINE_BYTES)
     while True:
         chunk = await chunks.get()
         for line in splitter.feed(chunk):
@@ -97,22 +108,42 @@ class LineWriter:
         self._file_descriptor = file_descriptor
         self._loop = asyncio.get_running_loop()
         self._queue: queue.Queue[tuple[bytes | MessageBuffer, asyncio.Future[None]] | None] = queue.Queue()
+        self._is_closed = False
+        self._unwritten: set[asyncio.Future[None]] = set()
         self._room = asyncio.Semaphore(_MAX_QUEUED_MESSAGES)
         self.broken: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="mcp-auth-stdout", daemon=True)
         self._thread.start()
 
     async def write(self, message: bytes | MessageBuffer) -> None:
-        """Write a message; returns when it is written. Ignores a client that no longer reads."""
+        """Write a message; returns when it is written. Ignores a client that no longer reads.
+
+        A cancelled caller waits too: half a line would break the protocol, and the caller closes the buffer.
+        """
         async with self._room:
+            if self._is_closed:
+                return
             done: asyncio.Future[None] = self._loop.create_future()
+            self._unwritten.add(done)
+            done.add_done_callback(self._unwritten.discard)
             self._queue.put((message, done))
-            await done
+            cancellation: asyncio.CancelledError | None = None
+            while not done.done():
+                try:
+                    await asyncio.shield(done)
+                except asyncio.CancelledError as error:
+                    cancellation = error
+            if cancellation is not None:
+                raise cancellation
 
     async def close(self, timeout_seconds: float = 2.0) -> None:
         """Write what is queued, for at most `timeout_seconds`, and end the thread."""
+        self._is_closed = True
         self._queue.put(None)
         await run_in_own_thread(self._thread.join, timeout_seconds)
+        for done in list(self._unwritten):
+            # The client does not read. Its callers must not wait for it.
+            _resolve(done, None)
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:

@@ -6,7 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from hermes_mcp_auth_remote.bridge.buffers import MessageBuffer
-from hermes_mcp_auth_remote.bridge.json_rpc import MalformedMessage, Message, parse_messages
+from hermes_mcp_auth_remote.bridge.json_rpc import MalformedMessage, Message, parse_messages, read_envelope
+
+# The parser of a stream handles so many bytes before other tasks run.
+SLICE_BYTES = 16_384
 
 Deliver = Callable[[bytes | MessageBuffer], Awaitable[None]]
 """Passes one message of the server to the client."""
@@ -46,12 +49,14 @@ class Transport(Protocol):
 async def deliver_text(buffer: MessageBuffer, deliver: Deliver) -> list[Message]:
     """Deliver the message or batch in a buffer, and close the buffer.
 
-    Return its messages; none for a message that is too large to parse. Raises MalformedMessage.
+    Return its messages. Of a message that is too large to parse, return the kind and the id, or nothing if
+    they cannot be read. Raises MalformedMessage.
     """
     with buffer:
         if not buffer.is_small:
+            envelope = read_envelope(*buffer.read_ends())
             await deliver(buffer)
-            return []
+            return [] if envelope is None else [envelope]
         messages = parse_messages(buffer.read_all())
     for message in messages:
         await deliver(message.line)
@@ -59,6 +64,7 @@ async def deliver_text(buffer: MessageBuffer, deliver: Deliver) -> list[Message]
 
 
 __all__ = [
+    "SLICE_BYTES",
     "Deliver",
     "LegacyServer",
     "MalformedMessage",

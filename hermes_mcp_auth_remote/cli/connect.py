@@ -15,6 +15,7 @@ from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ChatPrompter, ClientLogin
 from hermes_mcp_auth_remote.bridge.relay import Options, Relay
 from hermes_mcp_auth_remote.bridge.stdio import LineWriter
+from hermes_mcp_auth_remote.bridge.transport import TransportError
 from hermes_mcp_auth_remote.cli.login_via_chat import parse_via
 from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
@@ -77,7 +78,9 @@ async def _relay(
 
     writer = LineWriter(output)
     async with _open_client(service, server, owner) as http_client:
-        relay = Relay(Options(server.name, server.url, client_login, is_login_waiting), http_client, writer)
+        authorization = service.session(server, owner).header
+        options = Options(server.name, server.url, owner, client_login, is_login_waiting, authorization)
+        relay = Relay(options, http_client, writer)
         try:
             with target:
                 await relay.run(sys.stdin.fileno())
@@ -97,6 +100,17 @@ def _open_client(service: AuthService, server: Server, owner: Owner) -> httpx2.A
         limits=httpx2.Limits(max_connections=MAX_CONNECTIONS),
         verify=tls_context(server.options, os.environ, is_server_host=True),
         follow_redirects=True,
+        event_hooks={"response": [refuse_other_host]},
         # A proxy would connect to its own loopback addresses.
         trust_env=not is_loopback_host(host_of(server.url)),
     )
+
+
+async def refuse_other_host(response: httpx2.Response) -> None:
+    """Raise TransportError for a redirect to another origin: configured headers may be secret."""
+    if response.has_redirect_location:
+        source, target = response.url, response.url.join(response.headers["location"])
+        if (source.scheme, source.host, source.port) != (target.scheme, target.host, target.port):
+            raise TransportError(
+                "The server redirects to another host. If that is right, configure its new address."
+            )
