@@ -175,10 +175,20 @@ def elicitation_text(login: Login) -> str:
     return text if device is None else f"{text} Enter or compare the code {device.user_code}."
 
 
-def login_error_text(error: AuthorizationRequired, owner: Owner) -> str:
-    """Return an error for the client: what to run, and the id of a login that waits. Never an address."""
-    command = ["hermes-mcp-auth", "login", error.server_name, *(["--owner", owner] if owner else [])]
-    text = f"{error} Run `{shlex.join(command)}`. Then try again."
+def login_command(server_argument: str, owner: Owner) -> str:
+    """Return the command for a login, for a server's name or URL as the operator wrote it.
+
+    A URL with a query may contain a key, so the command then does not contain it.
+    """
+    argument = [server_argument]
+    if "://" in server_argument:
+        argument = ["--url", "ADDRESS" if "?" in server_argument else server_argument]
+    return shlex.join(["hermes-mcp-auth", "login", *argument, *(["--owner", owner] if owner else [])])
+
+
+def login_error_text(error: AuthorizationRequired, command: str) -> str:
+    """Return an error for the client: what to run, and a login that waits. Never a login's address."""
+    text = f"{error} Run `{command}`. Then try again."
     if error.login_id is None:
         return text
     return f"{text} Or finish the login that waits: `hermes-mcp-auth login --finish {error.login_id}`."

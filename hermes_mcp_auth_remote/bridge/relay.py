@@ -45,7 +45,6 @@ from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import hide_locals
-from hermes_mcp_auth_remote.values import Owner
 
 # The tool that the bridge offers until the user has logged in.
 LOGIN_TOOL = "log_in"
@@ -79,7 +78,8 @@ class Options:
 
     server_name: str
     url: str
-    owner: Owner
+    # The command that logs in.
+    login_command: str
     # None if a login is shown elsewhere: in a chat or in a browser of this machine.
     client_login: ClientLogin | None
     # True while a login of this server waits for its user; reads files.
@@ -172,7 +172,7 @@ class Relay:
             else:
                 await self._forward_or_ask(message)
         except AuthorizationRequired as error:
-            await self._answer_error(message, login_error_text(error, self._options.owner))
+            await self._answer_error(message, login_error_text(error, self._options.login_command))
         except McpAuthError as error:
             await self._answer_error(message, f"{error} {error.advice}")
         except TransportError as error:
@@ -364,7 +364,7 @@ class Relay:
             if login is not None:
                 await self._elicit(message, login)
                 return
-        text = login_error_text(error, self._options.owner)
+        text = login_error_text(error, self._options.login_command)
         if message.method == "tools/call":
             await self._answer_text(message, text, is_error=True)
         else:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 import httpx2
 
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
-from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ChatPrompter, ClientLogin
+from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ChatPrompter, ClientLogin, login_command
 from hermes_mcp_auth_remote.bridge.relay import Options, Relay
 from hermes_mcp_auth_remote.bridge.stdio import LineWriter
 from hermes_mcp_auth_remote.bridge.transport import TransportError
@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.basicConfig(format="hermes-mcp-auth: %(message)s", stream=sys.stderr)
     logging.getLogger("hermes_mcp_auth_remote.bridge").setLevel(logging.INFO)
-    run_until_stopped(_relay(service, server, owner, via, output, no_browser=options.no_browser))
+    command = login_command(options.server, options.owner)
+    run_until_stopped(_relay(service, server, owner, command, via, output, no_browser=options.no_browser))
     return 0
 
 
@@ -55,6 +56,7 @@ async def _relay(
     service: AuthService,
     server: Server,
     owner: Owner,
+    command: str,
     via: tuple[str, str] | None,
     output: int,
     *,
@@ -79,7 +81,7 @@ async def _relay(
     writer = LineWriter(output)
     async with _open_client(service, server, owner) as http_client:
         authorization = service.session(server, owner).header
-        options = Options(server.name, server.url, owner, client_login, is_login_waiting, authorization)
+        options = Options(server.name, server.url, command, client_login, is_login_waiting, authorization)
         relay = Relay(options, http_client, writer)
         try:
             with target:

@@ -117,7 +117,7 @@ async def run_bridge(
     )
     client = BridgeClient(reader, input_write)
     defaults: dict[str, Any] = {
-        "owner": None,
+        "login_command": "hermes-mcp-auth login demo",
         "client_login": None,
         "is_login_waiting": lambda: False,
         "authorization": no_token,

@@ -262,8 +262,8 @@ async def test_a_server_with_sessions_is_told_of_a_cancellation() -> None:
         await client.request("ping")
         await was_told.wait()
         assert not response.done()
-    [cancelled] = handler.received("notifications/cancelled")
-    assert cancelled.message["params"]["requestId"] == request_id
+    [received] = handler.received("notifications/cancelled")
+    assert received.message["params"]["requestId"] == request_id
 
 
 class LegacyHandler:

@@ -1,0 +1,365 @@
+"""`connect` in a process, against the demo's servers: tokens, logins, and the ends of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+
+from benchmarks.login_home import logged_in_home
+from tests.bridge.client import meta, run_in_loop
+from tests.bridge.raw_server import Reply, Request, serve
+from tests.cli.bot_process import add_user, login_url, run_bot_process, wait_for_message
+from tests.cli.commands import Cli, RunningCommand, log_in
+from tests.consent_form import approve, approve_device
+from tests.parts.authorization_server import Demo
+from tests.parts.bot_api import BotApi
+from tests.requirements import covers
+
+pytestmark = pytest.mark.slow
+
+INITIALIZE: dict[str, Any] = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "test", "version": "1"},
+}
+ADD = {"name": "add", "arguments": {"a": 2, "b": 3}}
+
+
+class ConnectClient:
+    """A JSON-RPC client of a `connect` process."""
+
+    def __init__(self, command: RunningCommand) -> None:
+        self.command = command
+        self.notifications: list[dict[str, Any]] = []
+        self._next_id = 0
+
+    def send(self, method: str, params: dict[str, Any] | None = None, *, is_request: bool = True) -> int:
+        message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params or {}}
+        if is_request:
+            self._next_id += 1
+            message["id"] = self._next_id
+        self.command.send(json.dumps(message) + "\n")
+        return self._next_id
+
+    def read_response(self, request_id: int) -> dict[str, Any]:
+        while (message := self.command.read_event()).get("id") != request_id:
+            self.notifications.append(message)
+        return message
+
+    def wait_for_notification(self, method: str) -> dict[str, Any]:
+        while not any(message["method"] == method for message in self.notifications):
+            self.notifications.append(self.command.read_event())
+        return next(message for message in self.notifications if message["method"] == method)
+
+    def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self.read_response(self.send(method, params))
+
+    def initialize(self, **capabilities: Any) -> dict[str, Any]:
+        response = self.request("initialize", {**INITIALIZE, "capabilities": capabilities})
+        self.send("notifications/initialized", is_request=False)
+        return response
+
+    def tools(self, **params: Any) -> list[str]:
+        return [tool["name"] for tool in self.request("tools/list", params)["result"]["tools"]]
+
+    def call(self, **params: Any) -> str:
+        """Call a tool and return its text."""
+        text: str = self.request("tools/call", params or ADD)["result"]["content"][0]["text"]
+        return text
+
+    def end(self) -> str:
+        """Close the input; return standard error."""
+        result = self.command.wait_for_exit(b"")
+        assert (result.exit_code, result.out) == (0, "")
+        assert "http" not in result.err
+        return result.err
+
+
+@contextmanager
+def connect(cli: Cli, *arguments: str, env: dict[str, str] | None = None) -> Iterator[ConnectClient]:
+    with cli.start("connect", *(arguments or ("demo", "--no-browser")), env=env, in_fork=True) as command:
+        yield ConnectClient(command)
+
+
+def finish_in_browser(url: str, wait_seconds: float = 0) -> None:
+    """Approve, and let the browser follow the redirect to this machine when a process listens there."""
+    redirect, deadline = approve(url), time.monotonic() + wait_seconds
+    while True:
+        try:
+            with urllib.request.urlopen(redirect, timeout=10) as response:
+                assert response.status == 200
+        except URLError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
+
+
+@covers("bridge-recovers")
+def test_a_dead_token_is_refreshed_once_for_calls_at_the_same_time(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    with connect(cli) as client:
+        assert client.initialize()["result"]["serverInfo"]["name"] == "demo"
+        assert client.tools() == ["whoami", "add"]
+        demo.authorization_server.ledger.revoke_access_tokens()
+        ids = [client.send("tools/call", ADD) for _ in range(20)]
+        texts = dict[int, str]()
+        while len(texts) < len(ids):
+            response = client.command.read_event()
+            texts[response["id"]] = response["result"]["content"][0]["text"]
+        assert texts == dict.fromkeys(ids, "5")
+        assert demo.authorization_server.count_requests("refresh") == 1
+        assert client.end() == ""
+
+
+@covers("bridge-login")
+def test_without_a_login_the_error_names_the_command_and_no_address(cli: Cli, demo: Demo) -> None:
+    with connect(cli) as client:
+        assert "log_in" in client.initialize()["result"]["instructions"]
+        assert client.tools() == ["log_in"]
+        assert client.request("prompts/list")["result"] == {"prompts": []}
+        response = client.request("tools/call", {"name": "log_in"})
+        assert response["result"]["isError"] is True
+        text = response["result"]["content"][0]["text"]
+        assert "Run `hermes-mcp-auth login demo`. Then try again." in text
+        assert "http" not in text
+        assert "hermes-mcp-auth login demo" in client.request("completion/complete")["error"]["message"]
+        log_in(cli, demo)
+        assert client.call(name="log_in").startswith("You are logged in to demo.")
+        client.wait_for_notification("notifications/tools/list_changed")
+        assert client.tools() == ["whoami", "add"]
+        assert client.call() == "5"
+        client.end()
+
+
+def test_the_command_in_an_error_has_the_owner_and_the_address_that_the_operator_wrote(
+    cli: Cli, demo: Demo
+) -> None:
+    with connect(cli, demo.mcp_url, "--owner", "telegram:42", "--no-browser") as client:
+        client.initialize()
+        assert f"hermes-mcp-auth login --url {demo.mcp_url} --owner telegram:42`" in client.call()
+    with connect(cli, f"{demo.mcp_url}?key=k3y", "--no-browser") as client:
+        client.initialize()
+        text = client.call()
+        assert "hermes-mcp-auth login --url ADDRESS`" in text
+        assert "k3y" not in text
+
+
+@covers("bridge-login")
+@pytest.mark.parametrize("has_login", [False, True])
+def test_url_elicitation_of_2025_11_25(cli: Cli, demo: Demo, has_login: bool) -> None:  # noqa: FBT001
+    if has_login:
+        log_in(cli, demo)
+    with connect(cli) as client:
+        client.initialize(elicitation={"url": {}})
+        if has_login:
+            demo.authorization_server.ledger.revoke_everything()
+        ids = [client.send("tools/call", ADD) for _ in range(2)]
+        errors = [client.read_response(ids[0])["error"], client.read_response(ids[1])["error"]]
+        assert [error["code"] for error in errors] == [-32042, -32042]
+        [elicitation] = errors[0]["data"]["elicitations"]
+        # Calls at the same time share one login.
+        assert errors[1]["data"]["elicitations"] == [elicitation]
+        assert elicitation["mode"] == "url"
+        assert "http" not in errors[0]["message"] + elicitation["message"]
+        finish_in_browser(elicitation["url"])
+        complete = client.wait_for_notification("notifications/elicitation/complete")
+        assert complete["params"] == {"elicitationId": elicitation["elicitationId"]}
+        assert client.call() == "5"
+        client.end()
+
+
+@covers("bridge-login")
+def test_a_device_code_is_shown_by_the_client(cli: Cli, demo: Demo) -> None:
+    demo.authorization_server.change_behaviour(with_device=True, device_interval_seconds=1)
+    with connect(cli) as client:
+        client.initialize(elicitation={"url": {}})
+        [elicitation] = client.request("tools/call", ADD)["error"]["data"]["elicitations"]
+        assert "code" in elicitation["message"]
+        approve_device(elicitation["url"])
+        client.wait_for_notification("notifications/elicitation/complete")
+        assert client.call() == "5"
+
+
+@covers("bridge-login")
+def test_input_required_result_of_2026_07_28(cli: Cli, demo: Demo) -> None:
+    stateless = {"_meta": meta(elicitation={"url": {}})}
+    with connect(cli) as client:
+        assert client.request("server/discover", stateless)["result"]["supportedVersions"] == ["2026-07-28"]
+        assert client.tools(**stateless) == ["log_in"]
+        result = client.request("tools/call", {"name": "log_in", **stateless})["result"]
+        assert result["resultType"] == "input_required"
+        [(key, request)] = result["inputRequests"].items()
+        assert (request["method"], request["params"]["mode"]) == ("elicitation/create", "url")
+        declined = {"inputResponses": {key: {"action": "decline"}}}
+        assert (
+            "declined" in client.request("tools/call", {**ADD, **stateless, **declined})["error"]["message"]
+        )
+        [request] = client.request("tools/call", {**ADD, **stateless})["result"]["inputRequests"].values()
+        accepted = {"inputResponses": {key: {"action": "accept"}}}
+        # The client repeats the call while the user is at the page: the call waits.
+        call = client.send("tools/call", {**ADD, **stateless, **accepted})
+        finish_in_browser(request["params"]["url"])
+        assert client.read_response(call)["result"]["content"][0]["text"] == "5"
+        assert client.tools(**stateless) == ["whoami", "add"]
+        assert "logged in" in client.call(name="log_in", **stateless)
+        client.end()
+
+
+def test_a_login_that_cannot_start_is_an_error(cli: Cli, demo: Demo) -> None:
+    with connect(cli) as client:
+        client.initialize(elicitation={"url": {}})
+        demo.authorization_server.fail_next("authorization_server_metadata", status=500, times=None)
+        assert client.request("tools/call", ADD)["error"]["code"] == -32000
+        assert "result" in client.request("ping")
+
+
+def make_browser(tmp_path: Path, *, approves: bool) -> tuple[dict[str, str], Path]:
+    """Return the environment with a browser that records each page, and may approve the login."""
+    record, script = tmp_path / "pages", tmp_path / "browser"
+    code = f"""#!{sys.executable}
+import sys, urllib.request
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.consent_form import approve
+with open({str(record)!r}, "a") as file:
+    print(sys.argv[1], file=file)
+if {approves}:
+    urllib.request.urlopen(approve(sys.argv[1])).read()
+"""
+    script.write_text(code, "utf-8")
+    script.chmod(0o755)
+    return {"BROWSER": str(script)}, record
+
+
+def read_pages(record: Path, count: int) -> list[str]:
+    """Wait until the browser has opened so many pages."""
+    deadline = time.monotonic() + 20
+    while not record.exists() or len(record.read_text().splitlines()) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return record.read_text().splitlines()
+
+
+@covers("bridge-login")
+def test_a_browser_opens_one_page_and_the_waiting_calls_go_on(cli: Cli, demo: Demo, tmp_path: Path) -> None:
+    env, record = make_browser(tmp_path, approves=True)
+    log_in(cli, demo)
+    with connect(cli, "demo", env=env) as client:
+        client.initialize()
+        demo.authorization_server.ledger.revoke_everything()
+        ids = [client.send("tools/call", ADD) for _ in range(3)]
+        responses = sorted((client.command.read_event() for _ in ids), key=lambda message: message["id"])
+        assert {r["result"]["content"][0]["text"] for r in responses} == {"5"}
+        assert "a page for the login was opened" in client.end()
+    assert len(read_pages(record, 1)) == 1
+
+
+@covers("bridge-login")
+def test_a_bridge_that_is_started_again_opens_no_second_page(cli: Cli, demo: Demo, tmp_path: Path) -> None:
+    env, record = make_browser(tmp_path, approves=False)
+    with connect(cli, "demo", env=env) as client:
+        client.send("initialize", INITIALIZE)
+        [page] = read_pages(record, 1)
+        client.command.process.kill()
+    with connect(cli, "demo", env=env) as client:
+        request_id = client.send("initialize", INITIALIZE)
+        # The response to this line comes after the bridge has begun to wait for the login.
+        client.command.send("{\n")
+        assert client.command.read_event()["error"]["code"] == -32700
+        finish_in_browser(page, wait_seconds=20)
+        assert "result" in client.read_response(request_id)
+    assert len(read_pages(record, 1)) == 1
+
+
+@covers("bridge-login")
+def test_a_user_is_asked_in_their_chat_while_the_call_waits(cli: Cli, demo: Demo, api: BotApi) -> None:
+    log_in(cli, demo)
+    anna = add_user(api)
+    with run_bot_process(cli, api, "--allow", "7"), connect(cli, "demo", "--via", "telegram:7") as client:
+        client.initialize()
+        demo.authorization_server.ledger.revoke_everything()
+        call = client.send("tools/call", ADD)
+        api.say(anna, approve(login_url(wait_for_message(api, anna, "Connect demo"))))
+        assert client.read_response(call)["result"]["content"][0]["text"] == "5"
+        assert "telegram:7 is asked to log in" in client.end()
+
+
+def test_a_revoked_refresh_token_names_the_command_and_a_login_elsewhere_helps(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    with connect(cli) as client:
+        client.initialize()
+        demo.authorization_server.ledger.revoke_everything()
+        assert "Run `hermes-mcp-auth login demo`" in client.call()
+        log_in(cli, demo)
+        assert client.call() == "5"
+
+
+def test_an_unknown_server_ends_the_bridge_before_the_protocol(cli: Cli) -> None:
+    result = cli.run("connect", "dmeo")
+    assert (result.exit_code, result.out) == (3, "")
+    assert "No server dmeo" in result.err
+
+
+@pytest.mark.parametrize(("signal_number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_bridge(
+    cli: Cli, demo: Demo, signal_number: signal.Signals, exit_code: int
+) -> None:
+    log_in(cli, demo)
+    with connect(cli) as client:
+        client.initialize()
+        client.command.send_signal(signal_number)
+        assert client.command.wait_for_exit().exit_code == exit_code
+
+
+def test_a_client_that_no_longer_reads_ends_the_bridge(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    with cli.start("connect", "demo", "--no-browser") as command:
+        client = ConnectClient(command)
+        client.initialize()
+        assert client.command.process.stdout is not None
+        client.command.process.stdout.close()
+        client.command.process.stdout = None
+        client.send("tools/list")
+        assert client.command.process.wait(10) == 0
+
+
+@covers("bridge-large")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@run_in_loop
+async def test_a_result_of_50_megabytes_needs_constant_memory() -> None:
+    block = b"x" * 1_000_000
+
+    async def respond(request: Request, reply: Reply) -> None:
+        if request.method != "POST" or "id" not in request.message:
+            await reply.send(405 if request.method == "GET" else 202)
+            return
+        message_id, size = request.message["id"], request.message["params"].get("size", 0)
+        await reply.start_stream()
+        await reply.write(b'data: {"jsonrpc":"2.0","id":%d,"result":{"text":"' % message_id)
+        for _ in range(size):
+            await reply.write(block)
+        await reply.write(b'"}}\n\n')
+
+    def peak_kilobytes(pid: int) -> int:
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0])
+
+    async with serve(respond) as url:
+        with logged_in_home(url) as home, Cli(home, ()).start("connect", "bench") as command:
+            client = ConnectClient(command)
+            await asyncio.to_thread(client.request, "tools/call", {"size": 2})
+            before = peak_kilobytes(command.process.pid)
+            response = await asyncio.to_thread(client.request, "tools/call", {"size": 50})
+            assert len(response["result"]["text"]) == 50_000_000
+            assert peak_kilobytes(command.process.pid) - before < 8_000
