@@ -365,6 +365,7 @@ REQUIREMENTS = (
         "bridge-bad-input", "Bad input of either side is a JSON-RPC error, and no end.", "JSON-RPC 2.0"
     ),
     Requirement("bridge-large", "Large results pass in constant memory.", "this package"),
+    Requirement("cimd-only", "A server that takes only metadata documents works with one.", "MCP 2026-07-28"),
     # The dialog in a chat
     Requirement(
         "chat-prompt",

@@ -143,6 +143,17 @@ def create_client(
     )
     if supports_cimd and not previous_login.is_cimd_disabled:
         return metadata_document_client(options.client_metadata_url or "", redirect_uri)
+    if (
+        authorization_server.registration_endpoint is None
+        and authorization_server.client_id_metadata_document_supported
+        and options.client_metadata_url is None
+    ):
+        raise RegistrationError(
+            f"{host_of(authorization_server.issuer)} takes clients with a metadata document, and none is "
+            "configured.",
+            "Host a document as docs/client-metadata/README.md describes, then set "
+            "`oauth.client_metadata_url` to its address.",
+        )
     client = yield from register_client(
         authorization_server,
         redirect_uri,

@@ -291,7 +291,9 @@ def test_an_error_for_each_exit_code(cli: Cli, demo: Demo) -> None:
     compare_transcript("errors", "\n".join(transcript), cli)
 
 
-@pytest.mark.parametrize("verb", ["", "login", "status", "token", "header", "run", "logout", "serve", "demo"])
+@pytest.mark.parametrize(
+    "verb", ["", "login", "status", "token", "header", "run", "connect", "logout", "serve", "demo"]
+)
 def test_the_help_of_every_verb(cli: Cli, verb: str) -> None:
     result = cli.run(*verb.split(), "--help")
     assert result.exit_code == 0
