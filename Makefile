@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Let Python keep compiled files: the tests start hundreds of processes, and each would compile our source again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo demo-telegram demo-discord test quick soak lint types bench fuzz lock setup clean
+.PHONY: help demo demo-telegram demo-discord test quick soak lint types bench frameworks fuzz lock setup clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -42,8 +42,11 @@ types: setup  ## mypy --strict and pyright
 	$(BIN)/mypy
 	$(BIN)/pyright
 
-bench: setup .venvs/bench/.stamp  ## figures against peers and floors, interleaved
+bench: setup .venvs/bench/.stamp tests/node/node_modules/.stamp  ## figures against peers and floors, interleaved
 	$(BIN)/python -m benchmarks
+
+frameworks: setup  ## run examples/ against the demo server, each framework in an environment of its own
+	@$(BIN)/python examples/run_all.py
 
 FUZZ_SECONDS ?= 20
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from benchmarks import (
     chats,
     concurrency,
+    connect,
     hostile,
     hot_path,
     logins,
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Figure]]] = {
     "startup": startup.measure_figures,
     "hot-path": hot_path.measure_figures,
     "concurrency": concurrency.measure_figures,
+    "connect": connect.measure_figures,
     "hostile": hostile.measure_figures,
     "logins": logins.measure_figures,
     "sharing": shared_login.measure_figures,

@@ -1,12 +1,14 @@
 """A server with the delay in its path, in its own process: `python -m benchmarks.server`.
 
-`/delay/50` responds after 50 ms if the request has the token, and with 401 otherwise. The process ends at the
-end of its standard input.
+`/delay/50` responds after 50 ms if the request has the token, and with 401 otherwise. `/mcp` is an MCP
+server: a tool call names the milliseconds and the bytes of its response. The process ends at the end of its
+standard input.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import subprocess
 import sys
@@ -61,7 +63,10 @@ def main() -> None:
         asyncio.run(serve())
 
 
-async def _app(scope: Scope, _receive: Receive, send: Send) -> None:
+async def _app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["path"] == "/mcp" and dict(scope["headers"]).get(b"authorization") == _EXPECTED_AUTHORIZATION:
+        await _serve_mcp(scope, receive, send)
+        return
     if dict(scope["headers"]).get(b"authorization") != _EXPECTED_AUTHORIZATION:
         status = 401
     else:
@@ -72,6 +77,36 @@ async def _app(scope: Scope, _receive: Receive, send: Send) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"{}"})
+
+
+async def _serve_mcp(scope: Scope, receive: Receive, send: Send) -> None:
+    body, has_more = b"", True
+    while has_more and scope["method"] == "POST":
+        event = await receive()
+        body, has_more = body + event.get("body", b""), event.get("more_body", False)
+    message = json.loads(body) if body else {}
+    if "id" not in message:
+        status = 202 if body else 405
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+        return
+    params = message.get("params", {})
+    arguments = params.get("arguments", {})
+    await asyncio.sleep(arguments.get("milliseconds", 0) / 1000)
+    server = {"serverInfo": {"name": "bench", "version": "1"}, "capabilities": {"tools": {}}}
+    result = {"protocolVersion": params["protocolVersion"], **server} if "protocolVersion" in params else {}
+    if message["method"] == "tools/call":
+        result = {"content": [{"type": "text", "text": "@"}]}
+    response = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}).encode()
+    head, _, tail = response.partition(b"@")
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": head, "more_body": True})
+    block = b"x" * 65_536
+    for start in range(0, arguments.get("bytes", 0), len(block)):
+        part = block[: arguments["bytes"] - start]
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": tail})
 
 
 if __name__ == "__main__":

@@ -34,7 +34,12 @@ _ADD_SCHEMA = {
     "required": ["a", "b"],
 }
 _TOOLS = [
-    Tool(name="whoami", description="Says as whom you are logged in.", input_schema={"type": "object"}),
+    # Some clients fail if a schema has no properties member.
+    Tool(
+        name="whoami",
+        description="Says as whom you are logged in.",
+        input_schema={"type": "object", "properties": {}},
+    ),
     Tool(name="add", description="Adds two numbers.", input_schema=_ADD_SCHEMA),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_a_login_with_the_documented_document(cli: Cli, demo: Demo, accepts_any_
         with_registration=False, cimd_supported=True, allows_any_loopback_port=accepts_any_port
     )
     demo.authorization_server.client_documents[DOCUMENT["client_id"]] = DOCUMENT
-    port = {} if accepts_any_port else {"redirect_port": 8765}
+    port: dict[str, Any] = {} if accepts_any_port else {"redirect_port": 8765}
     cli.configure(demo.mcp_url, client_metadata_url=DOCUMENT["client_id"], **port)
     log_in(cli, demo)
     demo.authorization_server.ledger.revoke_access_tokens()
