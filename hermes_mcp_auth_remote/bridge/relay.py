@@ -219,7 +219,7 @@ class Relay:
             if message.is_request:
                 await self._answer_offline(message)
             return
-        progress = asyncio.create_task(self._report_waiting(message))
+        progress = self._start_progress(message)
         try:
             message = await self._after_elicitation(message)
             if self._offers_login_tool and _called_tool(message) == LOGIN_TOOL:
@@ -231,7 +231,8 @@ class Relay:
                 raise
             await self._initialize_offline(message)
         finally:
-            progress.cancel()
+            if progress is not None:
+                progress.cancel()
 
     async def _send(self, message: Message) -> None:
         try:
@@ -251,11 +252,14 @@ class Relay:
             raise
         self._transport = legacy
 
-    async def _report_waiting(self, message: Message) -> None:
-        """Keep a client from giving up while its request waits, if it asked for progress."""
+    def _start_progress(self, message: Message) -> asyncio.Task[None] | None:
+        """Keep a client from giving up while its request waits for a login, if it asked for progress."""
         token = message.meta.get("progressToken")
         if not message.is_request or not isinstance(token, str | int) or isinstance(token, bool):
-            return
+            return None
+        return asyncio.create_task(self._report_waiting(token))
+
+    async def _report_waiting(self, token: str | int) -> None:
         await asyncio.sleep(PROGRESS_SECONDS)
         # The server reports its own progress; a login has none.
         count = 0

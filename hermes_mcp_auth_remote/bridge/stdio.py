@@ -118,7 +118,8 @@ class LineWriter:
     async def write(self, message: bytes | MessageBuffer) -> None:
         """Write a message; returns when it is written. Ignores a client that no longer reads.
 
-        A cancelled caller waits too: half a line would break the protocol, and the caller closes the buffer.
+        A cancelled caller waits until its buffer is written. Half a line would break the protocol, and the
+        caller closes the buffer.
         """
         async with self._room:
             if self._is_closed:
@@ -127,6 +128,10 @@ class LineWriter:
             self._unwritten.add(done)
             done.add_done_callback(self._unwritten.discard)
             self._queue.put((message, done))
+            if isinstance(message, bytes):
+                # The thread writes it also if the caller is cancelled.
+                await done
+                return
             cancellation: asyncio.CancelledError | None = None
             while not done.done():
                 try:
