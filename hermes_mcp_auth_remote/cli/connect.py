@@ -9,17 +9,14 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
-import httpx2
-
-from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ChatPrompter, ClientLogin, login_command
-from hermes_mcp_auth_remote.bridge.relay import Options, Relay
 from hermes_mcp_auth_remote.bridge.stdio import LineWriter
 from hermes_mcp_auth_remote.bridge.transport import TransportError
 from hermes_mcp_auth_remote.cli.login_via_chat import parse_via
 from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.config.chats import ChatSettings, load_chat_settings
+from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.http.tls import tls_context
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
 from hermes_mcp_auth_remote.service import AuthService
@@ -27,6 +24,17 @@ from hermes_mcp_auth_remote.service.prompting import prompting
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN
 from hermes_mcp_auth_remote.terminal.browser import detect_browser_support, open_browser
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Owner, Server
+
+try:
+    import httpx2
+
+    from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
+    from hermes_mcp_auth_remote.bridge.relay import Options, Relay
+except ImportError:
+    raise ConfigError(
+        "`connect` needs httpx2, which is not installed.",
+        "Run `pip install 'hermes-mcp-auth-remote[httpx2]'`.",
+    ) from None
 
 CONNECT_SECONDS = 10.0
 # A server sends nothing while a tool works; the client decides how long it waits.
@@ -47,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.basicConfig(format="hermes-mcp-auth: %(message)s", stream=sys.stderr)
     logging.getLogger("hermes_mcp_auth_remote.bridge").setLevel(logging.INFO)
-    command = login_command(options.server, options.owner)
+    command = login_command(options.server, owner)
     run_until_stopped(_relay(service, server, owner, command, via, output, no_browser=options.no_browser))
     return 0
 

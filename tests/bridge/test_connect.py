@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -309,6 +310,17 @@ def test_an_unknown_server_ends_the_bridge_before_the_protocol(cli: Cli) -> None
     result = cli.run("connect", "dmeo")
     assert (result.exit_code, result.out) == (3, "")
     assert "No server dmeo" in result.err
+
+
+def test_without_httpx2_the_error_names_what_to_install(cli: Cli) -> None:
+    code = (
+        "import sys; sys.modules['httpx2'] = None; from hermes_mcp_auth_remote.cli.__main__ import run; run()"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, "connect", "demo"], env=cli.environ(), capture_output=True, check=False
+    )
+    assert (process.returncode, process.stdout) == (3, b"")
+    assert b"pip install 'hermes-mcp-auth-remote[httpx2]'" in process.stderr
 
 
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
