@@ -39,8 +39,21 @@ class LogScreen:
     def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
         """Report nothing: the log is not a screen."""
 
+    def show_refused_requests(self, count: int) -> None:
+        """Report requests to the listener that did not belong to this login."""
+        _log.warning(
+            "%s: %s requests that did not belong to the login were refused.", self.server_name, count
+        )
+
     def show_expiry(self, login: Login) -> None:
         """Report nothing: `show_outcome` does."""
+
+    def show_qr(self, login: Login) -> bool:  # noqa: ARG002  Screen protocol
+        """Return False: the log shows no QR code."""
+        return False
+
+    def hide_qr(self) -> None:
+        """Do nothing: no QR code is shown."""
 
 
 @dataclass(slots=True)

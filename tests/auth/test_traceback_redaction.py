@@ -153,7 +153,7 @@ def test_an_unreadable_config_leaks_nothing(
     monkeypatch.setenv("HERMES_HOME", str(home))
     (home / "config.yaml").write_text(json.dumps({"mcp_servers": {"notes": entry}}))
     with monkeypatch.context() as patch:
-        inject_error(patch, trackers, "config._read_server")
+        inject_error(patch, trackers, "config.configuration.read_server")
         for _, auth in LIBRARIES.values():
             error = catch_error(lambda auth=auth: auth("notes"))  # type: ignore[misc]
             assert isinstance(error, InjectedError)

@@ -113,7 +113,7 @@ def test_an_error_tracker_gets_no_secret_of_a_failed_token_command(
     (folder / "demo.json").chmod(0o600)
     trackers = ErrorTrackers({"configured-client-secret", *tokens.values()})
     for fault in (
-        "hermes_mcp_auth_remote.config._read_options",
+        "hermes_mcp_auth_remote.config.server_entry._read_options",
         "hermes_mcp_auth_remote.service.refresh.make_cached_token",
     ):
         process = subprocess.run(
